@@ -1,0 +1,1 @@
+"""Pruning, BatchNorm folding and quantization."""

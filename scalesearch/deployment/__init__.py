@@ -1,0 +1,1 @@
+"""ONNX export and the backends that compile it."""

@@ -1,0 +1,1 @@
+"""Base networks as data, their scaling, and the modules built from them."""

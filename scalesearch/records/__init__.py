@@ -1,0 +1,1 @@
+"""What is kept of a study and how it is shown."""

@@ -1,0 +1,1 @@
+"""Data in memory, brief training, and trained weights kept by key."""

@@ -1,0 +1,84 @@
+"""What was asked: multipliers, pruning, quantization and the training recipe, before any rounding."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Precision = Literal["fp32", "fp16", "int8"]
+CalibrationMethod = Literal["minmax", "percentile", "entropy"]
+OptimizerName = Literal["muon", "adamw", "sgd"]
+LossName = Literal["cross_entropy", "focal", "bce"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageScaling:
+    """Multipliers of one stage, applied on top of the global ones."""
+
+    depth: float = 1.0
+    width: float = 1.0
+    kernel: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """The four multipliers; `stages` is empty, or holds one entry for every stage of the base network."""
+
+    resolution: float = 1.0
+    depth: float = 1.0
+    width: float = 1.0
+    kernel: float = 1.0
+    stages: tuple[StageScaling, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruning:
+    """Channel pruning: the fraction of channels removed from every prunable layer (0 = none)."""
+
+    channel_fraction: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantization:
+    """Precision of the deployed file; the calibration fields mean something for int8 only."""
+
+    precision: Precision = "fp32"
+    calibration: CalibrationMethod = "minmax"
+    clip_percentile: float = 99.99
+    calibration_images: int = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a network is trained. Steps, not seconds: every candidate gets the same number of updates."""
+
+    optimizer: OptimizerName = "muon"
+    learning_rate: float = 0.01
+    """Peak rate of the named optimizer (for muon: of its convolution weights)."""
+    auxiliary_learning_rate: float = 0.002
+    """Peak AdamW rate of the parameters that muon does not take (stem, biases, norms, classifier)."""
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.1
+    loss: LossName = "cross_entropy"
+    steps: int = 300
+    retrain_steps: int = 60
+    """Updates after channel pruning, starting from the surviving weights."""
+    batch_size: int = 64
+    warmup_fraction: float = 0.25
+    ema_decay: float = 0.0
+    """Decay of the exponential moving average of the weights; 0 switches it off."""
+    dropout: float = 0.1
+    shift_fraction: float = 0.1
+    """Random translation, as a fraction of the image side."""
+    flip: bool = False
+    """Random horizontal flip: off by default, since a mirrored road sign is another sign."""
+    jitter: float = 0.2
+    """Brightness and contrast jitter, as a fraction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One point of the search space, exactly as sampled."""
+
+    scaling: Scaling = field(default_factory=Scaling)
+    pruning: Pruning = field(default_factory=Pruning)
+    quantization: Quantization = field(default_factory=Quantization)
+    recipe: Recipe = field(default_factory=Recipe)

@@ -1,0 +1,14 @@
+"""An ONNX file on disk, known by its content."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxModel:
+    """File, content hash and input shape (batch 1, channels, height, width). Precision is inside the file."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    input_shape: tuple[int, int, int, int]

@@ -1,0 +1,135 @@
+"""Every number of one trial, as stored."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.target import Device
+
+TrialState = Literal["complete", "failed", "rejected", "cached"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a network costs on paper: multiply-accumulates of one image (conv + linear) and parameters."""
+
+    macs: int
+    params: int
+
+    @property
+    def fp32_size_bytes(self) -> int:
+        """Weights at four bytes each: the size gate before training."""
+        return 4 * self.params
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingResult:
+    """What training gave, in float, on the validation images."""
+
+    float_top1: float
+    train_s: float
+    retrain_s: float
+    steps: int
+    safe_recipe_used: bool
+    weights_reused: bool
+    final_loss: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Latency of one engine at a fixed batch.
+
+    `p50_ms` is the objective: median duet ratio to the reference engine times the reference's own calm time, so that
+    a busy minute of the machine does not enter it. The `raw_*` values are the plain clock.
+    """
+
+    p50_ms: float
+    p50_low_ms: float
+    p50_high_ms: float
+    """95 % confidence interval of `p50_ms`."""
+    raw_p50_ms: float
+    raw_p90_ms: float
+    raw_p99_ms: float
+    raw_min_ms: float
+    reference_p50_ms: float
+    """Raw median of the reference engine in this very session."""
+    ratio: float
+    runs: int
+    batch: int
+    stable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassQuality:
+    """One class, one against the rest; the curve holds (recall, precision) from high to low threshold, thinned."""
+
+    name: str
+    support: int
+    precision: float
+    recall: float
+    average_precision: float
+    curve: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """Quality of the compiled artifact on held-out images, as fractions (0..1)."""
+
+    top1: float
+    top1_low: float
+    top1_high: float
+    """95 % binomial (Wilson) interval."""
+    macro_precision: float
+    macro_recall: float
+    images: int
+    classes: tuple[ClassQuality, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTime:
+    """Wall time of one stage of one trial."""
+
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitUse:
+    """Value over limit minus one, so that feasible is <= 0 (Optuna's convention)."""
+
+    limit: str
+    excess: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """The whole of one trial. Parts that a trial never reached are None."""
+
+    trial: int
+    key: str
+    """Hash of what the candidate became after rounding; equal keys are equal work."""
+    state: TrialState
+    candidate: Candidate
+    charged: bool
+    """Its training was started, so it counts against the budget."""
+    reason: str = ""
+    same_as: int | None = None
+    spec: NetworkSpec | None = None
+    cost: Cost | None = None
+    dense_macs: int | None = None
+    """MACs before channel pruning."""
+    training: TrainingResult | None = None
+    latency: Latency | None = None
+    quality: Quality | None = None
+    size_bytes: int | None = None
+    onnx_sha256: str | None = None
+    device: Device | None = None
+    limits: tuple[LimitUse, ...] = ()
+    stages: tuple[StageTime, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def feasible(self) -> bool:
+        """Complete (or answered from a complete one), and within every limit."""
+        return self.quality is not None and self.latency is not None and all(use.excess <= 0 for use in self.limits)
