@@ -1,0 +1,31 @@
+"""What a candidate becomes before any training: shape, cost and identity."""
+
+from dataclasses import dataclass
+
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.record import Cost, LimitUse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A candidate, rounded and costed. Equal `key` means equal work: it is answered from the earlier record."""
+
+    candidate: Candidate
+    spec: NetworkSpec
+    dense_cost: Cost
+    cost: Cost
+    """After channel pruning."""
+    key: str
+    weights_key: str
+    """Identity of the trained dense weights: spec, recipe, data, seed."""
+    limits: tuple[LimitUse, ...]
+    """Use of the limits that are known before training (MACs, size)."""
+
+    @property
+    def rejected_because(self) -> str:
+        """The first limit it breaks, in words; empty if it breaks none."""
+        for use in self.limits:
+            if use.excess > 0:
+                return f"{use.limit} exceeded by {100 * use.excess:.0f} %"
+        return ""

@@ -1,0 +1,84 @@
+"""Everything a run is told besides the space: data, latency, machine, budget. Defaults live here and nowhere else."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+SamplerName = Literal["tpe", "gp", "nsga2", "random"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSettings:
+    """Where the images come from and how they are split."""
+
+    source: str = "signs"
+    """`signs`, a folder, an .npz file, or the name of a torchvision data set."""
+    val_fraction: float = 0.0
+    """0 keeps the source's own train and val; otherwise both are pooled and split anew, stratified."""
+    test_fraction: float = 0.2
+    """Used only where the source brings no test images."""
+    calibration_images: int = 256
+    """Images set aside from train (stratified) for quantization; never trained on."""
+    seed: int = 0
+    max_skipped_fraction: float = 0.01
+    """More unreadable files than this fraction is an error."""
+    download_folder: str = ""
+    """Where torchvision's data sets are kept; empty: the user's cache folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencySettings:
+    """How an engine is timed."""
+
+    batch: int = 1
+    threads: int = 1
+    """Threads of the engine that is timed (and scored)."""
+    warmup_s: float = 0.3
+    max_s: float = 6.0
+    half_width: float = 0.005
+    """Go on until the 95 % interval of the ratio is within this of it, then stop; past `max_s` it is unstable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSettings:
+    """What the machine is used for training with; 0 and "auto" are probed once per study and then kept."""
+
+    threads: int = 0
+    bf16: Literal["auto", "on", "off"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageLimits:
+    """Seconds after which a stage counts as hung and its worker is killed."""
+
+    train_s: float = 1800.0
+    other_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """A whole run."""
+
+    space: str = "resnet_small"
+    network: str = ""
+    """Replaces the space's base network: a name, or `package.module:function`."""
+    target: str = "cpu"
+    budget: int = 20
+    """Candidates whose training is started."""
+    workers: int = 1
+    seed: int = 0
+    sampler: SamplerName = "tpe"
+    data: DataSettings = field(default_factory=DataSettings)
+    latency: LatencySettings = field(default_factory=LatencySettings)
+    machine: MachineSettings = field(default_factory=MachineSettings)
+    stage_limits: StageLimits = field(default_factory=StageLimits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the probe decided for training on this machine."""
+
+    device: str
+    threads: int
+    bf16: bool
+    channels_last: bool
