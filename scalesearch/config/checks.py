@@ -1,0 +1,168 @@
+"""Checks that settings and spaces share: keys, types, bounds, and the wording of their errors."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
+
+from pydantic import TypeAdapter, ValidationError
+
+from scalesearch.errors import ConfigError
+
+Document = dict[str, Any]
+T = typing.TypeVar("T")
+
+# (lowest, highest) allowed value of a numeric axis or setting; an open bound is written as a tiny step inside it.
+TINY = 1e-9
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "scaling.resolution": (TINY, 16),
+    "scaling.depth": (TINY, 16),
+    "scaling.width": (TINY, 16),
+    "scaling.kernel": (TINY, 8),
+    "pruning.channel_fraction": (0, 0.9),
+    "quantization.clip_percentile": (50, 100),
+    "quantization.calibration_images": (1, 100_000),
+    "training.learning_rate": (TINY, 10),
+    "training.auxiliary_learning_rate": (TINY, 10),
+    "training.weight_decay": (0, 10),
+    "training.label_smoothing": (0, 0.9),
+    "training.steps": (1, 10_000_000),
+    "training.retrain_steps": (0, 10_000_000),
+    "training.batch_size": (2, 65_536),
+    "training.warmup_fraction": (0, 1),
+    "training.ema_decay": (0, 1 - TINY),
+    "training.dropout": (0, 0.95),
+    "training.shift_fraction": (0, 0.5),
+    "training.jitter": (0, 1),
+    "budget": (1, 1_000_000),
+    "workers": (1, 256),
+    "seed": (0, 2**32 - 1),
+    "data.val_fraction": (0, 0.9),
+    "data.test_fraction": (TINY, 0.9),
+    "data.calibration_images": (1, 100_000),
+    "data.seed": (0, 2**32 - 1),
+    "data.max_skipped_fraction": (0, 1),
+    "latency.batch": (1, 4096),
+    "latency.threads": (1, 1024),
+    "latency.warmup_s": (0, 600),
+    "latency.max_s": (0.01, 3600),
+    "latency.half_width": (1e-5, 0.5),
+    "machine.threads": (0, 1024),
+    "stage_limits.train_s": (0.1, 10_000_000),
+    "stage_limits.other_s": (0.1, 10_000_000),
+}
+
+
+def fail(*lines: str) -> NoReturn:
+    """Raise ConfigError with these lines: what was expected, what came, where, what to do."""
+    raise ConfigError("\n".join(lines))
+
+
+def load_value(kind: type[T], document: object, *, origin: str) -> T:
+    """An instance of `kind`; unknown keys and wrong types become a ConfigError with the dotted place."""
+    if isinstance(document, dict):
+        check_keys(kind, document, prefix="", origin=origin)
+    try:
+        return TypeAdapter(kind).validate_python(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
+        fail(f"{origin}: {place} = {first['input']!r} is wrong: {_lower_first(first['msg'])}.")
+
+
+def unknown_key(origin: str, prefix: str, key: str, known: Iterable[str]) -> NoReturn:
+    """Raise the error of an unknown key, with the near one and the list of known ones."""
+    names = list(known)
+    fail(f"{origin}: unknown key {prefix + key!r}{suggest(key, names, prefix)}", f"Known here: {', '.join(names)}.")
+
+
+def check_value(name: str, value: object, kind: Any, origin: str) -> float | int | str | bool:
+    """The value as its field's type (`kind`: a Literal, bool, int, float), within its bounds."""
+    if typing.get_origin(kind) is typing.Literal:
+        allowed = typing.get_args(kind)
+        if value not in allowed:
+            fail(
+                f"{origin}: {name} = {value!r} is not known{suggest(str(value), allowed)}",
+                f"Allowed: {', '.join(allowed)}.",
+            )
+        return typing.cast("str", value)
+    if kind is bool:
+        if not isinstance(value, bool):
+            fail(f"{origin}: {name} must be true or false, got {value!r}.")
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or (kind is int and value != int(value)):
+        expected = "a whole number" if kind is int else "a number"
+        fail(f"{origin}: {name} must be {expected}, a list of them, or {{ low = ..., high = ... }}, got {value!r}.")
+    check_bounds(name, value, origin)
+    return int(value) if kind is int else float(value)
+
+
+def check_bounds(name: str, value: float, origin: str = "settings") -> None:
+    """Raise where the value of the dotted `name` lies outside BOUNDS."""
+    # scaling.stages.2.width has the bounds of scaling.width
+    parts = name.split(".")
+    bounds = BOUNDS.get(f"{parts[0]}.{parts[-1]}" if len(parts) > 2 else name)
+    if bounds is None:
+        return
+    low, high = bounds
+    if not (low <= value <= high):
+        shown = "above 0" if low == TINY else f"{low:g}"
+        fail(f"{origin}: {name} = {value!r} is out of range: allowed is {shown} to {high:g}.")
+
+
+def check_keys(kind: type[Any], document: Document, *, prefix: str, origin: str) -> None:
+    """Raise where `document`, or a table in it, has a key that the dataclass has no field for."""
+    if not dataclasses.is_dataclass(kind):
+        return
+    kinds = field_types(kind)
+    for key, value in document.items():
+        if key not in kinds:
+            unknown_key(origin, prefix, key, kinds)
+        if dataclasses.is_dataclass(kinds[key]):
+            if not isinstance(value, dict):
+                fail(f"{origin}: {prefix}{key} is a group of settings, got {value!r}. Write {prefix}{key}.NAME=VALUE.")
+            check_keys(typing.cast("type[Any]", kinds[key]), value, prefix=f"{prefix}{key}.", origin=origin)
+
+
+def field_types(kind: type[Any]) -> dict[str, Any]:
+    """Field name to plain type; `int | None` counts as int."""
+    hints = typing.get_type_hints(kind)
+    plain: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        if isinstance(hint, types.UnionType) and type(None) in typing.get_args(hint):
+            hint = next(part for part in typing.get_args(hint) if part is not type(None))
+        plain[field.name] = hint
+    return plain
+
+
+def put(document: Document, key: str, value: object, *, origin: str) -> None:
+    """Set the dotted `key` in nested tables, making those that are missing."""
+    *parents, last = key.split(".")
+    table = document
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            fail(f"{origin}: {key!r}: {parent!r} is a value, not a group of settings.")
+    table[last] = value
+
+
+def flatten(document: Document, prefix: str = "") -> Iterable[tuple[str, object]]:
+    """Dotted keys and values of nested tables."""
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """End of a sentence: the nearest known word as a question, or just a full stop."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f". Did you mean {prefix + near[0]!r}?" if near else "."
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,86 @@
+"""Settings of a run: defaults in the dataclasses, then `--set`, then flags."""
+
+import dataclasses
+import tomllib
+import typing
+from collections.abc import Iterable, Mapping
+
+from scalesearch.config.checks import BOUNDS, Document, check_bounds, fail, flatten, load_value, put, suggest
+from scalesearch.config.spaces import SPACE_NUMBERS, SPACE_SECTIONS, find_space, parse_space, read_document, space_keys
+from scalesearch.values.settings import RunSettings
+from scalesearch.values.space import SearchSpace
+
+
+def load_run(
+    *, space: str = "", overrides: Iterable[str] = (), flags: Mapping[str, object] | None = None
+) -> tuple[RunSettings, SearchSpace]:
+    """Settings and space of a run: defaults, then the space file, then `--set` overrides, then flags.
+
+    Args:
+        space: name or path of the space; empty takes the default.
+        overrides: `key=value` texts; values are TOML, bare words are taken as text.
+        flags: dotted settings that came as flags of their own; None values are skipped.
+
+    Raises:
+        ConfigError: any unknown key (with a suggestion) or value out of range, naming its dotted place.
+    """
+    settings_document: Document = {}
+    space_overrides: list[tuple[str, object]] = []
+    for text in overrides:
+        key, value = parse_override(text)
+        check_known(key)
+        if key.split(".")[0] in SPACE_SECTIONS or key in SPACE_NUMBERS:
+            space_overrides.append((key, value))
+        else:
+            put(settings_document, key, value, origin="--set")
+    for key, value in (flags or {}).items():
+        if value is not None:
+            put(settings_document, key, value, origin="flag")
+    if space:
+        settings_document["space"] = space
+    settings = parse_settings(settings_document)
+    path = find_space(settings.space)
+    document = read_document(path)
+    for key, value in space_overrides:
+        put(document, key, value, origin="--set")
+    if settings.network:
+        document["network"] = settings.network
+    return settings, parse_space(document, name=path.stem, origin=str(path))
+
+
+def parse_override(text: str) -> tuple[str, object]:
+    """Key and value of one `key=value`; the value is read as TOML, and as plain text where it is not TOML."""
+    key, equals, raw = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        fail(f"--set wants key=value, got {text!r}. Example: --set training.steps=500")
+    try:
+        return key, tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, raw.strip()
+
+
+def parse_settings(document: Document) -> RunSettings:
+    """Run settings from nested dicts, every key and bound checked."""
+    settings = load_value(RunSettings, document, origin="settings")
+    for key, value in flatten(dataclasses.asdict(settings)):
+        if key in BOUNDS:
+            check_bounds(key, typing.cast("float", value))
+    return settings
+
+
+def known_keys() -> tuple[str, ...]:
+    """Every dotted key that `--set` takes, per-stage ones left out."""
+    settings = tuple(key for key, _ in flatten(dataclasses.asdict(RunSettings())))
+    return (*settings, *SPACE_NUMBERS, *space_keys())
+
+
+def check_known(key: str) -> None:
+    """Raise ConfigError with the nearest key where `key` is not one that `--set` takes."""
+    known = known_keys()
+    if key in known or key.startswith("scaling.stages."):
+        return
+    leaf = key.rpartition(".")[2]
+    same_leaf = [name for name in known if name.rpartition(".")[2] == leaf]
+    near = f". Did you mean {same_leaf[0]!r}?" if same_leaf else suggest(key, known)
+    fail(f"--set: unknown key {key!r}{near}", "`scalesearch run --dry-run` shows every key with its value.")

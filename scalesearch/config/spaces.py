@@ -1,0 +1,184 @@
+"""Search-space files: found by name, read, and turned into a checked SearchSpace."""
+
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from scalesearch.config.checks import (
+    Document,
+    check_bounds,
+    check_value,
+    fail,
+    field_types,
+    load_value,
+    suggest,
+    unknown_key,
+)
+from scalesearch.values.candidate import Pruning, Quantization, Recipe, StageScaling
+from scalesearch.values.space import Axis, Choice, Limits, NamedAxis, Range, SearchSpace
+
+_SPACE_KEYS = ("network", "resolution_px", "resolution_multiple", "summary")
+SPACE_NUMBERS = ("resolution_px", "resolution_multiple")
+SPACE_SECTIONS = ("scaling", "pruning", "quantization", "training", "limits")
+_SCALING_KEYS = ("resolution", "depth", "width", "kernel")
+
+# (lowest, highest) allowed value of a numeric axis or setting; an open bound is written as a tiny step inside it.
+TINY = 1e-9
+
+
+def find_space(name: str) -> Path:
+    """The TOML file that `name` stands for: a path as given, then `./search_spaces/`, then the packaged copy.
+
+    Raises:
+        ConfigError: no such file anywhere.
+    """
+    given = Path(name)
+    if given.suffix == ".toml":
+        if given.is_file():
+            return given
+        fail(
+            f"No search space file at {name!r}.",
+            "Give an existing .toml file, or a name that `scalesearch spaces` lists.",
+        )
+    for folder in space_folders():
+        candidate = folder / f"{name}.toml"
+        if candidate.is_file():
+            return candidate
+    known = sorted(space_paths())
+    return fail(
+        f"No search space is called {name!r}{suggest(name, known)}",
+        f"Known: {', '.join(known)}; or give a path to a .toml file.",
+    )
+
+
+def space_folders() -> tuple[Path, ...]:
+    """Folders that are searched for spaces, first match wins."""
+    # An editable install has no packaged copy: hatch force-includes it into built wheels only.
+    package = Path(__file__).parent
+    return (Path("search_spaces"), package / "search_spaces", package.parent / "search_spaces")
+
+
+def space_paths() -> dict[str, Path]:
+    """Every space that can be named, with its file."""
+    found: dict[str, Path] = {}
+    for folder in space_folders():
+        for path in sorted(folder.glob("*.toml")) if folder.is_dir() else ():
+            found.setdefault(path.stem, path)
+    return found
+
+
+def read_document(path: Path) -> Document:
+    """The TOML file as nested dicts.
+
+    Raises:
+        ConfigError: unreadable, or not TOML (with line and column).
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        fail(f"{path} is not valid TOML: {error}.")
+    except OSError as error:
+        fail(f"Cannot read {path}: {error.strerror}.")
+
+
+def parse_space(document: Document, *, name: str, origin: str) -> SearchSpace:
+    """A SearchSpace from nested dicts.
+
+    Raises:
+        ConfigError: unknown key, wrong kind of value or bound, each with its dotted place and the file.
+    """
+    known = (*_SPACE_KEYS, *SPACE_SECTIONS)
+    for key, value in document.items():
+        if key not in known:
+            unknown_key(origin, "", key, known)
+        if key in SPACE_SECTIONS and not isinstance(value, dict):
+            fail(f"{origin}: [{key}] must be a table, got {value!r}.")
+    if not isinstance(document.get("network"), str):
+        fail(
+            f"{origin}: network must be the name of a base network (see `scalesearch networks`), "
+            f"got {document.get('network')!r}."
+        )
+    resolution_px = document.get("resolution_px")
+    if not isinstance(resolution_px, int) or isinstance(resolution_px, bool) or resolution_px < 1:
+        fail(
+            f"{origin}: resolution_px must be a whole number of pixels (what multiplier 1 stands for), "
+            f"got {resolution_px!r}."
+        )
+    axes = tuple(_section_axes(document, origin))
+    return SearchSpace(
+        name=name,
+        network=document["network"],
+        resolution_px=resolution_px,
+        axes=axes,
+        limits=_parse_limits(document.get("limits", {}), origin),
+        resolution_multiple=load_value(int, document.get("resolution_multiple", 0), origin=origin),
+        summary=str(document.get("summary", "")),
+    )
+
+
+def _section_axes(document: Document, origin: str) -> Iterable[NamedAxis]:
+    scaling = dict(document.get("scaling", {}))
+    stages = scaling.pop("stages", {})
+    yield from _axes_of("scaling", scaling, dict.fromkeys(_SCALING_KEYS, float), origin)
+    if not isinstance(stages, dict):
+        fail(f"{origin}: scaling.stages must hold tables such as [scaling.stages.1], got {stages!r}.")
+    for number, table in sorted(stages.items(), key=lambda item: str(item[0])):
+        if not str(number).isdigit() or int(number) < 1 or not isinstance(table, dict):
+            fail(f"{origin}: [scaling.stages.{number}] must be a table numbered from 1, the first stage.")
+        yield from _axes_of(f"scaling.stages.{int(number)}", table, field_types(StageScaling), origin)
+    yield from _axes_of("pruning", document.get("pruning", {}), field_types(Pruning), origin)
+    yield from _axes_of("quantization", document.get("quantization", {}), field_types(Quantization), origin)
+    yield from _axes_of("training", document.get("training", {}), field_types(Recipe), origin)
+
+
+def _axes_of(section: str, table: Document, kinds: Mapping[str, Any], origin: str) -> Iterable[NamedAxis]:
+    for key, raw in table.items():
+        name = f"{section}.{key}"
+        if key not in kinds:
+            unknown_key(origin, section + ".", key, kinds)
+        yield NamedAxis(name=name, axis=_parse_axis(name, raw, kinds[key], origin))
+
+
+def _parse_axis(name: str, raw: object, kind: Any, origin: str) -> Axis:
+    if isinstance(raw, dict):
+        if kind not in (int, float):
+            fail(f"{origin}: {name} takes a list of choices, not a range.")
+        axis: Range = load_value(Range, raw, origin=f"{origin}: {name}")
+        if not axis.low < axis.high or axis.step < 0 or (axis.log and (axis.low <= 0 or axis.step > 0)):
+            fail(
+                f"{origin}: {name}: a range needs low < high, step >= 0, and with log = true low > 0 and no step; "
+                f"got {raw!r}."
+            )
+        if kind is int and any(value != int(value) for value in (axis.low, axis.high, axis.step)):
+            fail(f"{origin}: {name} is a whole number: low, high and step must be whole, got {raw!r}.")
+        for bound in (axis.low, axis.high):
+            check_bounds(name, bound, origin)
+        return axis
+    values = raw if isinstance(raw, list) else [raw]
+    if not values:
+        fail(f"{origin}: {name} has no choices. Give at least one value, or leave the key out for the default.")
+    checked = tuple(check_value(name, value, kind, origin) for value in values)
+    if len(set(checked)) != len(checked):
+        fail(f"{origin}: {name} lists a value twice: {raw!r}.")
+    return Choice(values=checked)
+
+
+def _parse_limits(table: Document, origin: str) -> Limits:
+    kinds = field_types(Limits)
+    for key, value in table.items():
+        if key not in kinds:
+            unknown_key(origin, "limits.", key, kinds)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or math.isinf(value):
+            fail(f"{origin}: limits.{key} must be a number above 0, got {value!r}.")
+    whole = {key: int(value) if key != "max_latency_ms" else float(value) for key, value in table.items()}
+    return load_value(Limits, whole, origin=f"{origin}: limits")
+
+
+def space_keys() -> tuple[str, ...]:
+    """Every dotted key of a space file's sections, per-stage ones left out."""
+    sections = {"pruning": Pruning, "quantization": Quantization, "training": Recipe, "limits": Limits}
+    keys = [f"scaling.{key}" for key in _SCALING_KEYS]
+    keys += [f"{section}.{key}" for section, kind in sections.items() for key in field_types(kind)]
+    return tuple(keys)
