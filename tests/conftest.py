@@ -1,0 +1,128 @@
+"""Records made up for tests of what is kept and shown: whole, plausible, and quick to vary."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from scalesearch.values.candidate import Candidate, Pruning, Quantization, Scaling
+from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
+from scalesearch.values.record import (
+    ClassQuality,
+    Cost,
+    Latency,
+    LimitUse,
+    Quality,
+    StageTime,
+    TrainingResult,
+    TrialRecord,
+)
+from scalesearch.values.target import Device
+
+RecordFactory = Callable[..., TrialRecord]
+
+
+def _latency(p50_ms: float) -> Latency:
+    return Latency(
+        p50_ms=p50_ms,
+        p50_low_ms=0.99 * p50_ms,
+        p50_high_ms=1.01 * p50_ms,
+        raw_p50_ms=1.05 * p50_ms,
+        raw_p90_ms=1.2 * p50_ms,
+        raw_p99_ms=1.6 * p50_ms,
+        raw_min_ms=0.98 * p50_ms,
+        reference_p50_ms=2.0,
+        ratio=p50_ms / 2,
+        runs=400,
+        batch=1,
+        stable=True,
+    )
+
+
+def _quality(top1: float, names: tuple[str, ...]) -> Quality:
+    classes = tuple(
+        ClassQuality(
+            name=name,
+            support=100,
+            precision=max(0.0, top1 - 0.02 * place),
+            recall=max(0.0, top1 - 0.03 * place),
+            average_precision=top1,
+            curve=((0.0, 1.0), (1.0, 0.5)),
+        )
+        for place, name in enumerate(names)
+    )
+    return Quality(
+        top1=top1,
+        top1_low=top1 - 0.02,
+        top1_high=top1 + 0.02,
+        macro_precision=top1 - 0.01,
+        macro_recall=top1,
+        images=1000,
+        classes=classes,
+    )
+
+
+def _spec(resolution_px: int) -> NetworkSpec:
+    stage = StageSpec(block="basic", depth=2, channels=24, kernel=3, stride=2)
+    return NetworkSpec(
+        name="resnet_small",
+        resolution_px=resolution_px,
+        num_classes=4,
+        stem=StemSpec(channels=16, kernel=3, stride=1),
+        stages=(stage, replace(stage, depth=3, channels=48)),
+        head=HeadSpec(),
+    )
+
+
+@pytest.fixture
+def make_record() -> RecordFactory:
+    """A complete, feasible record; `top1=None` gives one that never got so far, other keywords replace its fields."""
+
+    def make(
+        trial: int,
+        *,
+        top1: float | None = 0.8,
+        p50_ms: float = 1.0,
+        precision: Any = "fp32",
+        excess: float = -0.5,
+        classes: tuple[str, ...] = ("stop", "yield", "priority", "speed 30"),
+        **changes: Any,
+    ) -> TrialRecord:
+        reached = top1 is not None
+        record = TrialRecord(
+            trial=trial,
+            key=f"key{trial}",
+            state="complete" if reached else "failed",
+            candidate=Candidate(
+                scaling=Scaling(resolution=0.5, width=0.75),
+                pruning=Pruning(channel_fraction=0.25),
+                quantization=Quantization(precision=precision, calibration="percentile"),
+            ),
+            charged=True,
+            reason="" if reached else "train: loss is not finite",
+            spec=_spec(32),
+            cost=Cost(macs=20_000_000, params=310_000),
+            dense_macs=31_000_000,
+            training=TrainingResult(
+                float_top1=(top1 or 0) + 0.01,
+                train_s=12.5,
+                retrain_s=2.5,
+                steps=300,
+                safe_recipe_used=False,
+                weights_reused=False,
+                final_loss=0.7,
+            )
+            if reached
+            else None,
+            latency=_latency(p50_ms) if reached else None,
+            quality=_quality(top1, classes) if top1 is not None else None,
+            size_bytes=1_250_000 if reached else None,
+            onnx_sha256="0" * 64 if reached else None,
+            device=Device(name="AMD EPYC (2 cores)", backend="onnxruntime", backend_version="1.32.0", threads=1),
+            limits=(LimitUse(limit="max_latency_ms", excess=excess),) if reached else (),
+            stages=(StageTime(stage="train", seconds=12.5), StageTime(stage="latency", seconds=1.5)),
+        )
+        return replace(record, **changes)
+
+    return make

@@ -1,0 +1,108 @@
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from scalesearch.records.tables import csv_text, front_rows, replace_file, trial_rows, write_tables
+from scalesearch.values.candidate import Candidate, Quantization, Recipe, Scaling, StageScaling
+from scalesearch.values.record import TrialRecord
+
+MakeRecord = Callable[..., TrialRecord]
+
+
+def test_rows_hold_the_records_numbers_in_trial_order(make_record: MakeRecord) -> None:
+    rows = trial_rows([make_record(7, top1=0.9, p50_ms=3.0), make_record(2, top1=0.7, p50_ms=1.0)], front=(7,))
+    assert [row["trial"] for row in rows] == [2, 7]
+    assert [row["on_front"] for row in rows] == [False, True]
+    assert (rows[1]["top1"], rows[1]["p50_ms"], rows[1]["float_top1"]) == (0.9, 3.0, 0.91)
+    assert (rows[1]["resolution"], rows[1]["resolution_px"], rows[1]["channel_fraction"]) == (0.5, 32, 0.25)
+    assert rows[1]["total_s"] == 14.0
+
+
+def test_every_row_has_the_same_keys_in_the_same_order(make_record: MakeRecord) -> None:
+    staged = replace(make_record(1), candidate=Candidate(scaling=Scaling(stages=(StageScaling(width=2.0),) * 2)))
+    rows = trial_rows([make_record(0), staged, make_record(2, top1=None)])
+    assert list(rows[0]) == list(rows[1]) == list(rows[2])
+    assert rows[1]["stage2_width"] == 2.0
+    assert rows[0]["stage2_width"] is None
+    assert not any(name.startswith("stage1") for name in trial_rows([make_record(0)])[0])
+
+
+def test_every_knob_of_the_recipe_is_a_column(make_record: MakeRecord) -> None:
+    row = trial_rows([make_record(0)])[0]
+    assert {field.name for field in fields(Recipe)} <= set(row)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "calibration", "clip"),
+    [
+        (Quantization(precision="fp32", calibration="percentile", clip_percentile=99.0), None, None),
+        (Quantization(precision="int8", calibration="minmax", clip_percentile=99.0), "minmax", None),
+        (Quantization(precision="int8", calibration="percentile", clip_percentile=99.0), "percentile", 99.0),
+    ],
+    ids=["fp32", "minmax", "percentile"],
+)
+def test_calibration_is_blank_where_it_meant_nothing(
+    make_record: MakeRecord, quantization: Quantization, calibration: str | None, clip: float | None
+) -> None:
+    row = trial_rows([replace(make_record(0), candidate=Candidate(quantization=quantization))])[0]
+    assert (row["calibration"], row["clip_percentile"]) == (calibration, clip)
+
+
+def test_what_a_trial_never_reached_is_empty_and_json_can_hold_it(make_record: MakeRecord) -> None:
+    record = make_record(3)
+    assert record.training is not None
+    diverged = replace(record, training=replace(record.training, final_loss=float("nan")))
+    rows = trial_rows([make_record(1, top1=None), diverged])
+    assert (rows[0]["top1"], rows[0]["p50_ms"], rows[0]["stable"]) == (None, None, None)
+    assert rows[0]["reason"] == "train: loss is not finite"
+    assert json.loads(json.dumps(rows, allow_nan=False))[1]["final_loss"] is None
+
+
+def test_whole_numbers_stay_whole_beside_empty_cells(make_record: MakeRecord) -> None:
+    rows = trial_rows([make_record(0), make_record(1, same_as=0, state="cached", charged=False)])
+    cells = list(csv.DictReader(io.StringIO(csv_text(rows))))
+    assert [cell["same_as"] for cell in cells] == ["", "0"]
+    assert cells[0]["macs"] == "20000000"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
+def test_text_cells_cannot_be_formulas(make_record: MakeRecord, text: str) -> None:
+    rows = trial_rows([make_record(0, reason=text), make_record(1, reason='plain, "quoted"\nand broken')])
+    cells = list(csv.DictReader(io.StringIO(csv_text(rows))))
+    assert cells[0]["reason"] == "'" + text
+    assert cells[1]["reason"] == 'plain, "quoted"\nand broken'
+    assert rows[0]["reason"] == text, "only CSV is escaped"
+
+
+def test_tables_are_written_whole_and_the_front_is_sorted_by_latency(make_record: MakeRecord, tmp_path: Path) -> None:
+    records = [make_record(0, top1=0.9, p50_ms=5.0), make_record(1, top1=0.7, p50_ms=1.0), make_record(2, top1=0.6)]
+    write_tables(tmp_path, records, front={0, 1})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["front.csv", "trials.csv"]
+    front = pd.read_csv(tmp_path / "front.csv")
+    assert list(front["trial"]) == [1, 0]
+    assert len(pd.read_csv(tmp_path / "trials.csv")) == 3
+    assert [row["trial"] for row in front_rows(trial_rows(records, front={0, 1}))] == [1, 0]
+
+
+def test_a_study_without_trials_still_has_headers(make_record: MakeRecord, tmp_path: Path) -> None:
+    write_tables(tmp_path, [], front=())
+    assert list(pd.read_csv(tmp_path / "trials.csv").columns) == list(trial_rows([make_record(0)])[0])
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "trials.csv").write_text("old")
+
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(28, "no space left")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match="no space left"):
+        replace_file(tmp_path / "trials.csv", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["trials.csv"]
+    assert (tmp_path / "trials.csv").read_text() == "old"
