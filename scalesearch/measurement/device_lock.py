@@ -1,0 +1,260 @@
+"""One lock per device over all processes of this user on this machine: work shares it, a measurement has it alone.
+
+Two lock files make a readers-writer lock with a turnstile. Whoever works (trains, exports, quantizes) holds `work`
+shared; whoever measures holds `turnstile` and `work` alone. Nobody starts or goes on working while the turnstile is
+taken, so a measurer waits for one training step, however many trainers there are. The kernel drops a dead process's
+locks. Waiting is by polling, since `flock` knows no time limit.
+"""
+
+import logging
+import os
+import re
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scalesearch.errors import ConfigError, StageFailed
+
+try:
+    from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
+
+    HAS_FLOCK = True
+except ImportError:  # Windows: see DeviceLock
+    HAS_FLOCK = False
+
+LOG = logging.getLogger(__name__)
+STAGE = "device lock"
+
+DEFAULT_TIMEOUT_S = 240.0
+"""Below the 300 s after which a stage counts as hung, so that the reason given is this one and not a kill."""
+LOOK_EVERY_S = 0.002
+"""`breathe` looks at the turnstile no more often: cheap, and the looks of busy loops cannot crowd a measurer out."""
+POLL_S = (0.0005, 0.02)
+"""First and longest pause between two tries; the longest keeps those who wait from disturbing a measurement."""
+
+
+@dataclass(slots=True)
+class _Hold:
+    """What one thread holds of one device: two open file descriptors (-1: inherited by a fork, not ours) and a mode."""
+
+    turnstile: int
+    work: int
+    busy: bool = False
+    quiet: bool = False
+    looked_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Holds:
+    """All holds of this process. They are known per process, not per DeviceLock, because the kernel's locks are."""
+
+    by_owner: dict[tuple[int, Path], _Hold] = field(default_factory=dict)
+
+    def forget_in_child(self) -> None:
+        """Close, without unlocking, what a forked child inherited: else its life would prolong its parent's locks."""
+        for hold in self.by_owner.values():
+            os.close(hold.turnstile)
+            os.close(hold.work)
+            hold.turnstile = hold.work = -1
+        self.by_owner.clear()
+
+
+_HOLDS = _Holds()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_HOLDS.forget_in_child)
+
+
+class DeviceLock:
+    """The lock of one device ("cpu", "cuda:0"). Objects of one name are one lock, and a thread's holds nest.
+
+    * `busy()` inside `busy()` or `quiet()`, and `quiet()` inside `quiet()`, add nothing.
+    * `quiet()` inside `busy()` gives up this thread's own share first and takes it again at its end.
+    * Child processes inherit no hold; they take their own.
+
+    Where the system has no `flock` (Windows) nothing is locked, which is said in a warning: there, one worker and no
+    other run at the same time give the same result.
+    """
+
+    def __init__(self, device_name: str, *, timeout_s: float = DEFAULT_TIMEOUT_S, folder: Path | None = None) -> None:
+        """Name the lock; nothing is opened yet. `folder` (default: one per user) is where its files lie."""
+        if timeout_s <= 0:
+            msg = f"device lock: expected timeout_s above 0, got {timeout_s:g}"
+            raise ConfigError(msg)
+        self.device_name = device_name
+        self.timeout_s = timeout_s
+        self._stem = (folder or _user_folder()) / re.sub(r"[^A-Za-z0-9]+", "_", device_name)
+        if not HAS_FLOCK:
+            LOG.warning(
+                "this system has no file locks (fcntl.flock), so nothing keeps other work off %r while it is timed: "
+                "use one worker, and one run at a time",
+                device_name,
+            )
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Share the device with other work; begins when nobody measures or waits to.
+
+        Raises:
+            StageFailed: a measurement did not end within `timeout_s`.
+        """
+        with self._hold() as hold:
+            if hold is None or hold.busy or hold.quiet:
+                yield
+                return
+            self._share(hold)
+            hold.busy = True
+            try:
+                yield
+            finally:
+                hold.busy = False
+                _release(hold.work)
+
+    def breathe(self) -> None:
+        """Let a waiting measurer in and come back after it; microseconds when none waits, nothing outside `busy()`.
+
+        Raises:
+            StageFailed: the measurement did not end within `timeout_s`.
+        """
+        hold = _HOLDS.by_owner.get((threading.get_ident(), self._stem))
+        if hold is None or hold.quiet:
+            return
+        now_s = time.monotonic()
+        if now_s - hold.looked_s < LOOK_EVERY_S:
+            return
+        hold.looked_s = now_s
+        if _try(hold.turnstile, LOCK_SH):
+            _release(hold.turnstile)
+            return
+        _release(hold.work)
+        self._share(hold)
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Have the device alone: nothing of ours works on it meanwhile.
+
+        Raises:
+            StageFailed: other work did not give way within `timeout_s`; or, at the end, a share that was given up for
+                this could not be had again within it.
+        """
+        with self._hold() as hold:
+            if hold is None or hold.quiet:
+                yield
+                return
+            if hold.busy:
+                _release(hold.work)
+            try:
+                self._take_alone(hold)
+                hold.quiet = True
+                yield
+            finally:
+                hold.quiet = False
+                _release(hold.work)
+                _release(hold.turnstile)
+                if hold.busy and hold.work >= 0:
+                    self._share(hold)
+
+    @contextmanager
+    def _hold(self) -> Iterator[_Hold | None]:
+        """This thread's hold, made at the outermost entry and closed when that one ends; None without `flock`."""
+        owner = (threading.get_ident(), self._stem)
+        if not HAS_FLOCK or owner in _HOLDS.by_owner:
+            yield _HOLDS.by_owner.get(owner)
+            return
+        # Opened anew at every outermost entry: if a cleaner of temporary files takes one away, they soon meet again.
+        hold = _Hold(turnstile=_open(self._path("turnstile")), work=_open(self._path("work")))
+        _HOLDS.by_owner[owner] = hold
+        try:
+            yield hold
+        finally:
+            if hold.work >= 0:
+                del _HOLDS.by_owner[owner]
+                os.close(hold.turnstile)
+                os.close(hold.work)
+
+    def _share(self, hold: _Hold) -> None:
+        deadline_s = time.monotonic() + self.timeout_s
+        self._take(hold.turnstile, LOCK_SH, deadline_s, "turnstile")
+        try:
+            self._take(hold.work, LOCK_SH, deadline_s, "work")
+        finally:
+            _release(hold.turnstile)
+
+    def _take_alone(self, hold: _Hold) -> None:
+        deadline_s = time.monotonic() + self.timeout_s
+        self._take(hold.turnstile, LOCK_EX, deadline_s, "turnstile")
+        self._take(hold.work, LOCK_EX, deadline_s, "work")
+
+    def _take(self, descriptor: int, mode: int, deadline_s: float, file: str) -> None:
+        pause_s, longest_s = POLL_S
+        while not _try(descriptor, mode):
+            if time.monotonic() >= deadline_s:
+                awaited = "a measurement to end" if file == "turnstile" else "training and other work to pause"
+                reason = (
+                    f"expected {awaited} on {self.device_name!r} within {self.timeout_s:g} s, but it goes on"
+                    f"{_holders(self._path(file))}; let that end, or end it, and run again"
+                )
+                raise StageFailed(STAGE, reason)
+            time.sleep(pause_s)
+            pause_s = min(1.3 * pause_s, longest_s)
+
+    def _path(self, file: str) -> Path:
+        return self._stem.with_name(f"{self._stem.name}.{file}.lock")
+
+
+def _try(descriptor: int, mode: int) -> bool:
+    """Whether the lock was free and is now held."""
+    try:
+        flock(descriptor, mode | LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _release(descriptor: int) -> None:
+    """Unlock, unless the descriptor is a forked child's memory of its parent's."""
+    if descriptor >= 0:
+        flock(descriptor, LOCK_UN)
+
+
+def _open(path: Path) -> int:
+    """Descriptor of the lock file, made if need be and marked as in use for cleaners of temporary folders."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        os.utime(path)
+    except OSError as error:
+        msg = (
+            f"device lock: expected to open {path} for writing, got {error.strerror}; check the folder's owner and mode"
+        )
+        raise ConfigError(msg) from error
+    return descriptor
+
+
+def _user_folder() -> Path:
+    """This user's own folder of lock files: the same for every process, whatever TMPDIR or the session says."""
+    if os.name != "posix":
+        return Path(tempfile.gettempdir())
+    folder = Path("/tmp") / f"scalesearch-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        msg = f"device lock: expected {folder} to be a folder that you alone can write to; remove it and run again"
+        raise ConfigError(msg)
+    return folder
+
+
+def _holders(path: Path) -> str:
+    """Who holds the lock, as " (process 12, 34)", where Linux tells; for messages only."""
+    try:
+        inode = path.stat().st_ino
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return ""
+    # "1: FLOCK ADVISORY WRITE 12345 08:01:678 0 EOF"; lines with "->" are those who wait.
+    rows = [line.split() for line in lines if "FLOCK" in line and "->" not in line]
+    pids = sorted({row[4] for row in rows if len(row) > 5 and row[5].rpartition(":")[2] == str(inode)})
+    return f" (process {', '.join(pids)})" if pids else ""
