@@ -1,0 +1,208 @@
+"""The picture of a study: accuracy of what was deployed against latency measured, front.png."""
+
+import io
+import math
+import warnings
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scalesearch.errors import NoFeasibleTrialError
+from scalesearch.records.tables import replace_file
+from scalesearch.values.candidate import Precision
+from scalesearch.values.record import Latency, Quality, TrialRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by colour-blind readers; the marker says the same once more, for print in grey.
+_STYLES: dict[Precision, tuple[str, str]] = {
+    "fp32": ("#0072B2", "o"),
+    "fp16": ("#009E73", "s"),
+    "int8": ("#D55E00", "^"),
+}
+_INK, _FAINT = "#333333", "#888888"
+_LABEL_PX = 40
+_LATENCY_LIMIT = "max_latency_ms"
+
+
+def draw_front(
+    records: Iterable[TrialRecord],
+    *,
+    front: Collection[int],
+    to: Path,
+    title: str,
+    caption: str = "",
+    knee: int | None = None,
+) -> None:
+    """Write `front_figure` as a PNG to `to`, under a temporary name first."""
+    replace_file(to, _png(front_figure(records, front=front, title=title, caption=caption, knee=knee)))
+
+
+def front_figure(
+    records: Iterable[TrialRecord], *, front: Collection[int], title: str, caption: str = "", knee: int | None = None
+) -> "Figure":
+    """A figure with every measured trial faint and the front (trial numbers) in full, with its 95 % intervals.
+
+    `caption` stands under the picture beside the device's name: say there what the images were, and that synthetic
+    ones are synthetic. Answers from the cache would cover their originals and are left out.
+
+    Raises:
+        NoFeasibleTrialError: No trial was measured, so there is nothing to draw.
+    """
+    from matplotlib.figure import Figure  # 0.5 s, so only once a picture is asked for
+
+    points = [record for record in records if record.latency and record.quality and record.same_as is None]
+    if not points:
+        message = f"{title}: no trial has both an accuracy and a latency, so there is no front to draw"
+        raise NoFeasibleTrialError(message)
+    best = [record for record in points if record.trial in front]
+    # A Figure of its own, not pyplot: pyplot keeps figures in a global list and may ask for a display.
+    figure = Figure(figsize=(9, 5.6), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    _draw_points(axes, [record for record in points if record.trial not in front])
+    _draw_front_points(axes, best, knee=knee)
+    _dress(axes, points, title=title)
+    _label(axes, best)
+    _legend(axes, points, knee=knee)
+    figure.supxlabel(_under(points, caption), fontsize=8, color=_FAINT, x=0.01, ha="left", parse_math=False)
+    return figure
+
+
+def _measured(record: TrialRecord) -> tuple[Latency, Quality]:
+    assert record.latency is not None and record.quality is not None
+    return record.latency, record.quality
+
+
+def _draw_points(axes: "Axes", points: Sequence[TrialRecord]) -> None:
+    for precision, (colour, marker) in _STYLES.items():
+        mine = [record for record in points if record.candidate.quantization.precision == precision]
+        inside = [_measured(record) for record in mine if record.feasible]
+        axes.scatter(
+            [latency.p50_ms for latency, _ in inside],
+            [100 * quality.top1 for _, quality in inside],
+            color=colour, marker=marker, s=26, alpha=0.28, linewidths=0, zorder=2,
+        )  # fmt: skip
+    outside = [_measured(record) for record in points if not record.feasible]
+    axes.scatter(
+        [latency.p50_ms for latency, _ in outside],
+        [100 * quality.top1 for _, quality in outside],
+        color=_FAINT, marker="x", s=28, linewidths=1.1, zorder=2,
+    )  # fmt: skip
+
+
+def _draw_front_points(axes: "Axes", points: Sequence[TrialRecord], *, knee: int | None) -> None:
+    ordered = sorted(points, key=lambda record: _measured(record)[0].p50_ms)
+    line = [_measured(record) for record in ordered]
+    # Steps, not a slanted line: between two points of the front nothing was measured.
+    axes.step(
+        [latency.p50_ms for latency, _ in line],
+        [100 * quality.top1 for _, quality in line],
+        where="post", color=_INK, linewidth=1.0, alpha=0.6, zorder=3,
+    )  # fmt: skip
+    for record in ordered:
+        latency, quality = _measured(record)
+        colour, marker = _STYLES[record.candidate.quantization.precision]
+        x, y = latency.p50_ms, 100 * quality.top1
+        axes.errorbar(
+            x, y,
+            xerr=[[max(0.0, x - latency.p50_low_ms)], [max(0.0, latency.p50_high_ms - x)]],
+            yerr=[[max(0.0, y - 100 * quality.top1_low)], [max(0.0, 100 * quality.top1_high - y)]],
+            fmt=marker, color=colour, markersize=7.5, markeredgecolor="white", markeredgewidth=0.8,
+            elinewidth=1.1, capsize=2.5, zorder=4,
+        )  # fmt: skip
+        if record.trial == knee:
+            axes.scatter([x], [y], s=190, facecolors="none", edgecolors=_INK, linewidths=1.4, zorder=5)
+
+
+def _label(axes: "Axes", points: Sequence[TrialRecord]) -> None:
+    """Write each trial's number below and right of its point, or above and left where the last label would be hit."""
+    from matplotlib.patheffects import withStroke
+
+    last = (-math.inf, -math.inf)
+    for record in sorted(points, key=lambda record: _measured(record)[0].p50_ms):
+        latency, quality = _measured(record)
+        spot = (latency.p50_ms, 100 * quality.top1)
+        x, y = axes.transData.transform(spot)
+        crowded = abs(x - last[0]) < _LABEL_PX and abs(y - last[1]) < _LABEL_PX
+        offset, side = ((-7, 6), "right") if crowded else ((7, -12), "left")
+        axes.annotate(
+            str(record.trial), spot, xytext=offset, textcoords="offset points", ha=side,
+            fontsize=8.5, color=_INK, zorder=6, path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )  # fmt: skip
+        last = (-math.inf, -math.inf) if crowded else (x, y)
+
+
+def _latency_limit_ms(points: Sequence[TrialRecord]) -> float | None:
+    """The study's latency limit, found from any record's use of it (value over limit minus one)."""
+    for record in points:
+        for use in record.limits:
+            if use.limit == _LATENCY_LIMIT:
+                return _measured(record)[0].p50_ms / (1 + use.excess)
+    return None
+
+
+def _dress(axes: "Axes", points: Sequence[TrialRecord], *, title: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    axes.set_xscale("log")
+    low, high = (pick(_measured(record)[0].p50_ms for record in points) for pick in (min, max))
+    axes.set_xlim(low / 1.2, high * 1.25)
+    # Where the latencies span little, ticks at powers of ten would leave the axis bare.
+    subs = (1, 1.5, 2, 3, 5, 7) if high / low < 30 else (1, 2, 5)
+    axes.xaxis.set_major_locator(MaxNLocator(6) if high / low < 4 else LogLocator(subs=subs))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    batch = _measured(points[0])[0].batch
+    axes.set_xlabel(f"latency of the deployed engine, p50 in ms (batch {batch}, log scale)")
+    axes.set_ylabel("top-1 accuracy of the deployed engine, %")
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", parse_math=False)
+    axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(axes: "Axes", points: Sequence[TrialRecord], *, knee: int | None) -> None:
+    from matplotlib.lines import Line2D
+
+    used = {record.candidate.quantization.precision for record in points}
+    marks = [
+        Line2D([], [], color=colour, marker=marker, linestyle="", markersize=7, label=precision)
+        for precision, (colour, marker) in _STYLES.items()
+        if precision in used
+    ]
+    marks.append(Line2D([], [], color=_INK, linewidth=1, alpha=0.6, label="front, with 95 % intervals"))
+    if any(record.feasible for record in points):
+        marks.append(Line2D([], [], color=_FAINT, marker="o", alpha=0.35, linestyle="", label="dominated"))
+    if not all(record.feasible for record in points):
+        marks.append(Line2D([], [], color=_FAINT, marker="x", linestyle="", label="breaks a limit"))
+    if knee is not None:
+        marks.append(
+            Line2D(
+                [], [], color=_INK, marker="o", markersize=11, fillstyle="none", linestyle="", label="knee: best trade"
+            )
+        )
+    limit_ms = _latency_limit_ms(points)
+    if limit_ms is not None:
+        axes.axvline(limit_ms, color=_FAINT, linestyle=":", linewidth=1.2)
+        marks.append(Line2D([], [], color=_FAINT, linestyle=":", linewidth=1.2, label=f"limit {limit_ms:.3g} ms"))
+    axes.legend(handles=marks, loc="best", fontsize=8.5, frameon=True, framealpha=0.9, edgecolor="#cccccc")
+
+
+def _under(points: Sequence[TrialRecord], caption: str) -> str:
+    device = points[0].device
+    parts = [f"{_measured(points[0])[1].images} held-out images", caption]
+    if device:
+        threads = f"{device.threads} thread{'' if device.threads == 1 else 's'}"
+        parts.insert(0, f"{device.name}, {device.backend} {device.backend_version}, {threads}")
+    return "  |  ".join(part for part in parts if part)
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A study may be named in a script that the font lacks: boxes in a title are no reason to fail.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(buffer, format="png")
+    return buffer.getvalue()
