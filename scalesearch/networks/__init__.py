@@ -1,1 +1,48 @@
-"""Base networks as data, their scaling, and the modules built from them."""
+"""Base networks as data, their scaling, and the modules built from them. Importing this loads no torch."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from scalesearch.errors import ConfigError
+from scalesearch.networks.efficientnet import efficientnet_b0, efficientnet_small
+from scalesearch.networks.loading import load_spec
+from scalesearch.networks.mobilenet_v2 import mobilenet_small, mobilenet_v2
+from scalesearch.networks.resnet import resnet18, resnet50, resnet_small
+from scalesearch.networks.scaling import scale
+from scalesearch.values.network_spec import NetworkSpec
+
+BASES: Mapping[str, Callable[[], NetworkSpec]] = MappingProxyType(
+    {
+        "resnet_small": resnet_small,
+        "mobilenet_small": mobilenet_small,
+        "efficientnet_small": efficientnet_small,
+        "resnet18": resnet18,
+        "resnet50": resnet50,
+        "mobilenet_v2": mobilenet_v2,
+        "efficientnet_b0": efficientnet_b0,
+    }
+)
+"""Every base network that comes with scalesearch, by name. A new one is a function, a line here and a space file."""
+
+
+def base_spec(name: str) -> NetworkSpec:
+    """The base network of that name, at multiplier 1.
+
+    Raises:
+        ConfigError: There is none; the text suggests the nearest name.
+    """
+    if name in BASES:
+        return BASES[name]()
+    near = difflib.get_close_matches(name, BASES, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(BASES)}"
+    message = f"no base network {name!r}: {hint} A network of your own is given as package.module:function"
+    raise ConfigError(message)
+
+
+def find_spec(network: str) -> NetworkSpec:
+    """The spec of a base network's name or, where the text holds a colon, of a user's own function."""
+    return load_spec(network) if ":" in network else base_spec(network)
+
+
+__all__ = ["BASES", "base_spec", "find_spec", "load_spec", "scale"]

@@ -1,0 +1,177 @@
+"""The building blocks: four kinds of residual block, each from one small shape value.
+
+Letters in shapes: B batch, C channels, H and W sides of the feature map. Every convolution pads by kernel // 2 on both
+sides, so a stride of s turns a side of H into ceil(H / s) whatever the kernel.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from torch import Tensor, nn
+
+from scalesearch.values.network_spec import Activation, BlockKind
+
+ACTIVATIONS: Mapping[Activation, Callable[[], nn.Module]] = MappingProxyType(
+    {
+        # In place: nothing reads what stood there before, and brief training on a CPU is bound by memory traffic.
+        "relu": lambda: nn.ReLU(inplace=True),
+        "relu6": lambda: nn.ReLU6(inplace=True),
+        "silu": lambda: nn.SiLU(inplace=True),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockShape:
+    """What one block is told; `expansion` as in `StageSpec`."""
+
+    in_channels: int
+    out_channels: int
+    kernel: int
+    stride: int
+    expansion: int
+    activation: Activation
+    norm_eps: float
+
+
+def conv_norm(
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel: int,
+    norm_eps: float,
+    stride: int = 1,
+    groups: int = 1,
+    activation: Activation | None = None,
+) -> nn.Sequential:
+    """Convolution without bias, BatchNorm and, if named, an activation: (B, C, H, W) to (B, out, H/s, W/s)."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(out_channels, eps=norm_eps),
+    ]
+    if activation is not None:
+        layers.append(ACTIVATIONS[activation]())
+    return nn.Sequential(*layers)
+
+
+class ResidualBlock(nn.Module):
+    """ResNet's block (arXiv 1512.03385, figure 5): activation(body(x) + shortcut(x)).
+
+    The shortcut is the identity where the shape stays, else a strided 1x1 projection (option B of the paper).
+    """
+
+    def __init__(self, body: nn.Sequential, shape: BlockShape) -> None:
+        super().__init__()
+        self.body = body
+        keeps_shape = shape.stride == 1 and shape.in_channels == shape.out_channels
+        self.shortcut: nn.Module = (
+            nn.Identity()
+            if keeps_shape
+            else conv_norm(
+                shape.in_channels, shape.out_channels, kernel=1, stride=shape.stride, norm_eps=shape.norm_eps
+            )
+        )
+        self.activation = ACTIVATIONS[shape.activation]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) to (B, out, H/stride, W/stride)."""
+        out: Tensor = self.activation(self.body(x) + self.shortcut(x))
+        return out
+
+
+class InvertedResidual(nn.Module):
+    """MobileNetV2's block (arXiv 1801.04381, figure 3): body(x), plus x where the shape stays; no activation after."""
+
+    def __init__(self, body: nn.Sequential, shape: BlockShape) -> None:
+        super().__init__()
+        self.body = body
+        self.adds_input = shape.stride == 1 and shape.in_channels == shape.out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) to (B, out, H/stride, W/stride)."""
+        out: Tensor = self.body(x)
+        return x + out if self.adds_input else out
+
+
+class SqueezeExcitation(nn.Module):
+    """Channels weighted by what the whole image holds (arXiv 1709.01507, equations 2 to 4)."""
+
+    def __init__(self, channels: int, *, squeeze_channels: int, activation: Activation) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.squeeze = nn.Conv2d(channels, squeeze_channels, 1)
+        self.activation = ACTIVATIONS[activation]()
+        self.excite = nn.Conv2d(squeeze_channels, channels, 1)
+        self.gate = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        weights: Tensor = self.gate(self.excite(self.activation(self.squeeze(self.pool(x)))))
+        return x * weights
+
+
+def basic(shape: BlockShape) -> nn.Module:
+    """Two k x k convolutions, the first one strided."""
+    first = conv_norm(
+        shape.in_channels,
+        shape.out_channels,
+        kernel=shape.kernel,
+        stride=shape.stride,
+        activation=shape.activation,
+        norm_eps=shape.norm_eps,
+    )
+    second = conv_norm(shape.out_channels, shape.out_channels, kernel=shape.kernel, norm_eps=shape.norm_eps)
+    return ResidualBlock(nn.Sequential(first, second), shape)
+
+
+def bottleneck(shape: BlockShape) -> nn.Module:
+    """1x1 down to out / expansion, strided k x k, 1x1 up; the stride sits in the k x k layer, as in torchvision."""
+    hidden = shape.out_channels // shape.expansion
+    down = conv_norm(shape.in_channels, hidden, kernel=1, activation=shape.activation, norm_eps=shape.norm_eps)
+    spatial = conv_norm(
+        hidden, hidden, kernel=shape.kernel, stride=shape.stride, activation=shape.activation, norm_eps=shape.norm_eps
+    )
+    up = conv_norm(hidden, shape.out_channels, kernel=1, norm_eps=shape.norm_eps)
+    return ResidualBlock(nn.Sequential(down, spatial, up), shape)
+
+
+def inverted_residual(shape: BlockShape) -> nn.Module:
+    """1x1 up to in * expansion (left out at expansion 1), depthwise k x k, linear 1x1 down."""
+    return _inverted(shape, squeeze_excitation=False)
+
+
+def mbconv(shape: BlockShape) -> nn.Module:
+    """An inverted residual with squeeze-and-excitation before its last layer (EfficientNet, arXiv 1905.11946)."""
+    return _inverted(shape, squeeze_excitation=True)
+
+
+BLOCKS: Mapping[BlockKind, Callable[[BlockShape], nn.Module]] = MappingProxyType(
+    {"basic": basic, "bottleneck": bottleneck, "inverted_residual": inverted_residual, "mbconv": mbconv}
+)
+
+
+def _inverted(shape: BlockShape, *, squeeze_excitation: bool) -> nn.Module:
+    hidden = shape.in_channels * shape.expansion
+    layers: list[nn.Module] = []
+    if shape.expansion != 1:
+        layers.append(
+            conv_norm(shape.in_channels, hidden, kernel=1, activation=shape.activation, norm_eps=shape.norm_eps)
+        )
+    layers.append(
+        conv_norm(
+            hidden,
+            hidden,
+            kernel=shape.kernel,
+            stride=shape.stride,
+            groups=hidden,
+            activation=shape.activation,
+            norm_eps=shape.norm_eps,
+        )
+    )
+    if squeeze_excitation:
+        # A quarter of the block's input, not of the hidden layer: EfficientNet's se_ratio 0.25.
+        squeeze = max(1, shape.in_channels // 4)
+        layers.append(SqueezeExcitation(hidden, squeeze_channels=squeeze, activation=shape.activation))
+    layers.append(conv_norm(hidden, shape.out_channels, kernel=1, norm_eps=shape.norm_eps))
+    return InvertedResidual(nn.Sequential(*layers), shape)

@@ -1,0 +1,141 @@
+"""All rounding: a base spec and four multipliers become a spec in whole numbers."""
+
+import math
+from dataclasses import replace
+
+from scalesearch.errors import ConfigError
+from scalesearch.networks.validity import check_spec
+from scalesearch.values.candidate import Scaling, StageScaling
+from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec
+
+# 2 * 1.1 is 2.2000000000000002 and 24 * 0.7 is 16.799999999999997. Products are cut to this many decimals first, so
+# that ceil and the rounding borders depend on the numbers the user wrote and not on their binary shadows.
+_DECIMALS = 9
+_SMALLEST_KERNEL = 3
+
+
+def scale(
+    base: NetworkSpec,
+    scaling: Scaling,
+    *,
+    resolution_px: int,
+    num_classes: int,
+    channel_multiple: int = 8,
+    resolution_multiple: int = 0,
+) -> NetworkSpec:
+    """`base` at the given multipliers, for square images of `resolution_px` times the resolution multiplier.
+
+    Depth, width and resolution scale together as in EfficientNet (arXiv 1905.11946, equations 2 and 3); kernels are
+    the fourth dimension. A stage's own multiplier is multiplied onto the global one before anything is rounded. The
+    stem follows the width only: its kernel and stride belong to the image, not to the multipliers.
+
+    Args:
+        base: The network at multiplier 1.
+        scaling: Multipliers; `stages` is empty or has one entry for every stage of `base`.
+        resolution_px: The image side that resolution multiplier 1 stands for.
+        num_classes: Outputs of the classifier.
+        channel_multiple: Channels of stem, stages and head are multiples of this, also at multiplier 1.
+        resolution_multiple: The image side is a multiple of this; 0 takes the base network's total stride.
+
+    Raises:
+        ConfigError: A multiplier is not positive and finite, or the number of stages differs.
+    """
+    check_spec(base)
+    _check(base, scaling, resolution_px=resolution_px, num_classes=num_classes, channel_multiple=channel_multiple)
+    if resolution_multiple < 0:
+        message = f"resolution_multiple must be 0 (the network's total stride) or more, not {resolution_multiple}"
+        raise ConfigError(message)
+    per_stage = scaling.stages or (StageScaling(),) * len(base.stages)
+    return replace(
+        base,
+        resolution_px=round_resolution(
+            resolution_px, scaling.resolution, multiple=resolution_multiple or base.total_stride
+        ),
+        num_classes=num_classes,
+        stem=replace(base.stem, channels=round_channels(base.stem.channels, scaling.width, multiple=channel_multiple)),
+        stages=tuple(
+            _scale_stage(stage, scaling, own, channel_multiple)
+            for stage, own in zip(base.stages, per_stage, strict=True)
+        ),
+        head=_scale_head(base.head, scaling.width, channel_multiple),
+    )
+
+
+def round_depth(depth: int, multiplier: float) -> int:
+    """Blocks of a stage: ceil(depth * multiplier), as `round_repeats` of EfficientNet's reference code."""
+    return max(1, math.ceil(round(depth * multiplier, _DECIMALS)))
+
+
+def round_channels(channels: int, multiplier: float, *, multiple: int = 8) -> int:
+    """Channels: the nearest multiple of `multiple`, never below 90 % of channels * multiplier.
+
+    This is `make_divisible` of the MobileNetV2 code and `round_filters` of EfficientNet's: ties go up, and a rounding
+    that would lose more than a tenth goes up as well (20 * 0.9 = 18 becomes 24, since 16 is below 0.9 * 18 = 16.2).
+    """
+    wanted = round(channels * multiplier, _DECIMALS)
+    rounded = max(multiple, int(wanted + multiple / 2) // multiple * multiple)
+    return rounded + multiple if rounded < round(0.9 * wanted, _DECIMALS) else rounded
+
+
+def round_kernel(kernel: int, multiplier: float) -> int:
+    """Kernel side: the nearest odd number to kernel * multiplier (ties go up), never below 3; 1x1 stays 1x1.
+
+    Odd, since symmetric padding of kernel // 2 then keeps the feature map's side. 3 becomes 5 from multiplier 4/3 on
+    and 7 from 2 on.
+    """
+    if kernel == 1:
+        return 1
+    wanted = round(kernel * multiplier, _DECIMALS)
+    return max(_SMALLEST_KERNEL, 2 * math.floor(wanted / 2) + 1)
+
+
+def round_resolution(resolution_px: int, multiplier: float, *, multiple: int) -> int:
+    """Image side in pixels: the nearest multiple of `multiple` (ties go up), at least one of them."""
+    wanted = round(resolution_px * multiplier, _DECIMALS)
+    return max(1, math.floor(wanted / multiple + 0.5)) * multiple
+
+
+def _scale_stage(stage: StageSpec, scaling: Scaling, own: StageScaling, multiple: int) -> StageSpec:
+    width = scaling.width * own.width
+    # A bottleneck's output is expansion times its hidden layer (ResNet, arXiv 1512.03385, figure 5). Rounding the
+    # hidden layer makes both multiples; rounding the output would leave the hidden one at a quarter of a multiple.
+    factor = stage.expansion if stage.block == "bottleneck" else 1
+    return replace(
+        stage,
+        depth=round_depth(stage.depth, scaling.depth * own.depth),
+        channels=factor * round_channels(stage.channels // factor, width, multiple=multiple),
+        kernel=round_kernel(stage.kernel, scaling.kernel * own.kernel),
+    )
+
+
+def _scale_head(head: HeadSpec, width: float, multiple: int) -> HeadSpec:
+    if head.channels == 0:
+        return head
+    # MobileNetV2 (arXiv 1801.04381, section 6.1): "for multipliers less than one, we apply width multiplier to all
+    # layers except the very last convolutional layer".
+    factor = max(1.0, width) if head.width_rule == "at_least_base" else width
+    return replace(head, channels=round_channels(head.channels, factor, multiple=multiple))
+
+
+def _check(base: NetworkSpec, scaling: Scaling, *, resolution_px: int, num_classes: int, channel_multiple: int) -> None:
+    for name, count, least in (
+        ("resolution_px", resolution_px, 1),
+        ("num_classes", num_classes, 2),
+        ("channel_multiple", channel_multiple, 1),
+    ):
+        if count < least:
+            message = f"{name} must be at least {least}, not {count}"
+            raise ConfigError(message)
+    if len(scaling.stages) not in (0, len(base.stages)):
+        message = (
+            f"scaling.stages has {len(scaling.stages)} entries, but {base.name} has {len(base.stages)} stages: "
+            f"give none, or one for each of 1..{len(base.stages)}"
+        )
+        raise ConfigError(message)
+    multipliers = [(name, getattr(scaling, name)) for name in ("resolution", "depth", "width", "kernel")]
+    for number, own in enumerate(scaling.stages, start=1):
+        multipliers += [(f"stages.{number}.{name}", getattr(own, name)) for name in ("depth", "width", "kernel")]
+    for name, multiplier in multipliers:
+        if not (math.isfinite(multiplier) and multiplier > 0):
+            message = f"scaling.{name} must be a positive, finite multiplier such as 0.75, not {multiplier!r}"
+            raise ConfigError(message)

@@ -1,0 +1,72 @@
+"""Whether a spec can be built: the one place that refuses a base network that makes no sense."""
+
+from collections.abc import Iterator
+from typing import get_args
+
+from scalesearch.errors import ConfigError
+from scalesearch.values.network_spec import Activation, BlockKind, HeadWidthRule, NetworkSpec, StageSpec
+
+_BLOCKS: tuple[str, ...] = get_args(BlockKind)
+_ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+_WIDTH_RULES: tuple[str, ...] = get_args(HeadWidthRule)
+
+
+def check_spec(spec: NetworkSpec) -> None:
+    """Nothing, if the spec can be built.
+
+    Raises:
+        ConfigError: It cannot; the text names the first three faults by their dotted place.
+    """
+    faults = [*_whole_faults(spec), *_stage_faults(spec)]
+    if faults:
+        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+        message = f"network {spec.name!r} cannot be built: {'; '.join(faults[:3])}{more}"
+        raise ConfigError(message)
+
+
+def _whole_faults(spec: NetworkSpec) -> Iterator[str]:
+    if not spec.stages:
+        yield "stages is empty, at least one is needed"
+    yield from _below("resolution_px", spec.resolution_px, 1)
+    yield from _below("num_classes", spec.num_classes, 2)
+    yield from _below("image_channels", spec.image_channels, 1)
+    yield from _below("stem.channels", spec.stem.channels, 1)
+    yield from _below("stem.stride", spec.stem.stride, 1)
+    yield from _even("stem.kernel", spec.stem.kernel)
+    yield from _below("head.channels", spec.head.channels, 0)
+    yield from _unknown("head.width_rule", spec.head.width_rule, _WIDTH_RULES)
+    yield from _unknown("activation", spec.activation, _ACTIVATIONS)
+    if not spec.norm_eps > 0:
+        yield f"norm_eps must be positive, not {spec.norm_eps!r}"
+
+
+def _stage_faults(spec: NetworkSpec) -> Iterator[str]:
+    for number, stage in enumerate(spec.stages, start=1):
+        place = f"stages.{number}"
+        for name in ("depth", "channels", "stride", "expansion"):
+            yield from _below(f"{place}.{name}", getattr(stage, name), 1)
+        yield from _even(f"{place}.kernel", stage.kernel)
+        yield from _unknown(f"{place}.block", stage.block, _BLOCKS)
+        yield from _expansion_faults(place, stage)
+
+
+def _expansion_faults(place: str, stage: StageSpec) -> Iterator[str]:
+    if stage.block == "bottleneck" and stage.expansion >= 1 and stage.channels % stage.expansion:
+        yield f"{place}.channels ({stage.channels}) must be a multiple of its expansion ({stage.expansion})"
+    if stage.block == "basic" and stage.expansion != 1:
+        yield f"{place}.expansion must be 1 in a basic block, not {stage.expansion}"
+
+
+def _below(place: str, value: int, least: int) -> Iterator[str]:
+    if not isinstance(value, int) or value < least:
+        yield f"{place} must be a whole number of at least {least}, not {value!r}"
+
+
+def _even(place: str, value: int) -> Iterator[str]:
+    if not isinstance(value, int) or value < 1 or value % 2 == 0:
+        yield f"{place} must be odd, not {value!r}"
+
+
+def _unknown(place: str, value: str, known: tuple[str, ...]) -> Iterator[str]:
+    if value not in known:
+        yield f"{place} must be one of {', '.join(known)}, not {value!r}"
