@@ -1,0 +1,223 @@
+"""The dotted names of a space's axes: what each stands for, when it is asked, and how a trial is asked for it."""
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
+
+from scalesearch.errors import ConfigError
+from scalesearch.values.candidate import Pruning, Quantization, Recipe, Scaling, StageScaling
+from scalesearch.values.space import Axis, Choice, NamedAxis, Range
+
+Value = float | int | str | bool
+OptunaChoice = bool | int | float | str | None
+
+_GROUPS: dict[str, type[Scaling] | type[Pruning] | type[Quantization] | type[Recipe]] = {
+    "scaling": Scaling,
+    "pruning": Pruning,
+    "quantization": Quantization,
+    "training": Recipe,
+}
+_STAGE = re.compile(r"scaling\.stages\.([1-9]\d*)\.(\w+)")
+
+# A sampled axis that means nothing for this candidate is not asked, so that equal work is an equal candidate. The
+# order is the order of asking: a condition looks only at axes before it.
+CONDITIONS: dict[str, Callable[[Mapping[str, Value]], bool]] = {
+    "quantization.calibration": lambda asked: asked["quantization.precision"] == "int8",
+    "quantization.calibration_images": lambda asked: asked["quantization.precision"] == "int8",
+    "quantization.clip_percentile": lambda asked: (
+        asked["quantization.precision"] == "int8" and asked["quantization.calibration"] == "percentile"
+    ),
+    "training.retrain_steps": lambda asked: float(asked["pruning.channel_fraction"]) > 0,
+    "training.auxiliary_learning_rate": lambda asked: asked["training.optimizer"] == "muon",
+}
+
+
+class TrialLike(Protocol):
+    """What we need of a trial: Optuna's live, fixed and frozen trials all have it."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[OptunaChoice]) -> OptunaChoice:
+        """One of `choices`."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """A float from `low` to `high`, both included."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """An int from `low` to `high`, both included."""
+
+
+def plain_axis_names() -> tuple[str, ...]:
+    """Every axis name but the per-stage ones (`scaling.stages.1.width`, ...)."""
+    return tuple(
+        f"{group}.{field.name}" for group, owner in _GROUPS.items() for field in fields(owner) if field.name != "stages"
+    )
+
+
+def stage_of(name: str) -> tuple[int, str] | None:
+    """The 1-based stage and the multiplier that a per-stage name stands for; None for any other name."""
+    match = _STAGE.fullmatch(name)
+    return (int(match[1]), match[2]) if match else None
+
+
+def field_type(name: str) -> Any:
+    """The declared type of the candidate's field behind an axis name.
+
+    Raises:
+        ConfigError: If no candidate has such a field; the text suggests the nearest name.
+    """
+    stage = stage_of(name)
+    owner = StageScaling if stage else _GROUPS.get(name.partition(".")[0])
+    field_name = stage[1] if stage else name.partition(".")[2]
+    types = get_type_hints(owner) if owner else {}
+    if field_name not in types or field_name == "stages":
+        near = difflib.get_close_matches(name, (*plain_axis_names(), "scaling.stages.1.width"), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"axes are {', '.join(plain_axis_names()[:5])}, ..."
+        msg = f"unknown axis {name!r} in the search space: {hint}"
+        raise ConfigError(msg)
+    return types[field_name]
+
+
+def default_value(name: str) -> Value:
+    """The value that a candidate has where the axis `name` is absent or not asked."""
+    stage = stage_of(name)
+    if stage:
+        return getattr(StageScaling(), stage[1])  # type: ignore[no-any-return]
+    group, _, field_name = name.partition(".")
+    return getattr(_GROUPS[group](), field_name)  # type: ignore[no-any-return]
+
+
+def typed(name: str, value: Value) -> Value:
+    """`value` in the type of its field: the `1` of a TOML list becomes `1.0`, so that equal candidates are equal.
+
+    Raises:
+        ConfigError: If the value does not fit the field.
+    """
+    wanted = field_type(name)
+    if get_origin(wanted) is Literal:
+        if value in get_args(wanted):
+            return value
+        expected = "one of " + ", ".join(map(repr, get_args(wanted)))
+    else:
+        if type(value) is wanted:
+            return value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if wanted is float:
+                return float(value)
+            if wanted is int and float(value).is_integer():
+                return int(value)
+        expected = {int: "a whole number", float: "a number", bool: "true or false"}.get(wanted, "a string")
+    msg = f"axis {name!r}: expected {expected}, got {value!r} ({type(value).__name__})"
+    raise ConfigError(msg)
+
+
+def check_axis(named: NamedAxis) -> None:
+    """Nothing, if the axis is sound.
+
+    Raises:
+        ConfigError: On an unknown name, no value, a value of the wrong type or not finite, or an impossible range.
+    """
+    name, axis = named.name, named.axis
+    values = axis.values if isinstance(axis, Choice) else (axis.low, axis.high)
+    if not values:
+        msg = f"axis {name!r} has no values; give at least one"
+        raise ConfigError(msg)
+    for value in values:
+        if isinstance(typed(name, value), float) and not math.isfinite(float(value)):
+            msg = f"axis {name!r}: expected finite numbers, got {value!r}"
+            raise ConfigError(msg)
+    if isinstance(axis, Range):
+        _check_range(name, axis)
+
+
+def _check_range(name: str, axis: Range) -> None:
+    if field_type(name) not in (int, float):
+        msg = f"axis {name!r} takes a list of values, not a range"
+        raise ConfigError(msg)
+    problem = ""
+    if axis.low > axis.high:
+        problem = f"low {axis.low!r} is above high {axis.high!r}"
+    elif axis.step < 0:
+        problem = f"step {axis.step!r} is negative"
+    elif axis.log and axis.low <= 0:
+        problem = f"a log range needs low > 0, got {axis.low!r}"
+    elif axis.log and axis.step:
+        problem = "a log range cannot have a step; leave one of them out"
+    elif field_type(name) is int and axis.step != int(axis.step):
+        problem = f"step {axis.step!r} of a whole-number axis is not whole"
+    if problem:
+        msg = f"axis {name!r}: {problem}"
+        raise ConfigError(msg)
+
+
+def fixed_value(named: NamedAxis) -> Value | None:
+    """The only value of an axis that has but one; None if it must be sampled."""
+    axis = named.axis
+    values = axis.values if isinstance(axis, Choice) else (axis.low, axis.high)
+    return typed(named.name, values[0]) if len(set(values)) == 1 else None
+
+
+def ordered_values(named: NamedAxis) -> tuple[Value, ...]:
+    """Listed values of a numeric choice, ascending and distinct; empty for ranges, names and switches."""
+    if not isinstance(named.axis, Choice) or field_type(named.name) not in (int, float):
+        return ()
+    return tuple(sorted({typed(named.name, value) for value in named.axis.values}, key=float))
+
+
+def index_name(name: str) -> str:
+    """Name of the Optuna parameter that holds the position in an unevenly spaced list, not the value itself."""
+    return f"{name}.index"
+
+
+def is_even(values: Sequence[Value]) -> bool:
+    """Whether ascending numbers are equally spaced."""
+    numbers = [float(value) for value in values]
+    step = (numbers[-1] - numbers[0]) / (len(numbers) - 1)
+    return all(math.isclose(numbers[0] + i * step, number, rel_tol=1e-9) for i, number in enumerate(numbers))
+
+
+def ask(trial: TrialLike, named: NamedAxis) -> Value:
+    """The value that `trial` gives to a sampled axis, in the type of its field.
+
+    Numbers are asked as numbers: samplers learn order from numeric distributions and none from categorical ones. An
+    evenly spaced list becomes a stepped number, readable as it is; any other list is asked by its position under
+    `index_name`, and the value itself is found in the trial's attributes.
+    """
+    name, axis = named.name, named.axis
+    if isinstance(axis, Range):
+        return _ask_range(trial, name, axis)
+    values = ordered_values(named)
+    if not values:
+        return typed(name, trial.suggest_categorical(name, axis.values))  # type: ignore[arg-type]
+    if not is_even(values):
+        return values[trial.suggest_int(index_name(name), 0, len(values) - 1)]
+    low, high = values[0], values[-1]
+    if isinstance(low, int) and isinstance(high, int):
+        return trial.suggest_int(name, low, high, step=(high - low) // (len(values) - 1))
+    step = (float(high) - float(low)) / (len(values) - 1)
+    number = trial.suggest_float(name, float(low), float(high), step=step)
+    # The sampler's low + k * step is a rounding error away from the listed value.
+    return min(values, key=lambda value: abs(float(value) - number))
+
+
+def _ask_range(trial: TrialLike, name: str, axis: Range) -> Value:
+    # Optuna warns where the last step does not meet the upper end: end on the last step.
+    steps = math.floor((axis.high - axis.low) / axis.step + 1e-9) if axis.step else 0
+    high = axis.low + steps * axis.step if axis.step else axis.high
+    if field_type(name) is int:
+        return trial.suggest_int(name, int(axis.low), int(high), step=int(axis.step) or 1, log=axis.log)
+    return float(f"{trial.suggest_float(name, axis.low, high, step=axis.step or None, log=axis.log):.12g}")
+
+
+def asking_order(axes: Sequence[NamedAxis]) -> tuple[NamedAxis, ...]:
+    """The axes with conditional ones last, each behind those that its condition looks at."""
+    order = list(CONDITIONS)
+    return tuple(sorted(axes, key=lambda named: order.index(named.name) if named.name in order else -1))
+
+
+def axis_of(axes: Sequence[NamedAxis], name: str) -> Axis | None:
+    """The axis of that name, if the space has it."""
+    return next((named.axis for named in axes if named.name == name), None)

@@ -1,0 +1,74 @@
+"""What a run says while it goes on, and what it ends with: for the live view, the NDJSON stream and the exit code."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.record import TrialRecord
+
+Ending = Literal["budget", "exhausted", "interrupted", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """The study is open; `charged_done` of the budget was done by earlier runs."""
+
+    budget: int
+    charged_done: int
+    records: int
+    continued: int
+    """Trials that a killed run left behind, and that this one goes on with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialStarted:
+    """A candidate went to a worker."""
+
+    trial: int
+    candidate: Candidate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageEntered:
+    """A worker entered a stage of a trial."""
+
+    trial: int
+    stage: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialFinished:
+    """A record is on disk and told; the rest is the state of the study with it."""
+
+    record: TrialRecord
+    charged_done: int
+    budget: int
+    front_size: int
+    hypervolume: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStopped:
+    """The run is over; `message` says why in a sentence."""
+
+    ended: Ending
+    message: str
+
+
+Event = RunStarted | TrialStarted | StageEntered | TrialFinished | RunStopped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyOutcome:
+    """All that the study holds after a run, and what the run cost."""
+
+    records: tuple[TrialRecord, ...]
+    front: tuple[TrialRecord, ...]
+    ended: Ending
+    message: str
+    charged: int
+    """Candidates that were charged to the budget, over all runs of the study."""
+    wall_s: float
+    """Of this run."""
+    search_s: float
+    """What the search itself took of it: asking, planning, storing, telling."""

@@ -1,0 +1,64 @@
+"""Optuna samplers by name, seeded so that a continued run asks what an uninterrupted one would have asked."""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import optuna
+
+from scalesearch.values.settings import SamplerName
+
+
+def _tpe(seed: int, workers: int) -> optuna.samplers.BaseSampler:
+    # Multivariate, for the axes work together (width pays off at high resolution only); groups, for some axes are
+    # conditional. The constant liar keeps the next candidate away from those still running; alone, it only costs.
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=workers > 1)
+
+
+def _gp(seed: int, workers: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.GPSampler(seed=seed)
+
+
+def _nsga2(seed: int, workers: int) -> optuna.samplers.BaseSampler:
+    # Optuna's population of 50 would be one or two generations at the budgets that trainings allow.
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
+
+
+def _random(seed: int, workers: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+SAMPLERS: dict[SamplerName, Callable[[int, int], optuna.samplers.BaseSampler]] = {
+    "tpe": _tpe,
+    "gp": _gp,
+    "nsga2": _nsga2,
+    "random": _random,
+}
+
+
+def make_sampler(name: SamplerName, *, seed: int, trial: int, workers: int) -> optuna.samplers.BaseSampler:
+    """A fresh sampler for one trial. Its random numbers depend on (seed, trial) only, its knowledge on the study.
+
+    A sampler that lived through the whole run would carry a random state that a continued run cannot have.
+    """
+    digest = hashlib.sha256(f"{seed}/{trial}".encode()).digest()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return SAMPLERS[name](int.from_bytes(digest[:4], "big"), workers)
+
+
+@contextmanager
+def calm_threads(name: SamplerName) -> Iterator[None]:
+    """Nothing, while torch has one thread for the Gaussian process: with two an ask takes 0.6 s or 13 s by chance."""
+    if name != "gp":
+        yield
+        return
+    import torch  # the GP sampler runs on it; no other sampler loads it
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

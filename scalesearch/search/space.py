@@ -1,0 +1,169 @@
+"""Candidates out of a search space: by a trial's suggestions, by chance, and back to the parameters of a trial."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from scalesearch.errors import ConfigError
+from scalesearch.search.axes import (
+    CONDITIONS,
+    OptunaChoice,
+    TrialLike,
+    Value,
+    ask,
+    asking_order,
+    axis_of,
+    check_axis,
+    default_value,
+    field_type,
+    fixed_value,
+    index_name,
+    ordered_values,
+    plain_axis_names,
+    stage_of,
+)
+from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling, StageScaling
+from scalesearch.values.space import Choice, NamedAxis, SearchSpace
+from scalesearch.values.target import Target
+
+
+def suggest(trial: TrialLike, space: SearchSpace) -> Candidate:
+    """The candidate that `trial` stands for: sampled by a live trial, replayed by a fixed or a frozen one.
+
+    An axis with one value is applied and not asked. A sampled axis that means nothing for this candidate (see
+    `axes.CONDITIONS`) is not asked and keeps its default.
+    """
+    chosen: dict[str, Value] = {name: default_value(name) for name in plain_axis_names()}
+    for named in asking_order(space.axes):
+        fixed = fixed_value(named)
+        if fixed is not None:
+            chosen[named.name] = fixed
+        elif named.name not in CONDITIONS or CONDITIONS[named.name](chosen):
+            chosen[named.name] = ask(trial, named)
+    return _candidate(chosen)
+
+
+def _candidate(chosen: Mapping[str, Value]) -> Candidate:
+    def part(group: str) -> dict[str, Any]:
+        """The values below one group, by field name; per-stage names are left to `_stages`."""
+        prefix = f"{group}."
+        return {n.removeprefix(prefix): v for n, v in chosen.items() if n.startswith(prefix) and not stage_of(n)}
+
+    return Candidate(
+        scaling=replace(Scaling(), **part("scaling"), stages=_stages(chosen)),
+        pruning=replace(Pruning(), **part("pruning")),
+        quantization=replace(Quantization(), **part("quantization")),
+        recipe=replace(Recipe(), **part("training")),
+    )
+
+
+def _stages(chosen: Mapping[str, Value]) -> tuple[StageScaling, ...]:
+    """One entry for every stage up to the last one named; stages between them that are not named keep 1."""
+    by_stage: dict[int, dict[str, Any]] = {}
+    for name, value in chosen.items():
+        if stage := stage_of(name):
+            by_stage.setdefault(stage[0], {})[stage[1]] = value
+    return tuple(StageScaling(**by_stage.get(number, {})) for number in range(1, max(by_stage, default=0) + 1))
+
+
+def check_space(space: SearchSpace) -> None:
+    """Nothing, if every axis is sound and named once.
+
+    Raises:
+        ConfigError: Naming the first axis that is not.
+    """
+    names = [named.name for named in space.axes]
+    for named in space.axes:
+        check_axis(named)
+        if names.count(named.name) > 1:
+            msg = f"axis {named.name!r} is given {names.count(named.name)} times; keep one of them"
+            raise ConfigError(msg)
+
+
+def for_target(space: SearchSpace, target: Target) -> SearchSpace:
+    """The space without the precisions that the target does not run.
+
+    Raises:
+        ConfigError: If none is left.
+    """
+    name = "quantization.precision"
+    axis = axis_of(space.axes, name)
+    asked = axis.values if isinstance(axis, Choice) else (default_value(name),)
+    kept = tuple(value for value in asked if value in target.precisions)
+    if not kept:
+        msg = (
+            f"search space {space.name!r} asks for {name} {', '.join(map(str, asked))}, of which target "
+            f"{target.name!r} runs none; it runs {', '.join(target.precisions)}"
+        )
+        raise ConfigError(msg)
+    if kept == asked:
+        return space
+    axes = tuple(replace(named, axis=Choice(values=kept)) if named.name == name else named for named in space.axes)
+    return replace(space, axes=axes)
+
+
+def random_candidates(space: SearchSpace, n: int, seed: int) -> tuple[Candidate, ...]:
+    """`n` candidates drawn by chance, in memory; the same ones for the same seed, repeats included."""
+    import optuna  # 0.4 s, and only the commands that sample need it
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+        optuna.logging.set_verbosity(verbosity)
+    return tuple(suggest(study.ask(), space) for _ in range(n))
+
+
+def trial_parameters(candidate: Candidate, space: SearchSpace) -> dict[str, OptunaChoice]:
+    """The Optuna parameters with which a trial replays `candidate`: the inverse of `suggest`, derived from it."""
+    replay = _Replay(candidate, space)
+    suggest(replay, space)
+    return replay.asked
+
+
+class _Replay:
+    """A trial whose answers are read off a candidate; it remembers what it was asked."""
+
+    def __init__(self, candidate: Candidate, space: SearchSpace) -> None:
+        self.asked: dict[str, OptunaChoice] = {}
+        self._answers: dict[str, Value] = {}
+        for named in space.axes:
+            value = candidate_value(candidate, named.name)
+            self._answers[named.name] = value
+            self._answers[index_name(named.name)] = _position(named, value)
+
+    def suggest_categorical(self, name: str, choices: Sequence[OptunaChoice]) -> OptunaChoice:
+        """The candidate's value."""
+        self.asked[name] = self._answers[name]
+        return self._answers[name]
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """The candidate's value."""
+        self.asked[name] = self._answers[name]
+        return float(self._answers[name])
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """The candidate's value, or its position in the list."""
+        self.asked[name] = self._answers[name]
+        return int(self._answers[name])
+
+
+def _position(named: NamedAxis, value: Value) -> int:
+    values = ordered_values(named)
+    return min(range(len(values)), key=lambda i: abs(float(values[i]) - float(value)), default=0)
+
+
+def candidate_value(candidate: Candidate, name: str) -> Value:
+    """What `candidate` has for the axis `name`."""
+    field_type(name)  # says so where there is no such axis
+    stage = stage_of(name)
+    if stage:
+        stages = candidate.scaling.stages
+        return getattr(stages[stage[0] - 1], stage[1]) if stage[0] <= len(stages) else 1.0
+    group, _, field_name = name.partition(".")
+    owner = candidate.recipe if group == "training" else getattr(candidate, group)
+    return getattr(owner, field_name)  # type: ignore[no-any-return]
