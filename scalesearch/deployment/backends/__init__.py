@@ -1,1 +1,34 @@
-"""The family of backends."""
+"""The family of backends, by name; each one's library is loaded only when that backend is asked for."""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+
+from scalesearch.deployment.backends.base import Backend, BackendStatus, Engine
+from scalesearch.errors import ConfigError
+
+__all__ = ["BACKENDS", "Backend", "BackendStatus", "Engine", "get_backend"]
+
+
+def _onnxruntime() -> Backend:
+    from scalesearch.deployment.backends.onnxruntime import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend()
+
+
+BACKENDS: Mapping[str, Callable[[], Backend]] = {
+    "onnxruntime": _onnxruntime,
+}
+
+
+def get_backend(name: str) -> Backend:
+    """The backend of that name.
+
+    Raises:
+        ConfigError: There is none; the text names the nearest and lists all.
+    """
+    if name in BACKENDS:
+        return BACKENDS[name]()
+    near = get_close_matches(name, BACKENDS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    message = f"no backend is called {name!r}.{hint} There are: {', '.join(sorted(BACKENDS))}"
+    raise ConfigError(message)

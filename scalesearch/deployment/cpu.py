@@ -1,0 +1,58 @@
+"""The name and the relevant instruction sets of this machine's CPU."""
+
+import functools
+import platform
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+_CPUINFO = Path("/proc/cpuinfo")
+# Only what changes which kernels ONNX Runtime's CPU provider picks (its MLAS library dispatches on these).
+_RELEVANT = frozenset(
+    {
+        "avx", "avx2", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx_vnni",
+        "amx_int8", "amx_bf16", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cpu:
+    """Model name and instruction sets, sorted."""
+
+    name: str
+    features: tuple[str, ...]
+
+
+@functools.cache
+def read_cpu() -> Cpu:
+    """This machine's CPU; where the system does not tell, the features are empty and the name is the architecture."""
+    if _CPUINFO.exists():
+        return parse_cpuinfo(_CPUINFO.read_text(errors="replace"), machine=platform.machine())
+    return Cpu(name=_name_outside_linux(), features=())
+
+
+def parse_cpuinfo(text: str, *, machine: str) -> Cpu:
+    """The first processor of a /proc/cpuinfo text; ARM lists `Features` and often no `model name`."""
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip().lower(), value.strip())
+    name = fields.get("model name") or fields.get("hardware") or _arm_name(fields) or machine
+    flags = fields.get("flags") or fields.get("features") or ""
+    return Cpu(name=re.sub(r"\s+", " ", name), features=tuple(sorted(_RELEVANT.intersection(flags.split()))))
+
+
+def _arm_name(fields: dict[str, str]) -> str:
+    implementer, part = fields.get("cpu implementer"), fields.get("cpu part")
+    return f"ARM {implementer} {part}" if implementer and part else ""
+
+
+def _name_outside_linux() -> str:
+    if platform.system() == "Darwin":
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        if answer:
+            return answer
+    return platform.processor() or platform.machine()
