@@ -1,0 +1,146 @@
+"""How to train on this machine: device, thread count and bf16, probed in a second or two or taken as told."""
+
+import os
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scalesearch.errors import ConfigError
+from scalesearch.values.settings import Machine, MachineSettings
+
+# More threads, or bf16, must be clearly faster: a few per cent are noise, and a choice that flips between two probes
+# would change the rounding of every later training.
+_CLEAR_GAIN: Final = 1.15
+_ROUNDS: Final = 7
+_BUDGET_S: Final = 1.5
+_BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last is what Arm calls it
+_PROBE_CHANNELS, _PROBE_BATCH, _PROBE_SIDE_PX = 32, 32, 32
+
+
+def probe_machine(settings: MachineSettings, *, workers: int = 1) -> Machine:
+    """Device, threads and precision for training; what the settings leave open is timed on a small training step.
+
+    Threads are the trainer's to set (`train` and `score` do, and put the old number back). The inter-op pool is left
+    alone: eager forward and backward never use it, and torch lets it be set only once per process. Channels-last is
+    always on: 1.3 to 2.5 times faster on every CPU tried, and what tensor cores want.
+
+    Args:
+        settings: What the user fixed; 0 and "auto" are open.
+        workers: Processes that will train at the same time and share the cores.
+
+    Raises:
+        ConfigError: If CUDA is asked for and there is none.
+    """
+    device = _device(settings)
+    if device == "cuda":
+        bf16 = settings.bf16 == "on" or (settings.bf16 == "auto" and torch.cuda.is_bf16_supported())
+        return Machine(device=device, threads=settings.threads or 1, bf16=bf16, channels_last=True)
+    threads = settings.threads or _fastest([(count, False) for count in _thread_counts(usable_cores() // workers)])[0]
+    bf16 = settings.bf16 == "on"
+    if settings.bf16 == "auto" and cpu_flags() & _BF16_FLAGS:
+        bf16 = _fastest([(threads, False), (threads, True)])[1]
+    return Machine(device=device, threads=threads, bf16=bf16, channels_last=True)
+
+
+@contextmanager
+def torch_threads(machine: Machine) -> Iterator[None]:
+    """Inside, torch computes with the machine's threads; the process's own number comes back afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(machine.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def usable_cores() -> int:
+    """Physical cores that this process may run on; at least 1."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
+
+
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets of the CPU as Linux names them; empty where /proc/cpuinfo does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    named = [line.partition(":")[2] for line in lines if line.lower().startswith(("flags", "features"))]
+    return frozenset(named[0].split()) if named else frozenset()
+
+
+def _device(settings: MachineSettings) -> str:
+    there = torch.cuda.is_available()
+    if settings.device == "cuda" and not there:
+        msg = "machine.device = cuda, but torch sees no CUDA device: install a CUDA build of torch, or set it to auto"
+        raise ConfigError(msg)
+    return "cuda" if settings.device != "cpu" and there else "cpu"
+
+
+def _thread_counts(cores: int) -> list[int]:
+    """1, 2, 4, ... up to the cores, and the cores themselves."""
+    cores = max(1, cores)
+    return sorted({cores, *(2**power for power in range(cores.bit_length()))} - {0})
+
+
+def _fastest(choices: Sequence[tuple[int, bool]]) -> tuple[int, bool]:
+    """The (threads, bf16) that trains fastest; a later choice must beat the best so far clearly.
+
+    Rounds interleave the choices and the median decides, so that what else runs on the machine hits all alike, and
+    threads that collapse under load now and then are not excused by their best moment.
+    """
+    if len(choices) == 1:
+        return choices[0]
+    module, images, labels = _probe_work()
+    seconds: dict[tuple[int, bool], list[float]] = {choice: [] for choice in choices}
+    before = torch.get_num_threads()
+    started = time.perf_counter()
+    try:
+        for done in range(_ROUNDS + 1):
+            for choice in choices:
+                spent = _time_step(module, images, labels, *choice)
+                if done > 0:  # the first round warms up: thread pools, memory, kernels
+                    seconds[choice].append(spent)
+            if done >= 3 and time.perf_counter() - started > _BUDGET_S:
+                break
+    finally:
+        torch.set_num_threads(before)
+    best = choices[0]
+    for choice in choices[1:]:
+        if statistics.median(seconds[best]) > _CLEAR_GAIN * statistics.median(seconds[choice]):
+            best = choice
+    return best
+
+
+def _probe_work() -> tuple[nn.Module, Tensor, Tensor]:
+    layers: list[nn.Module] = []
+    channels = 3
+    for _ in range(4):
+        layers += [nn.Conv2d(channels, _PROBE_CHANNELS, 3, padding=1, bias=False), nn.BatchNorm2d(_PROBE_CHANNELS)]
+        layers.append(nn.ReLU())
+        channels = _PROBE_CHANNELS
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10)]
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(_PROBE_BATCH, 3, _PROBE_SIDE_PX, _PROBE_SIDE_PX, generator=random)
+    labels = torch.randint(0, 10, (_PROBE_BATCH,), generator=random)
+    with torch.random.fork_rng(devices=[]):
+        module = nn.Sequential(*layers)
+    return module.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last), labels
+
+
+def _time_step(module: nn.Module, images: Tensor, labels: Tensor, threads: int, bf16: bool) -> float:
+    torch.set_num_threads(threads)
+    started = time.perf_counter()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        logits = module(images)
+    torch.autograd.backward(functional.cross_entropy(logits.float(), labels))
+    module.zero_grad()
+    return time.perf_counter() - started

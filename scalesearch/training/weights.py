@@ -1,0 +1,131 @@
+"""Trained weights kept by content, so that candidates which differ only in pruning or quantization train once."""
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Final
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from scalesearch.values.candidate import Recipe
+from scalesearch.values.identity import content_hash
+from scalesearch.values.network_spec import NetworkSpec
+
+_logger = logging.getLogger(__name__)
+
+# Raise it when a change to the trainer changes what it gives: weights kept from before are then not reused.
+_TRAINER_REVISION: Final = 1
+_HEADER: Final = "scalesearch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptTraining:
+    """What is known of kept weights besides themselves."""
+
+    float_top1: float
+    train_s: float
+    final_loss: float
+    steps: int
+    safe_recipe_used: bool
+
+
+def weights_key(spec: NetworkSpec, recipe: Recipe, data_fingerprint: str, seed: int) -> str:
+    """Identity (64 hex digits) of trained weights: what changes training enters, and nothing else.
+
+    Left out are the spec's name, the steps of the retrain after pruning, and the auxiliary rate where AdamW trains
+    everything. 1 and 1.0 count as equal.
+    """
+    training = replace(recipe, retrain_steps=0)
+    if recipe.optimizer == "adamw":
+        training = replace(training, auxiliary_learning_rate=0.0)
+    return content_hash(replace(spec, name=""), training, data_fingerprint, seed, _TRAINER_REVISION)
+
+
+class WeightStore:
+    """A folder of safetensors files, one per key. Files appear whole or not at all; a bad one counts as absent."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def load(self, key: str, module: nn.Module) -> KeptTraining | None:
+        """Fill the module with the kept weights and return what is known of them; None, module untouched, if absent.
+
+        A file that is damaged, or whose tensors do not fit the module, is absent too, with a warning in the log.
+        """
+        path = self._path(key)
+        if not path.is_file():
+            return None
+        try:
+            tensors, kept = _read(path, key)
+            _check_fit(tensors, module)
+        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            _logger.warning("%s holds no usable weights (%s): training again, the file will be replaced", path, error)
+            return None
+        module.load_state_dict(tensors)
+        return kept
+
+    def save(self, key: str, module: nn.Module, kept: KeptTraining) -> None:
+        """Keep the module's weights under the key, replacing what was there; on disk when this returns."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+        header = json.dumps({"key": key, "digest": _digest(tensors), "kept": asdict(kept)})
+        content = safetensors.torch.save(tensors, metadata={_HEADER: header})
+        temporary = self._folder / f".{key}.{os.getpid()}.tmp"
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path(key))
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(self._folder)
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.safetensors"
+
+
+def _read(path: Path, key: str) -> tuple[dict[str, Tensor], KeptTraining]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        header = json.loads((file.metadata() or {})[_HEADER])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    if header["key"] != key:
+        msg = f"its header names another key, {header['key'][:12]}..."
+        raise ValueError(msg)
+    if header["digest"] != _digest(tensors):
+        msg = "its bytes do not match their own digest"
+        raise ValueError(msg)
+    return tensors, KeptTraining(**{field.name: header["kept"][field.name] for field in fields(KeptTraining)})
+
+
+def _check_fit(tensors: dict[str, Tensor], module: nn.Module) -> None:
+    expected = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in module.state_dict().items()}
+    came = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    unlike = sorted(name for name in expected.keys() | came.keys() if expected.get(name) != came.get(name))
+    if unlike:
+        msg = f"{len(unlike)} tensors differ from the network's, first {unlike[0]!r}"
+        raise ValueError(msg)
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Hash of all tensors: safetensors itself checks sizes, not content."""
+    running = hashlib.sha256()
+    for name in sorted(tensors):
+        running.update(name.encode())
+        running.update(tensors[name].numpy().tobytes())
+    return running.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without it the rename itself may be lost in a power cut; Windows cannot open folders and needs nothing.
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
