@@ -1,0 +1,211 @@
+"""Numbers and records in words, for people: the printed page of one trial and its dashboard note say the same."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from scalesearch.values.candidate import Candidate, Quantization, Scaling
+from scalesearch.values.network_spec import NetworkSpec, StageSpec
+from scalesearch.values.record import ClassQuality, Latency, Quality, TrainingResult, TrialRecord
+
+_WEAKEST = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A headed list of (label, text) lines."""
+
+    title: str
+    lines: tuple[tuple[str, str], ...]
+
+
+def describe(record: TrialRecord) -> tuple[Section, ...]:
+    """Everything of one trial, from the verdict to the stage times; parts that it never reached are left out."""
+    sections = (
+        Section(title="Result", lines=tuple(_result(record))),
+        Section(title="What was asked", lines=tuple(_asked(record.candidate))),
+        Section(title="What it became", lines=tuple(_became(record))),
+        Section(title="Training", lines=tuple(_training(record.candidate, record.training))),
+        Section(title="Latency", lines=tuple(_latency(record))),
+        Section(title="Quality of the deployed file", lines=tuple(_quality(record))),
+        Section(title="Weakest classes", lines=tuple(_weakest(record.quality))),
+        Section(title="Time", lines=tuple(_time(record))),
+        Section(title="Warnings", lines=tuple((str(place), text) for place, text in enumerate(record.warnings, 1))),
+    )
+    return tuple(section for section in sections if section.lines)
+
+
+def verdict(record: TrialRecord) -> str:
+    """The fate of a trial in a few words: feasible, which limit it breaks, or why it has no result."""
+    if record.feasible:
+        return "feasible"
+    broken = [f"{use.limit} exceeded by {100 * use.excess:.0f} %" for use in record.limits if use.excess > 0]
+    if record.state in ("failed", "rejected") or not broken:
+        return f"{record.state}: {record.reason or ', '.join(broken) or 'no reason was recorded'}"
+    return f"infeasible: {', '.join(broken)}"
+
+
+def percent(fraction: float) -> str:
+    """0.8134 -> `81.3 %`."""
+    return f"{100 * fraction:.1f} %"
+
+
+def accuracy_with_interval(quality: Quality) -> str:
+    """`81.3 (80.1-82.4)`, in percent."""
+    return f"{100 * quality.top1:.1f} ({100 * quality.top1_low:.1f}-{100 * quality.top1_high:.1f})"
+
+
+def latency_with_interval(latency: Latency) -> str:
+    """`1.234 (1.221-1.250)`, in milliseconds."""
+    digits = 3 if latency.p50_ms < 10 else 2 if latency.p50_ms < 100 else 1
+    return f"{latency.p50_ms:.{digits}f} ({latency.p50_low_ms:.{digits}f}-{latency.p50_high_ms:.{digits}f})"
+
+
+def milliseconds(value_ms: float) -> str:
+    """1.2345 -> `1.234 ms`."""
+    return f"{value_ms:.3f} ms" if value_ms < 10 else f"{value_ms:.1f} ms"
+
+
+def count(number: int) -> str:
+    """20_400_000 -> `20.4 M`."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * size:  # 999,999 is `1 M`, not `1e+03 k`
+            return f"{number / size:.3g} {unit}" if number < 999.5 * size else f"{number / size:.0f} {unit}"
+    return str(number)
+
+
+def bytes_text(size_bytes: int) -> str:
+    """1_250_000 -> `1.25 MB` (decimal, as file managers and data sheets count)."""
+    text = count(size_bytes)
+    return f"{text}B" if " " in text else f"{text} B"
+
+
+def multipliers(scaling: Scaling) -> str:
+    """`1.5 x 0.75 x 1`: depth, width and kernel; `*` says that single stages differ."""
+    star = "*" if scaling.stages else ""
+    return f"{scaling.depth:.4g} x {scaling.width:.4g} x {scaling.kernel:.4g}{star}"
+
+
+def quantization_text(quantization: Quantization) -> str:
+    """`fp32`, or for int8 how it was calibrated."""
+    if quantization.precision != "int8":
+        return quantization.precision
+    clip = f" {quantization.clip_percentile:g}" if quantization.calibration == "percentile" else ""
+    return f"int8, {quantization.calibration}{clip} over {quantization.calibration_images} images"
+
+
+def _result(record: TrialRecord) -> Iterator[tuple[str, str]]:
+    yield ("verdict", verdict(record))
+    if record.same_as is not None:
+        yield ("answered from", f"trial {record.same_as}: the same after rounding, so it cost nothing")
+    if record.quality:
+        yield ("top-1, %", f"{accuracy_with_interval(record.quality)}, 95 % interval")
+    if record.latency:
+        yield ("p50, ms", f"{latency_with_interval(record.latency)}, 95 % interval")
+    if record.size_bytes is not None:
+        yield ("file", bytes_text(record.size_bytes))
+    for use in record.limits:
+        yield (use.limit, f"{100 * (1 + use.excess):.0f} % of the limit used")
+    yield ("charged", "yes: its training was started" if record.charged else "no")
+
+
+def _asked(candidate: Candidate) -> Iterator[tuple[str, str]]:
+    scaling = candidate.scaling
+    yield ("resolution", f"x {scaling.resolution:.4g}")
+    yield ("depth x width x kernel", multipliers(scaling))
+    for place, stage in enumerate(scaling.stages, 1):
+        yield (f"stage {place} on top", f"{stage.depth:.4g} x {stage.width:.4g} x {stage.kernel:.4g}")
+    fraction = candidate.pruning.channel_fraction
+    yield ("channel pruning", percent(fraction) if fraction else "none")
+    yield ("precision", quantization_text(candidate.quantization))
+
+
+def _became(record: TrialRecord) -> Iterator[tuple[str, str]]:
+    spec, cost = record.spec, record.cost
+    if spec:
+        yield ("network", f"{spec.name}, {spec.resolution_px} px, {spec.num_classes} classes")
+        yield ("stem", _stem(spec))
+        for place, stage in enumerate(spec.stages, 1):
+            yield (f"stage {place}", _stage(stage))
+        if spec.head.channels:
+            yield ("head", f"1x1 convolution to {spec.head.channels} channels")
+    if cost:
+        pruned = record.dense_macs is not None and record.dense_macs != cost.macs
+        before = f", {count(record.dense_macs)} before pruning" if pruned and record.dense_macs is not None else ""
+        yield ("MACs", f"{count(cost.macs)}{before}")
+        yield ("parameters", count(cost.params))
+
+
+def _stem(spec: NetworkSpec) -> str:
+    stem = spec.stem
+    pool = ", 3x3 max pooling" if stem.pool else ""
+    return f"{stem.channels} channels, {stem.kernel}x{stem.kernel}, stride {stem.stride}{pool}"
+
+
+def _stage(stage: StageSpec) -> str:
+    expansion = f", expansion {stage.expansion}" if stage.expansion != 1 else ""
+    shape = f"{stage.channels} channels, {stage.kernel}x{stage.kernel}, stride {stage.stride}"
+    return f"{stage.depth} x {stage.block.replace('_', ' ')}, {shape}{expansion}"
+
+
+def _training(candidate: Candidate, training: TrainingResult | None) -> Iterator[tuple[str, str]]:
+    if training is None:
+        return
+    recipe = candidate.recipe
+    yield (
+        "recipe",
+        f"{recipe.optimizer}, peak rate {recipe.learning_rate:g}, {training.steps} steps of {recipe.batch_size}",
+    )
+    if training.safe_recipe_used:
+        yield ("safe recipe", "used: the asked one gave a loss that is not finite")
+    yield ("float top-1", percent(training.float_top1))
+    yield ("final loss", f"{training.final_loss:.4g}")
+    reused = " (weights of an equal network reused)" if training.weights_reused else ""
+    retrain = f", {training.retrain_s:.1f} s after pruning" if training.retrain_s else ""
+    yield ("time", f"{training.train_s:.1f} s{reused}{retrain}")
+
+
+def _latency(record: TrialRecord) -> Iterator[tuple[str, str]]:
+    latency, device = record.latency, record.device
+    if latency is None:
+        return
+    yield (
+        "p50, ms",
+        f"{latency_with_interval(latency)}, {'stable' if latency.stable else 'NOT STABLE: time limit hit'}",
+    )
+    tail = f"p90 {milliseconds(latency.raw_p90_ms)}, p99 {milliseconds(latency.raw_p99_ms)}"
+    yield ("plain clock", f"p50 {milliseconds(latency.raw_p50_ms)}, {tail}, minimum {milliseconds(latency.raw_min_ms)}")
+    yield (
+        "against reference",
+        f"{latency.ratio:.3f} of its {milliseconds(latency.reference_p50_ms)} in the same session",
+    )
+    yield ("runs", f"{latency.runs} at batch {latency.batch}")
+    if device:
+        threads = f"{device.threads} thread{'' if device.threads == 1 else 's'}"
+        yield ("device", f"{device.name}, {device.backend} {device.backend_version}, {threads}")
+
+
+def _quality(record: TrialRecord) -> Iterator[tuple[str, str]]:
+    quality, training = record.quality, record.training
+    if quality is None:
+        return
+    yield ("top-1, %", f"{accuracy_with_interval(quality)} on {quality.images} held-out images")
+    if training:
+        gap = 100 * (quality.top1 - training.float_top1)
+        yield ("float -> deployed", f"{percent(training.float_top1)} -> {percent(quality.top1)}, {gap:+.1f} points")
+    yield ("macro precision, recall", f"{percent(quality.macro_precision)}, {percent(quality.macro_recall)}")
+
+
+def _weakest(quality: Quality | None) -> Iterator[tuple[str, str]]:
+    def by_recall(entry: ClassQuality) -> tuple[float, str]:
+        return (entry.recall, entry.name)
+
+    for entry in sorted(quality.classes if quality else (), key=by_recall)[:_WEAKEST]:
+        numbers = f"recall {percent(entry.recall)}, precision {percent(entry.precision)}"
+        yield (entry.name, f"{numbers}, average precision {entry.average_precision:.3f}, {entry.support} images")
+
+
+def _time(record: TrialRecord) -> Iterator[tuple[str, str]]:
+    for stage in record.stages:
+        yield (stage.stage, f"{stage.seconds:.1f} s")
+    if record.stages:
+        yield ("together", f"{sum(stage.seconds for stage in record.stages):.1f} s")

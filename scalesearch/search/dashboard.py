@@ -1,0 +1,195 @@
+"""What makes a study readable in Optuna Dashboard: attributes, notes and our own front."""
+
+import html
+import importlib.util
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from scalesearch.records.report import (
+    accuracy_with_interval,
+    count,
+    describe,
+    latency_with_interval,
+    multipliers,
+    quantization_text,
+    verdict,
+)
+from scalesearch.search.front import knee, pareto_front
+from scalesearch.values.record import TrialRecord
+
+if TYPE_CHECKING:
+    import optuna
+
+FRONT_FIGURE = "feasible_front"
+# Okabe and Ito's colours and shapes, the same as in front.png.
+_STYLES = {"fp32": ("#0072B2", "circle"), "fp16": ("#009E73", "square"), "int8": ("#D55E00", "triangle-up")}
+_STUDY_NOTE = """\
+**Where to look:** the figure *Feasible front* below. It holds only trials within every limit.
+
+* The label "Best Trial" is Optuna Dashboard's own and knows nothing of limits: trust the attribute `feasible`.
+* `top1` is the accuracy of the deployed file (0 to 1), `p50_ms` its latency on the device.
+* Each trial's note says what was asked, what it became after rounding, and what was measured.
+* The same on the command line: `scalesearch front`, `scalesearch show --trial N`, `scalesearch export`.
+"""
+
+
+def installed() -> bool:
+    """Whether the extra `dashboard` is there. During a run its absence is no fault: the study is whole without it."""
+    return all(importlib.util.find_spec(name) is not None for name in ("optuna_dashboard", "plotly"))
+
+
+def readable_attributes(record: TrialRecord) -> dict[str, bool | str]:
+    """Short user attributes for the dashboard's table; set them on the trial before it is told."""
+    attributes: dict[str, bool | str] = {"feasible": record.feasible, "verdict": verdict(record)[:120]}
+    if record.spec:
+        attributes["resolution_px"] = str(record.spec.resolution_px)
+    if record.cost:
+        attributes["macs"] = count(record.cost.macs)
+    attributes["precision"] = record.candidate.quantization.precision
+    if record.same_as is not None:
+        attributes["same_as"] = f"trial {record.same_as}"
+    return attributes
+
+
+def annotate_study(study: "optuna.Study") -> None:
+    """Save the study's note: where to look and what the dashboard gets wrong. Does nothing without the extra."""
+    if not installed():
+        return
+    from optuna_dashboard import get_note, save_note
+
+    if not get_note(study):  # what a user wrote there stays
+        save_note(study, _STUDY_NOTE)
+
+
+def annotate_trial(
+    study: "optuna.Study", trial: "optuna.Trial | optuna.trial.FrozenTrial", record: TrialRecord
+) -> None:
+    """Save the record as the trial's note, in any state of the trial. Does nothing without the extra."""
+    if not installed():
+        return
+    from optuna_dashboard import save_note
+
+    save_note(_NoteOwner(storage=study._storage, study=study, _trial_id=trial._trial_id), trial_note(record))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NoteOwner:
+    """What `save_note` reads of a live trial; a frozen one (told again after a kill) has no storage of its own."""
+
+    storage: Any
+    study: Any
+    _trial_id: int
+
+
+def trial_note(record: TrialRecord) -> str:
+    """The record as Markdown: a summary line and one table for each part, with all text of the user's inert."""
+    parts = [f"**{inert(_summary(record))}**"]
+    for section in describe(record):
+        rows = [f"| {inert(label)} | {inert(text)} |" for label, text in section.lines]
+        parts.append("\n".join([f"#### {inert(section.title)}", "", "| | |", "|---|---|", *rows]))
+    return "\n\n".join(parts)
+
+
+def inert(text: str) -> str:
+    """`text` as one line of plain Markdown: class and study names may hold HTML, links or table bars."""
+    one_line = " ".join(text.split())
+    return re.sub(r"([!-,/:-@\[-`{-~])", r"\\\1", one_line)
+
+
+def _summary(record: TrialRecord) -> str:
+    if record.quality is None or record.latency is None:
+        return verdict(record)
+    scores = f"top-1 {accuracy_with_interval(record.quality)} %, p50 {latency_with_interval(record.latency)} ms"
+    return f"{scores}, {record.candidate.quantization.precision}, {verdict(record)}"
+
+
+def update_front_figure(study: "optuna.Study", records: Iterable[TrialRecord]) -> None:
+    """Save our own front, of feasible trials alone, in place of the last one. Does nothing without the extra."""
+    if not installed():
+        return
+    from optuna_dashboard import save_plotly_graph_object
+
+    save_plotly_graph_object(study, front_figure(records), graph_object_id=FRONT_FIGURE)
+
+
+def front_figure(records: Iterable[TrialRecord]) -> Any:
+    """A plotly figure: the feasible front with its intervals, and the other feasible trials faint."""
+    import plotly.graph_objects as go
+
+    feasible = [record for record in records if record.feasible and record.same_as is None]
+    front = pareto_front(feasible)
+    numbers = {record.trial for record in front}
+    best = knee(front)
+    figure = go.Figure()
+    figure.add_trace(
+        {
+            "type": "scatter", "mode": "lines", "name": "front", "hoverinfo": "skip",
+            "line": {"shape": "hv", "color": "#666666", "width": 1},
+        }
+        | _coordinates(front)
+    )  # fmt: skip
+    for precision, (colour, symbol) in _STYLES.items():
+        mine = [record for record in feasible if record.candidate.quantization.precision == precision]
+        on_front = [record for record in mine if record.trial in numbers]
+        rest = [record for record in mine if record.trial not in numbers]
+        if on_front:
+            marker = {"color": colour, "symbol": symbol, "size": 11, "line": {"width": 1, "color": "white"}}
+            figure.add_trace(
+                _points(on_front, precision) | {"marker": marker, "mode": "markers+text"} | _bars(on_front)
+            )
+        if rest:
+            marker = {"color": colour, "symbol": symbol, "size": 7, "opacity": 0.3}
+            figure.add_trace(_points(rest, f"{precision}, dominated") | {"marker": marker, "mode": "markers"})
+    ending = f", knee: trial {best.trial}" if best else ": no feasible trial yet"
+    figure.update_layout(
+        template="none",  # the default template alone would be 7 kB in the study at every update
+        title={"text": f"Feasible front{ending}", "x": 0.02},
+        xaxis={"type": "log", "title": {"text": "p50 latency of the deployed file, ms"}, "dtick": "D1"},
+        yaxis={"title": {"text": "top-1 accuracy of the deployed file, %"}},
+        legend={"orientation": "h", "y": -0.2},
+    )
+    return figure
+
+
+def _coordinates(records: Sequence[TrialRecord]) -> dict[str, Any]:
+    return {
+        "x": [record.latency.p50_ms for record in records if record.latency],
+        "y": [100 * record.quality.top1 for record in records if record.quality],
+    }
+
+
+def _points(records: Sequence[TrialRecord], name: str) -> dict[str, Any]:
+    return _coordinates(records) | {
+        "type": "scatter", "name": name, "hoverinfo": "text", "hovertext": [_hover(record) for record in records],
+        "text": [str(record.trial) for record in records], "textposition": "bottom right",
+    }  # fmt: skip
+
+
+def _bars(records: Sequence[TrialRecord]) -> dict[str, Any]:
+    latencies = [record.latency for record in records if record.latency]
+    qualities = [record.quality for record in records if record.quality]
+    return {
+        "error_x": {
+            "type": "data", "symmetric": False, "thickness": 1,
+            "array": [latency.p50_high_ms - latency.p50_ms for latency in latencies],
+            "arrayminus": [latency.p50_ms - latency.p50_low_ms for latency in latencies],
+        },
+        "error_y": {
+            "type": "data", "symmetric": False, "thickness": 1,
+            "array": [100 * (quality.top1_high - quality.top1) for quality in qualities],
+            "arrayminus": [100 * (quality.top1 - quality.top1_low) for quality in qualities],
+        },
+    }  # fmt: skip
+
+
+def _hover(record: TrialRecord) -> str:
+    scaling = f"{record.spec.resolution_px} px, " if record.spec else ""
+    lines = (
+        f"trial {record.trial}",
+        _summary(record),
+        f"{scaling}depth x width x kernel {multipliers(record.candidate.scaling)}",
+        quantization_text(record.candidate.quantization),
+    )
+    return "<br>".join(html.escape(line) for line in lines)  # plotly reads some HTML in labels

@@ -1,0 +1,122 @@
+"""Optuna Dashboard on one study: served on loopback, read-only but for notes."""
+
+import errno
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from scalesearch.errors import ConfigError, MissingBackendError
+from scalesearch.search.dashboard import installed
+from scalesearch.search.storage import STUDY_FILE
+
+HOST = "127.0.0.1"
+
+
+class DashboardServer:
+    """Optuna Dashboard on one study, bound to loopback from its making on; a context that closes the port."""
+
+    def __init__(self, folder: Path, *, port: int) -> None:
+        """Bind to `port` (0: any free one) without serving yet.
+
+        Raises:
+            ConfigError: `folder` holds no study, or the port is taken.
+            MissingBackendError: the extra `dashboard` is not installed.
+        """
+        path = _study_file(folder)
+        if not installed():
+            msg = (
+                "Optuna Dashboard is not installed, so the study cannot be opened in a browser.\n"
+                "Install it with: pip install 'scalesearch[dashboard]'\n"
+                "Without it: `scalesearch front` and `scalesearch show --trial N` print the same numbers."
+            )
+            raise MissingBackendError(msg)
+        self._server = _bind(_application(path), port)
+        self.url = f"http://{HOST}:{self._server.server_port}/"
+
+    def __enter__(self) -> "DashboardServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.server_close()
+
+    def serve(self) -> None:
+        """Answer until interrupted or stopped."""
+        self._server.serve_forever()
+
+    def stop(self) -> None:
+        """End `serve` from another thread."""
+        self._server.shutdown()
+
+
+def _study_file(folder: Path) -> Path:
+    """The study's database. Optuna Dashboard makes an empty one of a mistyped path, so look first."""
+    path = folder / STUDY_FILE
+    if not path.is_file():
+        msg = f"no study to show: {path} does not exist.\nGive a study's folder, or start one with `scalesearch run`."
+        raise ConfigError(msg)
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            found = database.execute("SELECT name FROM sqlite_master WHERE name = 'studies'").fetchone()
+    except sqlite3.DatabaseError as error:
+        msg = f"{path} cannot be opened as a study: {error}.\nRestore it, or continue the run with --fresh."
+        raise ConfigError(msg) from error
+    if not found:
+        msg = f"{path} is a database, but not an Optuna study.\nGive the folder that `scalesearch run` wrote."
+        raise ConfigError(msg)
+    return path
+
+
+def _application(path: Path) -> Callable[..., Any]:
+    import optuna
+    import sqlalchemy
+    from optuna_dashboard import wsgi
+
+    # URL.create: a folder's name may hold `?`, `%` or `#`, which a hand-made URL would cut at.
+    # Not storage.open_storage: its BEGIN IMMEDIATE is for the coordinator, a reader would hold that up.
+    url = sqlalchemy.URL.create("sqlite", database=str(path.resolve()))
+    storage = optuna.storages.RDBStorage(url.render_as_string(hide_password=False))
+    return _guard(wsgi(storage))
+
+
+def _guard(application: Callable[..., Any]) -> Callable[..., Any]:
+    """Let reading and notes through; refuse what would harm a running study, and names that are not loopback's.
+
+    A page elsewhere could point its own host name at 127.0.0.1 (DNS rebinding) and read or change the study.
+    """
+
+    def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        host = environ.get("HTTP_HOST", "").rsplit(":", 1)[0]
+        method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
+        allowed = method in ("GET", "HEAD") or (method == "PUT" and path.endswith("/note"))
+        if host in (HOST, "localhost") and allowed:
+            return application(environ, start_response)
+        reason = "This study is shown, not edited: notes alone can be changed here."
+        start_response("403 Forbidden", [("Content-Type", "application/json")])
+        return [f'{{"reason": "{reason}"}}'.encode()]
+
+    return guarded
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """Threads, so that one slow plot does not hold up the page; they end with the process."""
+
+    daemon_threads = True
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: the page asks again every few seconds."""
+
+
+def _bind(application: Callable[..., Any], port: int) -> WSGIServer:
+    try:
+        return make_server(HOST, port, application, server_class=_Server, handler_class=_QuietHandler)
+    except (OSError, OverflowError) as error:
+        busy = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        why = "another program is using it" if busy else str(error)
+        msg = f"cannot serve on {HOST}, port {port}: {why}.\nGive another one with --port (0 takes any free port)."
+        raise ConfigError(msg) from error
