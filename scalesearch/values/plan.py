@@ -19,6 +19,8 @@ class Plan:
     key: str
     weights_key: str
     """Identity of the trained dense weights: spec, recipe, data, seed."""
+    shape_key: str
+    """Identity of the weights after pruning and its retrain; one per pruned shape of those dense weights."""
     limits: tuple[LimitUse, ...]
     """Use of the limits that are known before training (MACs, size)."""
 

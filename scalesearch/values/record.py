@@ -124,6 +124,8 @@ class TrialRecord:
     quality: Quality | None = None
     size_bytes: int | None = None
     onnx_sha256: str | None = None
+    network_sha256: str | None = None
+    """Hash over name and shape of every tensor after pruning: equal for a rebuilt network."""
     device: Device | None = None
     limits: tuple[LimitUse, ...] = ()
     stages: tuple[StageTime, ...] = ()
@@ -133,3 +135,12 @@ class TrialRecord:
     def feasible(self) -> bool:
         """Complete (or answered from a complete one), and within every limit."""
         return self.quality is not None and self.latency is not None and all(use.excess <= 0 for use in self.limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontScore:
+    """A front member looked at again after the search: test images it never saw, latency in a fresh process."""
+
+    trial: int
+    test: Quality
+    latency: Latency

@@ -1,0 +1,5 @@
+"""`python -m scalesearch`."""
+
+from scalesearch.cli import main
+
+main()

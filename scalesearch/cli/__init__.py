@@ -1,0 +1,59 @@
+"""Flags to calls, printing, exit codes."""
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from scalesearch.cli import export, information, run, study_commands
+from scalesearch.errors import ScalesearchError
+
+app = typer.Typer(
+    name="scalesearch",
+    help="How small, deep, wide, pruned and in which precision should my vision network be, for MY data on MY chip?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with `scalesearch run --budget 8`. Add --debug to any command for a traceback.",
+)
+for group in (run, study_commands, export, information):
+    group.register(app)
+
+
+def main() -> NoReturn:
+    """Run the command line; known errors become at most three lines on stderr and their exit code."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except ScalesearchError as error:
+        if debug:
+            raise
+        _complain(str(error))
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if _is_usage_error(error):
+            _complain(f"{error.format_message()}\nSee `scalesearch --help`.")  # type: ignore[attr-defined]
+            sys.exit(2)
+        if debug:
+            raise
+        _complain(
+            f"This is a bug in scalesearch: {type(error).__name__}: {error}\nRun again with --debug and report the traceback."
+        )
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _is_usage_error(error: Exception) -> bool:
+    # Typer brings its own copy of click or uses the installed one: known by its shape, not by its class.
+    return hasattr(error, "format_message") and getattr(error, "exit_code", None) == 2
+
+
+def _complain(text: str) -> None:
+    typer.secho(f"error: {text}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)

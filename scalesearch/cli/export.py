@@ -1,0 +1,104 @@
+"""`export`: the best trials' configs and models, ready to be rebuilt or shipped."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scalesearch.cli.studies import find_study, parse_latency
+from scalesearch.errors import ConfigError
+from scalesearch.values.record import TrialRecord
+from scalesearch.values.session import Session
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `export` to the app."""
+    app.command()(export)
+
+
+def export(
+    study: Annotated[Path | None, typer.Argument(help="The study's folder (default: the newest in results/).")] = None,
+    trial: Annotated[int | None, typer.Option("--trial", help="This trial.")] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="The knee of the front, or the most accurate under --max-latency (default).")
+    ] = False,
+    front: Annotated[bool, typer.Option("--front", help="Every member of the front, a folder each.")] = False,
+    max_latency: Annotated[str | None, typer.Option("--max-latency", help="With --best: 5ms, 0.5s.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder (default: export/STUDY/trial_N).")] = None,
+) -> int:
+    """Write config.toml (rebuilds the network: `scalesearch train config.toml`) and model.onnx."""
+    if sum((trial is not None, best, front)) > 1:
+        message = "Give one of --trial N, --best and --front."
+        raise ConfigError(message)
+    folder = find_study(study)
+    session = _session(folder)
+    chosen = _choose(
+        folder, trial=trial, front=front, max_latency_ms=parse_latency(max_latency) if max_latency else None
+    )
+    base = to or Path("export") / folder.name
+    for record in chosen:
+        single = to is not None and not front
+        target = base if single else base / f"trial_{record.trial:06d}"
+        export_trial(record, session, target)
+        assert record.quality and record.latency
+        typer.echo(
+            f"trial {record.trial}: top-1 {100 * record.quality.top1:.1f} %, {record.latency.p50_ms:.3f} ms"
+            f" -> {target}/config.toml, model.onnx"
+        )
+    return 0
+
+
+def export_trial(record: TrialRecord, session: Session, folder: Path) -> None:
+    """Writes config.toml and model.onnx of a complete trial into `folder`."""
+    from scalesearch.deployment.metadata import annotate
+    from scalesearch.records.export import onnx_metadata, write_config
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"Cannot write to {folder}: {error.strerror}. Give another folder with --to."
+        raise ConfigError(message) from None
+    write_config(record, session, folder)
+    model = folder / "model.onnx"
+    kept = session.folder / "models" / f"trial_{record.trial:06d}.onnx"
+    if kept.is_file():
+        shutil.copyfile(kept, model)
+    else:
+        # Models are kept for front members; any other one is made again from its kept weights.
+        from scalesearch.evaluate import Planner, TrialEvaluator
+
+        TrialEvaluator(session).rebuild(Planner(session)(record.candidate), to=model)
+    annotate(model, onnx_metadata(record, session.data))
+
+
+def _session(folder: Path) -> Session:
+    from scalesearch.records.run_file import read_run_file
+
+    session = read_run_file(folder)
+    if session is None:
+        message = f"{folder} holds no run.toml: it is not a study, or its run ended before the first trial."
+        raise ConfigError(message)
+    return session
+
+
+def _choose(folder: Path, *, trial: int | None, front: bool, max_latency_ms: float | None) -> tuple[TrialRecord, ...]:
+    from scalesearch.cli.studies import front_under
+    from scalesearch.records.store import RecordStore
+    from scalesearch.search.front import knee
+
+    store = RecordStore(folder)
+    if trial is not None:
+        record = store.load(trial)
+        if record.same_as is not None:
+            record = store.load(record.same_as)
+        if record.quality is None:
+            message = f"Trial {trial} has no result to export: {record.state}, {record.reason or 'no reason recorded'}."
+            raise ConfigError(message)
+        return (record,)
+    members = front_under(store.all(), max_latency_ms=max_latency_ms)
+    if front:
+        return members
+    balance = max(members, key=lambda r: r.quality.top1 if r.quality else 0.0) if max_latency_ms else knee(members)
+    assert balance is not None  # front_under raises on an empty front
+    return (balance,)

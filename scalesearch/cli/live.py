@@ -1,0 +1,253 @@
+"""What a run shows while it goes on: a Rich view on a terminal, one line per trial elsewhere, NDJSON on request."""
+
+import contextlib
+import dataclasses
+import json
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from scalesearch.records.report import verdict
+from scalesearch.records.tables import trial_rows
+from scalesearch.search.events import (
+    Event,
+    RunStarted,
+    RunStopped,
+    StageEntered,
+    StudyOutcome,
+    TrialFinished,
+    TrialStarted,
+)
+from scalesearch.values.record import TrialRecord
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_SHOWN_TRIALS = 8
+
+
+class View(Protocol):
+    """What a run is told to; `ended` comes after the screen is free again."""
+
+    def say(self, text: str) -> None: ...
+    def event(self, event: Event) -> None: ...
+    def ended(self, outcome: StudyOutcome) -> None: ...
+
+
+@contextlib.contextmanager
+def view(folder: Path, *, as_json: bool) -> Iterator[View]:
+    """The view that suits where the output goes; open for as long as the run lasts."""
+    if as_json:
+        yield _JsonView()
+        return
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        yield _LineView(console, folder)
+        return
+    live = _LiveView(console, folder)
+    with live:
+        yield live
+
+
+class _JsonView:
+    """One JSON object a line: `{"event": ..., ...}`; finished trials carry the CSV's keys."""
+
+    def say(self, text: str) -> None:
+        self._write({"event": "message", "text": text})
+
+    def event(self, event: Event) -> None:
+        name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(event).__name__).lstrip("_")
+        if isinstance(event, TrialFinished):
+            fields = {f.name: getattr(event, f.name) for f in dataclasses.fields(event) if f.name != "record"}
+            self._write({"event": name, **trial_rows([event.record])[0], **fields})
+        elif isinstance(event, TrialStarted):
+            self._write({"event": name, "trial": event.trial, "candidate": dataclasses.asdict(event.candidate)})
+        else:
+            self._write({"event": name, **dataclasses.asdict(event)})
+
+    def ended(self, outcome: StudyOutcome) -> None:
+        self._write(
+            {
+                "event": "ended",
+                "ended": outcome.ended,
+                "message": outcome.message,
+                "charged": outcome.charged,
+                "front": [record.trial for record in outcome.front],
+                "wall_s": outcome.wall_s,
+            }
+        )
+
+    @staticmethod
+    def _write(document: dict[str, object]) -> None:
+        sys.stdout.write(json.dumps(document) + "\n")
+        sys.stdout.flush()
+
+
+class _Progress:
+    """The running numbers that both human views show."""
+
+    def __init__(self) -> None:
+        self.budget = self.done = self.front_size = self.free = 0
+        self.hypervolume = 0.0
+        self._start = time.monotonic()
+        self._done_before = 0
+
+    def hear(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self.budget, self.done, self._done_before = event.budget, event.charged_done, event.charged_done
+            self._start = time.monotonic()
+        elif isinstance(event, TrialFinished):
+            self.done, self.budget = event.charged_done, event.budget
+            self.front_size, self.hypervolume = event.front_size, event.hypervolume
+            self.free += not event.record.charged
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Wall seconds to the budget at this run's pace; None before its first trial."""
+        mine = self.done - self._done_before
+        return (time.monotonic() - self._start) / mine * (self.budget - self.done) if mine else None
+
+
+class _LineView:
+    """For logs: plain lines that need no cursor."""
+
+    def __init__(self, console: "Console", folder: Path) -> None:
+        self._console, self._folder = console, folder
+        self._progress = _Progress()
+
+    def say(self, text: str) -> None:
+        self._print(text)
+
+    def event(self, event: Event) -> None:
+        self._progress.hear(event)
+        if isinstance(event, RunStarted):
+            self._print(_opening(event, self._folder))
+        elif isinstance(event, TrialFinished):
+            remaining = self._progress.remaining_s
+            eta = f"  about {_span(remaining)} left" if remaining else ""
+            self._print(
+                f"[{event.charged_done}/{event.budget}] {trial_line(event.record)}  front {event.front_size}{eta}"
+            )
+        elif isinstance(event, RunStopped):
+            self._print(event.message)
+
+    def ended(self, outcome: StudyOutcome) -> None:
+        show_end(self._console, outcome, self._folder)
+
+    def _print(self, text: str) -> None:
+        # Not Console.print: it would wrap a log's lines at 80 columns.
+        self._console.file.write(text + "\n")
+        self._console.file.flush()
+
+
+class _LiveView:
+    """For terminals: bar, time left, workers' stages, hypervolume, front size, last trials."""
+
+    def __init__(self, console: "Console", folder: Path) -> None:
+        from rich.live import Live
+
+        self._console, self._folder = console, folder
+        self._progress = _Progress()
+        self._stages: dict[int, str] = {}
+        self._last: deque[TrialRecord] = deque(maxlen=_SHOWN_TRIALS)
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> None:
+        self._live.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._live.__exit__(None, None, None)
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+
+    def event(self, event: Event) -> None:
+        self._progress.hear(event)
+        if isinstance(event, RunStarted):
+            self.say(_opening(event, self._folder))
+        elif isinstance(event, StageEntered):
+            self._stages[event.trial] = event.stage
+        elif isinstance(event, TrialFinished):
+            self._stages.pop(event.record.trial, None)
+            self._last.append(event.record)
+
+    def ended(self, outcome: StudyOutcome) -> None:
+        show_end(self._console, outcome, self._folder)
+
+    def _render(self) -> "RenderableType":
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        progress = self._progress
+        remaining = progress.remaining_s
+        head = Table.grid(padding=(0, 2))
+        head.add_row(
+            ProgressBar(total=max(progress.budget, 1), completed=progress.done, width=30),
+            f"{progress.done} of {progress.budget}",
+            f"about {_span(remaining)} left" if remaining is not None else "first trial",
+            f"front {progress.front_size}",
+            f"hypervolume {progress.hypervolume:.3f}",
+            f"{progress.free} free" if progress.free else "",
+        )
+        working = "   ".join(f"trial {trial}: {stage}" for trial, stage in sorted(self._stages.items()))
+        return Group(head, Text(working, style="dim"), *(Text(trial_line(record)) for record in self._last))
+
+
+def trial_line(record: TrialRecord) -> str:
+    """One trial on one line: number, result or fate, and what it was."""
+    scaling, quantization = record.candidate.scaling, record.candidate.quantization
+    size = f"{record.spec.resolution_px} px" if record.spec else f"res x{scaling.resolution:g}"
+    shape = f"{size} depth x{scaling.depth:g} width x{scaling.width:g} kernel x{scaling.kernel:g}"
+    pruned = (
+        f" pruned {record.candidate.pruning.channel_fraction:.0%}" if record.candidate.pruning.channel_fraction else ""
+    )
+    what = f"{shape}{pruned} {quantization.precision}"
+    seconds = sum(stage.seconds for stage in record.stages)
+    if record.quality is not None and record.latency is not None:
+        mark = "" if record.feasible else f"  ({verdict(record)})"
+        unstable = "" if record.latency.stable else " unstable"
+        origin = f"same as {record.same_as}" if record.same_as is not None else f"{seconds:.0f} s"
+        result = f"top-1 {100 * record.quality.top1:5.1f} %  {record.latency.p50_ms:7.3f} ms{unstable}"
+        return f"trial {record.trial:3d}  {result}  {what}  [{origin}]{mark}"
+    return f"trial {record.trial:3d}  {record.state}: {record.reason.splitlines()[0] if record.reason else ''}  {what}"
+
+
+def show_end(console: "Console", outcome: StudyOutcome, folder: Path) -> None:
+    """The front as a table, where everything is, and what to type next."""
+    from scalesearch.cli.study_commands import print_front
+
+    states = [record.state for record in outcome.records]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+    console.print(
+        f"\n{outcome.message}  ({counts or 'no trials'}; {_span(outcome.wall_s)} in this run)", highlight=False
+    )
+    if outcome.front:
+        print_front(console, outcome.records, folder)
+        console.print(
+            f"Written to {folder}: front.png, front.csv, trials.csv, records/, models/, run.toml\n"
+            f"Next: scalesearch export {folder}   scalesearch show {folder} --trial N   scalesearch dashboard {folder}",
+            highlight=False,
+            markup=False,
+        )
+    if outcome.ended == "interrupted":
+        console.print("Type the same command again to go on.", highlight=False)
+
+
+def _opening(event: RunStarted, folder: Path) -> str:
+    if not event.records:
+        return f"study {folder}: budget {event.budget}"
+    left = max(0, event.budget - event.charged_done)
+    return f"study {folder}: continuing after {event.charged_done} charged trials, {left} to go"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

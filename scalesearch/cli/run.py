@@ -1,0 +1,153 @@
+"""The commands that work: `run`, `check` and `train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scalesearch.errors import ConfigError, NoFeasibleTrialError
+
+Space = Annotated[str, typer.Option("--space", help="Search space: a name from `scalesearch spaces`, or a .toml file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override any setting, e.g. training.steps=500. Repeatable."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `run`, `check` and `train` to the app."""
+    app.command()(run)
+    app.command()(check)
+    app.command()(train)
+
+
+def run(
+    space: Space = "resnet_small",
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="signs (default, synthetic), a folder, a .npz file, or cifar10, gtsrb, ..."),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option("--network", help="Replace the space's base network: a name or package.module:function."),
+    ] = None,
+    target: Annotated[str | None, typer.Option("--target", help="The chip, from `scalesearch targets`.")] = None,
+    budget: Annotated[int | None, typer.Option("--budget", help="Candidates whose training is started.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Candidates that are evaluated at once.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the search and of every training.")] = None,
+    sampler: Annotated[str | None, typer.Option("--sampler", help="tpe, gp, nsga2 or random.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The study's folder (default: results/SPACE-DATA-TARGET).")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; an old study is kept beside it.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show settings, five candidates and the predicted time; run nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Events as NDJSON on stdout.")] = False,
+    overrides: Overrides = None,
+) -> int:
+    """Search: sample, train, compress, deploy and measure candidates, and find the Pareto front.
+
+    The same command continues a stopped run to its budget.
+    """
+    from scalesearch.config import load_run
+
+    flags = {
+        "data.source": data,
+        "network": network,
+        "target": target,
+        "budget": budget,
+        "workers": workers,
+        "seed": seed,
+        "sampler": sampler,
+    }
+    settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
+    if dry_run:
+        from scalesearch.cli.preview import preview_run
+
+        preview_run(settings, search_space)
+        return 0
+    folder = to or default_folder(search_space.name, settings.data.source, settings.target)
+    prepare_folder(folder, fresh=fresh)
+
+    from scalesearch.cli.live import view
+    from scalesearch.run import run_search
+
+    with view(folder, as_json=as_json) as shown:
+        outcome = run_search(settings, search_space, folder, on_event=shown.event, say=shown.say)
+    shown.ended(outcome)
+    if outcome.ended == "interrupted":
+        return 130
+    if outcome.ended == "error":
+        return 1
+    if not outcome.front:
+        message = (
+            f"No feasible trial among {len(outcome.records)}: {outcome.message}\n"
+            f"See why with `scalesearch show {folder} --trial {outcome.records[-1].trial if outcome.records else 0}`; "
+            "loosen [limits] or widen the space."
+        )
+        raise NoFeasibleTrialError(message)
+    return 0
+
+
+def default_folder(space: str, source: str, target: str) -> Path:
+    """Where a study goes if nothing else is said: the same command gives the same folder, and so continues it."""
+    data = Path(source).stem or "data"
+    return Path("results") / f"{space}-{data}-{target}"
+
+
+def prepare_folder(folder: Path, *, fresh: bool) -> None:
+    """Makes the study's folder and proves that it can be written; with `fresh`, moves an old study aside first.
+
+    Raises:
+        ConfigError: it cannot be made or written.
+    """
+    try:
+        if fresh and folder.exists():
+            number = 1
+            while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
+                number += 1
+            folder.rename(aside)
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_bytes(b"\0" * 65536)
+        probe.unlink()
+    except OSError as error:
+        message = f"Cannot write the study to {folder}: {error.strerror}.\nGive a folder that can be written with --to."
+        raise ConfigError(message) from None
+
+
+def check(
+    space: Annotated[str, typer.Argument(help="A name from `scalesearch spaces`, or a .toml file.")] = "resnet_small",
+    data: Annotated[str | None, typer.Option("--data", help="Also check this data set.")] = None,
+    network: Annotated[str | None, typer.Option("--network", help="Replace the space's base network.")] = None,
+    target: Annotated[str | None, typer.Option("--target", help="The chip.")] = None,
+    budget: Annotated[int | None, typer.Option("--budget", help="The budget to predict the cost of.")] = None,
+    overrides: Overrides = None,
+) -> int:
+    """Check a space before anything runs: every key, which choices collapse after rounding, and what a budget costs."""
+    from scalesearch.cli.preview import check_space
+    from scalesearch.config import load_run
+
+    flags = {"data.source": data, "network": network, "target": target, "budget": budget}
+    settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
+    check_space(settings, search_space, with_data=data is not None)
+    return 0
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="config.toml of an exported trial.")],
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Updates of the full training (default: 8 times the brief one).")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Train on this data set instead of the exported one.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed (default: the study's).")] = None,
+    to: Annotated[Path, typer.Option("--to", help="Folder for model.onnx, weights and result.json.")] = Path("trained"),
+) -> int:
+    """Train an exported trial at full length: the same network, compressed and deployed the same way."""
+    from scalesearch.cli.full_training import train_export
+
+    train_export(config, steps=steps, data=data, seed=seed, to=to)
+    return 0

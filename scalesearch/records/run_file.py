@@ -1,0 +1,119 @@
+"""run.toml: everything a study was run with, resolved; and whether a later run may continue it."""
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import TypeAdapter, ValidationError
+
+from scalesearch.errors import ConfigError
+from scalesearch.records.tables import replace_file
+from scalesearch.values.session import Session
+
+NAME = "run.toml"
+_LIBRARIES = ("scalesearch", "torch", "optuna", "fvcore", "onnx", "onnxruntime", "torch-pruning", "numpy", "pandas")
+# What makes trials comparable. Budget, workers, sampler and stage limits may change between the runs of a study.
+_IDENTITY = (
+    "space",
+    "base",
+    "target",
+    "device",
+    "data",
+    "settings.seed",
+    "settings.latency",
+    "settings.machine.device",
+)
+_SHOWN_DIFFERENCES = 4
+
+
+def write_run_file(session: Session) -> None:
+    """Writes `run.toml` into the study's folder, whole or not at all."""
+    document = {
+        "written_by": f"scalesearch {importlib.metadata.version('scalesearch')}",
+        "versions": {"python": platform.python_version(), **library_versions()},
+        "host": {"system": platform.platform(), "cpus": os.cpu_count() or 0},
+        "session": _plain(session),
+    }
+    replace_file(session.folder / NAME, tomli_w.dumps(document).encode())
+
+
+def read_run_file(folder: Path) -> Session | None:
+    """The session that a study was run with; None where the folder holds no study yet.
+
+    Raises:
+        ConfigError: the file is there but cannot be read.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return None
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        session = TypeAdapter(Session).validate_python(document["session"])
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        message = (
+            f"{path} cannot be read: {reason}.\nIt says what the study was run with, so the study cannot go on. "
+            "Start anew with --fresh (the old folder is kept), or give another folder with --to."
+        )
+        raise ConfigError(message) from None
+    # The folder may have been moved since.
+    return dataclasses.replace(session, folder=folder)
+
+
+def refuse_changes(stored: Session, current: Session) -> None:
+    """Raise ConfigError, showing the difference, where trials of the two sessions could not share a front."""
+    old, new = dict(_identity(stored)), dict(_identity(current))
+    changes = [
+        f"{key}: was {old.get(key, 'absent')!r}, is {new.get(key, 'absent')!r}"
+        for key in (*old, *(key for key in new if key not in old))
+        if old.get(key) != new.get(key)
+    ]
+    if not changes:
+        return
+    more = f"; and {len(changes) - _SHOWN_DIFFERENCES} more" if len(changes) > _SHOWN_DIFFERENCES else ""
+    message = (
+        f"The study in {stored.folder} was run with other settings, and unlike trials may not share a front.\n"
+        f"{'; '.join(changes[:_SHOWN_DIFFERENCES])}{more}.\n"
+        "Give the old settings to continue it, --fresh to start anew (the old folder is kept), or --to another folder."
+    )
+    raise ConfigError(message)
+
+
+def _identity(session: Session) -> Iterator[tuple[str, object]]:
+    for key, value in _flat(_plain(session)):
+        if any(key == name or key.startswith(f"{name}.") for name in _IDENTITY) and key != "data.warnings":
+            yield key, value
+
+
+def _plain(session: Session) -> dict[str, Any]:
+    document: dict[str, Any] = TypeAdapter(Session).dump_python(session, mode="json", exclude_none=True)
+    return document
+
+
+def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for index, item in enumerate(value):
+                name = item.get("name", index)
+                yield from _flat({k: v for k, v in item.items() if k != "name"}, f"{prefix}{key}.{name}.")
+        else:
+            yield prefix + key, value
+
+
+def library_versions() -> dict[str, str]:
+    """Installed versions of the libraries that a result depends on."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

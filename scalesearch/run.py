@@ -1,0 +1,125 @@
+"""A whole search as one call: session, study, tables, pictures, and the last look at the front."""
+
+import concurrent.futures
+import functools
+import logging
+import multiprocessing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from scalesearch.errors import ScalesearchError
+from scalesearch.evaluate import Planner, TrialEvaluator, model_path
+from scalesearch.records.front_scores import read_front_scores, write_front_scores
+from scalesearch.records.plots import draw_front
+from scalesearch.records.store import RecordStore
+from scalesearch.records.tables import write_tables
+from scalesearch.search.events import Event, StudyOutcome, TrialFinished
+from scalesearch.search.front import knee, pareto_front
+from scalesearch.search.study import run_study
+from scalesearch.session import open_session
+from scalesearch.values.record import FrontScore, TrialRecord
+from scalesearch.values.session import Session
+from scalesearch.values.settings import RunSettings
+from scalesearch.values.space import SearchSpace
+
+_logger = logging.getLogger(__name__)
+
+
+def run_search(
+    settings: RunSettings,
+    space: SearchSpace,
+    folder: Path,
+    *,
+    on_event: Callable[[Event], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> StudyOutcome:
+    """The outcome of a search in `folder`, begun or continued, with its tables, pictures and models written.
+
+    Raises:
+        ConfigError: something given is wrong, or the study there was made from other things.
+        MissingBackendError: the target's backend is not installed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    session = open_session(settings, space, folder, say=say)
+    for warning in session.data.warnings:
+        say(f"warning: {warning}")
+    keeper = _Keeper(session)
+
+    def heard(event: Event) -> None:
+        if isinstance(event, TrialFinished):
+            keeper.keep(event.record)
+        on_event(event)
+
+    outcome = run_study(
+        folder=folder,
+        space=session.space,
+        plan=Planner(session),
+        make_evaluator=functools.partial(TrialEvaluator, session),
+        settings=settings,
+        on_event=heard,
+    )
+    if outcome.front and outcome.ended in ("budget", "exhausted"):
+        say("front: scoring its members on the test images, and timing them again in a fresh process")
+        keeper.score_front(outcome.front)
+    keeper.write(outcome.records, outcome.front)
+    return outcome
+
+
+class _Keeper:
+    """Keeps the study's folder true after every trial: tables, picture, and models of front members only."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._drawn: set[int] = set()
+        self._records = {record.trial: record for record in RecordStore(session.folder).all()}
+
+    def keep(self, record: TrialRecord) -> None:
+        self._records[record.trial] = record
+        records = tuple(self._records.values())
+        self.write(records, pareto_front(records))
+
+    def write(self, records: Sequence[TrialRecord], front: Sequence[TrialRecord]) -> None:
+        folder = self._session.folder
+        members = {record.trial for record in front}
+        write_tables(folder, records, front=members)
+        # Half a second a picture: only when there is something new to see.
+        if members and members != self._drawn:
+            balance = knee(front)
+            draw_front(
+                records,
+                front=members,
+                to=folder / "front.png",
+                title="Deployed accuracy against measured latency",
+                caption=self._caption(),
+                knee=balance.trial if balance else None,
+            )
+            self._drawn = members
+        kept = {model_path(folder, trial).name for trial in members}
+        for path in (folder / "models").glob("trial_*.onnx"):
+            # A name ending in .fp32.onnx belongs to a trial that is under way.
+            if path.name not in kept and int(path.name[6:12]) in self._records:
+                path.unlink(missing_ok=True)
+
+    def _caption(self) -> str:
+        data = self._session.data
+        synthetic = " (synthetic images)" if self._session.settings.data.source == "signs" else ""
+        return f"{data.name}{synthetic}, {data.val_images} validation images"
+
+    def score_front(self, front: Sequence[TrialRecord]) -> None:
+        """Test scores of front members that have none yet; the test images are touched here and nowhere else."""
+        done = {score.trial: score for score in read_front_scores(self._session.folder)}
+        missing = [record for record in front if record.trial not in done]
+        context = multiprocessing.get_context("spawn")
+        try:
+            with concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+                for score in pool.submit(_score_all, self._session, missing).result() if missing else ():
+                    done[score.trial] = score
+        except (ScalesearchError, concurrent.futures.BrokenExecutor) as error:
+            _logger.warning("the front could not be scored on the test images: %s", error)
+            return
+        write_front_scores(self._session.folder, done.values())
+
+
+def _score_all(session: Session, front: Sequence[TrialRecord]) -> tuple[FrontScore, ...]:
+    evaluator = TrialEvaluator(session)
+    return tuple(evaluator.score_on_test(record) for record in front)

@@ -1,0 +1,46 @@
+"""A run made ready: what the coordinator and every worker must agree on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.settings import Machine, RunSettings
+from scalesearch.values.space import SearchSpace
+from scalesearch.values.target import Device, Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSummary:
+    """What the data set turned out to be."""
+
+    name: str
+    fingerprint: str
+    class_names: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    train_images: int
+    val_images: int
+    calibration_images: int
+    test_images: int
+    val_standard_error: float
+    """Standard error of a validation accuracy, as a fraction."""
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """Settings, space and base network, with everything about this machine that was probed once."""
+
+    folder: Path
+    """The study's folder."""
+    settings: RunSettings
+    space: SearchSpace
+    base: NetworkSpec
+    target: Target
+    machine: Machine
+    device: Device
+    data: DataSummary
+    storage_px: int
+    """Side of the stored images: the largest resolution that the space can ask for."""
+    reference_calm_ms: float
+    """Calm latency of the reference engine, the unit that every latency of the study is expressed in."""
