@@ -1,0 +1,131 @@
+"""Settings and spaces: what a file and `--set` become, and what a mistake is answered with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from scalesearch.config import check_stages, find_space, load_run, parse_override, parse_space, space_paths
+from scalesearch.errors import ConfigError
+from scalesearch.values.space import Choice, Range
+
+SPACE = """
+network = "resnet_small"
+resolution_px = 64
+[scaling]
+resolution = [0.5, 1]
+width = { low = 0.5, high = 1.5, step = 0.25 }
+[scaling.stages.1]
+width = [0.5, 1.0]
+[quantization]
+precision = ["fp32", "int8"]
+[training]
+steps = 100
+[limits]
+max_macs = 10_000_000
+"""
+
+
+@pytest.fixture
+def space_file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(SPACE)
+    return path
+
+
+def test_a_file_becomes_axes_with_dotted_names(space_file: Path) -> None:
+    settings, space = load_run(space=str(space_file))
+    axes = {named.name: named.axis for named in space.axes}
+    assert axes["scaling.resolution"] == Choice(values=(0.5, 1.0))
+    assert axes["scaling.width"] == Range(low=0.5, high=1.5, step=0.25)
+    assert axes["scaling.stages.1.width"] == Choice(values=(0.5, 1.0))
+    assert axes["training.steps"] == Choice(values=(100,))
+    assert space.limits.max_macs == 10_000_000
+    assert (space.name, settings.budget) == ("mine", 20)
+
+
+def test_overrides_reach_settings_and_space_and_flags_win(space_file: Path) -> None:
+    settings, space = load_run(
+        space=str(space_file),
+        overrides=["data.val_fraction=0.3", "training.steps=7", "scaling.stages.2.kernel=[1.0, 1.67]", "budget=3"],
+        flags={"budget": 5, "target": None},
+    )
+    axes = {named.name: named.axis for named in space.axes}
+    assert settings.data.val_fraction == 0.3
+    assert settings.budget == 5
+    assert settings.target == "cpu"
+    assert axes["training.steps"] == Choice(values=(7,))
+    assert axes["scaling.stages.2.kernel"] == Choice(values=(1.0, 1.67))
+
+
+def test_a_bare_word_is_text_and_toml_is_toml() -> None:
+    assert parse_override("sampler=random") == ("sampler", "random")
+    assert parse_override("scaling.width=[0.5, 1]") == ("scaling.width", [0.5, 1])
+    assert parse_override("data.source=/pictures/a=b") == ("data.source", "/pictures/a=b")
+
+
+@dataclass(frozen=True)
+class Mistake:
+    override: str
+    says: tuple[str, ...]
+
+
+MISTAKES = (
+    Mistake("train.steps=3", ("unknown key 'train.steps'", "'training.steps'")),
+    Mistake("steps=3", ("'training.steps'",)),
+    Mistake("budget=0", ("budget = 0", "1 to 1e+06")),
+    Mistake("budget=many", ("budget = 'many'", "integer")),
+    Mistake("budgt=3", ("Did you mean 'budget'?",)),
+    Mistake("scaling.widht=[1.0]", ("'scaling.width'",)),
+    Mistake("scaling.width=-1", ("scaling.width", "above 0")),
+    Mistake("scaling.width=[]", ("scaling.width has no choices",)),
+    Mistake("scaling.width=[1.0, 1]", ("lists a value twice",)),
+    Mistake("scaling.width={low = 2, high = 1}", ("low < high",)),
+    Mistake("scaling.width={low = 1, hihg = 2}", ("'hihg'", "'high'")),
+    Mistake("scaling.stages.0.width=1", ("numbered from 1",)),
+    Mistake("scaling.stages.2.widht=1", ("'scaling.stages.2.width'",)),
+    Mistake("quantization.precision=int9", ("'int9'", "'int8'", "fp16")),
+    Mistake("pruning.channel_fraction=2", ("pruning.channel_fraction = 2", "0 to 0.9")),
+    Mistake("training.steps=2.5", ("a whole number", "2.5")),
+    Mistake("training.flip=1", ("true or false",)),
+    Mistake("limits.max_macs=0", ("limits.max_macs", "above 0")),
+    Mistake("limits.max_mac=1", ("'limits.max_macs'",)),
+    Mistake("nonsense", ("key=value",)),
+)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.override)
+def test_a_mistake_names_the_place_and_the_remedy_in_three_lines(space_file: Path, mistake: Mistake) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_run(space=str(space_file), overrides=[mistake.override])
+    text = str(caught.value)
+    for part in mistake.says:
+        assert part in text
+    assert len(text.splitlines()) <= 3
+
+
+def test_a_misspelt_space_is_answered_with_the_near_one() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'resnet_small'"):
+        find_space("resnet_smal")
+
+
+def test_broken_toml_says_where(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("network = \n")
+    with pytest.raises(ConfigError, match=r"broken\.toml is not valid TOML.*line 1"):
+        load_run(space=str(path))
+
+
+def test_a_stage_that_the_network_lacks_is_named() -> None:
+    document = {"network": "n", "resolution_px": 8, "scaling": {"stages": {"4": {"width": [1.0]}}}}
+    space = parse_space(document, name="s", origin="s.toml")
+    check_stages(space, 4)
+    with pytest.raises(ConfigError, match="numbered 1 to 3"):
+        check_stages(space, 3)
+
+
+@pytest.mark.parametrize("name", sorted(space_paths()))
+def test_every_shipped_space_loads(name: str) -> None:
+    _, space = load_run(space=name)
+    assert space.axes
+    assert space.summary
