@@ -22,7 +22,7 @@ _CLEAR_GAIN: Final = 1.15
 _ROUNDS: Final = 7
 _BUDGET_S: Final = 1.5
 _BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last is what Arm calls it
-_PROBE_CHANNELS, _PROBE_BATCH, _PROBE_SIDE_PX = 32, 32, 32
+_PROBE_CHANNELS, _PROBE_BATCH, _PROBE_SIDE_PX = 32, 16, 32
 
 
 def probe_machine(settings: MachineSettings, *, workers: int = 1) -> Machine:
@@ -121,19 +121,17 @@ def _fastest(choices: Sequence[tuple[int, bool]]) -> tuple[int, bool]:
 
 
 def _probe_work() -> tuple[nn.Module, Tensor, Tensor]:
-    layers: list[nn.Module] = []
-    channels = 3
-    for _ in range(4):
-        layers += [nn.Conv2d(channels, _PROBE_CHANNELS, 3, padding=1, bias=False), nn.BatchNorm2d(_PROBE_CHANNELS)]
-        layers.append(nn.ReLU())
-        channels = _PROBE_CHANNELS
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10)]
+    """A plain convolutional network and one batch for it."""
     random = torch.Generator().manual_seed(0)
     images = torch.rand(_PROBE_BATCH, 3, _PROBE_SIDE_PX, _PROBE_SIDE_PX, generator=random)
     labels = torch.randint(0, 10, (_PROBE_BATCH,), generator=random)
-    with torch.random.fork_rng(devices=[]):
-        module = nn.Sequential(*layers)
-    return module.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last), labels
+    with torch.random.fork_rng(devices=[]):  # layers fill themselves from the global generator
+        layers: list[nn.Module] = []
+        for channels in (3, *[_PROBE_CHANNELS] * 3):
+            layers += [nn.Conv2d(channels, _PROBE_CHANNELS, 3, padding=1), nn.BatchNorm2d(_PROBE_CHANNELS), nn.ReLU()]
+        module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(_PROBE_CHANNELS, 10))
+    module.to(memory_format=torch.channels_last)
+    return module, images.to(memory_format=torch.channels_last), labels
 
 
 def _time_step(module: nn.Module, images: Tensor, labels: Tensor, threads: int, bf16: bool) -> float:

@@ -1,0 +1,167 @@
+import json
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from scalesearch.training.weights import KeptTraining, WeightStore, weights_key
+from scalesearch.values.candidate import Recipe
+from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
+
+SPEC = NetworkSpec(
+    name="tiny",
+    resolution_px=16,
+    num_classes=3,
+    stem=StemSpec(channels=8, kernel=3, stride=2),
+    stages=(StageSpec(block="basic", depth=1, channels=16, kernel=3, stride=2),),
+    head=HeadSpec(),
+)
+KEPT = KeptTraining(float_top1=0.625, train_s=1.5, final_loss=0.1 + 0.2, steps=30, safe_recipe_used=True)
+KEY = weights_key(SPEC, Recipe(), "data", 0)
+
+
+def module(seed: int, width: int = 4) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width)).to(memory_format=torch.channels_last)
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    ours, theirs = first.state_dict(), second.state_dict()
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_what_is_saved_comes_back_exactly(tmp_path: Path) -> None:
+    store = WeightStore(tmp_path / "weights")
+    trained, fresh = module(0), module(1)
+    assert store.load(KEY, fresh) is None
+    store.save(KEY, trained, KEPT)
+    assert not same(trained, fresh)
+    assert store.load(KEY, fresh) == KEPT
+    assert same(trained, fresh)
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == [f"{KEY}.safetensors"]
+
+
+def test_any_safetensors_reader_can_read_it(tmp_path: Path) -> None:
+    trained = module(0)
+    WeightStore(tmp_path).save(KEY, trained, KEPT)
+    tensors = safetensors.torch.load_file(tmp_path / f"{KEY}.safetensors")
+    assert tensors.keys() == trained.state_dict().keys()
+
+
+def flip_a_weight_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def no_header(path: Path) -> None:
+    safetensors.torch.save_file({name: t.contiguous() for name, t in module(0).state_dict().items()}, path)
+
+
+def wrong_key(path: Path) -> None:
+    WeightStore(path.parent).save("0" * 64, module(0), KEPT)
+    (path.parent / f"{'0' * 64}.safetensors").replace(path)
+
+
+def missing_number(path: Path) -> None:
+    tensors = safetensors.torch.load_file(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["scalesearch"])
+    del header["kept"]["train_s"]
+    safetensors.torch.save_file(tensors, path, metadata={"scalesearch": json.dumps(header)})
+
+
+@pytest.mark.parametrize("damage", [flip_a_weight_bit, cut_short, empty, no_header, wrong_key, missing_number])
+def test_a_bad_file_is_absent_with_a_warning_and_gets_replaced(
+    damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, trained = WeightStore(tmp_path), module(0)
+    store.save(KEY, trained, KEPT)
+    damage(tmp_path / f"{KEY}.safetensors")
+
+    fresh, twin = module(1), module(1)
+    assert store.load(KEY, fresh) is None
+    assert same(fresh, twin)
+    assert "holds no usable weights" in caplog.text
+
+    store.save(KEY, trained, KEPT)
+    assert store.load(KEY, fresh) == KEPT
+
+
+def test_weights_of_another_shape_leave_the_module_untouched(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = WeightStore(tmp_path)
+    store.save(KEY, module(0), KEPT)
+    wider, twin = module(1, width=6), module(1, width=6)
+    assert store.load(KEY, wider) is None
+    assert same(wider, twin)
+    assert "6 tensors differ from the network's, first '0.bias'" in caplog.text
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = WeightStore(tmp_path)
+    store.save(KEY, module(0), KEPT)
+
+    def full_disk(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        store.save(KEY, module(1), replace(KEPT, steps=1))
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert store.load(KEY, module(2)) == KEPT
+
+
+OTHER_VALUES: dict[str, object] = {
+    "optimizer": "sgd",
+    "learning_rate": 0.02,
+    "auxiliary_learning_rate": 0.001,
+    "weight_decay": 0.1,
+    "label_smoothing": 0.0,
+    "loss": "bce",
+    "steps": 301,
+    "retrain_steps": 10,
+    "batch_size": 32,
+    "warmup_fraction": 0.1,
+    "ema_decay": 0.9,
+    "dropout": 0.0,
+    "shift_fraction": 0.0,
+    "flip": True,
+    "jitter": 0.0,
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])
+def test_the_key_changes_with_every_part_of_the_recipe_that_changes_training(name: str) -> None:
+    other = replace(Recipe(), **{name: OTHER_VALUES[name]})  # type: ignore[arg-type]
+    assert (weights_key(SPEC, other, "data", 0) == KEY) == (name == "retrain_steps")
+
+
+def test_the_key_changes_with_shape_data_and_seed_but_not_with_a_name() -> None:
+    keys = {
+        KEY,
+        weights_key(replace(SPEC, resolution_px=24), Recipe(), "data", 0),
+        weights_key(replace(SPEC, norm_eps=1e-3), Recipe(), "data", 0),
+        weights_key(SPEC, Recipe(), "other data", 0),
+        weights_key(SPEC, Recipe(), "data", 1),
+    }
+    assert len(keys) == 5
+    assert weights_key(replace(SPEC, name="other"), Recipe(), "data", 0) == KEY
+
+
+def test_the_auxiliary_rate_counts_only_where_it_is_used() -> None:
+    adamw = Recipe(optimizer="adamw")
+    other = replace(adamw, auxiliary_learning_rate=0.5)
+    assert weights_key(SPEC, adamw, "data", 0) == weights_key(SPEC, other, "data", 0)
