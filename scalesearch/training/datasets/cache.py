@@ -1,0 +1,90 @@
+"""Decoded or generated images kept on disk, so that workers and later runs do not make them again."""
+
+import hashlib
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+# Older files go first once the folder holds more than this.
+MAX_CACHE_BYTES = 8 * 10**9
+
+_log = logging.getLogger(__name__)
+
+
+def default_cache_folder() -> Path:
+    """The user's cache folder for scalesearch: XDG_CACHE_HOME, or LOCALAPPDATA on Windows, or ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
+    return Path(base) / "scalesearch"
+
+
+def content_key(*parts: object) -> str:
+    """A short hash that changes with any of the parts."""
+    return hashlib.sha256("\n".join(repr(part) for part in parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def cached_arrays(folder: Path, name: str, make: Callable[[], Arrays]) -> Arrays:
+    """The arrays of the file `name`.npz in `folder`, or those that `make` gives, which are then kept there.
+
+    A damaged file is made anew (the zip format checks every member). A folder that cannot be written costs time, not
+    the run: it is logged and the arrays are returned all the same.
+    """
+    path = folder / f"{name}.npz"
+    arrays = _read(path)
+    if arrays is None:
+        arrays = make()
+        try:
+            _write(path, arrays)
+            _drop_oldest(folder, keep=path)
+        except OSError as error:
+            _log.warning("cannot keep %s: %s; the images will be made again next time", path, error)
+    return arrays
+
+
+def _read(path: Path) -> Arrays | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        _log.warning("%s is damaged (%s) and is made anew", path, error)
+        return None
+    with suppress(OSError):
+        os.utime(path)  # marks it as used lately, for _drop_oldest
+    return arrays
+
+
+def _write(path: Path, arrays: Arrays) -> None:
+    """Whole or not at all: written under a temporary name, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=".npz")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            np.savez(stream, allow_pickle=False, **arrays)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _drop_oldest(folder: Path, *, keep: Path) -> None:
+    """Deletes what was used longest ago until the folder is within its bound; `keep` stays in any case."""
+    with suppress(OSError):  # another process may have deleted one first
+        files = sorted((path for path in folder.glob("*.npz") if path != keep), key=lambda path: path.stat().st_mtime)
+        excess = sum(path.stat().st_size for path in [*files, keep]) - MAX_CACHE_BYTES
+        for path in files:
+            if excess <= 0:
+                return
+            excess -= path.stat().st_size
+            path.unlink()

@@ -1,0 +1,116 @@
+"""Images from a folder tree: SPLIT/CLASS/*.jpg, or CLASS/*.jpg, which is then split."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.errors import ConfigError
+from scalesearch.training.datasets.cache import Arrays, cached_arrays, content_key
+from scalesearch.training.datasets.dataset import ImageSplit
+from scalesearch.training.datasets.folder_tree import ImageTree, scan_tree
+from scalesearch.training.datasets.memory import require_memory
+from scalesearch.training.datasets.source import Source, SourceData
+from scalesearch.values.settings import DataSettings
+
+SHOWN_FILES = 3
+
+
+def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> SourceData:
+    """The images of a folder tree, decoded once and kept in `cache_folder` until a file changes.
+
+    Raises:
+        ConfigError: if the tree has no shape that is known, a class is empty, or too many files are unreadable.
+    """
+    root = Path(settings.source).expanduser()
+    tree = scan_tree(root, val_wanted=settings.val_fraction == 0)
+    require_memory(images=len(tree.files), side_px=storage_px, where=f"data {root}")
+    arrays = cached_arrays(cache_folder, f"folder-{_key(tree, storage_px)}", lambda: _decode(tree, storage_px))
+    warnings = _skip_warnings(tree, arrays, max_fraction=settings.max_skipped_fraction)
+    return SourceData(
+        name=root.resolve().name or str(root),
+        class_names=tree.class_names,
+        train=_split(tree, arrays, "train"),
+        val=_split(tree, arrays, "val") if any(file.split == "val" for file in tree.files) else None,
+        test=_split(tree, arrays, "test") if any(file.split == "test" for file in tree.files) else None,
+        warnings=warnings,
+    )
+
+
+def _key(tree: ImageTree, storage_px: int) -> str:
+    """Changes with the pixels wanted, and with the path, size or time of change of any file."""
+    from scalesearch.training.datasets.decode import DECODER_VERSION
+
+    def state(path: Path) -> tuple[int, int]:
+        try:
+            status = path.stat()
+        except OSError:
+            return (-1, -1)  # a broken link; it will be skipped
+        return (status.st_size, status.st_mtime_ns)
+
+    files = [(os.fsencode(file.path.relative_to(tree.root)), *state(file.path)) for file in tree.files]
+    return content_key(DECODER_VERSION, storage_px, os.fsencode(tree.root.resolve()), files)
+
+
+def _decode(tree: ImageTree, storage_px: int) -> Arrays:
+    """Arrays `images`, `kept` (which files became images, in the tree's order) and `skipped` (why not, JSON bytes)."""
+    from scalesearch.training.datasets.decode import UNREADABLE, decode_square
+
+    images = np.empty((len(tree.files), storage_px, storage_px, 3), np.uint8)
+    kept = np.zeros(len(tree.files), np.bool_)
+    reasons: list[str] = []
+    for index, file in enumerate(tree.files):
+        try:
+            images[index - len(reasons)] = decode_square(file.path, storage_px)
+            kept[index] = True
+        except UNREADABLE as error:
+            reason = (str(error).splitlines() or [""])[0][:80] or type(error).__name__
+            reasons.append(f"{_shown(file.path, tree.root)} ({reason})")
+    skipped = np.frombuffer(json.dumps(reasons).encode(), np.uint8)
+    return {"images": images[: int(kept.sum())], "kept": kept, "skipped": skipped}
+
+
+def _split(tree: ImageTree, arrays: Arrays, split: str) -> ImageSplit:
+    kept = [file for file, good in zip(tree.files, arrays["kept"], strict=True) if good]
+    where = np.asarray([file.split == split for file in kept], np.bool_)
+    labels = np.asarray([file.label for file in kept], np.int64)
+    images: NDArray[np.uint8] = arrays["images"].astype(np.uint8, copy=False)
+    return ImageSplit(images=images[where], labels=labels[where])
+
+
+def _skip_warnings(tree: ImageTree, arrays: Arrays, *, max_fraction: float) -> tuple[str, ...]:
+    """What was left out, in words.
+
+    Raises:
+        ConfigError: if more than `max_fraction` of the image files could not be read.
+    """
+    warnings = []
+    reasons: list[str] = json.loads(arrays["skipped"].tobytes())
+    if reasons:
+        text = f"data {tree.root}: skipped {len(reasons)} of {len(tree.files)} image files: {_first(reasons)}"
+        if len(reasons) > max_fraction * len(tree.files):
+            msg = (
+                f"data {tree.root}: expected at most {100 * max_fraction:g} % unreadable image files, came "
+                f"{len(reasons)} of {len(tree.files)}: {_first(reasons)}.\n"
+                f"Repair or delete them, or allow more with --set data.max_skipped_fraction=..."
+            )
+            raise ConfigError(msg)
+        warnings.append(text)
+    if tree.others:
+        names = [_shown(path, tree.root) for path in tree.others]
+        warnings.append(f"data {tree.root}: left out {len(names)} files that are no images by name: {_first(names)}")
+    return tuple(warnings)
+
+
+def _first(items: Sequence[str]) -> str:
+    return ", ".join(items[:SHOWN_FILES]) + (", ..." if len(items) > SHOWN_FILES else "")
+
+
+def _shown(path: Path, root: Path) -> str:
+    return os.fsencode(path.relative_to(root)).decode("utf-8", "replace")
+
+
+SOURCE = Source(kind="folder", load=load, takes_path=Path.is_dir)

@@ -1,0 +1,133 @@
+"""Images from a NumPy archive: uint8 arrays with labels, split or not."""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.errors import ConfigError
+from scalesearch.training.datasets.dataset import Images, ImageSplit, Labels
+from scalesearch.training.datasets.memory import available_bytes, require_memory
+from scalesearch.training.datasets.resize import resize_images
+from scalesearch.training.datasets.source import Source, SourceData
+from scalesearch.values.settings import DataSettings
+
+Arrays = Mapping[str, NDArray[np.generic]]
+_LAYOUT = (
+    "Give train_images, train_labels, val_images, val_labels (and test_...), or images and labels; "
+    "uint8, number x height x width (x 3)."
+)
+
+
+def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> SourceData:
+    """The images of an .npz file. `cache_folder` is not used: the file itself is quick to read.
+
+    Raises:
+        ConfigError: if the file is damaged or too large, an array is missing, or one has another type or shape.
+    """
+    path = Path(settings.source).expanduser()
+    arrays = _read(path)
+    prefixes = ("",) if "images" in arrays else ("train_", "val_", "test_")
+    for key in ("images", "labels") if prefixes == ("",) else ("train_images", "train_labels"):
+        _get(arrays, key, path)
+    if prefixes != ("",) and "val_images" not in arrays and settings.val_fraction == 0:
+        msg = (
+            f"data {path}: expected val_images beside train_images, came the keys {', '.join(sorted(arrays))}.\n"
+            f"Add val_images and val_labels, or split train anew with --set data.val_fraction=0.2"
+        )
+        raise ConfigError(msg)
+    total = sum(len(value) for key, value in arrays.items() if key.endswith("images"))
+    require_memory(images=total, side_px=storage_px, where=f"data {path}")
+    splits = {prefix: _split(arrays, prefix, path, storage_px) for prefix in prefixes if f"{prefix}images" in arrays}
+    return SourceData(
+        name=path.stem,
+        class_names=_class_names(arrays, splits, path),
+        train=splits[prefixes[0]],
+        val=splits.get("val_"),
+        test=splits.get("test_"),
+    )
+
+
+def _read(path: Path) -> Arrays:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > available_bytes() / 2:
+            msg = (
+                f"data {path}: unpacks to {unpacked / 1e9:.1f} GB, expected at most half of the "
+                f"{available_bytes() / 1e9:.1f} GB of memory available. Use fewer or smaller images."
+            )
+            raise ConfigError(msg)
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile) as error:
+        # ValueError also where an array holds objects: those need pickle, which may run code.
+        msg = (
+            f"data {path}: expected a whole .npz file of plain arrays, came: {error}.\nWrite it anew with numpy.savez."
+        )
+        raise ConfigError(msg) from error
+
+
+def _get(arrays: Arrays, key: str, path: Path) -> NDArray[np.generic]:
+    if key not in arrays:
+        msg = f"data {path}: expected the key {key}, came {', '.join(sorted(arrays)) or 'no keys'}.\n{_LAYOUT}"
+        raise ConfigError(msg)
+    return arrays[key]
+
+
+def _split(arrays: Arrays, prefix: str, path: Path, storage_px: int) -> ImageSplit:
+    images = _images(_get(arrays, f"{prefix}images", path), f"data {path}: {prefix}images")
+    labels = _labels(_get(arrays, f"{prefix}labels", path), f"data {path}: {prefix}labels")
+    if len(images) != len(labels) or len(images) == 0:
+        msg = f"data {path}: expected as many {prefix}images as {prefix}labels, came {len(images)} and {len(labels)}."
+        raise ConfigError(msg)
+    return ImageSplit(images=resize_images(images, storage_px), labels=labels)
+
+
+def _images(images: NDArray[np.generic], where: str) -> Images:
+    if images.dtype != np.uint8:
+        advice = " Multiply by 255, round and cast to uint8." if images.dtype.kind == "f" else ""
+        msg = f"{where}: expected uint8 (0..255), came {images.dtype}.{advice}"
+        raise ConfigError(msg)
+    grey = images[..., None] if images.ndim == 3 else images
+    if grey.ndim != 4 or grey.shape[-1] not in (1, 3) or 0 in grey.shape:
+        planes_first = images.ndim == 4 and images.shape[1] in (1, 3)
+        advice = " Bring the channels to the end: images.transpose(0, 2, 3, 1)." if planes_first else ""
+        msg = f"{where}: expected number x height x width (x 1 or 3), came {images.shape}.{advice}"
+        raise ConfigError(msg)
+    return grey.astype(np.uint8, copy=False) if grey.shape[-1] == 3 else np.repeat(grey, 3, axis=-1).astype(np.uint8)
+
+
+def _labels(labels: NDArray[np.generic], where: str) -> Labels:
+    flat = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if flat.ndim != 1 or flat.dtype.kind not in "iu":
+        advice = " One-hot rows: labels.argmax(axis=1)." if labels.ndim == 2 else ""
+        msg = f"{where}: expected one whole class number per image, came {labels.dtype} {labels.shape}.{advice}"
+        raise ConfigError(msg)
+    if flat.size and flat.astype(np.int64).min() < 0:
+        msg = f"{where}: expected classes 0, 1, 2, ..., came {flat.min()}."
+        raise ConfigError(msg)
+    return flat.astype(np.int64)
+
+
+def _class_names(arrays: Arrays, splits: Mapping[str, ImageSplit], path: Path) -> tuple[str, ...]:
+    highest = max(int(split.labels.max()) for split in splits.values())
+    if "class_names" in arrays:
+        names = tuple(str(name) for name in arrays["class_names"].ravel())
+        if highest >= len(names):
+            msg = f"data {path}: expected labels below {len(names)} (the class_names), came {highest}."
+            raise ConfigError(msg)
+        return names
+    if highest >= sum(len(split) for split in splits.values()):
+        msg = f"data {path}: expected classes numbered 0, 1, 2, ..., came {highest}. Number them without gaps."
+        raise ConfigError(msg)
+    return tuple(str(index) for index in range(highest + 1))
+
+
+def _is_npz(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() == ".npz"
+
+
+SOURCE = Source(kind="npz", load=load, takes_path=_is_npz)
