@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalesearch.errors import NoFeasibleTrialError
+from scalesearch.records.report import device_text
 from scalesearch.records.tables import replace_file
 from scalesearch.values.candidate import Precision
 from scalesearch.values.record import Latency, Quality, TrialRecord
@@ -192,11 +193,7 @@ def _legend(axes: "Axes", points: Sequence[TrialRecord], *, knee: int | None) ->
 
 def _under(points: Sequence[TrialRecord], caption: str) -> str:
     device = points[0].device
-    parts = [f"{_measured(points[0])[1].images} held-out images", caption]
-    if device:
-        threads = f"{device.threads} thread{'' if device.threads == 1 else 's'}"
-        parts.insert(0, f"{device.name}, {device.backend} {device.backend_version}, {threads}")
-    return "  |  ".join(part for part in parts if part)
+    return "  |  ".join(part for part in (device_text(device) if device else "", caption) if part)
 
 
 def _png(figure: "Figure") -> bytes:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from scalesearch.values.candidate import Candidate, Quantization, Scaling
 from scalesearch.values.network_spec import NetworkSpec, StageSpec
-from scalesearch.values.record import ClassQuality, Latency, Quality, TrainingResult, TrialRecord
+from scalesearch.values.record import ClassQuality, FrontScore, Latency, Quality, TrainingResult, TrialRecord
+from scalesearch.values.target import Device
 
 _WEAKEST = 5
 
@@ -18,8 +19,11 @@ class Section:
     lines: tuple[tuple[str, str], ...]
 
 
-def describe(record: TrialRecord) -> tuple[Section, ...]:
-    """Everything of one trial, from the verdict to the stage times; parts that it never reached are left out."""
+def describe(record: TrialRecord, score: FrontScore | None = None) -> tuple[Section, ...]:
+    """Everything of one trial, from the verdict to the stage times; parts that it never reached are left out.
+
+    `score` is the last look that members of the front get: test images, and latency in a fresh process.
+    """
     sections = (
         Section(title="Result", lines=tuple(_result(record))),
         Section(title="What was asked", lines=tuple(_asked(record.candidate))),
@@ -27,6 +31,7 @@ def describe(record: TrialRecord) -> tuple[Section, ...]:
         Section(title="Training", lines=tuple(_training(record.candidate, record.training))),
         Section(title="Latency", lines=tuple(_latency(record))),
         Section(title="Quality of the deployed file", lines=tuple(_quality(record))),
+        Section(title="Looked at again after the search", lines=tuple(_again(score))),
         Section(title="Weakest classes", lines=tuple(_weakest(record.quality))),
         Section(title="Time", lines=tuple(_time(record))),
         Section(title="Warnings", lines=tuple((str(place), text) for place, text in enumerate(record.warnings, 1))),
@@ -91,6 +96,12 @@ def quantization_text(quantization: Quantization) -> str:
         return quantization.precision
     clip = f" {quantization.clip_percentile:g}" if quantization.calibration == "percentile" else ""
     return f"int8, {quantization.calibration}{clip} over {quantization.calibration_images} images"
+
+
+def device_text(device: Device) -> str:
+    """`AMD EPYC (2 cores), onnxruntime 1.32.0, 1 thread`."""
+    threads = f"{device.threads} thread{'' if device.threads == 1 else 's'}"
+    return f"{device.name}, {device.backend} {device.backend_version}, {threads}"
 
 
 def _result(record: TrialRecord) -> Iterator[tuple[str, str]]:
@@ -180,8 +191,7 @@ def _latency(record: TrialRecord) -> Iterator[tuple[str, str]]:
     )
     yield ("runs", f"{latency.runs} at batch {latency.batch}")
     if device:
-        threads = f"{device.threads} thread{'' if device.threads == 1 else 's'}"
-        yield ("device", f"{device.name}, {device.backend} {device.backend_version}, {threads}")
+        yield ("device", device_text(device))
 
 
 def _quality(record: TrialRecord) -> Iterator[tuple[str, str]]:
@@ -193,6 +203,12 @@ def _quality(record: TrialRecord) -> Iterator[tuple[str, str]]:
         gap = 100 * (quality.top1 - training.float_top1)
         yield ("float -> deployed", f"{percent(training.float_top1)} -> {percent(quality.top1)}, {gap:+.1f} points")
     yield ("macro precision, recall", f"{percent(quality.macro_precision)}, {percent(quality.macro_recall)}")
+
+
+def _again(score: FrontScore | None) -> Iterator[tuple[str, str]]:
+    if score:
+        yield ("test top-1, %", f"{accuracy_with_interval(score.test)} on {score.test.images} images it never saw")
+        yield ("p50, ms", f"{latency_with_interval(score.latency)} in a fresh process")
 
 
 def _weakest(quality: Quality | None) -> Iterator[tuple[str, str]]:

@@ -2,30 +2,35 @@
 
 import math
 import os
-import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from scalesearch.values.candidate import Candidate, Quantization, Scaling
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import FrontScore, TrialRecord
 
 Cell = str | int | float | bool | None
 Row = dict[str, Cell]
 
+_TEST_FIELDS = ("top1", "top1_low", "top1_high", "images")
+_FRESH_FIELDS = ("p50_ms", "p50_low_ms", "p50_high_ms")
 # Spreadsheets run a cell that begins with one of these as a formula (OWASP, "CSV Injection").
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-def trial_rows(records: Iterable[TrialRecord], *, front: Collection[int] = ()) -> list[Row]:
+def trial_rows(
+    records: Iterable[TrialRecord], *, front: Collection[int] = (), scores: Iterable[FrontScore] = ()
+) -> list[Row]:
     """One flat row for each record, by trial number; `front` holds the trial numbers of the Pareto front.
 
     Every row has the same keys in the same order. What a trial never reached, and numbers that are not finite, are
-    None. Columns of single stages (`stage1_depth`, ...) are there only where a candidate scales its stages apart.
+    None. Columns of single stages (`stage1_depth`, ...) are there only where a candidate scales its stages apart;
+    `test_*` and `fresh_*` are the last look that members of the front get (`scores`).
     """
     ordered = sorted(records, key=lambda record: record.trial)
     stages = max((len(record.candidate.scaling.stages) for record in ordered), default=0)
-    return [_row(record, on_front=record.trial in front, stages=stages) for record in ordered]
+    again = {score.trial: score for score in scores}
+    return [_row(record, again.get(record.trial), on_front=record.trial in front, stages=stages) for record in ordered]
 
 
 def front_rows(rows: Iterable[Row]) -> list[Row]:
@@ -33,40 +38,43 @@ def front_rows(rows: Iterable[Row]) -> list[Row]:
     return sorted((row for row in rows if row["on_front"]), key=_latency_then_trial)
 
 
-def csv_text(rows: Sequence[Row]) -> str:
-    """The rows as CSV with a header; text cells that a spreadsheet would run as a formula get a leading quote mark."""
+def csv_text(rows: Sequence[Row], *, columns: Sequence[str] = ()) -> str:
+    """The rows as CSV with a header; text cells that a spreadsheet would run as a formula get a leading quote mark.
+
+    `columns` is the header where there are no rows; without it, that of records whose stages scale together.
+    """
     import pandas as pd  # 0.4 s, so only once a table is asked for
 
-    columns = list(rows[0]) if rows else list(_row(_NOTHING, on_front=False, stages=0))
+    columns = list(rows[0]) if rows else list(columns or _row(_NOTHING, None, on_front=False, stages=0))
     # dtype object: a None among whole numbers must not turn them into 12.0.
     frame = pd.DataFrame([[_inert(row[name]) for name in columns] for row in rows], columns=columns, dtype=object)
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
-def write_tables(folder: Path, records: Iterable[TrialRecord], *, front: Collection[int]) -> None:
+def write_tables(
+    folder: Path, records: Iterable[TrialRecord], *, front: Collection[int], scores: Iterable[FrontScore] = ()
+) -> None:
     """Write `trials.csv` and `front.csv` (fast to slow) into `folder`; a reader sees the old or the new, never half."""
-    rows = trial_rows(records, front=front)
+    rows = trial_rows(records, front=front, scores=scores)
     replace_file(folder / "trials.csv", csv_text(rows).encode())
-    replace_file(folder / "front.csv", csv_text(front_rows(rows)).encode())
+    front_text = csv_text(front_rows(rows), columns=list(rows[0]) if rows else ())
+    replace_file(folder / "front.csv", front_text.encode())
 
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write `content` beside `path` under a temporary name, then rename it over `path`."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+        temporary.write_bytes(content)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def _row(record: TrialRecord, *, on_front: bool, stages: int) -> Row:
+def _row(record: TrialRecord, again: FrontScore | None, *, on_front: bool, stages: int) -> Row:
     row: Row = {"trial": record.trial, "state": record.state, "feasible": record.feasible, "on_front": on_front}
-    row |= _scores(record) | _costs(record) | _candidate(record.candidate, stages=stages)
+    row |= _scores(record) | _again(again) | _costs(record) | _candidate(record.candidate, stages=stages)
     row |= _efforts(record)
     return {name: _finite(cell) for name, cell in row.items()}
 
@@ -81,6 +89,11 @@ def _scores(record: TrialRecord) -> Row:
     row["latency_batch"] = latency.batch if latency else None
     row["latency_runs"] = latency.runs if latency else None
     return row
+
+
+def _again(score: FrontScore | None) -> Row:
+    row: Row = {f"test_{name}": cell for name, cell in _named(score and score.test, *_TEST_FIELDS).items()}
+    return row | {f"fresh_{name}": cell for name, cell in _named(score and score.latency, *_FRESH_FIELDS).items()}
 
 
 def _costs(record: TrialRecord) -> Row:

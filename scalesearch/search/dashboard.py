@@ -1,7 +1,8 @@
-"""What makes a study readable in Optuna Dashboard: attributes, notes and our own front."""
+"""What makes a study readable in Optuna Dashboard: notes and our own front."""
 
 import html
 import importlib.util
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from scalesearch.records.report import (
     accuracy_with_interval,
-    count,
     describe,
     latency_with_interval,
     multipliers,
@@ -26,7 +26,7 @@ FRONT_FIGURE = "feasible_front"
 # Okabe and Ito's colours and shapes, the same as in front.png.
 _STYLES = {"fp32": ("#0072B2", "circle"), "fp16": ("#009E73", "square"), "int8": ("#D55E00", "triangle-up")}
 _STUDY_NOTE = """\
-**Where to look:** the figure *Feasible front* below. It holds only trials within every limit.
+**Where to look:** the figure *Feasible front* on the study's first page. It holds only trials within every limit.
 
 * The label "Best Trial" is Optuna Dashboard's own and knows nothing of limits: trust the attribute `feasible`.
 * `top1` is the accuracy of the deployed file (0 to 1), `p50_ms` its latency on the device.
@@ -38,19 +38,6 @@ _STUDY_NOTE = """\
 def installed() -> bool:
     """Whether the extra `dashboard` is there. During a run its absence is no fault: the study is whole without it."""
     return all(importlib.util.find_spec(name) is not None for name in ("optuna_dashboard", "plotly"))
-
-
-def readable_attributes(record: TrialRecord) -> dict[str, bool | str]:
-    """Short user attributes for the dashboard's table; set them on the trial before it is told."""
-    attributes: dict[str, bool | str] = {"feasible": record.feasible, "verdict": verdict(record)[:120]}
-    if record.spec:
-        attributes["resolution_px"] = str(record.spec.resolution_px)
-    if record.cost:
-        attributes["macs"] = count(record.cost.macs)
-    attributes["precision"] = record.candidate.quantization.precision
-    if record.same_as is not None:
-        attributes["same_as"] = f"trial {record.same_as}"
-    return attributes
 
 
 def annotate_study(study: "optuna.Study") -> None:
@@ -84,12 +71,12 @@ class _NoteOwner:
 
 
 def trial_note(record: TrialRecord) -> str:
-    """The record as Markdown: a summary line and one table for each part, with all text of the user's inert."""
-    parts = [f"**{inert(_summary(record))}**"]
+    """The record as Markdown: a summary line over one table, with all text of the user's inert."""
+    rows = ["| | |", "|---|---|"]
     for section in describe(record):
-        rows = [f"| {inert(label)} | {inert(text)} |" for label, text in section.lines]
-        parts.append("\n".join([f"#### {inert(section.title)}", "", "| | |", "|---|---|", *rows]))
-    return "\n\n".join(parts)
+        rows.append(f"| **{inert(section.title)}** | |")
+        rows += [f"| {inert(label)} | {inert(text)} |" for label, text in section.lines]
+    return f"**{inert(_summary(record))}**\n\n" + "\n".join(rows) + "\n"
 
 
 def inert(text: str) -> str:
@@ -141,16 +128,27 @@ def front_figure(records: Iterable[TrialRecord]) -> Any:
             )
         if rest:
             marker = {"color": colour, "symbol": symbol, "size": 7, "opacity": 0.3}
-            figure.add_trace(_points(rest, f"{precision}, dominated") | {"marker": marker, "mode": "markers"})
-    ending = f", knee: trial {best.trial}" if best else ": no feasible trial yet"
+            faint = {"marker": marker, "mode": "markers", "showlegend": False}
+            figure.add_trace(_points(rest, f"{precision}, dominated") | faint)
+    ending = f", knee: trial {best.trial} (faint: dominated)" if best else ": no feasible trial yet"
     figure.update_layout(
         template="none",  # the default template alone would be 7 kB in the study at every update
         title={"text": f"Feasible front{ending}", "x": 0.02},
-        xaxis={"type": "log", "title": {"text": "p50 latency of the deployed file, ms"}, "dtick": "D1"},
+        xaxis={"type": "log", "title": {"text": "p50 latency of the deployed file, ms"}} | _ticks(feasible),
         yaxis={"title": {"text": "top-1 accuracy of the deployed file, %"}},
-        legend={"orientation": "h", "y": -0.2},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
     )
     return figure
+
+
+def _ticks(records: Sequence[TrialRecord]) -> dict[str, Any]:
+    """Ticks that hold whole values: plotly's own on a log axis are bare digits (`2`, `3` after `1` for 20 and 30)."""
+    latencies = [record.latency.p50_ms for record in records if record.latency]
+    if not latencies:
+        return {}
+    decades = range(math.floor(math.log10(min(latencies))), math.ceil(math.log10(max(latencies))) + 1)
+    values = [float(f"{digit}e{decade}") for decade in decades for digit in (1, 1.5, 2, 3, 5, 7)]
+    return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}
 
 
 def _coordinates(records: Sequence[TrialRecord]) -> dict[str, Any]:

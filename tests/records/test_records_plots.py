@@ -56,9 +56,9 @@ def test_figure_shows_every_measured_trial_once_and_labels_the_front(records: li
     assert axes.get_xscale() == "log"
 
 
-def test_caption_names_device_images_and_data(records: list[TrialRecord]) -> None:
+def test_caption_names_device_and_data(records: list[TrialRecord]) -> None:
     caption = front_figure(records, front={0, 1}, title="study", caption="signs (synthetic)").get_supxlabel()
-    assert caption == "AMD EPYC (2 cores), onnxruntime 1.32.0, 1 thread  |  1000 held-out images  |  signs (synthetic)"
+    assert caption == "AMD EPYC (2 cores), onnxruntime 1.32.0, 1 thread  |  signs (synthetic)"
 
 
 def test_names_are_text_and_neither_formulas_nor_a_reason_to_fail(make_record: MakeRecord, tmp_path: Path) -> None:

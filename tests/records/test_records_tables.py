@@ -10,7 +10,7 @@ import pytest
 
 from scalesearch.records.tables import csv_text, front_rows, replace_file, trial_rows, write_tables
 from scalesearch.values.candidate import Candidate, Quantization, Recipe, Scaling, StageScaling
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import FrontScore, TrialRecord
 
 MakeRecord = Callable[..., TrialRecord]
 
@@ -88,6 +88,24 @@ def test_tables_are_written_whole_and_the_front_is_sorted_by_latency(make_record
     assert list(front["trial"]) == [1, 0]
     assert len(pd.read_csv(tmp_path / "trials.csv")) == 3
     assert [row["trial"] for row in front_rows(trial_rows(records, front={0, 1}))] == [1, 0]
+
+
+def test_an_empty_front_has_the_columns_of_its_trials(make_record: MakeRecord, tmp_path: Path) -> None:
+    staged = replace(make_record(1), candidate=Candidate(scaling=Scaling(stages=(StageScaling(width=2.0),) * 2)))
+    write_tables(tmp_path, [staged], front=())
+    header = (tmp_path / "trials.csv").read_text().splitlines()[0]
+    assert (tmp_path / "front.csv").read_text() == f"{header}\n"
+    assert "stage2_width" in header
+
+
+def test_the_last_look_at_the_front_is_in_the_table(make_record: MakeRecord, tmp_path: Path) -> None:
+    record, look = make_record(0), make_record(0, top1=0.78, p50_ms=1.1)
+    assert look.quality is not None and look.latency is not None
+    score = FrontScore(trial=0, test=look.quality, latency=look.latency)
+    write_tables(tmp_path, [record, make_record(1)], front={0}, scores=[score])
+    row = pd.read_csv(tmp_path / "trials.csv").iloc[0]
+    assert (row["test_top1"], row["test_images"], row["fresh_p50_ms"]) == (0.78, 1000, 1.1)
+    assert trial_rows([make_record(1)])[0]["test_top1"] is None
 
 
 def test_a_study_without_trials_still_has_headers(make_record: MakeRecord, tmp_path: Path) -> None:
