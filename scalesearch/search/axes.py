@@ -1,10 +1,11 @@
 """The dotted names of a space's axes: what each stands for, when it is asked, and how a trial is asked for it."""
 
 import difflib
-import math
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from decimal import Decimal
 from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from scalesearch.errors import ConfigError
@@ -114,45 +115,6 @@ def typed(name: str, value: Value) -> Value:
     raise ConfigError(msg)
 
 
-def check_axis(named: NamedAxis) -> None:
-    """Nothing, if the axis is sound.
-
-    Raises:
-        ConfigError: On an unknown name, no value, a value of the wrong type or not finite, or an impossible range.
-    """
-    name, axis = named.name, named.axis
-    values = axis.values if isinstance(axis, Choice) else (axis.low, axis.high)
-    if not values:
-        msg = f"axis {name!r} has no values; give at least one"
-        raise ConfigError(msg)
-    for value in values:
-        if isinstance(typed(name, value), float) and not math.isfinite(float(value)):
-            msg = f"axis {name!r}: expected finite numbers, got {value!r}"
-            raise ConfigError(msg)
-    if isinstance(axis, Range):
-        _check_range(name, axis)
-
-
-def _check_range(name: str, axis: Range) -> None:
-    if field_type(name) not in (int, float):
-        msg = f"axis {name!r} takes a list of values, not a range"
-        raise ConfigError(msg)
-    problem = ""
-    if axis.low > axis.high:
-        problem = f"low {axis.low!r} is above high {axis.high!r}"
-    elif axis.step < 0:
-        problem = f"step {axis.step!r} is negative"
-    elif axis.log and axis.low <= 0:
-        problem = f"a log range needs low > 0, got {axis.low!r}"
-    elif axis.log and axis.step:
-        problem = "a log range cannot have a step; leave one of them out"
-    elif field_type(name) is int and axis.step != int(axis.step):
-        problem = f"step {axis.step!r} of a whole-number axis is not whole"
-    if problem:
-        msg = f"axis {name!r}: {problem}"
-        raise ConfigError(msg)
-
-
 def fixed_value(named: NamedAxis) -> Value | None:
     """The only value of an axis that has but one; None if it must be sampled."""
     axis = named.axis
@@ -172,11 +134,20 @@ def index_name(name: str) -> str:
     return f"{name}.index"
 
 
+def is_asked_by_position(named: NamedAxis) -> bool:
+    """Whether a sampled axis is an unevenly spaced list of numbers."""
+    values = ordered_values(named)
+    return len(values) > 1 and not is_even(values)
+
+
 def is_even(values: Sequence[Value]) -> bool:
     """Whether ascending numbers are equally spaced."""
-    numbers = [float(value) for value in values]
-    step = (numbers[-1] - numbers[0]) / (len(numbers) - 1)
-    return all(math.isclose(numbers[0] + i * step, number, rel_tol=1e-9) for i, number in enumerate(numbers))
+    return len({_decimal(after) - _decimal(before) for before, after in itertools.pairwise(values)}) == 1
+
+
+def _decimal(value: Value) -> Decimal:
+    """The number as it is written: 1.67 - 1 is 0.67 and not 0.6699999999999999. Optuna checks its steps so."""
+    return Decimal(str(value))
 
 
 def ask(trial: TrialLike, named: NamedAxis) -> Value:
@@ -192,12 +163,12 @@ def ask(trial: TrialLike, named: NamedAxis) -> Value:
     values = ordered_values(named)
     if not values:
         return typed(name, trial.suggest_categorical(name, axis.values))  # type: ignore[arg-type]
-    if not is_even(values):
+    if is_asked_by_position(named):
         return values[trial.suggest_int(index_name(name), 0, len(values) - 1)]
     low, high = values[0], values[-1]
     if isinstance(low, int) and isinstance(high, int):
         return trial.suggest_int(name, low, high, step=(high - low) // (len(values) - 1))
-    step = (float(high) - float(low)) / (len(values) - 1)
+    step = float(_decimal(values[1]) - _decimal(low))
     number = trial.suggest_float(name, float(low), float(high), step=step)
     # The sampler's low + k * step is a rounding error away from the listed value.
     return min(values, key=lambda value: abs(float(value) - number))
@@ -205,11 +176,11 @@ def ask(trial: TrialLike, named: NamedAxis) -> Value:
 
 def _ask_range(trial: TrialLike, name: str, axis: Range) -> Value:
     # Optuna warns where the last step does not meet the upper end: end on the last step.
-    steps = math.floor((axis.high - axis.low) / axis.step + 1e-9) if axis.step else 0
-    high = axis.low + steps * axis.step if axis.step else axis.high
+    low, high, step = _decimal(axis.low), _decimal(axis.high), _decimal(axis.step)
+    end = float(low + (high - low) // step * step) if step else axis.high
     if field_type(name) is int:
-        return trial.suggest_int(name, int(axis.low), int(high), step=int(axis.step) or 1, log=axis.log)
-    return float(f"{trial.suggest_float(name, axis.low, high, step=axis.step or None, log=axis.log):.12g}")
+        return trial.suggest_int(name, int(axis.low), int(end), step=int(axis.step) or 1, log=axis.log)
+    return float(f"{trial.suggest_float(name, axis.low, end, step=axis.step or None, log=axis.log):.12g}")
 
 
 def asking_order(axes: Sequence[NamedAxis]) -> tuple[NamedAxis, ...]:

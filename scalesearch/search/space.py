@@ -14,7 +14,6 @@ from scalesearch.search.axes import (
     ask,
     asking_order,
     axis_of,
-    check_axis,
     default_value,
     field_type,
     fixed_value,
@@ -41,10 +40,12 @@ def suggest(trial: TrialLike, space: SearchSpace) -> Candidate:
             chosen[named.name] = fixed
         elif named.name not in CONDITIONS or CONDITIONS[named.name](chosen):
             chosen[named.name] = ask(trial, named)
-    return _candidate(chosen)
+    return candidate_of(chosen)
 
 
-def _candidate(chosen: Mapping[str, Value]) -> Candidate:
+def candidate_of(chosen: Mapping[str, Value]) -> Candidate:
+    """The candidate with these values by dotted name; what is not named keeps its default."""
+
     def part(group: str) -> dict[str, Any]:
         """The values below one group, by field name; per-stage names are left to `_stages`."""
         prefix = f"{group}."
@@ -65,20 +66,6 @@ def _stages(chosen: Mapping[str, Value]) -> tuple[StageScaling, ...]:
         if stage := stage_of(name):
             by_stage.setdefault(stage[0], {})[stage[1]] = value
     return tuple(StageScaling(**by_stage.get(number, {})) for number in range(1, max(by_stage, default=0) + 1))
-
-
-def check_space(space: SearchSpace) -> None:
-    """Nothing, if every axis is sound and named once.
-
-    Raises:
-        ConfigError: Naming the first axis that is not.
-    """
-    names = [named.name for named in space.axes]
-    for named in space.axes:
-        check_axis(named)
-        if names.count(named.name) > 1:
-            msg = f"axis {named.name!r} is given {names.count(named.name)} times; keep one of them"
-            raise ConfigError(msg)
 
 
 def for_target(space: SearchSpace, target: Target) -> SearchSpace:

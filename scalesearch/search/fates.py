@@ -1,0 +1,85 @@
+"""The record of a trial that its evaluator gave none for: repeated, rejected, failed, lost with its worker."""
+
+from dataclasses import replace
+
+from scalesearch.errors import CandidateRejected, StageFailed
+from scalesearch.search.telling import not_finite
+from scalesearch.search.worker import Evaluated, Failed, Fatal, Rejected
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.plan import Plan
+from scalesearch.values.record import StageTime, TrialRecord, TrialState
+
+Result = Evaluated | Failed | Rejected | Fatal
+
+
+def repeat(earlier: TrialRecord, trial: int, candidate: Candidate) -> TrialRecord:
+    """The answer to a candidate that is equal work to a finished one: free, and a failure stays a failure."""
+    complete = earlier.state == "complete"
+    return replace(
+        earlier,
+        trial=trial,
+        candidate=candidate,
+        state="cached" if complete else earlier.state,
+        same_as=earlier.trial,
+        charged=False,
+        reason="" if complete else f"as trial {earlier.trial}: {earlier.reason}",
+        stages=(),
+    )
+
+
+def rejected(trial: int, plan: Plan, reason: str) -> TrialRecord:
+    """A candidate that broke a limit before it cost training."""
+    return _bare(trial, plan, state="rejected", reason=reason)
+
+
+def unplanned(trial: int, candidate: Candidate, verdict: CandidateRejected | StageFailed) -> TrialRecord:
+    """A candidate that could not even be planned. It has no key, so nothing is ever answered from it."""
+    state: TrialState = "rejected" if isinstance(verdict, CandidateRejected) else "failed"
+    return TrialRecord(trial=trial, key="", state=state, candidate=candidate, charged=False, reason=str(verdict))
+
+
+def record_of(result: Result, plan: Plan, stages: tuple[StageTime, ...]) -> TrialRecord:
+    """The record of a trial that a worker took on, whatever came of it.
+
+    Raises:
+        TypeError: If the evaluator answered with anything but the record of this plan.
+    """
+    if isinstance(result, Evaluated):
+        return _checked(result, plan)
+    if isinstance(result, Rejected):
+        return replace(_bare(result.trial, plan, state="rejected", reason=result.reason), stages=stages)
+    if isinstance(result, Failed):
+        record = _bare(result.trial, plan, state="failed", reason=f"{result.stage}: {result.reason}")
+    else:
+        reason = f"bug: {result.trace.strip().splitlines()[-1]}"
+        record = replace(_bare(result.trial, plan, state="failed", reason=reason), warnings=(result.trace,))
+    return replace(record, charged=True, stages=stages)
+
+
+def _bare(trial: int, plan: Plan, *, state: TrialState, reason: str) -> TrialRecord:
+    return TrialRecord(
+        trial=trial,
+        key=plan.key,
+        state=state,
+        candidate=plan.candidate,
+        charged=False,
+        reason=reason,
+        spec=plan.spec,
+        cost=plan.cost,
+        dense_macs=plan.dense_cost.macs,
+        limits=plan.limits,
+    )
+
+
+def _checked(result: Evaluated, plan: Plan) -> TrialRecord:
+    record = result.record
+    whole = isinstance(record, TrialRecord) and (
+        record.state == "failed"
+        or (record.state == "complete" and record.quality is not None and record.latency is not None)
+    )
+    if not whole or (record.trial, record.key) != (result.trial, plan.key):
+        msg = f"expected the complete or failed record of trial {result.trial}, the evaluator gave {record!r:.300}"
+        raise TypeError(msg)
+    record = replace(record, charged=True)
+    problem = not_finite(record)
+    return replace(record, state="failed", reason=f"quality: {problem}") if problem else record

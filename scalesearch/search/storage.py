@@ -1,0 +1,117 @@
+"""Owns `study.sqlite3` as a file: its engine options, its durability, and the lock of the one coordinator."""
+
+import fcntl
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+
+from scalesearch.errors import ConfigError
+
+STUDY_FILE = "study.sqlite3"
+STUDY_NAME = "scalesearch"
+OBJECTIVES = ("top1", "p50_ms")
+_LOCK_FILE = "study.lock"
+
+
+def open_storage(file: Path) -> optuna.storages.RDBStorage:
+    """The storage in `file`, created where absent.
+
+    With SQLite's defaults a reader (the dashboard) blocks the coordinator, every suggestion costs an fsync, and two
+    writers get the same trial: hence the write-ahead log, synchronous NORMAL and BEGIN IMMEDIATE.
+    """
+    storage = optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}})
+    sqlalchemy.event.listen(storage.engine, "connect", _on_connect)
+    sqlalchemy.event.listen(storage.engine, "begin", _on_begin)
+    storage.engine.dispose()  # the connections opened before the listeners were there
+    return storage
+
+
+def _on_connect(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # Python's sqlite3 would send its own, deferred BEGIN
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _on_begin(connection: sqlalchemy.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenStudy:
+    """A study and the storage that it lives in."""
+
+    study: optuna.Study
+    storage: optuna.storages.RDBStorage
+
+    def live_trial(self, number: int) -> optuna.Trial:
+        """A trial that is RUNNING in the study, ready to be gone on with: it keeps what it was already asked."""
+        study_id = self.storage.get_study_id_from_name(STUDY_NAME)
+        trial_id = self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        return optuna.Trial(self.study, trial_id)
+
+
+@contextmanager
+def opened_study(folder: Path) -> Iterator[OpenStudy]:
+    """The study of that folder (created where absent: accuracy up, latency down), closed afterwards."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line for each trial is the live view's business
+    storage = open_storage(folder / STUDY_FILE)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study = optuna.create_study(
+                storage=storage, study_name=STUDY_NAME, directions=["maximize", "minimize"], load_if_exists=True
+            )
+            if study.metric_names != list(OBJECTIVES):
+                study.set_metric_names(list(OBJECTIVES))
+        yield OpenStudy(study=study, storage=storage)
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()  # merges the write-ahead log, so that a copy of the one file is whole
+
+
+def sync_study(folder: Path) -> None:
+    """Nothing; what SQLite has committed is on the disk afterwards.
+
+    Under synchronous NORMAL a power cut (not a kill) may take the last commits. One call after a candidate was asked
+    makes sure that no record is ever on the disk whose trial is not.
+    """
+    for name in (f"{STUDY_FILE}-wal", STUDY_FILE):
+        file = folder / name
+        if file.exists():
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+@contextmanager
+def only_coordinator(folder: Path) -> Iterator[None]:
+    """Nothing, while this process alone may run the study in `folder`; the system frees the lock when it dies.
+
+    Raises:
+        ConfigError: If another process runs it.
+    """
+    descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            msg = (
+                f"another run (process {owner}) works on the study {folder}. "
+                "Wait until it ends, or choose another folder"
+            )
+            raise ConfigError(msg) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,336 @@
+"""The coordinator: the one process that asks Optuna for candidates and tells it what became of them."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import optuna
+from optuna.trial import TrialState
+
+from scalesearch.errors import CandidateRejected, StageFailed
+from scalesearch.records.store import RecordStore
+from scalesearch.search.events import (
+    Ending,
+    Event,
+    RunStarted,
+    RunStopped,
+    StageEntered,
+    StudyOutcome,
+    TrialFinished,
+    TrialStarted,
+)
+from scalesearch.search.fates import record_of, rejected, repeat, unplanned
+from scalesearch.search.front import hypervolume, pareto_front, point
+from scalesearch.search.samplers import calm_threads, make_sampler
+from scalesearch.search.space import suggest, trial_parameters
+from scalesearch.search.stopping import stop_signals
+from scalesearch.search.storage import OpenStudy, only_coordinator, opened_study, sync_study
+from scalesearch.search.telling import tell
+from scalesearch.search.worker import NO_TRIAL, Entered, Evaluator, Fatal
+from scalesearch.search.workers import Report, WorkerPool
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.plan import Plan
+from scalesearch.values.record import StageTime, TrialRecord
+from scalesearch.values.settings import RunSettings
+from scalesearch.values.space import SearchSpace
+
+FREE_IN_A_ROW = 20
+"""After so many candidates in a row that cost no training, the run ends."""
+REPEATS_IN_A_ROW = 4
+"""After so many repeats in a row the next candidates are drawn by chance, until a new one comes: TPE, told the same
+values for the same candidate again, only grows surer of it."""
+
+_log = logging.getLogger(__name__)
+
+
+def run_study(
+    *,
+    folder: Path,
+    space: SearchSpace,
+    plan: Callable[[Candidate], Plan],
+    make_evaluator: Callable[[], Evaluator],
+    settings: RunSettings,
+    on_event: Callable[[Event], None] = lambda _: None,
+) -> StudyOutcome:
+    """All records of the study in `folder` after it was begun, or continued, to `settings.budget`.
+
+    `make_evaluator` is pickled and called once in each worker process. Ctrl-C and SIGTERM end the run cleanly: trials
+    that were running are gone on with by the next call.
+
+    Raises:
+        ConfigError: If another process runs this study, or a record cannot be read.
+        ScalesearchError: As an evaluator raised it (but StageFailed and CandidateRejected), or if no worker starts.
+        RuntimeError: On a bug in an evaluator, with its traceback; the trial's record holds it too.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_coordinator(folder), opened_study(folder) as opened, stop_signals() as stopped:
+        pool = WorkerPool(
+            make_evaluator, workers=settings.workers, limits=settings.stage_limits, log_folder=folder / "logs"
+        )
+        try:
+            run = _Run(
+                folder=folder, space=space, plan=plan, settings=settings, on_event=on_event, opened=opened, pool=pool
+            )
+            return run.to_the_end(stopped)
+        except BaseException as error:
+            on_event(RunStopped(ended="error", message=str(error).strip().rpartition("\n")[2]))
+            raise
+
+
+@dataclass(slots=True, kw_only=True)
+class _Asked:
+    """A trial that has its candidate and plan, and no record yet."""
+
+    trial: optuna.Trial
+    plan: Plan
+    stages: list[StageTime] = field(default_factory=list)
+    stage: str = "start"
+    stage_since: float = 0.0
+
+    def enter(self, stage: str) -> None:
+        """Notes the wall time of the stage that ends with this one beginning."""
+        now = time.monotonic()
+        if self.stage_since:
+            self.stages.append(StageTime(stage=self.stage, seconds=now - self.stage_since))
+        self.stage, self.stage_since = stage, now
+
+
+class _Run:
+    """One run of one study. Its state is all derived from the records and the study, so that any later run has it."""
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        space: SearchSpace,
+        plan: Callable[[Candidate], Plan],
+        settings: RunSettings,
+        on_event: Callable[[Event], None],
+        opened: OpenStudy,
+        pool: WorkerPool,
+    ) -> None:
+        self._folder, self._space, self._plan, self._settings = folder, space, plan, settings
+        self._on_event, self._opened, self._study, self._pool = on_event, opened, opened.study, pool
+        self._store = RecordStore(folder)
+        self._records = {record.trial: record for record in self._store.all()}
+        self._running: dict[int, _Asked] = {}
+        self._parked: list[_Asked] = []  # equal to a running one: answered when that one ends
+        self._left_behind: deque[int] = deque()  # RUNNING in the study, of a run that was killed
+        self._finished: dict[str, TrialRecord] = {}  # by key: what repeats are answered from
+        for record in sorted(self._records.values(), key=lambda each: each.trial):
+            if record.key and record.same_as is None:
+                self._finished.setdefault(record.key, record)
+        self._next_number = 0
+        self._free_in_a_row = self._repeats_in_a_row = 0
+        self._search_s = 0.0
+
+    # ---- the run -------------------------------------------------------------------------------------------------
+
+    def to_the_end(self, stopped: threading.Event) -> StudyOutcome:
+        """The outcome, once the budget is used up, candidates run out, or `stopped` is set."""
+        began = time.monotonic()
+        with self._timed():
+            self._catch_up()
+        self._on_event(
+            RunStarted(
+                budget=self._settings.budget,
+                charged_done=self._charged,
+                records=len(self._records),
+                continued=len(self._left_behind),
+            )
+        )
+        with self._pool:
+            while not stopped.is_set():
+                with self._timed():
+                    while self._may_ask() and not stopped.is_set():
+                        self._ask()
+                if not self._running:
+                    break
+                reports = self._pool.wait()
+                with self._timed():
+                    for report in reports:
+                        self._hear(report)
+        ended, message = self._ending(stopped.is_set())
+        self._on_event(RunStopped(ended=ended, message=message))
+        records = tuple(self._records[number] for number in sorted(self._records))
+        return StudyOutcome(
+            records=records,
+            front=pareto_front(records),
+            ended=ended,
+            message=message,
+            charged=self._charged,
+            wall_s=time.monotonic() - began,
+            search_s=self._search_s,
+        )
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._search_s += time.monotonic() - began
+
+    @property
+    def _charged(self) -> int:
+        return sum(record.charged for record in self._records.values())
+
+    def _may_ask(self) -> bool:
+        """Whether one more candidate fits: into the budget, counting those that run, and into a worker."""
+        if self._charged + len(self._running) >= self._settings.budget or not self._pool.free:
+            return False
+        return bool(self._left_behind) or self._free_in_a_row < FREE_IN_A_ROW
+
+    def _ending(self, interrupted: bool) -> tuple[Ending, str]:
+        if interrupted:
+            return "interrupted", f"stopped at {self._charged} of {self._settings.budget}; run again to continue"
+        if self._charged >= self._settings.budget:
+            return "budget", f"{self._charged} candidates trained"
+        last = sorted(self._records)[-FREE_IN_A_ROW:]
+        rejected = sum(self._records[number].state == "rejected" for number in last)
+        cause = "the limits are too tight" if 2 * rejected > len(last) else "the space is exhausted"
+        return "exhausted", (
+            f"{cause}: of the last {len(last)} candidates none needed training ({rejected} broke a limit, "
+            f"{len(last) - rejected} repeated an earlier one)"
+        )
+
+    # ---- what an earlier run left --------------------------------------------------------------------------------
+
+    def _catch_up(self) -> None:
+        """Study and records agree afterwards: what is stored is told, what was running is to be gone on with.
+
+        A trial that was RUNNING keeps its number and its parameters: it is not a new trial, so a killed run asks the
+        same candidates as one that was not.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        for _ in range(sum(trial.state == TrialState.WAITING for trial in trials)):
+            self._study.ask()  # enqueued below by a run that was killed just then
+        for number in range(max(len(trials), max(self._records, default=-1) + 1)):
+            self._settle(number)
+        self._next_number = len(self._study.get_trials(deepcopy=False))
+        for number in sorted(self._records):
+            self._count(self._records[number])
+
+    def _settle(self, number: int) -> None:
+        trials = self._study.get_trials(deepcopy=False)
+        record = self._records.get(number)
+        if number >= len(trials):  # the study lost it, or was deleted: made again from the record
+            if record:
+                self._study.enqueue_trial(trial_parameters(record.candidate, self._space))
+            self._study.ask()
+        elif trials[number].state != TrialState.RUNNING:
+            if record is None:
+                _log.warning("trial %d was told to Optuna but has no record: left out of the count", number)
+            return
+        if record is None:
+            self._left_behind.append(number)
+            return
+        trial = self._opened.live_trial(number)
+        suggest(trial, self._space)
+        tell(self._study, trial, record, self._space)
+
+    # ---- ask -----------------------------------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        """One more trial that is running, parked, or finished without training."""
+        number = self._left_behind.popleft() if self._left_behind else self._next_number
+        trial = self._trial(number)
+        with calm_threads(self._settings.sampler):
+            candidate = suggest(trial, self._space)
+        sync_study(self._folder)
+        try:
+            plan = self._plan(candidate)
+        except (CandidateRejected, StageFailed) as verdict:
+            self._finish(trial, unplanned(number, candidate, verdict))
+            return
+        record = self._answer_without_training(number, plan)
+        if record:
+            self._count(record)
+            self._finish(trial, record)
+        elif self._is_running(plan.key):
+            self._parked.append(_Asked(trial=trial, plan=plan))
+            self._free_in_a_row += 1
+            self._repeats_in_a_row += 1
+        else:
+            self._free_in_a_row = self._repeats_in_a_row = 0
+            self._running[number] = _Asked(trial=trial, plan=plan)
+            self._pool.submit(plan, number)
+            self._on_event(TrialStarted(trial=number, candidate=candidate))
+
+    def _trial(self, number: int) -> optuna.Trial:
+        """The trial of that number: a new one, or one that was left behind."""
+        by_chance = self._repeats_in_a_row >= REPEATS_IN_A_ROW
+        name = "random" if by_chance else self._settings.sampler
+        self._study.sampler = make_sampler(name, seed=self._settings.seed, trial=number, workers=self._settings.workers)
+        if number < self._next_number:
+            return self._opened.live_trial(number)
+        self._next_number += 1
+        trial = self._study.ask()
+        assert trial.number == number  # the lock keeps every other writer out
+        return trial
+
+    def _answer_without_training(self, number: int, plan: Plan) -> TrialRecord | None:
+        earlier = self._finished.get(plan.key)
+        if earlier:
+            return repeat(earlier, number, plan.candidate)
+        return rejected(number, plan, plan.rejected_because) if plan.rejected_because else None
+
+    def _is_running(self, key: str) -> bool:
+        return any(key == asked.plan.key for asked in self._running.values())
+
+    def _count(self, record: TrialRecord) -> None:
+        """Keeps the two rows of candidates that needed no training."""
+        self._free_in_a_row = 0 if record.charged else self._free_in_a_row + 1
+        self._repeats_in_a_row = self._repeats_in_a_row + 1 if record.same_as is not None else 0
+
+    # ---- hear and tell -------------------------------------------------------------------------------------------
+
+    def _hear(self, report: Report) -> None:
+        if isinstance(report, Entered):
+            self._running[report.trial].enter(report.stage)
+            self._on_event(StageEntered(trial=report.trial, stage=report.stage))
+            return
+        if report.trial == NO_TRIAL:  # the evaluator could not be made: no trial's fault
+            raise _error_of(report)
+        asked = self._running[report.trial]
+        asked.enter("")
+        if isinstance(report, Fatal) and report.error:
+            raise report.error  # the trial stays RUNNING: the next run goes on with it
+        record = record_of(report, asked.plan, tuple(asked.stages))
+        del self._running[report.trial]
+        self._finish(asked.trial, record)
+        if isinstance(report, Fatal):
+            raise _error_of(report)
+
+    def _finish(self, trial: optuna.Trial, record: TrialRecord) -> None:
+        """On disk first, then told, then shown; and every parked trial that waited for it likewise."""
+        self._store.save(record)
+        tell(self._study, trial, record, self._space)
+        self._records[record.trial] = record
+        if record.key and record.same_as is None:
+            self._finished.setdefault(record.key, record)
+        front = pareto_front(self._records.values())
+        self._on_event(
+            TrialFinished(
+                record=record,
+                charged_done=self._charged,
+                budget=self._settings.budget,
+                front_size=len(front),
+                hypervolume=hypervolume(point(member) for member in front),
+            )
+        )
+        waiting = [asked for asked in self._parked if asked.plan.key == record.key]
+        self._parked = [asked for asked in self._parked if asked.plan.key != record.key]
+        for asked in waiting:
+            self._finish(asked.trial, repeat(record, asked.trial.number, asked.plan.candidate))
+
+
+def _error_of(report: Report) -> Exception:
+    """What a Fatal report stops the run with."""
+    assert isinstance(report, Fatal)
+    return report.error or RuntimeError(f"a bug stopped the run (trial {report.trial}):\n{report.trace}")

@@ -1,0 +1,257 @@
+"""Worker processes seen from the coordinator: plans go in, what became of them comes out, whatever a worker does."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from scalesearch.errors import ScalesearchError
+from scalesearch.search.worker import Entered, Evaluated, Evaluator, Failed, Fatal, Message, Ready, Rejected
+from scalesearch.values.plan import Plan
+from scalesearch.values.settings import StageLimits
+
+Report = Entered | Evaluated | Failed | Rejected | Fatal
+
+_TRAINING_STAGES = frozenset({"train", "retrain"})
+_WAITING_STAGE = "wait"
+_START = "start"
+_START_ATTEMPTS = 3
+_TICK_S = 0.2
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[3]); "
+    "from scalesearch.search.worker import serve; serve(int(sys.argv[1]), int(sys.argv[2]))"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    plan: Plan
+    trial: int
+
+
+class WorkerPool:
+    """Up to `workers` processes, started when needed and kept; use as a context manager.
+
+    Not `multiprocessing.Process`: that would run the caller's main module again in the child, and leaves us neither
+    the child's first words on stderr nor its process group.
+    """
+
+    def __init__(
+        self, make_evaluator: Callable[[], Evaluator], *, workers: int, limits: StageLimits, log_folder: Path
+    ) -> None:
+        self._make_evaluator = make_evaluator
+        self._limits = limits
+        self._log_folder = log_folder
+        self._slots: list[_Worker | None] = [None] * workers
+        self._start_failures = 0
+
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in filter(None, self._slots):
+            worker.close()
+        self._slots = [None] * len(self._slots)
+
+    @property
+    def free(self) -> int:
+        """How many plans can be taken now."""
+        return sum(worker is None or worker.task is None for worker in self._slots)
+
+    def submit(self, plan: Plan, trial: int) -> None:
+        """Nothing; the plan is with a worker: an idle one, else one that is started for it."""
+        idle = [i for i, worker in enumerate(self._slots) if worker is not None and worker.task is None]
+        slot = idle[0] if idle else self._slots.index(None)
+        self._give(slot, _Task(plan=plan, trial=trial))
+
+    def wait(self, timeout_s: float = _TICK_S) -> tuple[Report, ...]:
+        """What the workers reported within the time; a dead or hung worker is reported as a failed trial.
+
+        Raises:
+            ScalesearchError: If workers die or hang again and again before they are ready for a plan.
+        """
+        channels = [worker.channel for worker in self._slots if worker]
+        if channels:
+            wait(channels, timeout=timeout_s)
+        else:
+            time.sleep(timeout_s)
+        return tuple(report for slot in range(len(self._slots)) for report in self._reports(slot))
+
+    def _reports(self, slot: int) -> list[Report]:
+        worker = self._slots[slot]
+        if worker is None:
+            return []
+        messages, lost = worker.read()
+        if Ready() in messages:
+            self._start_failures = 0
+        reports: list[Report] = [message for message in messages if not isinstance(message, Ready)]
+        lost = lost or self._overdue(worker)
+        if lost:
+            self._slots[slot] = None
+            reports += self._mourn(slot, worker, worker.bury(lost))
+        return reports
+
+    def _overdue(self, worker: "_Worker") -> str:
+        limit_s = self._limit_s(worker.stage)
+        if worker.stage and time.monotonic() - worker.stage_since > limit_s:
+            return f"no end after {limit_s:g} s, killed (limit: stage_limits)"
+        return ""
+
+    def _limit_s(self, stage: str) -> float:
+        if stage == _WAITING_STAGE:  # for a device that the others use in turn, each within its own limit
+            return self._limits.train_s * len(self._slots)
+        return self._limits.train_s if stage in _TRAINING_STAGES else self._limits.other_s
+
+    def _mourn(self, slot: int, worker: "_Worker", reason: str) -> list[Report]:
+        task = worker.task
+        if worker.stage != _START:
+            return [Failed(trial=task.trial, stage=worker.stage, reason=reason)] if task else []
+        # The trial had no part in it: give it to the next process.
+        self._start_failures += 1
+        if self._start_failures >= _START_ATTEMPTS:
+            msg = f"worker processes do not start ({self._start_failures} times): {reason}. Their log: {worker.log}"
+            raise ScalesearchError(msg)
+        if task:
+            self._give(slot, task)
+        return []
+
+    def _give(self, slot: int, task: _Task) -> None:
+        worker = self._slots[slot]
+        if worker is not None and worker.is_dead():  # while it was idle: that must not cost this trial
+            worker.bury("died")
+            worker = None
+        if worker is None:
+            log = self._log_folder / f"worker-{slot + 1}.log"
+            worker = self._slots[slot] = _Worker(self._make_evaluator, log)
+        worker.give(task)
+
+
+class _Worker:
+    """One process, its channel, and what it is doing."""
+
+    def __init__(self, make_evaluator: Callable[[], Evaluator], log: Path) -> None:
+        self.log = log
+        self.task: _Task | None = None
+        self.stage = _START
+        self.stage_since = time.monotonic()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        theirs: Connection[Any, Any]
+        self.channel, theirs = multiprocessing.Pipe()
+        their_lifeline, self._lifeline = os.pipe()
+        arguments = (str(theirs.fileno()), str(their_lifeline), json.dumps(sys.path))
+        with log.open("ab") as output:
+            self._log_offset = output.tell()
+            # Both of its streams go to the log: our stdout may carry a stream of events.
+            self._process = subprocess.Popen(
+                (sys.executable, "-X", "faulthandler", "-c", _BOOT, *arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(theirs.fileno(), their_lifeline),
+                start_new_session=True,
+            )
+        theirs.close()
+        os.close(their_lifeline)
+        self._send(make_evaluator)
+
+    def give(self, task: _Task) -> None:
+        """Nothing; the worker has the task, or will be found dead at the next `read`."""
+        self.task = task
+        if self.stage != _START:
+            self._enter("begin")
+            self._log_offset = self.log.stat().st_size
+        self._send((task.plan, task.trial))
+
+    def _send(self, message: object) -> None:
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            self.channel.send(message)
+
+    def _enter(self, stage: str) -> None:
+        self.stage, self.stage_since = stage, time.monotonic()
+
+    def read(self) -> tuple[list[Message], str]:
+        """The messages that wait in the channel, and how the worker was lost (empty: it lives)."""
+        dead = self.is_dead()  # before reading, so that its last words are still heard
+        messages: list[Message] = []
+        try:
+            while self.channel.poll():
+                messages.append(self.channel.recv())
+                self._note(messages[-1])
+        except (EOFError, ConnectionResetError):
+            return messages, "died"
+        except Exception as error:  # whatever unpickling raises
+            return messages, f"sent what cannot be read: {type(error).__name__}: {error}"
+        return messages, "died" if dead else ""
+
+    def _note(self, message: Message) -> None:
+        if isinstance(message, Ready):
+            self._enter("begin" if self.task else "")
+        elif isinstance(message, Entered):
+            self._enter(message.stage)
+        else:
+            self.task = None
+            self._enter("")
+
+    def is_dead(self) -> bool:
+        """Whether the process has ended."""
+        # WNOWAIT leaves it a zombie, which keeps its process group's number from being given to anyone else.
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def _dies_within(self, seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while not self.is_dead():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def bury(self, lost: str) -> str:
+        """Why it was lost, in words; the process and its children are gone afterwards."""
+        # Its channel closes a moment before its exit code is known.
+        by_itself = lost == "died" and self._dies_within(0.5)
+        self._kill()
+        reason = _cause_of_death(self._process.returncode) if by_itself else lost
+        words = _last_words(self.log, self._log_offset)
+        return f"{reason}; last words: {words}" if words else reason
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self.channel.close()
+        os.close(self._lifeline)
+
+    def close(self) -> None:
+        """Nothing; an idle worker is let go, a busy one is killed."""
+        if self.task is None and self.stage != _START:
+            self.channel.close()
+            self._dies_within(2.0)
+        self._kill()
+
+
+def _cause_of_death(code: int) -> str:
+    if code >= 0:
+        return f"worker process exited with code {code}"
+    name = signal.Signals(-code).name
+    hint = ", out of memory?" if -code == signal.SIGKILL else ""
+    return f"worker process killed by signal {-code} ({name}){hint}"
+
+
+def _last_words(log: Path, offset: int) -> str:
+    """The crash report since `offset`, or else the last lines; in one line."""
+    with log.open("rb") as file:
+        file.seek(offset)
+        text = file.read()[-8000:].decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    crash = next((i for i, line in enumerate(lines) if line.startswith("Fatal Python error")), None)
+    kept = lines[-3:] if crash is None else lines[crash : crash + 3]
+    return " | ".join(kept)[:400]
