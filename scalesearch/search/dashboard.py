@@ -44,7 +44,7 @@ def annotate_study(study: "optuna.Study") -> None:
     """Save the study's note: where to look and what the dashboard gets wrong. Does nothing without the extra."""
     if not installed():
         return
-    from optuna_dashboard import save_note
+    from optuna_dashboard import get_note, save_note
 
     if not get_note(study):  # what a user wrote there stays
         save_note(study, _STUDY_NOTE)
