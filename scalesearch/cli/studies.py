@@ -1,0 +1,190 @@
+"""Which study a command means, what is read of it, and limits as people write them (`5ms`, `80%`)."""
+
+import difflib
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.records.report import milliseconds, percent, verdict
+from scalesearch.values.record import TrialRecord
+
+RESULTS = Path("results")
+_MARKS = ("run.toml", "records", "study.sqlite3")
+_UNIT_MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
+
+StudyArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[STUDY]", help="A study's folder (default: the newest under ./results).", show_default=False
+    ),
+]
+
+
+def find_study(path: Path | None, *, under: Path = RESULTS) -> Path:
+    """The folder of the study: `path` itself, or a study of that name in `under`, or the newest one there.
+
+    Raises:
+        ConfigError: there is no such folder, or it holds no study.
+    """
+    if path is None:
+        return _newest(under)
+    for folder in (path, under / path):
+        if _is_study(folder):
+            return folder
+    if path.is_dir():
+        message = f"{path} is a folder, but not a study: it holds none of {', '.join(_MARKS)}.\n{_known(path, under)}"
+    else:
+        message = f"no study {path}: {'that is a file' if path.is_file() else 'there is no such folder'}.\n"
+        message += _known(path, under)
+    raise ConfigError(message)
+
+
+def read_records(folder: Path) -> tuple[TrialRecord, ...]:
+    """Every record of the study in `folder`.
+
+    Raises:
+        ConfigError: a record cannot be read.
+        NoFeasibleTrialError: no trial has finished yet.
+    """
+    from scalesearch.records.store import RecordStore
+
+    records = RecordStore(folder).all()
+    if not records:
+        message = (
+            f"{folder} has no results yet: no trial has finished.\nWait for the run, or continue it with its command."
+        )
+        raise NoFeasibleTrialError(message)
+    return records
+
+
+def front_under(
+    records: Sequence[TrialRecord], *, max_latency_ms: float | None = None, min_top1: float | None = None
+) -> tuple[TrialRecord, ...]:
+    """The members of the front within both bounds, fastest first (it is the front of all trials within them, too).
+
+    Raises:
+        NoFeasibleTrialError: there is none; the text names the trials that come nearest.
+    """
+    from scalesearch.search.front import pareto_front, point
+
+    front = pareto_front(records)
+    if not front:
+        raise NoFeasibleTrialError(_nothing_feasible(records))
+    slowest = math.inf if max_latency_ms is None else max_latency_ms
+    worst = -math.inf if min_top1 is None else min_top1
+    members = tuple(record for record in front if point(record)[0] >= worst and point(record)[1] <= slowest)
+    if members:
+        return members
+    fast = [record for record in front if point(record)[1] <= slowest]
+    wanted = [f"{slowest:g} ms or less"] * (max_latency_ms is not None)
+    wanted += [f"{100 * worst:g} % or more"] * (min_top1 is not None)
+    # On a front the fastest is first, and the last of the fast ones is the most accurate of them.
+    near = f"the most accurate of those is {_named(fast[-1])}" if fast else f"the fastest is {_named(front[0])}"
+    accurate = [record for record in front if point(record)[0] >= worst]
+    if fast and accurate and min_top1 is not None:
+        near += f"; the fastest with {100 * worst:g} % is {_named(accurate[0])}"
+    elif fast and max_latency_ms is None:
+        near = f"the most accurate is {_named(front[-1])}"
+    message = f"no feasible trial has {' and '.join(wanted)}: {near}."
+    raise NoFeasibleTrialError(message)
+
+
+def _named(record: TrialRecord) -> str:
+    assert record.quality and record.latency
+    return f"trial {record.trial} ({percent(record.quality.top1)}, {milliseconds(record.latency.p50_ms)})"
+
+
+def _nothing_feasible(records: Sequence[TrialRecord]) -> str:
+    """How the trials ended, and which one came nearest to the limits."""
+    ends = Counter("over a limit" if record.state in ("complete", "cached") else record.state for record in records)
+    counts = ", ".join(f"{number} {end}" for end, number in ends.most_common())
+    lines = [f"no feasible trial among {len(records)} ({counts})."]
+    over = [record for record in records if record.limits]
+    if over:
+        nearest = min(over, key=lambda record: max(use.excess for use in record.limits))
+        lines.append(f"Nearest: trial {nearest.trial}, {verdict(nearest)}. Loosen [limits], or widen the space.")
+    else:
+        lines.append(f"The last: trial {records[-1].trial}, {verdict(records[-1])}.")
+    return "\n".join(lines)
+
+
+def parse_latency_ms(text: str, flag: str = "--max-latency") -> float:
+    """Milliseconds of `5ms`, `0.5s` or `800us`.
+
+    Raises:
+        ConfigError: it is no positive time with a unit.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zµ]*)\s*", text.lower())
+    number = float(match[1]) if match else 0.0
+    if match and number > 0 and match[2] in _UNIT_MS:
+        return number * _UNIT_MS[match[2]]
+    hint = f" Did you mean {match[1]}ms?" if match and number > 0 and not match[2] else ""
+    message = f"{flag} {text!r}: expected a time above 0 with its unit (us, ms or s), for example 5ms or 0.5s.{hint}"
+    raise ConfigError(message)
+
+
+def parse_fraction(text: str, flag: str = "--min-accuracy") -> float:
+    """The fraction (0..1) of `0.8` or `80%`.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", text)
+    if match:
+        fraction = float(match[1]) / (100 if match[2] else 1)
+        if fraction <= 1:
+            return fraction
+    hint = f" Did you mean {match[1]}%?" if match and not match[2] and float(match[1]) <= 100 else ""
+    message = f"{flag} {text!r}: expected a fraction from 0 to 1, or a percentage, for example 0.8 or 80%.{hint}"
+    raise ConfigError(message)
+
+
+def data_text(folder: Path) -> str:
+    """The data set of a study in words, synthetic images named as such; empty where run.toml does not tell."""
+    from scalesearch.records.run_file import read_run_file
+
+    try:
+        session = read_run_file(folder)
+    except ConfigError:  # results stay readable without it, as after a change of version
+        return ""
+    if session is None:
+        return ""
+    return f"{session.data.name} (synthetic)" if session.settings.data.source == "signs" else session.data.name
+
+
+def _is_study(folder: Path) -> bool:
+    return any((folder / mark).exists() for mark in _MARKS)
+
+
+def _studies(under: Path) -> list[Path]:
+    """Newest first, by the last record that was saved."""
+
+    def age(folder: Path) -> float:
+        return max((folder / mark).stat().st_mtime for mark in _MARKS if (folder / mark).exists())
+
+    return sorted((folder for folder in under.glob("*") if _is_study(folder)), key=age, reverse=True)
+
+
+def _newest(under: Path) -> Path:
+    studies = _studies(under)
+    if not studies:
+        message = f"no study under ./{under}: name a study's folder, or start one with `scalesearch run --budget 8`."
+        raise ConfigError(message)
+    return studies[0]
+
+
+def _known(path: Path, under: Path) -> str:
+    """What to do instead: the nearest name, or the newest ones."""
+    names = {folder.name: folder for folder in _studies(under)}
+    near = difflib.get_close_matches(path.name, names, n=1)
+    if near:
+        return f"Did you mean {names[near[0]]}?"
+    if names:
+        return f"Studies under ./{under}: {', '.join(list(names)[:5])}{', ...' if len(names) > 5 else ''}."
+    return f"There is none under ./{under} either: start one with `scalesearch run --budget 8`."

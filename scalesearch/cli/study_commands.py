@@ -1,0 +1,272 @@
+"""Commands that read a study: `front`, `show` and `dashboard`."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from scalesearch.cli.studies import (
+    StudyArgument,
+    data_text,
+    find_study,
+    front_under,
+    parse_fraction,
+    parse_latency_ms,
+    read_records,
+)
+from scalesearch.errors import ConfigError
+from scalesearch.values.record import FrontScore, TrialRecord
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from scalesearch.records.tables import Row
+
+_WIDE = 104
+"""Columns that the table of the front needs with its intervals on the same line."""
+_PIPED_WIDTH = 120
+_HEADERS = (
+    "trial", "top-1, %", "test, %", "p50, ms", "MACs, size", "px", "depth x width x kernel", "pruned", "precision",
+)  # fmt: skip
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `front`, `show` and `dashboard` to the app."""
+    app.command()(front)
+    app.command()(show)
+    app.command()(dashboard)
+
+
+def front(
+    study: StudyArgument = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A list of objects on stdout, nothing else.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="The same rows as front.csv on stdout.")] = False,
+    max_latency: Annotated[str | None, typer.Option("--max-latency", help="Only these: 5ms, 0.5s.")] = None,
+    min_accuracy: Annotated[str | None, typer.Option("--min-accuracy", help="Only these: 0.8 or 80%.")] = None,
+) -> int:
+    """Show the Pareto front: accuracy of what was deployed against latency measured on the chip."""
+    if as_json and as_csv:
+        message = "give one of --json and --csv: stdout holds one of them."
+        raise ConfigError(message)
+    max_latency_ms = None if max_latency is None else parse_latency_ms(max_latency)
+    min_top1 = None if min_accuracy is None else parse_fraction(min_accuracy)
+    folder = find_study(study)
+    records = read_records(folder)
+    members = front_under(records, max_latency_ms=max_latency_ms, min_top1=min_top1)
+    if as_json or as_csv:
+        typer.echo(_front_text(folder, records, members, as_csv=as_csv), nl=not as_csv)
+    else:
+        print_front(_console(), records, folder, members=members)
+    return 0
+
+
+def show(
+    study: StudyArgument = None,
+    trial: Annotated[int | None, typer.Option("--trial", help="The trial's number (default: the knee).")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A list of one object on stdout; the whole record is in records/.")
+    ] = False,
+) -> int:
+    """Show everything of one trial: what was asked, what it became, and what was measured."""
+    folder = find_study(study)
+    records = read_records(folder)
+    record = _knee(records) if trial is None else _pick(records, trial)
+    if as_json:
+        typer.echo(_json([row for row in _rows(folder, records) if row["trial"] == record.trial]))
+    else:
+        _print_trial(_console(), record, folder)
+    return 0
+
+
+def dashboard(
+    study: StudyArgument = None,
+    port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1; 0 takes any free one.")] = 8080,
+) -> int:
+    """Open the study in Optuna Dashboard, on this machine only, while it runs or afterwards."""
+    folder = find_study(study)
+    from scalesearch.search.dashboard_server import DashboardServer
+
+    with DashboardServer(folder, port=port) as server:
+        typer.echo(f"{folder} in Optuna Dashboard: {server.url}   (Ctrl-C ends it)")
+        try:
+            server.serve()
+        except KeyboardInterrupt:
+            typer.echo("")
+    return 0
+
+
+def print_front(
+    console: "Console",
+    records: Sequence[TrialRecord],
+    folder: Path,
+    *,
+    members: Sequence[TrialRecord] | None = None,
+) -> None:
+    """Print the front (or `members` of it) as a table, with what was scored, where, and what cannot be told apart.
+
+    Raises:
+        NoFeasibleTrialError: the records hold no front.
+    """
+    from scalesearch.records.front_scores import read_front_scores
+
+    shown = front_under(records) if members is None else members
+    scores = {score.trial: score for score in read_front_scores(folder)}
+    for line in _heading(records, shown, folder):
+        console.print(line, markup=False, highlight=False)
+    console.print(_front_table(shown, scores, knee=_knee(records).trial, wide=console.width >= _WIDE))
+    for line in _footnotes(shown, scores, knee=_knee(records).trial):
+        console.print(line, markup=False, highlight=False)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPED_WIDTH  # Rich takes 80 for a pipe or a file, and folds every cell
+    return console
+
+
+def _knee(records: Sequence[TrialRecord]) -> TrialRecord:
+    from scalesearch.search.front import knee
+
+    found = knee(front_under(records))
+    assert found is not None  # front_under raises on an empty front
+    return found
+
+
+def _pick(records: Sequence[TrialRecord], trial: int) -> TrialRecord:
+    for record in records:
+        if record.trial == trial:
+            return record
+    numbers = [record.trial for record in records]
+    message = (
+        f"--trial {trial}: no such trial; this study has {len(numbers)}, numbered {min(numbers)} to {max(numbers)}."
+    )
+    raise ConfigError(message)
+
+
+def _rows(folder: Path, records: Sequence[TrialRecord]) -> "list[Row]":
+    from scalesearch.records.front_scores import read_front_scores
+    from scalesearch.records.tables import trial_rows
+    from scalesearch.search.front import pareto_front
+
+    numbers = {record.trial for record in pareto_front(records)}
+    return trial_rows(records, front=numbers, scores=read_front_scores(folder))
+
+
+def _front_text(folder: Path, records: Sequence[TrialRecord], members: Sequence[TrialRecord], *, as_csv: bool) -> str:
+    from scalesearch.records.tables import csv_text, front_rows
+
+    numbers = {record.trial for record in members}
+    rows = [row for row in front_rows(_rows(folder, records)) if row["trial"] in numbers]
+    return csv_text(rows) if as_csv else _json(rows)
+
+
+def _json(rows: "Sequence[Row]") -> str:
+    return json.dumps(rows, indent=1, allow_nan=False)
+
+
+def _heading(records: Sequence[TrialRecord], shown: Sequence[TrialRecord], folder: Path) -> list[str]:
+    from scalesearch.records.report import device_text
+
+    first = shown[0]
+    assert first.quality and first.latency
+    data = data_text(folder)
+    images = f"{first.quality.images} validation images{f' of {data}' if data else ''}"
+    lines = [
+        f"{folder}: {len(shown)} of {len(records)} trials on the front"
+        f" ({sum(record.feasible and record.same_as is None for record in records)} feasible)",
+        f"scored: the deployed file itself, on {images}",
+    ]
+    if first.device:
+        lines.append(f"timed:  {device_text(first.device)}, batch {first.latency.batch}")
+    return lines
+
+
+def _front_table(shown: Sequence[TrialRecord], scores: dict[int, FrontScore], *, knee: int, wide: bool) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    # Narrow: intervals and sizes go to a second line of their cells.
+    table = Table(box=box.SIMPLE_HEAD if wide else None, padding=(0, 1, 0, 0), header_style="bold")
+    for place, header in enumerate(_HEADERS):
+        if header == "test, %" and not scores:
+            continue
+        justify: Literal["left", "right"] = "left" if place == len(_HEADERS) - 1 else "right"
+        table.add_column(header if wide else header.replace(" ", "\n", 1), justify=justify, no_wrap=True)
+    for record in shown:
+        cells = _front_cells(record, scores.get(record.trial), knee=knee, with_test=bool(scores))
+        broken = [
+            cell if wide else cell.replace(" (", "\n(").replace(", ", ",\n").replace(" x ", "x") for cell in cells
+        ]
+        table.add_row(*(Text(cell) for cell in broken), style="bold" if record.trial == knee else "")
+    return table
+
+
+def _front_cells(record: TrialRecord, score: FrontScore | None, *, knee: int, with_test: bool) -> list[str]:
+    from scalesearch.records.report import accuracy_with_interval, bytes_text, count, latency_with_interval, multipliers
+
+    assert record.quality and record.latency
+    marks = "*" * (record.trial == knee) + "!" * (not record.latency.stable)
+    fraction = record.candidate.pruning.channel_fraction
+    cells = [
+        f"{marks}{record.trial}",
+        accuracy_with_interval(record.quality),
+        latency_with_interval(record.latency),
+        f"{count(record.cost.macs) if record.cost else '-'}, {bytes_text(record.size_bytes or 0)}",
+        str(record.spec.resolution_px) if record.spec else "",
+        multipliers(record.candidate.scaling),
+        f"{100 * fraction:.0f} %" if fraction else "-",
+        record.candidate.quantization.precision,
+    ]
+    if with_test:
+        cells.insert(2, f"{100 * score.test.top1:.1f}" if score else "-")
+    return cells
+
+
+def _footnotes(shown: Sequence[TrialRecord], scores: dict[int, FrontScore], *, knee: int) -> list[str]:
+    from scalesearch.search.front import ties
+
+    lines = []
+    if any(record.trial == knee for record in shown):
+        lines.append(f"* trial {knee} is the knee: the best trade of accuracy for latency (on a log scale)")
+    pairs = ties(shown)
+    if pairs:
+        told = ", ".join(f"{one} = {other}" for one, other in pairs)
+        lines.append(f"ties: {told} (both 95 % intervals overlap: these images and timings cannot tell them apart)")
+    if any(record.latency and not record.latency.stable for record in shown):
+        lines.append("! its latency did not settle within the time limit")
+    if any(record.candidate.scaling.stages for record in shown):
+        lines.append("x* its stages are scaled apart: see `scalesearch show --trial N`")
+    if scores:
+        lines.append("test: the same file on images that the search never saw")
+    return lines
+
+
+def _print_trial(console: "Console", record: TrialRecord, folder: Path) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from scalesearch.records.front_scores import read_front_scores
+    from scalesearch.records.report import describe
+
+    score = next((score for score in read_front_scores(folder) if score.trial == record.trial), None)
+    sections = describe(record, score)
+    # One width for all labels, so that the values of every part stand in one column.
+    width = max(len(label) for section in sections for label, _ in section.lines)
+    console.print(Text(f"trial {record.trial} of {folder}", style="bold"))
+    for section in sections:
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title=section.title, title_justify="left")
+        table.title_style = "bold cyan"
+        table.add_column(min_width=min(width, 24), max_width=24, style="dim")
+        table.add_column(overflow="fold")
+        for label, text in section.lines:
+            table.add_row(Text(label), Text(text))
+        console.print()
+        console.print(table)
