@@ -17,7 +17,8 @@ def _tpe(seed: int, workers: int) -> optuna.samplers.BaseSampler:
 
 
 def _gp(seed: int, workers: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.GPSampler(seed=seed)
+    # It draws conditional axes by chance, and would say so at every trial.
+    return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
 
 
 def _nsga2(seed: int, workers: int) -> optuna.samplers.BaseSampler:
@@ -35,6 +36,10 @@ SAMPLERS: dict[SamplerName, Callable[[int, int], optuna.samplers.BaseSampler]] =
     "nsga2": _nsga2,
     "random": _random,
 }
+
+LEARNS_FROM_REJECTED: frozenset[SamplerName] = frozenset({"tpe"})
+"""Samplers that keep away from what a limit rejected. The others read complete trials only: they would propose the
+same rejected corner again until the run ends for it."""
 
 
 def make_sampler(name: SamplerName, *, seed: int, trial: int, workers: int) -> optuna.samplers.BaseSampler:

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.records.store import RecordStore
+from scalesearch.search.dashboard import annotate_study, update_front_figure
 from scalesearch.search.events import (
     Ending,
     Event,
@@ -26,7 +27,7 @@ from scalesearch.search.events import (
 )
 from scalesearch.search.fates import record_of, rejected, repeat, unplanned
 from scalesearch.search.front import hypervolume, pareto_front, point
-from scalesearch.search.samplers import calm_threads, make_sampler
+from scalesearch.search.samplers import LEARNS_FROM_REJECTED, calm_threads, make_sampler
 from scalesearch.search.space import suggest, trial_parameters
 from scalesearch.search.stopping import stop_signals
 from scalesearch.search.storage import OpenStudy, only_coordinator, opened_study, sync_study
@@ -41,9 +42,9 @@ from scalesearch.values.space import SearchSpace
 
 FREE_IN_A_ROW = 20
 """After so many candidates in a row that cost no training, the run ends."""
-REPEATS_IN_A_ROW = 4
-"""After so many repeats in a row the next candidates are drawn by chance, until a new one comes: TPE, told the same
-values for the same candidate again, only grows surer of it."""
+BY_CHANCE_AFTER = 4
+"""After so many in a row that teach the sampler nothing, candidates are drawn by chance until a new one comes: told
+the same values for the same candidate again, a sampler only grows surer of it."""
 
 _log = logging.getLogger(__name__)
 
@@ -125,6 +126,7 @@ class _Run:
         for record in sorted(self._records.values(), key=lambda each: each.trial):
             if record.key and record.same_as is None:
                 self._finished.setdefault(record.key, record)
+        self._figure: set[int] = set()  # front members that the dashboard's figure shows
         self._next_number = 0
         self._free_in_a_row = self._repeats_in_a_row = 0
         self._search_s = 0.0
@@ -212,6 +214,7 @@ class _Run:
             self._study.ask()  # enqueued below by a run that was killed just then
         for number in range(max(len(trials), max(self._records, default=-1) + 1)):
             self._settle(number)
+        annotate_study(self._study)
         self._next_number = len(self._study.get_trials(deepcopy=False))
         for number in sorted(self._records):
             self._count(self._records[number])
@@ -264,8 +267,10 @@ class _Run:
 
     def _trial(self, number: int) -> optuna.Trial:
         """The trial of that number: a new one, or one that was left behind."""
-        by_chance = self._repeats_in_a_row >= REPEATS_IN_A_ROW
-        name = "random" if by_chance else self._settings.sampler
+        name = self._settings.sampler
+        idle = self._repeats_in_a_row if name in LEARNS_FROM_REJECTED else self._free_in_a_row
+        if idle >= BY_CHANCE_AFTER:
+            name = "random"
         self._study.sampler = make_sampler(name, seed=self._settings.seed, trial=number, workers=self._settings.workers)
         if number < self._next_number:
             return self._opened.live_trial(number)
@@ -315,6 +320,9 @@ class _Run:
         if record.key and record.same_as is None:
             self._finished.setdefault(record.key, record)
         front = pareto_front(self._records.values())
+        if front and {member.trial for member in front} != self._figure:
+            self._figure = {member.trial for member in front}
+            update_front_figure(self._study, self._records.values())
         self._on_event(
             TrialFinished(
                 record=record,

@@ -6,6 +6,7 @@ import optuna
 from optuna.trial import TrialState
 
 from scalesearch.search.axes import Value, is_asked_by_position
+from scalesearch.search.dashboard import annotate_trial
 from scalesearch.search.space import candidate_value
 from scalesearch.values.record import LimitUse, TrialRecord
 from scalesearch.values.record import TrialState as RecordState
@@ -28,6 +29,7 @@ def tell(study: optuna.Study, trial: optuna.Trial, record: TrialRecord, space: S
             trial.set_constraint(use.limit, use.excess)
     for name, value in attributes(record, space).items():
         trial.set_user_attr(name, value)
+    annotate_trial(study, trial, record)
     study.tell(trial, values=objectives(record), state=_STATES[record.state])
 
 
