@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from scalesearch.records.tables import Row
 
-_WIDE = 104
-"""Columns that the table of the front needs with its intervals on the same line."""
 _PIPED_WIDTH = 120
 _HEADERS = (
     "trial", "top-1, %", "test, %", "p50, ms", "MACs, size", "px", "depth x width x kernel", "pruned", "precision",
@@ -117,8 +115,13 @@ def print_front(
     scores = {score.trial: score for score in read_front_scores(folder)}
     for line in _heading(records, shown, folder):
         console.print(line, markup=False, highlight=False)
-    console.print(_front_table(shown, scores, knee=_knee(records).trial, wide=console.width >= _WIDE))
-    for line in _footnotes(shown, scores, knee=_knee(records).trial):
+    knee = _knee(records).trial
+    table = _front_table(shown, scores, knee=knee, wide=True)
+    unbounded = console.options.update(max_width=10_000)  # Rich never measures more than the width it is given
+    if console.measure(table, options=unbounded).maximum > console.width:
+        table = _front_table(shown, scores, knee=knee, wide=False)
+    console.print(table)
+    for line in _footnotes(shown, scores, knee=knee):
         console.print(line, markup=False, highlight=False)
 
 
