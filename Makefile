@@ -1,26 +1,36 @@
-# `make run` and `make test` are the README's two commands; `make check` is what CI runs on top.
+# `make run` and `make test` are the README's two commands; `make check` is everything that must be clean.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-$(BIN)/.ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[dev]'
+$(BIN)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-.PHONY: run test check format
-run: $(BIN)/.ready
+$(BIN)/.installed-dev: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(BIN)/.installed $@
+
+.PHONY: run test slow check static format
+run: $(BIN)/.installed
 	$(BIN)/scalesearch run --budget 8
 
-test: $(BIN)/.ready
+test: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest
 
-format: $(BIN)/.ready
-	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+slow: $(BIN)/.installed-dev
+	$(BIN)/python -m pytest -m slow
 
-check: $(BIN)/.ready
+static: $(BIN)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	PATH=$(BIN):$$PATH $(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/lint-imports
+
+check: static test
+
+format: $(BIN)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .

@@ -19,14 +19,15 @@ from scalesearch.compression.prune import prune
 from scalesearch.compression.quantize import quantize
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.backends.base import Engine
-from scalesearch.deployment.export import onnx_model, to_onnx
+from scalesearch.deployment.export import to_onnx
+from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.measurement.cost import count_cost, formula_cost
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.latency import measure_latency
 from scalesearch.measurement.quality import measure_quality
 from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale
-from scalesearch.training.datasets import Dataset, Images, ImageSplit, load_dataset, to_input
+from scalesearch.training.datasets import Dataset, ImageSplit, load_dataset, to_input
 from scalesearch.training.train import score, train
 from scalesearch.training.weights import KeptTraining, WeightStore, weights_key
 from scalesearch.values.candidate import Candidate, Precision, Recipe, Scaling, StageScaling
@@ -35,7 +36,16 @@ from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.plan import Plan
-from scalesearch.values.record import Cost, FrontScore, LimitUse, StageTime, TrainingResult, TrialRecord
+from scalesearch.values.record import (
+    Cost,
+    FrontScore,
+    Latency,
+    LimitUse,
+    Quality,
+    StageTime,
+    TrainingResult,
+    TrialRecord,
+)
 from scalesearch.values.session import Session
 
 # A lower bound of the file's size before it exists: weights alone, at the width of their type.
@@ -110,7 +120,7 @@ class TrialEvaluator:
         Raises:
             StageFailed: a stage could not do its work; the reason is for the record.
         """
-        session = self._session
+        session, warnings = self._session, list[str]()
         stages = _StageClock(report)
         data = self._dataset.at(plan.spec.resolution_px)
         with self._lock.busy():
@@ -121,16 +131,9 @@ class TrialEvaluator:
                 engine = self._compile(model)
         with engine:
             with stages("latency"), self._lock.quiet():
-                latency = measure_latency(
-                    engine,
-                    self._reference,
-                    settings=session.settings.latency,
-                    reference_calm_ms=session.reference_calm_ms,
-                )
+                latency = self._latency(engine)
             with stages("quality"), self._lock.busy():
-                quality = measure_quality(
-                    engine, self._batches(data.val.images), data.val.labels, session.data.class_names
-                )
+                quality = self._quality(engine, data.val, warnings)
         return TrialRecord(
             trial=trial,
             key=plan.key,
@@ -149,6 +152,7 @@ class TrialEvaluator:
             device=session.device,
             limits=limits_after(session, cost, model.size_bytes, latency.p50_ms),
             stages=stages.times,
+            warnings=(*warnings, *_doubts(training, latency)),
         )
 
     def score_on_test(self, record: TrialRecord) -> FrontScore:
@@ -158,16 +162,9 @@ class TrialEvaluator:
         data = self._dataset.at(record.spec.resolution_px)
         with self._compile(onnx_model(model_path(session.folder, record.trial))) as engine:
             with self._lock.quiet():
-                latency = measure_latency(
-                    engine,
-                    self._reference,
-                    settings=session.settings.latency,
-                    reference_calm_ms=session.reference_calm_ms,
-                )
+                latency = self._latency(engine)
             with self._lock.busy():
-                test = measure_quality(
-                    engine, self._batches(data.test.images), data.test.labels, session.data.class_names
-                )
+                test = self._quality(engine, data.test, [])
         return FrontScore(trial=record.trial, test=test, latency=latency)
 
     def rebuild(self, plan: Plan, *, to: Path) -> OnnxModel:
@@ -243,14 +240,27 @@ class TrialEvaluator:
         self._weights.save(key, trained.network.module, kept)
         return trained.network, kept, False
 
+    def _latency(self, engine: Engine) -> Latency:
+        session = self._session
+        return measure_latency(
+            engine,
+            self._reference,
+            settings=session.settings.latency,
+            reference_calm_ms=session.reference_calm_ms,
+        )
+
+    def _quality(self, engine: Engine, split: ImageSplit, warnings: list[str]) -> Quality:
+        names = self._session.data.class_names
+        return measure_quality(engine.run, self._batches(split.images), split.labels, names, warn=warnings.append)
+
     def _compile(self, model: OnnxModel) -> Engine:
         latency = self._session.settings.latency
         return self._backend.compile(model, threads=latency.threads, batch=latency.batch)
 
-    def _input(self, images: Images) -> NDArray[np.float32]:
+    def _input(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return to_input(images, mean=self._session.data.mean, std=self._session.data.std)
 
-    def _batches(self, images: Images) -> Iterator[NDArray[np.float32]]:
+    def _batches(self, images: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
         for start in range(0, len(images), _SCORE_BATCH):
             yield self._input(images[start : start + _SCORE_BATCH])
 
@@ -326,3 +336,13 @@ def _training_result(dense: KeptTraining, retrained: KeptTraining | None, *, reu
         weights_reused=reused,
         final_loss=last.final_loss,
     )
+
+
+def _doubts(training: TrainingResult, latency: Latency) -> tuple[str, ...]:
+    """What a reader of the record should know before believing it."""
+    doubts = []
+    if training.safe_recipe_used:
+        doubts.append("training diverged once; this is the result of the safe recipe (AdamW at a third of the rate)")
+    if not latency.stable:
+        doubts.append("the latency's interval did not become narrow enough in the time given (latency.max_s)")
+    return tuple(doubts)

@@ -81,7 +81,7 @@ class _Keeper:
     def write(self, records: Sequence[TrialRecord], front: Sequence[TrialRecord]) -> None:
         folder = self._session.folder
         members = {record.trial for record in front}
-        write_tables(folder, records, front=members)
+        write_tables(folder, records, front=members, scores=read_front_scores(folder))
         # Half a second a picture: only when there is something new to see.
         if members and members != self._drawn:
             balance = knee(front)

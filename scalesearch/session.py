@@ -100,7 +100,9 @@ def _make_reference(session: Session, dataset: Dataset) -> float:
     spec = scale_base(session.space, session.base, Scaling(), len(session.data.class_names))
     data = dataset.at(spec.resolution_px)
     images = to_input(data.calibration.images[:_REFERENCE_IMAGES], mean=data.mean, std=data.std)
-    model = to_onnx(build(spec), to=reference_path(session.folder), check_images=images)
+    network = build(spec)
+    network.module.eval()
+    model = to_onnx(network, to=reference_path(session.folder), check_images=images)
     latency = session.settings.latency
     engine = get_backend(session.target.backend).compile(model, threads=latency.threads, batch=latency.batch)
     with engine, DeviceLock(session.machine.device).quiet():

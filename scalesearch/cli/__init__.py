@@ -43,9 +43,8 @@ def main() -> NoReturn:
             sys.exit(2)
         if debug:
             raise
-        _complain(
-            f"This is a bug in scalesearch: {type(error).__name__}: {error}\nRun again with --debug and report the traceback."
-        )
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        _complain(f"This is a bug in scalesearch: {reason}\nRun again with --debug and report the traceback.")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 

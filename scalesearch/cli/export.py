@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from scalesearch.cli.studies import find_study, parse_latency
+from scalesearch.cli.studies import StudyArgument, find_study, parse_latency_ms
 from scalesearch.errors import ConfigError
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    study: Annotated[Path | None, typer.Argument(help="The study's folder (default: the newest in results/).")] = None,
+    study: StudyArgument = None,
     trial: Annotated[int | None, typer.Option("--trial", help="This trial.")] = None,
     best: Annotated[
         bool, typer.Option("--best", help="The knee of the front, or the most accurate under --max-latency (default).")
@@ -34,7 +34,7 @@ def export(
     folder = find_study(study)
     session = _session(folder)
     chosen = _choose(
-        folder, trial=trial, front=front, max_latency_ms=parse_latency(max_latency) if max_latency else None
+        folder, trial=trial, front=front, max_latency_ms=parse_latency_ms(max_latency) if max_latency else None
     )
     base = to or Path("export") / folder.name
     for record in chosen:
@@ -51,7 +51,7 @@ def export(
 
 def export_trial(record: TrialRecord, session: Session, folder: Path) -> None:
     """Writes config.toml and model.onnx of a complete trial into `folder`."""
-    from scalesearch.deployment.metadata import annotate
+    from scalesearch.deployment.onnx_file import annotate, onnx_model
     from scalesearch.records.export import onnx_metadata, write_config
 
     try:
@@ -69,7 +69,7 @@ def export_trial(record: TrialRecord, session: Session, folder: Path) -> None:
         from scalesearch.evaluate import Planner, TrialEvaluator
 
         TrialEvaluator(session).rebuild(Planner(session)(record.candidate), to=model)
-    annotate(model, onnx_metadata(record, session.data))
+    annotate(onnx_model(model), onnx_metadata(record, session.data), model)
 
 
 def _session(folder: Path) -> Session:

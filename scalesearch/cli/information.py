@@ -29,7 +29,6 @@ def spaces(as_json: Json = False) -> None:
                 "network": space.network,
                 "resolution_px": space.resolution_px,
                 "summary": space.summary,
-                "path": str(path),
             }
         )
     _print_rows(rows, as_json=as_json, title="Search spaces")
@@ -132,8 +131,8 @@ def _print_rows(rows: list[dict[str, object]], *, as_json: bool, title: str) -> 
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
-    for name in rows[0] if rows else ():
-        table.add_column(name, overflow="fold")
+    for place, name in enumerate(rows[0] if rows else ()):
+        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=place == 0)
     for row in rows:
         table.add_row(*(escape(str(value)) for value in row.values()))
     Console().print(table)

@@ -32,9 +32,14 @@ _SHOWN_TRIALS = 8
 class View(Protocol):
     """What a run is told to; `ended` comes after the screen is free again."""
 
-    def say(self, text: str) -> None: ...
-    def event(self, event: Event) -> None: ...
-    def ended(self, outcome: StudyOutcome) -> None: ...
+    def say(self, text: str) -> None:
+        """Shows a line of the preparation."""
+
+    def event(self, event: Event) -> None:
+        """Shows what happened."""
+
+    def ended(self, outcome: StudyOutcome) -> None:
+        """Shows the front and what to do next."""
 
 
 @contextlib.contextmanager

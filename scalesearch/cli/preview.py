@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -133,13 +133,17 @@ def predicted(
     candidates: Sequence[Candidate],
     costs: Sequence[tuple[NetworkSpec, int, int]],
 ) -> str:
-    """A sentence with the predicted time of the budget, from timed training steps of the cheapest and dearest sample."""
+    """A sentence with the predicted time of the budget, from timed steps of the cheapest and the dearest sample."""
     per_step = _step_model(settings, candidates, costs)
-    trial_s = [
-        per_step(macs)
-        * (candidate.recipe.steps + bool(candidate.pruning.channel_fraction) * candidate.recipe.retrain_steps)
-        + _DEPLOY_S
+    allowed = [
+        (candidate.recipe, bool(candidate.pruning.channel_fraction), macs)
         for candidate, (_, macs, _) in zip(candidates, costs, strict=True)
+        if space.limits.max_macs is None or macs <= space.limits.max_macs
+    ]
+    if not allowed:
+        return f"None of {len(candidates)} sampled candidates is within limits.max_macs: nothing would be trained."
+    trial_s = [
+        per_step(macs) * (recipe.steps + pruned * recipe.retrain_steps) + _DEPLOY_S for recipe, pruned, macs in allowed
     ]
     mean_s = sum(trial_s) / len(trial_s)
     total_s = mean_s * settings.budget / settings.workers
@@ -149,7 +153,10 @@ def predicted(
     )
 
 
-def _step_model(settings: RunSettings, candidates: Sequence[Candidate], costs: Sequence[tuple[NetworkSpec, int, int]]):  # type: ignore[no-untyped-def]
+def _step_model(
+    settings: RunSettings, candidates: Sequence[Candidate], costs: Sequence[tuple[NetworkSpec, int, int]]
+) -> Callable[[int], float]:
+    """Seconds of one training step as a function of MACs: a line through the cheapest and the dearest sample."""
     import torch
 
     from scalesearch.networks.build import build

@@ -1,6 +1,15 @@
 """TOML files and `--set key=value` become checked settings and a checked space, before anything runs."""
 
 from scalesearch.config.settings import load_run, parse_override, parse_settings
-from scalesearch.config.spaces import find_space, parse_space, read_document, space_paths
+from scalesearch.config.spaces import check_stages, find_space, parse_space, read_document, space_paths
 
-__all__ = ["find_space", "load_run", "parse_override", "parse_settings", "parse_space", "read_document", "space_paths"]
+__all__ = [
+    "check_stages",
+    "find_space",
+    "load_run",
+    "parse_override",
+    "parse_settings",
+    "parse_space",
+    "read_document",
+    "space_paths",
+]

@@ -56,7 +56,7 @@ def find_space(name: str) -> Path:
 def space_folders() -> tuple[Path, ...]:
     """Folders that are searched for spaces, first match wins."""
     # An editable install has no packaged copy: hatch force-includes it into built wheels only.
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     return (Path("search_spaces"), package / "search_spaces", package.parent / "search_spaces")
 
 
@@ -182,3 +182,13 @@ def space_keys() -> tuple[str, ...]:
     keys = [f"scaling.{key}" for key in _SCALING_KEYS]
     keys += [f"{section}.{key}" for section, kind in sections.items() for key in field_types(kind)]
     return tuple(keys)
+
+
+def check_stages(space: SearchSpace, stages: int) -> None:
+    """Raise ConfigError where the space scales a stage that its base network does not have."""
+    for named in space.axes:
+        if named.name.startswith("scaling.stages.") and int(named.name.split(".")[2]) > stages:
+            fail(
+                f"{space.name}: {named.name} names a stage that {space.network} does not have.",
+                f"Its stages are numbered 1 to {stages}.",
+            )

@@ -1,0 +1,95 @@
+"""The command line as a person meets it: help, exit codes, and errors of at most three lines without a traceback."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from scalesearch.errors import ConfigError
+
+
+def scalesearch(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, "-m", "scalesearch", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    arguments: tuple[str, ...]
+    code: int
+    says: tuple[str, ...]
+
+
+CASES = (
+    Case("space", ("run", "--space", "resnet_smal"), 2, ("'resnet_smal'", "Did you mean 'resnet_small'?")),
+    Case("key", ("run", "--set", "train.steps=3"), 2, ("train.steps", "training.steps")),
+    Case("folder", ("run", "--data", "no/such/folder"), 2, ("no/such/folder",)),
+    Case("budget", ("run", "--budget", "0"), 2, ("budget = 0",)),
+    Case("budget-text", ("run", "--budget", "many"), 2, ("budget",)),
+    Case("target", ("run", "--target", "cpuu"), 2, ("cpuu", "'cpu'")),
+    Case("network", ("run", "--network", "resnet_smalll"), 2, ("resnet_smalll", "resnet_small")),
+    Case("own-network", ("run", "--network", "nowhere:spec"), 2, ("nowhere",)),
+    Case("sampler", ("run", "--sampler", "tpee"), 2, ("tpee", "'tpe'")),
+    Case("flag", ("run", "--bugdet", "3"), 2, ("--bugdet",)),
+    Case("command", ("rnu",), 2, ("rnu",)),
+    Case("no-study", ("front",), 2, ("scalesearch run",)),
+    Case("no-such-study", ("export", "nothing"), 2, ("nothing",)),
+    Case("check", ("check", "resnet_small", "--set", "scaling.width=[]"), 2, ("scaling.width",)),
+    Case("config", ("train", "missing.toml"), 2, ("missing.toml",)),
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_mistake_is_answered_shortly_and_with_the_right_code(case: Case, tmp_path: Path) -> None:
+    done = scalesearch(*case.arguments, folder=tmp_path)
+    assert done.returncode == case.code, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert 1 <= len(lines) <= 3, done.stderr
+    for part in case.says:
+        assert part in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = scalesearch("run", "--budget", "0", "--debug", folder=tmp_path)
+    assert "Traceback" in done.stderr
+    assert ConfigError.__name__ in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("in the way")
+    done = scalesearch("run", "--to", str(blocker / "study"), folder=tmp_path)
+    assert done.returncode == 2
+    assert "Cannot write the study" in done.stderr and "--to" in done.stderr
+
+
+LIGHT = ("--help", "run --help", "spaces --json", "networks --json")
+
+
+@pytest.mark.parametrize("arguments", LIGHT)
+def test_light_commands_load_no_heavy_library(arguments: str, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['scalesearch', *sys.argv[1:]]\n"
+        "from scalesearch.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'optuna', 'pandas', 'onnx', 'onnxruntime', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments.split()], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,168 @@
+"""The whole chain on tiny real work: data file to front, continued, refused, exported, trained again."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scalesearch.config import load_run
+from scalesearch.errors import ConfigError
+from scalesearch.records.front_scores import read_front_scores
+from scalesearch.records.store import RecordStore
+from scalesearch.run import run_search
+from scalesearch.search.events import Event, StudyOutcome, TrialFinished
+from scalesearch.values.record import TrialRecord
+
+SPACE = """
+network = "resnet_small"
+resolution_px = 16
+summary = "tiny"
+[scaling]
+width = [0.25, 0.5]
+[pruning]
+channel_fraction = [0.0, 0.5]
+[quantization]
+precision = ["fp32", "int8"]
+calibration_images = 16
+[training]
+optimizer = "adamw"
+learning_rate = 0.004
+steps = 24
+retrain_steps = 6
+batch_size = 16
+"""
+SETTINGS = ("latency.max_s=0.3", "latency.warmup_s=0.02", "machine.threads=1", "machine.bf16=off")
+
+
+def colour_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy 16 px images of three classes that their mean colour tells apart."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count)
+    images = rng.integers(0, 120, (count, 16, 16, 3))
+    images[np.arange(count), :, :, labels] += 90
+    return images.clip(0, 255).astype(np.uint8), labels.astype(np.int64)
+
+
+@pytest.fixture(scope="module")
+def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "colours.npz"
+    splits = {}
+    for seed, (name, count) in enumerate((("train", 160), ("val", 90), ("test", 60))):
+        splits[f"{name}_images"], splits[f"{name}_labels"] = colour_images(count, seed)
+    np.savez(path, **splits, class_names=np.array(["red", "green", "blue"]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("space") / "tiny.toml"
+    path.write_text(SPACE)
+    return path
+
+
+def search(
+    folder: Path, data: Path, space: Path, *extra: str, budget: int = 4, heard: list[Event] | None = None
+) -> StudyOutcome:
+    flags = {"data.source": str(data), "budget": budget}
+    settings, search_space = load_run(space=str(space), overrides=(*SETTINGS, *extra), flags=flags)
+    return run_search(settings, search_space, folder, on_event=(heard if heard is not None else []).append)
+
+
+@pytest.fixture(scope="module")
+def study(data_file: Path, space_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyOutcome]:
+    folder = tmp_path_factory.mktemp("results") / "tiny"
+    return folder, search(folder, data_file, space_file, budget=4)
+
+
+def complete(outcome: StudyOutcome) -> list[TrialRecord]:
+    return [record for record in outcome.records if record.state == "complete"]
+
+
+def test_a_run_ends_with_a_front_of_learned_networks(study: tuple[Path, StudyOutcome]) -> None:
+    folder, outcome = study
+    assert outcome.ended == "budget"
+    assert outcome.charged == 4 == sum(record.charged for record in outcome.records)
+    for record in complete(outcome):
+        assert record.quality and record.latency and record.training and record.cost
+        # chance is a third; a network that answers the same for every image cannot pass
+        assert record.quality.top1 > 0.7
+        assert record.quality.top1_low < record.quality.top1 < record.quality.top1_high or record.quality.top1 == 1
+        assert record.latency.p50_ms > 0
+        assert {stage.stage for stage in record.stages} >= {"train", "export", "quantize", "latency", "quality"}
+    assert outcome.front
+    for name in ("trials.csv", "front.csv", "front.png", "run.toml", "study.sqlite3"):
+        assert (folder / name).stat().st_size > 0
+
+
+def test_only_front_members_keep_their_model(study: tuple[Path, StudyOutcome]) -> None:
+    folder, outcome = study
+    kept = {path.name for path in (folder / "models").iterdir()}
+    assert kept == {f"trial_{record.trial:06d}.onnx" for record in outcome.front}
+
+
+def test_the_front_is_scored_on_test_images_once_at_the_end(study: tuple[Path, StudyOutcome]) -> None:
+    folder, outcome = study
+    scores = read_front_scores(folder)
+    assert [score.trial for score in scores] == sorted(record.trial for record in outcome.front)
+    assert all(score.test.images == 60 for score in scores)
+
+
+def test_pruned_trials_cost_less_than_their_dense_twin(study: tuple[Path, StudyOutcome]) -> None:
+    pruned = [r for r in complete(study[1]) if r.candidate.pruning.channel_fraction and r.cost and r.dense_macs]
+    for record in pruned:
+        assert record.cost and record.dense_macs
+        assert record.cost.macs < record.dense_macs
+
+
+def test_the_same_command_adds_nothing_and_a_larger_budget_goes_on(
+    study: tuple[Path, StudyOutcome], data_file: Path, space_file: Path
+) -> None:
+    folder, first = study
+    again = search(folder, data_file, space_file, budget=4)
+    assert again.records == first.records
+    heard: list[Event] = []
+    more = search(folder, data_file, space_file, budget=5, heard=heard)
+    assert more.charged == 5
+    assert more.records[: len(first.records)] == first.records
+    new = [event.record for event in heard if isinstance(event, TrialFinished)]
+    assert [record.trial for record in new] == [record.trial for record in more.records[len(first.records) :]]
+
+
+def test_another_space_data_or_recipe_is_refused_with_the_difference(
+    study: tuple[Path, StudyOutcome], data_file: Path, space_file: Path, tmp_path: Path
+) -> None:
+    folder, _ = study
+    before = RecordStore(folder).all()
+    with pytest.raises(ConfigError, match=r"training\.steps") as caught:
+        search(folder, data_file, space_file, "training.steps=25")
+    assert "24" in str(caught.value) and "25" in str(caught.value) and "--fresh" in str(caught.value)
+    images, labels = colour_images(200, 9)
+    np.savez(tmp_path / "other.npz", images=images, labels=labels)
+    with pytest.raises(ConfigError, match=r"data\.fingerprint"):
+        search(folder, tmp_path / "other.npz", space_file)
+    assert RecordStore(folder).all() == before
+
+
+def test_the_same_seed_gives_the_same_candidates_and_accuracies(
+    study: tuple[Path, StudyOutcome], data_file: Path, space_file: Path, tmp_path: Path
+) -> None:
+    _, first = study
+    second = search(tmp_path / "again", data_file, space_file, budget=4)
+    for one, other in zip(first.records, second.records, strict=False):
+        assert one.candidate == other.candidate
+        assert one.quality and other.quality and one.training and other.training
+        assert one.quality.top1 == other.quality.top1
+        assert one.training.final_loss == other.training.final_loss
+        assert one.onnx_sha256 == other.onnx_sha256
+
+
+def test_a_limit_rejects_before_training(data_file: Path, space_file: Path, tmp_path: Path) -> None:
+    outcome = search(tmp_path / "limited", data_file, space_file, "limits.max_macs=1000", budget=1)
+    assert outcome.ended == "exhausted"
+    assert outcome.charged == 0
+    assert {record.state for record in outcome.records} == {"rejected"}
+    assert all(record.training is None and "max_macs" in record.reason for record in outcome.records)
+    # what a limit cost is read by people: the file says it too
+    stored = json.loads((tmp_path / "limited" / "records" / "000000.json").read_text())
+    assert stored["limits"][0]["excess"] > 0
