@@ -1,0 +1,247 @@
+"""The value range of every activation, from real images, by one of three methods.
+
+Our own, since ONNX Runtime's calibrators keep every activation of every batch in memory, read percentiles off a
+histogram of 2048 bins over the whole range (so a heavy tail blurs them), and with their default of 128 bins into 128
+give minmax's ranges under the name of entropy. The Q/DQ nodes are then ONNX Runtime's work, see `quantize.py`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from scalesearch.errors import StageFailed
+from scalesearch.values.candidate import CalibrationMethod
+
+Values = NDArray[np.float32]
+Ranges = dict[str, tuple[float, float]]
+
+_MEMORY_BYTES = 256 * 2**20
+_LARGEST_BATCH = 32
+_HISTOGRAM_BINS = 2048
+_VALUES_A_BIN = 32
+_LEVELS = 128
+"""Of int8's positive half; the slides and the toolkit cited below use them for unsigned tensors too."""
+_THRESHOLD_STEP = 8
+
+
+def calibrate(
+    proto: onnx.ModelProto,
+    images: Values,
+    *,
+    method: CalibrationMethod,
+    clip_percentile: float,
+    symmetric: bool,
+) -> Ranges:
+    """(low, high) of every float activation of the graph, over all images.
+
+    * minmax: the lowest and highest value.
+    * percentile: the values between the (100 - p) / 2-th and the (100 + p) / 2-th percentile, or, if symmetric, up to
+      the p-th percentile of the absolute values; exact, as `numpy.percentile` gives them.
+    * entropy: cut at the absolute value whose 128 levels lose least information (`entropy_threshold`).
+
+    Args:
+        proto: A float model with one input, shapes inferred.
+        images: (N, C, H, W), normalised as in training.
+        method: See above.
+        clip_percentile: Above 50 and up to 100; read by `percentile` only.
+        symmetric: Ranges are -x..x.
+
+    Raises:
+        StageFailed: No images, a percentile out of range, or values that are not finite.
+    """
+    if len(images) == 0 or not 50 < clip_percentile <= 100:
+        reason = f"needs images and 50 < clip_percentile <= 100, got {len(images)} images and {clip_percentile}"
+        raise StageFailed(stage="quantize", reason=reason)
+    sizes = _activation_sizes(proto)
+    observers = {
+        name: _observer(method, size * len(images), clip_percentile, symmetric) for name, size in sizes.items()
+    }
+    for batch in _activations(proto, images, sizes):
+        for name, values in batch.items():
+            observers[name].see(values)
+    if method == "entropy":  # a histogram needs its range first, so the images run twice
+        for batch in _activations(proto, images, sizes):
+            for name, values in batch.items():
+                observers[name].see_again(values)
+    ranges = {name: observer.range() for name, observer in observers.items()}
+    if symmetric:
+        ranges = {name: (-max(-low, high), max(-low, high)) for name, (low, high) in ranges.items()}
+    return ranges
+
+
+class _Observer(ABC):
+    """What remembers the values of one activation, in little memory."""
+
+    @abstractmethod
+    def see(self, values: Values) -> None: ...
+
+    def see_again(self, values: Values) -> None:  # noqa: B027  (most need one pass)
+        """The same values a second time, after all were seen once."""
+
+    @abstractmethod
+    def range(self) -> tuple[float, float]: ...
+
+
+class _MinMax(_Observer):
+    def __init__(self) -> None:
+        self.low, self.high = np.inf, -np.inf
+
+    def see(self, values: Values) -> None:
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+
+    def range(self) -> tuple[float, float]:
+        return self.low, self.high
+
+
+class _Percentile(_Observer):
+    """Exact: keeps the extreme values on each side, as many as the percentile cuts off."""
+
+    def __init__(self, count: int, percentile: float, symmetric: bool) -> None:
+        self._symmetric = symmetric
+        cut = (100 - percentile) / 100 if symmetric else (100 - percentile) / 200
+        self._high = _Largest(count, cut)
+        self._low = _Largest(count, cut)
+
+    def see(self, values: Values) -> None:
+        if self._symmetric:
+            self._high.see(np.abs(values))
+        else:
+            self._high.see(values)
+            self._low.see(-values)
+
+    def range(self) -> tuple[float, float]:
+        high = self._high.quantile()
+        return (-high if self._symmetric else -self._low.quantile()), high
+
+
+class _Largest:
+    """The value below which all but a fraction `cut` of `count` values lie, interpolated linearly."""
+
+    def __init__(self, count: int, cut: float) -> None:
+        self._place = cut * (count - 1)  # counted from the largest value, which has place 0
+        self._keep = min(count, int(self._place) + 2)
+        self._kept = np.empty(0, dtype=np.float32)
+
+    def see(self, values: Values) -> None:
+        values = values.ravel()
+        if len(self._kept) == self._keep:
+            values = values[values > self._kept.min()]
+        kept = np.concatenate((self._kept, values))
+        self._kept = np.partition(kept, -self._keep)[-self._keep :] if len(kept) > self._keep else kept
+
+    def quantile(self) -> float:
+        descending = np.sort(self._kept)[::-1].astype(np.float64)
+        return float(np.interp(self._place, np.arange(len(descending)), descending))
+
+
+class _Entropy(_MinMax):
+    """First pass the range, second pass the histogram of absolute values over it.
+
+    A histogram with few values a bin is mostly noise, and its divergences with it: small activations (logits, squeezed
+    channels) get fewer bins, down to one a level, where nothing is cut.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        bins = min(_HISTOGRAM_BINS, max(_LEVELS, count // _VALUES_A_BIN))
+        self._counts = np.zeros(bins, dtype=np.int64)
+
+    def see_again(self, values: Values) -> None:
+        self._counts += np.histogram(np.abs(values), bins=len(self._counts), range=(0, self._largest()))[0]
+
+    def range(self) -> tuple[float, float]:
+        threshold = entropy_threshold(self._counts, self._largest())
+        return max(self.low, -threshold), min(self.high, threshold)
+
+    def _largest(self) -> float:
+        return max(-self.low, self.high, 1e-9)
+
+
+def entropy_threshold(counts: NDArray[np.int64], largest: float) -> float:
+    """The cut of absolute values whose quantized distribution is nearest to the full one by Kullback-Leibler.
+
+    Migacz, 8-bit inference with TensorRT, GTC 2017 (s7310), slides 'Entropy Calibration'. As in NVIDIA's
+    pytorch-quantization toolkit the first bin, full of a ReLU's zeros, gets its neighbour's count.
+
+    Args:
+        counts: Histogram of absolute values over 0..largest.
+        largest: Upper edge of the last bin.
+    """
+    weights = counts.astype(np.float64)
+    weights[0] = weights[1]
+    if weights.sum() == 0:  # nothing but zeros
+        return largest
+    bins = len(weights)
+    stops = range(_LEVELS, bins + 1, _THRESHOLD_STEP)
+    divergences = [_divergence(weights, stop) for stop in stops]
+    # On equal terms the wider range wins, since it clips less.
+    best = len(divergences) - 1 - int(np.argmin(divergences[::-1]))
+    return largest * stops[best] / bins
+
+
+def _divergence(counts: NDArray[np.float64], stop: int) -> float:
+    """Kullback-Leibler divergence of the counts, cut at `stop`, from the same in 128 levels."""
+    kept = counts[:stop]
+    reference = kept.copy()
+    reference[-1] += counts[stop:].sum()
+    filled = kept > 0
+    level = np.arange(stop) * _LEVELS // stop
+    per_level = np.bincount(level, weights=kept, minlength=_LEVELS)
+    filled_bins = np.bincount(level, weights=filled, minlength=_LEVELS)
+    quantized = np.where(filled, (per_level / np.maximum(filled_bins, 1))[level], 0.0)
+    if quantized.sum() == 0 or (reference[~filled] > 0).any():
+        return float("inf")  # the clipped values would land in a bin that the levels say is empty
+    p, q = reference[filled] / reference.sum(), quantized[filled] / quantized.sum()
+    return float((p * np.log(p / q)).sum())
+
+
+def _observer(method: CalibrationMethod, count: int, percentile: float, symmetric: bool) -> _Observer:
+    if method == "percentile":
+        return _Percentile(count, percentile, symmetric)
+    return _Entropy(count) if method == "entropy" else _MinMax()
+
+
+def _activation_sizes(proto: onnx.ModelProto) -> dict[str, int]:
+    """Values per image of every float activation, the input among them; constants are not activations."""
+    graph = proto.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    sizes = {}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        tensor = value.type.tensor_type
+        if tensor.elem_type == onnx.TensorProto.FLOAT and value.name not in constants:
+            sizes[value.name] = int(np.prod([dim.dim_value for dim in tensor.shape.dim[1:]], dtype=np.int64))
+    return sizes
+
+
+def _activations(proto: onnx.ModelProto, images: Values, sizes: Mapping[str, int]) -> Iterator[dict[str, Values]]:
+    """Every activation of one batch of images after the other; the batch is such that they fit the memory bound."""
+    input_name = proto.graph.input[0].name
+    names = [name for name in sizes if name != input_name]
+    session = _session_with_outputs(proto, names)
+    batch = max(1, min(_LARGEST_BATCH, _MEMORY_BYTES // (4 * sum(sizes.values()))))
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        values = dict(zip(names, session.run(names, {input_name: part}), strict=True))
+        values[input_name] = part
+        for name, array in values.items():
+            if not np.isfinite(array).all():
+                raise StageFailed(stage="quantize", reason=f"activation {name} is not finite on calibration images")
+        yield values
+
+
+def _session_with_outputs(proto: onnx.ModelProto, names: list[str]) -> ort.InferenceSession:
+    graph = onnx.ModelProto()
+    graph.CopyFrom(proto)
+    present = {value.name for value in graph.graph.output}
+    inner = {value.name: value for value in proto.graph.value_info}
+    graph.graph.output.extend(inner[name] for name in names if name not in present)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    # Fused operators would not have the activations between them.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
