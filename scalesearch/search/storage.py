@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import sqlite3
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,17 +27,19 @@ def open_storage(file: Path) -> optuna.storages.RDBStorage:
     With SQLite's defaults a reader (the dashboard) blocks the coordinator, every suggestion costs an fsync, and two
     writers get the same trial: hence the write-ahead log, synchronous NORMAL and BEGIN IMMEDIATE.
     """
-    storage = optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}})
-    sqlalchemy.event.listen(storage.engine, "connect", _on_connect)
+    # By a connection class, not by an event: the storage already connects while it is being made.
+    connecting = {"timeout": 60, "factory": _Connection}
+    storage = optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": connecting})
     sqlalchemy.event.listen(storage.engine, "begin", _on_begin)
-    storage.engine.dispose()  # the connections opened before the listeners were there
     return storage
 
 
-def _on_connect(connection: Any, _: Any) -> None:
-    connection.isolation_level = None  # Python's sqlite3 would send its own, deferred BEGIN
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+class _Connection(sqlite3.Connection):
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.isolation_level = None  # else Python sends its own, deferred BEGIN
+        self.execute("PRAGMA journal_mode=WAL")
+        self.execute("PRAGMA synchronous=NORMAL")
 
 
 def _on_begin(connection: sqlalchemy.Connection) -> None:

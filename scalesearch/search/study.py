@@ -157,7 +157,7 @@ class _Run:
                 with self._timed():
                     for report in reports:
                         self._hear(report)
-        ended, message = self._ending(stopped.is_set())
+        ended, message = self._ending(interrupted=stopped.is_set())
         self._on_event(RunStopped(ended=ended, message=message))
         records = tuple(self._records[number] for number in sorted(self._records))
         return StudyOutcome(
@@ -188,11 +188,11 @@ class _Run:
             return False
         return bool(self._left_behind) or self._free_in_a_row < FREE_IN_A_ROW
 
-    def _ending(self, interrupted: bool) -> tuple[Ending, str]:
-        if interrupted:
-            return "interrupted", f"stopped at {self._charged} of {self._settings.budget}; run again to continue"
+    def _ending(self, *, interrupted: bool) -> tuple[Ending, str]:
         if self._charged >= self._settings.budget:
             return "budget", f"{self._charged} candidates trained"
+        if interrupted:
+            return "interrupted", f"stopped at {self._charged} of {self._settings.budget}; run again to continue"
         last = sorted(self._records)[-FREE_IN_A_ROW:]
         rejected = sum(self._records[number].state == "rejected" for number in last)
         cause = "the limits are too tight" if 2 * rejected > len(last) else "the space is exhausted"
@@ -213,20 +213,19 @@ class _Run:
         for _ in range(sum(trial.state == TrialState.WAITING for trial in trials)):
             self._study.ask()  # enqueued below by a run that was killed just then
         for number in range(max(len(trials), max(self._records, default=-1) + 1)):
-            self._settle(number)
+            self._settle(number, trials[number].state if number < len(trials) else None)
         annotate_study(self._study)
         self._next_number = len(self._study.get_trials(deepcopy=False))
         for number in sorted(self._records):
             self._count(self._records[number])
 
-    def _settle(self, number: int) -> None:
-        trials = self._study.get_trials(deepcopy=False)
+    def _settle(self, number: int, state: TrialState | None) -> None:
         record = self._records.get(number)
-        if number >= len(trials):  # the study lost it, or was deleted: made again from the record
+        if state is None:  # the study lost it, or was deleted: made again from the record
             if record:
                 self._study.enqueue_trial(trial_parameters(record.candidate, self._space))
             self._study.ask()
-        elif trials[number].state != TrialState.RUNNING:
+        elif state.is_finished():
             if record is None:
                 _log.warning("trial %d was told to Optuna but has no record: left out of the count", number)
             return
@@ -249,12 +248,11 @@ class _Run:
         try:
             plan = self._plan(candidate)
         except (CandidateRejected, StageFailed) as verdict:
-            self._finish(trial, unplanned(number, candidate, verdict))
+            self._answer(trial, unplanned(number, candidate, verdict))
             return
         record = self._answer_without_training(number, plan)
         if record:
-            self._count(record)
-            self._finish(trial, record)
+            self._answer(trial, record)
         elif self._is_running(plan.key):
             self._parked.append(_Asked(trial=trial, plan=plan))
             self._free_in_a_row += 1
@@ -278,6 +276,10 @@ class _Run:
         trial = self._study.ask()
         assert trial.number == number  # the lock keeps every other writer out
         return trial
+
+    def _answer(self, trial: optuna.Trial, record: TrialRecord) -> None:
+        self._count(record)
+        self._finish(trial, record)
 
     def _answer_without_training(self, number: int, plan: Plan) -> TrialRecord | None:
         earlier = self._finished.get(plan.key)

@@ -1,6 +1,7 @@
 """What Optuna is told of a record: constraints, readable attributes, values and state."""
 
 import math
+from dataclasses import fields
 
 import optuna
 from optuna.trial import TrialState
@@ -41,13 +42,14 @@ def objectives(record: TrialRecord) -> tuple[float, float] | None:
 
 
 def constraints(record: TrialRecord, space: SearchSpace) -> tuple[LimitUse, ...]:
-    """One use for every limit of the space, the same number for every record (the GP sampler insists on it).
+    """One use for every limit of the space, the same ones in the same order for every record.
 
-    A limit that the trial never came to counts as kept: 0.
+    The GP sampler matches constraints by their place in the list, which is that of their insertion or of their
+    names, as the storage likes: so they are inserted by name. A limit that the trial never came to counts as kept: 0.
     """
     limits = space.limits
     known = {use.limit: use.excess for use in record.limits}
-    names = [name for name in limits.__dataclass_fields__ if getattr(limits, name) is not None]
+    names = sorted(field.name for field in fields(limits) if getattr(limits, field.name) is not None)
     return tuple(LimitUse(limit=name, excess=float(known.get(name, 0.0))) for name in names)
 
 

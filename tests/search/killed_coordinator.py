@@ -1,0 +1,63 @@
+"""`python killed_coordinator.py FOLDER BUDGET MOMENT TRIAL`: kills itself -9 at that moment of TRIAL or a later one."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import optuna
+from fake_evaluators import FakePlanner, MakeFake, make_space
+
+from scalesearch.records.store import RecordStore
+from scalesearch.search import study as study_module
+from scalesearch.search.events import Event, StageEntered, TrialFinished, TrialStarted
+from scalesearch.search.telling import tell
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.plan import Plan
+from scalesearch.values.record import TrialRecord
+from scalesearch.values.settings import RunSettings
+from scalesearch.values.space import SearchSpace
+
+SPACE = make_space(6, max_macs=2000)
+EVENTS = {"started": TrialStarted, "in a stage": StageEntered, "finished": TrialFinished}
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    folder, budget, moment, number = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    asked = len(RecordStore(folder).all())
+    planner = FakePlanner(2000)
+
+    def plan(candidate: Candidate) -> Plan:
+        nonlocal asked
+        if moment == "asked" and asked >= number:
+            die()
+        asked += 1
+        return planner(candidate)
+
+    def on_event(event: Event) -> None:
+        trial = event.record.trial if isinstance(event, TrialFinished) else getattr(event, "trial", None)
+        if isinstance(trial, int) and trial >= number and isinstance(event, EVENTS.get(moment, ())):
+            die()
+
+    def tell_or_die(study: optuna.Study, trial: optuna.Trial, record: TrialRecord, space: SearchSpace) -> None:
+        if moment == "saved" and record.trial >= number:
+            die()
+        tell(study, trial, record, space)
+
+    setattr(study_module, "tell", tell_or_die)  # noqa: B010  (mypy: not exported)
+    study_module.run_study(
+        folder=folder,
+        space=SPACE,
+        plan=plan,
+        make_evaluator=MakeFake(journal=folder / "journal.txt", seconds=0.05),
+        settings=RunSettings(budget=budget, seed=7),
+        on_event=on_event,
+    )
+
+
+if __name__ == "__main__":
+    main()

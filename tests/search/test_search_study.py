@@ -1,0 +1,403 @@
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import optuna
+import pytest
+from fake_evaluators import FakePlanner, MakeFake, make_space
+from killed_coordinator import SPACE as KILLED_SPACE
+
+from scalesearch.errors import CandidateRejected, ConfigError, ScalesearchError, StageFailed
+from scalesearch.records.store import RecordStore
+from scalesearch.search.events import Event, RunStarted, RunStopped, StageEntered, StudyOutcome, TrialFinished
+from scalesearch.search.storage import STUDY_FILE, STUDY_NAME, only_coordinator, open_storage
+from scalesearch.search.study import run_study
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.plan import Plan
+from scalesearch.values.record import TrialRecord
+from scalesearch.values.settings import RunSettings, SamplerName, StageLimits
+from scalesearch.values.space import Choice, NamedAxis, SearchSpace
+
+STATES = {"complete": "COMPLETE", "cached": "COMPLETE", "failed": "FAIL", "rejected": "PRUNED"}
+TINY = SearchSpace(
+    name="tiny",
+    network="fake",
+    resolution_px=64,
+    axes=(NamedAxis(name="scaling.width", axis=Choice(values=(0.5, 1.0, 1.5))),),
+)
+
+
+@pytest.fixture(autouse=True)
+def no_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Loading plotly and drawing at every trial would take most of this file's time; its own tests draw.
+    monkeypatch.setattr("scalesearch.search.dashboard.installed", lambda: False)
+
+
+def run(
+    folder: Path,
+    budget: int,
+    *,
+    fates: dict[int, str] | None = None,
+    space: SearchSpace | None = None,
+    plan: Callable[[Candidate], Plan] | None = None,
+    make: MakeFake | None = None,
+    on_event: Callable[[Event], None] = lambda _: None,
+    workers: int = 1,
+    sampler: SamplerName = "tpe",
+    limits: StageLimits | None = None,
+) -> StudyOutcome:
+    space = space or make_space()
+    return run_study(
+        folder=folder,
+        space=space,
+        plan=plan or FakePlanner(space.limits.max_macs),
+        make_evaluator=make or MakeFake(fates=tuple((fates or {}).items())),
+        settings=RunSettings(
+            budget=budget, workers=workers, seed=7, sampler=sampler, stage_limits=limits or StageLimits()
+        ),
+        on_event=on_event,
+    )
+
+
+def told(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    storage = open_storage(folder / STUDY_FILE)
+    try:
+        return optuna.load_study(study_name=STUDY_NAME, storage=storage).get_trials()
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def assert_sound(folder: Path, budget: int) -> tuple[TrialRecord, ...]:
+    """Charged records = charged told trials = budget; none lost, none doubled, none left running."""
+    records, trials = RecordStore(folder).all(), told(folder)
+    assert [record.trial for record in records] == [trial.number for trial in trials] == list(range(len(trials)))
+    assert [STATES[record.state] for record in records] == [trial.state.name for trial in trials]
+    assert sum(record.charged for record in records) == budget
+    assert sum(trial.user_attrs["charged"] for trial in trials) == budget
+    charged_keys = [record.key for record in records if record.charged]
+    assert len(set(charged_keys)) == len(charged_keys)
+    for record, trial in zip(records, trials, strict=True):
+        if record.quality and record.latency and record.state != "failed":
+            assert trial.values == [record.quality.top1, record.latency.p50_ms]
+    return records
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_budget_is_exact_for_any_number_of_workers(tmp_path: Path, workers: int) -> None:
+    events: list[Event] = []
+    space = make_space(6, max_macs=2000)
+    outcome = run(tmp_path, 10, space=space, workers=workers, fates={1: "stage failed"}, on_event=events.append)
+    records = assert_sound(tmp_path, 10)
+    assert outcome.records == records
+    assert (outcome.ended, outcome.charged) == ("budget", 10)
+    assert outcome.front and {r.state for r in outcome.front} == {"complete"}
+    assert 0 < outcome.search_s <= outcome.wall_s
+    finished = [event for event in events if isinstance(event, TrialFinished)]
+    assert Counter(e.record.trial for e in finished) == Counter(r.trial for r in records)
+    assert finished[-1].charged_done == 10 and finished[-1].front_size == len(outcome.front)
+    volumes = [event.hypervolume for event in finished]
+    assert volumes == sorted(volumes) and volumes[-1] > 0
+    assert isinstance(events[0], RunStarted) and isinstance(events[-1], RunStopped)
+    assert {event.stage for event in events if isinstance(event, StageEntered)} == {"train", "export"}
+
+
+def test_a_larger_budget_goes_on_where_the_smaller_one_ended(tmp_path: Path) -> None:
+    run(tmp_path / "parts", 4)
+    first = RecordStore(tmp_path / "parts").all()
+    run(tmp_path / "parts", 12)
+    run(tmp_path / "whole", 12)
+    parts, whole = assert_sound(tmp_path / "parts", 12), assert_sound(tmp_path / "whole", 12)
+    assert parts[: len(first)] == first
+    assert [record.candidate for record in parts] == [record.candidate for record in whole]
+    assert len({record.key for record in whole}) > 5
+    again = run(tmp_path / "whole", 12)
+    assert again.records == whole and again.ended == "budget"
+
+
+def test_an_exhausted_space_ends_the_run_and_every_candidate_was_trained_once(tmp_path: Path) -> None:
+    outcome = run(tmp_path, 10, space=TINY, workers=2)
+    records = assert_sound(tmp_path, 3)
+    assert outcome.ended == "exhausted" and "the space is exhausted" in outcome.message
+    repeats = [record for record in records if record.same_as is not None]
+    assert len(repeats) >= 20
+    for record in repeats:
+        original = records[record.same_as or 0]
+        assert (record.state, record.charged, record.key) == ("cached", False, original.key)
+        assert (record.quality, record.latency) == (original.quality, original.latency)
+    shown = told(tmp_path)[repeats[0].trial].user_attrs
+    assert shown["same_as"] == repeats[0].same_as and shown["charged"] is False
+
+
+def test_a_repeat_of_a_failed_candidate_fails_free_of_charge(tmp_path: Path) -> None:
+    space = replace(TINY, axes=(NamedAxis(name="scaling.width", axis=Choice(values=(0.5,))),))
+    outcome = run(tmp_path, 2, space=space, fates={0: "stage failed"})
+    records = assert_sound(tmp_path, 1)
+    assert outcome.ended == "exhausted" and len(records) == 21
+    assert (records[1].state, records[1].same_as) == ("failed", 0)
+    assert records[1].reason == "as trial 0: export: parity 0.3 above 1e-3"
+    assert outcome.front == ()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_limits_that_nothing_meets_end_the_run(tmp_path: Path, sampler: SamplerName) -> None:
+    outcome = run(tmp_path, 3, space=make_space(max_macs=1), sampler=sampler)
+    assert outcome.ended == "exhausted" and "the limits are too tight" in outcome.message
+    records = assert_sound(tmp_path, 0)
+    assert len(records) == 20 and {record.state for record in records} == {"rejected"}
+    assert records[0].reason.startswith("max_macs exceeded by")
+    assert all(trial.constraints["max_macs"] > 0 for trial in told(tmp_path))
+    assert not (tmp_path / "logs").exists()  # no worker was ever needed
+
+
+def test_every_told_trial_has_the_same_constraints(tmp_path: Path) -> None:
+    space = make_space(max_macs=2000, max_latency_ms=1.0)
+    run(tmp_path, 6, space=space, fates={0: "stage failed"}, plan=FakePlanner(2000))
+    trials = told(tmp_path)
+    assert {tuple(trial.constraints) for trial in trials} == {("max_latency_ms", "max_macs")}
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What happens to trial 1, and what its record must say."""
+
+    name: str
+    stage: str
+    reason: str
+
+
+@pytest.mark.parametrize(
+    "fate",
+    [
+        Fate("segfault", "export", "killed by signal 11 (SIGSEGV); last words: Fatal Python error: Segmentation fault"),
+        Fate("killed", "export", "killed by signal 9 (SIGKILL), out of memory?"),
+        Fate("exit", "export", "worker process exited with code 7; last words: cannot go on"),
+        Fate("unpicklable", "result", "cannot be sent to the coordinator"),
+        Fate("stage failed", "export", "parity 0.3 above 1e-3"),
+        Fate("out of memory", "export", "out of memory"),
+        Fate("nan", "quality", "top1 is nan"),
+    ],
+    ids=lambda fate: fate.name,
+)
+def test_a_fault_costs_exactly_its_trial(tmp_path: Path, fate: Fate) -> None:
+    run(tmp_path, 3, fates={1: fate.name})
+    records = assert_sound(tmp_path, 3)
+    assert [record.state for record in records if record.charged] == ["complete", "failed", "complete"]
+    assert records[1].reason.startswith(f"{fate.stage}: ") and fate.reason in records[1].reason
+    assert told(tmp_path)[1].user_attrs["reason"] == records[1].reason[:200]
+    assert records[1].spec is not None and records[1].cost is not None
+
+
+def test_a_hang_is_ended_with_its_children_after_the_stage_limit(tmp_path: Path) -> None:
+    run(tmp_path, 3, fates={1: "hang"}, limits=StageLimits(other_s=1.0, train_s=30.0))
+    records = assert_sound(tmp_path, 3)
+    assert records[1].reason == "export: no end after 1 s, killed (limit: stage_limits)"
+    assert [stage.stage for stage in records[1].stages] == ["train", "export"]
+    assert records[1].stages[1].seconds == pytest.approx(1.0, abs=0.9)
+    assert not running("sleep 345.6")
+
+
+def test_training_has_its_own_limit(tmp_path: Path) -> None:
+    make = MakeFake(seconds=1.0)
+    run(tmp_path, 1, make=make, limits=StageLimits(other_s=0.9, train_s=30.0))
+    assert assert_sound(tmp_path, 1)[0].state == "complete"
+    run(tmp_path / "short", 1, make=make, limits=StageLimits(other_s=30.0, train_s=0.4))
+    assert assert_sound(tmp_path / "short", 1)[0].reason.startswith("train: no end after 0.4 s")
+
+
+def test_a_candidate_rejected_late_is_free(tmp_path: Path) -> None:
+    run(tmp_path, 2, fates={1: "too large"})
+    records = assert_sound(tmp_path, 2)
+    assert (records[1].state, records[1].reason) == ("rejected", "file of 9 MB over the limit")
+
+
+def test_a_bug_stops_the_run_with_its_traceback_and_is_not_tried_again(tmp_path: Path) -> None:
+    events: list[Event] = []
+    with pytest.raises(RuntimeError, match=r"trial 1[\s\S]*Traceback[\s\S]*KeyError: 'no such thing'"):
+        run(tmp_path, 3, fates={1: "bug"}, on_event=events.append)
+    assert isinstance(events[-1], RunStopped) and events[-1].ended == "error"
+    record = RecordStore(tmp_path).load(1)
+    assert record.reason == "bug: KeyError: 'no such thing'" and "Traceback" in record.warnings[0]
+    run(tmp_path, 3)
+    assert assert_sound(tmp_path, 3)[1] == record
+
+
+def test_an_error_for_the_user_stops_the_run_and_leaves_the_trial_to_be_gone_on_with(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the data set is gone"):
+        run(tmp_path, 3, fates={1: "config error"})
+    assert [trial.state.name for trial in told(tmp_path)] == ["COMPLETE", "RUNNING"]
+    run(tmp_path, 3)
+    assert_sound(tmp_path, 3)
+
+
+def test_a_candidate_that_cannot_be_planned_is_free(tmp_path: Path) -> None:
+    planner = FakePlanner()
+    verdicts = iter([StageFailed("prune", "nothing is left"), CandidateRejected("1 px is too small")])
+
+    def plan(candidate: Candidate) -> Plan:
+        for verdict in verdicts:
+            raise verdict
+        return planner(candidate)
+
+    run(tmp_path, 2, plan=plan)
+    records = assert_sound(tmp_path, 2)
+    assert [(r.state, r.reason) for r in records[:2]] == [
+        ("failed", "prune: nothing is left"),
+        ("rejected", "1 px is too small"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("start", "error", "match"),
+    [
+        ("config error", ConfigError, "no such folder: images"),
+        ("bug", RuntimeError, "start-up bug"),
+        ("exit", ScalesearchError, r"do not start \(3 times\): worker process exited with code 3"),
+        ("hang", ScalesearchError, r"do not start \(3 times\): no end after 0.5 s"),
+    ],
+)
+def test_workers_that_do_not_start_stop_the_run(tmp_path: Path, start: str, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        run(tmp_path, 2, make=MakeFake(start=start), limits=StageLimits(other_s=0.5 if start == "hang" else 60.0))
+    assert RecordStore(tmp_path).all() == ()  # no trial's fault
+
+
+def test_two_coordinators_never_run_one_study(tmp_path: Path) -> None:
+    with (
+        only_coordinator(tmp_path),
+        pytest.raises(ConfigError, match=rf"another run \(process {os.getpid()}\) works on"),
+    ):
+        run(tmp_path, 1)
+    assert run(tmp_path, 1).charged == 1
+
+
+def test_a_corrupt_record_stops_the_run_by_name_and_nothing_is_lost(tmp_path: Path) -> None:
+    run(tmp_path, 2)
+    path = RecordStore(tmp_path).path(1)
+    whole = path.read_text()
+    path.write_text(whole[:100])
+    with pytest.raises(ConfigError, match=r"000001\.json"):
+        run(tmp_path, 3)
+    assert path.read_text() == whole[:100]
+    path.write_text(whole)
+    run(tmp_path, 3)
+    assert_sound(tmp_path, 3)
+
+
+def test_a_lost_study_file_is_made_again_from_the_records(tmp_path: Path) -> None:
+    run(tmp_path / "lost", 6, fates={2: "stage failed"})
+    before = assert_sound(tmp_path / "lost", 6)
+    parameters = [trial.params for trial in told(tmp_path / "lost")]
+    for file in (tmp_path / "lost").glob("study.sqlite3*"):
+        file.unlink()
+    run(tmp_path / "lost", 8)
+    after = assert_sound(tmp_path / "lost", 8)
+    assert after[: len(before)] == before
+    assert [trial.params for trial in told(tmp_path / "lost")][: len(parameters)] == parameters
+
+
+def test_interrupt_ends_cleanly_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    events: list[Event] = []
+
+    def interrupt(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, StageEntered) and event.trial == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    outcome = run(tmp_path, 4, make=MakeFake(seconds=0.3), on_event=interrupt)
+    assert outcome.ended == "interrupted" and outcome.charged == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert isinstance(events[-1], RunStopped)
+    run(tmp_path, 4, on_event=events.append)
+    assert_sound(tmp_path, 4)
+    assert next(e for e in reversed(events) if isinstance(e, RunStarted)).continued == 1
+
+
+def test_a_run_outside_the_main_thread_leaves_signals_alone(tmp_path: Path) -> None:
+    outcomes: list[StudyOutcome] = []
+    thread = threading.Thread(target=lambda: outcomes.append(run(tmp_path, 1)))
+    thread.start()
+    thread.join()
+    assert outcomes[0].charged == 1
+
+
+def test_kill_9_of_the_coordinator_at_any_moment_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    budget, killed = 12, tmp_path / "killed"
+    for moment, number in [("asked", 0), ("in a stage", 1), ("saved", 3), ("started", 5), ("finished", 7)]:
+        process = coordinator(killed, budget, moment, number)
+        assert process.returncode == -signal.SIGKILL, process.stderr
+        assert_no_worker_survives(killed / "journal.txt")
+    assert coordinator(killed, budget, "never", 0).returncode == 0
+    records = assert_sound(killed, budget)
+    run(tmp_path / "whole", budget, space=KILLED_SPACE)
+    whole = assert_sound(tmp_path / "whole", budget)
+    assert [record.candidate for record in records] == [record.candidate for record in whole]
+    trained = Counter(int(line.split()[0]) for line in (killed / "journal.txt").read_text().splitlines())
+    assert set(trained) == {record.trial for record in records if record.charged}
+    # At most the two that were killed while with a worker were begun twice.
+    assert sum(trained.values()) - len(trained) <= 2
+
+
+def assert_no_worker_survives(journal: Path) -> None:
+    """Every worker that ever wrote into the journal is gone, or soon is."""
+    text = journal.read_text() if journal.exists() else ""
+    for pid in {line.split()[1] for line in text.splitlines()}:
+        for _ in range(100):
+            if not Path(f"/proc/{pid}").exists():
+                break
+            threading.Event().wait(0.02)
+        else:
+            pytest.fail(f"worker {pid} survived its coordinator")
+
+
+def coordinator(folder: Path, budget: int, moment: str, number: int) -> subprocess.CompletedProcess[str]:
+    script = Path(__file__).with_name("killed_coordinator.py")
+    return subprocess.run(
+        [sys.executable, str(script), str(folder), str(budget), moment, str(number)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def running(text: str) -> list[str]:
+    """Command lines of living processes that hold `text`."""
+    lines = subprocess.run(["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in lines if text in line and not line.startswith("Z") and "ps -eo" not in line]
+
+
+def test_kill_9_of_a_worker_costs_its_trial_only(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.txt"
+
+    def kill(event: Event) -> None:
+        if isinstance(event, StageEntered) and event.stage == "train" and event.trial in (1, 3):
+            lines = wait_for(journal, f"{event.trial} ")
+            os.kill(int(lines.split()[1]), signal.SIGKILL)
+
+    run(tmp_path, 5, make=MakeFake(journal=journal, seconds=0.5), on_event=kill, workers=2)
+    records = assert_sound(tmp_path, 5)
+    assert {record.trial for record in records if record.state == "failed"} == {1, 3}
+    assert records[1].reason == "train: worker process killed by signal 9 (SIGKILL), out of memory?"
+
+
+def wait_for(journal: Path, start: str) -> str:
+    for _ in range(200):
+        lines = journal.read_text().splitlines() if journal.exists() else []
+        if found := next((line for line in lines if line.startswith(start)), ""):
+            return found
+        threading.Event().wait(0.01)
+    raise AssertionError(start)
+
+
+def test_events_are_values(tmp_path: Path) -> None:
+    events: list[Event] = []
+    run(tmp_path, 1, on_event=events.append)
+    assert all(dataclasses.is_dataclass(event) and hash(event) is not None for event in events)
