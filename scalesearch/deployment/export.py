@@ -57,6 +57,7 @@ def to_onnx(network: Network, *, to: Path, check_images: NDArray[np.float32], op
     _ensure_spread(expected)
     proto = _exported(module, images, opset)
     _tidy(proto)
+    _name_global_pools(proto.graph)
     _ensure_parity(proto, check_images, expected)
     return write_onnx(proto, to)
 
@@ -104,6 +105,28 @@ def _tidy(proto: onnx.ModelProto) -> None:
     graph.ClearField("metadata_props")
     graph.ClearField("doc_string")
     proto.ClearField("metadata_props")
+
+
+def _name_global_pools(graph: onnx.GraphProto) -> None:
+    """Writes a mean over both sides of a feature map as what it is, GlobalAveragePool.
+
+    Torch exports it as ReduceMean, for which ONNX Runtime has no int8 kernel: a small EfficientNet in int8 took 0.75 ms
+    with it and 0.61 ms without.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in (*graph.input, *graph.value_info)}
+    for node in graph.node:
+        if node.op_type != "ReduceMean" or len(node.input) != 2 or node.input[1] not in constants:
+            continue
+        axes = {int(axis) % 4 for axis in onnx.numpy_helper.to_array(constants[node.input[1]]).ravel()}
+        keeps = all(attribute.i for attribute in node.attribute if attribute.name == "keepdims")
+        if axes == {2, 3} and keeps and ranks.get(node.input[0]) == 4:
+            node.op_type = "GlobalAveragePool"
+            node.name = node.name.replace("ReduceMean", node.op_type)
+            del node.input[1:], node.attribute[:]
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
 
 
 def _ensure_spread(logits: NDArray[np.float32]) -> None:

@@ -1,0 +1,162 @@
+import itertools
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from scalesearch.compression.calibration import calibrate, entropy_threshold
+from scalesearch.errors import StageFailed
+from scalesearch.values.candidate import CalibrationMethod
+
+_RANDOM = np.random.default_rng(0)
+_IMAGES = _RANDOM.normal(size=(50, 3, 16, 16)).astype(np.float32)
+
+
+def _heavy_tailed_graph(size: int = 16) -> onnx.ModelProto:
+    """image -> cube = image^3 (heavy tails on both sides) -> positive = ReLU(cube)."""
+    nodes = [
+        helper.make_node("Mul", ["image", "image"], ["square"]),
+        helper.make_node("Mul", ["square", "image"], ["cube"]),
+        helper.make_node("Relu", ["cube"], ["positive"]),
+    ]
+    shape: list[str | int | None] = ["batch", 3, size, size]
+    graph = helper.make_graph(
+        nodes,
+        "heavy_tailed",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("positive", TensorProto.FLOAT, shape)],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(proto)
+
+
+def _activations(images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    square = images * images
+    cube = square * images
+    return {"image": images, "square": square, "cube": cube, "positive": np.maximum(cube, 0)}
+
+
+def _ranges(
+    method: CalibrationMethod, *, percentile: float = 99.9, symmetric: bool = False
+) -> dict[str, tuple[float, float]]:
+    return calibrate(_heavy_tailed_graph(), _IMAGES, method=method, clip_percentile=percentile, symmetric=symmetric)
+
+
+def test_minmax_is_numpys() -> None:
+    ranges = _ranges("minmax")
+    expected = _activations(_IMAGES)
+    assert ranges.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(ranges[name], (values.min(), values.max()), rtol=1e-6)
+
+
+@pytest.mark.parametrize("percentile", [60.0, 99.0, 99.9, 99.99, 100.0])
+def test_percentile_is_numpys(percentile: float) -> None:
+    ranges = _ranges("percentile", percentile=percentile)
+    for name, values in _activations(_IMAGES).items():
+        expected = np.percentile(values.astype(np.float64), [(100 - percentile) / 2, (100 + percentile) / 2])
+        np.testing.assert_allclose(ranges[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("percentile", [90.0, 99.99])
+def test_symmetric_percentile_is_that_of_absolute_values(percentile: float) -> None:
+    ranges = _ranges("percentile", percentile=percentile, symmetric=True)
+    for name, values in _activations(_IMAGES).items():
+        expected = np.percentile(np.abs(values).astype(np.float64), percentile)
+        np.testing.assert_allclose(ranges[name], (-expected, expected), rtol=1e-5, err_msg=name)
+
+
+def test_lower_percentiles_cut_more() -> None:
+    highs = [_ranges("percentile", percentile=percentile)["cube"][1] for percentile in (90.0, 99.0, 99.9, 99.99)]
+    assert all(low < 0.8 * high for low, high in itertools.pairwise(highs))
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_three_methods_really_differ_where_tails_are_heavy(symmetric: bool) -> None:
+    methods: tuple[CalibrationMethod, ...] = ("minmax", "percentile", "entropy")
+    highs = {method: _ranges(method, percentile=99.0, symmetric=symmetric)["cube"][1] for method in methods}
+    ordered = sorted(highs.values())
+    assert all(low < 0.9 * high for low, high in itertools.pairwise(ordered)), highs
+    assert max(highs, key=lambda method: highs[method]) == "minmax"
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+def test_symmetric_ranges_are_symmetric_and_asymmetric_ones_are_not(method: CalibrationMethod) -> None:
+    low, high = _ranges(method, symmetric=True)["square"]
+    assert low == -high
+    low, _ = _ranges(method, symmetric=False)["square"]
+    assert low >= 0
+
+
+def test_ranges_do_not_depend_on_how_the_images_are_batched(monkeypatch: pytest.MonkeyPatch) -> None:
+    methods: tuple[CalibrationMethod, ...] = ("minmax", "percentile", "entropy")
+    before = [_ranges(method) for method in methods]
+    # One image of this graph has 4 activations of 3 * 16 * 16 floats: 12 kB.
+    monkeypatch.setattr("scalesearch.compression.calibration._MEMORY_BYTES", 40_000)
+    assert [_ranges(method) for method in methods] == before
+
+
+def test_entropy_of_few_values_is_their_full_range() -> None:
+    """One 4 px image has 48 values: no histogram of 2048 bins says anything about them."""
+    image = _IMAGES[:1, :, :4, :4]
+    ranges = calibrate(_heavy_tailed_graph(4), image, method="entropy", clip_percentile=99.9, symmetric=False)
+    values = _activations(image)["cube"]
+    np.testing.assert_allclose(ranges["cube"], (values.min(), values.max()), rtol=1e-6)
+
+
+def test_entropy_threshold_keeps_a_flat_histogram_whole() -> None:
+    assert entropy_threshold(np.full(2048, 1000), 4.0) == 4.0
+
+
+def test_entropy_threshold_cuts_one_far_outlier() -> None:
+    counts = np.zeros(2048, dtype=np.int64)
+    counts[:200] = np.linspace(1_000, 10, 200).astype(np.int64)
+    counts[-1] = 1
+    assert 150 / 2048 < entropy_threshold(counts, 1.0) < 300 / 2048
+
+
+def _divergence_by_definition(counts: NDArray[np.int64], stop: int) -> float:
+    """The slides' loop, written plainly: merge `stop` bins into 128 levels, spread each level over its filled bins."""
+    reference = counts[:stop].astype(float)
+    reference[-1] += counts[stop:].sum()
+    width = stop // 128
+    quantized = np.zeros(stop)
+    for level in range(128):
+        part = counts[level * width : (level + 1) * width].astype(float)
+        filled = part > 0
+        quantized[level * width : (level + 1) * width][filled] = part.sum() / max(filled.sum(), 1)
+    p, q = reference / reference.sum(), quantized / quantized.sum()
+    if (q[p > 0] == 0).any():
+        return float("inf")
+    return float((p[p > 0] * np.log(p[p > 0] / q[p > 0])).sum())
+
+
+def test_entropy_threshold_is_the_best_by_definition() -> None:
+    """Checked at the multiples of 128, where levels are whole bins and the plain loop leaves no remainder."""
+    values = np.abs(np.random.default_rng(1).standard_t(3, 200_000))
+    counts = np.histogram(values, bins=2048, range=(0, values.max()))[0]
+    counts[0] = counts[1]
+    largest = float(values.max())
+    found = entropy_threshold(counts, largest)
+    stop = round(found / largest * 2048)
+    candidates = range(128, 2049, 128)
+    best = min(candidates, key=lambda candidate: _divergence_by_definition(counts, candidate))
+    assert best - 128 < stop < best + 128
+
+
+@pytest.mark.parametrize(
+    ("images", "percentile"), [(_IMAGES[:0], 99.9), (_IMAGES, 50.0), (_IMAGES, 100.1), (_IMAGES, float("nan"))]
+)
+def test_no_images_or_a_percentile_out_of_range_is_refused(images: NDArray[np.float32], percentile: float) -> None:
+    with pytest.raises(StageFailed, match="quantize: needs images and 50 < clip_percentile <= 100"):
+        calibrate(_heavy_tailed_graph(), images, method="percentile", clip_percentile=percentile, symmetric=False)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_activations_that_are_not_finite_are_refused(bad: float) -> None:
+    images = _IMAGES.copy()
+    images[40, 0, 0, 0] = bad
+    with pytest.raises(StageFailed, match="is not finite on calibration images"):
+        calibrate(_heavy_tailed_graph(), images, method="minmax", clip_percentile=99.9, symmetric=False)
