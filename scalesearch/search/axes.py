@@ -180,7 +180,9 @@ def _ask_range(trial: TrialLike, name: str, axis: Range) -> Value:
     end = float(low + (high - low) // step * step) if step else axis.high
     if field_type(name) is int:
         return trial.suggest_int(name, int(axis.low), int(end), step=int(axis.step) or 1, log=axis.log)
-    return float(f"{trial.suggest_float(name, axis.low, end, step=axis.step or None, log=axis.log):.12g}")
+    number = trial.suggest_float(name, axis.low, end, step=axis.step or None, log=axis.log)
+    # Optuna's low + k * step is a rounding error away from what a reader of the file would write.
+    return float(f"{number:.12g}") if step else number
 
 
 def asking_order(axes: Sequence[NamedAxis]) -> tuple[NamedAxis, ...]:

@@ -9,6 +9,7 @@ import optuna
 from fake_evaluators import FakePlanner, MakeFake, make_space
 
 from scalesearch.records.store import RecordStore
+from scalesearch.search import dashboard
 from scalesearch.search import study as study_module
 from scalesearch.search.events import Event, StageEntered, TrialFinished, TrialStarted
 from scalesearch.search.telling import tell
@@ -48,6 +49,7 @@ def main() -> None:
             die()
         tell(study, trial, record, space)
 
+    dashboard.installed = lambda: False  # plotly takes seconds to load
     setattr(study_module, "tell", tell_or_die)  # noqa: B010  (mypy: not exported)
     study_module.run_study(
         folder=folder,

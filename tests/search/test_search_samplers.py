@@ -4,7 +4,7 @@ import optuna
 import pytest
 from fake_evaluators import make_space
 
-from scalesearch.search.samplers import SAMPLERS, calm_threads, make_sampler
+from scalesearch.search.samplers import LEARNS_FROM_REJECTED, SAMPLERS, calm_threads, make_sampler
 from scalesearch.search.space import suggest
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.settings import SamplerName
@@ -50,12 +50,28 @@ def test_seed_and_trial_both_matter(name: SamplerName) -> None:
     assert len(drawn) > 1
 
 
-def test_tpe_leans_towards_the_front_and_chance_does_not() -> None:
-    # All told trials lie on the front but int8 ones, which are never told of: TPE may still ask them. What must
-    # differ is what the two samplers ask after the same history.
-    tpe = [next_candidate("tpe", seed=seed, told=20) for seed in range(5)]
-    chance = [next_candidate("random", seed=seed, told=20) for seed in range(5)]
-    assert tpe != chance
+def rejected_share(name: SamplerName) -> float:
+    """How many of 20 next candidates break a limit (width at most 1) that the history of 40 had pruned."""
+    study = study_with(0)
+    for _ in range(40):
+        trial = study.ask()
+        width = suggest(trial, SPACE).scaling.width
+        trial.set_constraint("max_macs", width - 1)
+        if width > 1:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            study.tell(trial, (width, width))
+    asked = []
+    for number in range(20):
+        study.sampler = make_sampler(name, seed=0, trial=number, workers=1)
+        asked.append(suggest(study.ask(), SPACE).scaling.width)
+    return sum(width > 1 for width in asked) / len(asked)
+
+
+def test_tpe_keeps_away_from_what_was_rejected_and_chance_does_not() -> None:
+    # Half of the widths are above 1.
+    assert "tpe" in LEARNS_FROM_REJECTED and "random" not in LEARNS_FROM_REJECTED
+    assert rejected_share("tpe") <= 0.2 < 0.3 <= rejected_share("random")
 
 
 def test_the_constant_liar_is_for_several_workers() -> None:
