@@ -1,5 +1,6 @@
 """ONNX files: described by their content, and written so that a half-written one is never seen."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -68,7 +69,8 @@ def write_bytes(content: bytes, to: Path) -> None:
             os.fsync(file.fileno())
         temporary.replace(to)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise StageFailed(stage="export", reason=f"{to} cannot be written: {error}") from error
 
 

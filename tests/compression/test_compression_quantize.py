@@ -1,0 +1,280 @@
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from tiny_networks import gratings, trained_network
+
+from scalesearch.compression.fold import fold_batchnorm
+from scalesearch.compression.quantize import quantize
+from scalesearch.deployment.export import to_onnx
+from scalesearch.deployment.onnx_file import onnx_model
+from scalesearch.errors import StageFailed
+from scalesearch.values.candidate import CalibrationMethod, Precision, Quantization
+from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.target import QuantizationProfile
+
+_CALIBRATION, _ = gratings(128, seed=5)
+_IMAGES, _LABELS = gratings(600, seed=6)
+_PROFILES: tuple[QuantizationProfile, ...] = ("onnxruntime_cpu", "tensorrt")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
+    """A trained network with depthwise convolutions, the kind that 8 bits hurt most."""
+    folder = tmp_path_factory.mktemp("float")
+    return to_onnx(fold_batchnorm(trained_network()), to=folder / "model.onnx", check_images=_CALIBRATION[:8])
+
+
+def _quantized(
+    model: OnnxModel,
+    to: Path,
+    *,
+    precision: Precision = "int8",
+    calibration: CalibrationMethod = "minmax",
+    percentile: float = 99.9,
+    profile: QuantizationProfile = "onnxruntime_cpu",
+) -> OnnxModel:
+    quantization = Quantization(precision=precision, calibration=calibration, clip_percentile=percentile)
+    return quantize(model, quantization, calibration=_CALIBRATION, profile=profile, to=to)
+
+
+def _logits(model: OnnxModel, *, exact: bool = False) -> NDArray[np.float32]:
+    """What ONNX Runtime answers; `exact` runs every Q/DQ node as written, with no integer kernel."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    if exact:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
+    logits: NDArray[np.float32] = session.run(["logits"], {"image": _IMAGES})[0]
+    return logits
+
+
+def _top1(logits: NDArray[np.float32]) -> float:
+    return float((logits.argmax(axis=1) == _LABELS).mean())
+
+
+def _constants(model: OnnxModel) -> dict[str, NDArray[np.generic]]:
+    graph = onnx.load(model.path).graph
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+def _nodes(model: OnnxModel, kind: str) -> list[onnx.NodeProto]:
+    return [node for node in onnx.load(model.path).graph.node if node.op_type == kind]
+
+
+def _activation_scales(model: OnnxModel) -> dict[str, float]:
+    constants = _constants(model)
+    return {node.input[0]: float(constants[node.input[1]]) for node in _nodes(model, "QuantizeLinear")}
+
+
+def test_the_network_has_learnt_or_nothing_here_means_anything(model: OnnxModel) -> None:
+    assert _top1(_logits(model)) > 0.7
+
+
+def test_fp32_is_the_same_file(model: OnnxModel, tmp_path: Path) -> None:
+    copy = _quantized(model, tmp_path / "copy.onnx", precision="fp32")
+    assert copy == onnx_model(copy.path)
+    assert (copy.sha256, copy.size_bytes) == (model.sha256, model.size_bytes)
+
+
+def test_fp16_holds_half_precision_and_answers_nearly_the_same(model: OnnxModel, tmp_path: Path) -> None:
+    half = _quantized(model, tmp_path / "half.onnx", precision="fp16")
+    graph = onnx.load(half.path).graph
+    assert graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    assert graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    assert {tensor.data_type for tensor in graph.initializer} <= {TensorProto.FLOAT16, TensorProto.INT64}
+    expected, logits = _logits(model), _logits(half)
+    # Half precision has 11 significant bits: 5e-4 an operation, some twenty of them in a row.
+    assert np.abs(logits - expected).max() < 0.02 * expected.std()
+    assert not np.array_equal(logits, expected)
+
+
+@pytest.mark.parametrize("profile", _PROFILES)
+@pytest.mark.parametrize("calibration", ["minmax", "percentile", "entropy"])
+def test_int8_loses_little_accuracy(
+    model: OnnxModel, tmp_path: Path, profile: QuantizationProfile, calibration: CalibrationMethod
+) -> None:
+    quantized = _quantized(model, tmp_path / "int8.onnx", calibration=calibration, profile=profile)
+    expected, logits = _logits(model), _logits(quantized, exact=True)
+    assert not np.allclose(logits, expected, atol=1e-3)
+    assert (logits.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.93
+    assert _top1(logits) > _top1(expected) - 0.03
+
+
+def test_integer_kernels_of_this_cpu_do_not_saturate(model: OnnxModel, tmp_path: Path) -> None:
+    """With 8-bit weights this fails on a CPU without VNNI: see benchmarks/int8_profiles.py."""
+    quantized = _quantized(model, tmp_path / "int8.onnx")
+    fast, exact = _logits(quantized), _logits(quantized, exact=True)
+    assert (fast.argmax(axis=1) == exact.argmax(axis=1)).mean() > 0.98
+    assert np.abs(fast - exact).mean() < 0.05 * exact.std()
+
+
+def test_weights_are_int8_by_channel_and_of_seven_bits_for_the_cpu(model: OnnxModel, tmp_path: Path) -> None:
+    for profile, largest in (("onnxruntime_cpu", 64), ("tensorrt", 127)):
+        quantized = _quantized(model, tmp_path / f"{profile}.onnx", profile=profile)  # type: ignore[arg-type]
+        constants = _constants(quantized)
+        producers = {node.output[0]: node for node in _nodes(quantized, "DequantizeLinear")}
+        convolutions = _nodes(quantized, "Conv")
+        assert len(convolutions) == 7  # stem, two blocks of three
+        for convolution in convolutions:
+            weight, scale, zero_point = (constants[name] for name in producers[convolution.input[1]].input)
+            assert weight.dtype == np.int8
+            assert scale.shape == (weight.shape[0],)
+            assert not zero_point.astype(int).any()
+            assert largest - 1 <= np.abs(weight.astype(int)).max() <= largest
+
+
+def test_the_cpu_profile_has_unsigned_activations_and_integer_biases(model: OnnxModel, tmp_path: Path) -> None:
+    quantized = _quantized(model, tmp_path / "int8.onnx")
+    constants = _constants(quantized)
+    assert {constants[node.input[2]].dtype for node in _nodes(quantized, "QuantizeLinear")} == {np.dtype(np.uint8)}
+    assert any(constants[node.input[0]].dtype == np.int32 for node in _nodes(quantized, "DequantizeLinear")
+               if node.input[0] in constants)  # fmt: skip
+
+
+def test_the_tensorrt_profile_has_nothing_that_tensorrt_refuses(model: OnnxModel, tmp_path: Path) -> None:
+    """Zero points other than zero, uint8, and Q/DQ on the int32 bias are refused by its parser."""
+    quantized = _quantized(model, tmp_path / "int8.onnx", profile="tensorrt")
+    constants = _constants(quantized)
+    nodes = [*_nodes(quantized, "QuantizeLinear"), *_nodes(quantized, "DequantizeLinear")]
+    assert nodes
+    for node in nodes:
+        zero_point = constants[node.input[2]]
+        assert zero_point.dtype == np.int8
+        assert not zero_point.astype(int).any()
+    assert all(array.dtype != np.int32 for array in constants.values())
+
+
+@pytest.mark.parametrize("profile", _PROFILES)
+def test_methods_and_percentiles_give_other_scales(
+    model: OnnxModel, tmp_path: Path, profile: QuantizationProfile
+) -> None:
+    settings: list[tuple[CalibrationMethod, float]] = [
+        ("minmax", 99.9), ("percentile", 99.9), ("percentile", 99.0), ("entropy", 99.9)
+    ]  # fmt: skip
+    scales = []
+    for place, (calibration, percentile) in enumerate(settings):
+        quantized = _quantized(
+            model, tmp_path / f"{place}.onnx", calibration=calibration, percentile=percentile, profile=profile
+        )
+        scales.append(_activation_scales(quantized))
+    assert all(scale.keys() == scales[0].keys() for scale in scales)
+    for first in range(len(scales)):
+        for second in range(first):
+            changed = [abs(scales[first][name] / scales[second][name] - 1) > 0.01 for name in scales[0]]
+            assert np.mean(changed) > 0.3, (settings[first], settings[second])
+
+
+def test_the_scale_of_the_input_is_its_percentile_range(model: OnnxModel, tmp_path: Path) -> None:
+    quantized = _quantized(model, tmp_path / "int8.onnx", calibration="percentile", percentile=99.0)
+    low, high = np.percentile(_CALIBRATION, [0.5, 99.5])
+    assert _activation_scales(quantized)["image"] == pytest.approx((high - low) / 255, rel=1e-4)
+
+
+def test_only_the_asked_number_of_images_is_used(model: OnnxModel, tmp_path: Path) -> None:
+    few = Quantization(precision="int8", calibration_images=4)
+    quantized = quantize(model, few, calibration=_CALIBRATION, profile="onnxruntime_cpu", to=tmp_path / "few.onnx")
+    low, high = _CALIBRATION[:4].min(), _CALIBRATION[:4].max()
+    assert _activation_scales(quantized)["image"] == pytest.approx((high - low) / 255, rel=1e-4)
+
+
+def test_files_shrink_with_the_precision(tmp_path: Path) -> None:
+    """On a file in which weights, not graph, are most of the bytes: 200 kB of one convolution."""
+    large = _one_convolution(tmp_path / "large.onnx", weight=np.ones((128, 400, 1, 1), dtype=np.float32))
+    images = np.random.default_rng(0).normal(size=(4, 400, 2, 2)).astype(np.float32)
+    sizes = {}
+    for precision in ("fp32", "fp16", "int8"):
+        quantization = Quantization(precision=precision)
+        path = tmp_path / f"{precision}.onnx"
+        sizes[precision] = quantize(
+            large, quantization, calibration=images, profile="onnxruntime_cpu", to=path
+        ).size_bytes
+    assert sizes["fp16"] == pytest.approx(sizes["fp32"] / 2, rel=0.02)
+    assert sizes["int8"] == pytest.approx(sizes["fp32"] / 4, rel=0.05)
+
+
+def _one_convolution(path: Path, *, weight: NDArray[np.float32]) -> OnnxModel:
+    channels = weight.shape[1]
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "weight"], ["map"]),
+         helper.make_node("GlobalAveragePool", ["map"], ["pooled"]),
+         helper.make_node("Flatten", ["pooled"], ["logits"])],
+        "one_convolution",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", channels, 2, 2])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", weight.shape[0]])],
+        [numpy_helper.from_array(weight, "weight")],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return onnx_model(path)
+
+
+def test_fp16_refuses_weights_that_it_would_clamp(tmp_path: Path) -> None:
+    model = _one_convolution(tmp_path / "huge.onnx", weight=np.full((2, 3, 1, 1), 7e4, dtype=np.float32))
+    images = np.zeros((2, 3, 2, 2), dtype=np.float32)
+    with pytest.raises(StageFailed, match=r"quantize: fp16 holds up to 65504, but weight weight reaches 7e\+04"):
+        quantize(
+            model, Quantization(precision="fp16"), calibration=images, profile="onnxruntime_cpu", to=tmp_path / "h"
+        )
+
+
+def test_fp16_refuses_activations_that_overflow(tmp_path: Path) -> None:
+    model = _one_convolution(tmp_path / "large.onnx", weight=np.full((2, 3, 1, 1), 5e4, dtype=np.float32))
+    images = np.ones((2, 3, 2, 2), dtype=np.float32)
+    with pytest.raises(StageFailed, match="overflow in fp16"):
+        quantize(
+            model, Quantization(precision="fp16"), calibration=images, profile="onnxruntime_cpu", to=tmp_path / "l"
+        )
+
+
+def test_images_of_another_shape_are_refused(model: OnnxModel, tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match=r"quantize: calibration images must be float32 \(N, \*\(3, 16, 16\)\)"):
+        quantize(
+            model, Quantization(precision="int8"), calibration=_CALIBRATION[:, :, :8], profile="tensorrt", to=tmp_path
+        )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_it_is_silent_leaves_no_file_and_no_trace_in_logging(
+    model: OnnxModel, tmp_path: Path, capfd: pytest.CaptureFixture[str], precision: Precision
+) -> None:
+    before = model.path.read_bytes()
+    handlers, path = list(logging.root.handlers), list(sys.path)
+    _quantized(model, tmp_path / "model.onnx", precision=precision)
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""
+    assert logging.root.handlers == handlers
+    assert logging.root.manager.disable == logging.NOTSET
+    assert sys.path == path
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    assert model.path.read_bytes() == before
+
+
+_IN_ANOTHER_PROCESS = """
+import sys
+import numpy as np
+from pathlib import Path
+from scalesearch.compression.quantize import quantize
+from scalesearch.deployment.onnx_file import onnx_model
+from scalesearch.values.candidate import Quantization
+folder = Path(sys.argv[2])
+images = np.load(folder / "images.npy")
+quantization = Quantization(precision="int8")
+to = folder / "other.onnx"
+print(quantize(onnx_model(Path(sys.argv[1])), quantization, calibration=images, profile="tensorrt", to=to).sha256)
+"""
+
+
+def test_another_process_writes_the_same_bytes(model: OnnxModel, tmp_path: Path) -> None:
+    """The quantizer works with sets of names, whose order differs from process to process."""
+    np.save(tmp_path / "images.npy", _CALIBRATION)
+    command = [sys.executable, "-c", _IN_ANOTHER_PROCESS, str(model.path), str(tmp_path)]
+    other = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "77"})
+    assert other.stdout.strip() == _quantized(model, tmp_path / "here.onnx", profile="tensorrt").sha256

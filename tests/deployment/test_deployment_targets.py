@@ -1,0 +1,63 @@
+import pytest
+
+from scalesearch.deployment.backends import BACKENDS
+from scalesearch.deployment.cpu import parse_cpuinfo, read_cpu
+from scalesearch.deployment.targets import TARGETS, get_target
+from scalesearch.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_every_target_is_found_and_has_a_backend(name: str) -> None:
+    target = get_target(name)
+    assert target.name == name
+    assert target.backend in BACKENDS
+    assert target.precisions[0] == "fp32"
+    assert target.channel_multiple >= 1
+    assert target.summary
+
+
+def test_auto_is_the_cpu() -> None:
+    assert get_target("auto") is TARGETS["cpu"]
+
+
+def test_an_unknown_target_names_the_near_one_and_all() -> None:
+    with pytest.raises(ConfigError, match=r"no chip is called 'cpuu'\. Did you mean 'cpu'\? There are: cpu, auto"):
+        get_target("cpuu")
+    with pytest.raises(ConfigError, match=r"no chip is called 'toaster'\. There are: cpu, auto"):
+        get_target("toaster")
+
+
+_X86 = """processor : 0
+model name : Some   CPU @ 2.00GHz
+flags : fpu sse avx2 avx512_vnni avx512f aes
+
+processor : 1
+model name : Another
+flags : fpu
+"""
+_ARM = """processor\t: 0
+BogoMIPS\t: 243.75
+Features\t: fp asimd asimddp crc32
+CPU implementer\t: 0x41
+CPU part\t: 0xd0c
+"""
+
+
+def test_cpuinfo_of_x86_gives_name_and_the_features_that_choose_kernels() -> None:
+    cpu = parse_cpuinfo(_X86, machine="x86_64")
+    assert (cpu.name, cpu.features) == ("Some CPU @ 2.00GHz", ("avx2", "avx512_vnni", "avx512f"))
+
+
+def test_cpuinfo_of_arm_has_no_model_name() -> None:
+    cpu = parse_cpuinfo(_ARM, machine="aarch64")
+    assert (cpu.name, cpu.features) == ("ARM 0x41 0xd0c", ("asimd", "asimddp"))
+
+
+def test_cpuinfo_that_says_nothing_gives_the_architecture() -> None:
+    cpu = parse_cpuinfo("", machine="riscv64")
+    assert (cpu.name, cpu.features) == ("riscv64", ())
+
+
+def test_this_machine_has_a_name() -> None:
+    assert read_cpu().name
+    assert read_cpu() is read_cpu()
