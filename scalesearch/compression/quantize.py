@@ -36,9 +36,9 @@ class _Int8Style:
 
 _STYLES: Mapping[QuantizationProfile, _Int8Style] = {
     # Without VNNI, ONNX Runtime multiplies uint8 by int8 with the vpmaddubsw instruction, whose 16-bit sum of two
-    # products saturates (255 * 127 * 2 > 32767); its documentation (Quantize ONNX models: 'reduce_range', 'U8U8') advises
-    # 7-bit weights there. benchmarks/int8_profiles.py shows them exact on such a CPU, as fast, and without measurable
-    # loss where nothing saturates. So every CPU gets the 7-bit file, and it means the same on each of them.
+    # products saturates (255 * 127 * 2 > 32767); its guide 'Quantize ONNX models' (reduce_range, U8U8) advises 7-bit
+    # weights there. benchmarks/int8_profiles.py shows them exact on such a CPU, as fast, and without measurable loss
+    # where nothing saturates. So every CPU gets the 7-bit file, and it means the same on each of them.
     "onnxruntime_cpu": _Int8Style(unsigned_activations=True, seven_bit_weights=True, quantized_bias=True),
     # TensorRT takes signed, symmetric activations and refuses Q/DQ on the int32 bias; its kernels sum in 32 bits.
     "tensorrt": _Int8Style(unsigned_activations=False, seven_bit_weights=False, quantized_bias=False),
