@@ -50,8 +50,6 @@ from scalesearch.values.session import Session
 
 # A lower bound of the file's size before it exists: weights alone, at the width of their type.
 _WEIGHT_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
-# Surviving weights are near their optimum: a retrain at the full rate would first undo them.
-_RETRAIN_RATE_SCALE = 0.3
 _SCORE_BATCH = 64
 _CHECK_IMAGES = 8
 
@@ -195,50 +193,54 @@ class TrialEvaluator:
         recipe = plan.candidate.recipe
         with stages("train"):
             dense = build(plan.spec, dropout=recipe.dropout, seed=seed_from("init", plan.weights_key))
-            trained, kept, reused = self._stored_or_trained(plan.weights_key, dense, data, recipe, retrain=False)
+            trained, kept, reused = self._stored_or_trained(plan.weights_key, dense, data, recipe, steps=recipe.steps)
         if plan.cost == plan.dense_cost:
             return trained, _training_result(kept, None, reused=reused)
         with stages("prune"):
             multiple = self._session.target.channel_multiple
             pruned = prune(trained, plan.candidate.pruning, channel_multiple=multiple)
-        if recipe.retrain_steps == 0:
-            return pruned, _training_result(kept, None, reused=reused)
         with stages("retrain"):
             retrained, kept_again, reused_again = self._stored_or_trained(
-                plan.shape_key, pruned, data, recipe, retrain=True
+                plan.shape_key, pruned, data, recipe, steps=recipe.retrain_steps
             )
         return retrained, _training_result(kept, kept_again, reused=reused and reused_again)
 
     def _stored_or_trained(
-        self, key: str, network: Network, data: Dataset, recipe: Recipe, *, retrain: bool
+        self, key: str, network: Network, data: Dataset, recipe: Recipe, *, steps: int
     ) -> tuple[Network, KeptTraining, bool]:
-        """The network with the weights kept under `key`, else trained now and kept; and whether they were kept."""
+        """The network with the weights kept under `key`, else trained now and kept; and whether they were kept.
+
+        The retrain after pruning (`steps` 0 leaves it out) uses the whole recipe again, warm-up and full rate: so few
+        updates recover more that way than at a third of the rate.
+        """
         module = copy.deepcopy(network.module)
         kept = self._weights.load(key, module)
         if kept is not None:
             return Network(spec=network.spec, module=module.eval()), kept, True
-        machine = self._session.machine
-        trained = train(
-            network,
-            *self._tensors(data.train),
-            recipe,
-            machine,
-            mean=data.mean,
-            std=data.std,
-            seed=seed_from("train", key),
-            steps=recipe.retrain_steps if retrain else recipe.steps,
-            learning_rate_scale=_RETRAIN_RATE_SCALE if retrain else 1.0,
-            breathe=self._lock.breathe,
-        )
+        machine, loss, train_s, safe = self._session.machine, 0.0, 0.0, False
+        if steps:
+            trained = train(
+                network,
+                *self._tensors(data.train),
+                recipe,
+                machine,
+                mean=data.mean,
+                std=data.std,
+                seed=seed_from("train", key),
+                steps=steps,
+                breathe=self._lock.breathe,
+            )
+            network, loss, train_s = trained.network, trained.final_loss, trained.seconds
+            safe = trained.safe_recipe_used
         kept = KeptTraining(
-            float_top1=score(trained.network, *self._tensors(data.val), machine, mean=data.mean, std=data.std),
-            train_s=trained.seconds,
-            final_loss=trained.final_loss,
-            steps=trained.steps,
-            safe_recipe_used=trained.safe_recipe_used,
+            float_top1=score(network, *self._tensors(data.val), machine, mean=data.mean, std=data.std),
+            train_s=train_s,
+            final_loss=loss,
+            steps=steps,
+            safe_recipe_used=safe,
         )
-        self._weights.save(key, trained.network.module, kept)
-        return trained.network, kept, False
+        self._weights.save(key, network.module, kept)
+        return network, kept, False
 
     def _latency(self, engine: Engine) -> Latency:
         session = self._session
