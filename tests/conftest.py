@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,10 @@ from scalesearch.values.record import (
     TrainingResult,
     TrialRecord,
 )
-from scalesearch.values.target import Device
+from scalesearch.values.session import DataSummary, Session
+from scalesearch.values.settings import Machine, RunSettings
+from scalesearch.values.space import Choice, NamedAxis, Range, SearchSpace
+from scalesearch.values.target import Device, Target
 
 RecordFactory = Callable[..., TrialRecord]
 
@@ -126,3 +130,42 @@ def make_record() -> RecordFactory:
         return replace(record, **changes)
 
     return make
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    """A session as a run writes it down; its folder is the test's own."""
+    spec = _spec(64)
+    return Session(
+        folder=tmp_path,
+        settings=RunSettings(),
+        space=SearchSpace(
+            name="made_up",
+            network="resnet_small",
+            resolution_px=64,
+            axes=(
+                NamedAxis(name="scaling.width", axis=Choice(values=(0.5, 1.0))),
+                NamedAxis(name="training.learning_rate", axis=Range(low=0.001, high=0.1, log=True)),
+                NamedAxis(name="quantization.precision", axis=Choice(values=("fp32", "int8"))),
+            ),
+        ),
+        base=spec,
+        target=Target(name="cpu", backend="onnxruntime", precisions=("fp32", "fp16", "int8")),
+        machine=Machine(device="cpu", threads=2, bf16=False, channels_last=True),
+        device=Device(name="AMD EPYC", backend="onnxruntime", backend_version="1.32.0", threads=1, features=("avx2",)),
+        data=DataSummary(
+            name="pictures",
+            fingerprint="f" * 64,
+            class_names=("stop", "yield", "priority", "speed 30"),
+            mean=(0.4, 0.5, 0.6),
+            std=(0.2, 0.25, 0.3),
+            train_images=800,
+            val_images=300,
+            calibration_images=100,
+            test_images=200,
+            val_standard_error=0.026,
+            warnings=(),
+        ),
+        storage_px=64,
+        reference_calm_ms=0.5,
+    )

@@ -1,0 +1,89 @@
+"""What a run prints: one line per trial in a log, NDJSON on request, and the moving view of a terminal."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from scalesearch.cli.live import _LineView, _LiveView, trial_line, view
+from scalesearch.search.events import RunStarted, RunStopped, StageEntered, StudyOutcome, TrialFinished, TrialStarted
+from scalesearch.values.record import TrialRecord
+
+RecordFactory = Callable[..., TrialRecord]
+
+
+def outcome(records: tuple[TrialRecord, ...]) -> StudyOutcome:
+    front = tuple(record for record in records if record.feasible)
+    return StudyOutcome(
+        records=records, front=front, ended="budget", message="done", charged=len(records), wall_s=3.0, search_s=0.1
+    )
+
+
+def events(record: TrialRecord) -> tuple[RunStarted | TrialStarted | StageEntered | TrialFinished | RunStopped, ...]:
+    return (
+        RunStarted(budget=2, charged_done=0, records=0, continued=0),
+        TrialStarted(trial=record.trial, candidate=record.candidate),
+        StageEntered(trial=record.trial, stage="train"),
+        TrialFinished(record=record, charged_done=1, budget=2, front_size=1, hypervolume=1.5),
+        RunStopped(ended="budget", message="done"),
+    )
+
+
+def test_json_is_one_object_a_line_with_the_tables_keys(
+    make_record: RecordFactory, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    record = make_record(3, top1=0.9)
+    with view(tmp_path, as_json=True) as shown:
+        shown.say("loading")
+        for event in events(record):
+            shown.event(event)
+    shown.ended(outcome((record,)))
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    names = [line["event"] for line in lines]
+    assert names == [
+        "message",
+        "run_started",
+        "trial_started",
+        "stage_entered",
+        "trial_finished",
+        "run_stopped",
+        "ended",
+    ]
+    finished = lines[4]
+    assert (finished["trial"], finished["top1"], finished["p50_ms"]) == (3, 0.9, 1.0)
+    assert (finished["charged_done"], finished["front_size"]) == (1, 1)
+    assert lines[-1]["front"] == [3]
+
+
+def test_a_log_gets_one_line_per_trial(make_record: RecordFactory, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as file:
+        shown = _LineView(Console(file=file), tmp_path)
+        for event in events(make_record(3)):
+            shown.event(event)
+    lines = path.read_text().splitlines()
+    assert [line for line in lines if "trial" in line and "[1/2]" in line] == [lines[1]]
+    assert "\x1b" not in path.read_text()
+
+
+def test_the_terminal_shows_progress_stage_and_last_trials(make_record: RecordFactory, tmp_path: Path) -> None:
+    console = Console(width=120, record=True, force_terminal=True, file=(tmp_path / "screen").open("w"))
+    shown = _LiveView(console, tmp_path)
+    for event in events(make_record(3))[:3]:
+        shown.event(event)
+    console.print(shown._render())
+    assert "trial 3: train" in console.export_text(clear=True)
+    for event in events(make_record(3))[3:]:
+        shown.event(event)
+    console.print(shown._render())
+    text = console.export_text()
+    assert "1 of 2" in text and "front 1" in text and "trial   3" in text and "trial 3: train" not in text
+    console.file.close()
+
+
+def test_a_trial_without_result_says_why(make_record: RecordFactory) -> None:
+    assert "loss is not finite" in trial_line(make_record(1, top1=None))
+    assert "same as 1" in trial_line(make_record(4, same_as=1, charged=False))
+    assert "max_latency_ms" in trial_line(make_record(5, excess=0.5))

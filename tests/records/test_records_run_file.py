@@ -1,0 +1,82 @@
+"""run.toml: what is written comes back, and what may not change between the runs of a study."""
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+
+from scalesearch.errors import ConfigError
+from scalesearch.records.run_file import read_run_file, refuse_changes, write_run_file
+from scalesearch.values.session import Session
+from scalesearch.values.space import Choice, Limits
+
+
+def test_what_is_written_comes_back(session: Session) -> None:
+    write_run_file(session)
+    assert read_run_file(session.folder) == session
+
+
+def test_versions_and_machine_are_written_for_people(session: Session) -> None:
+    write_run_file(session)
+    document = tomllib.loads((session.folder / "run.toml").read_text())
+    assert {"torch", "optuna", "onnxruntime", "python"} <= set(document["versions"])
+    assert document["host"]["cpus"] >= 1
+
+
+def test_no_study_is_none(session: Session) -> None:
+    assert read_run_file(session.folder) is None
+
+
+@pytest.mark.parametrize("content", ["", "not toml [", "[session]\nspace = 3\n"])
+def test_a_damaged_file_is_named_with_the_way_out(session: Session, content: str) -> None:
+    (session.folder / "run.toml").write_text(content)
+    with pytest.raises(ConfigError, match="--fresh") as caught:
+        read_run_file(session.folder)
+    assert "run.toml cannot be read" in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+@dataclass(frozen=True)
+class Change:
+    name: str
+    make: Callable[[Session], Session]
+    refused: bool
+    says: tuple[str, ...] = ()
+
+
+def _wider(session: Session) -> Session:
+    axis = replace(session.space.axes[0], axis=Choice(values=(0.5, 2.0)))
+    return replace(session, space=replace(session.space, axes=(axis, *session.space.axes[1:])))
+
+
+CHANGES = (
+    Change("space", _wider, True, ("scaling.width", "1.0", "2.0")),
+    Change(
+        "limits",
+        lambda s: replace(s, space=replace(s.space, limits=Limits(max_macs=5))),
+        True,
+        ("max_macs", "'absent'", "5"),
+    ),
+    Change("data", lambda s: replace(s, data=replace(s.data, fingerprint="0" * 64)), True, ("data.fingerprint",)),
+    Change("device", lambda s: replace(s, device=replace(s.device, name="Xeon")), True, ("AMD EPYC", "Xeon")),
+    Change(
+        "version", lambda s: replace(s, device=replace(s.device, backend_version="1.33.0")), True, ("1.32.0", "1.33.0")
+    ),
+    Change("seed", lambda s: replace(s, settings=replace(s.settings, seed=1)), True, ("settings.seed",)),
+    Change("budget", lambda s: replace(s, settings=replace(s.settings, budget=99)), False),
+    Change("workers", lambda s: replace(s, settings=replace(s.settings, workers=4)), False),
+    Change("warnings", lambda s: replace(s, data=replace(s.data, warnings=("two files skipped",))), False),
+)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
+def test_what_makes_trials_incomparable_is_refused_with_the_difference(session: Session, change: Change) -> None:
+    if not change.refused:
+        refuse_changes(session, change.make(session))
+        return
+    with pytest.raises(ConfigError) as caught:
+        refuse_changes(session, change.make(session))
+    for part in change.says:
+        assert part in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3
