@@ -35,9 +35,9 @@ class Face:
         self._image = Image.new("RGBA", (self._side, self._side))
         self._draw = ImageDraw.Draw(self._image)
         self.palette = _palette(rng)
-        self.border = rng.uniform(0.14, 0.22)
+        self.border = rng.uniform(0.13, 0.18)
         """Width of the coloured rim."""
-        self.glyph = rng.uniform(0.88, 1.08)
+        self.glyph = rng.uniform(0.94, 1.06)
         """Size of what is drawn inside, relative to its usual size."""
         self.stroke = rng.uniform(0.85, 1.15)
         """Thickness of lines, likewise."""
@@ -144,9 +144,9 @@ def _triangle(face: Face, *, up: bool) -> None:
 
 
 def _arrow(face: Face, *, turn_deg: float) -> None:
-    thin = 0.11 * face.stroke
+    thin = 0.14 * face.stroke
     arrow: list[Point] = [
-        (-thin, 0.6), (-thin, -0.1), (-0.38, -0.1), (0.0, -0.62), (0.38, -0.1), (thin, -0.1), (thin, 0.6),
+        (-thin, 0.66), (-thin, -0.04), (-0.48, -0.04), (0.0, -0.7), (0.48, -0.04), (thin, -0.04), (thin, 0.66),
     ]  # fmt: skip
     turn = math.radians(turn_deg)
     cos, sin = math.cos(turn), math.sin(turn)
@@ -204,8 +204,8 @@ def _bend(face: Face, *, left: bool) -> None:
 
 def _speed(face: Face, number: str) -> None:
     _ring(face)
-    height = (0.78 if len(number) == 2 else 0.6) * face.glyph
-    face.text(number, height, face.palette.black, weight=0.035 * face.stroke)
+    height = (0.86 if len(number) == 2 else 0.62) * face.glyph
+    face.text(number, height, face.palette.black, weight=0.045 * face.stroke)
 
 
 def _blue_arrow(face: Face, turn_deg: float) -> None:
@@ -215,7 +215,7 @@ def _blue_arrow(face: Face, turn_deg: float) -> None:
 
 def _blue_walker(face: Face) -> None:
     _disc(face, face.palette.blue)
-    _walker(face, face.palette.white, size=0.64, center=(0.0, 0.0))
+    _walker(face, face.palette.white, size=0.7, center=(0.0, 0.0))
 
 
 def _blue_bicycle(face: Face) -> None:
@@ -225,12 +225,12 @@ def _blue_bicycle(face: Face) -> None:
 
 def _warn_walker(face: Face) -> None:
     _triangle(face, up=True)
-    _walker(face, face.palette.black, size=0.46, center=(0.0, 0.2))
+    _walker(face, face.palette.black, size=0.5, center=(0.0, 0.22))
 
 
 def _warn_bicycle(face: Face) -> None:
     _triangle(face, up=True)
-    _bicycle(face, face.palette.black, size=0.44, center=(0.0, 0.3))
+    _bicycle(face, face.palette.black, size=0.48, center=(0.0, 0.32))
 
 
 def _warn_bend(face: Face, left: bool) -> None:
