@@ -1,0 +1,276 @@
+"""Duet latency on engines with invented noise and an invented clock: true ratios are known, nothing really waits."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import t as student_t  # type: ignore[import-untyped]  # comes with scikit-learn
+
+from scalesearch.errors import StageFailed
+from scalesearch.measurement.latency import (
+    ESTIMATORS,
+    GROUPS,
+    OBJECTIVE,
+    STUDENT_975,
+    Duet,
+    calm_time,
+    measure_latency,
+    play_duet,
+    ratio_interval,
+    warm_up,
+)
+from scalesearch.values.record import Latency
+from scalesearch.values.settings import LatencySettings
+
+
+@dataclass(kw_only=True)
+class Machine:
+    """A clock, and the moods that slow down whatever runs at a moment."""
+
+    seed: int
+    mood: Callable[[float], float] = lambda now_s: 1.0
+    now_s: float = 0.0
+
+
+@dataclass(kw_only=True)
+class FakeEngine:
+    """Runs of `run_s`, slowed by the machine's mood and by one-sided jitter, spikes and cold caches of its own."""
+
+    machine: Machine
+    run_s: float
+    jitter: float = 0.02
+    spike_share: float = 0.0
+    cold: float = 0.0
+    first_runs_slow: int = 0
+    batch: int = 1
+    runs: int = 0
+    calls: list[int] = field(default_factory=list)
+    noise: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng([self.machine.seed, int(1e9 * self.run_s)])
+        self.noise = 1 + np.abs(rng.normal(size=30_000)) * self.jitter
+        self.noise *= 1 + (rng.random(30_000) < self.spike_share) * rng.exponential(5.0, 30_000)
+
+    def time_runs(self, count: int) -> tuple[float, ...]:
+        slow = self.noise.take(range(self.runs, self.runs + count), mode="wrap")
+        slow[0] *= 1 + self.cold
+        slow[: max(0, self.first_runs_slow - self.runs)] *= 10
+        times = tuple((self.run_s * self.machine.mood(self.machine.now_s) * slow).tolist())
+        self.machine.now_s += sum(times)
+        self.runs += count
+        self.calls.append(count)
+        return times
+
+
+def measure(
+    machine: Machine, ratio: float = 0.6, reference_s: float = 1e-3, **noise: float
+) -> tuple[Latency, FakeEngine, FakeEngine]:
+    candidate = FakeEngine(machine=machine, run_s=ratio * reference_s, **noise)  # type: ignore[arg-type]
+    reference = FakeEngine(machine=machine, run_s=reference_s, **noise)  # type: ignore[arg-type]
+    settings = LatencySettings()
+    return measure_latency(candidate, reference, settings=settings, reference_calm_ms=2.0), candidate, reference
+
+
+def moody(seed: int, share: float = 0.4, lasting_s: float = 0.05, strength: float = 1.5) -> Callable[[float], float]:
+    """Contention that comes and goes: stretches of `lasting_s`, a `share` of them slow."""
+    slow = np.random.default_rng(seed).random(100_000) < share
+    return lambda now_s: strength if slow[int(now_s / lasting_s) % len(slow)] else 1.0
+
+
+NOISES = {
+    "quiet": (lambda now_s: 1.0, {}),
+    "drift that both share": (lambda now_s: 1 + 0.1 * now_s, {}),
+    "half of the time busy": (moody(9, share=0.5), {}),
+    "spikes and cold caches": (lambda now_s: 1.0, {"spike_share": 0.05, "cold": 0.15}),
+}
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_the_ratio_is_found_through_noise_and_times_the_calm_time_it_is_the_latency(name: str) -> None:
+    mood, noise = NOISES[name]
+    latency, _, _ = measure(Machine(seed=1, mood=mood), ratio=0.6, **noise)
+    assert latency.ratio == pytest.approx(0.6, rel=0.006)
+    assert latency.p50_ms == pytest.approx(2.0 * latency.ratio)
+    assert latency.p50_low_ms < latency.p50_ms < latency.p50_high_ms
+    assert latency.stable
+    assert latency.p50_high_ms - latency.p50_low_ms <= 2 * 0.005 * latency.p50_ms * 1.001
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_every_estimator_cancels_what_both_engines_share(estimator: str) -> None:
+    machine = Machine(seed=2, mood=lambda now_s: 1 + 0.2 * math.sin(40 * now_s))
+    engines = [FakeEngine(machine=machine, run_s=run_s) for run_s in (3e-4, 5e-4)]
+    duet = play_duet(*engines, settings=LatencySettings(half_width=0.0, max_s=1.0))
+    assert ESTIMATORS[estimator](duet) == pytest.approx(0.6, rel=0.01)
+
+
+def test_estimators_are_what_their_names_say() -> None:
+    duet = Duet(
+        candidate_s=np.array([[1.0, 2.0, 9.0], [3.0, 4.0, 5.0]]),
+        reference_s=np.array([[1.0, 4.0, 4.0], [2.0, 2.0, 8.0]]),
+    )
+    found = {name: estimator(duet) for name, estimator in ESTIMATORS.items()}
+    assert found == {
+        "duet_of_medians": (2 / 4 + 4 / 2) / 2,
+        "duet_of_minima": (1 / 1 + 3 / 2) / 2,
+        "ratio_of_medians": 3.5 / 3.0,
+        "ratio_of_p10s": 1.5 / 1.5,
+        "ratio_of_minima": 1.0,
+    }
+
+
+@pytest.mark.parametrize("mood", [False, True], ids=["independent", "moods"])
+def test_the_interval_covers_the_truth_about_as_often_as_it_says(mood: bool) -> None:
+    covered, estimates = 0, []
+    for seed in range(100):
+        machine = Machine(seed=seed, mood=moody(seed, share=0.3) if mood else lambda now_s: 1.0)
+        latency, _, _ = measure(machine, jitter=0.04)
+        covered += latency.p50_low_ms <= 2.0 * 0.6 <= latency.p50_high_ms
+        estimates.append(latency.ratio)
+    assert np.mean(estimates) == pytest.approx(0.6, rel=0.001)
+    # Were it 95 %, fewer than 88 of 100 would have a chance of 0.15 %.
+    assert covered >= 88
+    # And not by being huge: an interval of a fixed +-0.5 % would always cover these.
+    assert np.std(estimates) < 0.003 * 0.6
+
+
+def test_raw_values_are_the_plain_clock_of_the_candidate() -> None:
+    latency, candidate, _ = measure(Machine(seed=3, mood=lambda now_s: 1.7), jitter=0.0)
+    raw = (latency.raw_min_ms, latency.raw_p50_ms, latency.raw_p90_ms, latency.raw_p99_ms)
+    assert raw == pytest.approx((1.7 * 0.6,) * 4)
+    assert latency.reference_p50_ms == pytest.approx(1.7)
+    assert latency.runs < candidate.runs
+    assert latency.batch == 1
+    spiky, _, _ = measure(Machine(seed=3), jitter=0.0, spike_share=0.05)
+    assert spiky.raw_p50_ms == spiky.raw_min_ms == pytest.approx(0.6)
+    assert spiky.raw_p99_ms > 1.5 * spiky.raw_p90_ms
+
+
+def test_engines_that_nothing_steadies_are_said_to_be_unstable_when_the_time_is_over() -> None:
+    latency, candidate, _ = measure(Machine(seed=4), jitter=3.0)
+    assert not latency.stable
+    assert latency.p50_high_ms - latency.p50_low_ms > 2 * 0.005 * latency.p50_ms
+    settings = LatencySettings()
+    longest_warmups_s = 2 * 10 * settings.warmup_s  # two engines, ten windows each, none over twice its length
+    assert settings.max_s < candidate.machine.now_s < settings.max_s + longest_warmups_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """A pair of engines and how long their measurement may take on the invented clock."""
+
+    name: str
+    candidate_s: float
+    reference_s: float
+    at_most_s: float
+    runs_at_least: int
+
+
+PACES = (
+    Pace(name="very fast", candidate_s=20e-6, reference_s=1e-3, at_most_s=2.5, runs_at_least=4000),
+    Pace(name="very slow", candidate_s=1.0, reference_s=1e-3, at_most_s=14.0, runs_at_least=6),
+    Pace(name="slow reference", candidate_s=20e-6, reference_s=0.3, at_most_s=12.0, runs_at_least=2000),
+)
+
+
+@pytest.mark.parametrize("pace", PACES, ids=lambda pace: pace.name)
+def test_time_and_runs_are_bounded_for_slow_and_fast_engines(pace: Pace) -> None:
+    machine = Machine(seed=5)
+    candidate = FakeEngine(machine=machine, run_s=pace.candidate_s)
+    reference = FakeEngine(machine=machine, run_s=pace.reference_s)
+    latency = measure_latency(candidate, reference, settings=LatencySettings(), reference_calm_ms=1.0)
+    assert latency.ratio == pytest.approx(pace.candidate_s / pace.reference_s, rel=0.03)
+    assert machine.now_s < pace.at_most_s
+    assert latency.runs >= pace.runs_at_least
+    assert max(candidate.calls + reference.calls) <= 501
+
+
+def test_blocks_are_short_and_their_cold_first_run_is_left_out() -> None:
+    machine = Machine(seed=6)
+    engines = [FakeEngine(machine=machine, run_s=run_s, jitter=0.0, cold=0.5) for run_s in (1e-4, 2e-4)]
+    duet = play_duet(*engines, settings=LatencySettings())
+    assert duet.candidate_s.shape[1] == 10
+    assert duet.reference_s.shape[1] == 5
+    assert duet.candidate_s == pytest.approx(1e-4)
+    assert duet.reference_s == pytest.approx(2e-4)
+
+
+def test_the_order_of_the_two_changes_from_pair_to_pair() -> None:
+    turns: list[str] = []
+    machine = Machine(seed=7)
+
+    @dataclass(kw_only=True)
+    class Named(FakeEngine):
+        name: str
+
+        def time_runs(self, count: int) -> tuple[float, ...]:
+            turns.append(self.name)
+            return super().time_runs(count)
+
+    engines = [Named(machine=machine, run_s=1e-3, name=name) for name in "AB"]
+    pairs = len(play_duet(*engines, settings=LatencySettings()).candidate_s)
+    assert "".join(turns[-2 * pairs :]).startswith("ABBAABBAABBA")
+
+
+def test_warm_up_waits_for_slow_first_runs_to_pass_and_ends_on_a_restless_engine() -> None:
+    engine = FakeEngine(machine=Machine(seed=8), run_s=1e-3, first_runs_slow=20)
+    assert warm_up(engine, 0.3) == pytest.approx(1e-3, rel=0.05)
+    assert engine.runs > 100
+    restless = FakeEngine(machine=Machine(seed=8, mood=lambda now_s: 1 + now_s), run_s=1e-3)
+    warm_up(restless, 0.3)
+    assert restless.machine.now_s < 2.5
+
+
+def test_calm_time_is_that_of_the_calm_windows() -> None:
+    reference = FakeEngine(machine=Machine(seed=9, mood=moody(9, share=0.6)), run_s=1e-3, jitter=0.01, spike_share=0.02)
+    typical_ms = 1 + 0.01 * 0.674  # median of the one-sided jitter
+    assert calm_time(reference, settings=LatencySettings()) == pytest.approx(typical_ms, rel=0.005)
+
+
+def test_students_quantiles_are_those_of_scipy() -> None:
+    assert len(STUDENT_975) == GROUPS - 1
+    assert pytest.approx([student_t.ppf(0.975, df) for df in range(1, GROUPS)], abs=6e-4) == STUDENT_975
+
+
+def test_the_interval_of_few_pairs_is_students_over_the_pairs() -> None:
+    ratios = np.array([0.9, 1.0, 1.1, 1.2])
+    duet = Duet(candidate_s=ratios[:, None], reference_s=np.ones((4, 1)))
+    low, high = ratio_interval(duet, "ratio_of_medians")
+    half = student_t.ppf(0.975, 3) * np.std(ratios, ddof=1) / 2
+    assert (low, high) == pytest.approx((1.05 - half, 1.05 + half), rel=1e-3)
+    assert OBJECTIVE in ESTIMATORS
+
+
+@dataclass(kw_only=True)
+class BrokenClock:
+    answer: Callable[[int], tuple[float, ...]]
+    batch: int = 1
+
+    def time_runs(self, count: int) -> tuple[float, ...]:
+        return self.answer(count)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda count: (0.0,) * count, "expected 1 positive times from the engine's clock, got a time of 0.0 s"),
+        (lambda count: (math.nan,) * count, "got a time of nan s"),
+        (lambda count: (1e-3,) * (count + 1), "got 2 times"),
+        (lambda count: (21.0,) * count, "expected a run to take at most 20 s, got 21.0 s"),
+    ],
+)
+def test_impossible_times_fail_the_trial(answer: Callable[[int], tuple[float, ...]], message: str) -> None:
+    good = FakeEngine(machine=Machine(seed=10), run_s=1e-3)
+    with pytest.raises(StageFailed, match=f"latency: .*{message}"):
+        measure_latency(BrokenClock(answer=answer), good, settings=LatencySettings(), reference_calm_ms=1.0)
+
+
+def test_a_missing_calm_time_fails_before_anything_runs() -> None:
+    engine = FakeEngine(machine=Machine(seed=11), run_s=1e-3)
+    with pytest.raises(StageFailed, match="reference_calm_ms above 0"):
+        measure_latency(engine, engine, settings=LatencySettings(), reference_calm_ms=math.nan)
+    assert engine.runs == 0
