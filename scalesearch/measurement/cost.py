@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from scalesearch.values.network import Network
 from scalesearch.values.record import Cost
 
+_FREE_LAYERS = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Sigmoid, nn.Dropout)
+
 
 def formula_cost(network: Network) -> Cost:
     """MACs by the layers' own shapes, on a copy without weights: nothing is computed.
@@ -24,6 +26,8 @@ def formula_cost(network: Network) -> Cost:
     module and not from the spec, so the count is right for pruned networks too.
     """
     skeleton = _without_weights(network.module).eval()
+    params = sum(parameter.numel() for parameter in skeleton.parameters())
+    _drop_free_layers(skeleton)
     macs = 0
 
     def add(layer: nn.Module, _inputs: object, output: Tensor) -> None:
@@ -37,7 +41,7 @@ def formula_cost(network: Network) -> Cost:
             layer.register_forward_hook(add)
     with torch.no_grad():
         skeleton(_one_image(network, device="meta"))
-    return Cost(macs=macs, params=sum(parameter.numel() for parameter in skeleton.parameters()))
+    return Cost(macs=macs, params=params)
 
 
 def count_cost(network: Network) -> Cost:
@@ -65,6 +69,14 @@ def _without_weights(module: nn.Module) -> nn.Module:
         for tensor in module.parameters()
     }
     return copy.deepcopy(module, memo)
+
+
+def _drop_free_layers(skeleton: nn.Module) -> None:
+    """Takes out what neither costs MACs nor changes a shape: on the meta device that takes most of the time."""
+    for parent in list(skeleton.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, _FREE_LAYERS):
+                setattr(parent, name, nn.Identity())
 
 
 def _one_image(network: Network, *, device: torch.device | str) -> Tensor:

@@ -19,7 +19,7 @@ def load_spec(reference: str) -> NetworkSpec:
             spec that can be built.
     """
     module_name, colon, function_name = reference.partition(":")
-    if not (colon and module_name and function_name.isidentifier()):
+    if not (colon and all(part.isidentifier() for part in (*module_name.split("."), function_name))):
         message = f"a network of your own is given as package.module:function, not {reference!r}"
         raise ConfigError(message)
     module = _import(module_name, reference)

@@ -1,0 +1,108 @@
+"""What `build` promises beyond the conformance suite: random state, initialisation, refusals."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from scalesearch.errors import ConfigError
+from scalesearch.networks import base_spec
+from scalesearch.networks.build import build
+from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec
+
+
+def test_global_random_state_is_neither_read_nor_moved() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first = build(base_spec("efficientnet_small"), seed=5).module.state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(1)
+    second = build(base_spec("efficientnet_small"), seed=5).module.state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_convolutions_start_with_he_deviation(name: str) -> None:
+    # Equation 14 of arXiv 1502.01852: the variance is 2 / fan-out, and a depthwise layer's fan-out is k * k.
+    checked = 0
+    for layer in build(base_spec(name)).module.modules():
+        if isinstance(layer, torch.nn.Conv2d) and layer.weight.numel() >= 3000:
+            fan_out = layer.out_channels // layer.groups * layer.kernel_size[0] * layer.kernel_size[1]
+            assert layer.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.06)
+            checked += 1
+    assert checked > 10
+
+
+def test_depthwise_layers_are_among_those_checked() -> None:
+    layers = build(base_spec("mobilenet_v2")).module.modules()
+    assert any(isinstance(layer, torch.nn.Conv2d) and layer.groups > 350 for layer in layers)
+
+
+def test_norms_start_neutral() -> None:
+    for layer in build(base_spec("resnet_small")).module.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            assert layer.num_batches_tracked is not None
+            assert bool((layer.weight == 1).all() and (layer.bias == 0).all())
+            assert bool((layer.running_mean == 0).all() and (layer.running_var == 1).all())
+            assert int(layer.num_batches_tracked) == 0
+
+
+def test_the_spec_decides_eps_activation_and_image_channels() -> None:
+    spec = replace(base_spec("mobilenet_small"), norm_eps=1e-3, activation="silu", image_channels=1)
+    module = build(spec).module
+    layers = list(module.modules())
+    assert {layer.eps for layer in layers if isinstance(layer, torch.nn.BatchNorm2d)} == {1e-3}
+    assert not any(isinstance(layer, torch.nn.ReLU6) for layer in layers)
+    assert module(torch.zeros(2, 1, 32, 32)).shape == (2, 43)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    module = build(base_spec("resnet_small"), dropout=0.5).module
+    batch = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert not torch.equal(module(batch), module(batch))
+        module.eval()
+        assert torch.equal(module(batch), module(batch))
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, float("nan")])
+def test_impossible_dropout_is_refused(dropout: float) -> None:
+    with pytest.raises(ConfigError, match="dropout must be at least 0 and below 1"):
+        build(base_spec("resnet_small"), dropout=dropout)
+
+
+def stage(**changes: object) -> StageSpec:
+    values: dict[str, object] = {"block": "basic", "depth": 1, "channels": 16, "kernel": 3, "stride": 1}
+    return StageSpec(**(values | changes))  # type: ignore[arg-type]
+
+
+BAD_SPECS = {
+    "stages is empty": {"stages": ()},
+    r"stages.1.depth must be a whole number of at least 1, not 0": {"stages": (stage(depth=0),)},
+    r"stages.2.channels must be a whole number of at least 1, not 16.5": {"stages": (stage(), stage(channels=16.5))},
+    r"stages.1.kernel must be odd, not 4": {"stages": (stage(kernel=4),)},
+    r"stages.1.block must be one of basic, bottleneck, .*, not 'dense'": {"stages": (stage(block="dense"),)},
+    r"stages.1.channels \(18\) must be a multiple of its expansion \(4\)": {
+        "stages": (stage(block="bottleneck", channels=18, expansion=4),)
+    },
+    r"stages.1.expansion must be 1 in a basic block, not 2": {"stages": (stage(expansion=2),)},
+    r"activation must be one of relu, relu6, silu, not 'gelu'": {"activation": "gelu"},
+    r"head.width_rule must be one of": {"head": HeadSpec(width_rule="wide")},  # type: ignore[arg-type]
+    r"norm_eps must be positive, not 0": {"norm_eps": 0.0},
+    r"resolution_px .* num_classes .* image_channels .* \(and 2 more\)": {
+        "resolution_px": 0,
+        "num_classes": 1,
+        "image_channels": 0,
+        "norm_eps": 0.0,
+        "activation": "gelu",
+    },
+}
+
+
+@pytest.mark.parametrize("message", BAD_SPECS)
+def test_a_spec_that_cannot_be_built_says_where(message: str) -> None:
+    spec: NetworkSpec = replace(base_spec("resnet_small"), **BAD_SPECS[message])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"network 'resnet_small' cannot be built: {message}"):
+        build(spec)

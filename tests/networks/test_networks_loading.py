@@ -1,0 +1,73 @@
+"""A user's own network: found in the current folder, and every way it can go wrong."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from scalesearch.errors import ConfigError
+from scalesearch.networks import find_spec, load_spec
+
+OWN_NETWORK = """
+from dataclasses import replace
+from scalesearch.networks import base_spec
+
+def tiny():
+    return replace(base_spec("resnet_small"), name="tiny")
+
+def broken():
+    return replace(base_spec("resnet_small"), stages=())
+
+def wants(width):
+    return width
+
+def a_number():
+    return 3
+
+constant = 5
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "my_nets_xyz.py").write_text(OWN_NETWORK)
+    (tmp_path / "needs_more_xyz.py").write_text("import surely_not_installed_xyz")
+    (tmp_path / "crashes_xyz.py").write_text("1 / 0")
+    (tmp_path / "pack_xyz").mkdir()
+    (tmp_path / "pack_xyz" / "inner.py").write_text(OWN_NETWORK)
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in sys.modules if "_xyz" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("reference", ["my_nets_xyz:tiny", "pack_xyz.inner:tiny"])
+def test_a_function_in_the_current_folder_gives_its_spec(reference: str) -> None:
+    path = list(sys.path)
+    assert load_spec(reference).name == "tiny"
+    assert find_spec(reference).name == "tiny"
+    assert sys.path == path
+
+
+FAULTS = {
+    "my_nets_xyz": r"given as package.module:function, not 'my_nets_xyz'",
+    ":tiny": "given as package.module:function",
+    "my_nets_xyz:": "given as package.module:function",
+    "my nets:tiny()": "given as package.module:function",
+    "..my_nets:tiny": "given as package.module:function",
+    "no_such_xyz:tiny": "no module 'no_such_xyz', neither installed nor in",
+    "pack_xyz.outer:tiny": "no module 'pack_xyz.outer', neither installed nor in",
+    "needs_more_xyz:tiny": "module needs_more_xyz itself needs 'surely_not_installed_xyz', which is not installed",
+    "crashes_xyz:tiny": "importing crashes_xyz failed with ZeroDivisionError",
+    "my_nets_xyz:tinny": "module my_nets_xyz has no 'tinny'; did you mean 'tiny'",
+    "my_nets_xyz:constant": "expected a function that returns a NetworkSpec, found 5",
+    "my_nets_xyz:wants": "calling it without arguments failed with TypeError",
+    "my_nets_xyz:a_number": "expected a scalesearch NetworkSpec, got int",
+    "my_nets_xyz:broken": "network 'resnet_small' cannot be built: stages is empty",
+}
+
+
+@pytest.mark.parametrize("reference", FAULTS)
+def test_faults_are_named(reference: str) -> None:
+    with pytest.raises(ConfigError, match=FAULTS[reference]):
+        load_spec(reference)
