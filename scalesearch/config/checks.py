@@ -22,7 +22,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "scaling.width": (TINY, 16),
     "scaling.kernel": (TINY, 8),
     "pruning.channel_fraction": (0, 0.9),
-    "quantization.clip_percentile": (50, 100),
+    "quantization.clip_percentile": (50.001, 100),
     "quantization.calibration_images": (1, 100_000),
     "training.learning_rate": (TINY, 10),
     "training.auxiliary_learning_rate": (TINY, 10),
