@@ -71,7 +71,7 @@ def find_source(source: str) -> Source:
     name = source.lower().replace("_", "-")
     path = Path(source).expanduser()
     for kind in SOURCES:
-        if name in kind.names or kind.takes_path(path):
+        if source and (name in kind.names or kind.takes_path(path)):  # Path("") would be the working folder
             return kind
     raise ConfigError(_unknown_source(source, path))
 

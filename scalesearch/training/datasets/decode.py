@@ -53,10 +53,10 @@ def to_square(image: Image.Image, side_px: int) -> NDArray[np.uint8]:
     upright = to_rgb(_upright(image))
     width, height = upright.size
     side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    square = upright.resize(
-        (side_px, side_px), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side), reducing_gap=3.0
-    )
+    left, top = (width - side) // 2, (height - side) // 2
+    # Cropped first: resize's own box lets the filter reach a pixel beyond it.
+    square = upright.crop((left, top, left + side, top + side))
+    square = square.resize((side_px, side_px), Image.Resampling.BILINEAR, reducing_gap=3.0)
     return np.asarray(square)
 
 

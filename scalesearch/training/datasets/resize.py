@@ -25,7 +25,8 @@ def resize_images(images: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
     step = max(1, CHUNK_BYTES // (side * side * channels))
     for start in range(0, number, step):
         # (number, height, width, 3) seen as (number, 3, height, width) is torch's channels_last: no copy.
-        chunk = torch.from_numpy(np.ascontiguousarray(squares[start : start + step])).permute(0, 3, 1, 2)
+        # "W": torch warns of arrays that cannot be written to, though nothing is written here.
+        chunk = torch.from_numpy(np.require(squares[start : start + step], requirements=("C", "W"))).permute(0, 3, 1, 2)
         small = interpolate(chunk, size=(side_px, side_px), mode="bilinear", antialias=True, align_corners=False)
         resized[start : start + step] = small.permute(0, 2, 3, 1).numpy()
     return resized

@@ -1,0 +1,106 @@
+"""NumPy archives: both layouts, and every wrong array named."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scalesearch.errors import ConfigError
+from scalesearch.training.datasets import Dataset, load_dataset
+from scalesearch.values.settings import DataSettings
+
+
+def images(count: int, *shape: int) -> Any:
+    return np.random.default_rng(count).integers(0, 256, (count, *(shape or (8, 8, 3))), np.uint8)
+
+
+def labels(count: int) -> Any:
+    return np.arange(count) % 3
+
+
+def load(path: Path, **settings: float) -> Dataset:
+    return load_dataset(
+        DataSettings(source=str(path), **settings),  # type: ignore[arg-type]
+        storage_px=8,
+        cache_folder=path.parent,
+    )
+
+
+def save(folder: Path, **arrays: Any) -> Path:
+    np.savez(folder / "set.npz", **arrays)
+    return folder / "set.npz"
+
+
+def test_split_arrays_are_kept(tmp_path: Path) -> None:
+    parts = {name: images(count) for name, count in (("train", 30), ("val", 9), ("test", 6))}
+    arrays = {f"{name}_images": part for name, part in parts.items()}
+    arrays |= {f"{name}_labels": labels(len(part)) for name, part in parts.items()}
+    data = load(save(tmp_path, class_names=np.asarray(["x", "y", "z"]), **arrays), calibration_images=6)
+    assert (len(data.train), len(data.calibration)) == (24, 6)
+    assert data.class_names == ("x", "y", "z")
+    np.testing.assert_array_equal(data.val.images, parts["val"])
+    np.testing.assert_array_equal(data.test.labels, labels(6))
+
+
+def test_one_array_is_split(tmp_path: Path) -> None:
+    data = load(save(tmp_path, images=images(60), labels=labels(60)), calibration_images=6)
+    assert (len(data.train), len(data.val), len(data.calibration), len(data.test)) == (30, 12, 6, 12)
+    assert data.class_names == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1)])
+def test_grey_becomes_three_equal_channels(shape: tuple[int, ...], tmp_path: Path) -> None:
+    data = load(save(tmp_path, images=images(60, *shape), labels=labels(60)[:, None]))
+    assert data.train.images.shape[1:] == (8, 8, 3)
+    assert (data.train.images == data.train.images[..., :1]).all()
+    assert data.train.images.std() > 50
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": images(6), "y": labels(6)}, r"expected the key train_images, came x, y\."),
+        ({"images": images(6)}, r"expected the key labels, came images\."),
+        ({"train_images": images(6), "train_labels": labels(6)}, r"expected val_images .*\n.*data.val_fraction=0.2"),
+        ({"images": images(6) / 255, "labels": labels(6)}, r"images: expected uint8 .* came float64\. Multiply by 255"),
+        ({"images": images(6, 3, 8, 8), "labels": labels(6)}, r"came \(6, 3, 8, 8\)\. Bring the channels to the end"),
+        ({"images": images(6, 8, 8, 4), "labels": labels(6)}, r"\(x 1 or 3\), came \(6, 8, 8, 4\)\.$"),
+        ({"images": images(6, 0, 8, 3), "labels": labels(6)}, r"came \(6, 0, 8, 3\)"),
+        ({"images": images(6), "labels": labels(5)}, r"as many images as labels, came 6 and 5"),
+        ({"images": images(6), "labels": labels(6) - 1}, r"expected classes 0, 1, 2, \.\.\., came -1"),
+        ({"images": images(6), "labels": labels(6) / 1}, r"one whole class number per image, came float64 \(6,\)"),
+        ({"images": images(6), "labels": np.eye(6, dtype=int)}, r"came int64 \(6, 6\)\. One-hot rows"),
+        ({"images": images(6), "labels": labels(6) * 9**9}, r"numbered 0, 1, 2, .* came 774840978"),
+        ({"images": images(6), "labels": labels(6), "class_names": ["a", "b"]}, r"labels below 2 .* came 2"),
+        ({"images": images(6), "labels": labels(6) * 2}, r"came none of 2 classes: 1, 3"),
+        ({"images": np.asarray([None] * 6), "labels": labels(6)}, r"a whole .npz file of plain arrays, came: Object"),
+    ],
+)
+def test_wrong_arrays_are_named(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(save(tmp_path, **arrays))
+
+
+@pytest.mark.parametrize("keep", [0, 100, -30])
+def test_damaged_files_are_named(keep: int, tmp_path: Path) -> None:
+    path = save(tmp_path, images=images(60), labels=labels(60))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ConfigError, match=r"set.npz: expected a whole .npz file"):
+        load(path)
+
+
+def test_flipped_bytes_are_found(tmp_path: Path) -> None:
+    path = save(tmp_path, images=images(60), labels=labels(60))
+    content = bytearray(path.read_bytes())
+    content[4000] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"Bad CRC-32"):
+        load(path)
+
+
+def test_an_archive_that_unpacks_beyond_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "set.npz", images=np.zeros((2000, 8, 8, 3), np.uint8), labels=labels(2000))
+    monkeypatch.setattr("scalesearch.training.datasets.npz.available_bytes", lambda: 100_000)
+    with pytest.raises(ConfigError, match=r"unpacks to 0.0 GB, expected at most half"):
+        load(tmp_path / "set.npz")
