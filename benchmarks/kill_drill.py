@@ -78,7 +78,7 @@ def kill_coordinator(folder: Path, budget: int, workers: int, moment: random.Ran
         for event in events(process):
             if event["event"] == "run_started":
                 break
-        delay_s = moment.uniform(0.0, 15.0)
+        delay_s = moment.uniform(0.0, 25.0)
         time.sleep(delay_s)
         left = workers_of(process)
         process.send_signal(signal.SIGKILL)

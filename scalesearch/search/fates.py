@@ -80,6 +80,12 @@ def _checked(result: Evaluated, plan: Plan) -> TrialRecord:
     if not whole or (record.trial, record.key) != (result.trial, plan.key):
         msg = f"expected the complete or failed record of trial {result.trial}, the evaluator gave {record!r:.300}"
         raise TypeError(msg)
-    record = replace(record, charged=True)
     problem = not_finite(record)
-    return replace(record, state="failed", reason=f"quality: {problem}") if problem else record
+    if problem:
+        record = replace(record, state="failed", reason=f"quality: {problem}")
+    # Numbers of a failed trial must not be taken for a point of the front.
+    return replace(record, charged=True) if record.state == "complete" else _without_point(record)
+
+
+def _without_point(record: TrialRecord) -> TrialRecord:
+    return replace(record, charged=True, quality=None, latency=None)

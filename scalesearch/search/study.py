@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
-from optuna.trial import TrialState
 
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.records.store import RecordStore
@@ -27,8 +26,9 @@ from scalesearch.search.events import (
 )
 from scalesearch.search.fates import record_of, rejected, repeat, unplanned
 from scalesearch.search.front import hypervolume, pareto_front, point
+from scalesearch.search.resume import catch_up
 from scalesearch.search.samplers import LEARNS_FROM_REJECTED, calm_threads, make_sampler
-from scalesearch.search.space import suggest, trial_parameters
+from scalesearch.search.space import suggest
 from scalesearch.search.stopping import stop_signals
 from scalesearch.search.storage import OpenStudy, only_coordinator, opened_study, sync_study
 from scalesearch.search.telling import tell
@@ -137,7 +137,11 @@ class _Run:
         """The outcome, once the budget is used up, candidates run out, or `stopped` is set."""
         began = time.monotonic()
         with self._timed():
-            self._catch_up()
+            self._left_behind.extend(catch_up(self._opened, self._records, self._space))
+            self._next_number = len(self._study.get_trials(deepcopy=False))
+            for number in sorted(self._records):
+                self._count(self._records[number])
+            annotate_study(self._study)
         self._on_event(
             RunStarted(
                 budget=self._settings.budget,
@@ -200,41 +204,6 @@ class _Run:
             f"{cause}: of the last {len(last)} candidates none needed training ({rejected} broke a limit, "
             f"{len(last) - rejected} repeated an earlier one)"
         )
-
-    # ---- what an earlier run left --------------------------------------------------------------------------------
-
-    def _catch_up(self) -> None:
-        """Study and records agree afterwards: what is stored is told, what was running is to be gone on with.
-
-        A trial that was RUNNING keeps its number and its parameters: it is not a new trial, so a killed run asks the
-        same candidates as one that was not.
-        """
-        trials = self._study.get_trials(deepcopy=False)
-        for _ in range(sum(trial.state == TrialState.WAITING for trial in trials)):
-            self._study.ask()  # enqueued below by a run that was killed just then
-        for number in range(max(len(trials), max(self._records, default=-1) + 1)):
-            self._settle(number, trials[number].state if number < len(trials) else None)
-        annotate_study(self._study)
-        self._next_number = len(self._study.get_trials(deepcopy=False))
-        for number in sorted(self._records):
-            self._count(self._records[number])
-
-    def _settle(self, number: int, state: TrialState | None) -> None:
-        record = self._records.get(number)
-        if state is None:  # the study lost it, or was deleted: made again from the record
-            if record:
-                self._study.enqueue_trial(trial_parameters(record.candidate, self._space))
-            self._study.ask()
-        elif state.is_finished():
-            if record is None:
-                _log.warning("trial %d was told to Optuna but has no record: left out of the count", number)
-            return
-        if record is None:
-            self._left_behind.append(number)
-            return
-        trial = self._opened.live_trial(number)
-        suggest(trial, self._space)
-        tell(self._study, trial, record, self._space)
 
     # ---- ask -----------------------------------------------------------------------------------------------------
 

@@ -203,8 +203,7 @@ class _Worker:
 
     def is_dead(self) -> bool:
         """Whether the process has ended."""
-        # WNOWAIT leaves it a zombie, which keeps its process group's number from being given to anyone else.
-        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        return self._process.poll() is not None
 
     def _dies_within(self, seconds: float) -> bool:
         until = time.monotonic() + seconds

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import os
 import signal
@@ -10,12 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 from fake_evaluators import FakePlanner, MakeFake, make_space
 from killed_coordinator import SPACE as KILLED_SPACE
 
 from scalesearch.errors import CandidateRejected, ConfigError, ScalesearchError, StageFailed
 from scalesearch.records.store import RecordStore
+from scalesearch.search.dashboard import FRONT_FIGURE
 from scalesearch.search.events import Event, RunStarted, RunStopped, StageEntered, StudyOutcome, TrialFinished
 from scalesearch.search.storage import STUDY_FILE, STUDY_NAME, only_coordinator, open_storage
 from scalesearch.search.study import run_study
@@ -23,7 +26,7 @@ from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.settings import RunSettings, SamplerName, StageLimits
-from scalesearch.values.space import Choice, NamedAxis, SearchSpace
+from scalesearch.values.space import Choice, NamedAxis, Range, SearchSpace
 
 STATES = {"complete": "COMPLETE", "cached": "COMPLETE", "failed": "FAIL", "rejected": "PRUNED"}
 TINY = SearchSpace(
@@ -170,33 +173,45 @@ def test_every_told_trial_has_the_same_constraints(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Fate:
-    """What happens to trial 1, and what its record must say."""
+    """What happens to a trial, and what its record must say."""
 
     name: str
     stage: str
     reason: str
 
 
-@pytest.mark.parametrize(
-    "fate",
-    [
-        Fate("segfault", "export", "killed by signal 11 (SIGSEGV); last words: Fatal Python error: Segmentation fault"),
-        Fate("killed", "export", "killed by signal 9 (SIGKILL), out of memory?"),
-        Fate("exit", "export", "worker process exited with code 7; last words: cannot go on"),
-        Fate("unpicklable", "result", "cannot be sent to the coordinator"),
-        Fate("stage failed", "export", "parity 0.3 above 1e-3"),
-        Fate("out of memory", "export", "out of memory"),
-        Fate("nan", "quality", "top1 is nan"),
-    ],
-    ids=lambda fate: fate.name,
+FAULTS = (
+    Fate("segfault", "export", "killed by signal 11 (SIGSEGV); last words: Fatal Python error: Segmentation fault"),
+    Fate("killed", "export", "killed by signal 9 (SIGKILL), out of memory?"),
+    Fate("exit", "export", "worker process exited with code 7; last words: cannot go on"),
+    Fate("unpicklable", "result", "cannot be sent to the coordinator"),
+    Fate("stage failed", "export", "parity 0.3 above 1e-3"),
+    Fate("out of memory", "export", "out of memory"),
+    Fate("nan", "quality", "top1 is nan"),
 )
-def test_a_fault_costs_exactly_its_trial(tmp_path: Path, fate: Fate) -> None:
-    run(tmp_path, 3, fates={1: fate.name})  # the third one shows that a new worker goes on
-    records = assert_sound(tmp_path, 3)
-    assert [record.state for record in records if record.charged] == ["complete", "failed", "complete"]
-    assert records[1].reason.startswith(f"{fate.stage}: ") and fate.reason in records[1].reason
-    assert told(tmp_path)[1].user_attrs["reason"] == records[1].reason[:200]
-    assert records[1].spec is not None and records[1].cost is not None
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished study whose odd trials met one fault each, and whose even ones went well."""
+    folder = tmp_path_factory.mktemp("faulty")
+    widths = NamedAxis(name="scaling.width", axis=Range(low=0.5, high=2.0))  # continuous: nothing repeats
+    fates = {2 * i + 1: fault.name for i, fault in enumerate(FAULTS)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scalesearch.search.dashboard.installed", lambda: False)
+        run(folder, 2 * len(FAULTS) + 1, fates=fates, space=replace(TINY, axes=(widths,)))
+    return folder
+
+
+@pytest.mark.parametrize("number", range(len(FAULTS)), ids=[fault.name for fault in FAULTS])
+def test_a_fault_costs_exactly_its_trial(faulty: Path, number: int) -> None:
+    records, fault = assert_sound(faulty, 2 * len(FAULTS) + 1), FAULTS[number]
+    before, struck, after = records[2 * number : 2 * number + 3]
+    assert (before.state, struck.state, after.state) == ("complete", "failed", "complete")
+    assert struck.charged and not struck.feasible
+    assert struck.reason.startswith(f"{fault.stage}: ") and fault.reason in struck.reason
+    assert told(faulty)[struck.trial].user_attrs["reason"] == struck.reason[:200]
+    assert struck.spec is not None and struck.cost is not None
 
 
 def test_a_hang_is_ended_with_its_children_after_the_stage_limit(tmp_path: Path) -> None:
@@ -205,7 +220,7 @@ def test_a_hang_is_ended_with_its_children_after_the_stage_limit(tmp_path: Path)
     assert records[1].reason == "export: no end after 1 s, killed (limit: stage_limits)"
     assert [stage.stage for stage in records[1].stages] == ["train", "export"]
     assert records[1].stages[1].seconds == pytest.approx(1.0, abs=0.9)
-    assert not running("sleep 345.6")
+    assert not running("sleep", "345.6")
 
 
 def test_training_has_its_own_limit(tmp_path: Path) -> None:
@@ -352,13 +367,15 @@ def test_kill_9_of_the_coordinator_at_any_moment_loses_and_doubles_nothing(tmp_p
 def assert_no_worker_survives(journal: Path) -> None:
     """Every worker that ever wrote into the journal is gone, or soon is."""
     text = journal.read_text() if journal.exists() else ""
-    for pid in {line.split()[1] for line in text.splitlines()}:
-        for _ in range(100):
-            if not Path(f"/proc/{pid}").exists():
-                break
-            threading.Event().wait(0.02)
-        else:
-            pytest.fail(f"worker {pid} survived its coordinator")
+    for pid in {int(line.split()[1]) for line in text.splitlines()}:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker = psutil.Process(pid)
+            for _ in range(100):
+                if worker.status() == psutil.STATUS_ZOMBIE:
+                    break
+                threading.Event().wait(0.02)
+            else:
+                pytest.fail(f"worker {pid} survived its coordinator")
 
 
 def coordinator(folder: Path, budget: int, moment: str, number: int) -> subprocess.CompletedProcess[str]:
@@ -372,10 +389,10 @@ def coordinator(folder: Path, budget: int, moment: str, number: int) -> subproce
     )
 
 
-def running(text: str) -> list[str]:
-    """Command lines of living processes that hold `text`."""
-    lines = subprocess.run(["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return [line for line in lines if text in line and not line.startswith("Z") and "ps -eo" not in line]
+def running(*command: str) -> list[psutil.Process]:
+    """Living processes with that command line."""
+    living = psutil.process_iter(["cmdline", "status"])
+    return [p for p in living if p.info["cmdline"] == [*command] and p.info["status"] != psutil.STATUS_ZOMBIE]
 
 
 def test_kill_9_of_a_worker_costs_its_trial_only(tmp_path: Path) -> None:
@@ -399,6 +416,17 @@ def wait_for(journal: Path, start: str) -> str:
             return found
         threading.Event().wait(0.01)
     raise AssertionError(start)
+
+
+def test_the_dashboard_finds_notes_and_a_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("optuna_dashboard")
+    monkeypatch.undo()
+    run(tmp_path, 2, fates={0: "stage failed"})
+    storage = open_storage(tmp_path / STUDY_FILE)
+    kept = storage.get_study_system_attrs(storage.get_study_id_from_name(STUDY_NAME))
+    storage.engine.dispose()
+    assert sum("note" in key for key in kept) >= 3  # the study's and one a trial
+    assert any(FRONT_FIGURE in key for key in kept)
 
 
 def test_events_are_values(tmp_path: Path) -> None:
