@@ -181,6 +181,25 @@ def test_quiet_inside_busy_takes_the_device_alone_and_gives_the_share_back(tmp_p
     assert not refused_in_another_thread(tmp_path, "quiet")
 
 
+def test_two_workers_that_both_go_on_to_measure_do_not_block_each_other(tmp_path: Path) -> None:
+    both_busy = threading.Barrier(2, timeout=PATIENCE_S)
+    measured: list[int] = []
+
+    def work_then_measure() -> None:
+        lock = DeviceLock("cpu", folder=tmp_path, timeout_s=5.0)
+        with lock.busy():
+            both_busy.wait()
+            with lock.quiet():
+                measured.append(threading.get_ident())
+
+    threads = [threading.Thread(target=work_then_measure) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert sorted(measured) == sorted(thread.ident or 0 for thread in threads)
+
+
 def test_inner_entries_leave_the_outer_hold_as_it_is(tmp_path: Path) -> None:
     lock = DeviceLock("cpu", folder=tmp_path, timeout_s=5.0)
     with lock.quiet():
