@@ -28,6 +28,7 @@ _logger = logging.getLogger(__name__)
 _HEALTH_CHECK_STEPS: Final = 8
 _SAFE_GRADIENT_NORM: Final = 1.0
 _FINAL_LOSS_FRACTION: Final = 0.1
+_STAGE: Final = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ def train(
 
     Raises:
         ConfigError: There is nothing to train on, or no step to take.
-        StageFailed: The images do not fit the spec, or the safe recipe diverged too.
+        StageFailed: The images do not fit the spec, memory ran out, or the safe recipe diverged too.
     """
     recipe = replace(
         recipe,
@@ -96,19 +97,14 @@ def train(
         batches = Batches(images, labels, chosen, mean=mean, std=std, device=on.device, seed=seed)
         return _fit(network.module, batches, chosen, on, seed=seed, max_norm=max_norm, breathe=breathe)
 
-    safe_recipe_used = False
     with torch_threads(machine):
         try:
-            module, final_loss = attempt(recipe, machine, math.inf)
-        except _NonFiniteError as first:
-            _logger.warning("%s with %s: starting over with the safe recipe", first, recipe.optimizer)
-            safe_recipe_used = True
-            try:
-                module, final_loss = attempt(_safe(recipe), replace(machine, bf16=False), _SAFE_GRADIENT_NORM)
-            except _NonFiniteError as second:
-                reason = f"{first} with {recipe.optimizer}, then {second} with the safe recipe: lower the learning rate"
-                stage = "train"
-                raise StageFailed(stage, reason) from second
+            module, final_loss, safe_recipe_used = _with_safe_retry(attempt, recipe, machine)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            reason = f"out of memory at {recipe.batch_size} images of {images.shape[-1]} px: lower training.batch_size"
+            raise StageFailed(_STAGE, reason) from error
     return Trained(
         network=replace(network, module=module),
         final_loss=final_loss,
@@ -116,6 +112,26 @@ def train(
         steps=recipe.steps,
         safe_recipe_used=safe_recipe_used,
     )
+
+
+def _with_safe_retry(
+    attempt: Callable[[Recipe, Machine, float], tuple[nn.Module, float]], recipe: Recipe, machine: Machine
+) -> tuple[nn.Module, float, bool]:
+    """Module, final loss and whether the safe recipe was needed."""
+    try:
+        return *attempt(recipe, machine, math.inf), False
+    except _NonFiniteError as first:
+        _logger.warning("%s with %s: starting over with the safe recipe", first, recipe.optimizer)
+        try:
+            return *attempt(_safe(recipe), replace(machine, bf16=False), _SAFE_GRADIENT_NORM), True
+        except _NonFiniteError as second:
+            reason = f"{first} with {recipe.optimizer}, then {second} with the safe recipe: lower the learning rate"
+            raise StageFailed(_STAGE, reason) from second
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # torch says it by type on a GPU and by text alone on a CPU.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def score(
@@ -146,8 +162,8 @@ def _check_inputs(network: Network, images: Tensor, labels: Tensor, recipe: Reci
         raise ConfigError(msg)
     side = network.spec.resolution_px
     if tuple(images.shape[2:]) != (side, side):
-        stage, reason = "train", f"the network expects images of {side} x {side} px, got {tuple(images.shape[2:])}"
-        raise StageFailed(stage, reason)
+        reason = f"the network expects images of {side} x {side} px, got {tuple(images.shape[2:])}"
+        raise StageFailed(_STAGE, reason)
 
 
 def _safe(recipe: Recipe) -> Recipe:

@@ -211,6 +211,26 @@ def test_a_training_that_diverges_twice_fails_with_the_reason() -> None:
     assert e.value.stage == "train"
 
 
+class Refusing(nn.Module):
+    def __init__(self, error: RuntimeError) -> None:
+        super().__init__()
+        self.inner = build(SPEC).module
+        self.error = error
+
+    def forward(self, images: Tensor) -> Tensor:
+        raise self.error
+
+
+def test_memory_that_runs_out_fails_the_trial_and_any_other_fault_stays_a_bug() -> None:
+    with pytest.raises(RuntimeError, match="can't allocate memory") as real:
+        torch.empty(10**16)
+    network = Network(spec=SPEC, module=Refusing(real.value))
+    with pytest.raises(StageFailed, match=r"train: out of memory at 16 images of 16 px: lower training\.batch_size"):
+        run(network=network)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        run(network=Network(spec=SPEC, module=Refusing(RuntimeError("shapes cannot be multiplied"))))
+
+
 def test_weights_that_only_the_last_update_spoils_are_noticed() -> None:
     """An absurd rate overflows float32 without one bad loss: a single step, so no later loss can show it."""
     recipe = replace(RECIPE, optimizer="sgd", learning_rate=math.inf, steps=1)
