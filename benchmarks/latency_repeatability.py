@@ -172,9 +172,9 @@ def print_table(found: dict[str, list[Estimates]]) -> None:
         print(table.rename(index={OBJECTIVE: f"{OBJECTIVE} *"}).to_string(float_format="{:.3g}".format, na_rep=""))
     print(f"\n* the objective now; the best here is {best}. `{PRODUCT}`: the objective stopped by its own rule, as")
     print(
-        "in a trial. mean: a ratio, or us. covered: intervals of all loads that hold the quiet mean; what is missing to"
+        "in a trial, its interval with PROCESS_SPREAD in it. mean: a ratio, or us. processes: what the CVs have beyond"
     )
-    print("95 % is what differs from one process to the next.")
+    print("the sessions' own intervals (PROCESS_SPREAD). covered: intervals, of all loads, that hold the quiet mean.")
 
 
 def row_of(name: str, found: dict[str, list[Estimates]]) -> dict[str, float]:
@@ -189,7 +189,9 @@ def row_of(name: str, found: dict[str, list[Estimates]]) -> dict[str, float]:
     row["worst %"] = max(math.hypot(cvs[load], shifts[load]) for load in values)
     ends = np.array([each[name][1:] for repeats in found.values() for each in repeats])
     if (ends[:, 0] < ends[:, 1]).any():
-        row["half width %"] = 50 * float((ends[:, 1] - ends[:, 0]).mean()) / center
+        half_width = 50 * float((ends[:, 1] - ends[:, 0]).mean()) / center
+        between = float(np.mean([cv**2 for cv in cvs.values()])) - (half_width / 1.96) ** 2
+        row |= {"half width %": half_width, "processes %": math.sqrt(max(0.0, between))}
         row["covered %"] = 100 * float(((ends[:, 0] <= center) & (center <= ends[:, 1])).mean())
     return row
 
