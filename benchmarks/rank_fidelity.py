@@ -56,7 +56,7 @@ BOOTSTRAPS = 4000
 MACHINE = Machine(device="cpu", threads=1, bf16=False, channels_last=True)
 OPTIMIZERS: tuple[OptimizerName, ...] = ("muon", "adamw")
 RECIPES: dict[OptimizerName, Recipe] = {
-    "muon": replace(Recipe(), optimizer="muon", learning_rate=0.04, auxiliary_learning_rate=0.016),
+    "muon": replace(Recipe(), optimizer="muon", learning_rate=0.016, muon_learning_rate=0.04),
     "adamw": replace(Recipe(), optimizer="adamw", learning_rate=0.008),
 }
 

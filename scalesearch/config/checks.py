@@ -25,7 +25,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "quantization.clip_percentile": (50.001, 100),
     "quantization.calibration_images": (1, 100_000),
     "training.learning_rate": (TINY, 10),
-    "training.auxiliary_learning_rate": (TINY, 10),
+    "training.muon_learning_rate": (TINY, 10),
     "training.weight_decay": (0, 10),
     "training.label_smoothing": (0, 0.9),
     "training.steps": (1, 10_000_000),

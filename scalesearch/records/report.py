@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scalesearch.values.candidate import Candidate, Quantization, Scaling
+from scalesearch.values.candidate import Candidate, Quantization, Recipe, Scaling
 from scalesearch.values.network_spec import NetworkSpec, StageSpec
 from scalesearch.values.record import ClassQuality, FrontScore, Latency, Quality, TrainingResult, TrialRecord
 from scalesearch.values.target import Device
@@ -158,13 +158,17 @@ def _stage(stage: StageSpec) -> str:
     return f"{stage.depth} x {stage.block.replace('_', ' ')}, {shape}{expansion}"
 
 
+def _peak_rate(recipe: Recipe) -> float:
+    return recipe.muon_learning_rate if recipe.optimizer == "muon" else recipe.learning_rate
+
+
 def _training(candidate: Candidate, training: TrainingResult | None) -> Iterator[tuple[str, str]]:
     if training is None:
         return
     recipe = candidate.recipe
     yield (
         "recipe",
-        f"{recipe.optimizer}, peak rate {recipe.learning_rate:g}, {training.steps} steps of {recipe.batch_size}",
+        f"{recipe.optimizer}, peak rate {_peak_rate(recipe):g}, {training.steps} steps of {recipe.batch_size}",
     )
     if training.safe_recipe_used:
         yield ("safe recipe", "used: the asked one gave a loss that is not finite")

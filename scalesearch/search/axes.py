@@ -32,7 +32,7 @@ CONDITIONS: dict[str, Callable[[Mapping[str, Value]], bool]] = {
         asked["quantization.precision"] == "int8" and asked["quantization.calibration"] == "percentile"
     ),
     "training.retrain_steps": lambda asked: float(asked["pruning.channel_fraction"]) > 0,
-    "training.auxiliary_learning_rate": lambda asked: asked["training.optimizer"] == "muon",
+    "training.muon_learning_rate": lambda asked: asked["training.optimizer"] == "muon",
 }
 
 

@@ -93,8 +93,8 @@ def muon_weights(module: nn.Module) -> list[nn.Parameter]:
 def _muon(module: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     taken = muon_weights(module)
     rest = _decay_groups(module, recipe.weight_decay, without=taken)
-    adamw: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=recipe.auxiliary_learning_rate, fused=True)]
-    return [ConvolutionMuon(taken, learning_rate=recipe.learning_rate), *adamw] if taken else adamw
+    adamw: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=recipe.learning_rate, fused=True)]
+    return [ConvolutionMuon(taken, learning_rate=recipe.muon_learning_rate), *adamw] if taken else adamw
 
 
 def _adamw(module: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:

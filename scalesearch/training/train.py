@@ -88,7 +88,7 @@ def train(
         recipe,
         steps=recipe.steps if steps is None else steps,
         learning_rate=recipe.learning_rate * learning_rate_scale,
-        auxiliary_learning_rate=recipe.auxiliary_learning_rate * learning_rate_scale,
+        muon_learning_rate=recipe.muon_learning_rate * learning_rate_scale,
     )
     _check_inputs(network, images, labels, recipe)
     started = time.perf_counter()
@@ -167,7 +167,8 @@ def _check_inputs(network: Network, images: Tensor, labels: Tensor, recipe: Reci
 
 
 def _safe(recipe: Recipe) -> Recipe:
-    usual = recipe.learning_rate if recipe.optimizer == "adamw" else recipe.auxiliary_learning_rate
+    # SGD's rates are far above what AdamW bears.
+    usual = min(recipe.learning_rate, Recipe().learning_rate)
     return replace(recipe, optimizer="adamw", learning_rate=usual / 3)
 
 

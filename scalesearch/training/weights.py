@@ -37,12 +37,12 @@ class KeptTraining:
 def weights_key(spec: NetworkSpec, recipe: Recipe, data_fingerprint: str, seed: int) -> str:
     """Identity (64 hex digits) of trained weights: what changes training enters, and nothing else.
 
-    Left out are the spec's name, the steps of the retrain after pruning, and the auxiliary rate where AdamW trains
-    everything. 1 and 1.0 count as equal.
+    Left out are the spec's name, the steps of the retrain after pruning, and muon's rate where muon is not used. 1 and
+    1.0 count as equal.
     """
     training = replace(recipe, retrain_steps=0)
-    if recipe.optimizer == "adamw":
-        training = replace(training, auxiliary_learning_rate=0.0)
+    if recipe.optimizer != "muon":
+        training = replace(training, muon_learning_rate=0.0)
     return content_hash(replace(spec, name=""), training, data_fingerprint, seed, _TRAINER_REVISION)
 
 

@@ -51,10 +51,10 @@ class Recipe:
     """How a network is trained. Steps, not seconds: every candidate gets the same number of updates."""
 
     optimizer: OptimizerName = "muon"
-    learning_rate: float = 0.01
-    """Peak rate of the named optimizer (for muon: of its convolution weights)."""
-    auxiliary_learning_rate: float = 0.002
-    """Peak AdamW rate of the parameters that muon does not take (stem, biases, norms, classifier)."""
+    learning_rate: float = 0.016
+    """Peak rate of AdamW or SGD; with muon, of the AdamW that trains the rest (stem, norms, classifier)."""
+    muon_learning_rate: float = 0.04
+    """Peak rate of muon on its convolution weights."""
     weight_decay: float = 0.0
     label_smoothing: float = 0.1
     loss: LossName = "cross_entropy"

@@ -38,7 +38,7 @@ FULL = make_space(
         "quantization.calibration": ["minmax", "percentile"],
         "quantization.precision": ["fp32", "fp16", "int8"],
         "training.retrain_steps": [30, 60],
-        "training.auxiliary_learning_rate": Range(low=1e-4, high=1e-2, log=True),
+        "training.muon_learning_rate": Range(low=1e-4, high=1e-2, log=True),
         "training.optimizer": ["muon", "adamw"],
         "training.steps": Range(low=100, high=300, step=100),
         "training.flip": [True, False],
@@ -112,7 +112,7 @@ def test_numbers_are_asked_as_numbers_and_only_names_as_categories() -> None:
     assert kinds[index_name("scaling.resolution")] == optuna.distributions.IntDistribution(0, 3)
     assert kinds["scaling.kernel"] == optuna.distributions.FloatDistribution(1.0, 1.67, step=0.67)
     assert kinds["training.retrain_steps"] == optuna.distributions.IntDistribution(30, 60, step=30)
-    assert kinds["training.auxiliary_learning_rate"] == optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
+    assert kinds["training.muon_learning_rate"] == optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
     assert "scaling.stages.3.depth" not in kinds  # fixed
 
 
@@ -144,7 +144,7 @@ class Recorder:
     ("answers", "conditional"),
     [
         ({"training__optimizer": "adamw"}, set()),
-        ({}, {"training.auxiliary_learning_rate"}),
+        ({}, {"training.muon_learning_rate"}),
         ({"quantization__precision": "fp16", "training__optimizer": "adamw"}, set()),
         (
             {"quantization__precision": "int8", "training__optimizer": "adamw"},

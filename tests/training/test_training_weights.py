@@ -127,7 +127,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monke
 OTHER_VALUES: dict[str, object] = {
     "optimizer": "sgd",
     "learning_rate": 0.02,
-    "auxiliary_learning_rate": 0.001,
+    "muon_learning_rate": 0.001,
     "weight_decay": 0.1,
     "label_smoothing": 0.0,
     "loss": "bce",
@@ -161,7 +161,7 @@ def test_the_key_changes_with_shape_data_and_seed_but_not_with_a_name() -> None:
     assert weights_key(replace(SPEC, name="other"), Recipe(), "data", 0) == KEY
 
 
-def test_the_auxiliary_rate_counts_only_where_it_is_used() -> None:
+def test_muons_rate_counts_only_where_it_is_used() -> None:
     adamw = Recipe(optimizer="adamw")
-    other = replace(adamw, auxiliary_learning_rate=0.5)
+    other = replace(adamw, muon_learning_rate=0.5)
     assert weights_key(SPEC, adamw, "data", 0) == weights_key(SPEC, other, "data", 0)
