@@ -16,8 +16,8 @@ Homography = tuple[float, ...]
 SUPERSAMPLING = 2
 # How hard the task is, set with benchmarks/signs_resolution.py: in brief training the small ResNet must be neither lost
 # nor done, and 16 px must cost it more than 10 points. Lengths are fractions of the image side.
-SIGN_SIZES = (0.58, 0.78)
-OFF_CENTER = 0.5
+SIGN_SIZES = (0.5, 0.68)
+OFF_CENTER = 0.35
 """Of the room that is left around the sign, the part within which it is moved."""
 TURN_DEG = 4.0
 FORESHORTENING = 0.12
