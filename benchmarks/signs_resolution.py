@@ -46,13 +46,12 @@ def main() -> None:
     parser.add_argument("--base", default="resnet_small")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=Recipe().steps)
-    parser.add_argument("--learning-rate", type=float, default=Recipe().learning_rate)
     parser.add_argument("--cache-folder", type=Path, default=None)
     given = parser.parse_args()
     data = load_dataset(DataSettings(), storage_px=64, cache_folder=given.cache_folder)
-    machine = probe_machine(MachineSettings(threads=1))
-    recipe = replace(Recipe(), steps=given.steps, learning_rate=given.learning_rate)
-    print(f"{given.base}, {recipe.steps} steps of {recipe.batch_size}, {recipe.optimizer} {recipe.learning_rate}")
+    machine = probe_machine(MachineSettings())
+    recipe = replace(Recipe(), steps=given.steps)
+    print(f"{given.base}, {recipe.steps} steps of {recipe.batch_size}, {recipe.optimizer}")
     print("| px | width | MMACs | top-1 % | spread | train s |\n|---|---|---|---|---|---|")
     means = {}
     for resolution_px, width in SHAPES:

@@ -9,7 +9,7 @@ import pytest
 from scalesearch.training.datasets import load_dataset, signs
 from scalesearch.training.datasets.cache import cached_arrays
 from scalesearch.training.datasets.sign_faces import CLASS_NAMES
-from scalesearch.training.datasets.sign_scenes import draw_sign
+from scalesearch.training.datasets.sign_scenes import FORESHORTENING, PERSPECTIVE, SIGN_SIZES, draw_sign
 from scalesearch.values.settings import DataSettings
 
 
@@ -35,7 +35,9 @@ def test_box_and_mask_are_where_the_sign_is(class_name: str, image_px: int) -> N
     )
     # A triangle fills half of its box, a square all of it.
     assert 0.35 < sign.mask[top:bottom, left:right].mean() <= 1
-    assert 0.08 < sign.mask.mean() < 0.5
+    # The smallest triangle, seen from the side: half of size x size x foreshortened width.
+    smallest = SIGN_SIZES[0] ** 2 * (1 - FORESHORTENING) * (1 - PERSPECTIVE) ** 2 / 2
+    assert 0.8 * smallest < sign.mask.mean() < SIGN_SIZES[1] ** 2
 
 
 def test_the_mask_covers_the_red_of_a_stop_sign() -> None:

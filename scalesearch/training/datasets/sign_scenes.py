@@ -16,16 +16,16 @@ Homography = tuple[float, ...]
 SUPERSAMPLING = 2
 # How hard the task is, set with benchmarks/signs_resolution.py: in brief training the small ResNet must be neither lost
 # nor done, and 16 px must cost it more than 10 points. Lengths are fractions of the image side.
-SIGN_SIZES = (0.5, 0.68)
-OFF_CENTER = 0.35
+SIGN_SIZES = (0.35, 0.75)
+OFF_CENTER = 1.0
 """Of the room that is left around the sign, the part within which it is moved."""
-TURN_DEG = 4.0
-FORESHORTENING = 0.12
+TURN_DEG = 8.0
+FORESHORTENING = 0.2
 PERSPECTIVE = 0.05
-MAX_BLUR = 0.02
-MAX_NOISE = 0.04
-EXPOSURES = (0.7, 1.05)
-OCCLUDED_FRACTION = 0.15
+MAX_BLUR = 0.03
+MAX_NOISE = 0.12
+EXPOSURES = (0.35, 1.1)
+OCCLUDED_FRACTION = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
