@@ -52,6 +52,9 @@ from scalesearch.values.session import Session
 _WEIGHT_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
 _SCORE_BATCH = 64
 _CHECK_IMAGES = 8
+MEASURED_DEVICE = "cpu"
+"""The lock that training and measuring meet at. Every backend so far runs on the CPU, and training keeps it busy even
+where it runs on a GPU."""
 
 
 class Planner:
@@ -106,7 +109,7 @@ class TrialEvaluator:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._lock = DeviceLock(session.machine.device)
+        self._lock = DeviceLock(MEASURED_DEVICE)
         self._backend = get_backend(session.target.backend)
         self._weights = WeightStore(session.folder / "weights")
         self._dataset = load_dataset(session.settings.data, storage_px=session.storage_px)
@@ -120,17 +123,18 @@ class TrialEvaluator:
         """
         session, warnings = self._session, list[str]()
         stages = _StageClock(report)
-        data = self._dataset.at(plan.spec.resolution_px)
-        with self._lock.busy():
+        with _held(self._lock.busy(), stages):
+            with stages("resize"):
+                data = self._dataset.at(plan.spec.resolution_px)
             network, training, model = self._deployed(plan, data, model_path(session.folder, trial), stages)
             with stages("cost"):
                 cost = count_cost(network)
             with stages("compile"):
                 engine = self._compile(model)
         with engine:
-            with stages("latency"), self._lock.quiet():
+            with _held(self._lock.quiet(), stages), stages("latency"):
                 latency = self._latency(engine)
-            with stages("quality"), self._lock.busy():
+            with _held(self._lock.busy(), stages), stages("quality"):
                 quality = self._quality(engine, data.val, warnings)
         return TrialRecord(
             trial=trial,
@@ -157,7 +161,8 @@ class TrialEvaluator:
         """Quality on the test images, and latency once more, of the kept model file of a finished trial."""
         session = self._session
         assert record.spec is not None  # a front member is complete
-        data = self._dataset.at(record.spec.resolution_px)
+        with self._lock.busy():
+            data = self._dataset.at(record.spec.resolution_px)
         with self._compile(onnx_model(model_path(session.folder, record.trial))) as engine:
             with self._lock.quiet():
                 latency = self._latency(engine)
@@ -269,6 +274,15 @@ class TrialEvaluator:
     @staticmethod
     def _tensors(split: ImageSplit) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.from_numpy(split.images).permute(0, 3, 1, 2), torch.from_numpy(split.labels)
+
+
+@contextlib.contextmanager
+def _held(lock: contextlib.AbstractContextManager[None], stages: "_StageClock") -> Iterator[None]:
+    """Holds the lock; the time until it is had is a stage of its own, since others' work may be long."""
+    with contextlib.ExitStack() as stack:
+        with stages("wait"):
+            stack.enter_context(lock)
+        yield
 
 
 class _StageClock:

@@ -8,7 +8,7 @@ from scalesearch.config import check_stages
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.targets import get_target
-from scalesearch.evaluate import reference_path
+from scalesearch.evaluate import MEASURED_DEVICE, reference_path
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.latency import calm_time
 from scalesearch.networks import find_spec
@@ -105,7 +105,7 @@ def _make_reference(session: Session, dataset: Dataset) -> float:
     model = to_onnx(network, to=reference_path(session.folder), check_images=images)
     latency = session.settings.latency
     engine = get_backend(session.target.backend).compile(model, threads=latency.threads, batch=latency.batch)
-    with engine, DeviceLock(session.machine.device).quiet():
+    with engine, DeviceLock(MEASURED_DEVICE).quiet():
         return calm_time(engine, settings=latency)
 
 

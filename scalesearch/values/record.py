@@ -40,14 +40,14 @@ class TrainingResult:
 class Latency:
     """Latency of one engine at a fixed batch.
 
-    `p50_ms` is the objective: median duet ratio to the reference engine times the reference's own calm time, so that
-    a busy minute of the machine does not enter it. The `raw_*` values are the plain clock.
+    `p50_ms` is the objective: the duet ratio to the reference engine (`measurement.latency.OBJECTIVE`) times the
+    reference's own calm time, so that a busy minute of the machine does not enter it. `raw_*` is the plain clock.
     """
 
     p50_ms: float
     p50_low_ms: float
     p50_high_ms: float
-    """95 % confidence interval of `p50_ms`."""
+    """95 % confidence interval of `p50_ms`, as a fresh process would measure it."""
     raw_p50_ms: float
     raw_p90_ms: float
     raw_p99_ms: float
@@ -134,6 +134,8 @@ class TrialRecord:
     @property
     def feasible(self) -> bool:
         """Complete (or answered from a complete one), and within every limit."""
+        if self.state not in ("complete", "cached"):
+            return False
         return self.quality is not None and self.latency is not None and all(use.excess <= 0 for use in self.limits)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import t as student_t  # type: ignore[import-untyped]  # comes with scikit-learn
+from scipy.stats import t as student_t
 
 from scalesearch.errors import StageFailed
 from scalesearch.measurement.latency import (

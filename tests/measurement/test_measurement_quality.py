@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.special import softmax  # type: ignore[import-untyped]  # comes with scikit-learn
-from scipy.stats import binomtest  # type: ignore[import-untyped]
+from scipy.special import softmax
+from scipy.stats import binomtest
 from sklearn import metrics
 
 from scalesearch.errors import StageFailed
