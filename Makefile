@@ -18,7 +18,7 @@ run: $(BIN)/.installed
 	$(BIN)/scalesearch run --budget 8
 
 test: $(BIN)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -m slow
