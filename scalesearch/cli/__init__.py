@@ -41,12 +41,23 @@ def main() -> NoReturn:
         sys.exit(130)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # The reader has had enough (`| head`); what Python would still flush has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except Exception as error:
         if _is_usage_error(error):
             _complain(f"{error.format_message()}\nSee `scalesearch --help`.")  # type: ignore[attr-defined]
             sys.exit(2)
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno:
+            where = f" ({error.filename})" if error.filename else ""
+            _complain(
+                f"The system refused: {error.strerror}{where}.\nFinished trials are on disk: mend the cause and type the "
+                "same command again to go on, or give another folder with --to."
+            )
+            sys.exit(1)
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         _complain(f"This is a bug in scalesearch: {reason}\nRun again with --debug and report the traceback.")
         sys.exit(1)

@@ -126,13 +126,14 @@ def _print_rows(rows: list[dict[str, object]], *, as_json: bool, title: str) -> 
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from scalesearch.cli.study_commands import wide_console
 
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     for place, name in enumerate(rows[0] if rows else ()):
         table.add_column(name.replace("_", " "), overflow="fold", no_wrap=place == 0)
     for row in rows:
         table.add_row(*(escape(str(value)) for value in row.values()))
-    Console().print(table)
+    wide_console().print(table)

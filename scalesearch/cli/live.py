@@ -48,9 +48,9 @@ def view(folder: Path, *, as_json: bool) -> Iterator[View]:
     if as_json:
         yield _JsonView()
         return
-    from rich.console import Console
+    from scalesearch.cli.study_commands import wide_console
 
-    console = Console()
+    console = wide_console()
     if not console.is_terminal:
         yield _LineView(console, folder)
         return

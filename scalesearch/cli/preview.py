@@ -23,14 +23,14 @@ _DEPLOY_S = 8.0
 
 def preview_run(settings: RunSettings, space: SearchSpace) -> None:
     """Prints resolved settings, five sampled candidates with MACs, and the predicted time of the budget."""
-    from rich.console import Console
     from rich.table import Table
 
+    from scalesearch.cli.study_commands import wide_console
     from scalesearch.deployment.targets import get_target
     from scalesearch.networks import find_spec
     from scalesearch.search.space import for_target, random_candidates
 
-    console = Console()
+    console = wide_console()
     target = get_target(settings.target)
     space = for_target(space, target)
     base = find_spec(space.network)
@@ -61,14 +61,13 @@ def preview_run(settings: RunSettings, space: SearchSpace) -> None:
 
 def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -> None:
     """Prints what the space asks for, which choices collapse, and the predicted cost; raises on anything wrong."""
-    from rich.console import Console
-
+    from scalesearch.cli.study_commands import wide_console
     from scalesearch.config import check_stages
     from scalesearch.deployment.targets import get_target
     from scalesearch.networks import find_spec
     from scalesearch.search.space import for_target, random_candidates
 
-    console = Console()
+    console = wide_console()
     target = get_target(settings.target)
     space = for_target(space, target)
     base = find_spec(space.network)

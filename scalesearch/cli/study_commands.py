@@ -58,7 +58,7 @@ def front(
     if as_json or as_csv:
         typer.echo(_front_text(folder, records, members, as_csv=as_csv), nl=not as_csv)
     else:
-        print_front(_console(), records, folder, members=members)
+        print_front(wide_console(), records, folder, members=members)
     return 0
 
 
@@ -76,7 +76,7 @@ def show(
     if as_json:
         typer.echo(_json([row for row in _rows(folder, records) if row["trial"] == record.trial]))
     else:
-        _print_trial(_console(), record, folder)
+        _print_trial(wide_console(), record, folder)
     return 0
 
 
@@ -125,7 +125,8 @@ def print_front(
         console.print(line, markup=False, highlight=False)
 
 
-def _console() -> "Console":
+def wide_console() -> "Console":
+    """A console for stdout; wide where that is a file or a pipe."""
     from rich.console import Console
 
     console = Console()

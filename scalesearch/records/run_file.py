@@ -4,6 +4,8 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
+import shlex
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +38,7 @@ def write_run_file(session: Session) -> None:
     """Writes `run.toml` into the study's folder, whole or not at all."""
     document = {
         "written_by": f"scalesearch {importlib.metadata.version('scalesearch')}",
+        "command": shlex.join(sys.argv),
         "versions": {"python": platform.python_version(), **library_versions()},
         "host": {"system": platform.platform(), "cpus": os.cpu_count() or 0},
         "session": _plain(session),
