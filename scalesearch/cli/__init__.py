@@ -32,36 +32,37 @@ def main() -> NoReturn:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         code = app(args=arguments, standalone_mode=False)
-    except ScalesearchError as error:
-        if debug:
-            raise
-        _complain(str(error))
-        sys.exit(error.exit_code)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
         # The reader has had enough (`| head`); what Python would still flush has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        if _is_usage_error(error):
-            _complain(f"{error.format_message()}\nSee `scalesearch --help`.")  # type: ignore[attr-defined]
-            sys.exit(2)
-        if debug:
+        if debug and not _is_usage_error(error):
             raise
-        if isinstance(error, OSError) and error.errno:
-            where = f" ({error.filename})" if error.filename else ""
-            _complain(
-                f"The system refused: {error.strerror}{where}.\nFinished trials are on disk: mend the cause and type the "
-                "same command again to go on, or give another folder with --to."
-            )
-            sys.exit(1)
-        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        _complain(f"This is a bug in scalesearch: {reason}\nRun again with --debug and report the traceback.")
-        sys.exit(1)
+        sys.exit(_explain(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: Exception) -> int:
+    """Says the error in at most three lines on stderr and gives its exit code."""
+    if isinstance(error, ScalesearchError):
+        _complain(str(error))
+        return error.exit_code
+    if _is_usage_error(error):
+        _complain(f"{error.format_message()}\nSee `scalesearch --help`.")  # type: ignore[attr-defined]
+        return 2
+    if isinstance(error, OSError) and error.errno:
+        where = f" ({error.filename})" if error.filename else ""
+        _complain(
+            f"The system refused: {error.strerror}{where}.\nFinished trials are on disk: mend the cause and type the same"
+            " command again to go on,\nor give another folder with --to."
+        )
+        return 1
+    reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    _complain(f"This is a bug in scalesearch: {reason}\nRun again with --debug and report the traceback.")
+    return 1
 
 
 def _is_usage_error(error: Exception) -> bool:

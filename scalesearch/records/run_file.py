@@ -38,7 +38,7 @@ def write_run_file(session: Session) -> None:
     """Writes `run.toml` into the study's folder, whole or not at all."""
     document = {
         "written_by": f"scalesearch {importlib.metadata.version('scalesearch')}",
-        "command": shlex.join(sys.argv),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "versions": {"python": platform.python_version(), **library_versions()},
         "host": {"system": platform.platform(), "cpus": os.cpu_count() or 0},
         "session": _plain(session),
