@@ -56,8 +56,8 @@ def _explain(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno:
         where = f" ({error.filename})" if error.filename else ""
         _complain(
-            f"The system refused: {error.strerror}{where}.\nFinished trials are on disk: mend the cause and type the same"
-            " command again to go on,\nor give another folder with --to."
+            f"The system refused: {error.strerror}{where}.\nFinished trials are on disk: mend the cause and type the "
+            "same command again to go on,\nor give another folder with --to."
         )
         return 1
     reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
