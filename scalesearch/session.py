@@ -33,12 +33,14 @@ def open_session(
     folder: Path,
     *,
     base: NetworkSpec | None = None,
+    storage_px: int = 0,
     say: Callable[[str], None] = lambda _: None,
 ) -> Session:
     """The session of a new study in `folder`, or that of the study already there, after comparing the two.
 
     What the first run probed (threads, bf16, the reference engine's calm time) is kept for every later one, so that
-    a resumed study measures with the same ruler. `say` hears one line per step that takes time.
+    a resumed study measures with the same ruler. `base` and `storage_px` replace what the space says of them, where an
+    exported network is trained again on the very same images. `say` hears one line per step that takes time.
 
     Raises:
         ConfigError: bad data, network or target; or the study there was made from other ones (with the difference).
@@ -48,7 +50,7 @@ def open_session(
     space = for_target(space, target)
     base = base or find_spec(space.network)
     check_stages(space, len(base.stages))
-    storage_px = largest_resolution(space, base)
+    storage_px = storage_px or largest_resolution(space, base)
     backend = get_backend(target.backend)
     say(f"data: loading {settings.data.source}")
     dataset = load_dataset(settings.data, storage_px=storage_px)

@@ -7,9 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scalesearch.cli.export import export_trial
+from scalesearch.cli.full_training import train_export
 from scalesearch.config import load_run
+from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import ConfigError
 from scalesearch.records.front_scores import read_front_scores
+from scalesearch.records.run_file import read_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.run import run_search
 from scalesearch.search.events import Event, StudyOutcome, TrialFinished
@@ -156,6 +160,24 @@ def test_the_same_seed_gives_the_same_candidates_and_accuracies(
         assert one.quality.top1 == other.quality.top1
         assert one.training.final_loss == other.training.final_loss
         assert one.onnx_sha256 == other.onnx_sha256
+
+
+def test_an_exported_trial_trains_again_to_the_same_network(study: tuple[Path, StudyOutcome], tmp_path: Path) -> None:
+    folder, outcome = study
+    session = read_run_file(folder)
+    assert session
+    dominated = [record for record in complete(outcome) if record not in outcome.front]
+    for record in (outcome.front[-1], *dominated[:1]):  # of which one has no kept model, so it is rebuilt
+        export_trial(record, session, tmp_path / f"export{record.trial}")
+        assert (tmp_path / f"export{record.trial}" / "model.onnx").stat().st_size > 0
+    best = outcome.front[-1]
+    assert best.quality
+    train_export(tmp_path / f"export{best.trial}", steps=24, data=None, seed=None, to=tmp_path / "again")
+    result = json.loads((tmp_path / "again" / "result.json").read_text())
+    assert result["macs"] == best.cost.macs if best.cost else False
+    # the same number of steps on the same images from the same seed: the same weights, so the same accuracy
+    assert result["top1"] == best.quality.top1
+    assert onnx_model(tmp_path / "again" / "model.onnx").sha256 == best.onnx_sha256
 
 
 def test_a_limit_rejects_before_training(data_file: Path, space_file: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def train_export(config_path: Path, *, steps: int | None, data: str | None, seed
     )
     prepare_folder(to, fresh=False)
     space = SearchSpace(name="export", network=config.network.name, resolution_px=config.network.resolution_px, axes=())
-    session = open_session(settings, space, to, base=config.network, say=typer.echo)
+    session = open_session(settings, space, to, base=config.network, storage_px=config.storage_px, say=typer.echo)
     spec = dataclasses.replace(config.network, num_classes=len(session.data.class_names))
     plan = Planner(session).plan_spec(spec, dataclasses.replace(config.candidate, recipe=recipe))
     typer.echo(f"training {spec.name} for {recipe.steps} steps")

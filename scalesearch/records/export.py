@@ -47,6 +47,8 @@ class ExportedConfig:
     network: NetworkSpec
     data: DataSummary
     settings: RunSettings
+    storage_px: int
+    """Side of the stored images that the network's own were resized from."""
 
 
 def write_config(record: TrialRecord, session: Session, folder: Path) -> Path:
@@ -70,6 +72,7 @@ def write_config(record: TrialRecord, session: Session, folder: Path) -> Path:
         network=record.spec,
         data=session.data,
         settings=session.settings,
+        storage_px=session.storage_px,
     )
     document = TypeAdapter(ExportedConfig).dump_python(config, mode="json", exclude_none=True)
     path = folder / NAME
