@@ -86,9 +86,11 @@ def dashboard(
 ) -> int:
     """Open the study in Optuna Dashboard, on this machine only, while it runs or afterwards."""
     folder = find_study(study)
-    from scalesearch.search.dashboard_server import DashboardServer
+    from scalesearch.records.store import RecordStore
+    from scalesearch.search.dashboard_server import DashboardServer, complete_notes
 
     with DashboardServer(folder, port=port) as server:
+        complete_notes(folder, RecordStore(folder).all())
         typer.echo(f"{folder} in Optuna Dashboard: {server.url}   (Ctrl-C ends it)")
         try:
             server.serve()

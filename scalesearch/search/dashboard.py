@@ -61,6 +61,27 @@ def annotate_trial(
     save_note(_NoteOwner(storage=study._storage, study=study, _trial_id=trial._trial_id), trial_note(record))
 
 
+def annotate_missing(study: "optuna.Study", records: Iterable[TrialRecord]) -> int:
+    """Save what a run without the extra could not: notes of trials that have none, the study's note, the figure.
+
+    Returns the number of notes saved. Does nothing without the extra.
+    """
+    if not installed():
+        return 0
+    from optuna_dashboard import get_note
+
+    known, saved = {record.trial: record for record in records}, 0
+    for trial in study.get_trials(deepcopy=False):
+        owner = _NoteOwner(storage=study._storage, study=study, _trial_id=trial._trial_id)
+        if trial.number in known and not get_note(owner):
+            annotate_trial(study, trial, known[trial.number])
+            saved += 1
+    if saved:
+        annotate_study(study)
+        update_front_figure(study, known.values())
+    return saved
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _NoteOwner:
     """What `save_note` reads of a live trial; a frozen one (told again after a kill) has no storage of its own."""

@@ -1,8 +1,9 @@
 """Optuna Dashboard on one study: served on loopback, read-only but for notes."""
 
+import contextlib
 import errno
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from socketserver import ThreadingMixIn
@@ -10,8 +11,9 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from scalesearch.errors import ConfigError, MissingBackendError
-from scalesearch.search.dashboard import installed
-from scalesearch.search.storage import STUDY_FILE
+from scalesearch.search.dashboard import annotate_missing, installed
+from scalesearch.search.storage import STUDY_FILE, only_coordinator, opened_study
+from scalesearch.values.record import TrialRecord
 
 HOST = "127.0.0.1"
 
@@ -50,6 +52,13 @@ class DashboardServer:
     def stop(self) -> None:
         """End `serve` from another thread."""
         self._server.shutdown()
+
+
+def complete_notes(folder: Path, records: Iterable[TrialRecord]) -> int:
+    """Notes saved for trials of a run that had no Optuna Dashboard; 0 while a run goes on, which saves its own."""
+    with contextlib.suppress(ConfigError), only_coordinator(folder), opened_study(folder) as opened:
+        return annotate_missing(opened.study, records)
+    return 0
 
 
 def _study_file(folder: Path) -> Path:

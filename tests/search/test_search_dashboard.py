@@ -12,7 +12,14 @@ import optuna
 import pytest
 
 from scalesearch.errors import ConfigError, MissingBackendError
-from scalesearch.search.dashboard import annotate_study, annotate_trial, front_figure, inert, update_front_figure
+from scalesearch.search.dashboard import (
+    annotate_missing,
+    annotate_study,
+    annotate_trial,
+    front_figure,
+    inert,
+    update_front_figure,
+)
 from scalesearch.search.dashboard_server import DashboardServer
 from scalesearch.search.storage import STUDY_FILE, opened_study
 from scalesearch.values.record import TrialRecord
@@ -190,3 +197,21 @@ def test_what_could_harm_a_running_study_is_refused(
 ) -> None:
     assert _ask(served + path, method=method, host=host) == 403
     assert len(study.trials) == 1
+
+
+def test_notes_that_a_run_without_the_extra_could_not_save_are_made_later(
+    study: optuna.Study, make_record: MakeRecord
+) -> None:
+    from optuna_dashboard import get_note, save_note
+    from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+
+    trials = [study.ask(), study.ask()]
+    for trial in trials:
+        study.tell(trial, (0.5, 1.0))
+    save_note(trials[0], "a user's own words")
+    records = [make_record(0, top1=0.5), make_record(1, top1=0.8)]
+    assert annotate_missing(study, records) == 1
+    assert get_note(trials[0]) == "a user's own words"
+    assert "80" in get_note(trials[1])
+    assert len(get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))) == 1
+    assert annotate_missing(study, records) == 0
