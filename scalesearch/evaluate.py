@@ -140,7 +140,7 @@ class TrialEvaluator:
             trial=trial,
             key=plan.key,
             state="complete",
-            charged=True,
+            charged=not training.weights_reused,
             candidate=plan.candidate,
             spec=plan.spec,
             cost=cost,

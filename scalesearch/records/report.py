@@ -116,7 +116,9 @@ def _result(record: TrialRecord) -> Iterator[tuple[str, str]]:
         yield ("file", bytes_text(record.size_bytes))
     for use in record.limits:
         yield (use.limit, f"{100 * (1 + use.excess):.0f} % of the limit used")
-    yield ("charged", "yes: its training was started" if record.charged else "no")
+    reused = record.training is not None and record.training.weights_reused and record.same_as is None
+    free = "no: it used the weights of an earlier trial" if reused else "no"
+    yield ("charged", "yes: its training was started" if record.charged else free)
 
 
 def _asked(candidate: Candidate) -> Iterator[tuple[str, str]]:

@@ -84,7 +84,7 @@ def _checked(result: Evaluated, plan: Plan) -> TrialRecord:
     if problem:
         record = replace(record, state="failed", reason=f"quality: {problem}")
     # Numbers of a failed trial must not be taken for a point of the front.
-    return replace(record, charged=True) if record.state == "complete" else _without_point(record)
+    return record if record.state == "complete" else _without_point(record)
 
 
 def _without_point(record: TrialRecord) -> TrialRecord:

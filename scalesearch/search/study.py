@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import optuna
@@ -122,6 +122,7 @@ class _Run:
         self._running: dict[int, _Asked] = {}
         self._parked: list[_Asked] = []  # equal to a running one: answered when that one ends
         self._left_behind: deque[int] = deque()  # RUNNING in the study, of a run that was killed
+        self._continued: frozenset[int] = frozenset()  # all of them, also once they are asked again
         self._finished: dict[str, TrialRecord] = {}  # by key: what repeats are answered from
         for record in sorted(self._records.values(), key=lambda each: each.trial):
             if record.key and record.same_as is None:
@@ -138,6 +139,7 @@ class _Run:
         began = time.monotonic()
         with self._timed():
             self._left_behind.extend(catch_up(self._opened, self._records, self._space))
+            self._continued = frozenset(self._left_behind)
             self._next_number = len(self._study.get_trials(deepcopy=False))
             for number in sorted(self._records):
                 self._count(self._records[number])
@@ -202,7 +204,7 @@ class _Run:
         cause = "the limits are too tight" if 2 * rejected > len(last) else "the space is exhausted"
         return "exhausted", (
             f"{cause}: of the last {len(last)} candidates none needed training ({rejected} broke a limit, "
-            f"{len(last) - rejected} repeated an earlier one)"
+            f"{len(last) - rejected} repeated an earlier one or used its weights)"
         )
 
     # ---- ask -----------------------------------------------------------------------------------------------------
@@ -227,7 +229,6 @@ class _Run:
             self._free_in_a_row += 1
             self._repeats_in_a_row += 1
         else:
-            self._free_in_a_row = self._repeats_in_a_row = 0
             self._running[number] = _Asked(trial=trial, plan=plan)
             self._pool.submit(plan, number)
             self._on_event(TrialStarted(trial=number, candidate=candidate))
@@ -260,9 +261,10 @@ class _Run:
         return any(key == asked.plan.key for asked in self._running.values())
 
     def _count(self, record: TrialRecord) -> None:
-        """Keeps the two rows of candidates that needed no training."""
+        """Keeps the two rows of candidates that needed no training: of all kinds, and of networks trained before."""
         self._free_in_a_row = 0 if record.charged else self._free_in_a_row + 1
-        self._repeats_in_a_row = self._repeats_in_a_row + 1 if record.same_as is not None else 0
+        again = not record.charged and record.state != "rejected"
+        self._repeats_in_a_row = self._repeats_in_a_row + 1 if again else 0
 
     # ---- hear and tell -------------------------------------------------------------------------------------------
 
@@ -278,8 +280,11 @@ class _Run:
         if isinstance(report, Fatal) and report.error:
             raise report.error  # the trial stays RUNNING: the next run goes on with it
         record = record_of(report, asked.plan, tuple(asked.stages))
+        if report.trial in self._continued:
+            # Killed weights may be on disk already: the training was started all the same.
+            record = replace(record, charged=True)
         del self._running[report.trial]
-        self._finish(asked.trial, record)
+        self._answer(asked.trial, record)
         if isinstance(report, Fatal):
             raise _error_of(report)
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scalesearch.errors import CandidateRejected, ConfigError, StageFailed
@@ -205,6 +205,7 @@ def _unpicklable(plan: Plan, trial: int) -> TrialRecord:
 
 FATES: dict[str, Callable[[Plan, int], TrialRecord]] = {
     "good": good_record,
+    "sibling": lambda plan, trial: replace(good_record(plan, trial), charged=False),
     "segfault": _segfault,
     "killed": _killed,
     "exit": _exit,

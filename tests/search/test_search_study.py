@@ -21,7 +21,7 @@ from scalesearch.records.store import RecordStore
 from scalesearch.search.dashboard import FRONT_FIGURE
 from scalesearch.search.events import Event, RunStarted, RunStopped, StageEntered, StudyOutcome, TrialFinished
 from scalesearch.search.storage import STUDY_FILE, STUDY_NAME, only_coordinator, open_storage
-from scalesearch.search.study import run_study
+from scalesearch.search.study import FREE_IN_A_ROW, run_study
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import TrialRecord
@@ -433,3 +433,29 @@ def test_events_are_values(tmp_path: Path) -> None:
     events: list[Event] = []
     run(tmp_path, 1, on_event=events.append)
     assert all(dataclasses.is_dataclass(event) and hash(event) is not None for event in events)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_candidates_that_use_an_earlier_ones_weights_are_free(tmp_path: Path, workers: int) -> None:
+    outcome = run(tmp_path, 5, fates={1: "sibling", 2: "sibling", 4: "sibling"}, workers=workers)
+    records = assert_sound(tmp_path, 5)
+    assert (outcome.ended, outcome.charged) == ("budget", 5)
+    assert [r.trial for r in records if r.state == "complete" and not r.charged] == [1, 2, 4]
+
+
+def test_twenty_in_a_row_that_need_no_training_end_the_run(tmp_path: Path) -> None:
+    space = make_space(40)  # far more candidates than are asked
+    outcome = run(tmp_path, 5, space=space, fates={0: "good", **dict.fromkeys(range(1, 60), "sibling")})
+    assert outcome.ended == "exhausted"
+    assert outcome.charged == 1
+    assert "used its weights" in outcome.message
+    assert sum(record.state == "complete" for record in outcome.records) <= 1 + FREE_IN_A_ROW
+
+
+def test_a_continued_trial_is_charged_though_its_weights_are_there(tmp_path: Path) -> None:
+    make = MakeFake(fates=((0, "config error"),))
+    with pytest.raises(ConfigError):  # the trial stays RUNNING
+        run(tmp_path, 2, make=make)
+    outcome = run(tmp_path, 2, fates={0: "sibling"})
+    assert_sound(tmp_path, 2)
+    assert [record.trial for record in outcome.records if record.charged] == [0, 1]
