@@ -1,11 +1,12 @@
 """The commands that work: `run`, `check` and `train`."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.errors import ConfigError, NoFeasibleTrialError, ScalesearchError
 
 Space = Annotated[str, typer.Option("--space", help="Search space: a name from `scalesearch spaces`, or a .toml file.")]
 Overrides = Annotated[
@@ -73,8 +74,13 @@ def run(
     from scalesearch.cli.live import view
     from scalesearch.run import run_search
 
-    with view(folder, as_json=as_json) as shown:
-        outcome = run_search(settings, search_space, folder, on_event=shown.event, say=shown.say)
+    try:
+        with view(folder, as_json=as_json) as shown:
+            outcome = run_search(settings, search_space, folder, on_event=shown.event, say=shown.say)
+    except ScalesearchError:
+        with contextlib.suppress(OSError):  # it holds something: then it stays
+            folder.rmdir()
+        raise
     shown.ended(outcome)
     if outcome.ended == "interrupted":
         return 130

@@ -60,6 +60,7 @@ def test_a_mistake_is_answered_shortly_and_with_the_right_code(case: Case, tmp_p
     assert 1 <= len(lines) <= 3, done.stderr
     for part in case.says:
         assert part in done.stderr
+    assert not list(tmp_path.glob("results/*")), "nothing was begun, so nothing is left behind"
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
