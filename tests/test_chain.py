@@ -24,7 +24,7 @@ network = "resnet_small"
 resolution_px = 16
 summary = "tiny"
 [scaling]
-width = [0.25, 0.5]
+width = [0.25, 0.5, 0.75, 1.0]
 [pruning]
 channel_fraction = [0.0, 0.5]
 [quantization]
@@ -149,6 +149,7 @@ def test_another_space_data_or_recipe_is_refused_with_the_difference(
     assert RecordStore(folder).all() == before
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_candidates_and_accuracies(
     study: tuple[Path, StudyOutcome], data_file: Path, space_file: Path, tmp_path: Path
 ) -> None:
