@@ -24,8 +24,9 @@ for group in (run, study_commands, export, information):
 
 def main() -> NoReturn:
     """Run the command line; known errors become at most three lines on stderr and their exit code."""
-    # OpenMP threads that spin at a barrier lose it all on a busy machine: two threads on two cores with one other
-    # process ran 1.4 times faster with a short spin, and as fast as ever on a quiet one. Read when torch is loaded.
+    # OpenMP threads that spin long at a barrier take the cores from each other on a busy machine: on two cores beside
+    # one other process a training step took 116 instead of 163 ms at 64 px with this, though 67 instead of 59 at 32 px;
+    # on a quiet machine nothing changed. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     arguments = sys.argv[1:]
     debug = "--debug" in arguments

@@ -58,7 +58,6 @@ def train(
     std: PerChannel,
     seed: int,
     steps: int | None = None,
-    learning_rate_scale: float = 1.0,
     breathe: Callable[[], None] = lambda: None,
 ) -> Trained:
     """A trained copy of the network after exactly `steps` updates; the one given stays as it is.
@@ -77,19 +76,13 @@ def train(
         std: Per channel, of pixels in 0..1.
         seed: Of the order of images, augmentation and dropout.
         steps: Updates, in place of `recipe.steps` (the retrain after pruning).
-        learning_rate_scale: Multiplies every peak rate.
         breathe: Called once before every step; whatever must not run beside training may hold it up there.
 
     Raises:
         ConfigError: There is nothing to train on, or no step to take.
         StageFailed: The images do not fit the spec, memory ran out, or the safe recipe diverged too.
     """
-    recipe = replace(
-        recipe,
-        steps=recipe.steps if steps is None else steps,
-        learning_rate=recipe.learning_rate * learning_rate_scale,
-        muon_learning_rate=recipe.muon_learning_rate * learning_rate_scale,
-    )
+    recipe = replace(recipe, steps=recipe.steps if steps is None else steps)
     _check_inputs(network, images, labels, recipe)
     started = time.perf_counter()
 

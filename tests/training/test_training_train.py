@@ -112,7 +112,7 @@ def test_the_result_is_new_float32_and_in_eval_mode_and_the_input_untouched() ->
     assert torch.get_num_threads() == threads_before
 
 
-def test_steps_and_rate_scale_override_the_recipe_and_breathe_comes_once_per_step() -> None:
+def test_steps_and_rates_are_obeyed_and_breathe_comes_once_per_step() -> None:
     calls: list[int] = []
     network = build(SPEC)
 
@@ -120,13 +120,16 @@ def test_steps_and_rate_scale_override_the_recipe_and_breathe_comes_once_per_ste
         trained = train(
             network,
             *coloured_squares(),
-            RECIPE,
+            replace(
+                RECIPE,
+                learning_rate=scale * RECIPE.learning_rate,
+                muon_learning_rate=scale * RECIPE.muon_learning_rate,
+            ),
             MACHINE,
             mean=MEAN,
             std=STD,
             seed=0,
             steps=7,
-            learning_rate_scale=scale,
             breathe=lambda: calls.append(1),
         )
         assert trained.steps == 7
