@@ -41,7 +41,7 @@ No session can see it, so it is a constant: the root of the benchmark's CV squar
 networks on a busy 2-core EPYC; 26 us networks had up to 0.011. Without it 42 % of the 95 % intervals held the mean.
 """
 SLOWEST_RUN_S = 20.0
-CALM_S, CALM_WINDOW_S, CALM_QUANTILE = 3.0, 0.01, 0.1
+CALM_S, CALM_WINDOW_S = 3.0, 0.01
 
 Seconds = NDArray[np.float64]
 
@@ -149,7 +149,7 @@ def measure_latency(
 
 
 def calm_time(reference: TimedEngine, *, settings: LatencySettings) -> float:
-    """Milliseconds of one run of `reference` while nothing disturbs it: the lower decile of 10 ms windows' medians.
+    """Milliseconds of one run of `reference` while nothing disturbs it: the least of 10 ms windows' medians.
 
     Found once, at the start of a study, inside `DeviceLock.quiet()`: it makes ratios milliseconds, so it moves all
     latencies of a study alike and their order never.
@@ -161,8 +161,8 @@ def calm_time(reference: TimedEngine, *, settings: LatencySettings) -> float:
 
 
 def calm_s(windows_s: Seconds) -> float:
-    """Typical time in the calmest tenth of the windows (rows)."""
-    return float(np.quantile(np.median(windows_s, axis=1), CALM_QUANTILE))
+    """Typical time in the calmest of the windows (rows)."""
+    return float(np.median(windows_s, axis=1).min())
 
 
 def play_duet(engine: TimedEngine, reference: TimedEngine, *, settings: LatencySettings) -> Duet:

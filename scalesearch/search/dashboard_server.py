@@ -12,7 +12,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.search.dashboard import annotate_missing, installed
-from scalesearch.search.storage import STUDY_FILE, only_coordinator, opened_study
+from scalesearch.search.storage import STUDY_FILE, only_coordinator, opened_study, storage_in
 from scalesearch.values.record import TrialRecord
 
 HOST = "127.0.0.1"
@@ -80,14 +80,10 @@ def _study_file(folder: Path) -> Path:
 
 
 def _application(path: Path) -> Callable[..., Any]:
-    import optuna
-    import sqlalchemy
     from optuna_dashboard import wsgi
 
-    # URL.create: a folder's name may hold `?`, `%` or `#`, which a hand-made URL would cut at.
     # Not storage.open_storage: its BEGIN IMMEDIATE is for the coordinator, a reader would hold that up.
-    url = sqlalchemy.URL.create("sqlite", database=str(path.resolve()))
-    storage = optuna.storages.RDBStorage(url.render_as_string(hide_password=False))
+    storage = storage_in(path.resolve())
     return _guard(wsgi(storage))
 
 

@@ -27,11 +27,20 @@ def open_storage(file: Path) -> optuna.storages.RDBStorage:
     With SQLite's defaults a reader (the dashboard) blocks the coordinator, every suggestion costs an fsync, and two
     writers get the same trial: hence the write-ahead log, synchronous NORMAL and BEGIN IMMEDIATE.
     """
-    # By a connection class, not by an event: the storage already connects while it is being made.
-    connecting = {"timeout": 60, "factory": _Connection}
-    storage = optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": connecting})
+    storage = storage_in(file, _Connection)
     sqlalchemy.event.listen(storage.engine, "begin", _on_begin)
     return storage
+
+
+def storage_in(file: Path, connection: type[sqlite3.Connection] = sqlite3.Connection) -> optuna.storages.RDBStorage:
+    """The storage in `file` by connections of that class; a class, since it already connects while it is being made."""
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(file, timeout=60, factory=connection, check_same_thread=False)
+
+    # Not by a URL with the path in it: a folder's name may hold what means something there (`?`, `%`).
+    engine = {"creator": connect, "poolclass": sqlalchemy.QueuePool}
+    return optuna.storages.RDBStorage("sqlite://", engine_kwargs=engine)
 
 
 class _Connection(sqlite3.Connection):

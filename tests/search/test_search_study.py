@@ -429,6 +429,14 @@ def test_the_dashboard_finds_notes_and_a_figure(tmp_path: Path, monkeypatch: pyt
     assert any(FRONT_FIGURE in key for key in kept)
 
 
+@pytest.mark.parametrize("name", ["a?b", "a%41b", "a#b", "ä b"])
+def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    run(tmp_path / name, 1)
+    assert_sound(tmp_path / name, 1)
+    assert (tmp_path / name / STUDY_FILE).exists()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_events_are_values(tmp_path: Path) -> None:
     events: list[Event] = []
     run(tmp_path, 1, on_event=events.append)
