@@ -22,7 +22,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 
 from scalesearch.compression.calibration import calibrate
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.deployment.backends import get_backend
+from scalesearch.deployment.backends import EngineOptions, get_backend
 from scalesearch.deployment.cpu import read_cpu
 from scalesearch.deployment.export import onnx_model, to_onnx
 from scalesearch.networks import base_spec
@@ -123,7 +123,7 @@ def write_int8(
 
 def kernels_answer(path: Path, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
     """Logits of the engine that a search would time, and its fastest run in ms."""
-    with get_backend("onnxruntime").compile(onnx_model(path), threads=1, batch=1) as engine:
+    with get_backend("onnxruntime").compile(onnx_model(path), EngineOptions(threads=1, batch=1)) as engine:
         logits = engine.run(images)
         engine.time_runs(50)
         return logits, 1e3 * min(engine.time_runs(TIMED_RUNS))

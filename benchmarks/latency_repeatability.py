@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scalesearch.deployment.backends import get_backend
+from scalesearch.deployment.backends import EngineOptions, get_backend
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.latency import (
@@ -133,7 +133,7 @@ def measure_once(folder: Path, seconds: float) -> Estimates:
     """Every estimate of this process: of the duet, of the reference alone, and as a trial would get it."""
     backend = get_backend(BACKEND)
     files = (onnx_model(folder / f"{name}.onnx") for name in ("candidate", "reference"))
-    engine, reference = (backend.compile(file, threads=THREADS, batch=1) for file in files)
+    engine, reference = (backend.compile(file, EngineOptions(threads=THREADS, batch=1)) for file in files)
     settings = LatencySettings()
     with engine, reference, DeviceLock("cpu").quiet():
         run_s = warm_up(reference, settings.warmup_s)

@@ -5,10 +5,11 @@ Candidate -> spec -> network -> limits -> train -> prune, retrain -> fold -> ONN
 
 import contextlib
 import copy
-import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,90 +19,59 @@ from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.prune import prune
 from scalesearch.compression.quantize import quantize
 from scalesearch.deployment.backends import get_backend
-from scalesearch.deployment.backends.base import Engine
+from scalesearch.deployment.backends.base import Engine, EngineOptions
 from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.onnx_file import onnx_model
-from scalesearch.measurement.cost import count_cost, formula_cost
+from scalesearch.errors import StageFailed
+from scalesearch.measurement.cost import count_cost
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.latency import measure_latency
 from scalesearch.measurement.quality import measure_quality
 from scalesearch.networks.build import build
-from scalesearch.networks.scaling import scale
+from scalesearch.planner import layer_shapes, limit_use
 from scalesearch.training.datasets import Dataset, ImageSplit, load_dataset, to_input
 from scalesearch.training.train import score, train
-from scalesearch.training.weights import KeptTraining, WeightStore, weights_key
-from scalesearch.values.candidate import Candidate, Precision, Recipe, Scaling, StageScaling
+from scalesearch.training.weights import KeptTraining, WeightStore
+from scalesearch.values.candidate import Quantization, Recipe
 from scalesearch.values.identity import content_hash, seed_from
 from scalesearch.values.network import Network
-from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import (
+    Acceptance,
     Cost,
     FrontScore,
     Latency,
     LimitUse,
     Quality,
     StageTime,
+    StepAccuracy,
     TrainingResult,
     TrialRecord,
 )
 from scalesearch.values.session import Session
+from scalesearch.values.settings import RunSettings
 
-# A lower bound of the file's size before it exists: weights alone, at the width of their type.
-_WEIGHT_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+if TYPE_CHECKING:
+    from scalesearch.deployment.acceptance import Gate
+
 _SCORE_BATCH = 64
 _CHECK_IMAGES = 8
+_STYLED = ("int8", "fp8")
+"""Precisions whose files differ between the targets' styles of quantization."""
 MEASURED_DEVICE = "cpu"
-"""The lock that training and measuring meet at. Every backend so far runs on the CPU, and training keeps it busy even
-where it runs on a GPU."""
+"""The lock that training and measuring meet at, whatever they run on: training on a GPU keeps the CPU busy as well."""
 
 
-class Planner:
-    """Turns candidates into plans: rounding, cost, limits and identity, without any training."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Deployed:
+    """A trial's network and file, and what was found on the way to it."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def __call__(self, candidate: Candidate) -> Plan:
-        """The plan of a candidate; a fraction of a second, most of it for the pruned shape."""
-        session = self._session
-        spec = scale(
-            session.base,
-            _every_stage(candidate.scaling, len(session.base.stages)),
-            resolution_px=session.space.resolution_px,
-            num_classes=len(session.data.class_names),
-            channel_multiple=session.target.channel_multiple,
-            resolution_multiple=session.space.resolution_multiple,
-        )
-        return self.plan_spec(spec, candidate)
-
-    def plan_spec(self, spec: NetworkSpec, candidate: Candidate) -> Plan:
-        """The plan of a spec that is scaled already; the candidate's multipliers are not looked at."""
-        session = self._session
-        dense = build(spec)
-        pruned = prune(dense, candidate.pruning, channel_multiple=session.target.channel_multiple)
-        dense_cost, cost = formula_cost(dense), formula_cost(pruned)
-        seed = session.settings.seed
-        dense_key = weights_key(spec, candidate.recipe, session.data.fingerprint, seed)
-        # Retraining is part of the work only where something was pruned.
-        retrain_steps = candidate.recipe.retrain_steps if cost != dense_cost else 0
-        shape_key = content_hash(dense_key, retrain_steps, layer_shapes(pruned))
-        return Plan(
-            candidate=candidate,
-            spec=spec,
-            dense_cost=dense_cost,
-            cost=cost,
-            weights_key=dense_key,
-            shape_key=shape_key,
-            key=content_hash(shape_key, candidate.quantization, session.target.name),
-            limits=limits_before_training(session, cost, candidate.quantization.precision),
-        )
-
-
-def layer_shapes(network: Network) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Name and shape of every tensor: what pruning left, and the proof that a rebuilt network is the same one."""
-    return tuple((name, tuple(tensor.shape)) for name, tensor in network.module.state_dict().items())
+    network: Network
+    training: TrainingResult
+    model: OnnxModel
+    acceptance: Acceptance | None
+    path: tuple[StepAccuracy, ...]
 
 
 class TrialEvaluator:
@@ -112,6 +82,7 @@ class TrialEvaluator:
         self._lock = DeviceLock(MEASURED_DEVICE)
         self._backend = get_backend(session.target.backend)
         self._weights = WeightStore(session.folder / "weights")
+        self._gate = None if session.settings.accept == "off" else _gate(session)
         self._dataset = load_dataset(session.settings.data, storage_px=session.storage_px)
         self._reference = self._compile(onnx_model(reference_path(session.folder)))
 
@@ -126,35 +97,38 @@ class TrialEvaluator:
         with _held(self._lock.busy(), stages):
             with stages("resize"):
                 data = self._dataset.at(plan.spec.resolution_px)
-            network, training, model = self._deployed(plan, data, model_path(session.folder, trial), stages)
+            work = self._deployed(plan, data, model_path(session.folder, trial), stages)
             with stages("cost"):
-                cost = count_cost(network)
+                cost = count_cost(work.network)
             with stages("compile"):
-                engine = self._compile(model)
+                engine = self._compile(work.model)
         with engine:
             with _held(self._lock.quiet(), stages), stages("latency"):
                 latency = self._latency(engine)
+                warnings += engine.timing_notes().doubts
             with _held(self._lock.busy(), stages), stages("quality"):
                 quality = self._quality(engine, data.val, warnings)
         return TrialRecord(
             trial=trial,
             key=plan.key,
             state="complete",
-            charged=not training.weights_reused,
+            charged=not work.training.weights_reused,
             candidate=plan.candidate,
             spec=plan.spec,
             cost=cost,
             dense_macs=plan.dense_cost.macs,
-            training=training,
+            training=work.training,
             latency=latency,
             quality=quality,
-            size_bytes=model.size_bytes,
-            onnx_sha256=model.sha256,
-            network_sha256=content_hash(layer_shapes(network)),
+            accuracy_path=(*work.path, StepAccuracy(step="engine", top1=quality.top1)),
+            acceptance=work.acceptance,
+            size_bytes=work.model.size_bytes,
+            onnx_sha256=work.model.sha256,
+            network_sha256=content_hash(layer_shapes(work.network)),
             device=session.device,
-            limits=limits_after(session, cost, model.size_bytes, latency.p50_ms),
+            limits=limits_after(session, cost, work.model.size_bytes, latency.p50_ms),
             stages=stages.times,
-            warnings=(*warnings, *_doubts(training, latency)),
+            warnings=(*warnings, *_doubts(work.training, latency)),
         )
 
     def score_on_test(self, record: TrialRecord) -> FrontScore:
@@ -174,24 +148,69 @@ class TrialEvaluator:
         """The deployed file of a plan again, at `to`; training comes from the weight store where it is kept."""
         with self._lock.busy():
             data = self._dataset.at(plan.spec.resolution_px)
-            return self._deployed(plan, data, to, _StageClock(lambda _: None))[2]
+            return self._deployed(plan, data, to, _StageClock(lambda _: None)).model
 
-    def _deployed(
-        self, plan: Plan, data: Dataset, path: Path, stages: "_StageClock"
-    ) -> tuple[Network, TrainingResult, OnnxModel]:
-        """Trained, pruned, folded, exported and quantized: the network, what training gave, and the file at `path`."""
-        quantization = plan.candidate.quantization
+    def _deployed(self, plan: Plan, data: Dataset, path: Path, stages: "_StageClock") -> "_Deployed":
+        """Trained, pruned, folded, exported, quantized and judged: the network, and its file at `path`."""
+        quantization, profile = plan.candidate.quantization, self._session.target.quantization_profile
         network, training = self._trained(plan, data, stages)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with stages("export"):
-            folded = fold_batchnorm(network)
-            calibration = self._input(data.calibration.images[: quantization.calibration_images])
-            float_model = to_onnx(folded, to=path.with_suffix(".fp32.onnx"), check_images=calibration[:_CHECK_IMAGES])
-        with stages("quantize"):
-            profile = self._session.target.quantization_profile
-            model = quantize(float_model, quantization, calibration=calibration, profile=profile, to=path)
-            float_model.path.unlink(missing_ok=True)
-        return network, training, model
+        calibration = self._input(data.calibration.images[: quantization.calibration_images])
+        float_path = path.with_suffix(".fp32.onnx")
+        try:
+            with stages("export"):
+                folded = fold_batchnorm(network)
+                float_model = to_onnx(folded, to=float_path, check_images=calibration[:_CHECK_IMAGES])
+            with stages("quantize"):
+                model = quantize(float_model, quantization, calibration=calibration, profile=profile, to=path)
+            with stages("accept"):
+                acceptance = self._accepted(float_model, model, quantization, calibration)
+            with stages("quality"):
+                steps = self._accuracy_steps(training, float_model, model, data)
+        finally:
+            float_path.unlink(missing_ok=True)
+        return _Deployed(network=network, training=training, model=model, acceptance=acceptance, path=steps)
+
+    def _accepted(
+        self,
+        float_model: OnnxModel,
+        model: OnnxModel,
+        quantization: Quantization,
+        calibration: NDArray[np.float32],
+    ) -> Acceptance | None:
+        """NVIDIA's compiler on the deployed graph, or on its twin in TensorRT's style where the target's is another."""
+        if self._gate is None:
+            return None
+        batch = self._session.settings.latency.batch
+        if self._session.target.quantization_profile == "tensorrt" or quantization.precision not in _STYLED:
+            return self._gate.judge(model, batch=batch)
+        twin_path = model.path.with_suffix(".tensorrt.onnx")
+        try:
+            twin = quantize(float_model, quantization, calibration=calibration, profile="tensorrt", to=twin_path)
+            return self._gate.judge(twin, batch=batch)
+        finally:
+            twin_path.unlink(missing_ok=True)
+
+    def _accuracy_steps(
+        self, training: TrainingResult, float_model: OnnxModel, model: OnnxModel, data: Dataset
+    ) -> tuple[StepAccuracy, ...]:
+        """Top-1 of the network in torch, then of the fp32 and of the deployed file, both run by ONNX Runtime.
+
+        Left out is what would only say the same again: the deployed file where it is the fp32 one, or where the engine
+        is ONNX Runtime's own session of it; and a file that ONNX Runtime's CPU kernels cannot run (bf16).
+        """
+        steps = [StepAccuracy(step="float", top1=training.float_top1)]
+        steps.append(StepAccuracy(step="onnx_fp32", top1=self._top1(float_model, data.val)))
+        same = model.sha256 == float_model.sha256 or self._backend.name == "onnxruntime"
+        if not same:
+            with contextlib.suppress(StageFailed):
+                steps.append(StepAccuracy(step="onnx", top1=self._top1(model, data.val)))
+        return tuple(steps)
+
+    def _top1(self, model: OnnxModel, split: ImageSplit) -> float:
+        threads = self._session.settings.latency.threads
+        with get_backend("onnxruntime").compile(model, EngineOptions(threads=threads)) as engine:
+            answers = [engine.run(images).argmax(axis=1) for images in self._batches(split.images)]
+        return float((np.concatenate(answers) == split.labels).mean())
 
     def _trained(self, plan: Plan, data: Dataset, stages: "_StageClock") -> tuple[Network, TrainingResult]:
         """Dense training, then pruning and its retrain; each half comes from the weight store where it can."""
@@ -261,8 +280,7 @@ class TrialEvaluator:
         return measure_quality(engine.run, self._batches(split.images), split.labels, names, warn=warnings.append)
 
     def _compile(self, model: OnnxModel) -> Engine:
-        latency = self._session.settings.latency
-        return self._backend.compile(model, threads=latency.threads, batch=latency.batch)
+        return self._backend.compile(model, engine_options(self._session.settings))
 
     def _input(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return to_input(images, mean=self._session.data.mean, std=self._session.data.std)
@@ -300,6 +318,17 @@ class _StageClock:
         self.times = (*self.times, StageTime(stage=stage, seconds=time.perf_counter() - start))
 
 
+def engine_options(settings: RunSettings) -> EngineOptions:
+    """How every engine of a run is built and timed."""
+    return EngineOptions(threads=settings.latency.threads, batch=settings.latency.batch, tensorrt=settings.tensorrt)
+
+
+def _gate(session: Session) -> "Gate":
+    from scalesearch.deployment.acceptance import Gate  # loads a native library that only the gate needs
+
+    return Gate(session.target.compute_capability, session.settings.tensorrt)
+
+
 def reference_path(folder: Path) -> Path:
     """The reference engine's ONNX file in a study's folder."""
     return folder / "reference.onnx"
@@ -310,35 +339,14 @@ def model_path(folder: Path, trial: int) -> Path:
     return folder / "models" / f"trial_{trial:06d}.onnx"
 
 
-def limits_before_training(session: Session, cost: Cost, precision: Precision) -> tuple[LimitUse, ...]:
-    """How far MACs and weights alone use up their limits; weights alone are a lower bound of the file's size."""
-    limits = session.space.limits
-    return (
-        *_use("max_macs", cost.macs, limits.max_macs),
-        *_use("max_size_bytes", cost.params * _WEIGHT_BYTES[precision], limits.max_size_bytes),
-    )
-
-
 def limits_after(session: Session, cost: Cost, size_bytes: int, p50_ms: float) -> tuple[LimitUse, ...]:
     """How far a finished trial uses up its limits, by the real file and the measured latency."""
     limits = session.space.limits
     return (
-        *_use("max_macs", cost.macs, limits.max_macs),
-        *_use("max_size_bytes", size_bytes, limits.max_size_bytes),
-        *_use("max_latency_ms", p50_ms, limits.max_latency_ms),
+        *limit_use("max_macs", cost.macs, limits.max_macs),
+        *limit_use("max_size_bytes", size_bytes, limits.max_size_bytes),
+        *limit_use("max_latency_ms", p50_ms, limits.max_latency_ms),
     )
-
-
-def _use(name: str, value: float, limit: float | None) -> tuple[LimitUse, ...]:
-    return () if limit is None else (LimitUse(limit=name, excess=value / limit - 1),)
-
-
-def _every_stage(scaling: Scaling, stages: int) -> Scaling:
-    """Per-stage multipliers for all stages: a space names only those that it scales apart."""
-    if not scaling.stages:
-        return scaling
-    missing = stages - len(scaling.stages)
-    return dataclasses.replace(scaling, stages=(*scaling.stages, *(StageScaling(),) * missing))
 
 
 def _training_result(dense: KeptTraining, retrained: KeptTraining | None, *, reused: bool) -> TrainingResult:

@@ -7,8 +7,8 @@ from pathlib import Path
 from scalesearch.config import check_stages
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.export import to_onnx
-from scalesearch.deployment.targets import get_target
-from scalesearch.evaluate import MEASURED_DEVICE, reference_path
+from scalesearch.deployment.targets import ensure_chip, get_target
+from scalesearch.evaluate import MEASURED_DEVICE, engine_options, reference_path
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.latency import calm_time
 from scalesearch.networks import find_spec
@@ -52,6 +52,8 @@ def open_session(
     check_stages(space, len(base.stages))
     storage_px = storage_px or largest_resolution(space, base)
     backend = get_backend(target.backend)
+    device = backend.device(settings.latency.threads)
+    ensure_chip(target)
     say(f"data: loading {settings.data.source}")
     dataset = load_dataset(settings.data, storage_px=storage_px)
     stored = read_run_file(folder)
@@ -64,7 +66,7 @@ def open_session(
         base=base,
         target=target,
         machine=machine,
-        device=backend.device(settings.latency.threads),
+        device=device,
         data=_summary(dataset),
         storage_px=storage_px,
         reference_calm_ms=stored.reference_calm_ms if stored else 0.0,
@@ -105,10 +107,9 @@ def _make_reference(session: Session, dataset: Dataset) -> float:
     network = build(spec)
     network.module.eval()
     model = to_onnx(network, to=reference_path(session.folder), check_images=images)
-    latency = session.settings.latency
-    engine = get_backend(session.target.backend).compile(model, threads=latency.threads, batch=latency.batch)
+    engine = get_backend(session.target.backend).compile(model, engine_options(session.settings))
     with engine, DeviceLock(MEASURED_DEVICE).quiet():
-        return calm_time(engine, settings=latency)
+        return calm_time(engine, settings=session.settings.latency)
 
 
 def _summary(dataset: Dataset) -> DataSummary:

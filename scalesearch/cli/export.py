@@ -66,7 +66,8 @@ def export_trial(record: TrialRecord, session: Session, folder: Path) -> None:
         shutil.copyfile(kept, model)
     else:
         # Models are kept for front members; any other one is made again from its kept weights.
-        from scalesearch.evaluate import Planner, TrialEvaluator
+        from scalesearch.evaluate import TrialEvaluator
+        from scalesearch.planner import Planner
 
         TrialEvaluator(session).rebuild(Planner(session)(record.candidate), to=model)
     annotate(onnx_model(model), onnx_metadata(record, session.data), model)

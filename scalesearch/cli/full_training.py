@@ -7,9 +7,11 @@ from pathlib import Path
 import typer
 
 from scalesearch.cli.run import prepare_folder
-from scalesearch.evaluate import Planner, TrialEvaluator, model_path
+from scalesearch.evaluate import TrialEvaluator, model_path
+from scalesearch.files import replace_file
+from scalesearch.planner import Planner
 from scalesearch.records.export import read_config
-from scalesearch.records.tables import replace_file, trial_rows
+from scalesearch.records.tables import trial_rows
 from scalesearch.session import open_session
 from scalesearch.values.space import SearchSpace
 

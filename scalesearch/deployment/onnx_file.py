@@ -1,8 +1,6 @@
 """ONNX files: described by their content, and written so that a half-written one is never seen."""
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # onnx brings it, without stubs
 
 from scalesearch.errors import StageFailed
+from scalesearch.files import replace_file
 from scalesearch.values.onnx_model import OnnxModel
 
 # Where a dimension is dynamic; only the batch may be.
@@ -55,22 +54,14 @@ def write_onnx(proto: onnx.ModelProto, to: Path) -> OnnxModel:
 
 
 def write_bytes(content: bytes, to: Path) -> None:
-    """Writes a file under a temporary name, flushes it to disk and renames it.
+    """Replaces a file by `files.replace_file`.
 
     Raises:
         StageFailed: The place cannot be written.
     """
-    temporary = to.with_name(f".{to.name}.{os.getpid()}.tmp")
     try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(to)
+        replace_file(to, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise StageFailed(stage="export", reason=f"{to} cannot be written: {error}") from error
 
 

@@ -1,10 +1,41 @@
 """The chips that can be searched for, as data: adding one is one entry here."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
+from typing import Final
 
+from scalesearch.deployment.backends import get_backend
 from scalesearch.errors import ConfigError
+from scalesearch.values.candidate import Precision
 from scalesearch.values.target import Target
+
+AUTO: Final = "auto"
+"""Stands for the target that fits this machine best: its NVIDIA GPU if TensorRT runs there, else its CPU."""
+
+# Channels: TensorRT's guide ("Optimizing for Tensor Cores") wants multiples of 8 for fp16 and of 32 for int8, and pads
+# what is not; NVIDIA's mixed-precision training guide says 16 for int8. 16 keeps int8 kernels fed without making every
+# narrow network wide.
+_GPU_CHANNELS: Final = 16
+# bf16 from compute capability 8.0, fp8 from 8.9: NVIDIA Transformer Engine, support matrix; ModelOpt's support matrix
+# says "Ada and later" of fp8 too. TensorRT-LLM's support matrix lists the same precisions for sm_80, 86, 89 and 90.
+_WITHOUT_FP8: Final[tuple[Precision, ...]] = ("fp32", "fp16", "bf16", "int8")
+_WITH_FP8: Final[tuple[Precision, ...]] = (*_WITHOUT_FP8, "fp8")
+
+
+def _gpu(name: str, capability: str, precisions: tuple[Precision, ...], summary: str) -> Target:
+    return Target(
+        name=name,
+        backend="tensorrt",
+        precisions=precisions,
+        channel_multiple=_GPU_CHANNELS,
+        # The cuSPARSELt package's table of 2:4 kernels: 8.0, 8.6, 8.7, 9.0, 12.0; its release notes: 8.9.
+        sparsity_2_4=True,
+        quantization_profile="tensorrt",
+        compute_capability=capability,
+        summary=summary,
+    )
+
 
 _TARGETS = (
     Target(
@@ -16,22 +47,41 @@ _TARGETS = (
         quantization_profile="onnxruntime_cpu",
         summary="this machine's CPU through ONNX Runtime",
     ),
+    Target(
+        name="openvino",
+        backend="openvino",
+        # fp16 files run as fp32 here (compile asks for it), so they would be a number without a speed.
+        precisions=("fp32", "int8"),
+        channel_multiple=8,
+        quantization_profile="openvino",
+        summary="this machine's CPU through OpenVINO; its int8 files are TensorRT's",
+    ),
+    _gpu("tensorrt", "", _WITH_FP8, "this machine's NVIDIA GPU through TensorRT, whichever it is"),
+    replace(
+        _gpu("tensorrt_rtx", "", _WITH_FP8, "this machine's GeForce RTX through TensorRT for RTX"),
+        backend="tensorrt_rtx",
+    ),
+    # Compute capabilities: NVIDIA, "CUDA GPU Compute Capability".
+    _gpu("rtx30", "8.6", _WITHOUT_FP8, "GeForce RTX 30 series (Ampere)"),
+    _gpu("rtx40", "8.9", _WITH_FP8, "GeForce RTX 40 series (Ada)"),
+    _gpu("rtx50", "12.0", _WITH_FP8, "GeForce RTX 50 series (Blackwell)"),
+    _gpu("a100", "8.0", _WITHOUT_FP8, "A100 (Ampere)"),
+    _gpu("h100", "9.0", _WITH_FP8, "H100 (Hopper)"),
+    # JetPack 6 brings TensorRT 10.3, which is too old for us; JetPack 7.2 takes 11.4 (TensorRT's migration notes).
+    _gpu("jetson_orin", "8.7", _WITHOUT_FP8, "Jetson Orin (Ampere), searched on the board itself"),
 )
 
 TARGETS: Mapping[str, Target] = {target.name: target for target in _TARGETS}
 
-AUTO = "auto"
-"""Stands for the target that fits this machine best; only the CPU has a backend so far."""
-
 
 def get_target(name: str) -> Target:
-    """The target of that name; `auto` gives `cpu`.
+    """The target of that name; `auto` gives what `choose_target` chooses.
 
     Raises:
         ConfigError: There is none; the text names the nearest and lists all.
     """
     if name == AUTO:
-        return TARGETS["cpu"]
+        return choose_target()[0]
     if name in TARGETS:
         return TARGETS[name]
     names = (*sorted(TARGETS), AUTO)
@@ -39,3 +89,40 @@ def get_target(name: str) -> Target:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     message = f"target: no chip is called {name!r}.{hint} There are: {', '.join(names)}"
     raise ConfigError(message)
+
+
+def choose_target() -> tuple[Target, str]:
+    """The best target of this machine, and one line that says why."""
+    status = get_backend("tensorrt").probe()
+    if not status.available:
+        return TARGETS["cpu"], f"target: cpu through ONNX Runtime ({status.reason.split(', so ')[0].split(': ')[0]})"
+    from scalesearch.deployment.backends.tensorrt import gpu_capability, gpu_name
+
+    capability = gpu_capability()
+    target = next((each for each in _TARGETS if each.compute_capability == capability), _of_capability(capability))
+    return target, f"target: {target.name}, {gpu_name()} through TensorRT {status.version}"
+
+
+def ensure_chip(target: Target) -> None:
+    """Nothing, where the GPU here is the target's chip (or the target names none).
+
+    Raises:
+        ConfigError: It is another one: its latencies would be told of a chip that they were not measured on.
+    """
+    if not target.compute_capability:
+        return
+    from scalesearch.deployment.backends.tensorrt import gpu_capability, gpu_name
+
+    if gpu_capability() != target.compute_capability:
+        message = (
+            f"target {target.name} has compute capability {target.compute_capability}, but the GPU here is "
+            f"{gpu_name()} with {gpu_capability()}.\nMeasure on the chip itself, or with --target tensorrt on this GPU."
+        )
+        raise ConfigError(message)
+
+
+def _of_capability(capability: str) -> Target:
+    """The nameless GPU, without the precisions that such an old one lacks."""
+    version = tuple(int(part) for part in capability.split("."))
+    generic = TARGETS["tensorrt"]
+    return generic if version >= (8, 9) else replace(generic, precisions=_WITHOUT_FP8)

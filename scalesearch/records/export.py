@@ -11,7 +11,7 @@ import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.errors import ConfigError
-from scalesearch.records.tables import replace_file
+from scalesearch.files import replace_file
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.record import TrialRecord

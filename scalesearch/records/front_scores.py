@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from scalesearch.records.tables import replace_file
+from scalesearch.files import replace_file
 from scalesearch.values.record import FrontScore
 
 NAME = "front_scores.json"

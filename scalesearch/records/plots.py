@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalesearch.errors import NoFeasibleTrialError
+from scalesearch.files import replace_file
 from scalesearch.records.report import device_text
-from scalesearch.records.tables import replace_file
 from scalesearch.values.candidate import Precision
 from scalesearch.values.record import Latency, Quality, TrialRecord
 

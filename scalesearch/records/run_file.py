@@ -15,7 +15,7 @@ import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.errors import ConfigError
-from scalesearch.records.tables import replace_file
+from scalesearch.files import replace_file
 from scalesearch.values.session import Session
 
 NAME = "run.toml"
@@ -29,6 +29,7 @@ _IDENTITY = (
     "data",
     "settings.seed",
     "settings.latency",
+    "settings.tensorrt",
     "settings.machine.device",
 )
 _SHOWN_DIFFERENCES = 4

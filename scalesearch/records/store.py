@@ -1,13 +1,13 @@
 """Owns `records/`: one JSON file a trial, written so that a reader sees the whole of it or nothing."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.errors import ConfigError
+from scalesearch.files import replace_file
 from scalesearch.values.record import TrialRecord
 
 _ADAPTER = TypeAdapter(TrialRecord)
@@ -27,15 +27,8 @@ class RecordStore:
         """The record's file, which is on the disk when this returns: a kill or a power cut cannot tear it."""
         # Not pydantic's dump_json: it writes NaN (the loss of a diverged training) as null, which no float field loads.
         text = json.dumps(_ADAPTER.dump_python(record, mode="json"), indent=1, allow_nan=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.path(record.trial)
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-        sync_folder(self.folder)
+        replace_file(path, f"{text}\n".encode())
         return path
 
     def load(self, trial: int) -> TrialRecord:
@@ -57,15 +50,6 @@ class RecordStore:
             ConfigError: If one of the files is not a whole record of this program.
         """
         return tuple(sorted((_read(path) for path in self.folder.glob("[0-9]*.json")), key=lambda r: r.trial))
-
-
-def sync_folder(folder: Path) -> None:
-    """Nothing; the names in the folder are on the disk afterwards (a rename alone may be lost in a power cut)."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(path: Path) -> TrialRecord:

@@ -1,11 +1,11 @@
 """Records as flat rows: the one and only column names of trials.csv, front.csv, `--json` and the printed tables."""
 
 import math
-import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from scalesearch.files import replace_file
 from scalesearch.values.candidate import Candidate, Quantization, Scaling
 from scalesearch.values.record import FrontScore, TrialRecord
 
@@ -59,17 +59,6 @@ def write_tables(
     replace_file(folder / "trials.csv", csv_text(rows).encode())
     front_text = csv_text(front_rows(rows), columns=list(rows[0]) if rows else ())
     replace_file(folder / "front.csv", front_text.encode())
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` beside `path` under a temporary name, then rename it over `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _row(record: TrialRecord, again: FrontScore | None, *, on_front: bool, stages: int) -> Row:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Final
@@ -12,6 +11,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
+from scalesearch.files import replace_file
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.identity import content_hash
 from scalesearch.values.network_spec import NetworkSpec
@@ -71,20 +71,10 @@ class WeightStore:
 
     def save(self, key: str, module: nn.Module, kept: KeptTraining) -> None:
         """Keep the module's weights under the key, replacing what was there; on disk when this returns."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
         header = json.dumps({"key": key, "digest": _digest(tensors), "kept": asdict(kept)})
         content = safetensors.torch.save(tensors, metadata={_HEADER: header})
-        temporary = self._folder / f".{key}.{os.getpid()}.tmp"
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path(key))
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(self._folder)
+        replace_file(self._path(key), content)
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.safetensors"
@@ -119,13 +109,3 @@ def _digest(tensors: dict[str, Tensor]) -> str:
         running.update(name.encode())
         running.update(tensors[name].numpy().tobytes())
     return running.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    # Without it the rename itself may be lost in a power cut; Windows cannot open folders and needs nothing.
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

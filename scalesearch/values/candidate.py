@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 CalibrationMethod = Literal["minmax", "percentile", "entropy"]
 OptimizerName = Literal["muon", "adamw", "sgd"]
 LossName = Literal["cross_entropy", "focal", "bce"]
@@ -38,7 +38,7 @@ class Pruning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantization:
-    """Precision of the deployed file; the calibration fields mean something for int8 only."""
+    """Precision of the deployed file; the calibration fields mean something for int8 and fp8 only."""
 
     precision: Precision = "fp32"
     calibration: CalibrationMethod = "minmax"

@@ -58,6 +58,38 @@ class Latency:
     runs: int
     batch: int
     stable: bool
+    enqueue_p50_ms: float | None = None
+    """Median time that the host needed to hand a run to the GPU; None where host and device are one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelCount:
+    """How many convolutions (and linear layers) a compiler really runs in one precision."""
+
+    precision: str
+    kernels: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """What NVIDIA's compiler made of the trial's graph, on a machine that need not hold the chip."""
+
+    compiler: str
+    """Name and version."""
+    onnx_sha256: str
+    """Of the graph that was compiled: the deployed one, or its twin in TensorRT's style of quantization."""
+    build_s: float
+    layers: int
+    """Fused kernels, as the compiler lists them."""
+    convolutions: tuple[KernelCount, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepAccuracy:
+    """Top-1 on the validation images after one step of the way from the trained network to the engine."""
+
+    step: Literal["float", "onnx_fp32", "onnx", "engine"]
+    top1: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +154,10 @@ class TrialRecord:
     training: TrainingResult | None = None
     latency: Latency | None = None
     quality: Quality | None = None
+    accuracy_path: tuple[StepAccuracy, ...] = ()
+    """Where accuracy was lost: float network, ONNX file in fp32, deployed ONNX file, engine."""
+    acceptance: Acceptance | None = None
+    """None where the gate (`accept`) was off."""
     size_bytes: int | None = None
     onnx_sha256: str | None = None
     network_sha256: str | None = None

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 SamplerName = Literal["tpe", "gp", "nsga2", "random"]
+AcceptName = Literal["off", "rtx"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,24 @@ class LatencySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TensorRtSettings:
+    """How TensorRT builds and runs engines; of no effect on other backends."""
+
+    optimization_level: int = 3
+    """Builder effort, 0 (fast build) to 5 (tries every kernel)."""
+    workspace_mb: int = 0
+    """Memory that kernels may use while they run; 0 leaves the library's limit, all of the GPU."""
+    max_batch: int = 0
+    """Above 0, the engine takes any batch from 1 to this, at its best at `latency.batch`; 0: that batch only."""
+    cuda_graph: bool = True
+    """Capture a run once and replay it: a small network is else bound by the host's launches."""
+    copies: bool = False
+    """Put the copies of input and output between host and GPU inside the clock."""
+    sparse_weights: bool = False
+    """Let the builder use the 2:4 kernels where weights have that pattern."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSettings:
     """What the machine is used for training with; 0 and "auto" are probed once per study and then kept."""
 
@@ -62,7 +81,9 @@ class RunSettings:
     space: str = "resnet_small"
     network: str = ""
     """Replaces the space's base network: a name, or `package.module:function`."""
-    target: str = "cpu"
+    target: str = "auto"
+    accept: AcceptName = "off"
+    """`rtx`: every trial's graph must also compile with TensorRT for RTX, which needs no GPU for that."""
     budget: int = 20
     """Candidates whose training is started."""
     workers: int = 1
@@ -70,6 +91,7 @@ class RunSettings:
     sampler: SamplerName = "tpe"
     data: DataSettings = field(default_factory=DataSettings)
     latency: LatencySettings = field(default_factory=LatencySettings)
+    tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
     machine: MachineSettings = field(default_factory=MachineSettings)
     stage_limits: StageLimits = field(default_factory=StageLimits)
 

@@ -5,7 +5,8 @@ from typing import Literal
 
 from scalesearch.values.candidate import Precision
 
-QuantizationProfile = Literal["onnxruntime_cpu", "tensorrt"]
+QuantizationProfile = Literal["onnxruntime_cpu", "tensorrt", "openvino"]
+"""Style of int8 and fp8: for ONNX Runtime's CPU kernels; or signed, symmetric, with fp16 (TensorRT) or fp32 around."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,8 @@ class Target:
     channel_multiple: int = 8
     sparsity_2_4: bool = False
     quantization_profile: QuantizationProfile = "onnxruntime_cpu"
+    compute_capability: str = ""
+    """Of an NVIDIA chip, "8.9"; empty: none, or that of whatever GPU is here."""
     summary: str = ""
 
 

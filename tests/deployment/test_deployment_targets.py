@@ -1,8 +1,8 @@
 import pytest
 
-from scalesearch.deployment.backends import BACKENDS
+from scalesearch.deployment.backends import BACKENDS, get_backend
 from scalesearch.deployment.cpu import parse_cpuinfo, read_cpu
-from scalesearch.deployment.targets import TARGETS, get_target
+from scalesearch.deployment.targets import TARGETS, choose_target, get_target
 from scalesearch.errors import ConfigError
 
 
@@ -16,14 +16,30 @@ def test_every_target_is_found_and_has_a_backend(name: str) -> None:
     assert target.summary
 
 
-def test_auto_is_the_cpu() -> None:
-    assert get_target("auto") is TARGETS["cpu"]
+def test_auto_is_the_cpu_where_tensorrt_does_not_run() -> None:
+    status = get_backend("tensorrt").probe()
+    if status.available:
+        pytest.skip("TensorRT runs here: see test_deployment_tensorrt_gpu.py")
+    target, why = choose_target()
+    assert get_target("auto") is target is TARGETS["cpu"]
+    assert why.startswith("target: cpu through ONNX Runtime (")
+    assert "TensorRT" in why
+
+
+def test_precisions_follow_the_compute_capability() -> None:
+    for target in TARGETS.values():
+        if target.compute_capability:
+            major, minor = map(int, target.compute_capability.split("."))
+            assert ("fp8" in target.precisions) == ((major, minor) >= (8, 9)), target.name
+            assert ("bf16" in target.precisions) == (major >= 8), target.name
 
 
 def test_an_unknown_target_names_the_near_one_and_all() -> None:
-    with pytest.raises(ConfigError, match=r"no chip is called 'cpuu'\. Did you mean 'cpu'\? There are: cpu, auto"):
+    with pytest.raises(
+        ConfigError, match=r"no chip is called 'cpuu'\. Did you mean 'cpu'\? There are: a100, "
+    ):
         get_target("cpuu")
-    with pytest.raises(ConfigError, match=r"no chip is called 'toaster'\. There are: cpu, auto"):
+    with pytest.raises(ConfigError, match=r"no chip is called 'toaster'\. There are: a100, cpu, .*, auto"):
         get_target("toaster")
 
 

@@ -130,7 +130,7 @@ def test_a_save_is_synced_before_its_name_is_there(
     tmp_path: Path, make_record: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, steps = RecordStore(tmp_path), list[str]()
-    fsync, rename = os.fsync, Path.rename
+    fsync, rename = os.fsync, Path.replace
 
     def noted_fsync(descriptor: int) -> None:
         steps.append("fsync folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "fsync file")
@@ -141,7 +141,7 @@ def test_a_save_is_synced_before_its_name_is_there(
         return rename(self, target)
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
-    monkeypatch.setattr(Path, "rename", noted_rename)
+    monkeypatch.setattr(Path, "replace", noted_rename)
     store.save(make_record(0))
     assert steps == ["fsync file", "rename", "fsync folder"]
 

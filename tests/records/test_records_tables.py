@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from scalesearch.records.tables import csv_text, front_rows, replace_file, trial_rows, write_tables
+from scalesearch.files import replace_file
+from scalesearch.records.tables import csv_text, front_rows, trial_rows, write_tables
 from scalesearch.values.candidate import Candidate, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.record import FrontScore, TrialRecord
 

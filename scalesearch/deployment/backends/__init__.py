@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
-from scalesearch.deployment.backends.base import Backend, BackendStatus, Engine
+from scalesearch.deployment.backends.base import Backend, BackendStatus, Engine, EngineOptions
 from scalesearch.errors import ConfigError
 
-__all__ = ["BACKENDS", "Backend", "BackendStatus", "Engine", "get_backend"]
+__all__ = ["BACKENDS", "Backend", "BackendStatus", "Engine", "EngineOptions", "get_backend"]
 
 
 def _onnxruntime() -> Backend:
@@ -15,8 +15,29 @@ def _onnxruntime() -> Backend:
     return OnnxRuntimeBackend()
 
 
+def _openvino() -> Backend:
+    from scalesearch.deployment.backends.openvino import OpenVinoBackend
+
+    return OpenVinoBackend()
+
+
+def _tensorrt() -> Backend:
+    from scalesearch.deployment.backends.tensorrt import TensorRtBackend
+
+    return TensorRtBackend("tensorrt")
+
+
+def _tensorrt_rtx() -> Backend:
+    from scalesearch.deployment.backends.tensorrt import TensorRtBackend
+
+    return TensorRtBackend("tensorrt_rtx")
+
+
 BACKENDS: Mapping[str, Callable[[], Backend]] = {
     "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "tensorrt": _tensorrt,
+    "tensorrt_rtx": _tensorrt_rtx,
 }
 
 

@@ -1,9 +1,12 @@
 """What every backend and every engine must offer, so that no other stage needs to know which one it holds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
+from scalesearch.errors import StageFailed
 from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.settings import TensorRtSettings
 from scalesearch.values.target import Device
 
 if TYPE_CHECKING:
@@ -18,6 +21,39 @@ class BackendStatus:
     available: bool
     version: str
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How an engine shall be built and timed; a backend reads what concerns it."""
+
+    threads: int = 1
+    """Of the CPU."""
+    batch: int = 1
+    """Images in each timed run."""
+    tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingNotes:
+    """What an engine knows about its own timed runs besides their times."""
+
+    enqueue_p50_ms: float | None = None
+    """Median time of handing one run to the device; None where host and device are one."""
+    doubts: tuple[str, ...] = ()
+    """Why the times may not be what they seem, for the record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTime:
+    """One layer of an engine as it ran: a kernel, and what of the network is in it."""
+
+    name: str
+    kind: str
+    """The backend's word for the kernel."""
+    precision: str
+    """As the backend tells it; empty where it does not."""
+    mean_ms: float
 
 
 class Engine(Protocol):
@@ -49,6 +85,20 @@ class Engine(Protocol):
         """
         ...
 
+    def timing_notes(self) -> TimingNotes:
+        """About all runs that `time_runs` timed so far."""
+        ...
+
+    def profile(self, runs: int) -> tuple[LayerTime, ...]:
+        """Each layer's mean time over `runs` runs of their own, in the engine's order.
+
+        Measuring layers slows them down, so these times explain a latency and never replace it.
+
+        Raises:
+            StageFailed: The native code failed.
+        """
+        ...
+
     def close(self) -> None:
         """Frees the native object; a second call does nothing."""
         ...
@@ -56,6 +106,18 @@ class Engine(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exception: object) -> None: ...
+
+
+def ensure_images(images: "NDArray[np.float32]", image_shape: tuple[int, ...], file: Path) -> None:
+    """Nothing, where these are float32 images (N, C, H, W) of that shape.
+
+    Raises:
+        StageFailed: They are not.
+    """
+    if images.dtype != "float32" or images.shape[1:] != image_shape:
+        expected, came = "x".join(map(str, image_shape)), f"{images.dtype} of shape {images.shape}"
+        reason = f"{file.name} takes float32 images of shape (N, {expected}), got {came}"
+        raise StageFailed(stage="run", reason=reason)
 
 
 class Backend(Protocol):
@@ -74,8 +136,8 @@ class Backend(Protocol):
         """Fingerprint of what an engine with this many threads would be measured on."""
         ...
 
-    def compile(self, model: OnnxModel, *, threads: int, batch: int) -> Engine:
-        """An open engine that is timed at `batch` images a run, with `threads` threads.
+    def compile(self, model: OnnxModel, options: "EngineOptions") -> Engine:
+        """An open engine of the model.
 
         Raises:
             StageFailed: The file is not a model that this backend takes.

@@ -1,15 +1,17 @@
 """ONNX Runtime's CPU provider: compiles an ONNX file to a session, runs it and times it."""
 
+import json
+import tempfile
 import time
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from scalesearch.deployment.backends.base import BackendStatus
+from scalesearch.deployment.backends.base import BackendStatus, EngineOptions, LayerTime, TimingNotes, ensure_images
 from scalesearch.deployment.cpu import read_cpu
 from scalesearch.errors import StageFailed
 from scalesearch.values.onnx_model import OnnxModel
@@ -26,6 +28,9 @@ _NATIVE_ERRORS: Final[tuple[type[Exception], ...]] = (
 _LOG_NOTHING: Final = 4  # ORT's "fatal": its errors reach the user by our exception, not a second time by stderr
 _IMAGES_A_RUN: Final = 64  # bounds the memory of activations when thousands of images are scored
 _MESSAGE_LENGTH: Final = 300
+_WARM_RUNS: Final = 5
+_PRECISIONS: Final = {"float": "fp32", "float16": "fp16", "uint8": "int8", "int8": "int8"}
+"""The profiler's names of element types, and the field's."""
 
 
 class OnnxRuntimeBackend:
@@ -48,12 +53,13 @@ class OnnxRuntimeBackend:
             features=cpu.features,
         )
 
-    def compile(self, model: OnnxModel, *, threads: int, batch: int) -> "OnnxRuntimeEngine":
-        """A session with every graph optimization on; at batch 1 and one thread unless told otherwise.
+    def compile(self, model: OnnxModel, options: EngineOptions) -> "OnnxRuntimeEngine":
+        """A session with every graph optimization on.
 
         Raises:
             StageFailed: The file is missing, corrupt, or holds an operator that the CPU provider lacks.
         """
+        batch, threads = options.batch, options.threads
         if batch < 1 or threads < 1:
             raise StageFailed(
                 stage="compile", reason=f"batch and threads must be at least 1, got {batch} and {threads}"
@@ -62,16 +68,17 @@ class OnnxRuntimeBackend:
             session = ort.InferenceSession(str(model.path), _session_options(threads), providers=list(_PROVIDERS))
         except _NATIVE_ERRORS as error:
             raise StageFailed(stage="compile", reason=_shortened(error, model.path)) from error
-        return OnnxRuntimeEngine(session, model, batch=batch)
+        return OnnxRuntimeEngine(session, model, options)
 
 
 class OnnxRuntimeEngine:
     """An open session; see the `Engine` protocol."""
 
-    def __init__(self, session: ort.InferenceSession, model: OnnxModel, *, batch: int) -> None:
+    def __init__(self, session: ort.InferenceSession, model: OnnxModel, options: EngineOptions) -> None:
         self._session: ort.InferenceSession | None = session
         self._path = model.path
-        self._batch = batch
+        self._batch = options.batch
+        self._threads = options.threads
         self._input_name = session.get_inputs()[0].name
         self._output_name = session.get_outputs()[0].name
         self._image_shape = model.input_shape[1:]
@@ -88,12 +95,7 @@ class OnnxRuntimeEngine:
         Raises:
             StageFailed: Another image shape or type than the model's, or the native code failed.
         """
-        if images.dtype != np.float32 or images.shape[1:] != self._image_shape:
-            expected = "x".join(map(str, self._image_shape))
-            came = f"{images.dtype} of shape {images.shape}"
-            raise StageFailed(
-                stage="run", reason=f"{self._path.name} takes float32 images of shape (N, {expected}), got {came}"
-            )
+        ensure_images(images, self._image_shape, self._path)
         # An empty input still goes through the session once, so that the number of classes is right.
         starts = range(0, max(len(images), 1), _IMAGES_A_RUN)
         return np.concatenate([self._run_once(images[start : start + _IMAGES_A_RUN]) for start in starts])
@@ -115,6 +117,31 @@ class OnnxRuntimeEngine:
         except _NATIVE_ERRORS as error:
             raise StageFailed(stage="run", reason=_shortened(error, self._path)) from error
         return tuple(time_ns / 1e9 for time_ns in times_ns)
+
+    def profile(self, runs: int) -> tuple[LayerTime, ...]:
+        """Mean time of each node, by ONNX Runtime's own profiler in a second session.
+
+        Raises:
+            StageFailed: The native code failed.
+        """
+        self._open_session()
+        images = np.random.default_rng(0).standard_normal((self._batch, *self._image_shape), dtype=np.float32)
+        with tempfile.TemporaryDirectory() as folder:
+            options = _session_options(self._threads)
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "profile")
+            try:
+                session = ort.InferenceSession(str(self._path), options, providers=list(_PROVIDERS))
+                for _ in range(runs + _WARM_RUNS):
+                    session.run([self._output_name], {self._input_name: images})
+                events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+            except _NATIVE_ERRORS as error:
+                raise StageFailed(stage="run", reason=_shortened(error, self._path)) from error
+        return _layer_times(events, runs)
+
+    def timing_notes(self) -> TimingNotes:
+        """Nothing to say: host and device are one."""
+        return TimingNotes()
 
     def close(self) -> None:
         """Frees the session and its threads; a second call does nothing."""
@@ -150,6 +177,29 @@ class OnnxRuntimeEngine:
             binding.bind_ortvalue_output(self._output_name, ort.OrtValue.ortvalue_from_numpy(logits))
             self._binding = binding
         return self._binding
+
+
+def _layer_times(events: list[dict[str, Any]], runs: int) -> tuple[LayerTime, ...]:
+    """Of the last `runs` runs of every node; the earlier ones warmed up."""
+    kernels: dict[str, list[dict[str, Any]]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            kernels.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event)
+    return tuple(
+        LayerTime(
+            name=name,
+            kind=str(found[-1]["args"].get("op_name", "")),
+            precision=_precision(found[-1]["args"]),
+            mean_ms=sum(event["dur"] for event in found[-runs:]) / runs / 1e3,
+        )
+        for name, found in kernels.items()
+    )
+
+
+def _precision(arguments: dict[str, Any]) -> str:
+    """Of the first typed input, as the profiler lists it: [{"float": [1, 3, 64, 64]}, ...]."""
+    kinds = [kind for entry in arguments.get("input_type_shape", []) for kind in entry]
+    return _PRECISIONS.get(kinds[0], kinds[0]) if kinds else ""
 
 
 def _session_options(threads: int) -> ort.SessionOptions:

@@ -1,0 +1,175 @@
+"""Q/DQ nodes where NVIDIA's compilers want them: at the inputs of convolutions and linear layers, and nowhere else.
+
+TensorRT fuses a convolution with what follows it (ReLU, the residual Add) as long as nothing stands between them, so no
+output is quantized; and of a residual Add only the branch that does not come from the convolution, which is then read
+in 8 bits (TensorRT developer guide, "Working with Quantized Types": Q/DQ placement recommendations). ONNX Runtime's
+quantizer places its nodes for its own kernels: behind every output too.
+"""
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import ml_dtypes
+import numpy as np
+import onnx
+from numpy.typing import DTypeLike, NDArray
+
+from scalesearch.errors import StageFailed
+
+FormatName = Literal["int8", "fp8"]
+
+WEIGHTED: Final = frozenset({"Conv", "Gemm", "MatMul"})
+OPSET: Final = 19
+"""The first with fp8 and with half-precision scales."""
+_SMALLEST_SCALE: Final = 2.0**-14
+"""The smallest normal fp16 number: a smaller scale would lose digits there, and at 0 divide by nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberFormat:
+    """Eight bits: symmetric around 0, so that no zero point is needed."""
+
+    onnx_type: int
+    dtype: DTypeLike
+    largest: float
+
+    def scale(self, reach: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        """What one step stands for, so that `reach` becomes the largest number."""
+        return np.maximum(np.asarray(reach, dtype=np.float64) / self.largest, _SMALLEST_SCALE)
+
+    def encode(self, values: NDArray[np.float32], scale: NDArray[np.float64]) -> NDArray[Any]:
+        """Scaled, clipped and rounded to the nearest (ties to even)."""
+        scaled = np.clip(values / scale, -self.largest, self.largest)
+        return (np.rint(scaled) if self.onnx_type == onnx.TensorProto.INT8 else scaled).astype(self.dtype)
+
+
+FORMATS: Final[Mapping[FormatName, NumberFormat]] = {
+    "int8": NumberFormat(onnx_type=onnx.TensorProto.INT8, dtype=np.int8, largest=127.0),
+    # Micikevicius et al., "FP8 Formats for Deep Learning", 2022, table 1: E4M3 reaches 448.
+    "fp8": NumberFormat(onnx_type=onnx.TensorProto.FLOAT8E4M3FN, dtype=ml_dtypes.float8_e4m3fn, largest=448.0),
+}
+
+
+def weighted_nodes(proto: onnx.ModelProto) -> tuple[onnx.NodeProto, ...]:
+    """Convolutions and linear layers with constant weights, in the graph's order."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    return tuple(node for node in proto.graph.node if node.op_type in WEIGHTED and node.input[1] in constants)
+
+
+def insert_qdq(
+    proto: onnx.ModelProto,
+    ranges: Mapping[str, tuple[float, float]],
+    name: FormatName,
+    *,
+    skip: Set[str] = frozenset(),
+) -> onnx.ModelProto:
+    """A copy of the model with its convolutions and linear layers in int8 or fp8, one weight scale per output channel.
+
+    Weights are stored in eight bits behind a DequantizeLinear; biases stay as they are.
+
+    Args:
+        proto: In fp32 or fp16; scales get the type of the data.
+        ranges: (low, high) of the activations, by the names that they have in `proto`.
+        name: The number format.
+        skip: Names of nodes that are left as they are.
+
+    Raises:
+        StageFailed: A range is missing, or an activation or weight is not finite.
+    """
+    from scalesearch.compression.half import at_opset
+
+    insertion = _Insertion(at_opset(proto, OPSET), FORMATS[name], ranges)
+    chosen = [node for node in weighted_nodes(insertion.proto) if node.name not in skip]
+    for node in chosen:
+        insertion.quantize_input(node, 0)
+        insertion.quantize_weight(node)
+    insertion.quantize_residuals({output for node in chosen for output in node.output})
+    return insertion.finished()
+
+
+class _Insertion:
+    """The graph under change: every activation gets one Q/DQ pair, however many layers read it."""
+
+    def __init__(self, proto: onnx.ModelProto, number: NumberFormat, ranges: Mapping[str, tuple[float, float]]) -> None:
+        self.proto = proto
+        self._number = number
+        self._ranges = ranges
+        self._weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+        self._pairs: dict[str, str] = {}
+        self._made: list[onnx.NodeProto] = []
+
+    def quantize_input(self, node: onnx.NodeProto, place: int) -> None:
+        node.input[place] = self._pair(node.input[place])
+
+    def quantize_weight(self, node: onnx.NodeProto) -> None:
+        tensor = self._weights[node.input[1]]
+        values = onnx.numpy_helper.to_array(tensor)
+        axis = _output_axis(node, values.ndim)
+        others = tuple(other for other in range(values.ndim) if other != axis)
+        wide = values.astype(np.float32)
+        if not np.isfinite(wide).all():
+            raise StageFailed(stage="quantize", reason=f"weight {tensor.name} is not finite")
+        scale = self._number.scale(np.abs(wide).max(axis=others).astype(np.float64))
+        stored = self._number.encode(wide, np.expand_dims(scale, others))
+        names = [f"{tensor.name}_{part}" for part in ("quantized", "scale", "zero_point")]
+        zeros = np.zeros(len(scale), dtype=self._number.dtype)
+        for name, array in zip(names, (stored, scale.astype(values.dtype), zeros), strict=True):
+            self._constant(name, array)
+        dequantized = f"{tensor.name}_dequantized"
+        self._node("DequantizeLinear", names, dequantized, axis=axis)
+        node.input[1] = dequantized
+
+    def quantize_residuals(self, heavy: Set[str]) -> None:
+        """The side of each Add that no quantized layer feeds straight, where exactly one side is fed so."""
+        for node in self.proto.graph.node:
+            if node.op_type != "Add" or any(name in self._weights for name in node.input):
+                continue
+            light = [place for place, name in enumerate(node.input) if name not in heavy]
+            # Two convolutions meet in a projection shortcut: one of them is fused with the Add, the other one is read.
+            place = light[0] if len(light) == 1 else 1 if not light else None
+            if place is not None:
+                self.quantize_input(node, place)
+
+    def finished(self) -> onnx.ModelProto:
+        graph = self.proto.graph
+        graph.node.extend(self._made)
+        used = {name for node in graph.node for name in node.input}
+        for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+            graph.initializer.remove(tensor)
+        del graph.value_info[:]
+        return self.proto
+
+    def _pair(self, name: str) -> str:
+        if name not in self._pairs:
+            if name not in self._ranges:
+                raise StageFailed(stage="quantize", reason=f"no range was measured for activation {name}")
+            reach = max(abs(bound) for bound in self._ranges[name])
+            if not np.isfinite(reach):
+                raise StageFailed(stage="quantize", reason=f"activation {name} is not finite")
+            scale, zero = f"{name}_scale", f"{name}_zero_point"
+            self._constant(scale, np.asarray(self._number.scale(reach), dtype=self._float_type()))
+            self._constant(zero, np.zeros((), dtype=self._number.dtype))
+            self._node("QuantizeLinear", [name, scale, zero], f"{name}_quantized")
+            self._node("DequantizeLinear", [f"{name}_quantized", scale, zero], f"{name}_dequantized")
+            self._pairs[name] = f"{name}_dequantized"
+        return self._pairs[name]
+
+    def _float_type(self) -> DTypeLike:
+        kinds = {tensor.data_type for tensor in self._weights.values()}
+        return np.float16 if onnx.TensorProto.FLOAT16 in kinds else np.float32
+
+    def _constant(self, name: str, array: NDArray[Any]) -> None:
+        self.proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+
+    def _node(self, kind: str, inputs: list[str], output: str, axis: int | None = None) -> None:
+        name = f"{output}_{kind}"
+        self._made.append(onnx.helper.make_node(kind, inputs, [output], name=name, axis=axis))
+
+
+def _output_axis(node: onnx.NodeProto, dimensions: int) -> int:
+    """Which axis of the weight counts output channels."""
+    if node.op_type == "Conv":
+        return 0
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return 0 if node.op_type == "Gemm" and transposed else dimensions - 1

@@ -1,0 +1,205 @@
+"""OpenVINO on the CPU: runs the same Q/DQ graph that TensorRT takes, with int8 kernels."""
+
+import importlib.metadata
+import importlib.util
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.deployment.backends.base import BackendStatus, EngineOptions, LayerTime, TimingNotes, ensure_images
+from scalesearch.deployment.cpu import read_cpu
+from scalesearch.deployment.onnx_file import read_onnx
+from scalesearch.errors import MissingBackendError, StageFailed
+from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.target import Device
+
+if TYPE_CHECKING:
+    import openvino
+
+_NOT_INSTALLED: Final = (
+    "OpenVINO is not installed, so there is nothing here to run target `openvino` with.\n"
+    "Install it with: pip install 'scalesearch[openvino]'\n"
+    "Without it, --target cpu measures on this CPU by ONNX Runtime."
+)
+
+
+class OpenVinoBackend:
+    """Compiles for the CPU of this machine."""
+
+    name: Final = "openvino"
+
+    def probe(self) -> BackendStatus:
+        """Whether the package is installed; never raises."""
+        if importlib.util.find_spec("openvino") is None:
+            return BackendStatus(available=False, version="", reason=_NOT_INSTALLED.replace("\n", " "))
+        return BackendStatus(available=True, version=importlib.metadata.version("openvino"))
+
+    def device(self, threads: int) -> Device:
+        """The CPU's name and instruction sets.
+
+        Raises:
+            MissingBackendError: OpenVINO is not installed.
+        """
+        cpu = read_cpu()
+        version = importlib.metadata.version("openvino") if self.probe().available else _missing()
+        return Device(name=cpu.name, backend=self.name, backend_version=version, threads=threads, features=cpu.features)
+
+    def compile(self, model: OnnxModel, options: EngineOptions) -> "OpenVinoEngine":
+        """A model compiled for the lowest latency, at a fixed batch.
+
+        The types in the file are the engine's: without the hint, OpenVINO would run an fp32 file in bf16 or fp16 where
+        the CPU has it, and the trial would not be what it says.
+
+        Raises:
+            MissingBackendError: OpenVINO is not installed.
+            StageFailed: OpenVINO refuses the file.
+        """
+        if not self.probe().available:
+            _missing()
+        import openvino
+
+        if options.batch < 1 or options.threads < 1:
+            reason = f"batch and threads must be at least 1, got {options.batch} and {options.threads}"
+            raise StageFailed(stage="compile", reason=reason)
+        try:
+            read_onnx(model.path)  # OpenVINO's own parser writes to stderr about a damaged file
+        except StageFailed as error:
+            raise StageFailed(stage="compile", reason=error.reason) from error
+        try:
+            return OpenVinoEngine(openvino.Core(), model, options)
+        except RuntimeError as error:  # the bindings' only error
+            raise StageFailed(stage="compile", reason=_shortened(error, model.path)) from error
+
+
+class OpenVinoEngine:
+    """A compiled model with one request for timing and one for scoring; see the `Engine` protocol."""
+
+    def __init__(self, core: "openvino.Core", model: OnnxModel, options: EngineOptions) -> None:
+        self._path = model.path
+        self._batch = options.batch
+        self._image_shape = model.input_shape[1:]
+        self._hints = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": options.threads,
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        self._core = core
+        self._model = core.read_model(model.path)
+        self._model.reshape([self._batch, *self._image_shape])
+        self._request: Any = core.compile_model(self._model, "CPU", self._hints).create_infer_request()
+        self._timed_images = np.random.default_rng(0).standard_normal(
+            (self._batch, *self._image_shape), dtype=np.float32
+        )
+        self._bound = False
+
+    @property
+    def batch(self) -> int:
+        """Images in each run."""
+        return self._batch
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (N, classes) of images (N, C, H, W), in parts of the engine's batch; a short part is filled up.
+
+        Raises:
+            StageFailed: Another image shape or type than the model's, or the native code failed.
+        """
+        request = self._open()
+        ensure_images(images, self._image_shape, self._path)
+        self._bound = False
+        parts = [np.empty((0, int(request.model_outputs[0].shape[-1])), dtype=np.float32)]
+        try:
+            for start in range(0, len(images), self._batch):
+                part = images[start : start + self._batch]
+                full = np.zeros((self._batch, *self._image_shape), dtype=np.float32)
+                full[: len(part)] = part
+                logits = next(iter(request.infer([full]).values()))
+                parts.append(np.array(logits[: len(part)], dtype=np.float32))
+        except RuntimeError as error:
+            raise StageFailed(stage="run", reason=_shortened(error, self._path)) from error
+        return np.concatenate(parts)
+
+    def time_runs(self, count: int) -> tuple[float, ...]:
+        """Seconds of each run; the input is set once, before the clock starts.
+
+        Raises:
+            StageFailed: The native code failed.
+        """
+        request = self._open()
+        times_ns = []
+        try:
+            if not self._bound:
+                request.infer([self._timed_images])
+                self._bound = True
+            for _ in range(count):
+                start_ns = time.perf_counter_ns()
+                request.start_async()
+                request.wait()
+                times_ns.append(time.perf_counter_ns() - start_ns)
+        except RuntimeError as error:
+            raise StageFailed(stage="run", reason=_shortened(error, self._path)) from error
+        return tuple(time_ns / 1e9 for time_ns in times_ns)
+
+    def profile(self, runs: int) -> tuple[LayerTime, ...]:
+        """Mean time of each executed node, by OpenVINO's own counters in a second compilation.
+
+        Raises:
+            StageFailed: The native code failed.
+        """
+        self._open()
+        totals: dict[str, LayerTime] = {}
+        try:
+            compiled = self._core.compile_model(self._model, "CPU", {**self._hints, "PERF_COUNT": True})
+            request = compiled.create_infer_request()
+            request.infer([self._timed_images])
+            for _ in range(runs):
+                request.infer([self._timed_images])
+                for node in request.profiling_info:
+                    if node.real_time.total_seconds() > 0:
+                        before = totals[node.node_name].mean_ms if node.node_name in totals else 0.0
+                        totals[node.node_name] = LayerTime(
+                            name=node.node_name,
+                            kind=f"{node.node_type} {node.exec_type}",
+                            precision=_precision(node.exec_type),
+                            mean_ms=before + 1e3 * node.real_time.total_seconds() / runs,
+                        )
+        except RuntimeError as error:
+            raise StageFailed(stage="run", reason=_shortened(error, self._path)) from error
+        return tuple(totals.values())
+
+    def timing_notes(self) -> TimingNotes:
+        """Nothing to say: host and device are one."""
+        return TimingNotes()
+
+    def close(self) -> None:
+        """Frees the compiled model; a second call does nothing."""
+        self._request = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _open(self) -> Any:
+        if self._request is None:
+            raise StageFailed(stage="run", reason=f"the engine of {self._path.name} is closed")
+        return self._request
+
+
+def _precision(exec_type: str) -> str:
+    """Of a kernel's name, `brgconv_avx2_I8`: its last part is the type that it computes in."""
+    return {"f32": "fp32", "i8": "int8", "u8": "int8", "bf16": "bf16", "f16": "fp16"}.get(
+        exec_type.rpartition("_")[2].lower(), ""
+    )
+
+
+def _missing() -> str:
+    raise MissingBackendError(_NOT_INSTALLED)
+
+
+def _shortened(error: Exception, path: Path) -> str:
+    return f"OpenVINO on {path.name}: {' '.join(str(error).split())[:300]}"

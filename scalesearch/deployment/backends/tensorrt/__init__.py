@@ -1,0 +1,101 @@
+"""TensorRT and TensorRT for RTX as backends: the same code over two libraries of one API."""
+
+from pathlib import Path
+from typing import Final
+
+from scalesearch.deployment.backends.base import BackendStatus, Engine, EngineOptions
+from scalesearch.deployment.backends.tensorrt.library import TITLES, Flavour, load, probe
+from scalesearch.deployment.backends.tensorrt.plans import PlanStore, engine_folder, plan_key
+from scalesearch.errors import MissingBackendError, StageFailed
+from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.target import Device
+
+
+class TensorRtBackend:
+    """Builds and opens engines on the NVIDIA GPU of this machine."""
+
+    def __init__(self, flavour: Flavour, *, folder: Path | None = None) -> None:
+        """Nothing is loaded yet. `folder` (default: the user's cache) keeps engines and timing caches."""
+        self.name: Final = flavour
+        self._flavour: Flavour = flavour
+        self._folder = folder or engine_folder()
+
+    def probe(self) -> BackendStatus:
+        """Whether the library, a driver and a GPU are here; never raises."""
+        return probe(self._flavour)
+
+    def device(self, threads: int) -> Device:
+        """The GPU's name and compute capability.
+
+        Raises:
+            MissingBackendError: There is no usable library or GPU.
+        """
+        status = self._usable()
+        return Device(
+            name=gpu_name(),
+            backend=self.name,
+            backend_version=status.version,
+            threads=threads,
+            features=(f"sm_{gpu_capability().replace('.', '')}",),
+        )
+
+    def compile(self, model: OnnxModel, options: EngineOptions) -> Engine:
+        """An engine of the file, from the store where this program has built the same one before.
+
+        Raises:
+            MissingBackendError: There is no usable library or GPU.
+            StageFailed: TensorRT refuses the file or cannot build it.
+        """
+        from scalesearch.deployment.backends.tensorrt.builder import build_plan
+        from scalesearch.deployment.backends.tensorrt.engine import TensorRtEngine
+
+        self._usable()
+        if options.batch < 1:
+            raise StageFailed(stage="compile", reason=f"batch must be at least 1, got {options.batch}")
+        library = load(self._flavour)
+        gpu = f"{gpu_name()} sm_{gpu_capability()}"
+        named = f"{self._flavour} {library.version}"
+        key = plan_key(onnx_sha256=model.sha256, library=named, gpu=gpu, batch=options.batch, settings=options.tensorrt)
+        store = PlanStore(self._folder)
+        plan = store.load(key)
+        if plan is None:
+            largest = max(options.batch, options.tensorrt.max_batch)
+            smallest = 1 if options.tensorrt.max_batch else options.batch
+            cache = (
+                self._folder
+                / f"timing-{plan_key(onnx_sha256='', library=named, gpu=gpu, batch=0, settings=options.tensorrt)}.bin"
+            )
+            build = build_plan(
+                library,
+                model.path,
+                options.tensorrt,
+                batches=(smallest, options.batch, largest),
+                timing_cache=cache,
+            )
+            plan = build.plan
+            store.save(key, plan)
+        return TensorRtEngine(library, plan, model, options)
+
+    def _usable(self) -> BackendStatus:
+        status = self.probe()
+        if not status.available:
+            raise MissingBackendError(status.reason)
+        return status
+
+
+def gpu_name() -> str:
+    """Name of the current GPU, as NVIDIA writes it."""
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
+def gpu_capability() -> str:
+    """Compute capability of the current GPU, "8.9"."""
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    return f"{major}.{minor}"
+
+
+__all__ = ["TITLES", "TensorRtBackend", "gpu_capability", "gpu_name"]

@@ -1,0 +1,168 @@
+"""A TensorRT engine, open: buffers, stream, events and graphs are torch's, the plan is TensorRT's."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scalesearch.deployment.backends.base import EngineOptions, LayerTime, TimingNotes, ensure_images
+from scalesearch.deployment.backends.tensorrt.cuda_clock import CudaClock
+from scalesearch.deployment.backends.tensorrt.layers import inspected
+from scalesearch.deployment.backends.tensorrt.library import Library, logger_of
+from scalesearch.errors import StageFailed
+from scalesearch.values.onnx_model import OnnxModel
+
+_STAGE: Final = "run"
+
+
+class TensorRtEngine:
+    """A deserialized plan with its execution context; see the `Engine` protocol.
+
+    The input is float32 images, the output float32 logits: narrower types are inside the graph.
+    """
+
+    def __init__(self, library: Library, plan: bytes, model: OnnxModel, options: EngineOptions) -> None:
+        """Open the plan on the current GPU.
+
+        Raises:
+            StageFailed: TensorRT refuses the plan, or there is too little memory for its context.
+        """
+        trt = library.trt
+        self._library = library
+        self._path: Path = model.path
+        self._image_shape = model.input_shape[1:]
+        self._options = options
+        library.messages.take()
+        self._runtime = trt.Runtime(logger_of(library))
+        self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise self._failure("does not load its engine")  # noqa: EM101
+        self._context: Any = self._engine.create_execution_context()
+        if self._context is None:
+            raise self._failure("has too little memory for the engine's context")  # noqa: EM101
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        (self._input_name,) = (n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT)
+        (self._output_name,) = (n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.OUTPUT)
+        self._classes = int(tuple(self._engine.get_tensor_shape(self._output_name))[-1])
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own signature lacks types
+        self._largest = max(options.batch, options.tensorrt.max_batch)
+        self._images = torch.zeros((self._largest, *self._image_shape), device="cuda")
+        self._logits = torch.zeros((self._largest, self._classes), device="cuda")
+        self._clock: CudaClock | None = None
+
+    @property
+    def batch(self) -> int:
+        """Images in each timed run."""
+        return self._options.batch
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (N, classes) of images (N, C, H, W), in parts of the engine's batch; a last, short part is filled up.
+
+        Raises:
+            StageFailed: Another image shape or type than the model's, or TensorRT failed.
+        """
+        ensure_images(images, self._image_shape, self._path)
+        size = self._largest
+        answers = np.empty((len(images), self._classes), dtype=np.float32)
+        for start in range(0, len(images), size):
+            part = torch.from_numpy(np.ascontiguousarray(images[start : start + size]))
+            with torch.cuda.stream(self._stream):
+                self._images[: len(part)].copy_(part)
+                self._enqueue(size)
+                self._stream.synchronize()
+                answers[start : start + len(part)] = self._logits[: len(part)].cpu().numpy()
+        return answers
+
+    def time_runs(self, count: int) -> tuple[float, ...]:
+        """GPU seconds of each run, on the same seeded images.
+
+        Raises:
+            StageFailed: TensorRT failed.
+        """
+        if self._clock is None:
+            self._clock = self._new_clock()
+        return self._clock.time_runs(count)
+
+    def timing_notes(self) -> TimingNotes:
+        """Enqueue time and doubts of the timed runs."""
+        return self._clock.notes() if self._clock else TimingNotes()
+
+    def profile(self, runs: int) -> tuple[LayerTime, ...]:
+        """Mean time of each kernel, by a profiler in a context of its own, with its type from the inspector.
+
+        Raises:
+            StageFailed: TensorRT failed.
+        """
+        trt = self._library.trt
+        totals: dict[str, float] = {}
+
+        class Profiler(trt.IProfiler):  # type: ignore[name-defined, misc]  # a class of an untyped module
+            def __init__(self) -> None:
+                trt.IProfiler.__init__(self)
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                totals[layer_name] = totals.get(layer_name, 0.0) + ms / runs
+
+        context = self._engine.create_execution_context()
+        profiler = Profiler()
+        self._enqueue(self.batch, context)
+        context.profiler = profiler
+        for _ in range(runs):
+            self._enqueue(self.batch, context)
+            self._stream.synchronize()
+        kinds = inspected(self._inspect())
+        return tuple(
+            LayerTime(name=name, kind=kinds.get(name, ("", ""))[0], precision=kinds.get(name, ("", ""))[1], mean_ms=ms)
+            for name, ms in totals.items()
+        )
+
+    def _inspect(self) -> str:
+        inspector = self._engine.create_engine_inspector()
+        inspector.execution_context = self._context
+        return str(inspector.get_engine_information(self._library.trt.LayerInformationFormat.JSON))
+
+    def close(self) -> None:
+        """Frees context, engine and buffers; a second call does nothing."""
+        self._clock = None
+        self._context = self._engine = self._runtime = None
+        self._images = self._logits = torch.empty(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _new_clock(self) -> CudaClock:
+        images = np.random.default_rng(0).standard_normal((self.batch, *self._image_shape), dtype=np.float32)
+        host = torch.from_numpy(images).pin_memory()
+        self._images[: self.batch].copy_(host)
+        launch: Callable[[], None] = lambda: self._enqueue(self.batch)  # noqa: E731  (a closure over the bound method)
+        if self._options.tensorrt.copies:
+            answers = torch.empty((self.batch, self._classes)).pin_memory()
+
+            def with_copies() -> None:
+                self._images[: self.batch].copy_(host, non_blocking=True)
+                self._enqueue(self.batch)
+                answers.copy_(self._logits[: self.batch], non_blocking=True)
+
+            launch = with_copies
+        return CudaClock(launch, stream=self._stream, graph=self._options.tensorrt.cuda_graph)
+
+    def _enqueue(self, batch: int, context: Any = None) -> None:
+        context = context or self._context
+        if context is None:
+            raise StageFailed(_STAGE, f"the engine of {self._path.name} is closed")
+        context.set_input_shape(self._input_name, (batch, *self._image_shape))
+        context.set_tensor_address(self._input_name, self._images.data_ptr())
+        context.set_tensor_address(self._output_name, self._logits.data_ptr())
+        if not context.execute_async_v3(self._stream.cuda_stream):
+            raise self._failure("failed to run the engine")  # noqa: EM101
+
+    def _failure(self, what: str) -> StageFailed:
+        said = self._library.messages.take().errors
+        why = f": {' '.join(said[0].split())[:200]}" if said else ""
+        return StageFailed(_STAGE, f"{self._library.title} {what} of {self._path.name}{why}")

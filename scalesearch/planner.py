@@ -1,0 +1,88 @@
+"""Candidate to plan: rounding, cost, limits and identity, before anything is trained."""
+
+import dataclasses
+
+from scalesearch.compression.prune import prune
+from scalesearch.measurement.cost import formula_cost
+from scalesearch.networks.build import build
+from scalesearch.networks.scaling import scale
+from scalesearch.training.weights import weights_key
+from scalesearch.values.candidate import Candidate, Precision, Scaling, StageScaling
+from scalesearch.values.identity import content_hash
+from scalesearch.values.network import Network
+from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.plan import Plan
+from scalesearch.values.record import Cost, LimitUse
+from scalesearch.values.session import Session
+
+# A lower bound of the file's size before it exists: weights alone, at the width of their type.
+_WEIGHT_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
+
+
+class Planner:
+    """Turns candidates into plans: rounding, cost, limits and identity, without any training."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __call__(self, candidate: Candidate) -> Plan:
+        """The plan of a candidate; a fraction of a second, most of it for the pruned shape."""
+        session = self._session
+        spec = scale(
+            session.base,
+            _every_stage(candidate.scaling, len(session.base.stages)),
+            resolution_px=session.space.resolution_px,
+            num_classes=len(session.data.class_names),
+            channel_multiple=session.target.channel_multiple,
+            resolution_multiple=session.space.resolution_multiple,
+        )
+        return self.plan_spec(spec, candidate)
+
+    def plan_spec(self, spec: NetworkSpec, candidate: Candidate) -> Plan:
+        """The plan of a spec that is scaled already; the candidate's multipliers are not looked at."""
+        session = self._session
+        dense = build(spec)
+        pruned = prune(dense, candidate.pruning, channel_multiple=session.target.channel_multiple)
+        dense_cost, cost = formula_cost(dense), formula_cost(pruned)
+        seed = session.settings.seed
+        dense_key = weights_key(spec, candidate.recipe, session.data.fingerprint, seed)
+        # Retraining is part of the work only where something was pruned.
+        retrain_steps = candidate.recipe.retrain_steps if cost != dense_cost else 0
+        shape_key = content_hash(dense_key, retrain_steps, layer_shapes(pruned))
+        return Plan(
+            candidate=candidate,
+            spec=spec,
+            dense_cost=dense_cost,
+            cost=cost,
+            weights_key=dense_key,
+            shape_key=shape_key,
+            key=content_hash(shape_key, candidate.quantization, session.target.name),
+            limits=limits_before_training(session, cost, candidate.quantization.precision),
+        )
+
+
+def layer_shapes(network: Network) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Name and shape of every tensor: what pruning left, and the proof that a rebuilt network is the same one."""
+    return tuple((name, tuple(tensor.shape)) for name, tensor in network.module.state_dict().items())
+
+
+def limits_before_training(session: Session, cost: Cost, precision: Precision) -> tuple[LimitUse, ...]:
+    """How far MACs and weights alone use up their limits; weights alone are a lower bound of the file's size."""
+    limits = session.space.limits
+    return (
+        *limit_use("max_macs", cost.macs, limits.max_macs),
+        *limit_use("max_size_bytes", cost.params * _WEIGHT_BYTES[precision], limits.max_size_bytes),
+    )
+
+
+def limit_use(name: str, value: float, limit: float | None) -> tuple[LimitUse, ...]:
+    """How far a value uses up its limit; nothing where there is none."""
+    return () if limit is None else (LimitUse(limit=name, excess=value / limit - 1),)
+
+
+def _every_stage(scaling: Scaling, stages: int) -> Scaling:
+    """Per-stage multipliers for all stages: a space names only those that it scales apart."""
+    if not scaling.stages:
+        return scaling
+    missing = stages - len(scaling.stages)
+    return dataclasses.replace(scaling, stages=(*scaling.stages, *(StageScaling(),) * missing))
