@@ -1,13 +1,16 @@
 """Makes a run ready: data set, base network, chip and machine become one Session, probed once and then kept."""
 
+import concurrent.futures
 import dataclasses
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
 from scalesearch.config import check_stages
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.export import to_onnx
-from scalesearch.deployment.targets import ensure_chip, get_target
+from scalesearch.deployment.targets import fit_chip, get_target
+from scalesearch.errors import StageFailed
 from scalesearch.evaluate import MEASURED_DEVICE, engine_options, reference_path
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.latency import calm_time
@@ -20,6 +23,7 @@ from scalesearch.training.datasets import Dataset, load_dataset, to_input, val_s
 from scalesearch.training.machine import probe_machine
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.session import DataSummary, Session
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import Choice, SearchSpace
@@ -47,13 +51,13 @@ def open_session(
         MissingBackendError: the target's backend is not installed.
     """
     target = get_target(settings.target)
+    backend = get_backend(target.backend)
+    device = backend.device(settings.latency.threads)
+    target = fit_chip(target)
     space = for_target(space, target)
     base = base or find_spec(space.network)
     check_stages(space, len(base.stages))
     storage_px = storage_px or largest_resolution(space, base)
-    backend = get_backend(target.backend)
-    device = backend.device(settings.latency.threads)
-    ensure_chip(target)
     say(f"data: loading {settings.data.source}")
     dataset = load_dataset(settings.data, storage_px=storage_px)
     stored = read_run_file(folder)
@@ -107,6 +111,19 @@ def _make_reference(session: Session, dataset: Dataset) -> float:
     network = build(spec)
     network.module.eval()
     model = to_onnx(network, to=reference_path(session.folder), check_images=images)
+    if session.target.backend == "onnxruntime":
+        return _calm_time(model, session)
+    # Native compilers may crash: then a child dies, and the run ends with words.
+    context = multiprocessing.get_context("spawn")
+    try:
+        with concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+            return pool.submit(_calm_time, model, session).result(timeout=session.settings.stage_limits.other_s)
+    except (concurrent.futures.BrokenExecutor, TimeoutError) as error:
+        reason = f"{session.target.backend} died or hung on the reference network: {error or 'time limit reached'}"
+        raise StageFailed(stage="reference", reason=reason) from error
+
+
+def _calm_time(model: OnnxModel, session: Session) -> float:
     engine = get_backend(session.target.backend).compile(model, engine_options(session.settings))
     with engine, DeviceLock(MEASURED_DEVICE).quiet():
         return calm_time(engine, settings=session.settings.latency)

@@ -8,6 +8,7 @@ import typer
 
 from scalesearch.cli.studies import StudyArgument, find_study, parse_latency_ms
 from scalesearch.errors import ConfigError
+from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
 
@@ -32,7 +33,7 @@ def export(
         message = "Give one of --trial N, --best and --front."
         raise ConfigError(message)
     folder = find_study(study)
-    session = _session(folder)
+    session = study_session(folder)
     chosen = _choose(
         folder, trial=trial, front=front, max_latency_ms=parse_latency_ms(max_latency) if max_latency else None
     )
@@ -60,20 +61,30 @@ def export_trial(record: TrialRecord, session: Session, folder: Path) -> None:
         message = f"Cannot write to {folder}: {error.strerror}. Give another folder with --to."
         raise ConfigError(message) from None
     write_config(record, session, folder)
-    model = folder / "model.onnx"
-    kept = session.folder / "models" / f"trial_{record.trial:06d}.onnx"
-    if kept.is_file():
-        shutil.copyfile(kept, model)
-    else:
-        # Models are kept for front members; any other one is made again from its kept weights.
-        from scalesearch.evaluate import TrialEvaluator
-        from scalesearch.planner import Planner
-
-        TrialEvaluator(session).rebuild(Planner(session)(record.candidate), to=model)
+    model = deployed_file(record, session, folder / "model.onnx").path
     annotate(onnx_model(model), onnx_metadata(record, session.data), model)
 
 
-def _session(folder: Path) -> Session:
+def deployed_file(record: TrialRecord, session: Session, to: Path, *, kept: bool = True) -> OnnxModel:
+    """A copy at `to` of the trial's ONNX file: the kept one, or (always, unless `kept`) made again.
+
+    Models are kept for front members; any other one comes from its kept weights, or, where those are gone too, from
+    training it again.
+    """
+    from scalesearch.deployment.onnx_file import onnx_model
+
+    file = session.folder / "models" / f"trial_{record.trial:06d}.onnx"
+    if kept and file.is_file():
+        shutil.copyfile(file, to)
+        return onnx_model(to)
+    from scalesearch.evaluate import TrialEvaluator
+    from scalesearch.planner import Planner
+
+    return TrialEvaluator(session).rebuild(Planner(session)(record.candidate), to=to)
+
+
+def study_session(folder: Path) -> Session:
+    """The session that the study in `folder` was run with."""
     from scalesearch.records.run_file import read_run_file
 
     session = read_run_file(folder)

@@ -5,6 +5,14 @@ from typing import Annotated
 
 import typer
 
+_EXTRAS = (
+    ("datasets", "torchvision"),
+    ("dashboard", "optuna-dashboard"),
+    ("openvino", "openvino"),
+    ("rtx", "tensorrt-rtx-cu13"),
+    ("tensorrt", "tensorrt-cu13"),
+)
+
 Json = Annotated[bool, typer.Option("--json", help="A list of objects on stdout, nothing else.")]
 
 
@@ -70,7 +78,9 @@ def targets(as_json: Json = False) -> None:
                 "available": status.available,
                 "precisions": " ".join(target.precisions),
                 "channel_multiple": target.channel_multiple,
-                "summary": target.summary if status.available else status.reason,
+                "summary": target.summary
+                if status.available
+                else f"{target.summary} ({status.reason.splitlines()[0].rstrip('.')})",
             }
         )
     _print_rows(rows, as_json=as_json, title="Targets")
@@ -85,6 +95,7 @@ def doctor(as_json: Json = False) -> None:
     import psutil
 
     from scalesearch.deployment.backends import BACKENDS, get_backend
+    from scalesearch.deployment.targets import choose_target
     from scalesearch.records.run_file import library_versions
     from scalesearch.training.machine import probe_machine
     from scalesearch.values.settings import MachineSettings
@@ -103,7 +114,9 @@ def doctor(as_json: Json = False) -> None:
     for name in BACKENDS:
         backend = get_backend(name)
         status = backend.probe()
-        add(f"backend {name}", status.version if status.available else "not available", status.reason)
+        add(
+            f"backend {name}", status.version if status.available else "not available", status.reason.replace("\n", " ")
+        )
         if status.available:
             device = backend.device(1)
             add("  device", device.name, " ".join(device.features))
@@ -111,7 +124,8 @@ def doctor(as_json: Json = False) -> None:
     add("training device", machine.device)
     add("training threads", machine.threads, "the probe's choice for one worker")
     add("training bf16", "on" if machine.bf16 else "off", "on only where the probe finds it clearly faster")
-    for extra, module in (("datasets", "torchvision"), ("dashboard", "optuna-dashboard")):
+    add("target auto", choose_target()[1].removeprefix("target: "))
+    for extra, module in _EXTRAS:
         try:
             add(f"extra {extra}", f"{module} {importlib.metadata.version(module)}")
         except importlib.metadata.PackageNotFoundError:

@@ -1,12 +1,14 @@
 """The commands that work: `run`, `check` and `train`."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from scalesearch.errors import ConfigError, NoFeasibleTrialError, ScalesearchError
+from scalesearch.values.settings import RunSettings
 
 Space = Annotated[str, typer.Option("--space", help="Search space: a name from `scalesearch spaces`, or a .toml file.")]
 Overrides = Annotated[
@@ -32,7 +34,13 @@ def run(
         str | None,
         typer.Option("--network", help="Replace the space's base network: a name or package.module:function."),
     ] = None,
-    target: Annotated[str | None, typer.Option("--target", help="The chip, from `scalesearch targets`.")] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="The chip, from `scalesearch targets` (default: auto).")
+    ] = None,
+    accept: Annotated[
+        str | None,
+        typer.Option("--accept", help="rtx: every graph must also compile with TensorRT for RTX (no GPU needed)."),
+    ] = None,
     budget: Annotated[int | None, typer.Option("--budget", help="Candidates whose training is started.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Candidates that are evaluated at once.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the search and of every training.")] = None,
@@ -57,12 +65,14 @@ def run(
         "data.source": data,
         "network": network,
         "target": target,
+        "accept": accept,
         "budget": budget,
         "workers": workers,
         "seed": seed,
         "sampler": sampler,
     }
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
+    settings, chosen = choose_chip(settings)
     if dry_run:
         from scalesearch.cli.preview import preview_run
 
@@ -76,6 +86,8 @@ def run(
 
     try:
         with view(folder, as_json=as_json) as shown:
+            if chosen:
+                shown.say(chosen)
             outcome = run_search(settings, search_space, folder, on_event=shown.event, say=shown.say)
     except ScalesearchError:
         with contextlib.suppress(OSError):  # it holds something: then it stays
@@ -94,6 +106,16 @@ def run(
         )
         raise NoFeasibleTrialError(message)
     return 0
+
+
+def choose_chip(settings: RunSettings) -> tuple[RunSettings, str]:
+    """Settings that name their chip, and one line on how `auto` came to it (empty where it was named)."""
+    from scalesearch.deployment.targets import AUTO, choose_target
+
+    if settings.target != AUTO:
+        return settings, ""
+    target, why = choose_target()
+    return dataclasses.replace(settings, target=target.name), why
 
 
 def default_folder(space: str, source: str, target: str) -> Path:
@@ -129,6 +151,10 @@ def check(
     network: Annotated[str | None, typer.Option("--network", help="Replace the space's base network.")] = None,
     target: Annotated[str | None, typer.Option("--target", help="The chip.")] = None,
     budget: Annotated[int | None, typer.Option("--budget", help="The budget to predict the cost of.")] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Also compile networks of the space with TensorRT for RTX (no GPU needed)."),
+    ] = False,
     overrides: Overrides = None,
 ) -> int:
     """Check a space before anything runs: every key, which choices collapse after rounding, and what a budget costs."""
@@ -137,7 +163,17 @@ def check(
 
     flags = {"data.source": data, "network": network, "target": target, "budget": budget}
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
+    settings, _ = choose_chip(settings)
     check_space(settings, search_space, with_data=data is not None)
+    if compiled:
+        from scalesearch.cli.compiling import compile_space
+        from scalesearch.cli.study_commands import wide_console
+
+        title, table, refused = compile_space(settings, search_space)
+        wide_console().print(title, table, sep="\n", highlight=False)
+        if refused:
+            message = f"{refused} of the compiled graphs were refused: see the table above for node and remedy."
+            raise ConfigError(message)
     return 0
 
 

@@ -72,7 +72,7 @@ def show(
     """Show everything of one trial: what was asked, what it became, and what was measured."""
     folder = find_study(study)
     records = read_records(folder)
-    record = _knee(records) if trial is None else _pick(records, trial)
+    record = choose_record(records, trial)
     if as_json:
         typer.echo(_json([row for row in _rows(folder, records) if row["trial"] == record.trial]))
     else:
@@ -145,7 +145,15 @@ def _knee(records: Sequence[TrialRecord]) -> TrialRecord:
     return found
 
 
-def _pick(records: Sequence[TrialRecord], trial: int) -> TrialRecord:
+def choose_record(records: Sequence[TrialRecord], trial: int | None) -> TrialRecord:
+    """The record of that trial, or of the knee.
+
+    Raises:
+        ConfigError: There is no such trial.
+        NoFeasibleTrialError: The knee was asked, and there is no front.
+    """
+    if trial is None:
+        return _knee(records)
     for record in records:
         if record.trial == trial:
             return record

@@ -110,11 +110,12 @@ class _Insertion:
         wide = values.astype(np.float32)
         if not np.isfinite(wide).all():
             raise StageFailed(stage="quantize", reason=f"weight {tensor.name} is not finite")
-        scale = self._number.scale(np.abs(wide).max(axis=others).astype(np.float64))
-        stored = self._number.encode(wide, np.expand_dims(scale, others))
+        reach = np.abs(wide).max(axis=others).astype(np.float64)
+        scale = self._number.scale(reach).astype(values.dtype)  # rounded first: it is what the file multiplies by
+        stored = self._number.encode(wide, np.expand_dims(scale.astype(np.float64), others))
         names = [f"{tensor.name}_{part}" for part in ("quantized", "scale", "zero_point")]
         zeros = np.zeros(len(scale), dtype=self._number.dtype)
-        for name, array in zip(names, (stored, scale.astype(values.dtype), zeros), strict=True):
+        for name, array in zip(names, (stored, scale, zeros), strict=True):
             self._constant(name, array)
         dequantized = f"{tensor.name}_dequantized"
         self._node("DequantizeLinear", names, dequantized, axis=axis)
@@ -126,10 +127,12 @@ class _Insertion:
             if node.op_type != "Add" or any(name in self._weights for name in node.input):
                 continue
             light = [place for place, name in enumerate(node.input) if name not in heavy]
-            # Two convolutions meet in a projection shortcut: one of them is fused with the Add, the other one is read.
-            place = light[0] if len(light) == 1 else 1 if not light else None
-            if place is not None:
-                self.quantize_input(node, place)
+            if len(light) == 1:
+                self.quantize_input(node, light[0])
+            elif not light:
+                # Two convolutions meet, of which one is fused with the Add: not the one that the next block reads in
+                # 8 bits anyway (an identity shortcut around linear bottlenecks), if there is one.
+                self.quantize_input(node, 0 if node.input[0] in self._pairs else 1)
 
     def finished(self) -> onnx.ModelProto:
         graph = self.proto.graph

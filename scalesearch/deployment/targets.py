@@ -95,34 +95,36 @@ def choose_target() -> tuple[Target, str]:
     """The best target of this machine, and one line that says why."""
     status = get_backend("tensorrt").probe()
     if not status.available:
-        return TARGETS["cpu"], f"target: cpu through ONNX Runtime ({status.reason.split(', so ')[0].split(': ')[0]})"
+        return TARGETS["cpu"], f"target: cpu through ONNX Runtime ({_first_clause(status.reason)})"
     from scalesearch.deployment.backends.tensorrt import gpu_capability, gpu_name
 
     capability = gpu_capability()
-    target = next((each for each in _TARGETS if each.compute_capability == capability), _of_capability(capability))
+    target = next((each for each in _TARGETS if each.compute_capability == capability), TARGETS["tensorrt"])
     return target, f"target: {target.name}, {gpu_name()} through TensorRT {status.version}"
 
 
-def ensure_chip(target: Target) -> None:
-    """Nothing, where the GPU here is the target's chip (or the target names none).
+def _first_clause(reason: str) -> str:
+    return reason.splitlines()[0].split(", so ")[0].rstrip(".")
+
+
+def fit_chip(target: Target) -> Target:
+    """The target as the GPU here is: one that names no chip loses the precisions that this GPU lacks.
 
     Raises:
-        ConfigError: It is another one: its latencies would be told of a chip that they were not measured on.
+        ConfigError: The target names another chip: its latencies would be told of one that they were not measured on.
     """
-    if not target.compute_capability:
-        return
+    if not target.backend.startswith("tensorrt"):
+        return target
     from scalesearch.deployment.backends.tensorrt import gpu_capability, gpu_name
 
-    if gpu_capability() != target.compute_capability:
+    capability = gpu_capability()
+    if target.compute_capability not in ("", capability):
         message = (
             f"target {target.name} has compute capability {target.compute_capability}, but the GPU here is "
-            f"{gpu_name()} with {gpu_capability()}.\nMeasure on the chip itself, or with --target tensorrt on this GPU."
+            f"{gpu_name()} with {capability}.\nMeasure on the chip itself, or with --target tensorrt on this GPU."
         )
         raise ConfigError(message)
-
-
-def _of_capability(capability: str) -> Target:
-    """The nameless GPU, without the precisions that such an old one lacks."""
     version = tuple(int(part) for part in capability.split("."))
-    generic = TARGETS["tensorrt"]
-    return generic if version >= (8, 9) else replace(generic, precisions=_WITHOUT_FP8)
+    least = {"bf16": (8, 0), "fp8": (8, 9)}
+    runs = tuple(each for each in target.precisions if version >= least.get(each, (0, 0)))
+    return replace(target, precisions=runs)

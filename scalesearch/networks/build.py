@@ -1,6 +1,10 @@
 """A spec becomes a torch module with seeded weights."""
 
+import copy
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scalesearch.errors import ConfigError
@@ -60,6 +64,22 @@ def build(spec: NetworkSpec, *, dropout: float = 0.0, seed: int = 0) -> Network:
     module.to_empty(device="cpu")
     _fill(module, torch.Generator().manual_seed(seed))
     return Network(spec=spec, module=module)
+
+
+def settle_norms(network: Network, images: NDArray[np.float32]) -> Network:
+    """A copy in eval mode whose BatchNorm statistics are those of these images (N, C, H, W).
+
+    An untrained network with the usual statistics (mean 0, variance 1) answers nearly the same to every image, and what
+    is compared or calibrated on it means nothing.
+    """
+    module = copy.deepcopy(network.module).train()
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None  # a plain mean over the batches, of which there is one
+            layer.reset_running_stats()
+    with torch.no_grad():
+        module(torch.from_numpy(images))
+    return Network(spec=network.spec, module=module.eval())
 
 
 def _stem(spec: NetworkSpec) -> nn.Sequential:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 _STYLES: dict[Precision, tuple[str, str]] = {
     "fp32": ("#0072B2", "o"),
     "fp16": ("#009E73", "s"),
+    "bf16": ("#56B4E9", "D"),
     "int8": ("#D55E00", "^"),
+    "fp8": ("#CC79A7", "v"),
 }
 _INK, _FAINT = "#333333", "#888888"
 _LABEL_PX = 40

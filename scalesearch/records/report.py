@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scalesearch.values.candidate import Candidate, Quantization, Recipe, Scaling
+from scalesearch.values.candidate import CALIBRATED, Candidate, Quantization, Recipe, Scaling
 from scalesearch.values.network_spec import NetworkSpec, StageSpec
 from scalesearch.values.record import ClassQuality, FrontScore, Latency, Quality, TrainingResult, TrialRecord
 from scalesearch.values.target import Device
 
 _WEAKEST = 5
+_STEPS = {"float": "torch", "onnx_fp32": "ONNX fp32", "onnx": "deployed ONNX", "engine": "engine"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ def describe(record: TrialRecord, score: FrontScore | None = None) -> tuple[Sect
         Section(title="Training", lines=tuple(_training(record.candidate, record.training))),
         Section(title="Latency", lines=tuple(_latency(record))),
         Section(title="Quality of the deployed file", lines=tuple(_quality(record))),
+        Section(title="NVIDIA's compiler", lines=tuple(_acceptance(record))),
         Section(title="Looked at again after the search", lines=tuple(_again(score))),
         Section(title="Weakest classes", lines=tuple(_weakest(record.quality))),
         Section(title="Time", lines=tuple(_time(record))),
@@ -91,11 +93,11 @@ def multipliers(scaling: Scaling) -> str:
 
 
 def quantization_text(quantization: Quantization) -> str:
-    """`fp32`, or for int8 how it was calibrated."""
-    if quantization.precision != "int8":
+    """`fp32`, or for int8 and fp8 how it was calibrated."""
+    if quantization.precision not in CALIBRATED:
         return quantization.precision
     clip = f" {quantization.clip_percentile:g}" if quantization.calibration == "percentile" else ""
-    return f"int8, {quantization.calibration}{clip} over {quantization.calibration_images} images"
+    return f"{quantization.precision}, {quantization.calibration}{clip} over {quantization.calibration_images} images"
 
 
 def device_text(device: Device) -> str:
@@ -196,19 +198,33 @@ def _latency(record: TrialRecord) -> Iterator[tuple[str, str]]:
         f"{latency.ratio:.3f} of its {milliseconds(latency.reference_p50_ms)} in the same session",
     )
     yield ("runs", f"{latency.runs} at batch {latency.batch}")
+    if latency.enqueue_p50_ms is not None:
+        yield ("enqueue", f"{milliseconds(latency.enqueue_p50_ms)} of the host for a run, median")
     if device:
         yield ("device", device_text(device))
 
 
 def _quality(record: TrialRecord) -> Iterator[tuple[str, str]]:
-    quality, training = record.quality, record.training
+    quality = record.quality
     if quality is None:
         return
     yield ("top-1, %", f"{accuracy_with_interval(quality)} on {quality.images} held-out images")
-    if training:
-        gap = 100 * (quality.top1 - training.float_top1)
-        yield ("float -> deployed", f"{percent(training.float_top1)} -> {percent(quality.top1)}, {gap:+.1f} points")
+    if record.accuracy_path:
+        way = " -> ".join(f"{_STEPS[step.step]} {percent(step.top1)}" for step in record.accuracy_path)
+        gap = 100 * (quality.top1 - record.accuracy_path[0].top1)
+        yield ("way to the engine", f"{way}, {gap:+.1f} points")
     yield ("macro precision, recall", f"{percent(quality.macro_precision)}, {percent(quality.macro_recall)}")
+
+
+def _acceptance(record: TrialRecord) -> Iterator[tuple[str, str]]:
+    told = record.acceptance
+    if told is None:
+        return
+    yield ("accepted by", told.compiler)
+    runs = ", ".join(f"{entry.kernels} in {entry.precision}" for entry in told.convolutions)
+    yield ("kernels", f"{told.layers} after fusing; convolutions and linear layers: {runs}")
+    twin = "" if told.onnx_sha256 == record.onnx_sha256 else " (its twin in TensorRT's style of quantization)"
+    yield ("build", f"{told.build_s:.2f} s{twin}")
 
 
 def _again(score: FrontScore | None) -> Iterator[tuple[str, str]]:

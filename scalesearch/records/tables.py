@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from scalesearch.files import replace_file
-from scalesearch.values.candidate import Candidate, Quantization, Scaling
+from scalesearch.values.candidate import CALIBRATED, Candidate, Quantization, Scaling
 from scalesearch.values.record import FrontScore, TrialRecord
 
 Cell = str | int | float | bool | None
@@ -72,12 +72,17 @@ def _scores(record: TrialRecord) -> Row:
     quality, latency = record.quality, record.latency
     row = _named(quality, "top1", "top1_low", "top1_high")
     row |= _named(record.training, "float_top1")
+    row |= {f"{step}_top1": _step(record, step) for step in ("onnx_fp32", "onnx")}
     row |= _named(quality, "macro_precision", "macro_recall", "images")
     row |= _named(latency, "p50_ms", "p50_low_ms", "p50_high_ms", "raw_p50_ms", "raw_p90_ms", "raw_p99_ms")
     row |= _named(latency, "reference_p50_ms", "stable")
     row["latency_batch"] = latency.batch if latency else None
     row["latency_runs"] = latency.runs if latency else None
     return row
+
+
+def _step(record: TrialRecord, step: str) -> float | None:
+    return next((found.top1 for found in record.accuracy_path if found.step == step), None)
 
 
 def _again(score: FrontScore | None) -> Row:
@@ -111,9 +116,9 @@ def _candidate(candidate: Candidate, *, stages: int) -> Row:
 def _quantization(quantization: Quantization) -> Row:
     """Calibration columns stay empty where they meant nothing, or equal candidates would look unlike."""
     row: Row = {field.name: getattr(quantization, field.name) for field in fields(quantization)}
-    if quantization.precision != "int8":
+    if quantization.precision not in CALIBRATED:
         row |= {"calibration": None, "calibration_images": None}
-    if quantization.precision != "int8" or quantization.calibration != "percentile":
+    if quantization.precision not in CALIBRATED or quantization.calibration != "percentile":
         row["clip_percentile"] = None
     return row
 
@@ -126,6 +131,7 @@ def _efforts(record: TrialRecord) -> Row:
     row |= {"charged": record.charged, "same_as": record.same_as}
     row["device"] = device.name if device else None
     row["backend"] = f"{device.backend} {device.backend_version}" if device else None
+    row["accepted_by"] = record.acceptance.compiler if record.acceptance else None
     return row | {"reason": record.reason, "warnings": "; ".join(record.warnings), "key": record.key}
 
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from scalesearch.errors import ConfigError
-from scalesearch.values.candidate import Pruning, Quantization, Recipe, Scaling, StageScaling
+from scalesearch.values.candidate import CALIBRATED, Pruning, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.space import Axis, Choice, NamedAxis, Range
 
 Value = float | int | str | bool
@@ -26,10 +26,10 @@ _STAGE = re.compile(r"scaling\.stages\.([1-9]\d*)\.(\w+)")
 # A sampled axis that means nothing for this candidate is not asked, so that equal work is an equal candidate. The
 # order is the order of asking: a condition looks only at axes before it.
 CONDITIONS: dict[str, Callable[[Mapping[str, Value]], bool]] = {
-    "quantization.calibration": lambda asked: asked["quantization.precision"] == "int8",
-    "quantization.calibration_images": lambda asked: asked["quantization.precision"] == "int8",
+    "quantization.calibration": lambda asked: asked["quantization.precision"] in CALIBRATED,
+    "quantization.calibration_images": lambda asked: asked["quantization.precision"] in CALIBRATED,
     "quantization.clip_percentile": lambda asked: (
-        asked["quantization.precision"] == "int8" and asked["quantization.calibration"] == "percentile"
+        asked["quantization.precision"] in CALIBRATED and asked["quantization.calibration"] == "percentile"
     ),
     "training.retrain_steps": lambda asked: float(asked["pruning.channel_fraction"]) > 0,
     "training.muon_learning_rate": lambda asked: asked["training.optimizer"] == "muon",

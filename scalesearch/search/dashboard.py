@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
 FRONT_FIGURE = "feasible_front"
 # Okabe and Ito's colours and shapes, the same as in front.png.
-_STYLES = {"fp32": ("#0072B2", "circle"), "fp16": ("#009E73", "square"), "int8": ("#D55E00", "triangle-up")}
+_STYLES = {
+    "fp32": ("#0072B2", "circle"),
+    "fp16": ("#009E73", "square"),
+    "bf16": ("#56B4E9", "diamond"),
+    "int8": ("#D55E00", "triangle-up"),
+    "fp8": ("#CC79A7", "triangle-down"),
+}
 _STUDY_NOTE = """\
 **Where to look:** the figure *Feasible front* on the study's first page. It holds only trials within every limit.
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+CALIBRATED: frozenset[Precision] = frozenset({"int8", "fp8"})
+"""Precisions whose ranges come from images; the others read no calibration setting."""
 CalibrationMethod = Literal["minmax", "percentile", "entropy"]
 OptimizerName = Literal["muon", "adamw", "sgd"]
 LossName = Literal["cross_entropy", "focal", "bce"]

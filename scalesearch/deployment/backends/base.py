@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendStatus:
-    """Whether a backend can compile and run here; if not, `reason` says what is missing and which extra brings it."""
+    """Whether a backend can compile and run here; if not, `reason` says what is missing and what to do.
+
+    Its first line can stand alone.
+    """
 
     available: bool
     version: str

@@ -34,7 +34,7 @@ class OpenVinoBackend:
     def probe(self) -> BackendStatus:
         """Whether the package is installed; never raises."""
         if importlib.util.find_spec("openvino") is None:
-            return BackendStatus(available=False, version="", reason=_NOT_INSTALLED.replace("\n", " "))
+            return BackendStatus(available=False, version="", reason=_NOT_INSTALLED)
         return BackendStatus(available=True, version=importlib.metadata.version("openvino"))
 
     def device(self, threads: int) -> Device:

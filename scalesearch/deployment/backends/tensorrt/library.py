@@ -123,19 +123,21 @@ def probe(flavour: Flavour) -> BackendStatus:
     try:
         library = load(flavour)
     except MissingBackendError as error:
-        return BackendStatus(available=False, version="", reason=str(error).replace("\n", " "))
+        return BackendStatus(available=False, version="", reason=str(error))
     version = library.version
     try:
         library.trt.Builder(logger_of(library))
     except TypeError:  # what its bindings raise where the native factory gave nothing
         library.messages.take()
         reason = (
-            f"{title} finds no usable NVIDIA driver: install the driver, then look again with `scalesearch doctor`."
+            f"{title} finds no usable NVIDIA driver.\nInstall the driver, then look again with `scalesearch doctor`."
         )
         return BackendStatus(available=False, version=version, reason=reason)
     if why := _no_gpu():
-        compiles = " It compiles without one: `scalesearch check --compile`." if flavour == "tensorrt_rtx" else ""
-        return BackendStatus(available=False, version=version, reason=f"{title} runs on NVIDIA GPUs: {why}.{compiles}")
+        reason = f"{title} runs on NVIDIA GPUs: {why}."
+        if flavour == "tensorrt_rtx":
+            reason += "\nIt compiles without one: `scalesearch check --compile`, `scalesearch run --accept rtx`."
+        return BackendStatus(available=False, version=version, reason=reason)
     return BackendStatus(available=True, version=version)
 
 

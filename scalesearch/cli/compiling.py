@@ -1,0 +1,202 @@
+"""What NVIDIA's compiler says without a GPU: `check --compile` and `profile`."""
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scalesearch.cli.studies import StudyArgument, find_study, read_records
+from scalesearch.errors import StageFailed
+from scalesearch.values.candidate import Candidate, Precision
+from scalesearch.values.record import KernelCount, TrialRecord
+from scalesearch.values.settings import RunSettings
+from scalesearch.values.space import SearchSpace
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from scalesearch.deployment.acceptance import Gate
+    from scalesearch.deployment.backends.base import LayerTime
+    from scalesearch.values.network_spec import NetworkSpec
+    from scalesearch.values.onnx_model import OnnxModel
+    from scalesearch.values.record import Acceptance
+    from scalesearch.values.session import Session
+    from scalesearch.values.target import Target
+
+_COMPILED = 6
+"""Distinct networks of the space that `check --compile` takes, each in every precision of the target."""
+_SAMPLES = 64
+_PROFILE_RUNS = 200
+_IMAGES = 16
+_CLASSES = 10
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `profile` to the app."""
+    app.command()(profile)
+
+
+def profile(
+    study: StudyArgument = None,
+    trial: Annotated[int | None, typer.Option("--trial", help="The trial's number (default: the knee).")] = None,
+    top: Annotated[int, typer.Option("--top", help="How many of the slowest layers to print; 0 prints all.")] = 15,
+) -> int:
+    """Show where a trial's time goes, layer by layer, and how NVIDIA's compiler fuses it."""
+    from scalesearch.cli.export import deployed_file, study_session
+    from scalesearch.cli.study_commands import choose_record, wide_console
+
+    folder = find_study(study)
+    record = choose_record(read_records(folder), trial)
+    session = study_session(folder)
+    console = wide_console()
+    with tempfile.TemporaryDirectory() as scratch:
+        model = deployed_file(record, session, Path(scratch) / "model.onnx")
+        for part in _times(model, session, top=top):
+            console.print(part, highlight=False)
+        console.print("Measuring layers slows them down: these times explain the latency, they do not replace it.")
+        console.print()
+        for part in _fused(record, session, Path(scratch)):
+            console.print(part, highlight=False)
+    return 0
+
+
+def compile_space(settings: RunSettings, space: SearchSpace) -> "tuple[str, Table, int]":
+    """The compiler's name; sampled networks in every precision of the target, as compiled; how many were refused.
+
+    Raises:
+        MissingBackendError: The extra `rtx` is not installed.
+    """
+    from rich.table import Table
+
+    from scalesearch.deployment.acceptance import Gate
+    from scalesearch.deployment.targets import get_target
+
+    target = get_target(settings.target)
+    gate = Gate(target.compute_capability, settings.tensorrt)
+    table = Table(box=None, header_style="bold")
+    for column in ("network", "px", "pruned", "precision", "verdict", "build s", "kernels", "convolutions run in"):
+        table.add_column(column, overflow="fold")
+    refused = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        for candidate, spec in _distinct(settings, space, target):
+            for precision, told in _compiled(candidate, spec, settings, target, gate, Path(scratch)):
+                refused += isinstance(told, str)
+                cells = (
+                    (told, "", "", "")
+                    if isinstance(told, str)
+                    else ("accepted", f"{told.build_s:.2f}", str(told.layers), _counts(told.convolutions))
+                )
+                pruned = f"{candidate.pruning.channel_fraction:.0%}"
+                table.add_row(spec.name, str(spec.resolution_px), pruned, precision, *cells)
+    return f"Compiled by {gate.name}:", table, refused
+
+
+def _distinct(settings: RunSettings, space: SearchSpace, target: "Target") -> "list[tuple[Candidate, NetworkSpec]]":
+    """A few sampled candidates that differ in network or pruning."""
+    from scalesearch.networks import find_spec
+    from scalesearch.networks.scaling import scale
+    from scalesearch.search.space import random_candidates
+
+    base = find_spec(space.network)
+    found: dict[object, tuple[Candidate, NetworkSpec]] = {}
+    for candidate in random_candidates(space, _SAMPLES, settings.seed):
+        spec = scale(
+            base,
+            candidate.scaling,
+            resolution_px=space.resolution_px,
+            num_classes=_CLASSES,
+            channel_multiple=target.channel_multiple,
+            resolution_multiple=space.resolution_multiple,
+        )
+        found.setdefault((spec, candidate.pruning), (candidate, spec))
+    return list(found.values())[:_COMPILED]
+
+
+def _compiled(
+    candidate: Candidate, spec: "NetworkSpec", settings: RunSettings, target: "Target", gate: "Gate", scratch: Path
+) -> "Iterator[tuple[Precision, Acceptance | str]]":
+    """What became of an untrained network in every precision of the target: accepted, or why not."""
+    import numpy as np
+
+    from scalesearch.compression.fold import fold_batchnorm
+    from scalesearch.compression.prune import prune
+    from scalesearch.compression.quantize import quantize
+    from scalesearch.deployment.export import to_onnx
+    from scalesearch.networks.build import build, settle_norms
+
+    network = prune(build(spec), candidate.pruning, channel_multiple=target.channel_multiple)
+    side = spec.resolution_px
+    images = np.random.default_rng(0).standard_normal((_IMAGES, 3, side, side), dtype=np.float32)
+    folded = fold_batchnorm(settle_norms(network, images))
+    float_model = to_onnx(folded, to=scratch / "float.onnx", check_images=images)
+    for precision in target.precisions:
+        asked = dataclasses.replace(candidate.quantization, precision=precision)
+        to = scratch / "model.onnx"
+        try:
+            model = quantize(float_model, asked, calibration=images, profile="tensorrt", to=to)
+            yield precision, gate.judge(model, batch=settings.latency.batch)
+        except StageFailed as failure:
+            yield precision, failure.reason
+
+
+def _times(model: "OnnxModel", session: "Session", *, top: int) -> "Iterator[Table | str]":
+    from rich.table import Table
+
+    from scalesearch.deployment.backends import get_backend
+    from scalesearch.evaluate import MEASURED_DEVICE, engine_options
+    from scalesearch.measurement.device_lock import DeviceLock
+    from scalesearch.records.report import device_text
+
+    backend = get_backend(session.target.backend)
+    with backend.compile(model, engine_options(session.settings)) as engine, DeviceLock(MEASURED_DEVICE).quiet():
+        layers = engine.profile(_PROFILE_RUNS)
+    total_ms = sum(layer.mean_ms for layer in layers)
+    device = device_text(backend.device(session.settings.latency.threads))
+    yield f"{len(layers)} layers, {total_ms:.3f} ms together, on {device}"
+    table = Table(box=None, header_style="bold")
+    for column in ("layer", "kernel", "precision", "ms", "share"):
+        table.add_column(column, justify="right" if column in ("ms", "share") else "left", overflow="fold")
+    slowest = sorted(layers, key=_mean_ms, reverse=True)
+    for layer in slowest[: top or None]:
+        share = f"{100 * layer.mean_ms / total_ms:.1f} %"
+        table.add_row(layer.name, layer.kind, layer.precision, f"{layer.mean_ms:.4f}", share)
+    yield table
+
+
+def _mean_ms(layer: "LayerTime") -> float:
+    return layer.mean_ms
+
+
+def _fused(record: TrialRecord, session: "Session", scratch: Path) -> "Iterator[Table | str]":
+    """The fused layers of the trial's graph in TensorRT's style, from the compiler that needs no GPU."""
+    from rich.table import Table
+
+    from scalesearch.cli.export import deployed_file
+    from scalesearch.deployment.acceptance import Gate
+    from scalesearch.errors import MissingBackendError
+
+    try:
+        gate = Gate(session.target.compute_capability, session.settings.tensorrt)
+    except MissingBackendError:
+        yield "How NVIDIA's compiler would fuse it: pip install 'scalesearch[rtx]' and ask again (no GPU needed)."
+        return
+    styled = dataclasses.replace(session.target, quantization_profile="tensorrt")
+    twin = dataclasses.replace(session, target=styled)
+    model = deployed_file(record, twin, scratch / "tensorrt.onnx", kept=False)
+    build = gate.build(model.path, batch=session.settings.latency.batch)
+    yield f"{len(build.layers)} kernels as fused by {gate.name} (compiled, not timed)"
+    table = Table(box=None, header_style="bold")
+    for column in ("kernel", "kind", "multiplies in", "writes", "holds these nodes of the file"):
+        table.add_column(column, overflow="fold")
+    for number, layer in enumerate(build.layers):
+        nodes = [source for source in layer.sources if not source.endswith("Linear")]
+        table.add_row(str(number), layer.kind, layer.precision, layer.output_precision, " ".join(nodes))
+    yield table
+    yield f"convolutions and linear layers run in: {_counts(build.convolutions)}"
+
+
+def _counts(convolutions: Sequence[KernelCount]) -> str:
+    return ", ".join(f"{entry.kernels} {entry.precision}" for entry in convolutions) or "none told"
