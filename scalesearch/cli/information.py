@@ -78,9 +78,8 @@ def targets(as_json: Json = False) -> None:
                 "available": status.available,
                 "precisions": " ".join(target.precisions),
                 "channel_multiple": target.channel_multiple,
-                "summary": target.summary
-                if status.available
-                else f"{target.summary} ({status.reason.splitlines()[0].rstrip('.')})",
+                "summary": target.summary,
+                "missing": "" if status.available else status.reason.splitlines()[0],
             }
         )
     _print_rows(rows, as_json=as_json, title="Targets")
@@ -114,9 +113,8 @@ def doctor(as_json: Json = False) -> None:
     for name in BACKENDS:
         backend = get_backend(name)
         status = backend.probe()
-        add(
-            f"backend {name}", status.version if status.available else "not available", status.reason.replace("\n", " ")
-        )
+        version = status.version if status.available else "not available"
+        add(f"backend {name}", version, status.reason.replace("\n", " "))
         if status.available:
             device = backend.device(1)
             add("  device", device.name, " ".join(device.features))

@@ -129,9 +129,7 @@ def probe(flavour: Flavour) -> BackendStatus:
         library.trt.Builder(logger_of(library))
     except TypeError:  # what its bindings raise where the native factory gave nothing
         library.messages.take()
-        reason = (
-            f"{title} finds no usable NVIDIA driver.\nInstall the driver, then look again with `scalesearch doctor`."
-        )
+        reason = f"{title} finds no usable NVIDIA driver.\nInstall it, then look again with `scalesearch doctor`."
         return BackendStatus(available=False, version=version, reason=reason)
     if why := _no_gpu():
         reason = f"{title} runs on NVIDIA GPUs: {why}."
