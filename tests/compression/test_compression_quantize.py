@@ -97,6 +97,16 @@ def test_fp16_holds_half_precision_and_answers_nearly_the_same(model: OnnxModel,
     assert not np.array_equal(logits, expected)
 
 
+def test_bf16_holds_bf16_between_float32_ends(model: OnnxModel, tmp_path: Path) -> None:
+    """How near its answers are: test_compression_half.py. ONNX Runtime's CPU kernels do not run it."""
+    half = _quantized(model, tmp_path / "half.onnx", precision="bf16")
+    graph = onnx.load(half.path).graph
+    assert graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    assert graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    assert {tensor.data_type for tensor in graph.initializer} <= {TensorProto.BFLOAT16, TensorProto.INT64}
+    assert [node.op_type for node in graph.node].count("Cast") == 2
+
+
 @pytest.mark.parametrize("profile", _PROFILES)
 @pytest.mark.parametrize("calibration", ["minmax", "percentile", "entropy"])
 def test_int8_loses_little_accuracy(
@@ -105,8 +115,37 @@ def test_int8_loses_little_accuracy(
     quantized = _quantized(model, tmp_path / "int8.onnx", calibration=calibration, profile=profile)
     expected, logits = _logits(model), _logits(quantized, exact=True)
     assert not np.allclose(logits, expected, atol=1e-3)
-    assert (logits.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.93
     assert _top1(logits) > _top1(expected) - 0.03
+    # A step of int8 is 1/254 of an activation's range, so its error (uniform) 0.1 % of it; twelve layers add theirs.
+    assert np.sqrt(np.mean((logits - expected) ** 2)) < 0.05 * expected.std()
+
+
+@pytest.mark.parametrize("calibration", ["minmax", "percentile", "entropy"])
+def test_fp8_loses_little_accuracy(model: OnnxModel, tmp_path: Path, calibration: CalibrationMethod) -> None:
+    """Run as it is written: with its optimizations on, ONNX Runtime 1.32 answers wrongly (WeightBiasQuantization)."""
+    quantized = _quantized(model, tmp_path / "fp8.onnx", precision="fp8", calibration=calibration, profile="tensorrt")
+    expected, logits = _logits(model), _logits(quantized, exact=True)
+    assert not np.allclose(logits, expected, atol=1e-3)
+    assert _top1(logits) > _top1(expected) - 0.03
+    # Three bits of mantissa: the error of a number is 2 % of it (uniform within 1/16 either way), and averages out.
+    assert np.sqrt(np.mean((logits - expected) ** 2)) < 0.1 * expected.std()
+
+
+def test_what_is_not_quantized_is_in_half_precision_for_tensorrt_and_in_float_for_openvino(
+    model: OnnxModel, tmp_path: Path
+) -> None:
+    kinds: dict[QuantizationProfile, set[int]] = {
+        "tensorrt": {TensorProto.FLOAT16, TensorProto.INT8, TensorProto.INT64},
+        "openvino": {TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT64},
+    }
+    answers = {}
+    for profile, expected in kinds.items():
+        quantized = _quantized(model, tmp_path / f"{profile}.onnx", profile=profile)
+        assert {tensor.data_type for tensor in onnx.load(quantized.path).graph.initializer} == expected
+        answers[profile] = _logits(quantized)
+    # Else they are one network: the same steps, scales rounded to half precision on the one side.
+    difference = np.abs(answers["tensorrt"] - answers["openvino"]).mean()
+    assert difference < 0.02 * answers["openvino"].std()
 
 
 def test_integer_kernels_of_this_cpu_do_not_saturate(model: OnnxModel, tmp_path: Path) -> None:
@@ -141,7 +180,7 @@ def test_the_cpu_profile_has_unsigned_activations_and_integer_biases(model: Onnx
 
 
 def test_the_tensorrt_profile_has_nothing_that_tensorrt_refuses(model: OnnxModel, tmp_path: Path) -> None:
-    """Zero points other than zero, uint8, and Q/DQ on the int32 bias are refused by its parser."""
+    """Its parser refuses uint8, zero points other than zero, and an int32 bias: test_deployment_tensorrt_builder.py."""
     quantized = _quantized(model, tmp_path / "int8.onnx", profile="tensorrt")
     constants = _constants(quantized)
     nodes = [*_nodes(quantized, "QuantizeLinear"), *_nodes(quantized, "DequantizeLinear")]
@@ -241,7 +280,7 @@ def test_images_of_another_shape_are_refused(model: OnnxModel, tmp_path: Path) -
         )
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8", "fp8"])
 def test_it_is_silent_leaves_no_file_and_no_trace_in_logging(
     model: OnnxModel, tmp_path: Path, capfd: pytest.CaptureFixture[str], precision: Precision
 ) -> None:
