@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scalesearch.config import check_stages
+from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.targets import fit_chip, get_target
@@ -54,6 +55,8 @@ def open_session(
     backend = get_backend(target.backend)
     device = backend.device(settings.latency.threads)
     target = fit_chip(target)
+    if settings.accept == "rtx":
+        Gate(target.compute_capability)  # a missing library is said now, not by every trial
     space = for_target(space, target)
     base = base or find_spec(space.network)
     check_stages(space, len(base.stages))

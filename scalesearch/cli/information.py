@@ -76,10 +76,10 @@ def targets(as_json: Json = False) -> None:
                 "target": target.name,
                 "backend": target.backend,
                 "available": status.available,
+                "missing": "" if status.available else status.reason.splitlines()[0].split(", so ")[0],
                 "precisions": " ".join(target.precisions),
-                "channel_multiple": target.channel_multiple,
+                "channels": target.channel_multiple,
                 "summary": target.summary,
-                "missing": "" if status.available else status.reason.splitlines()[0],
             }
         )
     _print_rows(rows, as_json=as_json, title="Targets")
