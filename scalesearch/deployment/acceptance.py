@@ -13,7 +13,7 @@ class Gate:
     """TensorRT for RTX as a judge: it parses and builds, and never runs."""
 
     def __init__(self, compute_capability: str = "", settings: TensorRtSettings | None = None) -> None:
-        """Load the library. An empty capability judges for every chip that the library knows at once.
+        """Load the library. An empty capability leaves the chips to the library (1.7: newer ones, that have fp8).
 
         Raises:
             MissingBackendError: The extra `rtx` is not installed.
@@ -25,7 +25,7 @@ class Gate:
     @property
     def name(self) -> str:
         """Compiler, version and chip, for people."""
-        chip = f"for sm_{self.capability.replace('.', '')}" if self.capability else "for every chip it knows"
+        chip = f"for sm_{self.capability.replace('.', '')}" if self.capability else "for its default chips"
         return f"{self._library.title} {self._library.version} {chip}"
 
     def build(self, file: Path, *, batch: int = 1) -> Build:

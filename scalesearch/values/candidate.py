@@ -6,7 +6,11 @@ from typing import Literal
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 CALIBRATED: frozenset[Precision] = frozenset({"int8", "fp8"})
 """Precisions whose ranges come from images; the others read no calibration setting."""
-CalibrationMethod = Literal["minmax", "percentile", "entropy"]
+CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
+WeightScales = Literal["per_channel", "per_tensor"]
+Criterion = Literal["l2", "l1", "bn_scale", "taylor", "random"]
+PruningScope = Literal["uniform", "global"]
+Sparsity = Literal["none", "2:4", "unstructured"]
 OptimizerName = Literal["muon", "adamw", "sgd"]
 LossName = Literal["cross_entropy", "focal", "bce"]
 
@@ -33,9 +37,30 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruning:
-    """Channel pruning: the fraction of channels removed from every prunable layer (0 = none)."""
+    """What is cut out after training, before a short retraining: channels, whole blocks, single weights."""
 
     channel_fraction: float = 0.0
+    """Of the channels, in every prunable layer (`uniform`) or over all of them together (`global`); 0: none."""
+    criterion: Criterion = "l2"
+    """Which channels leave first: least weight (l1, l2), least BatchNorm scale, least first-order Taylor, by chance."""
+    scope: PruningScope = "uniform"
+    block_fraction: float = 0.0
+    """Of the residual blocks that can be left out (their input and output have one shape), by measured importance."""
+    sparsity: Sparsity = "none"
+    """Zeros inside the weights: two of every four (2:4), or the smallest anywhere (`sparse_fraction`)."""
+    sparse_fraction: float = 0.5
+    rounds: int = 1
+    """Channels leave in so many rounds, each followed by its share of the retraining."""
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is asked to be cut."""
+        return self.channel_fraction > 0 or self.block_fraction > 0 or self.sparsity != "none"
+
+    @property
+    def shape_follows_weights(self) -> bool:
+        """Whether what is left depends on the trained weights, so that its cost is known only after training."""
+        return self.block_fraction > 0 or (self.channel_fraction > 0 and self.scope == "global")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +71,13 @@ class Quantization:
     calibration: CalibrationMethod = "minmax"
     clip_percentile: float = 99.99
     calibration_images: int = 128
+    weights: WeightScales = "per_channel"
+    keep_float: int = 0
+    """So many of the layers that suffer most from 8 bits stay in float."""
+    bias_correction: bool = False
+    """Biases take up the mean shift that rounding the weights causes."""
+    qat_steps: int = 0
+    """Updates of quantization-aware training before export; 0: post-training quantization alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,6 +85,27 @@ class Acceptance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """What one compression step brought, against the same network without it."""
+
+    step: Literal["pruning", "precision"]
+    what: str
+    """The step in words: `channels 25 %`, `int8`."""
+    speedup: float
+    """Latency without it over latency with it, both relative to the reference engine."""
+    speedup_low: float
+    speedup_high: float
+    """95 % interval."""
+    top1_change: float
+    """Top-1 with it less top-1 without it, as a fraction."""
+
+    @property
+    def no_gain(self) -> bool:
+        """It costs accuracy, or gains none, and its speed cannot be told from none."""
+        return self.top1_change <= 0 and self.speedup_low <= 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepAccuracy:
     """Top-1 on the validation images after one step of the way from the trained network to the engine."""
 
@@ -156,6 +177,10 @@ class TrialRecord:
     quality: Quality | None = None
     accuracy_path: tuple[StepAccuracy, ...] = ()
     """Where accuracy was lost: float network, ONNX file in fp32, deployed ONNX file, engine."""
+    gains: tuple[Gain, ...] = ()
+    """One for each compression step of the trial, in the order of the chain."""
+    sibling_of: int | None = None
+    """Evaluated because that trial, of the same network in another precision, came near the front."""
     acceptance: Acceptance | None = None
     """None where the gate (`accept`) was off."""
     size_bytes: int | None = None

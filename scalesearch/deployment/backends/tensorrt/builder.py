@@ -21,15 +21,17 @@ _HARMLESS: Final = ("scales to fp32",)
 """Of fp16 graphs with Q/DQ nodes: it keeps the scales in float32, which is what we would want."""
 
 _REMEDIES: Final = (
+    ("hw-specific datatypes", "this chip lacks the file's precision: choose another precision or chip"),
     ("zero point", "quantize with symmetric, signed int8 (target profile `tensorrt`), not in the style of a CPU"),
-    ("int32", "leave the bias in float: quantize with the target profile `tensorrt`"),
-    ("bias", "leave the bias in float: quantize with the target profile `tensorrt`"),
     ("same type", "cast both sides to one type: convert the whole graph, not a part, to half precision"),
-    ("types", "cast both sides to one type: convert the whole graph, not a part, to half precision"),
-    ("optimization profile", "the batch is dynamic and has no profile: give the batch that the engine shall run"),
+    ("same input types", "cast both sides to one type: convert the whole graph, not a part, to half precision"),
+    ("has type int32", "leave the bias in float: quantize with the target profile `tensorrt`"),
+    ("no optimization profile", "the batch is dynamic and has no profile: give the batch that the engine shall run"),
     ("plugin", "the compiler has no such operator: replace it in the network"),
     ("no importer", "the compiler has no such operator: replace it in the network"),
-    ("fp8", "this chip has no fp8: choose another precision or chip"),
+    ("failed to parse", "the file is damaged: export it again"),
+    ("at least one output", "the file is empty: export it again"),
+    ("cannot be found", "the file is gone: export it again"),
     ("memory", "raise tensorrt.workspace_mb, or choose a smaller network or batch"),
 )
 """What a native message means for the user, by the first of these words in it."""
@@ -126,7 +128,7 @@ def _configure(library: Library, builder: Any, config: Any, settings: TensorRtSe
         name = "SM" + capability.replace(".", "")
         chip = getattr(trt.ComputeCapability, name, None)
         if chip is None:
-            known = ", ".join(sorted(known_capabilities(library)))
+            known = ", ".join(known_capabilities(library))
             reason = (
                 f"{library.title} {library.version} cannot build for compute capability {capability}; it knows {known}"
             )
