@@ -1,16 +1,20 @@
-"""Channel pruning: the channels of least weight leave, layer by layer, together with all that depends on them."""
+"""Channel pruning: the channels of least importance leave, together with all that depends on them."""
 
+import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from scalesearch.errors import StageFailed
-from scalesearch.values.candidate import Pruning
+from scalesearch.values.candidate import Criterion, Pruning
 from scalesearch.values.network import Network
 
 with warnings.catch_warnings():
@@ -19,28 +23,84 @@ with warnings.catch_warnings():
     import torch_pruning as tp
 
 _log = logging.getLogger(__name__)
+_Importance = Callable[[Any], Tensor | None]
+
+# Each judges one group of coupled layers (Fang et al., DepGraph, arXiv 2301.12900): per channel the mean over its
+# layers, divided by the group's mean so that groups can be compared; None where no layer has what the criterion reads.
+_IMPORTANCES: Mapping[Criterion, Callable[[torch.Generator], _Importance]] = MappingProxyType(
+    {
+        # Li et al., arXiv 1608.08710, section 3.1, and its L2 twin.
+        "l2": lambda _: tp.importance.GroupMagnitudeImportance(p=2),
+        "l1": lambda _: tp.importance.GroupMagnitudeImportance(p=1),
+        # Network slimming, Liu et al., arXiv 1708.06519: |gamma|.
+        "bn_scale": lambda _: tp.importance.BNScaleImportance(),
+        # Molchanov et al., arXiv 1906.10771: |weight * gradient of the loss|, summed over the channel's weights.
+        "taylor": lambda _: tp.importance.GroupTaylorImportance(),
+        # torch-pruning's own draws from torch's global generator.
+        "random": lambda generator: lambda group: torch.rand(len(group[0].idxs), generator=generator),
+    }
+)
 
 
-def prune(network: Network, pruning: Pruning, *, channel_multiple: int) -> Network:
-    """The network with about `channel_fraction` of the channels of every prunable layer removed.
+def prune(
+    network: Network,
+    pruning: Pruning,
+    *,
+    channel_multiple: int,
+    batch: tuple[Tensor, Tensor] | None = None,
+    seed: int = 0,
+    ratios: Mapping[str, float] | None = None,
+    widths: Mapping[str, int] | None = None,
+) -> Network:
+    """The network with about `channel_fraction` of its channels removed: the least important ones by `criterion`.
 
-    The channels left in a layer depend on its width alone, never on the weights (`channels_left`), so an untrained
-    network tells the cost of the pruned one. Which channels leave depends on the weights: those with the smallest L2
-    norm, averaged over all coupled layers (Fang et al., DepGraph, arXiv 2301.12900). The classifier's outputs stay.
-    With `channel_fraction` 0 the network itself comes back; otherwise a copy, in the same mode.
+    `uniform` takes that fraction of every prunable layer. The channels left in a layer then depend on its width alone,
+    never on weights or criterion (`channels_left`), so an untrained network tells the cost of the pruned one. `global`
+    ranks the channels of all layers together, so layers end up unequal and the shape follows the weights. There,
+    `channel_multiple` channels of a layer stay or leave as one, judged by their mean importance, as latency steps by
+    whole multiples (HALP, Shen et al., arXiv 2110.10811, section 3.2).
+
+    The classifier's outputs stay. With nothing asked the network itself comes back; otherwise a copy, in the same mode.
+
+    Args:
+        network: On any device.
+        pruning: Only its channel fields are read; blocks and zeros inside weights have modules of their own.
+        channel_multiple: Widths left are multiples of it.
+        batch: Normalised float images (N, C, H, W) and their labels (N,): `taylor` reads the loss on them.
+        seed: Of `random`.
+        ratios: Fraction of each layer, by the names of `prunable_widths`, in place of `channel_fraction` and `scope`;
+            layers that are not named stay.
+        widths: What the fractions count from, where the network has lost channels before (rounds): `prunable_widths`
+            of the network before the first round. In `uniform` scope the last round then leaves the shape that one
+            round would.
 
     Raises:
-        StageFailed: The fraction is not in [0, 1), or the multiple is below 1.
+        StageFailed: A fraction is not in [0, 1), the multiple is below 1, a name is not prunable, or the network or
+            the call lacks what the criterion reads.
     """
-    fraction = pruning.channel_fraction
-    if not 0 <= fraction < 1 or channel_multiple < 1:
-        reason = f"channel_fraction must be in [0, 1) and the multiple at least 1: {fraction} and {channel_multiple}"
+    fractions = (pruning.channel_fraction,) if ratios is None else tuple(ratios.values())
+    if not all(0 <= fraction < 1 for fraction in fractions) or channel_multiple < 1:
+        reason = f"channel_fraction must be in [0, 1) and the multiple at least 1: {fractions} and {channel_multiple}"
         raise StageFailed(stage="prune", reason=reason)
-    if fraction == 0:
+    if not any(fractions):
         return network
     module = copy.deepcopy(network.module)
-    removed = _prune_module(module, _example_images(network), fraction, channel_multiple)
-    if not removed:
+    with _evaluating(module):
+        graph, groups = _groups(module, _example_images(network))
+        _measure_importance(module, groups, pruning.criterion, batch, seed)
+        before = _widths_before(groups, widths)
+        if ratios is not None:
+            chosen = _by_ratio(groups, _named_ratios(ratios, before), before, channel_multiple)
+        elif pruning.scope == "global":
+            chosen = _by_rank(groups, pruning.channel_fraction, before, channel_multiple)
+        else:
+            chosen = _by_ratio(groups, dict.fromkeys(before, pruning.channel_fraction), before, channel_multiple)
+        for group, excess in zip(groups, chosen, strict=True):
+            if excess > 0:
+                least = torch.argsort(group.importance, stable=True)[:excess].tolist()
+                graph.get_pruning_group(group.root, group.handler, idxs=least).prune()
+    module.zero_grad(set_to_none=True)
+    if not any(chosen):
         _log.info("nothing pruned: no layer of %s has %d channels to spare", network.spec.name, channel_multiple)
     return Network(spec=network.spec, module=module)
 
@@ -54,29 +114,145 @@ def channels_left(channels: int, *, fraction: float, multiple: int) -> int:
     return min(channels, max(multiple, nearest))
 
 
-def _prune_module(module: nn.Module, example: torch.Tensor, fraction: float, multiple: int) -> int:
-    """Prunes in place; gives the number of channels removed over all groups of coupled layers."""
-    training = [layer.training for layer in module.modules()]
-    # The trace runs the network: in training mode it would move BatchNorm's statistics and draw random numbers.
-    module.eval()
+def prunable_widths(network: Network) -> dict[str, int]:
+    """Channels of every group of layers that are pruned together, by the name of the group's first layer."""
+    module = copy.deepcopy(network.module)
+    with _evaluating(module):
+        return {group.name: group.channels for group in _groups(module, _example_images(network))[1]}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Group:
+    """Layers that lose the same channels, and how important each channel is."""
+
+    name: str
+    root: nn.Module
+    handler: Callable[..., Any]
+    members: Any
+    channels: int
+    importance: Tensor
+
+
+def _groups(module: nn.Module, example: Tensor) -> tuple[Any, list[_Group]]:
+    """The dependency graph of a module in eval mode, and its groups in the order of its layers."""
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         graph = tp.DependencyGraph().build_dependency(module, example_inputs=example)
-    importance = tp.importance.GroupMagnitudeImportance(p=2)
-    # All norms are taken before anything is removed, so that the order of the groups does not matter.
-    chosen: list[tuple[nn.Module, Callable[..., Any], list[int]]] = []
-    for group in graph.get_all_groups(ignored_layers=_class_layers(module), root_module_types=[nn.Conv2d, nn.Linear]):
-        root, channels = group[0].dep.target.module, len(group[0].idxs)
-        excess = channels - channels_left(channels, fraction=fraction, multiple=multiple)
-        if excess > 0:
-            with torch.no_grad():
-                order = torch.argsort(importance(group), stable=True)
-            chosen.append((root, group[0].dep.handler, order[:excess].tolist()))
-    for root, handler, indices in chosen:
-        graph.get_pruning_group(root, handler, idxs=indices).prune()
+    names = {layer: name for name, layer in module.named_modules()}
+    found = graph.get_all_groups(ignored_layers=_class_layers(module), root_module_types=[nn.Conv2d, nn.Linear])
+    groups = []
+    for members in found:
+        root, channels = members[0].dep.target.module, len(members[0].idxs)
+        groups.append(
+            _Group(
+                name=names[root],
+                root=root,
+                handler=members[0].dep.handler,
+                members=members,
+                channels=channels,
+                importance=torch.zeros(channels),
+            )
+        )
+    return graph, groups
+
+
+def _measure_importance(
+    module: nn.Module, groups: Sequence[_Group], criterion: Criterion, batch: tuple[Tensor, Tensor] | None, seed: int
+) -> None:
+    """Fills in every group's importance before anything is removed, so that the order of groups does not matter."""
+    if criterion == "taylor":
+        _take_gradients(module, batch)
+    if criterion == "bn_scale" and not any(
+        isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in module.modules()
+    ):
+        reason = "criterion bn_scale reads BatchNorm's scales and the network has no BatchNorm: take l1 or l2"
+        raise StageFailed(stage="prune", reason=reason)
+    judge = _IMPORTANCES[criterion](torch.Generator().manual_seed(seed))
+    # A group without BatchNorm among others that have one: the squeeze layer of squeeze-and-excitation.
+    otherwise = tp.importance.GroupMagnitudeImportance(p=2)
+    with torch.no_grad():
+        for group in groups:
+            importance = judge(group.members)
+            importance = otherwise(group.members) if importance is None else importance
+            # All zero, so 0 / 0 in the division by the mean: the whole group matters not at all.
+            group.importance = torch.nan_to_num(importance.cpu(), nan=0.0)
+
+
+def _take_gradients(module: nn.Module, batch: tuple[Tensor, Tensor] | None) -> None:
+    """Leaves the gradient of the loss on the batch in every weight."""
+    if batch is None:
+        reason = "criterion taylor reads gradients and needs a batch of images and labels: give one, or take l1 or l2"
+        raise StageFailed(stage="prune", reason=reason)
+    device = next(module.parameters()).device
+    images, labels = (tensor.to(device) for tensor in batch)
+    with torch.enable_grad():
+        torch.autograd.backward(cross_entropy(module(images), labels))
+
+
+def _widths_before(groups: Sequence[_Group], widths: Mapping[str, int] | None) -> dict[str, int]:
+    if widths is None:
+        return {group.name: group.channels for group in groups}
+    return {group.name: widths[group.name] for group in groups}
+
+
+def _named_ratios(ratios: Mapping[str, float], before: Mapping[str, int]) -> Mapping[str, float]:
+    unknown = sorted(ratios.keys() - before.keys())
+    if unknown:
+        reason = f"ratios name what is not the first layer of a prunable group: {', '.join(unknown)}"
+        raise StageFailed(stage="prune", reason=reason)
+    return ratios
+
+
+def _by_ratio(
+    groups: Sequence[_Group], ratios: Mapping[str, float], before: Mapping[str, int], multiple: int
+) -> list[int]:
+    """Channels that leave each group: its own fraction of them."""
+    left = [
+        channels_left(before[group.name], fraction=ratios[group.name], multiple=multiple)
+        if ratios.get(group.name, 0) > 0
+        else group.channels
+        for group in groups
+    ]
+    return [max(0, group.channels - keep) for group, keep in zip(groups, left, strict=True)]
+
+
+def _by_rank(groups: Sequence[_Group], fraction: float, before: Mapping[str, int], multiple: int) -> list[int]:
+    """Channels that leave each group: together the fraction of all, to within half a multiple where possible."""
+    ranked: list[tuple[float, int, int]] = []
+    for place, group in enumerate(groups):
+        sizes = _portions(group.channels, multiple)
+        ascending = group.importance.sort().values[: sum(sizes)]
+        means = [float(part.mean()) for part in torch.split(ascending, sizes)]
+        # Sums of equal numbers can differ in the last bit: the portions of a group must still leave in order.
+        ranked += [(max(means[: rank + 1]), place, size) for rank, size in enumerate(sizes)]
+    ranked.sort(key=lambda portion: portion[0])
+    left_before = sum(before.values()) - sum(group.channels for group in groups)
+    missing = fraction * sum(before.values()) - left_before
+    chosen = [0] * len(groups)
+    for _, place, size in ranked:
+        if missing <= size / 2:
+            break
+        chosen[place] += size
+        missing -= size
+    return chosen
+
+
+def _portions(channels: int, multiple: int) -> list[int]:
+    """Sizes of what may leave a layer one after another: what exceeds a whole multiple first; one multiple stays."""
+    if channels <= multiple:
+        return []
+    odd = channels % multiple
+    return ([odd] if odd else []) + [multiple] * (channels // multiple - 1)
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode, then each layer's own again: in training mode a run would move BatchNorm and draw random numbers."""
+    training = [layer.training for layer in module.modules()]
+    module.eval()
+    yield
     for layer, mode in zip(module.modules(), training, strict=True):
         layer.training = mode
-    return sum(len(indices) for _, _, indices in chosen)
 
 
 def _class_layers(module: nn.Module) -> list[nn.Module]:
@@ -85,7 +261,7 @@ def _class_layers(module: nn.Module) -> list[nn.Module]:
     return layers[-1:]
 
 
-def _example_images(network: Network) -> torch.Tensor:
+def _example_images(network: Network) -> Tensor:
     """The smallest image that gives a 1x1 last feature map: the dependency graph does not depend on the size."""
     side, weight = network.spec.total_stride, next(network.module.parameters())
     return torch.zeros(1, network.spec.image_channels, side, side, dtype=weight.dtype, device=weight.device)

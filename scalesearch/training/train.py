@@ -59,6 +59,7 @@ def train(
     seed: int,
     steps: int | None = None,
     breathe: Callable[[], None] = lambda: None,
+    after_step: Callable[[nn.Module], None] = lambda _: None,
 ) -> Trained:
     """A trained copy of the network after exactly `steps` updates; the one given stays as it is.
 
@@ -77,6 +78,8 @@ def train(
         seed: Of the order of images, augmentation and dropout.
         steps: Updates, in place of `recipe.steps` (the retrain after pruning).
         breathe: Called once before every step; whatever must not run beside training may hold it up there.
+        after_step: Called with the module under training after every update, before averages see it: it may change
+            weights in place (masks that keep them zero).
 
     Raises:
         ConfigError: There is nothing to train on, or no step to take.
@@ -88,7 +91,9 @@ def train(
 
     def attempt(chosen: Recipe, on: Machine, max_norm: float) -> tuple[nn.Module, float]:
         batches = Batches(images, labels, chosen, mean=mean, std=std, device=on.device, seed=seed)
-        return _fit(network.module, batches, chosen, on, seed=seed, max_norm=max_norm, breathe=breathe)
+        return _fit(
+            network.module, batches, chosen, on, seed=seed, max_norm=max_norm, breathe=breathe, after_step=after_step
+        )
 
     with torch_threads(machine):
         try:
@@ -174,6 +179,7 @@ def _fit(
     seed: int,
     max_norm: float,
     breathe: Callable[[], None],
+    after_step: Callable[[nn.Module], None],
 ) -> tuple[nn.Module, float]:
     """The trained copy on the CPU in eval mode, and its final loss."""
     module = _on_device(module, machine).train()
@@ -202,6 +208,7 @@ def _fit(
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
+            after_step(module)
             if average is not None:
                 average.update_parameters(module)
             losses.append(loss.detach())

@@ -1,0 +1,123 @@
+"""Zeros inside the weights: which weights become zero, and keeping them zero while the network retrains."""
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from scalesearch.errors import StageFailed
+from scalesearch.values.candidate import Pruning, Sparsity
+from scalesearch.values.network import Network
+
+_log = logging.getLogger(__name__)
+
+GROUP = 4
+KEPT = 2
+WIDE_FROM = 256
+"""Channels from which on a sparse kernel can be the faster one: of the input and of the output both, as NVIDIA's
+developers say in TensorRT's issues 3849 ("C and K are large enough (>256)") and 4065 ("256 or above")."""
+
+
+def sparsity_masks(network: Network, pruning: Pruning, *, wide_from: int = WIDE_FROM) -> dict[str, Tensor]:
+    """Masks by weight name, each shaped like its weight, True where it stays; empty where nothing is to be masked.
+
+    `2:4` keeps the two largest magnitudes of every four consecutive input channels, for each output channel and place
+    of the kernel: the pattern of NVIDIA's sparse tensor cores (Mishra et al., arXiv 2104.08378, sections 3 and 4.1; of
+    two equal ones the first stays). It takes convolutions and linear layers whose input channels are a multiple of
+    four and that can run on sparse kernels: not grouped ones (TensorRT considers none for them, its issue 4054) and
+    none with fewer than `wide_from` input or output channels. The classifier stays dense: at batch 1 it is bound by
+    reading its input and starting, no sparse kernel speeds that up, and it is where zeros cost most accuracy.
+
+    `unstructured` masks the `sparse_fraction` smallest magnitudes of all convolutions together (Han et al., arXiv
+    1506.02626), the first convolution and the classifier left alone as theirs are the weights that cannot be spared.
+
+    Raises:
+        StageFailed: `sparse_fraction` is not in [0, 1), or `wide_from` is below 1.
+    """
+    if not 0 <= pruning.sparse_fraction < 1 or wide_from < 1:
+        reason = (
+            f"sparse_fraction must be in [0, 1) and wide_from at least 1: {pruning.sparse_fraction} and {wide_from}"
+        )
+        raise StageFailed(stage="sparsity", reason=reason)
+    masks = _MASKS[pruning.sparsity](network.module, pruning.sparse_fraction, wide_from)
+    if pruning.sparsity != "none" and not masks:
+        _log.info("no weight masked: %s has no layer that %s can pay on", network.spec.name, pruning.sparsity)
+    return masks
+
+
+def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Sets every masked weight of the module to zero, in place: after each optimizer step, it keeps the pattern."""
+    with torch.no_grad():
+        for name, mask in masks.items():
+            weight = module.get_parameter(name)
+            weight.masked_fill_(~mask.to(weight.device), 0.0)
+
+
+def masked(network: Network, masks: Mapping[str, Tensor]) -> Network:
+    """A copy with the masked weights zero: where a retraining with `apply_masks` starts from.
+
+    Averages of weights over the steps hold the pattern only if they begin with it.
+    """
+    module = copy.deepcopy(network.module)
+    apply_masks(module, masks)
+    return Network(spec=network.spec, module=module)
+
+
+def holds_2_4(weight: NDArray[Any] | Tensor) -> bool:
+    """Whether of every four consecutive input channels at most two are not zero; the input channels are axis 1.
+
+    For weights (output, input, ...) of torch and of ONNX's Conv and Gemm with transB; False where the input channels
+    are no multiple of four.
+    """
+    values = weight.detach().cpu().numpy() if isinstance(weight, Tensor) else np.asarray(weight)
+    if values.ndim < 2 or values.shape[1] % GROUP:
+        return False
+    groups = values.reshape(values.shape[0], -1, GROUP, *values.shape[2:])
+    return bool(((groups != 0).sum(axis=2) <= KEPT).all())
+
+
+def mask_2_4(weight: Tensor) -> Tensor:
+    """True at the two largest magnitudes of every four consecutive input channels (axis 1)."""
+    groups = torch.unflatten(weight.detach().abs(), 1, (-1, GROUP))
+    order = groups.argsort(dim=2, descending=True, stable=True)
+    kept = torch.zeros_like(groups, dtype=torch.bool).scatter_(2, order[:, :, :KEPT], True)
+    return kept.flatten(1, 2)
+
+
+def _two_of_four(module: nn.Module, _: float, wide_from: int) -> dict[str, Tensor]:
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    classifier = next((layer for layer in reversed(layers.values()) if isinstance(layer, nn.Linear)), None)
+    return {
+        f"{name}.weight": mask_2_4(layer.weight)
+        for name, layer in layers.items()
+        if layer is not classifier and _can_pay(layer, wide_from)
+    }
+
+
+def _can_pay(layer: nn.Conv2d | nn.Linear, wide_from: int) -> bool:
+    outputs, inputs = layer.weight.shape[:2]
+    grouped = isinstance(layer, nn.Conv2d) and layer.groups != 1
+    return not grouped and inputs % GROUP == 0 and min(inputs, outputs) >= wide_from
+
+
+def _smallest(module: nn.Module, fraction: float, _: int) -> dict[str, Tensor]:
+    convolutions = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)}
+    weights = {f"{name}.weight": layer.weight.detach() for name, layer in list(convolutions.items())[1:]}
+    if not weights:
+        return {}
+    magnitudes = torch.cat([weight.abs().flatten() for weight in weights.values()])
+    kept = torch.ones_like(magnitudes, dtype=torch.bool)
+    kept[magnitudes.argsort(stable=True)[: round(fraction * len(magnitudes))]] = False
+    parts = torch.split(kept, [weight.numel() for weight in weights.values()])
+    return {name: part.view(weight.shape).clone() for (name, weight), part in zip(weights.items(), parts, strict=True)}
+
+
+_MASKS: Mapping[Sparsity, Callable[[nn.Module, float, int], dict[str, Tensor]]] = MappingProxyType(
+    {"none": lambda *_: {}, "2:4": _two_of_four, "unstructured": _smallest}
+)
