@@ -5,14 +5,12 @@ from pathlib import Path
 
 import onnx
 import pytest
-from base_models import base_images, base_model
+from small_graphs import WEIGHTED, small_model
 
-from scalesearch.compression.quantize import quantize
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends.tensorrt.layers import Layer, count_precisions, inspected, parse_layers
 from scalesearch.deployment.backends.tensorrt.library import is_installed
-from scalesearch.values.candidate import Precision, Quantization
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.candidate import Precision
 from scalesearch.values.record import KernelCount
 
 # Lines of the VERBOSE message of TensorRT for RTX 1.7.1, one record a layer; strides are shortened, nothing else.
@@ -186,26 +184,19 @@ def test_the_inspectors_answer_gives_kind_and_precision_by_name() -> None:
     assert inspected("{}") == {}
 
 
-@pytest.fixture(scope="module", params=["resnet_small", "mobilenet_small"])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
-    """One network of dense and one of depthwise convolutions."""
-    if not is_installed("tensorrt_rtx"):
-        pytest.skip("the extra `rtx` is not installed")
-    return base_model(request.param, tmp_path_factory.mktemp("float"))
-
-
-@pytest.mark.parametrize("precision", ["int8", "fp8"])
-def test_every_convolution_and_linear_layer_really_runs_in_eight_bits(
-    model: OnnxModel, tmp_path: Path, precision: Precision
+@pytest.mark.skipif(not is_installed("tensorrt_rtx"), reason="the extra `rtx` is not installed")
+@pytest.mark.parametrize("precision", ["fp16", "int8", "fp8"])
+def test_a_real_build_names_for_every_weighted_node_the_kernel_that_multiplies(
+    tmp_path: Path, precision: Precision
 ) -> None:
+    """resnet_small (dense) and mobilenet_small (depthwise) are counted in test_deployment_acceptance.py."""
+    model = small_model(tmp_path, precision)
     heavy = [node.name for node in onnx.load(model.path).graph.node if node.op_type in ("Conv", "Gemm")]
-    to = tmp_path / "quantized.onnx"
-    images = base_images()
-    quantized = quantize(model, Quantization(precision=precision), calibration=images, profile="tensorrt", to=to)
-    build = Gate("8.9").build(quantized.path)
-    assert len(heavy) > 8
-    assert build.convolutions == (KernelCount(precision=precision, kernels=len(heavy)),)
-    multiplying = [layer for layer in build.layers if layer.kind in ("correlation", "gemm")]
-    assert {layer.precision for layer in multiplying} == {precision}
-    # Every node of weight is in a kernel of its own kind, and the kernels name their nodes.
-    assert {source for layer in multiplying for source in layer.sources} >= set(heavy)
+    build = Gate("8.9").build(model.path)
+    assert len(heavy) == WEIGHTED
+    assert build.convolutions == (KernelCount(precision=precision, kernels=WEIGHTED),)
+    convolutions = {layer.name: layer for layer in build.layers if layer.kind == "correlation"}
+    assert {layer.precision for layer in convolutions.values()} == {precision}
+    multiplied = {source for layer in convolutions.values() for source in layer.sources}
+    assert {name for name in heavy if name.startswith("Conv")} <= multiplied
+    assert all(layer.kind and layer.precision and layer.output_precision for layer in build.layers)
