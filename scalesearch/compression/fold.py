@@ -4,25 +4,42 @@ import copy
 import logging
 from collections import Counter
 
-from torch import fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+import torch
+from torch import Tensor, fx, nn
 
 from scalesearch.errors import StageFailed
 from scalesearch.values.network import Network
 
 _log = logging.getLogger(__name__)
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# By exact type: a subclass may compute something else (weights standardised on the way, an activation inside a norm),
+# and a parametrized layer (torch.nn.utils.parametrize) is a subclass made on the fly.
+_NORMS_BY_LAYER: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv1d: nn.BatchNorm1d,
+    nn.Conv2d: nn.BatchNorm2d,
+    nn.Conv3d: nn.BatchNorm3d,
+    nn.ConvTranspose1d: nn.BatchNorm1d,
+    nn.ConvTranspose2d: nn.BatchNorm2d,
+    nn.ConvTranspose3d: nn.BatchNorm3d,
+    nn.Linear: nn.BatchNorm1d,
+}
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+class _Tracer(fx.Tracer):
+    """Looks into no layer of ours, nor into a user's subclass of one, whose checks of its input fx cannot trace."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, (*_NORMS_BY_LAYER, *_NORMS)) or super().is_leaf_module(m, module_qualified_name)
 
 
 def fold_batchnorm(network: Network) -> Network:
     """A copy whose BatchNorms are folded into the layer before them; an Identity stands in their place.
 
     With scale = gamma / sqrt(var + eps), per output channel: w' = w * scale, b' = (b - mean) * scale + beta (Ioffe and
-    Szegedy, arXiv 1502.03167, algorithm 2, step 11; Jacob et al., arXiv 1712.05877, equation 14). Grouped and depthwise
-    convolutions too, with and without bias, and linear layers on (N, features). What cannot be folded stays: a layer
-    whose output is also read by another, or that runs more than once.
+    Szegedy, arXiv 1502.03167, algorithm 2, step 11; Jacob et al., arXiv 1712.05877, equation 14). What `foldable_pairs`
+    leaves out stays as it is.
 
     Raises:
         StageFailed: The network is in training mode, or its structure cannot be traced.
@@ -31,43 +48,83 @@ def fold_batchnorm(network: Network) -> Network:
         reason = f"{network.spec.name} is in training mode, where BatchNorm does not use the statistics to fold"
         raise StageFailed(stage="fold", reason=reason)
     module = copy.deepcopy(network.module)
-    folded = 0
-    for layer_name, norm_name in _adjacent_pairs(module):
-        layer = _folded(module.get_submodule(layer_name), module.get_submodule(norm_name))
-        if layer is not None:
-            module.set_submodule(layer_name, layer)
-            module.set_submodule(norm_name, nn.Identity().eval())
-            folded += 1
-    if not folded:
+    pairs = foldable_pairs(module)
+    for layer_name, norm_name in pairs:
+        _fold(module.get_submodule(layer_name), module.get_submodule(norm_name))
+        module.set_submodule(norm_name, nn.Identity().eval())
+    if not pairs:
         _log.info("nothing folded: no BatchNorm of %s follows a convolution or linear layer", network.spec.name)
     return Network(spec=network.spec, module=module)
 
 
-def _adjacent_pairs(module: nn.Module) -> list[tuple[str, str]]:
-    """Names of (layer, layer that alone reads its output), where each of the two runs once."""
+def foldable_pairs(module: nn.Module) -> tuple[tuple[str, str], ...]:
+    """Names of (layer, BatchNorm) that can be one layer, in the order in which they run.
+
+    Convolutions in one to three dimensions, plain, grouped, depthwise or transposed, and linear layers on
+    (N, features), with and without bias. Each of the two must run once; the layer's output must be read by the
+    BatchNorm alone; nobody else may read their weights or hook into them; and the BatchNorm must have statistics.
+
+    Raises:
+        StageFailed: The structure cannot be traced.
+    """
     try:
-        graph = fx.Tracer().trace(module)
+        graph = _Tracer().trace(module)
     except Exception as error:  # tracing runs the network's own forward, which may raise anything
         reason = f"the network cannot be traced by torch.fx: {error}"
         raise StageFailed(stage="fold", reason=reason) from error
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    read = {str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
     pairs = []
     for node in graph.nodes:
         source = node.args[0] if node.op == "call_module" and node.args else None
         if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:
             continue
-        if calls[source.target] == calls[node.target] == 1:
-            pairs.append((str(source.target), str(node.target)))
-    return pairs
+        names = str(source.target), str(node.target)
+        alone = calls[source.target] == calls[node.target] == 1 and read.isdisjoint(names)
+        if alone and _can_fold(*(module.get_submodule(name) for name in names)):
+            pairs.append(names)
+    return tuple(pairs)
 
 
-def _folded(layer: nn.Module, norm: nn.Module) -> nn.Module | None:
-    """The layer with the norm inside, or None where that is not possible."""
-    if not isinstance(norm, _NORMS) or norm.running_mean is None:
-        return None
-    if isinstance(layer, _CONVOLUTIONS):
-        return fuse_conv_bn_eval(layer, norm)
-    # torch's fuse_linear_bn_eval cannot do without gamma and beta, unlike that of convolutions.
-    if isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm1d) and norm.affine:
-        return fuse_linear_bn_eval(layer, norm)
-    return None
+def _can_fold(layer: nn.Module, norm: nn.Module) -> bool:
+    if _NORMS_BY_LAYER.get(type(layer)) is not type(norm):
+        return False
+    assert isinstance(norm, _NORMS)
+    hooked = any(part._forward_hooks or part._forward_pre_hooks for part in (layer, norm))
+    # A linear layer on (N, positions, features) has its positions normalized, not its features.
+    out = layer.out_features if isinstance(layer, nn.Linear) else norm.num_features
+    return not hooked and norm.running_mean is not None and norm.num_features == out
+
+
+def _fold(layer: nn.Module, norm: nn.Module) -> None:
+    """In place, in float64: rounding enters once, when the result takes the layer's own type."""
+    assert isinstance(norm, _NORMS)
+    assert isinstance(norm.running_mean, Tensor) and isinstance(norm.running_var, Tensor)
+    assert isinstance(layer.weight, nn.Parameter)
+    with torch.no_grad():
+        mean, scale = norm.running_mean.double(), (norm.running_var.double() + norm.eps).rsqrt()
+        if norm.affine:
+            scale = scale * norm.weight.double()
+        bias = -mean if layer.bias is None else layer.bias.double() - mean  # type: ignore[operator]
+        bias = bias * scale + (norm.bias.double() if norm.affine else 0.0)
+        weight = layer.weight.double() * _along_outputs(scale, layer)
+    trained, kind = layer.weight.requires_grad, layer.weight.dtype
+    # New parameters, since the old ones may be tied to another layer's.
+    layer.weight = nn.Parameter(weight.to(kind), requires_grad=trained)
+    layer.bias = nn.Parameter(bias.to(kind), requires_grad=trained)
+
+
+def _along_outputs(scale: Tensor, layer: nn.Module) -> Tensor:
+    """One factor for each output channel, shaped to multiply the layer's weight.
+
+    A weight is (outputs, inputs / groups, ...), a transposed one (inputs, outputs / groups, ...), where each group of
+    inputs has its own outputs.
+    """
+    assert isinstance(layer.weight, Tensor)
+    sides = [1] * (layer.weight.ndim - 2)
+    if not isinstance(layer, _TRANSPOSED):
+        return scale.reshape(-1, 1, *sides)
+    per_group = scale.reshape(layer.groups, -1)
+    return per_group.repeat_interleave(layer.in_channels // layer.groups, dim=0).reshape(
+        *layer.weight.shape[:2], *sides
+    )

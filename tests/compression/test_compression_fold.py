@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from tiny_networks import BLOCK_KINDS, spread_norms, tiny_network, tiny_spec
+from tiny_networks import BLOCK_KINDS, tiny_network, tiny_spec
 from torch import Tensor, nn
 
-from scalesearch.compression.fold import fold_batchnorm
+from scalesearch.compression.fold import fold_batchnorm, foldable_pairs
 from scalesearch.errors import StageFailed
 from scalesearch.networks.build import build
 from scalesearch.values.network import Network
@@ -58,6 +58,41 @@ _CASES = [
         layers=lambda: nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8, affine=False)),
         input_shape=(2, 3, 5, 5),
     ),
+    _Case(
+        name="conv3d",
+        layers=lambda: nn.Sequential(nn.Conv3d(2, 4, 3, groups=2, bias=False), nn.BatchNorm3d(4)),
+        input_shape=(2, 2, 5, 5, 5),
+    ),
+    _Case(
+        name="transposed",
+        layers=lambda: nn.Sequential(nn.ConvTranspose2d(3, 8, 3, stride=2, output_padding=1), nn.BatchNorm2d(8)),
+        input_shape=(2, 3, 7, 7),
+    ),
+    _Case(
+        name="transposed_no_bias",
+        layers=lambda: nn.Sequential(nn.ConvTranspose2d(3, 8, 2, bias=False), nn.BatchNorm2d(8)),
+        input_shape=(2, 3, 7, 7),
+    ),
+    _Case(
+        name="transposed_grouped",
+        layers=lambda: nn.Sequential(nn.ConvTranspose2d(4, 6, 3, groups=2), nn.BatchNorm2d(6)),
+        input_shape=(2, 4, 7, 7),
+    ),
+    _Case(
+        name="transposed_depthwise",
+        layers=lambda: nn.Sequential(nn.ConvTranspose2d(6, 6, 3, groups=6, bias=False), nn.BatchNorm2d(6)),
+        input_shape=(2, 6, 7, 7),
+    ),
+    _Case(
+        name="transposed1d",
+        layers=lambda: nn.Sequential(nn.ConvTranspose1d(4, 8, 3, groups=2, dilation=2), nn.BatchNorm1d(8)),
+        input_shape=(2, 4, 9),
+    ),
+    _Case(
+        name="transposed3d",
+        layers=lambda: nn.Sequential(nn.ConvTranspose3d(2, 3, 3, stride=2, padding=1), nn.BatchNorm3d(3)),
+        input_shape=(2, 2, 4, 4, 4),
+    ),
     _Case(name="conv1d", layers=lambda: nn.Sequential(nn.Conv1d(3, 8, 3), nn.BatchNorm1d(8)), input_shape=(2, 3, 9)),
     _Case(name="linear", layers=lambda: nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8)), input_shape=(4, 5)),
     _Case(
@@ -74,7 +109,12 @@ def _norms(module: nn.Module) -> list[nn.Module]:
 
 def _ready(module: nn.Module) -> Network:
     """In float64, where rounding cannot hide a wrong term, with spread statistics, in eval mode."""
-    spread_norms(module)
+    generator = torch.Generator().manual_seed(7)
+    for norm in module.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
+                if tensor is not None:
+                    tensor.data.uniform_(0.2, 2.0, generator=generator)
     return Network(spec=_SPEC, module=module.double().eval())
 
 
@@ -88,6 +128,17 @@ def test_folded_layers_answer_the_same(case: _Case) -> None:
     expected = network.module(x)
     assert expected.std() > 0.1
     torch.testing.assert_close(folded.module(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", _CASES, ids=lambda case: case.name)
+def test_float32_weights_are_the_exact_ones_rounded_once(case: _Case) -> None:
+    torch.manual_seed(0)
+    single = _ready(case.layers())
+    single.module.float()
+    exact = fold_batchnorm(Network(spec=_SPEC, module=copy.deepcopy(single.module).double())).module.state_dict()
+    for name, tensor in fold_batchnorm(single).module.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, exact[name].float())
 
 
 def test_weights_follow_the_formula() -> None:
@@ -160,7 +211,105 @@ class _NormFirst(nn.Module):
         return y
 
 
-@pytest.mark.parametrize("kind", [_ReadTwice, _RunsTwice, _NormFirst])
+class _NormRunsTwice(_RunsTwice):
+    """One BatchNorm behind two runs of layers: with it inside one, the other would lose it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.convolution(x)) + self.norm(self.other(x))
+        return y
+
+
+class _OutputRead(_ReadTwice):
+    """What comes out of the BatchNorm and what went in are both results of the network."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.convolution(x)
+        return torch.cat((self.norm(y), y))
+
+
+class _WeightsRead(_NormFirst):
+    """The network reads the weights of both layers besides running them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.convolution(x))
+        return y + self.norm.bias.mean() + self.convolution.weight.mean()
+
+
+class _NoStatistics(_NormFirst):
+    """The BatchNorm takes the statistics of every batch, so that it is no constant factor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.convolution(x))
+        return y
+
+
+class _Positions(nn.Module):
+    """The linear layer runs on (N, 4 positions, 3 features), and BatchNorm normalizes the positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(5, 3), nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.linear(x.flatten(1)[:, :20].reshape(-1, 4, 5)))
+        return y
+
+
+class _NormWithActivation(nn.BatchNorm2d):
+    """As timm's BatchNormAct2d: a BatchNorm by class, and more than that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+class _Subclass(_NoStatistics):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = _NormWithActivation(3)
+
+
+class _Parametrized(_NoStatistics):
+    """The weights are computed anew in every run, from other ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 1))
+        self.norm = nn.BatchNorm2d(3)
+
+
+class _Hooked(_NoStatistics):
+    """Somebody looks at what comes out of the convolution, and changes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.convolution.register_forward_hook(lambda layer, arguments, output: output.relu())
+
+
+_KINDS = [
+    _ReadTwice,
+    _RunsTwice,
+    _NormFirst,
+    _NormRunsTwice,
+    _OutputRead,
+    _WeightsRead,
+    _NoStatistics,
+    _Positions,
+    _Subclass,
+    _Parametrized,
+    _Hooked,
+]
+
+
+@pytest.mark.parametrize("kind", _KINDS)
 def test_what_cannot_be_folded_stays_right_and_it_says_so(
     kind: type[nn.Module], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -174,9 +323,56 @@ def test_what_cannot_be_folded_stays_right_and_it_says_so(
     torch.testing.assert_close(folded.module(x), network.module(x))
 
 
-def test_training_mode_is_refused() -> None:
+class _Tied(nn.Module):
+    """Two convolutions share one weight, and each has a BatchNorm of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)) for _ in range(2))
+        self.second[0].weight = self.first[0].weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(self.first(x))
+        return y
+
+
+def test_a_shared_weight_is_folded_on_each_side_apart() -> None:
+    torch.manual_seed(0)
+    network = _ready(_Tied())
+    folded = fold_batchnorm(network)
+    assert not _norms(folded.module)
+    x = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    torch.testing.assert_close(folded.module(x), network.module(x), rtol=1e-12, atol=1e-12)
+
+
+def test_a_users_own_network_is_folded_where_it_can_be() -> None:
+    """A BatchNorm in front that must stay, a convolution, a transposed one, and a skip around them all."""
+    torch.manual_seed(0)
+    branch = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+    head = nn.Sequential(nn.ConvTranspose2d(4, 3, 2, stride=2), nn.BatchNorm2d(3))
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.branch, self.head = nn.BatchNorm2d(3), branch, head
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.head(nn.functional.max_pool2d(self.branch(self.norm(x)), 2))
+            return y + x
+
+    network = _ready(Mixed())
+    assert foldable_pairs(network.module) == (("branch.0", "branch.1"), ("head.0", "head.1"))
+    folded = fold_batchnorm(network)
+    assert len(_norms(folded.module)) == 1
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    torch.testing.assert_close(folded.module(x), network.module(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["network", "one_norm"])
+def test_training_mode_is_refused(whole: bool) -> None:
     network = build(tiny_spec("basic"))
-    network.module.train()
+    network.module.eval()
+    (network.module if whole else _norms(network.module)[2]).train()
     with pytest.raises(StageFailed, match="fold: tiny_basic is in training mode"):
         fold_batchnorm(network)
 
