@@ -30,7 +30,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 import numpy as np
 import onnx
@@ -115,10 +115,10 @@ class Row:
 
 def write_ours(task: Task) -> None:
     """Our Q/DQ nodes, at the inputs of convolutions, linear layers and residual Adds alone."""
-    methods: dict[str, CalibrationMethod] = {"minmax": "minmax", "percentile": "percentile", "entropy": "entropy"}
+    method = next(each for each in OUR_METHODS if each == task.calibration)
     quantization = Quantization(
         precision=task.precision,
-        calibration=methods[task.calibration],
+        calibration=method,
         clip_percentile=CLIP_PERCENTILE,
         calibration_images=len(task.images),
     )
@@ -180,12 +180,13 @@ PRODUCERS: dict[str, tuple[str, Callable[[Task], None]]] = {
     "onnxruntime": ("onnxruntime.quantization", write_onnxruntime),
 }
 """What is imported before the clock starts, and what writes the file."""
+OUR_METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
 ARMS: tuple[tuple[Precision, str, tuple[str, ...]], ...] = (
     ("int8", "modelopt", ("max", "entropy")),
-    ("int8", "ours", ("minmax", "percentile", "entropy")),
+    ("int8", "ours", OUR_METHODS),
     ("int8", "onnxruntime", ("minmax", "percentile")),  # its entropy gives minmax's ranges
     ("fp8", "modelopt", ("max", "entropy")),
-    ("fp8", "ours", ("minmax", "percentile", "entropy")),
+    ("fp8", "ours", OUR_METHODS),
     ("fp8", "onnxruntime", ("distribution",)),  # the only one that it has for fp8
 )
 
