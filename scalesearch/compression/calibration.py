@@ -1,4 +1,4 @@
-"""The value range of every activation, from real images, by one of three methods.
+"""The value range of every activation, from real images, by one of four methods.
 
 Our own, since ONNX Runtime's calibrators keep every activation of every batch in memory, read percentiles off a
 histogram of 2048 bins over the whole range (so a heavy tail blurs them), and with their default of 128 bins into 128
@@ -6,13 +6,15 @@ give minmax's ranges under the name of entropy. The Q/DQ nodes are then ONNX Run
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from scalesearch.compression.clipping import LEVELS, entropy_threshold, least_error_bounds, least_error_reach
+from scalesearch.compression.qdq import FORMATS, FormatName
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import CalibrationMethod
 
@@ -23,9 +25,6 @@ _MEMORY_BYTES = 256 * 2**20
 _LARGEST_BATCH = 32
 _HISTOGRAM_BINS = 2048
 _VALUES_A_BIN = 32
-_LEVELS = 128
-"""Of int8's positive half; the slides and the toolkit cited below use them for unsigned tensors too."""
-_THRESHOLD_STEP = 8
 
 
 def calibrate(
@@ -35,6 +34,7 @@ def calibrate(
     method: CalibrationMethod,
     clip_percentile: float,
     symmetric: bool,
+    number: FormatName = "int8",
 ) -> Ranges:
     """(low, high) of every float activation of the graph, over all images.
 
@@ -42,6 +42,7 @@ def calibrate(
     * percentile: the values between the (100 - p) / 2-th and the (100 + p) / 2-th percentile, or, if symmetric, up to
       the p-th percentile of the absolute values; exact, as `numpy.percentile` gives them.
     * entropy: cut at the absolute value whose 128 levels lose least information (`entropy_threshold`).
+    * mse: with the least squared error of rounding and clipping (`least_error_reach`, `least_error_bounds`).
 
     Args:
         proto: A float model with one input, shapes inferred.
@@ -49,6 +50,7 @@ def calibrate(
         method: See above.
         clip_percentile: Above 50 and up to 100; read by `percentile` only.
         symmetric: Ranges are -x..x.
+        number: What symmetric ranges are for, read by `mse` only; others are for uint8.
 
     Raises:
         StageFailed: No images, a percentile out of range, or values that are not finite.
@@ -58,13 +60,16 @@ def calibrate(
         raise StageFailed(stage="quantize", reason=reason)
     sizes = _activation_sizes(proto)
     observers = {
-        name: _observer(method, size * len(images), clip_percentile, symmetric) for name, size in sizes.items()
+        name: _observer(
+            method, size * len(images), percentile=clip_percentile, codes=FORMATS[number].codes if symmetric else None
+        )
+        for name, size in sizes.items()
     }
-    for batch in _activations(proto, images, sizes):
+    for batch in activations(proto, images, sizes):
         for name, values in batch.items():
             observers[name].see(values)
-    if method == "entropy":  # a histogram needs its range first, so the images run twice
-        for batch in _activations(proto, images, sizes):
+    if method in ("entropy", "mse"):  # a histogram needs its range first, so the images run twice
+        for batch in activations(proto, images, sizes):
             for name, values in batch.items():
                 observers[name].see_again(values)
     ranges = {name: observer.range() for name, observer in observers.items()}
@@ -147,7 +152,7 @@ class _Entropy(_MinMax):
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        bins = min(_HISTOGRAM_BINS, max(_LEVELS, count // _VALUES_A_BIN))
+        bins = min(_HISTOGRAM_BINS, max(LEVELS, count // _VALUES_A_BIN))
         self._counts = np.zeros(bins, dtype=np.int64)
 
     def see_again(self, values: Values) -> None:
@@ -161,48 +166,43 @@ class _Entropy(_MinMax):
         return max(-self.low, self.high, 1e-9)
 
 
-def entropy_threshold(counts: NDArray[np.int64], largest: float) -> float:
-    """The cut of absolute values whose quantized distribution is nearest to the full one by Kullback-Leibler.
+class _LeastError(_MinMax):
+    """First pass the range, second pass the histogram over it: of absolute values if `codes` are given."""
 
-    Migacz, 8-bit inference with TensorRT, GTC 2017 (s7310), slides 'Entropy Calibration'. As in NVIDIA's
-    pytorch-quantization toolkit the first bin, full of a ReLU's zeros, gets its neighbour's count.
+    def __init__(self, codes: NDArray[np.float64] | None) -> None:
+        super().__init__()
+        self._codes = codes
+        self._counts = np.zeros(_HISTOGRAM_BINS, dtype=np.int64)
 
-    Args:
-        counts: Histogram of absolute values over 0..largest.
-        largest: Upper edge of the last bin.
-    """
-    weights = counts.astype(np.float64)
-    weights[0] = weights[1]
-    if weights.sum() == 0:  # nothing but zeros
-        return largest
-    bins = len(weights)
-    stops = range(_LEVELS, bins + 1, _THRESHOLD_STEP)
-    divergences = [_divergence(weights, stop) for stop in stops]
-    # On equal terms the wider range wins, since it clips less.
-    best = len(divergences) - 1 - int(np.argmin(divergences[::-1]))
-    return largest * stops[best] / bins
+    def see_again(self, values: Values) -> None:
+        values = values[values != 0]
+        values = values if self._codes is None else np.abs(values)
+        self._counts += np.histogram(values, bins=_HISTOGRAM_BINS, range=self._span())[0]
 
+    def range(self) -> tuple[float, float]:
+        low, high = self._span()
+        if self._codes is None:
+            return least_error_bounds(self._counts, low, high)
+        reach = least_error_reach(self._counts, high, self._codes)
+        return max(self.low, -reach), min(self.high, reach)
 
-def _divergence(counts: NDArray[np.float64], stop: int) -> float:
-    """Kullback-Leibler divergence of the counts, cut at `stop`, from the same in 128 levels."""
-    kept = counts[:stop]
-    reference = kept.copy()
-    reference[-1] += counts[stop:].sum()
-    filled = kept > 0
-    level = np.arange(stop) * _LEVELS // stop
-    per_level = np.bincount(level, weights=kept, minlength=_LEVELS)
-    filled_bins = np.bincount(level, weights=filled, minlength=_LEVELS)
-    quantized = np.where(filled, (per_level / np.maximum(filled_bins, 1))[level], 0.0)
-    if quantized.sum() == 0 or (reference[~filled] > 0).any():
-        return float("inf")  # the clipped values would land in a bin that the levels say is empty
-    p, q = reference[filled] / reference.sum(), quantized[filled] / quantized.sum()
-    return float((p * np.log(p / q)).sum())
+    def _span(self) -> tuple[float, float]:
+        if self._codes is None:
+            return self.low, max(self.high, self.low + 1e-9)
+        return 0.0, max(-self.low, self.high, 1e-9)
 
 
-def _observer(method: CalibrationMethod, count: int, percentile: float, symmetric: bool) -> _Observer:
-    if method == "percentile":
-        return _Percentile(count, percentile, symmetric)
-    return _Entropy(count) if method == "entropy" else _MinMax()
+def _observer(
+    method: CalibrationMethod, count: int, *, percentile: float, codes: NDArray[np.float64] | None
+) -> _Observer:
+    """`codes`: the numbers of a symmetric format; None if the range may lie anywhere."""
+    makers: dict[CalibrationMethod, Callable[[], _Observer]] = {
+        "minmax": _MinMax,
+        "percentile": lambda: _Percentile(count, percentile, codes is not None),
+        "entropy": lambda: _Entropy(count),
+        "mse": lambda: _LeastError(codes),
+    }
+    return makers[method]()
 
 
 def _activation_sizes(proto: onnx.ModelProto) -> dict[str, int]:
@@ -217,16 +217,26 @@ def _activation_sizes(proto: onnx.ModelProto) -> dict[str, int]:
     return sizes
 
 
-def _activations(proto: onnx.ModelProto, images: Values, sizes: Mapping[str, int]) -> Iterator[dict[str, Values]]:
-    """Every activation of one batch of images after the other; the batch is such that they fit the memory bound."""
+def activations(proto: onnx.ModelProto, images: Values, names: Collection[str]) -> Iterator[dict[str, Values]]:
+    """The named activations of one batch of images after the other; the batch is such that they fit the memory bound.
+
+    Args:
+        proto: A float model with one input, shapes inferred.
+        images: (N, C, H, W).
+        names: Which activations; the input may be among them.
+
+    Raises:
+        StageFailed: A value is not finite.
+    """
     input_name = proto.graph.input[0].name
-    names = [name for name in sizes if name != input_name]
-    session = _session_with_outputs(proto, names)
-    batch = max(1, min(_LARGEST_BATCH, _MEMORY_BYTES // (4 * sum(sizes.values()))))
+    sizes = _activation_sizes(proto)
+    inner = [name for name in names if name != input_name]
+    session = _session_with_outputs(proto, inner)
+    batch = max(1, min(_LARGEST_BATCH, _MEMORY_BYTES // (4 * sum(sizes[name] for name in names))))
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
-        values = dict(zip(names, session.run(names, {input_name: part}), strict=True))
-        values[input_name] = part
+        values = dict(zip(inner, session.run(inner, {input_name: part}), strict=True)) if inner else {}
+        values |= {name: part for name in names if name == input_name}
         for name, array in values.items():
             if not np.isfinite(array).all():
                 raise StageFailed(stage="quantize", reason=f"activation {name} is not finite on calibration images")

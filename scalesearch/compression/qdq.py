@@ -16,10 +16,13 @@ import onnx
 from numpy.typing import DTypeLike, NDArray
 
 from scalesearch.errors import StageFailed
+from scalesearch.values.candidate import WeightScales
 
 FormatName = Literal["int8", "fp8"]
 
 WEIGHTED: Final = frozenset({"Conv", "Gemm", "MatMul"})
+_RESHAPING: Final = frozenset({"Flatten", "Reshape", "Squeeze"})
+_OUTPUT_PREFIX: Final = "output of "
 OPSET: Final = 19
 """The first with fp8 and with half-precision scales."""
 _SMALLEST_SCALE: Final = 2.0**-14
@@ -37,6 +40,12 @@ class NumberFormat:
     def scale(self, reach: NDArray[np.float64] | float) -> NDArray[np.float64]:
         """What one step stands for, so that `reach` becomes the largest number."""
         return np.maximum(np.asarray(reach, dtype=np.float64) / self.largest, _SMALLEST_SCALE)
+
+    @property
+    def codes(self) -> NDArray[np.float64]:
+        """Every number that it can hold and that we use, ascending."""
+        numbers = np.arange(256, dtype=np.uint8).view(self.dtype).astype(np.float64)
+        return np.unique(numbers[np.abs(numbers) <= self.largest])  # a NaN fails the comparison
 
     def encode(self, values: NDArray[np.float32], scale: NDArray[np.float64]) -> NDArray[Any]:
         """Scaled, clipped and rounded to the nearest (ties to even)."""
@@ -57,14 +66,46 @@ def weighted_nodes(proto: onnx.ModelProto) -> tuple[onnx.NodeProto, ...]:
     return tuple(node for node in proto.graph.node if node.op_type in WEIGHTED and node.input[1] in constants)
 
 
+def given_ranges(proto: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Ranges by activation, from ranges by weight.
+
+    Args:
+        proto: The float model.
+        ranges: The key W stands for what the layer with the weight W reads, `output_of(W)` for what it gives.
+
+    Raises:
+        StageFailed: No layer has that weight.
+    """
+    layers = {node.input[1]: node for node in weighted_nodes(proto)}
+    producers = {output: node for node in proto.graph.node for output in node.output}
+    given: dict[str, tuple[float, float]] = {}
+    for key, bounds in ranges.items():
+        weight = key.removeprefix(_OUTPUT_PREFIX)
+        if weight not in layers:
+            raise StageFailed(stage="quantize", reason=f"a range is given for {key}, but no layer has that weight")
+        name = layers[weight].output[0] if key != weight else layers[weight].input[0]
+        given[name] = bounds
+        # ONNX Runtime's quantizer gives what is only reshaped the scale of what goes in.
+        while name in producers and producers[name].op_type in _RESHAPING:
+            name = producers[name].input[0]
+            given[name] = bounds
+    return given
+
+
+def output_of(weight: str) -> str:
+    """The key of `given_ranges` for the output of the layer with this weight."""
+    return f"{_OUTPUT_PREFIX}{weight}"
+
+
 def insert_qdq(
     proto: onnx.ModelProto,
     ranges: Mapping[str, tuple[float, float]],
     name: FormatName,
     *,
+    weights: WeightScales = "per_channel",
     skip: Set[str] = frozenset(),
 ) -> onnx.ModelProto:
-    """A copy of the model with its convolutions and linear layers in int8 or fp8, one weight scale per output channel.
+    """A copy of the model with its convolutions and linear layers in int8 or fp8.
 
     Weights are stored in eight bits behind a DequantizeLinear; biases stay as they are.
 
@@ -72,6 +113,7 @@ def insert_qdq(
         proto: In fp32 or fp16; scales get the type of the data.
         ranges: (low, high) of the activations, by the names that they have in `proto`.
         name: The number format.
+        weights: One scale for each output channel, or one for the whole tensor.
         skip: Names of nodes that are left as they are.
 
     Raises:
@@ -83,7 +125,7 @@ def insert_qdq(
     chosen = [node for node in weighted_nodes(insertion.proto) if node.name not in skip]
     for node in chosen:
         insertion.quantize_input(node, 0)
-        insertion.quantize_weight(node)
+        insertion.quantize_weight(node, weights)
     insertion.quantize_residuals({output for node in chosen for output in node.output})
     return insertion.finished()
 
@@ -102,19 +144,15 @@ class _Insertion:
     def quantize_input(self, node: onnx.NodeProto, place: int) -> None:
         node.input[place] = self._pair(node.input[place])
 
-    def quantize_weight(self, node: onnx.NodeProto) -> None:
+    def quantize_weight(self, node: onnx.NodeProto, weights: WeightScales) -> None:
         tensor = self._weights[node.input[1]]
         values = onnx.numpy_helper.to_array(tensor)
-        axis = _output_axis(node, values.ndim)
-        others = tuple(other for other in range(values.ndim) if other != axis)
-        wide = values.astype(np.float32)
-        if not np.isfinite(wide).all():
+        if not np.isfinite(values.astype(np.float32)).all():
             raise StageFailed(stage="quantize", reason=f"weight {tensor.name} is not finite")
-        reach = np.abs(wide).max(axis=others).astype(np.float64)
-        scale = self._number.scale(reach).astype(values.dtype)  # rounded first: it is what the file multiplies by
-        stored = self._number.encode(wide, np.expand_dims(scale.astype(np.float64), others))
+        axis = output_axis(node, values.ndim) if weights == "per_channel" else None
+        stored, scale = encode_weight(values, axis, self._number)
         names = [f"{tensor.name}_{part}" for part in ("quantized", "scale", "zero_point")]
-        zeros = np.zeros(len(scale), dtype=self._number.dtype)
+        zeros = np.zeros(scale.shape, dtype=self._number.dtype)
         for name, array in zip(names, (stored, scale, zeros), strict=True):
             self._constant(name, array)
         dequantized = f"{tensor.name}_dequantized"
@@ -170,7 +208,19 @@ class _Insertion:
         self._made.append(onnx.helper.make_node(kind, inputs, [output], name=name, axis=axis))
 
 
-def _output_axis(node: onnx.NodeProto, dimensions: int) -> int:
+def encode_weight(
+    values: NDArray[Any], axis: int | None, number: NumberFormat
+) -> tuple[NDArray[Any], NDArray[np.floating[Any]]]:
+    """The codes of a weight and its scales: one for each place along the axis, or a single one where that is None."""
+    wide = values.astype(np.float32)
+    others = tuple(other for other in range(values.ndim) if other != axis)
+    reach = np.abs(wide).max(axis=others).astype(np.float64)
+    scale = np.asarray(number.scale(reach).astype(values.dtype))  # rounded first: it is what the file multiplies by
+    fitting = scale.astype(np.float64)
+    return number.encode(wide, fitting if axis is None else np.expand_dims(fitting, others)), scale
+
+
+def output_axis(node: onnx.NodeProto, dimensions: int) -> int:
     """Which axis of the weight counts output channels."""
     if node.op_type == "Conv":
         return 0

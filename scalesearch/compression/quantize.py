@@ -1,31 +1,31 @@
 """Precision: an fp32 ONNX file becomes an fp16, bf16, int8 or fp8 one. What a precision means is inside the file."""
 
-import contextlib
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorData, TensorsData
 from onnxruntime.quantization.onnx_model import ONNXModel
 
+from scalesearch.compression.bias_correction import correct_biases
 from scalesearch.compression.calibration import Ranges, calibrate
+from scalesearch.compression.cpu_qdq import SEVEN_BITS, insert_cpu_qdq
 from scalesearch.compression.half import HALF_SUFFIX, to_half
-from scalesearch.compression.qdq import FormatName, insert_qdq
+from scalesearch.compression.layer_ranking import rank_layers
+from scalesearch.compression.qdq import FORMATS, FormatName, NumberFormat, given_ranges, insert_qdq, weighted_nodes
 from scalesearch.deployment.onnx_file import read_onnx, write_bytes, write_onnx
 from scalesearch.errors import StageFailed
-from scalesearch.values.candidate import Precision, Quantization
+from scalesearch.values.candidate import Precision, Quantization, WeightScales
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.target import QuantizationProfile
 
 _CHECK_IMAGES = 8
-# What ONNX Runtime's quantizer quantizes for its CPU kernels.
-_CPU_OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "Sigmoid", "MaxPool", "GlobalAveragePool",
-                  "AveragePool", "Reshape", "Flatten", "Squeeze", "Concat")  # fmt: skip
+_RANKING_IMAGES: Final = 32
+"""Each is run once for every layer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,7 @@ class _Work:
     quantization: Quantization
     images: NDArray[np.float32]
     profile: QuantizationProfile
+    input_ranges: Mapping[str, tuple[float, float]]
     to: Path
 
 
@@ -46,12 +47,14 @@ def quantize(
     calibration: NDArray[np.float32],
     profile: QuantizationProfile,
     to: Path,
+    input_ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> OnnxModel:
     """The model in the asked precision, written to `to`; input and output stay float32.
 
     fp32 is the same file. fp16 and bf16 hold half-precision weights and activations between two casts. int8 and fp8 are
     post-training quantization with Q/DQ nodes, in the style of the profile, ranges by `calibration.calibrate`; what is
-    left in float is fp16 for TensorRT, fp32 for CPUs.
+    left in float is fp16 for TensorRT, fp32 for CPUs. The `keep_float` layers that suffer most stay in float too
+    (`layer_ranking.rank_layers`); where that is every layer, the file is the fp16 or fp32 one.
 
     Args:
         model: An fp32 file from `to_onnx`.
@@ -60,15 +63,24 @@ def quantize(
             `calibration_images` of them are used.
         profile: The target's.
         to: Where to write.
+        input_ranges: Learnt ranges, from `qat.QatResult`, in place of calibrated ones (`qdq.given_ranges`).
 
     Raises:
-        StageFailed: Images of another shape, or weights or activations that the precision cannot hold.
+        StageFailed: Images of another shape, a range for a weight that the model lacks, or weights or
+            activations that the precision cannot hold.
     """
     images = calibration[: quantization.calibration_images]
     if images.dtype != np.float32 or images.shape[1:] != model.input_shape[1:]:
         reason = f"calibration images must be float32 (N, *{model.input_shape[1:]}), got {images.dtype} {images.shape}"
         raise StageFailed(stage="quantize", reason=reason)
-    work = _Work(model=model, quantization=quantization, images=images, profile=profile, to=to)
+    work = _Work(
+        model=model,
+        quantization=quantization,
+        images=images,
+        profile=profile,
+        input_ranges=input_ranges or {},
+        to=to,
+    )
     return _PRECISIONS[quantization.precision](work)
 
 
@@ -90,27 +102,11 @@ def _to_bf16(work: _Work) -> OnnxModel:
 
 
 def _to_int8(work: _Work) -> OnnxModel:
-    proto = onnx.shape_inference.infer_shapes(read_onnx(work.model.path))
-    if work.profile == "onnxruntime_cpu":
-        return write_onnx(_for_onnxruntime_cpu(proto, _ranges(proto, work, symmetric=False)), work.to)
-    return _to_qdq(proto, work, "int8")
+    return _to_eight_bits(work, _CPU_STYLE if work.profile == "onnxruntime_cpu" else _QDQ_STYLES["int8"])
 
 
 def _to_fp8(work: _Work) -> OnnxModel:
-    return _to_qdq(onnx.shape_inference.infer_shapes(read_onnx(work.model.path)), work, "fp8")
-
-
-def _to_qdq(proto: onnx.ModelProto, work: _Work, name: FormatName) -> OnnxModel:
-    ranges = _ranges(proto, work, symmetric=True)
-    if work.profile == "tensorrt":
-        # Its networks are strongly typed: what is not quantized runs in the type it has here, so in half the bytes.
-        proto = to_half(proto, "fp16")
-        ranges |= {
-            f"{value.name}{HALF_SUFFIX}": ranges[value.name] for value in proto.graph.input if value.name in ranges
-        }
-    quantized = insert_qdq(proto, ranges, name)
-    _sort_nodes(quantized)
-    return write_onnx(quantized, work.to)
+    return _to_eight_bits(work, _QDQ_STYLES["fp8"])
 
 
 _PRECISIONS: Mapping[Precision, Callable[[_Work], OnnxModel]] = {
@@ -122,42 +118,75 @@ _PRECISIONS: Mapping[Precision, Callable[[_Work], OnnxModel]] = {
 }
 
 
-def _ranges(proto: onnx.ModelProto, work: _Work, *, symmetric: bool) -> Ranges:
-    return calibrate(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Style:
+    """Where Q/DQ nodes go and what the numbers are."""
+
+    insert: Callable[[onnx.ModelProto, Ranges, WeightScales, frozenset[str]], onnx.ModelProto]
+    """By model, ranges, kind of weight scales, and the layers to leave in float."""
+    number: FormatName
+    weights: NumberFormat
+    symmetric: bool
+    """Of the activations' ranges."""
+
+
+def _insert_cpu(proto: onnx.ModelProto, ranges: Ranges, weights: WeightScales, skip: frozenset[str]) -> onnx.ModelProto:
+    return insert_cpu_qdq(proto, ranges, weights=weights, skip=skip)
+
+
+def _qdq_style(number: FormatName) -> _Style:
+    def insert(proto: onnx.ModelProto, ranges: Ranges, weights: WeightScales, skip: frozenset[str]) -> onnx.ModelProto:
+        return insert_qdq(proto, ranges, number, weights=weights, skip=skip)
+
+    return _Style(insert=insert, number=number, weights=FORMATS[number], symmetric=True)
+
+
+_CPU_STYLE: Final = _Style(insert=_insert_cpu, number="int8", weights=SEVEN_BITS, symmetric=False)
+_QDQ_STYLES: Final[Mapping[FormatName, _Style]] = {"int8": _qdq_style("int8"), "fp8": _qdq_style("fp8")}
+
+
+def _to_eight_bits(work: _Work, style: _Style) -> OnnxModel:
+    """Ranges, then the layers that stay in float, then biases, then the nodes."""
+    proto = onnx.shape_inference.infer_shapes(read_onnx(work.model.path))
+    asked = work.quantization
+    ranges = calibrate(
         proto,
         work.images,
-        method=work.quantization.calibration,
-        clip_percentile=work.quantization.clip_percentile,
-        symmetric=symmetric,
-    )
+        method=asked.calibration,
+        clip_percentile=asked.clip_percentile,
+        symmetric=style.symmetric,
+        number=style.number,
+    ) | given_ranges(proto, work.input_ranges)
+    kept = _kept_in_float(proto, ranges, work, style)
+    if len(kept) == len(weighted_nodes(proto)):
+        return _to_fp16(work) if work.profile == "tensorrt" else _to_fp32(work)
+    if asked.bias_correction:
+        proto = correct_biases(proto, work.images, style.weights, weights=asked.weights, skip=kept)
+    if work.profile == "tensorrt":
+        proto, ranges = _halved(proto, ranges)
+    quantized = style.insert(proto, ranges, asked.weights, kept)
+    ONNXModel(quantized).topological_sort()  # the tools append their nodes at the end, ONNX wants them behind inputs
+    return write_onnx(quantized, work.to)
 
 
-def _for_onnxruntime_cpu(proto: onnx.ModelProto, ranges: Ranges) -> onnx.ModelProto:
-    """Q/DQ for ONNX Runtime's CPU kernels: uint8 activations, int8 weights of 7 bits, one scale a channel.
+def _halved(proto: onnx.ModelProto, ranges: Ranges) -> tuple[onnx.ModelProto, Ranges]:
+    """TensorRT's networks are strongly typed: what is not quantized runs in the type it has here, in half the bytes."""
+    inputs = [value.name for value in proto.graph.input if value.name in ranges]
+    return to_half(proto, "fp16"), ranges | {f"{name}{HALF_SUFFIX}": ranges[name] for name in inputs}
 
-    Without VNNI, ONNX Runtime multiplies uint8 by int8 with the vpmaddubsw instruction, whose 16-bit sum of two
-    products saturates (255 * 127 * 2 > 32767); its guide 'Quantize ONNX models' (reduce_range, U8U8) advises 7-bit
-    weights there. benchmarks/int8_profiles.py shows them exact on such a CPU, as fast, and without measurable loss
-    where nothing saturates. So every CPU gets the 7-bit file, and it means the same on each of them.
-    """
-    data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
-    with _quiet():
-        quantizer = QDQQuantizer(
-            proto,
-            per_channel=True,
-            reduce_range=True,
-            weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QUInt8,
-            # Tells it only that the ranges are final, whatever method they came from.
-            tensors_range=TensorsData(CalibrationMethod.MinMax, data),
-            nodes_to_quantize=[],
-            nodes_to_exclude=[],
-            op_types_to_quantize=list(_CPU_OPERATORS),
-            extra_options={"WeightSymmetric": True},
-        )
-        quantized: onnx.ModelProto = quantizer.quantize_model()
-    _sort_nodes(quantized)
-    return quantized
+
+def _kept_in_float(proto: onnx.ModelProto, ranges: Ranges, work: _Work, style: _Style) -> frozenset[str]:
+    """Names of the `keep_float` layers that suffer most, or of all where that is no fewer than there are."""
+    names = frozenset(node.name for node in weighted_nodes(proto))
+    count = work.quantization.keep_float
+    if not 0 < count < len(names):
+        return names if count else frozenset()
+
+    def insert_alone(proto: onnx.ModelProto, ranges: Ranges, skip: frozenset[str]) -> onnx.ModelProto:
+        return style.insert(proto, ranges, work.quantization.weights, skip)
+
+    ranking = rank_layers(proto, ranges, work.images[:_RANKING_IMAGES], insert=insert_alone)
+    return frozenset(damage.node for damage in ranking[:count])
 
 
 def _ensure_finite(model: OnnxModel, images: NDArray[np.float32]) -> None:
@@ -169,22 +198,3 @@ def _ensure_finite(model: OnnxModel, images: NDArray[np.float32]) -> None:
     (logits,) = session.run(None, {session.get_inputs()[0].name: images})
     if not np.isfinite(logits).all():
         raise StageFailed(stage="quantize", reason=f"activations of {model.path.name} overflow in fp16")
-
-
-def _sort_nodes(proto: onnx.ModelProto) -> None:
-    """In place: the tools append their Q/DQ nodes at the end, ONNX wants every node behind its inputs."""
-    ONNXModel(proto).topological_sort()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences the quantizer, which logs by the root logger and would configure it."""
-    root, before = logging.getLogger(), logging.root.manager.disable
-    handler = logging.NullHandler()
-    root.addHandler(handler)
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-        root.removeHandler(handler)

@@ -6,7 +6,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from scalesearch.compression.calibration import calibrate, entropy_threshold
+from scalesearch.compression.calibration import calibrate
+from scalesearch.compression.clipping import entropy_threshold
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import CalibrationMethod
 

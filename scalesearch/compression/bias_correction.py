@@ -1,0 +1,95 @@
+"""Biases that take up the mean shift which rounding the weights causes."""
+
+from collections.abc import Mapping, Set
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from scalesearch.compression.calibration import activations
+from scalesearch.compression.qdq import NumberFormat, encode_weight, output_axis, weighted_nodes
+from scalesearch.values.candidate import WeightScales
+
+_WITH_BIAS = ("Conv", "Gemm")
+
+
+def correct_biases(
+    proto: onnx.ModelProto,
+    images: NDArray[np.float32],
+    number: NumberFormat,
+    *,
+    weights: WeightScales = "per_channel",
+    skip: Set[str] = frozenset(),
+) -> onnx.ModelProto:
+    """A copy of the float model with biases for weights that are going to be rounded; the weights stay as they are.
+
+    Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2,
+    equations 16 and 17: rounding a weight by e shifts the layer's output by E[e x] = e E[x], which the bias gives
+    back. E[x] is measured on images; a layer is linear, so the mean of its outputs is its output of the mean input,
+    borders included. The inputs are the float network's, which the layers before a corrected one give in the mean.
+
+    Args:
+        proto: In fp32, shapes inferred.
+        images: (N, C, H, W), normalised as in training.
+        number: What weights are rounded to.
+        weights: How many scales a weight has.
+        skip: Names of layers that stay in float. A MatMul has no bias and stays as it is.
+    """
+    corrected = onnx.ModelProto()
+    corrected.CopyFrom(proto)
+    constants = {tensor.name: tensor for tensor in corrected.graph.initializer}
+    chosen = [node for node in weighted_nodes(corrected) if node.name not in skip and node.op_type in _WITH_BIAS]
+    means = _mean_inputs(proto, images, {node.input[0] for node in chosen})
+    for node in chosen:
+        values = onnx.numpy_helper.to_array(constants[node.input[1]])
+        axis = output_axis(node, values.ndim)
+        stored, scale = encode_weight(values, axis if weights == "per_channel" else None, number)
+        shape = [-1 if place == axis else 1 for place in range(values.ndim)] if scale.ndim else []
+        error = stored.astype(np.float32) * scale.reshape(shape).astype(np.float32) - values
+        _subtract(corrected.graph, node, _mean_output(node, means[node.input[0]], error))
+    return corrected
+
+
+def _mean_inputs(proto: onnx.ModelProto, images: NDArray[np.float32], names: Set[str]) -> dict[str, NDArray[Any]]:
+    """Mean over the images of each activation, its other axes kept."""
+    sums: dict[str, NDArray[Any]] = {}
+    for batch in activations(proto, images, sorted(names)):
+        for name, values in batch.items():
+            sums[name] = sums.get(name, 0) + values.sum(axis=0, keepdims=True, dtype=np.float64)
+    return {name: total / len(images) for name, total in sums.items()}
+
+
+def _mean_output(node: onnx.NodeProto, mean_input: NDArray[Any], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Per output channel, what the layer makes of its mean input with these weights and no bias."""
+    alone = onnx.helper.make_node(node.op_type, ["x", "w"], ["y"])
+    alone.attribute.extend(node.attribute)
+    unknown = [None] * mean_input.ndim
+    graph = onnx.helper.make_graph(
+        [alone],
+        "layer",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, list(mean_input.shape))],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, unknown)],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (output,) = session.run(None, {"x": mean_input.astype(np.float32)})
+    shift: NDArray[np.float32] = output.mean(axis=(0, *range(2, output.ndim)))
+    return shift
+
+
+def _subtract(graph: onnx.GraphProto, node: onnx.NodeProto, shift: NDArray[np.float32]) -> None:
+    """In place, in a bias of the node's own: another layer may read the same constant."""
+    constants: Mapping[str, onnx.TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
+    bias = np.zeros_like(shift)
+    if len(node.input) > 2 and node.input[2]:
+        bias = onnx.numpy_helper.to_array(constants[node.input[2]])
+    name = f"{node.input[1]}_corrected_bias"
+    graph.initializer.append(onnx.numpy_helper.from_array((bias - shift).astype(np.float32), name))
+    del node.input[2:]
+    node.input.append(name)

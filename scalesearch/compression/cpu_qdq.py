@@ -1,0 +1,93 @@
+"""Q/DQ nodes where ONNX Runtime's CPU kernels want them, by its own quantizer."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Set
+from typing import Final
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorData, TensorsData
+
+from scalesearch.compression.calibration import Ranges
+from scalesearch.compression.qdq import WEIGHTED, NumberFormat
+from scalesearch.values.candidate import WeightScales
+
+SEVEN_BITS: Final = NumberFormat(onnx_type=onnx.TensorProto.INT8, dtype=np.int8, largest=64.0)
+"""Its int8 weights at reduced range: -64..64."""
+# What ONNX Runtime's quantizer quantizes for its CPU kernels.
+_OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "Sigmoid", "MaxPool", "GlobalAveragePool",
+              "AveragePool", "Reshape", "Flatten", "Squeeze", "Concat")  # fmt: skip
+
+
+def insert_cpu_qdq(
+    proto: onnx.ModelProto,
+    ranges: Ranges,
+    *,
+    weights: WeightScales = "per_channel",
+    skip: Set[str] = frozenset(),
+) -> onnx.ModelProto:
+    """A copy of the model in ONNX Runtime's style: uint8 activations, weights of 7 bits, the operators between too.
+
+    Without VNNI, ONNX Runtime multiplies uint8 by int8 with the vpmaddubsw instruction, whose 16-bit sum of two
+    products saturates (255 * 127 * 2 > 32767); its guide 'Quantize ONNX models' (reduce_range, U8U8) advises 7-bit
+    weights there. benchmarks/int8_profiles.py shows them exact on such a CPU, as fast, and without measurable loss
+    where nothing saturates. So every CPU gets the 7-bit file, and it means the same on each of them.
+
+    Args:
+        proto: In fp32, shapes inferred.
+        ranges: (low, high) of every activation.
+        weights: One scale for each output channel, or one for the whole tensor.
+        skip: Names of convolutions and linear layers that stay in float; what reads nothing in 8 bits then does too.
+    """
+    data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    with _quiet():
+        quantizer = QDQQuantizer(
+            copy,
+            per_channel=weights == "per_channel",
+            reduce_range=True,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            # Tells it only that the ranges are final, whatever method they came from.
+            tensors_range=TensorsData(CalibrationMethod.MinMax, data),
+            nodes_to_quantize=[],
+            nodes_to_exclude=sorted(_float_nodes(proto, skip)),
+            op_types_to_quantize=list(_OPERATORS),
+            extra_options={"WeightSymmetric": True},
+        )
+        quantized: onnx.ModelProto = quantizer.quantize_model()
+    return quantized
+
+
+def _float_nodes(proto: onnx.ModelProto, skip: Set[str]) -> set[str]:
+    """The skipped layers, and every operator after them until one reads something in 8 bits.
+
+    An activation function or pool between float layers would else be wrapped in Q/DQ nodes that only cost.
+    """
+    if not skip:
+        return set()
+    quantized: set[str] = set()
+    float_nodes = set(skip)
+    for node in proto.graph.node:
+        reads = any(name in quantized for name in node.input)
+        if node.op_type in _OPERATORS and node.name not in skip and (node.op_type in WEIGHTED or reads):
+            quantized.update(node.output)
+        else:
+            float_nodes.add(node.name)
+    return float_nodes
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the quantizer, which logs by the root logger and would configure it."""
+    root, before = logging.getLogger(), logging.root.manager.disable
+    handler = logging.NullHandler()
+    root.addHandler(handler)
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        root.removeHandler(handler)
