@@ -50,8 +50,10 @@ class TensorRtBackend:
         from scalesearch.deployment.backends.tensorrt.engine import TensorRtEngine
 
         self._usable()
-        if options.batch < 1:
-            raise StageFailed(stage="compile", reason=f"batch must be at least 1, got {options.batch}")
+        batch, threads = options.batch, options.threads
+        if batch < 1 or threads < 1:
+            reason = f"batch and threads must be at least 1, got {batch} and {threads}"
+            raise StageFailed(stage="compile", reason=reason)
         library = load(self._flavour)
         gpu = f"{gpu_name()} sm_{gpu_capability()}"
         named = f"{self._flavour} {library.version}"

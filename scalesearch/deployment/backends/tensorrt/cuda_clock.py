@@ -8,6 +8,7 @@ from typing import Final
 import torch
 
 from scalesearch.deployment.backends.base import TimingNotes
+from scalesearch.errors import StageFailed
 
 _QUEUED: Final = 64
 """Runs handed over before the host waits: enough to keep the GPU busy, few enough that nothing overflows."""
@@ -86,7 +87,7 @@ class CudaClock:
         try:
             with torch.cuda.graph(graph, stream=self._stream):
                 enqueue()
-        except RuntimeError as error:  # what cannot be captured: a library that allocates, a host function
+        except (RuntimeError, StageFailed) as error:  # what cannot be captured: an allocation, a host function
             self._doubts.append(f"no CUDA graph: {' '.join(str(error).split())[:120]}")
             torch.cuda.synchronize()
             return

@@ -28,7 +28,7 @@ class TensorRtEngine:
         """Open the plan on the current GPU.
 
         Raises:
-            StageFailed: TensorRT refuses the plan, or there is too little memory for its context.
+            StageFailed: TensorRT refuses the plan, or there is too little memory for its context or the batch.
         """
         trt = library.trt
         self._library = library
@@ -49,8 +49,12 @@ class TensorRtEngine:
         self._classes = int(tuple(self._engine.get_tensor_shape(self._output_name))[-1])
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own signature lacks types
         self._largest = max(options.batch, options.tensorrt.max_batch)
-        self._images = torch.zeros((self._largest, *self._image_shape), device="cuda")
-        self._logits = torch.zeros((self._largest, self._classes), device="cuda")
+        try:
+            self._images = torch.zeros((self._largest, *self._image_shape), device="cuda")
+            self._logits = torch.zeros((self._largest, self._classes), device="cuda")
+        except torch.OutOfMemoryError as error:
+            reason = f"the GPU has too little memory for a batch of {self._largest} of {model.path.name}"
+            raise StageFailed(_STAGE, reason) from error
         self._clock: CudaClock | None = None
 
     @property
@@ -64,11 +68,13 @@ class TensorRtEngine:
         Raises:
             StageFailed: Another image shape or type than the model's, or TensorRT failed.
         """
+        self._ensure_open()
         ensure_images(images, self._image_shape, self._path)
         size = self._largest
         answers = np.empty((len(images), self._classes), dtype=np.float32)
         for start in range(0, len(images), size):
-            part = torch.from_numpy(np.ascontiguousarray(images[start : start + size]))
+            # A copy: one image of a reversed array passes for contiguous, with a negative stride that torch refuses.
+            part = torch.from_numpy(images[start : start + size].copy())
             with torch.cuda.stream(self._stream):
                 self._images[: len(part)].copy_(part)
                 self._enqueue(size)
@@ -82,6 +88,7 @@ class TensorRtEngine:
         Raises:
             StageFailed: TensorRT failed.
         """
+        self._ensure_open()
         if self._clock is None:
             self._clock = self._new_clock()
         return self._clock.time_runs(count)
@@ -96,6 +103,7 @@ class TensorRtEngine:
         Raises:
             StageFailed: TensorRT failed.
         """
+        self._ensure_open()
         trt = self._library.trt
         totals: dict[str, float] = {}
 
@@ -107,6 +115,8 @@ class TensorRtEngine:
                 totals[layer_name] = totals.get(layer_name, 0.0) + ms / runs
 
         context = self._engine.create_execution_context()
+        if context is None:
+            raise self._failure("has too little memory for a second context")  # noqa: EM101
         profiler = Profiler()
         self._enqueue(self.batch, context)
         context.profiler = profiler
@@ -154,13 +164,15 @@ class TensorRtEngine:
 
     def _enqueue(self, batch: int, context: Any = None) -> None:
         context = context or self._context
-        if context is None:
-            raise StageFailed(_STAGE, f"the engine of {self._path.name} is closed")
         context.set_input_shape(self._input_name, (batch, *self._image_shape))
         context.set_tensor_address(self._input_name, self._images.data_ptr())
         context.set_tensor_address(self._output_name, self._logits.data_ptr())
         if not context.execute_async_v3(self._stream.cuda_stream):
             raise self._failure("failed to run the engine")  # noqa: EM101
+
+    def _ensure_open(self) -> None:
+        if self._context is None:
+            raise StageFailed(_STAGE, f"the engine of {self._path.name} is closed")
 
     def _failure(self, what: str) -> StageFailed:
         said = self._library.messages.take().errors
