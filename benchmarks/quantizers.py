@@ -8,9 +8,10 @@ and scores it on validation images. Neither these nor the calibration images wer
 `modelopt` and `rtx`. FOLDER keeps the ONNX files and the rows as `quantizers.jsonl`.
 
 Scores are of each file's own Q/DQ nodes, run one by one by ONNX Runtime on the CPU with all half-precision parts
-widened to fp32 (weights and scales keep their values). With its graph optimizations on, that CPU would use integer
-kernels that saturate (benchmarks/int8_profiles.py), and its fp16 is slow. What is left in float is fp16 in ModelOpt's
-files and ours, fp32 in ONNX Runtime's. Times are processor seconds of the producer alone, its imports left out.
+widened to fp32 (weights and scales keep their values). With graph optimizations on, its integer kernels may saturate
+(benchmarks/int8_profiles.py), and in fp16 files its WeightBiasQuantization divides each bias by the product of two
+scales, which overflows fp16 in fp8 files: 1.32 then gets up to every answer wrong. What is left in float is fp16 in
+ModelOpt's files and ours, fp32 in ONNX Runtime's. Times are processor seconds of the producer alone, without imports.
 """
 
 import argparse
@@ -126,7 +127,7 @@ def write_ours(task: Task) -> None:
 
 
 def write_modelopt(task: Task) -> None:
-    """ModelOpt's default placement; fp16 around it, since ONNX Runtime calls its fp8 files with fp32 invalid."""
+    """ModelOpt's default placement, with fp16 around it like ours."""
     from modelopt.onnx.quantization import quantize as modelopt_quantize
 
     modelopt_quantize(
@@ -203,7 +204,7 @@ def timed(task: Task) -> float:
 
 
 class Processes:
-    """One process for each producer: importing ModelOpt patches ONNX Runtime's quantizer, which then fails."""
+    """One process for each producer: ModelOpt patches ONNX Runtime's calibrators, and quantize_static then fails."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
