@@ -6,7 +6,7 @@ give minmax's ranges under the name of entropy. The Q/DQ nodes are then ONNX Run
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -55,21 +55,51 @@ def calibrate(
     Raises:
         StageFailed: No images, a percentile out of range, or values that are not finite.
     """
-    if len(images) == 0 or not 50 < clip_percentile <= 100:
-        reason = f"needs images and 50 < clip_percentile <= 100, got {len(images)} images and {clip_percentile}"
-        raise StageFailed(stage="quantize", reason=reason)
     sizes = _activation_sizes(proto)
+    return observe(
+        lambda: activations(proto, images, sizes),
+        {name: size * len(images) for name, size in sizes.items()},
+        method=method,
+        clip_percentile=clip_percentile,
+        symmetric=symmetric,
+        number=number,
+    )
+
+
+def observe(
+    batches: Callable[[], Iterator[dict[str, Values]]],
+    counts: Mapping[str, int],
+    *,
+    method: CalibrationMethod,
+    clip_percentile: float,
+    symmetric: bool,
+    number: FormatName = "int8",
+) -> Ranges:
+    """What `calibrate` gives, of activations from anywhere.
+
+    Args:
+        batches: Gives, each time it is called, all batches of every activation by name.
+        counts: How many values of each they hold together.
+        method: As in `calibrate`, like all that follow.
+        clip_percentile: See there.
+        symmetric: See there.
+        number: See there.
+
+    Raises:
+        StageFailed: No values, or a percentile out of range.
+    """
+    if not 50 < clip_percentile <= 100 or not all(counts.values()):
+        reason = f"needs images and 50 < clip_percentile <= 100, got {sum(counts.values())} values, {clip_percentile}"
+        raise StageFailed(stage="quantize", reason=reason)
+    codes = FORMATS[number].codes if symmetric else None
     observers = {
-        name: _observer(
-            method, size * len(images), percentile=clip_percentile, codes=FORMATS[number].codes if symmetric else None
-        )
-        for name, size in sizes.items()
+        name: _observer(method, count, percentile=clip_percentile, codes=codes) for name, count in counts.items()
     }
-    for batch in activations(proto, images, sizes):
+    for batch in batches():
         for name, values in batch.items():
             observers[name].see(values)
     if method in ("entropy", "mse"):  # a histogram needs its range first, so the images run twice
-        for batch in activations(proto, images, sizes):
+        for batch in batches():
             for name, values in batch.items():
                 observers[name].see_again(values)
     ranges = {name: observer.range() for name, observer in observers.items()}

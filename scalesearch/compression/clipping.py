@@ -86,7 +86,7 @@ def least_error_bounds(counts: Counts, low: float, high: float) -> tuple[float, 
     edges = np.linspace(low, high, len(counts) + 1)
     ends = [min(low, 0.0), max(high, 0.0)]
     full = tuple(ends)
-    for _ in range(_ROUNDS):
+    for _ in range(_ROUNDS if full[0] and full[1] else 1):
         for side in (1, 0):
             tried = [full[side] * fraction for fraction in _FRACTIONS] if full[side] else []
             errors = [_unsigned_error(counts, edges, *((ends[0], end) if side else (end, ends[1]))) for end in tried]
