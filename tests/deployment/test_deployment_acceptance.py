@@ -14,13 +14,13 @@ from scalesearch.deployment.backends.tensorrt.library import is_installed
 from scalesearch.networks import BASES, base_spec
 from scalesearch.values.candidate import Precision, Quantization, Scaling
 from scalesearch.values.onnx_model import OnnxModel
-from scalesearch.values.record import KernelCount
 
 pytestmark = pytest.mark.skipif(not is_installed("tensorrt_rtx"), reason="the extra `rtx` is not installed")
 
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "fp8")
 _CAPABILITY = "8.9"
 """The oldest with fp8."""
+_LARGEST_FP8_KERNEL = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,11 +114,22 @@ def _ensure_accepted(gate: Gate, folder: Path, case: _Case) -> None:
     _ensure_as_claimed(graph, case)
     for precision in _PRECISIONS:
         accepted = gate.judge(_quantized(model, precision, folder))
-        assert accepted.convolutions == (KernelCount(precision=precision, kernels=heavy),), precision
+        kernels = {count.precision: count.kernels for count in accepted.convolutions}
+        elsewhere = _too_large_for_fp8(graph) if precision == "fp8" else 0
+        expected = {precision: heavy - elsewhere} | ({"fp16": elsewhere} if elsewhere else {})
+        assert kernels == expected, precision
         assert accepted.layers >= heavy
-        print(
-            f"{case}: {precision}, {heavy} of {heavy} convolutions, {accepted.layers} layers, {accepted.build_s:.2f} s"
-        )
+        print(f"{case}: {precision}, {kernels} of {heavy}, {accepted.layers} layers, {accepted.build_s:.2f} s")
+
+
+def _too_large_for_fp8(graph: onnx.GraphProto) -> int:
+    """Convolutions wider than 5x5: TensorRT for RTX 1.7 has no fp8 kernels for them and takes them in fp16."""
+    return sum(shape[-1] > _LARGEST_FP8_KERNEL for shape in _convolution_weights(graph))
+
+
+def _convolution_weights(graph: onnx.GraphProto) -> list[tuple[int, ...]]:
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    return [shapes[node.input[1]] for node in graph.node if node.op_type == "Conv"]
 
 
 def _quantized(model: OnnxModel, precision: Precision, folder: Path) -> OnnxModel:
@@ -129,8 +140,7 @@ def _quantized(model: OnnxModel, precision: Precision, folder: Path) -> OnnxMode
 
 def _ensure_as_claimed(graph: onnx.GraphProto, case: _Case) -> None:
     """The file holds what the case is about: odd kernels, grouped convolutions, squeezes, pruned channels."""
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    weights = [shapes[node.input[1]] for node in graph.node if node.op_type == "Conv"]
+    weights = _convolution_weights(graph)
     groups = [attribute.i for node in graph.node for attribute in node.attribute if attribute.name == "group"]
     assert (max(groups, default=1) > 1) == case.depthwise
     assert ("Sigmoid" in {node.op_type for node in graph.node}) == case.squeezed
