@@ -1,5 +1,7 @@
 """Where to cut a histogram of values before they go into 8 bits: by lost information, or by squared error."""
 
+import functools
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import numpy as np
@@ -11,8 +13,9 @@ Numbers = NDArray[np.float64]
 LEVELS: Final = 128
 """Of int8's positive half; the slides and the toolkit cited below use them for unsigned tensors too."""
 _THRESHOLD_STEP: Final = 8
-_FRACTIONS: Final = np.arange(1, 129) / 128
-"""The ranges tried for least error, in shares of the full one."""
+_STEPS: Final = 128
+"""Ranges are tried in this share of the full one, first every eighth of them."""
+_COARSE: Final = 8
 _UNSIGNED_STEPS: Final = 255
 _ROUNDS: Final = 2
 
@@ -69,8 +72,9 @@ def least_error_reach(counts: Counts, largest: float, codes: Numbers) -> float:
     """
     edges = np.linspace(0, largest, len(counts) + 1)
     positive = codes[codes >= 0]
-    errors = [_squared_error(counts, edges, positive, fraction * largest / codes[-1]) for fraction in _FRACTIONS]
-    return largest * float(_FRACTIONS[_last_least(errors)])
+    return largest * _best_fraction(
+        lambda fraction: _squared_error(counts, edges, positive, fraction * largest / codes[-1])
+    )
 
 
 def least_error_bounds(counts: Counts, low: float, high: float) -> tuple[float, float]:
@@ -86,18 +90,26 @@ def least_error_bounds(counts: Counts, low: float, high: float) -> tuple[float, 
     edges = np.linspace(low, high, len(counts) + 1)
     ends = [min(low, 0.0), max(high, 0.0)]
     full = tuple(ends)
+
+    def share_error(side: int, fraction: float) -> float:
+        end = full[side] * fraction
+        return _unsigned_error(counts, edges, *((ends[0], end) if side else (end, ends[1])))
+
     for _ in range(_ROUNDS if full[0] and full[1] else 1):
         for side in (1, 0):
-            tried = [full[side] * fraction for fraction in _FRACTIONS] if full[side] else []
-            errors = [_unsigned_error(counts, edges, *((ends[0], end) if side else (end, ends[1]))) for end in tried]
-            if errors:
-                ends[side] = float(tried[_last_least(errors)])
+            if full[side]:
+                ends[side] = full[side] * _best_fraction(functools.partial(share_error, side))
     return ends[0], ends[1]
 
 
-def _last_least(errors: list[float]) -> int:
-    """Where the least error is; of equal ones the widest range, which clips less."""
-    return len(errors) - 1 - int(np.argmin(errors[::-1]))
+def _best_fraction(error: Callable[[float], float]) -> float:
+    """In 0..1, where the error is least: nearly a valley, so around the best of few; of equal ones the widest range."""
+
+    def best(steps: Iterable[int]) -> int:
+        return min(steps, key=lambda step: (error(step / _STEPS), -step))
+
+    coarse = best(range(_COARSE, _STEPS + 1, _COARSE))
+    return best(range(max(1, coarse - _COARSE + 1), min(_STEPS, coarse + _COARSE - 1) + 1)) / _STEPS
 
 
 def _unsigned_error(counts: Counts, edges: Numbers, low: float, high: float) -> float:

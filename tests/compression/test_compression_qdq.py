@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
 from scalesearch.compression.half import to_half
-from scalesearch.compression.qdq import FormatName, insert_qdq, weighted_nodes
+from scalesearch.compression.qdq import FORMATS, FormatName, given_ranges, insert_qdq, output_of, weighted_nodes
 from scalesearch.errors import StageFailed
 
 _SIDE = 6
@@ -244,6 +244,45 @@ def test_weights_have_one_scale_an_output_and_are_rounded_to_the_nearest_code(
     assert not zero_point.astype(np.float32).any()
 
 
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("name", ["int8", "fp8"])
+def test_per_tensor_weights_have_one_scale_for_all_outputs(name: FormatName, half: bool) -> None:
+    proto = _model(_IDENTITY, _KERNELS)
+    proto = to_half(proto, "fp16") if half else proto
+    quantized = insert_qdq(proto, _ranges(proto), name, weights="per_tensor")
+    constants, before = _constants(quantized), _constants(proto)
+    for weight in _KERNELS:
+        (node,) = (node for node in quantized.graph.node if f"{weight}_quantized" in node.input)
+        assert not node.attribute
+        assert constants[f"{weight}_scale"].shape == constants[f"{weight}_zero_point"].shape == ()
+        wide = before[weight].astype(np.float64)
+        expected = np.abs(wide).max() / _LARGEST[name]
+        assert constants[f"{weight}_scale"] == pytest.approx(expected, rel=2**-11 if half else 1e-6)
+        decoded = constants[f"{weight}_quantized"].astype(np.float64) * constants[f"{weight}_scale"].astype(np.float64)
+        # Half a step of int8; half of E4M3's last of three bits, 1/16 of a number, or of its smallest step.
+        bound = expected / 2 if name == "int8" else np.maximum(np.abs(wide) / 16, expected * 2**-10)
+        assert (np.abs(decoded - wide) <= bound * 1.01).all()
+    _sorted(quantized)
+    onnx.checker.check_model(quantized, full_check=True)
+
+
+def test_ranges_by_weight_become_ranges_of_what_its_layer_reads_or_gives() -> None:
+    body = (
+        "{ a = Conv(image, w) p = GlobalAveragePool(a) f = Flatten(p) g = Gemm<transB = 1>(f, v) out = Add(image, g) }"
+    )
+    proto = _model(body, {"w": (4, 4, 1, 1), "v": (_SIDE, 4)})
+    given = given_ranges(proto, {"w": (-1.0, 2.0), output_of("w"): (-3.0, 4.0), "v": (0.0, 5.0)})
+    # What is only reshaped keeps its scale, so the pool's output has the range too.
+    assert given == {"image": (-1.0, 2.0), "a": (-3.0, 4.0), "f": (0.0, 5.0), "p": (0.0, 5.0)}
+
+
+def test_a_range_for_a_weight_that_no_layer_has_is_refused() -> None:
+    proto = _model(_IDENTITY, _KERNELS)
+    for key in ("w9", output_of("w9"), "image"):
+        with pytest.raises(StageFailed, match=f"quantize: a range is given for {key}, but no layer has that weight"):
+            given_ranges(proto, {key: (0.0, 1.0)})
+
+
 def _e4m3_numbers() -> NDArray[np.float64]:
     """Micikevicius et al., 2022, table 1: bias 7, 3 bits of mantissa, no infinities, S.1111.111 is not a number."""
     numbers = [mantissa / 8 * 2.0**-6 for mantissa in range(8)]
@@ -251,6 +290,11 @@ def _e4m3_numbers() -> NDArray[np.float64]:
     positive = np.array(numbers[:-1])
     assert positive.max() == 448
     return np.concatenate((-positive[::-1], positive))
+
+
+def test_codes_are_all_numbers_of_the_format() -> None:
+    np.testing.assert_array_equal(FORMATS["int8"].codes, np.arange(-127, 128))
+    np.testing.assert_array_equal(FORMATS["fp8"].codes, np.unique(_e4m3_numbers()))
 
 
 def test_a_channel_of_zeros_stays_zeros() -> None:
