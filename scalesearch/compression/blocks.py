@@ -20,7 +20,7 @@ def drop_blocks(network: Network, fraction: float, *, loss_without: Callable[[Ne
     A residual block computes x + f(x), so a network without it still has its paths around it and loses little (Veit et
     al., arXiv 1605.06431, sections 4.1 and 4.2). One leaves at a time, the one without which the loss is least, and all
     that are left are measured anew: what a block is worth changes when its neighbour is gone (SLEB, Song et al., arXiv
-    2402.09025, section 3.3). With nothing to drop the network itself comes back.
+    2402.09025). With nothing to drop the network itself comes back.
 
     Args:
         network: In eval mode, if `loss_without` is to see it as deployed.
@@ -38,9 +38,10 @@ def drop_blocks(network: Network, fraction: float, *, loss_without: Callable[[Ne
         blocks = len(droppable_blocks(network))
         _log.info("no block dropped: %g of the %d droppable of %s is none", fraction, blocks, network.spec.name)
     for _ in range(count):
-        without = [_without(network, place) for place in droppable_blocks(network)]
-        if not without:
+        places = droppable_blocks(network)
+        if not places:
             break  # what is left are the last blocks of their stages
+        without = (_without(network, place) for place in places)
         network = min(without, key=lambda smaller: _comparable(loss_without(smaller)))
     return network
 

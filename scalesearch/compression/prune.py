@@ -25,17 +25,19 @@ with warnings.catch_warnings():
 _log = logging.getLogger(__name__)
 _Importance = Callable[[Any], Tensor | None]
 
+_TAYLOR_IMAGES = 16
+
 # Each judges one group of coupled layers (Fang et al., DepGraph, arXiv 2301.12900): per channel the mean over its
-# layers, divided by the group's mean so that groups can be compared; None where no layer has what the criterion reads.
+# layers; None where no layer has what the criterion reads.
 _IMPORTANCES: Mapping[Criterion, Callable[[torch.Generator], _Importance]] = MappingProxyType(
     {
         # Li et al., arXiv 1608.08710, section 3.1, and its L2 twin.
-        "l2": lambda _: tp.importance.GroupMagnitudeImportance(p=2),
-        "l1": lambda _: tp.importance.GroupMagnitudeImportance(p=1),
+        "l2": lambda _: tp.importance.GroupMagnitudeImportance(p=2, normalizer=None),
+        "l1": lambda _: tp.importance.GroupMagnitudeImportance(p=1, normalizer=None),
         # Network slimming, Liu et al., arXiv 1708.06519: |gamma|.
-        "bn_scale": lambda _: tp.importance.BNScaleImportance(),
+        "bn_scale": lambda _: tp.importance.BNScaleImportance(normalizer=None),
         # Molchanov et al., arXiv 1906.10771: |weight * gradient of the loss|, summed over the channel's weights.
-        "taylor": lambda _: tp.importance.GroupTaylorImportance(),
+        "taylor": lambda _: tp.importance.GroupTaylorImportance(normalizer=None),
         # torch-pruning's own draws from torch's global generator.
         "random": lambda generator: lambda group: torch.rand(len(group[0].idxs), generator=generator),
     }
@@ -58,7 +60,7 @@ def prune(
     never on weights or criterion (`channels_left`), so an untrained network tells the cost of the pruned one. `global`
     ranks the channels of all layers together, so layers end up unequal and the shape follows the weights. There,
     `channel_multiple` channels of a layer stay or leave as one, judged by their mean importance, as latency steps by
-    whole multiples (HALP, Shen et al., arXiv 2110.10811, section 3.2).
+    whole multiples (HALP, Shen et al., arXiv 2110.10811).
 
     The classifier's outputs stay. With nothing asked the network itself comes back; otherwise a copy, in the same mode.
 
@@ -160,8 +162,6 @@ def _measure_importance(
     module: nn.Module, groups: Sequence[_Group], criterion: Criterion, batch: tuple[Tensor, Tensor] | None, seed: int
 ) -> None:
     """Fills in every group's importance before anything is removed, so that the order of groups does not matter."""
-    if criterion == "taylor":
-        _take_gradients(module, batch)
     if criterion == "bn_scale" and not any(
         isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in module.modules()
     ):
@@ -169,24 +169,33 @@ def _measure_importance(
         raise StageFailed(stage="prune", reason=reason)
     judge = _IMPORTANCES[criterion](torch.Generator().manual_seed(seed))
     # A group without BatchNorm among others that have one: the squeeze layer of squeeze-and-excitation.
-    otherwise = tp.importance.GroupMagnitudeImportance(p=2)
-    with torch.no_grad():
-        for group in groups:
-            importance = judge(group.members)
-            importance = otherwise(group.members) if importance is None else importance
-            # All zero, so 0 / 0 in the division by the mean: the whole group matters not at all.
-            group.importance = torch.nan_to_num(importance.cpu(), nan=0.0)
+    otherwise = tp.importance.GroupMagnitudeImportance(p=2, normalizer=None)
+    for _ in _gradients(module, batch) if criterion == "taylor" else (None,):
+        with torch.no_grad():
+            for group in groups:
+                importance = judge(group.members)
+                group.importance += (otherwise(group.members) if importance is None else importance).cpu()
+    for group in groups:
+        # Groups are compared by what a channel is worth beside the others of its group. All zero gives 0 / 0: the
+        # whole group matters not at all.
+        group.importance = torch.nan_to_num(group.importance / group.importance.mean(), nan=0.0)
 
 
-def _take_gradients(module: nn.Module, batch: tuple[Tensor, Tensor] | None) -> None:
-    """Leaves the gradient of the loss on the batch in every weight."""
+def _gradients(module: nn.Module, batch: tuple[Tensor, Tensor] | None) -> Iterator[None]:
+    """At each step, the gradient of the loss on the next few images is in every weight.
+
+    Few, since importance is averaged over minibatches (arXiv 1906.10771): over all images, the gradient of a trained
+    network is near zero whatever its channels do.
+    """
     if batch is None:
         reason = "criterion taylor reads gradients and needs a batch of images and labels: give one, or take l1 or l2"
         raise StageFailed(stage="prune", reason=reason)
     device = next(module.parameters()).device
-    images, labels = (tensor.to(device) for tensor in batch)
-    with torch.enable_grad():
-        torch.autograd.backward(cross_entropy(module(images), labels))
+    for images, labels in zip(*(torch.split(part.to(device), _TAYLOR_IMAGES) for part in batch), strict=True):
+        module.zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            torch.autograd.backward(cross_entropy(module(images), labels))
+        yield
 
 
 def _widths_before(groups: Sequence[_Group], widths: Mapping[str, int] | None) -> dict[str, int]:

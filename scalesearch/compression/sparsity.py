@@ -19,6 +19,7 @@ _log = logging.getLogger(__name__)
 
 GROUP = 4
 KEPT = 2
+_INPUT_MULTIPLE, _OUTPUT_MULTIPLE = 16, 8
 WIDE_FROM = 256
 """Channels from which on a sparse kernel can be the faster one: of the input and of the output both, as NVIDIA's
 developers say in TensorRT's issues 3849 ("C and K are large enough (>256)") and 4065 ("256 or above")."""
@@ -28,14 +29,14 @@ def sparsity_masks(network: Network, pruning: Pruning, *, wide_from: int = WIDE_
     """Masks by weight name, each shaped like its weight, True where it stays; empty where nothing is to be masked.
 
     `2:4` keeps the two largest magnitudes of every four consecutive input channels, for each output channel and place
-    of the kernel: the pattern of NVIDIA's sparse tensor cores (Mishra et al., arXiv 2104.08378, sections 3 and 4.1; of
-    two equal ones the first stays). It takes convolutions and linear layers whose input channels are a multiple of
-    four and that can run on sparse kernels: not grouped ones (TensorRT considers none for them, its issue 4054) and
-    none with fewer than `wide_from` input or output channels. The classifier stays dense: at batch 1 it is bound by
-    reading its input and starting, no sparse kernel speeds that up, and it is where zeros cost most accuracy.
+    of the kernel: the pattern of NVIDIA's sparse tensor cores (Mishra et al., arXiv 2104.08378; of two equal ones the
+    first stays). It takes convolutions and linear layers that can gain by it: not grouped (TensorRT
+    considers no sparse kernel for those, its issue 4054), at least `wide_from` input and output channels, and multiples
+    of 16 inputs and 8 outputs, as NVIDIA's own ASP asks. The classifier stays dense: its outputs are the classes,
+    seldom a multiple of 8, and for one image it is a matrix times one vector, which waits for memory.
 
     `unstructured` masks the `sparse_fraction` smallest magnitudes of all convolutions together (Han et al., arXiv
-    1506.02626), the first convolution and the classifier left alone as theirs are the weights that cannot be spared.
+    1506.02626).
 
     Raises:
         StageFailed: `sparse_fraction` is not in [0, 1), or `wide_from` is below 1.
@@ -103,12 +104,16 @@ def _two_of_four(module: nn.Module, _: float, wide_from: int) -> dict[str, Tenso
 def _can_pay(layer: nn.Conv2d | nn.Linear, wide_from: int) -> bool:
     outputs, inputs = layer.weight.shape[:2]
     grouped = isinstance(layer, nn.Conv2d) and layer.groups != 1
-    return not grouped and inputs % GROUP == 0 and min(inputs, outputs) >= wide_from
+    aligned = inputs % _INPUT_MULTIPLE == 0 and outputs % _OUTPUT_MULTIPLE == 0
+    return not grouped and aligned and min(inputs, outputs) >= wide_from
 
 
 def _smallest(module: nn.Module, fraction: float, _: int) -> dict[str, Tensor]:
-    convolutions = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)}
-    weights = {f"{name}.weight": layer.weight.detach() for name, layer in list(convolutions.items())[1:]}
+    weights = {
+        f"{name}.weight": layer.weight.detach()
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d)
+    }
     if not weights:
         return {}
     magnitudes = torch.cat([weight.abs().flatten() for weight in weights.values()])

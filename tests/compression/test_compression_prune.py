@@ -1,17 +1,47 @@
 import logging
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
-from tiny_networks import BLOCK_KINDS, tiny_network, tiny_spec
-from torch import nn
+from tiny_networks import BLOCK_KINDS, gratings, tiny_network, tiny_spec
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from scalesearch.compression.prune import channels_left, prune
+from scalesearch.compression.prune import channels_left, prunable_widths, prune
 from scalesearch.errors import StageFailed
 from scalesearch.networks.build import build
-from scalesearch.values.candidate import Pruning
+from scalesearch.values.candidate import Criterion, Pruning, PruningScope
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import BlockKind, HeadSpec, NetworkSpec, StageSpec, StemSpec
+
+CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
+SCOPES: tuple[PruningScope, ...] = get_args(PruningScope)
+BODY = "stages.0.0.body.0.0"
+"""First layer of a group of three in the basic network: convolution, BatchNorm, and the convolution that reads it."""
+
+
+def _batch() -> tuple[Tensor, Tensor]:
+    images, labels = gratings(48, seed=5)
+    return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+def _body(network: Network) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.Conv2d]:
+    convolution, norm, reader = (
+        network.module.get_submodule(f"stages.0.0.body.{place}") for place in ("0.0", "0.1", "1.0")
+    )
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert isinstance(reader, nn.Conv2d)
+    return convolution, norm, reader
+
+
+def _survivors(before: Network, after: Network) -> list[int]:
+    """Which channels of the body are left, told by their running means, which all differ."""
+    old, new = _body(before)[1].running_mean, _body(after)[1].running_mean
+    assert old is not None
+    assert new is not None
+    return [int((old == value).nonzero()) for value in new]
 
 
 def _shapes(network: Network) -> dict[str, tuple[int, ...]]:
@@ -150,3 +180,170 @@ def test_nothing_is_printed_and_nothing_warned(capfd: pytest.CaptureFixture[str]
     prune(tiny_network("mbconv"), Pruning(channel_fraction=0.5), channel_multiple=8)
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("block", BLOCK_KINDS)
+def test_every_criterion_works_on_every_block_and_uniform_shapes_are_one(
+    block: BlockKind, criterion: Criterion
+) -> None:
+    network = tiny_network(block)
+    images, labels = _batch()
+    by_norm = prune(network, Pruning(channel_fraction=0.5), channel_multiple=8)
+    for scope in SCOPES:
+        pruning = Pruning(channel_fraction=0.5, criterion=criterion, scope=scope)
+        pruned = prune(network, pruning, channel_multiple=8, batch=(images, labels))
+        if scope == "uniform":
+            assert _shapes(pruned) == _shapes(by_norm)
+        logits = pruned.module(images)
+        assert logits.std(dim=0).min() > 0
+        cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
+        assert all(parameter.grad is not None for parameter in pruned.module.parameters())
+
+
+def _expected_importance(network: Network, criterion: Criterion) -> Tensor:
+    """The formulas, on the three layers of the body's group: mean over its layers, per channel."""
+    convolution, norm, reader = _body(network)
+    if criterion == "bn_scale":
+        return norm.weight.detach().abs()
+    if criterion == "taylor":
+        total = torch.zeros(32)
+        for images, labels in zip(*(torch.split(part, 16) for part in _batch()), strict=True):
+            loss = cross_entropy(network.module(images), labels)
+            gradients = torch.autograd.grad(loss, [convolution.weight, reader.weight])
+            made = (convolution.weight * gradients[0]).abs().sum(dim=(1, 2, 3))
+            read = (reader.weight * gradients[1]).abs().sum(dim=(0, 2, 3))
+            total += ((made + read) / 2).detach()
+        return total
+    power = 2 if criterion == "l2" else 1
+    made = (convolution.weight.abs() ** power).sum(dim=(1, 2, 3))
+    read = (reader.weight.abs() ** power).sum(dim=(0, 2, 3))
+    return ((made + norm.weight.abs() ** power + read) / 3).detach()
+
+
+@pytest.mark.parametrize("criterion", ["l2", "l1", "bn_scale", "taylor"])
+def test_the_channels_left_are_those_of_the_criterions_formula(criterion: Criterion) -> None:
+    network = tiny_network("basic")
+    with torch.no_grad():
+        # Few large weights against many small ones: what tells the L1 norm from the L2 norm.
+        _body(network)[0].weight[::2] *= (
+            torch.rand(16, 16, 3, 3, generator=torch.Generator().manual_seed(1)) > 0.8
+        ) * 2
+    pruning = Pruning(channel_fraction=0.5, criterion=criterion)
+    pruned = prune(network, pruning, channel_multiple=8, batch=_batch())
+    expected = _expected_importance(network, criterion).topk(16).indices.sort().values.tolist()
+    assert _survivors(network, pruned) == expected
+
+
+def test_the_criteria_choose_differently() -> None:
+    network = tiny_network("basic")
+    with torch.no_grad():
+        _body(network)[0].weight *= torch.linspace(0, 4, 32).view(-1, 1, 1, 1)
+    chosen = {
+        tuple(
+            _survivors(
+                network,
+                prune(network, Pruning(channel_fraction=0.5, criterion=criterion), channel_multiple=8, batch=_batch()),
+            )
+        )
+        for criterion in ("l2", "bn_scale", "taylor", "random")
+    }
+    assert len(chosen) == 4
+
+
+def test_random_follows_its_seed_and_leaves_the_global_generator() -> None:
+    network = tiny_network("basic")
+    pruning = Pruning(channel_fraction=0.5, criterion="random")
+    state = torch.get_rng_state()
+    first, again, other = (
+        _survivors(network, prune(network, pruning, channel_multiple=8, seed=seed)) for seed in (1, 1, 2)
+    )
+    assert first == again != other
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_taylor_takes_its_own_gradients_and_leaves_none() -> None:
+    network = tiny_network("mbconv")
+    pruning = Pruning(channel_fraction=0.5, criterion="taylor", scope="global")
+    clean = prune(network, pruning, channel_multiple=8, batch=_batch())
+    stale = tiny_network("mbconv")
+    stale.module(_batch()[0]).square().sum().backward()
+    pruned = prune(stale, pruning, channel_multiple=8, batch=_batch())
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(clean.module.state_dict().values(), pruned.module.state_dict().values(), strict=True)
+    )
+    assert all(parameter.grad is None for parameter in pruned.module.parameters())
+    assert all(parameter.grad is not None for parameter in stale.module.parameters())
+
+
+def test_taylor_without_a_batch_and_bn_scale_without_batchnorm_are_refused() -> None:
+    network = tiny_network("basic")
+    with pytest.raises(StageFailed, match="prune: criterion taylor reads gradients and needs a batch"):
+        prune(network, Pruning(channel_fraction=0.5, criterion="taylor"), channel_multiple=8)
+    plain = tiny_network("basic")
+    for name, layer in list(plain.module.named_modules()):
+        if isinstance(layer, nn.BatchNorm2d):
+            plain.module.set_submodule(name, nn.Identity())
+    with pytest.raises(StageFailed, match=r"prune: criterion bn_scale .* has no BatchNorm: take l1 or l2"):
+        prune(plain, Pruning(channel_fraction=0.5, criterion="bn_scale"), channel_multiple=8)
+    assert _shapes(prune(plain, Pruning(channel_fraction=0.5, criterion="l1"), channel_multiple=8)) != _shapes(plain)
+
+
+@pytest.mark.parametrize("block", BLOCK_KINDS)
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5])
+def test_global_removes_its_fraction_of_all_channels_in_whole_multiples(block: BlockKind, fraction: float) -> None:
+    network = tiny_network(block, channels=48, stem=20)
+    before = prunable_widths(network)
+    after = prunable_widths(prune(network, Pruning(channel_fraction=fraction, scope="global"), channel_multiple=8))
+    assert before.keys() == after.keys()
+    removed = sum(before.values()) - sum(after.values())
+    assert abs(removed - fraction * sum(before.values())) <= 4  # half a multiple
+    for name, width in after.items():
+        assert width == before[name] or (width % 8 == 0 and width >= 8), name
+
+
+def test_global_takes_what_matters_least_wherever_it_is() -> None:
+    """24 of 112 channels do nothing, all in one layer: a fraction of 24 / 112 leaves all other layers whole."""
+    network = tiny_network("basic")
+    convolution, norm, reader = _body(network)
+    dead = [place for place in range(32) if place % 4]
+    with torch.no_grad():
+        for weight in (convolution.weight, norm.weight, norm.bias):
+            weight[dead] = 0.0
+        reader.weight[:, dead] = 0.0
+    before = prunable_widths(network)
+    pruned = prune(network, Pruning(channel_fraction=24 / 112, scope="global"), channel_multiple=8)
+    assert prunable_widths(pruned) == {**before, BODY: 8}
+    images, _ = _batch()
+    torch.testing.assert_close(pruned.module(images), network.module(images))
+
+
+def test_global_leaves_one_multiple_everywhere_whatever_is_asked() -> None:
+    network = tiny_network("mbconv")
+    pruned = prune(network, Pruning(channel_fraction=0.99, scope="global"), channel_multiple=8)
+    assert {name: min(8, width) for name, width in prunable_widths(network).items()} == prunable_widths(pruned)
+
+
+def test_ratios_prune_the_layers_that_they_name() -> None:
+    network = tiny_network("basic", channels=32, stem=18)
+    before = prunable_widths(network)
+    pruned = prune(network, Pruning(channel_fraction=0.9), channel_multiple=8, ratios={BODY: 0.5, "stem.0": 0.0})
+    assert prunable_widths(pruned) == {**before, BODY: 16}
+    assert prune(network, Pruning(channel_fraction=0.9), channel_multiple=8, ratios={BODY: 0.0}) is network
+    with pytest.raises(StageFailed, match=r"prune: ratios name .* not the first layer .*: classifier, nowhere"):
+        prune(network, Pruning(), channel_multiple=8, ratios={"nowhere": 0.5, "classifier": 0.5})
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_rounds_end_where_one_round_does(scope: PruningScope) -> None:
+    network = tiny_network("inverted_residual", channels=24)
+    widths = prunable_widths(network)
+    left = network
+    for done in (1, 2, 3):
+        pruning = Pruning(channel_fraction=0.5 * done / 3, scope=scope)
+        left = prune(left, pruning, channel_multiple=8, widths=widths)
+    at_once = prune(network, Pruning(channel_fraction=0.5, scope=scope), channel_multiple=8)
+    ends, once = prunable_widths(left), prunable_widths(at_once)
+    assert sum(ends.values()) == sum(once.values())
+    assert ends == once or scope == "global"

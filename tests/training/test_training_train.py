@@ -140,6 +140,31 @@ def test_steps_and_rates_are_obeyed_and_breathe_comes_once_per_step() -> None:
     assert len(calls) == 14
 
 
+def test_after_step_changes_the_module_under_training_before_averages_see_it() -> None:
+    """A mask, as 2:4 sparsity sets it after every update."""
+    frozen = "stem.0.weight"
+    network = build(SPEC)
+    with torch.no_grad():
+        network.module.get_parameter(frozen)[:, 0] = 0.0
+    seen: list[bool] = []
+
+    def mask(module: nn.Module) -> None:
+        weight = module.get_parameter(frozen)
+        seen.append(bool((weight[:, 0] != 0).any()))
+        with torch.no_grad():
+            weight[:, 0] = 0.0
+
+    for recipe in (RECIPE, replace(RECIPE, ema_decay=0.9)):
+        trained = train(
+            network, *coloured_squares(), recipe, MACHINE, mean=MEAN, std=STD, seed=0, steps=7, after_step=mask
+        )
+        weight = trained.network.module.get_parameter(frozen)
+        assert not weight[:, 0].any()
+        assert (weight[:, 1:] != network.module.get_parameter(frozen)[:, 1:]).any()
+    assert len(seen) == 14
+    assert all(seen)  # every update moved them
+
+
 def test_dropout_is_the_recipes() -> None:
     network = build(SPEC, dropout=0.5)
     without = run(replace(RECIPE, dropout=0.0), network=network)
