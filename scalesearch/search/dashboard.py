@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from scalesearch.records.histogram_figure import overview_figure
+from scalesearch.records.histogram_page import Layer
 from scalesearch.records.report import (
     accuracy_with_interval,
     describe,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     import optuna
 
 FRONT_FIGURE = "feasible_front"
+HISTOGRAM_FIGURE = "histograms_of_trial_{trial}"
 # Okabe and Ito's colours and shapes, the same as in front.png.
 _STYLES = {
     "fp32": ("#0072B2", "circle"),
@@ -166,6 +169,16 @@ def front_figure(records: Iterable[TrialRecord]) -> Any:
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
     )
     return figure
+
+
+def update_histogram_figure(study: "optuna.Study", trial_number: int, histograms: Sequence[Layer]) -> None:
+    """Save what rounding does to a trial's layers, in place of its last figure. Does nothing without the extra."""
+    if not installed():
+        return
+    from optuna_dashboard import save_plotly_graph_object
+
+    figure = overview_figure(histograms, f"Trial {trial_number}: weights and activations")
+    save_plotly_graph_object(study, figure, graph_object_id=HISTOGRAM_FIGURE.format(trial=trial_number))
 
 
 def _ticks(records: Sequence[TrialRecord]) -> dict[str, Any]:

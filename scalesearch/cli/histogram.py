@@ -1,0 +1,167 @@
+"""`histogram`: what rounding does to each layer of a trial's network, as a table and as pictures."""
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scalesearch.cli.studies import StudyArgument, find_study, read_records
+from scalesearch.errors import ConfigError
+from scalesearch.values.candidate import CALIBRATED, Quantization
+from scalesearch.values.record import TrialRecord
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from scalesearch.compression.histogram import LayerHistogram
+    from scalesearch.values.session import Session
+
+_HEADERS = ("layer", "weights", "range", "99 % in", "wasted", "SQNR", "reads", "clip to", "clipped", "SQNR")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `histogram` to the app."""
+    app.command()(histogram)
+
+
+def histogram(
+    study: StudyArgument = None,
+    trial: Annotated[int | None, typer.Option("--trial", help="The trial's number (default: the knee).")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder for the pictures (default: export/STUDY/trial_N).")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A list of one object per layer on stdout, with the counts; no pictures.")
+    ] = False,
+) -> int:
+    """Look at a trial's weights and activations: clip ranges, what is clipped, and what rounding to 8 bits loses."""
+    from scalesearch.cli.export import study_session
+    from scalesearch.cli.study_commands import wide_console
+
+    folder = find_study(study)
+    record = _chosen(folder, trial)
+    target = to or Path("export") / folder.name / f"trial_{record.trial:06d}"
+    if not as_json:
+        _make(target)  # said before the work, not after it
+    layers = trial_histograms(record, study_session(folder))
+    if as_json:
+        rows = [dataclasses.asdict(layer) | {"wasted_range": layer.wasted_range} for layer in layers]
+        typer.echo(json.dumps(rows, indent=1, allow_nan=False))
+        return 0
+    title = f"{folder.name}, trial {record.trial}: {_numbers(record.candidate.quantization)}"
+    console = wide_console()
+    console.print(title, markup=False, highlight=False)
+    console.print(_table(layers))
+    _draw(layers, target, title)
+    for line in (*_remarks(layers, record.candidate.quantization), f"-> {target}/histogram.png, histogram.html"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def trial_histograms(record: TrialRecord, session: "Session") -> "tuple[LayerHistogram, ...]":
+    """The layers of a trial's network before quantization, on the study's calibration images.
+
+    The network comes from its kept weights, or, where those are gone, from training it again.
+    """
+    from scalesearch.cli.export import deployed_file
+    from scalesearch.compression.histogram import layer_histograms
+    from scalesearch.deployment.onnx_file import read_onnx
+    from scalesearch.training.datasets import load_dataset, to_input
+
+    assert record.spec is not None  # _chosen
+    asked = record.candidate.quantization
+    floating = dataclasses.replace(asked, precision="fp32", keep_float=0, bias_correction=False, qat_steps=0)
+    record_in_float = dataclasses.replace(
+        record, candidate=dataclasses.replace(record.candidate, quantization=floating)
+    )
+    # The float network is the same wherever it is deployed: neither the chip nor the gate is needed to look at it.
+    here = dataclasses.replace(
+        session,
+        settings=dataclasses.replace(session.settings, accept="off"),
+        target=dataclasses.replace(session.target, backend="onnxruntime"),
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        proto = read_onnx(deployed_file(record_in_float, here, Path(scratch) / "float.onnx", kept=False).path)
+    data = load_dataset(session.settings.data, storage_px=session.storage_px).at(record.spec.resolution_px)
+    images = to_input(data.calibration.images[: asked.calibration_images], mean=session.data.mean, std=session.data.std)
+    return layer_histograms(proto, images, asked, symmetric=session.target.quantization_profile != "onnxruntime_cpu")
+
+
+def _chosen(folder: Path, trial: int | None) -> TrialRecord:
+    """The record of that trial (or of the knee), or of the one that answered it; it has a trained network."""
+    from scalesearch.cli.study_commands import choose_record
+
+    records = read_records(folder)
+    record = choose_record(records, trial)
+    if record.same_as is not None:
+        record = choose_record(records, record.same_as)
+    if record.spec is None or record.training is None:
+        reason = record.reason or "no reason recorded"
+        message = f"Trial {record.trial} has no trained network to look at: {record.state}, {reason}."
+        raise ConfigError(message)
+    return record
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"Cannot write to {folder}: {error.strerror}. Give another folder with --to."
+        raise ConfigError(message) from None
+
+
+def _draw(layers: "Sequence[LayerHistogram]", folder: Path, title: str) -> None:
+    from scalesearch.records.histogram_page import write_histogram_page
+    from scalesearch.records.histogram_picture import draw_histograms
+
+    draw_histograms(layers, folder / "histogram.png", title)
+    write_histogram_page(layers, folder / "histogram.html", title)
+
+
+def _numbers(quantization: Quantization) -> str:
+    from scalesearch.records.report import quantization_text
+
+    told = quantization_text(quantization)
+    return told if quantization.precision in CALIBRATED else f"{told}, with what int8 (minmax) would do to it"
+
+
+def _table(layers: "Sequence[LayerHistogram]") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    from scalesearch.records.histogram_page import clipped_text, range_text, shape_text, sqnr_text
+
+    table = Table(box=None, header_style="bold")
+    for header in _HEADERS:
+        table.add_column(header, justify="left" if header == _HEADERS[0] else "right", overflow="fold")
+    for layer in layers:
+        weights, read = layer.weights, layer.activations
+        cells = (
+            layer.name,
+            shape_text(layer),
+            range_text(weights.low, weights.high),
+            f"{100 * layer.within_99:.0f} %",
+            "yes" if layer.wasted_range else "",
+            sqnr_text(weights),
+            range_text(read.low, read.high),
+            range_text(read.clip_low, read.clip_high),
+            clipped_text(read),
+            sqnr_text(read),
+        )
+        table.add_row(*(Text(cell) for cell in cells), style="bold" if layer.wasted_range else "")
+    return table
+
+
+def _remarks(layers: "Sequence[LayerHistogram]", quantization: Quantization) -> tuple[str, ...]:
+    from scalesearch.records.histogram_page import summary
+
+    lines = list(summary(layers))
+    if quantization.precision in CALIBRATED and quantization.keep_float:
+        lines.append(f"the deployed file leaves the {quantization.keep_float} layers that suffer most in float")
+    if quantization.precision in CALIBRATED and quantization.qat_steps:
+        lines.append("shown before quantization-aware training, which learns weights and ranges of its own")
+    return tuple(lines)

@@ -1,0 +1,238 @@
+"""What rounding does to each layer, in words and as histogram.html, a page that needs nothing but itself."""
+
+import html
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from scalesearch.files import replace_file
+
+# Okabe and Ito's colours; red is kept for what is lost.
+BLUE, GREEN, RED, INK = "#0072B2", "#009E73", "#D55E00", "#333333"
+QUARTER = 0.25
+_MOST_NAMES = 8
+_WIDTH_PX, _HEIGHT_PX, _SCALE_PX = 300, 60, 14
+_Band = tuple[float, float, str]
+"""From, to, colour."""
+
+
+class Tensor(Protocol):
+    """What is drawn of a weight or an activation: `compression.histogram.TensorHistogram`."""
+
+    @property
+    def low(self) -> float:
+        """The least value."""
+
+    @property
+    def high(self) -> float:
+        """The largest value."""
+
+    @property
+    def first_edge(self) -> float:
+        """Where the first bin begins."""
+
+    @property
+    def last_edge(self) -> float:
+        """Where the last bin ends."""
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Of equal bins."""
+
+    @property
+    def clip_low(self) -> float:
+        """The least number that eight bits reach."""
+
+    @property
+    def clip_high(self) -> float:
+        """The largest."""
+
+    @property
+    def clipped_fraction(self) -> float:
+        """Of the values."""
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """Signal to quantization noise; None where nothing is lost."""
+
+
+class Layer(Protocol):
+    """What is drawn of a layer: `compression.histogram.LayerHistogram`."""
+
+    @property
+    def name(self) -> str:
+        """As the network calls it."""
+
+    @property
+    def kind(self) -> str:
+        """ONNX operator."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weights."""
+
+    @property
+    def weights(self) -> Tensor:
+        """The weights."""
+
+    @property
+    def activations(self) -> Tensor:
+        """What the layer reads."""
+
+    @property
+    def within_99(self) -> float:
+        """The share of its range that holds 99 % of the weights."""
+
+    @property
+    def wasted_range(self) -> bool:
+        """Whether that is less than a quarter."""
+
+
+def range_text(low: float, high: float) -> str:
+    """-0.5, 1.25 -> `-0.5 .. 1.25`, three digits each."""
+    return f"{low + 0.0:.3g} .. {high + 0.0:.3g}"  # + 0.0: no negative zero
+
+
+def shape_text(layer: Layer) -> str:
+    """`64x16x1x1`."""
+    return "x".join(map(str, layer.shape))
+
+
+def sqnr_text(tensor: Tensor) -> str:
+    """`41.3 dB`, or `exact`."""
+    return "exact" if tensor.sqnr_db is None else f"{tensor.sqnr_db:.1f} dB"
+
+
+def clipped_text(tensor: Tensor) -> str:
+    """`0.05 %`, or `none`."""
+    return f"{100 * tensor.clipped_fraction:.2g} %" if tensor.clipped_fraction else "none"
+
+
+def summary(histograms: Sequence[Layer]) -> tuple[str, ...]:
+    """What to look at, in a few lines: layers that waste their range, and where rounding loses most."""
+    wasted = [layer.name for layer in histograms if layer.wasted_range]
+    more = f" and {len(wasted) - _MOST_NAMES} more" if len(wasted) > _MOST_NAMES else ""
+    names = f": {', '.join(wasted[:_MOST_NAMES])}{more}" if wasted else ""
+    lines = [f"{len(wasted)} of {len(histograms)} layers keep 99 % of their weights in a quarter of the range{names}"]
+    for what in ("weights", "activations"):
+        lossy = [
+            (tensor.sqnr_db, layer) for layer in histograms if (tensor := getattr(layer, what)).sqnr_db is not None
+        ]
+        if lossy:
+            lowest, layer = min(lossy, key=lambda pair: pair[0])
+            lines.append(f"{what} lose most at {layer.name}: signal over rounding noise {lowest:.1f} dB")
+    return tuple(lines)
+
+
+_STYLE = """
+body { font: 14px/1.4 system-ui, sans-serif; color: #222; background: #fff; margin: 1.5rem; }
+table { border-collapse: collapse; } td, th { padding: .3rem .7rem; text-align: left; vertical-align: middle; }
+tr + tr { border-top: 1px solid #ddd; } thead th { position: sticky; top: 0; background: #fff; }
+tr.wasted { background: #fdeee4; } tr.wasted th { color: #D55E00; } small, .legend { color: #666; font-weight: normal; }
+svg { display: block; } svg text { font-size: 9px; fill: #555; }
+"""
+
+
+def write_histogram_page(histograms: Sequence[Layer], to: Path, title: str) -> None:
+    """Write one HTML file to `to` that works offline: a row for each layer, drawn as SVG, without any script.
+
+    Some 3 kB a layer, where plotly would bring 4.8 MB of its own; the browser is told to load and run nothing.
+    """
+    rows = "\n".join(_row(layer) for layer in histograms)
+    lines = "".join(f"<li>{html.escape(line)}</li>" for line in summary(histograms))
+    page = f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width">
+<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>
+<h1>{html.escape(title)}</h1><ul>{lines}</ul>
+<p class="legend">Dark: counts; light: the same on a log scale. Weights: over -max..max, the grey band is a quarter of
+it, dashed lines hold 99 % of them. What it reads: dashed is what eight bits reach, red what they clip. A layer whose
+weights sit in a quarter of their range is marked: its few outliers cost it two of its eight bits.</p>
+<table><thead><tr><th>layer</th><th>weights</th><th></th><th>what it reads</th><th></th></tr></thead><tbody>
+{rows}
+</tbody></table></body></html>
+"""
+    replace_file(to, page.encode())
+
+
+def _row(layer: Layer) -> str:
+    weights, read = layer.weights, layer.activations
+    wasted = "<br><b>wasted range</b>" if layer.wasted_range else ""
+    cells = (
+        _weights_svg(layer),
+        f"{range_text(weights.low, weights.high)}<br>99 % within {100 * layer.within_99:.0f} % of the range"
+        f"<br>SQNR {sqnr_text(weights)}{wasted}",
+        _activations_svg(read),
+        f"{range_text(read.low, read.high)}<br>clip {range_text(read.clip_low, read.clip_high)}"
+        f"<br>clipped {clipped_text(read)}<br>SQNR {sqnr_text(read)}",
+    )
+    head = f"<th>{html.escape(layer.name)}<br><small>{html.escape(layer.kind)} {shape_text(layer)}</small></th>"
+    opening = '<tr class="wasted">' if layer.wasted_range else "<tr>"
+    return f"{opening}{head}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _weights_svg(layer: Layer) -> str:
+    weights = layer.weights
+    reach = max(-weights.low, weights.high)
+    band = (-QUARTER * reach, QUARTER * reach, "#e4e4e4")
+    return _svg(
+        weights,
+        RED if layer.wasted_range else BLUE,
+        span=(weights.first_edge, weights.last_edge),
+        bands=(band,),
+        marks=(-layer.within_99 * reach, layer.within_99 * reach),
+    )
+
+
+def _activations_svg(read: Tensor) -> str:
+    low, high = min(read.first_edge, read.clip_low), max(read.last_edge, read.clip_high)
+    bands = ((low, read.clip_low, "#f6cdb4"), (read.clip_high, high, "#f6cdb4"))
+    return _svg(read, GREEN, span=(low, high), bands=bands, marks=(read.clip_low, read.clip_high))
+
+
+def _svg(
+    values: Tensor,
+    colour: str,
+    *,
+    span: tuple[float, float],
+    bands: Sequence[_Band],
+    marks: Sequence[float],
+) -> str:
+    """One histogram over `span`, counts dark and their logarithms light, with bands behind and dashed lines before."""
+
+    def x(value: float) -> float:
+        return round((value - span[0]) / (span[1] - span[0]) * _WIDTH_PX, 1)
+
+    largest = max(values.counts)
+    light = _outline(values, [math.log1p(count) / math.log1p(largest) for count in values.counts], x)
+    dark = _outline(values, [count / largest for count in values.counts], x)
+    shaded = "".join(
+        f'<rect x="{x(low)}" width="{max(0.0, x(high) - x(low)):.1f}" height="{_HEIGHT_PX}" fill="{fill}"/>'
+        for low, high, fill in bands
+    )
+    lines = "".join(
+        f'<path d="M{x(at)} 0V{_HEIGHT_PX}" stroke="{INK}" stroke-dasharray="3 2"/>'
+        for at in marks
+        if span[0] <= at <= span[1]
+    )
+    baseline = _HEIGHT_PX + _SCALE_PX - 3
+    ends = (
+        f'<text x="0" y="{baseline}">{span[0] + 0.0:.3g}</text>'
+        f'<text x="{_WIDTH_PX}" y="{baseline}" text-anchor="end">{span[1]:.3g}</text>'
+    )
+    return (
+        f'<svg width="{_WIDTH_PX}" height="{_HEIGHT_PX + _SCALE_PX}" role="img">{shaded}'
+        f'<path d="{light}" fill="{colour}" opacity=".3"/><path d="{dark}" fill="{colour}"/>{lines}{ends}</svg>'
+    )
+
+
+def _outline(values: Tensor, heights: Sequence[float], x: Callable[[float], float]) -> str:
+    """The steps of a histogram as an SVG path, from the baseline and back to it."""
+    width = (values.last_edge - values.first_edge) / len(heights)
+    steps = "".join(
+        f"V{_HEIGHT_PX * (1 - height):.1f}H{x(values.first_edge + place * width)}"
+        for place, height in enumerate(heights, start=1)
+    )
+    return f"M{x(values.first_edge)} {_HEIGHT_PX}{steps}V{_HEIGHT_PX}Z"
