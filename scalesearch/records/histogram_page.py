@@ -223,7 +223,7 @@ def _svg(
         f'<text x="{_WIDTH_PX}" y="{baseline}" text-anchor="end">{span[1]:.3g}</text>'
     )
     return (
-        f'<svg width="{_WIDTH_PX}" height="{_HEIGHT_PX + _SCALE_PX}" role="img">{shaded}'
+        f'<svg width="{_WIDTH_PX}" height="{_HEIGHT_PX + _SCALE_PX}">{shaded}'
         f'<path d="{light}" fill="{colour}" opacity=".3"/><path d="{dark}" fill="{colour}"/>{lines}{ends}</svg>'
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 import pytest
 
+from scalesearch.compression.histogram import LayerHistogram, TensorHistogram
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.search.dashboard import (
     annotate_missing,
@@ -19,6 +20,7 @@ from scalesearch.search.dashboard import (
     front_figure,
     inert,
     update_front_figure,
+    update_histogram_figure,
 )
 from scalesearch.search.dashboard_server import DashboardServer
 from scalesearch.search.storage import STUDY_FILE, opened_study
@@ -108,6 +110,40 @@ def test_figure_holds_feasible_trials_alone_and_replaces_itself(study: optuna.St
     assert [trace["x"] for trace in traces if trace["name"] == "front"] == [[1.0]]
 
 
+def _layer(name: str, *, wasted: bool = False) -> LayerHistogram:
+    counts = (1,) * 10 + (30,) * 44 + (1,) * 10
+    tensor = TensorHistogram(
+        low=-1.0,
+        high=1.0,
+        first_edge=-1.0,
+        last_edge=1.0,
+        counts=counts,
+        clip_low=-1.0,
+        clip_high=1.0,
+        clipped_fraction=0.0,
+        sqnr_db=40.0,
+    )
+    within = 0.2 if wasted else 0.9
+    return LayerHistogram(
+        name=name, node="Conv_0", kind="Conv", shape=(8, 3, 3, 3), weights=tensor, activations=tensor, within_99=within
+    )
+
+
+def test_a_trials_histograms_are_one_figure_that_replaces_itself(study: optuna.Study) -> None:
+    from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+
+    update_histogram_figure(study, 7, [_layer("stem"), _layer("head")])
+    update_histogram_figure(study, 7, [_layer("<b>stem", wasted=True)])
+    update_histogram_figure(study, 8, [_layer("stem")])
+    figures = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
+    assert sorted(figures) == ["histograms_of_trial_7", "histograms_of_trial_8"]
+    layout = json.loads(figures["histograms_of_trial_7"])["layout"]
+    assert layout["yaxis"]["ticktext"] == ["<b>&lt;b&gt;stem, wasted</b>"]
+    assert layout["title"]["text"].startswith("Trial 7: weights and activations<br>1 of 1 layers")
+    # Every 2 kB are a row of the study's database.
+    assert len(figures["histograms_of_trial_8"]) < 4000
+
+
 def test_figure_of_nothing_says_so_and_labels_are_escaped(make_record: MakeRecord) -> None:
     assert "no feasible trial yet" in front_figure([make_record(0, top1=None)]).layout.title.text
     hover = front_figure([make_record(0)]).data[1].hovertext[0]
@@ -123,6 +159,7 @@ def test_without_the_extra_a_run_goes_on_and_the_command_says_what_to_install(
     annotate_study(study)
     annotate_trial(study, study.ask(), make_record(0))
     update_front_figure(study, [make_record(0)])
+    update_histogram_figure(study, 0, [_layer("stem")])
     assert study._storage.get_study_system_attrs(study._study_id) == before
     with pytest.raises(MissingBackendError, match=r"pip install 'scalesearch\[dashboard\]'") as caught:
         DashboardServer(tmp_path, port=0)

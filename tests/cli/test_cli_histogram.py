@@ -1,0 +1,165 @@
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import typer
+from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
+
+from scalesearch.cli import export, histogram
+from scalesearch.deployment.onnx_file import write_onnx
+from scalesearch.errors import ConfigError
+from scalesearch.records.run_file import write_run_file
+from scalesearch.records.store import RecordStore
+from scalesearch.values.candidate import Quantization
+from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.record import TrialRecord
+from scalesearch.values.session import Session
+from scalesearch.values.settings import DataSettings, RunSettings
+
+MakeRecord = Callable[..., TrialRecord]
+INT8 = Quantization(precision="int8", calibration="percentile", clip_percentile=99.0, calibration_images=20)
+
+
+@pytest.fixture
+def study(
+    session: Session, make_record: MakeRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, list[tuple[TrialRecord, Session]]]:
+    """A study of real images, whose networks are one convolution; and what was asked to be built."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "140")
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (200, 32, 32, 3), dtype=np.uint8), np.arange(200) % 2
+    np.savez(tmp_path / "noise.npz", images=images, labels=labels)
+    folder = tmp_path / "results" / "first"
+    settings = RunSettings(
+        data=DataSettings(source=str(tmp_path / "noise.npz"), calibration_images=20, val_fraction=0.3), accept="rtx"
+    )
+    target = dataclasses.replace(session.target, backend="tensorrt", quantization_profile="tensorrt")
+    write_run_file(dataclasses.replace(session, folder=folder, settings=settings, target=target, storage_px=32))
+    store = RecordStore(folder)
+    int8 = make_record(1, top1=0.9, p50_ms=2.0)
+    store.save(make_record(0, top1=0.7))
+    store.save(dataclasses.replace(int8, candidate=dataclasses.replace(int8.candidate, quantization=INT8)))
+    store.save(make_record(2, top1=None))
+    store.save(make_record(3, state="cached", same_as=1, charged=False))
+    asked: list[tuple[TrialRecord, Session]] = []
+
+    def build(record: TrialRecord, session: Session, to: Path, *, kept: bool = True) -> OnnxModel:
+        assert not kept
+        asked.append((record, session))
+        return write_onnx(_network(), to)
+
+    monkeypatch.setattr(export, "deployed_file", build)
+    return folder, asked
+
+
+def _network() -> onnx.ModelProto:
+    weights = np.random.default_rng(1).normal(0, 0.1, (8, 3, 3, 3))
+    weights[0, 0, 0, 0] = 2.0  # twenty standard deviations out
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "stem.0.weight"], ["logits"], name="Conv_0")],
+        "network",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 32, 32])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 8, 30, 30])],
+        [numpy_helper.from_array(weights.astype(np.float32), "stem.0.weight")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def _run(*arguments: str) -> str:
+    app = typer.Typer()
+    histogram.register(app)
+    outcome = CliRunner().invoke(app, arguments, standalone_mode=False)
+    if outcome.exception:
+        raise outcome.exception
+    return outcome.stdout
+
+
+def test_a_table_and_two_pictures(study: tuple[Path, list[tuple[TrialRecord, Session]]], tmp_path: Path) -> None:
+    text = _run("--trial", "1", "--to", "pictures")
+    lines = text.splitlines()
+    assert lines[0] == "first, trial 1: int8, percentile 99 over 20 images"
+    (row,) = [line.split() for line in lines if line.lstrip().startswith("stem.0")]
+    assert row[1] == "8x3x3x3"
+    assert "yes" in row, "its one outlier wastes the range"
+    assert "1 of 1 layers keep 99 % of their weights in a quarter of the range: stem.0" in lines
+    assert lines[-1] == "-> pictures/histogram.png, histogram.html"
+    assert (tmp_path / "pictures" / "histogram.png").read_bytes().startswith(b"\x89PNG")
+    assert "first, trial 1" in (tmp_path / "pictures" / "histogram.html").read_text(encoding="utf-8")
+
+
+def test_the_float_network_is_built_without_chip_and_gate(
+    study: tuple[Path, list[tuple[TrialRecord, Session]]],
+) -> None:
+    _run("--trial", "1", "--json")
+    ((record, session),) = study[1]
+    assert record.candidate.quantization == dataclasses.replace(INT8, precision="fp32")
+    assert (session.target.backend, session.settings.accept) == ("onnxruntime", "off")
+    assert session.target.channel_multiple == 8, "what the shape of the network follows is the chip's still"
+
+
+def test_json_holds_the_layers_on_the_studys_own_images(
+    study: tuple[Path, list[tuple[TrialRecord, Session]]], tmp_path: Path
+) -> None:
+    (layer,) = json.loads(_run("--trial", "1", "--json"))
+    assert (layer["name"], layer["shape"], layer["wasted_range"]) == ("stem.0", [8, 3, 3, 3], True)
+    read = layer["activations"]
+    assert sum(read["counts"]) == 20 * 3 * 32 * 32, "the 20 calibration images, in the trial's resolution"
+    # bytes 0..255, normalised by the session's mean and deviation
+    assert read["low"] == pytest.approx(min((0 - mean) / std for mean, std in ((0.4, 0.2), (0.5, 0.25), (0.6, 0.3))))
+    assert read["high"] == pytest.approx((1 - 0.4) / 0.2)
+    assert read["clip_low"] == -read["clip_high"], "TensorRT's style is symmetric"
+    assert read["clipped_fraction"] == pytest.approx(0.01, abs=0.003)
+    assert not (tmp_path / "export").exists()
+
+
+def test_a_float_trial_says_that_int8_is_a_thought(study: tuple[Path, list[tuple[TrialRecord, Session]]]) -> None:
+    text = _run("--trial", "0")
+    assert text.startswith("first, trial 0: fp32, with what int8 (minmax) would do to it")
+    assert Path("export/first/trial_000000/histogram.html").is_file()
+
+
+def test_an_answer_from_the_cache_is_its_original(study: tuple[Path, list[tuple[TrialRecord, Session]]]) -> None:
+    assert _run("--trial", "3").startswith("first, trial 1: ")
+
+
+def test_a_trial_without_network_is_said(study: tuple[Path, list[tuple[TrialRecord, Session]]]) -> None:
+    with pytest.raises(ConfigError, match="Trial 2 has no trained network to look at: failed, train: loss is not"):
+        _run("--trial", "2")
+    assert study[1] == []
+
+
+def test_a_folder_in_the_way_is_said_before_the_work(study: tuple[Path, list[tuple[TrialRecord, Session]]]) -> None:
+    Path("file").touch()
+    with pytest.raises(ConfigError, match=r"Cannot write to file/inside: Not a directory\. Give another .* --to"):
+        _run("--trial", "1", "--to", "file/inside")
+    assert study[1] == []
+
+
+def test_what_the_picture_leaves_out_is_said(
+    study: tuple[Path, list[tuple[TrialRecord, Session]]], make_record: MakeRecord
+) -> None:
+    record = make_record(4)
+    asked = dataclasses.replace(INT8, keep_float=2, qat_steps=50)
+    candidate = dataclasses.replace(record.candidate, quantization=asked)
+    RecordStore(study[0]).save(dataclasses.replace(record, candidate=candidate))
+    text = _run("--trial", "4")
+    assert "the deployed file leaves the 2 layers that suffer most in float" in text
+    assert "before quantization-aware training" in text
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, scalesearch.cli.histogram\n"
+        "heavy = {'torch', 'optuna', 'pandas', 'onnx', 'onnxruntime', 'numpy', 'matplotlib', 'rich.table'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
