@@ -7,9 +7,9 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from scalesearch.chain.evaluate import TrialEvaluator, model_path
+from scalesearch.chain.planner import Planner
 from scalesearch.errors import ScalesearchError
-from scalesearch.evaluate import TrialEvaluator, model_path
-from scalesearch.planner import Planner
 from scalesearch.records.front_scores import read_front_scores, write_front_scores
 from scalesearch.records.plots import draw_front
 from scalesearch.records.store import RecordStore

@@ -6,13 +6,13 @@ import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
+from scalesearch.chain.evaluate import MEASURED_DEVICE, engine_options, reference_path
 from scalesearch.config import check_stages
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.targets import fit_chip, get_target
 from scalesearch.errors import StageFailed
-from scalesearch.evaluate import MEASURED_DEVICE, engine_options, reference_path
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.latency import calm_time
 from scalesearch.networks import find_spec

@@ -12,10 +12,12 @@ from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, St
 from scalesearch.values.record import (
     ClassQuality,
     Cost,
+    Gain,
     Latency,
     LimitUse,
     Quality,
     StageTime,
+    StepAccuracy,
     TrainingResult,
     TrialRecord,
 )
@@ -79,6 +81,22 @@ def _spec(resolution_px: int) -> NetworkSpec:
     )
 
 
+def _way(top1: float) -> tuple[StepAccuracy, ...]:
+    return (
+        StepAccuracy(step="float", top1=top1 + 0.01),
+        StepAccuracy(step="onnx_fp32", top1=top1 + 0.01),
+        StepAccuracy(step="engine", top1=top1),
+    )
+
+
+def _gains(precision: str) -> tuple[Gain, ...]:
+    pruning = Gain(
+        step="pruning", what="channels 25 %", speedup=1.2, speedup_low=1.1, speedup_high=1.3, top1_change=-0.02
+    )
+    step = Gain(step="precision", what=precision, speedup=0.95, speedup_low=0.9, speedup_high=1.0, top1_change=-0.01)
+    return (pruning,) if precision == "fp32" else (pruning, step)
+
+
 @pytest.fixture
 def make_record() -> RecordFactory:
     """A complete, feasible record; `top1=None` gives one that never got so far, other keywords replace its fields."""
@@ -121,6 +139,8 @@ def make_record() -> RecordFactory:
             else None,
             latency=_latency(p50_ms) if reached else None,
             quality=_quality(top1, classes) if top1 is not None else None,
+            accuracy_path=_way(top1) if top1 is not None else (),
+            gains=_gains(precision) if reached else (),
             size_bytes=1_250_000 if reached else None,
             onnx_sha256="0" * 64 if reached else None,
             device=Device(name="AMD EPYC (2 cores)", backend="onnxruntime", backend_version="1.32.0", threads=1),

@@ -77,8 +77,8 @@ def deployed_file(record: TrialRecord, session: Session, to: Path, *, kept: bool
     if kept and file.is_file():
         shutil.copyfile(file, to)
         return onnx_model(to)
-    from scalesearch.evaluate import TrialEvaluator
-    from scalesearch.planner import Planner
+    from scalesearch.chain.evaluate import TrialEvaluator
+    from scalesearch.chain.planner import Planner
 
     return TrialEvaluator(session).rebuild(Planner(session)(record.candidate), to=to)
 

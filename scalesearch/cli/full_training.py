@@ -6,10 +6,10 @@ from pathlib import Path
 
 import typer
 
+from scalesearch.chain.evaluate import TrialEvaluator, model_path
+from scalesearch.chain.planner import Planner
 from scalesearch.cli.run import prepare_folder
-from scalesearch.evaluate import TrialEvaluator, model_path
 from scalesearch.files import replace_file
-from scalesearch.planner import Planner
 from scalesearch.records.export import read_config
 from scalesearch.records.tables import trial_rows
 from scalesearch.session import open_session

@@ -135,9 +135,10 @@ def _table(layers: "Sequence[LayerHistogram]") -> "Table":
 
     from scalesearch.records.histogram_page import clipped_text, range_text, shape_text, sqnr_text
 
-    table = Table(box=None, header_style="bold")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for header in _HEADERS:
-        table.add_column(header, justify="left" if header == _HEADERS[0] else "right", overflow="fold")
+        first = header == _HEADERS[0]
+        table.add_column(header, justify="left" if first else "right", overflow="fold", no_wrap=first)
     for layer in layers:
         weights, read = layer.weights, layer.activations
         cells = (

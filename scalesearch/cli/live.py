@@ -14,6 +14,7 @@ from scalesearch.records.report import verdict
 from scalesearch.records.tables import trial_rows
 from scalesearch.search.events import (
     Event,
+    Narrowed,
     RunStarted,
     RunStopped,
     StageEntered,
@@ -138,6 +139,8 @@ class _LineView:
             self._print(
                 f"[{event.charged_done}/{event.budget}] {trial_line(event.record)}  front {event.front_size}{eta}"
             )
+        elif isinstance(event, Narrowed):
+            self._print(_narrowed(event))
         elif isinstance(event, RunStopped):
             self._print(event.message)
 
@@ -180,6 +183,8 @@ class _LiveView:
         elif isinstance(event, TrialFinished):
             self._stages.pop(event.record.trial, None)
             self._last.append(event.record)
+        elif isinstance(event, Narrowed):
+            self.say(_narrowed(event))
 
     def ended(self, outcome: StudyOutcome) -> None:
         show_end(self._console, outcome, self._folder)
@@ -219,6 +224,8 @@ def trial_line(record: TrialRecord) -> str:
         mark = "" if record.feasible else f"  ({verdict(record)})"
         unstable = "" if record.latency.stable else " unstable"
         origin = f"same as {record.same_as}" if record.same_as is not None else f"{seconds:.0f} s"
+        if record.sibling_of is not None and record.same_as is None:
+            origin = f"sibling of {record.sibling_of}, {origin}"
         result = f"top-1 {100 * record.quality.top1:5.1f} %  {record.latency.p50_ms:7.3f} ms{unstable}"
         return f"trial {record.trial:3d}  {result}  {what}  [{origin}]{mark}"
     return f"trial {record.trial:3d}  {record.state}: {record.reason.splitlines()[0] if record.reason else ''}  {what}"
@@ -250,6 +257,11 @@ def _opening(event: RunStarted, folder: Path) -> str:
         return f"study {folder}: budget {event.budget}"
     left = max(0, event.budget - event.charged_done)
     return f"study {folder}: continuing after {event.charged_done} charged trials, {left} to go"
+
+
+def _narrowed(event: Narrowed) -> str:
+    tried = f"{event.tries} networks gained nothing from it"
+    return f"adaptive: {event.precision} is not asked any more: {tried} (run without --adaptive to ask it again)"
 
 
 def _span(seconds: float) -> str:

@@ -48,6 +48,14 @@ def run(
     to: Annotated[
         Path | None, typer.Option("--to", help="The study's folder (default: results/SPACE-DATA-TARGET).")
     ] = None,
+    siblings: Annotated[
+        bool | None,
+        typer.Option("--siblings/--no-siblings", help="Also evaluate other precisions of networks near the front."),
+    ] = None,
+    adaptive: Annotated[
+        bool | None,
+        typer.Option("--adaptive/--no-adaptive", help="Stop asking for a precision that never paid on this chip."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; an old study is kept beside it.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show settings, five candidates and the predicted time; run nothing.")
@@ -66,6 +74,8 @@ def run(
         "network": network,
         "target": target,
         "accept": accept,
+        "siblings": siblings,
+        "adaptive": adaptive,
         "budget": budget,
         "workers": workers,
         "seed": seed,

@@ -123,7 +123,7 @@ def print_front(
     if console.measure(table, options=unbounded).maximum > console.width:
         table = _front_table(shown, scores, knee=knee, wide=False)
     console.print(table)
-    for line in _footnotes(shown, scores, knee=knee):
+    for line in (*_footnotes(shown, scores, knee=knee), *_what_paid(records)):
         console.print(line, markup=False, highlight=False)
 
 
@@ -258,9 +258,19 @@ def _footnotes(shown: Sequence[TrialRecord], scores: dict[int, FrontScore], *, k
         lines.append("! its latency did not settle within the time limit")
     if any(record.candidate.scaling.stages for record in shown):
         lines.append("x* its stages are scaled apart: see `scalesearch show --trial N`")
+    flagged = [str(record.trial) for record in shown if any(gain.no_gain for gain in record.gains)]
+    if flagged:
+        lines.append(f"no gain: a compression step of trial {', '.join(flagged)} costs accuracy and is not faster")
     if scores:
         lines.append("test: the same file on images that the search never saw")
     return lines
+
+
+def _what_paid(records: Sequence[TrialRecord]) -> list[str]:
+    from scalesearch.records.paid import paid_lines
+
+    lines = paid_lines(records)
+    return ["", "what paid on this chip, each step against the same network without it:", *lines] if lines else []
 
 
 def _print_trial(console: "Console", record: TrialRecord, folder: Path) -> None:

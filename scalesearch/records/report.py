@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scalesearch.values.candidate import CALIBRATED, Candidate, Quantization, Recipe, Scaling
+from scalesearch.values.candidate import CALIBRATED, Candidate, Pruning, Quantization, Recipe, Scaling
 from scalesearch.values.network_spec import NetworkSpec, StageSpec
 from scalesearch.values.record import ClassQuality, FrontScore, Latency, Quality, TrainingResult, TrialRecord
 from scalesearch.values.target import Device
@@ -32,6 +32,7 @@ def describe(record: TrialRecord, score: FrontScore | None = None) -> tuple[Sect
         Section(title="Training", lines=tuple(_training(record.candidate, record.training))),
         Section(title="Latency", lines=tuple(_latency(record))),
         Section(title="Quality of the deployed file", lines=tuple(_quality(record))),
+        Section(title="What compression brought", lines=tuple(_gains(record))),
         Section(title="NVIDIA's compiler", lines=tuple(_acceptance(record))),
         Section(title="Looked at again after the search", lines=tuple(_again(score))),
         Section(title="Weakest classes", lines=tuple(_weakest(record.quality))),
@@ -97,7 +98,16 @@ def quantization_text(quantization: Quantization) -> str:
     if quantization.precision not in CALIBRATED:
         return quantization.precision
     clip = f" {quantization.clip_percentile:g}" if quantization.calibration == "percentile" else ""
-    return f"{quantization.precision}, {quantization.calibration}{clip} over {quantization.calibration_images} images"
+    words = [f"{quantization.calibration}{clip} over {quantization.calibration_images} images"]
+    if quantization.weights == "per_tensor":
+        words.append("one scale for all of a layer's weights")
+    if quantization.keep_float:
+        words.append(f"{quantization.keep_float} layers left in float")
+    if quantization.bias_correction:
+        words.append("biases corrected")
+    if quantization.qat_steps:
+        words.append(f"{quantization.qat_steps} steps of quantization-aware training")
+    return ", ".join((quantization.precision, *words))
 
 
 def device_text(device: Device) -> str:
@@ -120,6 +130,8 @@ def _result(record: TrialRecord) -> Iterator[tuple[str, str]]:
         yield (use.limit, f"{100 * (1 + use.excess):.0f} % of the limit used")
     reused = record.training is not None and record.training.weights_reused and record.same_as is None
     free = "no: it used the weights of an earlier trial" if reused else "no"
+    if record.sibling_of is not None:
+        yield ("sibling of", f"trial {record.sibling_of}: the same network in another precision")
     yield ("charged", "yes: its training was started" if record.charged else free)
 
 
@@ -129,9 +141,24 @@ def _asked(candidate: Candidate) -> Iterator[tuple[str, str]]:
     yield ("depth x width x kernel", multipliers(scaling))
     for place, stage in enumerate(scaling.stages, 1):
         yield (f"stage {place} on top", f"{stage.depth:.4g} x {stage.width:.4g} x {stage.kernel:.4g}")
-    fraction = candidate.pruning.channel_fraction
-    yield ("channel pruning", percent(fraction) if fraction else "none")
+    yield ("pruning", pruning_text(candidate.pruning))
     yield ("precision", quantization_text(candidate.quantization))
+
+
+def pruning_text(pruning: Pruning) -> str:
+    """`25 % of the channels (l2, uniform), 30 % of the blocks, 2:4 zeros`, or `none`."""
+    parts = []
+    if pruning.channel_fraction:
+        rounds = f", {pruning.rounds} rounds" if pruning.rounds > 1 else ""
+        how = f"{pruning.criterion}, {pruning.scope}{rounds}"
+        parts.append(f"{100 * pruning.channel_fraction:.0f} % of the channels ({how})")
+    if pruning.block_fraction:
+        parts.append(f"{100 * pruning.block_fraction:.0f} % of the blocks")
+    if pruning.sparsity == "2:4":
+        parts.append("2:4 zeros")
+    if pruning.sparsity == "unstructured":
+        parts.append(f"{100 * pruning.sparse_fraction:.0f} % zeros")
+    return ", ".join(parts) or "none"
 
 
 def _became(record: TrialRecord) -> Iterator[tuple[str, str]]:
@@ -214,6 +241,13 @@ def _quality(record: TrialRecord) -> Iterator[tuple[str, str]]:
         gap = 100 * (quality.top1 - record.accuracy_path[0].top1)
         yield ("way to the engine", f"{way}, {gap:+.1f} points")
     yield ("macro precision, recall", f"{percent(quality.macro_precision)}, {percent(quality.macro_recall)}")
+
+
+def _gains(record: TrialRecord) -> Iterator[tuple[str, str]]:
+    for gain in record.gains:
+        verdict = ", NO GAIN: it costs accuracy and is not faster" if gain.no_gain else ""
+        speed = f"{gain.speedup:.2f}x as fast ({gain.speedup_low:.2f}-{gain.speedup_high:.2f})"
+        yield (gain.what, f"{speed}, top-1 {100 * gain.top1_change:+.1f} points{verdict}")
 
 
 def _acceptance(record: TrialRecord) -> Iterator[tuple[str, str]]:

@@ -64,7 +64,7 @@ def write_tables(
 def _row(record: TrialRecord, again: FrontScore | None, *, on_front: bool, stages: int) -> Row:
     row: Row = {"trial": record.trial, "state": record.state, "feasible": record.feasible, "on_front": on_front}
     row |= _scores(record) | _again(again) | _costs(record) | _candidate(record.candidate, stages=stages)
-    row |= _efforts(record)
+    row |= _gains(record) | _efforts(record)
     return {name: _finite(cell) for name, cell in row.items()}
 
 
@@ -123,12 +123,21 @@ def _quantization(quantization: Quantization) -> Row:
     return row
 
 
+def _gains(record: TrialRecord) -> Row:
+    row: Row = {}
+    for step in ("pruning", "precision"):
+        found = next((gain for gain in record.gains if gain.step == step), None)
+        values = _named(found, "speedup", "speedup_low", "speedup_high", "top1_change")
+        row |= {f"{step}_{name}": value for name, value in values.items()}
+    return row | {"no_gain": ", ".join(gain.what for gain in record.gains if gain.no_gain)}
+
+
 def _efforts(record: TrialRecord) -> Row:
     training, device = record.training, record.device
     row: Row = {"trained_steps": training.steps if training else None}
     row |= _named(training, "final_loss", "weights_reused", "safe_recipe_used", "train_s", "retrain_s")
     row["total_s"] = sum(stage.seconds for stage in record.stages) if record.stages else None
-    row |= {"charged": record.charged, "same_as": record.same_as}
+    row |= {"charged": record.charged, "same_as": record.same_as, "sibling_of": record.sibling_of}
     row["device"] = device.name if device else None
     row["backend"] = f"{device.backend} {device.backend_version}" if device else None
     row["accepted_by"] = record.acceptance.compiler if record.acceptance else None

@@ -31,7 +31,21 @@ CONDITIONS: dict[str, Callable[[Mapping[str, Value]], bool]] = {
     "quantization.clip_percentile": lambda asked: (
         asked["quantization.precision"] in CALIBRATED and asked["quantization.calibration"] == "percentile"
     ),
-    "training.retrain_steps": lambda asked: float(asked["pruning.channel_fraction"]) > 0,
+    **{
+        f"quantization.{name}": lambda asked: asked["quantization.precision"] in CALIBRATED
+        for name in ("weights", "keep_float", "bias_correction")
+    },
+    "quantization.qat_steps": lambda asked: asked["quantization.precision"] == "int8",
+    **{
+        f"pruning.{name}": lambda asked: float(asked["pruning.channel_fraction"]) > 0
+        for name in ("criterion", "scope", "rounds")
+    },
+    "pruning.sparse_fraction": lambda asked: asked["pruning.sparsity"] == "unstructured",
+    "training.retrain_steps": lambda asked: (
+        float(asked["pruning.channel_fraction"]) > 0
+        or float(asked["pruning.block_fraction"]) > 0
+        or asked["pruning.sparsity"] != "none"
+    ),
     "training.muon_learning_rate": lambda asked: asked["training.optimizer"] == "muon",
 }
 

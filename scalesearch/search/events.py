@@ -48,6 +48,15 @@ class TrialFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Narrowed:
+    """A precision is not asked any more (`--adaptive`)."""
+
+    precision: str
+    tries: int
+    """Networks that gained nothing from it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunStopped:
     """The run is over; `message` says why in a sentence."""
 
@@ -55,7 +64,7 @@ class RunStopped:
     message: str
 
 
-Event = RunStarted | TrialStarted | StageEntered | TrialFinished | RunStopped
+Event = RunStarted | TrialStarted | StageEntered | TrialFinished | Narrowed | RunStopped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ def repeat(earlier: TrialRecord, trial: int, candidate: Candidate) -> TrialRecor
         candidate=candidate,
         state="cached" if complete else earlier.state,
         same_as=earlier.trial,
+        sibling_of=None,
         charged=False,
         reason="" if complete else f"as trial {earlier.trial}: {earlier.reason}",
         stages=(),

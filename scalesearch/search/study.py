@@ -17,6 +17,7 @@ from scalesearch.search.dashboard import annotate_study, update_front_figure
 from scalesearch.search.events import (
     Ending,
     Event,
+    Narrowed,
     RunStarted,
     RunStopped,
     StageEntered,
@@ -26,15 +27,17 @@ from scalesearch.search.events import (
 )
 from scalesearch.search.fates import record_of, rejected, repeat, unplanned
 from scalesearch.search.front import hypervolume, pareto_front, point
+from scalesearch.search.narrowing import given_up, reason
 from scalesearch.search.resume import catch_up
 from scalesearch.search.samplers import LEARNS_FROM_REJECTED, calm_threads, make_sampler
-from scalesearch.search.space import suggest
+from scalesearch.search.siblings import SIBLING_OF, near_front, siblings_of
+from scalesearch.search.space import suggest, trial_parameters
 from scalesearch.search.stopping import stop_signals
 from scalesearch.search.storage import OpenStudy, only_coordinator, opened_study, sync_study
 from scalesearch.search.telling import tell
 from scalesearch.search.worker import NO_TRIAL, Entered, Evaluator, Fatal
 from scalesearch.search.workers import Report, WorkerPool
-from scalesearch.values.candidate import Candidate
+from scalesearch.values.candidate import Candidate, Precision
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import StageTime, TrialRecord
 from scalesearch.values.settings import RunSettings
@@ -89,6 +92,7 @@ class _Asked:
 
     trial: optuna.Trial
     plan: Plan
+    sibling_of: int | None = None
     stages: list[StageTime] = field(default_factory=list)
     stage: str = "start"
     stage_since: float = 0.0
@@ -127,6 +131,8 @@ class _Run:
         for record in sorted(self._records.values(), key=lambda each: each.trial):
             if record.key and record.same_as is None:
                 self._finished.setdefault(record.key, record)
+        self._wanted: deque[tuple[Candidate, int]] = deque()  # siblings to evaluate, and the trials that they are of
+        self._narrowed: dict[Precision, int] = {}
         self._figure: set[int] = set()  # front members that the dashboard's figure shows
         self._next_number = 0
         self._free_in_a_row = self._repeats_in_a_row = 0
@@ -143,6 +149,9 @@ class _Run:
             self._next_number = len(self._study.get_trials(deepcopy=False))
             for number in sorted(self._records):
                 self._count(self._records[number])
+            for member in pareto_front(self._records.values()):
+                self._want_siblings(member)
+            self._narrow()
             annotate_study(self._study)
         self._on_event(
             RunStarted(
@@ -189,8 +198,13 @@ class _Run:
         return sum(record.charged for record in self._records.values())
 
     def _may_ask(self) -> bool:
-        """Whether one more candidate fits: into the budget, counting those that run, and into a worker."""
-        if self._charged + len(self._running) >= self._settings.budget or not self._pool.free:
+        """Whether one more candidate fits: into a worker, and, siblings excepted, into the budget."""
+        if not self._pool.free:
+            return False
+        if self._wanted:
+            return True
+        training = sum(asked.sibling_of is None for asked in self._running.values())
+        if self._charged + training >= self._settings.budget:
             return False
         return bool(self._left_behind) or self._free_in_a_row < FREE_IN_A_ROW
 
@@ -212,7 +226,12 @@ class _Run:
     def _ask(self) -> None:
         """One more trial that is running, parked, or finished without training."""
         number = self._left_behind.popleft() if self._left_behind else self._next_number
+        if number == self._next_number and self._wanted:
+            candidate, origin = self._wanted.popleft()
+            parameters = trial_parameters(candidate, self._space)
+            self._study.enqueue_trial(parameters, user_attrs={SIBLING_OF: origin})
         trial = self._trial(number)
+        sibling_of = trial.user_attrs.get(SIBLING_OF)
         with calm_threads(self._settings.sampler):
             candidate = suggest(trial, self._space)
         sync_study(self._folder)
@@ -223,13 +242,14 @@ class _Run:
             return
         record = self._answer_without_training(number, plan)
         if record:
-            self._answer(trial, record)
+            self._answer(trial, replace(record, sibling_of=sibling_of))
         elif self._is_running(plan.key):
-            self._parked.append(_Asked(trial=trial, plan=plan))
-            self._free_in_a_row += 1
-            self._repeats_in_a_row += 1
+            self._parked.append(_Asked(trial=trial, plan=plan, sibling_of=sibling_of))
+            if sibling_of is None:
+                self._free_in_a_row += 1
+                self._repeats_in_a_row += 1
         else:
-            self._running[number] = _Asked(trial=trial, plan=plan)
+            self._running[number] = _Asked(trial=trial, plan=plan, sibling_of=sibling_of)
             self._pool.submit(plan, number)
             self._on_event(TrialStarted(trial=number, candidate=candidate))
 
@@ -255,13 +275,23 @@ class _Run:
         earlier = self._finished.get(plan.key)
         if earlier:
             return repeat(earlier, number, plan.candidate)
-        return rejected(number, plan, plan.rejected_because) if plan.rejected_because else None
+        if plan.rejected_because:
+            return rejected(number, plan, plan.rejected_because)
+        precision = plan.candidate.quantization.precision
+        if precision in self._narrowed:
+            return rejected(number, plan, reason(precision, self._narrowed[precision]))
+        return None
 
     def _is_running(self, key: str) -> bool:
         return any(key == asked.plan.key for asked in self._running.values())
 
     def _count(self, record: TrialRecord) -> None:
-        """Keeps the two rows of candidates that needed no training: of all kinds, and of networks trained before."""
+        """Keeps the two rows of candidates that needed no training: of all kinds, and of networks trained before.
+
+        Siblings are asked by us, not by the sampler, and say nothing of how much of the space is left.
+        """
+        if record.sibling_of is not None:
+            return
         self._free_in_a_row = 0 if record.charged else self._free_in_a_row + 1
         again = not record.charged and record.state != "rejected"
         self._repeats_in_a_row = self._repeats_in_a_row + 1 if again else 0
@@ -283,6 +313,8 @@ class _Run:
         if report.trial in self._continued:
             # Killed weights may be on disk already: the training was started all the same.
             record = replace(record, charged=True)
+        if asked.sibling_of is not None:
+            record = replace(record, charged=False, sibling_of=asked.sibling_of)
         del self._running[report.trial]
         self._answer(asked.trial, record)
         if isinstance(report, Fatal):
@@ -296,6 +328,9 @@ class _Run:
         if record.key and record.same_as is None:
             self._finished.setdefault(record.key, record)
         front = pareto_front(self._records.values())
+        if record.charged and near_front(record, front):
+            self._want_siblings(record)
+        self._narrow()
         if front and {member.trial for member in front} != self._figure:
             self._figure = {member.trial for member in front}
             update_front_figure(self._study, self._records.values())
@@ -311,7 +346,35 @@ class _Run:
         waiting = [asked for asked in self._parked if asked.plan.key == record.key]
         self._parked = [asked for asked in self._parked if asked.plan.key != record.key]
         for asked in waiting:
-            self._finish(asked.trial, repeat(record, asked.trial.number, asked.plan.candidate))
+            again = repeat(record, asked.trial.number, asked.plan.candidate)
+            self._finish(asked.trial, replace(again, sibling_of=asked.sibling_of))
+
+    # ---- siblings and narrowing ----------------------------------------------------------------------------------
+
+    def _want_siblings(self, record: TrialRecord) -> None:
+        """Puts the record's network in its other precisions on the list, where they are not known yet."""
+        if not self._settings.siblings or record.sibling_of is not None:
+            return
+        for candidate in siblings_of(record.candidate, self._space):
+            with contextlib.suppress(CandidateRejected, StageFailed):
+                plan = self._plan(candidate)
+                known = plan.key in self._finished or self._is_running(plan.key) or plan.rejected_because
+                if not known and candidate.quantization.precision not in self._narrowed:
+                    self._wanted.append((candidate, record.trial))
+
+    def _narrow(self) -> None:
+        """Gives up the precisions that never paid, and says so once each."""
+        if not self._settings.adaptive:
+            return
+        for precision, tries in given_up(self._records.values()).items():
+            if precision not in self._narrowed:
+                self._narrowed[precision] = tries
+                self._on_event(Narrowed(precision=precision, tries=tries))
+        self._wanted = deque(
+            (candidate, origin)
+            for candidate, origin in self._wanted
+            if candidate.quantization.precision not in self._narrowed
+        )
 
 
 def _error_of(report: Report) -> Exception:

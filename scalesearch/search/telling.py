@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from scalesearch.search.axes import Value, is_asked_by_position
 from scalesearch.search.dashboard import annotate_trial
+from scalesearch.search.siblings import SIBLING_OF
 from scalesearch.search.space import candidate_value
 from scalesearch.values.record import LimitUse, TrialRecord
 from scalesearch.values.record import TrialState as RecordState
@@ -64,6 +65,9 @@ def attributes(record: TrialRecord, space: SearchSpace) -> dict[str, Value]:
         "feasible": record.feasible,
         "charged": record.charged,
         "same_as": record.same_as,
+        SIBLING_OF: record.sibling_of,
+        "no_gain": ", ".join(gain.what for gain in record.gains if gain.no_gain),
+        **{f"{gain.step}_speedup": float(gain.speedup) for gain in record.gains},
         "reason": record.reason[:_MAX_TEXT],
         **{name: candidate_value(record.candidate, name) for name in by_position},
         "resolution_px": record.spec.resolution_px if record.spec else None,

@@ -15,12 +15,14 @@ class Plan:
     spec: NetworkSpec
     dense_cost: Cost
     cost: Cost
-    """After channel pruning."""
+    """After pruning; an estimate where the shape follows the trained weights (`Pruning.shape_follows_weights`)."""
     key: str
     weights_key: str
     """Identity of the trained dense weights: spec, recipe, data, seed."""
     shape_key: str
-    """Identity of the weights after pruning and its retrain; one per pruned shape of those dense weights."""
+    """Identity of the weights after pruning and its retrain."""
+    cuts: bool
+    """Something is cut out of the trained network, and it is retrained."""
     limits: tuple[LimitUse, ...]
     """Use of the limits that are known before training (MACs, size)."""
 

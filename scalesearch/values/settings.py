@@ -84,6 +84,12 @@ class RunSettings:
     target: str = "auto"
     accept: AcceptName = "off"
     """`rtx`: every trial's graph must also compile with TensorRT for RTX, which needs no GPU for that."""
+    twins: bool = True
+    """Measure what each compression step of a trial brought, against the same network without it."""
+    siblings: bool = True
+    """Evaluate a trained candidate near the front in the space's other precisions too, free of charge."""
+    adaptive: bool = False
+    """Stop asking for a precision that has never paid on this chip."""
     budget: int = 20
     """Candidates whose training is started."""
     workers: int = 1

@@ -53,7 +53,7 @@ def test_overrides_reach_settings_and_space_and_flags_win(space_file: Path) -> N
     axes = {named.name: named.axis for named in space.axes}
     assert settings.data.val_fraction == 0.3
     assert settings.budget == 5
-    assert settings.target == "cpu"
+    assert settings.target == "auto"
     assert axes["training.steps"] == Choice(values=(7,))
     assert axes["scaling.stages.2.kernel"] == Choice(values=(1.0, 1.67))
 

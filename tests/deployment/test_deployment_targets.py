@@ -35,9 +35,7 @@ def test_precisions_follow_the_compute_capability() -> None:
 
 
 def test_an_unknown_target_names_the_near_one_and_all() -> None:
-    with pytest.raises(
-        ConfigError, match=r"no chip is called 'cpuu'\. Did you mean 'cpu'\? There are: a100, "
-    ):
+    with pytest.raises(ConfigError, match=r"no chip is called 'cpuu'\. Did you mean 'cpu'\? There are: a100, "):
         get_target("cpuu")
     with pytest.raises(ConfigError, match=r"no chip is called 'toaster'\. There are: a100, cpu, .*, auto"):
         get_target("toaster")

@@ -35,6 +35,7 @@ def test_every_part_of_a_complete_trial_is_told(make_record: MakeRecord) -> None
         "Training",
         "Latency",
         "Quality of the deployed file",
+        "What compression brought",
         "Weakest classes",
         "Time",
         "Warnings",
@@ -43,7 +44,12 @@ def test_every_part_of_a_complete_trial_is_told(make_record: MakeRecord) -> None
     assert page["What was asked"]["precision"] == "int8, percentile 99.99 over 128 images"
     assert page["What it became"]["stage 2"] == "3 x basic, 48 channels, 3x3, stride 2"
     assert page["What it became"]["MACs"] == "20 M, 31 M before pruning"
-    assert page["Quality of the deployed file"]["float -> deployed"] == "81.0 % -> 80.0 %, -1.0 points"
+    way = "torch 81.0 % -> ONNX fp32 81.0 % -> engine 80.0 %, -1.0 points"
+    assert page["Quality of the deployed file"]["way to the engine"] == way
+    assert page["What compression brought"] == {
+        "channels 25 %": "1.20x as fast (1.10-1.30), top-1 -2.0 points",
+        "int8": "0.95x as fast (0.90-1.00), top-1 -1.0 points, NO GAIN: it costs accuracy and is not faster",
+    }
     assert list(page["Weakest classes"]) == ["speed 30", "priority", "yield", "stop"], "lowest recall first"
     assert page["Time"]["together"] == "14.0 s"
 

@@ -14,7 +14,7 @@ from scalesearch.errors import CandidateRejected, ConfigError, StageFailed
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
 from scalesearch.values.plan import Plan
-from scalesearch.values.record import Cost, Latency, LimitUse, Quality, TrialRecord
+from scalesearch.values.record import Cost, Gain, Latency, LimitUse, Quality, TrialRecord
 from scalesearch.values.space import Choice, Limits, NamedAxis, Range, SearchSpace
 from scalesearch.values.target import Device
 
@@ -68,6 +68,7 @@ class FakePlanner:
             key=key,
             weights_key=key,
             shape_key=key,
+            cuts=False,
             limits=limits,
         )
 
@@ -130,6 +131,7 @@ class Fake:
     fates: dict[int, str] = field(default_factory=dict)
     seconds: float = 0.0
     journal: Path | None = None
+    no_gain: str = ""
 
     def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None]) -> TrialRecord:
         report("train")
@@ -138,7 +140,25 @@ class Fake:
                 file.write(f"{trial} {os.getpid()} {plan.key}\n")
         time.sleep(self.seconds)
         report("export")
-        return FATES[self.fates.get(trial, "good")](plan, trial)
+        record = FATES[self.fates.get(trial, "good")](plan, trial)
+        return replace(record, gains=_gains(record, self.no_gain)) if self.no_gain else record
+
+
+def _gains(record: TrialRecord, no_gain: str) -> tuple[Gain, ...]:
+    precision = record.candidate.quantization.precision
+    if precision == "fp32":
+        return ()
+    speedup = 1.0 if precision == no_gain else 2.0
+    return (
+        Gain(
+            step="precision",
+            what=precision,
+            speedup=speedup,
+            speedup_low=speedup - 0.01,
+            speedup_high=speedup + 0.01,
+            top1_change=-0.01,
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -149,6 +169,8 @@ class MakeFake:
     seconds: float = 0.0
     journal: Path | None = None
     start: str = ""
+    no_gain: str = ""
+    """This precision brings nothing, every other one twice the speed."""
 
     def __call__(self) -> Fake:
         if self.start == "config error":
@@ -161,7 +183,7 @@ class MakeFake:
             os._exit(3)
         if self.start == "hang":
             time.sleep(100)
-        return Fake(dict(self.fates), self.seconds, self.journal)
+        return Fake(dict(self.fates), self.seconds, self.journal, self.no_gain)
 
 
 def _segfault(plan: Plan, trial: int) -> TrialRecord:

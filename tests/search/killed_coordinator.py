@@ -1,4 +1,4 @@
-"""`python killed_coordinator.py FOLDER BUDGET MOMENT TRIAL`: kills itself -9 at that moment of TRIAL or a later one."""
+"""`python killed_coordinator.py FOLDER BUDGET MOMENT TRIAL SIBLINGS`: kills itself -9 at that moment of TRIAL or a later one."""
 
 import os
 import signal
@@ -56,7 +56,7 @@ def main() -> None:
         space=SPACE,
         plan=plan,
         make_evaluator=MakeFake(journal=folder / "journal.txt", seconds=0.05),
-        settings=RunSettings(budget=budget, seed=7),
+        settings=RunSettings(budget=budget, seed=7, siblings=sys.argv[5] == "1"),
         on_event=on_event,
     )
 

@@ -225,7 +225,7 @@ def test_a_value_off_by_a_rounding_error_is_the_listed_one() -> None:
         ({"scaling.stages.0.width": [1]}, "unknown axis 'scaling.stages.0.width'"),
         ({"scaling.stages.1.colour": [1]}, "unknown axis 'scaling.stages.1.colour'"),
         ({"hats": [1]}, "unknown axis 'hats' in the search space: axes are scaling.resolution"),
-        ({"quantization.precision": ["int4"]}, "expected one of 'fp32', 'fp16', 'int8', got 'int4'"),
+        ({"quantization.precision": ["int4"]}, "expected one of 'fp32', 'fp16', 'bf16', 'int8', 'fp8', got 'int4'"),
         ({"training.steps": [10.5]}, r"axis 'training.steps': expected a whole number, got 10.5 \(float\)"),
         ({"training.steps": [float("inf")]}, "expected a whole number, got inf"),
         ({"scaling.width": ["wide"]}, r"expected a number, got 'wide' \(str\)"),

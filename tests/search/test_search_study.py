@@ -19,7 +19,16 @@ from killed_coordinator import SPACE as KILLED_SPACE
 from scalesearch.errors import CandidateRejected, ConfigError, ScalesearchError, StageFailed
 from scalesearch.records.store import RecordStore
 from scalesearch.search.dashboard import FRONT_FIGURE
-from scalesearch.search.events import Event, RunStarted, RunStopped, StageEntered, StudyOutcome, TrialFinished
+from scalesearch.search.events import (
+    Event,
+    Narrowed,
+    RunStarted,
+    RunStopped,
+    StageEntered,
+    StudyOutcome,
+    TrialFinished,
+)
+from scalesearch.search.narrowing import TRIES
 from scalesearch.search.storage import STUDY_FILE, STUDY_NAME, only_coordinator, open_storage
 from scalesearch.search.study import FREE_IN_A_ROW, run_study
 from scalesearch.values.candidate import Candidate
@@ -55,6 +64,8 @@ def run(
     workers: int = 1,
     sampler: SamplerName = "tpe",
     limits: StageLimits | None = None,
+    siblings: bool = False,
+    adaptive: bool = False,
 ) -> StudyOutcome:
     space = space or make_space()
     return run_study(
@@ -63,7 +74,13 @@ def run(
         plan=plan or FakePlanner(space.limits.max_macs),
         make_evaluator=make or MakeFake(fates=tuple((fates or {}).items())),
         settings=RunSettings(
-            budget=budget, workers=workers, seed=7, sampler=sampler, stage_limits=limits or StageLimits()
+            budget=budget,
+            workers=workers,
+            seed=7,
+            sampler=sampler,
+            stage_limits=limits or StageLimits(),
+            siblings=siblings,
+            adaptive=adaptive,
         ),
         on_event=on_event,
     )
@@ -347,19 +364,25 @@ def test_a_run_outside_the_main_thread_leaves_signals_alone(tmp_path: Path) -> N
     assert outcomes[0].charged == 1
 
 
-def test_kill_9_of_the_coordinator_at_any_moment_loses_and_doubles_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("siblings", [False, True])
+def test_kill_9_of_the_coordinator_at_any_moment_loses_and_doubles_nothing(tmp_path: Path, siblings: bool) -> None:
     budget, killed = 8, tmp_path / "killed"
     for moment, number in [("asked", 0), ("in a stage", 1), ("saved", 3), ("started", 5)]:
-        process = coordinator(killed, budget, moment, number)
+        process = coordinator(killed, budget, moment, number, siblings)
         assert process.returncode == -signal.SIGKILL, process.stderr
         assert_no_worker_survives(killed / "journal.txt")
-    assert coordinator(killed, budget, "never", 0).returncode == 0
+    assert coordinator(killed, budget, "never", 0, siblings).returncode == 0
     records = assert_sound(killed, budget)
-    run(tmp_path / "whole", budget, space=KILLED_SPACE)
-    whole = assert_sound(tmp_path / "whole", budget)
-    assert [record.candidate for record in records] == [record.candidate for record in whole]
+    if not siblings:  # which siblings are still wanted after a kill is read off the front, so their order may differ
+        run(tmp_path / "whole", budget, space=KILLED_SPACE)
+        whole = assert_sound(tmp_path / "whole", budget)
+        assert [record.candidate for record in records] == [record.candidate for record in whole]
     trained = Counter(int(line.split()[0]) for line in (killed / "journal.txt").read_text().splitlines())
-    assert set(trained) == {record.trial for record in records if record.charged}
+    evaluated = {
+        record.trial for record in records if record.state in ("complete", "failed") and record.same_as is None
+    }
+    assert set(trained) == evaluated
+    assert {record.trial for record in records if record.charged} <= evaluated
     # At most the two that were killed while with a worker were begun twice.
     assert sum(trained.values()) - len(trained) <= 2
 
@@ -378,10 +401,12 @@ def assert_no_worker_survives(journal: Path) -> None:
                 pytest.fail(f"worker {pid} survived its coordinator")
 
 
-def coordinator(folder: Path, budget: int, moment: str, number: int) -> subprocess.CompletedProcess[str]:
+def coordinator(
+    folder: Path, budget: int, moment: str, number: int, siblings: bool = False
+) -> subprocess.CompletedProcess[str]:
     script = Path(__file__).with_name("killed_coordinator.py")
     return subprocess.run(
-        [sys.executable, str(script), str(folder), str(budget), moment, str(number)],
+        [sys.executable, str(script), str(folder), str(budget), moment, str(number), str(int(siblings))],
         capture_output=True,
         text=True,
         timeout=60,
@@ -467,3 +492,60 @@ def test_a_continued_trial_is_charged_though_its_weights_are_there(tmp_path: Pat
     outcome = run(tmp_path, 2, fates={0: "sibling"})
     assert_sound(tmp_path, 2)
     assert [record.trial for record in outcome.records if record.charged] == [0, 1]
+
+
+def test_siblings_of_candidates_near_the_front_are_full_trials_and_free(tmp_path: Path) -> None:
+    outcome = run(tmp_path, 6, siblings=True)
+    records = assert_sound(tmp_path, 6)
+    siblings = [record for record in records if record.sibling_of is not None]
+    assert siblings and not any(record.charged for record in siblings)
+    by_trial = {record.trial: record for record in records}
+    for record in siblings:
+        origin = by_trial[record.sibling_of or 0]
+        assert origin.charged
+        assert record.candidate.scaling == origin.candidate.scaling
+        assert record.candidate.quantization.precision != origin.candidate.quantization.precision
+    # A front member was looked at in every precision of the space.
+    for member in outcome.front:
+        precisions = {
+            record.candidate.quantization.precision
+            for record in records
+            if record.candidate.scaling == member.candidate.scaling and record.state == "complete"
+        }
+        assert precisions == {"fp32", "fp16", "int8"}
+    trials = told(tmp_path)
+    assert all(trials[record.trial].user_attrs["sibling_of"] == record.sibling_of for record in siblings)
+
+
+def test_a_resumed_run_evaluates_the_siblings_that_are_missing(tmp_path: Path) -> None:
+    run(tmp_path, 4)
+    records = RecordStore(tmp_path).all()
+    assert not any(record.sibling_of is not None for record in records)
+    run(tmp_path, 4, siblings=True)
+    assert_sound(tmp_path, 4)
+    assert any(record.sibling_of is not None for record in RecordStore(tmp_path).all())
+
+
+def test_a_precision_that_never_paid_is_given_up_once_and_said(tmp_path: Path) -> None:
+    events: list[Event] = []
+    run(tmp_path, 40, make=MakeFake(no_gain="fp16"), adaptive=True, on_event=events.append, sampler="random")
+    (narrowed,) = [event for event in events if isinstance(event, Narrowed)]
+    assert (narrowed.precision, narrowed.tries) == ("fp16", TRIES)
+    turned_down = [record for record in RecordStore(tmp_path).all() if record.reason.startswith("adaptive: fp16")]
+    assert turned_down and all(record.state == "rejected" and not record.charged for record in turned_down)
+    tried = [
+        r for r in RecordStore(tmp_path).all() if r.state == "complete" and r.candidate.quantization.precision == "fp16"
+    ]
+    assert len(tried) == TRIES
+    # Reversible: without the flag it is asked again.
+    run(tmp_path, 60, make=MakeFake(no_gain="fp16"), sampler="random")
+    later = [
+        r for r in RecordStore(tmp_path).all() if r.state == "complete" and r.candidate.quantization.precision == "fp16"
+    ]
+    assert len(later) > TRIES
+
+
+def test_without_adaptive_nothing_is_given_up(tmp_path: Path) -> None:
+    events: list[Event] = []
+    run(tmp_path, 40, make=MakeFake(no_gain="fp16"), on_event=events.append, sampler="random")
+    assert not any(isinstance(event, Narrowed) for event in events)

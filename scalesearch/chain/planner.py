@@ -2,12 +2,13 @@
 
 import dataclasses
 
+from scalesearch.compression.blocks import drop_blocks
 from scalesearch.compression.prune import prune
 from scalesearch.measurement.cost import formula_cost
 from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale
 from scalesearch.training.weights import weights_key
-from scalesearch.values.candidate import Candidate, Precision, Scaling, StageScaling
+from scalesearch.values.candidate import Candidate, Precision, Pruning, Scaling, StageScaling
 from scalesearch.values.identity import content_hash
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
@@ -40,15 +41,16 @@ class Planner:
 
     def plan_spec(self, spec: NetworkSpec, candidate: Candidate) -> Plan:
         """The plan of a spec that is scaled already; the candidate's multipliers are not looked at."""
-        session = self._session
+        session, pruning = self._session, candidate.pruning
         dense = build(spec)
-        pruned = prune(dense, candidate.pruning, channel_multiple=session.target.channel_multiple)
-        dense_cost, cost = formula_cost(dense), formula_cost(pruned)
+        shape = self._pruned_shape(dense, pruning)
+        dense_cost, cost = formula_cost(dense), formula_cost(shape)
+        cuts = cost != dense_cost or pruning.sparsity != "none" or pruning.shape_follows_weights
         seed = session.settings.seed
         dense_key = weights_key(spec, candidate.recipe, session.data.fingerprint, seed)
-        # Retraining is part of the work only where something was pruned.
-        retrain_steps = candidate.recipe.retrain_steps if cost != dense_cost else 0
-        shape_key = content_hash(dense_key, retrain_steps, layer_shapes(pruned))
+        # How it is cut and for how long it is retrained are part of the work only where something is.
+        how = _how(pruning, fewer_channels=cost != dense_cost), candidate.recipe.retrain_steps
+        shape_key = content_hash(dense_key, how if cuts else (), layer_shapes(shape))
         return Plan(
             candidate=candidate,
             spec=spec,
@@ -57,8 +59,35 @@ class Planner:
             weights_key=dense_key,
             shape_key=shape_key,
             key=content_hash(shape_key, candidate.quantization, session.target.name),
+            cuts=cuts,
             limits=limits_before_training(session, cost, candidate.quantization.precision),
         )
+
+    def _pruned_shape(self, network: Network, pruning: Pruning) -> Network:
+        """The untrained network in the shape that pruning leaves; an estimate where that follows the weights.
+
+        The estimate is the uniform twin of global pruning, and takes the first blocks for the least important ones.
+        """
+        if pruning.block_fraction > 0:
+            network = drop_blocks(network, pruning.block_fraction, loss_without=lambda _: 0.0)
+        for number in range(1, pruning.rounds + 1):
+            plain = dataclasses.replace(round_pruning(pruning, number), criterion="l2", scope="uniform")
+            network = prune(network, plain, channel_multiple=self._session.target.channel_multiple)
+        return network
+
+
+def round_pruning(pruning: Pruning, number: int) -> Pruning:
+    """What round `number` (from 1) cuts of what the rounds before it left: equal shares of the original channels."""
+    before, after = (pruning.channel_fraction * done / pruning.rounds for done in (number - 1, number))
+    return dataclasses.replace(pruning, channel_fraction=1 - (1 - after) / (1 - before))
+
+
+def _how(pruning: Pruning, *, fewer_channels: bool) -> tuple[object, ...]:
+    """What of the pruning settings changes the weights that are left, beyond their shapes."""
+    by_weights = (pruning.channel_fraction, pruning.block_fraction) if pruning.shape_follows_weights else ()
+    channels = (pruning.criterion, pruning.scope, pruning.rounds) if fewer_channels or by_weights else ()
+    fraction = pruning.sparse_fraction if pruning.sparsity == "unstructured" else 0.0
+    return (*by_weights, *channels, pruning.sparsity, fraction)
 
 
 def layer_shapes(network: Network) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -4,10 +4,9 @@ Candidate -> spec -> network -> limits -> train -> prune, retrain -> fold -> ONN
 """
 
 import contextlib
-import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from scalesearch.chain.gains import TwinStore, gain, precision_text, pruning_text
+from scalesearch.chain.planner import layer_shapes, limit_use
+from scalesearch.chain.shrink import Shrinker, Shrunk
+from scalesearch.chain.stages import StageClock
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.compression.prune import prune
+from scalesearch.compression.qat import QatResult, quantization_aware
 from scalesearch.compression.quantize import quantize
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.backends.base import Engine, EngineOptions
@@ -27,12 +30,10 @@ from scalesearch.measurement.cost import count_cost
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.latency import measure_latency
 from scalesearch.measurement.quality import measure_quality
-from scalesearch.networks.build import build
-from scalesearch.planner import layer_shapes, limit_use
+from scalesearch.training.augment import Batches
 from scalesearch.training.datasets import Dataset, ImageSplit, load_dataset, to_input
-from scalesearch.training.train import score, train
-from scalesearch.training.weights import KeptTraining, WeightStore
-from scalesearch.values.candidate import Quantization, Recipe
+from scalesearch.training.machine import torch_threads
+from scalesearch.values.candidate import Quantization
 from scalesearch.values.identity import content_hash, seed_from
 from scalesearch.values.network import Network
 from scalesearch.values.onnx_model import OnnxModel
@@ -41,10 +42,10 @@ from scalesearch.values.record import (
     Acceptance,
     Cost,
     FrontScore,
+    Gain,
     Latency,
     LimitUse,
     Quality,
-    StageTime,
     StepAccuracy,
     TrainingResult,
     TrialRecord,
@@ -67,11 +68,13 @@ MEASURED_DEVICE = "cpu"
 class _Deployed:
     """A trial's network and file, and what was found on the way to it."""
 
-    network: Network
+    shrunk: Shrunk
     training: TrainingResult
+    """Of all training: quantization-aware updates included."""
+    float_model: OnnxModel
+    """The same network in fp32: its file is a twin to compare with, and is removed at the end."""
     model: OnnxModel
     acceptance: Acceptance | None
-    path: tuple[StepAccuracy, ...]
 
 
 class TrialEvaluator:
@@ -81,7 +84,8 @@ class TrialEvaluator:
         self._session = session
         self._lock = DeviceLock(MEASURED_DEVICE)
         self._backend = get_backend(session.target.backend)
-        self._weights = WeightStore(session.folder / "weights")
+        self._shrink = Shrinker(session, self._lock)
+        self._twins = TwinStore(session.folder)
         self._gate = None if session.settings.accept == "off" else _gate(session)
         self._dataset = load_dataset(session.settings.data, storage_px=session.storage_px)
         self._reference = self._compile(onnx_model(reference_path(session.folder)))
@@ -93,42 +97,48 @@ class TrialEvaluator:
             StageFailed: a stage could not do its work; the reason is for the record.
         """
         session, warnings = self._session, list[str]()
-        stages = _StageClock(report)
-        with _held(self._lock.busy(), stages):
-            with stages("resize"):
-                data = self._dataset.at(plan.spec.resolution_px)
-            work = self._deployed(plan, data, model_path(session.folder, trial), stages)
-            with stages("cost"):
-                cost = count_cost(work.network)
-            with stages("compile"):
-                engine = self._compile(work.model)
-        with engine:
-            with _held(self._lock.quiet(), stages), stages("latency"):
+        stages, path = StageClock(report), model_path(session.folder, trial)
+        with contextlib.ExitStack() as scratch:
+            with stages.held(self._lock.busy()):
+                with stages("resize"):
+                    data = self._dataset.at(plan.spec.resolution_px)
+                work = self._deployed(plan, data, path, stages)
+                scratch.callback(work.float_model.path.unlink, missing_ok=True)
+                scratch.callback(_dense_path(path).unlink, missing_ok=True)
+                with stages("cost"):
+                    cost = count_cost(work.shrunk.network)
+                with stages("compile"):
+                    engine = scratch.enter_context(self._compile(work.model))
+            with stages.held(self._lock.quiet()), stages("latency"):
                 latency = self._latency(engine)
                 warnings += engine.timing_notes().doubts
-            with _held(self._lock.busy(), stages), stages("quality"):
+            with stages.held(self._lock.busy()), stages("quality"):
                 quality = self._quality(engine, data.val, warnings)
+                steps = (*self._accuracy_steps(work, data), StepAccuracy(step="engine", top1=quality.top1))
+            gains = self._gains(plan, work, latency, steps, stages) if session.settings.twins else ()
+        training = work.training
         return TrialRecord(
             trial=trial,
             key=plan.key,
             state="complete",
-            charged=not work.training.weights_reused,
+            charged=not training.weights_reused,
             candidate=plan.candidate,
-            spec=plan.spec,
+            spec=work.shrunk.network.spec,
             cost=cost,
             dense_macs=plan.dense_cost.macs,
-            training=work.training,
+            training=training,
             latency=latency,
             quality=quality,
-            accuracy_path=(*work.path, StepAccuracy(step="engine", top1=quality.top1)),
+            accuracy_path=steps,
+            gains=gains,
             acceptance=work.acceptance,
             size_bytes=work.model.size_bytes,
             onnx_sha256=work.model.sha256,
-            network_sha256=content_hash(layer_shapes(work.network)),
+            network_sha256=content_hash(layer_shapes(work.shrunk.network)),
             device=session.device,
             limits=limits_after(session, cost, work.model.size_bytes, latency.p50_ms),
             stages=stages.times,
-            warnings=(*warnings, *_doubts(work.training, latency)),
+            warnings=(*warnings, *_doubts(training, latency)),
         )
 
     def score_on_test(self, record: TrialRecord) -> FrontScore:
@@ -148,27 +158,95 @@ class TrialEvaluator:
         """The deployed file of a plan again, at `to`; training comes from the weight store where it is kept."""
         with self._lock.busy():
             data = self._dataset.at(plan.spec.resolution_px)
-            return self._deployed(plan, data, to, _StageClock(lambda _: None)).model
+            work = self._deployed(plan, data, to, StageClock())
+            work.float_model.path.unlink(missing_ok=True)
+            return work.model
 
-    def _deployed(self, plan: Plan, data: Dataset, path: Path, stages: "_StageClock") -> "_Deployed":
+    def _deployed(self, plan: Plan, data: Dataset, path: Path, stages: StageClock) -> "_Deployed":
         """Trained, pruned, folded, exported, quantized and judged: the network, and its file at `path`."""
         quantization, profile = plan.candidate.quantization, self._session.target.quantization_profile
-        network, training = self._trained(plan, data, stages)
+        shrunk = self._shrink(plan, data, stages)
+        training, ranges = shrunk.training, None
         calibration = self._input(data.calibration.images[: quantization.calibration_images])
         float_path = path.with_suffix(".fp32.onnx")
         try:
             with stages("export"):
-                folded = fold_batchnorm(network)
+                folded = fold_batchnorm(shrunk.network)
+            if quantization.qat_steps and quantization.precision == "int8":
+                with stages("retrain"):
+                    started = time.perf_counter()
+                    tuned = self._quantization_aware(folded, plan, data, calibration)
+                    folded, ranges = tuned.network, tuned.ranges
+                    spent_s = training.retrain_s + time.perf_counter() - started
+                    training = replace(training, retrain_s=spent_s, weights_reused=False)
+            with stages("export"):
                 float_model = to_onnx(folded, to=float_path, check_images=calibration[:_CHECK_IMAGES])
             with stages("quantize"):
-                model = quantize(float_model, quantization, calibration=calibration, profile=profile, to=path)
+                model = quantize(
+                    float_model, quantization, calibration=calibration, profile=profile, to=path, input_ranges=ranges
+                )
             with stages("accept"):
                 acceptance = self._accepted(float_model, model, quantization, calibration)
-            with stages("quality"):
-                steps = self._accuracy_steps(training, float_model, model, data)
-        finally:
+        except BaseException:
             float_path.unlink(missing_ok=True)
-        return _Deployed(network=network, training=training, model=model, acceptance=acceptance, path=steps)
+            raise
+        return _Deployed(shrunk=shrunk, training=training, float_model=float_model, model=model, acceptance=acceptance)
+
+    def _quantization_aware(
+        self, folded: Network, plan: Plan, data: Dataset, calibration: NDArray[np.float32]
+    ) -> QatResult:
+        seed = seed_from("qat", plan.key)
+        images = torch.from_numpy(data.train.images).permute(0, 3, 1, 2)
+        labels = torch.from_numpy(data.train.labels)
+        batches = Batches(images, labels, plan.candidate.recipe, mean=data.mean, std=data.std, device="cpu", seed=seed)
+        with torch_threads(self._session.machine):
+            return quantization_aware(
+                folded,
+                plan.candidate.quantization,
+                batches=batches.next,
+                calibration=torch.from_numpy(calibration),
+                profile=self._session.target.quantization_profile,
+                seed=seed,
+                breathe=self._lock.breathe,
+            )
+
+    def _gains(
+        self, plan: Plan, work: "_Deployed", latency: Latency, steps: tuple[StepAccuracy, ...], stages: StageClock
+    ) -> tuple[Gain, ...]:
+        """Each step against the same network without it: pruned against dense in fp32, then the precision."""
+        precision, found = plan.candidate.quantization.precision, []
+        as_fp32 = latency
+        if precision != "fp32":
+            as_fp32 = self._twin(work.float_model.sha256, lambda: work.float_model, stages)
+        else:
+            self._twins.latency(work.float_model.sha256, lambda: latency)
+        if plan.cuts:
+            dense = self._twin(plan.weights_key, lambda: self._dense_file(plan, work), stages)
+            change = work.shrunk.training.float_top1 - work.shrunk.dense_top1
+            what = pruning_text(plan.candidate.pruning)
+            found.append(gain("pruning", what, without=dense, having=as_fp32, top1_change=change))
+        if precision != "fp32":
+            before = next(step.top1 for step in steps if step.step == "onnx_fp32")
+            what = precision_text(plan.candidate.quantization)
+            change = steps[-1].top1 - before
+            found.append(gain("precision", what, without=as_fp32, having=latency, top1_change=change))
+        return tuple(found)
+
+    def _twin(self, key: str, file: Callable[[], OnnxModel], stages: StageClock) -> Latency:
+        """Latency of a yardstick in fp32, measured now unless this study has measured it before."""
+
+        def measure() -> Latency:
+            with stages.held(self._lock.busy()), stages("twin"):
+                engine = self._compile(file())
+            with engine, stages.held(self._lock.quiet()), stages("twin"):
+                return self._latency(engine)
+
+        return self._twins.latency(key, measure)
+
+    def _dense_file(self, plan: Plan, work: "_Deployed") -> OnnxModel:
+        data = self._dataset.at(plan.spec.resolution_px)
+        images = self._input(data.calibration.images[:_CHECK_IMAGES])
+        return to_onnx(fold_batchnorm(work.shrunk.dense), to=_dense_path(work.model.path), check_images=images)
 
     def _accepted(
         self,
@@ -190,20 +268,18 @@ class TrialEvaluator:
         finally:
             twin_path.unlink(missing_ok=True)
 
-    def _accuracy_steps(
-        self, training: TrainingResult, float_model: OnnxModel, model: OnnxModel, data: Dataset
-    ) -> tuple[StepAccuracy, ...]:
+    def _accuracy_steps(self, work: "_Deployed", data: Dataset) -> tuple[StepAccuracy, ...]:
         """Top-1 of the network in torch, then of the fp32 and of the deployed file, both run by ONNX Runtime.
 
         Left out is what would only say the same again: the deployed file where it is the fp32 one, or where the engine
         is ONNX Runtime's own session of it; and a file that ONNX Runtime's CPU kernels cannot run (bf16).
         """
-        steps = [StepAccuracy(step="float", top1=training.float_top1)]
-        steps.append(StepAccuracy(step="onnx_fp32", top1=self._top1(float_model, data.val)))
-        same = model.sha256 == float_model.sha256 or self._backend.name == "onnxruntime"
+        steps = [StepAccuracy(step="float", top1=work.training.float_top1)]
+        steps.append(StepAccuracy(step="onnx_fp32", top1=self._top1(work.float_model, data.val)))
+        same = work.model.sha256 == work.float_model.sha256 or self._backend.name == "onnxruntime"
         if not same:
             with contextlib.suppress(StageFailed):
-                steps.append(StepAccuracy(step="onnx", top1=self._top1(model, data.val)))
+                steps.append(StepAccuracy(step="onnx", top1=self._top1(work.model, data.val)))
         return tuple(steps)
 
     def _top1(self, model: OnnxModel, split: ImageSplit) -> float:
@@ -211,60 +287,6 @@ class TrialEvaluator:
         with get_backend("onnxruntime").compile(model, EngineOptions(threads=threads)) as engine:
             answers = [engine.run(images).argmax(axis=1) for images in self._batches(split.images)]
         return float((np.concatenate(answers) == split.labels).mean())
-
-    def _trained(self, plan: Plan, data: Dataset, stages: "_StageClock") -> tuple[Network, TrainingResult]:
-        """Dense training, then pruning and its retrain; each half comes from the weight store where it can."""
-        recipe = plan.candidate.recipe
-        with stages("train"):
-            dense = build(plan.spec, dropout=recipe.dropout, seed=seed_from("init", plan.weights_key))
-            trained, kept, reused = self._stored_or_trained(plan.weights_key, dense, data, recipe, steps=recipe.steps)
-        if plan.cost == plan.dense_cost:
-            return trained, _training_result(kept, None, reused=reused)
-        with stages("prune"):
-            multiple = self._session.target.channel_multiple
-            pruned = prune(trained, plan.candidate.pruning, channel_multiple=multiple)
-        with stages("retrain"):
-            retrained, kept_again, reused_again = self._stored_or_trained(
-                plan.shape_key, pruned, data, recipe, steps=recipe.retrain_steps
-            )
-        return retrained, _training_result(kept, kept_again, reused=reused and reused_again)
-
-    def _stored_or_trained(
-        self, key: str, network: Network, data: Dataset, recipe: Recipe, *, steps: int
-    ) -> tuple[Network, KeptTraining, bool]:
-        """The network with the weights kept under `key`, else trained now and kept; and whether they were kept.
-
-        The retrain after pruning (`steps` 0 leaves it out) uses the whole recipe again, warm-up and full rate: so few
-        updates recover more that way than at a third of the rate.
-        """
-        module = copy.deepcopy(network.module)
-        kept = self._weights.load(key, module)
-        if kept is not None:
-            return Network(spec=network.spec, module=module.eval()), kept, True
-        machine, loss, train_s, safe = self._session.machine, 0.0, 0.0, False
-        if steps:
-            trained = train(
-                network,
-                *self._tensors(data.train),
-                recipe,
-                machine,
-                mean=data.mean,
-                std=data.std,
-                seed=seed_from("train", key),
-                steps=steps,
-                breathe=self._lock.breathe,
-            )
-            network, loss, train_s = trained.network, trained.final_loss, trained.seconds
-            safe = trained.safe_recipe_used
-        kept = KeptTraining(
-            float_top1=score(network, *self._tensors(data.val), machine, mean=data.mean, std=data.std),
-            train_s=train_s,
-            final_loss=loss,
-            steps=steps,
-            safe_recipe_used=safe,
-        )
-        self._weights.save(key, network.module, kept)
-        return network, kept, False
 
     def _latency(self, engine: Engine) -> Latency:
         session = self._session
@@ -289,34 +311,6 @@ class TrialEvaluator:
         for start in range(0, len(images), _SCORE_BATCH):
             yield self._input(images[start : start + _SCORE_BATCH])
 
-    @staticmethod
-    def _tensors(split: ImageSplit) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.from_numpy(split.images).permute(0, 3, 1, 2), torch.from_numpy(split.labels)
-
-
-@contextlib.contextmanager
-def _held(lock: contextlib.AbstractContextManager[None], stages: "_StageClock") -> Iterator[None]:
-    """Holds the lock; the time until it is had is a stage of its own, since others' work may be long."""
-    with contextlib.ExitStack() as stack:
-        with stages("wait"):
-            stack.enter_context(lock)
-        yield
-
-
-class _StageClock:
-    """Announces and times the stages; a stage entered twice counts twice."""
-
-    def __init__(self, report: Callable[[str], None]) -> None:
-        self._report = report
-        self.times: tuple[StageTime, ...] = ()
-
-    @contextlib.contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        self._report(stage)
-        start = time.perf_counter()
-        yield
-        self.times = (*self.times, StageTime(stage=stage, seconds=time.perf_counter() - start))
-
 
 def engine_options(settings: RunSettings) -> EngineOptions:
     """How every engine of a run is built and timed."""
@@ -334,6 +328,10 @@ def reference_path(folder: Path) -> Path:
     return folder / "reference.onnx"
 
 
+def _dense_path(model: Path) -> Path:
+    return model.with_suffix(".dense.onnx")
+
+
 def model_path(folder: Path, trial: int) -> Path:
     """The deployed ONNX file of a trial in a study's folder."""
     return folder / "models" / f"trial_{trial:06d}.onnx"
@@ -346,19 +344,6 @@ def limits_after(session: Session, cost: Cost, size_bytes: int, p50_ms: float) -
         *limit_use("max_macs", cost.macs, limits.max_macs),
         *limit_use("max_size_bytes", size_bytes, limits.max_size_bytes),
         *limit_use("max_latency_ms", p50_ms, limits.max_latency_ms),
-    )
-
-
-def _training_result(dense: KeptTraining, retrained: KeptTraining | None, *, reused: bool) -> TrainingResult:
-    last = retrained or dense
-    return TrainingResult(
-        float_top1=last.float_top1,
-        train_s=dense.train_s,
-        retrain_s=retrained.train_s if retrained else 0.0,
-        steps=dense.steps + (retrained.steps if retrained else 0),
-        safe_recipe_used=dense.safe_recipe_used or bool(retrained and retrained.safe_recipe_used),
-        weights_reused=reused,
-        final_loss=last.final_loss,
     )
 
 

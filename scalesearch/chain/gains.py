@@ -1,0 +1,67 @@
+"""Does it pay? Every compression step of a trial against the same network without it."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from scalesearch.files import replace_file
+from scalesearch.values.candidate import Pruning, Quantization
+from scalesearch.values.record import Gain, Latency
+
+_ADAPTER = TypeAdapter(Latency)
+
+
+class TwinStore:
+    """Latencies of networks that only serve as yardsticks, kept per study: a twin is measured once for all trials."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "twins"
+
+    def latency(self, key: str, measure: Callable[[], Latency]) -> Latency:
+        """The latency kept under `key` (what the twin's file depends on), else what `measure` gives, which is kept."""
+        path = self._folder / f"{key}.json"
+        try:
+            return _ADAPTER.validate_json(path.read_bytes())
+        except (OSError, ValidationError):  # never measured, or its file is damaged
+            latency = measure()
+            replace_file(path, _ADAPTER.dump_json(latency))
+            return latency
+
+
+def gain(
+    step: Literal["pruning", "precision"], what: str, *, without: Latency, having: Latency, top1_change: float
+) -> Gain:
+    """What a step brought; the interval of its speed-up is that of a ratio of two independent estimates."""
+    speedup = without.ratio / having.ratio
+    spread = math.hypot(*((each.p50_high_ms - each.p50_low_ms) / 2 / each.p50_ms for each in (without, having)))
+    return Gain(
+        step=step,
+        what=what,
+        speedup=speedup,
+        speedup_low=speedup * (1 - spread),
+        speedup_high=speedup * (1 + spread),
+        top1_change=top1_change,
+    )
+
+
+def pruning_text(pruning: Pruning) -> str:
+    """`channels 25 %, blocks 30 %, 2:4`."""
+    parts = []
+    if pruning.block_fraction:
+        parts.append(f"blocks {100 * pruning.block_fraction:.0f} %")
+    if pruning.channel_fraction:
+        parts.append(f"channels {100 * pruning.channel_fraction:.0f} %")
+    if pruning.sparsity != "none":
+        parts.append(pruning.sparsity)
+    return ", ".join(parts)
+
+
+def precision_text(quantization: Quantization) -> str:
+    """`int8`, `int8 QAT`, `int8 but 3 layers`."""
+    text = str(quantization.precision)
+    if quantization.qat_steps:
+        text += " QAT"
+    return f"{text} but {quantization.keep_float} layers" if quantization.keep_float else text

@@ -1,0 +1,71 @@
+"""A trained network's other precisions: they cost seconds, so those of candidates near the front are evaluated too."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from scalesearch.search.axes import CONDITIONS, Value, axis_of, fixed_value, ordered_values, typed
+from scalesearch.search.front import point
+from scalesearch.search.space import candidate_value
+from scalesearch.values.candidate import Candidate, Quantization
+from scalesearch.values.record import TrialRecord
+from scalesearch.values.space import Choice, NamedAxis, SearchSpace
+
+SIBLING_OF = "sibling_of"
+"""The trial's attribute that names the trial which it is a sibling of."""
+LIKELY_SPEEDUP = 1.5
+"""What another precision may well bring: a candidate that would be on the front if it were so much faster is near."""
+
+_PRECISION = "quantization.precision"
+
+
+def near_front(record: TrialRecord, front: Iterable[TrialRecord]) -> bool:
+    """Whether another precision of this network could reach the front: likely speed-up, and the doubt of its images."""
+    if not record.feasible or record.quality is None or record.latency is None:
+        return False
+    hopeful_top1, hopeful_ms = record.quality.top1_high, record.latency.p50_ms / LIKELY_SPEEDUP
+    others = (point(member) for member in front if member.trial != record.trial)
+    return not any(top1 >= hopeful_top1 and p50_ms <= hopeful_ms for top1, p50_ms in others)
+
+
+def siblings_of(candidate: Candidate, space: SearchSpace) -> tuple[Candidate, ...]:
+    """The candidate in every other precision of the space; what only the other one reads takes its first value.
+
+    A sibling never trains: where the space samples quantization-aware training, its siblings go without.
+    """
+    axis = axis_of(space.axes, _PRECISION)
+    if not isinstance(axis, Choice):
+        return ()
+    others = [value for value in axis.values if value != candidate.quantization.precision]
+    return tuple(replace(candidate, quantization=_quantization(candidate, str(value), space)) for value in others)
+
+
+def _quantization(candidate: Candidate, precision: str, space: SearchSpace) -> Quantization:
+    fields: dict[str, Any] = {"precision": precision}
+    asked: dict[str, Value] = {_PRECISION: precision}
+    for named in space.axes:
+        group, _, name = named.name.partition(".")
+        if group != "quantization" or name == "precision":
+            continue
+        fixed = fixed_value(named)
+        if fixed is None and named.name in CONDITIONS and not CONDITIONS[named.name](asked):
+            continue
+        kept = candidate_value(candidate, named.name)
+        value = fixed if fixed is not None else kept if _offers(named, kept) else _first(named)
+        fields[name] = asked[named.name] = value
+    return Quantization(**fields)
+
+
+def _offers(named: NamedAxis, value: Value) -> bool:
+    axis = named.axis
+    if isinstance(axis, Choice):
+        return value in axis.values
+    return axis.low <= float(value) <= axis.high
+
+
+def _first(named: NamedAxis) -> Value:
+    axis = named.axis
+    if not isinstance(axis, Choice):
+        return typed(named.name, axis.low)
+    ordered = ordered_values(named)
+    return ordered[0] if ordered else typed(named.name, axis.values[0])
