@@ -41,6 +41,8 @@ def correct_biases(
     corrected.CopyFrom(proto)
     constants = {tensor.name: tensor for tensor in corrected.graph.initializer}
     chosen = [node for node in weighted_nodes(corrected) if node.name not in skip and node.op_type in _WITH_BIAS]
+    if not chosen:
+        return corrected
     means = _mean_inputs(proto, images, {node.input[0] for node in chosen})
     for node in chosen:
         values = onnx.numpy_helper.to_array(constants[node.input[1]])

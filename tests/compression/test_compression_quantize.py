@@ -2,6 +2,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -16,12 +17,13 @@ from scalesearch.compression.quantize import quantize
 from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import StageFailed
-from scalesearch.values.candidate import CalibrationMethod, Precision, Quantization
+from scalesearch.values.candidate import CalibrationMethod, Precision, Quantization, WeightScales
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.target import QuantizationProfile
 
 _CALIBRATION, _ = gratings(128, seed=5)
 _IMAGES, _LABELS = gratings(600, seed=6)
+_NVIDIA_PLACES: tuple[QuantizationProfile, ...] = ("openvino", "tensorrt")
 _PROFILES: tuple[QuantizationProfile, ...] = ("onnxruntime_cpu", "tensorrt")
 
 
@@ -108,7 +110,7 @@ def test_bf16_holds_bf16_between_float32_ends(model: OnnxModel, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("profile", _PROFILES)
-@pytest.mark.parametrize("calibration", ["minmax", "percentile", "entropy"])
+@pytest.mark.parametrize("calibration", get_args(CalibrationMethod))
 def test_int8_loses_little_accuracy(
     model: OnnxModel, tmp_path: Path, profile: QuantizationProfile, calibration: CalibrationMethod
 ) -> None:
@@ -120,7 +122,7 @@ def test_int8_loses_little_accuracy(
     assert np.sqrt(np.mean((logits - expected) ** 2)) < 0.05 * expected.std()
 
 
-@pytest.mark.parametrize("calibration", ["minmax", "percentile", "entropy"])
+@pytest.mark.parametrize("calibration", get_args(CalibrationMethod))
 def test_fp8_loses_little_accuracy(model: OnnxModel, tmp_path: Path, calibration: CalibrationMethod) -> None:
     """Run as it is written: with its optimizations on, ONNX Runtime 1.32 answers wrongly (WeightBiasQuantization)."""
     quantized = _quantized(model, tmp_path / "fp8.onnx", precision="fp8", calibration=calibration, profile="tensorrt")
@@ -197,7 +199,7 @@ def test_methods_and_percentiles_give_other_scales(
     model: OnnxModel, tmp_path: Path, profile: QuantizationProfile
 ) -> None:
     settings: list[tuple[CalibrationMethod, float]] = [
-        ("minmax", 99.9), ("percentile", 99.9), ("percentile", 99.0), ("entropy", 99.9)
+        ("minmax", 99.9), ("percentile", 99.9), ("percentile", 99.0), ("entropy", 99.9), ("mse", 99.9)
     ]  # fmt: skip
     scales = []
     for place, (calibration, percentile) in enumerate(settings):
@@ -210,6 +212,142 @@ def test_methods_and_percentiles_give_other_scales(
         for second in range(first):
             changed = [abs(scales[first][name] / scales[second][name] - 1) > 0.01 for name in scales[0]]
             assert np.mean(changed) > 0.3, (settings[first], settings[second])
+
+
+@pytest.mark.parametrize("profile", _PROFILES)
+def test_weights_per_tensor_have_one_scale(model: OnnxModel, tmp_path: Path, profile: QuantizationProfile) -> None:
+    files = {}
+    for weights in get_args(WeightScales):
+        quantization = Quantization(precision="int8", weights=weights)
+        to = tmp_path / f"{weights}.onnx"
+        files[weights] = quantize(model, quantization, calibration=_CALIBRATION, profile=profile, to=to)
+    shapes = {weights: {shape for _, shape in _weight_scales(file)} for weights, file in files.items()}
+    assert shapes["per_tensor"] <= {(), (1,)}
+    assert not shapes["per_channel"] & {(), (1,)}
+    if profile == "onnxruntime_cpu":  # the other one's half precision is slow here
+        expected = _logits(model)
+        errors = {weights: np.mean((_logits(file, exact=True) - expected) ** 2) for weights, file in files.items()}
+        assert errors["per_channel"] < errors["per_tensor"]
+
+
+def _weight_scales(model: OnnxModel) -> list[tuple[str, tuple[int, ...]]]:
+    """Of every quantized convolution and linear layer: its name and its weight scale's shape."""
+    constants = _constants(model)
+    producers = {node.output[0]: node for node in _nodes(model, "DequantizeLinear")}
+    layers = [node for kind in ("Conv", "Gemm") for node in _nodes(model, kind) if node.input[1] in producers]
+    return [(node.name, constants[producers[node.input[1]].input[1]].shape) for node in layers]
+
+
+def _mixed(
+    model: OnnxModel, to: Path, k: int, *, precision: Precision = "int8", profile: QuantizationProfile
+) -> OnnxModel:
+    quantization = Quantization(precision=precision, weights="per_tensor", keep_float=k)
+    return quantize(model, quantization, calibration=_CALIBRATION, profile=profile, to=to)
+
+
+_STYLES: tuple[tuple[QuantizationProfile, Precision], ...] = (
+    ("onnxruntime_cpu", "int8"),
+    ("openvino", "int8"),
+    ("openvino", "fp8"),
+)
+
+
+@pytest.mark.parametrize(("profile", "precision"), _STYLES)
+def test_the_layers_that_suffer_most_stay_in_float(
+    model: OnnxModel, tmp_path: Path, profile: QuantizationProfile, precision: Precision
+) -> None:
+    layers = 8  # stem, two blocks of three, classifier
+    expected = _logits(model)
+    errors = []
+    for k in (0, 2, 5):
+        mixed = _mixed(model, tmp_path / f"{k}.onnx", k, precision=precision, profile=profile)
+        quantized = {name for name, _ in _weight_scales(mixed)}
+        assert len(quantized) == layers - k
+        errors.append(np.mean((_logits(mixed, exact=True) - expected) ** 2))
+    assert errors[0] > errors[1] > errors[2] > 0
+
+
+def test_kept_layers_are_in_half_precision_for_tensorrt(model: OnnxModel, tmp_path: Path) -> None:
+    """Which ones: those of the OpenVINO style, which rounds the same numbers."""
+    files = {profile: _mixed(model, tmp_path / f"{profile}.onnx", 3, profile=profile) for profile in _NVIDIA_PLACES}
+    quantized = {profile: {name for name, _ in _weight_scales(file)} for profile, file in files.items()}
+    assert quantized["tensorrt"] == quantized["openvino"]
+    constants = _constants(files["tensorrt"])
+    layers = [*_nodes(files["tensorrt"], "Conv"), *_nodes(files["tensorrt"], "Gemm")]
+    kept = [node for node in layers if node.name not in quantized["tensorrt"]]
+    assert [constants[node.input[1]].dtype for node in kept] == [np.float16] * 3
+
+
+@pytest.mark.parametrize(("profile", "precision"), [*_STYLES, ("tensorrt", "int8"), ("tensorrt", "fp8")])
+@pytest.mark.parametrize("k", [8, 100])
+def test_keeping_every_layer_gives_the_float_file(
+    model: OnnxModel, tmp_path: Path, profile: QuantizationProfile, precision: Precision, k: int
+) -> None:
+    mixed = _mixed(model, tmp_path / "mixed.onnx", k, precision=precision, profile=profile)
+    plain = _quantized(model, tmp_path / "plain.onnx", precision="fp16" if profile == "tensorrt" else "fp32")
+    assert mixed.sha256 == plain.sha256
+
+
+def test_kept_layers_of_the_cpu_style_are_followed_by_float_until_eight_bits_are_read_again(
+    model: OnnxModel, tmp_path: Path
+) -> None:
+    """Q/DQ nodes around an activation function between two float layers would only cost."""
+    mixed = _mixed(model, tmp_path / "mixed.onnx", 6, profile="onnxruntime_cpu")
+    nodes = list(onnx.load(mixed.path).graph.node)
+    producers: dict[str, Any] = {output: node for node in nodes for output in node.output}
+    quantized = {name for name, _ in _weight_scales(mixed)}
+    floats = [node for node in nodes if node.op_type == "Conv" and node.name not in quantized]
+    assert len(floats) + sum(node.op_type == "Gemm" and node.name not in quantized for node in nodes) == 6
+    clips = [node for node in nodes if node.op_type == "Clip" and producers[node.input[0]] in floats]
+    assert clips  # read straight from a float convolution, with nothing between
+
+
+@pytest.mark.parametrize("profile", _PROFILES)
+def test_given_ranges_take_the_place_of_calibrated_ones(
+    model: OnnxModel, tmp_path: Path, profile: QuantizationProfile
+) -> None:
+    graph = onnx.load(model.path).graph
+    third = [node for node in graph.node if node.op_type == "Conv"][2]
+    quantization = Quantization(precision="int8")
+    before = quantize(model, quantization, calibration=_CALIBRATION, profile=profile, to=tmp_path / "before.onnx")
+    given = {third.input[1]: (0.0, 2.54), "classifier.weight": (-0.5, 1.27)}
+    after = quantize(
+        model, quantization, calibration=_CALIBRATION, profile=profile, to=tmp_path / "after.onnx", input_ranges=given
+    )
+    scales = _activation_scales(after)
+    # 255 unsigned steps from 0, or 127 on each side of it.
+    expected = 2.54 / 255 if profile == "onnxruntime_cpu" else 2.54 / 127
+    assert scales[third.input[0]] == pytest.approx(expected, rel=1e-3)
+    changed = {name for name, scale in scales.items() if scale != _activation_scales(before)[name]}
+    (classifier,) = (node for node in graph.node if node.op_type == "Gemm")
+    assert {third.input[0], classifier.input[0]} <= changed
+    # With the classifier's input goes the pool's output that it is a view of.
+    assert len(changed) <= 3
+
+
+def test_a_given_range_of_an_unknown_weight_is_refused(model: OnnxModel, tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match=r"quantize: a range is given for stem\.9\.weight, but no layer has"):
+        quantize(
+            model,
+            Quantization(precision="int8"),
+            calibration=_CALIBRATION,
+            profile="tensorrt",
+            to=tmp_path / "x.onnx",
+            input_ranges={"stem.9.weight": (0.0, 1.0)},
+        )
+
+
+@pytest.mark.parametrize(("profile", "precision"), _STYLES)
+def test_corrected_biases_bring_the_answers_nearer(
+    model: OnnxModel, tmp_path: Path, profile: QuantizationProfile, precision: Precision
+) -> None:
+    expected, errors = _logits(model), []
+    for corrected in (False, True):
+        quantization = Quantization(precision=precision, weights="per_tensor", bias_correction=corrected)
+        to = tmp_path / f"{corrected}.onnx"
+        answers = _logits(quantize(model, quantization, calibration=_CALIBRATION, profile=profile, to=to), exact=True)
+        errors.append(np.mean((answers - expected).mean(axis=0) ** 2))
+    assert errors[1] < 0.7 * errors[0]
 
 
 def test_the_scale_of_the_input_is_its_percentile_range(model: OnnxModel, tmp_path: Path) -> None:
