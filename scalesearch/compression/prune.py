@@ -201,6 +201,12 @@ def _gradients(module: nn.Module, batch: tuple[Tensor, Tensor] | None) -> Iterat
 def _widths_before(groups: Sequence[_Group], widths: Mapping[str, int] | None) -> dict[str, int]:
     if widths is None:
         return {group.name: group.channels for group in groups}
+    missing = sorted({group.name for group in groups} - widths.keys())
+    if missing:
+        reason = (
+            f"widths must be those of the same layers, before the first round; there is none of {', '.join(missing)}"
+        )
+        raise StageFailed(stage="prune", reason=reason)
     return {group.name: widths[group.name] for group in groups}
 
 

@@ -347,3 +347,6 @@ def test_rounds_end_where_one_round_does(scope: PruningScope) -> None:
     ends, once = prunable_widths(left), prunable_widths(at_once)
     assert sum(ends.values()) == sum(once.values())
     assert ends == once or scope == "global"
+    del widths["stem.0"]
+    with pytest.raises(StageFailed, match=r"prune: widths must be those of the same layers.* none of stem\.0"):
+        prune(left, Pruning(channel_fraction=0.5, scope=scope), channel_multiple=8, widths=widths)
