@@ -10,8 +10,8 @@ spread over images, in float64 (is the algebra exact?) and float32 (what roundin
 *alone*, *as used*: latency of the same ONNX file with each convolution split again into Conv and BatchNormalization,
 over that of the folded file, as a duet (scalesearch/measurement/latency.py), one thread; above 1, folding is faster.
 Torch's exporter folds by itself, so the split is made here; and so does ONNX Runtime: *alone* has that one fusion off
-on both sides (and so counts what else a BatchNorm in between keeps from fusing), *as used* has every optimization on, as
-in a study. The 95 % interval is that of this session: a fresh process moves a ratio by about 0.4 % more.
+on both sides (and so counts what else a BatchNorm in between keeps from fusing), *as used* has every optimization on,
+as in a study. The 95 % interval is that of this session: a fresh process moves a ratio by about 0.4 % more.
 
 *fusing*: how many of the folded file's activations run inside a convolution's kernel: in ONNX Runtime, all that are no
 kernels of their own in its profile; in TensorRT for RTX, those that its layer list names together with a convolution;
@@ -63,6 +63,8 @@ ACTIVATIONS = ("Relu", "Clip", "Sigmoid")
 """ReLU, ReLU6, and gates or the first half of SiLU, as ONNX files have them."""
 OWN_KERNELS = (*ACTIVATIONS, "QuickGelu")
 """What they are called where ONNX Runtime runs them apart; it makes QuickGelu of a SiLU's two halves."""
+SYNCHRONIZATION = ("signal", "wait")
+"""Entries of TensorRT for RTX's layer list that compute nothing: kernels that run side by side meet there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,10 +312,12 @@ def fusing(name: str, before: OnnxModel, after: OnnxModel, gate: Gate | None) ->
     inside = before_count = after_count = None
     if gate is not None:
         convolutions = {node.name for node in nodes if node.op_type == "Conv"}
-        layers = gate.build(after.path).layers
+        layers, unfolded = (
+            [layer for layer in gate.build(model.path).layers if layer.kind not in SYNCHRONIZATION]
+            for model in (after, before)
+        )
         held = {source for layer in layers if convolutions & set(layer.sources) for source in layer.sources}
-        inside, after_count = len(activations & held), len(layers)
-        before_count = len(gate.build(before.path).layers)
+        inside, after_count, before_count = len(activations & held), len(layers), len(unfolded)
     return Fusing(
         network=name,
         activations=len(activations),

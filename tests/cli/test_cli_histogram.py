@@ -155,6 +155,31 @@ def test_what_the_picture_leaves_out_is_said(
     assert "before quantization-aware training" in text
 
 
+@pytest.mark.slow
+def test_the_float_network_of_a_real_int8_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing stubbed: a network is trained by a search, and comes again from its kept weights."""
+    from scalesearch.config import load_run
+    from scalesearch.run import run_search
+
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    images = rng.integers(0, 120, (400, 16, 16, 3)) + 90 * labels[:, None, None, None]
+    np.savez(tmp_path / "shades.npz", images=images.astype(np.uint8), labels=labels)
+    Path("tiny.toml").write_text(
+        'network = "resnet_small"\nresolution_px = 16\nsummary = "tiny"\n[scaling]\nwidth = [0.5]\n'
+        '[quantization]\nprecision = ["int8"]\n[training]\nsteps = 12\nbatch_size = 16\n'
+    )
+    quick = ("latency.max_s=0.3", "latency.warmup_s=0.02", "machine.threads=1", "data.val_fraction=0.3")
+    flags = {"data.source": str(tmp_path / "shades.npz"), "budget": 1}
+    settings, space = load_run(space="tiny.toml", overrides=quick, flags=flags)
+    run_search(settings, space, Path("results/tiny"))
+    layers = json.loads(_run("--json"))
+    assert [layer["name"] for layer in layers][::10] == ["stem.0", "classifier"]
+    # uint8 activations and 7-bit weights of CPUs: good to about 35 dB and more in every layer
+    assert all(25 < layer[part]["sqnr_db"] < 60 for layer in layers for part in ("weights", "activations"))
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys, scalesearch.cli.histogram\n"
