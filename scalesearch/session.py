@@ -6,7 +6,8 @@ import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
-from scalesearch.chain.evaluate import MEASURED_DEVICE, engine_options, reference_path
+from scalesearch.chain.evaluate import engine_options, reference_path
+from scalesearch.chain.shrink import MEASURED_DEVICE
 from scalesearch.config import check_stages
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends import get_backend

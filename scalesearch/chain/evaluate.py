@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scalesearch.chain.gains import TwinStore, gain, precision_text, pruning_text
+from scalesearch.chain.gains import TwinStore, gain
 from scalesearch.chain.planner import layer_shapes, limit_use
-from scalesearch.chain.shrink import Shrinker, Shrunk
+from scalesearch.chain.shrink import MEASURED_DEVICE, Shrinker, Shrunk
 from scalesearch.chain.stages import StageClock
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.qat import QatResult, quantization_aware
@@ -30,6 +30,7 @@ from scalesearch.measurement.cost import count_cost
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.latency import measure_latency
 from scalesearch.measurement.quality import measure_quality
+from scalesearch.records.report import precision_label, pruning_label
 from scalesearch.training.augment import Batches
 from scalesearch.training.datasets import Dataset, ImageSplit, load_dataset, to_input
 from scalesearch.training.machine import torch_threads
@@ -60,8 +61,6 @@ _SCORE_BATCH = 64
 _CHECK_IMAGES = 8
 _STYLED = ("int8", "fp8")
 """Precisions whose files differ between the targets' styles of quantization."""
-MEASURED_DEVICE = "cpu"
-"""The lock that training and measuring meet at, whatever they run on: training on a GPU keeps the CPU busy as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,14 +219,14 @@ class TrialEvaluator:
             as_fp32 = self._twin(work.float_model.sha256, lambda: work.float_model, stages)
         else:
             self._twins.latency(work.float_model.sha256, lambda: latency)
-        if plan.cuts:
+        if plan.pruning.any:
             dense = self._twin(plan.weights_key, lambda: self._dense_file(plan, work), stages)
             change = work.shrunk.training.float_top1 - work.shrunk.dense_top1
-            what = pruning_text(plan.candidate.pruning)
+            what = pruning_label(plan.pruning)
             found.append(gain("pruning", what, without=dense, having=as_fp32, top1_change=change))
         if precision != "fp32":
             before = next(step.top1 for step in steps if step.step == "onnx_fp32")
-            what = precision_text(plan.candidate.quantization)
+            what = precision_label(plan.candidate.quantization)
             change = steps[-1].top1 - before
             found.append(gain("precision", what, without=as_fp32, having=latency, top1_change=change))
         return tuple(found)

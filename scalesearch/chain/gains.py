@@ -8,7 +8,6 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.files import replace_file
-from scalesearch.values.candidate import Pruning, Quantization
 from scalesearch.values.record import Gain, Latency
 
 _ADAPTER = TypeAdapter(Latency)
@@ -45,23 +44,3 @@ def gain(
         speedup_high=speedup * (1 + spread),
         top1_change=top1_change,
     )
-
-
-def pruning_text(pruning: Pruning) -> str:
-    """`channels 25 %, blocks 30 %, 2:4`."""
-    parts = []
-    if pruning.block_fraction:
-        parts.append(f"blocks {100 * pruning.block_fraction:.0f} %")
-    if pruning.channel_fraction:
-        parts.append(f"channels {100 * pruning.channel_fraction:.0f} %")
-    if pruning.sparsity != "none":
-        parts.append(pruning.sparsity)
-    return ", ".join(parts)
-
-
-def precision_text(quantization: Quantization) -> str:
-    """`int8`, `int8 QAT`, `int8 but 3 layers`."""
-    text = str(quantization.precision)
-    if quantization.qat_steps:
-        text += " QAT"
-    return f"{text} but {quantization.keep_float} layers" if quantization.keep_float else text

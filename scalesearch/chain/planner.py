@@ -41,16 +41,14 @@ class Planner:
 
     def plan_spec(self, spec: NetworkSpec, candidate: Candidate) -> Plan:
         """The plan of a spec that is scaled already; the candidate's multipliers are not looked at."""
-        session, pruning = self._session, candidate.pruning
+        session = self._session
         dense = build(spec)
-        shape = self._pruned_shape(dense, pruning)
+        pruning, shape = self._effective(dense, candidate.pruning)
         dense_cost, cost = formula_cost(dense), formula_cost(shape)
-        cuts = cost != dense_cost or pruning.sparsity != "none" or pruning.shape_follows_weights
-        seed = session.settings.seed
-        dense_key = weights_key(spec, candidate.recipe, session.data.fingerprint, seed)
+        dense_key = weights_key(spec, candidate.recipe, session.data.fingerprint, session.settings.seed)
         # How it is cut and for how long it is retrained are part of the work only where something is.
-        how = _how(pruning, fewer_channels=cost != dense_cost), candidate.recipe.retrain_steps
-        shape_key = content_hash(dense_key, how if cuts else (), layer_shapes(shape))
+        how = (_identity(pruning), candidate.recipe.retrain_steps) if pruning.any else ()
+        shape_key = content_hash(dense_key, how, layer_shapes(shape))
         return Plan(
             candidate=candidate,
             spec=spec,
@@ -59,35 +57,45 @@ class Planner:
             weights_key=dense_key,
             shape_key=shape_key,
             key=content_hash(shape_key, candidate.quantization, session.target.name),
-            cuts=cuts,
+            pruning=pruning,
             limits=limits_before_training(session, cost, candidate.quantization.precision),
         )
 
-    def _pruned_shape(self, network: Network, pruning: Pruning) -> Network:
-        """The untrained network in the shape that pruning leaves; an estimate where that follows the weights.
+    def _effective(self, dense: Network, asked: Pruning) -> tuple[Pruning, Network]:
+        """What of the asked pruning changes this network, and its shape then: equal work is an equal plan.
 
-        The estimate is the uniform twin of global pruning, and takes the first blocks for the least important ones.
+        Where the shape follows the weights it is an estimate: the uniform twin of other scopes, and the first blocks
+        for the least important ones.
         """
-        if pruning.block_fraction > 0:
-            network = drop_blocks(network, pruning.block_fraction, loss_without=lambda _: 0.0)
-        for number in range(1, pruning.rounds + 1):
-            plain = dataclasses.replace(round_pruning(pruning, number), criterion="l2", scope="uniform")
-            network = prune(network, plain, channel_multiple=self._session.target.channel_multiple)
-        return network
+        network, effective = dense, Pruning(sparsity=asked.sparsity)
+        if asked.sparsity == "unstructured":
+            effective = dataclasses.replace(effective, sparse_fraction=asked.sparse_fraction)
+        if asked.block_fraction > 0:
+            network = drop_blocks(dense, asked.block_fraction, loss_without=lambda _: 0.0)
+            if layer_shapes(network) != layer_shapes(dense):
+                effective = dataclasses.replace(effective, block_fraction=asked.block_fraction)
+        before = layer_shapes(network)
+        plain = dataclasses.replace(asked, criterion="l2", scope="uniform")  # the rounds end at the same widths
+        network = prune(network, plain, channel_multiple=self._session.target.channel_multiple)
+        if layer_shapes(network) != before or (asked.scope != "uniform" and asked.channel_fraction > 0):
+            effective = dataclasses.replace(
+                effective,
+                channel_fraction=asked.channel_fraction,
+                criterion=asked.criterion,
+                scope=asked.scope,
+                rounds=asked.rounds,
+            )
+        return effective, network
 
 
-def round_pruning(pruning: Pruning, number: int) -> Pruning:
-    """What round `number` (from 1) cuts of what the rounds before it left: equal shares of the original channels."""
-    before, after = (pruning.channel_fraction * done / pruning.rounds for done in (number - 1, number))
-    return dataclasses.replace(pruning, channel_fraction=1 - (1 - after) / (1 - before))
+def _identity(pruning: Pruning) -> Pruning:
+    """Without a uniform fraction: the shapes that it leaves say more, for several fractions round to the same ones.
 
-
-def _how(pruning: Pruning, *, fewer_channels: bool) -> tuple[object, ...]:
-    """What of the pruning settings changes the weights that are left, beyond their shapes."""
-    by_weights = (pruning.channel_fraction, pruning.block_fraction) if pruning.shape_follows_weights else ()
-    channels = (pruning.criterion, pruning.scope, pruning.rounds) if fewer_channels or by_weights else ()
-    fraction = pruning.sparse_fraction if pruning.sparsity == "unstructured" else 0.0
-    return (*by_weights, *channels, pruning.sparsity, fraction)
+    In rounds it stays, since the shapes between them count too.
+    """
+    if pruning.scope != "uniform" or pruning.rounds > 1:
+        return pruning
+    return dataclasses.replace(pruning, channel_fraction=0.0)
 
 
 def layer_shapes(network: Network) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -145,7 +145,8 @@ def _compiled(
 def _times(model: "OnnxModel", session: "Session", *, top: int) -> "Iterator[Table | str]":
     from rich.table import Table
 
-    from scalesearch.chain.evaluate import MEASURED_DEVICE, engine_options
+    from scalesearch.chain.evaluate import engine_options
+    from scalesearch.chain.shrink import MEASURED_DEVICE
     from scalesearch.deployment.backends import get_backend
     from scalesearch.measurement.device_lock import DeviceLock
     from scalesearch.records.report import device_text

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from scalesearch.records.report import verdict
+from scalesearch.records.report import precision_label, pruning_label, verdict
 from scalesearch.records.tables import trial_rows
 from scalesearch.search.events import (
     Event,
@@ -215,10 +215,8 @@ def trial_line(record: TrialRecord) -> str:
     scaling, quantization = record.candidate.scaling, record.candidate.quantization
     size = f"{record.spec.resolution_px} px" if record.spec else f"res x{scaling.resolution:g}"
     shape = f"{size} depth x{scaling.depth:g} width x{scaling.width:g} kernel x{scaling.kernel:g}"
-    pruned = (
-        f" pruned {record.candidate.pruning.channel_fraction:.0%}" if record.candidate.pruning.channel_fraction else ""
-    )
-    what = f"{shape}{pruned} {quantization.precision}"
+    pruned = pruning_label(record.candidate.pruning)
+    what = f"{shape}{f', {pruned},' if pruned else ''} {precision_label(quantization)}"
     seconds = sum(stage.seconds for stage in record.stages)
     if record.quality is not None and record.latency is not None:
         mark = "" if record.feasible else f"  ({verdict(record)})"

@@ -224,11 +224,18 @@ def _front_table(shown: Sequence[TrialRecord], scores: dict[int, FrontScore], *,
 
 
 def _front_cells(record: TrialRecord, score: FrontScore | None, *, knee: int, with_test: bool) -> list[str]:
-    from scalesearch.records.report import accuracy_with_interval, bytes_text, count, latency_with_interval, multipliers
+    from scalesearch.records.report import (
+        accuracy_with_interval,
+        bytes_text,
+        count,
+        latency_with_interval,
+        multipliers,
+        precision_label,
+        pruning_label,
+    )
 
     assert record.quality and record.latency
     marks = "*" * (record.trial == knee) + "!" * (not record.latency.stable)
-    fraction = record.candidate.pruning.channel_fraction
     cells = [
         f"{marks}{record.trial}",
         accuracy_with_interval(record.quality),
@@ -236,8 +243,8 @@ def _front_cells(record: TrialRecord, score: FrontScore | None, *, knee: int, wi
         f"{count(record.cost.macs) if record.cost else '-'}, {bytes_text(record.size_bytes or 0)}",
         str(record.spec.resolution_px) if record.spec else "",
         multipliers(record.candidate.scaling),
-        f"{100 * fraction:.0f} %" if fraction else "-",
-        record.candidate.quantization.precision,
+        pruning_label(record.candidate.pruning).removeprefix("channels ") or "-",
+        precision_label(record.candidate.quantization),
     ]
     if with_test:
         cells.insert(2, f"{100 * score.test.top1:.1f}" if score else "-")

@@ -145,6 +145,26 @@ def _asked(candidate: Candidate) -> Iterator[tuple[str, str]]:
     yield ("precision", quantization_text(candidate.quantization))
 
 
+def pruning_label(pruning: Pruning) -> str:
+    """`channels 25 %, blocks 30 %, 2:4`, or nothing."""
+    parts = []
+    if pruning.channel_fraction:
+        parts.append(f"channels {100 * pruning.channel_fraction:.0f} %")
+    if pruning.block_fraction:
+        parts.append(f"blocks {100 * pruning.block_fraction:.0f} %")
+    if pruning.sparsity != "none":
+        parts.append(f"{pruning.sparsity} zeros")
+    return ", ".join(parts)
+
+
+def precision_label(quantization: Quantization) -> str:
+    """`int8`, `int8 QAT`, `int8 but 3 layers`."""
+    text = str(quantization.precision)
+    if quantization.qat_steps:
+        text += " QAT"
+    return f"{text} but {quantization.keep_float} layers" if quantization.keep_float else text
+
+
 def pruning_text(pruning: Pruning) -> str:
     """`25 % of the channels (l2, uniform), 30 % of the blocks, 2:4 zeros`, or `none`."""
     parts = []

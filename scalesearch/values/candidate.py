@@ -9,7 +9,7 @@ CALIBRATED: frozenset[Precision] = frozenset({"int8", "fp8"})
 CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
 WeightScales = Literal["per_channel", "per_tensor"]
 Criterion = Literal["l2", "l1", "bn_scale", "taylor", "random"]
-PruningScope = Literal["uniform", "global"]
+PruningScope = Literal["uniform", "global", "sensitivity"]
 Sparsity = Literal["none", "2:4", "unstructured"]
 OptimizerName = Literal["muon", "adamw", "sgd"]
 LossName = Literal["cross_entropy", "focal", "bce"]
@@ -40,10 +40,11 @@ class Pruning:
     """What is cut out after training, before a short retraining: channels, whole blocks, single weights."""
 
     channel_fraction: float = 0.0
-    """Of the channels, in every prunable layer (`uniform`) or over all of them together (`global`); 0: none."""
+    """Of the channels; 0: none."""
     criterion: Criterion = "l2"
     """Which channels leave first: least weight (l1, l2), least BatchNorm scale, least first-order Taylor, by chance."""
     scope: PruningScope = "uniform"
+    """The fraction is of every layer, of all layers ranked together, or goes where it costs least by measure."""
     block_fraction: float = 0.0
     """Of the residual blocks that can be left out (their input and output have one shape), by measured importance."""
     sparsity: Sparsity = "none"
@@ -60,7 +61,7 @@ class Pruning:
     @property
     def shape_follows_weights(self) -> bool:
         """Whether what is left depends on the trained weights, so that its cost is known only after training."""
-        return self.block_fraction > 0 or (self.channel_fraction > 0 and self.scope == "global")
+        return self.block_fraction > 0 or (self.channel_fraction > 0 and self.scope != "uniform")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

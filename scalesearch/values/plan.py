@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scalesearch.values.candidate import Candidate
+from scalesearch.values.candidate import Candidate, Pruning
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.record import Cost, LimitUse
 
@@ -21,8 +21,8 @@ class Plan:
     """Identity of the trained dense weights: spec, recipe, data, seed."""
     shape_key: str
     """Identity of the weights after pruning and its retrain."""
-    cuts: bool
-    """Something is cut out of the trained network, and it is retrained."""
+    pruning: Pruning
+    """What of the asked pruning does anything to this network; the rest has its defaults."""
     limits: tuple[LimitUse, ...]
     """Use of the limits that are known before training (MACs, size)."""
 

@@ -68,7 +68,7 @@ class FakePlanner:
             key=key,
             weights_key=key,
             shape_key=key,
-            cuts=False,
+            pruning=candidate.pruning,
             limits=limits,
         )
 

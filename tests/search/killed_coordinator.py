@@ -1,4 +1,4 @@
-"""`python killed_coordinator.py FOLDER BUDGET MOMENT TRIAL SIBLINGS`: kills itself -9 at that moment of TRIAL or a later one."""
+"""Kills itself -9 at that moment of TRIAL or a later one: `killed_coordinator.py FOLDER BUDGET MOMENT TRIAL SIBLINGS`."""
 
 import os
 import signal

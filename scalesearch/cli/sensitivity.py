@@ -1,0 +1,69 @@
+"""`sensitivity`: what each layer of a trial's network loses with its channels."""
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scalesearch.cli.studies import StudyArgument, find_study, read_records
+from scalesearch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from scalesearch.compression.sensitivity import LayerSensitivity
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `sensitivity` to the app."""
+    app.command()(sensitivity)
+
+
+def sensitivity(
+    study: StudyArgument = None,
+    trial: Annotated[int | None, typer.Option("--trial", help="The trial's number (default: the knee).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A list of one object per layer and fraction.")] = False,
+) -> int:
+    """Show how much accuracy each layer costs when it alone loses channels, without retraining.
+
+    The trial's dense network is judged on the calibration images. `pruning.scope = "sensitivity"` prunes by this.
+    """
+    from rich.table import Table
+
+    from scalesearch.chain.shrink import layer_sensitivity
+    from scalesearch.cli.export import study_session
+    from scalesearch.cli.study_commands import choose_record, wide_console
+
+    folder = find_study(study)
+    record = choose_record(read_records(folder), trial)
+    if record.spec is None:
+        message = f"Trial {record.trial} never became a network: {record.state}, {record.reason or 'no reason known'}."
+        raise ConfigError(message)
+    layers, top1, images = layer_sensitivity(study_session(folder), record.candidate)
+    if as_json:
+        typer.echo(json.dumps(_rows(layers), indent=1))
+        return 0
+    console = wide_console()
+    before = f"{100 * top1:.1f} % before"
+    title = f"{folder}, trial {record.trial}: points of top-1 lost on {images} calibration images ({before})"
+    console.print(title, highlight=False, markup=False)
+    table = Table(box=None, header_style="bold")
+    table.add_column("layer")
+    table.add_column("channels", justify="right")
+    fractions = sorted({point.fraction for layer in layers for point in layer.points})
+    for fraction in fractions:
+        table.add_column(f"-{100 * fraction:.0f} %", justify="right")
+    for layer in layers:
+        points = {point.fraction: point for point in layer.points}
+        cells = [f"{100 * points[each].loss:.1f} ({points[each].channels_left})" for each in fractions]
+        table.add_row(layer.name, str(layer.channels), *cells)
+    console.print(table)
+    console.print("In brackets: the channels that are left. Fractions round to what the chip wants.", highlight=False)
+    return 0
+
+
+def _rows(layers: "tuple[LayerSensitivity, ...]") -> list[dict[str, object]]:
+    return [
+        {"layer": layer.name, "channels": layer.channels, **dataclasses.asdict(point)}
+        for layer in layers
+        for point in layer.points
+    ]
