@@ -48,7 +48,7 @@ CHIP = get_target("rtx40")
 NUM_CLASSES = 43
 SMALL_PX, LARGE_PX = 48, 64
 """Of networks with a total stride below 32, and of the others: twice their last feature map's side."""
-CALIBRATION_IMAGES = 16
+SETTLING_IMAGES, CALIBRATION_IMAGES, PATCH_PX = 64, 16, 8
 BAD_CHIP = "8.0"
 QUICK_NETWORKS = ("resnet_small", "mobilenet_small", "efficientnet_small")
 
@@ -64,10 +64,12 @@ class Shape:
     """Of the channels, before and after pruning."""
 
 
+# Depths are rounded up, so 1.1 adds a block to every stage. An untrained ResNet-50 of 25 blocks instead of 20 multiplies
+# float32's rounding errors so much that the export's own check, ONNX Runtime against torch, rightly fails.
 SHAPES = (
     Shape(name="as it is", scaling=Scaling()),
     Shape(name="narrow, kernels 5 and 7", scaling=Scaling(width=0.5, kernel=1.67)),
-    Shape(name="wide, deep, more pixels", scaling=Scaling(resolution=1.5, width=1.3, depth=1.5)),
+    Shape(name="wide, deep, more pixels", scaling=Scaling(resolution=1.5, width=1.3, depth=1.1)),
     Shape(name="40 % pruned, in eights", scaling=Scaling(), pruned=0.4, multiple=8),
     Shape(name="30 % pruned, odd counts", scaling=Scaling(width=0.75, kernel=1.4), pruned=0.3, multiple=1),
 )
@@ -106,16 +108,31 @@ def float_model(base: str, shape: Shape, folder: Path) -> tuple[OnnxModel, NDArr
     spec = scale(
         base_spec(base), shape.scaling, resolution_px=side, num_classes=NUM_CLASSES, channel_multiple=shape.multiple
     )
-    size = (CALIBRATION_IMAGES, spec.image_channels, spec.resolution_px, spec.resolution_px)
-    images = np.random.default_rng(0).standard_normal(size, dtype=np.float32)
+    images = patchwork(spec.image_channels, spec.resolution_px)
     pruned = prune(build(spec), Pruning(channel_fraction=shape.pruned), channel_multiple=shape.multiple)
     folded = fold_batchnorm(settle_norms(pruned, images))
-    return to_onnx(folded, to=folder / "float.onnx", check_images=images[:4]), images
+    return to_onnx(folded, to=folder / "float.onnx", check_images=images[:4]), images[:CALIBRATION_IMAGES]
+
+
+def patchwork(channels: int, side: int) -> NDArray[np.float32]:
+    """Images of random patches of colour.
+
+    A deep untrained network can hardly tell images of fine noise apart. BatchNorms settled on a few of them blow
+    rounding errors up until no two programs agree on its answers.
+    """
+    patches = -(-side // PATCH_PX)
+    drawn = np.random.default_rng(0).standard_normal((SETTLING_IMAGES, channels, patches, patches), dtype=np.float32)
+    return np.kron(drawn, np.ones((1, 1, PATCH_PX, PATCH_PX), dtype=np.float32))[:, :, :side, :side].copy()
 
 
 def rows_of(base: str, shape: Shape, gate: Gate, folder: Path) -> Iterator[Row]:
     """The network in every precision of the chip."""
-    model, images = float_model(base, shape, folder)
+    try:
+        model, images = float_model(base, shape, folder)
+    except StageFailed as error:
+        for precision in CHIP.precisions:
+            yield Row(network=base, shape=shape.name, precision=precision, accepted=False, reason=str(error))
+        return
     for precision in CHIP.precisions:
         try:
             file = quantize(
