@@ -1,4 +1,4 @@
-"""Kills itself -9 at that moment of TRIAL or a later one: `killed_coordinator.py FOLDER BUDGET MOMENT TRIAL SIBLINGS`."""
+"""Kills itself -9 at that moment of TRIAL or later: `killed_coordinator.py FOLDER BUDGET MOMENT TRIAL SIBLINGS`."""
 
 import os
 import signal
