@@ -1,11 +1,11 @@
-"""Does searching compression together with scaling pay? Fronts with and without the compression axes, one after another.
+"""Does searching compression together with scaling pay? Fronts with and without the compression axes, one by one.
 
     python benchmarks/compression_axes.py --data DIR --to FOLDER --budget 40 --workers 2
 
 For each space two searches of the same budget, seed and data: the whole space, and the space with nothing to prune and
 fp32 alone. Compared is the hypervolume of their fronts (accuracy times ln(latency), see search/front.py) at equal wall
 time, the shorter of the two, and at the end. Each search is an ordinary `scalesearch run`, so an interrupted benchmark
-continues; both must run on a machine that does nothing else. One seed each: the difference is an observation, not a law.
+continues; both want a machine that does nothing else. One seed each: the difference is an observation, not a law.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """`histogram`: what rounding does to each layer of a trial's network, as a table and as pictures."""
 
+import contextlib
 import dataclasses
 import json
 import tempfile
@@ -34,32 +35,58 @@ def histogram(
     to: Annotated[
         Path | None, typer.Option("--to", help="Folder for the pictures (default: export/STUDY/trial_N).")
     ] = None,
+    front: Annotated[bool, typer.Option("--front", help="Every member of the front, a folder each.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="A list of one object per layer on stdout, with the counts; no pictures.")
     ] = False,
 ) -> int:
-    """Look at a trial's weights and activations: clip ranges, what is clipped, and what rounding to 8 bits loses."""
+    """Look at a trial's weights and activations: clip ranges, what is clipped, and what rounding to 8 bits loses.
+
+    The pictures also go into the study, for `scalesearch dashboard`.
+    """
     from scalesearch.cli.export import study_session
+    from scalesearch.cli.studies import front_under
+
+    if front and (trial is not None or as_json):
+        message = "Give --front alone: it draws every member, and prints no JSON."
+        raise ConfigError(message)
+    folder = find_study(study)
+    chosen = [_chosen(folder, each.trial) for each in front_under(read_records(folder))] if front else []
+    for record in chosen or [_chosen(folder, trial)]:
+        name = f"trial_{record.trial:06d}"
+        target = to / name if to and front else to or Path("export") / folder.name / name
+        if not as_json:
+            _make(target)  # said before the work, not after it
+        layers = trial_histograms(record, study_session(folder))
+        if as_json:
+            rows = [dataclasses.asdict(layer) | {"wasted_range": layer.wasted_range} for layer in layers]
+            typer.echo(json.dumps(rows, indent=1, allow_nan=False))
+        else:
+            _show(folder, record, layers, target)
+    return 0
+
+
+def _show(folder: Path, record: TrialRecord, layers: "Sequence[LayerHistogram]", target: Path) -> None:
     from scalesearch.cli.study_commands import wide_console
 
-    folder = find_study(study)
-    record = _chosen(folder, trial)
-    target = to or Path("export") / folder.name / f"trial_{record.trial:06d}"
-    if not as_json:
-        _make(target)  # said before the work, not after it
-    layers = trial_histograms(record, study_session(folder))
-    if as_json:
-        rows = [dataclasses.asdict(layer) | {"wasted_range": layer.wasted_range} for layer in layers]
-        typer.echo(json.dumps(rows, indent=1, allow_nan=False))
-        return 0
     title = f"{folder.name}, trial {record.trial}: {_numbers(record.candidate.quantization)}"
     console = wide_console()
     console.print(title, markup=False, highlight=False)
     console.print(_table(layers))
     _draw(layers, target, title)
+    _keep_figure(folder, record.trial, layers)
     for line in (*_remarks(layers, record.candidate.quantization), f"-> {target}/histogram.png, histogram.html"):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return 0
+
+
+def _keep_figure(folder: Path, trial: int, layers: "Sequence[LayerHistogram]") -> None:
+    """Into the study, where the dashboard shows it; not while a run holds the study."""
+    from scalesearch.search.dashboard import installed, update_histogram_figure
+    from scalesearch.search.storage import STUDY_FILE, only_coordinator, opened_study
+
+    if installed() and (folder / STUDY_FILE).exists():
+        with contextlib.suppress(ConfigError), only_coordinator(folder), opened_study(folder) as opened:
+            update_histogram_figure(opened.study, trial, layers)
 
 
 def trial_histograms(record: TrialRecord, session: "Session") -> "tuple[LayerHistogram, ...]":
