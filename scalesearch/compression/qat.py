@@ -16,9 +16,12 @@ from scalesearch.values.candidate import CALIBRATED, Quantization
 from scalesearch.values.network import Network
 from scalesearch.values.target import QuantizationProfile
 
-_WEIGHT_RATE: Final = 1e-3
+_WEIGHT_RATE: Final = 2e-3
+"""Of AdamW: where rounding took 50 points, 3e-3 won back 1 to 2 more than 1e-3; where it took 2, up to 1 less."""
 _SCALE_RATE: Final = 1e-2
+"""In natural logarithms. From 0 to 3e-2 it makes less difference than the seed."""
 _DISTILLATION: Final = 1.0
+"""Weight of the divergence from the float network beside cross-entropy; without it 1 point less, at 4 the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
