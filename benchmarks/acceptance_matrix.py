@@ -64,8 +64,8 @@ class Shape:
     """Of the channels, before and after pruning."""
 
 
-# Depths are rounded up, so 1.1 adds a block to every stage. An untrained ResNet-50 of 25 blocks instead of 20 multiplies
-# float32's rounding errors so much that the export's own check, ONNX Runtime against torch, rightly fails.
+# Depths are rounded up, so 1.1 adds a block to every stage. With 25 blocks instead of 20, an untrained ResNet-50
+# multiplies float32's rounding errors so much that the export's own check, ONNX Runtime against torch, rightly fails.
 SHAPES = (
     Shape(name="as it is", scaling=Scaling()),
     Shape(name="narrow, kernels 5 and 7", scaling=Scaling(width=0.5, kernel=1.67)),
