@@ -302,6 +302,21 @@ def test_kept_layers_of_the_cpu_style_are_followed_by_float_until_eight_bits_are
     assert clips  # read straight from a float convolution, with nothing between
 
 
+@pytest.mark.parametrize("k", [0, 4, 5])
+def test_onnxruntime_leaves_kept_layers_in_float(model: OnnxModel, tmp_path: Path, k: int) -> None:
+    """Its optimizer WeightBiasQuantization rounds float weights between 8-bit activations unless kept from it."""
+    mixed = _mixed(model, tmp_path / "mixed.onnx", k, profile="onnxruntime_cpu")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    ort.InferenceSession(str(mixed.path), options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert kinds.count("QLinearConv") + kinds.count("QGemm") == 8 - k
+    fast, exact = _logits(mixed), _logits(mixed, exact=True)
+    assert np.abs(fast - exact).mean() < 0.05 * exact.std()
+
+
 @pytest.mark.parametrize("profile", _PROFILES)
 def test_given_ranges_take_the_place_of_calibrated_ones(
     model: OnnxModel, tmp_path: Path, profile: QuantizationProfile
