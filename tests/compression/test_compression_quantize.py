@@ -22,7 +22,7 @@ from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.target import QuantizationProfile
 
 _CALIBRATION, _ = gratings(128, seed=5)
-_IMAGES, _LABELS = gratings(600, seed=6)
+_IMAGES, _LABELS = gratings(300, seed=6)
 _NVIDIA_PLACES: tuple[QuantizationProfile, ...] = ("openvino", "tensorrt")
 _PROFILES: tuple[QuantizationProfile, ...] = ("onnxruntime_cpu", "tensorrt")
 
@@ -259,12 +259,12 @@ def test_the_layers_that_suffer_most_stay_in_float(
     layers = 8  # stem, two blocks of three, classifier
     expected = _logits(model)
     errors = []
-    for k in (0, 2, 5):
+    for k in (0, 3):
         mixed = _mixed(model, tmp_path / f"{k}.onnx", k, precision=precision, profile=profile)
         quantized = {name for name, _ in _weight_scales(mixed)}
         assert len(quantized) == layers - k
         errors.append(np.mean((_logits(mixed, exact=True) - expected) ** 2))
-    assert errors[0] > errors[1] > errors[2] > 0
+    assert errors[0] > 2 * errors[1] > 0
 
 
 def test_kept_layers_are_in_half_precision_for_tensorrt(model: OnnxModel, tmp_path: Path) -> None:
