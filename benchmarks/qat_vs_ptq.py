@@ -303,11 +303,10 @@ def curve(rows: Iterable[Row], case: Case, layers: int) -> list[str]:
         f"mixed precision, {case.name}: {layers} layers",
         f"{'in float':>9} {'top-1':>6} {'same':>6}  latency / fp32",
     ]
-    for row in rows:
-        if row.case == case.name and row.arm.startswith("keep"):
-            kept = min(int(row.arm.split()[1]), layers)
-            ratio = f"{row.ratio:.3f} [{row.ratio_low:.3f}, {row.ratio_high:.3f}]" if row.ratio else "not measured"
-            lines.append(f"{kept:9d} {100 * row.top1:6.1f} {100 * row.agreement:6.1f}  {ratio}")
+    chosen = {min(int(row.arm.split()[1]), layers): row for row in rows if row.case == case.name and "keep" in row.arm}
+    for kept, row in sorted(chosen.items()):
+        ratio = f"{row.ratio:.3f} [{row.ratio_low:.3f}, {row.ratio_high:.3f}]" if row.ratio else "not measured"
+        lines.append(f"{kept:9d} {100 * row.top1:6.1f} {100 * row.agreement:6.1f}  {ratio}")
     return lines
 
 
