@@ -1,5 +1,6 @@
 """Records made up for tests of what is kept and shown: whole, plausible, and quick to vary."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,9 @@ from scalesearch.values.session import DataSummary, Session
 from scalesearch.values.settings import Machine, RunSettings
 from scalesearch.values.space import Choice, NamedAxis, Range, SearchSpace
 from scalesearch.values.target import Device, Target
+
+# Before any test loads torch: two test processes of two OpenMP threads each wait for one another more than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 RecordFactory = Callable[..., TrialRecord]
 
