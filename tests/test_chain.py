@@ -120,6 +120,7 @@ def test_pruned_trials_cost_less_than_their_dense_twin(study: tuple[Path, StudyO
         assert record.cost.macs < record.dense_macs
 
 
+@pytest.mark.slow  # the same with a made-up evaluator is in test_search_study.py
 def test_the_same_command_adds_nothing_and_a_larger_budget_goes_on(
     study: tuple[Path, StudyOutcome], data_file: Path, space_file: Path
 ) -> None:
@@ -181,6 +182,7 @@ def test_an_exported_trial_trains_again_to_the_same_network(study: tuple[Path, S
     assert onnx_model(tmp_path / "again" / "model.onnx").sha256 == best.onnx_sha256
 
 
+@pytest.mark.slow  # the same with a made-up evaluator is in test_search_study.py
 def test_a_limit_rejects_before_training(data_file: Path, space_file: Path, tmp_path: Path) -> None:
     outcome = search(tmp_path / "limited", data_file, space_file, "limits.max_macs=1000", budget=1)
     assert outcome.ended == "exhausted"

@@ -364,7 +364,7 @@ def test_a_run_outside_the_main_thread_leaves_signals_alone(tmp_path: Path) -> N
     assert outcomes[0].charged == 1
 
 
-@pytest.mark.parametrize("siblings", [False, True])
+@pytest.mark.parametrize("siblings", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_kill_9_of_the_coordinator_at_any_moment_loses_and_doubles_nothing(tmp_path: Path, siblings: bool) -> None:
     budget, killed = 8, tmp_path / "killed"
     for moment, number in [("asked", 0), ("in a stage", 1), ("saved", 3), ("started", 5)]:
