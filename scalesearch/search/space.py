@@ -21,6 +21,7 @@ from scalesearch.search.axes import (
     ordered_values,
     plain_axis_names,
     stage_of,
+    typed,
 )
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
@@ -101,6 +102,20 @@ def random_candidates(space: SearchSpace, n: int, seed: int) -> tuple[Candidate,
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
         optuna.logging.set_verbosity(verbosity)
     return tuple(suggest(study.ask(), space) for _ in range(n))
+
+
+def cheapest(space: SearchSpace) -> Candidate:
+    """The candidate with the least of every multiplier and nothing cut; of names, the first one listed."""
+    chosen: dict[str, Value] = {name: default_value(name) for name in plain_axis_names()}
+    for named in asking_order(space.axes):
+        fixed = fixed_value(named)
+        if fixed is None and named.name in CONDITIONS and not CONDITIONS[named.name](chosen):
+            continue
+        ordered = ordered_values(named)
+        axis = named.axis
+        lowest = axis.values[0] if isinstance(axis, Choice) else axis.low
+        chosen[named.name] = fixed if fixed is not None else ordered[0] if ordered else typed(named.name, lowest)
+    return candidate_of(chosen)
 
 
 def trial_parameters(candidate: Candidate, space: SearchSpace) -> dict[str, OptunaChoice]:

@@ -31,7 +31,7 @@ from scalesearch.search.narrowing import given_up, reason
 from scalesearch.search.resume import catch_up
 from scalesearch.search.samplers import LEARNS_FROM_REJECTED, calm_threads, make_sampler
 from scalesearch.search.siblings import SIBLING_OF, near_front, siblings_of
-from scalesearch.search.space import suggest, trial_parameters
+from scalesearch.search.space import cheapest, suggest, trial_parameters
 from scalesearch.search.stopping import stop_signals
 from scalesearch.search.storage import OpenStudy, only_coordinator, opened_study, sync_study
 from scalesearch.search.telling import tell
@@ -147,6 +147,8 @@ class _Run:
             self._left_behind.extend(catch_up(self._opened, self._records, self._space))
             self._continued = frozenset(self._left_behind)
             self._next_number = len(self._study.get_trials(deepcopy=False))
+            if self._next_number == 0:  # a first result within seconds, and the fast end of the front
+                self._study.enqueue_trial(trial_parameters(cheapest(self._space), self._space))
             for number in sorted(self._records):
                 self._count(self._records[number])
             for member in pareto_front(self._records.values()):
