@@ -344,7 +344,8 @@ def test_interrupt_ends_cleanly_and_the_next_run_goes_on(tmp_path: Path) -> None
 
     def interrupt(event: Event) -> None:
         events.append(event)
-        if isinstance(event, StageEntered) and event.trial == 2:
+        # Once: a second Ctrl-C acts as always, and on a busy machine both stages are heard of in one go.
+        if isinstance(event, StageEntered) and event.trial == 2 and event.stage == "train":
             os.kill(os.getpid(), signal.SIGINT)
 
     outcome = run(tmp_path, 4, make=MakeFake(seconds=0.3), on_event=interrupt)
