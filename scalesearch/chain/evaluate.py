@@ -34,7 +34,7 @@ from scalesearch.records.report import precision_label, pruning_label
 from scalesearch.training.augment import Batches
 from scalesearch.training.datasets import Dataset, ImageSplit, load_dataset, to_input
 from scalesearch.training.machine import torch_threads
-from scalesearch.values.candidate import Quantization
+from scalesearch.values.candidate import Pruning, Quantization
 from scalesearch.values.identity import content_hash, seed_from
 from scalesearch.values.network import Network
 from scalesearch.values.onnx_model import OnnxModel
@@ -57,6 +57,7 @@ from scalesearch.values.settings import RunSettings
 if TYPE_CHECKING:
     from scalesearch.deployment.acceptance import Gate
 
+_UNPRUNED = Pruning()
 _SCORE_BATCH = 64
 _CHECK_IMAGES = 8
 _STYLED = ("int8", "fp8")
@@ -107,10 +108,12 @@ class TrialEvaluator:
                 with stages("cost"):
                     cost = count_cost(work.shrunk.network)
                 with stages("compile"):
-                    engine = scratch.enter_context(self._compile(work.model))
+                    engine = scratch.enter_context(self._compile(work.model, plan.pruning))
             with stages.held(self._lock.quiet()), stages("latency"):
                 latency = self._latency(engine)
-                warnings += engine.timing_notes().doubts
+                notes = engine.timing_notes()
+                latency = replace(latency, enqueue_p50_ms=notes.enqueue_p50_ms)
+                warnings += notes.doubts
             with stages.held(self._lock.busy()), stages("quality"):
                 quality = self._quality(engine, data.val, warnings)
                 steps = (*self._accuracy_steps(work, data), StepAccuracy(step="engine", top1=quality.top1))
@@ -122,7 +125,7 @@ class TrialEvaluator:
             state="complete",
             charged=not training.weights_reused,
             candidate=plan.candidate,
-            spec=work.shrunk.network.spec,
+            spec=plan.spec,  # what it was cut from: rebuilding cuts it again
             cost=cost,
             dense_macs=plan.dense_cost.macs,
             training=training,
@@ -146,7 +149,8 @@ class TrialEvaluator:
         assert record.spec is not None  # a front member is complete
         with self._lock.busy():
             data = self._dataset.at(record.spec.resolution_px)
-        with self._compile(onnx_model(model_path(session.folder, record.trial))) as engine:
+        model = onnx_model(model_path(session.folder, record.trial))
+        with self._compile(model, record.candidate.pruning) as engine:
             with self._lock.quiet():
                 latency = self._latency(engine)
             with self._lock.busy():
@@ -300,8 +304,11 @@ class TrialEvaluator:
         names = self._session.data.class_names
         return measure_quality(engine.run, self._batches(split.images), split.labels, names, warn=warnings.append)
 
-    def _compile(self, model: OnnxModel) -> Engine:
-        return self._backend.compile(model, engine_options(self._session.settings))
+    def _compile(self, model: OnnxModel, pruning: Pruning = _UNPRUNED) -> Engine:
+        options = engine_options(self._session.settings)
+        if pruning.sparsity == "2:4":  # its kernels are asked for where they can serve
+            options = replace(options, tensorrt=replace(options.tensorrt, sparse_weights=True))
+        return self._backend.compile(model, options)
 
     def _input(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return to_input(images, mean=self._session.data.mean, std=self._session.data.std)

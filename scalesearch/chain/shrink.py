@@ -11,7 +11,7 @@ from scalesearch.chain.stages import StageClock
 from scalesearch.compression.blocks import drop_blocks
 from scalesearch.compression.prune import prunable_widths, prune
 from scalesearch.compression.sensitivity import LayerSensitivity, channel_sensitivity, ratios_from_sensitivity
-from scalesearch.compression.sparsity import apply_masks, sparsity_masks
+from scalesearch.compression.sparsity import apply_masks, masked, sparsity_masks
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.networks.build import build
 from scalesearch.training.datasets import Dataset, ImageSplit, load_dataset, to_input
@@ -148,9 +148,7 @@ class _Cutter:
             network = self._fewer_channels(network, number)
         if number == pruning.rounds and pruning.sparsity != "none":
             self.masks = sparsity_masks(network, pruning)
-            module = copy.deepcopy(network.module)
-            apply_masks(module, self.masks)
-            network = Network(spec=network.spec, module=module)
+            network = masked(network, self.masks)
         return network
 
     def _fewer_channels(self, network: Network, number: int) -> Network:

@@ -18,7 +18,7 @@ from scalesearch.values.record import TrialRecord
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from scalesearch.compression.histogram import LayerHistogram
+    from scalesearch.values.histogram import LayerHistogram
     from scalesearch.values.session import Session
 
 _HEADERS = ("layer", "weights", "range", "99 % in", "wasted", "SQNR", "reads", "clip to", "clipped", "SQNR")

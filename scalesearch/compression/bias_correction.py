@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from scalesearch.compression.calibration import activations
 from scalesearch.compression.qdq import NumberFormat, encode_weight, output_axis, weighted_nodes
+from scalesearch.deployment.onnx_file import checking_session
 from scalesearch.values.candidate import WeightScales
 
 _WITH_BIAS = ("Conv", "Gemm")
@@ -76,11 +76,7 @@ def _mean_output(node: onnx.NodeProto, mean_input: NDArray[Any], weight: NDArray
         [onnx.numpy_helper.from_array(weight, "w")],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    (output,) = session.run(None, {"x": mean_input.astype(np.float32)})
+    (output,) = checking_session(model).run(None, {"x": mean_input.astype(np.float32)})
     shift: NDArray[np.float32] = output.mean(axis=(0, *range(2, output.ndim)))
     return shift
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from scalesearch.compression.clipping import LEVELS, entropy_threshold, least_error_bounds, least_error_reach
 from scalesearch.compression.qdq import FORMATS, FormatName
+from scalesearch.deployment.onnx_file import checking_session
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import CalibrationMethod
 
@@ -279,9 +280,4 @@ def _session_with_outputs(proto: onnx.ModelProto, names: list[str]) -> ort.Infer
     present = {value.name for value in graph.graph.output}
     inner = {value.name: value for value in proto.graph.value_info}
     graph.graph.output.extend(inner[name] for name in names if name not in present)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    # Fused operators would not have the activations between them.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return checking_session(graph, as_written=True)  # fused operators would not have the activations between them

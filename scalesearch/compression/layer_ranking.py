@@ -6,12 +6,12 @@ from typing import Final
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.quantization.onnx_model import ONNXModel
 
 from scalesearch.compression.calibration import Ranges
 from scalesearch.compression.qdq import weighted_nodes
+from scalesearch.deployment.onnx_file import checking_session
 from scalesearch.errors import StageFailed
 
 Insert = Callable[[onnx.ModelProto, Ranges, frozenset[str]], onnx.ModelProto]
@@ -86,11 +86,7 @@ def run_as_written(proto: onnx.ModelProto, images: NDArray[np.float32]) -> NDArr
     """
     ordered = ONNXModel(proto)  # insertion leaves new nodes at the end
     ordered.topological_sort()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = checking_session(proto, as_written=True)
     feed = session.get_inputs()[0].name
     parts = [session.run(None, {feed: images[at : at + _BATCH]})[0] for at in range(0, len(images), _BATCH)]
     return np.concatenate(parts).astype(np.float32)

@@ -7,7 +7,6 @@ from typing import Final
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.quantization.onnx_model import ONNXModel
 
@@ -17,7 +16,7 @@ from scalesearch.compression.cpu_qdq import SEVEN_BITS, insert_cpu_qdq
 from scalesearch.compression.half import HALF_SUFFIX, to_half
 from scalesearch.compression.layer_ranking import rank_layers
 from scalesearch.compression.qdq import FORMATS, FormatName, NumberFormat, given_ranges, insert_qdq, weighted_nodes
-from scalesearch.deployment.onnx_file import read_onnx, write_bytes, write_onnx
+from scalesearch.deployment.onnx_file import checking_session, read_onnx, write_bytes, write_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Precision, Quantization, WeightScales
 from scalesearch.values.onnx_model import OnnxModel
@@ -191,10 +190,7 @@ def _kept_in_float(proto: onnx.ModelProto, ranges: Ranges, work: _Work, style: _
 
 def _ensure_finite(model: OnnxModel, images: NDArray[np.float32]) -> None:
     """Weights may fit while an activation overflows to infinity on the way."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
+    session = checking_session(read_onnx(model.path))
     (logits,) = session.run(None, {session.get_inputs()[0].name: images})
     if not np.isfinite(logits).all():
         raise StageFailed(stage="quantize", reason=f"activations of {model.path.name} overflow in fp16")

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
-from scalesearch.deployment.onnx_file import annotate, onnx_model, write_onnx
+from scalesearch.deployment.onnx_file import annotate, checking_session, onnx_model, write_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.values.network import Network
 from scalesearch.values.onnx_model import OnnxModel
@@ -143,11 +142,8 @@ def _ensure_spread(logits: NDArray[np.float32]) -> None:
 
 def _ensure_parity(proto: onnx.ModelProto, images: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
     """All images at once and the first alone, since the batch must really be dynamic."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
     try:
-        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = checking_session(proto)
         answers = [session.run([OUTPUT_NAME], {INPUT_NAME: images[:count]})[0] for count in (len(images), 1)]
     except Exception as error:  # the bindings' errors share no base class
         reason = f"ONNX Runtime does not run the exported file: {' '.join(str(error).split())[:300]}"

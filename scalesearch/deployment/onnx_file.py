@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
+import onnxruntime as ort
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # onnx brings it, without stubs
 
 from scalesearch.errors import StageFailed
@@ -63,6 +64,21 @@ def write_bytes(content: bytes, to: Path) -> None:
         replace_file(to, content)
     except OSError as error:
         raise StageFailed(stage="export", reason=f"{to} cannot be written: {error}") from error
+
+
+def checking_session(proto: onnx.ModelProto, *, as_written: bool = False) -> ort.InferenceSession:
+    """A session of ONNX Runtime's CPU provider for looking at a graph, silent and on one thread; never for timing.
+
+    Args:
+        proto: With its weights inside.
+        as_written: Without any optimization, so that every tensor and every Q/DQ pair is computed as it stands.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # errors reach the user by our exceptions
+    options.intra_op_num_threads = 1
+    if as_written:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def annotate(model: OnnxModel, metadata: Mapping[str, str], to: Path) -> OnnxModel:

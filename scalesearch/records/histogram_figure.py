@@ -8,19 +8,18 @@ from typing import Any
 from scalesearch.records.histogram_page import (
     INK,
     RED,
-    Layer,
-    Tensor,
     clipped_text,
     range_text,
     shape_text,
     sqnr_text,
     summary,
 )
+from scalesearch.values.histogram import LayerHistogram, TensorHistogram
 
 _LAYER_PX, _FRAME_PX = 20, 150
 
 
-def overview_figure(histograms: Sequence[Layer], title: str) -> Any:
+def overview_figure(histograms: Sequence[LayerHistogram], title: str) -> Any:
     """A line of colour for each layer, weights left and what it reads right, with marks at 99 % and at the clip range.
 
     Where a histogram is a colour, fifty layers fit one picture: one that wastes its range is a narrow line. A
@@ -64,7 +63,7 @@ def overview_figure(histograms: Sequence[Layer], title: str) -> Any:
     return figure
 
 
-def _heat(tensors: Sequence[Tensor], axis: str, ends: tuple[float, float]) -> dict[str, Any]:
+def _heat(tensors: Sequence[TensorHistogram], axis: str, ends: tuple[float, float]) -> dict[str, Any]:
     bins = len(tensors[0].counts)
     width = (ends[1] - ends[0]) / bins
     return {
@@ -88,25 +87,25 @@ def _shade(count: int, total: int) -> float:
     return round(math.log1p(count) / math.log1p(total), 2)
 
 
-def _relative(tensor: Tensor, value: float) -> float | None:
+def _relative(tensor: TensorHistogram, value: float) -> float | None:
     """Where in its bins a value lies, from 0 to 1; None outside, where no value is."""
     place = (value - tensor.first_edge) / (tensor.last_edge - tensor.first_edge)
     return round(place, 3) if 0 <= place <= 1 else None
 
 
-def _label(layer: Layer) -> str:
+def _label(layer: LayerHistogram) -> str:
     name = html.escape(layer.name)  # plotly reads some HTML in labels
     return f"<b>{name}, wasted</b>" if layer.wasted_range else name
 
 
-def _weights_text(layer: Layer) -> str:
+def _weights_text(layer: LayerHistogram) -> str:
     weights = layer.weights
     return html.escape(f"{layer.name}: {shape_text(layer)}, {range_text(weights.low, weights.high)}") + (
         f"<br>99 % within {100 * layer.within_99:.0f} % of the range, SQNR {sqnr_text(weights)}"
     )
 
 
-def _activations_text(layer: Layer) -> str:
+def _activations_text(layer: LayerHistogram) -> str:
     read = layer.activations
     return html.escape(f"{layer.name} reads {range_text(read.low, read.high)}") + (
         f"<br>clip {range_text(read.clip_low, read.clip_high)}, clipped {clipped_text(read)}, SQNR {sqnr_text(read)}"

@@ -4,89 +4,16 @@ import html
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from scalesearch.files import replace_file
+from scalesearch.values.histogram import WASTED_BELOW, LayerHistogram, TensorHistogram
 
 # Okabe and Ito's colours; red is kept for what is lost.
 BLUE, GREEN, RED, INK = "#0072B2", "#009E73", "#D55E00", "#333333"
-QUARTER = 0.25
 _MOST_NAMES = 8
 _WIDTH_PX, _HEIGHT_PX, _SCALE_PX = 300, 60, 14
 _Band = tuple[float, float, str]
 """From, to, colour."""
-
-
-class Tensor(Protocol):
-    """What is drawn of a weight or an activation: `compression.histogram.TensorHistogram`."""
-
-    @property
-    def low(self) -> float:
-        """The least value."""
-
-    @property
-    def high(self) -> float:
-        """The largest value."""
-
-    @property
-    def first_edge(self) -> float:
-        """Where the first bin begins."""
-
-    @property
-    def last_edge(self) -> float:
-        """Where the last bin ends."""
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Of equal bins."""
-
-    @property
-    def clip_low(self) -> float:
-        """The least number that eight bits reach."""
-
-    @property
-    def clip_high(self) -> float:
-        """The largest."""
-
-    @property
-    def clipped_fraction(self) -> float:
-        """Of the values."""
-
-    @property
-    def sqnr_db(self) -> float | None:
-        """Signal to quantization noise; None where nothing is lost."""
-
-
-class Layer(Protocol):
-    """What is drawn of a layer: `compression.histogram.LayerHistogram`."""
-
-    @property
-    def name(self) -> str:
-        """As the network calls it."""
-
-    @property
-    def kind(self) -> str:
-        """ONNX operator."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the weights."""
-
-    @property
-    def weights(self) -> Tensor:
-        """The weights."""
-
-    @property
-    def activations(self) -> Tensor:
-        """What the layer reads."""
-
-    @property
-    def within_99(self) -> float:
-        """The share of its range that holds 99 % of the weights."""
-
-    @property
-    def wasted_range(self) -> bool:
-        """Whether that is less than a quarter."""
 
 
 def range_text(low: float, high: float) -> str:
@@ -94,22 +21,22 @@ def range_text(low: float, high: float) -> str:
     return f"{low + 0.0:.3g} .. {high + 0.0:.3g}"  # + 0.0: no negative zero
 
 
-def shape_text(layer: Layer) -> str:
+def shape_text(layer: LayerHistogram) -> str:
     """`64x16x1x1`."""
     return "x".join(map(str, layer.shape))
 
 
-def sqnr_text(tensor: Tensor) -> str:
+def sqnr_text(tensor: TensorHistogram) -> str:
     """`41.3 dB`, or `exact`."""
     return "exact" if tensor.sqnr_db is None else f"{tensor.sqnr_db:.1f} dB"
 
 
-def clipped_text(tensor: Tensor) -> str:
+def clipped_text(tensor: TensorHistogram) -> str:
     """`0.05 %`, or `none`."""
     return f"{100 * tensor.clipped_fraction:.2g} %" if tensor.clipped_fraction else "none"
 
 
-def summary(histograms: Sequence[Layer]) -> tuple[str, ...]:
+def summary(histograms: Sequence[LayerHistogram]) -> tuple[str, ...]:
     """What to look at, in a few lines: layers that waste their range, and where rounding loses most."""
     wasted = [layer.name for layer in histograms if layer.wasted_range]
     more = f" and {len(wasted) - _MOST_NAMES} more" if len(wasted) > _MOST_NAMES else ""
@@ -134,7 +61,7 @@ svg { display: block; } svg text { font-size: 9px; fill: #555; }
 """
 
 
-def write_histogram_page(histograms: Sequence[Layer], to: Path, title: str) -> None:
+def write_histogram_page(histograms: Sequence[LayerHistogram], to: Path, title: str) -> None:
     """Write one HTML file to `to` that works offline: a row for each layer, drawn as SVG, without any script.
 
     Some 3 kB a layer, where plotly would bring 4.8 MB of its own; the browser is told to load and run nothing.
@@ -157,7 +84,7 @@ weights sit in a quarter of their range is marked: its few outliers cost it two 
     replace_file(to, page.encode())
 
 
-def _row(layer: Layer) -> str:
+def _row(layer: LayerHistogram) -> str:
     weights, read = layer.weights, layer.activations
     wasted = "<br><b>wasted range</b>" if layer.wasted_range else ""
     cells = (
@@ -173,10 +100,10 @@ def _row(layer: Layer) -> str:
     return f"{opening}{head}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
-def _weights_svg(layer: Layer) -> str:
+def _weights_svg(layer: LayerHistogram) -> str:
     weights = layer.weights
     reach = max(-weights.low, weights.high)
-    band = (-QUARTER * reach, QUARTER * reach, "#e4e4e4")
+    band = (-WASTED_BELOW * reach, WASTED_BELOW * reach, "#e4e4e4")
     return _svg(
         weights,
         RED if layer.wasted_range else BLUE,
@@ -186,14 +113,14 @@ def _weights_svg(layer: Layer) -> str:
     )
 
 
-def _activations_svg(read: Tensor) -> str:
+def _activations_svg(read: TensorHistogram) -> str:
     low, high = min(read.first_edge, read.clip_low), max(read.last_edge, read.clip_high)
     bands = ((low, read.clip_low, "#f6cdb4"), (read.clip_high, high, "#f6cdb4"))
     return _svg(read, GREEN, span=(low, high), bands=bands, marks=(read.clip_low, read.clip_high))
 
 
 def _svg(
-    values: Tensor,
+    values: TensorHistogram,
     colour: str,
     *,
     span: tuple[float, float],
@@ -228,7 +155,7 @@ def _svg(
     )
 
 
-def _outline(values: Tensor, heights: Sequence[float], x: Callable[[float], float]) -> str:
+def _outline(values: TensorHistogram, heights: Sequence[float], x: Callable[[float], float]) -> str:
     """The steps of a histogram as an SVG path, from the baseline and back to it."""
     width = (values.last_edge - values.first_edge) / len(heights)
     steps = "".join(

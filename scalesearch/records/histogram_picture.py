@@ -11,16 +11,14 @@ from scalesearch.records.histogram_page import (
     BLUE,
     GREEN,
     INK,
-    QUARTER,
     RED,
-    Layer,
-    Tensor,
     clipped_text,
     range_text,
     shape_text,
     sqnr_text,
     summary,
 )
+from scalesearch.values.histogram import WASTED_BELOW, LayerHistogram, TensorHistogram
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +34,7 @@ _MARGIN = 0.03
 """Of the width, left free at both ends of a histogram."""
 
 
-def draw_histograms(histograms: Sequence[Layer], to: Path, title: str) -> None:
+def draw_histograms(histograms: Sequence[LayerHistogram], to: Path, title: str) -> None:
     """Write `histogram_figure` as a PNG to `to`, under a temporary name first."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
@@ -46,7 +44,7 @@ def draw_histograms(histograms: Sequence[Layer], to: Path, title: str) -> None:
     replace_file(to, buffer.getvalue())
 
 
-def histogram_figure(histograms: Sequence[Layer], title: str) -> "Figure":
+def histogram_figure(histograms: Sequence[LayerHistogram], title: str) -> "Figure":
     """Two small histograms for each layer, weights and what it reads, two layers a row."""
     from matplotlib.figure import Figure  # 0.5 s, so only once a picture is asked for
 
@@ -71,10 +69,10 @@ def histogram_figure(histograms: Sequence[Layer], title: str) -> "Figure":
     return figure
 
 
-def _draw_weights(axes: "Axes", layer: Layer) -> None:
+def _draw_weights(axes: "Axes", layer: LayerHistogram) -> None:
     weights, colour = layer.weights, RED if layer.wasted_range else BLUE
     reach = max(-weights.low, weights.high)
-    axes.axvspan(-QUARTER * reach, QUARTER * reach, color="#ededed", zorder=0)
+    axes.axvspan(-WASTED_BELOW * reach, WASTED_BELOW * reach, color="#ededed", zorder=0)
     _draw_counts(axes, weights, colour)
     for side in (-1, 1):
         axes.axvline(side * layer.within_99 * reach, color=INK, linestyle=":", linewidth=0.9)
@@ -92,7 +90,7 @@ def _draw_weights(axes: "Axes", layer: Layer) -> None:
     axes.set_xlim(_span(weights.first_edge, weights.last_edge))
 
 
-def _draw_activations(axes: "Axes", values: Tensor) -> None:
+def _draw_activations(axes: "Axes", values: TensorHistogram) -> None:
     _draw_counts(axes, values, GREEN)
     low, high = _span(min(values.first_edge, values.clip_low), max(values.last_edge, values.clip_high))
     for end, clip, beyond in (
@@ -113,7 +111,7 @@ def _draw_activations(axes: "Axes", values: Tensor) -> None:
     axes.set_xlim(low, high)
 
 
-def _draw_counts(axes: "Axes", values: Tensor, colour: str) -> None:
+def _draw_counts(axes: "Axes", values: TensorHistogram, colour: str) -> None:
     import numpy as np
 
     counts = np.asarray(values.counts, dtype=float)

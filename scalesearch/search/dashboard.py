@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scalesearch.records.histogram_figure import overview_figure
-from scalesearch.records.histogram_page import Layer
 from scalesearch.records.report import (
     accuracy_with_interval,
     describe,
@@ -19,6 +18,7 @@ from scalesearch.records.report import (
     verdict,
 )
 from scalesearch.search.front import knee, pareto_front
+from scalesearch.values.histogram import LayerHistogram
 from scalesearch.values.record import TrialRecord
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def front_figure(records: Iterable[TrialRecord]) -> Any:
     return figure
 
 
-def update_histogram_figure(study: "optuna.Study", trial_number: int, histograms: Sequence[Layer]) -> None:
+def update_histogram_figure(study: "optuna.Study", trial_number: int, histograms: Sequence[LayerHistogram]) -> None:
     """Save what rounding does to a trial's layers, in place of its last figure. Does nothing without the extra."""
     if not installed():
         return

@@ -31,13 +31,14 @@ def near_front(record: TrialRecord, front: Iterable[TrialRecord]) -> bool:
 def siblings_of(candidate: Candidate, space: SearchSpace) -> tuple[Candidate, ...]:
     """The candidate in every other precision of the space; what only the other one reads takes its first value.
 
-    A sibling never trains: where the space samples quantization-aware training, its siblings go without.
+    A sibling never trains: a precision that the space offers with quantization-aware training only has none.
     """
     axis = axis_of(space.axes, _PRECISION)
     if not isinstance(axis, Choice):
         return ()
     others = [value for value in axis.values if value != candidate.quantization.precision]
-    return tuple(replace(candidate, quantization=_quantization(candidate, str(value), space)) for value in others)
+    quantizations = [_quantization(candidate, str(value), space) for value in others]
+    return tuple(replace(candidate, quantization=each) for each in quantizations if not each.qat_steps)
 
 
 def _quantization(candidate: Candidate, precision: str, space: SearchSpace) -> Quantization:

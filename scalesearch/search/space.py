@@ -1,7 +1,7 @@
 """Candidates out of a search space: by a trial's suggestions, by chance, and back to the parameters of a trial."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -70,19 +70,25 @@ def _stages(chosen: Mapping[str, Value]) -> tuple[StageScaling, ...]:
 
 
 def for_target(space: SearchSpace, target: Target) -> SearchSpace:
-    """The space without the precisions that the target does not run.
+    """The space without the precisions that the target does not run, and without zeros that its kernels cannot use.
 
     Raises:
         ConfigError: If none is left.
     """
-    name = "quantization.precision"
+    space = _kept_values(space, "quantization.precision", frozenset(target.precisions), target)
+    if not target.sparsity_2_4:
+        space = _kept_values(space, "pruning.sparsity", frozenset({"none", "unstructured"}), target)
+    return space
+
+
+def _kept_values(space: SearchSpace, name: str, allowed: Set[str], target: Target) -> SearchSpace:
     axis = axis_of(space.axes, name)
     asked = axis.values if isinstance(axis, Choice) else (default_value(name),)
-    kept = tuple(value for value in asked if value in target.precisions)
+    kept = tuple(value for value in asked if value in allowed)
     if not kept:
         msg = (
             f"search space {space.name!r} asks for {name} {', '.join(map(str, asked))}, of which target "
-            f"{target.name!r} runs none; it runs {', '.join(target.precisions)}"
+            f"{target.name!r} runs none; it runs {', '.join(sorted(allowed))}"
         )
         raise ConfigError(msg)
     if kept == asked:

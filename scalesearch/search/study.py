@@ -131,7 +131,7 @@ class _Run:
         for record in sorted(self._records.values(), key=lambda each: each.trial):
             if record.key and record.same_as is None:
                 self._finished.setdefault(record.key, record)
-        self._wanted: deque[tuple[Candidate, int]] = deque()  # siblings to evaluate, and the trials that they are of
+        self._wanted: dict[str, tuple[Candidate, int]] = {}  # by key: siblings to evaluate, and whose they are
         self._narrowed: dict[Precision, int] = {}
         self._figure: set[int] = set()  # front members that the dashboard's figure shows
         self._next_number = 0
@@ -229,7 +229,7 @@ class _Run:
         """One more trial that is running, parked, or finished without training."""
         number = self._left_behind.popleft() if self._left_behind else self._next_number
         if number == self._next_number and self._wanted:
-            candidate, origin = self._wanted.popleft()
+            candidate, origin = self._wanted.pop(next(iter(self._wanted)))
             parameters = trial_parameters(candidate, self._space)
             self._study.enqueue_trial(parameters, user_attrs={SIBLING_OF: origin})
         trial = self._trial(number)
@@ -362,7 +362,7 @@ class _Run:
                 plan = self._plan(candidate)
                 known = plan.key in self._finished or self._is_running(plan.key) or plan.rejected_because
                 if not known and candidate.quantization.precision not in self._narrowed:
-                    self._wanted.append((candidate, record.trial))
+                    self._wanted.setdefault(plan.key, (candidate, record.trial))
 
     def _narrow(self) -> None:
         """Gives up the precisions that never paid, and says so once each."""
@@ -372,11 +372,11 @@ class _Run:
             if precision not in self._narrowed:
                 self._narrowed[precision] = tries
                 self._on_event(Narrowed(precision=precision, tries=tries))
-        self._wanted = deque(
-            (candidate, origin)
-            for candidate, origin in self._wanted
+        self._wanted = {
+            key: (candidate, origin)
+            for key, (candidate, origin) in self._wanted.items()
             if candidate.quantization.precision not in self._narrowed
-        )
+        }
 
 
 def _error_of(report: Report) -> Exception:

@@ -11,11 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from scalesearch.compression.histogram import LayerHistogram, TensorHistogram, layer_histograms
+from scalesearch.compression.histogram import layer_histograms
 from scalesearch.compression.quantize import quantize
 from scalesearch.deployment.onnx_file import read_onnx, write_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import CalibrationMethod, Precision, Quantization, WeightScales
+from scalesearch.values.histogram import LayerHistogram, TensorHistogram
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.target import QuantizationProfile
 

@@ -2,7 +2,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,54 +11,50 @@ import pytest
 from scalesearch.records.histogram_figure import overview_figure
 from scalesearch.records.histogram_page import clipped_text, range_text, sqnr_text, summary, write_histogram_page
 from scalesearch.records.histogram_picture import draw_histograms, histogram_figure
+from scalesearch.values.histogram import LayerHistogram, TensorHistogram
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Tensor:
-    low: float = -1.0
-    high: float = 1.0
-    first_edge: float = -1.0
-    last_edge: float = 1.0
-    counts: tuple[int, ...] = (1, 20, 79, 0)
-    clip_low: float = -1.0
-    clip_high: float = 1.0
-    clipped_fraction: float = 0.0
-    sqnr_db: float | None = 40.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Layer:
-    name: str = "stages.0.body.0"
-    kind: str = "Conv"
-    shape: tuple[int, ...] = (16, 3, 3, 3)
-    weights: _Tensor = _Tensor()
-    activations: _Tensor = _Tensor(
-        low=0.0, first_edge=0.0, clip_low=0.0, clip_high=0.5, clipped_fraction=0.012, sqnr_db=25.0
-    )
-    within_99: float = 0.7
-    wasted_range: bool = False
-
-
-NETWORK = (_Layer(), _Layer(name="<script>alert(1)</script>", within_99=0.2, wasted_range=True), _Layer(name="head"))
+_TENSOR = TensorHistogram(
+    low=-1.0,
+    high=1.0,
+    first_edge=-1.0,
+    last_edge=1.0,
+    counts=(1, 20, 79, 0),
+    clip_low=-1.0,
+    clip_high=1.0,
+    clipped_fraction=0.0,
+    sqnr_db=40.0,
+)
+_LAYER = LayerHistogram(
+    name="stages.0.body.0",
+    node="Conv_0",
+    kind="Conv",
+    shape=(16, 3, 3, 3),
+    weights=_TENSOR,
+    activations=replace(
+        _TENSOR, low=0.0, first_edge=0.0, clip_low=0.0, clip_high=0.5, clipped_fraction=0.012, sqnr_db=25.0
+    ),
+    within_99=0.7,
+)
+NETWORK = (_LAYER, replace(_LAYER, name="<script>alert(1)</script>", within_99=0.2), replace(_LAYER, name="head"))
 
 
 def test_numbers_in_words() -> None:
     assert range_text(-0.0, 1.23456) == "0 .. 1.23"
-    assert sqnr_text(_Tensor(sqnr_db=None)) == "exact"
-    assert clipped_text(_Tensor(clipped_fraction=0.000512)) == "0.051 %"
-    assert clipped_text(_Tensor()) == "none"
+    assert sqnr_text(replace(_TENSOR, sqnr_db=None)) == "exact"
+    assert clipped_text(replace(_TENSOR, clipped_fraction=0.000512)) == "0.051 %"
+    assert clipped_text(_TENSOR) == "none"
 
 
 def test_the_summary_names_what_to_look_at() -> None:
-    lossy = replace(NETWORK[2], activations=_Tensor(sqnr_db=12.34), weights=_Tensor(sqnr_db=None))
+    lossy = replace(NETWORK[2], activations=replace(_TENSOR, sqnr_db=12.34), weights=replace(_TENSOR, sqnr_db=None))
     first, weights, activations = summary((*NETWORK[:2], lossy))
     assert first == "1 of 3 layers keep 99 % of their weights in a quarter of the range: <script>alert(1)</script>"
     assert weights == "weights lose most at stages.0.body.0: signal over rounding noise 40.0 dB"
     assert activations == "activations lose most at head: signal over rounding noise 12.3 dB"
     many = summary([replace(NETWORK[1], name=f"layer{number}") for number in range(11)])[0]
     assert many.endswith("layer6, layer7 and 3 more")
-    exact = _Tensor(sqnr_db=None)
-    assert len(summary([_Layer(weights=exact, activations=exact)])) == 1
+    exact = replace(_TENSOR, sqnr_db=None)
+    assert len(summary([replace(_LAYER, weights=exact, activations=exact)])) == 1
 
 
 @pytest.fixture
@@ -96,7 +92,10 @@ def test_a_histogram_is_drawn_to_scale(page: str) -> None:
 
 
 def test_the_page_is_small(tmp_path: Path) -> None:
-    layers = [_Layer(name=f"layer{number}", weights=_Tensor(counts=tuple(range(64)))) for number in range(60)]
+    layers = [
+        replace(_LAYER, name=f"layer{number}", weights=replace(_TENSOR, counts=tuple(range(64))))
+        for number in range(60)
+    ]
     write_histogram_page(layers, tmp_path / "page.html", "sixty layers")
     assert (tmp_path / "page.html").stat().st_size < 400_000
 

@@ -11,7 +11,6 @@ from typing import Any
 import optuna
 import pytest
 
-from scalesearch.compression.histogram import LayerHistogram, TensorHistogram
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.search.dashboard import (
     annotate_missing,
@@ -24,6 +23,7 @@ from scalesearch.search.dashboard import (
 )
 from scalesearch.search.dashboard_server import DashboardServer
 from scalesearch.search.storage import STUDY_FILE, opened_study
+from scalesearch.values.histogram import LayerHistogram, TensorHistogram
 from scalesearch.values.record import TrialRecord
 
 pytest.importorskip("optuna_dashboard", reason="needs the extra: pip install 'scalesearch[dashboard]'")

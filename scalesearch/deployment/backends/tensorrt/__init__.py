@@ -7,6 +7,7 @@ from scalesearch.deployment.backends.base import BackendStatus, Engine, EngineOp
 from scalesearch.deployment.backends.tensorrt.library import TITLES, Flavour, load, probe
 from scalesearch.deployment.backends.tensorrt.plans import PlanStore, engine_folder, plan_key
 from scalesearch.errors import MissingBackendError, StageFailed
+from scalesearch.values.identity import content_hash
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.target import Device
 
@@ -63,16 +64,12 @@ class TensorRtBackend:
         if plan is None:
             largest = max(options.batch, options.tensorrt.max_batch)
             smallest = 1 if options.tensorrt.max_batch else options.batch
-            cache = (
-                self._folder
-                / f"timing-{plan_key(onnx_sha256='', library=named, gpu=gpu, batch=0, settings=options.tensorrt)}.bin"
-            )
             build = build_plan(
                 library,
                 model.path,
                 options.tensorrt,
                 batches=(smallest, options.batch, largest),
-                timing_cache=cache,
+                timing_cache=self._folder / f"timing-{content_hash(named, gpu)}.bin",
             )
             plan = build.plan
             store.save(key, plan)

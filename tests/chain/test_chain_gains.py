@@ -1,0 +1,56 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scalesearch.chain.gains import TwinStore, gain
+from scalesearch.values.record import Latency
+
+
+def latency(ratio: float, half: float = 0.0) -> Latency:
+    return Latency(
+        p50_ms=ratio,
+        p50_low_ms=ratio * (1 - half),
+        p50_high_ms=ratio * (1 + half),
+        raw_p50_ms=ratio,
+        raw_p90_ms=ratio,
+        raw_p99_ms=ratio,
+        raw_min_ms=ratio,
+        reference_p50_ms=1.0,
+        ratio=ratio,
+        runs=100,
+        batch=1,
+        stable=True,
+    )
+
+
+def test_a_speedup_is_the_ratio_without_over_with_and_its_doubt_is_of_both() -> None:
+    found = gain("precision", "int8", without=latency(3.0, 0.03), having=latency(2.0, 0.04), top1_change=-0.01)
+    assert found.speedup == pytest.approx(1.5)
+    # Independent relative half-widths add in quadrature: 3 % and 4 % make 5 %.
+    assert (found.speedup_low, found.speedup_high) == pytest.approx((1.5 * 0.95, 1.5 * 1.05))
+    assert not found.no_gain
+
+
+def test_a_speedup_within_its_doubt_is_no_gain() -> None:
+    found = gain("precision", "fp16", without=latency(1.02, 0.03), having=latency(1.0, 0.04), top1_change=0.0)
+    assert found.speedup > 1 > found.speedup_low
+    assert found.no_gain
+
+
+def test_a_twin_is_measured_once_a_study_and_again_where_its_file_is_damaged(tmp_path: Path) -> None:
+    measured: list[float] = []
+
+    def measure(ratio: float) -> Any:
+        def now() -> Latency:
+            measured.append(ratio)
+            return latency(ratio)
+
+        return now
+
+    assert TwinStore(tmp_path).latency("key", measure(1.0)).ratio == 1.0
+    assert TwinStore(tmp_path).latency("key", measure(2.0)).ratio == 1.0
+    assert TwinStore(tmp_path).latency("other", measure(3.0)).ratio == 3.0
+    (tmp_path / "twins" / "key.json").write_text("{")
+    assert TwinStore(tmp_path).latency("key", measure(4.0)).ratio == 4.0
+    assert measured == [1.0, 3.0, 4.0]

@@ -1,0 +1,78 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from scalesearch.chain.planner import Planner
+from scalesearch.networks import base_spec
+from scalesearch.values.candidate import Candidate, Pruning, Quantization, Scaling
+from scalesearch.values.session import Session
+
+
+@pytest.fixture
+def planner(session: Session) -> Planner:
+    base = base_spec("resnet_small")
+    return Planner(replace(session, base=base, space=replace(session.space, network="resnet_small")))
+
+
+def plan(planner: Planner, *, depth: float = 1.0, **pruning: Any) -> Any:
+    return planner(Candidate(scaling=Scaling(resolution=0.5, depth=depth), pruning=Pruning(**pruning)))
+
+
+def test_fractions_that_leave_the_same_channels_are_the_same_work(planner: Planner) -> None:
+    assert plan(planner, channel_fraction=0.5).key == plan(planner, channel_fraction=0.45).key
+    assert plan(planner, channel_fraction=0.5).key != plan(planner, channel_fraction=0.25).key
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        {"channel_fraction": 0.01},
+        {"criterion": "taylor"},
+        {"rounds": 3},
+        {"scope": "global"},
+        {"block_fraction": 0.5},  # at depth 1 every block is the only one of its stage
+        {"sparse_fraction": 0.9},
+    ],
+    ids=str,
+)
+def test_pruning_that_does_nothing_is_no_part_of_the_identity(planner: Planner, nothing: dict[str, Any]) -> None:
+    found = plan(planner, **nothing)
+    assert found.key == plan(planner).key
+    assert not found.pruning.any
+    assert found.cost == found.dense_cost
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"criterion": "taylor"},
+        {"criterion": "random"},
+        {"scope": "global"},
+        {"scope": "sensitivity"},
+        {"rounds": 2},
+        {"sparsity": "unstructured"},
+        {"sparsity": "2:4"},
+    ],
+    ids=str,
+)
+def test_how_it_is_cut_is_part_of_the_identity(planner: Planner, how: dict[str, Any]) -> None:
+    plain, other = plan(planner, channel_fraction=0.5), plan(planner, channel_fraction=0.5, **how)
+    assert other.key != plain.key
+    assert other.weights_key == plain.weights_key  # the dense network is trained once for both
+    assert other.cost == plain.cost  # exact or, where the shape follows the weights, the uniform twin's
+
+
+def test_dropped_blocks_cost_less_before_training_and_the_spec_stays_what_they_are_cut_from(planner: Planner) -> None:
+    found = plan(planner, depth=2.0, block_fraction=0.5)
+    assert found.cost.macs < found.dense_cost.macs
+    assert found.spec == plan(planner, depth=2.0).spec
+    # A rebuilt trial starts from its record's spec and pruning: the same plan again.
+    assert planner.plan_spec(found.spec, found.candidate) == found
+
+
+def test_precision_changes_the_work_and_not_the_weights(planner: Planner) -> None:
+    plain = Candidate(scaling=Scaling(resolution=0.5))
+    int8 = replace(plain, quantization=Quantization(precision="int8"))
+    assert planner(plain).key != planner(int8).key
+    assert planner(plain).shape_key == planner(int8).shape_key

@@ -1,0 +1,70 @@
+from typing import Any
+
+from scalesearch.search.siblings import LIKELY_SPEEDUP, near_front, siblings_of
+from scalesearch.search.space import for_target, suggest, trial_parameters
+from scalesearch.values.candidate import Candidate, Quantization, Scaling
+from scalesearch.values.space import Choice, NamedAxis, SearchSpace
+from scalesearch.values.target import Target
+
+
+def space(**axes: tuple[Any, ...]) -> SearchSpace:
+    named = tuple(NamedAxis(name=f"quantization.{name}", axis=Choice(values=values)) for name, values in axes.items())
+    return SearchSpace(name="made_up", network="resnet_small", resolution_px=64, axes=named)
+
+
+CANDIDATE = Candidate(scaling=Scaling(width=0.5), quantization=Quantization(precision="fp32"))
+
+
+def test_a_sibling_is_the_same_network_in_each_other_precision_and_a_point_of_the_space() -> None:
+    asked = space(precision=("fp32", "fp16", "int8"), calibration=("mse", "percentile"), clip_percentile=(99.0, 99.9))
+    fp16, int8 = siblings_of(CANDIDATE, asked)
+    assert {fp16.scaling, int8.scaling} == {CANDIDATE.scaling}
+    assert fp16.quantization == Quantization(precision="fp16")
+    assert int8.quantization == Quantization(precision="int8", calibration="mse")
+    replayed = trial_parameters(int8, asked)
+    assert replayed == {"quantization.precision": "int8", "quantization.calibration": "mse"}
+
+
+def test_what_a_candidate_asked_for_is_kept() -> None:
+    asked = space(precision=("int8", "fp8"), calibration=("minmax", "mse"))
+    int8 = Candidate(quantization=Quantization(precision="int8", calibration="mse"))
+    (fp8,) = siblings_of(int8, asked)
+    assert fp8.quantization == Quantization(precision="fp8", calibration="mse")
+
+
+def test_a_sibling_never_trains() -> None:
+    (int8,) = siblings_of(CANDIDATE, space(precision=("fp32", "int8"), qat_steps=(0, 60)))
+    assert int8.quantization.qat_steps == 0
+    assert siblings_of(CANDIDATE, space(precision=("fp32", "int8"), qat_steps=(30, 60))) == ()
+
+
+def test_one_precision_has_no_siblings() -> None:
+    assert siblings_of(CANDIDATE, space(calibration=("minmax", "mse"))) == ()
+    assert siblings_of(CANDIDATE, space(precision=("fp32",))) == ()
+
+
+def test_near_the_front_is_what_a_likely_speedup_would_put_on_it(make_record: Any) -> None:
+    member = make_record(0, top1=0.8, p50_ms=1.0)
+    doubt = member.quality.top1_high - member.quality.top1
+    just, over = 0.99 * LIKELY_SPEEDUP, 1.01 * LIKELY_SPEEDUP
+    worse = 0.8 - doubt - 0.01
+    assert near_front(make_record(1, top1=worse, p50_ms=just), [member])
+    assert not near_front(make_record(1, top1=worse, p50_ms=over), [member])
+    assert near_front(make_record(1, top1=0.8 - doubt + 0.01, p50_ms=over), [member]), "its images leave it in doubt"
+    assert near_front(member, [member])
+    assert not near_front(make_record(1, top1=0.9, excess=0.1), [member]), "infeasible"
+
+
+def test_zeros_are_asked_only_where_the_chip_can_use_them() -> None:
+    axes = (NamedAxis(name="pruning.sparsity", axis=Choice(values=("none", "2:4"))),)
+    asked = SearchSpace(name="made_up", network="resnet_small", resolution_px=64, axes=axes)
+    without = Target(name="cpu", backend="onnxruntime", precisions=("fp32",))
+    having = Target(name="rtx", backend="tensorrt", precisions=("fp32",), sparsity_2_4=True)
+    assert for_target(asked, without).axes[0].axis == Choice(values=("none",))
+    assert for_target(asked, having) == asked
+    assert suggest(_NeverAsked(), for_target(asked, without)).pruning.sparsity == "none"
+
+
+class _NeverAsked:
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(name)
