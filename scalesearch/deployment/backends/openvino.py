@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.deployment.backends.base import BackendStatus, EngineOptions, LayerTime, TimingNotes, ensure_images
+from scalesearch.deployment.backends.signal_stack import signal_stack_kept
 from scalesearch.deployment.cpu import read_cpu
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import MissingBackendError, StageFailed
@@ -77,6 +78,7 @@ class OpenVinoBackend:
 class OpenVinoEngine:
     """A compiled model with one request for timing and one for scoring; see the `Engine` protocol."""
 
+    @signal_stack_kept()
     def __init__(self, core: "openvino.Core", model: OnnxModel, options: EngineOptions) -> None:
         self._path = model.path
         self._batch = options.batch
@@ -143,6 +145,7 @@ class OpenVinoEngine:
             raise StageFailed(stage="run", reason=_shortened(error, self._path)) from error
         return tuple(time_ns / 1e9 for time_ns in times_ns)
 
+    @signal_stack_kept()
     def profile(self, runs: int) -> tuple[LayerTime, ...]:
         """Mean time of each executed node, by OpenVINO's own counters in a second compilation.
 
@@ -174,6 +177,7 @@ class OpenVinoEngine:
         """Nothing to say: host and device are one."""
         return TimingNotes()
 
+    @signal_stack_kept()
     def close(self) -> None:
         """Frees the compiled model; a second call does nothing."""
         self._request = None
