@@ -69,12 +69,12 @@ def hypervolume(points: Iterable[Point], reference: Point = REFERENCE) -> float:
     return area
 
 
-def knee(front: Sequence[TrialRecord]) -> TrialRecord | None:
+def knee(front: Sequence[TrialRecord], *, accuracy: float = 1.0, latency: float = 1.0) -> TrialRecord | None:
     """The front's point of balance: furthest above the chord between its ends; None for an empty front.
 
-    Both objectives are first scaled to 0..1 over the front, latency by its logarithm. Where nothing bends (two points,
-    a straight line), it is the most accurate of the equals. Reference: Das, "On characterizing the knee of the
-    Pareto curve", Structural Optimization 18 (1999).
+    Both objectives are first scaled to 0..1 over the front, latency by its logarithm; `accuracy` and `latency` weigh
+    them. Where nothing bends (two points, a straight line), it is the most accurate of the equals. Reference: Das, "On
+    characterizing the knee of the Pareto curve", Structural Optimization 18 (1999).
     """
     if not front:
         return None
@@ -85,8 +85,8 @@ def knee(front: Sequence[TrialRecord]) -> TrialRecord | None:
 
     def height(record: TrialRecord) -> tuple[float, float]:
         top1, p50_ms = point(record)
-        rise = (top1 - min(top1s)) / top1_span - (math.log(p50_ms) - min(logs)) / log_span
-        return (round(rise, 9), top1)
+        gain, cost = (top1 - min(top1s)) / top1_span, (math.log(p50_ms) - min(logs)) / log_span
+        return (round(accuracy * gain - latency * cost, 9), top1)
 
     return max(front, key=height)
 

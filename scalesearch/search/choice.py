@@ -1,0 +1,105 @@
+"""One point of the front under a wish, with what its neighbours would cost and what the data cannot tell. Pure."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from scalesearch.search.front import knee, point, ties
+from scalesearch.values.record import TrialRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is wanted of a network. Without any bound or weight: the knee."""
+
+    max_latency_ms: float | None = None
+    min_top1: float | None = None
+    knee: bool = False
+    """The knee of what is within the bounds, where one bound alone would mean its most accurate or fastest member."""
+    weights: tuple[float, float] | None = None
+    """How much accuracy and latency count, each scaled to 0..1 over the front (latency by its logarithm)."""
+
+    def allows(self, record: TrialRecord) -> bool:
+        """Whether the record's point lies within the bounds."""
+        top1, p50_ms = point(record)
+        slow = self.max_latency_ms is not None and p50_ms > self.max_latency_ms
+        return not slow and (self.min_top1 is None or top1 >= self.min_top1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The chosen member of a front, and what it was chosen among."""
+
+    record: TrialRecord
+    rule: str
+    """Why this one, in words."""
+    faster: TrialRecord | None
+    """Its neighbours on the whole front; None at an end of it."""
+    slower: TrialRecord | None
+    ties: tuple[TrialRecord, ...]
+    """Members that the data cannot tell from it."""
+    doubts: tuple[str, ...]
+    """Where the wish itself is within the error of the measurement."""
+
+
+def choose(front: Sequence[TrialRecord], wish: Wish) -> Choice:
+    """The member of `front` (fastest first) that the wish asks for.
+
+    Raises:
+        ValueError: No member is within the bounds; see `cli.studies.front_under`, which says what is near.
+    """
+    members = [record for record in front if wish.allows(record)]
+    if not members:
+        msg = "no member of the front is within the bounds"
+        raise ValueError(msg)
+    record, rule = _chosen(front, members, wish)
+    place = [member.trial for member in front].index(record.trial)
+    tied = {trial for pair in ties(front) if record.trial in pair for trial in pair} - {record.trial}
+    return Choice(
+        record=record,
+        rule=rule,
+        faster=front[place - 1] if place else None,
+        slower=front[place + 1] if place + 1 < len(front) else None,
+        ties=tuple(member for member in front if member.trial in tied),
+        doubts=tuple(_doubts(front, record, wish)),
+    )
+
+
+def _chosen(front: Sequence[TrialRecord], members: Sequence[TrialRecord], wish: Wish) -> tuple[TrialRecord, str]:
+    bounds = [] if wish.max_latency_ms is None else [f"within {wish.max_latency_ms:g} ms"]
+    bounds += [] if wish.min_top1 is None else [f"with at least {100 * wish.min_top1:g} %"]
+    among = f"of {len(members)} front members {' and '.join(bounds)}" if bounds else f"of {len(front)} front members"
+    if wish.weights is not None:
+        accuracy, latency = wish.weights
+        best = knee(members, accuracy=accuracy, latency=latency)
+        assert best is not None
+        return (
+            best,
+            f"the best {among} by {accuracy:g} x accuracy less {latency:g} x log latency, each 0 to 1 over them",
+        )
+    if len(bounds) == 1 and not wish.knee:
+        if wish.min_top1 is None:
+            return members[-1], f"the most accurate {among}"  # a front rises from its fastest member
+        return members[0], f"the fastest {among}"
+    best = knee(members)
+    assert best is not None
+    return best, f"the knee {among}: the best trade of accuracy for latency (on a log scale)"
+
+
+def _doubts(front: Sequence[TrialRecord], record: TrialRecord, wish: Wish) -> Iterator[str]:
+    assert record.latency and record.quality
+    limit_ms, least = wish.max_latency_ms, wish.min_top1
+    if limit_ms is not None and record.latency.p50_high_ms > limit_ms:
+        yield f"its latency's interval reaches over the limit: up to {record.latency.p50_high_ms:.3g} ms"
+    if least is not None and record.quality.top1_low < least:
+        yield f"its accuracy's interval reaches below the wish: down to {100 * record.quality.top1_low:.1f} %"
+    near = [str(other.trial) for other in front if not wish.allows(other) and _may_be_within(other, wish)]
+    if near:
+        yield f"out of bounds as measured, perhaps within them by the intervals: trial {', '.join(near)}"
+    if not record.latency.stable:
+        yield "its latency did not settle within the time limit"
+
+
+def _may_be_within(record: TrialRecord, wish: Wish) -> bool:
+    assert record.latency and record.quality
+    fast = wish.max_latency_ms is None or record.latency.p50_low_ms <= wish.max_latency_ms
+    return fast and (wish.min_top1 is None or record.quality.top1_high >= wish.min_top1)
