@@ -40,7 +40,7 @@ def draw_front(
     knee: int | None = None,
 ) -> None:
     """Write `front_figure` as a PNG to `to`, under a temporary name first."""
-    replace_file(to, _png(front_figure(records, front=front, title=title, caption=caption, knee=knee)))
+    replace_file(to, png(front_figure(records, front=front, title=title, caption=caption, knee=knee)))
 
 
 def front_figure(
@@ -66,7 +66,7 @@ def front_figure(
     axes = figure.add_subplot()
     _draw_points(axes, [record for record in points if record.trial not in front])
     _draw_front_points(axes, best, knee=knee)
-    _dress(axes, points, title=title)
+    dress(axes, points, title=title)
     _label(axes, best)
     _legend(axes, points, knee=knee)
     figure.supxlabel(_under(points, caption), fontsize=8, color=_FAINT, x=0.01, ha="left", parse_math=False)
@@ -146,7 +146,8 @@ def _latency_limit_ms(points: Sequence[TrialRecord]) -> float | None:
     return None
 
 
-def _dress(axes: "Axes", points: Sequence[TrialRecord], *, title: str) -> None:
+def dress(axes: "Axes", points: Sequence[TrialRecord], *, title: str) -> None:
+    """Give the axes of accuracy against latency their scales, ticks and words; `points` are what is drawn on them."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     axes.set_xscale("log")
@@ -198,7 +199,8 @@ def _under(points: Sequence[TrialRecord], caption: str) -> str:
     return "  |  ".join(part for part in (device_text(device) if device else "", caption) if part)
 
 
-def _png(figure: "Figure") -> bytes:
+def png(figure: "Figure") -> bytes:
+    """The figure as a PNG file's bytes."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # A study may be named in a script that the font lacks: boxes in a title are no reason to fail.

@@ -1,0 +1,179 @@
+"""`compare`: studies side by side: their fronts, what of them may share one, and whether two chips agree."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scalesearch.cli.export import study_session
+from scalesearch.cli.studies import find_study, front_under, read_records
+from scalesearch.errors import ConfigError
+from scalesearch.records.report import device_text, milliseconds, percent
+
+if TYPE_CHECKING:
+    from scalesearch.search.comparison import Pair, Study
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `compare` to the app."""
+    app.command()(compare)
+
+
+def compare(
+    studies: Annotated[list[Path], typer.Argument(metavar="STUDY STUDY...", help="Folders of two or more studies.")],
+    as_json: Annotated[bool, typer.Option("--json", help="A list of one object for each study on stdout.")] = False,
+    to: Annotated[Path, typer.Option("--to", help="The picture of the fronts over each other.")] = Path("compare.png"),
+) -> int:
+    """Lay the fronts of studies over each other: two data sets, two chips, two spaces.
+
+    Latencies of unlike devices and accuracies on other images never share a front; they are shown side by side.
+    """
+    from scalesearch.search.comparison import common_front
+
+    compared = _read(studies)
+    if as_json:
+        typer.echo(json.dumps(_rows(compared), indent=1, allow_nan=False))
+        return 0
+    for study in compared:
+        for line in _about(study):
+            typer.echo(line)
+    typer.echo("")
+    for pair in _pairs(compared):
+        for line in _agreement(pair):
+            typer.echo(line)
+    together = common_front(compared)
+    if together:
+        typer.echo(f"\none front of all: {len(together)} points, from fast to slow")
+        for name, record in together:
+            assert record.quality and record.latency
+            figures = f"{percent(record.quality.top1)}, {milliseconds(record.latency.p50_ms)}"
+            typer.echo(f"  {name}, trial {record.trial}: {figures}, {record.candidate.quantization.precision}")
+    _draw(compared, to)
+    return 0
+
+
+def _read(paths: Sequence[Path]) -> "list[Study]":
+    from scalesearch.search.comparison import Study
+
+    folders = [find_study(path) for path in paths]
+    if len({folder.resolve() for folder in folders}) < 2 or len(set(folders)) < len(folders):
+        message = f"compare wants two or more different studies; got {', '.join(map(str, folders))}."
+        raise ConfigError(message)
+    unlike = len({folder.name for folder in folders}) == len(folders)
+    found = []
+    for folder in folders:
+        records, session = read_records(folder), study_session(folder)
+        front_under(records)  # says why, where a study has no front
+        name = folder.name if unlike else str(folder)
+        found.append(Study(name=name, records=records, data=session.data, space=session.space.name))
+    return found
+
+
+def _pairs(studies: "Sequence[Study]") -> "list[Pair]":
+    from scalesearch.search.comparison import compare as compare_two
+
+    return [compare_two(one, other) for place, one in enumerate(studies) for other in studies[place + 1 :]]
+
+
+def _about(study: "Study") -> Iterator[str]:
+    from scalesearch.search.front import point
+
+    front = study.front
+    device = device_text(study.device) if study.device else "unknown device"
+    yield f"{study.name}: {study.space} on {study.data.name}, {device}"
+    yield (
+        f"  front of {len(front)} among {len(study.records)} trials, {percent(point(front[0])[0])} at "
+        f"{milliseconds(point(front[0])[1])} to {percent(point(front[-1])[0])} at {milliseconds(point(front[-1])[1])}; "
+        f"hypervolume {study.hypervolume:.3f}"
+    )
+
+
+def _agreement(pair: "Pair") -> Iterator[str]:
+    yield f"{pair.first} and {pair.second}: {_what_compares(pair)}"
+    for by, beaten, share in (
+        (pair.first, pair.second, pair.second_beaten),
+        (pair.second, pair.first, pair.first_beaten),
+    ):
+        if share is not None:
+            yield f"  {by} beats {100 * share:.0f} % of the front of {beaten}"
+    if not pair.shared:
+        yield "  no network was measured in both, so nothing says whether they would agree"
+        return
+    yield f"  {pair.shared} networks measured in both, told apart by scaling, pruning and precision:"
+    if pair.latency_ratio is not None:
+        yield f"    latency: median {pair.latency_ratio:.2f} times {pair.first}'s, same order: {_order(pair.latency)}"
+    yield f"    accuracy: same order: {_order(pair.accuracy)}"
+
+
+def _order(agreement: object | None) -> str:
+    return "too few, or all equal" if agreement is None else f"Spearman {agreement}"
+
+
+def _what_compares(pair: "Pair") -> str:
+    if pair.same_device and pair.same_images:
+        return "same device, same images: their points share a front"
+    if pair.same_images:
+        return "same images, but UNLIKE DEVICES: latencies do not compare, so there is no common front"
+    if pair.same_device:
+        return "same device, but OTHER IMAGES: accuracies (and hypervolumes) do not compare, so no common front"
+    return "UNLIKE DEVICES and OTHER IMAGES: side by side only"
+
+
+def _rows(studies: "Sequence[Study]") -> list[dict[str, Any]]:
+    from scalesearch.search.comparison import common_front
+    from scalesearch.search.front import point
+
+    together, pairs = common_front(studies), _pairs(studies)
+    rows = []
+    for study in studies:
+        front = study.front
+        rows.append(
+            {
+                "study": study.name,
+                "space": study.space,
+                "data": study.data.name,
+                "device": device_text(study.device) if study.device else None,
+                "trials": len(study.records),
+                "hypervolume": study.hypervolume,
+                "front": [{"trial": r.trial, "top1": point(r)[0], "p50_ms": point(r)[1]} for r in front],
+                "on_common_front": [r.trial for name, r in together if name == study.name] if together else None,
+                "with": [_plain(pair) for pair in pairs if pair.first == study.name],
+            }
+        )
+    return rows
+
+
+def _plain(pair: "Pair") -> dict[str, Any]:
+    agreements = {
+        f"{name}_spearman": found.spearman if found else None
+        for name, found in (("latency", pair.latency), ("accuracy", pair.accuracy))
+    }
+    return {
+        "study": pair.second,
+        "same_device": pair.same_device,
+        "same_images": pair.same_images,
+        "its_front_beaten": pair.second_beaten,
+        "own_front_beaten": pair.first_beaten,
+        "shared_networks": pair.shared,
+        "latency_ratio": pair.latency_ratio,
+        **agreements,
+    }
+
+
+def _draw(studies: "Sequence[Study]", to: Path) -> None:
+    from scalesearch.records.comparison_picture import draw_fronts
+
+    devices = {device_text(study.device) for study in studies if study.device}
+    data = {study.data.fingerprint for study in studies}
+    warning = [] if len(devices) == 1 else ["unlike devices: latencies do not compare"]
+    warning += [] if len(data) == 1 else ["other images: accuracies do not compare"]
+    caption = "  |  ".join([*sorted(devices), *warning])
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        draw_fronts({study.name: study.front for study in studies}, to=to, title="Fronts side by side", caption=caption)
+    except OSError as error:
+        message = f"Cannot write {to}: {error.strerror}. Give another file with --to."
+        raise ConfigError(message) from None
+    typer.echo(f"\nWritten: {to}")

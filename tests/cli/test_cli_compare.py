@@ -1,0 +1,77 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from scalesearch.cli import compare
+from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.records.run_file import write_run_file
+from scalesearch.records.store import RecordStore
+from scalesearch.values.record import TrialRecord
+from scalesearch.values.session import Session
+
+MakeRecord = Callable[..., TrialRecord]
+
+
+@pytest.fixture
+def studies(make_record: MakeRecord, session: Session, tmp_path: Path) -> tuple[Path, Path]:
+    folders = (tmp_path / "one", tmp_path / "$other$")
+    for folder, shift in zip(folders, (0.0, 0.05), strict=True):
+        folder.mkdir()
+        write_run_file(replace(session, folder=folder))
+        for trial, (top1, p50_ms) in enumerate([(0.5, 1.0), (0.7, 2.0)]):
+            RecordStore(folder).save(make_record(trial, top1=top1 + shift, p50_ms=p50_ms))
+    return folders
+
+
+def _run(*arguments: object) -> str:
+    app = typer.Typer()
+    compare.register(app)
+    outcome = CliRunner().invoke(app, [str(each) for each in arguments], standalone_mode=False)
+    if outcome.exception:
+        raise outcome.exception
+    return outcome.stdout
+
+
+def test_both_are_told_and_drawn(studies: tuple[Path, Path], tmp_path: Path) -> None:
+    picture = tmp_path / "new" / "fronts.png"
+    text = _run(*studies, "--to", picture)
+    assert "one and $other$: same device, same images: their points share a front" in text
+    assert "$other$ beats 100 % of the front of one" in text
+    assert "one front of all: 2 points" in text
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_json_is_one_object_for_each_study(studies: tuple[Path, Path]) -> None:
+    first, second = json.loads(_run(*studies, "--json"))
+    assert (first["study"], second["study"]) == ("one", "$other$")
+    assert first["on_common_front"] == [] and second["on_common_front"] == [0, 1]
+    assert first["with"][0]["own_front_beaten"] == 1
+    assert first["front"][0] == {"trial": 0, "top1": 0.5, "p50_ms": 1.0}
+
+
+def test_one_study_is_not_enough(studies: tuple[Path, Path]) -> None:
+    with pytest.raises(ConfigError, match="two or more different studies"):
+        _run(studies[0])
+    with pytest.raises(ConfigError, match="two or more different studies"):
+        _run(studies[0], studies[0])
+
+
+def test_studies_of_one_name_are_told_apart_by_their_folders(studies: tuple[Path, Path], tmp_path: Path) -> None:
+    twin = tmp_path / "elsewhere" / "one"
+    twin.parent.mkdir()
+    studies[1].rename(twin)
+    text = _run(studies[0], twin, "--to", tmp_path / "x.png")
+    assert f"{studies[0]} and {twin}: same device" in text
+
+
+def test_a_study_without_a_front_is_named(studies: tuple[Path, Path], make_record: MakeRecord) -> None:
+    for trial in (0, 1):
+        RecordStore(studies[0]).path(trial).unlink()
+    RecordStore(studies[0]).save(make_record(0, top1=None))
+    with pytest.raises(NoFeasibleTrialError, match="no feasible trial among 1"):
+        _run(*studies)
