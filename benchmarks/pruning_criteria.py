@@ -125,6 +125,7 @@ class Bench:
                 float_top1=self._score(network, self._data.val),
                 train_s=0.0,
                 final_loss=0.0,
+                losses=(),
                 steps=self._recipe.steps,
                 safe_recipe_used=False,
             )

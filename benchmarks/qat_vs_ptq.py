@@ -265,6 +265,7 @@ def trained(name: str, scaling: Scaling, data: Dataset, steps: int, folder: Path
         float_top1=score(done.network, *tensors(data.val), MACHINE, mean=data.mean, std=data.std),
         train_s=done.seconds,
         final_loss=done.final_loss,
+        losses=done.losses,
         steps=done.steps,
         safe_recipe_used=done.safe_recipe_used,
     )

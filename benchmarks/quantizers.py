@@ -245,6 +245,7 @@ def trained(name: str, data: Dataset, steps: int, folder: Path) -> Network:
         float_top1=score(done.network, *_tensors(data.val), MACHINE, mean=data.mean, std=data.std),
         train_s=done.seconds,
         final_loss=done.final_loss,
+        losses=done.losses,
         steps=done.steps,
         safe_recipe_used=done.safe_recipe_used,
     )

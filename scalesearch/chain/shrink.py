@@ -21,7 +21,7 @@ from scalesearch.values.candidate import Candidate, Pruning, Recipe
 from scalesearch.values.identity import content_hash, seed_from
 from scalesearch.values.network import Network
 from scalesearch.values.plan import Plan
-from scalesearch.values.record import TrainingResult
+from scalesearch.values.record import LossCurve, TrainingResult
 from scalesearch.values.session import Session
 
 MEASURED_DEVICE = "cpu"
@@ -99,7 +99,7 @@ class Shrinker:
         kept = self._weights.load(key, module)
         if kept is not None:
             return Network(spec=network.spec, module=module.eval()), kept, True
-        machine, loss, train_s, safe = self._session.machine, 0.0, 0.0, False
+        machine, loss, train_s, safe, losses = self._session.machine, 0.0, 0.0, False, tuple[float, ...]()
         if steps:
             trained = train(
                 network,
@@ -114,11 +114,12 @@ class Shrinker:
                 after_step=lambda module: apply_masks(module, masks or {}),
             )
             network, loss, train_s = trained.network, trained.final_loss, trained.seconds
-            safe = trained.safe_recipe_used
+            safe, losses = trained.safe_recipe_used, trained.losses
         kept = KeptTraining(
             float_top1=score(network, *_tensors(data.val), machine, mean=data.mean, std=data.std),
             train_s=train_s,
             final_loss=loss,
+            losses=losses,
             steps=steps,
             safe_recipe_used=safe,
         )
@@ -228,4 +229,5 @@ def _training_result(dense: KeptTraining, again: tuple[KeptTraining, ...], *, re
         safe_recipe_used=any(part.safe_recipe_used for part in every),
         weights_reused=reused,
         final_loss=every[-1].final_loss,
+        loss_curves=tuple(LossCurve(steps=part.steps, losses=part.losses) for part in every if part.steps),
     )

@@ -28,6 +28,7 @@ _logger = logging.getLogger(__name__)
 _HEALTH_CHECK_STEPS: Final = 8
 _SAFE_GRADIENT_NORM: Final = 1.0
 _FINAL_LOSS_FRACTION: Final = 0.1
+_CURVE_POINTS: Final = 40
 _STAGE: Final = "train"
 
 
@@ -38,6 +39,8 @@ class Trained:
     network: Network
     final_loss: float
     """Mean training loss of the last tenth of the steps."""
+    losses: tuple[float, ...]
+    """Mean training loss of equal stretches of the steps, in order."""
     seconds: float
     steps: int
     safe_recipe_used: bool
@@ -89,7 +92,7 @@ def train(
     _check_inputs(network, images, labels, recipe)
     started = time.perf_counter()
 
-    def attempt(chosen: Recipe, on: Machine, max_norm: float) -> tuple[nn.Module, float]:
+    def attempt(chosen: Recipe, on: Machine, max_norm: float) -> tuple[nn.Module, Tensor]:
         batches = Batches(images, labels, chosen, mean=mean, std=std, device=on.device, seed=seed)
         return _fit(
             network.module, batches, chosen, on, seed=seed, max_norm=max_norm, breathe=breathe, after_step=after_step
@@ -97,7 +100,7 @@ def train(
 
     with torch_threads(machine):
         try:
-            module, final_loss, safe_recipe_used = _with_safe_retry(attempt, recipe, machine)
+            module, losses, safe_recipe_used = _with_safe_retry(attempt, recipe, machine)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -105,7 +108,8 @@ def train(
             raise StageFailed(_STAGE, reason) from error
     return Trained(
         network=replace(network, module=module),
-        final_loss=final_loss,
+        final_loss=float(losses[-max(1, round(_FINAL_LOSS_FRACTION * recipe.steps)) :].mean()),
+        losses=tuple(float(stretch.mean()) for stretch in losses.tensor_split(min(_CURVE_POINTS, recipe.steps))),
         seconds=time.perf_counter() - started,
         steps=recipe.steps,
         safe_recipe_used=safe_recipe_used,
@@ -113,9 +117,9 @@ def train(
 
 
 def _with_safe_retry(
-    attempt: Callable[[Recipe, Machine, float], tuple[nn.Module, float]], recipe: Recipe, machine: Machine
-) -> tuple[nn.Module, float, bool]:
-    """Module, final loss and whether the safe recipe was needed."""
+    attempt: Callable[[Recipe, Machine, float], tuple[nn.Module, Tensor]], recipe: Recipe, machine: Machine
+) -> tuple[nn.Module, Tensor, bool]:
+    """Module, loss of each step, and whether the safe recipe was needed."""
     try:
         return *attempt(recipe, machine, math.inf), False
     except _NonFiniteError as first:
@@ -180,8 +184,8 @@ def _fit(
     max_norm: float,
     breathe: Callable[[], None],
     after_step: Callable[[nn.Module], None],
-) -> tuple[nn.Module, float]:
-    """The trained copy on the CPU in eval mode, and its final loss."""
+) -> tuple[nn.Module, Tensor]:
+    """The trained copy on the CPU in eval mode, and the loss of each step."""
     module = _on_device(module, machine).train()
     _set_dropout(module, recipe.dropout)
     average = _average(module, recipe.ema_decay) if recipe.ema_decay > 0 else None
@@ -218,8 +222,7 @@ def _fit(
     trained = (module if average is None else average.module).cpu().to(memory_format=torch.contiguous_format).eval()
     for tensor in trained.state_dict().values():
         _check_finite(tensor, "weights not finite at the end")
-    tail = losses[-max(1, round(_FINAL_LOSS_FRACTION * recipe.steps)) :]
-    return trained, float(torch.stack(tail).mean())
+    return trained, torch.stack(losses).cpu()
 
 
 def _on_device(module: nn.Module, machine: Machine) -> nn.Module:

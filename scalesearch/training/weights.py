@@ -30,6 +30,8 @@ class KeptTraining:
     float_top1: float
     train_s: float
     final_loss: float
+    losses: tuple[float, ...]
+    """Mean training loss of equal stretches of the steps, in order."""
     steps: int
     safe_recipe_used: bool
 
@@ -90,7 +92,8 @@ def _read(path: Path, key: str) -> tuple[dict[str, Tensor], KeptTraining]:
     if header["digest"] != _digest(tensors):
         msg = "its bytes do not match their own digest"
         raise ValueError(msg)
-    return tensors, KeptTraining(**{field.name: header["kept"][field.name] for field in fields(KeptTraining)})
+    kept = KeptTraining(**{field.name: header["kept"][field.name] for field in fields(KeptTraining)})
+    return tensors, replace(kept, losses=tuple(kept.losses))  # JSON knows lists only
 
 
 def _check_fit(tensors: dict[str, Tensor], module: nn.Module) -> None:

@@ -24,6 +24,14 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LossCurve:
+    """Training loss over one training: means of equal stretches of its steps, in order."""
+
+    steps: int
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingResult:
     """What training gave, in float, on the validation images."""
 
@@ -34,6 +42,8 @@ class TrainingResult:
     safe_recipe_used: bool
     weights_reused: bool
     final_loss: float
+    loss_curves: tuple[LossCurve, ...] = ()
+    """Of the dense network's training, then of each retraining after pruning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,6 +83,7 @@ def test_every_recipe_learns_and_repeats_bit_for_bit(case: Case) -> None:
 
     assert top1(trained) > max(0.6, untrained)
     assert trained.final_loss < (math.log(3) if case.recipe.loss == "cross_entropy" else math.inf)
+    assert len(trained.losses) == min(40, trained.steps) and trained.losses[-1] < trained.losses[0]
     assert not trained.safe_recipe_used
     assert trained.steps == case.recipe.steps
     assert equal(weights(trained.network), weights(again.network))
