@@ -1,7 +1,8 @@
 """Records made up for tests of what is kept and shown: whole, plausible, and quick to vary."""
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -193,3 +194,17 @@ def session(tmp_path: Path) -> Session:
         storage_px=64,
         reference_calm_ms=0.5,
     )
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """The system's Chromium without a window; the test is skipped where it, or playwright, is absent."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra dev)")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("needs a Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        # No sandbox: CI runs as root in a container, where Chromium refuses to start with one.
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -6,7 +6,19 @@ from typing import NoReturn
 
 import typer
 
-from scalesearch.cli import compare, compiling, export, histogram, information, pick, predict, run, sensitivity, study_commands
+from scalesearch.cli import (
+    compare,
+    compiling,
+    export,
+    histogram,
+    information,
+    pick,
+    predict,
+    report,
+    run,
+    sensitivity,
+    study_commands,
+)
 from scalesearch.errors import ScalesearchError
 
 app = typer.Typer(
@@ -18,7 +30,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with `scalesearch run --budget 8`. Add --debug to any command for a traceback.",
 )
-for group in (run, study_commands, pick, compare, compiling, sensitivity, export, predict, histogram, information):
+for group in (
+    run,
+    study_commands,
+    report,
+    pick,
+    compare,
+    compiling,
+    sensitivity,
+    export,
+    predict,
+    histogram,
+    information,
+):
     group.register(app)
 
 

@@ -13,6 +13,11 @@ def paid_lines(records: Iterable[TrialRecord]) -> tuple[str, ...]:
 
     A step paid on a network where it is faster beyond doubt: the 95 % interval of its speed-up lies above 1.
     """
+    return tuple(_line(what, kind, gains) for (what, kind), gains in sorted(gains_by_step(records).items()))
+
+
+def gains_by_step(records: Iterable[TrialRecord]) -> dict[tuple[str, str], list[Gain]]:
+    """The gains of complete trials by (the step in words, `dense` or `depthwise` network), in the records' order."""
     groups: dict[tuple[str, str], list[Gain]] = {}
     for record in records:
         if record.state != "complete" or record.spec is None:
@@ -20,7 +25,7 @@ def paid_lines(records: Iterable[TrialRecord]) -> tuple[str, ...]:
         kind = "depthwise" if any(stage.block in _DEPTHWISE for stage in record.spec.stages) else "dense"
         for gain in record.gains:
             groups.setdefault((gain.what, kind), []).append(gain)
-    return tuple(_line(what, kind, gains) for (what, kind), gains in sorted(groups.items()))
+    return groups
 
 
 def _line(what: str, kind: str, gains: list[Gain]) -> str:

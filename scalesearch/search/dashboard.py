@@ -2,10 +2,12 @@
 
 import html
 import importlib.util
+import json
 import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalesearch.records.histogram_figure import overview_figure
@@ -18,6 +20,7 @@ from scalesearch.records.report import (
     verdict,
 )
 from scalesearch.search.front import knee, pareto_front
+from scalesearch.search.storage import STUDY_FILE, STUDY_NAME, storage_in
 from scalesearch.values.histogram import LayerHistogram
 from scalesearch.values.record import TrialRecord
 
@@ -179,6 +182,27 @@ def update_histogram_figure(study: "optuna.Study", trial_number: int, histograms
 
     figure = overview_figure(histograms, f"Trial {trial_number}: weights and activations")
     save_plotly_graph_object(study, figure, graph_object_id=HISTOGRAM_FIGURE.format(trial=trial_number))
+
+
+def stored_histograms(folder: Path) -> dict[int, dict[str, Any]]:
+    """The figures that `update_histogram_figure` saved in the study of that folder, by trial; empty without any."""
+    if not installed() or not (folder / STUDY_FILE).exists():
+        return {}
+    from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+
+    storage = storage_in(folder / STUDY_FILE)
+    try:
+        study_id = storage.get_study_id_from_name(STUDY_NAME)
+        found = get_plotly_graph_objects(storage.get_study_system_attrs(study_id))
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+    prefix = HISTOGRAM_FIGURE.format(trial="")
+    return {
+        int(name.removeprefix(prefix)): json.loads(figure)
+        for name, figure in found.items()
+        if name.startswith(prefix) and name.removeprefix(prefix).isdecimal()
+    }
 
 
 def _ticks(records: Sequence[TrialRecord]) -> dict[str, Any]:

@@ -1,0 +1,188 @@
+"""The sections that explain: axes, compression, classes, weights, training, and the machine."""
+
+import platform
+from collections.abc import Iterator
+
+from scalesearch.records.paid import paid_lines
+from scalesearch.records.report import device_text, percent, precision_label
+from scalesearch.report.effects import axis_levels, effects_table
+from scalesearch.report.markup import bullets, chart, paragraph, section, table, text
+from scalesearch.report.study import Study
+from scalesearch.search.importance import FEWEST_TRIALS
+from scalesearch.values.record import TrialRecord
+
+
+def axes(study: Study) -> str:
+    """What each axis did: importance, and accuracy and latency at each value."""
+    title = "What each axis did"
+    levels = axis_levels(study.records, study.session.space) if study.session else ()
+    if not levels:
+        return section("axes", title, paragraph("No axis took two values in measured trials (or run.toml is absent)."))
+    parts = []
+    if study.importance:
+        height = 300 if len(study.importance) <= 6 else 460
+        parts.append(chart("importance", "Importance of each axis for accuracy and for latency", height_px=height))
+        note = (
+            "PED-ANOVA: by how much the best tenth of the trials differs from all trials along an axis. It ranks axes, "
+            "and says nothing of the direction: for that, see the table. Axes that only some candidates are asked for "
+            "(such as a clip percentile) are left out."
+        )
+        parts.append(paragraph(note, css="note"))
+    else:
+        parts.append(paragraph(f"Importance is left out below {FEWEST_TRIALS} measured trials.", css="note"))
+    parts.append(effects_table(levels))
+    caution = (
+        "The sampler tries good regions more often, and axes move together: these are the trials as they were asked, "
+        "not an experiment with all else equal."
+    )
+    return section("axes", title, *parts, paragraph(caution, css="note"))
+
+
+def compression(study: Study) -> str:
+    """What each compression step brought, against the same network without it."""
+    lines = paid_lines(study.records)
+    if not lines:
+        words = "No compression step was measured against the same network without it."
+        return section("compression", "What compression paid", paragraph(words))
+    note = "A step paid where it is faster beyond doubt: the 95 % interval of its speed-up lies above 1."
+    return section(
+        "compression",
+        "What compression paid",
+        chart("paid", "Speed-up against change of accuracy for every measured compression step"),
+        bullets(lines),
+        paragraph(note, css="note"),
+    )
+
+
+def classes(study: Study, *, left_out: int) -> str:
+    """Precision, recall and curves of each class for a member that the reader picks."""
+    if not any(record.quality and record.quality.classes for record in study.front):
+        return section("classes", "Classes", paragraph("No member of the front has per-class numbers."))
+    pick = (
+        '<p class="pick"><label>Member <select id="member"></select></label> '
+        '<label>Class <select id="class"></select></label></p>'
+    )
+    rest = f" {left_out} members are left out to keep the file small." if left_out else ""
+    note = (
+        "One class against all others, on the validation images. Faint lines are the other classes; the table is "
+        f"sorted by recall, weakest first. Choose a class by its row or in the list.{rest}"
+    )
+    static = table(
+        ("class", "images", "precision", "recall", "average precision"),
+        list(_class_rows(study.knee or study.front[0])),
+        caption="Precision and recall of each class, weakest recall first",
+    ).replace('<div class="scroll"', '<div class="scroll tall" id="class-table"', 1)
+    return section(
+        "classes",
+        "Classes: precision and recall",
+        pick,
+        chart("curves", "Precision-recall curves of the chosen member, one line a class"),
+        paragraph(note, css="note"),
+        static,
+    )
+
+
+def _class_rows(record: TrialRecord) -> Iterator[tuple[str, ...]]:
+    assert record.quality is not None
+    for entry in sorted(record.quality.classes, key=lambda each: (each.recall, each.name)):
+        yield (
+            entry.name, str(entry.support), percent(entry.precision), percent(entry.recall),
+            f"{entry.average_precision:.3f}",
+        )  # fmt: skip
+
+
+def histograms(study: Study, shown: tuple[int, ...], left_out: int) -> str:
+    """Weights and activations of front members, where `scalesearch histogram` has looked at them."""
+    title = "Weights and activations"
+    if not shown:
+        words = (
+            "None are stored in this study. `scalesearch histogram --front` computes them for every member of the "
+            "front and keeps them here; then write the report again."
+        )
+        return section("histograms", title, paragraph(words))
+    options = "".join(f'<option value="{trial}">trial {trial}</option>' for trial in shown)
+    rest = f" {left_out} more are left out to keep the file small." if left_out else ""
+    missing = len(study.front) - len(shown) - left_out
+    todo = f" {missing} members have none: `scalesearch histogram --front`." if missing > 0 else ""
+    note = (
+        "A line for each layer, darker where more values lie (log scale). Marks: 99 % of the weights, and what eight "
+        f"bits reach of what the layer reads.{rest}{todo}"
+    )
+    pick = f'<p class="pick"><label>Member <select id="histogram-member">{options}</select></label></p>'
+    figure = chart("histogram", "Histograms of weights and activations, one line a layer", height_px=460)
+    return section("histograms", title, pick, figure, paragraph(note, css="note"))
+
+
+def training(study: Study) -> str:
+    """How each member of the front was trained: steps, loss and seconds."""
+    header = ("trial", "optimizer", "steps", "batch", "final loss", "float top-1", "engine top-1", "train, s",
+              "after pruning, s", "weights")  # fmt: skip
+    rows = [_training_row(record) for record in study.front if record.training and record.quality]
+    note = (
+        "Records hold the loss at the end, not a curve. Reused weights were trained by another trial of the same "
+        "network, whose time is shown."
+    )
+    told = table(header, rows, caption="Training of the members of the front, fastest first")
+    return section("training", "Training", told, paragraph(note, css="note"))
+
+
+def _training_row(record: TrialRecord) -> tuple[str, ...]:
+    assert record.training and record.quality
+    training, recipe = record.training, record.candidate.recipe
+    return (
+        str(record.trial),
+        recipe.optimizer + (" (safe recipe)" if training.safe_recipe_used else ""),
+        str(training.steps),
+        str(recipe.batch_size),
+        f"{training.final_loss:.4g}",
+        percent(training.float_top1),
+        f"{percent(record.quality.top1)} ({precision_label(record.candidate.quantization)})",
+        f"{training.train_s:.1f}",
+        f"{training.retrain_s:.1f}" if training.retrain_s else "-",
+        "reused" if training.weights_reused else "own",
+    )
+
+
+def machine(study: Study) -> str:
+    """Where the numbers come from: device, versions, seeds, and the commands."""
+    facts = [(label, words) for label, words in _facts(study) if words]
+    rows = "".join(f"<dt>{text(label)}</dt><dd>{text(words)}</dd>" for label, words in facts)
+    commands = "\n".join(command for command in (study.origin.command, f"scalesearch report {study.name}") if command)
+    return section(
+        "machine",
+        "Machine, versions, commands",
+        f"<dl>{rows}</dl>",
+        "<h3>Commands that made it</h3>",
+        f"<pre><code>{'<br>'.join(text(line) for line in commands.splitlines())}</code></pre>",
+    )
+
+
+def _facts(study: Study) -> Iterator[tuple[str, str]]:
+    session = study.session
+    device = next((record.device for record in study.records if record.device), None)
+    yield "Measured on", device_text(device) if device else ""
+    if device and device.features:
+        yield "Instruction sets", ", ".join(device.features)
+    if session:
+        settings, data = session.settings, session.data
+        trained = session.machine
+        yield (
+            "Trained on",
+            f"{trained.device}, {trained.threads} thread{'' if trained.threads == 1 else 's'}, "
+            f"{'bf16' if trained.bf16 else 'fp32'}",
+        )
+        yield "Target", session.target.name
+        yield "Latency", f"batch {settings.latency.batch}, 95 % interval to {100 * settings.latency.half_width:g} %"
+        yield (
+            "Images",
+            f"{data.train_images} train, {data.val_images} validation, {data.calibration_images} calibration, "
+            f"{data.test_images} test; {len(data.class_names)} classes",
+        )
+        yield "Data fingerprint", data.fingerprint
+        yield "Space", f"{session.space.name}, base network {session.base.name}"
+        yield "Sampler", f"{settings.sampler}, budget {settings.budget}, {settings.workers} workers"
+        yield "Seeds", f"search {settings.seed}, data {settings.data.seed}"
+    yield "Host", ", ".join(f"{key} {value}" for key, value in study.origin.host)
+    yield "Versions", ", ".join(f"{key} {value}" for key, value in study.origin.versions)
+    yield "Run written by", study.origin.written_by
+    yield "Report written with", f"Python {platform.python_version()}"

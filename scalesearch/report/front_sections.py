@@ -1,0 +1,235 @@
+"""The sections that answer: what was found, how far to trust it, and what became of it at full length."""
+
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from scalesearch.records.report import (
+    accuracy_with_interval,
+    bytes_text,
+    count,
+    latency_with_interval,
+    milliseconds,
+    multipliers,
+    percent,
+    precision_label,
+    pruning_label,
+)
+from scalesearch.report.markup import bullets, chart, paragraph, section, table, text
+from scalesearch.report.study import Study
+from scalesearch.search.baselines import distance_from_base
+from scalesearch.search.front import hypervolume, point, ties
+from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.record import TrialRecord
+
+LARGE_GAP = 0.02
+"""Top-1 lost from the float network to the engine that is worth a warning."""
+HIGH_STANDARD_ERROR = 0.01
+"""Of a validation accuracy, as a fraction."""
+_MOST_WARNINGS = 12
+
+
+def answer(study: Study) -> str:
+    """The ends and the knee of the front, as cards."""
+    if not study.front:
+        words = f"None of {len(study.records)} trials is feasible: loosen the limits, or widen the space."
+        return section("answer", "What was found", paragraph(words))
+    named = [("Fastest", study.front[0]), ("Best trade (knee)", study.knee), ("Most accurate", study.front[-1])]
+    cards = "".join(_card(title, record) for title, record in named if record)
+    return section("answer", "What was found", f'<div class="cards">{cards}</div>', bullets(_comparisons(study)))
+
+
+def _card(title: str, record: TrialRecord) -> str:
+    assert record.quality and record.latency
+    size = f"{count(record.cost.macs)} MACs, " if record.cost else ""
+    lines = (
+        f"{latency_with_interval(record.latency)} ms",
+        f"trial {record.trial}, {record.spec.resolution_px if record.spec else '?'} px, "
+        f"{multipliers(record.candidate.scaling)}, {precision_label(record.candidate.quantization)}",
+        f"{size}{bytes_text(record.size_bytes or 0)}",
+    )
+    told = "".join(f"<p>{text(line)}</p>" for line in lines)
+    return (
+        f'<article class="card"><h3>{text(title)}</h3><p class="big">{text(percent(record.quality.top1))}</p>'
+        f"<p>{text(accuracy_with_interval(record.quality))}, 95 % interval</p>{told}</article>"
+    )
+
+
+def _comparisons(study: Study) -> Iterator[str]:
+    """The front against the base network and against chance, in words that claim no more than was measured."""
+    base = study.base
+    if base:
+        top1, p50_ms = point(base)
+        which = "the base network" if distance_from_base(base) == 0 else "what was measured nearest to the base network"
+        yield (
+            f"Trial {base.trial} is {which}, dense and in fp32: {percent(top1)} at {milliseconds(p50_ms)} (the star)."
+        )
+        as_good = [record for record in study.front if point(record)[0] >= top1]
+        if as_good and point(as_good[0])[1] < p50_ms:
+            fast = as_good[0]
+            yield (
+                f"Trial {fast.trial} is at least as accurate ({percent(point(fast)[0])}) and "
+                f"{p50_ms / point(fast)[1]:.2f}x as fast."
+            )
+    if study.chance:
+        found, chance = (hypervolume(point(record) for record in each) for each in (study.front, study.chance))
+        yield (
+            f"The dashed line is the front of the {study.chance_trials} candidates that were drawn by chance before "
+            f"the sampler learned, of {len(study.records)}: hypervolume {chance:.3f} against {found:.3f}. It is a "
+            "smaller budget, so the difference is not the sampler's merit alone."
+        )
+
+
+def front(study: Study) -> str:
+    """The interactive front, and its members as a table."""
+    members = {record.trial: place for place, record in enumerate(study.front)}
+    strong = frozenset({members[study.knee.trial]} if study.knee else ())
+    parts = [
+        chart("front", f"Accuracy against latency of {len(study.records)} trials; the table below holds the front"),
+        paragraph(
+            "Bars are 95 % intervals. Faint marks are dominated. A yellow band joins members whose intervals overlap "
+            "in both accuracy and latency: these images and timings cannot tell them apart. Drag to zoom, double-click "
+            "to see all again, click on a name to hide it.",
+            css="note",
+        ),
+        table(_front_header(study), [_front_row(study, record) for record in study.front],
+              caption="The front, fastest first; the knee in bold", strong=strong),
+    ]  # fmt: skip
+    pairs = ties(study.front)
+    if pairs:
+        parts.append(paragraph("Ties: " + ", ".join(f"{one} = {other}" for one, other in pairs) + "."))
+    parts.append(chart("hypervolume", "Hypervolume of the front after each trial", height_px=300))
+    return section("front", "The front", *parts)
+
+
+def _front_header(study: Study) -> list[str]:
+    test = ["test, %"] if study.scores else []
+    return ["trial", "top-1, %", *test, "p50, ms", "MACs", "parameters", "file", "px", "depth x width x kernel",
+            "pruned", "precision"]  # fmt: skip
+
+
+def _front_row(study: Study, record: TrialRecord) -> list[str]:
+    assert record.quality and record.latency
+    score = study.scores.get(record.trial)
+    test = [accuracy_with_interval(score.test) if score else "-"] if study.scores else []
+    return [
+        str(record.trial) + ("" if record.latency.stable else " !"),
+        accuracy_with_interval(record.quality),
+        *test,
+        latency_with_interval(record.latency),
+        count(record.cost.macs) if record.cost else "-",
+        count(record.cost.params) if record.cost else "-",
+        bytes_text(record.size_bytes or 0),
+        str(record.spec.resolution_px) if record.spec else "-",
+        multipliers(record.candidate.scaling),
+        pruning_label(record.candidate.pruning).removeprefix("channels ") or "-",
+        precision_label(record.candidate.quantization),
+    ]
+
+
+def warnings(study: Study) -> str:
+    """What a reader should doubt."""
+    lines = tuple(warning_lines(study))
+    told = bullets(lines, css="warnings") if lines else paragraph("Nothing to warn of.")
+    return section("warnings", "Warnings", told)
+
+
+def warning_lines(study: Study) -> Iterator[str]:
+    """One line for each doubt: latencies, gaps, brief training, few images, failures, and what trials said."""
+    unstable = [record for record in study.records if record.latency and not record.latency.stable]
+    if unstable:
+        on_front = _numbers(record for record in study.front if record.latency and not record.latency.stable)
+        yield (
+            f"Unstable latency: {len(unstable)} trials did not settle within the time limit"
+            f"{f', on the front: {on_front}' if on_front else ', none of them on the front'}."
+        )
+    yield from _gaps(study)
+    if study.front and not study.confirmed:
+        steps = sorted({record.training.steps for record in study.front if record.training})
+        told = f"{steps[0]} to {steps[-1]} steps" if len(steps) > 1 else f"{steps[0]} steps" if steps else "few steps"
+        yield (
+            f"Brief training: members of the front were trained for {told}. Absolute accuracies are too low for a "
+            "shipped network, and members that lie close may change places at full length: `scalesearch confirm`."
+        )
+    yield from _few_images(study)
+    failed = Counter(record.reason.partition(":")[0] for record in study.records if record.state == "failed")
+    if failed:
+        causes = ", ".join(f"{number} in {stage or 'an unknown stage'}" for stage, number in failed.most_common(4))
+        yield f"{failed.total()} of {len(study.records)} trials failed ({causes})."
+    yield from study.session.data.warnings if study.session else ()
+    told_by = Counter(warning for record in study.records for warning in record.warnings)
+    for warning, number in told_by.most_common(_MOST_WARNINGS):
+        yield f"{warning} ({number} trial{'' if number == 1 else 's'})"
+    if len(told_by) > _MOST_WARNINGS:
+        yield f"{len(told_by) - _MOST_WARNINGS} more kinds of warning are in the records."
+
+
+def _gaps(study: Study) -> Iterator[str]:
+    for record in study.front:
+        if record.quality and record.accuracy_path:
+            lost = record.accuracy_path[0].top1 - record.quality.top1
+            if lost > LARGE_GAP:
+                yield f"Trial {record.trial} lost {100 * lost:.1f} points between the float network and the engine."
+
+
+def _few_images(study: Study) -> Iterator[str]:
+    best = study.front[-1].quality if study.front else None
+    if best is None:
+        return
+    error = (best.top1 * (1 - best.top1) / best.images) ** 0.5
+    if error > HIGH_STANDARD_ERROR:
+        yield (
+            f"High standard error: {best.images} validation images tell accuracies apart to {100 * error:.1f} points "
+            "(one standard error), so smaller differences on the front are noise. The best of many trials is also "
+            "luckier than it is good."
+        )
+
+
+def _numbers(records: Iterator[TrialRecord]) -> str:
+    return ", ".join(str(record.trial) for record in records)
+
+
+def confirmed(study: Study) -> str:
+    """The front after full training beside the searched one."""
+    if not study.confirmed:
+        words = "Not confirmed yet. `scalesearch confirm` trains members of the front at full length and measures anew."
+        return section("confirmed", "Confirmed front", paragraph(words))
+    by_trial: dict[int, list[ConfirmedRun]] = {}
+    for run in study.confirmed:
+        by_trial.setdefault(run.trial, []).append(run)
+    searched = {record.trial: record for record in study.records}
+    rows = [_confirmed_row(searched.get(trial), runs) for trial, runs in sorted(by_trial.items())]
+    header = ("trial", "seeds", "steps", "searched, %", "confirmed val, %", "moved, points", "test, % (95 %)",
+              "searched p50, ms", "confirmed p50, ms")  # fmt: skip
+    moves = [row[-1] for row in map(_move, by_trial.items(), [searched] * len(by_trial)) if row]
+    summary = f"Median move of the validation accuracy: {statistics.median(moves):+.1f} points." if moves else ""
+    return section(
+        "confirmed",
+        "Confirmed front",
+        chart("confirmed", "Test accuracy against latency after full training, beside the searched front"),
+        table(header, rows, caption="Members of the front, trained anew at full length from fresh seeds"),
+        paragraph(f"{summary} The test images were seen by neither the search nor this training.", css="note"),
+    )
+
+
+def _move(entry: tuple[int, list[ConfirmedRun]], searched: dict[int, TrialRecord]) -> tuple[int, float] | None:
+    trial, runs = entry
+    record = searched.get(trial)
+    if record is None or record.quality is None:
+        return None
+    return trial, 100 * (statistics.fmean(run.validation.top1 for run in runs) - record.quality.top1)
+
+
+def _confirmed_row(record: TrialRecord | None, runs: Sequence[ConfirmedRun]) -> list[str]:
+    move = _move((runs[0].trial, list(runs)), {record.trial: record} if record else {})
+    return [
+        str(runs[0].trial),
+        ", ".join(str(run.seed) for run in runs),
+        str(max(run.steps for run in runs)),
+        accuracy_with_interval(record.quality) if record and record.quality else "-",
+        f"{100 * statistics.fmean(run.validation.top1 for run in runs):.1f}",
+        f"{move[1]:+.1f}" if move else "-",
+        "; ".join(accuracy_with_interval(run.test) for run in runs),
+        latency_with_interval(record.latency) if record and record.latency else "-",
+        "; ".join(latency_with_interval(run.latency) for run in runs),
+    ]

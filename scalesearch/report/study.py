@@ -1,0 +1,113 @@
+"""All that a report tells of a study, read once from its folder."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.records.confirmed import read_confirmed
+from scalesearch.records.front_scores import read_front_scores
+from scalesearch.records.run_file import NAME, read_run_file
+from scalesearch.records.store import RecordStore
+from scalesearch.search.baselines import base_network, chance_front, drawn_by_chance
+from scalesearch.search.front import knee, pareto_front
+from scalesearch.search.importance import AxisImportance, axis_importance
+from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.record import FrontScore, TrialRecord
+from scalesearch.values.session import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What run.toml says of where the numbers come from."""
+
+    written_by: str = ""
+    command: str = ""
+    versions: tuple[tuple[str, str], ...] = ()
+    host: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """A study as a report shows it."""
+
+    name: str
+    records: tuple[TrialRecord, ...]
+    front: tuple[TrialRecord, ...]
+    knee: TrialRecord | None
+    chance: tuple[TrialRecord, ...]
+    """The front of the candidates that were drawn by chance."""
+    chance_trials: int
+    base: TrialRecord | None
+    scores: dict[int, FrontScore]
+    confirmed: tuple[ConfirmedRun, ...]
+    importance: tuple[AxisImportance, ...]
+    session: Session | None
+    """None where run.toml is absent or of another version: results stay readable without it."""
+    origin: Origin
+    histograms: dict[int, dict[str, Any]]
+    """Plotly figures of weights and activations, by trial."""
+
+    @property
+    def data_words(self) -> str:
+        """The data set, synthetic images named as such."""
+        if self.session is None:
+            return "unknown data (no readable run.toml)"
+        synthetic = " (synthetic images)" if self.session.settings.data.source == "signs" else ""
+        return f"{self.session.data.name}{synthetic}"
+
+
+def read_study(folder: Path, *, histograms: dict[int, dict[str, Any]] | None = None) -> Study:
+    """The study in `folder`.
+
+    Raises:
+        ConfigError: a file of the study cannot be read.
+        NoFeasibleTrialError: no trial has finished yet.
+    """
+    records = RecordStore(folder).all()
+    if not records:
+        message = f"{folder} has no results yet, so there is nothing to report. Wait for the run, or continue it."
+        raise NoFeasibleTrialError(message)
+    session = _session(folder)
+    sampler = session.settings.sampler if session else "tpe"
+    front = pareto_front(records)
+    return Study(
+        name=folder.resolve().name,
+        records=records,
+        front=front,
+        knee=knee(front),
+        chance=chance_front(records, sampler),
+        chance_trials=len(drawn_by_chance(records, sampler)),
+        base=base_network(records),
+        scores={score.trial: score for score in read_front_scores(folder)},
+        confirmed=read_confirmed(folder),
+        importance=axis_importance(records, session.space) if session else (),
+        session=session,
+        origin=_origin(folder),
+        histograms=histograms or {},
+    )
+
+
+def _session(folder: Path) -> Session | None:
+    try:
+        return read_run_file(folder)
+    except ConfigError:
+        return None
+
+
+def _origin(folder: Path) -> Origin:
+    try:
+        document = tomllib.loads((folder / NAME).read_text(encoding="utf-8"))
+        return Origin(
+            written_by=str(document.get("written_by", "")),
+            command=str(document.get("command", "")),
+            versions=_pairs(document.get("versions")),
+            host=_pairs(document.get("host")),
+        )
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return Origin()
+
+
+def _pairs(part: object) -> tuple[tuple[str, str], ...]:
+    return tuple((str(key), str(value)) for key, value in part.items()) if isinstance(part, dict) else ()

@@ -1,0 +1,241 @@
+"""The report as a reader's browser meets it: what is in it, what it may load, and whose text may do what."""
+
+import base64
+import datetime
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scalesearch.errors import NoFeasibleTrialError
+from scalesearch.records.confirmed import write_confirmed
+from scalesearch.records.front_scores import write_front_scores
+from scalesearch.records.run_file import write_run_file
+from scalesearch.records.store import RecordStore
+from scalesearch.report.page import page, write_page
+from scalesearch.report.study import read_study
+from scalesearch.values.candidate import Scaling
+from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.record import FrontScore, TrialRecord
+from scalesearch.values.session import Session
+
+pytest.importorskip("plotly", reason="needs the extra: pip install 'scalesearch[report]'")
+
+MakeRecord = Callable[..., TrialRecord]
+NOON = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)
+PAYLOADS = (
+    "<script>window.hacked=1</script>",
+    "</script><script>window.hacked=1</script>",
+    "<img src=x onerror=window.hacked=1>",
+    '<a href="javascript:window.hacked=1">x</a>',
+    "a\u2028window.hacked=1",
+    "\"><svg onload=window.hacked=1>'",
+)
+SECTIONS = (
+    "answer", "front", "warnings", "confirmed", "axes", "compression", "classes", "histograms", "training", "machine",
+)  # fmt: skip
+MOST_BYTES = 3_000_000
+
+
+def make_study(
+    folder: Path, session: Session, make_record: MakeRecord, *, names: tuple[str, ...], trials: int = 30
+) -> None:
+    """A study with a front, ties, unfeasible and failed trials, test scores and a confirmation."""
+    folder.mkdir(parents=True, exist_ok=True)
+    session = replace(session, folder=folder, data=replace(session.data, class_names=names, warnings=names[:1]))
+    write_run_file(session)
+    store = RecordStore(folder)
+    for trial in range(trials):
+        record = make_record(
+            trial,
+            top1=0.4 + 0.5 * trial / trials,
+            p50_ms=1.0 + (trial * 7 % trials) / 10,
+            precision="int8" if trial % 3 else "fp32",
+            excess=0.2 if trial == 5 else -0.5,
+            classes=names,
+            warnings=(names[0],) if trial == 2 else (),
+        )
+        scaling = Scaling(width=1.0 if trial % 2 else 0.5, resolution=0.5)
+        store.save(replace(record, candidate=replace(record.candidate, scaling=scaling)))
+    store.save(make_record(trials, top1=None))
+    study = read_study(folder)
+    member = study.front[-1]
+    assert member.quality and member.latency
+    write_front_scores(folder, [FrontScore(trial=member.trial, test=member.quality, latency=member.latency)])
+    run = ConfirmedRun(
+        trial=member.trial, seed=7, steps=3000, train_s=90.0, float_top1=0.93, validation=member.quality,
+        test=member.quality, latency=member.latency, size_bytes=1000, onnx_sha256="0" * 64, network_sha256="1" * 64,
+    )  # fmt: skip
+    write_confirmed(folder, run)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, session: Session, make_record: MakeRecord) -> Path:
+    make_study(tmp_path / "study", session, make_record, names=("stop", "yield", "priority"))
+    return tmp_path / "study"
+
+
+@pytest.fixture
+def small_plotly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packing 4.8 MB takes a second, and says nothing of the rest of the page."""
+    monkeypatch.setattr("scalesearch.report.page._plotly", lambda: "window.Plotly = {};")
+
+
+def _policy(html: str) -> dict[str, list[str]]:
+    found = re.search(r'Content-Security-Policy" content="([^"]*)"', html)
+    assert found
+    return {words.split()[0]: words.split()[1:] for words in found[1].split(";")}
+
+
+def _hash(content: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+def test_the_policy_allows_the_pages_own_script_plotly_and_nothing_else(folder: Path) -> None:
+    html = page(read_study(folder), written=NOON)
+    policy = _policy(html)
+    assert policy["default-src"] == ["'none'"]
+    own = re.search(r"<script>(.*?)</script>", html, re.DOTALL)
+    packed = re.search(r'id="plotly-packed">([^<]*)<', html)
+    assert own and packed
+    plotly = gzip.decompress(base64.b64decode(packed[1])).decode()
+    assert policy["script-src"] == [_hash(own[1]), _hash(plotly)]
+    assert "unsafe" not in " ".join(policy["script-src"] + policy["style-src-elem"])
+    without_plotly = html.replace(packed[1], "")
+    assert not re.search(r"(src|href)=[\"']?(https?:)?//", without_plotly)
+
+
+def test_the_whole_file_is_below_the_size_limit(folder: Path) -> None:
+    to = folder / "report.html"
+    size_bytes = write_page(read_study(folder), to, written=NOON)
+    assert size_bytes == to.stat().st_size < MOST_BYTES
+
+
+@pytest.mark.usefixtures("small_plotly")
+def test_equal_studies_give_equal_pages(folder: Path) -> None:
+    assert page(read_study(folder), written=NOON) == page(read_study(folder), written=NOON)
+
+
+@pytest.mark.usefixtures("small_plotly")
+def test_every_section_is_there_and_linked(folder: Path) -> None:
+    html = page(read_study(folder), written=NOON)
+    for name in SECTIONS:
+        assert html.count(f'<section id="{name}"') == 1
+        assert f'href="#{name}"' in html
+
+
+@pytest.mark.usefixtures("small_plotly")
+def test_the_numbers_are_those_of_the_records(folder: Path) -> None:
+    study = read_study(folder)
+    html = page(study, written=NOON)
+    found = re.search(r'id="page-data">(.*?)</script>', html, re.DOTALL)
+    assert found
+    data: dict[str, Any] = json.loads(found[1])
+    drawn = {
+        int(number): (x, y)
+        for trace in data["figures"]["front"]["data"]
+        for number, x, y in zip(trace.get("text", []), trace["x"], trace["y"], strict=False)
+    }
+    measured = {record.trial: record for record in study.records if record.quality and record.latency}
+    assert set(drawn) == set(measured)
+    for trial, (x, y) in drawn.items():
+        record = measured[trial]
+        assert record.quality and record.latency
+        assert x == pytest.approx(record.latency.p50_ms, rel=1e-4)
+        assert y == pytest.approx(100 * record.quality.top1, abs=0.01)
+    assert set(data["figures"]) == {"front", "hypervolume", "importance", "paid", "confirmed"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["did not settle", "points between the float network", "High standard error", "1 of 31 trials failed (1 in train)"],
+)
+@pytest.mark.usefixtures("small_plotly")
+def test_doubts_are_said(words: str, folder: Path) -> None:
+    store = RecordStore(folder)
+    last = read_study(folder).front[-1]
+    assert last.latency and last.quality
+    lossy = (replace(last.accuracy_path[0], top1=last.quality.top1 + 0.03), *last.accuracy_path[1:])
+    store.save(
+        replace(
+            last,
+            latency=replace(last.latency, stable=False),
+            accuracy_path=lossy,
+            quality=replace(last.quality, images=100),
+        )
+    )
+    assert words in page(read_study(folder), written=NOON)
+
+
+@pytest.mark.usefixtures("small_plotly")
+def test_without_run_toml_and_without_a_front_it_is_still_a_page(tmp_path: Path, make_record: MakeRecord) -> None:
+    RecordStore(tmp_path).save(make_record(0, top1=None))
+    html = page(read_study(tmp_path), written=NOON)
+    assert "None of 1 trials is feasible" in html
+    assert all(f'<section id="{name}"' in html for name in SECTIONS)
+
+
+def test_a_study_without_records_is_said_to_be_empty(tmp_path: Path) -> None:
+    with pytest.raises(NoFeasibleTrialError, match="no results yet"):
+        read_study(tmp_path)
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+@pytest.mark.usefixtures("small_plotly")
+def test_users_texts_stay_inside_their_elements(
+    payload: str, tmp_path: Path, session: Session, make_record: MakeRecord
+) -> None:
+    folder = tmp_path / payload.replace("/", "_")
+    make_study(folder, session, make_record, names=(payload, "yield"))
+    html = page(read_study(folder), written=NOON)
+    packed = re.search(r'id="plotly-packed">([^<]*)<', html)
+    assert packed
+    html = html.replace(packed[1], "")
+    assert html.count("<script") == 3
+    assert html.count("</script>") == 3
+    assert "<img" not in html
+    assert "onload=window" not in html.replace("&gt;&lt;svg onload", "").replace("\\u003e\\u003csvg onload", "")
+    assert "\u2028" not in html
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width_px", [1400, 390])
+def test_a_browser_draws_every_figure_and_runs_nothing_of_the_users(
+    width_px: int, tmp_path: Path, session: Session, make_record: MakeRecord, chromium: Any
+) -> None:
+    folder = tmp_path / PAYLOADS[2].replace("/", "_")
+    make_study(folder, session, make_record, names=PAYLOADS)
+    histogram = {"data": [{"type": "scatter", "x": [1, 2], "y": [1, 2]}], "layout": {"title": {"text": "h"}}}
+    first = read_study(folder).front[0].trial
+    write_page(read_study(folder, histograms={first: histogram}), folder / "report.html", written=NOON)
+    said: list[str] = []
+    tab = chromium.new_page(viewport={"width": width_px, "height": 900})
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    asked: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto((folder / "report.html").as_uri())
+    tab.wait_for_selector("html[data-ready]", timeout=60_000)
+    assert tab.evaluate("document.documentElement.dataset.ready") == "yes"
+    for name in ("front", "hypervolume", "importance", "paid", "confirmed", "curves", "histogram"):
+        assert tab.locator(f'[data-chart="{name}"] .main-svg').count() > 0, name
+    for name in SECTIONS:
+        assert tab.locator(f"section#{name} h2").is_visible()
+    for place in range(len(PAYLOADS)):
+        tab.select_option("#class", index=place)
+    tab.select_option("#member", index=0)
+    tab.locator("#class-table tbody tr").first.click()
+    assert tab.locator("#class-table tbody tr").count() == len(PAYLOADS)
+    assert tab.locator("#class-table tr.chosen").count() == 1
+    assert tab.evaluate("window.hacked") is None
+    assert tab.locator("a[href^='javascript']").count() == 0
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width_px
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert said == []
+    tab.close()
