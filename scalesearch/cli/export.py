@@ -1,6 +1,7 @@
-"""`export`: the best trials' configs and models, ready to be rebuilt or shipped."""
+"""`export`: folders from which the best trials are rebuilt, retrained, run or shipped."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -27,11 +28,23 @@ def export(
     front: Annotated[bool, typer.Option("--front", help="Every member of the front, a folder each.")] = False,
     max_latency: Annotated[str | None, typer.Option("--max-latency", help="With --best: 5ms, 0.5s.")] = None,
     to: Annotated[Path | None, typer.Option("--to", help="Folder (default: export/STUDY/trial_N).")] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="Also as: c, openvino, tensorrt; onnx is always there. Repeatable."),
+    ] = None,
 ) -> int:
-    """Write config.toml (rebuilds the network: `scalesearch train config.toml`) and model.onnx."""
+    """Write a folder that rebuilds, explains and runs a trial's network: config.toml, model.onnx, infer.py and more.
+
+    config.toml retrains it (`scalesearch train config.toml`), infer.py labels images with nothing but onnxruntime,
+    numpy and Pillow, MODEL_CARD.md tells the rest.
+    """
     if sum((trial is not None, best, front)) > 1:
         message = "Give one of --trial N, --best and --front."
         raise ConfigError(message)
+    from scalesearch.deployment.formats import get_format
+
+    for name in formats or ():
+        get_format(name)  # a wrong name is said before anything is read
     folder = find_study(study)
     session = study_session(folder)
     chosen = _choose(
@@ -41,28 +54,33 @@ def export(
     for record in chosen:
         single = to is not None and not front
         target = base if single else base / f"trial_{record.trial:06d}"
-        export_trial(record, session, target)
+        notes = export_trial(record, session, target, formats=formats or ())
         assert record.quality and record.latency
         typer.echo(
             f"trial {record.trial}: top-1 {100 * record.quality.top1:.1f} %, {record.latency.p50_ms:.3f} ms"
-            f" -> {target}/config.toml, model.onnx"
+            f" -> {target}: {', '.join(sorted(path.name for path in target.iterdir()))}"
         )
+        for note in notes:
+            typer.echo(f"  {note}")
     return 0
 
 
-def export_trial(record: TrialRecord, session: Session, folder: Path) -> None:
-    """Writes config.toml and model.onnx of a complete trial into `folder`."""
-    from scalesearch.deployment.onnx_file import annotate, onnx_model
-    from scalesearch.records.export import onnx_metadata, write_config
+def export_trial(
+    record: TrialRecord, session: Session, folder: Path, *, formats: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Writes the export of a complete trial into `folder`; gives a line for each part that could not be made."""
+    from scalesearch.cli.export_folder import write_export
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"Cannot write to {folder}: {error.strerror}. Give another folder with --to."
-        raise ConfigError(message) from None
-    write_config(record, session, folder)
-    model = deployed_file(record, session, folder / "model.onnx").path
-    annotate(onnx_model(model), onnx_metadata(record, session.data), model)
+    return write_export(record, session, folder, formats=("onnx", *default_formats(session), *formats))
+
+
+def default_formats(session: Session) -> tuple[str, ...]:
+    """What is exported unasked besides ONNX: a TensorRT engine, where the study's target is one and its GPU is here."""
+    from scalesearch.deployment.backends import get_backend
+
+    if not session.target.backend.startswith("tensorrt"):
+        return ()
+    return ("tensorrt",) if get_backend(session.target.backend).probe().available else ()
 
 
 def deployed_file(record: TrialRecord, session: Session, to: Path, *, kept: bool = True) -> OnnxModel:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import typer
@@ -9,10 +10,14 @@ import typer
 from scalesearch.chain.evaluate import TrialEvaluator, model_path
 from scalesearch.chain.planner import Planner
 from scalesearch.cli.run import prepare_folder
+from scalesearch.deployment.graph_structure import first_difference
+from scalesearch.deployment.onnx_file import read_onnx
+from scalesearch.errors import StageFailed
 from scalesearch.files import replace_file
-from scalesearch.records.export import read_config
+from scalesearch.records.export import ExportedConfig, read_config
 from scalesearch.records.tables import trial_rows
 from scalesearch.session import open_session
+from scalesearch.values.record import Quality, TrialRecord
 from scalesearch.values.space import SearchSpace
 
 _FULL_LENGTH = 8
@@ -51,15 +56,44 @@ def train_export(config_path: Path, *, steps: int | None, data: str | None, seed
         "test_top1_high": test.top1_high,
     }
     replace_file(to / "result.json", json.dumps(result, indent=1).encode())
-    same = record.network_sha256 == config.expected.network_sha256
-    typer.echo(
-        f"network: {'the same as exported' if same else 'NOT the same as exported (other data or program version)'}"
-    )
-    typer.echo(
-        f"top-1 on validation: {100 * record.quality.top1:.1f} % (in the search {100 * config.expected.top1:.1f} %)"
-    )
-    typer.echo(f"top-1 on test: {100 * test.top1:.1f} % ({100 * test.top1_low:.1f} to {100 * test.top1_high:.1f})")
-    typer.echo(
-        f"latency: {record.latency.p50_ms:.3f} ms on {session.device.name} (search: {config.expected.p50_ms:.3f} ms)"
-    )
+    for line in (*_equality(config, record, config_path, to), *_numbers(config, record, test, session.device.name)):
+        typer.echo(line)
     typer.echo(f"written: {to}/model.onnx, {to}/result.json")
+
+
+def _equality(config: ExportedConfig, record: TrialRecord, config_path: Path, to: Path) -> Iterator[str]:
+    """Whether this is the exported network: by name and shape of every tensor, and by the graph of its ONNX file."""
+    same = record.network_sha256 == config.expected.network_sha256
+    other = "NOT the same as exported (other data or program version)"
+    yield f"network: {'the same as exported' if same else other}, every tensor by name and shape"
+    exported = (config_path if config_path.is_dir() else config_path.parent) / "model.onnx"
+    if not exported.is_file():
+        yield f"graph: not compared, for {exported} is not there"
+        return
+    try:
+        difference = first_difference(read_onnx(to / "model.onnx"), read_onnx(exported))
+    except StageFailed as error:
+        yield f"graph: not compared, {error.reason}"
+        return
+    yield f"graph: {f'NOT the one of {exported}: {difference}' if difference else f'that of {exported}, weights aside'}"
+
+
+def _numbers(config: ExportedConfig, record: TrialRecord, test: Quality, device: str) -> Iterator[str]:
+    """What training gave beside what the search saw; and the spread of seeds, where the study was confirmed."""
+    expected = config.expected
+    assert record.quality and record.latency and record.training
+    interval = ""
+    if expected.top1_low is not None and expected.top1_high is not None:
+        interval = f", {100 * expected.top1_low:.1f} to {100 * expected.top1_high:.1f}"
+    yield (
+        f"top-1 on validation: {100 * record.quality.top1:.1f} % (in the search {100 * expected.top1:.1f} %{interval})"
+    )
+    before = "" if expected.test_top1 is None else f"; in the search {100 * expected.test_top1:.1f} %"
+    yield f"top-1 on test: {100 * test.top1:.1f} % ({100 * test.top1_low:.1f} to {100 * test.top1_high:.1f}{before})"
+    seeds = expected.confirmed_test_top1
+    if seeds:
+        low, high = min(seeds), max(seeds)
+        steps = f"{len(seeds)} seeds of {expected.confirmed_steps} steps gave {100 * low:.1f} to {100 * high:.1f} %"
+        inside = test.top1_low <= high and low <= test.top1_high
+        yield f"spread of seeds: {steps}: this one {'agrees within its interval' if inside else 'lies OUTSIDE of it'}"
+    yield f"latency: {record.latency.p50_ms:.3f} ms on {device} (search: {expected.p50_ms:.3f} ms)"

@@ -1,8 +1,10 @@
-"""config.toml of one trial: everything that rebuilds its network, and what to expect of it."""
+"""What an export says of its network: config.toml rebuilds it, preprocessing.toml and the ONNX metadata feed it."""
 
+import dataclasses
 import importlib.metadata
 import json
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.errors import ConfigError
 from scalesearch.files import replace_file
-from scalesearch.values.candidate import Candidate
+from scalesearch.values.candidate import CALIBRATED, Candidate
+from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.network_spec import NetworkSpec
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import FrontScore, TrialRecord
 from scalesearch.values.session import DataSummary, Session
 from scalesearch.values.settings import RunSettings
 
 NAME = "config.toml"
+PREPROCESSING = "preprocessing.toml"
+CALIBRATION = "calibration.json"
+_PREPROCESSING_VERSION = "1"
+"""What `deployment/infer.py` knows how to do; raised when the same file would become another input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +40,14 @@ class Expected:
     top1: float
     p50_ms: float
     device: str
+    top1_low: float | None = None
+    top1_high: float | None = None
+    """95 % interval of `top1`."""
+    test_top1: float | None = None
+    """Of the searched network on the test images; None where the study never looked."""
+    confirmed_steps: int = 0
+    confirmed_test_top1: tuple[float, ...] = ()
+    """Test top-1 of each seed that `scalesearch confirm` trained for so many steps: the spread of seeds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,25 +66,30 @@ class ExportedConfig:
     """Side of the stored images that the network's own were resized from."""
 
 
-def write_config(record: TrialRecord, session: Session, folder: Path) -> Path:
-    """The path of the config.toml written into `folder` for a complete trial."""
-    assert record.quality and record.latency and record.training and record.spec and record.cost
+def write_config(
+    record: TrialRecord,
+    session: Session,
+    folder: Path,
+    *,
+    score: FrontScore | None = None,
+    confirmed: Sequence[ConfirmedRun] = (),
+) -> Path:
+    """The path of the config.toml written into `folder` for a complete trial.
+
+    Args:
+        record: With all that a complete trial has.
+        session: Of its study.
+        folder: Where to write.
+        score: The trial's last look on test images, if it had one.
+        confirmed: The trial's runs at full length, if it was confirmed.
+    """
     config = ExportedConfig(
         written_by=f"scalesearch {importlib.metadata.version('scalesearch')}",
         study=session.folder.name,
         trial=record.trial,
-        expected=Expected(
-            network_sha256=record.network_sha256 or "",
-            macs=record.cost.macs,
-            params=record.cost.params,
-            size_bytes=record.size_bytes or 0,
-            float_top1=record.training.float_top1,
-            top1=record.quality.top1,
-            p50_ms=record.latency.p50_ms,
-            device=record.device.name if record.device else "",
-        ),
+        expected=_expected(record, score, confirmed),
         candidate=record.candidate,
-        network=record.spec,
+        network=_spec(record),
         data=session.data,
         settings=session.settings,
         storage_px=session.storage_px,
@@ -100,14 +120,97 @@ def read_config(path: Path) -> ExportedConfig:
         raise ConfigError(message) from None
 
 
-def onnx_metadata(record: TrialRecord, data: DataSummary) -> dict[str, str]:
-    """What a program needs to feed the ONNX file and read its answer, as texts for the file's own metadata."""
-    assert record.spec is not None
+def preprocessing(record: TrialRecord, session: Session) -> dict[str, object]:
+    """How an image file becomes the network's input, and what its answers mean: the content of preprocessing.toml."""
+    spec, data = _spec(record), session.data
     return {
+        "version": _PREPROCESSING_VERSION,
+        "resolution_px": spec.resolution_px,
+        "storage_px": session.storage_px,
+        "steps": [
+            "turn upright as EXIF says; 16 bits scaled to 8; transparency laid on white; RGB",
+            f"centre square, to {session.storage_px} px by Pillow: BILINEAR, reducing_gap 3.0, JPEG draft mode",
+            f"to {spec.resolution_px} px: antialiased bilinear in integers, as torch's interpolate on uint8 does",
+            "pixel / 255, minus mean, over std",
+        ],
+        "channel_order": "RGB",
+        "layout": "NCHW",
+        "type": "float32",
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "class_names": list(data.class_names),
+    }
+
+
+def write_preprocessing(record: TrialRecord, session: Session, folder: Path) -> Path:
+    """The path of the preprocessing.toml written into `folder`."""
+    path = folder / PREPROCESSING
+    replace_file(path, tomli_w.dumps(preprocessing(record, session)).encode())
+    return path
+
+
+def onnx_metadata(record: TrialRecord, session: Session) -> dict[str, str]:
+    """What `infer.py` needs to feed the ONNX file and read its answer, as texts for the file's own metadata."""
+    data = session.data
+    return {
+        "scalesearch.preprocessing": _PREPROCESSING_VERSION,
         "scalesearch.class_names": json.dumps(data.class_names),
         "scalesearch.mean": json.dumps(data.mean),
         "scalesearch.std": json.dumps(data.std),
-        "scalesearch.resolution_px": str(record.spec.resolution_px),
+        "scalesearch.storage_px": str(session.storage_px),
+        "scalesearch.resolution_px": str(_spec(record).resolution_px),
         "scalesearch.input": "RGB / 255, minus mean, over std; float32 NCHW",
         "scalesearch.precision": record.candidate.quantization.precision,
+        "scalesearch.trial": f"{session.folder.name}/{record.trial}",
+        "scalesearch.network_sha256": record.network_sha256 or "",
     }
+
+
+def calibration_document(
+    record: TrialRecord, session: Session, indices: Sequence[int] | None, *, why_not: str = ""
+) -> dict[str, object]:
+    """The content of calibration.json: which images gave the ranges of the activations.
+
+    Args:
+        record: Of the trial.
+        session: Of its study.
+        indices: Positions among the source's training images; None where they could not be told.
+        why_not: Why there are none, in a line.
+    """
+    asked = record.candidate.quantization
+    return {
+        "precision": asked.precision,
+        "method": asked.calibration if asked.precision in CALIBRATED else None,
+        "data": session.data.name,
+        "data_fingerprint": session.data.fingerprint,
+        "settings": dataclasses.asdict(session.settings.data),
+        "order": "position among the source's training images as it lists them (with val_fraction above 0: training,"
+        " then validation images), in the order in which they were used",
+        "indices": None if indices is None else list(indices),
+        **({"note": why_not} if why_not else {}),
+    }
+
+
+def _expected(record: TrialRecord, score: FrontScore | None, confirmed: Sequence[ConfirmedRun]) -> Expected:
+    assert record.quality and record.latency and record.training and record.cost
+    steps = max((run.steps for run in confirmed), default=0)
+    return Expected(
+        network_sha256=record.network_sha256 or "",
+        macs=record.cost.macs,
+        params=record.cost.params,
+        size_bytes=record.size_bytes or 0,
+        float_top1=record.training.float_top1,
+        top1=record.quality.top1,
+        top1_low=record.quality.top1_low,
+        top1_high=record.quality.top1_high,
+        p50_ms=record.latency.p50_ms,
+        device=record.device.name if record.device else "",
+        test_top1=score.test.top1 if score else None,
+        confirmed_steps=steps,
+        confirmed_test_top1=tuple(run.test.top1 for run in confirmed if run.steps == steps),
+    )
+
+
+def _spec(record: TrialRecord) -> NetworkSpec:
+    assert record.spec is not None  # of a complete trial
+    return record.spec

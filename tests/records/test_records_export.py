@@ -1,13 +1,22 @@
 """config.toml of an exported trial: everything comes back, and a damaged file says what is wrong."""
 
-import json
+import dataclasses
+import tomllib
 from collections.abc import Callable
 
 import pytest
 
+from scalesearch.deployment import infer
 from scalesearch.errors import ConfigError
-from scalesearch.records.export import onnx_metadata, read_config, write_config
-from scalesearch.values.record import TrialRecord
+from scalesearch.records.export import (
+    calibration_document,
+    onnx_metadata,
+    read_config,
+    write_config,
+    write_preprocessing,
+)
+from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.record import FrontScore, TrialRecord
 from scalesearch.values.session import Session
 
 RecordFactory = Callable[..., TrialRecord]
@@ -34,7 +43,60 @@ def test_a_missing_or_foreign_file_is_an_error_that_names_it(session: Session, m
 
 
 def test_metadata_tells_how_to_feed_the_file(session: Session, make_record: RecordFactory) -> None:
-    texts = onnx_metadata(make_record(1), session.data)
-    assert json.loads(texts["scalesearch.class_names"]) == list(session.data.class_names)
-    assert json.loads(texts["scalesearch.mean"]) == list(session.data.mean)
-    assert texts["scalesearch.resolution_px"] == "32"
+    texts = onnx_metadata(make_record(1), session)
+    told = infer.read_preprocessing(texts)
+    assert (told.class_names, told.mean, told.std) == (session.data.class_names, session.data.mean, session.data.std)
+    assert (told.storage_px, told.resolution_px) == (session.storage_px, 32)
+
+
+def test_preprocessing_says_the_same_in_toml(session: Session, make_record: RecordFactory) -> None:
+    names = ('say "stop"', "a\nb = 1", "\u00e9\\")  # what would break a careless writer
+    hostile = dataclasses.replace(session, data=dataclasses.replace(session.data, class_names=names))
+    told = tomllib.loads(write_preprocessing(make_record(1), hostile, session.folder).read_text(encoding="utf-8"))
+    metadata = infer.read_preprocessing(onnx_metadata(make_record(1), hostile))
+    assert tuple(told["class_names"]) == metadata.class_names == names
+    assert (tuple(told["mean"]), tuple(told["std"])) == (metadata.mean, metadata.std)
+    assert (told["resolution_px"], told["storage_px"], told["version"]) == (32, session.storage_px, infer.VERSION)
+
+
+def test_the_spread_of_confirmed_seeds_is_kept_for_the_retraining(session: Session, make_record: RecordFactory) -> None:
+    record = make_record(1)
+    assert record.quality and record.latency
+
+    def run(seed: int, steps: int, top1: float) -> ConfirmedRun:
+        assert record.quality and record.latency
+        quality = dataclasses.replace(record.quality, top1=top1)
+        return ConfirmedRun(
+            trial=1,
+            seed=seed,
+            steps=steps,
+            train_s=1,
+            float_top1=top1,
+            validation=quality,
+            test=quality,
+            latency=record.latency,
+            size_bytes=1,
+            onnx_sha256="0",
+            network_sha256="0",
+        )
+
+    runs = (run(1, 800, 0.7), run(2, 800, 0.74), run(3, 100, 0.2))
+    score = FrontScore(trial=1, test=record.quality, latency=record.latency)
+    expected = read_config(write_config(record, session, session.folder, score=score, confirmed=runs)).expected
+    assert (expected.confirmed_steps, expected.confirmed_test_top1) == (800, (0.7, 0.74))
+    assert expected.test_top1 == record.quality.top1
+
+
+def test_a_config_from_before_the_intervals_still_reads(session: Session, make_record: RecordFactory) -> None:
+    path = write_config(make_record(1), session, session.folder)
+    new = ("top1_low", "top1_high", "confirmed")
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith(new)))
+    assert read_config(path).expected.top1_low is None
+
+
+def test_calibration_names_images_only_where_some_calibrated(session: Session, make_record: RecordFactory) -> None:
+    told = calibration_document(make_record(1, precision="int8"), session, [5, 3])
+    assert (told["method"], told["indices"], told["data_fingerprint"]) == ("percentile", [5, 3], "f" * 64)
+    gone = calibration_document(make_record(1, precision="int8"), session, None, why_not="the data are gone")
+    assert (gone["indices"], gone["note"]) == (None, "the data are gone")
+    assert calibration_document(make_record(1), session, ())["method"] is None

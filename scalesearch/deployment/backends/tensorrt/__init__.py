@@ -47,8 +47,19 @@ class TensorRtBackend:
             MissingBackendError: There is no usable library or GPU.
             StageFailed: TensorRT refuses the file or cannot build it.
         """
-        from scalesearch.deployment.backends.tensorrt.builder import build_plan
         from scalesearch.deployment.backends.tensorrt.engine import TensorRtEngine
+
+        plan = self.plan(model, options)
+        return TensorRtEngine(load(self._flavour), plan, model, options)
+
+    def plan(self, model: OnnxModel, options: EngineOptions) -> bytes:
+        """The serialized engine of the file, for this GPU and this version of the library alone.
+
+        Raises:
+            MissingBackendError: There is no usable library or GPU.
+            StageFailed: TensorRT refuses the file or cannot build it.
+        """
+        from scalesearch.deployment.backends.tensorrt.builder import build_plan
 
         self._usable()
         batch, threads = options.batch, options.threads
@@ -73,7 +84,7 @@ class TensorRtBackend:
             )
             plan = build.plan
             store.save(key, plan)
-        return TensorRtEngine(library, plan, model, options)
+        return plan
 
     def _usable(self) -> BackendStatus:
         status = self.probe()

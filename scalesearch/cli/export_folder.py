@@ -1,0 +1,224 @@
+"""The folder that `export` writes for one trial: each file, and a line on each that could not be made."""
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from scalesearch.errors import ConfigError, ScalesearchError
+from scalesearch.files import replace_file
+from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.record import TrialRecord
+from scalesearch.values.session import Session
+
+if TYPE_CHECKING:
+    import onnx
+
+    from scalesearch.deployment.formats import CheckImages, FormatOptions
+
+MODEL = "model.onnx"
+WEIGHTS = "weights.safetensors"
+SCRIPT = "infer.py"
+_FP32: Final = "fp32"
+_CHECK_IMAGES = 8
+
+
+def write_export(
+    record: TrialRecord, session: Session, folder: Path, *, formats: Sequence[str] = ("onnx",)
+) -> tuple[str, ...]:
+    """Everything of a complete trial in `folder`; gives a line for each part that could not be made.
+
+    Torch is loaded only where it must be: for a model or float weights that no file of the study holds any more. The
+    data set is read only for that, and for the calibration images of a calibrated precision.
+
+    Raises:
+        ConfigError: The folder cannot be written, or a format is not known.
+        MissingBackendError: The package of an asked format is not installed.
+        StageFailed: A format cannot hold this network.
+    """
+    from scalesearch.deployment.formats import get_format
+    from scalesearch.deployment.onnx_file import annotate, onnx_model
+    from scalesearch.records.confirmed import read_confirmed
+    from scalesearch.records.environment import LOCK, write_lock
+    from scalesearch.records.export import (
+        CALIBRATION,
+        NAME,
+        PREPROCESSING,
+        onnx_metadata,
+        write_config,
+        write_preprocessing,
+    )
+    from scalesearch.records.front_scores import read_front_scores
+    from scalesearch.records.model_card import CARD, ExportedFile, write_model_card
+
+    writers = [get_format(name) for name in dict.fromkeys(formats)]
+    for writer in writers:  # before anything is written
+        writer.ensure_holds(record.candidate.quantization.precision)
+        writer.ensure_available()
+    _make_folder(folder)
+    score = next((each for each in read_front_scores(session.folder) if each.trial == record.trial), None)
+    confirmed = [run for run in read_confirmed(session.folder) if run.trial == record.trial]
+    write_config(record, session, folder, score=score, confirmed=confirmed)
+    model = kept_or_rebuilt(record, session, folder / MODEL)
+    model = annotate(onnx_model(model.path), onnx_metadata(record, session), folder / MODEL)
+    write_preprocessing(record, session, folder)
+    replace_file(folder / SCRIPT, infer_script())
+    write_lock(session.folder, folder)
+    notes = [*_write_weights(record, session, model, folder), *_write_calibration(record, session, folder)]
+    files = [
+        ExportedFile(name=MODEL, what=f"the deployed network, {record.candidate.quantization.precision}"),
+        ExportedFile(name=SCRIPT, what="labels images with it: onnxruntime, numpy and Pillow alone"),
+        ExportedFile(name=NAME, what="rebuilds and retrains the network: `scalesearch train config.toml`"),
+        ExportedFile(name=PREPROCESSING, what="from an image file to the network's input; class names"),
+        ExportedFile(name=WEIGHTS, what="trained, pruned, folded weights before quantization, fp32"),
+        ExportedFile(name=CALIBRATION, what="which images gave the ranges of int8 or fp8"),
+        ExportedFile(name=LOCK, what="exact package versions"),
+    ]
+    options = _format_options(record, session)
+    for writer in writers:
+        files += [ExportedFile(name=name, what=writer.what) for name in writer.write(model, folder, options)]
+    first = {file.name: file for file in reversed(files)}
+    files = [file for file in files if first[file.name] is file and (folder / file.name).exists()]
+    write_model_card(record, session, folder, files=files, notes=notes, score=score, confirmed=confirmed)
+    assert (folder / CARD).is_file()
+    return tuple(notes)
+
+
+def infer_script() -> bytes:
+    """The text of infer.py: the very module that `predict` runs."""
+    import importlib.resources
+
+    return (importlib.resources.files("scalesearch.deployment") / SCRIPT).read_bytes()
+
+
+def kept_or_rebuilt(record: TrialRecord, session: Session, to: Path) -> OnnxModel:
+    """The trial's ONNX file at `to`: the kept one, or made again."""
+    from scalesearch.cli.export import deployed_file
+
+    return deployed_file(record, session, to)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"Cannot write to {folder}: {error.strerror}. Give another folder with --to."
+        raise ConfigError(message) from None
+
+
+def _write_weights(record: TrialRecord, session: Session, model: OnnxModel, folder: Path) -> tuple[str, ...]:
+    """Writes weights.safetensors: the weights of an fp32 file itself, else those of the network built again in float.
+
+    Both bear the names of the folded network's tensors.
+    """
+    import safetensors.numpy
+
+    from scalesearch.deployment.onnx_file import read_onnx
+
+    precision = record.candidate.quantization.precision
+    (folder / WEIGHTS).unlink(missing_ok=True)  # of an earlier export into this folder
+    try:
+        proto = read_onnx(model.path) if precision == _FP32 else float_network(record, session)
+    except ScalesearchError as error:
+        first = str(error).splitlines()[0]
+        return (f"{WEIGHTS} is left out: the float network had to be built again, and that failed: {first}",)
+    qat = record.candidate.quantization.qat_steps
+    about = {
+        "study": session.folder.name,
+        "trial": str(record.trial),
+        "network_sha256": record.network_sha256 or "",
+        "state": "trained, pruned, BatchNorm folded, fp32" + ("; before quantization-aware updates" if qat else ""),
+    }
+    replace_file(folder / WEIGHTS, safetensors.numpy.save(float_weights(proto), metadata=about))
+    return ()
+
+
+def float_weights(proto: "onnx.ModelProto") -> dict[str, Any]:
+    """The float tensors of an fp32 ONNX file by name; what else it holds are shapes."""
+    import onnx
+
+    kept = (tensor for tensor in proto.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
+    return {tensor.name: onnx.numpy_helper.to_array(tensor).copy() for tensor in kept}
+
+
+def float_network(record: TrialRecord, session: Session) -> "onnx.ModelProto":
+    """The trial's network before quantization, built again in fp32 from its kept weights, or trained again.
+
+    Raises:
+        ScalesearchError: The data or the study's files are gone.
+    """
+    from scalesearch.cli.export import deployed_file
+    from scalesearch.deployment.onnx_file import read_onnx
+
+    asked = record.candidate.quantization
+    floating = dataclasses.replace(asked, precision=_FP32, keep_float=0, bias_correction=False, qat_steps=0)
+    in_float = dataclasses.replace(record, candidate=dataclasses.replace(record.candidate, quantization=floating))
+    # The float network is the same wherever it is deployed: neither the chip nor the gate is needed to make it.
+    here = dataclasses.replace(
+        session,
+        settings=dataclasses.replace(session.settings, accept="off"),
+        target=dataclasses.replace(session.target, backend="onnxruntime"),
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        return read_onnx(deployed_file(in_float, here, Path(scratch) / "float.onnx", kept=False).path)
+
+
+def _write_calibration(record: TrialRecord, session: Session, folder: Path) -> tuple[str, ...]:
+    from scalesearch.records.export import CALIBRATION, calibration_document
+    from scalesearch.values.candidate import CALIBRATED
+
+    asked = record.candidate.quantization
+    indices: tuple[int, ...] | None = ()
+    why, notes = "", list[str]()
+    if asked.precision not in CALIBRATED:
+        why = f"{asked.precision} needs no calibration"
+    else:
+        from scalesearch.training.datasets.calibration_images import calibration_indices
+
+        try:
+            indices = calibration_indices(
+                session.settings.data,
+                storage_px=session.storage_px,
+                count=asked.calibration_images,
+                fingerprint=session.data.fingerprint,
+            )
+        except ScalesearchError as error:
+            indices, why = None, str(error).splitlines()[0]
+            notes.append(f"{CALIBRATION} names no images: {why}")
+    document = calibration_document(record, session, indices, why_not=why)
+    replace_file(folder / CALIBRATION, (json.dumps(document, indent=1) + "\n").encode())
+    return tuple(notes)
+
+
+def _format_options(record: TrialRecord, session: Session) -> "FormatOptions":
+    from scalesearch.deployment.formats import FormatOptions
+
+    assert record.spec
+    return FormatOptions(
+        precision=record.candidate.quantization.precision,
+        class_names=session.data.class_names,
+        check_images=lambda: check_images(record, session),
+        batch=session.settings.latency.batch,
+        tensorrt=session.settings.tensorrt,
+    )
+
+
+def check_images(record: TrialRecord, session: Session) -> "CheckImages":
+    """A few of the study's calibration images as the network takes them, or noise where the data are gone."""
+    import numpy as np
+
+    from scalesearch.deployment.formats import CheckImages
+    from scalesearch.training.datasets import load_dataset, to_input
+
+    assert record.spec
+    side = record.spec.resolution_px
+    try:
+        data = load_dataset(session.settings.data, storage_px=session.storage_px).at(side)
+    except ScalesearchError:
+        noise = np.random.default_rng(0).standard_normal((_CHECK_IMAGES, 3, side, side), dtype=np.float32)
+        return CheckImages(images=noise, told=f"{_CHECK_IMAGES} inputs of normal noise, for the images are gone")
+    chosen = data.calibration.images[:_CHECK_IMAGES]
+    images = to_input(chosen, mean=session.data.mean, std=session.data.std)
+    return CheckImages(images=images, told=f"{len(images)} calibration images of {session.data.name}")

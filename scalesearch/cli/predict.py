@@ -1,0 +1,131 @@
+"""`predict`: labels pictures with an export's model.onnx, by the very code of the export's own infer.py."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scalesearch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from scalesearch.deployment.infer import Labeller
+
+_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `predict` to the app."""
+    app.command()(predict)
+
+
+def predict(
+    export: Annotated[Path, typer.Argument(help="Folder that `scalesearch export` wrote, or its model.onnx.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files; folders stand for the images in them.")],
+    top: Annotated[int, typer.Option("--top", min=1, help="Name so many classes for each image.")] = 2,
+    threads: Annotated[int, typer.Option("--threads", min=0, help="Of the CPU; 0: as many as cores.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="A list of one object per image.")] = False,
+) -> int:
+    """Label images with an exported network, by ONNX Runtime. Exit code 1 where an image could not be read."""
+    from scalesearch.deployment.infer import UNREADABLE
+
+    labeller = open_export(export, threads=threads)
+    files = list(image_files(images))
+    rows, failed = list[tuple[str, list[tuple[str, float]]]](), list[tuple[str, str]]()
+    for path in files:
+        try:
+            rows.append((printable(path), labeller.label(path, top=top)))
+        except UNREADABLE as error:
+            failed.append((printable(path), _first_line(error)))
+    if as_json:
+        typer.echo(json.dumps(_objects(rows, failed), indent=1))
+    else:
+        _print_table(rows)
+    for name, reason in failed:
+        typer.echo(f"cannot read {name}: {reason}", err=True)
+    if failed:
+        typer.echo(f"{len(failed)} of {len(files)} images could not be read.", err=True)
+    return 1 if failed else 0
+
+
+def open_export(export: Path, *, threads: int = 1) -> "Labeller":
+    """The network of an export's folder, or of an ONNX file, ready to label.
+
+    Raises:
+        ConfigError: It is not there, is no ONNX file, or none that `export` wrote.
+    """
+    from scalesearch.deployment.infer import Labeller
+
+    path = export / "model.onnx" if export.is_dir() else export
+    if not path.is_file():
+        message = f"{path} is not there: expected a folder that `scalesearch export` wrote, or its model.onnx."
+        raise ConfigError(message)
+    try:
+        return Labeller(path, threads=threads)
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        message = (
+            f"{path} cannot be used: {_first_line(error)}.\nExpected a model.onnx that `scalesearch export` wrote."
+        )
+        raise ConfigError(message) from None
+
+
+def image_files(given: Iterable[Path]) -> Iterator[Path]:
+    """The files themselves, and of folders every image by its suffix, at any depth, by name.
+
+    Raises:
+        ConfigError: A folder holds none.
+    """
+    for path in given:
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
+        if not found:
+            message = f"{path} holds no image: expected files ending in {', '.join(sorted(_SUFFIXES))}."
+            raise ConfigError(message)
+        yield from found
+
+
+def printable(path: Path) -> str:
+    """A path as text that cannot move the cursor or break a line: what is not printable is written as its code."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+
+
+def _objects(rows: list[tuple[str, list[tuple[str, float]]]], failed: list[tuple[str, str]]) -> list[dict[str, object]]:
+    return [
+        {
+            "file": name,
+            "label": answers[0][0],
+            "probability": answers[0][1],
+            "classes": [{"name": label, "probability": probability} for label, probability in answers],
+        }
+        for name, answers in rows
+    ] + [{"file": name, "error": reason} for name, reason in failed]
+
+
+def _print_table(rows: list[tuple[str, list[tuple[str, float]]]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from scalesearch.cli.study_commands import wide_console
+
+    if not rows:
+        return
+    table = Table(box=None, header_style="bold")
+    table.add_column("file", overflow="fold")
+    for place in range(max(len(answers) for _, answers in rows)):
+        table.add_column("label" if place == 0 else "runner-up" if place == 1 else f"{place + 1}.", overflow="fold")
+        table.add_column("%", justify="right")
+    for name, answers in rows:
+        cells = (part for label, share in answers for part in (Text(label), Text(f"{100 * share:.1f}")))
+        table.add_row(Text(name), *cells)
+    wide_console().print(table)

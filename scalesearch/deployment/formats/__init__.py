@@ -1,0 +1,41 @@
+"""The family of export formats, by name; each one's library is loaded only when that format is written."""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+
+from scalesearch.deployment.formats.base import CheckImages, Format, FormatOptions
+from scalesearch.errors import ConfigError
+
+__all__ = ["FORMATS", "CheckImages", "Format", "FormatOptions", "get_format"]
+
+
+def _onnx() -> Format:
+    from scalesearch.deployment.formats.plain_onnx import PlainOnnx
+
+    return PlainOnnx()
+
+
+def _tensorrt() -> Format:
+    from scalesearch.deployment.formats.tensorrt import TensorRtPlan
+
+    return TensorRtPlan()
+
+
+FORMATS: Mapping[str, Callable[[], Format]] = {
+    "onnx": _onnx,
+    "tensorrt": _tensorrt,
+}
+
+
+def get_format(name: str) -> Format:
+    """The writer of that name.
+
+    Raises:
+        ConfigError: There is none; the text names the nearest and lists all.
+    """
+    if name in FORMATS:
+        return FORMATS[name]()
+    near = get_close_matches(name, FORMATS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    message = f"--format {name!r}: there is no such format.{hint} There are: {', '.join(FORMATS)}."
+    raise ConfigError(message)

@@ -1,0 +1,50 @@
+"""A TensorRT engine for the GPU of this machine, as `trtexec --loadEngine` and the runtime read it."""
+
+from pathlib import Path
+from typing import Final
+
+from scalesearch.deployment.backends.base import EngineOptions
+from scalesearch.deployment.formats.base import FormatOptions
+from scalesearch.errors import MissingBackendError
+from scalesearch.files import replace_file
+from scalesearch.values.candidate import Precision
+from scalesearch.values.onnx_model import OnnxModel
+
+_NAME: Final = "model.engine"
+
+
+class TensorRtPlan:
+    """See the `Format` protocol. An engine fits one GPU model and one version of TensorRT."""
+
+    name: Final = "tensorrt"
+    what: Final = "TensorRT engine for the GPU that exported it"
+
+    def ensure_available(self) -> None:
+        """Nothing, where TensorRT and an NVIDIA GPU are here.
+
+        Raises:
+            MissingBackendError: They are not.
+        """
+        from scalesearch.deployment.backends import get_backend
+
+        status = get_backend("tensorrt").probe()
+        if not status.available:
+            first = status.reason.splitlines()[0]
+            message = f"--format tensorrt builds for the GPU of this machine: {first}\n"
+            message += "Export without it and build the engine on the machine that runs it: see MODEL_CARD.md."
+            raise MissingBackendError(message)
+
+    def ensure_holds(self, precision: Precision) -> None:
+        """Every precision: what the GPU lacks, TensorRT refuses itself."""
+
+    def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
+        """model.engine, from the store of engines where it was built before.
+
+        Raises:
+            StageFailed: TensorRT refuses the file.
+        """
+        from scalesearch.deployment.backends.tensorrt import TensorRtBackend
+
+        built = EngineOptions(batch=options.batch, tensorrt=options.tensorrt)
+        replace_file(folder / _NAME, TensorRtBackend("tensorrt").plan(model, built))
+        return (_NAME,)

@@ -1,0 +1,56 @@
+"""The structure of an ONNX graph, weights aside: the proof that a rebuilt network is the same one."""
+
+from collections.abc import Iterator
+
+import onnx
+
+Line = tuple[str, ...]
+
+
+def structure(proto: onnx.ModelProto) -> tuple[Line, ...]:
+    """Everything of a graph but its numbers and names, a line for each part.
+
+    Inputs, outputs and tensors count by type and shape; nodes by operator, attributes and what they are wired to.
+    """
+    graph = proto.graph
+    numbers: dict[str, str] = {}
+    lines: list[Line] = [
+        ("opset", *sorted(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import))
+    ]
+    for kind, values in (("input", graph.input), ("output", graph.output)):
+        for place, value in enumerate(values):
+            numbers.setdefault(value.name, f"{kind} {place}")
+            lines.append((kind, _type_text(value.type.tensor_type)))
+    tensors = {tensor.name: f"tensor {tensor.data_type} {tuple(tensor.dims)}" for tensor in graph.initializer}
+    for place, node in enumerate(graph.node):
+        # A tensor is told by its shape where it is used: in which order a file lists its tensors changes nothing.
+        wired = [tensors.get(name) or numbers.get(name, "none") for name in node.input]
+        for port, name in enumerate(node.output):
+            numbers.setdefault(name, f"node {place}.{port}")
+        given = [numbers[name] for name in node.output]
+        lines.append((f"node {place}", node.op_type, node.domain, *wired, "->", *given, *sorted(_attributes(node))))
+    return tuple(lines)
+
+
+def first_difference(one: onnx.ModelProto, other: onnx.ModelProto) -> str:
+    """Where two graphs differ in structure first, in a line; empty where they do not."""
+    mine, theirs = structure(one), structure(other)
+    for line, against in zip(mine, theirs, strict=False):
+        if line != against:
+            return f"{' '.join(line)} is {' '.join(against)} in the other"
+    if len(mine) != len(theirs):
+        return f"{len(mine) - len(theirs):+d} nodes, inputs or outputs"
+    return ""
+
+
+def _type_text(kind: onnx.TypeProto.Tensor) -> str:
+    dims = [str(dim.dim_value) if dim.HasField("dim_value") else "any" for dim in kind.shape.dim]
+    return f"{kind.elem_type} ({', '.join(dims)})"
+
+
+def _attributes(node: onnx.NodeProto) -> Iterator[str]:
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.TENSOR:  # a constant: numbers are weights
+            yield f"{attribute.name}=tensor {attribute.t.data_type} {tuple(attribute.t.dims)}"
+        else:
+            yield f"{attribute.name}={onnx.helper.get_attribute_value(attribute)!r}"

@@ -1,0 +1,260 @@
+"""MODEL_CARD.md of an export: what the network is, how good and how fast, how to use it, and what not to believe."""
+
+import html
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scalesearch.files import replace_file
+from scalesearch.records import report
+from scalesearch.records.export import PREPROCESSING
+from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.record import ClassQuality, FrontScore, Quality, TrialRecord
+from scalesearch.values.session import Session
+
+CARD = "MODEL_CARD.md"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedFile:
+    """One file of an export."""
+
+    name: str
+    """Below the export's folder."""
+    what: str
+    """A few words for the reader."""
+
+
+def write_model_card(
+    record: TrialRecord,
+    session: Session,
+    folder: Path,
+    *,
+    files: Sequence[ExportedFile] = (),
+    notes: Sequence[str] = (),
+    score: FrontScore | None = None,
+    confirmed: Sequence[ConfirmedRun] = (),
+) -> Path:
+    """The path of the MODEL_CARD.md written into `folder` for a complete trial.
+
+    Args:
+        record: Of the trial.
+        session: Of its study.
+        folder: The export.
+        files: What else is in it.
+        notes: What could not be exported and why, one line each.
+        score: The trial's last look on test images, if it had one.
+        confirmed: The trial's runs at full length, if it was confirmed.
+    """
+    sections = (
+        _head(record, session),
+        ("## Network", *_network(record)),
+        ("## Accuracy", *_accuracy(record, score, confirmed), *_classes(record, score)),
+        ("## Latency", *_latency(record, score, confirmed)),
+        ("## How it was made", *_making(record, session)),
+        ("## How to use it", *_use(record, session)),
+        ("## Files", *_table(("file", "what"), ((f"`{file.name}`", file.what) for file in files))),
+        ("## Limits", *_limits(record, session, confirmed, notes)),
+    )
+    path = folder / CARD
+    text = "\n\n".join("\n".join(section) for section in sections)
+    replace_file(path, f"{text}\n".encode())
+    return path
+
+
+def markdown_text(text: str) -> str:
+    """A user's words as plain text in Markdown: no HTML, no markup, no table cell or line broken."""
+    flat = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    return re.sub(r"([\\`*_{}\[\]()#!|~$])", r"\\\1", html.escape(flat, quote=False))
+
+
+def _head(record: TrialRecord, session: Session) -> Iterator[str]:
+    assert record.spec and record.quality and record.latency
+    data = session.data
+    yield f"# {markdown_text(record.spec.name)} for {markdown_text(data.name)}"
+    yield ""
+    yield (
+        f"An image classifier of {len(data.class_names)} classes, found by scalesearch: trial {record.trial} of study "
+        f"{markdown_text(session.folder.name)}. It takes {record.spec.resolution_px} px RGB images and is deployed in "
+        f"{record.candidate.quantization.precision}. Top-1 is {report.percent(record.quality.top1)} on validation "
+        f"images, latency {report.milliseconds(record.latency.p50_ms)} on the chip named below."
+    )
+    if _synthetic(session):
+        yield ""
+        yield "**The data are synthetic:** road signs drawn by a program. Accuracies say nothing about photographs."
+
+
+def _network(record: TrialRecord) -> Iterator[str]:
+    spec, cost = record.spec, record.cost
+    assert spec and cost
+    rows = [("stem", f"{spec.stem.kernel}x{spec.stem.kernel}", 1, spec.stem.channels, spec.stem.stride)]
+    rows += [
+        (stage.block.replace("_", " "), f"{stage.kernel}x{stage.kernel}", stage.depth, stage.channels, stage.stride)
+        for stage in spec.stages
+    ]
+    if spec.head.channels:
+        rows.append(("head", "1x1", 1, spec.head.channels, 1))
+    yield from _table(("part", "kernel", "blocks", "channels", "stride"), rows)
+    pruned = report.pruning_text(record.candidate.pruning)
+    yield ""
+    yield (
+        f"{report.count(cost.macs)} multiply-accumulates an image, {report.count(cost.params)} parameters, "
+        f"{report.bytes_text(record.size_bytes or 0)} deployed."
+    )
+    if pruned != "none":
+        yield f"Channels and blocks are those before pruning; pruned: {pruned}. The counts are those after it."
+
+
+def _accuracy(record: TrialRecord, score: FrontScore | None, confirmed: Sequence[ConfirmedRun]) -> Iterator[str]:
+    assert record.quality and record.training
+    rows = [("validation, by which it was chosen", *_quality_cells(record.quality))]
+    if score:
+        rows.append(("test", *_quality_cells(score.test)))
+    for run in confirmed:
+        rows.append((f"test, confirmed: seed {run.seed}, {run.steps} steps", *_quality_cells(run.test)))
+    yield from _table(("images", "top-1, % (95 % interval)", "macro precision", "macro recall", "number"), rows)
+    yield ""
+    yield "All by the deployed file, run by the engine that was timed."
+    path = " -> ".join(f"{step.step} {report.percent(step.top1)}" for step in record.accuracy_path)
+    if path:
+        yield f"On the way to it (validation): {path}."
+    if confirmed:
+        yield (
+            f"The exported weights are the search's ({record.training.steps} steps); the confirmed rows are this "
+            "network trained anew at full length, which `scalesearch train config.toml` does."
+        )
+
+
+def _quality_cells(quality: Quality) -> tuple[str, str, str, str]:
+    return (
+        report.accuracy_with_interval(quality),
+        report.percent(quality.macro_precision),
+        report.percent(quality.macro_recall),
+        str(quality.images),
+    )
+
+
+def _classes(record: TrialRecord, score: FrontScore | None) -> Iterator[str]:
+    assert record.quality
+    tested = {entry.name: entry for entry in (score.test.classes if score else ())}
+    header: tuple[str, ...] = ("class", "precision", "recall", "average precision", "images")
+    if tested:
+        header = (*header, "test precision", "test recall", "test images")
+    rows = ((markdown_text(entry.name), *_class_cells(entry, tested)) for entry in record.quality.classes)
+    yield ""
+    yield "Per class, on validation images" + (" and on test images:" if tested else ":")
+    yield ""
+    yield from _table(header, rows)
+
+
+def _class_cells(entry: ClassQuality, tested: dict[str, ClassQuality]) -> tuple[str, ...]:
+    cells = (
+        report.percent(entry.precision),
+        report.percent(entry.recall),
+        f"{entry.average_precision:.3f}",
+        str(entry.support),
+    )
+    if not tested:
+        return cells
+    other = tested.get(entry.name)
+    more = (report.percent(other.precision), report.percent(other.recall), str(other.support)) if other else ("",) * 3
+    return (*cells, *more)
+
+
+def _latency(record: TrialRecord, score: FrontScore | None, confirmed: Sequence[ConfirmedRun]) -> Iterator[str]:
+    latency = record.latency
+    assert latency
+    rows = [("search", report.latency_with_interval(latency), "yes" if latency.stable else "NO")]
+    if score:
+        again = score.latency
+        rows.append(("fresh process", report.latency_with_interval(again), "yes" if again.stable else "NO"))
+    for run in confirmed:
+        timed = run.latency
+        rows.append(
+            (f"confirmed, seed {run.seed}", report.latency_with_interval(timed), "yes" if timed.stable else "NO")
+        )
+    yield from _table(("measured", "p50, ms (95 % interval)", "stable"), rows)
+    yield ""
+    device = markdown_text(report.device_text(record.device)) if record.device else "a device that was not recorded"
+    yield f"At batch {latency.batch} on {device}. The network alone: reading and resizing the image are not in it."
+
+
+def _making(record: TrialRecord, session: Session) -> Iterator[str]:
+    data, recipe = session.data, record.candidate.recipe
+    assert record.training
+    yield f"* Data: {markdown_text(data.name)}: {data.train_images} training, {data.val_images} validation,"
+    yield (
+        f"  {data.calibration_images} calibration and {data.test_images} test images (fingerprint "
+        f"`{data.fingerprint[:16]}`)."
+    )
+    yield (
+        f"* Training: {recipe.optimizer}, {record.training.steps} steps of {recipe.batch_size} images, seed "
+        f"{session.settings.seed}."
+    )
+    yield f"* Pruning: {report.pruning_text(record.candidate.pruning)}."
+    yield f"* Precision: {report.quantization_text(record.candidate.quantization)}."
+    for gain in record.gains:
+        verdict = ", no gain" if gain.no_gain else ""
+        yield (
+            f"* {gain.what} brought {gain.speedup:.2f}x the speed ({gain.speedup_low:.2f} to {gain.speedup_high:.2f}) "
+            f"and {100 * gain.top1_change:+.1f} points of top-1{verdict}."
+        )
+
+
+def _use(record: TrialRecord, session: Session) -> Iterator[str]:
+    assert record.spec
+    yield "```bash"
+    yield "pip install onnxruntime numpy pillow"
+    yield "python infer.py photo.jpg                     # nothing else is needed"
+    yield "scalesearch predict . photo.jpg --json        # the same with scalesearch installed"
+    yield "scalesearch train config.toml --to trained    # the same network at full length, on your machine"
+    yield "```"
+    yield (
+        f"`model.onnx` takes float32 images (batch, 3, {record.spec.resolution_px}, {record.spec.resolution_px}) and "
+        f"gives logits (batch, {record.spec.num_classes}). Preprocessing is in `{PREPROCESSING}` and in the file's own "
+        "metadata, class names too."
+    )
+    if session.target.backend.startswith("tensorrt"):
+        batch = session.settings.latency.batch
+        side = record.spec.resolution_px
+        tool = "tensorrt_rtx" if session.target.backend == "tensorrt_rtx" else "trtexec"
+        yield ""
+        yield "A TensorRT engine fits one GPU and one TensorRT version only; build yours on the machine that runs it:"
+        yield "```bash"
+        yield (
+            f"{tool} --onnx=model.onnx --stronglyTyped --optShapes=image:{batch}x3x{side}x{side}"
+            f" --minShapes=image:{batch}x3x{side}x{side} --maxShapes=image:{batch}x3x{side}x{side}"
+            " --saveEngine=model.engine"
+        )
+        yield "```"
+
+
+def _limits(
+    record: TrialRecord, session: Session, confirmed: Sequence[ConfirmedRun], notes: Sequence[str]
+) -> Iterator[str]:
+    if _synthetic(session):
+        yield "* Synthetic data: do not expect these accuracies on photographs."
+    if not confirmed:
+        yield (
+            "* Not confirmed: trained briefly, and chosen among many by these very validation images, so that accuracy "
+            "is flattered (winner's curse). `scalesearch confirm` looks again."
+        )
+    yield "* It answers with one of its classes whatever it sees: an image of none of them gets a label too."
+    yield "* Latency holds for the named device, library version and number of threads, and for no other."
+    for warning in (*session.data.warnings, *record.warnings):
+        yield f"* {markdown_text(warning)}"
+    for note in notes:
+        yield f"* {markdown_text(note)}"
+
+
+def _synthetic(session: Session) -> bool:
+    return session.settings.data.source == "signs"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """Lines of a Markdown table; cells are Markdown already."""
+    yield f"| {' | '.join(header)} |"
+    yield f"|{'---|' * len(header)}"
+    for row in rows:
+        yield f"| {' | '.join(str(cell) for cell in row)} |"

@@ -1,0 +1,182 @@
+"""infer.py, which ships with every export, makes the very input that training made, and gives the engine's answers."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scalesearch.deployment import infer
+from scalesearch.deployment.backends import EngineOptions, get_backend
+from scalesearch.deployment.onnx_file import annotate
+from scalesearch.training.datasets import to_input
+from scalesearch.training.datasets.decode import UNREADABLE, decode_square
+from scalesearch.training.datasets.resize import resize_images
+from scalesearch.values.onnx_model import OnnxModel
+from tests.deployment.small_graphs import CLASSES, small_model
+
+REAL = os.environ.get("SCALESEARCH_TEST_PHOTOS", "")
+"""A folder of at least 30 photographs to test with; without it, made-up images alone are tested."""
+MEAN, STD = (0.5286342464393345, 0.39688537881713964, 0.25869245573350935), (0.23037124517, 0.20829021480, 0.19334187)
+NAMES = tuple(f"class {place}, é" for place in range(CLASSES))
+METADATA = {
+    "scalesearch.preprocessing": infer.VERSION,
+    "scalesearch.class_names": json.dumps(NAMES),
+    "scalesearch.mean": json.dumps(MEAN),
+    "scalesearch.std": json.dumps(STD),
+    "scalesearch.storage_px": "64",
+    "scalesearch.resolution_px": "8",
+}
+
+
+def photo(seed: int) -> Image.Image:
+    """A made-up photograph: smooth shapes, edges and noise, neither square nor small."""
+    rng = np.random.default_rng(seed)
+    width, height = int(rng.integers(90, 240)), int(rng.integers(90, 240))
+    coarse = Image.fromarray(rng.integers(0, 256, (9, 7, 3), dtype=np.uint8)).resize((width, height))
+    pixels = np.asarray(coarse).astype(int) + rng.integers(-20, 21, (height, width, 3))
+    pixels[height // 3 : height // 2, width // 4 : width // 2] = rng.integers(0, 256, 3)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def written(images: list[Image.Image], folder: Path) -> Iterator[Path]:
+    """Each image in another mode, file format or orientation, in turn."""
+    for place, image in enumerate(images):
+        kind = place % 10
+        path = folder / f"{place:02d}{('.jpg', '.png', '.webp', '.gif', '.tif')[kind // 2]}"
+        if kind == 0:
+            image.save(path, quality=80)
+        elif kind == 1:
+            image.convert("CMYK").save(path.with_suffix(".jpg"))
+            path = path.with_suffix(".jpg")
+        elif kind == 2:
+            image.convert("L").save(path)
+        elif kind == 3:
+            layer = image.convert("RGBA")
+            layer.putalpha(Image.linear_gradient("L").resize(image.size))
+            layer.save(path)
+        elif kind == 4:
+            image.save(path, lossless=True)
+        elif kind == 5:
+            exif = Image.Exif()
+            exif[0x0112] = 1 + place % 8
+            path = path.with_suffix(".jpg")
+            image.save(path, exif=exif.tobytes(), quality=90)
+        elif kind == 6:
+            image.quantize(64).save(path)
+        elif kind == 7:
+            path = path.with_suffix(".png")
+            image.convert("1").save(path)
+        elif kind == 8:
+            grey = np.asarray(image.convert("L")).astype(np.uint16) * 257
+            Image.fromarray(grey).save(path)
+        else:
+            path = path.with_suffix(".jpg")
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            image.convert("L").resize((500, 400)).save(path, exif=exif.tobytes())
+        yield path
+
+
+def real_photos(count: int) -> list[Image.Image]:
+    paths = sorted(Path(REAL).rglob("*.jpg"))
+    return [Image.open(path).convert("RGB") for path in paths[:: len(paths) // count][:count]]
+
+
+@pytest.fixture(params=["made up", "real"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> list[Path]:
+    if request.param == "real":
+        if not REAL:
+            pytest.skip("SCALESEARCH_TEST_PHOTOS names no folder of photographs")
+        photos = real_photos(30)
+    else:
+        photos = [photo(seed) for seed in range(20)]
+    return list(written(photos, tmp_path))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> OnnxModel:
+    return annotate(small_model(tmp_path), METADATA, tmp_path / "model.onnx")
+
+
+def ours(path: Path, storage_px: int, resolution_px: int) -> np.ndarray:
+    pixels = resize_images(decode_square(path, storage_px)[np.newaxis], resolution_px)
+    return to_input(pixels, mean=MEAN, std=STD)
+
+
+@pytest.mark.parametrize("sides", [(64, 48), (64, 64), (96, 8), (33, 32), (150, 101)], ids=str)
+def test_the_input_is_that_of_training_bit_for_bit(files: list[Path], sides: tuple[int, int]) -> None:
+    storage_px, resolution_px = sides
+    told = infer.Preprocessing(
+        class_names=NAMES, mean=MEAN, std=STD, storage_px=storage_px, resolution_px=resolution_px
+    )
+    seen = set()
+    for path in files:
+        expected = ours(path, storage_px, resolution_px)
+        np.testing.assert_array_equal(infer.read_input(path, told), expected, err_msg=path.name)
+        seen.add(expected.tobytes())
+    assert len(seen) == len(files) >= 20  # the images differ, so equal inputs mean something
+
+
+def test_the_answers_are_the_engines(files: list[Path], model: OnnxModel) -> None:
+    labeller = infer.Labeller(model.path)
+    answers = []
+    with get_backend("onnxruntime").compile(model, EngineOptions()) as engine:
+        for path in files:
+            logits = engine.run(ours(path, 64, 8))[0].astype(np.float64)
+            shares = np.exp(logits - logits.max())
+            label, probability = labeller.label(path)[0]
+            mine = labeller.logits(infer.read_input(path, labeller.preprocessing))
+            np.testing.assert_array_equal(mine[0], logits.astype(np.float32))
+            answers.append(mine.tobytes())
+            assert label == NAMES[int(logits.argmax())]
+            assert probability == pytest.approx(shares.max() / shares.sum(), rel=1e-9)
+    assert len(set(answers)) >= 20, "one answer to every image would compare nothing"
+
+
+def test_the_script_runs_alone_and_imports_no_more_than_it_says(files: list[Path], model: OnnxModel) -> None:
+    script = model.path.with_name("infer.py")
+    script.write_bytes(Path(infer.__file__).read_bytes())
+    broken = model.path.with_name("broken.jpg")
+    broken.write_bytes(b"no image")
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['infer.py', {str(files[0])!r}, {str(broken)!r}, '--top', '1']\n"
+        "try: runpy.run_path('infer.py', run_name='__main__')\n"
+        "finally: print(sorted({name.partition('.')[0] for name in sys.modules} &"
+        " {'scalesearch', 'torch', 'onnx', 'pandas', 'typer', 'numpy', 'onnxruntime', 'PIL'}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=model.path.parent, capture_output=True, text=True, check=False
+    )
+    label, probability = infer.Labeller(model.path).label(files[0])[0]
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.splitlines() == [
+        f"{files[0]}: {label} {100 * probability:.1f} %",
+        "['PIL', 'numpy', 'onnxruntime']",
+    ]
+    assert "broken.jpg" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_file_without_our_metadata_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected an ONNX file with metadata 'scalesearch.preprocessing' = '1'"):
+        infer.Labeller(small_model(tmp_path).path)
+
+
+def test_the_two_decoders_refuse_the_same() -> None:
+    assert infer.UNREADABLE == UNREADABLE
+
+
+@pytest.mark.parametrize(("side", "to"), [(64, 63), (64, 1), (5, 3), (100, 99), (224, 160)])
+def test_shrinking_is_torchs_own_on_the_hardest_pixels(side: int, to: int) -> None:
+    rng = np.random.default_rng(side)
+    images = rng.integers(0, 256, (4, side, side, 3), dtype=np.uint8)
+    images[1] = 255 * (images[1] > 127)
+    images[2], images[3] = 255, 0
+    mine = np.stack([infer.shrink(image, to) for image in images])
+    np.testing.assert_array_equal(mine, resize_images(images, to))
