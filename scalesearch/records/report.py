@@ -162,7 +162,8 @@ def precision_label(quantization: Quantization) -> str:
     text = str(quantization.precision)
     if quantization.qat_steps:
         text += " QAT"
-    return f"{text} but {quantization.keep_float} layers" if quantization.keep_float else text
+    left = quantization.keep_float
+    return f"{text} but {left} layer{'s' * (left > 1)}" if left else text
 
 
 def pruning_text(pruning: Pruning) -> str:
