@@ -305,10 +305,7 @@ class TrialEvaluator:
         return measure_quality(engine.run, self._batches(split.images), split.labels, names, warn=warnings.append)
 
     def _compile(self, model: OnnxModel, pruning: Pruning = _UNPRUNED) -> Engine:
-        options = engine_options(self._session.settings)
-        if pruning.sparsity == "2:4":  # its kernels are asked for where they can serve
-            options = replace(options, tensorrt=replace(options.tensorrt, sparse_weights=True))
-        return self._backend.compile(model, options)
+        return self._backend.compile(model, engine_options(self._session.settings, pruning))
 
     def _input(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return to_input(images, mean=self._session.data.mean, std=self._session.data.std)
@@ -318,9 +315,12 @@ class TrialEvaluator:
             yield self._input(images[start : start + _SCORE_BATCH])
 
 
-def engine_options(settings: RunSettings) -> EngineOptions:
+def engine_options(settings: RunSettings, pruning: Pruning = _UNPRUNED) -> EngineOptions:
     """How every engine of a run is built and timed."""
-    return EngineOptions(threads=settings.latency.threads, batch=settings.latency.batch, tensorrt=settings.tensorrt)
+    tensorrt = settings.tensorrt
+    if pruning.sparsity == "2:4":  # its kernels are asked for where they can serve
+        tensorrt = replace(tensorrt, sparse_weights=True)
+    return EngineOptions(threads=settings.latency.threads, batch=settings.latency.batch, tensorrt=tensorrt)
 
 
 def _gate(session: Session) -> "Gate":

@@ -9,6 +9,7 @@ import typer
 from scalesearch.cli import (
     compare,
     compiling,
+    confirm,
     export,
     histogram,
     information,
@@ -37,6 +38,7 @@ for group in (
     pick,
     compare,
     compiling,
+    confirm,
     sensitivity,
     export,
     predict,

@@ -18,6 +18,11 @@ def confirmed_path(study: Path, trial: int, seed: int) -> Path:
     return study / FOLDER / f"trial_{trial:06d}_seed_{seed}.json"
 
 
+def confirmed_model_path(study: Path, trial: int, seed: int) -> Path:
+    """Where the deployed ONNX file of that run is."""
+    return study / FOLDER / "models" / f"trial_{trial:06d}_seed_{seed}.onnx"
+
+
 def write_confirmed(study: Path, run: ConfirmedRun) -> Path:
     """The run's file, whole or not at all."""
     path = confirmed_path(study, run.trial, run.seed)

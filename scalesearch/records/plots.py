@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the marker says the same once more, for print in grey.
-_STYLES: dict[Precision, tuple[str, str]] = {
+STYLES: dict[Precision, tuple[str, str]] = {
     "fp32": ("#0072B2", "o"),
     "fp16": ("#009E73", "s"),
     "bf16": ("#56B4E9", "D"),
@@ -79,7 +79,7 @@ def _measured(record: TrialRecord) -> tuple[Latency, Quality]:
 
 
 def _draw_points(axes: "Axes", points: Sequence[TrialRecord]) -> None:
-    for precision, (colour, marker) in _STYLES.items():
+    for precision, (colour, marker) in STYLES.items():
         mine = [record for record in points if record.candidate.quantization.precision == precision]
         inside = [_measured(record) for record in mine if record.feasible]
         axes.scatter(
@@ -106,7 +106,7 @@ def _draw_front_points(axes: "Axes", points: Sequence[TrialRecord], *, knee: int
     )  # fmt: skip
     for record in ordered:
         latency, quality = _measured(record)
-        colour, marker = _STYLES[record.candidate.quantization.precision]
+        colour, marker = STYLES[record.candidate.quantization.precision]
         x, y = latency.p50_ms, 100 * quality.top1
         axes.errorbar(
             x, y,
@@ -173,7 +173,7 @@ def _legend(axes: "Axes", points: Sequence[TrialRecord], *, knee: int | None) ->
     used = {record.candidate.quantization.precision for record in points}
     marks = [
         Line2D([], [], color=colour, marker=marker, linestyle="", markersize=7, label=precision)
-        for precision, (colour, marker) in _STYLES.items()
+        for precision, (colour, marker) in STYLES.items()
         if precision in used
     ]
     marks.append(Line2D([], [], color=_INK, linewidth=1, alpha=0.6, label="front, with 95 % intervals"))

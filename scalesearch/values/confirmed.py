@@ -23,3 +23,9 @@ class ConfirmedRun:
     size_bytes: int
     onnx_sha256: str
     network_sha256: str
+    key: str = ""
+    """Hash of the work behind it (network, recipe, images, seed, precision, chip): another one is another training."""
+    timed_together: tuple[int, ...] = ()
+    """Trials whose engines one session timed in turn, where `latency` comes from it; empty: timed alone."""
+    latency_rounds: tuple[Latency, ...] = ()
+    """What each round of that session gave; `latency` is their mean, and its interval holds all of theirs."""

@@ -1,0 +1,168 @@
+"""`confirm`: the truth after the search, by training front members at full length."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scalesearch.cli.studies import StudyArgument, find_study, front_under, read_records
+from scalesearch.cli.study_commands import wide_console
+from scalesearch.errors import ConfigError, ScalesearchError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from scalesearch.confirm import ConfirmOutcome
+    from scalesearch.records.confirmation import Confirmation, Move
+
+_MOST_SEEDS = 99
+_NAMED = 3
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `confirm` to the app."""
+    app.command()(confirm)
+
+
+def confirm(
+    study: StudyArgument = None,
+    top: Annotated[
+        int | None, typer.Option("--top", help="So many members, the knee and those nearest to it (default: all).")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training images.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Updates of one training (default: 8 times the search's).")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each member, from fresh seeds.")] = 2,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; what was confirmed is kept beside it.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="What confirmed.json holds on stdout; words on stderr.")
+    ] = False,
+) -> int:
+    """Train front members at full length from fresh seeds, deploy and time them again, and score the test images.
+
+    The same command continues a stopped one. All is written to STUDY/confirmed; the study itself stays as it is.
+    """
+    _check(top=top, epochs=epochs, steps=steps, seeds=seeds)
+    folder = find_study(study)
+    front_under(read_records(folder))  # says why there is no front, before torch is loaded
+    if fresh:
+        _move_aside(folder)
+
+    from scalesearch.confirm import confirm_front
+
+    outcome = confirm_front(
+        folder, top=top, steps=steps, epochs=epochs, seeds=seeds, say=lambda line: typer.echo(line, err=as_json)
+    )
+    if outcome.ended == "interrupted":
+        typer.echo(f"stopped: {outcome.done} of {outcome.asked} trainings are on disk; "
+                   "the same command goes on", err=as_json)  # fmt: skip
+        return 130
+    if outcome.confirmation is None:
+        message = f"No training came to its end: {outcome.lost[-1].reason}\nLogs: {folder}/confirmed/logs."
+        raise ScalesearchError(message)
+    if as_json:
+        typer.echo((folder / "confirmed" / "confirmed.json").read_text(encoding="utf-8").rstrip())
+    else:
+        _print(folder, outcome, outcome.confirmation)
+    return 1 if outcome.lost else 0
+
+
+def _check(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            message = f"--{name} {number}: expected 1 or more."
+            raise ConfigError(message)
+    if numbers["epochs"] is not None and numbers["steps"] is not None:
+        message = "Give one of --epochs and --steps: both say how long a training is."
+        raise ConfigError(message)
+    if (numbers["seeds"] or 0) > _MOST_SEEDS:
+        message = f"--seeds {numbers['seeds']}: expected {_MOST_SEEDS} or fewer."
+        raise ConfigError(message)
+
+
+def _move_aside(folder: Path) -> None:
+    there = folder / "confirmed"
+    if not there.exists():
+        return
+    number = 1
+    while (aside := folder / f"confirmed.old{number}").exists():
+        number += 1
+    try:
+        there.rename(aside)
+    except OSError as error:
+        message = f"Cannot move {there} aside: {error.strerror}.\nMake the study's folder writable."
+        raise ConfigError(message) from None
+
+
+def _print(folder: Path, outcome: "ConfirmOutcome", confirmation: "Confirmation") -> None:
+    console = wide_console()
+    console.print(_table(confirmation))
+    for line in (*_footnotes(confirmation, outcome), f"written: {folder}/confirmed/confirmed.csv, .json, .png"):
+        console.print(line, markup=False, highlight=False)
+
+
+def _table(confirmation: "Confirmation") -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("trial", justify="right")
+    for header in ("brief val, %", "full val, %", "test, % (seeds)", "then, ms", "now, ms", "on the front?"):
+        last = header.endswith("?")
+        table.add_column(header, justify="left" if last else "right", no_wrap=not last)
+    for move in confirmation.moves:
+        table.add_row(*_cells(move))
+    return table
+
+
+def _cells(move: "Move") -> tuple[str, ...]:
+    from scalesearch.records.report import accuracy_with_interval, latency_with_interval, milliseconds
+
+    assert move.record.quality and move.record.latency
+    value, test = move.validation, move.test
+    spread = f" ({100 * test.lowest:.1f}-{100 * test.highest:.1f})" if move.seeds > 1 else ""
+    beaten = [f"{trial}{' (tie)' if trial in move.ties else ''}" for trial in move.beaten_by]
+    return (
+        str(move.record.trial),
+        accuracy_with_interval(move.record.quality),
+        f"{100 * value.top1:.1f} ({100 * value.low:.1f}-{100 * value.high:.1f})",
+        f"{100 * test.top1:.1f}{spread}",
+        milliseconds(move.record.latency.p50_ms).removesuffix(" ms"),
+        f"{'' if move.latency.stable else '!'}{latency_with_interval(move.latency)}",
+        "yes" if move.on_front else f"no: {', '.join(beaten[:_NAMED])}{', ...' if len(beaten) > _NAMED else ''}",
+    )
+
+
+def _footnotes(confirmation: "Confirmation", outcome: "ConfirmOutcome") -> Iterator[str]:
+    from scalesearch.records.confirmation_files import gap_text
+
+    moves, ranks = confirmation.moves, confirmation.ranks
+    if not all(move.latency.stable for move in moves):
+        yield "! its latency did not settle within the time limit"
+    if confirmation.fallen:
+        yield "no: on the front no longer; the numbers are those that beat it (tie: within the error)"
+    lengths = sorted({move.steps for move in moves})
+    yield (
+        f"full: {lengths[0]}{f' to {lengths[-1]}' if len(lengths) > 1 else ''} steps, mean of "
+        f"{max(move.seeds for move in moves)} fresh seeds; intervals are 95 %, of images and seeds together"
+    )
+    if ranks:
+        yield f"order of brief against full accuracy: Spearman {ranks}"
+    else:
+        yield "order of brief against full accuracy: nothing to say, fewer than three members differ"
+    yield f"brief validation less test: {gap_text(confirmation.brief_gap)}: selection's luck, and unequal splits"
+    yield f"full validation less test:  {gap_text(confirmation.full_gap)}: unequal splits alone, nothing was selected"
+    if confirmation.winners_curse is not None:
+        yield f"winner's curse, the one less the other: {100 * confirmation.winners_curse:+.1f} points"
+    fallen = confirmation.fallen
+    real = [move for move in fallen if not set(move.beaten_by) <= set(move.ties)]
+    yield f"fell off: {len(fallen)} of {len(moves)}, {len(fallen) - len(real)} of them within the error (ties)"
+    pairs = [(m.record.trial, other) for m in moves for other in m.ties if m.record.trial < other]
+    if pairs:
+        yield f"ties (intervals overlap in both): {', '.join(f'{one} = {other}' for one, other in pairs)}"
+    if outcome.timing_lost:
+        yield f"warning: no session timed all engines ({outcome.timing_lost}); latencies are those of each alone"
+    for lost in outcome.lost:
+        yield f"warning: trial {lost.trial}, seed {lost.seed} was lost: {lost.reason}; the same command tries it again"

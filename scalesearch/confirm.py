@@ -1,0 +1,298 @@
+"""The truth after the search: front members trained anew at full length from fresh seeds, deployed and timed again."""
+
+import math
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from scalesearch.chain.evaluate import reference_path
+from scalesearch.chain.planner import Planner
+from scalesearch.confirm_timing import ROUNDS, Entry, TimingLost, time_together
+from scalesearch.confirm_training import Job, LostRun, train_jobs
+from scalesearch.deployment.backends import get_backend
+from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.files import replace_file
+from scalesearch.records.confirmation import Confirmation, confirm_moves, mean_latency
+from scalesearch.records.confirmation_files import write_confirmation
+from scalesearch.records.confirmed import FOLDER, confirmed_model_path, read_confirmed, write_confirmed
+from scalesearch.records.front_scores import read_front_scores
+from scalesearch.records.report import device_text, percent
+from scalesearch.records.run_file import read_run_file
+from scalesearch.records.store import RecordStore
+from scalesearch.search.front import knee, pareto_front, point
+from scalesearch.search.stopping import stop_signals
+from scalesearch.search.storage import only_coordinator
+from scalesearch.training.datasets import load_dataset
+from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.identity import seed_from
+from scalesearch.values.record import TrialRecord
+from scalesearch.values.session import Session
+from scalesearch.values.training_length import full_length
+
+DEFAULT_SEEDS = 2
+_WORK = "work"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmOutcome:
+    """How a confirmation ended."""
+
+    ended: Literal["complete", "interrupted"]
+    confirmation: Confirmation | None
+    """None where it was interrupted, or no training came to its end."""
+    done: int
+    """Trainings that are on disk, of `asked`."""
+    asked: int
+    lost: tuple[LostRun, ...]
+    timing_lost: str = ""
+    """Why there is no session that timed all members in turn; empty where there is one."""
+
+
+def confirm_front(
+    folder: Path,
+    *,
+    top: int | None = None,
+    steps: int | None = None,
+    epochs: int | None = None,
+    seeds: int = DEFAULT_SEEDS,
+    say: Callable[[str], None] = lambda _: None,
+) -> ConfirmOutcome:
+    """What became of the front of the study in `folder` at full length; the same call continues a stopped one.
+
+    Nothing of the study itself is written: all lies in its folder `confirmed/`. Ctrl-C and SIGTERM end it cleanly.
+
+    Args:
+        folder: The study.
+        top: Only so many members, those nearest the knee; None: all.
+        steps: Updates of one training; None (and no `epochs`): 8 times the search's.
+        epochs: Passes over the training images, instead of `steps`.
+        seeds: Trainings of each member.
+        say: Hears one line for each step that takes time.
+
+    Raises:
+        ConfigError: No study, another chip or other images than its own, other trainings there already, no such place.
+        NoFeasibleTrialError: The study has no front.
+    """
+    session, members = _study(folder)
+    members = members if top is None else nearest_knee(members, top)
+    _refuse_another_device(session)
+    work = _prepare(session)
+    with only_coordinator(folder / FOLDER), stop_signals() as stopped:
+        say("data: comparing with what the study was run on")
+        _refuse_other_images(session)
+        jobs = _jobs(work, members, seeds, steps=steps, epochs=epochs)
+        left = _unfinished(folder, jobs)
+        say(_intention(members, seeds, left, session.settings.workers))
+        lost = train_jobs(work, folder, left, stopped=stopped, on_end=lambda job, end: say(_end_text(job, end, seeds)))
+        runs = _asked_runs(folder, jobs)
+        outcome = ConfirmOutcome(ended="interrupted", confirmation=None, done=len(runs), asked=len(jobs), lost=lost)
+        if stopped.is_set() or not runs:
+            return outcome if stopped.is_set() else replace(outcome, ended="complete")
+        timing_lost = _timed(work, folder, members, runs, stopped=stopped, say=say)
+        if timing_lost is None:
+            return outcome
+        runs = _asked_runs(folder, jobs)
+        confirmation = confirm_moves(members, runs, read_front_scores(folder))
+        assert confirmation is not None  # there are runs, all of members
+        write_confirmation(folder, session, confirmation, runs, lost=[(x.trial, x.seed, x.reason) for x in lost])
+        shutil.rmtree(work.folder / "models", ignore_errors=True)
+        return replace(outcome, ended="complete", confirmation=confirmation, timing_lost=timing_lost)
+
+
+def fresh_seeds(session: Session, count: int) -> tuple[int, ...]:
+    """Seeds that the search did not use: they follow from the study's own, so the same call has the same ones."""
+    own, found, place = session.settings.seed, list[int](), 0
+    while len(found) < count:
+        place += 1
+        seed = seed_from("confirm", own, session.data.fingerprint, place)
+        if seed != own and seed not in found:
+            found.append(seed)
+    return tuple(found)
+
+
+def nearest_knee(front: Sequence[TrialRecord], count: int) -> tuple[TrialRecord, ...]:
+    """So many members, fastest first: the knee, and those nearest to it.
+
+    Distance is in the picture that the knee is found in: accuracy and log latency, each scaled to 0..1 over the front.
+    """
+    balance = knee(front)
+    if balance is None:
+        return ()
+    top1s = [point(record)[0] for record in front]
+    logs = [math.log(point(record)[1]) for record in front]
+    top1_span, log_span = max(top1s) - min(top1s) or 1.0, max(logs) - min(logs) or 1.0
+
+    def distance(record: TrialRecord) -> float:
+        (top1, p50_ms), (knee_top1, knee_ms) = point(record), point(balance)
+        return math.hypot((top1 - knee_top1) / top1_span, math.log(p50_ms / knee_ms) / log_span)
+
+    near = {record.trial for record in sorted(front, key=distance)[:count]}
+    return tuple(record for record in front if record.trial in near)
+
+
+def _study(folder: Path) -> tuple[Session, tuple[TrialRecord, ...]]:
+    session = read_run_file(folder)
+    if session is None:
+        message = f"{folder} holds no run.toml: it is not a study, or its run ended before the first trial."
+        raise ConfigError(message)
+    members = pareto_front(RecordStore(folder).all())
+    if not members:
+        message = (
+            f"{folder} has no feasible trial, so there is no front to confirm.\nContinue the run, or loosen [limits]."
+        )
+        raise NoFeasibleTrialError(message)
+    return session, members
+
+
+def _refuse_another_device(session: Session) -> None:
+    here = get_backend(session.target.backend).device(session.settings.latency.threads)
+    if here != session.device:
+        message = (
+            f"The study was measured on {device_text(session.device)}; this is {device_text(here)}.\n"
+            "Latencies of unlike devices never share a front: confirm where it was searched, with the same versions."
+        )
+        raise ConfigError(message)
+
+
+def _refuse_other_images(session: Session) -> None:
+    now = load_dataset(session.settings.data, storage_px=session.storage_px)
+    if now.fingerprint != session.data.fingerprint:
+        message = (
+            f"The images of {session.settings.data.source} are not those that the study was run on: "
+            f"fingerprint was {session.data.fingerprint[:12]}, is {now.fingerprint[:12]}.\n"
+            "Restore them, or search anew on the new ones: a front is true for its images only."
+        )
+        raise ConfigError(message)
+
+
+def _prepare(session: Session) -> Session:
+    """The session of the full trainings, in a folder of their own with the study's reference engine."""
+    work = session.folder / FOLDER / _WORK
+    if not reference_path(session.folder).is_file():
+        message = f"{reference_path(session.folder)} is missing: every latency of the study is relative to that engine."
+        raise ConfigError(message)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        replace_file(reference_path(work), reference_path(session.folder).read_bytes())
+    except OSError as error:
+        message = (
+            f"Cannot write to {work}: {error.strerror}.\n"
+            "The confirmed front lies in the study's folder: make that writable, or copy the study to where it is."
+        )
+        raise ConfigError(message) from None
+    # Twins and the gate say nothing of full length.
+    return replace(session, folder=work, settings=replace(session.settings, twins=False, accept="off"))
+
+
+def _jobs(
+    work: Session, members: Sequence[TrialRecord], seeds: int, *, steps: int | None, epochs: int | None
+) -> tuple[Job, ...]:
+    """One for each member and seed; all members' first seed first, so that a stopped confirmation has one of each."""
+    jobs = list[Job]()
+    for place, seed in enumerate(fresh_seeds(work, seeds), 1):
+        planner = Planner(replace(work, settings=replace(work.settings, seed=seed)))
+        for record in members:
+            recipe = full_length(
+                record.candidate.recipe, steps=steps, epochs=epochs, train_images=work.data.train_images
+            )
+            assert record.spec is not None  # a front member is complete
+            plan = planner.plan_spec(record.spec, replace(record.candidate, recipe=recipe))
+            jobs.append(Job(number=len(jobs), record=record, seed=seed, seed_place=place, plan=plan))
+    return tuple(jobs)
+
+
+def _unfinished(folder: Path, jobs: Sequence[Job]) -> tuple[Job, ...]:
+    """Jobs without a run on disk.
+
+    Raises:
+        ConfigError: A run of the same member and seed is there, of another length (or program version).
+    """
+    there = {(run.trial, run.seed): run for run in read_confirmed(folder)}
+    left = list[Job]()
+    for job in jobs:
+        run = there.get((job.record.trial, job.seed))
+        if run is None or not confirmed_model_path(folder, run.trial, run.seed).is_file():
+            left.append(job)
+        elif run.key != job.plan.key:
+            recipe = job.plan.candidate.recipe
+            asked = recipe.steps + (recipe.retrain_steps if job.plan.pruning.any else 0)
+            message = (
+                f"{folder / FOLDER} holds trial {run.trial} trained for {run.steps} steps, and {asked} are asked for: "
+                "unlike trainings may not share a front.\nGive the old length to continue it, or --fresh to confirm "
+                "anew (the old folder is kept)."
+            )
+            raise ConfigError(message)
+    return tuple(left)
+
+
+def _asked_runs(folder: Path, jobs: Sequence[Job]) -> tuple[ConfirmedRun, ...]:
+    """Runs on disk that were asked for, the first seed's first."""
+    there = {(run.trial, run.seed): run for run in read_confirmed(folder)}
+    found = [there.get((job.record.trial, job.seed)) for job in jobs]
+    return tuple(run for run in found if run is not None)
+
+
+def _timed(
+    work: Session,
+    folder: Path,
+    members: Sequence[TrialRecord],
+    runs: Sequence[ConfirmedRun],
+    *,
+    stopped: threading.Event,
+    say: Callable[[str], None],
+) -> str | None:
+    """Empty once one session has timed all members' first runs; else why not; None if `stopped` came first."""
+    first = {run.trial: run for run in reversed(runs)}
+    trials = tuple(record.trial for record in members if record.trial in first)
+    if all(first[trial].timed_together == trials for trial in trials):
+        return ""
+    say(f"latency: {len(trials)} engines in turn, {ROUNDS} rounds, in one fresh process")
+    entries = [
+        Entry(
+            trial=record.trial,
+            model=confirmed_model_path(folder, record.trial, first[record.trial].seed),
+            pruning=record.candidate.pruning,
+        )
+        for record in members
+        if record.trial in first
+    ]
+    answer = time_together(work, entries, stopped=stopped)
+    if answer is None or isinstance(answer, TimingLost):
+        return answer.reason if answer else None
+    for trial, rounds in answer.items():
+        latency = mean_latency(rounds)
+        write_confirmed(folder, replace(first[trial], latency=latency, latency_rounds=rounds, timed_together=trials))
+    for run in runs:  # of a session before the first seed's run was there
+        if run.timed_together and run.seed != first[run.trial].seed:
+            write_confirmed(folder, replace(run, timed_together=()))
+    return ""
+
+
+def _intention(members: Sequence[TrialRecord], seeds: int, left: Sequence[Job], workers: int) -> str:
+    """What is about to be done, and how long it takes if updates take what they took in the search."""
+    total = len(members) * seeds
+    text = f"{len(members)} front member{'s' * (len(members) > 1)} x {seeds} seed{'s' * (seeds > 1)}: "
+    if not left:
+        return f"{text}all {total} trainings are on disk"
+    seconds = 0.0
+    for job in left:
+        training = job.record.training
+        if training and training.steps:
+            longer = job.plan.candidate.recipe.steps / job.record.candidate.recipe.steps
+            seconds += (training.train_s + training.retrain_s) * longer / workers
+    time = f"{seconds / 60:.0f} min" if seconds > 90 else f"{max(seconds, 1):.0f} s"
+    return f"{text}{len(left)} of {total} trainings to do, about {time} of training"
+
+
+def _end_text(job: Job, end: TrialRecord | LostRun, seeds: int) -> str:
+    name = f"trial {job.record.trial}, seed {job.seed_place} of {seeds}"
+    if isinstance(end, LostRun):
+        return f"{name}: lost, {end.reason}"
+    assert end.quality and end.training and job.record.quality
+    return (
+        f"{name}: {end.training.steps} steps in {end.training.train_s + end.training.retrain_s:.0f} s, validation "
+        f"{percent(job.record.quality.top1)} -> {percent(end.quality.top1)}"
+    )

@@ -1,0 +1,94 @@
+"""confirmed.png: where each front member stood after the search, and where full training put it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from scalesearch.records.confirmation import Confirmation, Move
+from scalesearch.records.plots import STYLES, dress
+from scalesearch.records.report import device_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INK, _FAINT = "#333333", "#888888"
+
+
+def confirmation_figure(confirmation: Confirmation, *, caption: str = "") -> "Figure":
+    """Arrows from the searched to the confirmed point of every member, both on validation images, with 95 % intervals.
+
+    Members that fell off are hollow; a short bar beside each point is its mean top-1 on the test images.
+    """
+    from matplotlib.figure import Figure  # 0.5 s, so only once a picture is asked for
+
+    moves = confirmation.moves
+    figure = Figure(figsize=(9, 5.6), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    kept = [move for move in moves if move.on_front]
+    axes.step(
+        [move.latency.p50_ms for move in kept], [100 * move.validation.top1 for move in kept],
+        where="post", color=_INK, linewidth=1.0, alpha=0.6, zorder=2,
+    )  # fmt: skip
+    for move in moves:
+        _draw(axes, move)
+    # The axes must hold both places of every member.
+    now = [replace(move.record, latency=move.latency) for move in moves]
+    dress(axes, [*(move.record for move in moves), *now], title="The front after full training")
+    _legend(axes, moves)
+    device = moves[0].record.device
+    under = "  |  ".join(part for part in (device_text(device) if device else "", caption) if part)
+    figure.supxlabel(under, fontsize=8, color=_FAINT, x=0.01, ha="left", parse_math=False)
+    return figure
+
+
+def _then(move: Move) -> tuple[float, float]:
+    assert move.record.latency and move.record.quality
+    return move.record.latency.p50_ms, 100 * move.record.quality.top1
+
+
+def _draw(axes: "Axes", move: Move) -> None:
+    from matplotlib.patheffects import withStroke
+
+    colour, marker = STYLES[move.record.candidate.quantization.precision]
+    then, now = _then(move), (move.latency.p50_ms, 100 * move.validation.top1)
+    axes.scatter(*then, color=colour, marker=marker, s=24, alpha=0.35, linewidths=0, zorder=2)
+    axes.annotate(
+        "", xy=now, xytext=then, zorder=3,
+        arrowprops={"arrowstyle": "-|>", "color": colour, "alpha": 0.45, "linewidth": 1.0, "shrinkA": 2, "shrinkB": 5},
+    )  # fmt: skip
+    latency, mean = move.latency, move.validation
+    axes.errorbar(
+        *now,
+        xerr=[[max(0.0, now[0] - latency.p50_low_ms)], [max(0.0, latency.p50_high_ms - now[0])]],
+        yerr=[[max(0.0, now[1] - 100 * mean.low)], [max(0.0, 100 * mean.high - now[1])]],
+        fmt=marker, color=colour, markersize=7.5, elinewidth=1.1, capsize=2.5, zorder=4,
+        markerfacecolor=colour if move.on_front else "white",
+        markeredgecolor="white" if move.on_front else colour, markeredgewidth=0.8 if move.on_front else 1.4,
+    )  # fmt: skip
+    axes.scatter(now[0], 100 * move.test.top1, marker="_", s=130, color=_INK, linewidths=1.6, zorder=5)
+    axes.annotate(
+        str(move.record.trial), now, xytext=(6, 6), textcoords="offset points", fontsize=8.5, color=_INK, zorder=6,
+        path_effects=[withStroke(linewidth=2.5, foreground="white")],
+    )  # fmt: skip
+
+
+def _legend(axes: "Axes", moves: Sequence[Move]) -> None:
+    from matplotlib.lines import Line2D
+
+    used = {move.record.candidate.quantization.precision for move in moves}
+    marks = [
+        Line2D([], [], color=colour, marker=marker, linestyle="", markersize=7, label=precision)
+        for precision, (colour, marker) in STYLES.items()
+        if precision in used
+    ]
+    marks += [
+        Line2D([], [], color=_FAINT, marker="o", alpha=0.5, markersize=4.5, linestyle="", label="as searched"),
+        Line2D([], [], color=_INK, linewidth=1, alpha=0.6, label="front now, with 95 % intervals (validation)"),
+        Line2D([], [], color=_INK, marker="_", markersize=9, linestyle="", label="test images, mean over seeds"),
+    ]
+    if not all(move.on_front for move in moves):
+        marks.append(
+            Line2D([], [], color=_FAINT, marker="o", markerfacecolor="white", linestyle="", label="fell off the front")
+        )
+    axes.legend(handles=marks, loc="best", fontsize=8.5, frameon=True, framealpha=0.9, edgecolor="#cccccc")
