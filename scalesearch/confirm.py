@@ -58,6 +58,7 @@ def confirm_front(
     steps: int | None = None,
     epochs: int | None = None,
     seeds: int = DEFAULT_SEEDS,
+    fresh: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> ConfirmOutcome:
     """What became of the front of the study in `folder` at full length; the same call continues a stopped one.
@@ -70,6 +71,7 @@ def confirm_front(
         steps: Updates of one training; None (and no `epochs`): 8 times the search's.
         epochs: Passes over the training images, instead of `steps`.
         seeds: Trainings of each member.
+        fresh: Start anew; what was confirmed before is kept beside it.
         say: Hears one line for each step that takes time.
 
     Raises:
@@ -79,6 +81,8 @@ def confirm_front(
     session, members = _study(folder)
     members = members if top is None else nearest_knee(members, top)
     _refuse_another_device(session)
+    if fresh:
+        _set_aside(folder)
     work = _prepare(session)
     with only_coordinator(folder / FOLDER), stop_signals() as stopped:
         say("data: comparing with what the study was run on")
@@ -166,6 +170,21 @@ def _refuse_other_images(session: Session) -> None:
             "Restore them, or search anew on the new ones: a front is true for its images only."
         )
         raise ConfigError(message)
+
+
+def _set_aside(folder: Path) -> None:
+    """Nothing; `confirmed/` is `confirmed.old1/`, or the next number that is free, unless a process works in it."""
+    there, number = folder / FOLDER, 1
+    if not there.exists():
+        return
+    while (aside := folder / f"{FOLDER}.old{number}").exists():
+        number += 1
+    try:
+        with only_coordinator(there):
+            there.rename(aside)
+    except OSError as error:
+        message = f"Cannot move {there} aside: {error.strerror}.\nMake the study's folder writable."
+        raise ConfigError(message) from None
 
 
 def _prepare(session: Session) -> Session:

@@ -47,17 +47,15 @@ def confirm(
     _check(top=top, epochs=epochs, steps=steps, seeds=seeds)
     folder = find_study(study)
     front_under(read_records(folder))  # says why there is no front, before torch is loaded
-    if fresh:
-        _move_aside(folder)
 
     from scalesearch.confirm import confirm_front
 
-    outcome = confirm_front(
-        folder, top=top, steps=steps, epochs=epochs, seeds=seeds, say=lambda line: typer.echo(line, err=as_json)
-    )
+    def say(line: str) -> None:
+        typer.echo(line, err=as_json)
+
+    outcome = confirm_front(folder, top=top, steps=steps, epochs=epochs, seeds=seeds, fresh=fresh, say=say)
     if outcome.ended == "interrupted":
-        typer.echo(f"stopped: {outcome.done} of {outcome.asked} trainings are on disk; "
-                   "the same command goes on", err=as_json)  # fmt: skip
+        say(f"stopped: {outcome.done} of {outcome.asked} trainings are on disk; the same command goes on")
         return 130
     if outcome.confirmation is None:
         message = f"No training came to its end: {outcome.lost[-1].reason}\nLogs: {folder}/confirmed/logs."
@@ -80,20 +78,6 @@ def _check(**numbers: int | None) -> None:
     if (numbers["seeds"] or 0) > _MOST_SEEDS:
         message = f"--seeds {numbers['seeds']}: expected {_MOST_SEEDS} or fewer."
         raise ConfigError(message)
-
-
-def _move_aside(folder: Path) -> None:
-    there = folder / "confirmed"
-    if not there.exists():
-        return
-    number = 1
-    while (aside := folder / f"confirmed.old{number}").exists():
-        number += 1
-    try:
-        there.rename(aside)
-    except OSError as error:
-        message = f"Cannot move {there} aside: {error.strerror}.\nMake the study's folder writable."
-        raise ConfigError(message) from None
 
 
 def _print(folder: Path, outcome: "ConfirmOutcome", confirmation: "Confirmation") -> None:

@@ -46,3 +46,10 @@ def read_confirmed(study: Path) -> tuple[ConfirmedRun, ...]:
             )
             raise ConfigError(message) from None
     return tuple(sorted(found, key=lambda run: (run.trial, run.seed)))
+
+
+def confirmed_hint(study: Path) -> str:
+    """One line for those who look at the searched front: that a confirmed one is there; empty where none is."""
+    if not (study / FOLDER / "confirmed.csv").is_file():
+        return ""
+    return f"confirmed at full length: {study / FOLDER / 'confirmed.png'}, confirmed.csv (`scalesearch confirm`)"
