@@ -5,7 +5,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from scalesearch.errors import ConfigError, ScalesearchError
 from scalesearch.files import replace_file
@@ -115,32 +115,32 @@ def _write_weights(record: TrialRecord, session: Session, model: OnnxModel, fold
     """
     import safetensors.numpy
 
+    from scalesearch.deployment.float_weights import float_weights, unlike_weight
     from scalesearch.deployment.onnx_file import read_onnx
 
-    precision = record.candidate.quantization.precision
     (folder / WEIGHTS).unlink(missing_ok=True)  # of an earlier export into this folder
-    try:
-        proto = read_onnx(model.path) if precision == _FP32 else float_network(record, session)
-    except ScalesearchError as error:
-        first = str(error).splitlines()[0]
-        return (f"{WEIGHTS} is left out: the float network had to be built again, and that failed: {first}",)
-    qat = record.candidate.quantization.qat_steps
+    deployed, qat = read_onnx(model.path), record.candidate.quantization.qat_steps > 0
+    if record.candidate.quantization.precision == _FP32:
+        weights = float_weights(deployed)
+    else:
+        try:
+            weights = float_weights(float_network(record, session))
+        except ScalesearchError as error:
+            first = str(error).splitlines()[0]
+            return (f"{WEIGHTS} is left out: the float network had to be built again, and that failed: {first}",)
+        if unlike := unlike_weight(weights, deployed, after_qat=qat):
+            return (
+                f"{WEIGHTS} is left out: the study does not keep them any more, and training again gave others than "
+                f"those in {MODEL} ({unlike})",
+            )
     about = {
         "study": session.folder.name,
         "trial": str(record.trial),
         "network_sha256": record.network_sha256 or "",
         "state": "trained, pruned, BatchNorm folded, fp32" + ("; before quantization-aware updates" if qat else ""),
     }
-    replace_file(folder / WEIGHTS, safetensors.numpy.save(float_weights(proto), metadata=about))
+    replace_file(folder / WEIGHTS, safetensors.numpy.save(weights, metadata=about))
     return ()
-
-
-def float_weights(proto: "onnx.ModelProto") -> dict[str, Any]:
-    """The float tensors of an fp32 ONNX file by name; what else it holds are shapes."""
-    import onnx
-
-    kept = (tensor for tensor in proto.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
-    return {tensor.name: onnx.numpy_helper.to_array(tensor).copy() for tensor in kept}
 
 
 def float_network(record: TrialRecord, session: Session) -> "onnx.ModelProto":

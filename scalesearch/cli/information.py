@@ -9,6 +9,7 @@ _EXTRAS = (
     ("datasets", "torchvision"),
     ("dashboard", "optuna-dashboard"),
     ("openvino", "openvino"),
+    ("c", "emx-onnx-cgen"),
     ("rtx", "tensorrt-rtx-cu13"),
     ("tensorrt", "tensorrt-cu13"),
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from scalesearch.values.settings import DataSettings
 
 @pytest.fixture
 def settings(tmp_path: Path) -> DataSettings:
-    rng, arrays = np.random.default_rng(0), dict[str, np.ndarray]()
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {"class_names": np.array(["a", "b", "c"])}
     for split, count in (("train", 90), ("val", 30)):
         arrays[f"{split}_images"] = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
         arrays[f"{split}_labels"] = np.arange(count) % 3
-    np.savez(tmp_path / "noise.npz", **arrays, class_names=np.array(["a", "b", "c"]))
+    np.savez(tmp_path / "noise.npz", **arrays)
     return DataSettings(source=str(tmp_path / "noise.npz"), calibration_images=20)
 
 

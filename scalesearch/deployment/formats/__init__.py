@@ -15,6 +15,18 @@ def _onnx() -> Format:
     return PlainOnnx()
 
 
+def _c() -> Format:
+    from scalesearch.deployment.formats.c99 import C99
+
+    return C99()
+
+
+def _openvino() -> Format:
+    from scalesearch.deployment.formats.openvino import OpenVinoIr
+
+    return OpenVinoIr()
+
+
 def _tensorrt() -> Format:
     from scalesearch.deployment.formats.tensorrt import TensorRtPlan
 
@@ -23,6 +35,8 @@ def _tensorrt() -> Format:
 
 FORMATS: Mapping[str, Callable[[], Format]] = {
     "onnx": _onnx,
+    "c": _c,
+    "openvino": _openvino,
     "tensorrt": _tensorrt,
 }
 

@@ -1,0 +1,80 @@
+"""The float weights behind an ONNX file: read from it, or proven to be those that it was quantized from."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+# Of a weight tensor and its stored self: 8 bits keep it far above 0.99 even with one scale a tensor. Weights of another
+# training are far below. Quantization-aware updates move weights on.
+_LEAST_CORRELATION = 0.98
+_LEAST_AFTER_QAT = 0.9
+_QUANTIZED = "_quantized"
+_HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+
+
+def float_weights(proto: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
+    """The float tensors of an fp32 ONNX file by name; what else it holds are shapes."""
+    kept = (tensor for tensor in proto.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
+    return {tensor.name: onnx.numpy_helper.to_array(tensor).copy() for tensor in kept}
+
+
+def unlike_weight(
+    weights: Mapping[str, NDArray[np.float32]], deployed: onnx.ModelProto, *, after_qat: bool = False
+) -> str:
+    """Name of a weight of the deployed file that cannot come from these; empty where all can.
+
+    Args:
+        weights: Of the float network, by name.
+        deployed: The same network in fp16, bf16, int8 or fp8, as `compression.quantize` writes it.
+        after_qat: Whether quantization-aware updates moved the weights on before they were stored.
+    """
+    least = _LEAST_AFTER_QAT if after_qat else _LEAST_CORRELATION
+    compared = 0
+    for name, stored in _stored_weights(deployed):
+        mine = weights.get(name)
+        if mine is None or mine.shape != stored.shape:
+            return name
+        compared += 1
+        if not _correlation(mine, stored) >= least:  # written so that NaN is unlike
+            return name
+    return "" if compared else "every one: the file holds no weight that could be compared"
+
+
+def _stored_weights(proto: onnx.ModelProto) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Weights of two and more dimensions under their float names, in real numbers."""
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for name, tensor in tensors.items():
+        if tensor.data_type in _HALF and len(tensor.dims) > 1:
+            yield name, _array(tensor)
+    for node in proto.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in tensors and node.input[0].endswith(_QUANTIZED):
+            values = _array(tensors[node.input[0]])
+            if values.ndim > 1:
+                yield node.input[0].removesuffix(_QUANTIZED), values * _scale(node, tensors, values.ndim)
+
+
+def _scale(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], dimensions: int) -> NDArray[np.float32]:
+    """Step of each value, to multiply with; weights are symmetric, so there is no zero point to take off."""
+    scale = _array(tensors[node.input[1]])
+    if scale.ndim == 0:
+        return scale
+    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+    shape = [1] * dimensions
+    shape[axis] = -1
+    return scale.reshape(shape)
+
+
+def _array(tensor: onnx.TensorProto) -> NDArray[np.float32]:
+    return np.asarray(onnx.numpy_helper.to_array(tensor)).astype(np.float32)
+
+
+def _correlation(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """Cosine of the two seen as vectors; 1 where both are zero."""
+    first, second = one.astype(np.float64).ravel(), other.astype(np.float64).ravel()
+    sizes = float(np.linalg.norm(first) * np.linalg.norm(second))
+    if sizes == 0:
+        return 1.0 if not first.any() and not second.any() else 0.0
+    return float(first @ second) / sizes
