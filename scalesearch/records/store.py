@@ -80,7 +80,8 @@ def _stranger(raw: Any, known: Any, place: str = "") -> str:
                 return f"{place}{key}"
             if found := _stranger(value, known[key], f"{place}{key}."):
                 return found
-    elif isinstance(raw, list) and isinstance(known, list):
+    elif isinstance(raw, list) and isinstance(known, list) and raw and isinstance(raw[0], dict):
+        # Lists without objects are numbers, tens of thousands of them in the curves of one record.
         for index, (one, other) in enumerate(zip(raw, known, strict=True)):
             if found := _stranger(one, other, f"{place}{index}."):
                 return found

@@ -23,6 +23,10 @@ from scalesearch.values.record import TrialRecord
 
 MOST_HISTOGRAM_BYTES = 400_000
 """Of all members together, the knee's first."""
+MOST_BYTES = 3_000_000
+"""Of the file; histograms give way."""
+_WORDS_BYTES = 150_000
+"""Room for all that is neither data nor plotly."""
 _HERE = Path(__file__).parent
 _LINKS = (
     ("answer", "Found"),
@@ -54,12 +58,11 @@ def page(study: Study, *, written: datetime.datetime) -> str:
     """The whole page; equal studies at equal times give equal pages."""
     plotly, style, script = _plotly(), _own("page.css"), _own("page.js")
     of_classes = class_data(study.front, study.knee)
-    kept = _kept_histograms(study)
-    data = {
-        "figures": figures(study),
-        "classes": of_classes,
-        "histograms": {str(trial): figure for trial, figure in kept.items()},
-    }
+    packed = base64.b64encode(gzip.compress(plotly.encode(), 9, mtime=0)).decode()
+    data: dict[str, Any] = {"figures": figures(study), "classes": of_classes}
+    rest_bytes = len(packed) + len(script_json(data)) + _WORDS_BYTES
+    kept = _kept_histograms(study, min(MOST_HISTOGRAM_BYTES, MOST_BYTES - rest_bytes))
+    data["histograms"] = {str(trial): figure for trial, figure in kept.items()}
     with_histogram = sum(record.trial in study.histograms for record in study.front)
     body = "".join(
         (
@@ -76,7 +79,6 @@ def page(study: Study, *, written: datetime.datetime) -> str:
         )
     )
     links = "".join(f'<li><a href="#{name}">{words}</a></li>' for name, words in _LINKS)
-    packed = base64.b64encode(gzip.compress(plotly.encode(), 9, mtime=0)).decode()
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{_policy(script, plotly, style=style)}">
@@ -160,12 +162,11 @@ def _facts(study: Study) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _kept_histograms(study: Study) -> Mapping[int, dict[str, Any]]:
+def _kept_histograms(study: Study, room: int) -> Mapping[int, dict[str, Any]]:
     """Figures of front members that fit into the file, the knee's first, then in the front's order."""
     first = [study.knee.trial] if study.knee else []
     order = [*first, *(record.trial for record in study.front if record.trial not in first)]
     kept: dict[int, dict[str, Any]] = {}
-    room = MOST_HISTOGRAM_BYTES
     for trial in order:
         figure = study.histograms.get(trial)
         size = len(json.dumps(figure)) if figure else 0

@@ -1,50 +1,33 @@
-"""What makes a study readable in Optuna Dashboard: notes and our own front."""
+"""What makes a study readable in Optuna Dashboard: notes, figures under fixed ids, and files of front members."""
 
-import html
 import importlib.util
 import json
-import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalesearch.records.histogram_figure import overview_figure
-from scalesearch.records.report import (
-    accuracy_with_interval,
-    describe,
-    latency_with_interval,
-    multipliers,
-    quantization_text,
-    verdict,
-)
+from scalesearch.search.artifacts import keep_artifacts
+from scalesearch.search.baselines import RANDOM_START, base_network, chance_front
+from scalesearch.search.figures import Figure, front_figure, hypervolume_figure, importance_figure, paid_figure
 from scalesearch.search.front import knee, pareto_front
+from scalesearch.search.importance import axis_importance
+from scalesearch.search.notes import STUDY_NOTE, trial_note
 from scalesearch.search.storage import STUDY_FILE, STUDY_NAME, storage_in
 from scalesearch.values.histogram import LayerHistogram
 from scalesearch.values.record import TrialRecord
+from scalesearch.values.settings import SamplerName
+from scalesearch.values.space import SearchSpace
 
 if TYPE_CHECKING:
     import optuna
 
 FRONT_FIGURE = "feasible_front"
+PAID_FIGURE = "what_paid"
+HYPERVOLUME_FIGURE = "hypervolume"
+IMPORTANCE_FIGURE = "importance"
 HISTOGRAM_FIGURE = "histograms_of_trial_{trial}"
-# Okabe and Ito's colours and shapes, the same as in front.png.
-_STYLES = {
-    "fp32": ("#0072B2", "circle"),
-    "fp16": ("#009E73", "square"),
-    "bf16": ("#56B4E9", "diamond"),
-    "int8": ("#D55E00", "triangle-up"),
-    "fp8": ("#CC79A7", "triangle-down"),
-}
-_STUDY_NOTE = """\
-**Where to look:** the figure *Feasible front* on the study's first page. It holds only trials within every limit.
-
-* The label "Best Trial" is Optuna Dashboard's own and knows nothing of limits: trust the attribute `feasible`.
-* `top1` is the accuracy of the deployed file (0 to 1), `p50_ms` its latency on the device.
-* Each trial's note says what was asked, what it became after rounding, and what was measured.
-* The same on the command line: `scalesearch front`, `scalesearch show --trial N`, `scalesearch export`.
-"""
 
 
 def installed() -> bool:
@@ -59,7 +42,7 @@ def annotate_study(study: "optuna.Study") -> None:
     from optuna_dashboard import get_note, save_note
 
     if not get_note(study):  # what a user wrote there stays
-        save_note(study, _STUDY_NOTE)
+        save_note(study, STUDY_NOTE)
 
 
 def annotate_trial(
@@ -73,8 +56,8 @@ def annotate_trial(
     save_note(_NoteOwner(storage=study._storage, study=study, _trial_id=trial._trial_id), trial_note(record))
 
 
-def annotate_missing(study: "optuna.Study", records: Iterable[TrialRecord]) -> int:
-    """Save what a run without the extra could not: notes of trials that have none, the study's note, the figure.
+def annotate_missing(study: "optuna.Study", records: Iterable[TrialRecord], folder: Path | None = None) -> int:
+    """Save what a run without the extra could not: notes of trials that have none, the study's note, figures, files.
 
     Returns the number of notes saved. Does nothing without the extra.
     """
@@ -90,7 +73,9 @@ def annotate_missing(study: "optuna.Study", records: Iterable[TrialRecord]) -> i
             saved += 1
     if saved:
         annotate_study(study)
-        update_front_figure(study, known.values())
+        update_figures(study, known.values())
+    if folder:
+        keep_artifacts(study, folder, pareto_front(known.values()))
     return saved
 
 
@@ -103,75 +88,43 @@ class _NoteOwner:
     _trial_id: int
 
 
-def trial_note(record: TrialRecord) -> str:
-    """The record as Markdown: a summary line over one table, with all text of the user's inert."""
-    rows = ["| | |", "|---|---|"]
-    for section in describe(record):
-        rows.append(f"| **{inert(section.title)}** | |")
-        rows += [f"| {inert(label)} | {inert(text)} |" for label, text in section.lines]
-    return f"**{inert(_summary(record))}**\n\n" + "\n".join(rows) + "\n"
+def show_front(
+    study: "optuna.Study", records: Iterable[TrialRecord], *, folder: Path, sampler: SamplerName = "tpe"
+) -> None:
+    """Save what changes with the front: figures, and the files of its members. Does nothing without the extra."""
+    every = list(records)
+    update_figures(study, every, sampler=sampler)
+    if installed():
+        keep_artifacts(study, folder, pareto_front(every))
 
 
-def inert(text: str) -> str:
-    """`text` as one line of plain Markdown: class and study names may hold HTML, links or table bars."""
-    one_line = " ".join(text.split())
-    return re.sub(r"([!-,/:-@\[-`{-~])", r"\\\1", one_line)
+def update_figures(study: "optuna.Study", records: Iterable[TrialRecord], *, sampler: SamplerName = "tpe") -> None:
+    """Save front and hypervolume, which change with the front, in place of the last ones."""
+    every = list(records)
+    front = pareto_front(every)
+    chance = chance_front(every, sampler)
+    figure = front_figure(every, chance=chance, base=base_network(every), knee=knee(front))
+    _save(study, FRONT_FIGURE, figure)
+    _save(study, HYPERVOLUME_FIGURE, hypervolume_figure(every, chance_until=RANDOM_START[sampler]))
 
 
-def _summary(record: TrialRecord) -> str:
-    if record.quality is None or record.latency is None:
-        return verdict(record)
-    scores = f"top-1 {accuracy_with_interval(record.quality)} %, p50 {latency_with_interval(record.latency)} ms"
-    return f"{scores}, {record.candidate.quantization.precision}, {verdict(record)}"
-
-
-def update_front_figure(study: "optuna.Study", records: Iterable[TrialRecord]) -> None:
-    """Save our own front, of feasible trials alone, in place of the last one. Does nothing without the extra."""
+def update_statistics(study: "optuna.Study", records: Iterable[TrialRecord], space: SearchSpace) -> None:
+    """Save what paid and the importance of the axes, which every trial moves a little, in place of the last ones."""
     if not installed():
         return
+    every = list(records)
+    _save(study, PAID_FIGURE, paid_figure(every))
+    _save(study, IMPORTANCE_FIGURE, importance_figure(axis_importance(every, space)))
+
+
+def _save(study: "optuna.Study", name: str, figure: Figure) -> None:
+    """Saves a figure under its fixed id, unless there is nothing in it. Does nothing without the extra."""
+    if not installed() or not figure["data"]:
+        return
+    import plotly.graph_objects as go
     from optuna_dashboard import save_plotly_graph_object
 
-    save_plotly_graph_object(study, front_figure(records), graph_object_id=FRONT_FIGURE)
-
-
-def front_figure(records: Iterable[TrialRecord]) -> Any:
-    """A plotly figure: the feasible front with its intervals, and the other feasible trials faint."""
-    import plotly.graph_objects as go
-
-    feasible = [record for record in records if record.feasible and record.same_as is None]
-    front = pareto_front(feasible)
-    numbers = {record.trial for record in front}
-    best = knee(front)
-    figure = go.Figure()
-    figure.add_trace(
-        {
-            "type": "scatter", "mode": "lines", "name": "front", "hoverinfo": "skip",
-            "line": {"shape": "hv", "color": "#666666", "width": 1},
-        }
-        | _coordinates(front)
-    )  # fmt: skip
-    for precision, (colour, symbol) in _STYLES.items():
-        mine = [record for record in feasible if record.candidate.quantization.precision == precision]
-        on_front = [record for record in mine if record.trial in numbers]
-        rest = [record for record in mine if record.trial not in numbers]
-        if on_front:
-            marker = {"color": colour, "symbol": symbol, "size": 11, "line": {"width": 1, "color": "white"}}
-            figure.add_trace(
-                _points(on_front, precision) | {"marker": marker, "mode": "markers+text"} | _bars(on_front)
-            )
-        if rest:
-            marker = {"color": colour, "symbol": symbol, "size": 7, "opacity": 0.3}
-            faint = {"marker": marker, "mode": "markers", "showlegend": False}
-            figure.add_trace(_points(rest, f"{precision}, dominated") | faint)
-    ending = f", knee: trial {best.trial} (faint: dominated)" if best else ": no feasible trial yet"
-    figure.update_layout(
-        template="none",  # the default template alone would be 7 kB in the study at every update
-        title={"text": f"Feasible front{ending}", "x": 0.02},
-        xaxis={"type": "log", "title": {"text": "p50 latency of the deployed file, ms"}} | _ticks(feasible),
-        yaxis={"title": {"text": "top-1 accuracy of the deployed file, %"}},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-    )
-    return figure
+    save_plotly_graph_object(study, go.Figure(figure), graph_object_id=name)
 
 
 def update_histogram_figure(study: "optuna.Study", trial_number: int, histograms: Sequence[LayerHistogram]) -> None:
@@ -203,55 +156,3 @@ def stored_histograms(folder: Path) -> dict[int, dict[str, Any]]:
         for name, figure in found.items()
         if name.startswith(prefix) and name.removeprefix(prefix).isdecimal()
     }
-
-
-def _ticks(records: Sequence[TrialRecord]) -> dict[str, Any]:
-    """Ticks that hold whole values: plotly's own on a log axis are bare digits (`2`, `3` after `1` for 20 and 30)."""
-    latencies = [record.latency.p50_ms for record in records if record.latency]
-    if not latencies:
-        return {}
-    decades = range(math.floor(math.log10(min(latencies))), math.ceil(math.log10(max(latencies))) + 1)
-    values = [float(f"{digit}e{decade}") for decade in decades for digit in (1, 1.5, 2, 3, 5, 7)]
-    return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}
-
-
-def _coordinates(records: Sequence[TrialRecord]) -> dict[str, Any]:
-    return {
-        "x": [record.latency.p50_ms for record in records if record.latency],
-        "y": [100 * record.quality.top1 for record in records if record.quality],
-    }
-
-
-def _points(records: Sequence[TrialRecord], name: str) -> dict[str, Any]:
-    return _coordinates(records) | {
-        "type": "scatter", "name": name, "hoverinfo": "text", "hovertext": [_hover(record) for record in records],
-        "text": [str(record.trial) for record in records], "textposition": "bottom right",
-    }  # fmt: skip
-
-
-def _bars(records: Sequence[TrialRecord]) -> dict[str, Any]:
-    latencies = [record.latency for record in records if record.latency]
-    qualities = [record.quality for record in records if record.quality]
-    return {
-        "error_x": {
-            "type": "data", "symmetric": False, "thickness": 1,
-            "array": [latency.p50_high_ms - latency.p50_ms for latency in latencies],
-            "arrayminus": [latency.p50_ms - latency.p50_low_ms for latency in latencies],
-        },
-        "error_y": {
-            "type": "data", "symmetric": False, "thickness": 1,
-            "array": [100 * (quality.top1_high - quality.top1) for quality in qualities],
-            "arrayminus": [100 * (quality.top1 - quality.top1_low) for quality in qualities],
-        },
-    }  # fmt: skip
-
-
-def _hover(record: TrialRecord) -> str:
-    scaling = f"{record.spec.resolution_px} px, " if record.spec else ""
-    lines = (
-        f"trial {record.trial}",
-        _summary(record),
-        f"{scaling}depth x width x kernel {multipliers(record.candidate.scaling)}",
-        quantization_text(record.candidate.quantization),
-    )
-    return "<br>".join(html.escape(line) for line in lines)  # plotly reads some HTML in labels

@@ -11,7 +11,9 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from scalesearch.errors import ConfigError, MissingBackendError
-from scalesearch.search.dashboard import annotate_missing, installed
+from scalesearch.records.run_file import read_run_file
+from scalesearch.search.artifacts import artifact_store
+from scalesearch.search.dashboard import annotate_missing, installed, update_statistics
 from scalesearch.search.storage import STUDY_FILE, only_coordinator, opened_study, storage_in
 from scalesearch.values.record import TrialRecord
 
@@ -57,7 +59,12 @@ class DashboardServer:
 def complete_notes(folder: Path, records: Iterable[TrialRecord]) -> int:
     """Notes saved for trials of a run that had no Optuna Dashboard; 0 while a run goes on, which saves its own."""
     with contextlib.suppress(ConfigError), only_coordinator(folder), opened_study(folder) as opened:
-        return annotate_missing(opened.study, records)
+        every = list(records)
+        saved = annotate_missing(opened.study, every, folder)
+        session = read_run_file(folder)
+        if saved and session:
+            update_statistics(opened.study, every, session.space)
+        return saved
     return 0
 
 
@@ -84,7 +91,7 @@ def _application(path: Path) -> Callable[..., Any]:
 
     # Not storage.open_storage: its BEGIN IMMEDIATE is for the coordinator, a reader would hold that up.
     storage = storage_in(path.resolve())
-    return _guard(wsgi(storage))
+    return _guard(wsgi(storage, artifact_store=artifact_store(path.parent)))
 
 
 def _guard(application: Callable[..., Any]) -> Callable[..., Any]:

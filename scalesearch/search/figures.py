@@ -158,8 +158,8 @@ def _layout(*, title: str, x: Mapping[str, Any], y: Mapping[str, Any], shapes: S
         "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#222222"},
         "xaxis": grid | dict(x),
         "yaxis": grid | dict(y),
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
-        "margin": {"l": 60, "r": 20, "t": 75, "b": 55},
+        "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "font": {"size": 12}},
+        "margin": {"l": 60, "r": 20, "t": 50, "b": 55},
         "hovermode": "closest",
         "shapes": list(shapes),
     }

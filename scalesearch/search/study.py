@@ -13,7 +13,7 @@ import optuna
 
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.records.store import RecordStore
-from scalesearch.search.dashboard import annotate_study, update_front_figure
+from scalesearch.search.dashboard import annotate_study, show_front, update_statistics
 from scalesearch.search.events import (
     Ending,
     Event,
@@ -48,6 +48,8 @@ FREE_IN_A_ROW = 20
 BY_CHANCE_AFTER = 4
 """After so many in a row that teach the sampler nothing, candidates are drawn by chance until a new one comes: told
 the same values for the same candidate again, a sampler only grows surer of it."""
+STATISTICS_EVERY = 10
+"""So many trials lie between two updates of the dashboard's statistics; of many, more, for they take longer then."""
 
 _log = logging.getLogger(__name__)
 
@@ -175,6 +177,7 @@ class _Run:
                     for report in reports:
                         self._hear(report)
         ended, message = self._ending(interrupted=stopped.is_set())
+        update_statistics(self._study, self._records.values(), self._space)
         self._on_event(RunStopped(ended=ended, message=message))
         records = tuple(self._records[number] for number in sorted(self._records))
         return StudyOutcome(
@@ -335,7 +338,9 @@ class _Run:
         self._narrow()
         if front and {member.trial for member in front} != self._figure:
             self._figure = {member.trial for member in front}
-            update_front_figure(self._study, self._records.values())
+            show_front(self._study, self._records.values(), folder=self._folder, sampler=self._settings.sampler)
+        if len(self._records) % max(STATISTICS_EVERY, len(self._records) // STATISTICS_EVERY) == 0:
+            update_statistics(self._study, self._records.values(), self._space)
         self._on_event(
             TrialFinished(
                 record=record,

@@ -16,12 +16,12 @@ from scalesearch.search.dashboard import (
     annotate_missing,
     annotate_study,
     annotate_trial,
-    front_figure,
-    inert,
-    update_front_figure,
+    update_figures,
     update_histogram_figure,
 )
 from scalesearch.search.dashboard_server import DashboardServer
+from scalesearch.search.figures import front_figure
+from scalesearch.search.notes import inert
 from scalesearch.search.storage import STUDY_FILE, opened_study
 from scalesearch.values.histogram import LayerHistogram, TensorHistogram
 from scalesearch.values.record import TrialRecord
@@ -100,13 +100,14 @@ def test_figure_holds_feasible_trials_alone_and_replaces_itself(study: optuna.St
         make_record(1, top1=0.6, p50_ms=2.0),
         make_record(2, top1=0.99, p50_ms=9.0, excess=0.1),
     ]
-    update_front_figure(study, records[:1])
-    update_front_figure(study, records)
+    update_figures(study, records[:1])
+    update_figures(study, records)
     figures = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
-    assert list(figures) == ["feasible_front"]
+    assert sorted(figures) == ["feasible_front", "hypervolume"]
     traces = json.loads(figures["feasible_front"])["data"]
-    drawn = {number for trace in traces for number in trace.get("text", [])}
+    drawn = {number for trace in traces if trace["name"] != "breaks a limit" for number in trace.get("text", [])}
     assert drawn == {"0", "1"}
+    assert [trace["text"] for trace in traces if trace["name"] == "breaks a limit"] == [["2"]]
     assert [trace["x"] for trace in traces if trace["name"] == "front"] == [[1.0]]
 
 
@@ -145,10 +146,11 @@ def test_a_trials_histograms_are_one_figure_that_replaces_itself(study: optuna.S
 
 
 def test_figure_of_nothing_says_so_and_labels_are_escaped(make_record: MakeRecord) -> None:
-    assert "no feasible trial yet" in front_figure([make_record(0, top1=None)]).layout.title.text
-    hover = front_figure([make_record(0)]).data[1].hovertext[0]
-    assert hover.split("<br>")[0] == "trial 0"
-    assert "<" not in hover.replace("<br>", "")
+    assert "no feasible trial yet" in front_figure([make_record(0, top1=None)])["layout"]["title"]["text"]
+    traces = front_figure([make_record(0)])["data"]
+    hovers = [words for trace in traces for words in trace.get("customdata", [])]
+    assert hovers
+    assert not any("<" in words for words in hovers)
 
 
 def test_without_the_extra_a_run_goes_on_and_the_command_says_what_to_install(
@@ -158,7 +160,7 @@ def test_without_the_extra_a_run_goes_on_and_the_command_says_what_to_install(
     before = study._storage.get_study_system_attrs(study._study_id)
     annotate_study(study)
     annotate_trial(study, study.ask(), make_record(0))
-    update_front_figure(study, [make_record(0)])
+    update_figures(study, [make_record(0)])
     update_histogram_figure(study, 0, [_layer("stem")])
     assert study._storage.get_study_system_attrs(study._study_id) == before
     with pytest.raises(MissingBackendError, match=r"pip install 'scalesearch\[dashboard\]'") as caught:
@@ -250,5 +252,6 @@ def test_notes_that_a_run_without_the_extra_could_not_save_are_made_later(
     assert annotate_missing(study, records) == 1
     assert get_note(trials[0]) == "a user's own words"
     assert "80" in get_note(trials[1])
-    assert len(get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))) == 1
+    figures = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
+    assert sorted(figures) == ["feasible_front", "hypervolume"]
     assert annotate_missing(study, records) == 0

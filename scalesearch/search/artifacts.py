@@ -1,0 +1,131 @@
+"""Files of front members in the study, for download in Optuna Dashboard: config.toml, model.onnx, classes.svg."""
+
+import contextlib
+import json
+import logging
+import mimetypes
+import tempfile
+import uuid
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scalesearch.errors import ConfigError
+from scalesearch.records.class_picture import draw_classes
+from scalesearch.records.export import NAME, write_config
+from scalesearch.records.run_file import read_run_file
+from scalesearch.values.record import TrialRecord
+from scalesearch.values.session import Session
+
+if TYPE_CHECKING:
+    import optuna
+
+FOLDER = "artifacts"
+MODEL, PICTURE = "model.onnx", "classes.svg"
+# Not the trial's own attributes: Optuna refuses to change those of a finished trial. The dashboard reads this key too
+# (optuna_dashboard.artifact, `_dashboard_artifact_prefix`).
+_KEY = "dashboard:artifacts:{trial_id}:{artifact_id}"
+_log = logging.getLogger(__name__)
+
+
+def artifact_store(folder: Path) -> Any:
+    """The store in `folder/artifacts/`, which is made."""
+    from optuna.artifacts import FileSystemArtifactStore
+
+    (folder / FOLDER).mkdir(exist_ok=True)
+    return FileSystemArtifactStore(folder / FOLDER)
+
+
+def keep_artifacts(study: "optuna.Study", folder: Path, front: Collection[TrialRecord]) -> int:
+    """Number of files uploaded: what members of the front lack. Files of trials that left the front are removed.
+
+    Safe to repeat: a trial never has two files of one name.
+    """
+    try:
+        session = read_run_file(folder)
+    except ConfigError:
+        session = None
+    if session is None:  # a search without a session (tests, other programs) has nothing to rebuild from
+        return 0
+    store = artifact_store(folder)
+    stored = _stored(study)
+    members = {record.trial: record for record in front}
+    trials = {trial.number: trial._trial_id for trial in study.get_trials(deepcopy=False)}
+    numbers = {trial_id: number for number, trial_id in trials.items()}
+    for (trial_id, _), (key, artifact_id) in stored.items():
+        if numbers.get(trial_id) not in members:
+            _remove(study, store, key, artifact_id)
+    uploaded = 0
+    for number, record in members.items():
+        if number not in trials:
+            continue
+        with _left_for_later(number):
+            missing = {NAME, MODEL, PICTURE} - {name for trial_id, name in stored if trial_id == trials[number]}
+            uploaded += _upload(study, store, trials[number], record, session, missing)
+    return uploaded
+
+
+@contextlib.contextmanager
+def _left_for_later(trial: int) -> Iterator[None]:
+    """A full disk costs a download, not the run: the next call tries again."""
+    try:
+        yield
+    except OSError as error:
+        _log.warning("trial %s: its files could not be kept for the dashboard: %s", trial, error)
+
+
+def _stored(study: "optuna.Study") -> dict[tuple[int, str], tuple[str, str]]:
+    """(trial id, file name) -> (attribute, artifact id)."""
+    found = {}
+    for key, value in study._storage.get_study_system_attrs(study._study_id).items():
+        if key.startswith(_KEY.partition("{")[0]) and (meta := json.loads(value)):
+            found[int(key.split(":")[2]), str(meta["filename"])] = (key, str(meta["artifact_id"]))
+    return found
+
+
+def _upload(
+    study: "optuna.Study", store: Any, trial_id: int, record: TrialRecord, session: Session, missing: Iterable[str]
+) -> int:
+    with tempfile.TemporaryDirectory() as scratch:
+        done = 0
+        for name in sorted(missing):
+            file = _make(name, record, session, Path(scratch))
+            if file is None:
+                continue
+            artifact_id = str(uuid.uuid4())
+            with file.open("rb") as content:
+                store.write(artifact_id, content)  # before it is named: a kill leaves a nameless file, no dead link
+            meta = {
+                "artifact_id": artifact_id,
+                "filename": name,
+                "mimetype": mimetypes.guess_type(name)[0] or "application/octet-stream",
+                "encoding": None,
+            }
+            key = _KEY.format(trial_id=trial_id, artifact_id=artifact_id)
+            study._storage.set_study_system_attr(study._study_id, key, json.dumps(meta))
+            done += 1
+        return done
+
+
+def _make(name: str, record: TrialRecord, session: Session, scratch: Path) -> Path | None:
+    """The file of that name, made in `scratch`, or where it is already; None where it cannot be made."""
+    if name == MODEL:
+        model = session.folder / "models" / f"trial_{record.trial:06d}.onnx"
+        return model if model.is_file() else None
+    if record.quality is None or record.training is None:
+        return None
+    if name == NAME:
+        return write_config(record, session, scratch)
+    draw_classes(record, scratch / name)
+    return scratch / name
+
+
+def _remove(study: "optuna.Study", store: Any, key: str, artifact_id: str) -> None:
+    from optuna.artifacts.exceptions import ArtifactNotFound
+
+    # As the dashboard itself deletes: storages cannot remove an attribute.
+    study._storage.set_study_system_attr(study._study_id, key, json.dumps(None))
+    try:
+        store.remove(artifact_id)
+    except ArtifactNotFound:
+        _log.info("artifact %s was gone already", artifact_id)

@@ -1,0 +1,136 @@
+"""Files of front members: there once, downloadable, and gone with the member."""
+
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from scalesearch.records.export import read_config
+from scalesearch.records.run_file import write_run_file
+from scalesearch.search.artifacts import FOLDER, keep_artifacts
+from scalesearch.search.dashboard import annotate_trial, update_figures, update_statistics
+from scalesearch.search.dashboard_server import DashboardServer
+from scalesearch.search.storage import opened_study
+from scalesearch.values.record import TrialRecord
+from scalesearch.values.session import Session
+
+pytest.importorskip("optuna_dashboard", reason="needs the extra: pip install 'scalesearch[dashboard]'")
+
+MakeRecord = Callable[..., TrialRecord]
+PAYLOAD = "<img src=x onerror=window.hacked=1>"
+
+
+@pytest.fixture
+def study(tmp_path: Path, session: Session) -> Iterator[optuna.Study]:
+    write_run_file(session)
+    (tmp_path / "models").mkdir()
+    for trial in (0, 1):
+        (tmp_path / "models" / f"trial_{trial:06d}.onnx").write_bytes(b"onnx %d" % trial)
+    with opened_study(tmp_path) as opened:
+        for _ in range(3):
+            opened.study.tell(opened.study.ask(), (0.5, 1.0))
+        yield opened.study
+
+
+def _files(study: optuna.Study, number: int) -> dict[str, str]:
+    from optuna_dashboard.artifact._backend import list_trial_artifacts
+
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    found = list_trial_artifacts(attributes, {}, study.trials[number])
+    assert len({meta["filename"] for meta in found}) == len(found), "no two of one name"
+    return {meta["filename"]: meta["artifact_id"] for meta in found}
+
+
+def test_members_have_their_files_once(study: optuna.Study, make_record: MakeRecord, tmp_path: Path) -> None:
+    front = [make_record(0), make_record(1)]
+    assert keep_artifacts(study, tmp_path, front) == 6
+    assert keep_artifacts(study, tmp_path, front) == 0
+    assert sorted(_files(study, 1)) == ["classes.svg", "config.toml", "model.onnx"]
+    assert _files(study, 2) == {}
+    assert (tmp_path / FOLDER / _files(study, 1)["model.onnx"]).read_bytes() == b"onnx 1"
+    assert read_config(tmp_path / FOLDER / _files(study, 1)["config.toml"]).trial == 1
+
+
+def test_files_leave_with_the_member_and_come_back(
+    study: optuna.Study, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    keep_artifacts(study, tmp_path, [make_record(0), make_record(1)])
+    assert keep_artifacts(study, tmp_path, [make_record(1)]) == 0
+    assert _files(study, 0) == {}
+    assert len(list((tmp_path / FOLDER).iterdir())) == 3
+    assert keep_artifacts(study, tmp_path, [make_record(0), make_record(1)]) == 3
+
+
+def test_a_missing_model_and_a_full_disk_cost_a_download_not_the_run(
+    study: optuna.Study, make_record: MakeRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert keep_artifacts(study, tmp_path, [make_record(2)]) == 2
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("optuna.artifacts.FileSystemArtifactStore.write", full)
+    assert keep_artifacts(study, tmp_path, [make_record(0)]) == 0
+    assert _files(study, 0) == {}
+    monkeypatch.undo()
+    assert keep_artifacts(study, tmp_path, [make_record(0)]) == 3
+
+
+def test_a_study_without_run_toml_has_none(study: optuna.Study, make_record: MakeRecord, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").unlink()
+    assert keep_artifacts(study, tmp_path, [make_record(0)]) == 0
+
+
+@pytest.fixture
+def served(study: optuna.Study, make_record: MakeRecord, tmp_path: Path, session: Session) -> Iterator[str]:
+    names = (PAYLOAD, "</script><script>window.hacked=1</script>", "[x](javascript:window.hacked=1)")
+    records = [make_record(number, top1=0.5 + number / 10, p50_ms=1.0 + number, classes=names) for number in range(3)]
+    for record in records:
+        annotate_trial(study, study.trials[record.trial], record)
+    update_figures(study, records)
+    update_statistics(study, records, session.space)
+    keep_artifacts(study, tmp_path, records[:2])
+    with DashboardServer(tmp_path, port=0) as server:
+        thread = threading.Thread(target=server.serve)
+        thread.start()
+        yield server.url
+        server.stop()
+        thread.join()
+
+
+def test_the_dashboard_hands_the_file_out(served: str, study: optuna.Study) -> None:
+    trial = study.trials[1]
+    artifact = _files(study, 1)["model.onnx"]
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"{served}artifacts/{study._study_id}/{trial._trial_id}/{artifact}") as answer:
+        assert answer.read() == b"onnx 1"
+
+
+@pytest.mark.slow
+def test_a_browser_goes_from_the_front_page_to_a_trial_and_its_files(
+    served: str, study: optuna.Study, chromium: Any
+) -> None:
+    tab = chromium.new_page(viewport={"width": 1400, "height": 2400})
+    failed: list[str] = []
+    tab.on("pageerror", lambda error: failed.append(str(error)))
+    tab.goto(f"{served}dashboard/")
+    tab.get_by_text("scalesearch").first.click()
+    for title in ("Feasible front", "Hypervolume over trials", "What compression paid"):
+        tab.get_by_text(title).first.wait_for(timeout=60_000)
+    tab.goto(f"{served}dashboard/studies/{study._study_id}/trials?numbers=1")
+    tab.get_by_text("Layers", exact=True).first.wait_for(timeout=60_000)
+    body = tab.inner_text("body")
+    for words in ("top-1 60.0", "average pooling", "Where accuracy went", "What compression brought", PAYLOAD):
+        assert words in body, words
+    assert tab.locator("a[href^='javascript']").count() == 0
+    for name in ("config.toml", "model.onnx", "classes.svg"):
+        tab.get_by_text(name).first.scroll_into_view_if_needed(timeout=60_000)
+    links = [link.get_attribute("href") for link in tab.locator("a[download='model.onnx']").all()]
+    assert any(_files(study, 1)["model.onnx"] in (link or "") for link in links)
+    assert tab.evaluate("window.hacked") is None
+    assert failed == []
+    tab.close()
