@@ -38,9 +38,9 @@ def predict(
     rows, failed = list[tuple[str, list[tuple[str, float]]]](), list[tuple[str, str]]()
     for path in files:
         try:
-            rows.append((printable(path), labeller.label(path, top=top)))
+            rows.append((_path_text(path), labeller.label(path, top=top)))
         except UNREADABLE as error:
-            failed.append((printable(path), _first_line(error)))
+            failed.append((_path_text(path), _first_line(error)))
     if as_json:
         typer.echo(json.dumps(_objects(rows, failed), indent=1))
     else:
@@ -90,14 +90,17 @@ def image_files(given: Iterable[Path]) -> Iterator[Path]:
         yield from found
 
 
-def printable(path: Path) -> str:
-    """A path as text that cannot move the cursor or break a line: what is not printable is written as its code."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+def printable(text: str) -> str:
+    """The text without power over the terminal or a line: what is not printable is written as its code."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
+def _path_text(path: Path) -> str:
+    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
+
+
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+    return printable((str(error).splitlines() or [""])[0][:200]) or type(error).__name__
 
 
 def _objects(rows: list[tuple[str, list[tuple[str, float]]]], failed: list[tuple[str, str]]) -> list[dict[str, object]]:
@@ -126,6 +129,6 @@ def _print_table(rows: list[tuple[str, list[tuple[str, float]]]]) -> None:
         table.add_column("label" if place == 0 else "runner-up" if place == 1 else f"{place + 1}.", overflow="fold")
         table.add_column("%", justify="right")
     for name, answers in rows:
-        cells = (part for label, share in answers for part in (Text(label), Text(f"{100 * share:.1f}")))
+        cells = (part for label, share in answers for part in (Text(printable(label)), Text(f"{100 * share:.1f}")))
         table.add_row(Text(name), *cells)
     wide_console().print(table)

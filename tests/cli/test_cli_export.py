@@ -1,0 +1,259 @@
+"""The exported folder: whole, light where it can be, and honest where a part could not be made."""
+
+import dataclasses
+import importlib.metadata
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from onnx import numpy_helper
+
+from scalesearch.cli import export
+from scalesearch.cli.export_folder import check_images
+from scalesearch.deployment import infer
+from scalesearch.deployment.graph_structure import first_difference
+from scalesearch.deployment.onnx_file import onnx_model, read_onnx, write_onnx
+from scalesearch.errors import ConfigError, MissingBackendError
+from scalesearch.records.export import read_config
+from scalesearch.records.run_file import write_run_file
+from scalesearch.records.store import RecordStore
+from scalesearch.training.datasets import load_dataset, to_input
+from scalesearch.values.candidate import Precision, Quantization
+from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.record import TrialRecord
+from scalesearch.values.session import Session
+from scalesearch.values.settings import DataSettings, RunSettings
+from tests.deployment.small_graphs import CLASSES, small_graph, small_model
+
+MakeRecord = Callable[..., TrialRecord]
+SIDE_PX = 8
+ALWAYS = {
+    "MODEL_CARD.md",
+    "calibration.json",
+    "config.toml",
+    "infer.py",
+    "model.onnx",
+    "preprocessing.toml",
+    "requirements.lock",
+}
+
+
+@dataclasses.dataclass
+class Study:
+    session: Session
+    make_record: MakeRecord
+    data: Path
+
+    def trial(self, number: int, precision: Precision = "fp32", **quantization: object) -> TrialRecord:
+        """A stored front member whose model is kept."""
+        record = self.make_record(number, top1=0.7 + number / 100, p50_ms=1 + number)
+        assert record.spec
+        asked = Quantization(precision=precision, calibration_images=20, **quantization)  # type: ignore[arg-type]
+        spec = dataclasses.replace(record.spec, resolution_px=SIDE_PX)
+        candidate = dataclasses.replace(record.candidate, quantization=asked)
+        record = dataclasses.replace(record, spec=spec, candidate=candidate, network_sha256="a" * 64)
+        RecordStore(self.session.folder).save(record)
+        models = self.session.folder / "models"
+        models.mkdir(exist_ok=True)
+        small_model(models, precision, "onnxruntime_cpu").path.rename(models / f"trial_{number:06d}.onnx")
+        return record
+
+
+@pytest.fixture
+def study(session: Session, make_record: MakeRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rng, path = np.random.default_rng(0), tmp_path / "noise.npz"
+    labels = np.arange(200) % CLASSES
+    np.savez(path, images=rng.integers(0, 256, (200, SIDE_PX, SIDE_PX, 3), dtype=np.uint8), labels=labels)
+    settings = RunSettings(data=DataSettings(source=str(path), calibration_images=30, val_fraction=0.3))
+    found = load_dataset(settings.data, storage_px=SIDE_PX)
+    data = dataclasses.replace(session.data, fingerprint=found.fingerprint, mean=found.mean, std=found.std)
+    made = dataclasses.replace(
+        session, folder=tmp_path / "results" / "first", settings=settings, storage_px=SIDE_PX, data=data
+    )
+    write_run_file(made)
+    return Study(session=made, make_record=make_record, data=path)
+
+
+def float_instead(monkeypatch: pytest.MonkeyPatch, *, change: float = 0.0) -> None:
+    """What would be built again in float: the small graph, its first weights changed by so many deviations."""
+    kept_file = export.deployed_file
+
+    def build(record: TrialRecord, session: Session, to: Path, *, kept: bool = True) -> OnnxModel:
+        if kept:
+            return kept_file(record, session, to)
+        assert record.candidate.quantization.precision == "fp32" and session.target.backend == "onnxruntime"
+        proto = small_graph()
+        weight = proto.graph.initializer[0]
+        values = numpy_helper.to_array(weight)
+        noise = np.random.default_rng(0).normal(size=values.shape) * values.std() * change
+        weight.CopyFrom(numpy_helper.from_array((values + noise).astype(np.float32), weight.name))
+        return write_onnx(proto, to)
+
+    monkeypatch.setattr(export, "deployed_file", build)
+
+
+def test_an_fp32_export_is_whole_and_loads_neither_torch_nor_the_data(study: Study, tmp_path: Path) -> None:
+    record = study.trial(1)
+    study.data.unlink()
+    code = (
+        "import sys; sys.argv = ['scalesearch', 'export', 'first', '--trial', '1', '--to', 'best']\n"
+        "from scalesearch.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "assert not {'torch', 'optuna', 'pandas'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "best"
+    assert {path.name for path in folder.iterdir()} == ALWAYS | {"weights.safetensors"}
+    assert "MODEL_CARD.md, calibration.json, config.toml" in done.stdout
+
+    kept = read_onnx(study.session.folder / "models" / "trial_000001.onnx")
+    weights = safetensors.numpy.load_file(folder / "weights.safetensors")
+    for tensor in kept.graph.initializer:
+        np.testing.assert_array_equal(weights.pop(tensor.name), numpy_helper.to_array(tensor))
+    assert not weights
+    assert first_difference(read_onnx(folder / "model.onnx"), kept) == ""
+    assert read_config(folder).candidate == record.candidate
+    told = tomllib.loads((folder / "preprocessing.toml").read_text())
+    labeller = infer.Labeller(folder / "model.onnx")
+    assert list(labeller.preprocessing.class_names) == told["class_names"] == list(study.session.data.class_names)
+    assert f"onnxruntime=={importlib.metadata.version('onnxruntime')}" in (folder / "requirements.lock").read_text()
+    assert (folder / "infer.py").read_bytes() == Path(infer.__file__).read_bytes()
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert all(f"`{name}`" in card for name in ALWAYS - {"MODEL_CARD.md"})
+
+
+def test_calibration_leads_to_the_images_that_calibrated(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    float_instead(monkeypatch)
+    notes = export.export_trial(study.trial(2, "int8"), study.session, tmp_path / "best")
+    assert notes == ()
+    told = json.loads((tmp_path / "best" / "calibration.json").read_text())
+    data = load_dataset(study.session.settings.data, storage_px=SIDE_PX)
+    with np.load(study.data) as source:
+        np.testing.assert_array_equal(source["images"][told["indices"]], data.calibration.images[:20])
+    assert told["data_fingerprint"] == data.fingerprint
+    weights = safetensors.numpy.load_file(tmp_path / "best" / "weights.safetensors")
+    assert weights["stem"].dtype == np.float32 and weights["stem"].shape == (16, 3, 3, 3)
+
+
+def test_what_cannot_be_made_is_said_and_the_rest_is_there(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept_file = export.deployed_file
+
+    def build(record: TrialRecord, session: Session, to: Path, *, kept: bool = True) -> OnnxModel:
+        if not kept:
+            message = "data.source: nothing there"
+            raise ConfigError(message)
+        return kept_file(record, session, to)
+
+    monkeypatch.setattr(export, "deployed_file", build)
+    record = study.trial(2, "int8")
+    study.data.unlink()
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "weights.safetensors").write_bytes(b"of an earlier export")
+    notes = export.export_trial(record, study.session, tmp_path / "best")
+    assert [note.split()[0] for note in notes] == ["weights.safetensors", "calibration.json"]
+    assert "data.source: nothing there" in notes[0]
+    assert {path.name for path in (tmp_path / "best").iterdir()} == ALWAYS
+    assert json.loads((tmp_path / "best" / "calibration.json").read_text())["indices"] is None
+    card = (tmp_path / "best" / "MODEL_CARD.md").read_text()
+    assert "weights.safetensors is left out" in card and "| `weights.safetensors` |" not in card
+
+
+def test_weights_of_another_training_are_not_passed_off(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    float_instead(monkeypatch, change=1.0)
+    (note,) = export.export_trial(study.trial(2, "int8"), study.session, tmp_path / "best")
+    assert note.startswith("weights.safetensors is left out") and "(stem)" in note
+    assert not (tmp_path / "best" / "weights.safetensors").exists()
+
+
+def test_weights_before_quantization_aware_updates_are_called_so(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    float_instead(monkeypatch)
+    export.export_trial(study.trial(2, "int8", qat_steps=10), study.session, tmp_path / "best")
+    with safetensors.safe_open(tmp_path / "best" / "weights.safetensors", framework="np") as file:
+        assert file.metadata()["state"].endswith("; before quantization-aware updates")
+
+
+def test_formats_land_in_the_folder_and_on_the_card(study: Study, tmp_path: Path) -> None:
+    pytest.importorskip("emx_onnx_cgen")
+    export.export_trial(study.trial(1), study.session, tmp_path / "best", formats=("onnx", "c", "c"))
+    card = (tmp_path / "best" / "MODEL_CARD.md").read_text()
+    assert "| `c/model.c` | portable C99" in card
+    assert "calibration images of pictures" in (tmp_path / "best" / "c" / "self_test.c").read_text()
+
+
+def test_formats_are_checked_on_the_studys_images_or_on_noise_that_is_called_so(study: Study) -> None:
+    record = study.trial(1)
+    check = check_images(record, study.session)
+    data = load_dataset(study.session.settings.data, storage_px=SIDE_PX)
+    np.testing.assert_array_equal(check.images, to_input(data.calibration.images[:8], mean=data.mean, std=data.std))
+    assert check.told == "8 calibration images of pictures"
+    study.data.unlink()
+    noise = check_images(record, study.session)
+    assert noise.images.shape == (8, 3, SIDE_PX, SIDE_PX) and noise.images.dtype == np.float32
+    assert "normal noise, for the images are gone" in noise.told
+
+
+@pytest.mark.parametrize(
+    ("precision", "formats", "error"),
+    [
+        ("fp16", ("c",), ConfigError),
+        ("fp32", ("onyx",), ConfigError),
+        ("fp32", ("tensorrt",), MissingBackendError),
+    ],
+)
+def test_a_format_that_cannot_be_is_refused_before_anything_is_written(
+    precision: Precision,
+    formats: tuple[str, ...],
+    error: type[Exception],
+    study: Study,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("scalesearch.deployment.backends.tensorrt.probe", lambda _: _unavailable())
+    with pytest.raises(error):
+        export.export_trial(study.trial(1, precision), study.session, tmp_path / "best", formats=formats)
+    assert not (tmp_path / "best").exists()
+
+
+def _unavailable() -> object:
+    from scalesearch.deployment.backends import BackendStatus
+
+    return BackendStatus(available=False, version="", reason="no GPU here")
+
+
+def test_a_tensorrt_study_gets_its_engine_where_a_gpu_is(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scalesearch.deployment.backends import BackendStatus
+
+    target = dataclasses.replace(study.session.target, backend="tensorrt")
+    session = dataclasses.replace(study.session, target=target)
+    for available, formats in ((False, ()), (True, ("tensorrt",))):
+        status = BackendStatus(available=available, version="11", reason="no GPU here")
+        monkeypatch.setattr("scalesearch.deployment.backends.tensorrt.probe", lambda _, status=status: status)
+        assert export.default_formats(session) == formats
+    assert export.default_formats(study.session) == ()
+
+
+def test_the_hash_of_the_exported_file_is_not_the_records(study: Study, tmp_path: Path) -> None:
+    """Its metadata tell more; the graph and the weights are the same, bit for bit."""
+    export.export_trial(study.trial(1), study.session, tmp_path / "best")
+    kept = study.session.folder / "models" / "trial_000001.onnx"
+    assert onnx_model(tmp_path / "best" / "model.onnx").sha256 != onnx_model(kept).sha256
+    mine, theirs = read_onnx(tmp_path / "best" / "model.onnx"), read_onnx(kept)
+    assert mine.graph.SerializeToString(deterministic=True) == theirs.graph.SerializeToString(deterministic=True)
