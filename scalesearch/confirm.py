@@ -52,7 +52,7 @@ class ConfirmOutcome:
 
 
 def confirm_front(
-    folder: Path,
+    folder: Path | str,
     *,
     top: int | None = None,
     steps: int | None = None,
@@ -78,6 +78,7 @@ def confirm_front(
         ConfigError: No study, another chip or other images than its own, other trainings there already, no such place.
         NoFeasibleTrialError: The study has no front.
     """
+    folder = Path(folder)
     session, members = _study(folder)
     members = members if top is None else nearest_knee(members, top)
     _refuse_another_device(session)

@@ -28,7 +28,7 @@ def test_every_public_name_is_there_and_known_to_type_checkers() -> None:
     assert all(getattr(scalesearch, name) is not None for name in names)
     assert names <= set(dir(scalesearch))
     tree = ast.parse(Path(scalesearch.__file__).read_text(encoding="utf-8"))
-    (checked,) = [node for node in tree.body if isinstance(node, ast.If)]
+    checked = next(node for node in tree.body if isinstance(node, ast.If))  # if TYPE_CHECKING
     imports = [node for node in checked.body if isinstance(node, ast.ImportFrom)]
     assert {alias.name for node in imports for alias in node.names} == names
     for node in imports:  # one and the same object in both ways of importing
