@@ -14,7 +14,7 @@ from scalesearch.search.figures import Figure, front_figure, hypervolume_figure,
 from scalesearch.search.front import knee, pareto_front
 from scalesearch.search.importance import axis_importance
 from scalesearch.search.notes import STUDY_NOTE, trial_note
-from scalesearch.search.storage import STUDY_FILE, STUDY_NAME, storage_in
+from scalesearch.search.storage import STUDY_FILE, reading_storage, storage_of, study_name
 from scalesearch.values.histogram import LayerHistogram
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.settings import SamplerName
@@ -139,13 +139,14 @@ def update_histogram_figure(study: "optuna.Study", trial_number: int, histograms
 
 def stored_histograms(folder: Path) -> dict[int, dict[str, Any]]:
     """The figures that `update_histogram_figure` saved in the study of that folder, by trial; empty without any."""
-    if not installed() or not (folder / STUDY_FILE).exists():
+    url = storage_of(folder)
+    if not installed() or not (url or (folder / STUDY_FILE).exists()):
         return {}
     from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 
-    storage = storage_in(folder / STUDY_FILE)
+    storage = reading_storage(folder)
     try:
-        study_id = storage.get_study_id_from_name(STUDY_NAME)
+        study_id = storage.get_study_id_from_name(study_name(folder, url))
         found = get_plotly_graph_objects(storage.get_study_system_attrs(study_id))
     finally:
         storage.remove_session()

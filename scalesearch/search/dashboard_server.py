@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.records.run_file import read_run_file
 from scalesearch.search.artifacts import artifact_store
 from scalesearch.search.dashboard import annotate_missing, installed, update_statistics
-from scalesearch.search.storage import STUDY_FILE, only_coordinator, opened_study, storage_in
+from scalesearch.search.storage import STUDY_FILE, only_coordinator, opened_study, reading_storage, storage_of
 from scalesearch.values.record import TrialRecord
+
+if TYPE_CHECKING:
+    import optuna
 
 HOST = "127.0.0.1"
 
@@ -30,7 +33,8 @@ class DashboardServer:
             ConfigError: `folder` holds no study, or the port is taken.
             MissingBackendError: the extra `dashboard` is not installed.
         """
-        path = _study_file(folder)
+        if not storage_of(folder):
+            _look_into(folder)
         if not installed():
             msg = (
                 "Optuna Dashboard is not installed, so the study cannot be opened in a browser.\n"
@@ -38,7 +42,12 @@ class DashboardServer:
                 "Without it: `scalesearch front` and `scalesearch show --trial N` print the same numbers."
             )
             raise MissingBackendError(msg)
-        self._server = _bind(_application(path), port)
+        self._storage = reading_storage(folder)
+        try:
+            self._server = _bind(_application(self._storage, folder), port)
+        except BaseException:
+            self._close_storage()
+            raise
         self.url = f"http://{HOST}:{self._server.server_port}/"
 
     def __enter__(self) -> "DashboardServer":
@@ -46,6 +55,11 @@ class DashboardServer:
 
     def __exit__(self, *_: object) -> None:
         self._server.server_close()
+        self._close_storage()
+
+    def _close_storage(self) -> None:
+        self._storage.remove_session()
+        self._storage.engine.dispose()
 
     def serve(self) -> None:
         """Answer until interrupted or stopped."""
@@ -68,8 +82,8 @@ def complete_notes(folder: Path, records: Iterable[TrialRecord]) -> int:
     return 0
 
 
-def _study_file(folder: Path) -> Path:
-    """The study's database. Optuna Dashboard makes an empty one of a mistyped path, so look first."""
+def _look_into(folder: Path) -> None:
+    """Refuse what is no study. Optuna Dashboard makes an empty one of a mistyped path, so look first."""
     path = folder / STUDY_FILE
     if not path.is_file():
         msg = f"no study to show: {path} does not exist.\nGive a study's folder, or start one with `scalesearch run`."
@@ -83,15 +97,12 @@ def _study_file(folder: Path) -> Path:
     if not found:
         msg = f"{path} is a database, but not an Optuna study.\nGive the folder that `scalesearch run` wrote."
         raise ConfigError(msg)
-    return path
 
 
-def _application(path: Path) -> Callable[..., Any]:
+def _application(storage: "optuna.storages.RDBStorage", folder: Path) -> Callable[..., Any]:
     from optuna_dashboard import wsgi
 
-    # Not storage.open_storage: its BEGIN IMMEDIATE is for the coordinator, a reader would hold that up.
-    storage = storage_in(path.resolve())
-    return _guard(wsgi(storage, artifact_store=artifact_store(path.parent)))
+    return _guard(wsgi(storage, artifact_store=artifact_store(folder.resolve())))
 
 
 def _guard(application: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,7 @@
-"""Owns `study.sqlite3` as a file: its engine options, its durability, and the lock of the one coordinator."""
+"""Owns where the study lives: `study.sqlite3` with its engine options and durability, or a database server.
+
+The lock of the one coordinator is in the folder in either case.
+"""
 
 import fcntl
 import os
@@ -14,9 +17,12 @@ import optuna
 import sqlalchemy
 
 from scalesearch.errors import ConfigError
+from scalesearch.records.run_file import read_run_file
+from scalesearch.search.server_storage import server_storage, server_study_name
 
 STUDY_FILE = "study.sqlite3"
 STUDY_NAME = "scalesearch"
+"""Of the one study in a folder's own file."""
 OBJECTIVES = ("top1", "p50_ms")
 _LOCK_FILE = "study.lock"
 
@@ -43,6 +49,33 @@ def storage_in(file: Path, connection: type[sqlite3.Connection] = sqlite3.Connec
     return optuna.storages.RDBStorage("sqlite://", engine_kwargs=engine)
 
 
+def storage_of(folder: Path) -> str:
+    """The URL that the study in `folder` was last run with; empty where it is its own SQLite file."""
+    try:
+        session = read_run_file(folder)
+    except ConfigError:  # of another version: only its own file is left to look into
+        return ""
+    return session.settings.storage if session else ""
+
+
+def study_name(folder: Path, url: str) -> str:
+    """The name of that folder's study in the database at `url`; empty is its own file."""
+    return server_study_name(folder) if url else STUDY_NAME
+
+
+def reading_storage(folder: Path) -> optuna.storages.RDBStorage:
+    """A storage to read the study of that folder by; it must be there already.
+
+    Not `open_storage`: its BEGIN IMMEDIATE is for the coordinator, whom a reader would hold up.
+
+    Raises:
+        ConfigError: The database cannot be reached.
+        MissingBackendError: The extra `postgresql` is not installed.
+    """
+    url = storage_of(folder)
+    return server_storage(url) if url else storage_in(folder.resolve() / STUDY_FILE)
+
+
 class _Connection(sqlite3.Connection):
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
@@ -64,21 +97,32 @@ class OpenStudy:
 
     def live_trial(self, number: int) -> optuna.Trial:
         """A trial that is RUNNING in the study, ready to be gone on with: it keeps what it was already asked."""
-        study_id = self.storage.get_study_id_from_name(STUDY_NAME)
+        study_id = self.storage.get_study_id_from_name(self.study.study_name)
         trial_id = self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
         return optuna.Trial(self.study, trial_id)
 
 
 @contextmanager
-def opened_study(folder: Path) -> Iterator[OpenStudy]:
-    """The study of that folder (created where absent: accuracy up, latency down), closed afterwards."""
+def opened_study(folder: Path, *, url: str | None = None) -> Iterator[OpenStudy]:
+    """The study of that folder (created where absent: accuracy up, latency down), closed afterwards.
+
+    It lives in the database at `url`, or (empty) in the folder's own file; None: wherever the last run had it.
+
+    Raises:
+        ConfigError: The database cannot be reached.
+        MissingBackendError: The extra `postgresql` is not installed.
+    """
+    url = storage_of(folder) if url is None else url
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line for each trial is the live view's business
-    storage = open_storage(folder / STUDY_FILE)
+    storage = server_storage(url) if url else open_storage(folder / STUDY_FILE)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study = optuna.create_study(
-                storage=storage, study_name=STUDY_NAME, directions=["maximize", "minimize"], load_if_exists=True
+                storage=storage,
+                study_name=study_name(folder, url),
+                directions=["maximize", "minimize"],
+                load_if_exists=True,
             )
             if study.metric_names != list(OBJECTIVES):
                 study.set_metric_names(list(OBJECTIVES))

@@ -74,7 +74,11 @@ def run_study(
         RuntimeError: On a bug in an evaluator, with its traceback; the trial's record holds it too.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with only_coordinator(folder), opened_study(folder) as opened, stop_signals() as stopped:
+    with (
+        only_coordinator(folder),
+        opened_study(folder, url=settings.storage) as opened,
+        stop_signals() as stopped,
+    ):
         pool = WorkerPool(
             make_evaluator, workers=settings.workers, limits=settings.stage_limits, log_folder=folder / "logs"
         )

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 from typing import Literal
+from urllib.parse import parse_qs, urlsplit
+
+from scalesearch.errors import ConfigError
 
 SamplerName = Literal["tpe", "gp", "nsga2", "random"]
 AcceptName = Literal["off", "rtx"]
@@ -95,11 +98,28 @@ class RunSettings:
     workers: int = 1
     seed: int = 0
     sampler: SamplerName = "tpe"
+    storage: str = ""
+    """Where Optuna keeps the study: `postgresql://USER@HOST/DATABASE`; empty: study.sqlite3 in the study's folder."""
     data: DataSettings = field(default_factory=DataSettings)
     latency: LatencySettings = field(default_factory=LatencySettings)
     tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
     machine: MachineSettings = field(default_factory=MachineSettings)
     stage_limits: StageLimits = field(default_factory=StageLimits)
+
+    def __post_init__(self) -> None:
+        """Refuse a password: settings are written to run.toml, to config.toml and into error messages.
+
+        Raises:
+            ConfigError: `storage` holds one. Not a ValueError, whose wrapping by pydantic would repeat the value.
+        """
+        parts = urlsplit(self.storage)
+        if parts.password or "password" in parse_qs(parts.query):
+            message = (
+                "storage: leave the password out of the URL, for settings are written to files.\n"
+                "Expected postgresql://USER@HOST/DATABASE; give the password by the variable PGPASSWORD\n"
+                "or in the file ~/.pgpass (https://www.postgresql.org/docs/current/libpq-pgpass.html)."
+            )
+            raise ConfigError(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

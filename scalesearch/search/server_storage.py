@@ -1,0 +1,72 @@
+"""A study on a PostgreSQL server, shared by whoever may connect; records stay in the study's folder."""
+
+import importlib.util
+import uuid
+from pathlib import Path
+
+import optuna
+import sqlalchemy
+
+from scalesearch.errors import ConfigError, MissingBackendError
+from scalesearch.files import replace_file
+
+NAME_FILE = "study.name"
+_TIMEOUT_S = 10
+_LONGEST = 60
+
+
+def server_storage(url: str) -> optuna.storages.RDBStorage:
+    """The storage on that server; its tables are made where absent.
+
+    The password, if one is needed, comes from libpq's own places (PGPASSWORD, ~/.pgpass): it is no part of `url`.
+
+    Raises:
+        ConfigError: `url` is no PostgreSQL URL, or the database cannot be reached.
+        MissingBackendError: The extra `postgresql` is not installed.
+    """
+    parsed = _parse(url)
+    if importlib.util.find_spec("psycopg") is None:
+        message = (
+            "storage: PostgreSQL's driver is not installed.\nInstall it with: pip install 'scalesearch[postgresql]'\n"
+            "Without it the study can live in its folder: leave `storage` out."
+        )
+        raise MissingBackendError(message)
+    engine = {
+        "pool_pre_ping": True,  # a server that was restarted costs a connection, not the run
+        "connect_args": {"connect_timeout": _TIMEOUT_S},
+    }
+    try:
+        # hide_password=False: there is none in it (values.settings), and hiding would change what is connected to.
+        return optuna.storages.RDBStorage(parsed.render_as_string(hide_password=False), engine_kwargs=engine)
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        # The driver's own words, not SQLAlchemy's, which add the statement and its parameters.
+        reason = " ".join(str(getattr(error, "orig", None) or "it refused the connection").split())
+        message = (
+            f"storage: cannot open database {parsed.database or '(none)'} on {parsed.host or 'this machine'}.\n"
+            f"{reason[:300]}\n"
+            "Start the server, mend the URL, or give the password by PGPASSWORD or ~/.pgpass."
+        )
+        raise ConfigError(message) from None
+
+
+def _parse(url: str) -> sqlalchemy.URL:
+    try:
+        parsed = sqlalchemy.make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        parsed = None
+    if parsed is None or parsed.drivername not in ("postgresql", "postgresql+psycopg"):
+        message = (
+            "storage: expected postgresql://USER@HOST/DATABASE, or nothing for the study's own SQLite file,\n"
+            f"got a URL that begins with {url.partition(':')[0][:20]!r}."
+        )
+        raise ConfigError(message)
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def server_study_name(folder: Path) -> str:
+    """The name of that folder's study on any server: unique, and kept in the folder, should it be moved."""
+    file = folder / NAME_FILE
+    if not file.is_file():
+        name = f"{folder.resolve().name[:_LONGEST]} {uuid.uuid4().hex[:8]}"
+        replace_file(file, f"{name}\n".encode())
+    return file.read_text(encoding="utf-8").strip()
