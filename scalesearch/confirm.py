@@ -8,24 +8,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from scalesearch.chain.evaluate import reference_path
 from scalesearch.chain.planner import Planner
+from scalesearch.confirm_setup import (
+    refuse_another_device,
+    refuse_other_images,
+    set_aside,
+    study_and_front,
+    work_session,
+)
 from scalesearch.confirm_timing import ROUNDS, Entry, TimingLost, time_together
 from scalesearch.confirm_training import Job, LostRun, train_jobs
-from scalesearch.deployment.backends import get_backend
-from scalesearch.errors import ConfigError, NoFeasibleTrialError
-from scalesearch.files import replace_file
+from scalesearch.errors import ConfigError
 from scalesearch.records.confirmation import Confirmation, confirm_moves, mean_latency
 from scalesearch.records.confirmation_files import write_confirmation
 from scalesearch.records.confirmed import FOLDER, confirmed_model_path, read_confirmed, write_confirmed
 from scalesearch.records.front_scores import read_front_scores
-from scalesearch.records.report import device_text, percent
-from scalesearch.records.run_file import read_run_file
-from scalesearch.records.store import RecordStore
-from scalesearch.search.front import knee, pareto_front, point
+from scalesearch.records.report import percent
+from scalesearch.search.front import knee, point
 from scalesearch.search.stopping import stop_signals
 from scalesearch.search.storage import only_coordinator
-from scalesearch.training.datasets import load_dataset
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.identity import seed_from
 from scalesearch.values.record import TrialRecord
@@ -33,7 +34,6 @@ from scalesearch.values.session import Session
 from scalesearch.values.training_length import full_length
 
 DEFAULT_SEEDS = 2
-_WORK = "work"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,15 +79,15 @@ def confirm_front(
         NoFeasibleTrialError: The study has no front.
     """
     folder = Path(folder)
-    session, members = _study(folder)
+    session, members = study_and_front(folder)
     members = members if top is None else nearest_knee(members, top)
-    _refuse_another_device(session)
+    refuse_another_device(session)
     if fresh:
-        _set_aside(folder)
-    work = _prepare(session)
+        set_aside(folder)
+    work = work_session(session)
     with only_coordinator(folder / FOLDER), stop_signals() as stopped:
         say("data: comparing with what the study was run on")
-        _refuse_other_images(session)
+        refuse_other_images(session)
         jobs = _jobs(work, members, seeds, steps=steps, epochs=epochs)
         left = _unfinished(folder, jobs)
         say(_intention(members, seeds, left, session.settings.workers))
@@ -136,75 +136,6 @@ def nearest_knee(front: Sequence[TrialRecord], count: int) -> tuple[TrialRecord,
 
     near = {record.trial for record in sorted(front, key=distance)[:count]}
     return tuple(record for record in front if record.trial in near)
-
-
-def _study(folder: Path) -> tuple[Session, tuple[TrialRecord, ...]]:
-    session = read_run_file(folder)
-    if session is None:
-        message = f"{folder} holds no run.toml: it is not a study, or its run ended before the first trial."
-        raise ConfigError(message)
-    members = pareto_front(RecordStore(folder).all())
-    if not members:
-        message = (
-            f"{folder} has no feasible trial, so there is no front to confirm.\nContinue the run, or loosen [limits]."
-        )
-        raise NoFeasibleTrialError(message)
-    return session, members
-
-
-def _refuse_another_device(session: Session) -> None:
-    here = get_backend(session.target.backend).device(session.settings.latency.threads)
-    if here != session.device:
-        message = (
-            f"The study was measured on {device_text(session.device)}; this is {device_text(here)}.\n"
-            "Latencies of unlike devices never share a front: confirm where it was searched, with the same versions."
-        )
-        raise ConfigError(message)
-
-
-def _refuse_other_images(session: Session) -> None:
-    now = load_dataset(session.settings.data, storage_px=session.storage_px)
-    if now.fingerprint != session.data.fingerprint:
-        message = (
-            f"The images of {session.settings.data.source} are not those that the study was run on: "
-            f"fingerprint was {session.data.fingerprint[:12]}, is {now.fingerprint[:12]}.\n"
-            "Restore them, or search anew on the new ones: a front is true for its images only."
-        )
-        raise ConfigError(message)
-
-
-def _set_aside(folder: Path) -> None:
-    """Nothing; `confirmed/` is `confirmed.old1/`, or the next number that is free, unless a process works in it."""
-    there, number = folder / FOLDER, 1
-    if not there.exists():
-        return
-    while (aside := folder / f"{FOLDER}.old{number}").exists():
-        number += 1
-    try:
-        with only_coordinator(there):
-            there.rename(aside)
-    except OSError as error:
-        message = f"Cannot move {there} aside: {error.strerror}.\nMake the study's folder writable."
-        raise ConfigError(message) from None
-
-
-def _prepare(session: Session) -> Session:
-    """The session of the full trainings, in a folder of their own with the study's reference engine."""
-    work = session.folder / FOLDER / _WORK
-    if not reference_path(session.folder).is_file():
-        message = f"{reference_path(session.folder)} is missing: every latency of the study is relative to that engine."
-        raise ConfigError(message)
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        replace_file(reference_path(work), reference_path(session.folder).read_bytes())
-    except OSError as error:
-        message = (
-            f"Cannot write to {work}: {error.strerror}.\n"
-            "The confirmed front lies in the study's folder: make that writable, or copy the study to where it is."
-        )
-        raise ConfigError(message) from None
-    # Twins and the gate say nothing of full length.
-    return replace(session, folder=work, settings=replace(session.settings, twins=False, accept="off"))
 
 
 def _jobs(

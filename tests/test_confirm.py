@@ -16,20 +16,23 @@ import numpy as np
 import pytest
 
 from scalesearch import confirm as confirming
+from scalesearch import confirm_training
+from scalesearch.chain.planner import Planner
 from scalesearch.config import load_run
 from scalesearch.confirm import confirm_front, fresh_seeds, nearest_knee
-from scalesearch.confirm_timing import Entry, Rounds, TimingLost
-from scalesearch.confirm_training import Job, LostRun
+from scalesearch.confirm_timing import Entry, Rounds, TimingLost, time_together
+from scalesearch.confirm_training import Job, LostRun, train_jobs
 from scalesearch.deployment.backends import get_backend
-from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.errors import ConfigError, NoFeasibleTrialError, StageFailed
 from scalesearch.records.confirmed import confirmed_model_path, read_confirmed, write_confirmed
 from scalesearch.records.run_file import read_run_file, write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.run import run_search
 from scalesearch.search.front import pareto_front
 from scalesearch.training.datasets import load_dataset
-from scalesearch.values.candidate import Recipe
+from scalesearch.values.candidate import Pruning, Recipe
 from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.plan import Plan
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
 from scalesearch.values.training_length import FULL_LENGTH, full_length
@@ -289,6 +292,59 @@ def test_full_length_is_a_multiple_steps_or_passes() -> None:
     assert (full_length(brief, steps=50).steps, full_length(brief, steps=50).retrain_steps) == (50, 10)
     # three passes over 1000 images in batches of 64: 46.9 updates
     assert full_length(brief, epochs=3, train_images=1000).steps == 47
+
+
+class DyingEvaluator:
+    """Trial 0 fails in a stage, trial 1 takes its process along, the others are their own result."""
+
+    def __init__(self, session: Session, study: Path, jobs: Sequence[Job]) -> None:
+        self._jobs = jobs
+
+    def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None]) -> TrialRecord:
+        record = next(job.record for job in self._jobs if job.number == trial)
+        report("train")
+        if record.trial == 0:
+            raise StageFailed("train", "loss is not finite")
+        if record.trial == 1:
+            os._exit(7)
+        return record
+
+
+@pytest.mark.slow
+def test_a_dead_worker_costs_its_own_job(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confirm_training, "ConfirmingEvaluator", DyingEvaluator)
+    session = read_run_file(study)
+    assert session
+    planner = Planner(session)
+    jobs = [
+        Job(number=n, record=record, seed=5, seed_place=1, plan=planner.plan_spec(record.spec, record.candidate))
+        for n, record in enumerate(RecordStore(study).all())
+        if record.spec
+    ]
+    ends: dict[int, object] = {}
+    stopped = threading.Event()
+    lost = train_jobs(
+        session, study, jobs, stopped=stopped, on_end=lambda job, end: ends.update({job.record.trial: end})
+    )
+    assert {each.trial: each.reason.partition(";")[0] for each in lost} == {
+        0: "train: loss is not finite",
+        1: "train: worker process exited with code 7",
+    }
+    assert [ends[2], ends[3]] == [jobs[2].record, jobs[3].record]
+    stopped.set()
+    assert train_jobs(session, study, jobs, stopped=stopped, on_end=lambda *_: pytest.fail("nothing was begun")) == ()
+
+
+@pytest.mark.slow
+def test_a_timing_process_that_cannot_open_its_engines_says_why(study: Path) -> None:
+    session = read_run_file(study)
+    assert session
+    entries = [Entry(trial=0, model=study / "reference.onnx", pruning=Pruning())]
+    answer = time_together(session, entries, stopped=threading.Event())
+    assert isinstance(answer, TimingLost) and "reference.onnx" in answer.reason
+    stopped = threading.Event()
+    stopped.set()
+    assert time_together(session, entries, stopped=stopped) is None
 
 
 SPACE = """
