@@ -118,12 +118,15 @@ def training(study: Study) -> str:
     header = ("trial", "optimizer", "steps", "batch", "final loss", "float top-1", "engine top-1", "train, s",
               "after pruning, s", "weights")  # fmt: skip
     rows = [_training_row(record) for record in study.front if record.training and record.quality]
-    note = (
-        "Records hold the loss at the end, not a curve. Reused weights were trained by another trial of the same "
-        "network, whose time is shown."
+    note = "Reused weights were trained by another trial of the same network, whose time is shown."
+    curves = any(record.training and record.training.loss_curves for record in study.front)
+    drawn = (
+        chart("losses", "Loss over the steps of training, a line for each member of the front; the knee's is strong")
+        if curves
+        else paragraph("These records hold no loss curves: an earlier version wrote them.", css="note")
     )
     told = table(header, rows, caption="Training of the members of the front, fastest first")
-    return section("training", "Training", told, paragraph(note, css="note"))
+    return section("training", "Training", drawn, told, paragraph(note, css="note"))
 
 
 def _training_row(record: TrialRecord) -> tuple[str, ...]:

@@ -1,8 +1,7 @@
-"""The sections that answer: what was found, how far to trust it, and what became of it at full length."""
+"""The sections that answer: what was found, and how far to trust it."""
 
-import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from scalesearch.records.report import (
     accuracy_with_interval,
@@ -19,7 +18,6 @@ from scalesearch.report.markup import bullets, chart, paragraph, section, table,
 from scalesearch.report.study import Study
 from scalesearch.search.baselines import distance_from_base
 from scalesearch.search.front import hypervolume, point, ties
-from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import TrialRecord
 
 LARGE_GAP = 0.02
@@ -144,7 +142,7 @@ def warning_lines(study: Study) -> Iterator[str]:
             f"{f', on the front: {on_front}' if on_front else ', none of them on the front'}."
         )
     yield from _gaps(study)
-    if study.front and not study.confirmed:
+    if study.front and study.confirmation is None:
         steps = sorted({record.training.steps for record in study.front if record.training})
         told = f"{steps[0]} to {steps[-1]} steps" if len(steps) > 1 else f"{steps[0]} steps" if steps else "few steps"
         yield (
@@ -187,49 +185,3 @@ def _few_images(study: Study) -> Iterator[str]:
 
 def _numbers(records: Iterator[TrialRecord]) -> str:
     return ", ".join(str(record.trial) for record in records)
-
-
-def confirmed(study: Study) -> str:
-    """The front after full training beside the searched one."""
-    if not study.confirmed:
-        words = "Not confirmed yet. `scalesearch confirm` trains members of the front at full length and measures anew."
-        return section("confirmed", "Confirmed front", paragraph(words))
-    by_trial: dict[int, list[ConfirmedRun]] = {}
-    for run in study.confirmed:
-        by_trial.setdefault(run.trial, []).append(run)
-    searched = {record.trial: record for record in study.records}
-    rows = [_confirmed_row(searched.get(trial), runs) for trial, runs in sorted(by_trial.items())]
-    header = ("trial", "seeds", "steps", "searched, %", "confirmed val, %", "moved, points", "test, % (95 %)",
-              "searched p50, ms", "confirmed p50, ms")  # fmt: skip
-    moves = [row[-1] for row in map(_move, by_trial.items(), [searched] * len(by_trial)) if row]
-    summary = f"Median move of the validation accuracy: {statistics.median(moves):+.1f} points." if moves else ""
-    return section(
-        "confirmed",
-        "Confirmed front",
-        chart("confirmed", "Test accuracy against latency after full training, beside the searched front"),
-        table(header, rows, caption="Members of the front, trained anew at full length from fresh seeds"),
-        paragraph(f"{summary} The test images were seen by neither the search nor this training.", css="note"),
-    )
-
-
-def _move(entry: tuple[int, list[ConfirmedRun]], searched: dict[int, TrialRecord]) -> tuple[int, float] | None:
-    trial, runs = entry
-    record = searched.get(trial)
-    if record is None or record.quality is None:
-        return None
-    return trial, 100 * (statistics.fmean(run.validation.top1 for run in runs) - record.quality.top1)
-
-
-def _confirmed_row(record: TrialRecord | None, runs: Sequence[ConfirmedRun]) -> list[str]:
-    move = _move((runs[0].trial, list(runs)), {record.trial: record} if record else {})
-    return [
-        str(runs[0].trial),
-        ", ".join(str(run.seed) for run in runs),
-        str(max(run.steps for run in runs)),
-        accuracy_with_interval(record.quality) if record and record.quality else "-",
-        f"{100 * statistics.fmean(run.validation.top1 for run in runs):.1f}",
-        f"{move[1]:+.1f}" if move else "-",
-        "; ".join(accuracy_with_interval(run.test) for run in runs),
-        latency_with_interval(record.latency) if record and record.latency else "-",
-        "; ".join(latency_with_interval(run.latency) for run in runs),
-    ]

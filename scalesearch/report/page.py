@@ -14,7 +14,7 @@ from typing import Any
 from scalesearch.errors import MissingBackendError
 from scalesearch.files import replace_file
 from scalesearch.records.report import device_text
-from scalesearch.report import detail_sections, front_sections
+from scalesearch.report import confirmed_section, detail_sections, front_sections
 from scalesearch.report.charts import figures
 from scalesearch.report.classes import class_data
 from scalesearch.report.markup import script_json, text
@@ -69,7 +69,7 @@ def page(study: Study, *, written: datetime.datetime) -> str:
             front_sections.answer(study),
             front_sections.front(study),
             front_sections.warnings(study),
-            front_sections.confirmed(study),
+            confirmed_section.confirmed(study),
             detail_sections.axes(study),
             detail_sections.compression(study),
             detail_sections.classes(study, left_out=of_classes["left_out"]),

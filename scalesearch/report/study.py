@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.records.confirmation import Confirmation, confirm_moves
 from scalesearch.records.confirmed import read_confirmed
 from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.run_file import NAME, read_run_file
@@ -13,7 +14,6 @@ from scalesearch.records.store import RecordStore
 from scalesearch.search.baselines import base_network, chance_front, drawn_by_chance
 from scalesearch.search.front import knee, pareto_front
 from scalesearch.search.importance import AxisImportance, axis_importance
-from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import FrontScore, TrialRecord
 from scalesearch.values.session import Session
 
@@ -41,7 +41,8 @@ class Study:
     chance_trials: int
     base: TrialRecord | None
     scores: dict[int, FrontScore]
-    confirmed: tuple[ConfirmedRun, ...]
+    confirmation: Confirmation | None
+    """None where no member of the front was confirmed."""
     importance: tuple[AxisImportance, ...]
     session: Session | None
     """None where run.toml is absent or of another version: results stay readable without it."""
@@ -72,6 +73,7 @@ def read_study(folder: Path, *, histograms: dict[int, dict[str, Any]] | None = N
     session = _session(folder)
     sampler = session.settings.sampler if session else "tpe"
     front = pareto_front(records)
+    scores = read_front_scores(folder)
     return Study(
         name=folder.resolve().name,
         records=records,
@@ -80,8 +82,8 @@ def read_study(folder: Path, *, histograms: dict[int, dict[str, Any]] | None = N
         chance=chance_front(records, sampler),
         chance_trials=len(drawn_by_chance(records, sampler)),
         base=base_network(records),
-        scores={score.trial: score for score in read_front_scores(folder)},
-        confirmed=read_confirmed(folder),
+        scores={score.trial: score for score in scores},
+        confirmation=confirm_moves(front, read_confirmed(folder), scores),
         importance=axis_importance(records, session.space) if session else (),
         session=session,
         origin=_origin(folder),

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from scalesearch.records.histogram_figure import overview_figure
 from scalesearch.search.artifacts import keep_artifacts
 from scalesearch.search.baselines import RANDOM_START, base_network, chance_front
-from scalesearch.search.figures import Figure, front_figure, hypervolume_figure, importance_figure, paid_figure
+from scalesearch.search.figures import Figure, hypervolume_figure, importance_figure, paid_figure
 from scalesearch.search.front import knee, pareto_front
+from scalesearch.search.front_figure import front_figure
 from scalesearch.search.importance import axis_importance
 from scalesearch.search.notes import STUDY_NOTE, trial_note
 from scalesearch.search.storage import STUDY_FILE, reading_storage, storage_of, study_name

@@ -1,4 +1,4 @@
-"""The study's figures as plain plotly data, so that report and dashboard draw the same; plotly is not needed here."""
+"""Figures of a study as plain plotly data, so that report and dashboard draw the same; plotly is not needed here."""
 
 import html
 import math
@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from scalesearch.records.paid import gains_by_step
-from scalesearch.records.report import multipliers, precision_label, pruning_label
-from scalesearch.search.baselines import front_steps, hypervolume_over_trials
-from scalesearch.search.front import pareto_front, point, ties
+from scalesearch.search.baselines import hypervolume_over_trials
 from scalesearch.search.importance import AxisImportance
 from scalesearch.values.record import Gain, TrialRecord
 
@@ -23,46 +21,6 @@ STYLES = {
 }
 INK, FAINT, ORANGE = "#333333", "#777777", "#E69F00"
 _CYCLE = (*STYLES.values(), ("#E69F00", "cross"), ("#000000", "x"), ("#F0E442", "pentagon"))
-_HOVER = "trial %{text}: %{y:.2f} %, %{x:.4g} ms<br>%{customdata}<extra></extra>"
-_LATENCY_LIMIT = "max_latency_ms"
-
-
-def front_figure(
-    records: Iterable[TrialRecord],
-    *,
-    chance: Sequence[TrialRecord] = (),
-    base: TrialRecord | None = None,
-    knee: TrialRecord | None = None,
-) -> Figure:
-    """The feasible front with its 95 % intervals and ties; what it dominates faint; what it is compared with.
-
-    Args:
-        records: the whole study; answers from the cache would cover their originals and are left out.
-        chance: the front of the candidates that were drawn by chance.
-        base: the base network, or what comes nearest to it.
-        knee: drawn with a ring.
-    """
-    measured = [record for record in records if record.same_as is None and record.quality and record.latency]
-    feasible = [record for record in measured if record.feasible]
-    front = pareto_front(feasible)
-    members = {record.trial for record in front}
-    dominated = [record for record in feasible if record.trial not in members]
-    data = [_outside([record for record in measured if not record.feasible])]
-    shown = {record.candidate.quantization.precision for record in front}
-    data += [_faint(dominated, precision, named=precision not in shown) for precision in STYLES]
-    data += [_tie_lines(front), _steps(front, "front", INK, "solid"), _steps(chance, "drawn by chance", ORANGE, "dash")]
-    data += [_members(front, precision) for precision in STYLES]
-    data += [_mark(base, "base network", "star", "#000000", 15), _mark(knee, "knee", "circle-open", INK, 22)]
-    ending = f", knee: trial {knee.trial}" if knee else "" if front else ": no feasible trial yet"
-    return {
-        "data": [trace for trace in data if trace["x"]],
-        "layout": _layout(
-            title=f"Feasible front{ending}",
-            x={"type": "log", "title": {"text": "p50 latency, ms (log scale)"}} | ticks(measured),
-            y={"title": {"text": "top-1 accuracy, %"}},
-            shapes=_limit_line(measured),
-        ),
-    }
 
 
 def paid_figure(records: Iterable[TrialRecord]) -> Figure:
@@ -73,17 +31,17 @@ def paid_figure(records: Iterable[TrialRecord]) -> Figure:
         for place, ((what, kind), gains) in enumerate(groups)
     ]
     dash = {"color": FAINT, "width": 1, "dash": "dot"}
-    axes = [
+    no_change = [
         {"type": "line", "x0": 1, "x1": 1, "y0": 0, "y1": 1, "yref": "paper", "line": dash},
         {"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": 0, "y1": 0, "line": dash},
     ]
     return {
         "data": data,
-        "layout": _layout(
+        "layout": layout(
             title="What compression paid: right is faster, up is more accurate",
             x={"title": {"text": "speed-up against the same network without the step"}},
             y={"title": {"text": "change of top-1, points"}},
-            shapes=axes,
+            shapes=no_change,
         ),
     }
 
@@ -106,7 +64,7 @@ def hypervolume_figure(records: Iterable[TrialRecord], *, chance_until: float = 
     title = "Hypervolume over trials" + (" (shaded: drawn by chance)" if shapes else "")
     return {
         "data": [line] if grown else [],
-        "layout": _layout(
+        "layout": layout(
             title=title,
             x={"title": {"text": "trial"}},
             y={"title": {"text": "hypervolume"}},
@@ -130,12 +88,12 @@ def importance_figure(entries: Sequence[AxisImportance]) -> Figure:
         }
         for name, values, colour in bars
     ]  # fmt: skip
-    layout = _layout(
+    axes = layout(
         title="What the best trials have in common (PED-ANOVA)",
         x={"title": {"text": "share of the importance, %"}},
         y={"automargin": True},
     )
-    return {"data": data if entries else [], "layout": layout | {"barmode": "group"}}
+    return {"data": data if entries else [], "layout": axes | {"barmode": "group"}}
 
 
 def ticks(records: Iterable[TrialRecord]) -> dict[str, Any]:
@@ -150,7 +108,8 @@ def ticks(records: Iterable[TrialRecord]) -> dict[str, Any]:
     return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}
 
 
-def _layout(*, title: str, x: Mapping[str, Any], y: Mapping[str, Any], shapes: Sequence[Any] = ()) -> dict[str, Any]:
+def layout(*, title: str, x: Mapping[str, Any], y: Mapping[str, Any], shapes: Sequence[Any] = ()) -> dict[str, Any]:
+    """The frame of a figure: plain axes with a faint grid, and the legend below."""
     grid = {"gridcolor": "#e3e3e3", "zeroline": False, "automargin": True}
     return {
         "template": "none",  # the default template alone would be 7 kB in the study at every update
@@ -165,108 +124,6 @@ def _layout(*, title: str, x: Mapping[str, Any], y: Mapping[str, Any], shapes: S
     }
 
 
-def _points(records: Sequence[TrialRecord], name: str) -> dict[str, Any]:
-    pairs = [point(record) for record in records]
-    return {
-        "type": "scatter", "name": name, "mode": "markers", "hovertemplate": _HOVER,
-        "x": [float(f"{p50_ms:.5g}") for _, p50_ms in pairs], "y": [round(100 * top1, 2) for top1, _ in pairs],
-        "text": [str(record.trial) for record in records], "customdata": [_what(record) for record in records],
-    }  # fmt: skip
-
-
-def _what(record: TrialRecord) -> str:
-    resolution = f"{record.spec.resolution_px} px, " if record.spec else ""
-    pruned = pruning_label(record.candidate.pruning)
-    parts = f"{resolution}{multipliers(record.candidate.scaling)}{f', {pruned}' if pruned else ''}"
-    return html.escape(f"{parts}, {precision_label(record.candidate.quantization)}")  # plotly reads some HTML
-
-
-def _outside(records: Sequence[TrialRecord]) -> dict[str, Any]:
-    marker = {"color": FAINT, "symbol": "x-thin-open", "size": 8, "opacity": 0.7}
-    return _points(records, "breaks a limit") | {"marker": marker, "visible": True}
-
-
-def _faint(records: Sequence[TrialRecord], precision: str, *, named: bool) -> dict[str, Any]:
-    colour, symbol = STYLES[precision]
-    mine = [record for record in records if record.candidate.quantization.precision == precision]
-    return _points(mine, f"{precision}, dominated") | {
-        "marker": {"color": colour, "symbol": symbol, "size": 7, "opacity": 0.3}, "showlegend": named,
-    }  # fmt: skip
-
-
-def _members(front: Sequence[TrialRecord], precision: str) -> dict[str, Any]:
-    colour, symbol = STYLES[precision]
-    mine = [record for record in front if record.candidate.quantization.precision == precision]
-    trace = _points(mine, precision) | {
-        "mode": "markers+text", "textposition": "bottom right",
-        "marker": {"color": colour, "symbol": symbol, "size": 11, "line": {"width": 1, "color": "white"}},
-    }  # fmt: skip
-    return trace | _bars(mine)
-
-
-def _bars(records: Sequence[TrialRecord]) -> dict[str, Any]:
-    latencies = [record.latency for record in records if record.latency]
-    qualities = [record.quality for record in records if record.quality]
-    return {
-        "error_x": _bar(
-            [latency.p50_high_ms - latency.p50_ms for latency in latencies],
-            [latency.p50_ms - latency.p50_low_ms for latency in latencies],
-        ),
-        "error_y": _bar(
-            [100 * (quality.top1_high - quality.top1) for quality in qualities],
-            [100 * (quality.top1 - quality.top1_low) for quality in qualities],
-        ),
-    }
-
-
-def _bar(up: Sequence[float], down: Sequence[float]) -> dict[str, Any]:
-    rounded = [[float(f"{max(0.0, value):.3g}") for value in values] for values in (up, down)]
-    return {"type": "data", "symmetric": False, "thickness": 1, "array": rounded[0], "arrayminus": rounded[1]}
-
-
-def _steps(front: Sequence[TrialRecord], name: str, colour: str, dash: str) -> dict[str, Any]:
-    # Steps, not a slanted line: between two points of the front nothing was measured.
-    x, y = front_steps(front)
-    return {
-        "type": "scatter", "mode": "lines", "name": name, "hoverinfo": "skip", "x": x, "y": y,
-        "line": {"shape": "hv", "color": colour, "width": 1 if dash == "solid" else 2, "dash": dash},
-    }  # fmt: skip
-
-
-def _tie_lines(front: Sequence[TrialRecord]) -> dict[str, Any]:
-    """A wide light line between any two members that the data cannot tell apart."""
-    by_number = {record.trial: record for record in front}
-    x: list[float | None] = []
-    y: list[float | None] = []
-    for pair in ties(front):
-        for number in pair:
-            top1, p50_ms = point(by_number[number])
-            x.append(float(f"{p50_ms:.5g}"))
-            y.append(round(100 * top1, 2))
-        x.append(None)
-        y.append(None)
-    return {
-        "type": "scatter", "mode": "lines", "name": "tie", "hoverinfo": "skip", "x": x, "y": y,
-        "line": {"color": "#F0E442", "width": 7},
-    }  # fmt: skip
-
-
-def _mark(record: TrialRecord | None, name: str, symbol: str, colour: str, size: int) -> dict[str, Any]:
-    marker = {"symbol": symbol, "color": colour, "size": size, "line": {"width": 1.5, "color": colour}}
-    return _points([record] if record else [], name) | {"marker": marker}
-
-
-def _limit_line(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    """At the study's latency limit, found from any record's use of it (value over limit minus one)."""
-    for record in records:
-        for use in record.limits:
-            if use.limit == _LATENCY_LIMIT and record.latency:
-                at = record.latency.p50_ms / (1 + use.excess)
-                dash = {"color": FAINT, "width": 1.5, "dash": "dot"}
-                return [{"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper", "line": dash}]
-    return []
-
-
 def _gain_points(name: str, gains: Sequence[Gain], style: tuple[str, str]) -> dict[str, Any]:
     colour, symbol = style
     return {
@@ -275,3 +132,40 @@ def _gain_points(name: str, gains: Sequence[Gain], style: tuple[str, str]) -> di
         "marker": {"color": colour, "symbol": symbol, "size": 9, "opacity": 0.75},
         "hovertemplate": "%{x}x as fast, %{y:+} points<extra>" + html.escape(name) + "</extra>",
     }  # fmt: skip
+
+
+def loss_figure(records: Sequence[TrialRecord], knee: TrialRecord | None) -> Figure:
+    """The training loss of each record over its steps, retraining behind it; the knee's line is strong."""
+    data = []
+    for record in records:
+        x, y = _losses(record)
+        strong = knee is not None and record.trial == knee.trial
+        colour = STYLES[record.candidate.quantization.precision][0] if strong else FAINT
+        data.append(
+            {
+                "type": "scatter", "mode": "lines", "name": f"trial {record.trial}", "x": x, "y": y,
+                "line": {"color": colour, "width": 3 if strong else 1}, "opacity": 1 if strong else 0.5,
+                "showlegend": strong, "hovertemplate": "step %{x}: %{y:.3f}<extra>trial " + f"{record.trial}</extra>",
+            }
+        )  # fmt: skip
+    data.sort(key=lambda trace: bool(trace["showlegend"]))  # the strong line on top
+    axes = layout(
+        title="Loss while training (a gap: pruning, then retraining)",
+        x={"title": {"text": "step"}},
+        y={"title": {"text": "loss, means of equal stretches"}},
+    )
+    return {"data": [trace for trace in data if trace["x"]], "layout": axes}
+
+
+def _losses(record: TrialRecord) -> tuple[list[float | None], list[float | None]]:
+    x: list[float | None] = []
+    y: list[float | None] = []
+    done = 0
+    for curve in record.training.loss_curves if record.training else ():
+        stretch = curve.steps / len(curve.losses)
+        x += [round(done + (place + 0.5) * stretch, 1) for place in range(len(curve.losses))]
+        y += [float(f"{loss:.4g}") for loss in curve.losses]
+        x.append(None)
+        y.append(None)
+        done += curve.steps
+    return x[:-1], y[:-1]

@@ -22,7 +22,7 @@ from scalesearch.report.page import page, write_page
 from scalesearch.report.study import read_study
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.record import FrontScore, TrialRecord
+from scalesearch.values.record import FrontScore, LossCurve, TrialRecord
 from scalesearch.values.session import Session
 
 pytest.importorskip("plotly", reason="needs the extra: pip install 'scalesearch[report]'")
@@ -62,7 +62,10 @@ def make_study(
             warnings=(names[0],) if trial == 2 else (),
         )
         scaling = Scaling(width=1.0 if trial % 2 else 0.5, resolution=0.5)
-        store.save(replace(record, candidate=replace(record.candidate, scaling=scaling)))
+        assert record.training
+        curves = (LossCurve(steps=300, losses=(2.0, 1.0, 0.5)), LossCurve(steps=60, losses=(0.8, 0.6)))
+        training = replace(record.training, loss_curves=curves)
+        store.save(replace(record, candidate=replace(record.candidate, scaling=scaling), training=training))
     store.save(make_record(trials, top1=None))
     study = read_study(folder)
     member = study.front[-1]
@@ -149,7 +152,7 @@ def test_the_numbers_are_those_of_the_records(folder: Path) -> None:
         assert record.quality and record.latency
         assert x == pytest.approx(record.latency.p50_ms, rel=1e-4)
         assert y == pytest.approx(100 * record.quality.top1, abs=0.01)
-    assert set(data["figures"]) == {"front", "hypervolume", "importance", "paid", "confirmed"}
+    assert set(data["figures"]) == {"front", "hypervolume", "importance", "paid", "confirmed", "losses"}
 
 
 @pytest.mark.parametrize(
@@ -223,7 +226,7 @@ def test_a_browser_draws_every_figure_and_runs_nothing_of_the_users(
     tab.goto((folder / "report.html").as_uri())
     tab.wait_for_selector("html[data-ready]", timeout=60_000)
     assert tab.evaluate("document.documentElement.dataset.ready") == "yes"
-    for name in ("front", "hypervolume", "importance", "paid", "confirmed", "curves", "histogram"):
+    for name in ("front", "hypervolume", "importance", "paid", "confirmed", "losses", "curves", "histogram"):
         assert tab.locator(f'[data-chart="{name}"] .main-svg').count() > 0, name
     for name in SECTIONS:
         assert tab.locator(f"section#{name} h2").is_visible()

@@ -20,7 +20,7 @@ from scalesearch.search.dashboard import (
     update_histogram_figure,
 )
 from scalesearch.search.dashboard_server import DashboardServer
-from scalesearch.search.figures import front_figure
+from scalesearch.search.front_figure import front_figure
 from scalesearch.search.notes import inert
 from scalesearch.search.storage import STUDY_FILE, opened_study
 from scalesearch.values.histogram import LayerHistogram, TensorHistogram

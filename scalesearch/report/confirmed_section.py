@@ -1,0 +1,124 @@
+"""The confirmed front beside the searched one: what moved, rank agreement, and the winner's curse."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from scalesearch.records.confirmation import Confirmation, Move, SeedMean
+from scalesearch.records.confirmation_files import gap_text
+from scalesearch.records.report import accuracy_with_interval, latency_with_interval
+from scalesearch.report.markup import bullets, chart, paragraph, section, table
+from scalesearch.report.study import Study
+from scalesearch.search.figures import FAINT, INK, STYLES, Figure, layout, ticks
+from scalesearch.search.front import point
+
+
+def confirmed(study: Study) -> str:
+    """What full training made of the front's members."""
+    title, found = "Confirmed front", study.confirmation
+    if found is None:
+        words = "Not confirmed yet. `scalesearch confirm` trains members of the front at full length and measures anew."
+        return section("confirmed", title, paragraph(words))
+    header = ("trial", "seeds", "steps", "searched, %", "confirmed, %", "moved, points", "test, %", "searched p50, ms",
+              "confirmed p50, ms", "on the front")  # fmt: skip
+    return section(
+        "confirmed",
+        title,
+        chart("confirmed", "Accuracy against latency after full training, joined with where the search had put each"),
+        table(header, map(_row, found.moves), caption="Members trained anew at full length, with 95 % intervals"),
+        bullets(_lines(found)),
+    )  # fmt: skip
+
+
+def _row(move: Move) -> tuple[str, ...]:
+    record = move.record
+    assert record.quality and record.latency
+    standing = "yes" if move.on_front else f"no: {', '.join(map(str, move.beaten_by))} beat it"
+    return (
+        str(record.trial),
+        str(move.seeds),
+        str(move.steps),
+        accuracy_with_interval(record.quality),
+        _mean(move.validation),
+        f"{100 * (move.validation.top1 - record.quality.top1):+.1f}",
+        _mean(move.test),
+        latency_with_interval(record.latency),
+        latency_with_interval(move.latency) + ("" if move.timed_together else " (timed alone)"),
+        standing + (f", ties with {', '.join(map(str, move.ties))}" if move.ties else ""),
+    )
+
+
+def _mean(found: SeedMean) -> str:
+    return f"{100 * found.top1:.1f} ({100 * found.low:.1f}-{100 * found.high:.1f})"
+
+
+def _lines(found: Confirmation) -> Iterator[str]:
+    fallen = ", ".join(str(move.record.trial) for move in found.fallen)
+    yield f"Off the front after full training: {fallen}." if fallen else "Every confirmed member stayed on the front."
+    yield (
+        f"Order of brief and full validation accuracy (Spearman): {found.ranks}."
+        if found.ranks
+        else "Rank agreement needs three members that differ."
+    )
+    brief, full = gap_text(found.brief_gap), gap_text(found.full_gap)
+    yield f"Validation less test, searched files: {brief}; trained anew: {full}."
+    if found.winners_curse is not None:
+        curse = f"{100 * found.winners_curse:+.1f} points"
+        yield f"Winner's curse (what luck in the selection had added to the searched accuracies): {curse}."
+    yield "The test images were seen by neither the search nor this training; membership goes by validation accuracy."
+
+
+def confirmed_figure(study: Study) -> Figure:
+    """Every confirmed member with its intervals, joined with where the search had put it; nothing without any."""
+    moves = study.confirmation.moves if study.confirmation else ()
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for move in moves:
+        top1, p50_ms = point(move.record)
+        x += [p50_ms, move.latency.p50_ms, None]
+        y += [100 * top1, 100 * move.validation.top1, None]
+    lines = {
+        "type": "scatter", "mode": "lines", "name": "move", "hoverinfo": "skip", "x": x, "y": y,
+        "line": {"color": FAINT, "width": 1, "dash": "dot"},
+    }  # fmt: skip
+    before = [(100 * point(move.record)[0], point(move.record)[1]) for move in moves]
+    then = [(100 * move.validation.top1, move.latency.p50_ms) for move in moves]
+    test = [(100 * move.test.top1, move.latency.p50_ms) for move in moves]
+    data = [
+        lines,
+        _marks("searched", moves, before, STYLES["bf16"]) | {"mode": "markers"},
+        _marks("confirmed, validation", moves, then, STYLES["fp32"]) | _bars(moves),
+        _marks("confirmed, test", moves, test, (INK, "x-thin-open")) | {"mode": "markers"},
+    ]
+    axes = layout(
+        title="Searched and confirmed",
+        x={"type": "log", "title": {"text": "p50 latency, ms (log scale)"}} | ticks([move.record for move in moves]),
+        y={"title": {"text": "top-1 accuracy, %"}},
+    )
+    return {"data": data if moves else [], "layout": axes}
+
+
+def _marks(
+    name: str, moves: Sequence[Move], points: Sequence[tuple[float, float]], style: tuple[str, str]
+) -> dict[str, Any]:
+    colour, symbol = style
+    return {
+        "type": "scatter", "name": name, "mode": "markers+text", "textposition": "bottom right",
+        "x": [float(f"{p50_ms:.5g}") for _, p50_ms in points], "y": [round(top1, 2) for top1, _ in points],
+        "text": [str(move.record.trial) for move in moves], "marker": {"color": colour, "symbol": symbol, "size": 10},
+        "hovertemplate": "trial %{text}: %{y:.2f} %, %{x:.4g} ms<extra>" + name + "</extra>",
+    }  # fmt: skip
+
+
+def _bars(moves: Sequence[Move]) -> dict[str, Any]:
+    return {
+        "error_y": {
+            "type": "data", "symmetric": False, "thickness": 1,
+            "array": [round(100 * (move.validation.high - move.validation.top1), 2) for move in moves],
+            "arrayminus": [round(100 * (move.validation.top1 - move.validation.low), 2) for move in moves],
+        },
+        "error_x": {
+            "type": "data", "symmetric": False, "thickness": 1,
+            "array": [float(f"{move.latency.p50_high_ms - move.latency.p50_ms:.3g}") for move in moves],
+            "arrayminus": [float(f"{move.latency.p50_ms - move.latency.p50_low_ms:.3g}") for move in moves],
+        },
+    }  # fmt: skip

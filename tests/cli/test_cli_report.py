@@ -1,0 +1,64 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scalesearch.cli import report
+from scalesearch.errors import ConfigError, MissingBackendError
+from scalesearch.records.store import RecordStore
+from scalesearch.values.record import TrialRecord
+
+
+@pytest.fixture
+def folder(make_record: Callable[..., TrialRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("scalesearch.report.page._plotly", lambda: "window.Plotly = {};")
+    store = RecordStore(tmp_path / "results" / "mine")
+    for trial in range(3):
+        store.save(make_record(trial, top1=0.5 + trial / 10, p50_ms=1.0 + trial))
+    return tmp_path / "results" / "mine"
+
+
+def test_the_newest_study_is_reported_into_its_own_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.report(None, None) == 0
+    said = capsys.readouterr().out
+    assert str(Path("results/mine/report.html")) in said
+    assert "MB" in said
+    assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_to_takes_a_file_or_a_folder_that_is_there(folder: Path, tmp_path: Path) -> None:
+    report.report(folder, tmp_path / "new" / "page.html")
+    report.report(folder, tmp_path)
+    assert (tmp_path / "new" / "page.html").is_file()
+    assert (tmp_path / "report.html").is_file()
+    assert not (folder / "report.html").exists()
+
+
+def test_another_ending_is_refused_before_anything_is_read(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"ends in \.html, or a folder") as caught:
+        report.report(folder, tmp_path / "page.pdf")
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_without_plotly_the_extra_is_named_and_nothing_is_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingBackendError, match=r"pip install 'scalesearch\[report\]'") as caught:
+        report.report(folder, None)
+    assert len(str(caught.value).splitlines()) == 3
+    assert not (folder / "report.html").exists()
+
+
+def test_a_report_loads_no_torch(folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from scalesearch.cli.report import report;"
+        f"report(Path({str(folder)!r}), None); print([name for name in ('torch', 'onnxruntime') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("[]")
