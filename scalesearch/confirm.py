@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from scalesearch.chain.planner import Planner
+from scalesearch.confirm_request import check_request
 from scalesearch.confirm_setup import (
     refuse_another_device,
     refuse_other_images,
@@ -78,6 +79,7 @@ def confirm_front(
         ConfigError: No study, another chip or other images than its own, other trainings there already, no such place.
         NoFeasibleTrialError: The study has no front.
     """
+    check_request(top=top, steps=steps, epochs=epochs, seeds=seeds)
     folder = Path(folder)
     session, members = study_and_front(folder)
     members = members if top is None else nearest_knee(members, top)

@@ -257,6 +257,12 @@ def test_another_device_other_images_and_no_place_are_refused(
     assert fakes[0].asked == []
 
 
+def test_bad_numbers_are_told_before_anything_is_made(study: Path) -> None:
+    with pytest.raises(ConfigError, match="--seeds 0"):
+        confirm_front(study, seeds=0)
+    assert not (study / "confirmed").exists()
+
+
 def test_no_front_is_told(study: Path, make_record: MakeRecord) -> None:
     for trial in range(4):
         RecordStore(study).save(make_record(trial, top1=None))

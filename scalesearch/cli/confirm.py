@@ -8,7 +8,8 @@ import typer
 
 from scalesearch.cli.studies import StudyArgument, find_study, front_under, read_records
 from scalesearch.cli.study_commands import wide_console
-from scalesearch.errors import ConfigError, ScalesearchError
+from scalesearch.confirm_request import check_request
+from scalesearch.errors import ScalesearchError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from scalesearch.confirm import ConfirmOutcome
     from scalesearch.records.confirmation import Confirmation, Move
 
-_MOST_SEEDS = 99
 _NAMED = 3
 
 
@@ -44,7 +44,7 @@ def confirm(
 
     The same command continues a stopped one. All is written to STUDY/confirmed; the study itself stays as it is.
     """
-    _check(top=top, epochs=epochs, steps=steps, seeds=seeds)
+    check_request(top=top, epochs=epochs, steps=steps, seeds=seeds)
     folder = find_study(study)
     front_under(read_records(folder))  # says why there is no front, before torch is loaded
 
@@ -65,19 +65,6 @@ def confirm(
     else:
         _print(folder, outcome, outcome.confirmation)
     return 1 if outcome.lost else 0
-
-
-def _check(**numbers: int | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and number < 1:
-            message = f"--{name} {number}: expected 1 or more."
-            raise ConfigError(message)
-    if numbers["epochs"] is not None and numbers["steps"] is not None:
-        message = "Give one of --epochs and --steps: both say how long a training is."
-        raise ConfigError(message)
-    if (numbers["seeds"] or 0) > _MOST_SEEDS:
-        message = f"--seeds {numbers['seeds']}: expected {_MOST_SEEDS} or fewer."
-        raise ConfigError(message)
 
 
 def _print(folder: Path, outcome: "ConfirmOutcome", confirmation: "Confirmation") -> None:
