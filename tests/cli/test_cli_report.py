@@ -57,7 +57,8 @@ def test_without_plotly_the_extra_is_named_and_nothing_is_written(
 def test_a_report_loads_no_torch(folder: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from scalesearch.cli.report import report;"
-        f"report(Path({str(folder)!r}), None); print([name for name in ('torch', 'onnxruntime') if name in sys.modules])"
+        f"report(Path({str(folder)!r}), None);"
+        "print([name for name in ('torch', 'onnxruntime') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
