@@ -93,7 +93,10 @@ def importance_figure(entries: Sequence[AxisImportance]) -> Figure:
         x={"title": {"text": "share of the importance, %"}},
         y={"automargin": True},
     )
-    return {"data": data if entries else [], "layout": axes | {"barmode": "group"}}
+    return {
+        "data": data if entries else [],
+        "layout": axes | {"barmode": "group", "legend": axes["legend"] | {"y": -0.35}},
+    }
 
 
 def ticks(records: Iterable[TrialRecord]) -> dict[str, Any]:

@@ -171,3 +171,33 @@ def test_a_study_on_a_server_is_run_shown_and_written_without_the_password(
     assert {summary.study_name for summary in optuna.get_all_study_summaries(storage)} >= {name}
     storage.remove_session()
     storage.engine.dispose()
+
+
+@pytest.mark.slow
+def test_a_search_on_a_server_goes_on_where_it_stopped(
+    server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from fake_evaluators import FakePlanner, MakeFake, make_space
+    from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+
+    from scalesearch.records.store import RecordStore
+    from scalesearch.search.study import run_study
+
+    monkeypatch.setenv("PGPASSWORD", "s3cret")
+    for budget in (3, 5):
+        outcome = run_study(
+            folder=tmp_path,
+            space=make_space(),
+            plan=FakePlanner(),
+            make_evaluator=MakeFake(),
+            settings=RunSettings(budget=budget, siblings=False, storage=server),
+        )
+        assert (outcome.ended, outcome.charged) == ("budget", budget)
+    records = RecordStore(tmp_path).all()
+    with opened_study(tmp_path, url=server) as opened:
+        told = opened.study.get_trials()
+        assert [trial.number for trial in told] == [record.trial for record in records]
+        assert all(trial.state.is_finished() for trial in told)
+        figures = get_plotly_graph_objects(opened.storage.get_study_system_attrs(opened.study._study_id))
+    assert {"feasible_front", "hypervolume"} <= set(figures)
+    assert not (tmp_path / STUDY_FILE).exists()
