@@ -30,10 +30,12 @@ from scalesearch.records.store import RecordStore
 from scalesearch.run import run_search
 from scalesearch.search.front import pareto_front
 from scalesearch.training.datasets import load_dataset
-from scalesearch.values.candidate import Pruning, Recipe
+from scalesearch.values.candidate import Candidate, Pruning, Recipe
 from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.identity import content_hash
+from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.plan import Plan
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import Cost, TrialRecord
 from scalesearch.values.session import Session
 from scalesearch.values.training_length import FULL_LENGTH, full_length
 
@@ -130,9 +132,24 @@ class FakeTiming:
         }
 
 
+class FakePlanner:
+    """Stands for the planner, which builds and prunes every network: the identity alone."""
+
+    def __init__(self, session: Session) -> None:
+        self._seed = session.settings.seed
+
+    def plan_spec(self, spec: NetworkSpec, candidate: Candidate) -> Plan:
+        cost, key = Cost(macs=1, params=1), content_hash(spec, candidate, self._seed)
+        return Plan(
+            candidate=candidate, spec=spec, dense_cost=cost, cost=cost, key=key, weights_key=key, shape_key=key,
+            pruning=candidate.pruning, limits=(),
+        )  # fmt: skip
+
+
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeTraining, FakeTiming]:
     training, timing = FakeTraining(), FakeTiming()
+    monkeypatch.setattr(confirming, "Planner", FakePlanner)
     monkeypatch.setattr(confirming, "train_jobs", training)
     monkeypatch.setattr(confirming, "time_together", timing)
     return training, timing
