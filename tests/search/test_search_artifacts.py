@@ -32,7 +32,9 @@ def study(tmp_path: Path, session: Session) -> Iterator[optuna.Study]:
         (tmp_path / "models" / f"trial_{trial:06d}.onnx").write_bytes(b"onnx %d" % trial)
     with opened_study(tmp_path) as opened:
         for _ in range(3):
-            opened.study.tell(opened.study.ask(), (0.5, 1.0))
+            trial = opened.study.ask()
+            trial.set_user_attr("feasible", True)
+            opened.study.tell(trial, (0.5, 1.0))
         yield opened.study
 
 
@@ -121,10 +123,19 @@ def test_a_browser_goes_from_the_front_page_to_a_trial_and_its_files(
     tab.get_by_text("scalesearch").first.click()
     for title in ("Feasible front", "Hypervolume over trials", "What compression paid"):
         tab.get_by_text(title).first.wait_for(timeout=60_000)
-    tab.goto(f"{served}dashboard/studies/{study._study_id}/trials?numbers=1")
+    tab.locator("a[href$='/trials']").first.click()
+    tab.get_by_text("Trial 1", exact=True).first.click()
     tab.get_by_text("Layers", exact=True).first.wait_for(timeout=60_000)
     body = tab.inner_text("body")
-    for words in ("top-1 60.0", "average pooling", "Where accuracy went", "What compression brought", PAYLOAD):
+    for words in (
+        "top-1 60.0",
+        "average pooling",
+        "Where accuracy went",
+        "What compression brought",
+        PAYLOAD,
+        "User Attribute",
+        "feasible True",
+    ):
         assert words in body, words
     assert tab.locator("a[href^='javascript']").count() == 0
     for name in ("config.toml", "model.onnx", "classes.svg"):
