@@ -30,7 +30,7 @@ def export(
     to: Annotated[Path | None, typer.Option("--to", help="Folder (default: export/STUDY/trial_N).")] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="Also as: c, openvino, tensorrt; onnx is always there. Repeatable."),
+        typer.Option("--format", help="Also as c, openvino, tensorrt, executorch or litert; onnx is always there."),
     ] = None,
 ) -> int:
     """Write a folder that rebuilds, explains and runs a trial's network: config.toml, model.onnx, infer.py and more.

@@ -10,6 +10,8 @@ _EXTRAS = (
     ("dashboard", "optuna-dashboard"),
     ("openvino", "openvino"),
     ("c", "emx-onnx-cgen"),
+    ("executorch", "executorch"),
+    ("litert", "litert-torch"),
     ("rtx", "tensorrt-rtx-cu13"),
     ("tensorrt", "tensorrt-cu13"),
 )

@@ -33,11 +33,25 @@ def _tensorrt() -> Format:
     return TensorRtPlan()
 
 
+def _executorch() -> Format:
+    from scalesearch.deployment.formats.executorch import ExecuTorchProgram
+
+    return ExecuTorchProgram()
+
+
+def _litert() -> Format:
+    from scalesearch.deployment.formats.litert import LiteRtModel
+
+    return LiteRtModel()
+
+
 FORMATS: Mapping[str, Callable[[], Format]] = {
     "onnx": _onnx,
     "c": _c,
     "openvino": _openvino,
     "tensorrt": _tensorrt,
+    "executorch": _executorch,
+    "litert": _litert,
 }
 
 

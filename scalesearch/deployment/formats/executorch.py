@@ -1,0 +1,94 @@
+"""ExecuTorch's program file, its operators given to XNNPACK: phones and boards with ARM or x86 CPUs."""
+
+import importlib.util
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.deployment.formats.base import FormatOptions
+from scalesearch.errors import MissingBackendError, StageFailed
+from scalesearch.files import replace_file
+from scalesearch.values.candidate import Precision
+from scalesearch.values.onnx_model import OnnxModel
+
+_NAME: Final = "model.pte"
+
+
+class ExecuTorchProgram:
+    """See the `Format` protocol. fp32, batch 1."""
+
+    name: Final = "executorch"
+    what: Final = "ExecuTorch program for XNNPACK, batch 1"
+
+    def ensure_available(self) -> None:
+        """Nothing, where ExecuTorch is installed.
+
+        Raises:
+            MissingBackendError: It is not.
+        """
+        if importlib.util.find_spec("executorch") is None:
+            message = "--format executorch needs ExecuTorch.\nInstall it with: pip install 'scalesearch[executorch]'"
+            raise MissingBackendError(message)
+
+    def ensure_holds(self, precision: Precision) -> None:
+        """Nothing for fp32.
+
+        Raises:
+            ConfigError: ExecuTorch would quantize anew.
+        """
+        from scalesearch.deployment.formats.torch_graph import ensure_float
+
+        ensure_float(precision, self.name)
+
+    def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
+        """model.pte, run once before it is believed.
+
+        Raises:
+            StageFailed: ExecuTorch cannot express the network, or it answers otherwise there.
+        """
+        from scalesearch.deployment.formats.torch_graph import ensure_same
+
+        images = options.check_images().images
+        program = _program(model, images)
+        ensure_same(model, images, _answers(program, images), self.name)
+        replace_file(folder / _NAME, program)
+        return (_NAME,)
+
+
+def _program(model: OnnxModel, images: NDArray[np.float32]) -> bytes:
+    import torch
+
+    from scalesearch.deployment.formats.torch_graph import float_module
+
+    module = float_module(model, ExecuTorchProgram.name)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        try:
+            exported = torch.export.export(module, (torch.from_numpy(images[:1].copy()),))
+            lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+            return bytes(lowered.to_executorch().buffer)
+        except Exception as error:  # whatever its passes raise
+            reason = f"ExecuTorch cannot express the network: {' '.join(str(error).split())[:300]}"
+            raise StageFailed(stage="export", reason=reason) from error
+
+
+def _answers(program: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that its interface may change
+        from executorch.runtime import Runtime
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / _NAME
+        path.write_bytes(program)
+        method = Runtime.get().load_program(path).load_method("forward")
+        answers = [method.execute([torch.from_numpy(image[np.newaxis].copy())])[0].numpy().copy() for image in images]
+    return np.concatenate(answers)

@@ -1,0 +1,93 @@
+"""LiteRT's file, formerly TensorFlow Lite: phones, microcontrollers and their accelerators."""
+
+import importlib.util
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.deployment.formats.base import FormatOptions
+from scalesearch.errors import MissingBackendError, StageFailed
+from scalesearch.files import replace_file
+from scalesearch.values.candidate import Precision
+from scalesearch.values.onnx_model import OnnxModel
+
+_NAME: Final = "model.tflite"
+
+
+class LiteRtModel:
+    """See the `Format` protocol. fp32, batch 1, channels first as in the ONNX file."""
+
+    name: Final = "litert"
+    what: Final = "LiteRT (TensorFlow Lite) model, batch 1"
+
+    def ensure_available(self) -> None:
+        """Nothing, where the converter is installed.
+
+        Raises:
+            MissingBackendError: It is not.
+        """
+        if importlib.util.find_spec("litert_torch") is None:
+            message = "--format litert needs the converter litert-torch.\n"
+            message += "Install it with: pip install 'scalesearch[litert]'"
+            raise MissingBackendError(message)
+
+    def ensure_holds(self, precision: Precision) -> None:
+        """Nothing for fp32.
+
+        Raises:
+            ConfigError: The converter would quantize anew.
+        """
+        from scalesearch.deployment.formats.torch_graph import ensure_float
+
+        ensure_float(precision, self.name)
+
+    def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
+        """model.tflite, run once before it is believed.
+
+        Raises:
+            StageFailed: The converter cannot express the network, or it answers otherwise there.
+        """
+        from scalesearch.deployment.formats.torch_graph import ensure_same
+
+        images = options.check_images().images
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / _NAME
+            _convert(model, images, path)
+            ensure_same(model, images, _answers(path, images), self.name)
+            replace_file(folder / _NAME, path.read_bytes())
+        return (_NAME,)
+
+
+def _convert(model: OnnxModel, images: NDArray[np.float32], to: Path) -> None:
+    import torch
+
+    from scalesearch.deployment.formats.torch_graph import float_module
+
+    module = float_module(model, LiteRtModel.name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import litert_torch
+
+        try:
+            litert_torch.convert(module, (torch.from_numpy(images[:1].copy()),)).export(str(to))
+        except Exception as error:  # whatever its passes raise
+            reason = f"litert-torch cannot express the network: {' '.join(str(error).split())[:300]}"
+            raise StageFailed(stage="export", reason=reason) from error
+
+
+def _answers(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    given, answered = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    answers = []
+    for image in images:
+        interpreter.set_tensor(given, image[np.newaxis])
+        interpreter.invoke()
+        answers.append(np.array(interpreter.get_tensor(answered)))
+    return np.concatenate(answers)
