@@ -78,7 +78,7 @@ def default_formats(session: Session) -> tuple[str, ...]:
     """What is exported unasked besides ONNX: a TensorRT engine, where the study's target is one and its GPU is here."""
     from scalesearch.deployment.backends import get_backend
 
-    if not session.target.backend.startswith("tensorrt"):
+    if session.target.backend != "tensorrt":  # engines of TensorRT for RTX are quick to build where they run
         return ()
     return ("tensorrt",) if get_backend(session.target.backend).probe().available else ()
 
