@@ -107,8 +107,6 @@ def _cells(move: "Move") -> tuple[str, ...]:
 
 
 def _footnotes(confirmation: "Confirmation", outcome: "ConfirmOutcome") -> Iterator[str]:
-    from scalesearch.records.confirmation_files import gap_text
-
     moves, ranks = confirmation.moves, confirmation.ranks
     if not all(move.latency.stable for move in moves):
         yield "! its latency did not settle within the time limit"
@@ -123,10 +121,7 @@ def _footnotes(confirmation: "Confirmation", outcome: "ConfirmOutcome") -> Itera
         yield f"order of brief against full accuracy: Spearman {ranks}"
     else:
         yield "order of brief against full accuracy: nothing to say, fewer than three members differ"
-    yield f"brief validation less test: {gap_text(confirmation.brief_gap)}: selection's luck, and unequal splits"
-    yield f"full validation less test:  {gap_text(confirmation.full_gap)}: unequal splits alone, nothing was selected"
-    if confirmation.winners_curse is not None:
-        yield f"winner's curse, the one less the other: {100 * confirmation.winners_curse:+.1f} points"
+    yield from _gaps(confirmation)
     fallen = confirmation.fallen
     real = [move for move in fallen if not set(move.beaten_by) <= set(move.ties)]
     yield f"fell off: {len(fallen)} of {len(moves)}, {len(fallen) - len(real)} of them within the error (ties)"
@@ -137,3 +132,22 @@ def _footnotes(confirmation: "Confirmation", outcome: "ConfirmOutcome") -> Itera
         yield f"warning: no session timed all engines ({outcome.timing_lost}); latencies are those of each alone"
     for lost in outcome.lost:
         yield f"warning: trial {lost.trial}, seed {lost.seed} was lost: {lost.reason}; the same command tries it again"
+
+
+def _gaps(confirmation: "Confirmation") -> Iterator[str]:
+    """Validation less test, brief and full, and what the two say of the luck in the search's choice."""
+    from scalesearch.records.confirmation_files import gap_text
+
+    yield f"brief validation less test: {gap_text(confirmation.brief_gap)}: luck in the choice, and unlike splits"
+    yield f"full validation less test:  {gap_text(confirmation.full_gap)}: unlike splits alone"
+    if confirmation.winners_curse is not None:
+        yield f"winner's curse, the one less the other: {100 * confirmation.winners_curse:+.1f} points"
+    elif confirmation.splits_differ:
+        yield (
+            "winner's curse: cannot be told, for the splits differ by themselves: test images are harder, or less like "
+            "the training images\nthan the validation images are. Believe the test column."
+            if confirmation.full_gap and confirmation.full_gap.mean > 0
+            else "winner's curse: cannot be told, for the splits differ by themselves: validation images are harder."
+        )
+    else:
+        yield "winner's curse: cannot be told without the search's own test scores (front_scores.json)"

@@ -52,7 +52,7 @@ class SplitGap:
 
     mean: float
     half: float
-    """Half the interval by the numbers of images alone: all members meet the same ones, so they err alike."""
+    """Half the 95 % interval by the numbers of images alone: all members meet the same ones, so they err alike."""
     members: int
 
 
@@ -68,7 +68,15 @@ class Confirmation:
     full_gap: SplitGap | None
     """Of the networks trained anew, which were not selected by these scores: the splits alone."""
     winners_curse: float | None
-    """`brief_gap` less `full_gap` over the same members: what luck in the selection had added."""
+    """`brief_gap` less `full_gap` over the same members: what luck in the selection had added.
+
+    None where the splits themselves differ (`splits_differ`): such a gap grows with training, and hides the luck.
+    """
+
+    @property
+    def splits_differ(self) -> bool:
+        """Whether validation and test are unlike even for networks that neither of them chose."""
+        return self.full_gap is not None and abs(self.full_gap.mean) > self.full_gap.half
 
     @property
     def fallen(self) -> tuple[Move, ...]:
@@ -101,12 +109,13 @@ def confirm_moves(
     brief_gap = _gap([(_brief(move), [tested[move.record.trial]]) for move in moves if move.record.trial in tested])
     full_gap = _gap([([r.validation for r in own], [r.test for r in own]) for _, own in members])
     same = _gap([([r.validation for r in own], [r.test for r in own]) for m, own in members if m.trial in tested])
+    alike = full_gap is not None and abs(full_gap.mean) <= full_gap.half
     return Confirmation(
         moves=tuple(moves),
         ranks=rank_agreement([_brief(move)[0].top1 for move in moves], [move.validation.top1 for move in moves]),
         brief_gap=brief_gap,
         full_gap=full_gap,
-        winners_curse=brief_gap.mean - same.mean if brief_gap and same else None,
+        winners_curse=brief_gap.mean - same.mean if brief_gap and same and alike else None,
     )
 
 

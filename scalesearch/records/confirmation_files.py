@@ -55,6 +55,7 @@ def confirmation_document(
         "members": confirmation_rows(confirmation),
         "spearman": dataclasses.asdict(ranks) if ranks else None,
         "validation_less_test": {name: dataclasses.asdict(gap) if gap else None for name, gap in gaps.items()},
+        "splits_differ": confirmation.splits_differ,
         "winners_curse": confirmation.winners_curse,
         "runs": [_run(run) for run in runs],
         "lost": [{"trial": trial, "seed": seed, "reason": reason} for trial, seed, reason in lost],

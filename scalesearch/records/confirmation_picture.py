@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from scalesearch.records.confirmation import Confirmation, Move
@@ -30,12 +31,13 @@ def confirmation_figure(confirmation: Confirmation, *, caption: str = "") -> "Fi
         [move.latency.p50_ms for move in kept], [100 * move.validation.top1 for move in kept],
         where="post", color=_INK, linewidth=1.0, alpha=0.6, zorder=2,
     )  # fmt: skip
+    crowded = _crowded(moves)
     for move in moves:
-        _draw(axes, move)
+        _draw(axes, move, crowded=move.record.trial in crowded)
     # The axes must hold both places of every member.
     now = [replace(move.record, latency=move.latency) for move in moves]
     dress(axes, [*(move.record for move in moves), *now], title="The front after full training")
-    _legend(axes, moves)
+    _legend(figure, moves)
     device = moves[0].record.device
     under = "  |  ".join(part for part in (device_text(device) if device else "", caption) if part)
     figure.supxlabel(under, fontsize=8, color=_FAINT, x=0.01, ha="left", parse_math=False)
@@ -47,7 +49,17 @@ def _then(move: Move) -> tuple[float, float]:
     return move.record.latency.p50_ms, 100 * move.record.quality.top1
 
 
-def _draw(axes: "Axes", move: Move) -> None:
+def _crowded(moves: Sequence[Move]) -> set[int]:
+    """Trials whose number would run into that of the faster neighbour: within about a label's size."""
+    found = set[int]()
+    for one, other in pairwise(moves):
+        near = other.latency.p50_ms < 1.03 * one.latency.p50_ms
+        if near and abs(other.validation.top1 - one.validation.top1) < 0.03 and one.record.trial not in found:
+            found.add(other.record.trial)
+    return found
+
+
+def _draw(axes: "Axes", move: Move, *, crowded: bool) -> None:
     from matplotlib.patheffects import withStroke
 
     colour, marker = STYLES[move.record.candidate.quantization.precision]
@@ -68,12 +80,12 @@ def _draw(axes: "Axes", move: Move) -> None:
     )  # fmt: skip
     axes.scatter(now[0], 100 * move.test.top1, marker="_", s=130, color=_INK, linewidths=1.6, zorder=5)
     axes.annotate(
-        str(move.record.trial), now, xytext=(6, 6), textcoords="offset points", fontsize=8.5, color=_INK, zorder=6,
-        path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        str(move.record.trial), now, xytext=(6, -13) if crowded else (6, 6), textcoords="offset points",
+        fontsize=8.5, color=_INK, zorder=6, path_effects=[withStroke(linewidth=2.5, foreground="white")],
     )  # fmt: skip
 
 
-def _legend(axes: "Axes", moves: Sequence[Move]) -> None:
+def _legend(figure: "Figure", moves: Sequence[Move]) -> None:
     from matplotlib.lines import Line2D
 
     used = {move.record.candidate.quantization.precision for move in moves}
@@ -91,4 +103,5 @@ def _legend(axes: "Axes", moves: Sequence[Move]) -> None:
         marks.append(
             Line2D([], [], color=_FAINT, marker="o", markerfacecolor="white", linestyle="", label="fell off the front")
         )
-    axes.legend(handles=marks, loc="best", fontsize=8.5, frameon=True, framealpha=0.9, edgecolor="#cccccc")
+    # Outside: marks of the test images may stand anywhere below the front.
+    figure.legend(handles=marks, loc="outside upper center", ncols=len(marks), fontsize=8, frameon=False)

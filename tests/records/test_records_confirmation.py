@@ -93,20 +93,31 @@ def test_seeds_are_averaged_and_widen_the_interval(make_record: MakeRecord, make
 
 def test_the_winners_curse_is_what_the_splits_do_not_explain(make_record: MakeRecord, make_run: MakeRun) -> None:
     front = [make_record(trial, top1=0.7, p50_ms=1.0 + trial) for trial in range(3)]
-    # in the search 10 points better than on test; trained anew 4; the third has no test score of its brief file
-    runs = [make_run(trial, 1, 0.8, test=0.76) for trial in range(3)]
+    # in the search 10 points better than on test; trained anew 2, within the error of none;
+    # the third has no test score of its brief file
+    runs = [make_run(trial, 1, 0.8, test=0.78) for trial in range(3)]
     unseen = make_record(9, top1=0.6)
     assert unseen.quality and unseen.latency
     scores = [FrontScore(trial=trial, test=unseen.quality, latency=unseen.latency) for trial in (0, 1)]
     found = confirm_moves(front, runs, scores)
     assert found and found.brief_gap and found.full_gap and found.winners_curse is not None
     assert found.brief_gap.mean == pytest.approx(0.10) and found.brief_gap.members == 2
-    assert found.full_gap.mean == pytest.approx(0.04) and found.full_gap.members == 3
-    assert found.winners_curse == pytest.approx(0.06)
+    assert found.full_gap.mean == pytest.approx(0.02) and found.full_gap.members == 3
+    assert found.winners_curse == pytest.approx(0.08) and not found.splits_differ
     # 1000 images in either split
     assert found.brief_gap.half == pytest.approx(1.959964 * math.sqrt((0.7 * 0.3 + 0.6 * 0.4) / 1000))
     without = confirm_moves(front, runs)
     assert without and without.brief_gap is None and without.winners_curse is None and without.full_gap
+
+
+def test_splits_that_differ_by_themselves_hide_the_curse(make_record: MakeRecord, make_run: MakeRun) -> None:
+    front = [make_record(trial, top1=0.7, p50_ms=1.0 + trial) for trial in range(3)]
+    unseen = make_record(9, top1=0.6)
+    assert unseen.quality and unseen.latency
+    scores = [FrontScore(trial=trial, test=unseen.quality, latency=unseen.latency) for trial in range(3)]
+    found = confirm_moves(front, [make_run(trial, 1, 0.85, test=0.55) for trial in range(3)], scores)
+    assert found and found.splits_differ and found.winners_curse is None
+    assert found.brief_gap and found.brief_gap.mean == pytest.approx(0.1)
 
 
 def test_overlapping_intervals_are_ties(make_record: MakeRecord, make_run: MakeRun) -> None:
