@@ -11,6 +11,7 @@ is a script), and repeats what `training/datasets` does with an image: tests hol
 import argparse
 import json
 import struct
+import signal
 import sys
 import warnings
 import zlib
@@ -224,4 +225,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):  # `| head` has had enough: end like any other command
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main())
