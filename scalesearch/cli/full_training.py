@@ -19,20 +19,13 @@ from scalesearch.records.tables import trial_rows
 from scalesearch.session import open_session
 from scalesearch.values.record import Quality, TrialRecord
 from scalesearch.values.space import SearchSpace
-
-_FULL_LENGTH = 8
+from scalesearch.values.training_length import full_length
 
 
 def train_export(config_path: Path, *, steps: int | None, data: str | None, seed: int | None, to: Path) -> None:
     """Trains the exported network, writes model.onnx and result.json into `to`, and prints them beside the search's."""
     config = read_config(config_path)
-    recipe = config.candidate.recipe
-    recipe = dataclasses.replace(
-        recipe,
-        steps=steps or _FULL_LENGTH * recipe.steps,
-        # The retrain after pruning grows with it.
-        retrain_steps=max(1, round(recipe.retrain_steps * (steps or _FULL_LENGTH * recipe.steps) / recipe.steps)),
-    )
+    recipe = full_length(config.candidate.recipe, steps=steps)
     settings = dataclasses.replace(
         config.settings,
         data=dataclasses.replace(config.settings.data, source=data or config.settings.data.source),

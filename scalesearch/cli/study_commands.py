@@ -123,7 +123,7 @@ def print_front(
     if console.measure(table, options=unbounded).maximum > console.width:
         table = _front_table(shown, scores, knee=knee, wide=False)
     console.print(table)
-    for line in (*_footnotes(shown, scores, knee=knee), *_what_paid(records)):
+    for line in (*_footnotes(shown, scores, knee=knee), *_confirmed(folder), *_what_paid(records)):
         console.print(line, markup=False, highlight=False)
 
 
@@ -271,6 +271,13 @@ def _footnotes(shown: Sequence[TrialRecord], scores: dict[int, FrontScore], *, k
     if scores:
         lines.append("test: the same file on images that the search never saw")
     return lines
+
+
+def _confirmed(folder: Path) -> list[str]:
+    from scalesearch.records.confirmed import confirmed_hint
+
+    hint = confirmed_hint(folder)
+    return [hint] if hint else []
 
 
 def _what_paid(records: Sequence[TrialRecord]) -> list[str]:

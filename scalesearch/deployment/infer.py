@@ -10,8 +10,8 @@ is a script), and repeats what `training/datasets` does with an image: tests hol
 
 import argparse
 import json
-import struct
 import signal
+import struct
 import sys
 import warnings
 import zlib

@@ -264,3 +264,10 @@ def test_reading_a_study_loads_nothing_heavy(folder: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "on the front" in done.stdout
+
+
+def test_front_points_to_the_confirmed_one(folder: Path) -> None:
+    assert "confirmed at full length" not in _run("front")
+    (folder / "confirmed").mkdir()
+    (folder / "confirmed" / "confirmed.csv").write_text("trial\n")
+    assert "confirmed at full length: results/first/confirmed/confirmed.png" in _run("front")
