@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from onnx import numpy_helper
+from small_graphs import CLASSES, small_graph, small_model
 
 from scalesearch.cli import export
 from scalesearch.cli.export_folder import check_images
@@ -29,7 +30,6 @@ from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
 from scalesearch.values.settings import DataSettings, RunSettings
-from tests.deployment.small_graphs import CLASSES, small_graph, small_model
 
 MakeRecord = Callable[..., TrialRecord]
 SIDE_PX = 8

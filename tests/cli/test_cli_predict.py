@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
+from small_graphs import CLASSES, small_model
 from typer.testing import CliRunner
 
 from scalesearch.cli import predict
 from scalesearch.deployment import infer
 from scalesearch.deployment.onnx_file import annotate
 from scalesearch.errors import ConfigError
-from tests.deployment.small_graphs import CLASSES, small_model
 
 NAMES = ["stop", "yield [bold]", "speed\x1b[5m 30", "no entry"]
 METADATA = {

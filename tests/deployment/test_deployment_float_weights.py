@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_graphs import small_graph, small_model
 
 from scalesearch.deployment.float_weights import float_weights, unlike_weight
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.values.candidate import Precision
 from scalesearch.values.target import QuantizationProfile
-from tests.deployment.small_graphs import small_graph, small_model
 
 FILES: tuple[tuple[Precision, QuantizationProfile], ...] = (
     ("int8", "tensorrt"),

@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
+from small_graphs import CLASSES, IMAGES, small_graph, small_model
 
 from scalesearch.deployment.backends.signal_stack import signal_stack_kept
 from scalesearch.deployment.formats import FORMATS, CheckImages, FormatOptions, get_format
@@ -21,7 +22,6 @@ from scalesearch.deployment.onnx_file import annotate
 from scalesearch.errors import ConfigError, MissingBackendError, StageFailed
 from scalesearch.values.candidate import Precision
 from scalesearch.values.onnx_model import OnnxModel
-from tests.deployment.small_graphs import CLASSES, IMAGES, small_graph, small_model
 
 Answers = Callable[[Path, np.ndarray], np.ndarray]
 NAMES = ('say "stop"', "*/ int x; /*", "é \\ ??/ 50 %", "\n#define double float")

@@ -7,10 +7,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from small_graphs import small_graph, small_model
 
 from scalesearch.deployment.graph_structure import first_difference
 from scalesearch.deployment.onnx_file import read_onnx
-from tests.deployment.small_graphs import small_graph, small_model
 
 
 def test_other_weights_and_names_are_the_same_network() -> None:

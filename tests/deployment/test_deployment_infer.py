@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_graphs import CLASSES, small_model
 
 from scalesearch.deployment import infer
 from scalesearch.deployment.backends import EngineOptions, get_backend
@@ -18,7 +19,6 @@ from scalesearch.training.datasets import to_input
 from scalesearch.training.datasets.decode import UNREADABLE, decode_square
 from scalesearch.training.datasets.resize import resize_images
 from scalesearch.values.onnx_model import OnnxModel
-from tests.deployment.small_graphs import CLASSES, small_model
 
 REAL = os.environ.get("SCALESEARCH_TEST_PHOTOS", "")
 """A folder of at least 30 photographs to test with; without it, made-up images alone are tested."""

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from base_models import base_images, base_model
+from small_graphs import IMAGES, small_graph, small_model
 
 from scalesearch.deployment.formats.torch_graph import TorchGraph, ensure_float, ensure_same
 from scalesearch.deployment.onnx_file import checking_session, read_onnx
 from scalesearch.errors import ConfigError, StageFailed
-from tests.deployment.base_models import base_images, base_model
-from tests.deployment.small_graphs import IMAGES, small_graph, small_model
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ PAYLOAD = "<img src=x onerror=window.hacked=1>"
 def study(tmp_path: Path, session: Session) -> Iterator[optuna.Study]:
     write_run_file(session)
     (tmp_path / "models").mkdir()
-    for trial in (0, 1):
-        (tmp_path / "models" / f"trial_{trial:06d}.onnx").write_bytes(b"onnx %d" % trial)
+    for number in (0, 1):
+        (tmp_path / "models" / f"trial_{number:06d}.onnx").write_bytes(b"onnx %d" % number)
     with opened_study(tmp_path) as opened:
         for _ in range(3):
             trial = opened.study.ask()
