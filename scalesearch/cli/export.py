@@ -115,7 +115,8 @@ def study_session(folder: Path) -> Session:
 def _choose(folder: Path, *, trial: int | None, front: bool, max_latency_ms: float | None) -> tuple[TrialRecord, ...]:
     from scalesearch.cli.studies import front_under
     from scalesearch.records.store import RecordStore
-    from scalesearch.search.front import knee
+    from scalesearch.search.choice import Wish, choose
+    from scalesearch.search.front import pareto_front
 
     store = RecordStore(folder)
     if trial is not None:
@@ -126,9 +127,6 @@ def _choose(folder: Path, *, trial: int | None, front: bool, max_latency_ms: flo
             message = f"Trial {trial} has no result to export: {record.state}, {record.reason or 'no reason recorded'}."
             raise ConfigError(message)
         return (record,)
-    members = front_under(store.all(), max_latency_ms=max_latency_ms)
-    if front:
-        return members
-    balance = max(members, key=lambda r: r.quality.top1 if r.quality else 0.0) if max_latency_ms else knee(members)
-    assert balance is not None  # front_under raises on an empty front
-    return (balance,)
+    records = store.all()
+    members = front_under(records, max_latency_ms=max_latency_ms)
+    return members if front else (choose(pareto_front(records), Wish(max_latency_ms=max_latency_ms)).record,)

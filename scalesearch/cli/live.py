@@ -242,7 +242,7 @@ def show_end(console: "Console", outcome: StudyOutcome, folder: Path) -> None:
         print_front(console, outcome.records, folder)
         console.print(
             f"Written to {folder}: front.png, front.csv, trials.csv, records/, models/, run.toml\n"
-            f"Next: scalesearch export {folder}   scalesearch show {folder} --trial N   scalesearch dashboard {folder}",
+            f"Next: scalesearch report {folder}   scalesearch pick {folder}   scalesearch confirm {folder}",
             highlight=False,
             markup=False,
         )
