@@ -25,7 +25,7 @@ from scalesearch.records.confirmation_files import write_confirmation
 from scalesearch.records.confirmed import FOLDER, confirmed_model_path, read_confirmed, write_confirmed
 from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.report import percent
-from scalesearch.search.front import knee, point
+from scalesearch.search.front import knee, picture
 from scalesearch.search.stopping import stop_signals
 from scalesearch.search.storage import only_coordinator
 from scalesearch.values.confirmed import ConfirmedRun
@@ -128,16 +128,9 @@ def nearest_knee(front: Sequence[TrialRecord], count: int) -> tuple[TrialRecord,
     balance = knee(front)
     if balance is None:
         return ()
-    top1s = [point(record)[0] for record in front]
-    logs = [math.log(point(record)[1]) for record in front]
-    top1_span, log_span = max(top1s) - min(top1s) or 1.0, max(logs) - min(logs) or 1.0
-
-    def distance(record: TrialRecord) -> float:
-        (top1, p50_ms), (knee_top1, knee_ms) = point(record), point(balance)
-        return math.hypot((top1 - knee_top1) / top1_span, math.log(p50_ms / knee_ms) / log_span)
-
-    near = {record.trial for record in sorted(front, key=distance)[:count]}
-    return tuple(record for record in front if record.trial in near)
+    places = {record.trial: place for record, place in zip(front, picture(front), strict=True)}
+    near = sorted(front, key=lambda record: math.dist(places[record.trial], places[balance.trial]))[:count]
+    return tuple(record for record in front if record in near)
 
 
 def _jobs(

@@ -3,19 +3,18 @@
 from dataclasses import replace
 from pathlib import Path
 
-from scalesearch.chain.evaluate import reference_path
 from scalesearch.deployment.backends import get_backend
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.files import replace_file
 from scalesearch.records.confirmed import FOLDER
 from scalesearch.records.report import device_text
-from scalesearch.records.run_file import read_run_file
+from scalesearch.records.run_file import stored_session
 from scalesearch.records.store import RecordStore
 from scalesearch.search.front import pareto_front
 from scalesearch.search.storage import only_coordinator
 from scalesearch.training.datasets import load_dataset
 from scalesearch.values.record import TrialRecord
-from scalesearch.values.session import Session
+from scalesearch.values.session import Session, reference_path
 
 _WORK = "work"
 
@@ -27,10 +26,7 @@ def study_and_front(folder: Path) -> tuple[Session, tuple[TrialRecord, ...]]:
         ConfigError: The folder holds no study.
         NoFeasibleTrialError: The study has no front.
     """
-    session = read_run_file(folder)
-    if session is None:
-        message = f"{folder} holds no run.toml: it is not a study, or its run ended before the first trial."
-        raise ConfigError(message)
+    session = stored_session(folder)
     members = pareto_front(RecordStore(folder).all())
     if not members:
         message = (

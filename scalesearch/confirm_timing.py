@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from scalesearch.chain.evaluate import engine_options, reference_path
+from scalesearch.chain.evaluate import engine_options
 from scalesearch.chain.shrink import MEASURED_DEVICE
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.onnx_file import onnx_model
@@ -20,7 +20,7 @@ from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.latency import measure_latency
 from scalesearch.values.candidate import Pruning
 from scalesearch.values.record import Latency
-from scalesearch.values.session import Session
+from scalesearch.values.session import Session, reference_path
 
 ROUNDS = 2
 _TICK_S = 0.2

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scalesearch.chain.evaluate import TrialEvaluator, model_path
+from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.records.confirmed import FOLDER, confirmed_model_path, write_confirmed
 from scalesearch.search.worker import Evaluated, Failed, Fatal, Rejected
 from scalesearch.search.workers import Report, WorkerPool
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import TrialRecord
-from scalesearch.values.session import Session
+from scalesearch.values.session import Session, model_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +52,12 @@ class ConfirmingEvaluator:
         job, folder = self._jobs[trial], self._session.folder
         record = self._evaluator.evaluate(plan, trial=trial, report=report)
         report("test")
-        score = self._evaluator.score_on_test(record)
+        test = self._evaluator.test_quality(record)
         kept = confirmed_model_path(self._study, job.record.trial, job.seed)
         kept.parent.mkdir(parents=True, exist_ok=True)
         model_path(folder, trial).replace(kept)
-        training, quality = record.training, record.quality
-        assert training and quality and record.size_bytes and record.onnx_sha256 and record.network_sha256
+        training, quality, latency = record.training, record.quality, record.latency
+        assert training and quality and latency and record.size_bytes and record.onnx_sha256 and record.network_sha256
         run = ConfirmedRun(
             trial=job.record.trial,
             seed=job.seed,
@@ -65,8 +65,8 @@ class ConfirmingEvaluator:
             train_s=training.train_s + training.retrain_s,
             float_top1=training.float_top1,
             validation=quality,
-            test=score.test,
-            latency=score.latency,
+            test=test,
+            latency=latency,
             size_bytes=record.size_bytes,
             onnx_sha256=record.onnx_sha256,
             network_sha256=record.network_sha256,

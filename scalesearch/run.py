@@ -7,7 +7,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from scalesearch.chain.evaluate import TrialEvaluator, model_path
+from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.chain.planner import Planner
 from scalesearch.errors import ScalesearchError
 from scalesearch.records.front_scores import read_front_scores, write_front_scores
@@ -19,7 +19,7 @@ from scalesearch.search.front import knee, pareto_front
 from scalesearch.search.study import run_study
 from scalesearch.session import open_session
 from scalesearch.values.record import FrontScore, TrialRecord
-from scalesearch.values.session import Session
+from scalesearch.values.session import Session, model_path
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
 
@@ -103,8 +103,7 @@ class _Keeper:
 
     def _caption(self) -> str:
         data = self._session.data
-        synthetic = " (synthetic images)" if self._session.settings.data.source == "signs" else ""
-        return f"{data.name}{synthetic}, {data.val_images} validation images"
+        return f"{self._session.data_words}, {data.val_images} validation images"
 
     def score_front(self, front: Sequence[TrialRecord]) -> None:
         """Test scores of front members that have none yet; the test images are touched here and nowhere else."""

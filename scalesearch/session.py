@@ -6,7 +6,7 @@ import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
-from scalesearch.chain.evaluate import engine_options, reference_path
+from scalesearch.chain.evaluate import engine_options
 from scalesearch.chain.shrink import MEASURED_DEVICE
 from scalesearch.config import check_stages
 from scalesearch.deployment.acceptance import Gate
@@ -26,7 +26,7 @@ from scalesearch.training.machine import probe_machine
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.onnx_model import OnnxModel
-from scalesearch.values.session import DataSummary, Session
+from scalesearch.values.session import DataSummary, Session, reference_path
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import Choice, SearchSpace
 

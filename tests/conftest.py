@@ -208,3 +208,9 @@ def chromium() -> Iterator[Any]:
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def no_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without the extra: loading plotly and drawing at every trial would take most of the time of whole runs."""
+    monkeypatch.setattr("scalesearch.search.dashboard.installed", lambda: False)

@@ -19,6 +19,9 @@ from scalesearch.run import run_search
 from scalesearch.search.events import Event, StudyOutcome, TrialFinished
 from scalesearch.values.record import TrialRecord
 
+# A whole search and two trainings: a minute, and the unit tests are to stay under three.
+pytestmark = pytest.mark.slow
+
 SPACE = """
 network = "resnet_small"
 resolution_px = 16
@@ -120,7 +123,6 @@ def test_pruned_trials_cost_less_than_their_dense_twin(study: tuple[Path, StudyO
         assert record.cost.macs < record.dense_macs
 
 
-@pytest.mark.slow  # the same with a made-up evaluator is in test_search_study.py
 def test_the_same_command_adds_nothing_and_a_larger_budget_goes_on(
     study: tuple[Path, StudyOutcome], data_file: Path, space_file: Path
 ) -> None:
@@ -150,7 +152,6 @@ def test_another_space_data_or_recipe_is_refused_with_the_difference(
     assert RecordStore(folder).all() == before
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_candidates_and_accuracies(
     study: tuple[Path, StudyOutcome], data_file: Path, space_file: Path, tmp_path: Path
 ) -> None:
@@ -182,7 +183,6 @@ def test_an_exported_trial_trains_again_to_the_same_network(study: tuple[Path, S
     assert onnx_model(tmp_path / "again" / "model.onnx").sha256 == best.onnx_sha256
 
 
-@pytest.mark.slow  # the same with a made-up evaluator is in test_search_study.py
 def test_a_limit_rejects_before_training(data_file: Path, space_file: Path, tmp_path: Path) -> None:
     outcome = search(tmp_path / "limited", data_file, space_file, "limits.max_macs=1000", budget=1)
     assert outcome.ended == "exhausted"

@@ -51,7 +51,7 @@ from scalesearch.values.record import (
     TrainingResult,
     TrialRecord,
 )
-from scalesearch.values.session import Session
+from scalesearch.values.session import Session, model_path, reference_path
 from scalesearch.values.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -145,17 +145,23 @@ class TrialEvaluator:
 
     def score_on_test(self, record: TrialRecord) -> FrontScore:
         """Quality on the test images, and latency once more, of the kept model file of a finished trial."""
-        session = self._session
-        assert record.spec is not None  # a front member is complete
-        with self._lock.busy():
-            data = self._dataset.at(record.spec.resolution_px)
-        model = onnx_model(model_path(session.folder, record.trial))
-        with self._compile(model, record.candidate.pruning) as engine:
+        with self._kept_engine(record) as engine:
             with self._lock.quiet():
                 latency = self._latency(engine)
-            with self._lock.busy():
-                test = self._quality(engine, data.test, [])
-        return FrontScore(trial=record.trial, test=test, latency=latency)
+            return FrontScore(trial=record.trial, test=self._test(engine, record), latency=latency)
+
+    def test_quality(self, record: TrialRecord) -> Quality:
+        """Quality on the test images of the kept model file of a finished trial."""
+        with self._kept_engine(record) as engine:
+            return self._test(engine, record)
+
+    def _kept_engine(self, record: TrialRecord) -> Engine:
+        return self._compile(onnx_model(model_path(self._session.folder, record.trial)), record.candidate.pruning)
+
+    def _test(self, engine: Engine, record: TrialRecord) -> Quality:
+        assert record.spec is not None  # it is complete
+        with self._lock.busy():
+            return self._quality(engine, self._dataset.at(record.spec.resolution_px).test, [])
 
     def rebuild(self, plan: Plan, *, to: Path) -> OnnxModel:
         """The deployed file of a plan again, at `to`; training comes from the weight store where it is kept."""
@@ -329,18 +335,8 @@ def _gate(session: Session) -> "Gate":
     return Gate(session.target.compute_capability, session.settings.tensorrt)
 
 
-def reference_path(folder: Path) -> Path:
-    """The reference engine's ONNX file in a study's folder."""
-    return folder / "reference.onnx"
-
-
 def _dense_path(model: Path) -> Path:
     return model.with_suffix(".dense.onnx")
-
-
-def model_path(folder: Path, trial: int) -> Path:
-    """The deployed ONNX file of a trial in a study's folder."""
-    return folder / "models" / f"trial_{trial:06d}.onnx"
 
 
 def limits_after(session: Session, cost: Cost, size_bytes: int, p50_ms: float) -> tuple[LimitUse, ...]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scalesearch.cli.export import study_session
 from scalesearch.cli.studies import find_study, front_under, read_records
 from scalesearch.errors import ConfigError
 from scalesearch.records.report import device_text, milliseconds, percent
@@ -55,6 +54,7 @@ def compare(
 
 
 def _read(paths: Sequence[Path]) -> "list[Study]":
+    from scalesearch.records.run_file import stored_session
     from scalesearch.search.comparison import Study
 
     folders = [find_study(path) for path in paths]
@@ -64,7 +64,7 @@ def _read(paths: Sequence[Path]) -> "list[Study]":
     unlike = len({folder.name for folder in folders}) == len(folders)
     found = []
     for folder in folders:
-        records, session = read_records(folder), study_session(folder)
+        records, session = read_records(folder), stored_session(folder)
         front_under(records)  # says why, where a study has no front
         name = folder.name if unlike else str(folder)
         found.append(Study(name=name, records=records, data=session.data, space=session.space.name))

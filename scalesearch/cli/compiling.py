@@ -45,12 +45,13 @@ def profile(
     top: Annotated[int, typer.Option("--top", help="How many of the slowest layers to print; 0 prints all.")] = 15,
 ) -> int:
     """Show where a trial's time goes, layer by layer, and how NVIDIA's compiler fuses it."""
-    from scalesearch.cli.export import deployed_file, study_session
     from scalesearch.cli.study_commands import choose_record, wide_console
+    from scalesearch.cli.trial_files import deployed_file
+    from scalesearch.records.run_file import stored_session
 
     folder = find_study(study)
     record = choose_record(read_records(folder), trial)
-    session = study_session(folder)
+    session = stored_session(folder)
     console = wide_console()
     with tempfile.TemporaryDirectory() as scratch:
         model = deployed_file(record, session, Path(scratch) / "model.onnx")
@@ -175,7 +176,7 @@ def _fused(record: TrialRecord, session: "Session", scratch: Path) -> "Iterator[
     """The fused layers of the trial's graph in TensorRT's style, from the compiler that needs no GPU."""
     from rich.table import Table
 
-    from scalesearch.cli.export import deployed_file
+    from scalesearch.cli.trial_files import deployed_file
     from scalesearch.deployment.acceptance import Gate
     from scalesearch.errors import MissingBackendError
 

@@ -1,6 +1,5 @@
 """`export`: folders from which the best trials are rebuilt, retrained, run or shipped."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +8,6 @@ import typer
 
 from scalesearch.cli.studies import StudyArgument, find_study, parse_latency_ms
 from scalesearch.errors import ConfigError
-from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
 
@@ -42,11 +40,12 @@ def export(
         message = "Give one of --trial N, --best and --front."
         raise ConfigError(message)
     from scalesearch.deployment.formats import get_format
+    from scalesearch.records.run_file import stored_session
 
     for name in formats or ():
         get_format(name)  # a wrong name is said before anything is read
     folder = find_study(study)
-    session = study_session(folder)
+    session = stored_session(folder)
     chosen = _choose(
         folder, trial=trial, front=front, max_latency_ms=parse_latency_ms(max_latency) if max_latency else None
     )
@@ -81,35 +80,6 @@ def default_formats(session: Session) -> tuple[str, ...]:
     if session.target.backend != "tensorrt":  # engines of TensorRT for RTX are quick to build where they run
         return ()
     return ("tensorrt",) if get_backend(session.target.backend).probe().available else ()
-
-
-def deployed_file(record: TrialRecord, session: Session, to: Path, *, kept: bool = True) -> OnnxModel:
-    """A copy at `to` of the trial's ONNX file: the kept one, or (always, unless `kept`) made again.
-
-    Models are kept for front members; any other one comes from its kept weights, or, where those are gone too, from
-    training it again.
-    """
-    from scalesearch.deployment.onnx_file import onnx_model
-
-    file = session.folder / "models" / f"trial_{record.trial:06d}.onnx"
-    if kept and file.is_file():
-        shutil.copyfile(file, to)
-        return onnx_model(to)
-    from scalesearch.chain.evaluate import TrialEvaluator
-    from scalesearch.chain.planner import Planner
-
-    return TrialEvaluator(session).rebuild(Planner(session)(record.candidate), to=to)
-
-
-def study_session(folder: Path) -> Session:
-    """The session that the study in `folder` was run with."""
-    from scalesearch.records.run_file import read_run_file
-
-    session = read_run_file(folder)
-    if session is None:
-        message = f"{folder} holds no run.toml: it is not a study, or its run ended before the first trial."
-        raise ConfigError(message)
-    return session
 
 
 def _choose(folder: Path, *, trial: int | None, front: bool, max_latency_ms: float | None) -> tuple[TrialRecord, ...]:

@@ -1,8 +1,6 @@
 """The folder that `export` writes for one trial: each file, and a line on each that could not be made."""
 
-import dataclasses
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,8 +12,6 @@ from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
 
 if TYPE_CHECKING:
-    import onnx
-
     from scalesearch.deployment.formats import CheckImages, FormatOptions
 
 MODEL = "model.onnx"
@@ -38,6 +34,7 @@ def write_export(
         MissingBackendError: The package of an asked format is not installed.
         StageFailed: A format cannot hold this network.
     """
+    from scalesearch.cli.trial_files import deployed_file
     from scalesearch.deployment.formats import get_format
     from scalesearch.deployment.onnx_file import annotate, onnx_model
     from scalesearch.records.confirmed import read_confirmed
@@ -61,7 +58,7 @@ def write_export(
     score = next((each for each in read_front_scores(session.folder) if each.trial == record.trial), None)
     confirmed = [run for run in read_confirmed(session.folder) if run.trial == record.trial]
     write_config(record, session, folder, score=score, confirmed=confirmed)
-    model = kept_or_rebuilt(record, session, folder / MODEL)
+    model = deployed_file(record, session, folder / MODEL)
     model = annotate(onnx_model(model.path), onnx_metadata(record, session), folder / MODEL)
     write_preprocessing(record, session, folder)
     replace_file(folder / SCRIPT, infer_script())
@@ -93,13 +90,6 @@ def infer_script() -> bytes:
     return (importlib.resources.files("scalesearch.deployment") / SCRIPT).read_bytes()
 
 
-def kept_or_rebuilt(record: TrialRecord, session: Session, to: Path) -> OnnxModel:
-    """The trial's ONNX file at `to`: the kept one, or made again."""
-    from scalesearch.cli.export import deployed_file
-
-    return deployed_file(record, session, to)
-
-
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,6 +105,7 @@ def _write_weights(record: TrialRecord, session: Session, model: OnnxModel, fold
     """
     import safetensors.numpy
 
+    from scalesearch.cli.trial_files import float_network
     from scalesearch.deployment.float_weights import float_weights, unlike_weight
     from scalesearch.deployment.onnx_file import read_onnx
 
@@ -141,28 +132,6 @@ def _write_weights(record: TrialRecord, session: Session, model: OnnxModel, fold
     }
     replace_file(folder / WEIGHTS, safetensors.numpy.save(weights, metadata=about))
     return ()
-
-
-def float_network(record: TrialRecord, session: Session) -> "onnx.ModelProto":
-    """The trial's network before quantization, built again in fp32 from its kept weights, or trained again.
-
-    Raises:
-        ScalesearchError: The data or the study's files are gone.
-    """
-    from scalesearch.cli.export import deployed_file
-    from scalesearch.deployment.onnx_file import read_onnx
-
-    asked = record.candidate.quantization
-    floating = dataclasses.replace(asked, precision=_FP32, keep_float=0, bias_correction=False, qat_steps=0)
-    in_float = dataclasses.replace(record, candidate=dataclasses.replace(record.candidate, quantization=floating))
-    # The float network is the same wherever it is deployed: neither the chip nor the gate is needed to make it.
-    here = dataclasses.replace(
-        session,
-        settings=dataclasses.replace(session.settings, accept="off"),
-        target=dataclasses.replace(session.target, backend="onnxruntime"),
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        return read_onnx(deployed_file(in_float, here, Path(scratch) / "float.onnx", kept=False).path)
 
 
 def _write_calibration(record: TrialRecord, session: Session, folder: Path) -> tuple[str, ...]:

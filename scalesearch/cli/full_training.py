@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from scalesearch.chain.evaluate import TrialEvaluator, model_path
+from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.chain.planner import Planner
 from scalesearch.cli.run import prepare_folder
 from scalesearch.deployment.graph_structure import first_difference
@@ -18,6 +18,7 @@ from scalesearch.records.export import ExportedConfig, read_config
 from scalesearch.records.tables import trial_rows
 from scalesearch.session import open_session
 from scalesearch.values.record import Quality, TrialRecord
+from scalesearch.values.session import model_path
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.training_length import full_length
 
@@ -39,7 +40,7 @@ def train_export(config_path: Path, *, steps: int | None, data: str | None, seed
     typer.echo(f"training {spec.name} for {recipe.steps} steps")
     evaluator = TrialEvaluator(session)
     record = evaluator.evaluate(plan, trial=0, report=lambda stage: typer.echo(f"  {stage}"))
-    test = evaluator.score_on_test(record).test
+    test = evaluator.test_quality(record)
     model_path(to, 0).replace(to / "model.onnx")
     assert record.quality and record.latency
     result = {

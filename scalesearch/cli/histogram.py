@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,8 +43,8 @@ def histogram(
 
     The pictures also go into the study, for `scalesearch dashboard`.
     """
-    from scalesearch.cli.export import study_session
     from scalesearch.cli.studies import front_under
+    from scalesearch.records.run_file import stored_session
 
     if front and (trial is not None or as_json):
         message = "Give --front alone: it draws every member, and prints no JSON."
@@ -57,7 +56,7 @@ def histogram(
         target = to / name if to and front else to or Path("export") / folder.name / name
         if not as_json:
             _make(target)  # said before the work, not after it
-        layers = trial_histograms(record, study_session(folder))
+        layers = trial_histograms(record, stored_session(folder))
         if as_json:
             rows = [dataclasses.asdict(layer) | {"wasted_range": layer.wasted_range} for layer in layers]
             typer.echo(json.dumps(rows, indent=1, allow_nan=False))
@@ -94,27 +93,15 @@ def trial_histograms(record: TrialRecord, session: "Session") -> "tuple[LayerHis
 
     The network comes from its kept weights, or, where those are gone, from training it again.
     """
-    from scalesearch.cli.export import deployed_file
+    from scalesearch.cli.trial_files import float_network
     from scalesearch.compression.histogram import layer_histograms
-    from scalesearch.deployment.onnx_file import read_onnx
     from scalesearch.training.datasets import load_dataset, to_input
 
     assert record.spec is not None  # _chosen
     asked = record.candidate.quantization
-    floating = dataclasses.replace(asked, precision="fp32", keep_float=0, bias_correction=False, qat_steps=0)
-    record_in_float = dataclasses.replace(
-        record, candidate=dataclasses.replace(record.candidate, quantization=floating)
-    )
-    # The float network is the same wherever it is deployed: neither the chip nor the gate is needed to look at it.
-    here = dataclasses.replace(
-        session,
-        settings=dataclasses.replace(session.settings, accept="off"),
-        target=dataclasses.replace(session.target, backend="onnxruntime"),
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        proto = read_onnx(deployed_file(record_in_float, here, Path(scratch) / "float.onnx", kept=False).path)
     data = load_dataset(session.settings.data, storage_px=session.storage_px).at(record.spec.resolution_px)
     images = to_input(data.calibration.images[: asked.calibration_images], mean=session.data.mean, std=session.data.std)
+    proto = float_network(record, session)
     return layer_histograms(proto, images, asked, symmetric=session.target.quantization_profile != "onnxruntime_cpu")
 
 

@@ -68,6 +68,8 @@ def run(
     The same command continues a stopped run to its budget.
     """
     from scalesearch.config import load_run
+    from scalesearch.networks import find_spec
+    from scalesearch.training.datasets import find_source
 
     flags = {
         "data.source": data,
@@ -83,6 +85,8 @@ def run(
     }
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
     settings, chosen = choose_chip(settings)
+    find_spec(search_space.network)  # wrong names are told now, not once torch is loaded
+    find_source(settings.data.source)
     if dry_run:
         from scalesearch.cli.preview import preview_run
 
@@ -120,9 +124,10 @@ def run(
 
 def choose_chip(settings: RunSettings) -> tuple[RunSettings, str]:
     """Settings that name their chip, and one line on how `auto` came to it (empty where it was named)."""
-    from scalesearch.deployment.targets import AUTO, choose_target
+    from scalesearch.deployment.targets import AUTO, choose_target, get_target
 
     if settings.target != AUTO:
+        get_target(settings.target)  # a wrong name is told now, not once torch is loaded
         return settings, ""
     target, why = choose_target()
     return dataclasses.replace(settings, target=target.name), why
@@ -199,6 +204,9 @@ def train(
     to: Annotated[Path, typer.Option("--to", help="Folder for model.onnx, weights and result.json.")] = Path("trained"),
 ) -> int:
     """Train an exported trial at full length: the same network, compressed and deployed the same way."""
+    from scalesearch.records.export import read_config
+
+    read_config(config)  # a wrong file is told now, not once torch is loaded
     from scalesearch.cli.full_training import train_export
 
     train_export(config, steps=steps, data=data, seed=seed, to=to)

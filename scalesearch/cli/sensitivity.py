@@ -30,15 +30,15 @@ def sensitivity(
     from rich.table import Table
 
     from scalesearch.chain.shrink import layer_sensitivity
-    from scalesearch.cli.export import study_session
     from scalesearch.cli.study_commands import choose_record, wide_console
+    from scalesearch.records.run_file import stored_session
 
     folder = find_study(study)
     record = choose_record(read_records(folder), trial)
     if record.spec is None:
         message = f"Trial {record.trial} never became a network: {record.state}, {record.reason or 'no reason known'}."
         raise ConfigError(message)
-    layers, top1, images = layer_sensitivity(study_session(folder), record.candidate)
+    layers, top1, images = layer_sensitivity(stored_session(folder), record.candidate)
     if as_json:
         typer.echo(json.dumps(_rows(layers), indent=1))
         return 0

@@ -155,7 +155,7 @@ def data_text(folder: Path) -> str:
         return ""
     if session is None:
         return ""
-    return f"{session.data.name} (synthetic)" if session.settings.data.source == "signs" else session.data.name
+    return session.data_words
 
 
 def _is_study(folder: Path) -> bool:

@@ -55,6 +55,11 @@ class SplitGap:
     """Half the 95 % interval by the numbers of images alone: all members meet the same ones, so they err alike."""
     members: int
 
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether it differs from nothing by more than its error."""
+        return abs(self.mean) > self.half
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmation:
@@ -76,7 +81,7 @@ class Confirmation:
     @property
     def splits_differ(self) -> bool:
         """Whether validation and test are unlike even for networks that neither of them chose."""
-        return self.full_gap is not None and abs(self.full_gap.mean) > self.full_gap.half
+        return self.full_gap is not None and self.full_gap.beyond_chance
 
     @property
     def fallen(self) -> tuple[Move, ...]:
@@ -109,7 +114,7 @@ def confirm_moves(
     brief_gap = _gap([(_brief(move), [tested[move.record.trial]]) for move in moves if move.record.trial in tested])
     full_gap = _gap([([r.validation for r in own], [r.test for r in own]) for _, own in members])
     same = _gap([([r.validation for r in own], [r.test for r in own]) for m, own in members if m.trial in tested])
-    alike = full_gap is not None and abs(full_gap.mean) <= full_gap.half
+    alike = full_gap is not None and not full_gap.beyond_chance
     return Confirmation(
         moves=tuple(moves),
         ranks=rank_agreement([_brief(move)[0].top1 for move in moves], [move.validation.top1 for move in moves]),

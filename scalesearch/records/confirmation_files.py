@@ -33,10 +33,7 @@ def write_confirmation(
     replace_file(folder / TABLE, csv_text(rows).encode())
     document = confirmation_document(confirmation, runs, lost=lost) | {"device": dataclasses.asdict(session.device)}
     replace_file(folder / DOCUMENT, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
-    synthetic = " (synthetic images)" if session.settings.data.source == "signs" else ""
-    caption = (
-        f"{session.data.name}{synthetic}, {session.data.val_images} validation, {session.data.test_images} test images"
-    )
+    caption = f"{session.data_words}, {session.data.val_images} validation, {session.data.test_images} test images"
     replace_file(folder / PICTURE, png(confirmation_figure(confirmation, caption=caption)))
 
 

@@ -80,7 +80,7 @@ def _head(record: TrialRecord, session: Session) -> Iterator[str]:
         f"{record.candidate.quantization.precision}. Top-1 is {report.percent(record.quality.top1)} on validation "
         f"images, latency {report.milliseconds(record.latency.p50_ms)} on the chip named below."
     )
-    if _synthetic(session):
+    if session.synthetic:
         yield ""
         yield "**The data are synthetic:** road signs drawn by a program. Accuracies say nothing about photographs."
 
@@ -116,7 +116,7 @@ def _accuracy(record: TrialRecord, score: FrontScore | None, confirmed: Sequence
     yield from _table(("images", "top-1, % (95 % interval)", "macro precision", "macro recall", "number"), rows)
     yield ""
     yield "All by the deployed file, run by the engine that was timed."
-    path = " -> ".join(f"{step.step} {report.percent(step.top1)}" for step in record.accuracy_path)
+    path = " -> ".join(f"{report.STEP_NAMES[step.step]} {report.percent(step.top1)}" for step in record.accuracy_path)
     if path:
         yield f"On the way to it (validation): {path}."
     if confirmed:
@@ -233,7 +233,7 @@ def _use(record: TrialRecord, session: Session) -> Iterator[str]:
 def _limits(
     record: TrialRecord, session: Session, confirmed: Sequence[ConfirmedRun], notes: Sequence[str]
 ) -> Iterator[str]:
-    if _synthetic(session):
+    if session.synthetic:
         yield "* Synthetic data: do not expect these accuracies on photographs."
     if not confirmed:
         yield (
@@ -246,10 +246,6 @@ def _limits(
         yield f"* {markdown_text(warning)}"
     for note in notes:
         yield f"* {markdown_text(note)}"
-
-
-def _synthetic(session: Session) -> bool:
-    return session.settings.data.source == "signs"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:

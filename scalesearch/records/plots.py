@@ -137,7 +137,7 @@ def _label(axes: "Axes", points: Sequence[TrialRecord]) -> None:
         last = (-math.inf, -math.inf) if crowded else (x, y)
 
 
-def _latency_limit_ms(points: Sequence[TrialRecord]) -> float | None:
+def latency_limit_ms(points: Sequence[TrialRecord]) -> float | None:
     """The study's latency limit, found from any record's use of it (value over limit minus one)."""
     for record in points:
         for use in record.limits:
@@ -187,7 +187,7 @@ def _legend(axes: "Axes", points: Sequence[TrialRecord], *, knee: int | None) ->
                 [], [], color=_INK, marker="o", markersize=11, fillstyle="none", linestyle="", label="knee: best trade"
             )
         )
-    limit_ms = _latency_limit_ms(points)
+    limit_ms = latency_limit_ms(points)
     if limit_ms is not None:
         axes.axvline(limit_ms, color=_FAINT, linestyle=":", linewidth=1.2)
         marks.append(Line2D([], [], color=_FAINT, linestyle=":", linewidth=1.2, label=f"limit {limit_ms:.3g} ms"))

@@ -9,7 +9,8 @@ from scalesearch.values.record import ClassQuality, FrontScore, Latency, Quality
 from scalesearch.values.target import Device
 
 _WEAKEST = 5
-_STEPS = {"float": "torch", "onnx_fp32": "ONNX fp32", "onnx": "deployed ONNX", "engine": "engine"}
+STEP_NAMES = {"float": "torch", "onnx_fp32": "ONNX fp32", "onnx": "deployed ONNX", "engine": "engine"}
+"""Of the way from the trained network to the engine, for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,7 +259,7 @@ def _quality(record: TrialRecord) -> Iterator[tuple[str, str]]:
         return
     yield ("top-1, %", f"{accuracy_with_interval(quality)} on {quality.images} held-out images")
     if record.accuracy_path:
-        way = " -> ".join(f"{_STEPS[step.step]} {percent(step.top1)}" for step in record.accuracy_path)
+        way = " -> ".join(f"{STEP_NAMES[step.step]} {percent(step.top1)}" for step in record.accuracy_path)
         gap = 100 * (quality.top1 - record.accuracy_path[0].top1)
         yield ("way to the engine", f"{way}, {gap:+.1f} points")
     yield ("macro precision, recall", f"{percent(quality.macro_precision)}, {percent(quality.macro_recall)}")

@@ -70,6 +70,19 @@ def read_run_file(folder: Path) -> Session | None:
     return dataclasses.replace(session, folder=folder)
 
 
+def stored_session(folder: Path) -> Session:
+    """The session that the study in `folder` was run with.
+
+    Raises:
+        ConfigError: The folder holds none, or one that cannot be read.
+    """
+    session = read_run_file(folder)
+    if session is None:
+        message = f"{folder} holds no run.toml: it is not a study, or its run ended before the first trial."
+        raise ConfigError(message)
+    return session
+
+
 def refuse_changes(stored: Session, current: Session) -> None:
     """Raise ConfigError, showing the difference, where trials of the two sessions could not share a front."""
     old, new = dict(_identity(stored)), dict(_identity(current))

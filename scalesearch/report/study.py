@@ -55,8 +55,7 @@ class Study:
         """The data set, synthetic images named as such."""
         if self.session is None:
             return "unknown data (no readable run.toml)"
-        synthetic = " (synthetic images)" if self.session.settings.data.source == "signs" else ""
-        return f"{self.session.data.name}{synthetic}"
+        return self.session.data_words
 
 
 def read_study(folder: Path, *, histograms: dict[int, dict[str, Any]] | None = None) -> Study:

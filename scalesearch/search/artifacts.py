@@ -15,7 +15,7 @@ from scalesearch.records.class_picture import draw_classes
 from scalesearch.records.export import NAME, write_config
 from scalesearch.records.run_file import read_run_file
 from scalesearch.values.record import TrialRecord
-from scalesearch.values.session import Session
+from scalesearch.values.session import Session, model_path
 
 if TYPE_CHECKING:
     import optuna
@@ -110,7 +110,7 @@ def _upload(
 def _make(name: str, record: TrialRecord, session: Session, scratch: Path) -> Path | None:
     """The file of that name, made in `scratch`, or where it is already; None where it cannot be made."""
     if name == MODEL:
-        model = session.folder / "models" / f"trial_{record.trial:06d}.onnx"
+        model = model_path(session.folder, record.trial)
         return model if model.is_file() else None
     if record.quality is None or record.training is None:
         return None

@@ -93,10 +93,11 @@ def show_front(
     study: "optuna.Study", records: Iterable[TrialRecord], *, folder: Path, sampler: SamplerName = "tpe"
 ) -> None:
     """Save what changes with the front: figures, and the files of its members. Does nothing without the extra."""
+    if not installed():
+        return
     every = list(records)
     update_figures(study, every, sampler=sampler)
-    if installed():
-        keep_artifacts(study, folder, pareto_front(every))
+    keep_artifacts(study, folder, pareto_front(every))
 
 
 def update_figures(study: "optuna.Study", records: Iterable[TrialRecord], *, sampler: SamplerName = "tpe") -> None:

@@ -78,17 +78,23 @@ def knee(front: Sequence[TrialRecord], *, accuracy: float = 1.0, latency: float 
     """
     if not front:
         return None
+    heights = {
+        record.trial: (round(accuracy * gain - latency * cost, 9), point(record)[0])
+        for record, (gain, cost) in zip(front, picture(front), strict=True)
+    }
+    return max(front, key=lambda record: heights[record.trial])
+
+
+def picture(front: Sequence[TrialRecord]) -> tuple[Point, ...]:
+    """(accuracy, log latency) of each member, both scaled to 0..1 over the front: where knee and distances are seen."""
     top1s = [point(record)[0] for record in front]
     logs = [math.log(point(record)[1]) for record in front]
-    top1_span = max(top1s) - min(top1s) or 1.0
-    log_span = max(logs) - min(logs) or 1.0
+    return tuple(zip(_unit(top1s), _unit(logs), strict=True))
 
-    def height(record: TrialRecord) -> tuple[float, float]:
-        top1, p50_ms = point(record)
-        gain, cost = (top1 - min(top1s)) / top1_span, (math.log(p50_ms) - min(logs)) / log_span
-        return (round(accuracy * gain - latency * cost, 9), top1)
 
-    return max(front, key=height)
+def _unit(values: Sequence[float]) -> list[float]:
+    span = max(values) - min(values) or 1.0
+    return [(value - min(values)) / span for value in values]
 
 
 def ties(front: Sequence[TrialRecord]) -> tuple[tuple[int, int], ...]:

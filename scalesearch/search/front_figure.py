@@ -4,6 +4,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from scalesearch.records.plots import latency_limit_ms
 from scalesearch.records.report import multipliers, precision_label, pruning_label
 from scalesearch.search.baselines import front_steps
 from scalesearch.search.figures import FAINT, INK, ORANGE, STYLES, Figure, layout, ticks
@@ -11,7 +12,6 @@ from scalesearch.search.front import pareto_front, point, ties
 from scalesearch.values.record import TrialRecord
 
 _HOVER = "trial %{text}: %{y:.2f} %, %{x:.4g} ms<br>%{customdata}<extra></extra>"
-_LATENCY_LIMIT = "max_latency_ms"
 
 
 def front_figure(
@@ -144,11 +144,7 @@ def _mark(record: TrialRecord | None, name: str, symbol: str, colour: str, size:
 
 
 def _limit_line(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    """At the study's latency limit, found from any record's use of it (value over limit minus one)."""
-    for record in records:
-        for use in record.limits:
-            if use.limit == _LATENCY_LIMIT and record.latency:
-                at = record.latency.p50_ms / (1 + use.excess)
-                dash = {"color": FAINT, "width": 1.5, "dash": "dot"}
-                return [{"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper", "line": dash}]
-    return []
+    limit_ms = latency_limit_ms(records)
+    dash = {"color": FAINT, "width": 1.5, "dash": "dot"}
+    line = {"type": "line", "x0": limit_ms, "x1": limit_ms, "y0": 0, "y1": 1, "yref": "paper", "line": dash}
+    return [] if limit_ms is None else [line]

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from scalesearch.records.layer_table import layer_rows
 from scalesearch.records.report import (
+    STEP_NAMES,
     accuracy_with_interval,
     bytes_text,
     count,
@@ -27,7 +28,6 @@ STUDY_NOTE = """\
 * Members of the front have their files at the trial's artifacts: config.toml, model.onnx, classes.svg.
 * The same on the command line: `scalesearch front`, `scalesearch show --trial N`, `scalesearch report`.
 """
-_WAY = {"float": "float", "onnx_fp32": "ONNX fp32", "onnx": "deployed ONNX", "engine": "engine"}
 _GAP = "\u00a0\u00a0\u00a0"
 """The dashboard draws tables without any space between columns."""
 _IN_THE_CARD = frozenset({"What it became"})
@@ -103,7 +103,7 @@ def _facts(record: TrialRecord) -> Iterator[str]:
 def _way(record: TrialRecord) -> Iterator[str]:
     first = record.accuracy_path[0].top1
     rows = (
-        (_WAY[step.step], percent(step.top1), f"{100 * (step.top1 - first):+.1f}" if place else "")
+        (STEP_NAMES[step.step], percent(step.top1), f"{100 * (step.top1 - first):+.1f}" if place else "")
         for place, step in enumerate(record.accuracy_path)
     )
     return _table(("step", "top-1", "points"), rows)

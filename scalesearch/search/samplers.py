@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import optuna
 
+from scalesearch.search.baselines import RANDOM_START
 from scalesearch.values.settings import SamplerName
 
 
@@ -23,7 +24,7 @@ def _gp(seed: int, workers: int) -> optuna.samplers.BaseSampler:
 
 def _nsga2(seed: int, workers: int) -> optuna.samplers.BaseSampler:
     # Optuna's population of 50 would be one or two generations at the budgets that trainings allow.
-    return optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=round(RANDOM_START["nsga2"]))
 
 
 def _random(seed: int, workers: int) -> optuna.samplers.BaseSampler:

@@ -27,6 +27,16 @@ class DataSummary:
     warnings: tuple[str, ...]
 
 
+def model_path(folder: Path, trial: int) -> Path:
+    """The deployed ONNX file of a trial in a study's folder; kept for front members."""
+    return folder / "models" / f"trial_{trial:06d}.onnx"
+
+
+def reference_path(folder: Path) -> Path:
+    """The reference engine's ONNX file in a study's folder."""
+    return folder / "reference.onnx"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """Settings, space and base network, with everything about this machine that was probed once."""
@@ -44,3 +54,13 @@ class Session:
     """Side of the stored images: the largest resolution that the space can ask for."""
     reference_calm_ms: float
     """Calm latency of the reference engine, the unit that every latency of the study is expressed in."""
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images were drawn by a program, which every text about their accuracies must say."""
+        return self.settings.data.source == "signs"
+
+    @property
+    def data_words(self) -> str:
+        """The data set's name, synthetic images named as such."""
+        return f"{self.data.name} (synthetic images)" if self.synthetic else self.data.name

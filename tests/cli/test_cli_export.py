@@ -15,7 +15,7 @@ import safetensors.numpy
 from onnx import numpy_helper
 from small_graphs import CLASSES, small_graph, small_model
 
-from scalesearch.cli import export
+from scalesearch.cli import export, trial_files
 from scalesearch.cli.export_folder import check_images
 from scalesearch.deployment import infer
 from scalesearch.deployment.graph_structure import first_difference
@@ -84,7 +84,7 @@ def study(session: Session, make_record: MakeRecord, tmp_path: Path, monkeypatch
 
 def float_instead(monkeypatch: pytest.MonkeyPatch, *, change: float = 0.0) -> None:
     """What would be built again in float: the small graph, its first weights changed by so many deviations."""
-    kept_file = export.deployed_file
+    kept_file = trial_files.deployed_file
 
     def build(record: TrialRecord, session: Session, to: Path, *, kept: bool = True) -> OnnxModel:
         if kept:
@@ -97,7 +97,7 @@ def float_instead(monkeypatch: pytest.MonkeyPatch, *, change: float = 0.0) -> No
         weight.CopyFrom(numpy_helper.from_array((values + noise).astype(np.float32), weight.name))
         return write_onnx(proto, to)
 
-    monkeypatch.setattr(export, "deployed_file", build)
+    monkeypatch.setattr(trial_files, "deployed_file", build)
 
 
 def test_an_fp32_export_is_whole_and_loads_neither_torch_nor_the_data(study: Study, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_calibration_leads_to_the_images_that_calibrated(
 def test_what_cannot_be_made_is_said_and_the_rest_is_there(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept_file = export.deployed_file
+    kept_file = trial_files.deployed_file
 
     def build(record: TrialRecord, session: Session, to: Path, *, kept: bool = True) -> OnnxModel:
         if not kept:
@@ -158,7 +158,7 @@ def test_what_cannot_be_made_is_said_and_the_rest_is_there(
             raise ConfigError(message)
         return kept_file(record, session, to)
 
-    monkeypatch.setattr(export, "deployed_file", build)
+    monkeypatch.setattr(trial_files, "deployed_file", build)
     record = study.trial(2, "int8")
     study.data.unlink()
     (tmp_path / "best").mkdir()

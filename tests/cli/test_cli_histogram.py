@@ -12,7 +12,7 @@ import typer
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from scalesearch.cli import export, histogram
+from scalesearch.cli import histogram, trial_files
 from scalesearch.deployment.onnx_file import write_onnx
 from scalesearch.errors import ConfigError
 from scalesearch.records.run_file import write_run_file
@@ -56,7 +56,7 @@ def study(
         asked.append((record, session))
         return write_onnx(_network(), to)
 
-    monkeypatch.setattr(export, "deployed_file", build)
+    monkeypatch.setattr(trial_files, "deployed_file", build)
     return folder, asked
 
 

@@ -198,7 +198,8 @@ def _top1(logits: NDArray[np.float32]) -> float:
 _UNEVEN = Quantization(precision="int8", weights="per_tensor", qat_steps=60)
 
 
-@pytest.mark.parametrize("profile", [pytest.param("openvino", marks=pytest.mark.slow), "onnxruntime_cpu"])
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", ["openvino", "onnxruntime_cpu"])
 def test_training_wins_back_what_rounding_took(profile: QuantizationProfile) -> None:
     network = _uneven_network()
     images, calibration = torch.from_numpy(_IMAGES), torch.from_numpy(_CALIBRATION)

@@ -87,7 +87,9 @@ def gate() -> Gate:
     return Gate(_CAPABILITY)
 
 
-@pytest.mark.parametrize("case", _QUICK, ids=str)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case.base != "resnet_small")) for case in _QUICK], ids=str
+)
 def test_three_networks_are_taken_in_every_precision(gate: Gate, tmp_path: Path, case: _Case) -> None:
     _ensure_accepted(gate, tmp_path, case)
 

@@ -160,6 +160,7 @@ def test_c_says_which_precisions_it_cannot_hold(precision: Precision) -> None:
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_the_self_test_passes_and_can_fail(model: tuple[OnnxModel, Precision], tmp_path: Path) -> None:
     onnx_model, precision = model
     get_format("c").write(onnx_model, tmp_path, options(precision, told='6 images of */ "x" \\'))
@@ -221,6 +222,7 @@ def test_the_allowed_difference_is_a_part_of_the_spread() -> None:
     assert allowed_difference(logits, "int8") == pytest.approx(0.1 + 1e-5)
 
 
+@pytest.mark.slow
 def test_weights_stay_in_the_source_whatever_their_size(tmp_path: Path) -> None:
     proto = small_graph()
     wide = np.zeros((CLASSES, 40_000), np.float32)  # 640 kB, six times the generator's own limit

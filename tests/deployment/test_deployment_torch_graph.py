@@ -16,7 +16,7 @@ from scalesearch.errors import ConfigError, StageFailed
 @pytest.mark.parametrize(
     "base",
     [
-        "resnet_small",
+        pytest.param("resnet_small", marks=pytest.mark.slow),
         pytest.param("mobilenet_small", marks=pytest.mark.slow),
         pytest.param("efficientnet_small", marks=pytest.mark.slow),
         pytest.param("resnet18", marks=pytest.mark.slow),

@@ -24,7 +24,7 @@ def test_the_way_from_float_to_engine_is_in_points_of_the_float_network(make_rec
     lines = _plain(trial_note(make_record(3, top1=0.8))).splitlines()
     at = lines.index("#### Where accuracy went")
     assert lines[at + 4 : at + 7] == [
-        "| float | 81.0 % |  |",
+        "| torch | 81.0 % |  |",
         "| ONNX fp32 | 81.0 % | +0.0 |",
         "| engine | 80.0 % | -1.0 |",
     ]

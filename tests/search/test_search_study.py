@@ -1,43 +1,30 @@
-import contextlib
 import dataclasses
 import os
-import signal
-import subprocess
-import sys
-import threading
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import optuna
-import psutil
 import pytest
 from fake_evaluators import FakePlanner, MakeFake, make_space
-from killed_coordinator import SPACE as KILLED_SPACE
+from study_runs import assert_sound, run, running, told
 
 from scalesearch.errors import CandidateRejected, ConfigError, ScalesearchError, StageFailed
 from scalesearch.records.store import RecordStore
 from scalesearch.search.dashboard import FRONT_FIGURE
 from scalesearch.search.events import (
     Event,
-    Narrowed,
     RunStarted,
     RunStopped,
     StageEntered,
-    StudyOutcome,
     TrialFinished,
 )
-from scalesearch.search.narrowing import TRIES
 from scalesearch.search.storage import STUDY_FILE, STUDY_NAME, only_coordinator, open_storage
-from scalesearch.search.study import FREE_IN_A_ROW, run_study
+from scalesearch.search.study import FREE_IN_A_ROW
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
-from scalesearch.values.record import TrialRecord
-from scalesearch.values.settings import RunSettings, SamplerName, StageLimits
+from scalesearch.values.settings import SamplerName, StageLimits
 from scalesearch.values.space import Choice, NamedAxis, Range, SearchSpace
 
-STATES = {"complete": "COMPLETE", "cached": "COMPLETE", "failed": "FAIL", "rejected": "PRUNED"}
 TINY = SearchSpace(
     name="tiny",
     network="fake",
@@ -46,68 +33,7 @@ TINY = SearchSpace(
 )
 
 
-@pytest.fixture(autouse=True)
-def no_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Loading plotly and drawing at every trial would take most of this file's time; its own tests draw.
-    monkeypatch.setattr("scalesearch.search.dashboard.installed", lambda: False)
-
-
-def run(
-    folder: Path,
-    budget: int,
-    *,
-    fates: dict[int, str] | None = None,
-    space: SearchSpace | None = None,
-    plan: Callable[[Candidate], Plan] | None = None,
-    make: MakeFake | None = None,
-    on_event: Callable[[Event], None] = lambda _: None,
-    workers: int = 1,
-    sampler: SamplerName = "tpe",
-    limits: StageLimits | None = None,
-    siblings: bool = False,
-    adaptive: bool = False,
-) -> StudyOutcome:
-    space = space or make_space()
-    return run_study(
-        folder=folder,
-        space=space,
-        plan=plan or FakePlanner(space.limits.max_macs),
-        make_evaluator=make or MakeFake(fates=tuple((fates or {}).items())),
-        settings=RunSettings(
-            budget=budget,
-            workers=workers,
-            seed=7,
-            sampler=sampler,
-            stage_limits=limits or StageLimits(),
-            siblings=siblings,
-            adaptive=adaptive,
-        ),
-        on_event=on_event,
-    )
-
-
-def told(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    storage = open_storage(folder / STUDY_FILE)
-    try:
-        return optuna.load_study(study_name=STUDY_NAME, storage=storage).get_trials()
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def assert_sound(folder: Path, budget: int) -> tuple[TrialRecord, ...]:
-    """Charged records = charged told trials = budget; none lost, none doubled, none left running."""
-    records, trials = RecordStore(folder).all(), told(folder)
-    assert [record.trial for record in records] == [trial.number for trial in trials] == list(range(len(trials)))
-    assert [STATES[record.state] for record in records] == [trial.state.name for trial in trials]
-    assert sum(record.charged for record in records) == budget
-    assert sum(trial.user_attrs["charged"] for trial in trials) == budget
-    charged_keys = [record.key for record in records if record.charged]
-    assert len(set(charged_keys)) == len(charged_keys)
-    for record, trial in zip(records, trials, strict=True):
-        if record.quality and record.latency and record.state != "failed":
-            assert trial.values == [record.quality.top1, record.latency.p50_ms]
-    return records
+pytestmark = pytest.mark.usefixtures("no_dashboard")
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -339,112 +265,6 @@ def test_a_lost_study_file_is_made_again_from_the_records(tmp_path: Path) -> Non
     assert [trial.params for trial in told(tmp_path / "lost")][: len(parameters)] == parameters
 
 
-def test_interrupt_ends_cleanly_and_the_next_run_goes_on(tmp_path: Path) -> None:
-    events: list[Event] = []
-    before = signal.getsignal(signal.SIGINT)  # ignored, where a script started the tests in the background
-
-    def interrupt(event: Event) -> None:
-        events.append(event)
-        # Once: a second Ctrl-C acts as always, and on a busy machine both stages are heard of in one go.
-        if isinstance(event, StageEntered) and event.trial == 2 and event.stage == "train":
-            os.kill(os.getpid(), signal.SIGINT)
-
-    outcome = run(tmp_path, 4, make=MakeFake(seconds=0.3), on_event=interrupt)
-    assert outcome.ended == "interrupted" and outcome.charged == 2
-    assert signal.getsignal(signal.SIGINT) is before
-    assert isinstance(events[-1], RunStopped)
-    run(tmp_path, 4, on_event=events.append)
-    assert_sound(tmp_path, 4)
-    assert next(e for e in reversed(events) if isinstance(e, RunStarted)).continued == 1
-
-
-def test_a_run_outside_the_main_thread_leaves_signals_alone(tmp_path: Path) -> None:
-    outcomes: list[StudyOutcome] = []
-    thread = threading.Thread(target=lambda: outcomes.append(run(tmp_path, 1)))
-    thread.start()
-    thread.join()
-    assert outcomes[0].charged == 1
-
-
-@pytest.mark.parametrize("siblings", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_kill_9_of_the_coordinator_at_any_moment_loses_and_doubles_nothing(tmp_path: Path, siblings: bool) -> None:
-    budget, killed = 8, tmp_path / "killed"
-    for moment, number in [("asked", 0), ("in a stage", 1), ("saved", 3), ("started", 5)]:
-        process = coordinator(killed, budget, moment, number, siblings)
-        assert process.returncode == -signal.SIGKILL, process.stderr
-        assert_no_worker_survives(killed / "journal.txt")
-    assert coordinator(killed, budget, "never", 0, siblings).returncode == 0
-    records = assert_sound(killed, budget)
-    if not siblings:  # which siblings are still wanted after a kill is read off the front, so their order may differ
-        run(tmp_path / "whole", budget, space=KILLED_SPACE)
-        whole = assert_sound(tmp_path / "whole", budget)
-        assert [record.candidate for record in records] == [record.candidate for record in whole]
-    trained = Counter(int(line.split()[0]) for line in (killed / "journal.txt").read_text().splitlines())
-    evaluated = {
-        record.trial for record in records if record.state in ("complete", "failed") and record.same_as is None
-    }
-    assert set(trained) == evaluated
-    assert {record.trial for record in records if record.charged} <= evaluated
-    # At most the two that were killed while with a worker were begun twice.
-    assert sum(trained.values()) - len(trained) <= 2
-
-
-def assert_no_worker_survives(journal: Path) -> None:
-    """Every worker that ever wrote into the journal is gone, or soon is."""
-    text = journal.read_text() if journal.exists() else ""
-    for pid in {int(line.split()[1]) for line in text.splitlines()}:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            worker = psutil.Process(pid)
-            for _ in range(100):
-                if worker.status() == psutil.STATUS_ZOMBIE:
-                    break
-                threading.Event().wait(0.02)
-            else:
-                pytest.fail(f"worker {pid} survived its coordinator")
-
-
-def coordinator(
-    folder: Path, budget: int, moment: str, number: int, siblings: bool = False
-) -> subprocess.CompletedProcess[str]:
-    script = Path(__file__).with_name("killed_coordinator.py")
-    return subprocess.run(
-        [sys.executable, str(script), str(folder), str(budget), moment, str(number), str(int(siblings))],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def running(*command: str) -> list[psutil.Process]:
-    """Living processes with that command line."""
-    living = psutil.process_iter(["cmdline", "status"])
-    return [p for p in living if p.info["cmdline"] == [*command] and p.info["status"] != psutil.STATUS_ZOMBIE]
-
-
-def test_kill_9_of_a_worker_costs_its_trial_only(tmp_path: Path) -> None:
-    journal = tmp_path / "journal.txt"
-
-    def kill(event: Event) -> None:
-        if isinstance(event, StageEntered) and event.stage == "train" and event.trial in (1, 3):
-            lines = wait_for(journal, f"{event.trial} ")
-            os.kill(int(lines.split()[1]), signal.SIGKILL)
-
-    run(tmp_path, 5, make=MakeFake(journal=journal, seconds=0.5), on_event=kill, workers=2)
-    records = assert_sound(tmp_path, 5)
-    assert {record.trial for record in records if record.state == "failed"} == {1, 3}
-    assert records[1].reason == "train: worker process killed by signal 9 (SIGKILL), out of memory?"
-
-
-def wait_for(journal: Path, start: str) -> str:
-    for _ in range(200):
-        lines = journal.read_text().splitlines() if journal.exists() else []
-        if found := next((line for line in lines if line.startswith(start)), ""):
-            return found
-        threading.Event().wait(0.01)
-    raise AssertionError(start)
-
-
 def test_the_dashboard_finds_notes_and_a_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("optuna_dashboard")
     monkeypatch.undo()
@@ -494,60 +314,3 @@ def test_a_continued_trial_is_charged_though_its_weights_are_there(tmp_path: Pat
     outcome = run(tmp_path, 2, fates={0: "sibling"})
     assert_sound(tmp_path, 2)
     assert [record.trial for record in outcome.records if record.charged] == [0, 1]
-
-
-def test_siblings_of_candidates_near_the_front_are_full_trials_and_free(tmp_path: Path) -> None:
-    outcome = run(tmp_path, 6, siblings=True)
-    records = assert_sound(tmp_path, 6)
-    siblings = [record for record in records if record.sibling_of is not None]
-    assert siblings and not any(record.charged for record in siblings)
-    by_trial = {record.trial: record for record in records}
-    for record in siblings:
-        origin = by_trial[record.sibling_of or 0]
-        assert origin.charged
-        assert record.candidate.scaling == origin.candidate.scaling
-        assert record.candidate.quantization.precision != origin.candidate.quantization.precision
-    # A front member was looked at in every precision of the space.
-    for member in outcome.front:
-        precisions = {
-            record.candidate.quantization.precision
-            for record in records
-            if record.candidate.scaling == member.candidate.scaling and record.state == "complete"
-        }
-        assert precisions == {"fp32", "fp16", "int8"}
-    trials = told(tmp_path)
-    assert all(trials[record.trial].user_attrs["sibling_of"] == record.sibling_of for record in siblings)
-
-
-def test_a_resumed_run_evaluates_the_siblings_that_are_missing(tmp_path: Path) -> None:
-    run(tmp_path, 4)
-    records = RecordStore(tmp_path).all()
-    assert not any(record.sibling_of is not None for record in records)
-    run(tmp_path, 4, siblings=True)
-    assert_sound(tmp_path, 4)
-    assert any(record.sibling_of is not None for record in RecordStore(tmp_path).all())
-
-
-def test_a_precision_that_never_paid_is_given_up_once_and_said(tmp_path: Path) -> None:
-    events: list[Event] = []
-    run(tmp_path, 40, make=MakeFake(no_gain="fp16"), adaptive=True, on_event=events.append, sampler="random")
-    (narrowed,) = [event for event in events if isinstance(event, Narrowed)]
-    assert (narrowed.precision, narrowed.tries) == ("fp16", TRIES)
-    turned_down = [record for record in RecordStore(tmp_path).all() if record.reason.startswith("adaptive: fp16")]
-    assert turned_down and all(record.state == "rejected" and not record.charged for record in turned_down)
-    tried = [
-        r for r in RecordStore(tmp_path).all() if r.state == "complete" and r.candidate.quantization.precision == "fp16"
-    ]
-    assert len(tried) == TRIES
-    # Reversible: without the flag it is asked again.
-    run(tmp_path, 60, make=MakeFake(no_gain="fp16"), sampler="random")
-    later = [
-        r for r in RecordStore(tmp_path).all() if r.state == "complete" and r.candidate.quantization.precision == "fp16"
-    ]
-    assert len(later) > TRIES
-
-
-def test_without_adaptive_nothing_is_given_up(tmp_path: Path) -> None:
-    events: list[Event] = []
-    run(tmp_path, 40, make=MakeFake(no_gain="fp16"), on_event=events.append, sampler="random")
-    assert not any(isinstance(event, Narrowed) for event in events)

@@ -1,0 +1,187 @@
+"""Interrupts, kills, siblings and narrowing: what a run still owes after it was cut off or has changed its mind."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+from fake_evaluators import MakeFake
+from killed_coordinator import SPACE as KILLED_SPACE
+from study_runs import assert_sound, run, told
+
+from scalesearch.records.store import RecordStore
+from scalesearch.search.events import (
+    Event,
+    Narrowed,
+    RunStarted,
+    RunStopped,
+    StageEntered,
+    StudyOutcome,
+)
+from scalesearch.search.narrowing import TRIES
+
+pytestmark = pytest.mark.usefixtures("no_dashboard")
+
+
+def test_interrupt_ends_cleanly_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    events: list[Event] = []
+    before = signal.getsignal(signal.SIGINT)  # ignored, where a script started the tests in the background
+
+    def interrupt(event: Event) -> None:
+        events.append(event)
+        # Once: a second Ctrl-C acts as always, and on a busy machine both stages are heard of in one go.
+        if isinstance(event, StageEntered) and event.trial == 2 and event.stage == "train":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    outcome = run(tmp_path, 4, make=MakeFake(seconds=0.3), on_event=interrupt)
+    assert outcome.ended == "interrupted" and outcome.charged == 2
+    assert signal.getsignal(signal.SIGINT) is before
+    assert isinstance(events[-1], RunStopped)
+    run(tmp_path, 4, on_event=events.append)
+    assert_sound(tmp_path, 4)
+    assert next(e for e in reversed(events) if isinstance(e, RunStarted)).continued == 1
+
+
+def test_a_run_outside_the_main_thread_leaves_signals_alone(tmp_path: Path) -> None:
+    outcomes: list[StudyOutcome] = []
+    thread = threading.Thread(target=lambda: outcomes.append(run(tmp_path, 1)))
+    thread.start()
+    thread.join()
+    assert outcomes[0].charged == 1
+
+
+@pytest.mark.parametrize("siblings", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_kill_9_of_the_coordinator_at_any_moment_loses_and_doubles_nothing(tmp_path: Path, siblings: bool) -> None:
+    budget, killed = 8, tmp_path / "killed"
+    for moment, number in [("asked", 0), ("in a stage", 1), ("saved", 3), ("started", 5)]:
+        process = coordinator(killed, budget, moment, number, siblings)
+        assert process.returncode == -signal.SIGKILL, process.stderr
+        assert_no_worker_survives(killed / "journal.txt")
+    assert coordinator(killed, budget, "never", 0, siblings).returncode == 0
+    records = assert_sound(killed, budget)
+    if not siblings:  # which siblings are still wanted after a kill is read off the front, so their order may differ
+        run(tmp_path / "whole", budget, space=KILLED_SPACE)
+        whole = assert_sound(tmp_path / "whole", budget)
+        assert [record.candidate for record in records] == [record.candidate for record in whole]
+    trained = Counter(int(line.split()[0]) for line in (killed / "journal.txt").read_text().splitlines())
+    evaluated = {
+        record.trial for record in records if record.state in ("complete", "failed") and record.same_as is None
+    }
+    assert set(trained) == evaluated
+    assert {record.trial for record in records if record.charged} <= evaluated
+    # At most the two that were killed while with a worker were begun twice.
+    assert sum(trained.values()) - len(trained) <= 2
+
+
+def assert_no_worker_survives(journal: Path) -> None:
+    """Every worker that ever wrote into the journal is gone, or soon is."""
+    text = journal.read_text() if journal.exists() else ""
+    for pid in {int(line.split()[1]) for line in text.splitlines()}:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker = psutil.Process(pid)
+            for _ in range(100):
+                if worker.status() == psutil.STATUS_ZOMBIE:
+                    break
+                threading.Event().wait(0.02)
+            else:
+                pytest.fail(f"worker {pid} survived its coordinator")
+
+
+def coordinator(
+    folder: Path, budget: int, moment: str, number: int, siblings: bool = False
+) -> subprocess.CompletedProcess[str]:
+    script = Path(__file__).with_name("killed_coordinator.py")
+    return subprocess.run(
+        [sys.executable, str(script), str(folder), str(budget), moment, str(number), str(int(siblings))],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_kill_9_of_a_worker_costs_its_trial_only(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.txt"
+
+    def kill(event: Event) -> None:
+        if isinstance(event, StageEntered) and event.stage == "train" and event.trial in (1, 3):
+            lines = wait_for(journal, f"{event.trial} ")
+            os.kill(int(lines.split()[1]), signal.SIGKILL)
+
+    run(tmp_path, 5, make=MakeFake(journal=journal, seconds=0.5), on_event=kill, workers=2)
+    records = assert_sound(tmp_path, 5)
+    assert {record.trial for record in records if record.state == "failed"} == {1, 3}
+    assert records[1].reason == "train: worker process killed by signal 9 (SIGKILL), out of memory?"
+
+
+def wait_for(journal: Path, start: str) -> str:
+    for _ in range(200):
+        lines = journal.read_text().splitlines() if journal.exists() else []
+        if found := next((line for line in lines if line.startswith(start)), ""):
+            return found
+        threading.Event().wait(0.01)
+    raise AssertionError(start)
+
+
+def test_siblings_of_candidates_near_the_front_are_full_trials_and_free(tmp_path: Path) -> None:
+    outcome = run(tmp_path, 6, siblings=True)
+    records = assert_sound(tmp_path, 6)
+    siblings = [record for record in records if record.sibling_of is not None]
+    assert siblings and not any(record.charged for record in siblings)
+    by_trial = {record.trial: record for record in records}
+    for record in siblings:
+        origin = by_trial[record.sibling_of or 0]
+        assert origin.charged
+        assert record.candidate.scaling == origin.candidate.scaling
+        assert record.candidate.quantization.precision != origin.candidate.quantization.precision
+    # A front member was looked at in every precision of the space.
+    for member in outcome.front:
+        precisions = {
+            record.candidate.quantization.precision
+            for record in records
+            if record.candidate.scaling == member.candidate.scaling and record.state == "complete"
+        }
+        assert precisions == {"fp32", "fp16", "int8"}
+    trials = told(tmp_path)
+    assert all(trials[record.trial].user_attrs["sibling_of"] == record.sibling_of for record in siblings)
+
+
+def test_a_resumed_run_evaluates_the_siblings_that_are_missing(tmp_path: Path) -> None:
+    run(tmp_path, 4)
+    records = RecordStore(tmp_path).all()
+    assert not any(record.sibling_of is not None for record in records)
+    run(tmp_path, 4, siblings=True)
+    assert_sound(tmp_path, 4)
+    assert any(record.sibling_of is not None for record in RecordStore(tmp_path).all())
+
+
+def test_a_precision_that_never_paid_is_given_up_once_and_said(tmp_path: Path) -> None:
+    events: list[Event] = []
+    run(tmp_path, 40, make=MakeFake(no_gain="fp16"), adaptive=True, on_event=events.append, sampler="random")
+    (narrowed,) = [event for event in events if isinstance(event, Narrowed)]
+    assert (narrowed.precision, narrowed.tries) == ("fp16", TRIES)
+    turned_down = [record for record in RecordStore(tmp_path).all() if record.reason.startswith("adaptive: fp16")]
+    assert turned_down and all(record.state == "rejected" and not record.charged for record in turned_down)
+    tried = [
+        r for r in RecordStore(tmp_path).all() if r.state == "complete" and r.candidate.quantization.precision == "fp16"
+    ]
+    assert len(tried) == TRIES
+    # Reversible: without the flag it is asked again.
+    run(tmp_path, 60, make=MakeFake(no_gain="fp16"), sampler="random")
+    later = [
+        r for r in RecordStore(tmp_path).all() if r.state == "complete" and r.candidate.quantization.precision == "fp16"
+    ]
+    assert len(later) > TRIES
+
+
+@pytest.mark.slow  # the same run of 40 as the one above, without the flag
+def test_without_adaptive_nothing_is_given_up(tmp_path: Path) -> None:
+    events: list[Event] = []
+    run(tmp_path, 40, make=MakeFake(no_gain="fp16"), on_event=events.append, sampler="random")
+    assert not any(isinstance(event, Narrowed) for event in events)
