@@ -67,7 +67,7 @@ def _read(paths: Sequence[Path]) -> "list[Study]":
         records, session = read_records(folder), stored_session(folder)
         front_under(records)  # says why, where a study has no front
         name = folder.name if unlike else str(folder)
-        found.append(Study(name=name, records=records, data=session.data, space=session.space.name))
+        found.append(Study(name=name, records=records, session=session))
     return found
 
 
@@ -82,7 +82,7 @@ def _about(study: "Study") -> Iterator[str]:
 
     front = study.front
     device = device_text(study.device) if study.device else "unknown device"
-    yield f"{study.name}: {study.space} on {study.data.name}, {device}"
+    yield f"{study.name}: {study.session.space.name} on {study.session.data_words}, {device}"
     yield (
         f"  front of {len(front)} among {len(study.records)} trials, {percent(point(front[0])[0])} at "
         f"{milliseconds(point(front[0])[1])} to {percent(point(front[-1])[0])} at {milliseconds(point(front[-1])[1])}; "
@@ -132,8 +132,8 @@ def _rows(studies: "Sequence[Study]") -> list[dict[str, Any]]:
         rows.append(
             {
                 "study": study.name,
-                "space": study.space,
-                "data": study.data.name,
+                "space": study.session.space.name,
+                "data": study.session.data.name,
                 "device": device_text(study.device) if study.device else None,
                 "trials": len(study.records),
                 "hypervolume": study.hypervolume,
@@ -166,9 +166,9 @@ def _draw(studies: "Sequence[Study]", to: Path) -> None:
     from scalesearch.records.comparison_picture import draw_fronts
 
     devices = {device_text(study.device) for study in studies if study.device}
-    data = {study.data.fingerprint for study in studies}
-    warning = [] if len(devices) == 1 else ["unlike devices: latencies do not compare"]
-    warning += [] if len(data) == 1 else ["other images: accuracies do not compare"]
+    pairs = _pairs(studies)
+    warning = [] if all(pair.same_device for pair in pairs) else ["unlike devices: latencies do not compare"]
+    warning += [] if all(pair.same_images for pair in pairs) else ["other images: accuracies do not compare"]
     caption = "  |  ".join([*sorted(devices), *warning])
     try:
         to.parent.mkdir(parents=True, exist_ok=True)

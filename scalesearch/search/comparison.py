@@ -8,7 +8,7 @@ from scalesearch.records.ranks import RankAgreement, rank_agreement
 from scalesearch.search.front import hypervolume, pareto_front, point
 from scalesearch.values.candidate import Pruning, Scaling
 from scalesearch.values.record import TrialRecord
-from scalesearch.values.session import DataSummary
+from scalesearch.values.session import Session
 from scalesearch.values.target import Device
 
 
@@ -18,8 +18,7 @@ class Study:
 
     name: str
     records: tuple[TrialRecord, ...]
-    data: DataSummary
-    space: str
+    session: Session
 
     @property
     def front(self) -> tuple[TrialRecord, ...]:
@@ -100,8 +99,20 @@ def compare(one: Study, other: Study) -> Pair:
 
 
 def _same_images(one: Study, other: Study) -> bool:
-    # The fingerprint is of the source; the same source may have been split otherwise.
-    return (one.data.fingerprint, one.data.val_images) == (other.data.fingerprint, other.data.val_images)
+    """Whether both were scored on the same pictures, split in the same way.
+
+    A fingerprint is of the pixels as they are stored, so it tells only where both spaces store one size. Where the
+    largest resolutions differ, the source's name, its classes, and how and into how many images it was split decide.
+    """
+    if one.session.storage_px == other.session.storage_px:
+        return one.session.data.fingerprint == other.session.data.fingerprint
+    return _split(one.session) == _split(other.session)
+
+
+def _split(session: Session) -> tuple[object, ...]:
+    data, settings = session.data, session.settings.data
+    sizes = (data.train_images, data.val_images, data.calibration_images, data.test_images)
+    return (data.name, data.class_names, sizes, settings.val_fraction, settings.test_fraction, settings.seed)
 
 
 _Network = tuple[str, Scaling, int, Pruning, str]

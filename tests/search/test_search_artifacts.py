@@ -1,5 +1,6 @@
 """Files of front members: there once, downloadable, and gone with the member."""
 
+import json
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -90,7 +91,8 @@ def test_a_study_without_run_toml_has_none(study: optuna.Study, make_record: Mak
 @pytest.fixture
 def served(study: optuna.Study, make_record: MakeRecord, tmp_path: Path, session: Session) -> Iterator[str]:
     names = (PAYLOAD, "</script><script>window.hacked=1</script>", "[x](javascript:window.hacked=1)")
-    records = [make_record(number, top1=0.5 + number / 10, p50_ms=1.0 + number, classes=names) for number in range(3)]
+    records = [make_record(number, top1=0.5 + number / 10, p50_ms=1.0 + number, classes=names) for number in range(2)]
+    records.append(make_record(2, top1=None, reason=f"data: {PAYLOAD}.jpg cannot be read", warnings=names))
     for record in records:
         annotate_trial(study, study.trials[record.trial], record)
     update_figures(study, records)
@@ -112,6 +114,12 @@ def test_the_dashboard_hands_the_file_out(served: str, study: optuna.Study) -> N
         assert answer.read() == b"onnx 1"
 
 
+def _upload_by_hand(study: optuna.Study, trial: optuna.trial.FrozenTrial, name: str) -> None:
+    meta = {"artifact_id": "by-hand", "filename": name, "mimetype": "image/svg+xml", "encoding": None}
+    key = f"dashboard:artifacts:{trial._trial_id}:by-hand"
+    study._storage.set_study_system_attr(study._study_id, key, json.dumps(meta))
+
+
 @pytest.mark.slow
 def test_a_browser_goes_from_the_front_page_to_a_trial_and_its_files(
     served: str, study: optuna.Study, chromium: Any
@@ -119,7 +127,11 @@ def test_a_browser_goes_from_the_front_page_to_a_trial_and_its_files(
     tab = chromium.new_page(viewport={"width": 1400, "height": 2400})
     failed: list[str] = []
     tab.on("pageerror", lambda error: failed.append(str(error)))
+    # On a database server a study is named after its folder; files are named by us, but people upload their own.
+    optuna.create_study(storage=study._storage, study_name=PAYLOAD)
+    _upload_by_hand(study, study.trials[1], f"{PAYLOAD}.svg")
     tab.goto(f"{served}dashboard/")
+    tab.get_by_text(PAYLOAD).first.wait_for(timeout=60_000)
     tab.get_by_text("scalesearch").first.click()
     for title in ("Feasible front", "Hypervolume over trials", "What compression paid"):
         tab.get_by_text(title).first.wait_for(timeout=60_000)
@@ -133,6 +145,7 @@ def test_a_browser_goes_from_the_front_page_to_a_trial_and_its_files(
         "Where accuracy went",
         "What compression brought",
         PAYLOAD,
+        f"{PAYLOAD}.svg",
         "User Attribute",
         "feasible True",
     ):
@@ -142,6 +155,10 @@ def test_a_browser_goes_from_the_front_page_to_a_trial_and_its_files(
         tab.get_by_text(name).first.scroll_into_view_if_needed(timeout=60_000)
     links = [link.get_attribute("href") for link in tab.locator("a[download='model.onnx']").all()]
     assert any(_files(study, 1)["model.onnx"] in (link or "") for link in links)
+    assert tab.evaluate("window.hacked") is None
+    tab.get_by_text("Trial 2", exact=True).first.click()
+    tab.get_by_text(f"{PAYLOAD}.jpg").first.wait_for(timeout=60_000)
+    assert tab.locator("img[src='x']").count() == 0
     assert tab.evaluate("window.hacked") is None
     assert failed == []
     tab.close()

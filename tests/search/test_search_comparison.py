@@ -25,7 +25,7 @@ def make_study(make_record: MakeRecord, session: Session) -> Callable[..., Study
                 record = replace(record, device=replace(record.device, name=device))
             records.append(record)
         data = replace(session.data, fingerprint=images) if images else session.data
-        return Study(name=name, records=tuple(records), data=data, space="small")
+        return Study(name=name, records=tuple(records), session=replace(session, data=data))
 
     return make
 
@@ -57,6 +57,20 @@ def test_unlike_devices_and_images_never_share_a_front(
     pair = compare(one, other)
     assert (pair.same_device, pair.same_images) == (not device, not images)
     assert pair.second_beaten is None and pair.first_beaten is None
+
+
+def _stored_larger(study: Study, *, seed: int = 0) -> Study:
+    """As a space with a larger greatest resolution has it: the same pictures, other pixels, so another fingerprint."""
+    session = study.session
+    settings = replace(session.settings, data=replace(session.settings.data, seed=session.settings.data.seed + seed))
+    data = replace(session.data, fingerprint="f1")
+    return replace(study, session=replace(session, data=data, settings=settings, storage_px=2 * session.storage_px))
+
+
+def test_spaces_that_store_other_sizes_share_a_front_if_split_alike(make_study: Callable[..., Study]) -> None:
+    one, other = make_study("one", [(0.5, 1.0)]), make_study("other", [(0.9, 0.5)])
+    assert len(common_front([one, _stored_larger(other)])) == 1
+    assert not compare(one, _stored_larger(other, seed=1)).same_images
 
 
 def test_rank_agreement_is_over_the_networks_of_both(make_study: Callable[..., Study]) -> None:
