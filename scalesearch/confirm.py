@@ -19,6 +19,7 @@ from scalesearch.confirm_setup import (
 )
 from scalesearch.confirm_timing import ROUNDS, Entry, TimingLost, time_together
 from scalesearch.confirm_training import Job, LostRun, train_jobs
+from scalesearch.deployment.export_cache import ExportCache
 from scalesearch.errors import ConfigError
 from scalesearch.records.confirmation import Confirmation, confirm_moves, mean_latency
 from scalesearch.records.confirmation_files import write_confirmation
@@ -106,6 +107,7 @@ def confirm_front(
         assert confirmation is not None  # there are runs, all of members
         write_confirmation(folder, session, confirmation, runs, lost=[(x.trial, x.seed, x.reason) for x in lost])
         shutil.rmtree(work.folder / "models", ignore_errors=True)
+        ExportCache(work.folder).clear()
         return replace(outcome, ended="complete", confirmation=confirmation, timing_lost=timing_lost)
 
 

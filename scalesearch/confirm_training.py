@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scalesearch.chain.evaluate import TrialEvaluator
+from scalesearch.deployment.export_cache import ExportCache
 from scalesearch.records.confirmed import FOLDER, confirmed_model_path, write_confirmed
 from scalesearch.search.worker import Evaluated, Failed, Fatal, Rejected
 from scalesearch.search.workers import Report, WorkerPool
@@ -45,7 +46,7 @@ class ConfirmingEvaluator:
     def __init__(self, session: Session, study: Path, jobs: Sequence[Job]) -> None:
         self._session, self._study = session, study
         self._jobs = {job.number: job for job in jobs}
-        self._evaluator = TrialEvaluator(session)
+        self._evaluator = TrialEvaluator(session, exports=ExportCache(session.folder))
 
     def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None]) -> TrialRecord:
         """The record of job number `trial`; its `ConfirmedRun` and model are on disk."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.chain.planner import Planner
+from scalesearch.deployment.export_cache import ExportCache
 from scalesearch.errors import ScalesearchError
 from scalesearch.records.front_scores import read_front_scores, write_front_scores
 from scalesearch.records.plots import draw_front
@@ -44,7 +45,7 @@ def run_search(
     session = open_session(settings, space, folder, say=say)
     for warning in session.data.warnings:
         say(f"warning: {warning}")
-    keeper = _Keeper(session)
+    keeper, exports = _Keeper(session), ExportCache(folder)
 
     def heard(event: Event) -> None:
         if isinstance(event, TrialFinished):
@@ -55,13 +56,15 @@ def run_search(
         folder=folder,
         space=session.space,
         plan=Planner(session),
-        make_evaluator=functools.partial(TrialEvaluator, session),
+        make_evaluator=functools.partial(TrialEvaluator, session, exports=exports),
         settings=settings,
         on_event=heard,
     )
     if outcome.front and outcome.ended in ("budget", "exhausted"):
         say("front: scoring its members on the test images, and timing them again in a fresh process")
         keeper.score_front(outcome.front)
+    if outcome.ended in ("budget", "exhausted"):
+        exports.clear()
     keeper.write(outcome.records, outcome.front)
     return outcome
 

@@ -24,6 +24,7 @@ from scalesearch.compression.quantize import quantize
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.backends.base import Engine, EngineOptions
 from scalesearch.deployment.export import to_onnx
+from scalesearch.deployment.export_cache import ExportCache
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import StageFailed
 from scalesearch.measurement.cost import count_cost
@@ -78,14 +79,20 @@ class _Deployed:
 
 
 class TrialEvaluator:
-    """Runs the chain for one plan at a time; lives in a worker process and keeps data and reference engine open."""
+    """Runs the chain for one plan at a time; lives in a worker process and keeps data and reference engine open.
 
-    def __init__(self, session: Session) -> None:
+    Args:
+        session: What it is evaluated with.
+        exports: Where exported files are kept for the candidates that follow; None: nothing of the kind is left behind.
+    """
+
+    def __init__(self, session: Session, *, exports: ExportCache | None = None) -> None:
         self._session = session
         self._lock = DeviceLock(MEASURED_DEVICE)
         self._backend = get_backend(session.target.backend)
         self._shrink = Shrinker(session, self._lock)
         self._twins = TwinStore(session.folder)
+        self._to_onnx = exports.to_onnx if exports else to_onnx
         self._gate = None if session.settings.accept == "off" else _gate(session)
         self._dataset = load_dataset(session.settings.data, storage_px=session.storage_px)
         self._reference = self._compile(onnx_model(reference_path(session.folder)))
@@ -189,7 +196,7 @@ class TrialEvaluator:
                     spent_s = training.retrain_s + time.perf_counter() - started
                     training = replace(training, retrain_s=spent_s, weights_reused=False)
             with stages("export"):
-                float_model = to_onnx(folded, to=float_path, check_images=calibration[:_CHECK_IMAGES])
+                float_model = self._to_onnx(folded, to=float_path, check_images=calibration[:_CHECK_IMAGES])
             with stages("quantize"):
                 model = quantize(
                     float_model, quantization, calibration=calibration, profile=profile, to=path, input_ranges=ranges
@@ -255,7 +262,8 @@ class TrialEvaluator:
     def _dense_file(self, plan: Plan, work: "_Deployed") -> OnnxModel:
         data = self._dataset.at(plan.spec.resolution_px)
         images = self._input(data.calibration.images[:_CHECK_IMAGES])
-        return to_onnx(fold_batchnorm(work.shrunk.dense), to=_dense_path(work.model.path), check_images=images)
+        dense = fold_batchnorm(work.shrunk.dense)
+        return self._to_onnx(dense, to=_dense_path(work.model.path), check_images=images)
 
     def _accepted(
         self,

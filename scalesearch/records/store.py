@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -54,35 +53,17 @@ class RecordStore:
 
 def _read(path: Path) -> TrialRecord:
     try:
-        text = path.read_text(encoding="utf-8")
-        record = _ADAPTER.validate_json(text, strict=True)
-        stranger = _stranger(json.loads(text), _ADAPTER.dump_python(record, mode="json"))
-        problem = f"unknown field {stranger!r} (written by another version?)" if stranger else ""
-        if not stranger and path.stem != f"{record.trial:06d}":
-            problem = f"holds trial {record.trial}"
+        record = _ADAPTER.validate_json(path.read_bytes(), strict=True, extra="forbid")
+        problem = "" if path.stem == f"{record.trial:06d}" else f"holds trial {record.trial}"
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         problem = f"{where}: {first['msg']}"
-    except (OSError, UnicodeDecodeError) as error:
+        if first["type"] == "unexpected_keyword_argument":
+            problem = f"unknown field {where!r} (written by another version?)"
+    except OSError as error:
         problem = str(error)
     if problem:
         msg = f"cannot read the record {path}: {problem}. Restore the file, or move it away to go on without this trial"
         raise ConfigError(msg)
     return record
-
-
-def _stranger(raw: Any, known: Any, place: str = "") -> str:
-    """Dotted place of the first key in `raw` that `known` lacks, or nothing; pydantic ignores such keys."""
-    if isinstance(raw, dict) and isinstance(known, dict):
-        for key, value in raw.items():
-            if key not in known:
-                return f"{place}{key}"
-            if found := _stranger(value, known[key], f"{place}{key}."):
-                return found
-    elif isinstance(raw, list) and isinstance(known, list) and raw and isinstance(raw[0], dict):
-        # Lists without objects are numbers, tens of thousands of them in the curves of one record.
-        for index, (one, other) in enumerate(zip(raw, known, strict=True)):
-            if found := _stranger(one, other, f"{place}{index}."):
-                return found
-    return ""

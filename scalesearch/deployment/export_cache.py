@@ -1,0 +1,73 @@
+"""Exported files kept for a while: siblings and dense twins share networks, and torch takes seconds to export one."""
+
+import hashlib
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scalesearch.deployment.export import to_onnx
+from scalesearch.deployment.onnx_file import onnx_model, write_bytes
+from scalesearch.errors import StageFailed
+from scalesearch.values.identity import content_hash
+from scalesearch.values.network import Network
+from scalesearch.values.onnx_model import OnnxModel
+
+MOST_BYTES = 5 * 10**8
+"""What was written first goes first beyond this: siblings follow their trial closely."""
+_FOLDER = "exported"
+
+
+class ExportCache:
+    """`to_onnx`, and its files by content; for several processes at once."""
+
+    def __init__(self, study: Path, most_bytes: int = MOST_BYTES) -> None:
+        self._folder, self._most_bytes = study / _FOLDER, most_bytes
+
+    def to_onnx(self, network: Network, *, to: Path, check_images: NDArray[np.float32]) -> OnnxModel:
+        """The network's file at `to`: a copy where the same weights were exported lately, else exported now.
+
+        Raises:
+            StageFailed: As `export.to_onnx`.
+        """
+        key = _content(network)
+        for kept in self._folder.glob(f"{key}-*.onnx"):
+            with suppress(OSError, StageFailed):  # another process removed it
+                write_bytes(kept.read_bytes(), to)
+                model = onnx_model(to)
+                if kept.stem.endswith(model.sha256):
+                    return model
+            kept.unlink(missing_ok=True)  # damaged
+        model = to_onnx(network, to=to, check_images=check_images)
+        with suppress(OSError, StageFailed):  # a full disk costs the next export, not this one
+            write_bytes(to.read_bytes(), self._folder / f"{key}-{model.sha256}.onnx")
+            self._drop_oldest()
+        return model
+
+    def clear(self) -> None:
+        """Nothing is kept any more."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _drop_oldest(self) -> None:
+        files = [(path.stat().st_mtime_ns, path.stat().st_size, path) for path in self._folder.glob("*.onnx")]
+        excess = sum(size for _, size, _ in files) - self._most_bytes
+        for _, size, path in sorted(files):
+            if excess <= 0:
+                return
+            path.unlink(missing_ok=True)
+            excess -= size
+
+
+def _content(network: Network) -> str:
+    """Changes with all that an exported file depends on: structure, weights, mode, and the exporter's version."""
+    digest = hashlib.sha256(content_hash(replace(network.spec, name=""), torch.__version__).encode())
+    # Two modules may hold equal tensors and differ in a stride or an activation: their text tells.
+    digest.update(repr((str(network.module), [layer.training for layer in network.module.modules()])).encode())
+    for name, tensor in network.module.state_dict().items():
+        digest.update(repr((name, tuple(tensor.shape), str(tensor.dtype))).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
