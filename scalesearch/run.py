@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.chain.planner import Planner
@@ -15,16 +16,20 @@ from scalesearch.records.front_scores import read_front_scores, write_front_scor
 from scalesearch.records.plots import draw_front
 from scalesearch.records.store import RecordStore
 from scalesearch.records.tables import write_tables
+from scalesearch.search.dashboard import installed, keep_histograms, stored_histograms
 from scalesearch.search.events import Event, StudyOutcome, TrialFinished
 from scalesearch.search.front import knee, pareto_front
 from scalesearch.search.study import run_study
 from scalesearch.session import open_session
+from scalesearch.trial_files import trial_histograms
+from scalesearch.values.histogram import LayerHistogram
 from scalesearch.values.record import FrontScore, TrialRecord
 from scalesearch.values.session import Session, model_path
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
 
 _logger = logging.getLogger(__name__)
+_Found = TypeVar("_Found")
 
 
 def run_search(
@@ -63,6 +68,7 @@ def run_search(
     if outcome.front and outcome.ended in ("budget", "exhausted"):
         say("front: scoring its members on the test images, and timing them again in a fresh process")
         keeper.score_front(outcome.front)
+        keeper.look_at_front(outcome.front, say)
     if outcome.ended in ("budget", "exhausted"):
         exports.clear()
     keeper.write(outcome.records, outcome.front)
@@ -112,17 +118,44 @@ class _Keeper:
         """Test scores of front members that have none yet; the test images are touched here and nowhere else."""
         done = {score.trial: score for score in read_front_scores(self._session.folder)}
         missing = [record for record in front if record.trial not in done]
-        context = multiprocessing.get_context("spawn")
-        try:
-            with concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-                for score in pool.submit(_score_all, self._session, missing).result() if missing else ():
-                    done[score.trial] = score
-        except (ScalesearchError, concurrent.futures.BrokenExecutor) as error:
-            _logger.warning("the front could not be scored on the test images: %s", error)
+        scores = _apart(_score_all, self._session, missing, task="be scored on the test images")
+        if scores is not None:
+            write_front_scores(self._session.folder, [*done.values(), *scores])
+
+    def look_at_front(self, front: Sequence[TrialRecord], say: Callable[[str], None]) -> None:
+        """Histograms of front members that have none yet, for report and dashboard; nothing without that extra."""
+        if not installed():
             return
-        write_front_scores(self._session.folder, done.values())
+        done = stored_histograms(self._session.folder)
+        missing = [record for record in front if record.trial not in done]
+        if missing:
+            say("front: looking at the weights and activations of its members")
+            layers = _apart(_histograms_of_all, self._session, missing, task="be looked at") or {}
+            keep_histograms(self._session.folder, layers)
+
+
+def _apart(
+    work: Callable[[Session, Sequence[TrialRecord]], _Found],
+    session: Session,
+    front: Sequence[TrialRecord],
+    *,
+    task: str,
+) -> _Found | None:
+    """What `work` gives in a fresh process, all that a crash of native code costs; None, logged, if it fails."""
+    context = multiprocessing.get_context("spawn")
+    try:
+        with concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+            return pool.submit(work, session, front).result() if front else None
+    except (ScalesearchError, concurrent.futures.BrokenExecutor) as error:
+        _logger.warning("the front could not %s: %s", task, error)
+        return None
 
 
 def _score_all(session: Session, front: Sequence[TrialRecord]) -> tuple[FrontScore, ...]:
     evaluator = TrialEvaluator(session)
     return tuple(evaluator.score_on_test(record) for record in front)
+
+
+def _histograms_of_all(session: Session, front: Sequence[TrialRecord]) -> dict[int, tuple[LayerHistogram, ...]]:
+    evaluator = TrialEvaluator(session, exports=ExportCache(session.folder))
+    return {record.trial: trial_histograms(record, session, evaluator=evaluator) for record in front}

@@ -94,7 +94,8 @@ class TrialEvaluator:
         self._twins = TwinStore(session.folder)
         self._to_onnx = exports.to_onnx if exports else to_onnx
         self._gate = None if session.settings.accept == "off" else _gate(session)
-        self._dataset = load_dataset(session.settings.data, storage_px=session.storage_px)
+        self.dataset = load_dataset(session.settings.data, storage_px=session.storage_px)
+        """The study's images, at the size they are stored in."""
         self._reference = self._compile(onnx_model(reference_path(session.folder)))
 
     def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None]) -> TrialRecord:
@@ -108,7 +109,7 @@ class TrialEvaluator:
         with contextlib.ExitStack() as scratch:
             with stages.held(self._lock.busy()):
                 with stages("resize"):
-                    data = self._dataset.at(plan.spec.resolution_px)
+                    data = self.dataset.at(plan.spec.resolution_px)
                 work = self._deployed(plan, data, path, stages)
                 scratch.callback(work.float_model.path.unlink, missing_ok=True)
                 scratch.callback(_dense_path(path).unlink, missing_ok=True)
@@ -168,12 +169,12 @@ class TrialEvaluator:
     def _test(self, engine: Engine, record: TrialRecord) -> Quality:
         assert record.spec is not None  # it is complete
         with self._lock.busy():
-            return self._quality(engine, self._dataset.at(record.spec.resolution_px).test, [])
+            return self._quality(engine, self.dataset.at(record.spec.resolution_px).test, [])
 
     def rebuild(self, plan: Plan, *, to: Path) -> OnnxModel:
         """The deployed file of a plan again, at `to`; training comes from the weight store where it is kept."""
         with self._lock.busy():
-            data = self._dataset.at(plan.spec.resolution_px)
+            data = self.dataset.at(plan.spec.resolution_px)
             work = self._deployed(plan, data, to, StageClock())
             work.float_model.path.unlink(missing_ok=True)
             return work.model
@@ -260,7 +261,7 @@ class TrialEvaluator:
         return self._twins.latency(key, measure)
 
     def _dense_file(self, plan: Plan, work: "_Deployed") -> OnnxModel:
-        data = self._dataset.at(plan.spec.resolution_px)
+        data = self.dataset.at(plan.spec.resolution_px)
         images = self._input(data.calibration.images[:_CHECK_IMAGES])
         dense = fold_batchnorm(work.shrunk.dense)
         return self._to_onnx(dense, to=_dense_path(work.model.path), check_images=images)

@@ -46,8 +46,8 @@ def profile(
 ) -> int:
     """Show where a trial's time goes, layer by layer, and how NVIDIA's compiler fuses it."""
     from scalesearch.cli.study_commands import choose_record, wide_console
-    from scalesearch.cli.trial_files import deployed_file
     from scalesearch.records.run_file import stored_session
+    from scalesearch.trial_files import deployed_file
 
     folder = find_study(study)
     record = choose_record(read_records(folder), trial)
@@ -176,9 +176,9 @@ def _fused(record: TrialRecord, session: "Session", scratch: Path) -> "Iterator[
     """The fused layers of the trial's graph in TensorRT's style, from the compiler that needs no GPU."""
     from rich.table import Table
 
-    from scalesearch.cli.trial_files import deployed_file
     from scalesearch.deployment.acceptance import Gate
     from scalesearch.errors import MissingBackendError
+    from scalesearch.trial_files import deployed_file
 
     try:
         gate = Gate(session.target.compute_capability, session.settings.tensorrt)

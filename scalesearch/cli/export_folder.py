@@ -34,7 +34,6 @@ def write_export(
         MissingBackendError: The package of an asked format is not installed.
         StageFailed: A format cannot hold this network.
     """
-    from scalesearch.cli.trial_files import deployed_file
     from scalesearch.deployment.formats import get_format
     from scalesearch.deployment.onnx_file import annotate, onnx_model
     from scalesearch.records.confirmed import read_confirmed
@@ -49,6 +48,7 @@ def write_export(
     )
     from scalesearch.records.front_scores import read_front_scores
     from scalesearch.records.model_card import CARD, ExportedFile, write_model_card
+    from scalesearch.trial_files import deployed_file
 
     writers = [get_format(name) for name in dict.fromkeys(formats)]
     for writer in writers:  # before anything is written
@@ -105,9 +105,9 @@ def _write_weights(record: TrialRecord, session: Session, model: OnnxModel, fold
     """
     import safetensors.numpy
 
-    from scalesearch.cli.trial_files import float_network
     from scalesearch.deployment.float_weights import float_weights, unlike_weight
     from scalesearch.deployment.onnx_file import read_onnx
+    from scalesearch.trial_files import float_network
 
     (folder / WEIGHTS).unlink(missing_ok=True)  # of an earlier export into this folder
     deployed, qat = read_onnx(model.path), record.candidate.quantization.qat_steps > 0

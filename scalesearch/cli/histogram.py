@@ -1,6 +1,5 @@
 """`histogram`: what rounding does to each layer of a trial's network, as a table and as pictures."""
 
-import contextlib
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from scalesearch.values.histogram import LayerHistogram
-    from scalesearch.values.session import Session
 
 _HEADERS = ("layer", "weights", "range", "99 % in", "wasted", "SQNR", "reads", "clip to", "clipped", "SQNR")
 
@@ -45,6 +43,7 @@ def histogram(
     """
     from scalesearch.cli.studies import front_under
     from scalesearch.records.run_file import stored_session
+    from scalesearch.trial_files import trial_histograms
 
     if front and (trial is not None or as_json):
         message = "Give --front alone: it draws every member, and prints no JSON."
@@ -67,42 +66,16 @@ def histogram(
 
 def _show(folder: Path, record: TrialRecord, layers: "Sequence[LayerHistogram]", target: Path) -> None:
     from scalesearch.cli.study_commands import wide_console
+    from scalesearch.search.dashboard import keep_histograms
 
     title = f"{folder.name}, trial {record.trial}: {_numbers(record.candidate.quantization)}"
     console = wide_console()
     console.print(title, markup=False, highlight=False)
     console.print(_table(layers))
     _draw(layers, target, title)
-    _keep_figure(folder, record.trial, layers)
+    keep_histograms(folder, {record.trial: layers})
     for line in (*_remarks(layers, record.candidate.quantization), f"-> {target}/histogram.png, histogram.html"):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _keep_figure(folder: Path, trial: int, layers: "Sequence[LayerHistogram]") -> None:
-    """Into the study, where the dashboard shows it; not while a run holds the study."""
-    from scalesearch.search.dashboard import installed, update_histogram_figure
-    from scalesearch.search.storage import STUDY_FILE, only_coordinator, opened_study
-
-    if installed() and (folder / STUDY_FILE).exists():
-        with contextlib.suppress(ConfigError), only_coordinator(folder), opened_study(folder) as opened:
-            update_histogram_figure(opened.study, trial, layers)
-
-
-def trial_histograms(record: TrialRecord, session: "Session") -> "tuple[LayerHistogram, ...]":
-    """The layers of a trial's network before quantization, on the study's calibration images.
-
-    The network comes from its kept weights, or, where those are gone, from training it again.
-    """
-    from scalesearch.cli.trial_files import float_network
-    from scalesearch.compression.histogram import layer_histograms
-    from scalesearch.training.datasets import load_dataset, to_input
-
-    assert record.spec is not None  # _chosen
-    asked = record.candidate.quantization
-    data = load_dataset(session.settings.data, storage_px=session.storage_px).at(record.spec.resolution_px)
-    images = to_input(data.calibration.images[: asked.calibration_images], mean=session.data.mean, std=session.data.std)
-    proto = float_network(record, session)
-    return layer_histograms(proto, images, asked, symmetric=session.target.quantization_profile != "onnxruntime_cpu")
 
 
 def _chosen(folder: Path, trial: int | None) -> TrialRecord:

@@ -1,12 +1,14 @@
 """What makes a study readable in Optuna Dashboard: notes, figures under fixed ids, and files of front members."""
 
+import contextlib
 import importlib.util
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scalesearch.errors import ConfigError
 from scalesearch.records.histogram_figure import overview_figure
 from scalesearch.search.artifacts import keep_artifacts
 from scalesearch.search.baselines import RANDOM_START, base_network, chance_front
@@ -15,7 +17,14 @@ from scalesearch.search.front import knee, pareto_front
 from scalesearch.search.front_figure import front_figure
 from scalesearch.search.importance import axis_importance
 from scalesearch.search.notes import STUDY_NOTE, trial_note
-from scalesearch.search.storage import STUDY_FILE, reading_storage, storage_of, study_name
+from scalesearch.search.storage import (
+    STUDY_FILE,
+    only_coordinator,
+    opened_study,
+    reading_storage,
+    storage_of,
+    study_name,
+)
 from scalesearch.values.histogram import LayerHistogram
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.settings import SamplerName
@@ -137,6 +146,14 @@ def update_histogram_figure(study: "optuna.Study", trial_number: int, histograms
 
     figure = overview_figure(histograms, f"Trial {trial_number}: weights and activations")
     save_plotly_graph_object(study, figure, graph_object_id=HISTOGRAM_FIGURE.format(trial=trial_number))
+
+
+def keep_histograms(folder: Path, histograms: Mapping[int, Sequence[LayerHistogram]]) -> None:
+    """Save the figures of several trials into the study of that folder; not while a run holds it."""
+    if histograms and installed() and (storage_of(folder) or (folder / STUDY_FILE).exists()):
+        with contextlib.suppress(ConfigError), only_coordinator(folder), opened_study(folder) as opened:
+            for trial, layers in histograms.items():
+                update_histogram_figure(opened.study, trial, layers)
 
 
 def stored_histograms(folder: Path) -> dict[int, dict[str, Any]]:

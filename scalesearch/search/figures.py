@@ -105,7 +105,9 @@ def ticks(records: Iterable[TrialRecord]) -> dict[str, Any]:
     if not latencies:
         return {}
     low, high = min(latencies), max(latencies)
-    digits = (1, 1.5, 2, 3, 5, 7) if high / low < 30 else (1, 2, 5)
+    digits: tuple[float, ...] = (1, 2, 5)
+    if high / low < 30:
+        digits = (1, 1.5, 2, 3, 5, 7) if high / low > 4 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     values = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
     return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}

@@ -1,7 +1,8 @@
 """The front as plain plotly data: intervals, ties, what it dominates, and what it is compared with."""
 
 import html
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from scalesearch.records.plots import latency_limit_ms
@@ -11,6 +12,8 @@ from scalesearch.search.figures import FAINT, INK, ORANGE, STYLES, Figure, layou
 from scalesearch.search.front import pareto_front, point, ties
 from scalesearch.values.record import TrialRecord
 
+_LABEL_WIDTH, _LABEL_HEIGHT = 0.05, 0.09
+"""Of the picture's sides: nearer than this, one member's number would cover the next one's."""
 _HOVER = "trial %{text}: %{y:.2f} %, %{x:.4g} ms<br>%{customdata}<extra></extra>"
 
 
@@ -38,7 +41,8 @@ def front_figure(
     shown = {record.candidate.quantization.precision for record in front}
     data += [_faint(dominated, precision, named=precision not in shown) for precision in STYLES]
     data += [_tie_lines(front), _steps(front, "front", INK, "solid"), _steps(chance, "drawn by chance", ORANGE, "dash")]
-    data += [_members(front, precision) for precision in STYLES]
+    places = _label_places(front, measured)
+    data += [_members(front, precision, places) for precision in STYLES]
     data += [_mark(base, "base network", "star", "#000000", 15), _mark(knee, "knee", "circle-open", INK, 22)]
     ending = f", knee: trial {knee.trial}" if knee else "" if front else ": no feasible trial yet"
     return {
@@ -81,11 +85,30 @@ def _faint(records: Sequence[TrialRecord], precision: str, *, named: bool) -> di
     }  # fmt: skip
 
 
-def _members(front: Sequence[TrialRecord], precision: str) -> dict[str, Any]:
+def _label_places(front: Sequence[TrialRecord], measured: Sequence[TrialRecord]) -> dict[int, str]:
+    """Below and right of each member, by trial; above and left where the last member's number would be hit."""
+    spots = {record.trial: _spot(record) for record in measured}
+    wide, high = (max(ends) - min(ends) or 1.0 for ends in zip(*spots.values(), strict=True)) if spots else (1.0, 1.0)
+    places: dict[int, str] = {}
+    last = (-math.inf, -math.inf)
+    for trial in sorted((record.trial for record in front), key=lambda trial: spots[trial]):
+        x, y = spots[trial]
+        crowded = abs(x - last[0]) < _LABEL_WIDTH * wide and abs(y - last[1]) < _LABEL_HEIGHT * high
+        places[trial] = "top left" if crowded else "bottom right"
+        last = (-math.inf, -math.inf) if crowded else (x, y)
+    return places
+
+
+def _spot(record: TrialRecord) -> tuple[float, float]:
+    top1, p50_ms = point(record)
+    return math.log(p50_ms), top1
+
+
+def _members(front: Sequence[TrialRecord], precision: str, places: Mapping[int, str]) -> dict[str, Any]:
     colour, symbol = STYLES[precision]
     mine = [record for record in front if record.candidate.quantization.precision == precision]
     trace = _points(mine, precision) | {
-        "mode": "markers+text", "textposition": "bottom right",
+        "mode": "markers+text", "textposition": [places[record.trial] for record in mine],
         "marker": {"color": colour, "symbol": symbol, "size": 11, "line": {"width": 1, "color": "white"}},
     }  # fmt: skip
     return trace | _bars(mine)
@@ -114,9 +137,11 @@ def _bar(up: Sequence[float], down: Sequence[float]) -> dict[str, Any]:
 def _steps(front: Sequence[TrialRecord], name: str, colour: str, dash: str) -> dict[str, Any]:
     # Steps, not a slanted line: between two points of the front nothing was measured.
     x, y = front_steps(front)
+    found = dash == "solid"  # its points are drawn with their intervals; a front of one point has no line to show
     return {
-        "type": "scatter", "mode": "lines", "name": name, "hoverinfo": "skip", "x": x, "y": y,
-        "line": {"shape": "hv", "color": colour, "width": 1 if dash == "solid" else 2, "dash": dash},
+        "type": "scatter", "mode": "lines" if found else "lines+markers", "name": name, "hoverinfo": "skip",
+        "x": x, "y": y, "marker": {"symbol": "diamond-open", "size": 14, "color": colour, "line": {"width": 2}},
+        "line": {"shape": "hv", "color": colour, "width": 1 if found else 2, "dash": dash},
     }  # fmt: skip
 
 

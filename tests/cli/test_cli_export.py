@@ -15,7 +15,8 @@ import safetensors.numpy
 from onnx import numpy_helper
 from small_graphs import CLASSES, small_graph, small_model
 
-from scalesearch.cli import export, trial_files
+from scalesearch import trial_files
+from scalesearch.cli import export
 from scalesearch.cli.export_folder import check_images
 from scalesearch.deployment import infer
 from scalesearch.deployment.graph_structure import first_difference
@@ -86,7 +87,9 @@ def float_instead(monkeypatch: pytest.MonkeyPatch, *, change: float = 0.0) -> No
     """What would be built again in float: the small graph, its first weights changed by so many deviations."""
     kept_file = trial_files.deployed_file
 
-    def build(record: TrialRecord, session: Session, to: Path, *, kept: bool = True) -> OnnxModel:
+    def build(
+        record: TrialRecord, session: Session, to: Path, *, kept: bool = True, evaluator: None = None
+    ) -> OnnxModel:
         if kept:
             return kept_file(record, session, to)
         assert record.candidate.quantization.precision == "fp32" and session.target.backend == "onnxruntime"
@@ -152,7 +155,9 @@ def test_what_cannot_be_made_is_said_and_the_rest_is_there(
 ) -> None:
     kept_file = trial_files.deployed_file
 
-    def build(record: TrialRecord, session: Session, to: Path, *, kept: bool = True) -> OnnxModel:
+    def build(
+        record: TrialRecord, session: Session, to: Path, *, kept: bool = True, evaluator: None = None
+    ) -> OnnxModel:
         if not kept:
             message = "data.source: nothing there"
             raise ConfigError(message)

@@ -12,11 +12,13 @@ import typer
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from scalesearch.cli import histogram, trial_files
+from scalesearch import trial_files
+from scalesearch.cli import histogram
 from scalesearch.deployment.onnx_file import write_onnx
 from scalesearch.errors import ConfigError
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
+from scalesearch.search.dashboard import stored_histograms
 from scalesearch.values.candidate import Quantization
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.record import TrialRecord
@@ -51,7 +53,9 @@ def study(
     store.save(make_record(3, state="cached", same_as=1, charged=False))
     asked: list[tuple[TrialRecord, Session]] = []
 
-    def build(record: TrialRecord, session: Session, to: Path, *, kept: bool = True) -> OnnxModel:
+    def build(
+        record: TrialRecord, session: Session, to: Path, *, kept: bool = True, evaluator: None = None
+    ) -> OnnxModel:
         assert not kept
         asked.append((record, session))
         return write_onnx(_network(), to)
@@ -174,6 +178,8 @@ def test_the_float_network_of_a_real_int8_trial(tmp_path: Path, monkeypatch: pyt
     flags = {"data.source": str(tmp_path / "shades.npz"), "budget": 1}
     settings, space = load_run(space="tiny.toml", overrides=quick, flags=flags)
     run_search(settings, space, Path("results/tiny"))
+    assert set(stored_histograms(Path("results/tiny"))) == {0}, "a search looks at its front before it ends"
+    assert not Path("results/tiny/exported").exists(), "files kept between candidates go with the search"
     layers = json.loads(_run("--json"))
     assert [layer["name"] for layer in layers][::10] == ["stem.0", "classifier"]
     # uint8 activations and 7-bit weights of CPUs: good to about 35 dB and more in every layer

@@ -46,6 +46,23 @@ def test_members_have_their_intervals_and_others_none(make_record: MakeRecord) -
     assert figure["layout"]["title"]["text"] == "Feasible front, knee: trial 0"
 
 
+def test_numbers_of_close_members_stand_on_two_sides(make_record: MakeRecord) -> None:
+    # Two pairs that are close in both, the second of them in two traces; and one member far from all.
+    close = [make_record(0, top1=0.80, p50_ms=1.0), make_record(1, top1=0.801, p50_ms=1.001)]
+    far = [make_record(2, top1=0.9, p50_ms=10.0), make_record(3, top1=0.95, p50_ms=100.0)]
+    other = make_record(4, top1=0.951, p50_ms=101.0, precision="int8")
+    figure = front_figure([*close, *far, other])
+    assert _trace(figure, "fp32")["textposition"] == ["bottom right", "top left", "bottom right", "bottom right"]
+    assert _trace(figure, "int8")["textposition"] == ["top left"]
+
+
+def test_a_front_by_chance_of_one_trial_is_still_seen(make_record: MakeRecord) -> None:
+    records = [make_record(0, top1=0.8), make_record(1, top1=0.7, p50_ms=2.0)]
+    chance = _trace(front_figure(records, chance=records[1:]), "drawn by chance")
+    assert [chance["x"], chance["y"]] == [[2.0], [70.0]]
+    assert "markers" in chance["mode"]
+
+
 def test_the_latency_limit_is_drawn_where_the_records_say(make_record: MakeRecord) -> None:
     shapes = front_figure([make_record(0, p50_ms=2.0, excess=-0.5)])["layout"]["shapes"]
     assert [shape["x0"] for shape in shapes] == [4.0]
@@ -86,7 +103,7 @@ def test_losses_stand_in_the_middle_of_their_stretch_and_break_where_pruning_cam
     assert loss_figure([make_record(1)], None)["data"] == []
 
 
-@pytest.mark.parametrize("span", [(0.02, 0.09), (0.5, 300.0)])
+@pytest.mark.parametrize("span", [(0.048, 0.083), (0.02, 0.09), (0.5, 300.0)])
 def test_ticks_cover_the_latencies(span: tuple[float, float], make_record: MakeRecord) -> None:
     values = ticks([make_record(place, p50_ms=p50_ms) for place, p50_ms in enumerate(span)])["tickvals"]
     assert min(values) <= span[0]

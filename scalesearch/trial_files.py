@@ -1,0 +1,80 @@
+"""The ONNX files behind a trial: the deployed one, and its network in float, kept or made again; and its layers."""
+
+import dataclasses
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.record import TrialRecord
+from scalesearch.values.session import Session, model_path
+
+if TYPE_CHECKING:
+    import onnx
+
+    from scalesearch.chain.evaluate import TrialEvaluator
+    from scalesearch.values.histogram import LayerHistogram
+
+
+def deployed_file(
+    record: TrialRecord, session: Session, to: Path, *, kept: bool = True, evaluator: "TrialEvaluator | None" = None
+) -> OnnxModel:
+    """A copy at `to` of the trial's ONNX file: the kept one, or (always, unless `kept`) made again.
+
+    Models are kept for front members; any other one comes from its kept weights, or, where those are gone too, from
+    training it again: by `evaluator`, where one is at hand.
+    """
+    from scalesearch.deployment.onnx_file import onnx_model
+
+    file = model_path(session.folder, record.trial)
+    if kept and file.is_file():
+        shutil.copyfile(file, to)
+        return onnx_model(to)
+    from scalesearch.chain.evaluate import TrialEvaluator
+    from scalesearch.chain.planner import Planner
+
+    return (evaluator or TrialEvaluator(session)).rebuild(Planner(session)(record.candidate), to=to)
+
+
+def float_network(
+    record: TrialRecord, session: Session, *, evaluator: "TrialEvaluator | None" = None
+) -> "onnx.ModelProto":
+    """The trial's network before quantization, built again in fp32 from its kept weights, or trained again.
+
+    Raises:
+        ScalesearchError: The data or the study's files are gone.
+    """
+    from scalesearch.deployment.onnx_file import read_onnx
+
+    asked = record.candidate.quantization
+    floating = dataclasses.replace(asked, precision="fp32", keep_float=0, bias_correction=False, qat_steps=0)
+    in_float = dataclasses.replace(record, candidate=dataclasses.replace(record.candidate, quantization=floating))
+    # The float network is the same wherever it is deployed: neither the chip nor the gate is needed to make it.
+    here = dataclasses.replace(
+        session,
+        settings=dataclasses.replace(session.settings, accept="off"),
+        target=dataclasses.replace(session.target, backend="onnxruntime"),
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "float.onnx"
+        return read_onnx(deployed_file(in_float, here, path, kept=False, evaluator=evaluator).path)
+
+
+def trial_histograms(
+    record: TrialRecord, session: Session, *, evaluator: "TrialEvaluator | None" = None
+) -> "tuple[LayerHistogram, ...]":
+    """The layers of a trial's network before quantization, on the study's calibration images.
+
+    The network comes from its kept weights, or, where those are gone, from training it again.
+    """
+    from scalesearch.compression.histogram import layer_histograms
+    from scalesearch.training.datasets import load_dataset, to_input
+
+    assert record.spec is not None  # it was trained
+    asked = record.candidate.quantization
+    data = evaluator.dataset if evaluator else load_dataset(session.settings.data, storage_px=session.storage_px)
+    shown = data.at(record.spec.resolution_px).calibration.images[: asked.calibration_images]
+    images = to_input(shown, mean=session.data.mean, std=session.data.std)
+    proto = float_network(record, session, evaluator=evaluator)
+    return layer_histograms(proto, images, asked, symmetric=session.target.quantization_profile != "onnxruntime_cpu")
