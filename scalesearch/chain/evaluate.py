@@ -105,7 +105,8 @@ class TrialEvaluator:
             StageFailed: a stage could not do its work; the reason is for the record.
         """
         session, warnings = self._session, list[str]()
-        stages, path = StageClock(report), model_path(session.folder, trial)
+        stages = StageClock(report, lambda: self._lock.paused_s)
+        path = model_path(session.folder, trial)
         with contextlib.ExitStack() as scratch:
             with stages.held(self._lock.busy()):
                 with stages("resize"):
@@ -191,10 +192,10 @@ class TrialEvaluator:
                 folded = fold_batchnorm(shrunk.network)
             if quantization.qat_steps and quantization.precision == "int8":
                 with stages("retrain"):
-                    started = time.perf_counter()
+                    started = time.perf_counter() - self._lock.paused_s
                     tuned = self._quantization_aware(folded, plan, data, calibration)
                     folded, ranges = tuned.network, tuned.ranges
-                    spent_s = training.retrain_s + time.perf_counter() - started
+                    spent_s = training.retrain_s + time.perf_counter() - self._lock.paused_s - started
                     training = replace(training, retrain_s=spent_s, weights_reused=False)
             with stages("export"):
                 float_model = self._to_onnx(folded, to=float_path, check_images=calibration[:_CHECK_IMAGES])

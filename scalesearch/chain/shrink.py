@@ -100,6 +100,7 @@ class Shrinker:
         if kept is not None:
             return Network(spec=network.spec, module=module.eval()), kept, True
         machine, loss, train_s, safe, losses = self._session.machine, 0.0, 0.0, False, tuple[float, ...]()
+        paused_before_s = self._lock.paused_s
         if steps:
             trained = train(
                 network,
@@ -114,6 +115,7 @@ class Shrinker:
                 after_step=lambda module: apply_masks(module, masks or {}),
             )
             network, loss, train_s = trained.network, trained.final_loss, trained.seconds
+            train_s -= self._lock.paused_s - paused_before_s
             safe, losses = trained.safe_recipe_used, trained.losses
         kept = KeptTraining(
             float_top1=score(network, *_tensors(data.val), machine, mean=data.mean, std=data.std),

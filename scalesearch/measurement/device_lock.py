@@ -87,6 +87,8 @@ class DeviceLock:
             raise ConfigError(msg)
         self.device_name = device_name
         self.timeout_s = timeout_s
+        self.paused_s = 0.0
+        """For how long `breathe` has held up whoever called it, in all: others' measurements, not their own work."""
         self._stem = (folder or _user_folder()) / re.sub(r"[^A-Za-z0-9]+", "_", device_name)
         if not HAS_FLOCK:
             LOG.warning(
@@ -131,7 +133,10 @@ class DeviceLock:
             _release(hold.turnstile)
             return
         _release(hold.work)
-        self._share(hold)
+        try:
+            self._share(hold)
+        finally:
+            self.paused_s += time.monotonic() - now_s
 
     @contextmanager
     def quiet(self) -> Iterator[None]:

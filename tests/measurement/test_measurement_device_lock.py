@@ -213,6 +213,33 @@ def test_inner_entries_leave_the_outer_hold_as_it_is(tmp_path: Path) -> None:
         assert refused_in_another_thread(tmp_path, "quiet")
 
 
+def test_what_breathing_costs_is_counted(tmp_path: Path) -> None:
+    """One thread works and breathes while another measures for a quarter of a second."""
+    worker, measurer = (DeviceLock("cpu", folder=tmp_path, timeout_s=PATIENCE_S) for _ in range(2))
+    waits, asked = threading.Event(), threading.Event()
+
+    def measure() -> None:
+        asked.set()
+        with measurer.quiet():
+            time.sleep(0.25)
+        waits.set()
+
+    thread = threading.Thread(target=measure)
+    with worker.busy():
+        worker.breathe()
+        assert worker.paused_s == 0
+        thread.start()
+        asked.wait(PATIENCE_S)
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not waits.is_set() and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+            worker.breathe()
+    thread.join(PATIENCE_S)
+    assert waits.is_set()
+    assert 0.2 < worker.paused_s < PATIENCE_S
+    assert measurer.paused_s == 0
+
+
 def test_an_error_inside_frees_the_device(tmp_path: Path) -> None:
     lock = DeviceLock("cpu", folder=tmp_path)
     for hold in (lock.busy, lock.quiet):
