@@ -6,7 +6,7 @@ from pathlib import Path
 from scalesearch.deployment.backends import get_backend
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.files import replace_file
-from scalesearch.records.confirmed import FOLDER
+from scalesearch.records.confirmed import FOLDER, work_folder
 from scalesearch.records.report import device_text
 from scalesearch.records.run_file import stored_session
 from scalesearch.records.store import RecordStore
@@ -15,8 +15,6 @@ from scalesearch.search.storage import only_coordinator
 from scalesearch.training.datasets import load_dataset
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session, reference_path
-
-_WORK = "work"
 
 
 def study_and_front(folder: Path) -> tuple[Session, tuple[TrialRecord, ...]]:
@@ -76,7 +74,7 @@ def set_aside(folder: Path) -> None:
 
 def work_session(session: Session) -> Session:
     """The session of the full trainings, in a folder of their own with the study's reference engine."""
-    work = session.folder / FOLDER / _WORK
+    work = work_folder(session.folder)
     if not reference_path(session.folder).is_file():
         message = f"{reference_path(session.folder)} is missing: every latency of the study is relative to that engine."
         raise ConfigError(message)

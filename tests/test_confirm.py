@@ -18,14 +18,21 @@ import pytest
 from scalesearch import confirm as confirming
 from scalesearch import confirm_training
 from scalesearch.chain.planner import Planner
+from scalesearch.cli.export import export_trial
 from scalesearch.config import load_run
 from scalesearch.confirm import confirm_front, fresh_seeds, nearest_knee
 from scalesearch.confirm_timing import Entry, Rounds, TimingLost, time_together
 from scalesearch.confirm_training import Job, LostRun, train_jobs
 from scalesearch.deployment.backends import get_backend
 from scalesearch.errors import ConfigError, NoFeasibleTrialError, StageFailed
-from scalesearch.records.confirmed import confirmed_model_path, read_confirmed, write_confirmed
-from scalesearch.records.run_file import read_run_file, write_run_file
+from scalesearch.records.confirmed import (
+    as_confirmed,
+    confirmed_model_path,
+    first_runs,
+    read_confirmed,
+    write_confirmed,
+)
+from scalesearch.records.run_file import read_run_file, stored_session, write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.run import run_search
 from scalesearch.search.front import pareto_front
@@ -391,7 +398,7 @@ batch_size = 16
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_it_ends_with_a_confirmed_front(tmp_path: Path) -> None:
+def test_killed_and_resumed_it_ends_with_a_confirmed_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     space = tmp_path / "tiny.toml"
     space.write_text(SPACE)
     folder = tmp_path / "tiny"
@@ -434,3 +441,9 @@ def test_killed_and_resumed_it_ends_with_a_confirmed_front(tmp_path: Path) -> No
     for name in ("confirmed.csv", "confirmed.json", "confirmed.png"):
         assert (folder / "confirmed" / name).stat().st_size > 0
     assert "written:" in last.stdout and everything(folder) == before
+    monkeypatch.setattr("scalesearch.chain.shrink.train", lambda *_, **__: pytest.fail("the weights are kept"))
+    session = stored_session(folder)
+    for record in front:
+        run = first_runs(folder)[record.trial]
+        notes = export_trial(as_confirmed(record, run), session, tmp_path / f"best{record.trial}", run=run)
+        assert notes == (), "weights.safetensors are those that the confirmed file was quantized from"

@@ -1,6 +1,6 @@
 """`export`: folders from which the best trials are rebuilt, retrained, run or shipped."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +8,7 @@ import typer
 
 from scalesearch.cli.studies import StudyArgument, find_study, parse_latency_ms
 from scalesearch.errors import ConfigError
+from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
 
@@ -25,6 +26,9 @@ def export(
     ] = False,
     front: Annotated[bool, typer.Option("--front", help="Every member of the front, a folder each.")] = False,
     max_latency: Annotated[str | None, typer.Option("--max-latency", help="With --best: 5ms, 0.5s.")] = None,
+    confirmed: Annotated[
+        bool, typer.Option("--confirmed", help="The file trained at full length by `confirm`, not the search's.")
+    ] = False,
     to: Annotated[Path | None, typer.Option("--to", help="Folder (default: export/STUDY/trial_N).")] = None,
     formats: Annotated[
         list[str] | None,
@@ -40,37 +44,51 @@ def export(
         message = "Give one of --trial N, --best and --front."
         raise ConfigError(message)
     from scalesearch.deployment.formats import get_format
+    from scalesearch.records.confirmed import first_runs
     from scalesearch.records.run_file import stored_session
 
     for name in formats or ():
         get_format(name)  # a wrong name is said before anything is read
     folder = find_study(study)
     session = stored_session(folder)
-    chosen = _choose(
-        folder, trial=trial, front=front, max_latency_ms=parse_latency_ms(max_latency) if max_latency else None
-    )
+    runs = first_runs(folder)
+    if confirmed and not runs:
+        message = f"{folder} has no network of full length: nothing was confirmed.\nRun `scalesearch confirm {folder}`."
+        raise ConfigError(message)
+    max_latency_ms = parse_latency_ms(max_latency) if max_latency else None
+    chosen = _choose(folder, trial=trial, front=front, max_latency_ms=max_latency_ms, runs=runs if confirmed else None)
     base = to or Path("export") / folder.name
     for record in chosen:
         single = to is not None and not front
         target = base if single else base / f"trial_{record.trial:06d}"
-        notes = export_trial(record, session, target, formats=formats or ())
+        run = runs.get(record.trial)
+        notes = export_trial(record, session, target, formats=formats or (), run=run if confirmed else None)
         assert record.quality and record.latency
+        length = f" at full length ({run.steps} steps)" if run and confirmed else ""
         typer.echo(
-            f"trial {record.trial}: top-1 {100 * record.quality.top1:.1f} %, {record.latency.p50_ms:.3f} ms"
+            f"trial {record.trial}{length}: top-1 {100 * record.quality.top1:.1f} %, {record.latency.p50_ms:.3f} ms"
             f" -> {target}: {', '.join(sorted(path.name for path in target.iterdir()))}"
         )
         for note in notes:
             typer.echo(f"  {note}")
+        if run and not confirmed:
+            better = f"{100 * run.validation.top1:.1f} % on validation, {100 * run.test.top1:.1f} % on test images"
+            typer.echo(f"  trained briefly; the same network at full length ({better}) is exported by --confirmed")
     return 0
 
 
 def export_trial(
-    record: TrialRecord, session: Session, folder: Path, *, formats: Sequence[str] = ()
+    record: TrialRecord,
+    session: Session,
+    folder: Path,
+    *,
+    formats: Sequence[str] = (),
+    run: ConfirmedRun | None = None,
 ) -> tuple[str, ...]:
     """Writes the export of a complete trial into `folder`; gives a line for each part that could not be made."""
     from scalesearch.cli.export_folder import write_export
 
-    return write_export(record, session, folder, formats=("onnx", *default_formats(session), *formats))
+    return write_export(record, session, folder, formats=("onnx", *default_formats(session), *formats), run=run)
 
 
 def default_formats(session: Session) -> tuple[str, ...]:
@@ -82,8 +100,17 @@ def default_formats(session: Session) -> tuple[str, ...]:
     return ("tensorrt",) if get_backend(session.target.backend).probe().available else ()
 
 
-def _choose(folder: Path, *, trial: int | None, front: bool, max_latency_ms: float | None) -> tuple[TrialRecord, ...]:
+def _choose(
+    folder: Path,
+    *,
+    trial: int | None,
+    front: bool,
+    max_latency_ms: float | None,
+    runs: Mapping[int, ConfirmedRun] | None,
+) -> tuple[TrialRecord, ...]:
+    """What is to be exported; with `runs` among those trials alone, and by what they are at full length."""
     from scalesearch.cli.studies import front_under
+    from scalesearch.records.confirmed import as_confirmed
     from scalesearch.records.store import RecordStore
     from scalesearch.search.choice import Wish, choose
     from scalesearch.search.front import pareto_front
@@ -96,7 +123,15 @@ def _choose(folder: Path, *, trial: int | None, front: bool, max_latency_ms: flo
         if record.quality is None:
             message = f"Trial {trial} has no result to export: {record.state}, {record.reason or 'no reason recorded'}."
             raise ConfigError(message)
-        return (record,)
+        if runs is None:
+            return (record,)
+        if record.trial not in runs:
+            there = ", ".join(str(number) for number in sorted(runs))
+            message = f"Trial {trial} was not confirmed; these were: {there}.\nRun `scalesearch confirm {folder}`."
+            raise ConfigError(message)
+        return (as_confirmed(record, runs[record.trial]),)
     records = store.all()
+    if runs is not None:
+        records = tuple(as_confirmed(record, runs[record.trial]) for record in records if record.trial in runs)
     members = front_under(records, max_latency_ms=max_latency_ms)
     return members if front else (choose(pareto_front(records), Wish(max_latency_ms=max_latency_ms)).record,)

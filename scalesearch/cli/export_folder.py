@@ -1,14 +1,17 @@
 """The folder that `export` writes for one trial: each file, and a line on each that could not be made."""
 
+import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from scalesearch.errors import ConfigError, ScalesearchError
 from scalesearch.files import replace_file
+from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.onnx_model import OnnxModel
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import FrontScore, TrialRecord
 from scalesearch.values.session import Session
 
 if TYPE_CHECKING:
@@ -22,15 +25,22 @@ _CHECK_IMAGES = 8
 
 
 def write_export(
-    record: TrialRecord, session: Session, folder: Path, *, formats: Sequence[str] = ("onnx",)
+    record: TrialRecord,
+    session: Session,
+    folder: Path,
+    *,
+    formats: Sequence[str] = ("onnx",),
+    run: ConfirmedRun | None = None,
 ) -> tuple[str, ...]:
     """Everything of a complete trial in `folder`; gives a line for each part that could not be made.
 
     Torch is loaded only where it must be: for a model or float weights that no file of the study holds any more. The
     data set is read only for that, and for the calibration images of a calibrated precision.
 
+    With `run`, a run of the trial at full length, its file is exported; `record` is then `as_confirmed` of it.
+
     Raises:
-        ConfigError: The folder cannot be written, or a format is not known.
+        ConfigError: The folder cannot be written, a format is not known, or the run's file is gone.
         MissingBackendError: The package of an asked format is not installed.
         StageFailed: A format cannot hold this network.
     """
@@ -57,13 +67,18 @@ def write_export(
     _make_folder(folder)
     score = next((each for each in read_front_scores(session.folder) if each.trial == record.trial), None)
     confirmed = [run for run in read_confirmed(session.folder) if run.trial == record.trial]
+    study = session
+    if run:
+        score = FrontScore(trial=run.trial, test=run.test, latency=run.latency)
+        session = replace(session, settings=replace(session.settings, seed=run.seed))
     write_config(record, session, folder, score=score, confirmed=confirmed)
-    model = deployed_file(record, session, folder / MODEL)
+    model = _confirmed_file(study, run, folder / MODEL) if run else deployed_file(record, session, folder / MODEL)
     model = annotate(onnx_model(model.path), onnx_metadata(record, session), folder / MODEL)
     write_preprocessing(record, session, folder)
     replace_file(folder / SCRIPT, infer_script())
     write_lock(session.folder, folder)
-    notes = [*_write_weights(record, session, model, folder), *_write_calibration(record, session, folder)]
+    trained = _as_trained(record, session, run) if run else (record, session)
+    notes = [*_write_weights(*trained, model, folder), *_write_calibration(record, session, folder)]
     files = [
         ExportedFile(name=MODEL, what=f"the deployed network, {record.candidate.quantization.precision}"),
         ExportedFile(name=SCRIPT, what="labels images with it: onnxruntime, numpy and Pillow alone"),
@@ -78,9 +93,34 @@ def write_export(
         files += [ExportedFile(name=name, what=writer.what) for name in writer.write(model, folder, options)]
     first = {file.name: file for file in reversed(files)}
     files = [file for file in files if first[file.name] is file and (folder / file.name).exists()]
-    write_model_card(record, session, folder, files=files, notes=notes, score=score, confirmed=confirmed)
+    write_model_card(record, session, folder, files=files, notes=notes, score=score, confirmed=confirmed, exported=run)
     assert (folder / CARD).is_file()
     return tuple(notes)
+
+
+def _confirmed_file(session: Session, run: ConfirmedRun, to: Path) -> OnnxModel:
+    from scalesearch.deployment.onnx_file import onnx_model
+    from scalesearch.records.confirmed import confirmed_model_path
+
+    file = confirmed_model_path(session.folder, run.trial, run.seed)
+    content = file.read_bytes() if file.is_file() else None
+    if content is None or hashlib.sha256(content).hexdigest() != run.onnx_sha256:
+        state = "missing" if content is None else "not the file that was confirmed"
+        message = f"{file} is {state}.\nRestore it, or remove it: `scalesearch confirm` then makes it anew."
+        raise ConfigError(message)
+    replace_file(to, content)
+    return onnx_model(to)
+
+
+def _as_trained(record: TrialRecord, session: Session, run: ConfirmedRun) -> tuple[TrialRecord, Session]:
+    """The record and session that the run's weights are kept under."""
+    from scalesearch.records.confirmed import work_folder
+    from scalesearch.values.training_length import recipe_of
+
+    candidate = record.candidate
+    recipe = recipe_of(candidate.recipe, total_steps=run.steps, pruned=candidate.pruning.any)
+    work = replace(session, folder=work_folder(session.folder))
+    return replace(record, candidate=replace(candidate, recipe=recipe)), work
 
 
 def infer_script() -> bytes:

@@ -80,9 +80,9 @@ def _numbers(config: ExportedConfig, record: TrialRecord, test: Quality, device:
     if expected.top1_low is not None and expected.top1_high is not None:
         interval = f", {100 * expected.top1_low:.1f} to {100 * expected.top1_high:.1f}"
     yield (
-        f"top-1 on validation: {100 * record.quality.top1:.1f} % (in the search {100 * expected.top1:.1f} %{interval})"
+        f"top-1 on validation: {100 * record.quality.top1:.1f} % (as exported {100 * expected.top1:.1f} %{interval})"
     )
-    before = "" if expected.test_top1 is None else f"; in the search {100 * expected.test_top1:.1f} %"
+    before = "" if expected.test_top1 is None else f"; as exported {100 * expected.test_top1:.1f} %"
     yield f"top-1 on test: {100 * test.top1:.1f} % ({100 * test.top1_low:.1f} to {100 * test.top1_high:.1f}{before})"
     seeds = expected.confirmed_test_top1
     if seeds:
@@ -90,4 +90,4 @@ def _numbers(config: ExportedConfig, record: TrialRecord, test: Quality, device:
         steps = f"{len(seeds)} seeds of {expected.confirmed_steps} steps gave {100 * low:.1f} to {100 * high:.1f} %"
         inside = test.top1_low <= high and low <= test.top1_high
         yield f"spread of seeds: {steps}: this one {'agrees within its interval' if inside else 'lies OUTSIDE of it'}"
-    yield f"latency: {record.latency.p50_ms:.3f} ms on {device} (search: {expected.p50_ms:.3f} ms)"
+    yield f"latency: {record.latency.p50_ms:.3f} ms on {device} (as exported: {expected.p50_ms:.3f} ms)"

@@ -155,7 +155,10 @@ def _seen_again(folder: Path, record: TrialRecord) -> Iterator[str]:
 
 
 def _next(folder: Path, record: TrialRecord) -> Iterator[str]:
-    yield f"take it:     scalesearch export {folder} --trial {record.trial} --to best"
+    from scalesearch.records.confirmed import first_runs
+
+    full = " --confirmed" if record.trial in first_runs(folder) else ""
+    yield f"take it:     scalesearch export {folder} --trial {record.trial}{full} --to best"
 
 
 def _rows(folder: Path, records: tuple[TrialRecord, ...], choice: "Choice") -> list[dict[str, object]]:

@@ -1,6 +1,8 @@
 """Owns `confirmed/` in a study's folder: one JSON file for each member and seed that was trained at full length."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -8,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from scalesearch.errors import ConfigError
 from scalesearch.files import replace_file
 from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.record import TrialRecord
 
 FOLDER = "confirmed"
 _ADAPTER = TypeAdapter(ConfirmedRun)
@@ -21,6 +24,11 @@ def confirmed_path(study: Path, trial: int, seed: int) -> Path:
 def confirmed_model_path(study: Path, trial: int, seed: int) -> Path:
     """Where the deployed ONNX file of that run is."""
     return study / FOLDER / "models" / f"trial_{trial:06d}_seed_{seed}.onnx"
+
+
+def work_folder(study: Path) -> Path:
+    """Where the trainings of a confirmation keep their weights."""
+    return study / FOLDER / "work"
 
 
 def write_confirmed(study: Path, run: ConfirmedRun) -> Path:
@@ -46,6 +54,47 @@ def read_confirmed(study: Path) -> tuple[ConfirmedRun, ...]:
             )
             raise ConfigError(message) from None
     return tuple(sorted(found, key=lambda run: (run.trial, run.seed)))
+
+
+def first_runs(study: Path) -> dict[int, ConfirmedRun]:
+    """The run of each confirmed trial that was timed together with the other members, by trial.
+
+    That is its first seed's, where all seeds are there, whatever the others reached: its numbers are no winner's.
+
+    Raises:
+        ConfigError: One of the files cannot be read.
+    """
+    found = dict[int, ConfirmedRun]()
+    for run in read_confirmed(study):
+        if run.trial not in found or (run.timed_together and not found[run.trial].timed_together):
+            found[run.trial] = run
+    return found
+
+
+def as_confirmed(record: TrialRecord, run: ConfirmedRun) -> TrialRecord:
+    """A trial with what its run at full length made of it; its candidate, recipe included, is still the search's."""
+    assert record.training is not None  # only front members are confirmed
+    return replace(
+        record,
+        training=replace(
+            record.training,
+            float_top1=run.float_top1,
+            train_s=run.train_s,
+            retrain_s=0.0,  # `train_s` holds both
+            steps=run.steps,
+            weights_reused=False,
+            final_loss=math.nan,  # neither is kept of a run
+            loss_curves=(),
+        ),
+        quality=run.validation,
+        latency=run.latency,
+        accuracy_path=(),
+        gains=(),
+        size_bytes=run.size_bytes,
+        onnx_sha256=run.onnx_sha256,
+        network_sha256=run.network_sha256,
+        warnings=(),
+    )
 
 
 def confirmed_hint(study: Path) -> str:

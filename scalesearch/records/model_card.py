@@ -12,6 +12,7 @@ from scalesearch.records.export import PREPROCESSING
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import ClassQuality, FrontScore, Quality, TrialRecord
 from scalesearch.values.session import Session
+from scalesearch.values.training_length import full_length, recipe_of
 
 CARD = "MODEL_CARD.md"
 
@@ -35,6 +36,7 @@ def write_model_card(
     notes: Sequence[str] = (),
     score: FrontScore | None = None,
     confirmed: Sequence[ConfirmedRun] = (),
+    exported: ConfirmedRun | None = None,
 ) -> Path:
     """The path of the MODEL_CARD.md written into `folder` for a complete trial.
 
@@ -46,14 +48,15 @@ def write_model_card(
         notes: What could not be exported and why, one line each.
         score: The trial's last look on test images, if it had one.
         confirmed: The trial's runs at full length, if it was confirmed.
+        exported: The one of them whose file this is; `record` is then `confirmed.as_confirmed` of it.
     """
     sections = (
         _head(record, session),
         ("## Network", *_network(record)),
-        ("## Accuracy", *_accuracy(record, score, confirmed), *_classes(record, score)),
-        ("## Latency", *_latency(record, score, confirmed)),
+        ("## Accuracy", *_accuracy(record, score, confirmed, exported), *_classes(record, score)),
+        ("## Latency", *_latency(record, None if exported else score, confirmed, exported)),
         ("## How it was made", *_making(record, session)),
-        ("## How to use it", *_use(record, session)),
+        ("## How to use it", *_use(record, session, exported)),
         ("## Files", *_table(("file", "what"), ((f"`{file.name}`", file.what) for file in files))),
         ("## Limits", *_limits(record, session, confirmed, notes)),
     )
@@ -106,10 +109,13 @@ def _network(record: TrialRecord) -> Iterator[str]:
         yield f"Channels and blocks are those before pruning; pruned: {pruned}. The counts are those after it."
 
 
-def _accuracy(record: TrialRecord, score: FrontScore | None, confirmed: Sequence[ConfirmedRun]) -> Iterator[str]:
+def _accuracy(
+    record: TrialRecord, score: FrontScore | None, confirmed: Sequence[ConfirmedRun], exported: ConfirmedRun | None
+) -> Iterator[str]:
     assert record.quality and record.training
-    rows = [("validation, by which it was chosen", *_quality_cells(record.quality))]
-    if score:
+    name = f"validation, confirmed: seed {exported.seed}" if exported else "validation, by which it was chosen"
+    rows = [(name, *_quality_cells(record.quality))]
+    if score and not exported:
         rows.append(("test", *_quality_cells(score.test)))
     for run in confirmed:
         rows.append((f"test, confirmed: seed {run.seed}, {run.steps} steps", *_quality_cells(run.test)))
@@ -119,10 +125,15 @@ def _accuracy(record: TrialRecord, score: FrontScore | None, confirmed: Sequence
     path = " -> ".join(f"{report.STEP_NAMES[step.step]} {report.percent(step.top1)}" for step in record.accuracy_path)
     if path:
         yield f"On the way to it (validation): {path}."
-    if confirmed:
+    if exported:
+        yield (
+            f"The exported file is the confirmed one of seed {exported.seed}, trained at full length. It is the first "
+            "seed's, whatever the others reached, so its numbers are no winner's."
+        )
+    elif confirmed:
         yield (
             f"The exported weights are the search's ({record.training.steps} steps); the confirmed rows are this "
-            "network trained anew at full length, which `scalesearch train config.toml` does."
+            "network trained anew at full length: `scalesearch export --confirmed` exports those."
         )
 
 
@@ -162,10 +173,14 @@ def _class_cells(entry: ClassQuality, tested: dict[str, ClassQuality]) -> tuple[
     return (*cells, *more)
 
 
-def _latency(record: TrialRecord, score: FrontScore | None, confirmed: Sequence[ConfirmedRun]) -> Iterator[str]:
+def _latency(
+    record: TrialRecord, score: FrontScore | None, confirmed: Sequence[ConfirmedRun], exported: ConfirmedRun | None
+) -> Iterator[str]:
     latency = record.latency
     assert latency
     rows = [("search", report.latency_with_interval(latency), "yes" if latency.stable else "NO")]
+    if exported:  # the search timed another file
+        rows.clear()
     if score:
         again = score.latency
         rows.append(("fresh process", report.latency_with_interval(again), "yes" if again.stable else "NO"))
@@ -202,13 +217,18 @@ def _making(record: TrialRecord, session: Session) -> Iterator[str]:
         )
 
 
-def _use(record: TrialRecord, session: Session) -> Iterator[str]:
+def _use(record: TrialRecord, session: Session, exported: ConfirmedRun | None) -> Iterator[str]:
     assert record.spec
+    train = "scalesearch train config.toml --to trained"
+    if exported:
+        recipe = record.candidate.recipe
+        length = recipe_of(recipe, total_steps=exported.steps, pruned=record.candidate.pruning.any).steps
+        train += f" --steps {length}" * (length != full_length(recipe).steps)
     yield "```bash"
     yield "pip install onnxruntime numpy pillow"
     yield "python infer.py photo.jpg                     # nothing else is needed"
     yield "scalesearch predict . photo.jpg --json        # the same with scalesearch installed"
-    yield "scalesearch train config.toml --to trained    # the same network at full length, on your machine"
+    yield f"{train:<45} # the same network at full length, on your machine"
     yield "```"
     yield (
         f"`model.onnx` takes float32 images (batch, 3, {record.spec.resolution_px}, {record.spec.resolution_px}) and "

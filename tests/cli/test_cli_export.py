@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import typer
 from onnx import numpy_helper
 from small_graphs import CLASSES, small_graph, small_model
+from typer.testing import CliRunner
 
 from scalesearch import trial_files
 from scalesearch.cli import export
@@ -22,15 +24,18 @@ from scalesearch.deployment import infer
 from scalesearch.deployment.graph_structure import first_difference
 from scalesearch.deployment.onnx_file import onnx_model, read_onnx, write_onnx
 from scalesearch.errors import ConfigError, MissingBackendError
+from scalesearch.records.confirmed import confirmed_model_path, write_confirmed
 from scalesearch.records.export import read_config
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.training.datasets import load_dataset, to_input
 from scalesearch.values.candidate import Precision, Quantization
+from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
 from scalesearch.values.settings import DataSettings, RunSettings
+from scalesearch.values.training_length import full_length
 
 MakeRecord = Callable[..., TrialRecord]
 SIDE_PX = 8
@@ -262,3 +267,98 @@ def test_the_hash_of_the_exported_file_is_not_the_records(study: Study, tmp_path
     assert onnx_model(tmp_path / "best" / "model.onnx").sha256 != onnx_model(kept).sha256
     mine, theirs = read_onnx(tmp_path / "best" / "model.onnx"), read_onnx(kept)
     assert mine.graph.SerializeToString(deterministic=True) == theirs.graph.SerializeToString(deterministic=True)
+
+
+def _confirm(study: Study, record: TrialRecord, *, top1: float, seed: int = 7, together: bool = True) -> ConfirmedRun:
+    """A run at full length of a stored trial, and its file: the same graph with weights of its own."""
+    assert record.quality and record.latency
+    file = confirmed_model_path(study.session.folder, record.trial, seed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    proto = small_graph()
+    weight = proto.graph.initializer[0]
+    longer = numpy_helper.to_array(weight) * np.float32(1 + seed)
+    weight.CopyFrom(numpy_helper.from_array(longer, weight.name))
+    model = write_onnx(proto, file)
+    recipe = full_length(record.candidate.recipe)
+    steps = recipe.steps + recipe.retrain_steps * record.candidate.pruning.any
+    quality = dataclasses.replace(record.quality, top1=top1, top1_low=top1 - 0.01, top1_high=top1 + 0.01)
+    run = ConfirmedRun(
+        trial=record.trial, seed=seed, steps=steps, train_s=9.0, float_top1=top1,
+        validation=quality, test=dataclasses.replace(quality, top1=top1 - 0.2), latency=record.latency,
+        size_bytes=model.size_bytes, onnx_sha256=model.sha256, network_sha256="b" * 64,
+        timed_together=(record.trial,) if together else (),
+    )  # fmt: skip
+    write_confirmed(study.session.folder, run)
+    return run
+
+
+def _run(*arguments: str) -> str:
+    app = typer.Typer()
+    export.register(app)
+    outcome = CliRunner().invoke(app, arguments, standalone_mode=False)
+    if outcome.exception:
+        raise outcome.exception
+    return outcome.stdout
+
+
+def test_a_confirmed_export_is_the_file_of_full_length(study: Study, tmp_path: Path) -> None:
+    run = _confirm(study, study.trial(1), top1=0.9)
+    _confirm(study, RecordStore(study.session.folder).load(1), top1=0.95, seed=3, together=False)
+    told = _run("first", "--trial", "1", "--confirmed", "--to", "best")
+    assert told.startswith(f"trial 1 at full length ({run.steps} steps): top-1 90.0 %")
+    kept = read_onnx(confirmed_model_path(study.session.folder, 1, 7))
+    assert first_difference(read_onnx(tmp_path / "best" / "model.onnx"), kept) == ""
+    weights = safetensors.numpy.load_file(tmp_path / "best" / "weights.safetensors")
+    for tensor in kept.graph.initializer:
+        np.testing.assert_array_equal(weights[tensor.name], numpy_helper.to_array(tensor))
+    config = read_config(tmp_path / "best")
+    # Trained again from the config alone, it is the same training: the run's seed, and eight times the brief steps.
+    assert config.settings.seed == 7 and config.candidate == RecordStore(study.session.folder).load(1).candidate
+    assert config.expected.top1 == 0.9
+    assert config.expected.test_top1 == pytest.approx(0.7)
+    assert list(config.expected.confirmed_test_top1) == pytest.approx([0.75, 0.7])
+    card = (tmp_path / "best" / "MODEL_CARD.md").read_text()
+    assert "The exported file is the confirmed one of seed 7" in card and "by which it was chosen" not in card
+    assert f"{run.steps} steps of" in card and "| search |" not in card
+    assert "scalesearch train config.toml --to trained    #" in card
+
+
+def test_another_length_than_the_default_is_told_for_training_again(study: Study, tmp_path: Path) -> None:
+    run = dataclasses.replace(_confirm(study, study.trial(1), top1=0.9), steps=1234)
+    write_confirmed(study.session.folder, run)
+    _run("first", "--trial", "1", "--confirmed", "--to", "best")
+    assert "train config.toml --to trained --steps " in (tmp_path / "best" / "MODEL_CARD.md").read_text()
+
+
+def test_the_best_at_full_length_need_not_be_the_best_of_the_search(study: Study) -> None:
+    faster, slower = study.trial(1), study.trial(2)  # 71 % at 2 ms, 72 % at 3 ms
+    _confirm(study, faster, top1=0.93)
+    _confirm(study, slower, top1=0.9)
+    assert _run("first", "--max-latency", "3.5ms", "--to", "searched").startswith("trial 2: top-1 72.0 %")
+    assert _run("first", "--max-latency", "3.5ms", "--confirmed", "--to", "full").startswith("trial 1 at full length")
+
+
+def test_an_export_of_brief_training_names_the_better_file(study: Study) -> None:
+    record = study.trial(1)
+    assert "--confirmed" not in _run("first", "--to", "best")
+    _confirm(study, record, top1=0.9)
+    assert "full length (90.0 % on validation, 70.0 % on test images) is exported by --confirmed" in _run(
+        "first", "--to", "best"
+    )
+
+
+def test_what_was_not_confirmed_or_is_gone_is_said(study: Study, tmp_path: Path) -> None:
+    study.trial(1)
+    with pytest.raises(ConfigError, match=r"nothing was confirmed\.\nRun `scalesearch confirm"):
+        _run("first", "--confirmed", "--to", "best")
+    run = _confirm(study, study.trial(2), top1=0.9)
+    with pytest.raises(ConfigError, match="Trial 1 was not confirmed; these were: 2"):
+        _run("first", "--confirmed", "--trial", "1", "--to", "best")
+    file = confirmed_model_path(study.session.folder, 2, run.seed)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ConfigError, match="is not the file that was confirmed"):
+        _run("first", "--confirmed", "--trial", "2", "--to", "best")
+    file.unlink()
+    with pytest.raises(ConfigError, match="is missing"):
+        _run("first", "--confirmed", "--trial", "2", "--to", "best")
+    assert not (tmp_path / "best" / "model.onnx").exists()

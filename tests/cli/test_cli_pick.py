@@ -63,6 +63,7 @@ def test_what_was_seen_after_the_search_is_told(study: Path) -> None:
     text = _run(str(study), "--max-latency", "3ms")
     assert "the same file 61.0 (60.0-62.0) %" in text
     assert "confirmed:   trained at full length, 61.0 % on test images (1 seed)" in text
+    assert "--trial 1 --confirmed --to best" in text
 
 
 def test_json_is_a_list_with_the_choice_first(study: Path) -> None:
