@@ -1,5 +1,6 @@
 """confirmed.png: where each front member stood after the search, and where full training put it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -104,4 +105,5 @@ def _legend(figure: "Figure", moves: Sequence[Move]) -> None:
             Line2D([], [], color=_FAINT, marker="o", markerfacecolor="white", linestyle="", label="fell off the front")
         )
     # Outside: marks of the test images may stand anywhere below the front.
-    figure.legend(handles=marks, loc="outside upper center", ncols=len(marks), fontsize=8, frameon=False)
+    columns = len(marks) if len(marks) < 6 else math.ceil(len(marks) / 2)  # six in one line are wider than the picture
+    figure.legend(handles=marks, loc="outside upper center", ncols=columns, fontsize=8, frameon=False)
