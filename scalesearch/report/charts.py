@@ -2,7 +2,7 @@
 
 from scalesearch.report.confirmed_section import confirmed_figure
 from scalesearch.report.study import Study
-from scalesearch.search.baselines import RANDOM_START
+from scalesearch.search.baselines import chance_ends
 from scalesearch.search.figures import (
     Figure,
     hypervolume_figure,
@@ -18,7 +18,7 @@ def figures(study: Study) -> dict[str, Figure]:
     sampler = study.session.settings.sampler if study.session else "tpe"
     made = {
         "front": front_figure(study.records, chance=study.chance, base=study.base, knee=study.knee),
-        "hypervolume": hypervolume_figure(study.records, chance_until=RANDOM_START[sampler]),
+        "hypervolume": hypervolume_figure(study.records, chance_until=chance_ends(study.records, sampler)),
         "importance": importance_figure(study.importance),
         "paid": paid_figure(study.records),
         "confirmed": confirmed_figure(study),

@@ -9,6 +9,8 @@ from scalesearch.values.settings import SamplerName
 
 RANDOM_START: dict[SamplerName, float] = {"tpe": 10, "gp": 10, "nsga2": 20, "random": math.inf}
 """Trials that a sampler of `samplers.SAMPLERS` draws by chance before it learns (NSGA-II: its first population)."""
+_COUNTS_SIBLINGS: frozenset[SamplerName] = frozenset({"nsga2"})
+"""Its population is made of all trials; the start of the others is counted without siblings (see `by_chance`)."""
 
 
 def drawn_by_chance(records: Iterable[TrialRecord], sampler: SamplerName) -> tuple[TrialRecord, ...]:
@@ -16,8 +18,31 @@ def drawn_by_chance(records: Iterable[TrialRecord], sampler: SamplerName) -> tup
 
     Trial 0 is left out (it is always the cheapest candidate, asked by us), and so are siblings.
     """
-    start = (record for record in records if 0 < record.trial < RANDOM_START[sampler] and record.sibling_of is None)
-    return tuple(sorted(start, key=lambda record: record.trial))
+    asked = sorted((record for record in records if record.sibling_of is None), key=lambda record: record.trial)
+    trials = [record.trial for record in asked]
+    return tuple(record for record in asked if record.trial > 0 and by_chance(record.trial, trials, sampler))
+
+
+def by_chance(trial: int, asked: Iterable[int], sampler: SamplerName) -> bool:
+    """Whether a trial belongs to the sampler's random start.
+
+    Siblings fill the place around one candidate and say nothing of the rest of the space. Counted in, they would halve
+    the start: with two to each candidate, the sampler would learn from four networks.
+
+    Args:
+        trial: Its number.
+        asked: Numbers of the trials that are nobody's siblings, in any order.
+        sampler: The study's.
+    """
+    before = trial if sampler in _COUNTS_SIBLINGS else sum(number < trial for number in asked)
+    return before < RANDOM_START[sampler]
+
+
+def chance_ends(records: Iterable[TrialRecord], sampler: SamplerName) -> float:
+    """The first trial number after the random start; infinite for a random search."""
+    if math.isinf(RANDOM_START[sampler]):
+        return math.inf
+    return max((record.trial + 1 for record in drawn_by_chance(records, sampler)), default=0)
 
 
 def chance_front(records: Iterable[TrialRecord], sampler: SamplerName) -> tuple[TrialRecord, ...]:

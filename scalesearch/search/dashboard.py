@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from scalesearch.errors import ConfigError
 from scalesearch.records.histogram_figure import overview_figure
 from scalesearch.search.artifacts import keep_artifacts
-from scalesearch.search.baselines import RANDOM_START, base_network, chance_front
+from scalesearch.search.baselines import base_network, chance_ends, chance_front
 from scalesearch.search.figures import Figure, hypervolume_figure, importance_figure, paid_figure
 from scalesearch.search.front import knee, pareto_front
 from scalesearch.search.front_figure import front_figure
@@ -116,7 +116,7 @@ def update_figures(study: "optuna.Study", records: Iterable[TrialRecord], *, sam
     chance = chance_front(every, sampler)
     figure = front_figure(every, chance=chance, base=base_network(every), knee=knee(front))
     _save(study, FRONT_FIGURE, figure)
-    _save(study, HYPERVOLUME_FIGURE, hypervolume_figure(every, chance_until=RANDOM_START[sampler]))
+    _save(study, HYPERVOLUME_FIGURE, hypervolume_figure(every, chance_until=chance_ends(every, sampler)))
 
 
 def update_statistics(study: "optuna.Study", records: Iterable[TrialRecord], space: SearchSpace) -> None:

@@ -13,6 +13,7 @@ import optuna
 
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.records.store import RecordStore
+from scalesearch.search.baselines import by_chance
 from scalesearch.search.dashboard import annotate_study, show_front, update_statistics
 from scalesearch.search.events import (
     Ending,
@@ -266,7 +267,9 @@ class _Run:
         """The trial of that number: a new one, or one that was left behind."""
         name = self._settings.sampler
         idle = self._repeats_in_a_row if name in LEARNS_FROM_REJECTED else self._free_in_a_row
-        if idle >= BY_CHANCE_AFTER:
+        # NSGA-II draws its first population itself, and marks it as such.
+        start = name != "nsga2" and by_chance(number, self._unlike_siblings(), name)
+        if start or idle >= BY_CHANCE_AFTER:
             name = "random"
         self._study.sampler = make_sampler(name, seed=self._settings.seed, trial=number, workers=self._settings.workers)
         if number < self._next_number:
@@ -275,6 +278,13 @@ class _Run:
         trial = self._study.ask()
         assert trial.number == number  # the lock keeps every other writer out
         return trial
+
+    def _unlike_siblings(self) -> Iterator[int]:
+        """Numbers of the trials that the sampler was asked for, finished or not."""
+        yield from (record.trial for record in self._records.values() if record.sibling_of is None)
+        for asked in (*self._running.values(), *self._parked):
+            if asked.sibling_of is None:
+                yield asked.trial.number
 
     def _answer(self, trial: optuna.Trial, record: TrialRecord) -> None:
         self._count(record)

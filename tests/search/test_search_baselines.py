@@ -5,6 +5,7 @@ import pytest
 
 from scalesearch.search.baselines import (
     base_network,
+    chance_ends,
     chance_front,
     distance_from_base,
     drawn_by_chance,
@@ -24,9 +25,14 @@ def records(make_record: MakeRecord) -> list[TrialRecord]:
 
 def test_chance_is_the_start_without_the_cheapest_and_without_siblings(records: list[TrialRecord]) -> None:
     records[3] = replace(records[3], sibling_of=2)
-    assert [record.trial for record in drawn_by_chance(records, "tpe")] == [1, 2, 4, 5, 6, 7, 8, 9]
-    assert len(drawn_by_chance(records, "nsga2")) == 18
-    assert len(drawn_by_chance(records, "random")) == 38
+    records[5] = replace(records[5], sibling_of=2)
+    # Ten that the sampler was asked for, less the first; two siblings among them do not shorten the start.
+    assert [record.trial for record in drawn_by_chance(records, "tpe")] == [1, 2, 4, 6, 7, 8, 9, 10, 11]
+    assert chance_ends(records, "tpe") == 12
+    assert chance_ends(records, "random") == float("inf")
+    assert chance_ends([], "tpe") == 0
+    assert len(drawn_by_chance(records, "nsga2")) == 17
+    assert len(drawn_by_chance(records, "random")) == 37
 
 
 def test_the_start_of_the_samplers_is_what_optuna_says() -> None:

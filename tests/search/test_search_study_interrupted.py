@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import optuna
 import psutil
 import pytest
 from fake_evaluators import MakeFake
@@ -25,6 +26,8 @@ from scalesearch.search.events import (
     StudyOutcome,
 )
 from scalesearch.search.narrowing import TRIES
+from scalesearch.search.samplers import make_sampler
+from scalesearch.values.settings import SamplerName
 
 pytestmark = pytest.mark.usefixtures("no_dashboard")
 
@@ -185,3 +188,21 @@ def test_without_adaptive_nothing_is_given_up(tmp_path: Path) -> None:
     events: list[Event] = []
     run(tmp_path, 40, make=MakeFake(no_gain="fp16"), on_event=events.append, sampler="random")
     assert not any(isinstance(event, Narrowed) for event in events)
+
+
+def test_siblings_do_not_shorten_the_random_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[int, str] = {}
+
+    def heard(name: SamplerName, *, seed: int, trial: int, workers: int) -> optuna.samplers.BaseSampler:
+        asked[trial] = name
+        return make_sampler(name, seed=seed, trial=trial, workers=workers)
+
+    monkeypatch.setattr("scalesearch.search.study.make_sampler", heard)
+    monkeypatch.setattr("scalesearch.search.study.BY_CHANCE_AFTER", 1000)
+    for budget in (4, 14):  # continued in the middle of its start
+        run(tmp_path, budget, siblings=True)
+    siblings = {record.trial for record in RecordStore(tmp_path).all() if record.sibling_of is not None}
+    names = [name for trial, name in sorted(asked.items()) if trial not in siblings]
+    assert len(siblings) >= 4 and len(names) > 11
+    assert names[:10] == ["random"] * 10
+    assert set(names[10:]) == {"tpe"}
