@@ -50,7 +50,10 @@ def train_export(config_path: Path, *, steps: int | None, data: str | None, seed
         "test_top1_high": test.top1_high,
     }
     replace_file(to / "result.json", json.dumps(result, indent=1).encode())
-    for line in (*_equality(config, record, config_path, to), *_numbers(config, record, test, session.device.name)):
+    for line in (
+        *_equality(config, record, config_path, to),
+        *compared_numbers(config, record, test, session.device.name),
+    ):
         typer.echo(line)
     typer.echo(f"written: {to}/model.onnx, {to}/result.json")
 
@@ -72,7 +75,7 @@ def _equality(config: ExportedConfig, record: TrialRecord, config_path: Path, to
     yield f"graph: {f'NOT the one of {exported}: {difference}' if difference else f'that of {exported}, weights aside'}"
 
 
-def _numbers(config: ExportedConfig, record: TrialRecord, test: Quality, device: str) -> Iterator[str]:
+def compared_numbers(config: ExportedConfig, record: TrialRecord, test: Quality, device: str) -> Iterator[str]:
     """What training gave beside what the search saw; and the spread of seeds, where the study was confirmed."""
     expected = config.expected
     assert record.quality and record.latency and record.training
@@ -89,5 +92,8 @@ def _numbers(config: ExportedConfig, record: TrialRecord, test: Quality, device:
         low, high = min(seeds), max(seeds)
         steps = f"{len(seeds)} seeds of {expected.confirmed_steps} steps gave {100 * low:.1f} to {100 * high:.1f} %"
         inside = test.top1_low <= high and low <= test.top1_high
-        yield f"spread of seeds: {steps}: this one {'agrees within its interval' if inside else 'lies OUTSIDE of it'}"
+        verdict = "agrees within its interval" if inside else "lies OUTSIDE of it"
+        if record.training.steps != expected.confirmed_steps:
+            verdict = f"has {record.training.steps} and cannot be compared"
+        yield f"spread of seeds: {steps}: this one {verdict}"
     yield f"latency: {record.latency.p50_ms:.3f} ms on {device} (as exported: {expected.p50_ms:.3f} ms)"

@@ -1,5 +1,6 @@
 """The command line as a person meets it: help, exit codes, and errors of at most three lines without a traceback."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -22,6 +23,11 @@ def scalesearch(*arguments: str, folder: Path) -> subprocess.CompletedProcess[st
         timeout=120,
         check=False,
     )
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    told = scalesearch("--version", folder=tmp_path)
+    assert (told.returncode, told.stdout) == (0, f"scalesearch {importlib.metadata.version('scalesearch')}\n")
 
 
 @dataclass(frozen=True)
