@@ -25,6 +25,30 @@
     return { ...axis, tickangle: 0, ticktext: of(axis.ticktext), tickvals: of(axis.tickvals) };
   }
 
+  // Two plots side by side on a phone have room for some 16 letters under each, and as many beside them.
+  function pair(layout) {
+    for (const axis of [layout.xaxis, layout.xaxis2]) {
+      axis.title = { text: wrapped(axis.title?.text ?? "", 18), font: { size: 10 }, standoff: 12 };
+      axis.nticks = 3;
+    }
+    const cut = (text) => (text.length > 17 && !text.includes("&") ? `\u2026${text.slice(-16)}` : text);
+    const short = (text) => (text.startsWith("<b>") ? `<b>${cut(text.slice(3, text.indexOf(",")))}</b>` : cut(text));
+    if (layout.yaxis?.ticktext) layout.yaxis.ticktext = layout.yaxis.ticktext.map(short);
+    layout.yaxis = { ...layout.yaxis, tickfont: { size: 10 } };
+    layout.margin.b += 50;
+    layout.height += 50;
+  }
+
+  function wrapped(text, most) {
+    const lines = [];
+    for (const word of text.split(" ")) {
+      const last = lines.at(-1);
+      if (last !== undefined && last.length + word.length < most) lines[lines.length - 1] = `${last} ${word}`;
+      else lines.push(word);
+    }
+    return lines.join("<br>");
+  }
+
   const drawn = new Map();
 
   function draw(name, figure) {
@@ -43,6 +67,7 @@
       layout.title = { ...layout.title, font: { size: 12 } };
       layout.margin = { ...layout.margin, l: Math.min(layout.margin?.l ?? 50, 110), r: 10, t: 45, b: 60 + 20 * rows };
       layout.height += 20 * rows;
+      if (layout.xaxis2) pair(layout);
     }
     frame.querySelector(".waiting")?.remove();
     const options = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
