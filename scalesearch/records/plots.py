@@ -123,18 +123,26 @@ def _label(axes: "Axes", points: Sequence[TrialRecord]) -> None:
     """Write each trial's number below and right of its point, or above and left where the last label would be hit."""
     from matplotlib.patheffects import withStroke
 
-    last = (-math.inf, -math.inf)
-    for record in sorted(points, key=lambda record: _measured(record)[0].p50_ms):
-        latency, quality = _measured(record)
-        spot = (latency.p50_ms, 100 * quality.top1)
-        x, y = axes.transData.transform(spot)
-        crowded = abs(x - last[0]) < _LABEL_PX and abs(y - last[1]) < _LABEL_PX
-        offset, side = ((-7, 6), "right") if crowded else ((7, -12), "left")
+    measured = sorted((_measured(record)[0].p50_ms, 100 * _measured(record)[1].top1, record.trial) for record in points)
+    pixels = [tuple(axes.transData.transform((p50_ms, top1))) for p50_ms, top1, _ in measured]
+    for (p50_ms, top1, trial), hit in zip(measured, crowded(pixels, width=_LABEL_PX, height=_LABEL_PX), strict=True):
+        offset, side = ((-7, 6), "right") if hit else ((7, -12), "left")
         axes.annotate(
-            str(record.trial), spot, xytext=offset, textcoords="offset points", ha=side,
+            str(trial), (p50_ms, top1), xytext=offset, textcoords="offset points", ha=side,
             fontsize=8.5, color=_INK, zorder=6, path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )  # fmt: skip
-        last = (-math.inf, -math.inf) if crowded else (x, y)
+
+
+def crowded(spots: Iterable[Sequence[float]], *, width: float, height: float) -> list[bool]:
+    """For each label, from left to right: whether it must go to the other side, for the one before stands in its way.
+
+    One that has gone there stands in nobody's way.
+    """
+    found, last = list[bool](), (math.inf, math.inf)
+    for x, y in spots:
+        found.append(abs(x - last[0]) < width and abs(y - last[1]) < height)
+        last = (math.inf, math.inf) if found[-1] else (x, y)
+    return found
 
 
 def latency_limit_ms(points: Sequence[TrialRecord]) -> float | None:

@@ -9,8 +9,9 @@ from scalesearch.values.settings import SamplerName
 
 RANDOM_START: dict[SamplerName, float] = {"tpe": 10, "gp": 10, "nsga2": 20, "random": math.inf}
 """Trials that a sampler of `samplers.SAMPLERS` draws by chance before it learns (NSGA-II: its first population)."""
-_COUNTS_SIBLINGS: frozenset[SamplerName] = frozenset({"nsga2"})
-"""Its population is made of all trials; the start of the others is counted without siblings (see `by_chance`)."""
+DRAWS_ITS_START: frozenset[SamplerName] = frozenset({"nsga2"})
+"""They draw their first population themselves and mark it as such: all trials are in it. The start of the others is
+counted without siblings (see `by_chance`)."""
 
 
 def drawn_by_chance(records: Iterable[TrialRecord], sampler: SamplerName) -> tuple[TrialRecord, ...]:
@@ -34,7 +35,7 @@ def by_chance(trial: int, asked: Iterable[int], sampler: SamplerName) -> bool:
         asked: Numbers of the trials that are nobody's siblings, in any order.
         sampler: The study's.
     """
-    before = trial if sampler in _COUNTS_SIBLINGS else sum(number < trial for number in asked)
+    before = trial if sampler in DRAWS_ITS_START else sum(number < trial for number in asked)
     return before < RANDOM_START[sampler]
 
 

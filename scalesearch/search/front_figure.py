@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from scalesearch.records.plots import latency_limit_ms
+from scalesearch.records.plots import crowded, latency_limit_ms
 from scalesearch.records.report import multipliers, precision_label, pruning_label
 from scalesearch.search.baselines import front_steps
 from scalesearch.search.figures import FAINT, INK, ORANGE, STYLES, Figure, layout, ticks
@@ -89,14 +89,9 @@ def _label_places(front: Sequence[TrialRecord], measured: Sequence[TrialRecord])
     """Below and right of each member, by trial; above and left where the last member's number would be hit."""
     spots = {record.trial: _spot(record) for record in measured}
     wide, high = (max(ends) - min(ends) or 1.0 for ends in zip(*spots.values(), strict=True)) if spots else (1.0, 1.0)
-    places: dict[int, str] = {}
-    last = (-math.inf, -math.inf)
-    for trial in sorted((record.trial for record in front), key=lambda trial: spots[trial]):
-        x, y = spots[trial]
-        crowded = abs(x - last[0]) < _LABEL_WIDTH * wide and abs(y - last[1]) < _LABEL_HEIGHT * high
-        places[trial] = "top left" if crowded else "bottom right"
-        last = (-math.inf, -math.inf) if crowded else (x, y)
-    return places
+    trials = sorted((record.trial for record in front), key=lambda trial: spots[trial])
+    hits = crowded((spots[trial] for trial in trials), width=_LABEL_WIDTH * wide, height=_LABEL_HEIGHT * high)
+    return {trial: "top left" if hit else "bottom right" for trial, hit in zip(trials, hits, strict=True)}
 
 
 def _spot(record: TrialRecord) -> tuple[float, float]:

@@ -13,7 +13,7 @@ import optuna
 
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.records.store import RecordStore
-from scalesearch.search.baselines import by_chance
+from scalesearch.search.baselines import DRAWS_ITS_START, by_chance
 from scalesearch.search.dashboard import annotate_study, show_front, update_statistics
 from scalesearch.search.events import (
     Ending,
@@ -267,8 +267,7 @@ class _Run:
         """The trial of that number: a new one, or one that was left behind."""
         name = self._settings.sampler
         idle = self._repeats_in_a_row if name in LEARNS_FROM_REJECTED else self._free_in_a_row
-        # NSGA-II draws its first population itself, and marks it as such.
-        start = name != "nsga2" and by_chance(number, self._unlike_siblings(), name)
+        start = name not in DRAWS_ITS_START and by_chance(number, self._unlike_siblings(), name)
         if start or idle >= BY_CHANCE_AFTER:
             name = "random"
         self._study.sampler = make_sampler(name, seed=self._settings.seed, trial=number, workers=self._settings.workers)
