@@ -8,6 +8,9 @@ from scalesearch.errors import ConfigError
 
 SamplerName = Literal["tpe", "gp", "nsga2", "random"]
 AcceptName = Literal["off", "rtx"]
+Fit = Literal["crop", "stretch", "pad"]
+Window = tuple[float, float]
+WindowSetting = Literal["auto", "full"] | Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,11 @@ class DataSettings:
     """More unreadable files than this fraction is an error."""
     download_folder: str = ""
     """Where torchvision's data sets are kept; empty: the user's cache folder."""
+    window: WindowSetting = "auto"
+    """Values of images of more than 8 bits that become black and white: `[low, high]`, or `auto`: found on training
+    images, and then kept in the study; `full`: 0..65535, in float images 0..1."""
+    fit: Fit = "crop"
+    """How an image that is no square becomes one: its centre square, stretched, or padded with grey."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

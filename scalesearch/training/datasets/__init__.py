@@ -1,7 +1,9 @@
 """Where images come from: one file per kind of source, one line each in `SOURCES`."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from scalesearch.errors import ConfigError
 from scalesearch.training.datasets import folder, npz, signs, torchvision_sets
@@ -12,12 +14,16 @@ from scalesearch.training.datasets.dataset import (
     ImageSplit,
     make_dataset,
     normalise,
+    to_grey,
     to_input,
     val_standard_error,
 )
-from scalesearch.training.datasets.source import Source
-from scalesearch.training.datasets.split import missing_classes, split_source
-from scalesearch.values.settings import DataSettings
+from scalesearch.training.datasets.depth import deep, depth_notes, find_window
+from scalesearch.training.datasets.facts import ImageFacts, joined
+from scalesearch.training.datasets.framing import long_images_note
+from scalesearch.training.datasets.source import Source, SourceData
+from scalesearch.training.datasets.split import Splits, missing_classes, split_source
+from scalesearch.values.settings import DataSettings, Fit, WindowSetting
 
 # Names first, then paths, in this order. A new source is one file and one line here.
 SOURCES: tuple[Source, ...] = (
@@ -36,30 +42,91 @@ __all__ = [
     "ImageSplit",
     "find_source",
     "load_dataset",
+    "load_splits",
     "normalise",
     "to_input",
     "val_standard_error",
 ]
 
 
-def load_dataset(settings: DataSettings, *, storage_px: int, cache_folder: Path | None = None) -> Dataset:
-    """The data set in memory: split, square, RGB, `storage_px` on a side; `Dataset.at` gives the smaller sizes.
+def load_dataset(
+    settings: DataSettings, *, storage_px: int, channels: int = 3, cache_folder: Path | None = None
+) -> Dataset:
+    """The data set in memory: split, square, `storage_px` on a side; `Dataset.at` gives the smaller sizes.
 
     Args:
         settings: where the images come from and how they are split.
         storage_px: the largest resolution that will be asked for.
+        channels: 3 for RGB, 1 for grey, made of the same RGB pixels.
         cache_folder: where decoded or generated images are kept; by default the user's cache folder.
 
     Raises:
         ConfigError: if the source, its content or the settings are wrong.
         MissingBackendError: if the source needs torchvision, which is not installed.
     """
+    data, splits, settings = load_splits(settings, storage_px=storage_px, cache_folder=cache_folder)
+    warnings = (*data.warnings, *_reading_notes(data, splits, settings))
+    dataset = make_dataset(
+        name=data.name, class_names=data.class_names, splits=in_channels(splits, channels), window=settings.window
+    )
+    return replace(dataset, warnings=(*warnings, *_split_warnings(dataset, settings)))
+
+
+def load_splits(
+    settings: DataSettings, *, storage_px: int, cache_folder: Path | None = None
+) -> tuple[SourceData, Splits, DataSettings]:
+    """The source in RGB, as it is and as it is split, and the settings with the window that its images were read by.
+
+    Raises:
+        ConfigError: As `load_dataset`.
+    """
     check_settings(settings)
-    source = find_source(settings.source)
-    data = source.load(settings, storage_px=storage_px, cache_folder=cache_folder or default_cache_folder())
+    source, folder = find_source(settings.source), cache_folder or default_cache_folder()
+    data = source.load(settings, storage_px=storage_px, cache_folder=folder)
     splits = split_source(data, settings)
-    dataset = make_dataset(name=data.name, class_names=data.class_names, splits=splits, warnings=data.warnings)
-    return replace(dataset, warnings=(*data.warnings, *_split_warnings(dataset, settings)))
+    training, every = _training_facts(splits), _all_facts(splits)
+    if settings.window != "auto" or training is None or every is None or not deep(every).any():
+        return data, splits, settings
+    settings = replace(settings, window=find_window(training, every))
+    if settings.window != "full":  # which "auto" has read by so far
+        data = source.load(settings, storage_px=storage_px, cache_folder=folder)
+        splits = split_source(data, settings)
+    return data, splits, settings
+
+
+def in_channels(splits: Splits, channels: int) -> Splits:
+    """The splits in RGB as they are, or in grey where `channels` is 1.
+
+    Raises:
+        ConfigError: There is no such picture.
+    """
+    if channels == 3:
+        return splits
+    if channels != 1:
+        msg = f"data: expected images of 1 (grey) or 3 (RGB) channels, asked for {channels}."
+        raise ConfigError(msg)
+    train, val, calibration, test = (replace(split, images=to_grey(split.images)) for split in splits)
+    return train, val, calibration, test
+
+
+def _training_facts(splits: Splits) -> ImageFacts | None:
+    """Of the images to train and to calibrate on: none of them is ever scored."""
+    train, _, calibration, _ = splits
+    return joined((train.facts, calibration.facts)) if train.facts and calibration.facts else None
+
+
+def _all_facts(splits: Splits) -> ImageFacts | None:
+    found = [split.facts for split in splits if split.facts]
+    return joined(found) if len(found) == len(splits) else None
+
+
+def _reading_notes(data: SourceData, splits: Splits, settings: DataSettings) -> tuple[str, ...]:
+    """How images became squares of bytes, where the user should know."""
+    training, every = _training_facts(splits), _all_facts(splits)
+    if training is None or every is None:
+        return ()
+    depth = depth_notes(data.name, training, every, settings.window)
+    return (*depth, *long_images_note(data.name, every, settings.fit))
 
 
 def find_source(source: str) -> Source:
@@ -89,11 +156,19 @@ def check_settings(settings: DataSettings) -> None:
         ("max_skipped_fraction", 0 <= settings.max_skipped_fraction <= 1, "a fraction from 0 to 1"),
         ("calibration_images", settings.calibration_images >= 1, "at least 1"),
         ("seed", settings.seed >= 0, "0 or more"),
+        ("window", _is_window(settings.window), '"auto", "full" or two numbers [low, high] with low below high'),
+        ("fit", settings.fit in get_args(Fit), " or ".join(get_args(Fit))),
     )
     for key, holds, expected in rules:
         if not holds:
             msg = f"data.{key}: expected {expected}, came {getattr(settings, key)!r}. Set it with --set data.{key}=..."
             raise ConfigError(msg)
+
+
+def _is_window(window: WindowSetting) -> bool:
+    if isinstance(window, str):
+        return window in ("auto", "full")
+    return len(window) == 2 and all(math.isfinite(end) for end in window) and window[0] < window[1]
 
 
 def _unknown_source(source: str, path: Path) -> str:

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from scalesearch.errors import ConfigError
-from scalesearch.training.datasets import check_settings, find_source
-from scalesearch.training.datasets.cache import default_cache_folder
+from scalesearch.training.datasets import in_channels, load_splits
 from scalesearch.training.datasets.dataset import ImageSplit, make_dataset
 from scalesearch.training.datasets.source import SourceData
 from scalesearch.training.datasets.split import split_source
@@ -15,7 +14,13 @@ from scalesearch.values.settings import DataSettings
 
 
 def calibration_indices(
-    settings: DataSettings, *, storage_px: int, count: int, fingerprint: str, cache_folder: Path | None = None
+    settings: DataSettings,
+    *,
+    storage_px: int,
+    count: int,
+    fingerprint: str,
+    channels: int = 3,
+    cache_folder: Path | None = None,
 ) -> tuple[int, ...]:
     """Places of the first `count` calibration images among the source's training images, in the order of their use.
 
@@ -26,15 +31,15 @@ def calibration_indices(
         storage_px: The study's.
         count: How many calibrated.
         fingerprint: Of the data set that they calibrated on, which the source must still be.
+        channels: Of the network's images.
         cache_folder: By default the user's.
 
     Raises:
         ConfigError: The data are gone, or are others than they were.
     """
-    check_settings(settings)
-    source = find_source(settings.source)
-    data = source.load(settings, storage_px=storage_px, cache_folder=cache_folder or default_cache_folder())
-    found = make_dataset(name=data.name, class_names=data.class_names, splits=split_source(data, settings)).fingerprint
+    data, splits, settings = load_splits(settings, storage_px=storage_px, cache_folder=cache_folder)
+    splits = in_channels(splits, channels)
+    found = make_dataset(name=data.name, class_names=data.class_names, splits=splits).fingerprint
     if found != fingerprint:
         message = (
             f"the images of {settings.source} are not those of the study any more: "

@@ -10,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.errors import ConfigError
+from scalesearch.training.datasets.facts import ImageFacts
 from scalesearch.training.datasets.resize import resize_images
+from scalesearch.values.settings import WindowSetting
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
-PerChannel = tuple[float, float, float]
+PerChannel = tuple[float, ...]
 
 # Accuracy at which the standard error is stated: about what brief training reaches on hard sets (grocery42: 60 %).
 # The worst case, 0.5, is only 2 % larger.
@@ -27,10 +29,12 @@ MAX_VAL_STANDARD_ERROR = 1.5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageSplit:
-    """Square RGB images (number, height, width, 3) and their class indices, in the same order."""
+    """Square images (number, height, width, 3 or, of grey ones, 1) and their class indices, in the same order."""
 
     images: Images
     labels: Labels
+    facts: ImageFacts | None = None
+    """Of the images as they were before; None where that is not known or does not matter."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,7 +67,7 @@ class Dataset:
     name: str
     class_names: tuple[str, ...]
     mean: PerChannel
-    """Of the train split at `storage_px`, red green blue, on the scale 0..1. The same at every resolution."""
+    """Of the train split at `storage_px`, red green blue (or grey), on the scale 0..1. The same at every resolution."""
     std: PerChannel
     fingerprint: str
     """SHA-256 of class names, images and labels of all splits as they are stored."""
@@ -73,6 +77,8 @@ class Dataset:
     """From the source's train images, never trained on, in random order: any first part of it is a fair sample."""
     test: ImageSplit
     warnings: tuple[str, ...] = ()
+    window: WindowSetting = "auto"
+    """What images of more than 8 bits were read by: to be kept, so that later ones are read alike."""
     _memo: ResizeMemo | None = field(default=None, repr=False)
 
     @property
@@ -126,6 +132,7 @@ def make_dataset(
     class_names: tuple[str, ...],
     splits: tuple[ImageSplit, ImageSplit, ImageSplit, ImageSplit],
     warnings: tuple[str, ...] = (),
+    window: WindowSetting = "auto",
 ) -> Dataset:
     """A data set from its splits (train, val, calibration, test), with mean, std and fingerprint computed."""
     train, val, calibration, test = splits
@@ -141,16 +148,30 @@ def make_dataset(
         calibration=calibration,
         test=test,
         warnings=warnings,
+        window=window,
     )
     return replace(dataset, _memo=ResizeMemo(dataset.size_bytes))
 
 
+def to_grey(images: Images) -> Images:
+    """Luma (number, height, width, 1) of RGB images (number, height, width, 3): ITU-R BT.601 as in Pillow's mode L.
+
+    In whole numbers, so grey pictures come back as they were, and `deployment/infer.py` gives the same to the bit.
+    """
+    grey = np.empty((*images.shape[:3], 1), np.uint8)
+    for start in range(0, len(images), 1024):
+        red, green, blue = np.moveaxis(images[start : start + 1024].astype(np.uint32), -1, 0)
+        grey[start : start + 1024, ..., 0] = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+    return grey
+
+
 def channel_statistics(images: Images) -> tuple[PerChannel, PerChannel]:
     """Mean and standard deviation of every channel on the scale 0..1, from exact histograms."""
-    counts = np.zeros((3, 256), np.int64)
+    channels = images.shape[-1]
+    counts = np.zeros((channels, 256), np.int64)
     for start in range(0, len(images), 1024):
         chunk = images[start : start + 1024]
-        for channel in range(3):
+        for channel in range(channels):
             counts[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
     weights = counts / max(int(counts[0].sum()), 1)
     levels = np.arange(256) / 255
@@ -158,7 +179,7 @@ def channel_statistics(images: Images) -> tuple[PerChannel, PerChannel]:
     variance = (weights * (levels - mean[:, None]) ** 2).sum(axis=1)
     # One grey level as the floor: images of one colour must not divide by zero.
     std = np.maximum(np.sqrt(variance), 1 / 255)
-    return (float(mean[0]), float(mean[1]), float(mean[2])), (float(std[0]), float(std[1]), float(std[2]))
+    return tuple(map(float, mean)), tuple(map(float, std))
 
 
 def _fingerprint(class_names: tuple[str, ...], splits: tuple[ImageSplit, ...]) -> str:
@@ -177,7 +198,7 @@ def _affine(mean: PerChannel, std: PerChannel) -> tuple[NDArray[np.float32], NDA
 
 
 def to_input(images: Images, *, mean: PerChannel, std: PerChannel) -> NDArray[np.float32]:
-    """What engines and networks are fed: float32 (number, 3, height, width), from uint8 (number, height, width, 3)."""
+    """What engines and networks are fed: float32 (number, channels, height, width), from uint8 with channels last."""
     scale, offset = _affine(mean, std)
     planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)
     planes *= scale[:, None, None]
@@ -186,10 +207,10 @@ def to_input(images: Images, *, mean: PerChannel, std: PerChannel) -> NDArray[np
 
 
 def normalise(images: "Tensor", *, mean: PerChannel, std: PerChannel) -> "Tensor":
-    """`to_input` for torch: float32 from uint8 (number, 3, height, width), on the tensor's own device, bit for bit."""
+    """`to_input` for torch: float32 from uint8 (number, C, height, width), on the tensor's device, bit for bit."""
     scale, offset = _affine(mean, std)
     planes = images.float()
-    return planes.mul_(planes.new_tensor(scale).view(3, 1, 1)).add_(planes.new_tensor(offset).view(3, 1, 1))
+    return planes.mul_(planes.new_tensor(scale).view(-1, 1, 1)).add_(planes.new_tensor(offset).view(-1, 1, 1))
 
 
 def val_standard_error(dataset: Dataset) -> float:

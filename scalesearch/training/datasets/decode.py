@@ -3,14 +3,20 @@
 import struct
 import warnings
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from scalesearch.training.datasets.depth import to_8_bits
+from scalesearch.training.datasets.facts import CUT, FLOAT, WHOLE, ImageFact, sample_of
+from scalesearch.training.datasets.framing import square_image
+from scalesearch.values.settings import Fit, WindowSetting
+
 # Part of the cache key: raise it when the same file would give other pixels.
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 MAX_FILE_BYTES = 256 * 2**20
 
 # What Pillow's readers raise on damaged files (found by damaging files of every format), and the bomb guard's two.
@@ -31,8 +37,24 @@ UNREADABLE: tuple[type[Exception], ...] = (
 )
 
 
-def decode_square(path: Path, side_px: int) -> NDArray[np.uint8]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How image files become pixels; equal readings give equal pixels."""
+
+    side_px: int
+    window: WindowSetting = "full"
+    fit: Fit = "crop"
+    images: int = 1
+    """Of how many images each shows a sample of its values."""
+
+
+def decode_square(path: Path, side_px: int, *, window: WindowSetting = "full", fit: Fit = "crop") -> NDArray[np.uint8]:
     """Pixels (side_px, side_px, 3) of the first frame, turned as its EXIF says; raises one of `UNREADABLE`."""
+    return decode(path, Reading(side_px=side_px, window=window, fit=fit))[0]
+
+
+def decode(path: Path, reading: Reading) -> tuple[NDArray[np.uint8], ImageFact]:
+    """Pixels (side, side, 3) of an image file, and what the file held; raises one of `UNREADABLE`."""
     size_bytes = path.stat().st_size
     if not 0 < size_bytes <= MAX_FILE_BYTES:
         msg = f"{size_bytes} bytes" if size_bytes else "empty file"
@@ -43,31 +65,44 @@ def decode_square(path: Path, side_px: int) -> NDArray[np.uint8]:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path) as image:
             # JPEG alone can be decoded at 1/2, 1/4, 1/8; twice the wanted side leaves the filter enough to average.
-            image.draft(None, (2 * side_px, 2 * side_px))
-            return to_square(image, side_px)
+            size = image.size
+            image.draft(None, (2 * reading.side_px, 2 * reading.side_px))
+            return read_square(image, reading, size=size)
 
 
-def to_square(image: Image.Image, side_px: int) -> NDArray[np.uint8]:
-    """Pixels (side_px, side_px, 3) of the centre square of any Pillow image, antialiased."""
+def to_square(
+    image: Image.Image, side_px: int, *, window: WindowSetting = "full", fit: Fit = "crop"
+) -> NDArray[np.uint8]:
+    """Pixels (side_px, side_px, 3) of any Pillow image as a square, antialiased."""
+    return read_square(image, Reading(side_px=side_px, window=window, fit=fit))[0]
+
+
+def read_square(
+    image: Image.Image, reading: Reading, *, size: tuple[int, int] | None = None
+) -> tuple[NDArray[np.uint8], ImageFact]:
+    """`to_square`, and what the image held.
+
+    Args:
+        image: As Pillow opened it.
+        reading: How it is to be read.
+        size: Of the whole image, where Pillow was told to decode it smaller.
+    """
+    cut = _loses_low_bytes(image)
     image.load()
-    upright = to_rgb(_upright(image))
-    width, height = upright.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    # Cropped first: resize's own box lets the filter reach a pixel beyond it.
-    square = upright.crop((left, top, left + side, top + side))
-    square = square.resize((side_px, side_px), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    return np.asarray(square)
+    width, height = size or image.size
+    turned = _upright(image)
+    if (turned.width > turned.height) != (image.width > image.height):
+        width, height = height, width
+    kind, sample = _values(image, cut=cut, images=reading.images)
+    square = square_image(to_rgb(turned, window=reading.window), reading.side_px, reading.fit)
+    return np.asarray(square), ImageFact(size=(width, height), kind=kind, sample=sample)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, *, window: WindowSetting = "full") -> Image.Image:
     """The image in RGB: 16 bits scaled to 8, transparency laid on white, all other modes by Pillow's conversion."""
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        # Pillow would clip at 255 and give a white image. Values above 16 bits have no agreed white.
-        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        image = Image.fromarray((values / 257).round().astype(np.uint8))
-    elif image.mode == "F":
-        image = Image.fromarray(_from_float(np.asarray(image)))
+    if is_deep(image):
+        # Pillow would clip at 255 and give a white image.
+        image = Image.fromarray(to_8_bits(np.asarray(image), window))
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
@@ -75,15 +110,27 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def is_deep(image: Image.Image) -> bool:
+    """Whether its pixels are 16-bit or 32-bit whole numbers, or floats."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _values(image: Image.Image, *, cut: bool, images: int) -> tuple[int, NDArray[np.float64] | None]:
+    if is_deep(image):
+        return FLOAT if image.mode == "F" else WHOLE, sample_of(np.asarray(image), images=images)
+    if cut:
+        return CUT, sample_of(257 * np.asarray(image).astype(np.float64), images=images)
+    return 0, None
+
+
+def _loses_low_bytes(image: Image.Image) -> bool:
+    """Whether Pillow is about to read only the upper half of 16 bits a colour."""
+    tiles = getattr(image, "tile", None) or ()
+    return not is_deep(image) and any(";16" in str(tile[3]) for tile in tiles)
+
+
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
     except UNREADABLE:
         return image  # the pixels are fine, only the EXIF block is not
-
-
-def _from_float(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-        msg = "float pixels outside 0..1"
-        raise ValueError(msg)
-    return (255 * values).round().astype(np.uint8)

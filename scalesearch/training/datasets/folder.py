@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,14 @@ from numpy.typing import NDArray
 from scalesearch.errors import ConfigError
 from scalesearch.training.datasets.cache import Arrays, cached_arrays, content_key
 from scalesearch.training.datasets.dataset import ImageSplit
+from scalesearch.training.datasets.facts import ImageFact, as_arrays, from_arrays, gathered
 from scalesearch.training.datasets.folder_tree import ImageTree, scan_tree
 from scalesearch.training.datasets.memory import require_memory
 from scalesearch.training.datasets.source import Source, SourceData
 from scalesearch.values.settings import DataSettings
+
+if TYPE_CHECKING:
+    from scalesearch.training.datasets.decode import Reading
 
 SHOWN_FILES = 3
 
@@ -25,10 +30,13 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
     Raises:
         ConfigError: if the tree has no shape that is known, a class is empty, or too many files are unreadable.
     """
+    from scalesearch.training.datasets.decode import Reading
+
     root = Path(settings.source).expanduser()
     tree = scan_tree(root, val_wanted=settings.val_fraction == 0)
     require_memory(images=len(tree.files), side_px=storage_px, where=f"data {root}")
-    arrays = cached_arrays(cache_folder, f"folder-{_key(tree, storage_px)}", lambda: _decode(tree, storage_px))
+    reading = Reading(side_px=storage_px, window=settings.window, fit=settings.fit, images=len(tree.files))
+    arrays = cached_arrays(cache_folder, f"folder-{_key(tree, reading)}", lambda: _decode(tree, reading))
     warnings = _skip_warnings(tree, arrays, max_fraction=settings.max_skipped_fraction)
     return SourceData(
         name=root.resolve().name or str(root),
@@ -40,7 +48,7 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
     )
 
 
-def _key(tree: ImageTree, storage_px: int) -> str:
+def _key(tree: ImageTree, reading: "Reading") -> str:
     """Changes with the pixels wanted, and with the path, size or time of change of any file."""
     from scalesearch.training.datasets.decode import DECODER_VERSION
 
@@ -52,25 +60,30 @@ def _key(tree: ImageTree, storage_px: int) -> str:
         return (status.st_size, status.st_mtime_ns)
 
     files = [(os.fsencode(file.path.relative_to(tree.root)), *state(file.path)) for file in tree.files]
-    return content_key(DECODER_VERSION, storage_px, os.fsencode(tree.root.resolve()), files)
+    return content_key(DECODER_VERSION, reading, os.fsencode(tree.root.resolve()), files)
 
 
-def _decode(tree: ImageTree, storage_px: int) -> Arrays:
-    """Arrays `images`, `kept` (which files became images, in the tree's order) and `skipped` (why not, JSON bytes)."""
-    from scalesearch.training.datasets.decode import UNREADABLE, decode_square
+def _decode(tree: ImageTree, reading: "Reading") -> Arrays:
+    """Arrays `images` and facts, `kept` (which files became images, in the tree's order) and `skipped` (why not, JSON).
 
-    images = np.empty((len(tree.files), storage_px, storage_px, 3), np.uint8)
+    What could not be read has no place in `images` and the facts, `sizes`, `kinds` and `samples`.
+    """
+    from scalesearch.training.datasets.decode import UNREADABLE, decode
+
+    images = np.empty((len(tree.files), reading.side_px, reading.side_px, 3), np.uint8)
+    facts: list[ImageFact] = []
     kept = np.zeros(len(tree.files), np.bool_)
     reasons: list[str] = []
     for index, file in enumerate(tree.files):
         try:
-            images[index - len(reasons)] = decode_square(file.path, storage_px)
+            images[len(facts)], fact = decode(file.path, reading)
+            facts.append(fact)
             kept[index] = True
         except UNREADABLE as error:
             reason = (str(error).splitlines() or [""])[0][:80] or type(error).__name__
             reasons.append(f"{_shown(file.path, tree.root)} ({reason})")
     skipped = np.frombuffer(json.dumps(reasons).encode(), np.uint8)
-    return {"images": images[: int(kept.sum())], "kept": kept, "skipped": skipped}
+    return {"images": images[: len(facts)], "kept": kept, "skipped": skipped, **as_arrays(gathered(facts))}
 
 
 def _split(tree: ImageTree, arrays: Arrays, split: str) -> ImageSplit:
@@ -78,7 +91,7 @@ def _split(tree: ImageTree, arrays: Arrays, split: str) -> ImageSplit:
     where = np.asarray([file.split == split for file in kept], np.bool_)
     labels = np.asarray([file.label for file in kept], np.int64)
     images: NDArray[np.uint8] = arrays["images"].astype(np.uint8, copy=False)
-    return ImageSplit(images=images[where], labels=labels[where])
+    return ImageSplit(images=images[where], labels=labels[where], facts=from_arrays(arrays).part(where))
 
 
 def _skip_warnings(tree: ImageTree, arrays: Arrays, *, max_fraction: float) -> tuple[str, ...]:

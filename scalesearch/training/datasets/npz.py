@@ -1,4 +1,4 @@
-"""Images from a NumPy archive: uint8 arrays with labels, split or not."""
+"""Images from a NumPy archive: arrays of numbers with labels, split or not."""
 
 import zipfile
 from collections.abc import Mapping
@@ -9,15 +9,18 @@ from numpy.typing import NDArray
 
 from scalesearch.errors import ConfigError
 from scalesearch.training.datasets.dataset import Images, ImageSplit, Labels
+from scalesearch.training.datasets.depth import to_8_bits
+from scalesearch.training.datasets.facts import FLOAT, WHOLE, ImageFact, ImageFacts, gathered, sample_of
 from scalesearch.training.datasets.memory import available_bytes, require_memory
 from scalesearch.training.datasets.resize import resize_images
 from scalesearch.training.datasets.source import Source, SourceData
-from scalesearch.values.settings import DataSettings
+from scalesearch.values.settings import DataSettings, WindowSetting
 
+_CHUNK_IMAGES = 256
 Arrays = Mapping[str, NDArray[np.generic]]
 _LAYOUT = (
     "Give train_images, train_labels, val_images, val_labels (and test_...), or images and labels; "
-    "uint8, number x height x width (x 3)."
+    "numbers (uint8 as they are, others by data.window), number x height x width (x 3)."
 )
 
 
@@ -40,7 +43,9 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
         raise ConfigError(msg)
     total = sum(len(value) for key, value in arrays.items() if key.endswith("images"))
     require_memory(images=total, side_px=storage_px, where=f"data {path}")
-    splits = {prefix: _split(arrays, prefix, path, storage_px) for prefix in prefixes if f"{prefix}images" in arrays}
+    splits = {
+        prefix: _split(arrays, prefix, path, settings, storage_px) for prefix in prefixes if f"{prefix}images" in arrays
+    }
     return SourceData(
         name=path.stem,
         class_names=_class_names(arrays, splits, path),
@@ -77,19 +82,20 @@ def _get(arrays: Arrays, key: str, path: Path) -> NDArray[np.generic]:
     return arrays[key]
 
 
-def _split(arrays: Arrays, prefix: str, path: Path, storage_px: int) -> ImageSplit:
-    images = _images(_get(arrays, f"{prefix}images", path), f"data {path}: {prefix}images")
+def _split(arrays: Arrays, prefix: str, path: Path, settings: DataSettings, storage_px: int) -> ImageSplit:
+    where = f"data {path}: {prefix}images"
+    stored = _images(_get(arrays, f"{prefix}images", path), where)
     labels = _labels(_get(arrays, f"{prefix}labels", path), f"data {path}: {prefix}labels")
-    if len(images) != len(labels) or len(images) == 0:
-        msg = f"data {path}: expected as many {prefix}images as {prefix}labels, came {len(images)} and {len(labels)}."
+    if len(stored) != len(labels) or len(stored) == 0:
+        msg = f"data {path}: expected as many {prefix}images as {prefix}labels, came {len(stored)} and {len(labels)}."
         raise ConfigError(msg)
-    return ImageSplit(images=resize_images(images, storage_px), labels=labels)
+    images, facts = _bytes(stored, settings.window, where), _facts(stored)
+    return ImageSplit(images=resize_images(images, storage_px, fit=settings.fit), labels=labels, facts=facts)
 
 
-def _images(images: NDArray[np.generic], where: str) -> Images:
-    if images.dtype != np.uint8:
-        advice = " Multiply by 255, round and cast to uint8." if images.dtype.kind == "f" else ""
-        msg = f"{where}: expected uint8 (0..255), came {images.dtype}.{advice}"
+def _images(images: NDArray[np.generic], where: str) -> NDArray[np.generic]:
+    if images.dtype.kind not in "buif":
+        msg = f"{where}: expected numbers (uint8, other whole numbers or floats), came {images.dtype}."
         raise ConfigError(msg)
     grey = images[..., None] if images.ndim == 3 else images
     if grey.ndim != 4 or grey.shape[-1] not in (1, 3) or 0 in grey.shape:
@@ -97,7 +103,37 @@ def _images(images: NDArray[np.generic], where: str) -> Images:
         advice = " Bring the channels to the end: images.transpose(0, 2, 3, 1)." if planes_first else ""
         msg = f"{where}: expected number x height x width (x 1 or 3), came {images.shape}.{advice}"
         raise ConfigError(msg)
-    return grey.astype(np.uint8, copy=False) if grey.shape[-1] == 3 else np.repeat(grey, 3, axis=-1).astype(np.uint8)
+    return grey
+
+
+def _bytes(images: NDArray[np.generic], window: WindowSetting, where: str) -> Images:
+    """The images (number, height, width, 3) as bytes; masks become black and white."""
+    narrow = np.empty(images.shape, np.uint8)
+    for start in range(0, len(images), _CHUNK_IMAGES):
+        chunk = images[start : start + _CHUNK_IMAGES]
+        if images.dtype == np.uint8 or images.dtype.kind == "b":
+            narrow[start : start + _CHUNK_IMAGES] = chunk if images.dtype == np.uint8 else 255 * chunk.astype(np.uint8)
+            continue
+        try:
+            narrow[start : start + _CHUNK_IMAGES] = to_8_bits(chunk, window)
+        except ValueError as error:
+            msg = f"{where}: expected numbers that are all finite, came {error}.\n"
+            if np.isfinite(chunk).all():  # type: ignore[call-overload]
+                msg = f"{where}: expected floats in 0..1, as data.window=full has it, came others.\n"
+                msg += "Take --set data.window=auto, or give their range: --set data.window=[LOW,HIGH]"
+            else:
+                msg += "Leave those images out, or give the pixels a value: numpy.nan_to_num(images)."
+            raise ConfigError(msg) from None
+    return narrow if narrow.shape[-1] == 3 else np.repeat(narrow, 3, axis=-1)
+
+
+def _facts(images: NDArray[np.generic]) -> ImageFacts:
+    number, height, width, _ = images.shape
+    if images.dtype != np.uint8 and images.dtype.kind != "b":
+        kind = FLOAT if images.dtype.kind == "f" else WHOLE
+        facts = [ImageFact(size=(width, height), kind=kind, sample=sample_of(each, images=number)) for each in images]
+        return gathered(facts)
+    return gathered([ImageFact(size=(width, height))] * number)
 
 
 def _labels(labels: NDArray[np.generic], where: str) -> Labels:

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.errors import ConfigError
+from scalesearch.training.datasets import facts
 from scalesearch.training.datasets.dataset import ImageSplit, Labels
 from scalesearch.training.datasets.source import SourceData
 from scalesearch.values.settings import DataSettings
@@ -72,12 +73,15 @@ def missing_classes(data_classes: tuple[str, ...], split: ImageSplit) -> tuple[s
 
 def _joined(first: ImageSplit, second: ImageSplit) -> ImageSplit:
     return ImageSplit(
-        images=np.concatenate([first.images, second.images]), labels=np.concatenate([first.labels, second.labels])
+        images=np.concatenate([first.images, second.images]),
+        labels=np.concatenate([first.labels, second.labels]),
+        facts=facts.joined((first.facts, second.facts)) if first.facts and second.facts else None,
     )
 
 
 def _part(split: ImageSplit, where: NDArray[np.bool_] | NDArray[np.int64]) -> ImageSplit:
-    return ImageSplit(images=split.images[where], labels=split.labels[where])
+    part = split.facts.part(where) if split.facts else None
+    return ImageSplit(images=split.images[where], labels=split.labels[where], facts=part)
 
 
 def _draw(pool: ImageSplit, count: int, *, seed: tuple[int, int]) -> tuple[ImageSplit, ImageSplit]:

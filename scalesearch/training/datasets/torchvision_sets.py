@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.training.datasets.cache import Arrays, cached_arrays, content_key
 from scalesearch.training.datasets.dataset import ImageSplit
+from scalesearch.training.datasets.facts import ImageFact, ImageFacts, as_arrays, from_arrays, gathered
 from scalesearch.training.datasets.memory import require_memory
 from scalesearch.training.datasets.source import Source, SourceData
 from scalesearch.values.settings import DataSettings
+
+if TYPE_CHECKING:
+    from scalesearch.training.datasets.decode import Reading
 
 Arguments = Mapping[str, object]
 
@@ -76,11 +80,14 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
         MissingBackendError: if torchvision is not installed.
         ConfigError: if the download fails or the files are damaged.
     """
+    from scalesearch.training.datasets.decode import DECODER_VERSION, Reading
+
     name = settings.source.lower().replace("_", "-")
     kind = SETS[name]
     root = Path(settings.download_folder).expanduser() if settings.download_folder else cache_folder / "downloads"
-    key = content_key(_version(), name, storage_px)
-    arrays = cached_arrays(cache_folder, f"torchvision-{key}", partial(_read, name, kind, root, storage_px))
+    reading = Reading(side_px=storage_px, window=settings.window, fit=settings.fit)
+    key = content_key(_version(), DECODER_VERSION, name, reading)
+    arrays = cached_arrays(cache_folder, f"torchvision-{key}", partial(_read, name, kind, root, reading))
     return SourceData(
         name=name,
         class_names=tuple(json.loads(arrays["class_names"].tobytes())),
@@ -109,14 +116,15 @@ def _torchvision() -> Any:
     return torchvision
 
 
-def _read(name: str, kind: TorchvisionSet, root: Path, storage_px: int) -> Arrays:
+def _read(name: str, kind: TorchvisionSet, root: Path, reading: "Reading") -> Arrays:
     parts = {split: getattr(kind, split) for split in ("train", "val", "test")}
     opened = {split: _open(name, kind, arguments, root) for split, arguments in parts.items() if arguments is not None}
     total = sum(len(images) for images in opened.values())
-    require_memory(images=total, side_px=storage_px, where=f"data {name}")
+    require_memory(images=total, side_px=reading.side_px, where=f"data {name}")
     arrays: dict[str, Any] = {}
     for split, images in opened.items():
-        arrays[f"{split}_images"], arrays[f"{split}_labels"] = _decode(name, images, storage_px)
+        arrays[f"{split}_images"], arrays[f"{split}_labels"], facts = _decode(name, images, reading)
+        arrays |= {f"{split}_{key}": value for key, value in as_arrays(facts).items()}
     highest = max(int(arrays[f"{split}_labels"].max()) for split in opened)
     class_names = getattr(opened["train"], "classes", None) or [str(index) for index in range(highest + 1)]
     arrays["class_names"] = np.frombuffer(json.dumps([str(each) for each in class_names]).encode(), np.uint8)
@@ -139,25 +147,28 @@ def _open(name: str, kind: TorchvisionSet, arguments: Arguments, root: Path) -> 
         raise ConfigError(msg) from error
 
 
-def _decode(name: str, images: Any, storage_px: int) -> tuple[Any, Any]:
-    from scalesearch.training.datasets.decode import UNREADABLE, to_square
+def _decode(name: str, images: Any, reading: "Reading") -> tuple[Any, Any, ImageFacts]:
+    from scalesearch.training.datasets.decode import UNREADABLE, read_square
 
-    pixels = np.empty((len(images), storage_px, storage_px, 3), np.uint8)
+    pixels = np.empty((len(images), reading.side_px, reading.side_px, 3), np.uint8)
+    facts: list[ImageFact] = []
     labels = np.empty(len(images), np.int64)
     for index in range(len(images)):
         try:
             image, labels[index] = images[index]
-            pixels[index] = to_square(image, storage_px)
+            pixels[index], fact = read_square(image, reading)
+            facts.append(fact)
         except UNREADABLE as error:
             msg = f"data {name}: image {index} cannot be read: {error}.\nDelete the download and let it come anew."
             raise ConfigError(msg) from error
-    return pixels, labels
+    return pixels, labels, gathered(facts)
 
 
 def _split(arrays: Arrays, split: str) -> ImageSplit:
     return ImageSplit(
         images=arrays[f"{split}_images"].astype(np.uint8, copy=False),
         labels=arrays[f"{split}_labels"].astype(np.int64, copy=False),
+        facts=from_arrays(arrays, f"{split}_"),
     )
 
 
