@@ -47,7 +47,7 @@ def refuse_another_device(session: Session) -> None:
 
 def refuse_other_images(session: Session) -> None:
     """Raise ConfigError where the images are not those that the study was run on."""
-    now = load_dataset(session.settings.data, storage_px=session.storage_px)
+    now = load_dataset(session.settings.data, storage_px=session.storage_px, channels=session.base.image_channels)
     if now.fingerprint != session.data.fingerprint:
         message = (
             f"The images of {session.settings.data.source} are not those that the study was run on: "

@@ -27,7 +27,7 @@ from scalesearch.values.candidate import Scaling
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.session import DataSummary, Session, reference_path
-from scalesearch.values.settings import RunSettings
+from scalesearch.values.settings import RunSettings, WindowSetting
 from scalesearch.values.space import Choice, SearchSpace
 
 _REFERENCE_IMAGES = 8
@@ -62,9 +62,12 @@ def open_session(
     base = base or find_spec(space.network)
     check_stages(space, len(base.stages))
     storage_px = storage_px or largest_resolution(space, base)
-    say(f"data: loading {settings.data.source}")
-    dataset = load_dataset(settings.data, storage_px=storage_px)
     stored = read_run_file(folder)
+    if stored and settings.data.window == "auto":  # found by the first run: images that came since must not move it
+        settings = _with_window(settings, stored.settings.data.window)
+    say(f"data: loading {settings.data.source}")
+    dataset = load_dataset(settings.data, storage_px=storage_px, channels=base.image_channels)
+    settings = _with_window(settings, dataset.window)
     say("machine: probing threads and number format" if stored is None else "machine: as probed by the first run")
     machine = stored.machine if stored else probe_machine(settings.machine, workers=settings.workers)
     session = Session(
@@ -105,6 +108,10 @@ def scale_base(space: SearchSpace, base: NetworkSpec, scaling: Scaling, num_clas
         num_classes=num_classes,
         resolution_multiple=space.resolution_multiple,
     )
+
+
+def _with_window(settings: RunSettings, window: WindowSetting) -> RunSettings:
+    return dataclasses.replace(settings, data=dataclasses.replace(settings.data, window=window))
 
 
 def _make_reference(session: Session, dataset: Dataset) -> float:

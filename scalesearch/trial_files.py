@@ -73,7 +73,11 @@ def trial_histograms(
 
     assert record.spec is not None  # it was trained
     asked = record.candidate.quantization
-    data = evaluator.dataset if evaluator else load_dataset(session.settings.data, storage_px=session.storage_px)
+    data = (
+        evaluator.dataset
+        if evaluator
+        else load_dataset(session.settings.data, storage_px=session.storage_px, channels=session.base.image_channels)
+    )
     shown = data.at(record.spec.resolution_px).calibration.images[: asked.calibration_images]
     images = to_input(shown, mean=session.data.mean, std=session.data.std)
     proto = float_network(record, session, evaluator=evaluator)

@@ -94,7 +94,9 @@ class TrialEvaluator:
         self._twins = TwinStore(session.folder)
         self._to_onnx = exports.to_onnx if exports else to_onnx
         self._gate = None if session.settings.accept == "off" else _gate(session)
-        self.dataset = load_dataset(session.settings.data, storage_px=session.storage_px)
+        self.dataset = load_dataset(
+            session.settings.data, storage_px=session.storage_px, channels=session.base.image_channels
+        )
         """The study's images, at the size they are stored in."""
         self._reference = self._compile(onnx_model(reference_path(session.folder)))
 

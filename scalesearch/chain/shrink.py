@@ -211,7 +211,10 @@ def layer_sensitivity(session: Session, candidate: Candidate) -> tuple[tuple[Lay
     plan = Planner(session)(dense)
     lock = DeviceLock(MEASURED_DEVICE)
     with lock.busy():
-        data = load_dataset(session.settings.data, storage_px=session.storage_px).at(plan.spec.resolution_px)
+        stored = load_dataset(
+            session.settings.data, storage_px=session.storage_px, channels=session.base.image_channels
+        )
+        data = stored.at(plan.spec.resolution_px)
         network = Shrinker(session, lock)(plan, data, StageClock()).network
         cutter = _Cutter(plan, data, session.target.channel_multiple)
         return cutter.sensitivity(network), cutter.top1(network), cutter.images

@@ -130,7 +130,7 @@ def _compiled(
 
     network = prune(build(spec), candidate.pruning, channel_multiple=target.channel_multiple)
     side = spec.resolution_px
-    images = np.random.default_rng(0).standard_normal((_IMAGES, 3, side, side), dtype=np.float32)
+    images = np.random.default_rng(0).standard_normal((_IMAGES, spec.image_channels, side, side), dtype=np.float32)
     folded = fold_batchnorm(settle_norms(network, images))
     float_model = to_onnx(folded, to=scratch / "float.onnx", check_images=images)
     for precision in target.precisions:

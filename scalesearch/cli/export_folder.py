@@ -191,6 +191,7 @@ def _write_calibration(record: TrialRecord, session: Session, folder: Path) -> t
                 session.settings.data,
                 storage_px=session.storage_px,
                 count=asked.calibration_images,
+                channels=session.base.image_channels,
                 fingerprint=session.data.fingerprint,
             )
         except ScalesearchError as error:
@@ -222,11 +223,11 @@ def check_images(record: TrialRecord, session: Session) -> "CheckImages":
     from scalesearch.training.datasets import load_dataset, to_input
 
     assert record.spec
-    side = record.spec.resolution_px
+    side, channels = record.spec.resolution_px, record.spec.image_channels
     try:
-        data = load_dataset(session.settings.data, storage_px=session.storage_px).at(side)
+        data = load_dataset(session.settings.data, storage_px=session.storage_px, channels=channels).at(side)
     except ScalesearchError:
-        noise = np.random.default_rng(0).standard_normal((_CHECK_IMAGES, 3, side, side), dtype=np.float32)
+        noise = np.random.default_rng(0).standard_normal((_CHECK_IMAGES, channels, side, side), dtype=np.float32)
         return CheckImages(images=noise, told=f"{_CHECK_IMAGES} inputs of normal noise, for the images are gone")
     chosen = data.calibration.images[:_CHECK_IMAGES]
     images = to_input(chosen, mean=session.data.mean, std=session.data.std)

@@ -169,15 +169,16 @@ def _step_model(
     points = []
     for index in (order[0], order[-1]):
         spec, macs, _ = costs[index]
-        recipe = candidates[index].recipe
+        recipe, channels = candidates[index].recipe, spec.image_channels
+        mean, std = (0.5,) * channels, (0.25,) * channels
         images = torch.randint(
-            0, 256, (recipe.batch_size, 3, spec.resolution_px, spec.resolution_px), dtype=torch.uint8
+            0, 256, (recipe.batch_size, channels, spec.resolution_px, spec.resolution_px), dtype=torch.uint8
         )
         labels = torch.randint(0, spec.num_classes, (recipe.batch_size,))
         steps, start = 4, 0.0
         for count in (1, steps):  # the first call pays one-time costs
             start = time.perf_counter()
-            train(build(spec), images, labels, recipe, machine, mean=(0.5,) * 3, std=(0.25,) * 3, seed=0, steps=count)
+            train(build(spec), images, labels, recipe, machine, mean=mean, std=std, seed=0, steps=count)
         points.append((macs, (time.perf_counter() - start) / steps))
     (low, low_s), (high, high_s) = points
     slope = max(0.0, (high_s - low_s) / max(1, high - low))
@@ -202,7 +203,7 @@ def _data_line(settings: RunSettings, space: SearchSpace, base: NetworkSpec) -> 
     from scalesearch.session import largest_resolution
     from scalesearch.training.datasets import load_dataset, val_standard_error
 
-    dataset = load_dataset(settings.data, storage_px=largest_resolution(space, base))
+    dataset = load_dataset(settings.data, storage_px=largest_resolution(space, base), channels=base.image_channels)
     warnings = "".join(f"\n  warning: {warning}" for warning in dataset.warnings)
     return (
         f"data {dataset.name}: {len(dataset.class_names)} classes, {len(dataset.train)} train, {len(dataset.val)} val, "
@@ -248,4 +249,4 @@ def _flat(document: dict[str, object], prefix: str = "") -> Iterable[tuple[str, 
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield prefix + key, value
+            yield prefix + key, list(value) if isinstance(value, tuple) else value  # as TOML has it

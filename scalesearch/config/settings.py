@@ -1,6 +1,7 @@
 """Settings of a run: defaults in the dataclasses, then `--set`, then flags."""
 
 import dataclasses
+import math
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping
@@ -62,11 +63,28 @@ def parse_override(text: str) -> tuple[str, object]:
 
 def parse_settings(document: Document) -> RunSettings:
     """Run settings from nested dicts, every key and bound checked."""
+    _check_window(document)
     settings = load_value(RunSettings, document, origin="settings")
     for key, value in flatten(dataclasses.asdict(settings)):
         if key in BOUNDS:
             check_bounds(key, typing.cast("float", value))
     return settings
+
+
+def _check_window(document: Document) -> None:
+    """Raise where data.window is neither a word that it may be nor a range: of a union, pydantic would tell one half."""
+    data = document.get("data")
+    window = data.get("window", "auto") if isinstance(data, dict) else "auto"
+    if window in ("auto", "full"):
+        return
+    numbers = isinstance(window, list | tuple) and all(
+        isinstance(end, int | float) and not isinstance(end, bool) and math.isfinite(end) for end in window
+    )
+    if not numbers or len(window) != 2 or not window[0] < window[1]:
+        fail(
+            f"settings: data.window = {window!r} is wrong: expected auto, full, or two numbers, the lower one first.",
+            "Example: --set 'data.window=[0, 4095]' for images of 12 bits.",
+        )
 
 
 def known_keys() -> tuple[str, ...]:

@@ -25,7 +25,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 VERSION = "1"
-"""Of this preprocessing; a file that wants another one is refused."""
+"""Of this preprocessing, as long as images are RGB, cropped to squares, and 16 bits are read on their whole scale."""
+VERSIONS = (VERSION, "2")
+"""All that can be done: the second adds window, fit and channels. A file that wants another one is refused."""
+FITS = ("crop", "stretch", "pad")
+PAD_GREY = 114
+"""Of the bars beside a padded image."""
 MAX_FILE_BYTES = 256 * 2**20
 UNREADABLE: tuple[type[Exception], ...] = (
     OSError,
@@ -56,6 +61,12 @@ class Preprocessing:
     """Side of the square that an image is first made: what the training images were kept at."""
     resolution_px: int
     """Side of the network's input, which that square is shrunk to."""
+    window: "tuple[float, ...] | None" = None
+    """Values of images of more than 8 bits that become 0 and 255; None: 0 and 65535, in float images 0 and 1."""
+    fit: str = "crop"
+    """How an image that is no square becomes one: its centre is cut out, or it is stretched, or padded with grey."""
+    channels: int = 3
+    """3 for RGB, 1 for grey."""
 
 
 class Labeller:
@@ -75,7 +86,7 @@ class Labeller:
         self._input = self._session.get_inputs()[0].name
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The network's raw answers (N, classes) to inputs (N, 3, side, side)."""
+        """The network's raw answers (N, classes) to inputs (N, channels, side, side)."""
         return np.asarray(self._session.run(None, {self._input: images})[0], np.float32)
 
     def label(self, path: str | Path, *, top: int = 1) -> list[tuple[str, float]]:
@@ -92,9 +103,15 @@ def read_preprocessing(metadata: dict[str, str]) -> Preprocessing:
         ValueError: They are not there, or of another version.
     """
     found = metadata.get("scalesearch.preprocessing")
-    if found != VERSION:
+    if found not in VERSIONS:
         came = "no such entry" if found is None else repr(found)
-        message = f"expected an ONNX file with metadata 'scalesearch.preprocessing' = {VERSION!r}, came {came}"
+        wanted = " or ".join(map(repr, VERSIONS))
+        message = f"expected an ONNX file with metadata 'scalesearch.preprocessing' = {wanted}, came {came}"
+        raise ValueError(message)
+    window = json.loads(metadata.get("scalesearch.window", "null"))
+    fit, channels = json.loads(metadata.get("scalesearch.fit", '"crop"')), int(metadata.get("scalesearch.channels", 3))
+    if fit not in FITS or channels not in (1, 3):
+        message = f"expected 'scalesearch.fit' in {FITS} and 1 or 3 channels, came {fit!r} and {channels}"
         raise ValueError(message)
     return Preprocessing(
         class_names=tuple(json.loads(metadata["scalesearch.class_names"])),
@@ -102,12 +119,18 @@ def read_preprocessing(metadata: dict[str, str]) -> Preprocessing:
         std=tuple(json.loads(metadata["scalesearch.std"])),
         storage_px=int(metadata["scalesearch.storage_px"]),
         resolution_px=int(metadata["scalesearch.resolution_px"]),
+        window=tuple(window) if window else None,
+        fit=fit,
+        channels=channels,
     )
 
 
 def read_input(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """The network's input (1, 3, side, side) from an image file; raises one of `UNREADABLE`."""
-    pixels = shrink(decode(path, preprocessing.storage_px), preprocessing.resolution_px)
+    """The network's input (1, channels, side, side) from an image file; raises one of `UNREADABLE`."""
+    square = decode(path, preprocessing.storage_px, window=preprocessing.window, fit=preprocessing.fit)
+    if preprocessing.channels == 1:
+        square = to_grey(square)
+    pixels = shrink(square, preprocessing.resolution_px)
     std = np.asarray(preprocessing.std)
     scale = (1 / (255 * std)).astype(np.float32)
     offset = (-np.asarray(preprocessing.mean) / std).astype(np.float32)
@@ -117,8 +140,10 @@ def read_input(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
     return planes
 
 
-def decode(path: Path, side_px: int) -> NDArray[np.uint8]:
-    """The centre square (side_px, side_px, 3) of an image file, upright as its EXIF says, in RGB, on white."""
+def decode(
+    path: Path, side_px: int, *, window: "tuple[float, ...] | None" = None, fit: str = "crop"
+) -> NDArray[np.uint8]:
+    """An image file as a square (side_px, side_px, 3), upright as its EXIF says, in RGB, on white."""
     size_bytes = path.stat().st_size
     if not 0 < size_bytes <= MAX_FILE_BYTES:
         message = f"{size_bytes} bytes" if size_bytes else "empty file"
@@ -129,11 +154,25 @@ def decode(path: Path, side_px: int) -> NDArray[np.uint8]:
         with Image.open(path) as image:
             image.draft(None, (2 * side_px, 2 * side_px))
             image.load()
-            upright = to_rgb(turned_upright(image))
-    side = min(upright.size)
-    left, top = (upright.width - side) // 2, (upright.height - side) // 2
-    square = upright.crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((side_px, side_px), Image.Resampling.BILINEAR, reducing_gap=3.0))
+            upright = to_rgb(turned_upright(image), window)
+    return np.asarray(to_square(upright, side_px, fit))
+
+
+def to_square(image: Image.Image, side_px: int, fit: str) -> Image.Image:
+    """The RGB image as a square: its centre cut out, or stretched, or whole with grey bars."""
+    width, height = image.size
+    if fit == "pad":
+        longer = max(width, height)
+        to = [max(1, (2 * side * side_px + longer) // (2 * longer)) for side in (width, height)]
+        small = image.resize((to[0], to[1]), Image.Resampling.BILINEAR, reducing_gap=3.0)
+        square = Image.new("RGB", (side_px, side_px), (PAD_GREY,) * 3)
+        square.paste(small, ((side_px - to[0]) // 2, (side_px - to[1]) // 2))
+        return square
+    if fit == "crop":
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    return image.resize((side_px, side_px), Image.Resampling.BILINEAR, reducing_gap=3.0)
 
 
 def turned_upright(image: Image.Image) -> Image.Image:
@@ -144,25 +183,42 @@ def turned_upright(image: Image.Image) -> Image.Image:
         return image  # the pixels are fine, only the EXIF block is not
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The image in RGB: 16 bits scaled to 8, transparency laid on white, all other modes by Pillow's conversion."""
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        image = Image.fromarray((values / 257).round().astype(np.uint8))
-    elif image.mode == "F":
-        values = np.asarray(image)
-        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-            message = "float pixels outside 0..1"
-            raise ValueError(message)
-        image = Image.fromarray((255 * values).round().astype(np.uint8))
+def to_rgb(image: Image.Image, window: "tuple[float, ...] | None" = None) -> Image.Image:
+    """The image in RGB: more bits scaled to 8, transparency laid on white, all other modes by Pillow's conversion."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = Image.fromarray(to_8_bits(np.asarray(image), window))
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def to_8_bits(values: NDArray[Any], window: "tuple[float, ...] | None") -> NDArray[np.uint8]:
+    """The values as bytes: the window's ends become 0 and 255, what is beyond them too."""
+    fractions = values.dtype.kind == "f"
+    if fractions and not np.isfinite(values).all():
+        message = "pixels that are NaN or infinite"
+        raise ValueError(message)
+    if window is not None:
+        low, high = window
+        return np.asarray((255 * (values.astype(np.float64) - low) / (high - low)).round().clip(0, 255), np.uint8)
+    if not fractions:
+        return np.asarray((np.clip(values.astype(np.int64), 0, 65535) / 257).round(), np.uint8)
+    if values.min() < 0 or values.max() > 1:
+        message = "float pixels outside 0..1"
+        raise ValueError(message)
+    return np.asarray((255 * values).round(), np.uint8)
+
+
+def to_grey(square: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Luma (side, side, 1) of RGB pixels (side, side, 3): ITU-R BT.601 in whole numbers, as Pillow's mode L."""
+    red, green, blue = np.moveaxis(square.astype(np.uint32), -1, 0)
+    grey = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+    return np.asarray(grey[..., np.newaxis], np.uint8)
+
+
 def shrink(pixels: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
-    """The square (side_px, side_px, 3): antialiased bilinear in integers, first along rows, then along columns.
+    """The square (side_px, side_px, channels): antialiased bilinear in integers, first along rows, then along columns.
 
     Bit for bit torch's `interpolate(uint8, mode="bilinear", antialias=True)`, which made the training images
     (aten/src/ATen/native/cpu/UpSampleKernel.cpp).

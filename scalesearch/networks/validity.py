@@ -29,7 +29,8 @@ def _whole_faults(spec: NetworkSpec) -> Iterator[str]:
         yield "stages is empty, at least one is needed"
     yield from _below("resolution_px", spec.resolution_px, 1)
     yield from _below("num_classes", spec.num_classes, 2)
-    yield from _below("image_channels", spec.image_channels, 1)
+    if spec.image_channels not in (1, 3) or isinstance(spec.image_channels, bool):
+        yield f"image_channels must be 1 (grey) or 3 (RGB), not {spec.image_channels!r}"
     yield from _below("stem.channels", spec.stem.channels, 1)
     yield from _below("stem.stride", spec.stem.stride, 1)
     yield from _even("stem.kernel", spec.stem.kernel)

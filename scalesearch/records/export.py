@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.errors import ConfigError
 from scalesearch.files import replace_file
+from scalesearch.records.reading import FIT_TEXTS, GREY_TEXT, PLAIN, SECOND, depth_text, reading_facts
 from scalesearch.values.candidate import CALIBRATED, Candidate
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.network_spec import NetworkSpec
@@ -24,8 +25,6 @@ from scalesearch.values.settings import RunSettings
 NAME = "config.toml"
 PREPROCESSING = "preprocessing.toml"
 CALIBRATION = "calibration.json"
-_PREPROCESSING_VERSION = "1"
-"""What `deployment/infer.py` knows how to do; raised when the same file would become another input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +108,7 @@ def read_config(path: Path) -> ExportedConfig:
     file = path / NAME if path.is_dir() else path
     try:
         document: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
-        return TypeAdapter(ExportedConfig).validate_python(document)
+        config = TypeAdapter(ExportedConfig).validate_python(document)
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         message = f"Cannot read {file}: {error}.\nExpected a config.toml that `scalesearch export` wrote."
         raise ConfigError(message) from None
@@ -118,22 +117,30 @@ def read_config(path: Path) -> ExportedConfig:
         place = ".".join(str(part) for part in first["loc"])
         message = f"{file}: {place}: {first['msg'].lower()}.\nExpected a config.toml that `scalesearch export` wrote."
         raise ConfigError(message) from None
+    if "window" in document["settings"].get("data", {}):
+        return config
+    # Written before there was one: images of more than 8 bits were read on their whole scale.
+    data = dataclasses.replace(config.settings.data, window="full")
+    return dataclasses.replace(config, settings=dataclasses.replace(config.settings, data=data))
 
 
 def preprocessing(record: TrialRecord, session: Session) -> dict[str, object]:
     """How an image file becomes the network's input, and what its answers mean: the content of preprocessing.toml."""
-    spec, data = _spec(record), session.data
+    spec, data, asked = _spec(record), session.data, session.settings.data
+    grey, beyond, storage_px = spec.image_channels == 1, reading_facts(spec, asked), session.storage_px
     return {
-        "version": _PREPROCESSING_VERSION,
+        "version": SECOND if beyond else PLAIN,
         "resolution_px": spec.resolution_px,
-        "storage_px": session.storage_px,
+        "storage_px": storage_px,
         "steps": [
-            "turn upright as EXIF says; 16 bits scaled to 8; transparency laid on white; RGB",
-            f"centre square, to {session.storage_px} px by Pillow: BILINEAR, reducing_gap 3.0, JPEG draft mode",
+            f"turn upright as EXIF says; {depth_text(asked)}; transparency laid on white; RGB",
+            f"{FIT_TEXTS[asked.fit]}, to {storage_px} px by Pillow: BILINEAR, reducing_gap 3.0, JPEG draft mode",
+            *([GREY_TEXT] if grey else []),
             f"to {spec.resolution_px} px: antialiased bilinear in integers, as torch's interpolate on uint8 does",
             "pixel / 255, minus mean, over std",
         ],
-        "channel_order": "RGB",
+        "channel_order": "grey" if grey else "RGB",
+        **beyond,
         "layout": "NCHW",
         "type": "float32",
         "mean": list(data.mean),
@@ -151,15 +158,17 @@ def write_preprocessing(record: TrialRecord, session: Session, folder: Path) -> 
 
 def onnx_metadata(record: TrialRecord, session: Session) -> dict[str, str]:
     """What `infer.py` needs to feed the ONNX file and read its answer, as texts for the file's own metadata."""
-    data = session.data
+    data, beyond = session.data, reading_facts(_spec(record), session.settings.data)
+    colours = "grey" if _spec(record).image_channels == 1 else "RGB"
     return {
-        "scalesearch.preprocessing": _PREPROCESSING_VERSION,
+        "scalesearch.preprocessing": SECOND if beyond else PLAIN,
+        **{f"scalesearch.{key}": json.dumps(value) for key, value in beyond.items()},
         "scalesearch.class_names": json.dumps(data.class_names),
         "scalesearch.mean": json.dumps(data.mean),
         "scalesearch.std": json.dumps(data.std),
         "scalesearch.storage_px": str(session.storage_px),
         "scalesearch.resolution_px": str(_spec(record).resolution_px),
-        "scalesearch.input": "RGB / 255, minus mean, over std; float32 NCHW",
+        "scalesearch.input": f"{colours} / 255, minus mean, over std; float32 NCHW",
         "scalesearch.precision": record.candidate.quantization.precision,
         "scalesearch.trial": f"{session.folder.name}/{record.trial}",
         "scalesearch.network_sha256": record.network_sha256 or "",

@@ -9,6 +9,7 @@ from pathlib import Path
 from scalesearch.files import replace_file
 from scalesearch.records import report
 from scalesearch.records.export import PREPROCESSING
+from scalesearch.records.reading import reading_words
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import ClassQuality, FrontScore, Quality, TrialRecord
 from scalesearch.values.session import Session
@@ -79,7 +80,8 @@ def _head(record: TrialRecord, session: Session) -> Iterator[str]:
     yield ""
     yield (
         f"An image classifier of {len(data.class_names)} classes, found by scalesearch: trial {record.trial} of study "
-        f"{markdown_text(session.folder.name)}. It takes {record.spec.resolution_px} px RGB images and is deployed in "
+        f"{markdown_text(session.folder.name)}. It takes {record.spec.resolution_px} px "
+        f"{'grey' if record.spec.image_channels == 1 else 'RGB'} images and is deployed in "
         f"{record.candidate.quantization.precision}. Top-1 is {report.percent(record.quality.top1)} on validation "
         f"images, latency {report.milliseconds(record.latency.p50_ms)} on the chip named below."
     )
@@ -230,21 +232,23 @@ def _use(record: TrialRecord, session: Session, exported: ConfirmedRun | None) -
     yield "scalesearch predict . photo.jpg --json        # the same with scalesearch installed"
     yield f"{train:<45} # the same network at full length, on your machine"
     yield "```"
+    side, channels = record.spec.resolution_px, record.spec.image_channels
     yield (
-        f"`model.onnx` takes float32 images (batch, 3, {record.spec.resolution_px}, {record.spec.resolution_px}) and "
+        f"`model.onnx` takes float32 images (batch, {channels}, {side}, {side}) and "
         f"gives logits (batch, {record.spec.num_classes}). Preprocessing is in `{PREPROCESSING}` and in the file's own "
         "metadata, class names too."
     )
+    if words := reading_words(record.spec, session.settings.data):
+        yield words
     if session.target.backend.startswith("tensorrt"):
         batch = session.settings.latency.batch
-        side = record.spec.resolution_px
         tool = "tensorrt_rtx" if session.target.backend == "tensorrt_rtx" else "trtexec"
         yield ""
         yield "A TensorRT engine fits one GPU and one TensorRT version only; build yours on the machine that runs it:"
         yield "```bash"
         yield (
-            f"{tool} --onnx=model.onnx --stronglyTyped --optShapes=image:{batch}x3x{side}x{side}"
-            f" --minShapes=image:{batch}x3x{side}x{side} --maxShapes=image:{batch}x3x{side}x{side}"
+            f"{tool} --onnx=model.onnx --stronglyTyped --optShapes=image:{batch}x{channels}x{side}x{side}"
+            f" --minShapes=image:{batch}x{channels}x{side}x{side} --maxShapes=image:{batch}x{channels}x{side}x{side}"
             " --saveEngine=model.engine"
         )
         yield "```"

@@ -59,6 +59,10 @@ def read_run_file(folder: Path) -> Session | None:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         session = TypeAdapter(Session).validate_python(document["session"])
+        if "window" not in document["session"].get("settings", {}).get("data", {}):
+            # Written before there was one: its images of more than 8 bits were read on their whole scale.
+            data = dataclasses.replace(session.settings.data, window="full")
+            session = dataclasses.replace(session, settings=dataclasses.replace(session.settings, data=data))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         message = (

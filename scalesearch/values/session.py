@@ -16,8 +16,9 @@ class DataSummary:
     name: str
     fingerprint: str
     class_names: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    """Red, green, blue, or grey alone."""
+    std: tuple[float, ...]
     train_images: int
     val_images: int
     calibration_images: int
