@@ -72,7 +72,7 @@ def parse_settings(document: Document) -> RunSettings:
 
 
 def _check_window(document: Document) -> None:
-    """Raise where data.window is neither a word that it may be nor a range: of a union, pydantic would tell one half."""
+    """Raise where data.window is no word or range that it may be: of a union, pydantic would tell one half only."""
     data = document.get("data")
     window = data.get("window", "auto") if isinstance(data, dict) else "auto"
     if window in ("auto", "full"):

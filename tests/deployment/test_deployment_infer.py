@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from scalesearch.deployment import infer
 from scalesearch.deployment.backends import EngineOptions, get_backend
 from scalesearch.deployment.onnx_file import annotate
 from scalesearch.training.datasets import to_input
+from scalesearch.training.datasets.dataset import to_grey
 from scalesearch.training.datasets.decode import UNREADABLE, decode_square
 from scalesearch.training.datasets.resize import resize_images
 from scalesearch.values.onnx_model import OnnxModel
@@ -123,6 +125,78 @@ def test_the_input_is_that_of_training_bit_for_bit(files: list[Path], sides: tup
     assert len(seen) == len(files) >= 20  # the images differ, so equal inputs mean something
 
 
+READINGS = {
+    "stretched": {"fit": "stretch"},
+    "padded": {"fit": "pad"},
+    "grey": {"channels": 1},
+    "windowed": {"window": (9000.0, 30000.5)},
+    "all three": {"window": (-300.0, 52000.0), "fit": "pad", "channels": 1},
+}
+
+
+def deep_files(folder: Path) -> list[Path]:
+    """Pictures of more than 8 bits in every mode that Pillow has for them, none of them square."""
+    rng = np.random.default_rng(3)
+    values = rng.integers(0, 65536, (70, 110))
+    images = {
+        "png": Image.fromarray(values.astype(np.uint16)),
+        "big.tif": Image.fromarray(values.astype(">u2")),
+        "signed.tif": Image.fromarray((values - 30000).astype(np.int32)),
+        "float.tif": Image.fromarray((values / 2).astype(np.float32)),
+        "pgm": Image.fromarray(values.astype(np.uint16)),
+    }
+    for name, image in images.items():
+        image.save(folder / f"deep.{name}")
+    return [folder / f"deep.{name}" for name in images]
+
+
+@pytest.mark.parametrize("reading", READINGS.values(), ids=READINGS)
+@pytest.mark.parametrize("sides", [(64, 48), (33, 33)], ids=str)
+def test_window_fit_and_channels_are_those_of_training_bit_for_bit(
+    reading: dict[str, Any], sides: tuple[int, int], tmp_path: Path
+) -> None:
+    storage_px, resolution_px = sides
+    channels = reading.get("channels", 3)
+    mean, std = MEAN[:channels], STD[:channels]
+    told = infer.Preprocessing(
+        class_names=NAMES, mean=mean, std=std, storage_px=storage_px, resolution_px=resolution_px, **reading
+    )
+    files = [*written([photo(seed) for seed in range(10)], tmp_path), *deep_files(tmp_path)]
+    if "window" not in reading:
+        files = [path for path in files if path.name != "deep.float.tif"]  # refused by both: floats outside 0..1
+    seen = set()
+    for path in files:
+        square = decode_square(path, storage_px, window=reading.get("window", "full"), fit=reading.get("fit", "crop"))
+        pixels = square[np.newaxis] if channels == 3 else to_grey(square[np.newaxis])
+        expected = to_input(resize_images(pixels, resolution_px), mean=mean, std=std)
+        found = infer.read_input(path, told)
+        assert found.shape == (1, channels, resolution_px, resolution_px)
+        np.testing.assert_array_equal(found, expected, err_msg=path.name)
+        seen.add(expected.tobytes())
+    assert len(seen) >= len(files) - 2  # the png and the big-endian tiff and the pgm hold the same numbers
+
+
+def test_the_second_version_of_the_metadata_is_read_and_the_first_means_what_it_did() -> None:
+    plain = infer.read_preprocessing(METADATA)
+    assert (plain.window, plain.fit, plain.channels) == (None, "crop", 3)
+    more = {"preprocessing": "2", "window": "[0.0, 4095.0]", "fit": '"pad"', "channels": "1"}
+    told = infer.read_preprocessing({**METADATA, **{f"scalesearch.{key}": value for key, value in more.items()}})
+    assert (told.window, told.fit, told.channels) == ((0.0, 4095.0), "pad", 1)
+
+
+@pytest.mark.parametrize(
+    "more", [{"preprocessing": "3"}, {"fit": '"letterbox"'}, {"channels": "4"}], ids=lambda more: next(iter(more))
+)
+def test_what_this_script_cannot_do_is_refused(more: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        infer.read_preprocessing({**METADATA, **{f"scalesearch.{key}": value for key, value in more.items()}})
+
+
+def test_grey_is_pillows_own() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    np.testing.assert_array_equal(infer.to_grey(pixels)[..., 0], np.asarray(Image.fromarray(pixels).convert("L")))
+
+
 def test_the_answers_are_the_engines(files: list[Path], model: OnnxModel) -> None:
     labeller = infer.Labeller(model.path)
     answers = []
@@ -178,5 +252,7 @@ def test_shrinking_is_torchs_own_on_the_hardest_pixels(side: int, to: int) -> No
     images = rng.integers(0, 256, (4, side, side, 3), dtype=np.uint8)
     images[1] = 255 * (images[1] > 127)
     images[2], images[3] = 255, 0
-    mine = np.stack([infer.shrink(image, to) for image in images])
-    np.testing.assert_array_equal(mine, resize_images(images, to))
+    for channels in (3, 1):
+        some = images[..., :channels]
+        mine = np.stack([infer.shrink(image, to) for image in some])
+        np.testing.assert_array_equal(mine, resize_images(some, to))

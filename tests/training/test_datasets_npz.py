@@ -63,7 +63,7 @@ def test_grey_becomes_three_equal_channels(shape: tuple[int, ...], tmp_path: Pat
         ({"x": images(6), "y": labels(6)}, r"expected the key train_images, came x, y\."),
         ({"images": images(6)}, r"expected the key labels, came images\."),
         ({"train_images": images(6), "train_labels": labels(6)}, r"expected val_images .*\n.*data.val_fraction=0.2"),
-        ({"images": images(6) / 255, "labels": labels(6)}, r"images: expected uint8 .* came float64\. Multiply by 255"),
+        ({"images": images(6) * 1j, "labels": labels(6)}, r"images: expected numbers \(uint8, .* came complex128\."),
         ({"images": images(6, 3, 8, 8), "labels": labels(6)}, r"came \(6, 3, 8, 8\)\. Bring the channels to the end"),
         ({"images": images(6, 8, 8, 4), "labels": labels(6)}, r"\(x 1 or 3\), came \(6, 8, 8, 4\)\.$"),
         ({"images": images(6, 0, 8, 3), "labels": labels(6)}, r"came \(6, 0, 8, 3\)"),
