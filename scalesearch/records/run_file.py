@@ -97,6 +97,7 @@ def refuse_changes(stored: Session, current: Session) -> None:
     ]
     if not changes:
         return
+    changes = [*_read_otherwise(stored, current), *changes]
     more = f"; and {len(changes) - _SHOWN_DIFFERENCES} more" if len(changes) > _SHOWN_DIFFERENCES else ""
     message = (
         f"The study in {stored.folder} was run with other settings, and unlike trials may not share a front.\n"
@@ -104,6 +105,16 @@ def refuse_changes(stored: Session, current: Session) -> None:
         "Give the old settings to continue it, --fresh to start anew (the old folder is kept), or --to another folder."
     )
     raise ConfigError(message)
+
+
+def _read_otherwise(stored: Session, current: Session) -> Iterator[str]:
+    """Settings by which the same files become other pixels: they are behind another fingerprint, and say more."""
+    if stored.data.fingerprint == current.data.fingerprint:
+        return
+    for name in ("window", "fit"):
+        was, now = (getattr(session.settings.data, name) for session in (stored, current))
+        if was != now:
+            yield f"data.{name}: was {was!r}, is {now!r}"
 
 
 def _identity(session: Session) -> Iterator[tuple[str, object]]:

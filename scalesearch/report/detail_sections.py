@@ -4,6 +4,7 @@ import platform
 from collections.abc import Iterator
 
 from scalesearch.records.paid import paid_lines
+from scalesearch.records.reading import reading_words
 from scalesearch.records.report import device_text, percent, precision_label
 from scalesearch.report.effects import axis_levels, effects_table
 from scalesearch.report.markup import bullets, chart, paragraph, section, table, text
@@ -181,6 +182,8 @@ def _facts(study: Study) -> Iterator[tuple[str, str]]:
             f"{data.train_images} train, {data.val_images} validation, {data.calibration_images} calibration, "
             f"{data.test_images} test; {len(data.class_names)} classes",
         )
+        if words := reading_words(session.base, settings.data):
+            yield "Read", words
         yield "Data fingerprint", data.fingerprint
         yield "Space", f"{session.space.name}, base network {session.base.name}"
         yield "Sampler", f"{settings.sampler}, budget {settings.budget}, {settings.workers} workers"

@@ -101,10 +101,12 @@ def compare(one: Study, other: Study) -> Pair:
 def _same_images(one: Study, other: Study) -> bool:
     """Whether both were scored on the same pictures, split in the same way.
 
-    A fingerprint is of the pixels as they are stored, so it tells only where both spaces store one size. Where the
-    largest resolutions differ, the source's name, its classes, and how and into how many images it was split decide.
+    A fingerprint is of the pixels as they are stored, so it tells only where both spaces store one size, in colour or
+    in grey. Where that differs, the source's name, its classes, how they are read, and how and into how many images it
+    was split decide.
     """
-    if one.session.storage_px == other.session.storage_px:
+    stored = [(study.session.storage_px, study.session.base.image_channels) for study in (one, other)]
+    if stored[0] == stored[1]:
         return one.session.data.fingerprint == other.session.data.fingerprint
     return _split(one.session) == _split(other.session)
 
@@ -112,7 +114,9 @@ def _same_images(one: Study, other: Study) -> bool:
 def _split(session: Session) -> tuple[object, ...]:
     data, settings = session.data, session.settings.data
     sizes = (data.train_images, data.val_images, data.calibration_images, data.test_images)
-    return (data.name, data.class_names, sizes, settings.val_fraction, settings.test_fraction, settings.seed)
+    window = None if isinstance(settings.window, str) else settings.window
+    split = (settings.val_fraction, settings.test_fraction, settings.seed)
+    return (data.name, data.class_names, sizes, settings.fit, window, split)
 
 
 _Network = tuple[str, Scaling, int, Pruning, str]

@@ -91,6 +91,8 @@ BAD_SPECS = {
     r"activation must be one of relu, relu6, silu, not 'gelu'": {"activation": "gelu"},
     r"head.width_rule must be one of": {"head": HeadSpec(width_rule="wide")},  # type: ignore[arg-type]
     r"norm_eps must be positive, not 0": {"norm_eps": 0.0},
+    r"image_channels must be 1 \(grey\) or 3 \(RGB\), not 4": {"image_channels": 4},
+    r"image_channels must be 1 \(grey\) or 3 \(RGB\), not 2.5": {"image_channels": 2.5},
     r"resolution_px .* num_classes .* image_channels .* \(and 2 more\)": {
         "resolution_px": 0,
         "num_classes": 1,

@@ -1,0 +1,88 @@
+"""A session keeps how its images are read, so that all later work reads them alike."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scalesearch.config import load_run
+from scalesearch.records.run_file import read_run_file
+from scalesearch.session import open_session
+from scalesearch.training.datasets import load_dataset
+from scalesearch.training.datasets.calibration_images import calibration_indices
+from scalesearch.values.session import Session
+from scalesearch.values.settings import Machine
+
+SPACE = 'network = "resnet_small"\nresolution_px = 16\n[training]\nsteps = 2\n'
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    machine = Machine(device="cpu", threads=1, bf16=False, channels_last=True)
+    monkeypatch.setattr("scalesearch.session.probe_machine", lambda *_, **__: machine)
+    monkeypatch.setattr("scalesearch.session._make_reference", lambda *_: 0.5)
+
+
+def write(root: Path, top: int, *, first: int = 0) -> Path:
+    for label, name in enumerate("ab"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for index in range(first, first + 12):
+            values = np.random.default_rng((label, index)).integers(0, top + 1, (16, 20))
+            Image.fromarray(values.astype(np.uint16)).save(root / name / f"{index}.png")
+    return root
+
+
+def opened(root: Path, *overrides: str, **more: Any) -> Session:
+    space_file = root.parent / "tiny.toml"
+    space_file.write_text(SPACE)
+    flags = {"data.source": str(root)}
+    settings, space = load_run(space=str(space_file), overrides=("data.calibration_images=4", *overrides), flags=flags)
+    return open_session(settings, space, root.parent / "study", **more)
+
+
+def test_the_window_found_is_kept_and_all_later_work_reads_by_it(tmp_path: Path) -> None:
+    root = write(tmp_path / "scans", 1000)
+    session = opened(root)
+    stored = read_run_file(session.folder)
+    assert stored is not None
+    assert session.settings.data.window == stored.settings.data.window == (0.0, 1023.0)
+    again = load_dataset(stored.settings.data, storage_px=stored.storage_px)  # as workers, confirm and export do
+    assert again.fingerprint == session.data.fingerprint
+    assert "data.window = [0, 1023]" in " ".join(session.data.warnings)
+    found = calibration_indices(
+        stored.settings.data, storage_px=stored.storage_px, count=4, fingerprint=session.data.fingerprint
+    )
+    assert len(found) == 4
+
+
+def test_a_resumed_study_keeps_its_window_without_being_told(tmp_path: Path) -> None:
+    root = write(tmp_path / "scans", 1000)
+    first = opened(root, "data.window=[0, 2047]")
+    assert opened(root).settings.data.window == first.settings.data.window == (0.0, 2047.0)
+
+
+def test_a_study_from_before_goes_on_with_the_pixels_that_it_had(tmp_path: Path) -> None:
+    root = write(tmp_path / "scans", 4095)
+    before = opened(root, "data.window=full")
+    run_file = before.folder / "run.toml"
+    run_file.write_text(run_file.read_text().replace('window = "full"\n', ""))
+    resumed = opened(root)
+    assert resumed.data.fingerprint == before.data.fingerprint
+    assert "grey levels are left" in " ".join(resumed.data.warnings)
+
+
+def test_a_grey_network_is_given_grey_images(tmp_path: Path) -> None:
+    import dataclasses
+
+    from scalesearch.networks import find_spec
+
+    root = write(tmp_path / "scans", 65535)
+    base = dataclasses.replace(find_spec("resnet_small"), image_channels=1)
+    session = opened(root, base=base)
+    assert len(session.data.mean) == len(session.data.std) == 1
+    data = load_dataset(session.settings.data, storage_px=16, channels=1)
+    assert data.train.images.shape[1:] == (16, 16, 1) and data.at(8).train.images.shape[1:] == (8, 8, 1)
+    assert data.fingerprint == session.data.fingerprint
