@@ -7,7 +7,7 @@ from PIL import Image
 
 from scalesearch.errors import ConfigError
 from scalesearch.training.datasets import Dataset, ImageSplit, normalise, to_input, val_standard_error
-from scalesearch.training.datasets.dataset import make_dataset
+from scalesearch.training.datasets.dataset import channel_statistics, make_dataset, to_grey
 from scalesearch.training.datasets.resize import resize_images
 
 
@@ -39,6 +39,23 @@ def test_torch_and_numpy_normalise_bit_for_bit_alike() -> None:
     as_torch = normalise(planes, mean=data.mean, std=data.std)
     assert as_torch.dtype == torch.float32
     np.testing.assert_array_equal(as_torch.numpy(), to_input(data.train.images, mean=data.mean, std=data.std))
+
+
+def test_one_channel_is_normalised_as_three_are() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 5, 3), np.uint8)
+    grey = to_grey(images)
+    assert grey.shape == (4, 5, 5, 1)
+    mean, std = channel_statistics(grey)
+    assert (len(mean), mean[0]) == (1, pytest.approx(grey.mean() / 255))
+    given = to_input(grey, mean=mean, std=std)
+    np.testing.assert_allclose(given[:, 0], (grey[..., 0] / 255 - mean[0]) / std[0], atol=1e-5)
+    as_torch = normalise(torch.from_numpy(grey).permute(0, 3, 1, 2), mean=mean, std=std)
+    np.testing.assert_array_equal(as_torch.numpy(), given)
+
+
+def test_grey_pictures_in_three_channels_come_back_as_they_were() -> None:
+    every = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    np.testing.assert_array_equal(to_grey(every.repeat(3, axis=-1)), every)
 
 
 def test_normalised_train_images_have_mean_0_and_deviation_1() -> None:
