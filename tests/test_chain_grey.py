@@ -76,8 +76,9 @@ def test_grey_long_and_deep_images_go_through_everything(
 
     export_trial(record, stored_session(study), best)
     config = read_config(best)
-    low, high = config.settings.data.window
-    assert 19990 < float(low) < 20040 and 20160 < float(high) < 20210
+    window = config.settings.data.window
+    assert not isinstance(window, str)
+    assert 19990 < window[0] < 20040 and 20160 < window[1] < 20210
     model = onnx_model(best / "model.onnx")
     assert model.input_shape == (1, 1, 16, 16)
     assert {entry.key: entry.value for entry in read_onnx(model.path).metadata_props}["scalesearch.channels"] == "1"

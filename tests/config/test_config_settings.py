@@ -129,3 +129,21 @@ def test_every_shipped_space_loads(name: str) -> None:
     _, space = load_run(space=name)
     assert space.axes
     assert space.summary
+
+
+@pytest.mark.parametrize(
+    ("text", "window"),
+    [("auto", "auto"), ("full", "full"), ("[0, 4095]", (0, 4095)), ("[-1e3, 3000.5]", (-1000, 3000.5))],
+)
+def test_a_window_is_a_word_or_two_numbers(text: str, window: object) -> None:
+    assert load_run(overrides=[f"data.window={text}"])[0].data.window == window
+
+
+@pytest.mark.parametrize(
+    "text", ["wide", "[5]", "[1, 2, 3]", "[10, 2]", "[3, 3]", "[0, nan]", "[0, inf]", '[0, "a"]', "5"]
+)
+def test_another_window_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"data\.window = .* two numbers, the lower one first\.\nExample: --set 'data"
+    ):
+        load_run(overrides=[f"data.window={text}"])

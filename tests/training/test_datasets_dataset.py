@@ -46,7 +46,7 @@ def test_one_channel_is_normalised_as_three_are() -> None:
     grey = to_grey(images)
     assert grey.shape == (4, 5, 5, 1)
     mean, std = channel_statistics(grey)
-    assert (len(mean), mean[0]) == (1, pytest.approx(grey.mean() / 255))
+    assert len(mean) == 1 and mean[0] == pytest.approx(grey.mean() / 255)
     given = to_input(grey, mean=mean, std=std)
     np.testing.assert_allclose(given[:, 0], (grey[..., 0] / 255 - mean[0]) / std[0], atol=1e-5)
     as_torch = normalise(torch.from_numpy(grey).permute(0, 3, 1, 2), mean=mean, std=std)

@@ -118,7 +118,7 @@ def _bytes(images: NDArray[np.generic], window: WindowSetting, where: str) -> Im
             narrow[start : start + _CHUNK_IMAGES] = to_8_bits(chunk, window)
         except ValueError as error:
             msg = f"{where}: expected numbers that are all finite, came {error}.\n"
-            if np.isfinite(chunk).all():  # type: ignore[call-overload]
+            if np.isfinite(chunk).all():
                 msg = f"{where}: expected floats in 0..1, as data.window=full has it, came others.\n"
                 msg += "Take --set data.window=auto, or give their range: --set data.window=[LOW,HIGH]"
             else:
@@ -128,7 +128,7 @@ def _bytes(images: NDArray[np.generic], window: WindowSetting, where: str) -> Im
 
 
 def _facts(images: NDArray[np.generic]) -> ImageFacts:
-    number, height, width, _ = images.shape
+    number, height, width = images.shape[:3]
     if images.dtype != np.uint8 and images.dtype.kind != "b":
         kind = FLOAT if images.dtype.kind == "f" else WHOLE
         facts = [ImageFact(size=(width, height), kind=kind, sample=sample_of(each, images=number)) for each in images]
