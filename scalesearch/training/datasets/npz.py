@@ -108,7 +108,7 @@ def _images(images: NDArray[np.generic], where: str) -> NDArray[np.generic]:
 
 def _bytes(images: NDArray[np.generic], window: WindowSetting, where: str) -> Images:
     """The images (number, height, width, 3) as bytes; masks become black and white."""
-    narrow = np.empty(images.shape, np.uint8)
+    narrow: Images = np.empty(images.shape, np.uint8)
     for start in range(0, len(images), _CHUNK_IMAGES):
         chunk = images[start : start + _CHUNK_IMAGES]
         if images.dtype == np.uint8 or images.dtype.kind == "b":
