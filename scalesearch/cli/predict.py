@@ -79,11 +79,19 @@ def image_files(given: Iterable[Path]) -> Iterator[Path]:
     Raises:
         ConfigError: A folder holds none.
     """
+    from scalesearch.training.datasets.litter import is_litter
+
     for path in given:
         if not path.is_dir():
             yield path
             continue
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
+        found = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in _SUFFIXES
+            and not any(is_litter(part) for part in file.relative_to(path).parts)
+            and file.is_file()
+        )
         if not found:
             message = f"{path} holds no image: expected files ending in {', '.join(sorted(_SUFFIXES))}."
             raise ConfigError(message)

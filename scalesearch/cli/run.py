@@ -69,7 +69,8 @@ def run(
     """
     from scalesearch.config import load_run
     from scalesearch.networks import find_spec
-    from scalesearch.training.datasets import find_source
+    from scalesearch.records.run_file import NAME as RUN_FILE
+    from scalesearch.training.datasets import find_source, refuse_ambiguous_source
 
     flags = {
         "data.source": data,
@@ -87,12 +88,14 @@ def run(
     settings, chosen = choose_chip(settings)
     find_spec(search_space.network)  # wrong names are told now, not once torch is loaded
     find_source(settings.data.source)
+    folder = to or default_folder(search_space.name, settings.data.source, settings.target)
+    if fresh or not (folder / RUN_FILE).exists():
+        refuse_ambiguous_source(settings.data.source)
     if dry_run:
         from scalesearch.cli.preview import preview_run
 
         preview_run(settings, search_space)
         return 0
-    folder = to or default_folder(search_space.name, settings.data.source, settings.target)
     prepare_folder(folder, fresh=fresh)
 
     from scalesearch.cli.live import view
@@ -135,7 +138,7 @@ def choose_chip(settings: RunSettings) -> tuple[RunSettings, str]:
 
 def default_folder(space: str, source: str, target: str) -> Path:
     """Where a study goes if nothing else is said: the same command gives the same folder, and so continues it."""
-    data = Path(source).stem or "data"
+    data = Path(source.removeprefix("builtin:")).stem or "data"
     return Path("results") / f"{space}-{data}-{target}"
 
 
@@ -175,9 +178,11 @@ def check(
     """Check a space before anything runs: every key, which choices collapse after rounding, and what a budget costs."""
     from scalesearch.cli.preview import check_space
     from scalesearch.config import load_run
+    from scalesearch.training.datasets import refuse_ambiguous_source
 
     flags = {"data.source": data, "network": network, "target": target, "budget": budget}
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
+    refuse_ambiguous_source(settings.data.source)
     settings, _ = choose_chip(settings)
     check_space(settings, search_space, with_data=data is not None)
     if compiled:

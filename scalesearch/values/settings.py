@@ -13,6 +13,9 @@ Window = tuple[float, float]
 WindowSetting = Literal["auto", "full"] | Window
 
 
+DataLayout = Literal["auto", "classes", "splits"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
     """Where the images come from and how they are split."""
@@ -28,6 +31,8 @@ class DataSettings:
     seed: int = 0
     max_skipped_fraction: float = 0.01
     """More unreadable files than this fraction is an error."""
+    layout: DataLayout = "auto"
+    """What the folders of a data folder are: `classes` or `splits`; `auto` finds out."""
     download_folder: str = ""
     """Where torchvision's data sets are kept; empty: the user's cache folder."""
     window: WindowSetting = "auto"

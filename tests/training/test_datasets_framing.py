@@ -65,7 +65,9 @@ def tree(root: Path, sizes: list[tuple[int, int]]) -> Path:
     for index, (width, height) in enumerate(sizes):
         path = root / "ab"[index % 2] / f"{index:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(gradient(width, height)).save(path)
+        pixels = gradient(width, height)
+        pixels[..., 2] = index  # no two files alike
+        Image.fromarray(pixels).save(path)
     return root
 
 

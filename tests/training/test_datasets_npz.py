@@ -62,7 +62,6 @@ def test_grey_becomes_three_equal_channels(shape: tuple[int, ...], tmp_path: Pat
     [
         ({"x": images(6), "y": labels(6)}, r"expected the key train_images, came x, y\."),
         ({"images": images(6)}, r"expected the key labels, came images\."),
-        ({"train_images": images(6), "train_labels": labels(6)}, r"expected val_images .*\n.*data.val_fraction=0.2"),
         ({"images": images(6) * 1j, "labels": labels(6)}, r"images: expected numbers \(uint8, .* came complex128\."),
         ({"images": images(6, 3, 8, 8), "labels": labels(6)}, r"came \(6, 3, 8, 8\)\. Bring the channels to the end"),
         ({"images": images(6, 8, 8, 4), "labels": labels(6)}, r"\(x 1 or 3\), came \(6, 8, 8, 4\)\.$"),
@@ -71,6 +70,19 @@ def test_grey_becomes_three_equal_channels(shape: tuple[int, ...], tmp_path: Pat
         ({"images": images(6), "labels": labels(6) - 1}, r"expected classes 0, 1, 2, \.\.\., came -1"),
         ({"images": images(6), "labels": labels(6) / 1}, r"one whole class number per image, came float64 \(6,\)"),
         ({"images": images(6), "labels": np.eye(6, dtype=int)}, r"came int64 \(6, 6\)\. One-hot rows"),
+        ({"images": images(6), "labels": np.eye(6) > 0}, r"came bool \(6, 6\)\. One-hot rows"),
+        ({"images": images(6), "labels": 1 - np.eye(6)}, r"Several classes per image \(6 of 6 rows .*\nOne class per"),
+        (
+            {"images": images(6), "labels": np.zeros((6, 3), int)},
+            r"Several classes per image \(6 of 6 rows hold no one",
+        ),
+        ({"images": images(6), "labels": np.full((6, 3), 0.2)}, r"Rows of scores or probabilities are no labels"),
+        ({"images": images(6), "labels": labels(6), "train_images": images(6)}, r"came both: images, labels, train_im"),
+        ({"images": images(6), "labels": labels(6), "class_names": ["a", "b", "a"]}, r"came 1 twice or more: a\."),
+        (
+            {"images": images(6), "labels": labels(6), "class_names": ["\u00e9", "b", "e\u0301"]},
+            r"came 1 twice or more",
+        ),
         ({"images": images(6), "labels": labels(6) * 9**9}, r"numbered 0, 1, 2, .* came 774840978"),
         ({"images": images(6), "labels": labels(6), "class_names": ["a", "b"]}, r"labels below 2 .* came 2"),
         ({"images": images(6), "labels": labels(6) * 2}, r"came none of 2 classes: 1, 3"),

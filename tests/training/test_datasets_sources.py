@@ -8,7 +8,14 @@ import pytest
 from PIL import Image
 
 from scalesearch.errors import ConfigError
-from scalesearch.training.datasets import SOURCES, find_source, load_dataset, signs, torchvision_sets
+from scalesearch.training.datasets import (
+    SOURCES,
+    find_source,
+    load_dataset,
+    refuse_ambiguous_source,
+    signs,
+    torchvision_sets,
+)
 from scalesearch.training.datasets.source import Source
 from scalesearch.values.settings import DataSettings
 
@@ -94,6 +101,33 @@ def test_names_are_taken_once_and_found_in_any_spelling() -> None:
     names = [name for source in SOURCES for name in source.names]
     assert len(names) == len(set(names))
     assert find_source("Fashion_MNIST") is torchvision_sets.SOURCE
+
+
+@pytest.mark.parametrize(("source", "here"), [("signs", "signs"), ("GTSRB", "GTSRB"), ("cifar-10", "cifar-10")])
+def test_a_built_in_name_that_is_also_here_is_asked_about(
+    source: str, here: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refuse_ambiguous_source(source)
+    (tmp_path / here).mkdir()
+    name = source.lower().replace("cifar-10", "cifar10")
+    if name != source.lower():
+        refuse_ambiguous_source(source)  # no name of ours
+        return
+    with pytest.raises(
+        ConfigError, match=rf"For the one here: --data \./{here}; for the built-in set: .*builtin:{name}"
+    ):
+        refuse_ambiguous_source(source)
+    refuse_ambiguous_source(f"./{here}")
+    refuse_ambiguous_source(f"builtin:{name}")
+    assert find_source(f"./{here}").kind == "folder"
+    assert find_source(f"builtin:{name}").kind in ("synthetic", "torchvision")
+    assert find_source(source).kind in ("synthetic", "torchvision")  # as stored studies mean it
+
+
+def test_builtin_stands_before_names_alone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a folder"):
+        find_source(f"builtin:{tmp_path}")
 
 
 @pytest.mark.parametrize(

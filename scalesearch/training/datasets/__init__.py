@@ -22,8 +22,11 @@ from scalesearch.training.datasets.depth import deep, depth_notes, find_window
 from scalesearch.training.datasets.facts import ImageFacts, joined
 from scalesearch.training.datasets.framing import long_images_note
 from scalesearch.training.datasets.source import Source, SourceData
-from scalesearch.training.datasets.split import Splits, missing_classes, split_source
+from scalesearch.training.datasets.split import DEFAULT_VAL_FRACTION, Splits, missing_classes, split_source
 from scalesearch.values.settings import DataSettings, Fit, WindowSetting
+
+BUILTIN = "builtin:"
+"""Before a name: the built-in set of that name, and never a folder."""
 
 # Names first, then paths, in this order. A new source is one file and one line here.
 SOURCES: tuple[Source, ...] = (
@@ -44,6 +47,7 @@ __all__ = [
     "load_dataset",
     "load_splits",
     "normalise",
+    "refuse_ambiguous_source",
     "to_input",
     "val_standard_error",
 ]
@@ -69,7 +73,7 @@ def load_dataset(
     dataset = make_dataset(
         name=data.name, class_names=data.class_names, splits=in_channels(splits, channels), window=settings.window
     )
-    return replace(dataset, warnings=(*warnings, *_split_warnings(dataset, settings)))
+    return replace(dataset, warnings=(*warnings, *_drawn(data, settings), *_split_warnings(dataset, settings)))
 
 
 def load_splits(
@@ -82,6 +86,7 @@ def load_splits(
     """
     check_settings(settings)
     source, folder = find_source(settings.source), cache_folder or default_cache_folder()
+    settings = replace(settings, source=settings.source.removeprefix(BUILTIN))
     data = source.load(settings, storage_px=storage_px, cache_folder=folder)
     splits = split_source(data, settings)
     training, every = _training_facts(splits), _all_facts(splits)
@@ -130,17 +135,56 @@ def _reading_notes(data: SourceData, splits: Splits, settings: DataSettings) -> 
 
 
 def find_source(source: str) -> Source:
-    """The kind of source that a name or path stands for. Nothing is read but the path's kind.
+    """Give the kind of source that a name or path stands for; names win. Nothing is read but the path's kind.
 
     Raises:
         ConfigError: if it is neither a known name, nor a folder, nor an .npz file.
     """
-    name = source.lower().replace("_", "-")
+    bare = source.removeprefix(BUILTIN)
+    name = _as_name(bare)
     path = Path(source).expanduser()
     for kind in SOURCES:
-        if source and (name in kind.names or kind.takes_path(path)):  # Path("") would be the working folder
+        if bare and name in kind.names:
+            return kind
+        if source and bare == source and kind.takes_path(path):  # Path("") would be the working folder
             return kind
     raise ConfigError(_unknown_source(source, path))
+
+
+def refuse_ambiguous_source(source: str) -> None:
+    """Stop where a typed name is that of a built-in set and of a folder or file here.
+
+    Stored studies are not asked: what they were run with is known.
+
+    Raises:
+        ConfigError: Both are there; the text says how to name each.
+    """
+    name, path = _as_name(source), Path(source)
+    if not any(name in kind.names for kind in SOURCES):
+        return
+    here = [each for each in (path, path.with_name(f"{path.name}.npz")) if each.is_dir() or each.suffix == ".npz"]
+    there = next((each for each in here if each.exists()), None)
+    if there is not None:
+        message = (
+            f"data.source: {source!r} is a built-in data set, and ./{there} is here, too.\n"
+            f"For the one here: --data ./{there}; for the built-in set: --data {BUILTIN}{name}"
+        )
+        raise ConfigError(message)
+
+
+def _as_name(source: str) -> str:
+    return source.lower().replace("_", "-")
+
+
+def _drawn(data: SourceData, settings: DataSettings) -> tuple[str, ...]:
+    """Say where validation images come from, if the source brought test images and none for validation."""
+    if data.test is None or data.val is not None or settings.val_fraction:
+        return ()
+    share = f"{100 * DEFAULT_VAL_FRACTION:g} %"
+    return (
+        f"data {data.name}: has no validation images, so {share} of train, drawn by class, are taken "
+        "(data.val_fraction)",
+    )
 
 
 def check_settings(settings: DataSettings) -> None:

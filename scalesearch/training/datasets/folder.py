@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from scalesearch.errors import ConfigError
 from scalesearch.training.datasets.cache import Arrays, cached_arrays, content_key
+from scalesearch.training.datasets.copies import first_of_equal, without_copies
 from scalesearch.training.datasets.dataset import ImageSplit
 from scalesearch.training.datasets.facts import ImageFact, as_arrays, from_arrays, gathered
 from scalesearch.training.datasets.folder_tree import ImageTree, scan_tree
 from scalesearch.training.datasets.memory import require_memory
 from scalesearch.training.datasets.source import Source, SourceData
+from scalesearch.training.datasets.unreadable_kinds import KINDS, check_kinds
 from scalesearch.values.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -33,7 +35,15 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
     from scalesearch.training.datasets.decode import Reading
 
     root = Path(settings.source).expanduser()
-    tree = scan_tree(root, val_wanted=settings.val_fraction == 0)
+    tree = scan_tree(root, layout=settings.layout)
+    first = cached_arrays(cache_folder, f"copies-{_key(tree, None)}", lambda: {"first": _first_of_equal(tree)})["first"]
+    tree = without_copies(tree, first.astype(np.int64))
+    kinds = check_kinds(
+        root,
+        images=[file.path for file in tree.files],
+        others=tree.others,
+        max_fraction=settings.max_skipped_fraction,
+    )
     require_memory(images=len(tree.files), side_px=storage_px, where=f"data {root}")
     reading = Reading(side_px=storage_px, window=settings.window, fit=settings.fit, images=len(tree.files))
     arrays = cached_arrays(cache_folder, f"folder-{_key(tree, reading)}", lambda: _decode(tree, reading))
@@ -44,11 +54,15 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
         train=_split(tree, arrays, "train"),
         val=_split(tree, arrays, "val") if any(file.split == "val" for file in tree.files) else None,
         test=_split(tree, arrays, "test") if any(file.split == "test" for file in tree.files) else None,
-        warnings=warnings,
+        warnings=(*tree.notes, *kinds, *warnings),
     )
 
 
-def _key(tree: ImageTree, reading: "Reading") -> str:
+def _first_of_equal(tree: ImageTree) -> NDArray[np.int64]:
+    return first_of_equal([file.path for file in tree.files])
+
+
+def _key(tree: ImageTree, reading: "Reading | None") -> str:
     """Changes with the pixels wanted, and with the path, size or time of change of any file."""
     from scalesearch.training.datasets.decode import DECODER_VERSION
 
@@ -112,8 +126,8 @@ def _skip_warnings(tree: ImageTree, arrays: Arrays, *, max_fraction: float) -> t
             )
             raise ConfigError(msg)
         warnings.append(text)
-    if tree.others:
-        names = [_shown(path, tree.root) for path in tree.others]
+    names = [_shown(path, tree.root) for path in tree.others if path.suffix.lower() not in KINDS]
+    if names:
         warnings.append(f"data {tree.root}: left out {len(names)} files that are no images by name: {_first(names)}")
     return tuple(warnings)
 

@@ -1,20 +1,25 @@
 """The shape of an image folder: which files there are, and the split and class of each. No image is opened."""
 
 import os
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from scalesearch.errors import ConfigError
+from scalesearch.training.datasets.litter import is_litter
+from scalesearch.training.datasets.split_names import SPLITS, SplitName, folded_name, split_of
+from scalesearch.values.settings import DataLayout
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
 )
-# Names in use for the folder of each split.
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
+_WRAPPERS: Final = 4
+"""Folders around the tree that are looked through: dataset/images/train/..."""
+_SHOWN: Final = 5
+_CLASSES_FLAG: Final = "--set data.layout=classes"
+_SPLITS_FLAG: Final = "--set data.layout=splits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,83 +39,202 @@ class ImageTree:
     class_names: tuple[str, ...]
     files: tuple[ImageFile, ...]
     others: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+    """How the folder was read, where that is not obvious, and what was left out."""
 
 
-def scan_tree(root: Path, *, val_wanted: bool) -> ImageTree:
-    """The files of ROOT/SPLIT/CLASS/**, or of ROOT/CLASS/** (all train). `val_wanted`: a val folder must be there.
+@dataclass(slots=True)
+class _Left:
+    """What was passed over, for the notes."""
+
+    litter: Counter[str] = field(default_factory=Counter)
+    folders: list[str] = field(default_factory=list)
+    loose: dict[str, int] = field(default_factory=dict)
+    """Images beside the class folders, in none of them, by the folder that they lie in."""
+
+
+def scan_tree(root: Path, *, layout: DataLayout = "auto") -> ImageTree:
+    """List the files of ROOT/SPLIT/CLASS/**, or of ROOT/CLASS/** (all train).
+
+    Split folders are known by the names in use (`split_names`), in any case, and a single folder around the tree is
+    looked through. Folders that a system left are passed over (`litter`).
+
+    Args:
+        root: The folder.
+        layout: `classes` or `splits` says what the folders in it are; `auto` finds out.
 
     Raises:
-        ConfigError: if split folders are missing, there are fewer than two classes, a class is empty in train, or
-            another split has classes that train has not.
+        ConfigError: if both readings are possible, train is missing, there are fewer than two classes, a class is
+            empty in train, or another split has classes that train has not.
     """
-    folders = _split_folders(root, val_wanted=val_wanted)
-    class_names = _class_names(folders["train"])
+    left = _Left()
+    inner = _inside_wrappers(root, left)
+    folders = _split_folders(inner, layout, left)
+    names, train_folders = _classes(folders["train"], left)
     files: list[ImageFile] = []
     others: list[Path] = []
     for split, folder in folders.items():
-        _require_known(folder, class_names, train=folders["train"])
-        for label, name in enumerate(class_names):
-            for path in _files_below(folder / name, seen=set()):
-                if path.suffix.lower() in SUFFIXES:
-                    files.append(ImageFile(path=path, split=split, label=label))
-                else:
-                    others.append(path)
-    tree = ImageTree(root=root, class_names=class_names, files=tuple(files), others=tuple(others))
+        if loose := len(_images_in(folder)):
+            left.loose[f"{folder.name}/"] = loose
+        by_class = train_folders if split == "train" else _known_classes(folder, names, folders["train"], left)
+        for label, name in enumerate(names):
+            for class_folder in by_class.get(folded_name(name), ()):
+                for path in _files_below(class_folder, seen=set(), left=left):
+                    if path.suffix.lower() in SUFFIXES:
+                        files.append(ImageFile(path=path, split=split, label=label))
+                    else:
+                        others.append(path)
+    notes = _notes(root, inner, folders, left)
+    tree = ImageTree(root=inner, class_names=names, files=tuple(files), others=tuple(others), notes=notes)
     _require_images(tree, folders)
     return tree
 
 
-def _split_folders(root: Path, *, val_wanted: bool) -> dict[str, Path]:
-    children = {child.name: child for child in _subfolders(root)}
-    found: dict[str, Path] = {}
-    for split, names in SPLIT_NAMES.items():
-        present = [name for name in names if name in children]
+def _inside_wrappers(root: Path, left: _Left) -> Path:
+    """Go into single folders that hold folders: the tree may be unpacked one level too deep."""
+    for _ in range(_WRAPPERS):
+        children = _subfolders(root, left)
+        if len(children) != 1 or split_of(children[0].name) or _has_images(root) or not _subfolders(children[0], left):
+            return root
+        if _has_images(children[0]):
+            return root
+        root = children[0]
+    return root
+
+
+def _split_folders(root: Path, layout: DataLayout, left: _Left) -> dict[SplitName, Path]:
+    """Give the folder of each split; train alone where the folders are classes."""
+    children = _subfolders(root, left)
+    splits = {child: split for child in children if (split := split_of(child.name))}
+    if layout == "classes" or (layout == "auto" and not splits):
+        if layout == "auto":
+            _refuse_like_named(root, children, left)
+        return {"train": root}
+    if layout == "auto" and _are_classes(root, children, splits, left):
+        return {"train": root}
+    found: dict[SplitName, Path] = {}
+    for split in SPLITS:
+        present = [child for child, each in splits.items() if each == split]
         if len(present) > 1:
-            msg = f"data {root}: expected one {split} folder, came {' and '.join(present)}. Take one of them away."
+            names = " and ".join(child.name for child in present)
+            msg = (
+                f"data {root}: expected one {split} folder, came {names}. Take one of them away, or join them.\n"
+                f"If these folders are classes: {_CLASSES_FLAG}"
+            )
             raise ConfigError(msg)
         if present:
-            found[split] = children[present[0]]
-    if not found:
-        return {"train": root}
-    missing = [split for split in ("train", "val") if split not in found and (split == "train" or val_wanted)]
-    if missing:
-        advice = f"Add {missing[0]}/CLASS/*.jpg"
-        if missing == ["val"]:
-            advice += ", or split train anew with --set data.val_fraction=0.2"
-        there = ", ".join(f"{folder.name}/" for folder in found.values())
-        msg = f"data {root}: expected {missing[0]}/ beside {there}, came none.\n{advice}."
+            found[split] = present[0]
+    if "train" not in found:
+        there = ", ".join(f"{folder.name}/" for folder in found.values()) or "no folder of a split"
+        msg = (
+            f"data {root}: expected train/ beside {there}, came none.\nAdd train/CLASS/*.jpg; "
+            f"if these folders are classes: {_CLASSES_FLAG}"
+        )
         raise ConfigError(msg)
+    left.folders += [child.name for child in children if child not in splits]
     return found
 
 
-def _class_names(train: Path) -> tuple[str, ...]:
-    names = tuple(child.name for child in _subfolders(train))
+def _are_classes(root: Path, children: Sequence[Path], splits: dict[Path, SplitName], left: _Left) -> bool:
+    """Tell whether folders named like splits are classes: a class holds images directly, a split holds classes.
+
+    Raises:
+        ConfigError: Both readings are possible.
+    """
+    like_classes = [child for child in splits if _has_images(child) and not _subfolders(child, left)]
+    like_splits = [child for child in splits if child not in like_classes and _subfolders(child, left)]
+    others = [child for child in children if child not in splits]
+    filled = [child for child in others if _has_images(child)]
+    mixed = [child for child in like_splits if _has_images(child)]
+    if len(like_splits) > 1 or len(children) == 1:
+        return False  # train/ and val/ with classes in both; what lies beside them is left out, and said
+    if not like_splits and like_classes and others:
+        return True
+    if not (like_classes or filled or mixed):
+        return False
+    named = ", ".join(f"{child.name}/" for child in sorted({*like_classes, *mixed, *filled})[:_SHOWN])
+    msg = (
+        f"data {root}: {', '.join(f'{child.name}/' for child in splits)} can be splits or classes, since images lie "
+        f"directly in {named}.\nIf each folder here is a class: {_CLASSES_FLAG}\n"
+        f"If they are splits, put the images of each class into a folder of its own (train/CLASS/*.jpg): {_SPLITS_FLAG}"
+    )
+    raise ConfigError(msg)
+
+
+def _refuse_like_named(root: Path, children: Sequence[Path], left: _Left) -> None:
+    """Stop where no folder holds images of its own, but all hold folders of the same names: they are no classes.
+
+    Raises:
+        ConfigError: They are most likely splits of other names, or classes that hold splits.
+    """
+    inside = [frozenset(child.name.casefold() for child in _subfolders(folder, left)) for folder in children]
+    if len(children) < 2 or any(len(names) < 2 for names in inside) or any(map(_has_images, children)):
+        return
+    shared = frozenset.intersection(*inside)
+    if len(shared) < 2 or 2 * len(shared) < max(map(len, inside)):
+        return
+    outer = ", ".join(f"{child.name}/" for child in children[:_SHOWN])
+    names = ", ".join(f"{name}/" for name in sorted(shared)[:_SHOWN])
+    if any(split_of(name) for name in shared):
+        advice = "Put the split above the classes: train/CLASS/*.jpg, val/CLASS/*.jpg."
+    else:
+        advice = "If they are splits, name them train/, val/ and test/."
+    msg = (
+        f"data {root}: expected class folders with images, but {outer} all hold folders of the same names: {names}\n"
+        f"{advice}\nIf they really are classes, with images of each at any depth: {_CLASSES_FLAG}"
+    )
+    raise ConfigError(msg)
+
+
+def _classes(train: Path, left: _Left) -> tuple[tuple[str, ...], dict[str, list[Path]]]:
+    """Give the class names, and the folders of each by its composed name; two spellings of one name are one class."""
+    folders: dict[str, list[Path]] = {}
+    for child in _subfolders(train, left):
+        folders.setdefault(folded_name(child.name), []).append(child)
+    names = tuple(found[0].name for found in folders.values())
     if len(names) < 2:
+        came = f"{len(names)} ({', '.join(names) or 'none'})" + (", and loose images" if _has_images(train) else "")
         msg = (
-            f"data {train}: expected at least two class folders, came {len(names)} ({', '.join(names) or 'none'}).\n"
+            f"data {train}: expected at least two class folders, came {came}.\n"
             f"Put the images of each class into a folder of its own: CLASS/*.jpg."
         )
         raise ConfigError(msg)
-    return names
+    return names, folders
 
 
-def _require_known(folder: Path, class_names: tuple[str, ...], *, train: Path) -> None:
-    unknown = sorted({child.name for child in _subfolders(folder)} - set(class_names))
+def _known_classes(folder: Path, names: tuple[str, ...], train: Path, left: _Left) -> dict[str, list[Path]]:
+    """Give the class folders of another split, which must all be classes of train."""
+    known = {folded_name(name) for name in names}
+    folders: dict[str, list[Path]] = {}
+    for child in _subfolders(folder, left):
+        folders.setdefault(folded_name(child.name), []).append(child)
+    unknown = sorted(found[0].name for name, found in folders.items() if name not in known)
     if unknown:
+        folded = {_loose(name): name for name in names}
+        near = [f"{name} (train has {folded[_loose(name)]})" for name in unknown if _loose(name) in folded]
+        advice = "They differ in case or spaces only: rename" if len(near) == len(unknown) else "Rename"
+        shown = ", ".join((near if len(near) == len(unknown) else unknown)[:_SHOWN])
         msg = (
-            f"data {folder}: expected only the {len(class_names)} classes of {train}, came {len(unknown)} more: "
-            f"{', '.join(unknown[:5])}.\nRename them, or add images of them to train."
+            f"data {folder}: expected only the {len(names)} classes of {train}, came {len(unknown)} more: {shown}.\n"
+            f"{advice} them, or add images of them to train."
         )
         raise ConfigError(msg)
+    return folders
 
 
-def _require_images(tree: ImageTree, folders: dict[str, Path]) -> None:
+def _loose(name: str) -> str:
+    return "".join(folded_name(name).casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _require_images(tree: ImageTree, folders: dict[SplitName, Path]) -> None:
     present = {file.label for file in tree.files if file.split == "train"}
     empty = [name for label, name in enumerate(tree.class_names) if label not in present]
     if empty:
+        kinds = Counter(path.suffix.lower() for path in tree.others if path.suffix)
+        also = f" They hold {kinds.most_common(1)[0][0]} files, which cannot be read." if kinds else ""
         msg = (
             f"data {folders['train']}: expected images in every class folder, came none in {len(empty)} of "
-            f"{len(tree.class_names)}: {', '.join(empty[:5])}.\n"
+            f"{len(tree.class_names)}: {', '.join(empty[:_SHOWN])}.{also}\n"
             f"Add images ({' '.join(sorted(SUFFIXES))}) or take these folders away."
         )
         raise ConfigError(msg)
@@ -120,34 +244,79 @@ def _require_images(tree: ImageTree, folders: dict[str, Path]) -> None:
             raise ConfigError(msg)
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    """Visible folders, sorted as ImageFolder sorts them; links to folders count."""
+def _notes(root: Path, inner: Path, folders: dict[SplitName, Path], left: _Left) -> tuple[str, ...]:
+    notes = []
+    if inner != root:
+        notes.append(f"data {root}: read from {inner.relative_to(root)}/, the only folder in it")
+    renamed = [f"{folder.name}/ as {split}" for split, folder in folders.items() if folder.name != split]
+    if renamed and folders != {"train": inner}:
+        notes.append(f"data {root}: read {', '.join(renamed)}")
+    if left.litter:
+        names = [f"{name} ({count})" if count > 1 else name for name, count in sorted(left.litter.items())]
+        notes.append(f"data {root}: passed over {_listed(names)}, which a system left there")
+    if left.folders:
+        notes.append(f"data {root}: left out {_listed([f'{name}/' for name in left.folders])} beside the splits")
+    for where, count in left.loose.items():
+        notes.append(f"data {root}: left out {count} images that lie in {where} itself, in no class folder")
+    return tuple(notes)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _subfolders(folder: Path, left: _Left) -> list[Path]:
+    """List the folders that a person made, sorted as ImageFolder sorts them; links to folders count."""
+    found = [child for child in _listing(folder) if child.is_dir()]
+    _count_litter(found, left)
+    return [child for child in found if not is_litter(child.name)]
+
+
+def _listing(folder: Path) -> list[Path]:
     try:
-        return sorted(child for child in folder.iterdir() if not child.name.startswith(".") and child.is_dir())
+        return sorted(folder.iterdir())
     except OSError as error:
         msg = f"data {folder}: expected a folder that can be read, came: {error.strerror}. Check path and permissions."
         raise ConfigError(msg) from error
 
 
-def _files_below(folder: Path, *, seen: set[tuple[int, int]]) -> list[Path]:
-    """Visible files at any depth, sorted; each real folder once, so that a loop of links ends."""
+def _count_litter(found: Iterable[Path], left: _Left) -> None:
+    for child in found:
+        if is_litter(child.name) and not child.name.startswith("."):
+            left.litter[child.name] = max(left.litter[child.name], 1)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """List the images that lie in the folder itself."""
+    return [
+        child
+        for child in _listing(folder)
+        if child.suffix.lower() in SUFFIXES and not is_litter(child.name) and not child.is_dir()
+    ]
+
+
+def _has_images(folder: Path) -> bool:
+    return bool(_images_in(folder))
+
+
+def _files_below(folder: Path, *, seen: set[tuple[int, int]], left: _Left) -> list[Path]:
+    """List visible files at any depth, sorted; each real folder once, so that a loop of links ends."""
     try:
         status = folder.stat()
         if (status.st_dev, status.st_ino) in seen:
             return []
         seen.add((status.st_dev, status.st_ino))
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except FileNotFoundError:
-        return []  # a class that this split does not have
     except OSError as error:
         msg = f"data {folder}: expected a folder that can be read, came: {error.strerror}. Check its permissions."
         raise ConfigError(msg) from error
     files: list[Path] = []
     for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if _is_folder(entry):
-            files.extend(_files_below(Path(entry.path), seen=seen))
+        if is_litter(entry.name):
+            if not entry.name.startswith("."):
+                left.litter[entry.name] += 1
+        elif _is_folder(entry):
+            files.extend(_files_below(Path(entry.path), seen=seen, left=left))
         else:
             files.append(Path(entry.path))
     return files

@@ -1,5 +1,6 @@
 """Images from a NumPy archive: arrays of numbers with labels, split or not."""
 
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.errors import ConfigError
+from scalesearch.training.datasets.copies import equal_images
 from scalesearch.training.datasets.dataset import Images, ImageSplit, Labels
 from scalesearch.training.datasets.depth import to_8_bits
 from scalesearch.training.datasets.facts import FLOAT, WHOLE, ImageFact, ImageFacts, gathered, sample_of
 from scalesearch.training.datasets.memory import available_bytes, require_memory
 from scalesearch.training.datasets.resize import resize_images
 from scalesearch.training.datasets.source import Source, SourceData
+from scalesearch.training.datasets.split_names import folded_name
 from scalesearch.values.settings import DataSettings, WindowSetting
 
 _CHUNK_IMAGES = 256
@@ -32,15 +35,10 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
     """
     path = Path(settings.source).expanduser()
     arrays = _read(path)
+    _refuse_both_layouts(arrays, path)
     prefixes = ("",) if "images" in arrays else ("train_", "val_", "test_")
     for key in ("images", "labels") if prefixes == ("",) else ("train_images", "train_labels"):
         _get(arrays, key, path)
-    if prefixes != ("",) and "val_images" not in arrays and settings.val_fraction == 0:
-        msg = (
-            f"data {path}: expected val_images beside train_images, came the keys {', '.join(sorted(arrays))}.\n"
-            f"Add val_images and val_labels, or split train anew with --set data.val_fraction=0.2"
-        )
-        raise ConfigError(msg)
     total = sum(len(value) for key, value in arrays.items() if key.endswith("images"))
     require_memory(images=total, side_px=storage_px, where=f"data {path}")
     splits = {
@@ -52,7 +50,26 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
         train=splits[prefixes[0]],
         val=splits.get("val_"),
         test=splits.get("test_"),
+        warnings=equal_images(
+            {prefix.rstrip("_") or "images": part for prefix, part in splits.items()}, name=path.name
+        ),
     )
+
+
+def _refuse_both_layouts(arrays: Arrays, path: Path) -> None:
+    """Stop where `images` and `train_images` are both there: one of them would be left out without a word.
+
+    Raises:
+        ConfigError: Both are there, or images without labels of their own.
+    """
+    split = sorted(key for key in arrays if re.fullmatch(r"(train|val|test)_(images|labels)", key))
+    whole = sorted(key for key in arrays if key in ("images", "labels"))
+    if split and whole:
+        msg = (
+            f"data {path}: expected images and labels, or train_images and train_labels (and val_, test_), came both: "
+            f"{', '.join((*whole, *split))}.\nTake one of the two out of the file."
+        )
+        raise ConfigError(msg)
 
 
 def _read(path: Path) -> Arrays:
@@ -139,7 +156,7 @@ def _facts(images: NDArray[np.generic]) -> ImageFacts:
 def _labels(labels: NDArray[np.generic], where: str) -> Labels:
     flat = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if flat.ndim != 1 or flat.dtype.kind not in "iu":
-        advice = " One-hot rows: labels.argmax(axis=1)." if labels.ndim == 2 else ""
+        advice = _advice_on_rows(labels)
         msg = f"{where}: expected one whole class number per image, came {labels.dtype} {labels.shape}.{advice}"
         raise ConfigError(msg)
     if flat.size and flat.astype(np.int64).min() < 0:
@@ -148,10 +165,33 @@ def _labels(labels: NDArray[np.generic], where: str) -> Labels:
     return flat.astype(np.int64)
 
 
+def _advice_on_rows(labels: NDArray[np.generic]) -> str:
+    """Tell one-hot rows (number, classes) from rows that name several classes, which have no single class number."""
+    if labels.ndim != 2 or labels.dtype.kind not in "iufb":
+        return ""
+    rows = labels.astype(np.float64)
+    if not np.isin(rows, (0, 1)).all():
+        return " Rows of scores or probabilities are no labels: give the class number of each image."
+    several = int((rows.sum(axis=1) != 1).sum())
+    if several:
+        return (
+            f" Several classes per image ({several} of {len(rows)} rows hold no one, or two and more).\n"
+            "One class per image is needed."
+        )
+    return " One-hot rows: labels.argmax(axis=1)."
+
+
 def _class_names(arrays: Arrays, splits: Mapping[str, ImageSplit], path: Path) -> tuple[str, ...]:
     highest = max(int(split.labels.max()) for split in splits.values())
     if "class_names" in arrays:
         names = tuple(str(name) for name in arrays["class_names"].ravel())
+        folded = [folded_name(name) for name in names]
+        if doubled := sorted({name for name in folded if folded.count(name) > 1}):
+            msg = (
+                f"data {path}: expected every class name once, came {len(doubled)} twice or more: "
+                f"{', '.join(doubled[:5])}.\nRename them in class_names, or give their images one number."
+            )
+            raise ConfigError(msg)
         if highest >= len(names):
             msg = f"data {path}: expected labels below {len(names)} (the class_names), came {highest}."
             raise ConfigError(msg)

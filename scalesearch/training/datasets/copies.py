@@ -1,0 +1,124 @@
+"""Finds files of equal content: used once within a class, told of across classes and splits."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.training.datasets.dataset import ImageSplit
+from scalesearch.training.datasets.folder_tree import ImageFile, ImageTree
+from scalesearch.training.datasets.split_names import SPLITS
+
+_CHUNK_BYTES: Final = 2**20
+
+
+def first_of_equal(paths: Sequence[Path]) -> NDArray[np.int64]:
+    """Give for every file the place of the first file with the same content: its own where it is the first.
+
+    Files of different sizes differ, so only those that share their size are read. Empty and unreadable files are
+    nobody's copy.
+    """
+    first = np.arange(len(paths), dtype=np.int64)
+    by_size: defaultdict[int, list[int]] = defaultdict(list)
+    for index, path in enumerate(paths):
+        by_size[_size_bytes(path)].append(index)
+    for size_bytes, indices in by_size.items():
+        if size_bytes <= 0 or len(indices) < 2:
+            continue
+        seen: dict[bytes, int] = {}
+        for index in indices:
+            digest = _digest(paths[index])
+            if digest:
+                first[index] = seen.setdefault(digest, index)
+    return first
+
+
+def without_copies(tree: ImageTree, first: NDArray[np.int64]) -> ImageTree:
+    """Take each content once per class and split, and note that, and every content that stands in two of them."""
+    groups: defaultdict[int, list[ImageFile]] = defaultdict(list)
+    kept: list[ImageFile] = []
+    for file, origin in zip(tree.files, first.tolist(), strict=True):
+        group = groups[origin]
+        if not any((other.split, other.label) == (file.split, file.label) for other in group):
+            group.append(file)
+            kept.append(file)
+    notes = []
+    if dropped := len(tree.files) - len(kept):
+        notes.append(f"data {tree.root}: {dropped} files are copies of others of their class, so each is used once")
+    shared = [group for group in groups.values() if len(group) > 1]
+    notes += _notes_of_splits(tree, [group for group in shared if len({file.split for file in group}) > 1])
+    notes += _notes_of_classes(tree, [group for group in shared if len({file.label for file in group}) > 1])
+    return replace(tree, files=tuple(kept), notes=(*tree.notes, *notes))
+
+
+def equal_images(splits: dict[str, ImageSplit], *, name: str) -> tuple[str, ...]:
+    """Warn of images (height, width, 3) that are equal, pixel for pixel, in two splits."""
+    digests = {
+        split: {hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in part.images}
+        for split, part in splits.items()
+    }
+    names = list(digests)
+    warnings = []
+    for place, first in enumerate(names):
+        for second in names[place + 1 :]:
+            if both := len(digests[first] & digests[second]):
+                warnings.append(
+                    f"data {name}: {both} images are in {first} and in {second}: accuracy on {second} will be too high"
+                )
+    return tuple(warnings)
+
+
+def _notes_of_splits(tree: ImageTree, groups: list[list[ImageFile]]) -> list[str]:
+    counts = Counter(_splits_of(group) for group in groups)
+    return [
+        f"data {tree.root}: {count} images are in {splits}, e.g. {_pair(tree, groups, splits)}: accuracy will be too "
+        "high; take them out of one of the two"
+        for splits, count in counts.items()
+    ]
+
+
+def _splits_of(group: Iterable[ImageFile]) -> str:
+    there = {file.split for file in group}
+    return " and ".join(split for split in SPLITS if split in there)
+
+
+def _pair(tree: ImageTree, groups: Iterable[list[ImageFile]], splits: str) -> str:
+    group = next(group for group in groups if _splits_of(group) == splits)
+    two = {file.split: file for file in group}
+    return " = ".join(_shown(tree, file) for file in list(two.values())[:2])
+
+
+def _notes_of_classes(tree: ImageTree, groups: list[list[ImageFile]]) -> list[str]:
+    if not groups:
+        return []
+    two = {file.label: file for file in groups[0]}
+    example = " = ".join(_shown(tree, file) for file in list(two.values())[:2])
+    return [f"data {tree.root}: {len(groups)} images are in two classes, e.g. {example}: one of the labels is wrong"]
+
+
+def _shown(tree: ImageTree, file: ImageFile) -> str:
+    return str(file.path.relative_to(tree.root)).encode("utf-8", "replace").decode()
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _digest(path: Path) -> bytes:
+    """Give the hash of a file's content; empty where it cannot be read."""
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError:
+        return b""
+    return digest.digest()

@@ -1,0 +1,64 @@
+"""Picture and video files that this program does not read, told apart from files that are no pictures at all."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from scalesearch.errors import ConfigError
+
+_PHOTOS: Final = (".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".wdp", ".jxr", ".bpg")
+_CAMERA: Final = (
+    ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw",
+    ".x3f", ".3fr", ".iiq", ".raw",
+)  # fmt: skip
+_DRAWN: Final = (
+    ".svg", ".svgz", ".psd", ".psb", ".xcf", ".eps", ".ai", ".pdf", ".tga", ".pcx", ".ico", ".icns", ".exr", ".hdr",
+    ".pfm", ".dds",
+)  # fmt: skip
+_SCIENCE: Final = (
+    ".dcm", ".dicom", ".nii", ".fits", ".fit", ".mat", ".npy", ".npz", ".h5", ".hdf5", ".czi", ".nd2", ".svs",
+)  # fmt: skip
+_VIDEO: Final = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".3gp")
+KINDS: Final = frozenset((*_PHOTOS, *_CAMERA, *_DRAWN, *_SCIENCE, *_VIDEO))
+
+
+def check_kinds(root: Path, *, images: Sequence[Path], others: Sequence[Path], max_fraction: float) -> tuple[str, ...]:
+    """Warn of a few picture files of a kind that is not read; stop where they are many, in all or in one class.
+
+    Args:
+        root: The data set's folder, for the message.
+        images: Files that are read.
+        others: Visible files that are not.
+        max_fraction: `data.max_skipped_fraction`.
+
+    Raises:
+        ConfigError: They are more than `max_fraction` of the pictures, or more than half of those of one folder.
+    """
+    unread = [path for path in others if path.suffix.lower() in KINDS]
+    if not unread:
+        return ()
+    kinds = Counter(path.suffix.lower() for path in unread)
+    shown = ", ".join(f"{count} {suffix}" for suffix, count in kinds.most_common(3))
+    total = len(images) + len(unread)
+    here = Counter(path.parent for path in images)
+    starved = [folder for folder, count in Counter(path.parent for path in unread).items() if count > here[folder]]
+    if max_fraction < 1 and (len(unread) > max_fraction * total or starved):
+        where = f", most of those in {starved[0].relative_to(root)}/" if starved else ""
+        msg = (
+            f"data {root}: {len(unread)} of {total} picture files are of kinds that are not read ({shown}){where}.\n"
+            f"Convert them to JPEG or PNG, e.g. {_converter(kinds.most_common(1)[0][0])},\n"
+            "or leave them out with --set data.max_skipped_fraction=1"
+        )
+        raise ConfigError(msg)
+    return (f"data {root}: left out {len(unread)} of {total} picture files of kinds that are not read ({shown})",)
+
+
+def _converter(suffix: str) -> str:
+    if suffix in _CAMERA:
+        return f"with dcraw or RawTherapee (*{suffix})"
+    if suffix in _VIDEO:
+        return f"`ffmpeg -i FILE{suffix} %05d.png`"
+    if suffix in _SCIENCE:
+        return "arrays in one .npz file with images and labels"
+    return f"`mogrify -format jpg *{suffix}` (ImageMagick)"
