@@ -46,6 +46,7 @@ class Shape:
         Shape(("a/b/x", "a/b/y"), {"train/x": 2, "train/y": 2}, "read from a/b/"),
         Shape(("train/x", "train/y", "val/x", "raw"), {"train/x": 2, "train/y": 2, "val/x": 2},
               "left out raw/ beside the splits"),
+        Shape(("train/train/x", "train/train/y", "val/x"), {"train/x": 2, "train/y": 2, "val/x": 2}),
         Shape(("bus", "car", "train"), {"train/bus": 2, "train/car": 2, "train/train": 2}),
         Shape(("test", "control"), {"train/test": 2, "train/control": 2}),
         Shape(("valid", "forged"), {"train/valid": 2, "train/forged": 2}),

@@ -102,6 +102,14 @@ def _inside_wrappers(root: Path, left: _Left) -> Path:
     return root
 
 
+def _inside_itself(folder: Path, split: SplitName, left: _Left) -> Path:
+    """Go from train/ into train/train/, as an archive unpacked into a folder of its own name leaves it."""
+    inside = _subfolders(folder, left)
+    if len(inside) == 1 and split_of(inside[0].name) == split and not _has_images(folder):
+        return inside[0] if _subfolders(inside[0], left) else folder
+    return folder
+
+
 def _split_folders(root: Path, layout: DataLayout, left: _Left) -> dict[SplitName, Path]:
     """Give the folder of each split; train alone where the folders are classes."""
     children = _subfolders(root, left)
@@ -123,7 +131,7 @@ def _split_folders(root: Path, layout: DataLayout, left: _Left) -> dict[SplitNam
             )
             raise ConfigError(msg)
         if present:
-            found[split] = present[0]
+            found[split] = _inside_itself(present[0], split, left)
     if "train" not in found:
         there = ", ".join(f"{folder.name}/" for folder in found.values()) or "no folder of a split"
         msg = (
