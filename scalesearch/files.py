@@ -1,8 +1,29 @@
 """Files that are whole or not there: the one way in which this program replaces a file."""
 
 import os
+import stat
 import tempfile
 from pathlib import Path
+
+MAX_FILE_BYTES = 256 * 2**20
+"""Above what any file of a study that is read whole holds."""
+
+
+def read_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """The content of a plain file of a bearable size.
+
+    Raises:
+        OSError: It is not there, or cannot be read.
+        ValueError: It is no plain file (a pipe would be waited for without end), or larger than `max_bytes`.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        message = "it is no plain file"
+        raise ValueError(message)
+    if status.st_size > max_bytes:
+        message = f"it has {status.st_size / 1e6:.0f} MB, expected at most {max_bytes / 1e6:.0f}"
+        raise ValueError(message)
+    return path.read_bytes()
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -40,6 +61,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _ordinary_mode() -> int:
-    mask = os.umask(0)
+    """As the umask has it, but never writable for everybody: who changes a record changes what is deployed."""
+    mask = os.umask(0o077)  # tight while it is asked for: another thread may make a file just now
     os.umask(mask)
-    return 0o666 & ~mask
+    return 0o664 & ~mask

@@ -13,9 +13,10 @@ from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.targets import fit_chip, get_target
-from scalesearch.errors import StageFailed
+from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.latency import calm_time
+from scalesearch.memory import available_bytes
 from scalesearch.networks import find_spec
 from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale
@@ -23,7 +24,7 @@ from scalesearch.records.run_file import read_run_file, refuse_changes, write_ru
 from scalesearch.search.space import for_target
 from scalesearch.training.datasets import Dataset, load_dataset, to_input, val_standard_error
 from scalesearch.training.machine import probe_machine
-from scalesearch.values.candidate import Scaling
+from scalesearch.values.candidate import Recipe, Scaling
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.session import DataSummary, Session, reference_path
@@ -62,6 +63,7 @@ def open_session(
     base = base or find_spec(space.network)
     check_stages(space, len(base.stages))
     storage_px = storage_px or largest_resolution(space, base)
+    require_batch_memory(space, storage_px)
     stored = read_run_file(folder)
     if stored and settings.data.window == "auto":  # found by the first run: images that came since must not move it
         settings = _with_window(settings, stored.settings.data.window)
@@ -97,6 +99,21 @@ def largest_resolution(space: SearchSpace, base: NetworkSpec) -> int:
     axis = next((named.axis for named in space.axes if named.name == "scaling.resolution"), Choice(values=(1.0,)))
     largest = max(float(value) for value in axis.values) if isinstance(axis, Choice) else axis.high
     return scale_base(space, base, Scaling(resolution=max(largest, 1.0))).resolution_px
+
+
+def require_batch_memory(space: SearchSpace, side_px: int) -> None:
+    """Raise ConfigError where one training batch of the largest images would not fit into memory."""
+    axis = next((named.axis for named in space.axes if named.name == "training.batch_size"), None)
+    sizes = (Recipe().batch_size,) if axis is None else axis.values if isinstance(axis, Choice) else (axis.high,)
+    images = max(int(size) for size in sizes)
+    size_bytes = images * side_px**2 * 3 * 4  # red, green and blue in float32; layers add to it
+    if size_bytes > available_bytes() / 2:
+        message = (
+            f"{space.name}: a training batch of {images} images at {side_px} px takes {size_bytes / 1e9:.1f} GB before "
+            f"the first layer, expected at most half of the {available_bytes() / 1e9:.1f} GB of memory available.\n"
+            "Use a smaller training.batch_size, resolution_px or scaling.resolution."
+        )
+        raise ConfigError(message)
 
 
 def scale_base(space: SearchSpace, base: NetworkSpec, scaling: Scaling, num_classes: int = 10) -> NetworkSpec:

@@ -1,5 +1,6 @@
 """Flags to calls, printing, exit codes."""
 
+import errno
 import importlib.metadata
 import os
 import sys
@@ -21,7 +22,9 @@ from scalesearch.cli import (
     sensitivity,
     study_commands,
 )
+from scalesearch.cli.terminal import prepare_streams, print_traceback
 from scalesearch.errors import ScalesearchError
+from scalesearch.plain_text import error_text
 
 app = typer.Typer(
     name="scalesearch",
@@ -70,6 +73,7 @@ def main() -> NoReturn:
     # one other process a training step took 116 instead of 163 ms at 64 px with this, though 67 instead of 59 at 32 px;
     # on a quiet machine nothing changed. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    prepare_streams()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -83,7 +87,7 @@ def main() -> NoReturn:
         sys.exit(0)
     except Exception as error:
         if debug and not _is_usage_error(error):
-            raise
+            print_traceback(error)
         sys.exit(_explain(error))
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -96,16 +100,45 @@ def _explain(error: Exception) -> int:
     if _is_usage_error(error):
         _complain(f"{error.format_message()}\nSee `scalesearch --help`.")  # type: ignore[attr-defined]
         return 2
+    if _is_lack_of_memory(error):
+        _complain(
+            f"There is not enough memory: {_first_line(error)}\nFinished trials are on disk. Free memory, or ask for "
+            "less: fewer workers, a smaller resolution, width or batch size."
+        )
+        return 1
+    if isinstance(error, ImportError) and not (error.name or "").startswith("scalesearch"):
+        _complain(
+            f"A library cannot be loaded: {_first_line(error)}\nInstall it (again), or free memory if it is there: "
+            "`scalesearch doctor` tells what is installed."
+        )
+        return 3
     if isinstance(error, OSError) and error.errno:
-        where = f" ({error.filename})" if error.filename else ""
+        where = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
         _complain(
             f"The system refused: {error.strerror}{where}.\nFinished trials are on disk: mend the cause and type the "
             "same command again to go on,\nor give another folder with --to."
         )
         return 1
-    reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-    _complain(f"This is a bug in scalesearch: {reason}\nRun again with --debug and report the traceback.")
+    _complain(
+        f"This is a bug in scalesearch: {type(error).__name__}: {_first_line(error)}\n"
+        "Run again with --debug and report the traceback."
+    )
     return 1
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: in Python, in NumPy, in torch or in a library that is being loaded."""
+    words = ("DefaultCPUAllocator", "out of memory", "Cannot allocate memory", "cannot allocate", "std::bad_alloc")
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, RuntimeError | ImportError) and any(word in str(error) for word in words))
+        or (isinstance(error, ImportError) and "failed to map segment" in str(error))
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _is_usage_error(error: Exception) -> bool:
@@ -114,4 +147,4 @@ def _is_usage_error(error: Exception) -> bool:
 
 
 def _complain(text: str) -> None:
-    typer.secho(f"error: {text}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+    typer.secho(error_text(f"error: {text}"), err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)

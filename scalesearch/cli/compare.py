@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scalesearch.cli.studies import find_study, front_under, read_records
+from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
 from scalesearch.records.report import device_text, milliseconds, percent
 
@@ -37,18 +38,18 @@ def compare(
         return 0
     for study in compared:
         for line in _about(study):
-            typer.echo(line)
-    typer.echo("")
+            echo(line)
+    echo()
     for pair in _pairs(compared):
         for line in _agreement(pair):
-            typer.echo(line)
+            echo(line)
     together = common_front(compared)
     if together:
-        typer.echo(f"\none front of all: {len(together)} points, from fast to slow")
+        echo(f"\none front of all: {len(together)} points, from fast to slow")
         for name, record in together:
             assert record.quality and record.latency
             figures = f"{percent(record.quality.top1)}, {milliseconds(record.latency.p50_ms)}"
-            typer.echo(f"  {name}, trial {record.trial}: {figures}, {record.candidate.quantization.precision}")
+            echo(f"  {name}, trial {record.trial}: {figures}, {record.candidate.quantization.precision}")
     _draw(compared, to)
     return 0
 
@@ -176,4 +177,4 @@ def _draw(studies: "Sequence[Study]", to: Path) -> None:
     except OSError as error:
         message = f"Cannot write {to}: {error.strerror}. Give another file with --to."
         raise ConfigError(message) from None
-    typer.echo(f"\nWritten: {to}")
+    echo(f"\nWritten: {to}")

@@ -8,6 +8,7 @@ import typer
 
 from scalesearch.cli.studies import StudyArgument, find_study, front_under, read_records
 from scalesearch.cli.study_commands import wide_console
+from scalesearch.cli.terminal import echo
 from scalesearch.confirm_request import check_request
 from scalesearch.errors import ScalesearchError
 
@@ -51,7 +52,7 @@ def confirm(
     from scalesearch.confirm import confirm_front
 
     def say(line: str) -> None:
-        typer.echo(line, err=as_json)
+        echo(line, err=as_json)
 
     outcome = confirm_front(folder, top=top, steps=steps, epochs=epochs, seeds=seeds, fresh=fresh, say=say)
     if outcome.ended == "interrupted":

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from scalesearch.cli.studies import StudyArgument, find_study, parse_latency_ms
+from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import TrialRecord
@@ -65,15 +66,15 @@ def export(
         notes = export_trial(record, session, target, formats=formats or (), run=run if confirmed else None)
         assert record.quality and record.latency
         length = f" at full length ({run.steps} steps)" if run and confirmed else ""
-        typer.echo(
+        echo(
             f"trial {record.trial}{length}: top-1 {100 * record.quality.top1:.1f} %, {record.latency.p50_ms:.3f} ms"
             f" -> {target}: {', '.join(sorted(path.name for path in target.iterdir()))}"
         )
         for note in notes:
-            typer.echo(f"  {note}")
+            echo(f"  {note}")
         if run and not confirmed:
             better = f"{100 * run.validation.top1:.1f} % on validation, {100 * run.test.top1:.1f} % on test images"
-            typer.echo(f"  trained briefly; the same network at full length ({better}) is exported by --confirmed")
+            echo(f"  trained briefly; the same network at full length ({better}) is exported by --confirmed")
     return 0
 
 

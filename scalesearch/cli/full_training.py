@@ -5,11 +5,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import typer
-
 from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.chain.planner import Planner
 from scalesearch.cli.run import prepare_folder
+from scalesearch.cli.terminal import echo
 from scalesearch.deployment.graph_structure import first_difference
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import StageFailed
@@ -34,12 +33,12 @@ def train_export(config_path: Path, *, steps: int | None, data: str | None, seed
     )
     prepare_folder(to, fresh=False)
     space = SearchSpace(name="export", network=config.network.name, resolution_px=config.network.resolution_px, axes=())
-    session = open_session(settings, space, to, base=config.network, storage_px=config.storage_px, say=typer.echo)
+    session = open_session(settings, space, to, base=config.network, storage_px=config.storage_px, say=echo)
     spec = dataclasses.replace(config.network, num_classes=len(session.data.class_names))
     plan = Planner(session).plan_spec(spec, dataclasses.replace(config.candidate, recipe=recipe))
-    typer.echo(f"training {spec.name} for {recipe.steps} steps")
+    echo(f"training {spec.name} for {recipe.steps} steps")
     evaluator = TrialEvaluator(session)
-    record = evaluator.evaluate(plan, trial=0, report=lambda stage: typer.echo(f"  {stage}"))
+    record = evaluator.evaluate(plan, trial=0, report=lambda stage: echo(f"  {stage}"))
     test = evaluator.test_quality(record)
     model_path(to, 0).replace(to / "model.onnx")
     assert record.quality and record.latency
@@ -54,8 +53,8 @@ def train_export(config_path: Path, *, steps: int | None, data: str | None, seed
         *_equality(config, record, config_path, to),
         *compared_numbers(config, record, test, session.device.name),
     ):
-        typer.echo(line)
-    typer.echo(f"written: {to}/model.onnx, {to}/result.json")
+        echo(line)
+    echo(f"written: {to}/model.onnx, {to}/result.json")
 
 
 def _equality(config: ExportedConfig, record: TrialRecord, config_path: Path, to: Path) -> Iterator[str]:

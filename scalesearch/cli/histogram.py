@@ -118,7 +118,6 @@ def _numbers(quantization: Quantization) -> str:
 
 def _table(layers: "Sequence[LayerHistogram]") -> "Table":
     from rich.table import Table
-    from rich.text import Text
 
     from scalesearch.records.histogram_page import clipped_text, range_text, shape_text, sqnr_text
 
@@ -140,7 +139,7 @@ def _table(layers: "Sequence[LayerHistogram]") -> "Table":
             clipped_text(read),
             sqnr_text(read),
         )
-        table.add_row(*(Text(cell) for cell in cells), style="bold" if layer.wasted_range else "")
+        table.add_row(*cells, style="bold" if layer.wasted_range else "")
     return table
 
 

@@ -141,7 +141,6 @@ def _print_rows(rows: list[dict[str, object]], *, as_json: bool, title: str) -> 
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
-    from rich.markup import escape
     from rich.table import Table
 
     from scalesearch.cli.study_commands import wide_console
@@ -150,5 +149,5 @@ def _print_rows(rows: list[dict[str, object]], *, as_json: bool, title: str) -> 
     for place, name in enumerate(rows[0] if rows else ()):
         table.add_column(name.replace("_", " "), overflow="fold", no_wrap=place == 0)
     for row in rows:
-        table.add_row(*(escape(str(value)) for value in row.values()))
+        table.add_row(*(str(value) for value in row.values()))
     wide_console().print(table)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from scalesearch.plain_text import visible
 from scalesearch.records.report import precision_label, pruning_label, verdict
 from scalesearch.records.tables import trial_rows
 from scalesearch.search.events import (
@@ -149,7 +150,7 @@ class _LineView:
 
     def _print(self, text: str) -> None:
         # Not Console.print: it would wrap a log's lines at 80 columns.
-        self._console.file.write(text + "\n")
+        self._console.file.write(visible(text) + "\n")
         self._console.file.flush()
 
 
@@ -207,7 +208,7 @@ class _LiveView:
             f"{progress.free} free" if progress.free else "",
         )
         working = "   ".join(f"trial {trial}: {stage}" for trial, stage in sorted(self._stages.items()))
-        return Group(head, Text(working, style="dim"), *(Text(trial_line(record)) for record in self._last))
+        return Group(head, Text(working, style="dim"), *(Text(visible(trial_line(record))) for record in self._last))
 
 
 def trial_line(record: TrialRecord) -> str:

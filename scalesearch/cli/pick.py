@@ -15,6 +15,7 @@ from scalesearch.cli.studies import (
     parse_latency_ms,
     read_records,
 )
+from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
 from scalesearch.records.report import accuracy_with_interval, latency_with_interval, multipliers, percent
 from scalesearch.values.record import TrialRecord
@@ -63,7 +64,7 @@ def pick(
         typer.echo(json.dumps(_rows(folder, records, choice), indent=1, allow_nan=False))
         return 0
     for line in (*_lines(choice, wish), *_seen_again(folder, choice.record), *_next(folder, choice.record)):
-        typer.echo(line)
+        echo(line)
     return 0
 
 

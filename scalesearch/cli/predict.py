@@ -1,14 +1,15 @@
 """`predict`: labels pictures with an export's model.onnx, by the very code of the export's own infer.py."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
+from scalesearch.plain_text import shortened, utf8_text, visible
 
 if TYPE_CHECKING:
     from scalesearch.deployment.infer import Labeller
@@ -46,9 +47,9 @@ def predict(
     else:
         _print_table(rows)
     for name, reason in failed:
-        typer.echo(f"cannot read {name}: {reason}", err=True)
+        echo(f"cannot read {name}: {reason}", err=True)
     if failed:
-        typer.echo(f"{len(failed)} of {len(files)} images could not be read.", err=True)
+        echo(f"{len(failed)} of {len(files)} images could not be read.", err=True)
     return 1 if failed else 0
 
 
@@ -98,17 +99,12 @@ def image_files(given: Iterable[Path]) -> Iterator[Path]:
         yield from found
 
 
-def printable(text: str) -> str:
-    """The text without power over the terminal or a line: what is not printable is written as its code."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
-
-
 def _path_text(path: Path) -> str:
-    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
+    return visible(utf8_text(str(path)), newlines=False)
 
 
 def _first_line(error: Exception) -> str:
-    return printable((str(error).splitlines() or [""])[0][:200]) or type(error).__name__
+    return visible(shortened((str(error).splitlines() or [""])[0], 200)) or type(error).__name__
 
 
 def _objects(rows: list[tuple[str, list[tuple[str, float]]]], failed: list[tuple[str, str]]) -> list[dict[str, object]]:
@@ -125,7 +121,6 @@ def _objects(rows: list[tuple[str, list[tuple[str, float]]]], failed: list[tuple
 
 def _print_table(rows: list[tuple[str, list[tuple[str, float]]]]) -> None:
     from rich.table import Table
-    from rich.text import Text
 
     from scalesearch.cli.study_commands import wide_console
 
@@ -137,6 +132,6 @@ def _print_table(rows: list[tuple[str, list[tuple[str, float]]]]) -> None:
         table.add_column("label" if place == 0 else "runner-up" if place == 1 else f"{place + 1}.", overflow="fold")
         table.add_column("%", justify="right")
     for name, answers in rows:
-        cells = (part for label, share in answers for part in (Text(printable(label)), Text(f"{100 * share:.1f}")))
-        table.add_row(Text(name), *cells)
+        cells = (part for label, share in answers for part in (visible(label, newlines=False), f"{100 * share:.1f}"))
+        table.add_row(name, *cells)
     wide_console().print(table)

@@ -30,6 +30,7 @@ def preview_run(settings: RunSettings, space: SearchSpace) -> None:
     from scalesearch.deployment.targets import get_target
     from scalesearch.networks import find_spec
     from scalesearch.search.space import for_target, random_candidates
+    from scalesearch.session import largest_resolution, require_batch_memory
 
     console = wide_console()
     target = get_target(settings.target)
@@ -41,6 +42,7 @@ def preview_run(settings: RunSettings, space: SearchSpace) -> None:
         console.print(f"{named.name} = {_axis_text(named)}", highlight=False, markup=False)
     limits = {key: value for key, value in asdict(space.limits).items() if value is not None}
     console.print(f"limits = {limits or 'none'}", highlight=False)
+    require_batch_memory(space, largest_resolution(space, base))
     candidates = random_candidates(space, _SAMPLES, settings.seed)
     costs = _costs(candidates, space, base, target)
     table = Table(title="Five sampled candidates", title_justify="left", box=None, header_style="bold")
@@ -67,6 +69,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -
     from scalesearch.deployment.targets import get_target
     from scalesearch.networks import find_spec
     from scalesearch.search.space import for_target, random_candidates
+    from scalesearch.session import largest_resolution, require_batch_memory
 
     console = wide_console()
     target = get_target(settings.target)
@@ -78,6 +81,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -
         console.print(f"  {named.name} = {_axis_text(named)}", highlight=False, markup=False)
     for line in collapses(space, base, target):
         console.print(line, highlight=False, markup=False)
+    require_batch_memory(space, largest_resolution(space, base))
     candidates = random_candidates(space, _SAMPLES, settings.seed)
     costs = _costs(candidates, space, base, target)
     for line in limit_lines(space, [macs for _, macs, _ in costs], [params for _, _, params in costs]):

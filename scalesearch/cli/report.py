@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from scalesearch.cli.studies import StudyArgument, find_study
+from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
 
 _NAME = "report.html"
@@ -32,9 +33,7 @@ def report(
 
     began = time.monotonic()
     size_bytes = write_page(read_study(folder, histograms=stored_histograms(folder)), target)
-    typer.echo(
-        f"{folder} -> {target} ({size_bytes / 1e6:.1f} MB, {time.monotonic() - began:.1f} s): open it in a browser"
-    )
+    echo(f"{folder} -> {target} ({size_bytes / 1e6:.1f} MB, {time.monotonic() - began:.1f} s): open it in a browser")
     return 0
 
 

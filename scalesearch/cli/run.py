@@ -209,9 +209,13 @@ def train(
     to: Annotated[Path, typer.Option("--to", help="Folder for model.onnx, weights and result.json.")] = Path("trained"),
 ) -> int:
     """Train an exported trial at full length: the same network, compressed and deployed the same way."""
+    from scalesearch.config import check_stored
+    from scalesearch.networks.validity import check_spec
     from scalesearch.records.export import read_config
 
-    read_config(config)  # a wrong file is told now, not once torch is loaded
+    exported = read_config(config)  # a wrong file is told now, not once torch is loaded
+    check_stored(exported.settings, exported.candidate, origin=str(config))
+    check_spec(exported.network)
     from scalesearch.cli.full_training import train_export
 
     train_export(config, steps=steps, data=data, seed=seed, to=to)

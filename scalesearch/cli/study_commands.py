@@ -17,6 +17,7 @@ from scalesearch.cli.studies import (
     parse_latency_ms,
     read_records,
 )
+from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
 from scalesearch.values.record import FrontScore, TrialRecord
 
@@ -91,11 +92,11 @@ def dashboard(
 
     with DashboardServer(folder, port=port) as server:
         complete_notes(folder, RecordStore(folder).all())
-        typer.echo(f"{folder} in Optuna Dashboard: {server.url}   (Ctrl-C ends it)")
+        echo(f"{folder} in Optuna Dashboard: {server.url}   (Ctrl-C ends it)")
         try:
             server.serve()
         except KeyboardInterrupt:
-            typer.echo("")
+            echo()
     return 0
 
 
@@ -129,9 +130,9 @@ def print_front(
 
 def wide_console() -> "Console":
     """A console for stdout; wide where that is a file or a pipe."""
-    from rich.console import Console
+    from scalesearch.cli.console import PlainConsole
 
-    console = Console()
+    console = PlainConsole()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _PIPED_WIDTH  # Rich takes 80 for a pipe or a file, and folds every cell
     return console
@@ -205,7 +206,6 @@ def _heading(records: Sequence[TrialRecord], shown: Sequence[TrialRecord], folde
 def _front_table(shown: Sequence[TrialRecord], scores: dict[int, FrontScore], *, knee: int, wide: bool) -> "Table":
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     # Narrow: intervals and sizes go to a second line of their cells.
     table = Table(box=box.SIMPLE_HEAD if wide else None, padding=(0, 1, 0, 0), header_style="bold")
@@ -217,9 +217,9 @@ def _front_table(shown: Sequence[TrialRecord], scores: dict[int, FrontScore], *,
     for record in shown:
         cells = _front_cells(record, scores.get(record.trial), knee=knee, with_test=bool(scores))
         broken = [
-            cell if wide else cell.replace(" (", "\n(").replace(", ", ",\n").replace(" x ", "x") for cell in cells
+            each if wide else each.replace(" (", "\n(").replace(", ", ",\n").replace(" x ", "x") for each in cells
         ]
-        table.add_row(*(Text(cell) for cell in broken), style="bold" if record.trial == knee else "")
+        table.add_row(*broken, style="bold" if record.trial == knee else "")
     return table
 
 
@@ -289,7 +289,6 @@ def _what_paid(records: Sequence[TrialRecord]) -> list[str]:
 
 def _print_trial(console: "Console", record: TrialRecord, folder: Path) -> None:
     from rich.table import Table
-    from rich.text import Text
 
     from scalesearch.records.front_scores import read_front_scores
     from scalesearch.records.report import describe
@@ -298,13 +297,13 @@ def _print_trial(console: "Console", record: TrialRecord, folder: Path) -> None:
     sections = describe(record, score)
     # One width for all labels, so that the values of every part stand in one column.
     width = max(len(label) for section in sections for label, _ in section.lines)
-    console.print(Text(f"trial {record.trial} of {folder}", style="bold"))
+    console.print(f"trial {record.trial} of {folder}", style="bold", highlight=False)
     for section in sections:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title=section.title, title_justify="left")
         table.title_style = "bold cyan"
         table.add_column(min_width=min(width, 24), max_width=24, style="dim")
         table.add_column(overflow="fold")
         for label, text in section.lines:
-            table.add_row(Text(label), Text(text))
+            table.add_row(label, text)
         console.print()
         console.print(table)

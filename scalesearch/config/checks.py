@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -76,8 +77,11 @@ def load_value(kind: type[T], document: object, *, origin: str) -> T:
         return TypeAdapter(kind).validate_python(document)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
-        fail(f"{origin}: {place} = {first['input']!r} is wrong: {_lower_first(first['msg'])}.")
+    place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
+    # Raised outside of `except`: pydantic's own words, which repeat the value, would stand in a traceback. A storage
+    # of the wrong kind may hold a password.
+    came = "" if place.split(".")[0] == "storage" else f" = {first['input']!r}"
+    fail(f"{origin}: {place}{came} is wrong: {_lower_first(first['msg'])}.")
 
 
 def unknown_key(origin: str, prefix: str, key: str, known: Iterable[str]) -> NoReturn:
@@ -100,11 +104,22 @@ def check_value(name: str, value: object, kind: Any, origin: str) -> float | int
         if not isinstance(value, bool):
             fail(f"{origin}: {name} must be true or false, got {value!r}.")
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or (kind is int and value != int(value)):
+    if not is_number(value) or (kind is int and not is_whole(value)):
         expected = "a whole number" if kind is int else "a number"
         fail(f"{origin}: {name} must be {expected}, a list of them, or {{ low = ..., high = ... }}, got {value!r}.")
-    check_bounds(name, value, origin)
-    return int(value) if kind is int else float(value)
+    number = typing.cast("float", value)
+    check_bounds(name, number, origin)
+    return int(number) if kind is int else float(number)
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite number: neither true or false, nor inf, nor nan."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and _finite(value)
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is a number without a fraction, however it is written."""
+    return is_number(value) and typing.cast("float", value) % 1 == 0
 
 
 def check_bounds(name: str, value: float, origin: str = "settings") -> None:
@@ -170,6 +185,13 @@ def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
     """End of a sentence: the nearest known word as a question, or just a full stop."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f". Did you mean {prefix + near[0]!r}?" if near else "."
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False
 
 
 def _lower_first(text: str) -> str:

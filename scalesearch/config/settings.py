@@ -1,13 +1,13 @@
 """Settings of a run: defaults in the dataclasses, then `--set`, then flags."""
 
 import dataclasses
-import math
-import tomllib
 import typing
 from collections.abc import Iterable, Mapping
 
-from scalesearch.config.checks import BOUNDS, Document, check_bounds, fail, flatten, load_value, put, suggest
+from scalesearch.config.checks import BOUNDS, Document, check_bounds, fail, flatten, is_number, load_value, put, suggest
 from scalesearch.config.spaces import SPACE_NUMBERS, SPACE_SECTIONS, find_space, parse_space, read_document, space_keys
+from scalesearch.toml_file import parse_toml
+from scalesearch.values.candidate import Candidate
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
 
@@ -56,9 +56,21 @@ def parse_override(text: str) -> tuple[str, object]:
     if not equals or not key:
         fail(f"--set wants key=value, got {text!r}. Example: --set training.steps=500")
     try:
-        return key, tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+        return key, _single_value(raw)
+    except ValueError:
         return key, raw.strip()
+
+
+def _single_value(raw: str) -> object:
+    """The TOML value that `raw` is.
+
+    Raises:
+        ValueError: It is none, or lines below it bring other keys.
+    """
+    document = parse_toml(f"value = {raw}")
+    if len(document) != 1:
+        raise ValueError(raw)
+    return document["value"]
 
 
 def parse_settings(document: Document) -> RunSettings:
@@ -77,14 +89,25 @@ def _check_window(document: Document) -> None:
     window = data.get("window", "auto") if isinstance(data, dict) else "auto"
     if window in ("auto", "full"):
         return
-    numbers = isinstance(window, list | tuple) and all(
-        isinstance(end, int | float) and not isinstance(end, bool) and math.isfinite(end) for end in window
-    )
+    numbers = isinstance(window, list | tuple) and all(map(is_number, window))
     if not numbers or len(window) != 2 or not window[0] < window[1]:
         fail(
             f"settings: data.window = {window!r} is wrong: expected auto, full, or two numbers, the lower one first.",
             "Example: --set 'data.window=[0, 4095]' for images of 12 bits.",
         )
+
+
+def check_stored(settings: RunSettings, candidate: Candidate, *, origin: str) -> None:
+    """Raise ConfigError where settings or a candidate that were read from a file break a bound."""
+    values = [*flatten(dataclasses.asdict(settings)), *flatten(dataclasses.asdict(candidate))]
+    values += [
+        (f"scaling.stages.{number}.{key}", value)
+        for number, stage in enumerate(candidate.scaling.stages, start=1)
+        for key, value in dataclasses.asdict(stage).items()
+    ]
+    for key, value in values:
+        if isinstance(value, int | float):
+            check_bounds(key.replace("recipe.", "training.", 1), value, origin)
 
 
 def known_keys() -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """Search-space files: found by name, read, and turned into a checked SearchSpace."""
 
-import math
-import tomllib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,13 @@ from scalesearch.config.checks import (
     check_value,
     fail,
     field_types,
+    is_number,
+    is_whole,
     load_value,
     suggest,
     unknown_key,
 )
+from scalesearch.toml_file import read_toml
 from scalesearch.values.candidate import Pruning, Quantization, Recipe, StageScaling
 from scalesearch.values.space import Axis, Choice, Limits, NamedAxis, Range, SearchSpace
 
@@ -24,8 +26,10 @@ SPACE_NUMBERS = ("resolution_px", "resolution_multiple")
 SPACE_SECTIONS = ("scaling", "pruning", "quantization", "training", "limits")
 _SCALING_KEYS = ("resolution", "depth", "width", "kernel")
 
-# (lowest, highest) allowed value of a numeric axis or setting; an open bound is written as a tiny step inside it.
-TINY = 1e-9
+MAX_RESOLUTION_PX = 8192
+"""Side of the largest image, multiplier included: at a batch of 64 it alone takes 13 GB."""
+MAX_CHOICES = 1000
+"""Of one axis: `check` compares them in pairs."""
 
 
 def find_space(name: str) -> Path:
@@ -76,8 +80,8 @@ def read_document(path: Path) -> Document:
         ConfigError: unreadable, or not TOML (with line and column).
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return read_toml(path)
+    except ValueError as error:
         fail(f"{path} is not valid TOML: {error}.")
     except OSError as error:
         fail(f"Cannot read {path}: {error.strerror}.")
@@ -101,19 +105,27 @@ def parse_space(document: Document, *, name: str, origin: str) -> SearchSpace:
             f"got {document.get('network')!r}."
         )
     resolution_px = document.get("resolution_px")
-    if not isinstance(resolution_px, int) or isinstance(resolution_px, bool) or resolution_px < 1:
+    if (
+        not isinstance(resolution_px, int)
+        or isinstance(resolution_px, bool)
+        or not 1 <= resolution_px <= MAX_RESOLUTION_PX
+    ):
         fail(
             f"{origin}: resolution_px must be a whole number of pixels (what multiplier 1 stands for), "
-            f"got {resolution_px!r}."
+            f"1 to {MAX_RESOLUTION_PX}, got {resolution_px!r}."
         )
+    multiple = load_value(int, document.get("resolution_multiple", 0), origin=f"{origin}: resolution_multiple")
+    if not 0 <= multiple <= MAX_RESOLUTION_PX:
+        fail(f"{origin}: resolution_multiple = {multiple!r} is out of range: allowed is 0 to {MAX_RESOLUTION_PX}.")
     axes = tuple(_section_axes(document, origin))
+    _check_largest(resolution_px, axes, origin)
     return SearchSpace(
         name=name,
         network=document["network"],
         resolution_px=resolution_px,
         axes=axes,
         limits=_parse_limits(document.get("limits", {}), origin),
-        resolution_multiple=load_value(int, document.get("resolution_multiple", 0), origin=origin),
+        resolution_multiple=multiple,
         summary=str(document.get("summary", "")),
     )
 
@@ -125,12 +137,25 @@ def _section_axes(document: Document, origin: str) -> Iterable[NamedAxis]:
     if not isinstance(stages, dict):
         fail(f"{origin}: scaling.stages must hold tables such as [scaling.stages.1], got {stages!r}.")
     for number, table in sorted(stages.items(), key=lambda item: str(item[0])):
-        if not str(number).isdigit() or int(number) < 1 or not isinstance(table, dict):
+        # Not isdigit alone, which takes a superscript two as well; nine digits, for Python reads no endless numbers.
+        if not re.fullmatch(r"0*[1-9][0-9]{0,8}", str(number)) or not isinstance(table, dict):
             fail(f"{origin}: [scaling.stages.{number}] must be a table numbered from 1, the first stage.")
         yield from _axes_of(f"scaling.stages.{int(number)}", table, field_types(StageScaling), origin)
     yield from _axes_of("pruning", document.get("pruning", {}), field_types(Pruning), origin)
     yield from _axes_of("quantization", document.get("quantization", {}), field_types(Quantization), origin)
     yield from _axes_of("training", document.get("training", {}), field_types(Recipe), origin)
+
+
+def _check_largest(resolution_px: int, axes: Iterable[NamedAxis], origin: str) -> None:
+    axis = next((named.axis for named in axes if named.name == "scaling.resolution"), None)
+    if axis is None:
+        return
+    largest = axis.high if isinstance(axis, Range) else max(float(value) for value in axis.values)
+    if resolution_px * largest > MAX_RESOLUTION_PX:
+        fail(
+            f"{origin}: resolution_px = {resolution_px} times scaling.resolution {largest:g} gives images of "
+            f"{resolution_px * largest:.0f} px; allowed is up to {MAX_RESOLUTION_PX} px."
+        )
 
 
 def _axes_of(section: str, table: Document, kinds: Mapping[str, Any], origin: str) -> Iterable[NamedAxis]:
@@ -146,12 +171,14 @@ def _parse_axis(name: str, raw: object, kind: Any, origin: str) -> Axis:
         if kind not in (int, float):
             fail(f"{origin}: {name} takes a list of choices, not a range.")
         axis: Range = load_value(Range, raw, origin=f"{origin}: {name}")
+        if not all(map(is_number, (axis.low, axis.high, axis.step))):
+            fail(f"{origin}: {name}: low, high and step must be finite numbers, got {raw!r}.")
         if not axis.low < axis.high or axis.step < 0 or (axis.log and (axis.low <= 0 or axis.step > 0)):
             fail(
                 f"{origin}: {name}: a range needs low < high, step >= 0, and with log = true low > 0 and no step; "
                 f"got {raw!r}."
             )
-        if kind is int and any(value != int(value) for value in (axis.low, axis.high, axis.step)):
+        if kind is int and not all(map(is_whole, (axis.low, axis.high, axis.step))):
             fail(f"{origin}: {name} is a whole number: low, high and step must be whole, got {raw!r}.")
         for bound in (axis.low, axis.high):
             check_bounds(name, bound, origin)
@@ -159,6 +186,10 @@ def _parse_axis(name: str, raw: object, kind: Any, origin: str) -> Axis:
     values = raw if isinstance(raw, list) else [raw]
     if not values:
         fail(f"{origin}: {name} has no choices. Give at least one value, or leave the key out for the default.")
+    if len(values) > MAX_CHOICES:
+        fail(
+            f"{origin}: {name} has {len(values)} choices, more than {MAX_CHOICES}: give a range {{ low, high, step }}."
+        )
     checked = tuple(check_value(name, value, kind, origin) for value in values)
     if len(set(checked)) != len(checked):
         fail(f"{origin}: {name} lists a value twice: {raw!r}.")
@@ -170,7 +201,7 @@ def _parse_limits(table: Document, origin: str) -> Limits:
     for key, value in table.items():
         if key not in kinds:
             unknown_key(origin, "limits.", key, kinds)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or math.isinf(value):
+        if not is_number(value) or not value > 0:
             fail(f"{origin}: limits.{key} must be a number above 0, got {value!r}.")
     whole = {key: int(value) if key != "max_latency_ms" else float(value) for key, value in table.items()}
     return load_value(Limits, whole, origin=f"{origin}: limits")

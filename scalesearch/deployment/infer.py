@@ -48,6 +48,8 @@ UNREADABLE: tuple[type[Exception], ...] = (
     Image.DecompressionBombError,
 )
 """What Pillow raises on files that are no images, damaged, or bombs."""
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
+"""All that is opened, whatever a file's name: Pillow would start Ghostscript for an EPS that is called photo.jpg."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def decode(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd EXIF and palettes are read all the same
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path) as image:
+        with Image.open(path, formats=known_formats()) as image:
             image.draft(None, (2 * side_px, 2 * side_px))
             image.load()
             upright = to_rgb(turned_upright(image), window)
@@ -173,6 +175,17 @@ def to_square(image: Image.Image, side_px: int, fit: str) -> Image.Image:
         left, top = (width - side) // 2, (height - side) // 2
         image = image.crop((left, top, left + side, top + side))
     return image.resize((side_px, side_px), Image.Resampling.BILINEAR, reducing_gap=3.0)
+
+
+def known_formats() -> Any:
+    """Those of `FORMATS` that this Pillow can read."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def printable(text: str) -> str:
+    """The text without power over a terminal: controls and marks that are not seen are written as their codes."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def turned_upright(image: Image.Image) -> Image.Image:
@@ -266,7 +279,7 @@ def main() -> int:
     try:
         labeller = Labeller(arguments.model)
     except Exception as error:  # ONNX Runtime's errors share no base class
-        print(f"error: {arguments.model}: {error}", file=sys.stderr)
+        print(printable(f"error: {arguments.model}: {error}"), file=sys.stderr)
         return 2
     failed = 0
     for path in arguments.images:
@@ -274,9 +287,10 @@ def main() -> int:
             answers = labeller.label(path, top=max(arguments.top, 1))
         except UNREADABLE as error:
             failed += 1
-            print(f"error: {str(path)!r} is no image that can be read: {error}", file=sys.stderr)
+            print(printable(f"error: {str(path)!r} is no image that can be read: {error}"), file=sys.stderr)
             continue
-        print(f"{path}: " + ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in answers))
+        line = f"{path}: " + ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in answers)
+        print(printable(line))
     return 1 if failed else 0
 
 

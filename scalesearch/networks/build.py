@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scalesearch.errors import ConfigError
+from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.memory import available_bytes
 from scalesearch.networks.blocks import BLOCKS, BlockShape, conv_norm
 from scalesearch.networks.validity import check_spec
 from scalesearch.values.network import Network
@@ -53,6 +54,7 @@ def build(spec: NetworkSpec, *, dropout: float = 0.0, seed: int = 0) -> Network:
 
     Raises:
         ConfigError: The spec cannot be built, or `dropout` is not in [0, 1).
+        StageFailed: Its weights would not fit into memory.
     """
     check_spec(spec)
     if not 0.0 <= dropout < 1.0:
@@ -61,9 +63,21 @@ def build(spec: NetworkSpec, *, dropout: float = 0.0, seed: int = 0) -> Network:
     # On the meta device layers draw no random numbers; every tensor is filled by us below.
     with torch.device("meta"):
         module = ImageClassifier(spec, dropout=dropout)
+    _require_memory(spec, module)
     module.to_empty(device="cpu")
     _fill(module, torch.Generator().manual_seed(seed))
     return Network(spec=spec, module=module)
+
+
+def _require_memory(spec: NetworkSpec, module: nn.Module) -> None:
+    """Raise StageFailed where the weights alone would take more than half of the memory that is available."""
+    size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    if size_bytes > available_bytes() / 2:
+        reason = (
+            f"the weights of {spec.name} would take {size_bytes / 1e9:.3g} GB, expected at most half of the "
+            f"{available_bytes() / 1e9:.1f} GB of memory available: use smaller multipliers of width, depth or kernel"
+        )
+        raise StageFailed(stage="build", reason=reason)
 
 
 def settle_norms(network: Network, images: NDArray[np.float32]) -> Network:

@@ -1,8 +1,11 @@
 """A user's own base network, given as `package.module:function`."""
 
+import contextlib
 import difflib
 import importlib
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -37,15 +40,17 @@ def _import(module_name: str, reference: str) -> ModuleType:
         sys.path.append(here)
     importlib.invalidate_caches()
     try:
-        return importlib.import_module(module_name)
+        with _held():
+            return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             message = f"network {reference!r}: no module {error.name!r}, neither installed nor in {here}"
         else:
             message = f"network {reference!r}: module {module_name} itself needs {error.name!r}, which is not installed"
         raise ConfigError(message) from error
-    except Exception as error:  # whatever a user's module does on import is the user's to mend
-        message = f"network {reference!r}: importing {module_name} failed with {type(error).__name__}: {error}"
+    except BaseException as error:  # whatever a user's module does on import is the user's to mend
+        _let_interrupt_through(error)
+        message = f"network {reference!r}: importing {module_name} failed with {_told(error)}"
         raise ConfigError(message) from error
     finally:
         if added:
@@ -57,15 +62,54 @@ def _call(function: object, reference: str) -> NetworkSpec:
         message = f"network {reference!r}: expected a function that returns a NetworkSpec, found {function!r}"
         raise ConfigError(message)
     try:
-        spec = function()
-    except Exception as error:
-        message = f"network {reference!r}: calling it without arguments failed with {type(error).__name__}: {error}"
+        with _held():
+            spec = function()
+    except BaseException as error:
+        _let_interrupt_through(error)
+        message = f"network {reference!r}: calling it without arguments failed with {_told(error)}"
         raise ConfigError(message) from error
     if not isinstance(spec, NetworkSpec):
         message = f"network {reference!r}: expected a scalesearch NetworkSpec, got {type(spec).__name__}"
         raise ConfigError(message)
     check_spec(spec)
     return spec
+
+
+@contextlib.contextmanager
+def _held() -> Iterator[None]:
+    """What the user's code prints goes to stderr meanwhile: stdout may be read by a program (`--json`).
+
+    By file descriptor as well, for what it starts and for C code. `os._exit` and what it leaves running cannot be held.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # no such descriptors: nothing to turn aside
+            sys.__stdout__.flush()  # type: ignore[union-attr]  # None is caught as AttributeError
+            kept = os.dup(1)
+            stack.callback(_restore, kept)
+            os.dup2(2, 1)
+        yield
+
+
+def _restore(kept: int) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.__stdout__.flush()  # type: ignore[union-attr]  # what was written past `redirect_stdout`
+    os.dup2(kept, 1)
+    os.close(kept)
+
+
+def _let_interrupt_through(error: BaseException) -> None:
+    """Ctrl-C stays Ctrl-C; everything else that is no Exception (SystemExit, a class of the user's) is a fault."""
+    if type(error) is KeyboardInterrupt:
+        raise error
+
+
+def _told(error: BaseException) -> str:
+    try:
+        words = str(error)
+    except Exception:  # the error's own class is the user's, too
+        words = ""
+    return f"{type(error).__name__}{f': {words}' if words else ''}"
 
 
 def _near(name: str, module: ModuleType) -> str:

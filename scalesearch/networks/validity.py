@@ -4,24 +4,55 @@ from collections.abc import Iterator
 from typing import get_args
 
 from scalesearch.errors import ConfigError
-from scalesearch.values.network_spec import Activation, BlockKind, HeadWidthRule, NetworkSpec, StageSpec
+from scalesearch.values.network_spec import (
+    Activation,
+    BlockKind,
+    HeadSpec,
+    HeadWidthRule,
+    NetworkSpec,
+    StageSpec,
+    StemSpec,
+)
 
 _BLOCKS: tuple[str, ...] = get_args(BlockKind)
 _ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 _WIDTH_RULES: tuple[str, ...] = get_args(HeadWidthRule)
 
 
-def check_spec(spec: NetworkSpec) -> None:
-    """Nothing, if the spec can be built.
+# Far beyond any network that was ever trained: without a bound one wrong digit takes all memory, and nothing is said.
+_MOST = {
+    "resolution_px": 16_384,
+    "num_classes": 1_000_000,
+    "image_channels": 1024,
+    "channels": 65_536,
+    "stride": 64,
+    "depth": 1024,
+    "expansion": 256,
+    "kernel": 255,
+}
 
-    Raises:
-        ConfigError: It cannot; the text names the first three faults by their dotted place.
-    """
-    faults = [*_whole_faults(spec), *_stage_faults(spec)]
+
+def check_spec(spec: NetworkSpec) -> None:
+    """Raise ConfigError where the spec cannot be built, with the first three faults by their dotted place."""
+    faults = [*_kind_faults(spec)] or [*_whole_faults(spec), *_stage_faults(spec)]
     if faults:
         more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
         message = f"network {spec.name!r} cannot be built: {'; '.join(faults[:3])}{more}"
         raise ConfigError(message)
+
+
+def _kind_faults(spec: NetworkSpec) -> Iterator[str]:
+    """Parts that are no such thing at all, which a function of the user's may give: no dataclass checks its types."""
+    if not isinstance(spec.name, str):
+        yield f"name must be a text, not {spec.name!r}"
+    if not isinstance(spec.stem, StemSpec):
+        yield f"stem must be a StemSpec, not {type(spec.stem).__name__}"
+    if not isinstance(spec.head, HeadSpec):
+        yield f"head must be a HeadSpec, not {type(spec.head).__name__}"
+    if not isinstance(spec.stages, tuple) or not all(isinstance(stage, StageSpec) for stage in spec.stages):
+        yield f"stages must be a tuple of StageSpec, not {type(spec.stages).__name__}"
+    if isinstance(spec.norm_eps, bool) or not isinstance(spec.norm_eps, int | float):
+        yield f"norm_eps must be a number, not {spec.norm_eps!r}"
 
 
 def _whole_faults(spec: NetworkSpec) -> Iterator[str]:
@@ -37,8 +68,8 @@ def _whole_faults(spec: NetworkSpec) -> Iterator[str]:
     yield from _below("head.channels", spec.head.channels, 0)
     yield from _unknown("head.width_rule", spec.head.width_rule, _WIDTH_RULES)
     yield from _unknown("activation", spec.activation, _ACTIVATIONS)
-    if not spec.norm_eps > 0:
-        yield f"norm_eps must be positive, not {spec.norm_eps!r}"
+    if not 0 < spec.norm_eps < 1:
+        yield f"norm_eps must be above 0 and below 1, not {spec.norm_eps!r}"
 
 
 def _stage_faults(spec: NetworkSpec) -> Iterator[str]:
@@ -59,13 +90,24 @@ def _expansion_faults(place: str, stage: StageSpec) -> Iterator[str]:
 
 
 def _below(place: str, value: int, least: int) -> Iterator[str]:
-    if not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
         yield f"{place} must be a whole number of at least {least}, not {value!r}"
+    else:
+        yield from _beyond(place, value)
 
 
 def _even(place: str, value: int) -> Iterator[str]:
-    if not isinstance(value, int) or value < 1 or value % 2 == 0:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or value % 2 == 0:
         yield f"{place} must be odd, not {value!r}"
+    else:
+        yield from _beyond(place, value)
+
+
+def _beyond(place: str, value: int) -> Iterator[str]:
+    most = _MOST[place.rpartition(".")[2]]
+    if value > most:
+        shown = value if value < 10**30 else "far more"
+        yield f"{place} must be at most {most}, not {shown}"
 
 
 def _unknown(place: str, value: str, known: tuple[str, ...]) -> Iterator[str]:

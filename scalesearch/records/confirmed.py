@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.errors import ConfigError
-from scalesearch.files import replace_file
+from scalesearch.files import read_file, replace_file
+from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import TrialRecord
 
@@ -47,12 +48,16 @@ def read_confirmed(study: Path) -> tuple[ConfirmedRun, ...]:
     found = []
     for path in (study / FOLDER).glob("trial_*_seed_*.json"):
         try:
-            found.append(_ADAPTER.validate_json(path.read_bytes()))
-        except (OSError, ValidationError) as error:
-            message = (
-                f"{path} cannot be read: {str(error).splitlines()[0]}.\nRestore it, or remove it to confirm again."
-            )
-            raise ConfigError(message) from None
+            run = _ADAPTER.validate_json(read_file(path))
+            problem = impossible(run)
+        except ValidationError as error:
+            problem = first_fault(error)
+        except (OSError, ValueError) as error:
+            problem = str(error)
+        if problem:
+            message = f"{path} cannot be read: {problem}.\nRestore it, or remove it to confirm again."
+            raise ConfigError(message)
+        found.append(run)
     return tuple(sorted(found, key=lambda run: (run.trial, run.seed)))
 
 

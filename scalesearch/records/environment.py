@@ -3,12 +3,12 @@
 import importlib.metadata
 import platform
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 from scalesearch.files import replace_file
 from scalesearch.records.run_file import NAME as RUN_FILE
+from scalesearch.toml_file import read_toml
 
 LOCK = "requirements.lock"
 INFER = ("numpy", "onnxruntime", "pillow")
@@ -41,8 +41,10 @@ def write_lock(study: Path, folder: Path) -> Path:
 def study_versions(study: Path) -> Mapping[str, str]:
     """Versions that a study's run.toml tells, by normalised name; empty where it cannot be read."""
     try:
-        versions = tomllib.loads((study / RUN_FILE).read_text(encoding="utf-8")).get("versions", {})
+        versions = read_toml(study / RUN_FILE).get("versions", {})
     except (OSError, ValueError):
+        return {}
+    if not isinstance(versions, dict):
         return {}
     return {_normalised(name): str(version) for name, version in versions.items()}
 

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.metadata
 import json
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.errors import ConfigError
 from scalesearch.files import replace_file
+from scalesearch.plain_text import utf8_values
+from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.records.reading import FIT_TEXTS, GREY_TEXT, PLAIN, SECOND, depth_text, reading_facts
+from scalesearch.toml_file import read_toml
 from scalesearch.values.candidate import CALIBRATED, Candidate
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.network_spec import NetworkSpec
@@ -93,30 +95,32 @@ def write_config(
         settings=session.settings,
         storage_px=session.storage_px,
     )
-    document = TypeAdapter(ExportedConfig).dump_python(config, mode="json", exclude_none=True)
+    document: dict[str, Any] = TypeAdapter(ExportedConfig).dump_python(config, mode="json", exclude_none=True)
     path = folder / NAME
-    replace_file(path, tomli_w.dumps(document).encode())
+    replace_file(path, tomli_w.dumps(utf8_values(document)).encode())
     return path
 
 
 def read_config(path: Path) -> ExportedConfig:
     """The exported config; a folder stands for the config.toml in it.
 
+    Its network, candidate and settings are whole; `config.check_stored` and `networks.validity` look into them.
+
     Raises:
         ConfigError: not there, or not such a file.
     """
     file = path / NAME if path.is_dir() else path
     try:
-        document: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+        document = read_toml(file)
         config = TypeAdapter(ExportedConfig).validate_python(document)
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        message = f"Cannot read {file}: {error}.\nExpected a config.toml that `scalesearch export` wrote."
-        raise ConfigError(message) from None
+        problem = impossible(config)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        message = f"{file}: {place}: {first['msg'].lower()}.\nExpected a config.toml that `scalesearch export` wrote."
-        raise ConfigError(message) from None
+        problem = first_fault(error)
+    except (OSError, ValueError, ConfigError) as error:
+        problem = str(error).splitlines()[0].rstrip(".")
+    if problem:
+        message = f"Cannot read {file}: {problem}.\nExpected a config.toml that `scalesearch export` wrote."
+        raise ConfigError(message)
     if "window" in document["settings"].get("data", {}):
         return config
     # Written before there was one: images of more than 8 bits were read on their whole scale.
@@ -152,7 +156,7 @@ def preprocessing(record: TrialRecord, session: Session) -> dict[str, object]:
 def write_preprocessing(record: TrialRecord, session: Session, folder: Path) -> Path:
     """The path of the preprocessing.toml written into `folder`."""
     path = folder / PREPROCESSING
-    replace_file(path, tomli_w.dumps(preprocessing(record, session)).encode())
+    replace_file(path, tomli_w.dumps(utf8_values(preprocessing(record, session))).encode())
     return path
 
 

@@ -4,9 +4,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from scalesearch.files import replace_file
+from scalesearch.errors import ConfigError
+from scalesearch.files import read_file, replace_file
+from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.values.record import FrontScore
 
 NAME = "front_scores.json"
@@ -14,9 +16,28 @@ _ADAPTER = TypeAdapter(tuple[FrontScore, ...])
 
 
 def read_front_scores(folder: Path) -> tuple[FrontScore, ...]:
-    """The scores stored in a study's folder; empty where no search has ended there yet."""
+    """The scores stored in a study's folder; empty where no search has ended there yet.
+
+    Raises:
+        ConfigError: The file is there but cannot be read.
+    """
     path = folder / NAME
-    return _ADAPTER.validate_json(path.read_bytes()) if path.exists() else ()
+    if not path.exists():
+        return ()
+    try:
+        scores = _ADAPTER.validate_json(read_file(path))
+        problem = impossible(scores)
+    except ValidationError as error:
+        problem = first_fault(error)
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    if problem:
+        message = (
+            f"{path} cannot be read: {problem}.\n"
+            "Restore it, or remove it: `scalesearch run` with the study's command scores the front again."
+        )
+        raise ConfigError(message)
+    return scores
 
 
 def write_front_scores(folder: Path, scores: Iterable[FrontScore]) -> None:

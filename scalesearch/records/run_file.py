@@ -6,8 +6,7 @@ import os
 import platform
 import shlex
 import sys
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.errors import ConfigError
 from scalesearch.files import replace_file
+from scalesearch.plain_text import utf8_text, utf8_values, without_secrets
+from scalesearch.records.plausible import first_fault, impossible
+from scalesearch.toml_file import read_toml
 from scalesearch.values.session import Session
+from scalesearch.values.storage_url import check_storage_url
 
 NAME = "run.toml"
 _LIBRARIES = ("scalesearch", "torch", "optuna", "fvcore", "onnx", "onnxruntime", "torch-pruning", "numpy", "pandas")
@@ -37,14 +40,31 @@ _SHOWN_DIFFERENCES = 4
 
 def write_run_file(session: Session) -> None:
     """Writes `run.toml` into the study's folder, whole or not at all."""
-    document = {
+    document: dict[str, Any] = {
         "written_by": f"scalesearch {importlib.metadata.version('scalesearch')}",
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": recorded_command(sys.argv),
         "versions": {"python": platform.python_version(), **library_versions()},
         "host": {"system": platform.platform(), "cpus": os.cpu_count() or 0},
         "session": _plain(session),
     }
-    replace_file(session.folder / NAME, tomli_w.dumps(document).encode())
+    replace_file(session.folder / NAME, tomli_w.dumps(utf8_values(document)).encode())
+
+
+def recorded_command(arguments: Sequence[str]) -> str:
+    """The command line as text, without a password that stood in it, even in a setting that a later one replaced."""
+    name, *others = arguments
+    return utf8_text(shlex.join([Path(name).name, *map(_recorded, others)]))
+
+
+def _recorded(argument: str) -> str:
+    key, equals, value = argument.partition("storage=")
+    if not equals:
+        return without_secrets(argument)
+    try:
+        check_storage_url(value.strip().strip("'\""))
+    except ConfigError:
+        value = "..."
+    return without_secrets(key) + equals + value
 
 
 def read_run_file(folder: Path) -> Session | None:
@@ -57,19 +77,25 @@ def read_run_file(folder: Path) -> Session | None:
     if not path.exists():
         return None
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = read_toml(path)
         session = TypeAdapter(Session).validate_python(document["session"])
         if "window" not in document["session"].get("settings", {}).get("data", {}):
             # Written before there was one: its images of more than 8 bits were read on their whole scale.
             data = dataclasses.replace(session.settings.data, window="full")
             session = dataclasses.replace(session, settings=dataclasses.replace(session.settings, data=data))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
+        reason = impossible(session)
+    except ValidationError as error:
+        reason = first_fault(error)
+    except KeyError:
+        reason = "it has no table [session]"
+    except (OSError, ValueError, ConfigError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+    if reason:
         message = (
             f"{path} cannot be read: {reason}.\nIt says what the study was run with, so the study cannot go on. "
-            "Start anew with --fresh (the old folder is kept), or give another folder with --to."
+            "Mend the file, start anew with --fresh (the old folder is kept), or give another folder with --to."
         )
-        raise ConfigError(message) from None
+        raise ConfigError(message)
     # The folder may have been moved since.
     return dataclasses.replace(session, folder=folder)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.errors import ConfigError
-from scalesearch.files import replace_file
+from scalesearch.files import read_file, replace_file
+from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.values.record import TrialRecord
 
 _ADAPTER = TypeAdapter(TrialRecord)
@@ -53,15 +54,15 @@ class RecordStore:
 
 def _read(path: Path) -> TrialRecord:
     try:
-        record = _ADAPTER.validate_json(path.read_bytes(), strict=True, extra="forbid")
-        problem = "" if path.stem == f"{record.trial:06d}" else f"holds trial {record.trial}"
+        record = _ADAPTER.validate_json(read_file(path), strict=True, extra="forbid")
+        problem = impossible(record)
+        if problem:
+            problem += ", which no measurement gives"
+        elif path.stem != f"{record.trial:06d}":
+            problem = f"holds trial {record.trial}"
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        problem = f"{where}: {first['msg']}"
-        if first["type"] == "unexpected_keyword_argument":
-            problem = f"unknown field {where!r} (written by another version?)"
-    except OSError as error:
+        problem = first_fault(error)
+    except (OSError, ValueError) as error:
         problem = str(error)
     if problem:
         msg = f"cannot read the record {path}: {problem}. Restore the file, or move it away to go on without this trial"

@@ -1,6 +1,5 @@
 """All that a report tells of a study, read once from its folder."""
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from scalesearch.records.store import RecordStore
 from scalesearch.search.baselines import base_network, chance_front, drawn_by_chance
 from scalesearch.search.front import knee, pareto_front
 from scalesearch.search.importance import AxisImportance, axis_importance
+from scalesearch.toml_file import read_toml
 from scalesearch.values.record import FrontScore, TrialRecord
 from scalesearch.values.session import Session
 
@@ -99,14 +99,14 @@ def _session(folder: Path) -> Session | None:
 
 def _origin(folder: Path) -> Origin:
     try:
-        document = tomllib.loads((folder / NAME).read_text(encoding="utf-8"))
+        document = read_toml(folder / NAME)
         return Origin(
             written_by=str(document.get("written_by", "")),
             command=str(document.get("command", "")),
             versions=_pairs(document.get("versions")),
             host=_pairs(document.get("host")),
         )
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return Origin()
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import io
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -14,13 +16,12 @@ from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.records.run_file import read_run_file
 from scalesearch.search.artifacts import artifact_store
 from scalesearch.search.dashboard import annotate_missing, installed, update_statistics
+from scalesearch.search.dashboard_guard import HOST, guard
 from scalesearch.search.storage import STUDY_FILE, only_coordinator, opened_study, reading_storage, storage_of
 from scalesearch.values.record import TrialRecord
 
 if TYPE_CHECKING:
     import optuna
-
-HOST = "127.0.0.1"
 
 
 class DashboardServer:
@@ -102,26 +103,10 @@ def _look_into(folder: Path) -> None:
 def _application(storage: "optuna.storages.RDBStorage", folder: Path) -> Callable[..., Any]:
     from optuna_dashboard import wsgi
 
-    return _guard(wsgi(storage, artifact_store=artifact_store(folder.resolve())))
+    # It logs tracebacks; the guard says in a line what could not be answered.
+    logging.getLogger("optuna_dashboard").setLevel(logging.CRITICAL)
 
-
-def _guard(application: Callable[..., Any]) -> Callable[..., Any]:
-    """Let reading and notes through; refuse what would harm a running study, and names that are not loopback's.
-
-    A page elsewhere could point its own host name at 127.0.0.1 (DNS rebinding) and read or change the study.
-    """
-
-    def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        host = environ.get("HTTP_HOST", "").rsplit(":", 1)[0]
-        method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
-        allowed = method in ("GET", "HEAD") or (method == "PUT" and path.endswith("/note"))
-        if host in (HOST, "localhost") and allowed:
-            return application(environ, start_response)
-        reason = "This study is shown, not edited: notes alone can be changed here."
-        start_response("403 Forbidden", [("Content-Type", "application/json")])
-        return [f'{{"reason": "{reason}"}}'.encode()]
-
-    return guarded
+    return guard(wsgi(storage, artifact_store=artifact_store(folder.resolve())))
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -129,10 +114,17 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a browser that went away in the middle of a request."""
+
 
 class _QuietHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: the page asks again every few seconds."""
+
+    def get_stderr(self) -> Any:
+        """Give a place for tracebacks of answers that broke off, which no user can read."""
+        return io.StringIO()
 
 
 def _bind(application: Callable[..., Any], port: int) -> WSGIServer:

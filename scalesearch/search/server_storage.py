@@ -9,6 +9,7 @@ import sqlalchemy
 
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.files import replace_file
+from scalesearch.values.storage_url import check_storage_url
 
 NAME_FILE = "study.name"
 _TIMEOUT_S = 10
@@ -50,16 +51,15 @@ def server_storage(url: str) -> optuna.storages.RDBStorage:
 
 
 def _parse(url: str) -> sqlalchemy.URL:
+    check_storage_url(url)
     try:
         parsed = sqlalchemy.make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        parsed = None
-    if parsed is None or parsed.drivername not in ("postgresql", "postgresql+psycopg"):
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # two ports, which only parameters can give
         message = (
-            "storage: expected postgresql://USER@HOST/DATABASE, or nothing for the study's own SQLite file,\n"
-            f"got a URL that begins with {url.partition(':')[0][:20]!r}."
+            "storage: expected postgresql://USER@HOST:PORT/DATABASE, or nothing for the study's own SQLite file.\n"
+            "Several servers are given as postgresql://USER@/DATABASE?host=ONE:PORT&host=OTHER:PORT."
         )
-        raise ConfigError(message)
+        raise ConfigError(message) from None
     return parsed.set(drivername="postgresql+psycopg")
 
 

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import parse_qs, urlsplit
 
-from scalesearch.errors import ConfigError
+from scalesearch.values.storage_url import check_storage_url
 
 SamplerName = Literal["tpe", "gp", "nsga2", "random"]
 AcceptName = Literal["off", "rtx"]
@@ -123,16 +122,10 @@ class RunSettings:
         """Refuse a password: settings are written to run.toml, to config.toml and into error messages.
 
         Raises:
-            ConfigError: `storage` holds one. Not a ValueError, whose wrapping by pydantic would repeat the value.
+            ConfigError: `storage` may hold one. Not a ValueError, whose wrapping by pydantic would repeat the value.
         """
-        parts = urlsplit(self.storage)
-        if parts.password or "password" in parse_qs(parts.query):
-            message = (
-                "storage: leave the password out of the URL, for settings are written to files.\n"
-                "Expected postgresql://USER@HOST/DATABASE; give the password by the variable PGPASSWORD\n"
-                "or in the file ~/.pgpass (https://www.postgresql.org/docs/current/libpq-pgpass.html)."
-            )
-            raise ConfigError(message)
+        if self.storage:
+            check_storage_url(self.storage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,7 +86,10 @@ def test_grey_becomes_three_equal_channels(shape: tuple[int, ...], tmp_path: Pat
         ({"images": images(6), "labels": labels(6) * 9**9}, r"numbered 0, 1, 2, .* came 774840978"),
         ({"images": images(6), "labels": labels(6), "class_names": ["a", "b"]}, r"labels below 2 .* came 2"),
         ({"images": images(6), "labels": labels(6) * 2}, r"came none of 2 classes: 1, 3"),
-        ({"images": np.asarray([None] * 6), "labels": labels(6)}, r"a whole .npz file of plain arrays, came: Object"),
+        (
+            {"images": np.asarray([None] * 6), "labels": labels(6)},
+            r"a whole .npz file of plain arrays, came: the array 'images.npy' holds object",
+        ),
     ],
 )
 def test_wrong_arrays_are_named(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -113,6 +116,6 @@ def test_flipped_bytes_are_found(tmp_path: Path) -> None:
 
 def test_an_archive_that_unpacks_beyond_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(tmp_path / "set.npz", images=np.zeros((2000, 8, 8, 3), np.uint8), labels=labels(2000))
-    monkeypatch.setattr("scalesearch.training.datasets.npz.available_bytes", lambda: 100_000)
+    monkeypatch.setattr("scalesearch.training.datasets.npz_file.available_bytes", lambda: 100_000)
     with pytest.raises(ConfigError, match=r"unpacks to 0.0 GB, expected at most half"):
         load(tmp_path / "set.npz")

@@ -4,13 +4,14 @@ import hashlib
 import logging
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from scalesearch.training.datasets.npz_file import read_arrays
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -31,14 +32,17 @@ def content_key(*parts: object) -> str:
     return hashlib.sha256("\n".join(repr(part) for part in parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def cached_arrays(folder: Path, name: str, make: Callable[[], Arrays]) -> Arrays:
+def cached_arrays(
+    folder: Path, name: str, make: Callable[[], Arrays], *, whole: Callable[[Arrays], None] = lambda _: None
+) -> Arrays:
     """The arrays of the file `name`.npz in `folder`, or those that `make` gives, which are then kept there.
 
-    A damaged file is made anew (the zip format checks every member). A folder that cannot be written costs time, not
+    A damaged file is made anew: the zip format checks every member, and `whole` raises (ValueError, KeyError, ...)
+    where the arrays are not those that `make` would give. A folder that cannot be written costs time, not
     the run: it is logged and the arrays are returned all the same.
     """
     path = folder / f"{name}.npz"
-    arrays = _read(path)
+    arrays = _read(path, whole)
     if arrays is None:
         arrays = make()
         try:
@@ -49,14 +53,30 @@ def cached_arrays(folder: Path, name: str, make: Callable[[], Arrays]) -> Arrays
     return arrays
 
 
-def _read(path: Path) -> Arrays | None:
+def require_splits(arrays: Arrays, sizes: Mapping[str, int | None], *, side_px: int, classes: int) -> None:
+    """Raise ValueError or KeyError where a split's images and labels are not so many (None: any number), or unlike."""
+    for split, size in sizes.items():
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        number = len(labels) if size is None else size
+        fit = images.shape == (number, side_px, side_px, 3) and labels.shape == (number,) and number > 0
+        if not fit or images.dtype != np.uint8 or labels.dtype != np.int64:
+            msg = f"{split}: {images.shape} {images.dtype} images, {labels.shape} {labels.dtype} labels"
+            raise ValueError(msg)
+        numbers = labels.astype(np.int64)
+        if numbers.min() < 0 or numbers.max() >= classes:
+            msg = f"{split}: labels beyond {classes} classes"
+            raise ValueError(msg)
+
+
+def _read(path: Path, whole: Callable[[Arrays], None]) -> Arrays | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
+        arrays = read_arrays(path)
+        whole(arrays)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        _log.warning("%s is damaged (%s) and is made anew", path, error)
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        _log.warning("%s is damaged (%s) and is made anew", path, reason)
         return None
     with suppress(OSError):
         os.utime(path)  # marks it as used lately, for _drop_oldest

@@ -1,5 +1,6 @@
 """One image file as a square of RGB pixels, whatever its mode, depth, orientation or size."""
 
+import functools
 import struct
 import warnings
 import zlib
@@ -18,6 +19,9 @@ from scalesearch.values.settings import Fit, WindowSetting
 # Part of the cache key: raise it when the same file would give other pixels.
 DECODER_VERSION = 2
 MAX_FILE_BYTES = 256 * 2**20
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
+"""Pillow's names for what SUFFIXES promise. A file of another kind with such a name is not opened: Pillow would start
+Ghostscript for an EPS, and its readers of rare formats are hardly tested."""
 
 # What Pillow's readers raise on damaged files (found by damaging files of every format), and the bomb guard's two.
 UNREADABLE: tuple[type[Exception], ...] = (
@@ -63,11 +67,18 @@ def decode(path: Path, reading: Reading) -> tuple[NDArray[np.uint8], ImageFact]:
         # Pillow warns of odd EXIF and palettes, which it reads all the same; of bombs it must not only warn.
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path) as image:
+        with Image.open(path, formats=known_formats()) as image:
             # JPEG alone can be decoded at 1/2, 1/4, 1/8; twice the wanted side leaves the filter enough to average.
             size = image.size
             image.draft(None, (2 * reading.side_px, 2 * reading.side_px))
             return read_square(image, reading, size=size)
+
+
+@functools.cache
+def known_formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow can read; AVIF needs 11.3, and an unknown name is an error there."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def to_square(

@@ -82,6 +82,15 @@ def from_arrays(arrays: Mapping[str, NDArray[np.generic]], prefix: str = "") -> 
     )
 
 
+def require_facts(arrays: Mapping[str, NDArray[np.generic]], images: int, prefix: str = "") -> None:
+    """Raise ValueError or KeyError where stored arrays are not the facts of so many images."""
+    sizes, kinds, samples = (arrays[f"{prefix}{name}"] for name in ("sizes", "kinds", "samples"))
+    fit = sizes.shape == (images, 2) and kinds.shape == (images,) and samples.ndim == 2 and len(samples) == images
+    if not fit or sizes.dtype != np.int32 or kinds.dtype != np.uint8 or samples.dtype != np.float64:
+        msg = f"facts of shape {sizes.shape}, {kinds.shape}, {samples.shape} of {images} images"
+        raise ValueError(msg)
+
+
 def sample_of(values: NDArray[np.generic], *, images: int) -> NDArray[np.float64]:
     """Smallest and largest value of an image, and some drawn evenly at random, as many as one of `images` may show."""
     count = min(max(_SAMPLED_VALUES // max(images, 1), _FEWEST_AN_IMAGE), _MOST_AN_IMAGE)

@@ -13,7 +13,7 @@ from scalesearch.errors import ConfigError
 from scalesearch.training.datasets.cache import Arrays, cached_arrays, content_key
 from scalesearch.training.datasets.copies import first_of_equal, without_copies
 from scalesearch.training.datasets.dataset import ImageSplit
-from scalesearch.training.datasets.facts import ImageFact, as_arrays, from_arrays, gathered
+from scalesearch.training.datasets.facts import ImageFact, as_arrays, from_arrays, gathered, require_facts
 from scalesearch.training.datasets.folder_tree import ImageTree, scan_tree
 from scalesearch.training.datasets.memory import require_memory
 from scalesearch.training.datasets.source import Source, SourceData
@@ -46,7 +46,12 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
     )
     require_memory(images=len(tree.files), side_px=storage_px, where=f"data {root}")
     reading = Reading(side_px=storage_px, window=settings.window, fit=settings.fit, images=len(tree.files))
-    arrays = cached_arrays(cache_folder, f"folder-{_key(tree, reading)}", lambda: _decode(tree, reading))
+    arrays = cached_arrays(
+        cache_folder,
+        f"folder-{_key(tree, reading)}",
+        lambda: _decode(tree, reading),
+        whole=lambda arrays: _require_whole(arrays, len(tree.files), storage_px),
+    )
     warnings = _skip_warnings(tree, arrays, max_fraction=settings.max_skipped_fraction)
     return SourceData(
         name=root.resolve().name or str(root),
@@ -98,6 +103,20 @@ def _decode(tree: ImageTree, reading: "Reading") -> Arrays:
             reasons.append(f"{_shown(file.path, tree.root)} ({reason})")
     skipped = np.frombuffer(json.dumps(reasons).encode(), np.uint8)
     return {"images": images[: len(facts)], "kept": kept, "skipped": skipped, **as_arrays(gathered(facts))}
+
+
+def _require_whole(arrays: Arrays, files: int, storage_px: int) -> None:
+    """Raise ValueError or KeyError where stored arrays are not what `_decode` makes of so many files."""
+    images, kept = arrays["images"], arrays["kept"]
+    reasons = json.loads(arrays["skipped"].tobytes())
+    wanted = (int(kept.sum()), storage_px, storage_px, 3)
+    if kept.dtype != np.bool_ or kept.shape != (files,) or images.dtype != np.uint8 or images.shape != wanted:
+        msg = f"{images.shape} {images.dtype} images of {kept.shape} files"
+        raise ValueError(msg)
+    if not isinstance(reasons, list) or len(reasons) != files - wanted[0]:
+        msg = "the reasons of skipped files do not fit"
+        raise ValueError(msg)
+    require_facts(arrays, wanted[0])
 
 
 def _split(tree: ImageTree, arrays: Arrays, split: str) -> ImageSplit:

@@ -1,7 +1,6 @@
 """Images from a NumPy archive: arrays of numbers with labels, split or not."""
 
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from scalesearch.training.datasets.copies import equal_images
 from scalesearch.training.datasets.dataset import Images, ImageSplit, Labels
 from scalesearch.training.datasets.depth import to_8_bits
 from scalesearch.training.datasets.facts import FLOAT, WHOLE, ImageFact, ImageFacts, gathered, sample_of
-from scalesearch.training.datasets.memory import available_bytes, require_memory
+from scalesearch.training.datasets.memory import require_memory
+from scalesearch.training.datasets.npz_file import read_arrays
 from scalesearch.training.datasets.resize import resize_images
 from scalesearch.training.datasets.source import Source, SourceData
 from scalesearch.training.datasets.split_names import folded_name
@@ -74,22 +74,17 @@ def _refuse_both_layouts(arrays: Arrays, path: Path) -> None:
 
 def _read(path: Path) -> Arrays:
     try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > available_bytes() / 2:
-            msg = (
-                f"data {path}: unpacks to {unpacked / 1e9:.1f} GB, expected at most half of the "
-                f"{available_bytes() / 1e9:.1f} GB of memory available. Use fewer or smaller images."
-            )
-            raise ConfigError(msg)
-        with np.load(path, allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile) as error:
-        # ValueError also where an array holds objects: those need pickle, which may run code.
+        arrays = read_arrays(path)
+    except (OSError, ValueError) as error:
         msg = (
             f"data {path}: expected a whole .npz file of plain arrays, came: {error}.\nWrite it anew with numpy.savez."
         )
         raise ConfigError(msg) from error
+    for key, array in arrays.items():
+        if array.ndim == 0 and key.endswith(("images", "labels")):
+            msg = f"data {path}: {key} is a single value, expected one entry per image.\n{_LAYOUT}"
+            raise ConfigError(msg)
+    return arrays
 
 
 def _get(arrays: Arrays, key: str, path: Path) -> NDArray[np.generic]:

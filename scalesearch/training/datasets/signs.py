@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scalesearch.training.datasets.cache import Arrays, cached_arrays, content_key
+from scalesearch.training.datasets.cache import Arrays, cached_arrays, content_key, require_splits
 from scalesearch.training.datasets.dataset import ImageSplit
 from scalesearch.training.datasets.resize import resize_images
 from scalesearch.training.datasets.source import Source, SourceData
@@ -24,7 +24,12 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
     """The synthetic signs of this seed, drawn at 64 to 128 px, kept in `cache_folder`."""
     drawn_px = min(max(storage_px, MIN_DRAWN_PX), MAX_DRAWN_PX)
     key = content_key(GENERATOR_VERSION, SPLIT_SIZES, settings.seed, drawn_px)
-    arrays = cached_arrays(cache_folder, f"signs-{key}", partial(_generate, settings.seed, drawn_px))
+    arrays = cached_arrays(
+        cache_folder,
+        f"signs-{key}",
+        partial(_generate, settings.seed, drawn_px),
+        whole=partial(_require_whole, drawn_px=drawn_px),
+    )
     parts = {
         split: ImageSplit(
             images=resize_images(arrays[f"{split}_images"].astype(np.uint8, copy=False), storage_px),
@@ -36,6 +41,16 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
     return SourceData(
         name="signs", class_names=names, train=parts["train"], val=parts["val"], test=parts["test"], warnings=()
     )
+
+
+def _require_whole(arrays: Arrays, *, drawn_px: int) -> None:
+    """Raise ValueError or KeyError where stored arrays are not what `_generate` makes."""
+    from scalesearch.training.datasets.sign_scenes import CLASS_NAMES
+
+    require_splits(arrays, {split: size for split, size in SPLIT_SIZES}, side_px=drawn_px, classes=len(CLASS_NAMES))
+    if arrays["class_names"].tolist() != list(CLASS_NAMES):
+        msg = "other class names"
+        raise ValueError(msg)
 
 
 def _generate(seed: int, drawn_px: int) -> Arrays:

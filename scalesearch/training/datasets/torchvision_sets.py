@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scalesearch.errors import ConfigError, MissingBackendError
-from scalesearch.training.datasets.cache import Arrays, cached_arrays, content_key
+from scalesearch.training.datasets.cache import Arrays, cached_arrays, content_key, require_splits
 from scalesearch.training.datasets.dataset import ImageSplit
-from scalesearch.training.datasets.facts import ImageFact, ImageFacts, as_arrays, from_arrays, gathered
+from scalesearch.training.datasets.facts import ImageFact, ImageFacts, as_arrays, from_arrays, gathered, require_facts
 from scalesearch.training.datasets.memory import require_memory
 from scalesearch.training.datasets.source import Source, SourceData
 from scalesearch.values.settings import DataSettings
@@ -87,7 +87,12 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
     root = Path(settings.download_folder).expanduser() if settings.download_folder else cache_folder / "downloads"
     reading = Reading(side_px=storage_px, window=settings.window, fit=settings.fit)
     key = content_key(_version(), DECODER_VERSION, name, reading)
-    arrays = cached_arrays(cache_folder, f"torchvision-{key}", partial(_read, name, kind, root, reading))
+    arrays = cached_arrays(
+        cache_folder,
+        f"torchvision-{key}",
+        partial(_read, name, kind, root, reading),
+        whole=partial(_require_whole, kind=kind, side_px=storage_px),
+    )
     return SourceData(
         name=name,
         class_names=tuple(json.loads(arrays["class_names"].tobytes())),
@@ -96,6 +101,18 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
         test=_split(arrays, "test") if kind.test is not None else None,
         warnings=(kind.note,) if kind.note else (),
     )
+
+
+def _require_whole(arrays: Arrays, *, kind: TorchvisionSet, side_px: int) -> None:
+    """Raise ValueError or KeyError where stored arrays are not what `_read` makes."""
+    names = json.loads(arrays["class_names"].tobytes())
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        msg = "class names that are no texts"
+        raise ValueError(msg)
+    splits = {split: None for split in ("train", "val", "test") if getattr(kind, split) is not None}
+    require_splits(arrays, splits, side_px=side_px, classes=len(names))
+    for split in splits:
+        require_facts(arrays, len(arrays[f"{split}_labels"]), f"{split}_")
 
 
 def _version() -> str:

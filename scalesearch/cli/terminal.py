@@ -1,0 +1,47 @@
+"""The edge where text leaves for the terminal: foreign words are shown and never obeyed.
+
+Every command prints through `echo` here or through `console.PlainConsole`; a test holds that. What `--json` prints is
+ASCII already.
+"""
+
+import logging
+import os
+import sys
+import traceback
+
+import typer
+
+from scalesearch.plain_text import visible, without_secrets
+
+
+def echo(text: str = "", *, err: bool = False) -> None:
+    """Print a line (to stderr with `err`) with control characters made visible."""
+    typer.echo(visible(text), err=err)
+
+
+def print_traceback(error: BaseException) -> None:
+    """Print the way that an error took, for whoever mends it: no control characters and no secrets in it either."""
+    lines = "".join(traceback.format_exception(error))
+    typer.echo(visible(without_secrets(lines)).rstrip(), err=True)
+
+
+def prepare_streams() -> None:
+    """Make stdout and stderr take any text, and the log's warnings as harmless as the rest.
+
+    A name that the terminal's encoding cannot write becomes its code instead of an error. Files and folders that this
+    process and its children make are never writable for everybody, not even at umask 000.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(_VisibleFormatter())
+    logging.getLogger("scalesearch").addHandler(handler)
+    os.umask(os.umask(0o077) | 0o002)
+
+
+class _VisibleFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """The message alone, as Python prints warnings where nobody set up a log."""
+        return visible(super().format(record))
