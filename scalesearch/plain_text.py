@@ -19,9 +19,9 @@ MOST_LINES = 3
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 # Letters and marks that take no room although their category says otherwise.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
-_DATABASE_URL = re.compile(r"(?i)\b(?:postgres\w*|mysql|mariadb|mssql|oracle|mongodb|rediss?)(?:\+\w+)?:/")
+_DATABASE_URL = re.compile(r"(?i)\b(?:postgres\w*|mysql|mariadb|mssql|oracle|mongodb|rediss?)(?:\+\w+)?:(?=\S)")
 _OTHER_URL = re.compile(r"(?<=://)[^\s/@]*:[^\s@]*(?=@)")
-_NAMED_SECRET = re.compile(r"(?i)(\w*(?:password|passwd|secret)\w*\s*=\s*)('[^']*'|\"[^\"]*\"|[^\s&,;]+)")
+_NAMED_SECRET = re.compile(r"(?i)((?:password|passwd|secret)\w{0,40}\s{0,8}=).*")
 
 
 def visible(text: str, *, newlines: bool = True) -> str:
@@ -80,23 +80,23 @@ def shortened(text: str, longest: int) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """The text with passwords in it replaced by three dots; what it was to be refused for is said elsewhere."""
+    """The text with three dots in place of passwords, and of what else stands behind one on its line.
+
+    Where a password ends nobody can tell: it may hold spaces, quotes and every sign that means something in a URL.
+    """
     lines = (_without_database_secrets(line) for line in text.split("\n"))
     return _NAMED_SECRET.sub(r"\1...", _OTHER_URL.sub("...", "\n".join(lines)))
 
 
 def _without_database_secrets(line: str) -> str:
-    kept, rest = "", line
-    while found := _DATABASE_URL.search(rest):
-        kept, rest = kept + rest[: found.start()], rest[found.start() :]
-        token = re.match(r"[^\s'\"`,;)]*", rest)
-        url = (token[0] if token else "").rstrip(".:")
-        if _is_harmless(url):
-            kept, rest = kept + url, rest[len(url) :]
-            continue
-        # A password may hold anything, spaces and quotes as well: up to the last @ of the line all can be part of it.
-        kept, rest = kept + found[0] + "/...", rest[max(len(url), rest.rfind("@") + 1) :]
-    return kept + rest
+    place = 0
+    while found := _DATABASE_URL.search(line, place):
+        token = re.match(r"[^\s'\"`,;)]*", line[found.start() :])
+        url = (token[0] if token else "").rstrip(".")
+        if not _is_harmless(url) or "@" in line[found.start() + len(url) :]:
+            return f"{line[: found.end()]}..."
+        place = found.start() + max(len(url), 1)
+    return line
 
 
 def _is_harmless(url: str) -> bool:

@@ -40,7 +40,7 @@ def find_space(name: str) -> Path:
     """
     given = Path(name)
     if given.suffix == ".toml":
-        if given.is_file():
+        if _is_file(given):
             return given
         fail(
             f"No search space file at {name!r}.",
@@ -48,13 +48,20 @@ def find_space(name: str) -> Path:
         )
     for folder in space_folders():
         candidate = folder / f"{name}.toml"
-        if candidate.is_file():
+        if _is_file(candidate):
             return candidate
     known = sorted(space_paths())
     return fail(
         f"No search space is called {name!r}{suggest(name, known)}",
         f"Known: {', '.join(known)}; or give a path to a .toml file.",
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for any file
+        return False
 
 
 def space_folders() -> tuple[Path, ...]:

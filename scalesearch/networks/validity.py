@@ -69,7 +69,7 @@ def _whole_faults(spec: NetworkSpec) -> Iterator[str]:
     yield from _unknown("head.width_rule", spec.head.width_rule, _WIDTH_RULES)
     yield from _unknown("activation", spec.activation, _ACTIVATIONS)
     if not 0 < spec.norm_eps < 1:
-        yield f"norm_eps must be above 0 and below 1, not {spec.norm_eps!r}"
+        yield f"norm_eps must be positive and below 1, not {spec.norm_eps!r}"
 
 
 def _stage_faults(spec: NetworkSpec) -> Iterator[str]:

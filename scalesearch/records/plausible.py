@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from scalesearch.plain_text import shortened
 
-# NaN there is what a diverged training gave, and is kept as such.
-_MAY_BE_NAN = frozenset(("final_loss", "losses", "average_precision", "precision", "recall"))
+# What a diverged training gave is kept as such, and a class without images has no precision.
+_MAY_BE_INFINITE = frozenset(("final_loss", "losses"))
+_MAY_BE_NAN = _MAY_BE_INFINITE | {"average_precision", "precision", "recall"}
 _ABOVE_ZERO = frozenset(("p50_ms", "raw_p50_ms", "raw_p90_ms", "raw_p99_ms", "reference_p50_ms", "ratio", "speedup"))
 _NOT_NEGATIVE = frozenset(
     (
@@ -44,7 +45,7 @@ def _impossible(value: object, place: str) -> Iterator[str]:
 def _can_be(value: float, place: str) -> bool:
     name = place.rpartition(".")[2]
     if isinstance(value, float) and not math.isfinite(value):
-        return math.isnan(value) and name in _MAY_BE_NAN
+        return name in (_MAY_BE_NAN if math.isnan(value) else _MAY_BE_INFINITE)
     if not -_LARGEST < value < _LARGEST and isinstance(value, int):
         return False
     if name in _FRACTIONS:

@@ -29,7 +29,12 @@ _URL = re.compile(
 def check_storage_url(url: str) -> None:
     """Raise ConfigError, saying nothing of the URL, where it is none or could hold a password."""
     found = _URL.fullmatch(url)
-    if found and all(map(_is_name, (found["user"] or "", found["database"] or ""))) and _is_open(found["query"] or ""):
+    if (
+        found
+        and url.rpartition("//")[2]
+        and all(map(_is_name, (found["user"] or "", found["database"] or "")))
+        and _is_open(found["query"] or "")
+    ):
         return
     message = (
         "storage: expected postgresql://USER@HOST/DATABASE without a password, for settings are written to files.\n"

@@ -14,6 +14,7 @@ from scalesearch.cli import predict
 from scalesearch.deployment import infer
 from scalesearch.deployment.onnx_file import annotate
 from scalesearch.errors import ConfigError
+from scalesearch.plain_text import visible
 
 NAMES = ["stop", "yield [bold]", "speed\x1b[5m 30", "no entry"]
 METADATA = {
@@ -62,7 +63,7 @@ def test_every_image_of_a_folder_gets_a_line(folder: Path) -> None:
     labeller = infer.Labeller(folder / "best" / "model.onnx")
     for line in lines[1:]:
         (label, share), (other, rest) = labeller.label(line.split()[0], top=2)
-        assert all(predict.printable(name) in line for name in (label, other))
+        assert all(visible(name) in line for name in (label, other))
         assert f"{100 * share:.1f}" in line and f"{100 * rest:.1f}" in line
 
 

@@ -90,7 +90,7 @@ BAD_SPECS = {
     r"stages.1.expansion must be 1 in a basic block, not 2": {"stages": (stage(expansion=2),)},
     r"activation must be one of relu, relu6, silu, not 'gelu'": {"activation": "gelu"},
     r"head.width_rule must be one of": {"head": HeadSpec(width_rule="wide")},  # type: ignore[arg-type]
-    r"norm_eps must be positive, not 0": {"norm_eps": 0.0},
+    r"norm_eps must be positive and below 1, not 0": {"norm_eps": 0.0},
     r"image_channels must be 1 \(grey\) or 3 \(RGB\), not 4": {"image_channels": 4},
     r"image_channels must be 1 \(grey\) or 3 \(RGB\), not 2.5": {"image_channels": 2.5},
     r"resolution_px .* num_classes .* image_channels .* \(and 2 more\)": {

@@ -13,7 +13,7 @@ import pytest
 from scalesearch.errors import ConfigError
 from scalesearch.records.store import RecordStore
 from scalesearch.values.candidate import Candidate
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import LossCurve, TrialRecord
 
 
 def test_every_field_comes_back_as_it_was(tmp_path: Path, make_record: Any) -> None:
@@ -34,10 +34,11 @@ def test_a_record_that_never_got_anywhere_comes_back_too(tmp_path: Path) -> None
 def test_nan_and_infinity_survive(tmp_path: Path, make_record: Any) -> None:
     # A diverged training that the safe recipe saved may leave one; as null it would make the study unreadable.
     record = make_record(0)
-    odd = replace(record, training=replace(record.training, final_loss=math.nan, train_s=math.inf))
+    curve = LossCurve(steps=2, losses=(1.0, math.inf))
+    odd = replace(record, training=replace(record.training, final_loss=math.nan, loss_curves=(curve,)))
     RecordStore(tmp_path).save(odd)
     training = RecordStore(tmp_path).load(0).training
-    assert training is not None and math.isnan(training.final_loss) and training.train_s == math.inf
+    assert training is not None and math.isnan(training.final_loss) and training.loss_curves == (curve,)
 
 
 def test_all_are_sorted_by_trial_and_other_files_are_let_be(tmp_path: Path, make_record: Any) -> None:

@@ -1,6 +1,8 @@
 """Reads .npz files that others wrote, or that a disk damaged: plain arrays, or one kind of error with its reason."""
 
+import errno
 import math
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -31,6 +33,7 @@ _DAMAGE = (
     SyntaxError,
     TypeError,
     ValueError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -51,9 +54,11 @@ def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
             warnings.simplefilter("ignore")  # NumPy's of odd headers, which are judged here
             return _read(path)
     except OSError as error:
-        if error.errno is None:  # lzma's and bz2's errors, which know no file
-            raise ValueError(str(error)) from None
-        raise
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        # lzma's and bz2's errors know no file; an invalid argument is a place in the file that a damaged number names.
+        message = f"the file is damaged ({error})"
+        raise ValueError(message) from None
     except _RefusedError as error:
         raise ValueError(str(error)) from None
     except _DAMAGE as error:
