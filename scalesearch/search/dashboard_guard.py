@@ -49,9 +49,7 @@ def guard(application: Application) -> Application:
             _close(body)
             return _say(start_response, "500 Internal Server Error", path, _BROKEN)
         status, headers = told[0]
-        # Optuna Dashboard lets every page of the web read a study's files.
-        kept = [(name, value) for name, value in headers if name.lower() != "access-control-allow-origin"]
-        start_response(status, [*kept, *_safe_headers(path)])
+        start_response(status, _safe_headers(path, headers))
         return body
 
     return guarded
@@ -77,10 +75,18 @@ def _refusal(environ: dict[str, Any]) -> str:
     return ""
 
 
-def _safe_headers(path: str) -> Headers:
+def _safe_headers(path: str, own: Headers) -> Headers:
+    """The application's own headers, less what opens the study to other pages, with those that every answer carries."""
     # A study's files are shown, but whatever is in them runs nothing with the dashboard's rights.
-    sandbox = "; sandbox" if path.startswith("/artifacts/") else ""
-    return [*_SAFE, ("Content-Security-Policy", f"frame-ancestors 'none'{sandbox}")]
+    policy = ["frame-ancestors 'none'", *(["sandbox"] if path.startswith("/artifacts/") else [])]
+    kept = []
+    for name, value in own:
+        if name.lower() == "content-security-policy":
+            policy.insert(0, value.strip("; "))
+        # Optuna Dashboard lets every page of the web read a study's files.
+        elif name.lower() != "access-control-allow-origin":
+            kept.append((name, value))
+    return [*kept, *_SAFE, ("Content-Security-Policy", "; ".join(policy))]
 
 
 def _say(start_response: Callable[..., Any], status: str, path: str, reason: str) -> Iterable[bytes]:
@@ -89,7 +95,7 @@ def _say(start_response: Callable[..., Any], status: str, path: str, reason: str
     body = (json.dumps({"reason": reason}) if as_json else reason).encode()
     kind = "application/json" if as_json else "text/plain; charset=utf-8"
     length = ("Content-Length", str(len(body)))
-    start_response(status, [("Content-Type", kind), length, *_safe_headers(path)])
+    start_response(status, _safe_headers(path, [("Content-Type", kind), length]))
     return [body]
 
 

@@ -147,3 +147,47 @@ def test_another_window_is_refused_with_an_example(text: str) -> None:
         ConfigError, match=r"data\.window = .* two numbers, the lower one first\.\nExample: --set 'data"
     ):
         load_run(overrides=[f"data.window={text}"])
+
+
+    ("override", "words"),
+    [
+        ("training.steps=inf", "training.steps must be a whole number"),
+        ("training.learning_rate=nan", "training.learning_rate must be a number"),
+        ("pruning.rounds=inf", "pruning.rounds must be a whole number"),
+        ("pruning.rounds=-inf", "pruning.rounds must be a whole number"),
+        ("scaling.width={ low = 0.5, high = inf }", "low, high and step must be finite"),
+        ("scaling.width={ low = 0.5, high = 1, step = nan }", "low, high and step must be finite"),
+        ("scaling.depth=[1, nan]", "scaling.depth must be a number"),
+        (f"training.steps={'9' * 400}", "training.steps must be a whole number"),
+        ("scaling.stages.².width=0.5", r"\[scaling.stages.²\] must be a table numbered from 1"),
+        ("scaling.stages.٣.width=0.5", r"\[scaling.stages.٣\] must be a table numbered from 1"),
+        ("scaling.stages.00.width=0.5", "numbered from 1"),
+        (f"scaling.stages.{'9' * 5000}.width=0.5", "numbered from 1"),
+        ("resolution_px=1000000", "resolution_px must be a whole number of pixels .* 1 to 8192"),
+        ("scaling.resolution=[1, 16]", "gives images of 1024 px|allowed is up to"),
+        ("resolution_multiple=1000000000", "resolution_multiple = 1000000000 is out of range"),
+        ("limits.max_macs=nan", "limits.max_macs must be a number above 0"),
+        (f"limits.max_macs={'9' * 400}", "limits.max_macs must be a number above 0"),
+        ("latency.max_s=inf", "latency.max_s = inf is out of range"),
+        ("latency.half_width=nan", "latency.half_width = nan is out of range"),
+        (f"scaling.width={list(range(1, 2000))}", "1999 choices, more than 1000"),
+        ("budget=" + "[" * 5000, "budget"),
+        ("budget=1\nseed = 2", "budget"),
+        ('storage=["postgresql://ann:xyzzy@db/x"]', "storage is wrong"),
+        (f"space={'x' * 5000}", "No search space is called"),
+    ],
+)
+def test_numbers_and_names_that_cannot_be_are_refused_in_words(override: str, words: str) -> None:
+    overrides = [override, "resolution_px=1024"] if override.startswith("scaling.resolution") else [override]
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_run(overrides=overrides)
+    assert len(str(caught.value).splitlines()) <= 3
+    assert "xyzzy" not in str(caught.value)
+
+
+def test_a_space_file_that_nests_too_deep_or_is_no_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.toml"
+    for content in (b"a = " + b"[" * 100_000, b"\xff\xfe", b"a = " + b"9" * 10_000, b"a = 1\na = 2"):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match="is not valid TOML"):
+            load_run(space=str(path))

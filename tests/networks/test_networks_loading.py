@@ -71,3 +71,64 @@ FAULTS = {
 def test_faults_are_named(reference: str) -> None:
     with pytest.raises(ConfigError, match=FAULTS[reference]):
         load_spec(reference)
+
+
+HOSTILE_NETWORKS = """
+import os, sys
+from dataclasses import replace
+from scalesearch.networks import base_spec
+
+class Own(KeyboardInterrupt): ...
+class Mute(Exception):
+    def __str__(self): raise RuntimeError
+
+def exits(): sys.exit("enough")
+def exits_well(): sys.exit(0)
+def interrupts(): raise Own("own words")
+def generator(): raise GeneratorExit
+def mute(): raise Mute
+def talks():
+    print("to stdout"); os.write(1, b"by descriptor"); os.system("echo by a child"); sys.__stdout__.write("back door")
+    return replace(base_spec("resnet_small"), name="talks")
+def numbers(): return replace(base_spec("resnet_small"), stages=(1, 2))
+def nothing(): return replace(base_spec("resnet_small"), stem=None)
+def huge():
+    base = base_spec("resnet_small")
+    return replace(base, stages=(replace(base.stages[0], kernel=1000001),))
+def ctrl_c(): raise KeyboardInterrupt
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("exits", "failed with SystemExit: enough"),
+        ("exits_well", "failed with SystemExit: 0"),
+        ("interrupts", "failed with Own: own words"),
+        ("generator", "failed with GeneratorExit"),
+        ("mute", "failed with Mute"),
+        ("numbers", "stages must be a tuple of StageSpec"),
+        ("nothing", "stem must be a StemSpec, not NoneType"),
+        ("huge", "stages.1.kernel must be at most 255, not 1000001"),
+    ],
+)
+def test_whatever_a_function_raises_is_told(function: str, words: str, own_folder: Path) -> None:
+    (own_folder / "hostile_xyz.py").write_text(HOSTILE_NETWORKS)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_spec(f"hostile_xyz:{function}")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_ctrl_c_stays_ctrl_c(own_folder: Path) -> None:
+    (own_folder / "hostile_xyz.py").write_text(HOSTILE_NETWORKS)
+    with pytest.raises(KeyboardInterrupt):
+        load_spec("hostile_xyz:ctrl_c")
+
+
+def test_what_a_function_prints_is_not_in_stdout(own_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (own_folder / "hostile_xyz.py").write_text(HOSTILE_NETWORKS)
+    assert load_spec("hostile_xyz:talks").name == "talks"
+    print("after")
+    out, err = capfd.readouterr()
+    assert out == "after\n"
+    assert all(f"{words}" in err for words in ("to stdout", "by descriptor", "by a child"))

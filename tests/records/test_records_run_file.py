@@ -1,5 +1,7 @@
 """run.toml: what is written comes back, and what may not change between the runs of a study."""
 
+import os
+import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,7 +9,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from scalesearch.errors import ConfigError
-from scalesearch.records.run_file import read_run_file, refuse_changes, write_run_file
+from scalesearch.records.run_file import NAME, read_run_file, recorded_command, refuse_changes, write_run_file
 from scalesearch.values.session import Session
 from scalesearch.values.space import Choice, Limits
 
@@ -80,3 +82,40 @@ def test_what_makes_trials_incomparable_is_refused_with_the_difference(session: 
     for part in change.says:
         assert part in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize("secret", ["xyzzy", "xy#zzy", "xy?zzy", "xy/zzy", "xy zzy"])
+def test_the_recorded_command_holds_no_password(secret: str) -> None:
+    refused, replaced = f"storage=postgresql://ann:{secret}@db/x", "storage=postgresql://ann@db/x"
+    told = recorded_command(["/usr/bin/scalesearch", "run", "--set", refused, f"--set={refused}", "--set", replaced])
+    assert "zzy" not in told
+    assert told.startswith("scalesearch run --set storage=... --set=storage=... --set storage=postgresql://ann@db/x")
+    assert "zzy" not in recorded_command(["scalesearch", "run", f"--data=postgresql://ann:{secret}@db/x"])
+
+
+def test_names_that_are_no_utf8_are_written_by_their_bytes(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    monkeypatch.setattr("sys.argv", ["scalesearch", "run", "--data", odd])
+    write_run_file(replace(session, data=replace(session.data, name=odd)))
+    text = (session.folder / NAME).read_text(encoding="utf-8")
+    assert r"caf\\xe9" in text
+    read = read_run_file(session.folder)
+    assert read is not None and read.data.name == r"caf\xe9"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (r"reference_calm_ms = .*", "reference_calm_ms = nan", "reference_calm_ms = nan"),
+        (r"storage_px = .*", "storage_px = " + "9" * 5000, "cannot be read"),
+        (r"storage_px = .*", "storage_px = " + "[" * 5000, "nests too deep"),
+        (r'storage = ""', 'storage = "postgresql://ann:xyzzy#@db/x"', "storage: expected postgresql://"),
+    ],
+)
+def test_a_spoiled_run_file_is_refused_in_words(session: Session, old: str, new: str, words: str) -> None:
+    write_run_file(session)
+    path = session.folder / NAME
+    path.write_text(re.sub(old, new, path.read_text(), count=1))
+    with pytest.raises(ConfigError, match=words) as caught:
+        read_run_file(session.folder)
+    assert "xyzzy" not in str(caught.value)

@@ -255,3 +255,70 @@ def test_notes_that_a_run_without_the_extra_could_not_save_are_made_later(
     figures = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
     assert sorted(figures) == ["feasible_front", "hypervolume"]
     assert annotate_missing(study, records) == 0
+
+
+def _answer(url: str, **headers: str) -> tuple[int, Any, str]:
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+            return answer.status, answer.headers, answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers, error.read().decode(errors="replace")
+
+
+@pytest.mark.parametrize("path", ["dashboard/", "api/studies", "api/studies/999", "nothing/here", "static/bundle.js"])
+def test_every_answer_forbids_guessing_framing_and_other_pages(served: str, path: str) -> None:
+    _, headers, _ = _answer(served + path)
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Access-Control-Allow-Origin"] is None
+    refused = _answer(served + path, Host="elsewhere.example")[1]
+    assert refused["X-Frame-Options"] == "DENY"
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({}, 204),
+        ({"Origin": "same"}, 204),
+        ({"Origin": "http://elsewhere.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+    ],
+)
+def test_a_note_is_taken_from_the_dashboards_own_page_only(
+    served: str, study: optuna.Study, headers: dict[str, str], code: int
+) -> None:
+    url = f"{served}api/studies/{study._study_id}/note"
+    sent = {name: served.rstrip("/") if value == "same" else value for name, value in headers.items()}
+    request = urllib.request.Request(url, method="PUT", headers={"Content-Type": "application/json", **sent})
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            request, json.dumps({"body": "x", "version": 1}).encode()
+        ) as answer:
+            assert answer.status == code
+    except urllib.error.HTTPError as error:
+        with error:
+            assert error.code == code
+
+
+def test_a_fault_is_answered_in_words_and_leaves_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    from scalesearch.search.dashboard_guard import guard
+
+    def broken(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        environ["wsgi.errors"].write("Traceback (most recent call last)")
+        if environ["PATH_INFO"] == "/api/x":
+            start_response("500 Internal Server Error", [])
+            return [b"Traceback (most recent call last)"]
+        raise KeyError("HTTP_ACCEPT_ENCODING")
+
+    for path in ("/api/x", "/dashboard"):
+        told: list[Any] = []
+        environ = {"HTTP_HOST": "127.0.0.1:1", "REQUEST_METHOD": "GET", "PATH_INFO": path, "wsgi.errors": None}
+        body = b"".join(guard(broken)(environ, lambda *parts: told.extend(parts))).decode()  # noqa: B023
+        assert told[0].startswith("500") and "Traceback" not in body
+        assert "scalesearch front" in body
+    assert "Traceback" not in "".join(capfd.readouterr())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scalesearch.training.datasets.decode import UNREADABLE, decode_square, to_square
+from scalesearch.training.datasets.decode import FORMATS, UNREADABLE, decode_square, to_square
 
 GREY = 128
 
@@ -161,3 +161,31 @@ def test_damaged_files_are_read_or_refused_but_never_crash(suffix: str, tmp_path
         except UNREADABLE:
             refused += 1
     assert refused > 5
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "TGA", "ICO"])
+def test_a_file_of_another_kind_under_an_images_name_is_not_opened(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (32, 32), "red").save(path, kind)
+
+    def looked(*_: object, **__: object) -> None:
+        raise AssertionError("a program was looked for")
+
+    for place in ("shutil.which", "subprocess.check_call", "subprocess.run", "subprocess.Popen"):
+        monkeypatch.setattr(place, looked)
+    with pytest.raises(OSError, match="cannot identify image file"):
+        decode_square(path, 8)
+    from scalesearch.deployment import infer
+
+    with pytest.raises(OSError, match="cannot identify image file"):
+        infer.decode(path, 8)
+    assert infer.FORMATS == FORMATS
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "MPO"])
+def test_every_promised_kind_is_opened_whatever_its_name(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "photo.gif"
+    Image.new("RGB", (32, 32), "red").save(path, kind)
+    assert tuple(decode_square(path, 8)[4, 4] // 200) == (1, 0, 0)

@@ -1,5 +1,6 @@
 """NumPy archives: both layouts, and every wrong array named."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,47 @@ def test_an_archive_that_unpacks_beyond_memory_is_refused(tmp_path: Path, monkey
     monkeypatch.setattr("scalesearch.training.datasets.npz_file.available_bytes", lambda: 100_000)
     with pytest.raises(ConfigError, match=r"unpacks to 0.0 GB, expected at most half"):
         load(tmp_path / "set.npz")
+
+
+def _with_header(tmp_path: Path, header: str, content: bytes = b"") -> Path:
+    """An archive whose `images` have that header, whatever follows it."""
+    path = save(tmp_path, labels=labels(6))
+    text = header.encode().ljust(117) + b"\n"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("images.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000, 6, 6, 3), }",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (-6, 6, 6, 3), }",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (6,), }",
+        "{'descr': '|V0', 'fortran_order': False, 'shape': (99999999999,), }",
+        "{'descr': [('a', '<i4')], 'fortran_order': False, 'shape': (1,), }",
+        "{" * 100,
+        "'''",
+    ],
+)
+def test_headers_that_promise_what_is_not_there_are_refused_before_memory_is_taken(header: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"expected a whole .npz file of plain arrays, came: the (array|file)"):
+        load(_with_header(tmp_path, header, b"\0" * 4))
+
+
+@pytest.mark.parametrize("key", ["images", "labels"])
+def test_single_values_are_named(key: str, tmp_path: Path) -> None:
+    arrays = {"images": images(6), "labels": labels(6)} | {key: np.uint8(3)}
+    with pytest.raises(ConfigError, match=f"{key} is a single value, expected one entry per image"):
+        load(save(tmp_path, **arrays))
+
+
+def test_a_damaged_stream_of_a_compressed_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "set.npz"
+    np.savez_compressed(path, images=images(60), labels=labels(60))
+    content = bytearray(path.read_bytes())
+    for place in range(200, 400):
+        content[place] ^= 0x5A
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="the file is damaged"):
+        load(path)

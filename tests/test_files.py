@@ -1,0 +1,53 @@
+"""Files that are whole or not there, readable as the umask has it and never writable for everybody."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scalesearch.files import read_file, replace_file
+from scalesearch.toml_file import read_toml
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o000, 0o664), (0o002, 0o664), (0o022, 0o644), (0o077, 0o600)])
+def test_a_file_is_never_writable_for_everybody(mask: int, mode: int, tmp_path: Path, umask: None) -> None:
+    os.umask(mask)
+    replace_file(tmp_path / "record.json", b"{}")
+    assert (tmp_path / "record.json").stat().st_mode & 0o777 == mode
+    assert os.umask(mask) == mask
+
+
+def test_a_command_makes_nothing_that_everybody_may_write(tmp_path: Path) -> None:
+    """At umask 000, with folders, locks and files alike; children inherit it."""
+    code = (
+        "import os; os.umask(0)\n"
+        "from scalesearch.cli.terminal import prepare_streams; prepare_streams()\n"
+        "from pathlib import Path; from scalesearch.search.storage import only_coordinator, opened_study\n"
+        "folder = Path('study'); folder.mkdir()\n"
+        "with only_coordinator(folder), opened_study(folder): pass\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
+    made = [tmp_path / "study", *(tmp_path / "study").rglob("*")]
+    assert len(made) > 2
+    assert [path.name for path in made if path.stat().st_mode & 0o002] == []
+
+
+def test_what_is_no_plain_file_or_too_large_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "large.toml").write_bytes(b"#" * 2000)
+    with pytest.raises(ValueError, match="no plain file"):
+        read_toml(tmp_path / "pipe.toml")
+    with pytest.raises(ValueError, match="no plain file"):
+        read_file(tmp_path)
+    with pytest.raises(ValueError, match="expected at most"):
+        read_file(tmp_path / "large.toml", max_bytes=1999)
