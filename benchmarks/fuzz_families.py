@@ -195,7 +195,7 @@ def overrides(rng: random.Random, _: Path) -> Iterator[Case]:
             "scaling.stages.99999999999.width")  # fmt: skip
     while True:
         texts = []
-        for _ in range(rng.randint(1, 3)):
+        for __ in range(rng.randint(1, 3)):
             value = rng.choice(HOSTILE)
             raw = (
                 str(value)
@@ -547,7 +547,7 @@ def networks(rng: random.Random, _: Path) -> Iterator[Case]:
     )
     while True:
         spec = whole
-        for _ in range(rng.randint(1, 2)):
+        for __ in range(rng.randint(1, 2)):
             value: Any = rng.choice(HOSTILE)
             kind = rng.randrange(4)
             if kind == 0:

@@ -6,6 +6,7 @@ they came and pass through here on their way to a terminal, or into a file that 
 
 import re
 import unicodedata
+from typing import Any
 
 from scalesearch.errors import ConfigError
 from scalesearch.values.storage_url import check_storage_url
@@ -46,7 +47,7 @@ def utf8_text(text: str) -> str:
     return text
 
 
-def utf8_values(value: object) -> object:
+def utf8_values(value: Any) -> Any:
     """Nested dicts and lists with every text in them as `utf8_text` gives it."""
     if isinstance(value, str):
         return utf8_text(value)

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,7 @@ except ImportError:  # Windows: see DeviceLock
 
 LOG = logging.getLogger(__name__)
 STAGE = "device lock"
+_TEMPORARY = Path("/tmp")
 
 DEFAULT_TIMEOUT_S = 240.0
 """Below the 300 s after which a stage counts as hung, so that the reason given is this one and not a kill."""
@@ -243,8 +244,9 @@ def _user_folder() -> Path:
     """This user's own folder of lock files: the same for every process, whatever TMPDIR or the session says."""
     if os.name != "posix":
         return Path(tempfile.gettempdir())
-    folder = Path("/tmp") / f"scalesearch-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = _TEMPORARY / f"scalesearch-{os.getuid()}"
+    with suppress(FileExistsError):  # a link to nowhere, too, which another user may have put there: refused below
+        folder.mkdir(mode=0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         msg = f"device lock: expected {folder} to be a folder that you alone can write to; remove it and run again"

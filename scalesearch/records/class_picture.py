@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from scalesearch.files import replace_file
+from scalesearch.plain_text import utf8_text
 from scalesearch.records.report import percent
 from scalesearch.values.record import ClassQuality, TrialRecord
 
@@ -29,7 +30,7 @@ def draw_classes(record: TrialRecord, to: Path) -> None:
         '<svg xmlns="http://www.w3.org/2000/svg" width="760" height="380" viewBox="0 0 760 380" '
         f'font-family="sans-serif"><rect width="760" height="380" fill="#fff"/>{"".join(parts)}</svg>\n'
     )
-    replace_file(to, picture.encode())
+    replace_file(to, utf8_text(picture).encode())
 
 
 def _text(x: float, y: float, words: str, *, size: int = 11, anchor: str = "start", weight: str = "normal") -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scalesearch.files import replace_file
+from scalesearch.plain_text import utf8_text
 from scalesearch.records.confirmation import Confirmation, Move, SplitGap
 from scalesearch.records.confirmation_picture import confirmation_figure
 from scalesearch.records.confirmed import FOLDER
@@ -30,7 +31,7 @@ def write_confirmation(
     """Writes the three files, each whole or not at all; `lost` is (trial, seed, reason) of runs that gave nothing."""
     folder = study / FOLDER
     rows = confirmation_rows(confirmation)
-    replace_file(folder / TABLE, csv_text(rows).encode())
+    replace_file(folder / TABLE, utf8_text(csv_text(rows)).encode())
     document = confirmation_document(confirmation, runs, lost=lost) | {"device": dataclasses.asdict(session.device)}
     replace_file(folder / DOCUMENT, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
     caption = f"{session.data_words}, {session.data.val_images} validation, {session.data.test_images} test images"

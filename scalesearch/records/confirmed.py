@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.errors import ConfigError
 from scalesearch.files import read_file, replace_file
+from scalesearch.plain_text import utf8_values
 from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import TrialRecord
@@ -35,7 +36,7 @@ def work_folder(study: Path) -> Path:
 def write_confirmed(study: Path, run: ConfirmedRun) -> Path:
     """The run's file, whole or not at all."""
     path = confirmed_path(study, run.trial, run.seed)
-    replace_file(path, json.dumps(_ADAPTER.dump_python(run, mode="json"), indent=1).encode())
+    replace_file(path, json.dumps(utf8_values(_ADAPTER.dump_python(run, mode="json")), indent=1).encode())
     return path
 
 

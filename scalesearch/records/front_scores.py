@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.errors import ConfigError
 from scalesearch.files import read_file, replace_file
+from scalesearch.plain_text import utf8_values
 from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.values.record import FrontScore
 
@@ -43,4 +44,4 @@ def read_front_scores(folder: Path) -> tuple[FrontScore, ...]:
 def write_front_scores(folder: Path, scores: Iterable[FrontScore]) -> None:
     """Writes the scores, by trial number, whole or not at all."""
     ordered = tuple(sorted(scores, key=lambda score: score.trial))
-    replace_file(folder / NAME, json.dumps(_ADAPTER.dump_python(ordered, mode="json"), indent=1).encode())
+    replace_file(folder / NAME, json.dumps(utf8_values(_ADAPTER.dump_python(ordered, mode="json")), indent=1).encode())

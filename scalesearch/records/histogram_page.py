@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from scalesearch.files import replace_file
+from scalesearch.plain_text import utf8_text
 from scalesearch.values.histogram import WASTED_BELOW, LayerHistogram, TensorHistogram
 
 # Okabe and Ito's colours; red is kept for what is lost.
@@ -81,7 +82,7 @@ weights sit in a quarter of their range is marked: its few outliers cost it two 
 {rows}
 </tbody></table></body></html>
 """
-    replace_file(to, page.encode())
+    replace_file(to, utf8_text(page).encode())
 
 
 def _row(layer: LayerHistogram) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scalesearch.files import replace_file
+from scalesearch.plain_text import utf8_text
 from scalesearch.records import report
 from scalesearch.records.export import PREPROCESSING
 from scalesearch.records.reading import reading_words
@@ -63,7 +64,7 @@ def write_model_card(
     )
     path = folder / CARD
     text = "\n\n".join("\n".join(section) for section in sections)
-    replace_file(path, f"{text}\n".encode())
+    replace_file(path, f"{utf8_text(text)}\n".encode())
     return path
 
 

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.errors import ConfigError
 from scalesearch.files import read_file, replace_file
+from scalesearch.plain_text import utf8_values
 from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.values.record import TrialRecord
 
@@ -26,7 +27,7 @@ class RecordStore:
     def save(self, record: TrialRecord) -> Path:
         """The record's file, which is on the disk when this returns: a kill or a power cut cannot tear it."""
         # Not pydantic's dump_json: it writes NaN (the loss of a diverged training) as null, which no float field loads.
-        text = json.dumps(_ADAPTER.dump_python(record, mode="json"), indent=1, allow_nan=True)
+        text = json.dumps(utf8_values(_ADAPTER.dump_python(record, mode="json")), indent=1, allow_nan=True)
         path = self.path(record.trial)
         replace_file(path, f"{text}\n".encode())
         return path

@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from scalesearch.files import replace_file
+from scalesearch.plain_text import utf8_text
 from scalesearch.values.candidate import CALIBRATED, Candidate, Quantization, Scaling
 from scalesearch.values.record import FrontScore, TrialRecord
 
@@ -56,9 +57,9 @@ def write_tables(
 ) -> None:
     """Write `trials.csv` and `front.csv` (fast to slow) into `folder`; a reader sees the old or the new, never half."""
     rows = trial_rows(records, front=front, scores=scores)
-    replace_file(folder / "trials.csv", csv_text(rows).encode())
+    replace_file(folder / "trials.csv", utf8_text(csv_text(rows)).encode())
     front_text = csv_text(front_rows(rows), columns=list(rows[0]) if rows else ())
-    replace_file(folder / "front.csv", front_text.encode())
+    replace_file(folder / "front.csv", utf8_text(front_text).encode())
 
 
 def _row(record: TrialRecord, again: FrontScore | None, *, on_front: bool, stages: int) -> Row:

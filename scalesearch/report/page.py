@@ -13,6 +13,7 @@ from typing import Any
 
 from scalesearch.errors import MissingBackendError
 from scalesearch.files import replace_file
+from scalesearch.plain_text import utf8_text
 from scalesearch.records.report import device_text
 from scalesearch.report import confirmed_section, detail_sections, front_sections
 from scalesearch.report.charts import figures
@@ -49,7 +50,7 @@ def write_page(study: Study, to: Path, *, written: datetime.datetime | None = No
         MissingBackendError: plotly is not installed.
         OSError: `to` cannot be written.
     """
-    content = page(study, written=written or datetime.datetime.now(datetime.UTC)).encode()
+    content = utf8_text(page(study, written=written or datetime.datetime.now(datetime.UTC))).encode()
     replace_file(to, content)
     return len(content)
 

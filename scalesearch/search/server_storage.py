@@ -9,6 +9,7 @@ import sqlalchemy
 
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.files import replace_file
+from scalesearch.plain_text import utf8_text
 from scalesearch.values.storage_url import check_storage_url
 
 NAME_FILE = "study.name"
@@ -67,6 +68,6 @@ def server_study_name(folder: Path) -> str:
     """The name of that folder's study on any server: unique, and kept in the folder, should it be moved."""
     file = folder / NAME_FILE
     if not file.is_file():
-        name = f"{folder.resolve().name[:_LONGEST]} {uuid.uuid4().hex[:8]}"
+        name = f"{utf8_text(folder.resolve().name)[:_LONGEST]} {uuid.uuid4().hex[:8]}"
         replace_file(file, f"{name}\n".encode())
     return file.read_text(encoding="utf-8").strip()

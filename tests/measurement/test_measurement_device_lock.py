@@ -283,3 +283,20 @@ def test_wrong_arguments_say_what_was_expected(tmp_path: Path, caplog: pytest.Lo
     ):
         pass
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("kind", ["link to nowhere", "link to a folder", "file", "open folder"])
+def test_a_lock_folder_that_another_user_may_have_put_there_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / f"scalesearch-{os.getuid()}"
+    if kind.startswith("link"):
+        place.symlink_to(tmp_path if kind.endswith("folder") else tmp_path / "nowhere")
+    elif kind == "file":
+        place.touch()
+    else:
+        place.mkdir()
+        place.chmod(0o777)
+    monkeypatch.setattr("scalesearch.measurement.device_lock._TEMPORARY", tmp_path)
+    with pytest.raises(ConfigError, match=r"expected .* to be a folder that you alone can write to"):
+        DeviceLock("cpu")

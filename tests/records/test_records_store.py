@@ -150,3 +150,10 @@ def test_a_save_is_synced_before_its_name_is_there(
 def test_the_store_loads_neither_torch_nor_optuna() -> None:
     code = "import sys, scalesearch.records.store; print({'torch', 'optuna', 'pandas'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_a_class_whose_name_is_no_utf8_comes_back_by_its_bytes(tmp_path: Path, make_record: Any) -> None:
+    """As JSON half a surrogate pair is written, and then read by nobody."""
+    RecordStore(tmp_path).save(make_record(0, classes=(os.fsdecode(b"caf\xe9"), "tea", "milk", "rum")))
+    quality = RecordStore(tmp_path).load(0).quality
+    assert quality is not None and quality.classes[0].name == r"caf\xe9"
