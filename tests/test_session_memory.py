@@ -1,0 +1,24 @@
+"""Memory that a run would need is counted before it is taken."""
+
+import pytest
+
+from scalesearch.config import load_run
+from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.networks import base_spec
+from scalesearch.networks.build import build
+from scalesearch.session import require_batch_memory
+
+
+def test_a_batch_that_no_memory_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 images of 100 px in float32 are 64 x 100 x 100 x 3 x 4 = 7,680,000 bytes, and may be half of what is free."""
+    space = load_run(overrides=["training.batch_size=[16, 64]"])[1]
+    monkeypatch.setattr("scalesearch.session.available_bytes", lambda: 2 * 7_680_000)
+    require_batch_memory(space, 100)
+    with pytest.raises(ConfigError, match="a training batch of 64 images at 101 px takes"):
+        require_batch_memory(space, 101)
+
+
+def test_weights_that_no_memory_holds_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scalesearch.networks.build.available_bytes", lambda: 1000)
+    with pytest.raises(StageFailed, match="the weights of resnet_small would take"):
+        build(base_spec("resnet_small"))
