@@ -149,6 +149,7 @@ def test_another_window_is_refused_with_an_example(text: str) -> None:
         load_run(overrides=[f"data.window={text}"])
 
 
+@pytest.mark.parametrize(
     ("override", "words"),
     [
         ("training.steps=inf", "training.steps must be a whole number"),
