@@ -150,21 +150,21 @@ def _times(model: "OnnxModel", session: "Session", *, top: int) -> "Iterator[Tab
     from scalesearch.chain.shrink import MEASURED_DEVICE
     from scalesearch.deployment.backends import get_backend
     from scalesearch.measurement.device_lock import DeviceLock
-    from scalesearch.records.report import device_text
+    from scalesearch.records.report import device_text, milliseconds, milliseconds_number
 
     backend = get_backend(session.target.backend)
     with backend.compile(model, engine_options(session.settings)) as engine, DeviceLock(MEASURED_DEVICE).quiet():
         layers = engine.profile(_PROFILE_RUNS)
     total_ms = sum(layer.mean_ms for layer in layers)
     device = device_text(backend.device(session.settings.latency.threads))
-    yield f"{len(layers)} layers, {total_ms:.3f} ms together, on {device}"
+    yield f"{len(layers)} layers, {milliseconds(total_ms)} together, on {device}"
     table = Table(box=None, header_style="bold")
     for column in ("layer", "kernel", "precision", "ms", "share"):
         table.add_column(column, justify="right" if column in ("ms", "share") else "left", overflow="fold")
     slowest = sorted(layers, key=_mean_ms, reverse=True)
     for layer in slowest[: top or None]:
         share = f"{100 * layer.mean_ms / total_ms:.1f} %"
-        table.add_row(layer.name, layer.kind, layer.precision, f"{layer.mean_ms:.4f}", share)
+        table.add_row(layer.name, layer.kind, layer.precision, milliseconds_number(layer.mean_ms), share)
     yield table
 
 

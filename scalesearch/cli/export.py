@@ -8,6 +8,7 @@ import typer
 
 from scalesearch.cli.studies import StudyArgument, find_study, parse_latency_ms
 from scalesearch.errors import ConfigError
+from scalesearch.records.report import milliseconds, percent
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
@@ -66,8 +67,9 @@ def export(
         assert record.quality and record.latency
         length = f" at full length ({run.steps} steps)" if run and confirmed else ""
         typer.echo(
-            f"trial {record.trial}{length}: top-1 {100 * record.quality.top1:.1f} %, {record.latency.p50_ms:.3f} ms"
-            f" -> {target}: {', '.join(sorted(path.name for path in target.iterdir()))}"
+            f"trial {record.trial}{length}: top-1 {percent(record.quality.top1)}, "
+            f"{milliseconds(record.latency.p50_ms)} -> {target}: "
+            f"{', '.join(sorted(path.name for path in target.iterdir()))}"
         )
         for note in notes:
             typer.echo(f"  {note}")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from scalesearch.records.report import precision_label, pruning_label, verdict
+from scalesearch.records.report import milliseconds_number, precision_label, pruning_label, verdict
 from scalesearch.records.tables import trial_rows
 from scalesearch.search.events import (
     Event,
@@ -224,7 +224,9 @@ def trial_line(record: TrialRecord) -> str:
         origin = f"same as {record.same_as}" if record.same_as is not None else f"{seconds:.0f} s"
         if record.sibling_of is not None and record.same_as is None:
             origin = f"sibling of {record.sibling_of}, {origin}"
-        result = f"top-1 {100 * record.quality.top1:5.1f} %  {record.latency.p50_ms:7.3f} ms{unstable}"
+        result = (
+            f"top-1 {100 * record.quality.top1:5.1f} %  {milliseconds_number(record.latency.p50_ms):>7} ms{unstable}"
+        )
         return f"trial {record.trial:3d}  {result}  {what}  [{origin}]{mark}"
     return f"trial {record.trial:3d}  {record.state}: {record.reason.splitlines()[0] if record.reason else ''}  {what}"
 

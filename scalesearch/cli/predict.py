@@ -30,26 +30,31 @@ def predict(
     threads: Annotated[int, typer.Option("--threads", min=0, help="Of the CPU; 0: as many as cores.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="A list of one object per image.")] = False,
 ) -> int:
-    """Label images with an exported network, by ONNX Runtime. Exit code 1 where an image could not be read."""
-    from scalesearch.deployment.infer import UNREADABLE
+    """Label images with an exported network, by ONNX Runtime. Exit code 1 where an image got no label."""
+    from scalesearch.deployment.infer import UNREADABLE, NotFiniteError
 
     labeller = open_export(export, threads=threads)
     files = list(image_files(images))
     rows, failed = list[tuple[str, list[tuple[str, float]]]](), list[tuple[str, str]]()
+    unlabelled = list[tuple[str, str]]()
     for path in files:
         try:
             rows.append((_path_text(path), labeller.label(path, top=top)))
+        except NotFiniteError as error:
+            unlabelled.append((_path_text(path), str(error)))
         except UNREADABLE as error:
             failed.append((_path_text(path), _first_line(error)))
     if as_json:
-        typer.echo(json.dumps(_objects(rows, failed), indent=1))
+        typer.echo(json.dumps(_objects(rows, failed + unlabelled), indent=1))
     else:
         _print_table(rows)
     for name, reason in failed:
         typer.echo(f"cannot read {name}: {reason}", err=True)
     if failed:
         typer.echo(f"{len(failed)} of {len(files)} images could not be read.", err=True)
-    return 1 if failed else 0
+    for name, reason in unlabelled:
+        typer.echo(f"no label for {name}: {reason}", err=True)
+    return 1 if failed or unlabelled else 0
 
 
 def open_export(export: Path, *, threads: int = 1) -> "Labeller":

@@ -201,14 +201,14 @@ def _costs(
 
 def _data_line(settings: RunSettings, space: SearchSpace, base: NetworkSpec) -> str:
     from scalesearch.session import largest_resolution
-    from scalesearch.training.datasets import load_dataset, val_standard_error
+    from scalesearch.training.datasets import load_dataset, val_standard_error_points
 
     dataset = load_dataset(settings.data, storage_px=largest_resolution(space, base), channels=base.image_channels)
     warnings = "".join(f"\n  warning: {warning}" for warning in dataset.warnings)
     return (
         f"data {dataset.name}: {len(dataset.class_names)} classes, {len(dataset.train)} train, {len(dataset.val)} val, "
         f"{len(dataset.calibration)} calibration, {len(dataset.test)} test; "
-        f"standard error of a val accuracy {100 * val_standard_error(dataset):.1f} points{warnings}"
+        f"standard error of a val accuracy {val_standard_error_points(dataset):.1f} points{warnings}"
     )
 
 

@@ -58,12 +58,12 @@ def read_run_file(folder: Path) -> Session | None:
         return None
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-        session = TypeAdapter(Session).validate_python(document["session"])
+        session = TypeAdapter(Session).validate_python(_renamed(document["session"]))
         if "window" not in document["session"].get("settings", {}).get("data", {}):
             # Written before there was one: its images of more than 8 bits were read on their whole scale.
             data = dataclasses.replace(session.settings.data, window="full")
             session = dataclasses.replace(session, settings=dataclasses.replace(session.settings, data=data))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, ValidationError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         message = (
             f"{path} cannot be read: {reason}.\nIt says what the study was run with, so the study cannot go on. "
@@ -72,6 +72,14 @@ def read_run_file(folder: Path) -> Session | None:
         raise ConfigError(message) from None
     # The folder may have been moved since.
     return dataclasses.replace(session, folder=folder)
+
+
+def _renamed(document: dict[str, Any]) -> dict[str, Any]:
+    """The session with the names of today, where an older version wrote it."""
+    data = document["data"]
+    if "val_standard_error" in data:  # in points as well; the name did not say so
+        data["val_standard_error_points"] = data.pop("val_standard_error")
+    return document
 
 
 def stored_session(folder: Path) -> Session:

@@ -80,3 +80,12 @@ def test_what_makes_trials_incomparable_is_refused_with_the_difference(session: 
     for part in change.says:
         assert part in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_a_study_of_before_the_standard_error_said_its_unit_goes_on(session: Session) -> None:
+    write_run_file(session)
+    path = session.folder / "run.toml"
+    path.write_text(path.read_text().replace("val_standard_error_points", "val_standard_error"))
+    stored = read_run_file(session.folder)
+    assert stored == session
+    refuse_changes(stored, session)
