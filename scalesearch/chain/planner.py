@@ -5,7 +5,7 @@ import dataclasses
 from scalesearch.compression.blocks import drop_blocks
 from scalesearch.compression.prune import prune
 from scalesearch.measurement.cost import formula_cost
-from scalesearch.networks.build import build
+from scalesearch.networks.build import build, outline
 from scalesearch.networks.scaling import scale
 from scalesearch.training.weights import weights_key
 from scalesearch.values.candidate import Candidate, Precision, Pruning
@@ -79,7 +79,8 @@ class Planner:
     def plan_spec(self, spec: NetworkSpec, candidate: Candidate) -> Plan:
         """The plan of a spec that is scaled already; the candidate's multipliers are not looked at."""
         basis = self._basis
-        dense = build(spec)
+        # Weights are made only where something is cut.
+        dense = build(spec) if candidate.pruning.any else outline(spec)
         pruning, shape = self._effective(dense, candidate.pruning)
         dense_cost, cost = formula_cost(dense), formula_cost(shape)
         dense_key = weights_key(spec, candidate.recipe, basis.data_fingerprint, basis.seed)
@@ -144,8 +145,13 @@ def limits_before_training(limits: Limits, cost: Cost, precision: Precision) -> 
     """How far MACs and weights alone use up their limits; weights alone are a lower bound of the file's size."""
     return (
         *limit_use("max_macs", cost.macs, limits.max_macs),
-        *limit_use("max_size_bytes", cost.params * _WEIGHT_BYTES[precision], limits.max_size_bytes),
+        *limit_use("max_size_bytes", least_size_bytes(cost, precision), limits.max_size_bytes),
     )
+
+
+def least_size_bytes(cost: Cost, precision: Precision) -> int:
+    """What the weights alone take in the file."""
+    return cost.params * _WEIGHT_BYTES[precision]
 
 
 def limit_use(name: str, value: float, limit: float | None) -> tuple[LimitUse, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from scalesearch.cli.screen import command_word
 from scalesearch.records.report import milliseconds_number, precision_label, pruning_label, verdict
 from scalesearch.records.tables import trial_rows
 from scalesearch.search.events import (
@@ -49,7 +50,7 @@ def view(folder: Path, *, as_json: bool) -> Iterator[View]:
     if as_json:
         yield _JsonView()
         return
-    from scalesearch.cli.study_commands import wide_console
+    from scalesearch.cli.screen import wide_console
 
     console = wide_console()
     if not console.is_terminal:
@@ -241,10 +242,11 @@ def show_end(console: "Console", outcome: StudyOutcome, folder: Path) -> None:
         f"\n{outcome.message}  ({counts or 'no trials'}; {_span(outcome.wall_s)} in this run)", highlight=False
     )
     if outcome.front:
+        word = command_word(folder)
         print_front(console, outcome.records, folder)
         console.print(
             f"Written to {folder}: front.png, front.csv, trials.csv, records/, models/, run.toml\n"
-            f"Next: scalesearch report {folder}   scalesearch pick {folder}   scalesearch confirm {folder}",
+            f"Next: scalesearch report {word}   scalesearch pick {word}   scalesearch confirm {word}",
             highlight=False,
             markup=False,
         )

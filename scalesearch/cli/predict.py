@@ -129,19 +129,18 @@ def _objects(rows: list[tuple[str, list[tuple[str, float]]]], failed: list[tuple
 
 
 def _print_table(rows: list[tuple[str, list[tuple[str, float]]]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from scalesearch.cli.study_commands import wide_console
+    from scalesearch.cli.screen import Column, print_table, wide_console
 
     if not rows:
         return
-    table = Table(box=None, header_style="bold")
-    table.add_column("file", overflow="fold")
-    for place in range(max(len(answers) for _, answers in rows)):
-        table.add_column("label" if place == 0 else "runner-up" if place == 1 else f"{place + 1}.", overflow="fold")
-        table.add_column("%", justify="right")
-    for name, answers in rows:
-        cells = (part for label, share in answers for part in (Text(printable(label)), Text(f"{100 * share:.1f}")))
-        table.add_row(Text(name), *cells)
-    wide_console().print(table)
+    most = max(len(answers) for _, answers in rows)
+    columns = [Column(head="file", keep=2 * most + 2, folds=True)]
+    for place in range(most):
+        head = "label" if place == 0 else "runner-up" if place == 1 else f"{place + 1}."
+        columns.append(Column(head=head, keep=2 * (most - place) + 1, folds=True))
+        columns.append(Column(head="%", keep=2 * (most - place), right=True))
+    cells = [
+        [name, *(part for label, share in answers for part in (printable(label), f"{100 * share:.1f}"))]
+        for name, answers in rows
+    ]
+    print_table(wide_console(), columns, [[*row, *[""] * (len(columns) - len(row))] for row in cells])

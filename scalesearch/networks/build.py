@@ -66,6 +66,17 @@ def build(spec: NetworkSpec, *, dropout: float = 0.0, seed: int = 0) -> Network:
     return Network(spec=spec, module=module)
 
 
+def outline(spec: NetworkSpec) -> Network:
+    """The network without weights (on torch's meta device): shapes and costs of any size, in milliseconds.
+
+    Raises:
+        ConfigError: The spec cannot be built.
+    """
+    check_spec(spec)
+    with torch.device("meta"):
+        return Network(spec=spec, module=ImageClassifier(spec))
+
+
 def settle_norms(network: Network, images: NDArray[np.float32]) -> Network:
     """A copy in eval mode whose BatchNorm statistics are those of these images (N, C, H, W).
 
