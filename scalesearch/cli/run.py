@@ -100,11 +100,14 @@ def run(
 
     from scalesearch.cli.live import view
     from scalesearch.run import run_search
+    from scalesearch.search.space import ends_short
 
     try:
         with view(folder, as_json=as_json) as shown:
             if chosen:
                 shown.say(chosen)
+            for line in ends_short(search_space):
+                shown.say(f"note: {line}")
             outcome = run_search(settings, search_space, folder, on_event=shown.event, say=shown.say)
     except ScalesearchError:
         with contextlib.suppress(OSError):  # it holds something: then it stays
