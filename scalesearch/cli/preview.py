@@ -238,22 +238,25 @@ def _print_samples(samples: Samples) -> None:
     from scalesearch.records.report import count, pruning_label
 
     columns = (
-        Column("px", keep=2), Column("depth x width x kernel", keep=4), Column("pruned", keep=3),
-        Column("precision", keep=5), Column("MACs", keep=9), Column("parameters", keep=1),
-    )  # fmt: skip
+        Column(head="resolution", keep=2, right=True),
+        Column(head="depth x width x kernel", keep=4, right=True),
+        Column(head="pruned", keep=3, right=True),
+        Column(head="precision", keep=5),
+        Column(head="MACs", keep=9, right=True),
+        Column(head="parameters", keep=1, right=True),
+    )
     rows = []
     for plan in samples.plans[:_SHOWN]:
         scaling, pruning = plan.candidate.scaling, plan.candidate.pruning
         shape = f"x{scaling.depth:.4g} x{scaling.width:.4g} x{scaling.kernel:.4g}{'*' if scaling.stages else ''}"
-        cost = plan.cost
         rows.append(
             (
                 f"{plan.spec.resolution_px} px",
                 shape,
                 pruning_label(pruning).removeprefix("channels ") or "-",
                 plan.candidate.quantization.precision,
-                count(cost.macs),
-                count(cost.params),
+                count(plan.cost.macs),
+                count(plan.cost.params),
             )
         )
     console = wide_console()

@@ -212,8 +212,14 @@ def _front_table(
     table, left_out = fitted(width, columns, rows, bold=bold, ruled=True)
     if not left_out:
         return table, ()
-    stacked = [replace(column, head=column.head.replace(" ", "\n", 1)) for column in columns]
-    broken = [[cell.replace(" (", "\n(").replace(", ", ",\n").replace(" x ", "x") for cell in row] for row in rows]
+    stacked = [
+        replace(column, head=column.head.replace(" ", "\n", 1).replace("precision", "preci-\nsion"))
+        for column in columns
+    ]
+    broken = [
+        [cell.replace(" (", "\n(").replace(", ", ",\n").replace(" x ", "x").replace(" but", "\nbut") for cell in row]
+        for row in rows
+    ]
     return fitted(width, stacked, broken, bold=bold)
 
 

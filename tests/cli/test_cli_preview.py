@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given
 from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 
@@ -263,7 +263,9 @@ SPACES = st.fixed_dictionaries(
 
 @pytest.mark.usefixtures("no_clock")
 @given(document=SPACES)
-@property_settings(derandomize=True, deadline=None, max_examples=12, database=None)
+@property_settings(
+    derandomize=True, deadline=None, max_examples=6, database=None, phases=[Phase.explicit, Phase.generate]
+)
 def test_what_a_run_would_plan_the_previews_take(document: dict[str, Any]) -> None:
     generated = parse_space(document, name="generated", origin="generated.toml")
     target = get_target("cpu")
