@@ -115,7 +115,7 @@ def _session(folder: Path, classes: int) -> Session:
             val_images=1500,
             calibration_images=100,
             test_images=1500,
-            val_standard_error=0.01,
+            val_standard_error_points=1.0,
             warnings=(),
         ),
         storage_px=64,

@@ -22,7 +22,7 @@ from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale
 from scalesearch.records.run_file import read_run_file, refuse_changes, write_run_file
 from scalesearch.search.space import for_target
-from scalesearch.training.datasets import Dataset, load_dataset, to_input, val_standard_error
+from scalesearch.training.datasets import Dataset, load_dataset, to_input, val_standard_error_points
 from scalesearch.training.machine import probe_machine
 from scalesearch.values.candidate import Recipe, Scaling
 from scalesearch.values.network_spec import NetworkSpec
@@ -168,6 +168,6 @@ def _summary(dataset: Dataset) -> DataSummary:
         val_images=len(dataset.val),
         calibration_images=len(dataset.calibration),
         test_images=len(dataset.test),
-        val_standard_error=val_standard_error(dataset),
+        val_standard_error_points=val_standard_error_points(dataset),
         warnings=dataset.warnings,
     )

@@ -188,7 +188,7 @@ def session(tmp_path: Path) -> Session:
             val_images=300,
             calibration_images=100,
             test_images=200,
-            val_standard_error=0.026,
+            val_standard_error_points=2.6,
             warnings=(),
         ),
         storage_px=64,

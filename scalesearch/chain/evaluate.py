@@ -30,7 +30,7 @@ from scalesearch.errors import StageFailed
 from scalesearch.measurement.cost import count_cost
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.latency import measure_latency
-from scalesearch.measurement.quality import measure_quality
+from scalesearch.measurement.quality import measure_quality, predict, refuse_not_finite
 from scalesearch.records.report import precision_label, pruning_label
 from scalesearch.training.augment import Batches
 from scalesearch.training.datasets import Dataset, ImageSplit, load_dataset, to_input
@@ -306,8 +306,9 @@ class TrialEvaluator:
     def _top1(self, model: OnnxModel, split: ImageSplit) -> float:
         threads = self._session.settings.latency.threads
         with get_backend("onnxruntime").compile(model, EngineOptions(threads=threads)) as engine:
-            answers = [engine.run(images).argmax(axis=1) for images in self._batches(split.images)]
-        return float((np.concatenate(answers) == split.labels).mean())
+            logits = predict(engine.run, self._batches(split.images), batch=_SCORE_BATCH)
+        refuse_not_finite(logits)
+        return float((logits.argmax(axis=1) == split.labels).mean())
 
     def _latency(self, engine: Engine) -> Latency:
         session = self._session

@@ -33,14 +33,17 @@ class TwinStore:
 def gain(
     step: Literal["pruning", "precision"], what: str, *, without: Latency, having: Latency, top1_change: float
 ) -> Gain:
-    """What a step brought; the interval of its speed-up is that of a ratio of two independent estimates."""
+    """What a step brought; the interval of its speed-up is that of a ratio of two independent estimates.
+
+    It is taken on the logarithm, where a ratio's error is even: both ends are above 0, however wide it is.
+    """
     speedup = without.ratio / having.ratio
     spread = math.hypot(*((each.p50_high_ms - each.p50_low_ms) / 2 / each.p50_ms for each in (without, having)))
     return Gain(
         step=step,
         what=what,
         speedup=speedup,
-        speedup_low=speedup * (1 - spread),
-        speedup_high=speedup * (1 + spread),
+        speedup_low=speedup * math.exp(-spread),
+        speedup_high=speedup * math.exp(spread),
         top1_change=top1_change,
     )

@@ -5,47 +5,85 @@ import dataclasses
 from scalesearch.compression.blocks import drop_blocks
 from scalesearch.compression.prune import prune
 from scalesearch.measurement.cost import formula_cost
-from scalesearch.networks.build import build
+from scalesearch.networks.build import build, outline
 from scalesearch.networks.scaling import scale
 from scalesearch.training.weights import weights_key
-from scalesearch.values.candidate import Candidate, Precision, Pruning, Scaling, StageScaling
+from scalesearch.values.candidate import Candidate, Precision, Pruning
 from scalesearch.values.identity import content_hash
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import Cost, LimitUse
 from scalesearch.values.session import Session
+from scalesearch.values.space import Limits, SearchSpace
+from scalesearch.values.target import Target
 
 # A lower bound of the file's size before it exists: weights alone, at the width of their type.
 _WEIGHT_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
 
 
-class Planner:
-    """Turns candidates into plans: rounding, cost, limits and identity, without any training."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PlanBasis:
+    """Everything that a plan depends on besides its candidate."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    base: NetworkSpec
+    space: SearchSpace
+    target: Target
+    num_classes: int
+    seed: int
+    data_fingerprint: str = ""
+    """Empty where no data set is loaded: costs and limits are then right, and the keys mean nothing."""
+
+    @classmethod
+    def of(cls, session: Session) -> "PlanBasis":
+        """What the plans of this session's candidates depend on."""
+        return cls(
+            base=session.base,
+            space=session.space,
+            target=session.target,
+            num_classes=len(session.data.class_names),
+            seed=session.settings.seed,
+            data_fingerprint=session.data.fingerprint,
+        )
+
+
+class Planner:
+    """Turns candidates into plans: rounding, cost, limits and identity, without any training.
+
+    Runs and previews plan with it, so that a preview counts and refuses what the run will.
+    """
+
+    def __init__(self, source: Session | PlanBasis) -> None:
+        self._basis = source if isinstance(source, PlanBasis) else PlanBasis.of(source)
 
     def __call__(self, candidate: Candidate) -> Plan:
         """The plan of a candidate; a fraction of a second, most of it for the pruned shape."""
-        session = self._session
-        spec = scale(
-            session.base,
-            _every_stage(candidate.scaling, len(session.base.stages)),
-            resolution_px=session.space.resolution_px,
-            num_classes=len(session.data.class_names),
-            channel_multiple=session.target.channel_multiple,
-            resolution_multiple=session.space.resolution_multiple,
+        return self.plan_spec(self.spec(candidate), candidate)
+
+    def spec(self, candidate: Candidate) -> NetworkSpec:
+        """The candidate's network in whole numbers, before anything is cut out of it."""
+        basis = self._basis
+        return scale(
+            basis.base,
+            candidate.scaling,
+            resolution_px=basis.space.resolution_px,
+            num_classes=basis.num_classes,
+            channel_multiple=basis.target.channel_multiple,
+            resolution_multiple=basis.space.resolution_multiple,
         )
-        return self.plan_spec(spec, candidate)
+
+    def cut(self, candidate: Candidate) -> Network:
+        """The candidate's network, untrained, in the shape that its pruning leaves (an estimate, see `Plan.cost`)."""
+        return self._effective(build(self.spec(candidate)), candidate.pruning)[1]
 
     def plan_spec(self, spec: NetworkSpec, candidate: Candidate) -> Plan:
         """The plan of a spec that is scaled already; the candidate's multipliers are not looked at."""
-        session = self._session
-        dense = build(spec)
+        basis = self._basis
+        # Weights are made only where something is cut.
+        dense = build(spec) if candidate.pruning.any else outline(spec)
         pruning, shape = self._effective(dense, candidate.pruning)
         dense_cost, cost = formula_cost(dense), formula_cost(shape)
-        dense_key = weights_key(spec, candidate.recipe, session.data.fingerprint, session.settings.seed)
+        dense_key = weights_key(spec, candidate.recipe, basis.data_fingerprint, basis.seed)
         # How it is cut and for how long it is retrained are part of the work only where something is.
         how = (_identity(pruning), candidate.recipe.retrain_steps) if pruning.any else ()
         shape_key = content_hash(dense_key, how, layer_shapes(shape))
@@ -56,9 +94,9 @@ class Planner:
             cost=cost,
             weights_key=dense_key,
             shape_key=shape_key,
-            key=content_hash(shape_key, candidate.quantization, session.target.name),
+            key=content_hash(shape_key, candidate.quantization, basis.target.name),
             pruning=pruning,
-            limits=limits_before_training(session, cost, candidate.quantization.precision),
+            limits=limits_before_training(basis.space.limits, cost, candidate.quantization.precision),
         )
 
     def _effective(self, dense: Network, asked: Pruning) -> tuple[Pruning, Network]:
@@ -76,7 +114,7 @@ class Planner:
                 effective = dataclasses.replace(effective, block_fraction=asked.block_fraction)
         before = layer_shapes(network)
         plain = dataclasses.replace(asked, criterion="l2", scope="uniform")  # the rounds end at the same widths
-        network = prune(network, plain, channel_multiple=self._session.target.channel_multiple)
+        network = prune(network, plain, channel_multiple=self._basis.target.channel_multiple)
         if layer_shapes(network) != before or (asked.scope != "uniform" and asked.channel_fraction > 0):
             effective = dataclasses.replace(
                 effective,
@@ -103,23 +141,19 @@ def layer_shapes(network: Network) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple((name, tuple(tensor.shape)) for name, tensor in network.module.state_dict().items())
 
 
-def limits_before_training(session: Session, cost: Cost, precision: Precision) -> tuple[LimitUse, ...]:
+def limits_before_training(limits: Limits, cost: Cost, precision: Precision) -> tuple[LimitUse, ...]:
     """How far MACs and weights alone use up their limits; weights alone are a lower bound of the file's size."""
-    limits = session.space.limits
     return (
         *limit_use("max_macs", cost.macs, limits.max_macs),
-        *limit_use("max_size_bytes", cost.params * _WEIGHT_BYTES[precision], limits.max_size_bytes),
+        *limit_use("max_size_bytes", least_size_bytes(cost, precision), limits.max_size_bytes),
     )
+
+
+def least_size_bytes(cost: Cost, precision: Precision) -> int:
+    """What the weights alone take in the file."""
+    return cost.params * _WEIGHT_BYTES[precision]
 
 
 def limit_use(name: str, value: float, limit: float | None) -> tuple[LimitUse, ...]:
     """How far a value uses up its limit; nothing where there is none."""
     return () if limit is None else (LimitUse(limit=name, excess=value / limit - 1),)
-
-
-def _every_stage(scaling: Scaling, stages: int) -> Scaling:
-    """Per-stage multipliers for all stages: a space names only those that it scales apart."""
-    if not scaling.stages:
-        return scaling
-    missing = stages - len(scaling.stages)
-    return dataclasses.replace(scaling, stages=(*scaling.stages, *(StageScaling(),) * missing))

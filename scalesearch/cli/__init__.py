@@ -22,6 +22,7 @@ from scalesearch.cli import (
     sensitivity,
     study_commands,
 )
+from scalesearch.cli.screen import usable_sizes
 from scalesearch.cli.terminal import prepare_streams, print_traceback
 from scalesearch.errors import ScalesearchError
 from scalesearch.plain_text import error_text
@@ -77,19 +78,45 @@ def main() -> NoReturn:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    for name in os.environ.keys() - usable_sizes(os.environ).keys():  # COLUMNS=0 would print nothing, in help as well
+        del os.environ[name]
     try:
         code = app(args=arguments, standalone_mode=False)
+        sys.stdout.flush()  # what a reader has had enough of is known here, not at the interpreter's exit
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
-        # The reader has had enough (`| head`); what Python would still flush has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
         sys.exit(0)
+    except SystemExit as end:  # click and Rich answer a closed pipe with code 1
+        if not _is_broken_pipe(end):
+            raise
+        _close_stdout()
+        sys.exit(0)
+    except typer.Exit as end:  # of a callback such as --version
+        sys.exit(end.exit_code)
     except Exception as error:
+        if _is_broken_pipe(error):
+            _close_stdout()
+            sys.exit(0)
         if debug and not _is_usage_error(error):
             print_traceback(error)
         sys.exit(_explain(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _close_stdout() -> None:
+    """The reader has had enough (`| head`): what Python would still flush has nowhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_broken_pipe(error: BaseException | None) -> bool:
+    """Whether it came of a closed pipe on stdout, however it was wrapped on the way."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _explain(error: Exception) -> int:

@@ -28,7 +28,7 @@ def compare(
 ) -> int:
     """Lay the fronts of studies over each other: two data sets, two chips, two spaces.
 
-    Latencies of unlike devices and accuracies on other images never share a front; they are shown side by side.
+    Latencies of unlike devices or batches, and accuracies on other images, never share a front: side by side only.
     """
     from scalesearch.search.comparison import common_front
 
@@ -113,13 +113,16 @@ def _order(agreement: object | None) -> str:
 
 
 def _what_compares(pair: "Pair") -> str:
-    if pair.same_device and pair.same_images:
+    unlike = "UNLIKE DEVICES" if not pair.same_device else ""
+    if pair.timed_unlike:
+        unlike += f"{' and ' * bool(unlike)}TIMED UNLIKE ({'; '.join(pair.timed_unlike)})"
+    if not unlike and pair.same_images:
         return "same device, same images: their points share a front"
     if pair.same_images:
-        return "same images, but UNLIKE DEVICES: latencies do not compare, so there is no common front"
-    if pair.same_device:
+        return f"same images, but {unlike}: latencies do not compare, so there is no common front"
+    if not unlike:
         return "same device, but OTHER IMAGES: accuracies (and hypervolumes) do not compare, so no common front"
-    return "UNLIKE DEVICES and OTHER IMAGES: side by side only"
+    return f"{unlike} and OTHER IMAGES: side by side only"
 
 
 def _rows(studies: "Sequence[Study]") -> list[dict[str, Any]]:
@@ -154,6 +157,7 @@ def _plain(pair: "Pair") -> dict[str, Any]:
     return {
         "study": pair.second,
         "same_device": pair.same_device,
+        "timed_unlike": list(pair.timed_unlike),
         "same_images": pair.same_images,
         "its_front_beaten": pair.second_beaten,
         "own_front_beaten": pair.first_beaten,
@@ -169,6 +173,7 @@ def _draw(studies: "Sequence[Study]", to: Path) -> None:
     devices = {device_text(study.device) for study in studies if study.device}
     pairs = _pairs(studies)
     warning = [] if all(pair.same_device for pair in pairs) else ["unlike devices: latencies do not compare"]
+    warning += sorted({f"timed unlike: {words}" for pair in pairs for words in pair.timed_unlike})
     warning += [] if all(pair.same_images for pair in pairs) else ["other images: accuracies do not compare"]
     caption = "  |  ".join([*sorted(devices), *warning])
     try:

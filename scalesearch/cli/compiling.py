@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scalesearch.cli.screen import Column
 from scalesearch.cli.studies import StudyArgument, find_study, read_records
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Candidate, Precision
@@ -18,6 +19,7 @@ from scalesearch.values.space import SearchSpace
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from scalesearch.chain.planner import Planner
     from scalesearch.deployment.acceptance import Gate
     from scalesearch.deployment.backends.base import LayerTime
     from scalesearch.values.network_spec import NetworkSpec
@@ -45,7 +47,8 @@ def profile(
     top: Annotated[int, typer.Option("--top", help="How many of the slowest layers to print; 0 prints all.")] = 15,
 ) -> int:
     """Show where a trial's time goes, layer by layer, and how NVIDIA's compiler fuses it."""
-    from scalesearch.cli.study_commands import choose_record, wide_console
+    from scalesearch.cli.screen import wide_console
+    from scalesearch.cli.study_commands import choose_record
     from scalesearch.records.run_file import stored_session
     from scalesearch.trial_files import deployed_file
 
@@ -70,69 +73,82 @@ def compile_space(settings: RunSettings, space: SearchSpace) -> "tuple[str, Tabl
     Raises:
         MissingBackendError: The extra `rtx` is not installed.
     """
-    from rich.table import Table
-
+    from scalesearch.chain.planner import PlanBasis, Planner
+    from scalesearch.cli.screen import fitted, wide_console
     from scalesearch.deployment.acceptance import Gate
     from scalesearch.deployment.targets import get_target
+    from scalesearch.networks import find_spec
+    from scalesearch.records.report import pruning_label
+    from scalesearch.search.space import for_target
 
     target = get_target(settings.target)
+    space = for_target(space, target)
     gate = Gate(target.compute_capability, settings.tensorrt)
-    table = Table(box=None, header_style="bold")
-    for column in ("network", "px", "pruned", "precision", "verdict", "build s", "kernels", "convolutions run in"):
-        table.add_column(column, overflow="fold")
-    refused = 0
+    base = find_spec(space.network)
+    planner = Planner(PlanBasis(base=base, space=space, target=target, num_classes=_CLASSES, seed=settings.seed))
+    rows, refused = list[tuple[str, ...]](), 0
     with tempfile.TemporaryDirectory() as scratch:
-        for candidate, spec in _distinct(settings, space, target):
-            for precision, told in _compiled(candidate, spec, settings, target, gate, Path(scratch)):
+        for candidate, spec in _distinct(settings, space, planner):
+            for precision, told in _compiled(candidate, planner, settings, target, gate, Path(scratch)):
                 refused += isinstance(told, str)
                 cells = (
                     (told, "", "", "")
                     if isinstance(told, str)
                     else ("accepted", f"{told.build_s:.2f}", str(told.layers), _counts(told.convolutions))
                 )
-                pruned = f"{candidate.pruning.channel_fraction:.0%}"
-                table.add_row(spec.name, str(spec.resolution_px), pruned, precision, *cells)
+                pruned = pruning_label(candidate.pruning).removeprefix("channels ") or "-"
+                rows.append((spec.name, str(spec.resolution_px), pruned, precision, *cells))
+    table, _ = fitted(wide_console().width, _COMPILE_COLUMNS, rows)
     return f"Compiled by {gate.name}:", table, refused
 
 
-def _distinct(settings: RunSettings, space: SearchSpace, target: "Target") -> "list[tuple[Candidate, NetworkSpec]]":
+_COMPILE_COLUMNS = (
+    Column(head="network", keep=5, folds=True),
+    Column(head="px", keep=7, right=True),
+    Column(head="pruned", keep=6, right=True),
+    Column(head="precision", keep=8),
+    Column(head="verdict", keep=9, folds=True),
+    Column(head="build s", keep=2, right=True),
+    Column(head="kernels", keep=3, right=True),
+    Column(head="convolutions run in", keep=4, folds=True),
+)
+
+
+def _distinct(settings: RunSettings, space: SearchSpace, planner: "Planner") -> "list[tuple[Candidate, NetworkSpec]]":
     """A few sampled candidates that differ in network or pruning."""
-    from scalesearch.networks import find_spec
-    from scalesearch.networks.scaling import scale
     from scalesearch.search.space import random_candidates
 
-    base = find_spec(space.network)
     found: dict[object, tuple[Candidate, NetworkSpec]] = {}
     for candidate in random_candidates(space, _SAMPLES, settings.seed):
-        spec = scale(
-            base,
-            candidate.scaling,
-            resolution_px=space.resolution_px,
-            num_classes=_CLASSES,
-            channel_multiple=target.channel_multiple,
-            resolution_multiple=space.resolution_multiple,
-        )
+        spec = planner.spec(candidate)
         found.setdefault((spec, candidate.pruning), (candidate, spec))
     return list(found.values())[:_COMPILED]
 
 
 def _compiled(
-    candidate: Candidate, spec: "NetworkSpec", settings: RunSettings, target: "Target", gate: "Gate", scratch: Path
+    candidate: Candidate, planner: "Planner", settings: RunSettings, target: "Target", gate: "Gate", scratch: Path
 ) -> "Iterator[tuple[Precision, Acceptance | str]]":
-    """What became of an untrained network in every precision of the target: accepted, or why not."""
+    """What became of an untrained network in every precision of the target: accepted, or why not.
+
+    It is cut as the planner cuts on paper, so that criteria which read images or trained weights need none here.
+    """
     import numpy as np
 
     from scalesearch.compression.fold import fold_batchnorm
-    from scalesearch.compression.prune import prune
     from scalesearch.compression.quantize import quantize
     from scalesearch.deployment.export import to_onnx
-    from scalesearch.networks.build import build, settle_norms
+    from scalesearch.networks.build import settle_norms
 
-    network = prune(build(spec), candidate.pruning, channel_multiple=target.channel_multiple)
-    side = spec.resolution_px
-    images = np.random.default_rng(0).standard_normal((_IMAGES, spec.image_channels, side, side), dtype=np.float32)
-    folded = fold_batchnorm(settle_norms(network, images))
-    float_model = to_onnx(folded, to=scratch / "float.onnx", check_images=images)
+    try:
+        network = planner.cut(candidate)
+        side = network.spec.resolution_px
+        shape = (_IMAGES, network.spec.image_channels, side, side)
+        images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        folded = fold_batchnorm(settle_norms(network, images))
+        float_model = to_onnx(folded, to=scratch / "float.onnx", check_images=images)
+    except StageFailed as failure:  # a run records it as this trial's and goes on
+        yield candidate.quantization.precision, failure.reason
+        return
     for precision in target.precisions:
         asked = dataclasses.replace(candidate.quantization, precision=precision)
         to = scratch / "model.onnx"
@@ -144,28 +160,30 @@ def _compiled(
 
 
 def _times(model: "OnnxModel", session: "Session", *, top: int) -> "Iterator[Table | str]":
-    from rich.table import Table
-
     from scalesearch.chain.evaluate import engine_options
     from scalesearch.chain.shrink import MEASURED_DEVICE
+    from scalesearch.cli.screen import fitted, wide_console
     from scalesearch.deployment.backends import get_backend
     from scalesearch.measurement.device_lock import DeviceLock
-    from scalesearch.records.report import device_text
+    from scalesearch.records.report import device_text, milliseconds, milliseconds_number
 
     backend = get_backend(session.target.backend)
     with backend.compile(model, engine_options(session.settings)) as engine, DeviceLock(MEASURED_DEVICE).quiet():
         layers = engine.profile(_PROFILE_RUNS)
     total_ms = sum(layer.mean_ms for layer in layers)
     device = device_text(backend.device(session.settings.latency.threads))
-    yield f"{len(layers)} layers, {total_ms:.3f} ms together, on {device}"
-    table = Table(box=None, header_style="bold")
-    for column in ("layer", "kernel", "precision", "ms", "share"):
-        table.add_column(column, justify="right" if column in ("ms", "share") else "left", overflow="fold")
+    yield f"{len(layers)} layers, {milliseconds(total_ms)} together, on {device}"
+    columns = (
+        Column(head="layer", keep=5, folds=True), Column(head="kernel", keep=1, folds=True),
+        Column(head="precision", keep=2), Column(head="ms", keep=4, right=True),
+        Column(head="share", keep=3, right=True),
+    )  # fmt: skip
+    rows = []
     slowest = sorted(layers, key=_mean_ms, reverse=True)
     for layer in slowest[: top or None]:
         share = f"{100 * layer.mean_ms / total_ms:.1f} %"
-        table.add_row(layer.name, layer.kind, layer.precision, f"{layer.mean_ms:.4f}", share)
-    yield table
+        rows.append((layer.name, layer.kind, layer.precision, milliseconds_number(layer.mean_ms), share))
+    yield fitted(wide_console().width, columns, rows)[0]
 
 
 def _mean_ms(layer: "LayerTime") -> float:
@@ -174,8 +192,7 @@ def _mean_ms(layer: "LayerTime") -> float:
 
 def _fused(record: TrialRecord, session: "Session", scratch: Path) -> "Iterator[Table | str]":
     """The fused layers of the trial's graph in TensorRT's style, from the compiler that needs no GPU."""
-    from rich.table import Table
-
+    from scalesearch.cli.screen import fitted, wide_console
     from scalesearch.deployment.acceptance import Gate
     from scalesearch.errors import MissingBackendError
     from scalesearch.trial_files import deployed_file
@@ -190,13 +207,16 @@ def _fused(record: TrialRecord, session: "Session", scratch: Path) -> "Iterator[
     model = deployed_file(record, twin, scratch / "tensorrt.onnx", kept=False)
     build = gate.build(model.path, batch=session.settings.latency.batch)
     yield f"{len(build.layers)} kernels as fused by {gate.name} (compiled, not timed)"
-    table = Table(box=None, header_style="bold")
-    for column in ("kernel", "kind", "multiplies in", "writes", "holds these nodes of the file"):
-        table.add_column(column, overflow="fold")
+    columns = (
+        Column(head="kernel", keep=5, right=True), Column(head="kind", keep=3, folds=True),
+        Column(head="multiplies in", keep=2, folds=True), Column(head="writes", keep=1, folds=True),
+        Column(head="holds these nodes of the file", keep=4, folds=True),
+    )  # fmt: skip
+    rows = []
     for number, layer in enumerate(build.layers):
         nodes = [source for source in layer.sources if not source.endswith("Linear")]
-        table.add_row(str(number), layer.kind, layer.precision, layer.output_precision, " ".join(nodes))
-    yield table
+        rows.append((str(number), layer.kind, layer.precision, layer.output_precision, " ".join(nodes)))
+    yield fitted(wide_console().width, columns, rows)[0]
     yield f"convolutions and linear layers run in: {_counts(build.convolutions)}"
 
 

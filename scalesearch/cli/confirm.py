@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scalesearch.cli.screen import Column, print_table, wide_console
 from scalesearch.cli.studies import StudyArgument, find_study, front_under, read_records
-from scalesearch.cli.study_commands import wide_console
 from scalesearch.cli.terminal import echo
 from scalesearch.confirm_request import check_request
 from scalesearch.errors import ScalesearchError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from scalesearch.confirm import ConfirmOutcome
     from scalesearch.records.confirmation import Confirmation, Move
 
@@ -70,23 +68,20 @@ def confirm(
 
 def _print(folder: Path, outcome: "ConfirmOutcome", confirmation: "Confirmation") -> None:
     console = wide_console()
-    console.print(_table(confirmation))
+    print_table(console, _COLUMNS, [_cells(move) for move in confirmation.moves])
     for line in (*_footnotes(confirmation, outcome), f"written: {folder}/confirmed/confirmed.csv, .json, .png"):
         console.print(line, markup=False, highlight=False)
 
 
-def _table(confirmation: "Confirmation") -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("trial", justify="right")
-    for header in ("brief val, %", "full val, %", "test, % (seeds)", "then, ms", "now, ms", "on the front?"):
-        last = header.endswith("?")
-        table.add_column(header, justify="left" if last else "right", no_wrap=not last)
-    for move in confirmation.moves:
-        table.add_row(*_cells(move))
-    return table
+_COLUMNS = (
+    Column(head="trial", keep=9, right=True),
+    Column(head="brief val, %", keep=2, right=True),
+    Column(head="full val, %", keep=5, right=True),
+    Column(head="test, % (seeds)", keep=7, right=True),
+    Column(head="then, ms", keep=1, right=True),
+    Column(head="now, ms", keep=8, right=True),
+    Column(head="on the front?", keep=6, folds=True),
+)
 
 
 def _cells(move: "Move") -> tuple[str, ...]:

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from scalesearch.cli.screen import command_word
 from scalesearch.cli.studies import StudyArgument, find_study, parse_latency_ms
 from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
+from scalesearch.records.report import milliseconds, percent
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
@@ -54,7 +56,7 @@ def export(
     session = stored_session(folder)
     runs = first_runs(folder)
     if confirmed and not runs:
-        message = f"{folder} has no network of full length: nothing was confirmed.\nRun `scalesearch confirm {folder}`."
+        message = f"{folder} has no network of full length: nothing was confirmed.\n{_how_to_confirm(folder)}"
         raise ConfigError(message)
     max_latency_ms = parse_latency_ms(max_latency) if max_latency else None
     chosen = _choose(folder, trial=trial, front=front, max_latency_ms=max_latency_ms, runs=runs if confirmed else None)
@@ -67,8 +69,9 @@ def export(
         assert record.quality and record.latency
         length = f" at full length ({run.steps} steps)" if run and confirmed else ""
         echo(
-            f"trial {record.trial}{length}: top-1 {100 * record.quality.top1:.1f} %, {record.latency.p50_ms:.3f} ms"
-            f" -> {target}: {', '.join(sorted(path.name for path in target.iterdir()))}"
+            f"trial {record.trial}{length}: top-1 {percent(record.quality.top1)}, "
+            f"{milliseconds(record.latency.p50_ms)} -> {target}: "
+            f"{', '.join(sorted(path.name for path in target.iterdir()))}"
         )
         for note in notes:
             echo(f"  {note}")
@@ -128,7 +131,7 @@ def _choose(
             return (record,)
         if record.trial not in runs:
             there = ", ".join(str(number) for number in sorted(runs))
-            message = f"Trial {trial} was not confirmed; these were: {there}.\nRun `scalesearch confirm {folder}`."
+            message = f"Trial {trial} was not confirmed; these were: {there}.\n{_how_to_confirm(folder)}"
             raise ConfigError(message)
         return (as_confirmed(record, runs[record.trial]),)
     records = store.all()
@@ -136,3 +139,7 @@ def _choose(
         records = tuple(as_confirmed(record, runs[record.trial]) for record in records if record.trial in runs)
     members = front_under(records, max_latency_ms=max_latency_ms)
     return members if front else (choose(pareto_front(records), Wish(max_latency_ms=max_latency_ms)).record,)
+
+
+def _how_to_confirm(folder: Path) -> str:
+    return f"Run `scalesearch confirm {command_word(folder)}`."

@@ -14,6 +14,7 @@ from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.files import replace_file
 from scalesearch.records.export import ExportedConfig, read_config
+from scalesearch.records.report import milliseconds
 from scalesearch.records.tables import trial_rows
 from scalesearch.session import open_session
 from scalesearch.values.record import Quality, TrialRecord
@@ -95,4 +96,4 @@ def compared_numbers(config: ExportedConfig, record: TrialRecord, test: Quality,
         if record.training.steps != expected.confirmed_steps:
             verdict = f"has {record.training.steps} and cannot be compared"
         yield f"spread of seeds: {steps}: this one {verdict}"
-    yield f"latency: {record.latency.p50_ms:.3f} ms on {device} (as exported: {expected.p50_ms:.3f} ms)"
+    yield f"latency: {milliseconds(record.latency.p50_ms)} on {device} (as exported: {milliseconds(expected.p50_ms)})"

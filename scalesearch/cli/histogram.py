@@ -65,13 +65,15 @@ def histogram(
 
 
 def _show(folder: Path, record: TrialRecord, layers: "Sequence[LayerHistogram]", target: Path) -> None:
-    from scalesearch.cli.study_commands import wide_console
+    from scalesearch.cli.screen import print_left_out, wide_console
     from scalesearch.search.dashboard import keep_histograms
 
     title = f"{folder.name}, trial {record.trial}: {_numbers(record.candidate.quantization)}"
     console = wide_console()
     console.print(title, markup=False, highlight=False)
-    console.print(_table(layers))
+    table, left_out = _table(layers, console.width)
+    console.print(table)
+    print_left_out(console, left_out)
     _draw(layers, target, title)
     keep_histograms(folder, {record.trial: layers})
     for line in (*_remarks(layers, record.candidate.quantization), f"-> {target}/histogram.png, histogram.html"):
@@ -116,15 +118,16 @@ def _numbers(quantization: Quantization) -> str:
     return told if quantization.precision in CALIBRATED else f"{told}, with what int8 (minmax) would do to it"
 
 
-def _table(layers: "Sequence[LayerHistogram]") -> "Table":
-    from rich.table import Table
-
+def _table(layers: "Sequence[LayerHistogram]", width: int) -> "tuple[Table, tuple[str, ...]]":
+    """The layers side by side on a screen of that width, and the columns left out for it."""
+    from scalesearch.cli.screen import Column, fitted
     from scalesearch.records.histogram_page import clipped_text, range_text, shape_text, sqnr_text
 
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for header in _HEADERS:
-        first = header == _HEADERS[0]
-        table.add_column(header, justify="left" if first else "right", overflow="fold", no_wrap=first)
+    columns = [
+        Column(head=header, keep=len(_HEADERS) - place, right=place > 0, folds=place > 0)
+        for place, header in enumerate(_HEADERS)
+    ]
+    rows = []
     for layer in layers:
         weights, read = layer.weights, layer.activations
         cells = (
@@ -139,8 +142,9 @@ def _table(layers: "Sequence[LayerHistogram]") -> "Table":
             clipped_text(read),
             sqnr_text(read),
         )
-        table.add_row(*cells, style="bold" if layer.wasted_range else "")
-    return table
+        rows.append(cells)
+    bold = [place for place, layer in enumerate(layers) if layer.wasted_range]
+    return fitted(width, columns, rows, bold=bold)
 
 
 def _remarks(layers: "Sequence[LayerHistogram]", quantization: Quantization) -> tuple[str, ...]:

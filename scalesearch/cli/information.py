@@ -141,13 +141,11 @@ def _print_rows(rows: list[dict[str, object]], *, as_json: bool, title: str) -> 
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
-    from rich.table import Table
+    from scalesearch.cli.screen import Column, print_table, wide_console
 
-    from scalesearch.cli.study_commands import wide_console
-
-    table = Table(title=title, title_justify="left", box=None, header_style="bold")
-    for place, name in enumerate(rows[0] if rows else ()):
-        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=place == 0)
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    wide_console().print(table)
+    names = list(rows[0]) if rows else []
+    columns = [
+        Column(head=name.replace("_", " "), keep=len(names) - place, folds=place > 0)
+        for place, name in enumerate(names)
+    ]
+    print_table(wide_console(), columns, [[str(value) for value in row.values()] for row in rows], title=title)

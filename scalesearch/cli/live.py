@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from scalesearch.cli.screen import command_word
 from scalesearch.plain_text import visible
-from scalesearch.records.report import precision_label, pruning_label, verdict
+from scalesearch.records.report import milliseconds_number, precision_label, pruning_label, verdict
 from scalesearch.records.tables import trial_rows
 from scalesearch.search.events import (
     Event,
@@ -50,7 +51,7 @@ def view(folder: Path, *, as_json: bool) -> Iterator[View]:
     if as_json:
         yield _JsonView()
         return
-    from scalesearch.cli.study_commands import wide_console
+    from scalesearch.cli.screen import wide_console
 
     console = wide_console()
     if not console.is_terminal:
@@ -225,7 +226,9 @@ def trial_line(record: TrialRecord) -> str:
         origin = f"same as {record.same_as}" if record.same_as is not None else f"{seconds:.0f} s"
         if record.sibling_of is not None and record.same_as is None:
             origin = f"sibling of {record.sibling_of}, {origin}"
-        result = f"top-1 {100 * record.quality.top1:5.1f} %  {record.latency.p50_ms:7.3f} ms{unstable}"
+        result = (
+            f"top-1 {100 * record.quality.top1:5.1f} %  {milliseconds_number(record.latency.p50_ms):>7} ms{unstable}"
+        )
         return f"trial {record.trial:3d}  {result}  {what}  [{origin}]{mark}"
     return f"trial {record.trial:3d}  {record.state}: {record.reason.splitlines()[0] if record.reason else ''}  {what}"
 
@@ -240,10 +243,11 @@ def show_end(console: "Console", outcome: StudyOutcome, folder: Path) -> None:
         f"\n{outcome.message}  ({counts or 'no trials'}; {_span(outcome.wall_s)} in this run)", highlight=False
     )
     if outcome.front:
+        word = command_word(folder)
         print_front(console, outcome.records, folder)
         console.print(
             f"Written to {folder}: front.png, front.csv, trials.csv, records/, models/, run.toml\n"
-            f"Next: scalesearch report {folder}   scalesearch pick {folder}   scalesearch confirm {folder}",
+            f"Next: scalesearch report {word}   scalesearch pick {word}   scalesearch confirm {word}",
             highlight=False,
             markup=False,
         )

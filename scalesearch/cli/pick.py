@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scalesearch.cli.screen import command_word
 from scalesearch.cli.studies import (
     StudyArgument,
     find_study,
@@ -159,7 +160,7 @@ def _next(folder: Path, record: TrialRecord) -> Iterator[str]:
     from scalesearch.records.confirmed import first_runs
 
     full = " --confirmed" if record.trial in first_runs(folder) else ""
-    yield f"take it:     scalesearch export {folder} --trial {record.trial}{full} --to best"
+    yield f"take it:     scalesearch export {command_word(folder)} --trial {record.trial}{full} --to best"
 
 
 def _rows(folder: Path, records: tuple[TrialRecord, ...], choice: "Choice") -> list[dict[str, object]]:

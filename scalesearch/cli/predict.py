@@ -31,26 +31,31 @@ def predict(
     threads: Annotated[int, typer.Option("--threads", min=0, help="Of the CPU; 0: as many as cores.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="A list of one object per image.")] = False,
 ) -> int:
-    """Label images with an exported network, by ONNX Runtime. Exit code 1 where an image could not be read."""
-    from scalesearch.deployment.infer import UNREADABLE
+    """Label images with an exported network, by ONNX Runtime. Exit code 1 where an image got no label."""
+    from scalesearch.deployment.infer import UNREADABLE, NotFiniteError
 
     labeller = open_export(export, threads=threads)
     files = list(image_files(images))
     rows, failed = list[tuple[str, list[tuple[str, float]]]](), list[tuple[str, str]]()
+    unlabelled = list[tuple[str, str]]()
     for path in files:
         try:
             rows.append((_path_text(path), labeller.label(path, top=top)))
+        except NotFiniteError as error:
+            unlabelled.append((_path_text(path), str(error)))
         except UNREADABLE as error:
             failed.append((_path_text(path), _first_line(error)))
     if as_json:
-        typer.echo(json.dumps(_objects(rows, failed), indent=1))
+        typer.echo(json.dumps(_objects(rows, failed + unlabelled), indent=1))
     else:
         _print_table(rows)
     for name, reason in failed:
         echo(f"cannot read {name}: {reason}", err=True)
     if failed:
         echo(f"{len(failed)} of {len(files)} images could not be read.", err=True)
-    return 1 if failed else 0
+    for name, reason in unlabelled:
+        echo(f"no label for {name}: {reason}", err=True)
+    return 1 if failed or unlabelled else 0
 
 
 def open_export(export: Path, *, threads: int = 1) -> "Labeller":
@@ -120,18 +125,18 @@ def _objects(rows: list[tuple[str, list[tuple[str, float]]]], failed: list[tuple
 
 
 def _print_table(rows: list[tuple[str, list[tuple[str, float]]]]) -> None:
-    from rich.table import Table
-
-    from scalesearch.cli.study_commands import wide_console
+    from scalesearch.cli.screen import Column, print_table, wide_console
 
     if not rows:
         return
-    table = Table(box=None, header_style="bold")
-    table.add_column("file", overflow="fold")
-    for place in range(max(len(answers) for _, answers in rows)):
-        table.add_column("label" if place == 0 else "runner-up" if place == 1 else f"{place + 1}.", overflow="fold")
-        table.add_column("%", justify="right")
-    for name, answers in rows:
-        cells = (part for label, share in answers for part in (visible(label, newlines=False), f"{100 * share:.1f}"))
-        table.add_row(name, *cells)
-    wide_console().print(table)
+    most = max(len(answers) for _, answers in rows)
+    columns = [Column(head="file", keep=2 * most + 2, folds=True)]
+    for place in range(most):
+        head = "label" if place == 0 else "runner-up" if place == 1 else f"{place + 1}."
+        columns.append(Column(head=head, keep=2 * (most - place) + 1, folds=True))
+        columns.append(Column(head="%", keep=2 * (most - place), right=True))
+    cells = [
+        [name, *(part for label, share in answers for part in (visible(label, newlines=False), f"{100 * share:.1f}"))]
+        for name, answers in rows
+    ]
+    print_table(wide_console(), columns, [[*row, *[""] * (len(columns) - len(row))] for row in cells])

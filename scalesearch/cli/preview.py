@@ -1,251 +1,295 @@
 """What a run would do, told without running it: settings, sample candidates, collapsing choices, predicted cost."""
 
-import itertools
-import math
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from scalesearch.values.candidate import Candidate, Scaling
+from scalesearch.cli.collapsing import collapses
+from scalesearch.errors import CandidateRejected, ConfigError, MissingBackendError, StageFailed
+from scalesearch.values.candidate import Candidate
 from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.plan import Plan
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 
 if TYPE_CHECKING:
+    from scalesearch.chain.planner import Planner
+    from scalesearch.training.datasets import Dataset
     from scalesearch.values.target import Target
 
-_GRID_LIMIT = 20_000
-_SAMPLES = 24
-# Everything of a trained candidate but its training: 12.9 s in a budget of 8 with siblings and twins, one worker on two
-# cores; 3.6 s over results/example, which had neither.
-_DEPLOY_S, _BARE_DEPLOY_S = 13.0, 4.0
+_SAMPLES, _SHOWN = 24, 5
+_PLANNING_S = 10.0
+"""After so long no more samples are planned, once there are some to show: cutting a large network takes seconds."""
+_LARGEST_CUT_PARAMS = 60_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Candidates drawn by chance, as a run would plan them."""
+
+    plans: tuple[Plan, ...]
+    drawn: int
+    refused: tuple[str, ...]
+    """Why candidates could not be planned; a run records them as failed and goes on."""
+    uncut: int
+    """Plans of networks too large to be cut on paper: they are counted before pruning."""
 
 
 def preview_run(settings: RunSettings, space: SearchSpace) -> None:
-    """Prints resolved settings, five sampled candidates with MACs, and the predicted time of the budget."""
-    from rich.table import Table
-
-    from scalesearch.cli.study_commands import wide_console
-    from scalesearch.deployment.targets import get_target
-    from scalesearch.networks import find_spec
-    from scalesearch.search.space import for_target, random_candidates
-    from scalesearch.session import largest_resolution, require_batch_memory
+    """Print resolved settings, five sampled candidates with MACs, and the predicted time of the budget."""
+    from scalesearch.cli.screen import wide_console
 
     console = wide_console()
-    target = get_target(settings.target)
-    space = for_target(space, target)
-    base = find_spec(space.network)
+    space, base, target = _checked(settings, space)
     for key, value in _flat(asdict(settings)):
-        console.print(f"{key} = {value!r}", highlight=False)
+        console.print(f"{key} = {value!r}", highlight=False, markup=False)
     for named in space.axes:
-        console.print(f"{named.name} = {_axis_text(named)}", highlight=False, markup=False)
+        console.print(f"{named.name} = {axis_text(named)}", highlight=False, markup=False)
     limits = {key: value for key, value in asdict(space.limits).items() if value is not None}
     console.print(f"limits = {limits or 'none'}", highlight=False)
-    require_batch_memory(space, largest_resolution(space, base))
-    candidates = random_candidates(space, _SAMPLES, settings.seed)
-    costs = _costs(candidates, space, base, target)
-    table = Table(title="Five sampled candidates", title_justify="left", box=None, header_style="bold")
-    for column in ("resolution", "depth", "width", "kernel", "pruned", "precision", "MACs", "parameters"):
-        table.add_column(column, justify="right")
-    for candidate, (spec, macs, params) in list(zip(candidates, costs, strict=True))[:5]:
-        scaling = candidate.scaling
-        table.add_row(
-            f"{spec.resolution_px} px",
-            *(f"x{value:g}" for value in (scaling.depth, scaling.width, scaling.kernel)),
-            f"{candidate.pruning.channel_fraction:.0%}",
-            candidate.quantization.precision,
-            f"{macs / 1e6:.2f} M",
-            f"{params / 1e6:.3f} M",
-        )
-    console.print(table)
-    console.print(predicted(settings, space, base, candidates, costs), highlight=False)
+    planner = _planner(settings, space, base, target, None)
+    samples = sampled(settings, space, planner)
+    _print_samples(samples)
+    for line in (*_notes(settings, space, target), *_sample_notes(samples)):
+        console.print(line, highlight=False, markup=False)
+    console.print(predicted(settings, space, target, planner, samples), highlight=False, markup=False)
 
 
 def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -> None:
-    """Prints what the space asks for, which choices collapse, and the predicted cost; raises on anything wrong."""
-    from scalesearch.cli.study_commands import wide_console
+    """Print what the space asks for, which choices collapse, and the predicted cost; raise on anything wrong."""
+    from scalesearch.cli.screen import wide_console
+    from scalesearch.session import largest_resolution
+    from scalesearch.training.datasets import load_dataset
+
+    console = wide_console()
+    space, base, target = _checked(settings, space)
+    console.print(
+        f"space {space.name}: network {space.network}, {len(space.axes)} axes, target {target.name}", markup=False
+    )
+    for named in space.axes:
+        console.print(f"  {named.name} = {axis_text(named)}", highlight=False, markup=False)
+    for line in collapses(space, base, target):
+        console.print(line, highlight=False, markup=False)
+    data = load_dataset(settings.data, storage_px=largest_resolution(space, base)) if with_data else None
+    planner = _planner(settings, space, base, target, data)
+    samples = sampled(settings, space, planner)
+    for line in limit_lines(space, [plan.cost.macs for plan in samples.plans], _sizes(samples.plans)):
+        console.print(line, highlight=False, markup=False)
+    for line in (*_notes(settings, space, target), *_sample_notes(samples)):
+        console.print(line, highlight=False, markup=False)
+    if data is not None:
+        console.print(_data_line(data), highlight=False, markup=False)
+    console.print(predicted(settings, space, target, planner, samples, data), highlight=False, markup=False)
+    console.print("The space is sound.")
+
+
+def _checked(settings: RunSettings, space: SearchSpace) -> "tuple[SearchSpace, NetworkSpec, Target]":
+    """The space for its target, the base network and the target, after the checks that open a run.
+
+    Raises:
+        ConfigError: As a run would.
+    """
     from scalesearch.config import check_stages
     from scalesearch.deployment.targets import get_target
     from scalesearch.networks import find_spec
-    from scalesearch.search.space import for_target, random_candidates
+    from scalesearch.search.space import for_target
     from scalesearch.session import largest_resolution, require_batch_memory
 
-    console = wide_console()
     target = get_target(settings.target)
     space = for_target(space, target)
     base = find_spec(space.network)
     check_stages(space, len(base.stages))
-    console.print(f"space {space.name}: network {space.network}, {len(space.axes)} axes, target {target.name}")
-    for named in space.axes:
-        console.print(f"  {named.name} = {_axis_text(named)}", highlight=False, markup=False)
-    for line in collapses(space, base, target):
-        console.print(line, highlight=False, markup=False)
     require_batch_memory(space, largest_resolution(space, base))
-    candidates = random_candidates(space, _SAMPLES, settings.seed)
-    costs = _costs(candidates, space, base, target)
-    for line in limit_lines(space, [macs for _, macs, _ in costs], [params for _, _, params in costs]):
-        console.print(line, highlight=False)
-    if with_data:
-        console.print(_data_line(settings, space, base), highlight=False, markup=False)
-    console.print(predicted(settings, space, base, candidates, costs), highlight=False)
-    console.print("The space is sound.")
+    return space, base, target
 
 
-def collapses(space: SearchSpace, base: NetworkSpec, target: "Target") -> Iterable[str]:
-    """Lines that say how many distinct networks the scaling choices give, and which choices always collapse."""
-    axes = [named for named in space.axes if named.name.startswith("scaling.") and isinstance(named.axis, Choice)]
-    ranged = [named.name for named in space.axes if named.name.startswith("scaling.") and named not in axes]
-    combinations = math.prod(len(_values(named)) for named in axes)
-    if combinations > _GRID_LIMIT:
-        yield f"{combinations} combinations of scaling choices: too many to compare one by one (limit {_GRID_LIMIT})."
-        return
-    specs = {
-        values: _scaled(space, base, dict(zip((named.name for named in axes), values, strict=True)), target)
-        for values in itertools.product(*(_values(named) for named in axes))
-    }
-    also = f" (ranges left at 1: {', '.join(ranged)})" if ranged else ""
-    yield f"{combinations} combinations of scaling choices give {len(set(specs.values()))} distinct networks{also}."
-    for index, named in enumerate(axes):
-        for one, other in itertools.combinations(_values(named), 2):
-            pairs = [
-                (spec, specs[(*values[:index], other, *values[index + 1 :])])
-                for values, spec in specs.items()
-                if values[index] == one
-            ]
-            same = sum(first == second for first, second in pairs)
-            if same:
-                share = "always" if same == len(pairs) else f"in {same} of {len(pairs)} combinations"
-                yield f"  {named.name} {one:g} and {other:g} give the same network {share}."
+def _planner(
+    settings: RunSettings, space: SearchSpace, base: NetworkSpec, target: "Target", data: "Dataset | None"
+) -> "Planner":
+    from scalesearch.chain.planner import PlanBasis, Planner
+
+    classes = base.num_classes if data is None else len(data.class_names)
+    return Planner(PlanBasis(base=base, space=space, target=target, num_classes=classes, seed=settings.seed))
 
 
-def limit_lines(space: SearchSpace, macs: Sequence[int], params: Sequence[int]) -> Iterable[str]:
-    """What share of sampled candidates the limits on MACs and size would reject."""
+def sampled(settings: RunSettings, space: SearchSpace, planner: "Planner") -> Samples:
+    """Up to 24 candidates as a run would plan them: rounded, cut on paper, and held against the limits."""
+    from scalesearch.chain.planner import Planner  # noqa: F401  # torch is loaded before the clock runs
+    from scalesearch.search.space import random_candidates
+    from scalesearch.training.machine import torch_threads
+    from scalesearch.values.settings import Machine
+
+    plans, refused, uncut, drawn = list[Plan](), list[str](), 0, 0
+    until = time.monotonic() + _PLANNING_S
+    # Cutting is many small steps, which threads only hinder.
+    with torch_threads(Machine(device="cpu", threads=1, bf16=False, channels_last=True)):
+        for candidate in random_candidates(space, _SAMPLES, settings.seed):
+            drawn += 1
+            try:
+                plan, whole = _planned(planner, candidate)
+                plans.append(plan)
+                uncut += not whole
+            except (CandidateRejected, StageFailed) as verdict:
+                refused.append(str(verdict).splitlines()[0])
+            if time.monotonic() > until and len(plans) >= _SHOWN:
+                break
+    return Samples(plans=tuple(plans), drawn=drawn, refused=tuple(refused), uncut=uncut)
+
+
+def _planned(planner: "Planner", candidate: Candidate) -> tuple[Plan, bool]:
+    """The plan, and whether its cost is that after pruning."""
+    from scalesearch.values.candidate import Pruning
+
+    dense = planner(replace(candidate, pruning=Pruning()))
+    if not candidate.pruning.any:
+        return dense, True
+    if dense.dense_cost.params > _LARGEST_CUT_PARAMS:
+        return replace(dense, candidate=candidate, pruning=candidate.pruning), False
+    return planner(candidate), True
+
+
+def _sizes(plans: Iterable[Plan]) -> list[int]:
+    from scalesearch.chain.planner import least_size_bytes
+
+    return [least_size_bytes(plan.cost, plan.candidate.quantization.precision) for plan in plans]
+
+
+def limit_lines(space: SearchSpace, macs: Sequence[int], sizes_bytes: Sequence[int]) -> Iterable[str]:
+    """What share of sampled candidates the limits on MACs (after pruning) and size would reject before training."""
     limits = space.limits
-    if limits.max_macs is not None:
+    if limits.max_macs is not None and macs:
         over = sum(value > limits.max_macs for value in macs)
         yield f"limits.max_macs rejects {over} of {len(macs)} sampled candidates ({min(macs)} to {max(macs)} MACs)."
-    if limits.max_size_bytes is not None:
-        over = sum(value > limits.max_size_bytes for value in params)
-        yield f"limits.max_size_bytes rejects at least {over} of {len(params)} sampled candidates, even in int8."
+    if limits.max_size_bytes is not None and sizes_bytes:
+        over = sum(value > limits.max_size_bytes for value in sizes_bytes)
+        yield f"limits.max_size_bytes rejects at least {over} of {len(sizes_bytes)} sampled candidates (weights alone)."
 
 
 def predicted(
     settings: RunSettings,
     space: SearchSpace,
-    base: NetworkSpec,
-    candidates: Sequence[Candidate],
-    costs: Sequence[tuple[NetworkSpec, int, int]],
+    target: "Target",
+    planner: "Planner",
+    samples: Samples,
+    data: "Dataset | None" = None,
 ) -> str:
-    """A sentence with the predicted time of the budget, from timed steps of the cheapest and the dearest sample."""
-    per_step = _step_model(settings, candidates, costs)
-    allowed = [
-        (candidate.recipe, bool(candidate.pruning.channel_fraction), macs)
-        for candidate, (_, macs, _) in zip(candidates, costs, strict=True)
-        if space.limits.max_macs is None or macs <= space.limits.max_macs
-    ]
+    """A sentence with the predicted time of the budget, from timed steps of sampled networks and one export."""
+    from scalesearch.predicted_time import USUAL_VAL_IMAGES, measure_pieces, predict
+    from scalesearch.search.space import cheapest
+
+    allowed = [plan for plan in samples.plans if not plan.rejected_because]
     if not allowed:
-        return f"None of {len(candidates)} sampled candidates is within limits.max_macs: nothing would be trained."
-    deploy_s = _DEPLOY_S if settings.siblings or settings.twins else _BARE_DEPLOY_S
-    trial_s = [
-        per_step(macs) * (recipe.steps + pruned * recipe.retrain_steps) + deploy_s for recipe, pruned, macs in allowed
-    ]
-    mean_s = sum(trial_s) / len(trial_s)
-    total_s = mean_s * settings.budget / settings.workers
-    return (
-        f"A budget of {settings.budget} takes about {total_s / 60:.0f} min here ({mean_s:.0f} s a candidate, "
-        f"{min(trial_s):.0f} to {max(trial_s):.0f}; {settings.workers} worker(s); from timed training steps)."
-    )
-
-
-def _step_model(
-    settings: RunSettings, candidates: Sequence[Candidate], costs: Sequence[tuple[NetworkSpec, int, int]]
-) -> Callable[[int], float]:
-    """Seconds of one training step as a function of MACs: a line through the cheapest and the dearest sample."""
-    import torch
-
-    from scalesearch.networks.build import build
-    from scalesearch.training.machine import probe_machine
-    from scalesearch.training.train import train
-
-    machine = probe_machine(settings.machine, workers=settings.workers)
-    order = sorted(range(len(costs)), key=lambda index: costs[index][1])
-    points = []
-    for index in (order[0], order[-1]):
-        spec, macs, _ = costs[index]
-        recipe, channels = candidates[index].recipe, spec.image_channels
-        mean, std = (0.5,) * channels, (0.25,) * channels
-        images = torch.randint(
-            0, 256, (recipe.batch_size, channels, spec.resolution_px, spec.resolution_px), dtype=torch.uint8
+        why = samples.plans[0].rejected_because if samples.plans else samples.refused[0]
+        return (
+            f"None of {samples.drawn} sampled candidates is within the limits (the first: {why}): nothing would be "
+            "trained."
         )
-        labels = torch.randint(0, spec.num_classes, (recipe.batch_size,))
-        steps, start = 4, 0.0
-        for count in (1, steps):  # the first call pays one-time costs
-            start = time.perf_counter()
-            train(build(spec), images, labels, recipe, machine, mean=mean, std=std, seed=0, steps=count)
-        points.append((macs, (time.perf_counter() - start) / steps))
-    (low, low_s), (high, high_s) = points
-    slope = max(0.0, (high_s - low_s) / max(1, high - low))
-    return lambda macs: low_s + slope * (macs - low)
+    _say("timing some training steps and an export, to predict how long the run takes (up to half a minute)")
+    try:
+        first, _ = _planned(planner, cheapest(space))
+        pieces = measure_pieces(settings, [*allowed, first])
+    except StageFailed as failure:
+        return f"How long a budget of {settings.budget} takes cannot be told: {failure.reason}."
+    val_images = len(data.val) if data is not None else USUAL_VAL_IMAGES
+    found = predict(
+        settings, space, target.backend, allowed, pieces,
+        first=None if first.rejected_because else first, val_images=val_images,
+    )  # fmt: skip
+    return f"A budget of {settings.budget} {found.words}; {settings.workers} worker(s)."
 
 
-def _costs(
-    candidates: Iterable[Candidate], space: SearchSpace, base: NetworkSpec, target: "Target"
-) -> list[tuple[NetworkSpec, int, int]]:
-    from scalesearch.measurement.cost import formula_cost
-    from scalesearch.networks.build import build
-
-    costs = []
-    for candidate in candidates:
-        spec = _spec_of(candidate.scaling, space, base, target)
-        cost = formula_cost(build(spec))
-        costs.append((spec, cost.macs, cost.params))
-    return costs
+def _say(text: str) -> None:
+    """A word on what takes its time, for people who watch; never in a pipe."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{text} ...\n")
 
 
-def _data_line(settings: RunSettings, space: SearchSpace, base: NetworkSpec) -> str:
-    from scalesearch.session import largest_resolution
-    from scalesearch.training.datasets import load_dataset, val_standard_error
+def _notes(settings: RunSettings, space: SearchSpace, target: "Target") -> Iterable[str]:
+    """What is not wrong with the space, and yet to be known before it runs."""
+    from scalesearch.deployment.backends import get_backend
+    from scalesearch.search.space import ends_short
 
-    dataset = load_dataset(settings.data, storage_px=largest_resolution(space, base), channels=base.image_channels)
-    warnings = "".join(f"\n  warning: {warning}" for warning in dataset.warnings)
+    for line in ends_short(space):
+        yield f"note: {line}"
+    try:
+        get_backend(target.backend).device(settings.latency.threads)
+        if settings.accept == "rtx":
+            from scalesearch.deployment.acceptance import Gate
+
+            Gate(target.compute_capability)
+    except (MissingBackendError, ConfigError) as error:
+        yield f"note: a run cannot start on this machine: {str(error).splitlines()[0]}"
+
+
+def _sample_notes(samples: Samples) -> Iterable[str]:
+    if samples.drawn < _SAMPLES:
+        yield (
+            f"note: {samples.drawn} of {_SAMPLES} candidates were drawn: planning such large networks takes over "
+            f"{_PLANNING_S:g} s."
+        )
+    if samples.uncut:
+        yield f"note: {samples.uncut} of them are too large to be cut on paper; their costs are those before pruning."
+    if samples.refused:
+        yield f"note: {len(samples.refused)} of {samples.drawn} cannot be planned: {samples.refused[0]}"
+
+
+def _print_samples(samples: Samples) -> None:
+    from scalesearch.cli.screen import Column, print_table, wide_console
+    from scalesearch.records.report import count, pruning_label
+
+    columns = (
+        Column(head="resolution", keep=2, right=True),
+        Column(head="depth x width x kernel", keep=4, right=True),
+        Column(head="pruned", keep=3, right=True),
+        Column(head="precision", keep=5),
+        Column(head="MACs", keep=9, right=True),
+        Column(head="parameters", keep=1, right=True),
+    )
+    rows = []
+    for plan in samples.plans[:_SHOWN]:
+        scaling, pruning = plan.candidate.scaling, plan.candidate.pruning
+        shape = f"x{scaling.depth:.4g} x{scaling.width:.4g} x{scaling.kernel:.4g}{'*' if scaling.stages else ''}"
+        rows.append(
+            (
+                f"{plan.spec.resolution_px} px",
+                shape,
+                pruning_label(pruning).removeprefix("channels ") or "-",
+                plan.candidate.quantization.precision,
+                count(plan.cost.macs),
+                count(plan.cost.params),
+            )
+        )
+    console = wide_console()
+    console.print("Five sampled candidates, as they would be deployed:" if len(rows) == _SHOWN else "Sampled:")
+    print_table(console, columns, rows)
+
+
+def _data_line(data: "Dataset") -> str:
+    from scalesearch.training.datasets import val_standard_error_points
+
+    warnings = "".join(f"\n  warning: {warning}" for warning in data.warnings)
     return (
-        f"data {dataset.name}: {len(dataset.class_names)} classes, {len(dataset.train)} train, {len(dataset.val)} val, "
-        f"{len(dataset.calibration)} calibration, {len(dataset.test)} test; "
-        f"standard error of a val accuracy {100 * val_standard_error(dataset):.1f} points{warnings}"
+        f"data {data.name}: {len(data.class_names)} classes, {len(data.train)} train, {len(data.val)} val, "
+        f"{len(data.calibration)} calibration, {len(data.test)} test; "
+        f"standard error of a val accuracy {val_standard_error_points(data):.1f} points{warnings}"
     )
 
 
-def _scaled(space: SearchSpace, base: NetworkSpec, chosen: dict[str, float], target: "Target") -> NetworkSpec:
-    from scalesearch.search.space import candidate_of
-
-    return _spec_of(candidate_of(chosen).scaling, space, base, target)
-
-
-def _spec_of(scaling: Scaling, space: SearchSpace, base: NetworkSpec, target: "Target") -> NetworkSpec:
-    from scalesearch.networks.scaling import scale
-
-    return scale(
-        base,
-        scaling,
-        resolution_px=space.resolution_px,
-        num_classes=base.num_classes,
-        channel_multiple=target.channel_multiple,
-        resolution_multiple=space.resolution_multiple,
-    )
-
-
-def _values(named: NamedAxis) -> tuple[float, ...]:
-    assert isinstance(named.axis, Choice)
-    return tuple(float(value) for value in named.axis.values)
-
-
-def _axis_text(named: NamedAxis) -> str:
+def axis_text(named: NamedAxis) -> str:
+    """The axis in words; of long lists the first values."""
     axis = named.axis
     if isinstance(axis, Choice):
+        if len(axis.values) > _SHOWN_VALUES:
+            shown = ", ".join(map(repr, axis.values[:_SHOWN_VALUES]))
+            return f"one of {len(axis.values)}: {shown}, ..."
         return f"{axis.values[0]!r}" if len(axis.values) == 1 else f"one of {list(axis.values)}"
     step = f" in steps of {axis.step:g}" if axis.step else ""
-    return f"{axis.low:g} to {axis.high:g}{step}{' (log)' if axis.log else ''}"
+    return f"{axis.low:g} to {axis.last:g}{step}{' (log)' if axis.log else ''}"
+
+
+_SHOWN_VALUES = 20
 
 
 def _flat(document: dict[str, object], prefix: str = "") -> Iterable[tuple[str, object]]:

@@ -100,11 +100,14 @@ def run(
 
     from scalesearch.cli.live import view
     from scalesearch.run import run_search
+    from scalesearch.search.space import ends_short
 
     try:
         with view(folder, as_json=as_json) as shown:
             if chosen:
                 shown.say(chosen)
+            for line in ends_short(search_space):
+                shown.say(f"note: {line}")
             outcome = run_search(settings, search_space, folder, on_event=shown.event, say=shown.say)
     except ScalesearchError:
         with contextlib.suppress(OSError):  # it holds something: then it stays
@@ -116,9 +119,12 @@ def run(
     if outcome.ended == "error":
         return 1
     if not outcome.front:
+        from scalesearch.cli.screen import command_word
+
+        last = outcome.records[-1].trial if outcome.records else 0
         message = (
             f"No feasible trial among {len(outcome.records)}: {outcome.message}\n"
-            f"See why with `scalesearch show {folder} --trial {outcome.records[-1].trial if outcome.records else 0}`; "
+            f"See why with `scalesearch show {command_word(folder)} --trial {last}`; "
             "loosen [limits] or widen the space."
         )
         raise NoFeasibleTrialError(message)
@@ -187,7 +193,7 @@ def check(
     check_space(settings, search_space, with_data=data is not None)
     if compiled:
         from scalesearch.cli.compiling import compile_space
-        from scalesearch.cli.study_commands import wide_console
+        from scalesearch.cli.screen import wide_console
 
         title, table, refused = compile_space(settings, search_space)
         wide_console().print(title, table, sep="\n", highlight=False)

@@ -27,10 +27,9 @@ def sensitivity(
 
     The trial's dense network is judged on the calibration images. `pruning.scope = "sensitivity"` prunes by this.
     """
-    from rich.table import Table
-
     from scalesearch.chain.shrink import layer_sensitivity
-    from scalesearch.cli.study_commands import choose_record, wide_console
+    from scalesearch.cli.screen import Column, print_table, wide_console
+    from scalesearch.cli.study_commands import choose_record
     from scalesearch.records.run_file import stored_session
 
     folder = find_study(study)
@@ -46,17 +45,17 @@ def sensitivity(
     before = f"{100 * top1:.1f} % before"
     title = f"{folder}, trial {record.trial}: points of top-1 lost on {images} calibration images ({before})"
     console.print(title, highlight=False, markup=False)
-    table = Table(box=None, header_style="bold")
-    table.add_column("layer")
-    table.add_column("channels", justify="right")
     fractions = sorted({point.fraction for layer in layers for point in layer.points})
-    for fraction in fractions:
-        table.add_column(f"-{100 * fraction:.0f} %", justify="right")
+    columns = [Column(head="layer", keep=99), Column(head="channels", keep=0, right=True)]
+    columns += [
+        Column(head=f"-{100 * fraction:.0f} %", keep=1 + place, right=True) for place, fraction in enumerate(fractions)
+    ]
+    rows = []
     for layer in layers:
         points = {point.fraction: point for point in layer.points}
         cells = [f"{100 * points[each].loss:.1f} ({points[each].channels_left})" for each in fractions]
-        table.add_row(layer.name, str(layer.channels), *cells)
-    console.print(table)
+        rows.append([layer.name, str(layer.channels), *cells])
+    print_table(console, columns, rows)
     console.print("In brackets: the channels that are left. Fractions round to what the chip wants.", highlight=False)
     return 0
 

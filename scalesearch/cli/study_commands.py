@@ -1,13 +1,14 @@
 """Commands that read a study: `front`, `show` and `dashboard`."""
 
 import json
-import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scalesearch.cli.screen import NARROW, Column, fitted, print_left_out, wide_console
 from scalesearch.cli.studies import (
     StudyArgument,
     data_text,
@@ -25,12 +26,20 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from scalesearch.records.report import Section
     from scalesearch.records.tables import Row
 
-_PIPED_WIDTH = 120
-_HEADERS = (
-    "trial", "top-1, %", "test, %", "p50, ms", "MACs, size", "px", "depth x width x kernel", "pruned", "precision",
-)  # fmt: skip
+_COLUMNS = (
+    Column(head="trial", keep=9, right=True),
+    Column(head="top-1, %", keep=8, right=True),
+    Column(head="test, %", keep=4, right=True),
+    Column(head="p50, ms", keep=7, right=True),
+    Column(head="MACs, size", keep=3, right=True),
+    Column(head="px", keep=2, right=True),
+    Column(head="depth x width x kernel", keep=1, right=True),
+    Column(head="pruned", keep=5, right=True),
+    Column(head="precision", keep=6),
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -119,23 +128,11 @@ def print_front(
     for line in _heading(records, shown, folder):
         console.print(line, markup=False, highlight=False)
     knee = _knee(records).trial
-    table = _front_table(shown, scores, knee=knee, wide=True)
-    unbounded = console.options.update(max_width=10_000)  # Rich never measures more than the width it is given
-    if console.measure(table, options=unbounded).maximum > console.width:
-        table = _front_table(shown, scores, knee=knee, wide=False)
+    table, left_out = _front_table(shown, scores, knee=knee, width=console.width)
     console.print(table)
+    print_left_out(console, left_out)
     for line in (*_footnotes(shown, scores, knee=knee), *_confirmed(folder), *_what_paid(records)):
         console.print(line, markup=False, highlight=False)
-
-
-def wide_console() -> "Console":
-    """A console for stdout; wide where that is a file or a pipe."""
-    from scalesearch.cli.console import PlainConsole
-
-    console = PlainConsole()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _PIPED_WIDTH  # Rich takes 80 for a pipe or a file, and folds every cell
-    return console
 
 
 def _knee(records: Sequence[TrialRecord]) -> TrialRecord:
@@ -203,24 +200,28 @@ def _heading(records: Sequence[TrialRecord], shown: Sequence[TrialRecord], folde
     return lines
 
 
-def _front_table(shown: Sequence[TrialRecord], scores: dict[int, FrontScore], *, knee: int, wide: bool) -> "Table":
-    from rich import box
-    from rich.table import Table
+def _front_table(
+    shown: Sequence[TrialRecord], scores: dict[int, FrontScore], *, knee: int, width: int
+) -> "tuple[Table, tuple[str, ...]]":
+    """The table for a screen of that width, and the columns left out for it.
 
-    # Narrow: intervals and sizes go to a second line of their cells.
-    table = Table(box=box.SIMPLE_HEAD if wide else None, padding=(0, 1, 0, 0), header_style="bold")
-    for place, header in enumerate(_HEADERS):
-        if header == "test, %" and not scores:
-            continue
-        justify: Literal["left", "right"] = "left" if place == len(_HEADERS) - 1 else "right"
-        table.add_column(header if wide else header.replace(" ", "\n", 1), justify=justify, no_wrap=True)
-    for record in shown:
-        cells = _front_cells(record, scores.get(record.trial), knee=knee, with_test=bool(scores))
-        broken = [
-            each if wide else each.replace(" (", "\n(").replace(", ", ",\n").replace(" x ", "x") for each in cells
-        ]
-        table.add_row(*broken, style="bold" if record.trial == knee else "")
-    return table
+    Where a line each does not fit, intervals and sizes go to a second line of their cells; then columns leave.
+    """
+    columns = [column for column in _COLUMNS if scores or column.head != "test, %"]
+    rows = [_front_cells(record, scores.get(record.trial), knee=knee, with_test=bool(scores)) for record in shown]
+    bold = [place for place, record in enumerate(shown) if record.trial == knee]
+    table, left_out = fitted(width, columns, rows, bold=bold, ruled=True)
+    if not left_out:
+        return table, ()
+    stacked = [
+        replace(column, head=column.head.replace(" ", "\n", 1).replace("precision", "preci-\nsion"))
+        for column in columns
+    ]
+    broken = [
+        [cell.replace(" (", "\n(").replace(", ", ",\n").replace(" x ", "x").replace(" but", "\nbut") for cell in row]
+        for row in rows
+    ]
+    return fitted(width, stacked, broken, bold=bold)
 
 
 def _front_cells(record: TrialRecord, score: FrontScore | None, *, knee: int, with_test: bool) -> list[str]:
@@ -299,6 +300,9 @@ def _print_trial(console: "Console", record: TrialRecord, folder: Path) -> None:
     width = max(len(label) for section in sections for label, _ in section.lines)
     console.print(f"trial {record.trial} of {folder}", style="bold", highlight=False)
     for section in sections:
+        if console.width < NARROW:
+            _print_stacked(console, section)
+            continue
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title=section.title, title_justify="left")
         table.title_style = "bold cyan"
         table.add_column(min_width=min(width, 24), max_width=24, style="dim")
@@ -307,3 +311,14 @@ def _print_trial(console: "Console", record: TrialRecord, folder: Path) -> None:
             table.add_row(label, text)
         console.print()
         console.print(table)
+
+
+def _print_stacked(console: "Console", section: "Section") -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console.print()
+    console.print(Text(section.title, style="bold cyan"))
+    for label, text in section.lines:
+        console.print(Text(label, style="dim"))
+        console.print(Padding(Text(text, overflow="fold"), (0, 0, 0, 2)))

@@ -92,7 +92,10 @@ class Labeller:
         return np.asarray(self._session.run(None, {self._input: images})[0], np.float32)
 
     def label(self, path: str | Path, *, top: int = 1) -> list[tuple[str, float]]:
-        """The `top` likeliest class names of an image file with their probabilities; raises one of `UNREADABLE`."""
+        """The `top` likeliest class names of an image file with their probabilities.
+
+        Raises one of `UNREADABLE`; `NotFiniteError`, one of them, where the network gives no answer.
+        """
         probabilities = softmax(self.logits(read_input(Path(path), self.preprocessing))[0])
         places = np.argsort(-probabilities, kind="stable")[:top]
         return [(self.preprocessing.class_names[place], float(probabilities[place])) for place in places]
@@ -263,8 +266,15 @@ def filter_weights(length: int, to: int) -> tuple[NDArray[np.int64], int]:
     return (0.5 + weights * (1 << shift)).astype(np.int64), shift
 
 
+class NotFiniteError(ValueError):
+    """The network's answer holds NaN or infinity, so it names no class."""
+
+
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Probabilities (classes,) of logits (classes,)."""
+    """Probabilities (classes,) of logits (classes,); a NotFiniteError where they are NaN or infinite."""
+    if not np.isfinite(logits).all():  # the largest of them would be the first class, with a probability of nan
+        message = "the network answers it with NaN or infinity (fp16 overflows and a failed calibration do this)"
+        raise NotFiniteError(message)
     powers = np.exp(logits.astype(np.float64) - float(logits.max()))
     return np.asarray(powers / powers.sum(), np.float64)
 
@@ -285,6 +295,10 @@ def main() -> int:
     for path in arguments.images:
         try:
             answers = labeller.label(path, top=max(arguments.top, 1))
+        except NotFiniteError as error:
+            failed += 1
+            print(f"error: {str(path)!r} has no label: {error}", file=sys.stderr)
+            continue
         except UNREADABLE as error:
             failed += 1
             print(printable(f"error: {str(path)!r} is no image that can be read: {error}"), file=sys.stderr)

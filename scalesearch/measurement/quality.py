@@ -109,11 +109,14 @@ def score(logits: Floats, labels: NDArray[np.int64], class_names: Sequence[str])
 
 
 def wilson_interval(correct: int, images: int) -> tuple[float, float]:
-    """95 % interval of the fraction correct / images, sensible near 0 and 1 too (Wilson, JASA 22(158), 1927)."""
+    """95 % interval of the fraction correct / images, sensible near 0 and 1 too (Wilson, JASA 22(158), 1927).
+
+    It always holds the fraction itself: at 0 and 1 one end is that fraction, and rounding would put it beside it.
+    """
     share, z2 = correct / images, Z_95**2
     center = (share + z2 / (2 * images)) / (1 + z2 / images)
     half = Z_95 * math.sqrt(share * (1 - share) / images + z2 / (4 * images**2)) / (1 + z2 / images)
-    return max(0.0, center - half), min(1.0, center + half)
+    return max(0.0, min(share, center - half)), min(1.0, max(share, center + half))
 
 
 def sameness(logits: Floats, labels: NDArray[np.int64]) -> str:
@@ -210,6 +213,11 @@ def _check(logits: Floats, labels: NDArray[np.int64], classes: int) -> None:
     if labels.min() < 0 or labels.max() >= classes:
         reason = f"expected labels from 0 to {classes - 1}, got {labels.min()} to {labels.max()}"
         raise StageFailed(STAGE, reason)
+    refuse_not_finite(logits)
+
+
+def refuse_not_finite(logits: Floats) -> None:
+    """Raise StageFailed where an answer holds NaN or infinity: its largest class would be the first one."""
     broken = int((~np.isfinite(logits).all(axis=1)).sum())
     if broken:
         reason = (

@@ -80,6 +80,17 @@ def _require_memory(spec: NetworkSpec, module: nn.Module) -> None:
         raise StageFailed(stage="build", reason=reason)
 
 
+def outline(spec: NetworkSpec) -> Network:
+    """The network without weights (on torch's meta device): shapes and costs of any size, in milliseconds.
+
+    Raises:
+        ConfigError: The spec cannot be built.
+    """
+    check_spec(spec)
+    with torch.device("meta"):
+        return Network(spec=spec, module=ImageClassifier(spec))
+
+
 def settle_norms(network: Network, images: NDArray[np.float32]) -> Network:
     """A copy in eval mode whose BatchNorm statistics are those of these images (N, C, H, W).
 

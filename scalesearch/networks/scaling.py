@@ -31,21 +31,22 @@ def scale(
 
     Args:
         base: The network at multiplier 1.
-        scaling: Multipliers; `stages` is empty or has one entry for every stage of `base`.
+        scaling: Multipliers; stages of `base` that `scaling.stages` has no entry for (the last ones) keep 1.
         resolution_px: The image side that resolution multiplier 1 stands for.
         num_classes: Outputs of the classifier.
         channel_multiple: Channels of stem, stages and head are multiples of this, also at multiplier 1.
         resolution_multiple: The image side is a multiple of this; 0 takes the base network's total stride.
 
     Raises:
-        ConfigError: A multiplier is not positive and finite, or the number of stages differs.
+        ConfigError: A multiplier is not positive and finite, or `base` lacks a stage that is scaled.
     """
     check_spec(base)
     _check(base, scaling, resolution_px=resolution_px, num_classes=num_classes, channel_multiple=channel_multiple)
     if resolution_multiple < 0:
         message = f"resolution_multiple must be 0 (the network's total stride) or more, not {resolution_multiple}"
         raise ConfigError(message)
-    per_stage = scaling.stages or (StageScaling(),) * len(base.stages)
+    # A space names only the stages that it scales apart, and its candidates end with the last one named.
+    per_stage = (*scaling.stages, *(StageScaling(),) * (len(base.stages) - len(scaling.stages)))
     return replace(
         base,
         resolution_px=round_resolution(
@@ -126,10 +127,10 @@ def _check(base: NetworkSpec, scaling: Scaling, *, resolution_px: int, num_class
         if count < least:
             message = f"{name} must be at least {least}, not {count}"
             raise ConfigError(message)
-    if len(scaling.stages) not in (0, len(base.stages)):
+    if len(scaling.stages) > len(base.stages):
         message = (
             f"scaling.stages has {len(scaling.stages)} entries, but {base.name} has {len(base.stages)} stages: "
-            f"give none, or one for each of 1..{len(base.stages)}"
+            f"give at most one for each of 1..{len(base.stages)}"
         )
         raise ConfigError(message)
     multipliers = [(name, getattr(scaling, name)) for name in ("resolution", "depth", "width", "kernel")]

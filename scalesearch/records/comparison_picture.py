@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scalesearch.files import replace_file
-from scalesearch.records.plots import dress, png
+from scalesearch.records.plots import bars, dress, png
 from scalesearch.values.record import TrialRecord
 
 # Okabe and Ito's colours; line style and marker say the same once more, for print in grey.
@@ -28,10 +28,8 @@ def draw_fronts(fronts: Mapping[str, Sequence[TrialRecord]], *, to: Path, title:
         axes.step(x, y, where="post", color=colour, linestyle=style, linewidth=1.2, alpha=0.7)
         axes.errorbar(
             x, y,
-            xerr=[[latency.p50_ms - latency.p50_low_ms for latency, _ in points],
-                  [latency.p50_high_ms - latency.p50_ms for latency, _ in points]],
-            yerr=[[100 * (quality.top1 - quality.top1_low) for _, quality in points],
-                  [100 * (quality.top1_high - quality.top1) for _, quality in points]],
+            xerr=bars([(latency.p50_low_ms, latency.p50_ms, latency.p50_high_ms) for latency, _ in points]),
+            yerr=bars([(100 * each.top1_low, 100 * each.top1, 100 * each.top1_high) for _, each in points]),
             fmt=marker, color=colour, markersize=6.5, markeredgecolor="white", elinewidth=0.9, capsize=2, label=name,
         )  # fmt: skip
     dress(axes, [record for front in fronts.values() for record in front], title=title)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from scalesearch.records.confirmation import Confirmation, Move
-from scalesearch.records.plots import STYLES, dress
+from scalesearch.records.plots import STYLES, bars, dress
 from scalesearch.records.report import device_text
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def _draw(axes: "Axes", move: Move, *, crowded: bool) -> None:
     latency, mean = move.latency, move.validation
     axes.errorbar(
         *now,
-        xerr=[[max(0.0, now[0] - latency.p50_low_ms)], [max(0.0, latency.p50_high_ms - now[0])]],
-        yerr=[[max(0.0, now[1] - 100 * mean.low)], [max(0.0, 100 * mean.high - now[1])]],
+        xerr=bars([(latency.p50_low_ms, now[0], latency.p50_high_ms)]),
+        yerr=bars([(100 * mean.low, now[1], 100 * mean.high)]),
         fmt=marker, color=colour, markersize=7.5, elinewidth=1.1, capsize=2.5, zorder=4,
         markerfacecolor=colour if move.on_front else "white",
         markeredgecolor="white" if move.on_front else colour, markeredgewidth=0.8 if move.on_front else 1.4,

@@ -110,8 +110,8 @@ def _draw_front_points(axes: "Axes", points: Sequence[TrialRecord], *, knee: int
         x, y = latency.p50_ms, 100 * quality.top1
         axes.errorbar(
             x, y,
-            xerr=[[max(0.0, x - latency.p50_low_ms)], [max(0.0, latency.p50_high_ms - x)]],
-            yerr=[[max(0.0, y - 100 * quality.top1_low)], [max(0.0, 100 * quality.top1_high - y)]],
+            xerr=bars([(latency.p50_low_ms, x, latency.p50_high_ms)]),
+            yerr=bars([(100 * quality.top1_low, y, 100 * quality.top1_high)]),
             fmt=marker, color=colour, markersize=7.5, markeredgecolor="white", markeredgewidth=0.8,
             elinewidth=1.1, capsize=2.5, zorder=4,
         )  # fmt: skip
@@ -131,6 +131,15 @@ def _label(axes: "Axes", points: Sequence[TrialRecord]) -> None:
             str(trial), (p50_ms, top1), xytext=offset, textcoords="offset points", ha=side,
             fontsize=8.5, color=_INK, zorder=6, path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )  # fmt: skip
+
+
+def bars(intervals: Iterable[tuple[float, float, float]]) -> list[list[float]]:
+    """Lengths of error bars, [below, above], of (low, value, high): never negative, which matplotlib refuses.
+
+    100 times two equal fractions may differ in the last digit.
+    """
+    ends = [(max(0.0, value - low), max(0.0, high - value)) for low, value, high in intervals]
+    return [[below for below, _ in ends], [above for _, above in ends]]
 
 
 def crowded(spots: Iterable[Sequence[float]], *, width: float, height: float) -> list[bool]:
@@ -166,8 +175,8 @@ def dress(axes: "Axes", points: Sequence[TrialRecord], *, title: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6) if high / low < 4 else LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    batch = _measured(points[0])[0].batch
-    axes.set_xlabel(f"latency of the deployed engine, p50 in ms (batch {batch}, log scale)")
+    batches = " and ".join(map(str, sorted({_measured(record)[0].batch for record in points})))
+    axes.set_xlabel(f"latency of the deployed engine, p50 in ms (batch {batches}, log scale)")
     axes.set_ylabel("top-1 accuracy of the deployed engine, %")
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", parse_math=False)
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)

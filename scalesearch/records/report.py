@@ -1,5 +1,6 @@
 """Numbers and records in words, for people: the printed page of one trial and its dashboard note say the same."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from scalesearch.values.record import ClassQuality, FrontScore, Latency, Quality
 from scalesearch.values.target import Device
 
 _WEAKEST = 5
+_MOST_DECIMALS = 9
 STEP_NAMES = {"float": "torch", "onnx_fp32": "ONNX fp32", "onnx": "deployed ONNX", "engine": "engine"}
 """Of the way from the trained network to the engine, for people."""
 
@@ -65,13 +67,31 @@ def accuracy_with_interval(quality: Quality) -> str:
 
 def latency_with_interval(latency: Latency) -> str:
     """`1.234 (1.221-1.250)`, in milliseconds."""
-    digits = 3 if latency.p50_ms < 10 else 2 if latency.p50_ms < 100 else 1
-    return f"{latency.p50_ms:.{digits}f} ({latency.p50_low_ms:.{digits}f}-{latency.p50_high_ms:.{digits}f})"
+    low, value, high = latency.p50_low_ms, latency.p50_ms, latency.p50_high_ms
+    places = _decimals(value)
+    # An interval of half a per cent shows as one, too.
+    while places < _MOST_DECIMALS and low < value < high and f"{low:.{places}f}" == f"{high:.{places}f}":
+        places += 1
+    return f"{value:.{places}f} ({low:.{places}f}-{high:.{places}f})"
 
 
 def milliseconds(value_ms: float) -> str:
-    """1.2345 -> `1.234 ms`."""
-    return f"{value_ms:.3f} ms" if value_ms < 10 else f"{value_ms:.1f} ms"
+    """1.2345 -> `1.234 ms`, 0.0051234 -> `0.00512 ms`."""
+    return f"{milliseconds_number(value_ms)} ms"
+
+
+def milliseconds_number(value_ms: float) -> str:
+    """The number of `milliseconds`, for columns whose head names the unit: three digits that count, at the least."""
+    return f"{value_ms:.{1 if value_ms >= 10 else _decimals(value_ms)}f}"
+
+
+def _decimals(value_ms: float) -> int:
+    """Decimals of a time in ms: three below 10 ms, and more below 0.1 ms, so that three digits are not zeros."""
+    if value_ms >= 10:
+        return 2 if value_ms < 100 else 1
+    if not 0 < value_ms < 0.1:
+        return 3
+    return min(_MOST_DECIMALS, 2 - math.floor(math.log10(value_ms)))
 
 
 def count(number: int) -> str:

@@ -78,7 +78,7 @@ def read_run_file(folder: Path) -> Session | None:
         return None
     try:
         document = read_toml(path)
-        session = TypeAdapter(Session).validate_python(document["session"])
+        session = TypeAdapter(Session).validate_python(_renamed(document["session"]))
         if "window" not in document["session"].get("settings", {}).get("data", {}):
             # Written before there was one: its images of more than 8 bits were read on their whole scale.
             data = dataclasses.replace(session.settings.data, window="full")
@@ -86,7 +86,7 @@ def read_run_file(folder: Path) -> Session | None:
         reason = impossible(session)
     except ValidationError as error:
         reason = first_fault(error)
-    except KeyError:
+    except (KeyError, TypeError):
         reason = "it has no table [session]"
     except (OSError, ValueError, ConfigError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
@@ -98,6 +98,14 @@ def read_run_file(folder: Path) -> Session | None:
         raise ConfigError(message)
     # The folder may have been moved since.
     return dataclasses.replace(session, folder=folder)
+
+
+def _renamed(document: dict[str, Any]) -> dict[str, Any]:
+    """The session with the names of today, where an older version wrote it."""
+    data = document["data"]
+    if "val_standard_error" in data:  # in points as well; the name did not say so
+        data["val_standard_error_points"] = data.pop("val_standard_error")
+    return document
 
 
 def stored_session(folder: Path) -> Session:

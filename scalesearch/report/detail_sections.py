@@ -1,6 +1,7 @@
 """The sections that explain: axes, compression, classes, weights, training, and the machine."""
 
 import platform
+import shlex
 from collections.abc import Iterator
 
 from scalesearch.records.paid import paid_lines
@@ -151,7 +152,9 @@ def machine(study: Study) -> str:
     """Where the numbers come from: device, versions, seeds, and the commands."""
     facts = [(label, words) for label, words in _facts(study) if words]
     rows = "".join(f"<dt>{text(label)}</dt><dd>{text(words)}</dd>" for label, words in facts)
-    commands = "\n".join(command for command in (study.origin.command, f"scalesearch report {study.name}") if command)
+    commands = "\n".join(
+        command for command in (study.origin.command, f"scalesearch report {shlex.quote(study.name)}") if command
+    )
     return section(
         "machine",
         "Machine, versions, commands",

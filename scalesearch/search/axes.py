@@ -189,14 +189,12 @@ def ask(trial: TrialLike, named: NamedAxis) -> Value:
 
 
 def _ask_range(trial: TrialLike, name: str, axis: Range) -> Value:
-    # Optuna warns where the last step does not meet the upper end: end on the last step.
-    low, high, step = _decimal(axis.low), _decimal(axis.high), _decimal(axis.step)
-    end = float(low + (high - low) // step * step) if step else axis.high
+    end = axis.last  # Optuna warns where the last step does not meet the upper end
     if field_type(name) is int:
         return trial.suggest_int(name, int(axis.low), int(end), step=int(axis.step) or 1, log=axis.log)
     number = trial.suggest_float(name, axis.low, end, step=axis.step or None, log=axis.log)
     # Optuna's low + k * step is a rounding error away from what a reader of the file would write.
-    return float(f"{number:.12g}") if step else number
+    return float(f"{number:.12g}") if axis.step else number
 
 
 def asking_order(axes: Sequence[NamedAxis]) -> tuple[NamedAxis, ...]:

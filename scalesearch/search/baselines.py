@@ -102,4 +102,4 @@ def hypervolume_over_trials(
 def front_steps(front: Sequence[TrialRecord]) -> tuple[list[float], list[float]]:
     """Latencies (ms) and accuracies (%) of a front, fastest first, ready to be drawn as steps."""
     points = [point(record) for record in front]
-    return [round(p50_ms, 5) for _, p50_ms in points], [round(100 * top1, 3) for top1, _ in points]
+    return [float(f"{p50_ms:.5g}") for _, p50_ms in points], [round(100 * top1, 3) for top1, _ in points]

@@ -43,10 +43,12 @@ class Pair:
     first: str
     second: str
     same_device: bool
+    timed_unlike: tuple[str, ...]
+    """What else, besides the device, was timed in another way: `batch 1 and 16`; empty where nothing was."""
     same_images: bool
     second_beaten: float | None
-    """Share of the second's front that a point of the first's front beats (Zitzler's coverage); None across devices
-    or images, where one cannot beat the other."""
+    """Share of the second's front that a point of the first's front beats (Zitzler's coverage); None across devices,
+    ways of timing or images, where one cannot beat the other."""
     first_beaten: float | None
     shared: int
     """Networks (scaling, pruning and precision) that both studies measured."""
@@ -59,7 +61,8 @@ class Pair:
 def common_front(studies: Sequence[Study]) -> tuple[tuple[str, TrialRecord], ...]:
     """The front of all studies' trials together, each with its study's name, fastest first.
 
-    Empty where they may not share one: latencies of unlike devices, or accuracies on other images, do not compare.
+    Empty where they may not share one: latencies of unlike devices or batches, or accuracies on other images, do not
+    compare.
     """
     if not all(comparable(studies[0], other) for other in studies[1:]):
         return ()
@@ -74,7 +77,38 @@ def common_front(studies: Sequence[Study]) -> tuple[tuple[str, TrialRecord], ...
 
 def comparable(one: Study, other: Study) -> bool:
     """Whether their points may share a front."""
-    return one.device == other.device and _same_images(one, other)
+    return one.device == other.device and not timed_unlike(one, other) and _same_images(one, other)
+
+
+def timed_unlike(one: Study, other: Study) -> tuple[str, ...]:
+    """What differs between the two in how an engine was run and what its latency stands for, the device apart.
+
+    How long and how often was timed (the other latency settings) changes the error of a latency, not its meaning.
+    """
+    found = []
+    for name, first, second in zip(_TIMED, _timing(one), _timing(other), strict=True):
+        if first != second:
+            found.append(f"{name} {_listed(first)} and {_listed(second)}")
+    return tuple(found)
+
+
+_TIMED = ("target", "batch", "threads", "TensorRT's largest batch", "CUDA graph", "copies in the clock")
+
+
+def _timing(study: Study) -> tuple[object, ...]:
+    settings = study.session.settings
+    tensorrt = settings.tensorrt
+    # Records say it themselves: run.toml may have been edited, records may have been moved in.
+    batches = {record.latency.batch for record in study.records if record.latency} or {settings.latency.batch}
+    threads = {record.device.threads for record in study.records if record.device} or {settings.latency.threads}
+    # TensorRT's settings mean nothing on other backends.
+    how = (tensorrt.max_batch, tensorrt.cuda_graph, tensorrt.copies)
+    on_tensorrt = study.session.target.backend.startswith("tensorrt")
+    return (study.session.target.name, batches, threads, *(how if on_tensorrt else (None,) * len(how)))
+
+
+def _listed(value: object) -> str:
+    return ", ".join(map(str, sorted(value))) if isinstance(value, set) else str(value)
 
 
 def compare(one: Study, other: Study) -> Pair:
@@ -88,6 +122,7 @@ def compare(one: Study, other: Study) -> Pair:
         first=one.name,
         second=other.name,
         same_device=one.device == other.device,
+        timed_unlike=timed_unlike(one, other),
         same_images=_same_images(one, other),
         second_beaten=_beaten(one.front, other.front) if together else None,
         first_beaten=_beaten(other.front, one.front) if together else None,

@@ -31,7 +31,7 @@ def pareto_front(records: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:
     Answers repeated from an earlier record (`same_as`) are left out.
 
     Raises:
-        ConfigError: If the records were measured on unlike devices, whose latencies do not compare.
+        ConfigError: If the records were measured on unlike devices or at unlike batches, which do not compare.
     """
     feasible = [record for record in records if record.feasible and record.same_as is None]
     _refuse_unlike_devices(feasible)
@@ -46,6 +46,13 @@ def pareto_front(records: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:
 
 def _refuse_unlike_devices(records: Sequence[TrialRecord]) -> None:
     for record in records[1:]:
+        assert record.latency and records[0].latency
+        if record.latency.batch != records[0].latency.batch:
+            msg = (
+                f"latencies of unlike batches never share a front: trial {records[0].trial} was timed at batch "
+                f"{records[0].latency.batch}, trial {record.trial} at {record.latency.batch}; keep one study for each"
+            )
+            raise ConfigError(msg)
         if record.device != records[0].device:
             msg = (
                 f"latencies of unlike devices never share a front: trial {records[0].trial} was measured on "

@@ -24,7 +24,7 @@ from scalesearch.search.axes import (
     typed,
 )
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling, StageScaling
-from scalesearch.values.space import Choice, NamedAxis, SearchSpace
+from scalesearch.values.space import Choice, NamedAxis, Range, SearchSpace
 from scalesearch.values.target import Target
 
 
@@ -108,6 +108,16 @@ def random_candidates(space: SearchSpace, n: int, seed: int) -> tuple[Candidate,
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
         optuna.logging.set_verbosity(verbosity)
     return tuple(suggest(study.ask(), space) for _ in range(n))
+
+
+def ends_short(space: SearchSpace) -> tuple[str, ...]:
+    """A line for each stepped range whose steps do not meet its upper end, which then is never asked."""
+    return tuple(
+        f"{named.name}: steps of {axis.step:g} from {axis.low:g} end at {axis.last:g}, so high = {axis.high:g} is "
+        f"never asked; write high = {axis.last:g}, or a step that meets it."
+        for named in space.axes
+        if isinstance(axis := named.axis, Range) and axis.last != axis.high
+    )
 
 
 def cheapest(space: SearchSpace) -> Candidate:

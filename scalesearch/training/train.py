@@ -145,13 +145,21 @@ def score(
     std: PerChannel,
     batch: int = 256,
 ) -> float:
-    """Top-1 accuracy (0..1) of the torch module in float32 on uint8 images (N, C, H, W) and labels (N,)."""
+    """Top-1 accuracy (0..1) of the torch module in float32 on uint8 images (N, C, H, W) and labels (N,).
+
+    Raises:
+        StageFailed: An answer is not finite: its largest class would be the first one, whatever the image.
+    """
     module = _on_device(network.module, machine).eval()
-    right = 0
+    right = broken = 0
     with torch_threads(machine), torch.inference_mode():
         for chunk, answers in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
             logits = module(_laid_out(normalise(chunk.to(machine.device), mean=mean, std=std), machine))
             right += int((logits.argmax(dim=1) == answers.to(machine.device)).sum())
+            broken += int((~logits.isfinite().all(dim=1)).sum())
+    if broken:
+        reason = f"the trained network answers NaN or infinity for {broken} of {len(labels)} images"
+        raise StageFailed(_STAGE, f"{reason}: lower the learning rate")
     return right / len(labels)
 
 

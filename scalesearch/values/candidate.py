@@ -26,7 +26,7 @@ class StageScaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """The four multipliers; `stages` is empty, or holds one entry for every stage of the base network."""
+    """The four multipliers; `stages` holds an entry for each stage up to the last one that is scaled apart."""
 
     resolution: float = 1.0
     depth: float = 1.0

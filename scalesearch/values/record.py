@@ -8,6 +8,7 @@ from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.target import Device
 
 TrialState = Literal["complete", "failed", "rejected", "cached"]
+_ROUNDING_ERROR = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +148,13 @@ class Quality:
     macro_recall: float
     images: int
     classes: tuple[ClassQuality, ...]
+
+    def __post_init__(self) -> None:
+        """Let the interval hold `top1` where it misses it by a rounding error, as formulas do at 0 and 100 %."""
+        if 0 < self.top1_low - self.top1 < _ROUNDING_ERROR:
+            object.__setattr__(self, "top1_low", self.top1)
+        if 0 < self.top1 - self.top1_high < _ROUNDING_ERROR:
+            object.__setattr__(self, "top1_high", self.top1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,8 +23,8 @@ class DataSummary:
     val_images: int
     calibration_images: int
     test_images: int
-    val_standard_error: float
-    """Standard error of a validation accuracy, as a fraction."""
+    val_standard_error_points: float
+    """Standard error of a validation accuracy of 60 %, in points of a per cent."""
     warnings: tuple[str, ...]
 
 

@@ -1,6 +1,7 @@
 """What may be asked: axes of choices or ranges, limits, and the base network."""
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,29 @@ class Range:
     high: float
     step: float = 0.0
     log: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Whole steps between `low` and `high`; 0 where it is continuous."""
+        return int((_as_written(self.high) - _as_written(self.low)) // _as_written(self.step)) if self.step else 0
+
+    @property
+    def last(self) -> float:
+        """The highest value that is asked: `high`, or the last step below it."""
+        if not self.step:
+            return self.high
+        return float(_as_written(self.low) + self.steps * _as_written(self.step))
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Every value of a stepped range; none of a continuous one."""
+        low, step = _as_written(self.low), _as_written(self.step)
+        return tuple(float(low + place * step) for place in range(self.steps + 1)) if self.step else ()
+
+
+def _as_written(value: float) -> Decimal:
+    """The number as a reader sees it: 0.1 + 2 * 0.1 is 0.3 and not 0.30000000000000004."""
+    return Decimal(str(value))
 
 
 Axis = Choice | Range

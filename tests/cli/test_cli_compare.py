@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from scalesearch.cli import compare
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.measurement.quality import wilson_interval
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.values.record import TrialRecord
@@ -75,3 +76,31 @@ def test_a_study_without_a_front_is_named(studies: tuple[Path, Path], make_recor
     RecordStore(studies[0]).save(make_record(0, top1=None))
     with pytest.raises(NoFeasibleTrialError, match="no feasible trial among 1"):
         _run(*studies)
+
+
+@pytest.mark.parametrize("top1", [0.0, 1.0])
+def test_fronts_at_the_ends_of_the_scale_are_drawn(
+    make_record: MakeRecord, studies: tuple[Path, Path], tmp_path: Path, top1: float
+) -> None:
+    record = make_record(2, top1=top1, p50_ms=0.004)
+    assert record.quality
+    low, high = wilson_interval(round(97 * top1), 97)
+    for folder in studies:
+        for trial in (0, 1):
+            (folder / "records" / f"{trial:06d}.json").unlink()
+        RecordStore(folder).save(replace(record, quality=replace(record.quality, top1_low=low, top1_high=high)))
+    text = _run(*studies, "--to", tmp_path / "ends.png")
+    assert f"{100 * top1:.1f} % at 0.00400 ms" in text
+
+
+def test_batches_are_named_and_kept_apart(studies: tuple[Path, Path], session: Session, tmp_path: Path) -> None:
+    folder = studies[1]
+    latency = replace(session.settings.latency, batch=16)
+    write_run_file(replace(session, folder=folder, settings=replace(session.settings, latency=latency)))
+    for record in RecordStore(folder).all():
+        assert record.latency
+        RecordStore(folder).save(replace(record, latency=replace(record.latency, batch=16)))
+    text = _run(*studies, "--to", tmp_path / "batches.png")
+    assert "TIMED UNLIKE (batch 1 and 16): latencies do not compare" in text
+    assert "one front of all" not in text and "beats" not in text
+    assert json.loads(_run(*studies, "--json"))[0]["with"][0]["timed_unlike"] == ["batch 1 and 16"]

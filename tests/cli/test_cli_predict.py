@@ -110,3 +110,31 @@ def test_mistakes_are_told(export: str, images: str, told: str, folder: Path) ->
     with pytest.raises(ConfigError, match=told) as caught:
         run(export, images)
     assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_an_answer_that_is_no_number_is_no_label(folder: Path, monkeypatch: pytest.MonkeyPatch, bad: float) -> None:
+    answered = infer.Labeller.logits
+    calls = list[int]()
+
+    def broken_once(self: infer.Labeller, images: np.ndarray) -> np.ndarray:
+        calls.append(1)
+        return answered(self, images) if len(calls) > 1 else np.full((1, CLASSES), bad, np.float32)
+
+    monkeypatch.setattr(infer.Labeller, "logits", broken_once)
+    code, out, err = run("best", "pictures", "--json")
+    rows = json.loads(out)
+    assert code == 1
+    assert [row["file"] for row in rows if "error" in row] == ["pictures/a/0.png"]
+    assert "no label for pictures/a/0.png: the network answers it with NaN or infinity" in err
+    assert "could not be read" not in err and "nan" not in out.replace("NaN", "")
+
+
+def test_the_script_of_an_export_says_it_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(infer.Labeller, "logits", lambda *_: np.full((1, CLASSES), np.nan, np.float32))
+    monkeypatch.setattr("sys.argv", ["infer.py", "pictures/a/0.png", "--model", "best/model.onnx"])
+    assert infer.main() == 1
+    said = capsys.readouterr()
+    assert said.out == "" and "has no label: the network answers it with NaN" in said.err

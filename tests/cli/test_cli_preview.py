@@ -1,17 +1,30 @@
 """What `check` and `--dry-run` say before anything runs."""
 
 import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
+from hypothesis import Phase, given
+from hypothesis import settings as property_settings
+from hypothesis import strategies as st
 
-from scalesearch.cli.preview import check_space, collapses, limit_lines, preview_run
-from scalesearch.config import parse_space
+from scalesearch.chain.planner import PlanBasis, Planner
+from scalesearch.cli import preview
+from scalesearch.cli.collapsing import collapses
+from scalesearch.cli.preview import check_space, limit_lines, preview_run
+from scalesearch.config import load_run, parse_space, space_paths
 from scalesearch.deployment.targets import get_target
-from scalesearch.errors import ConfigError
+from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks import base_spec
+from scalesearch.predicted_time import Pieces
+from scalesearch.search.space import ends_short, for_target, random_candidates
+from scalesearch.values.plan import Plan
 from scalesearch.values.settings import MachineSettings, RunSettings
 from scalesearch.values.space import SearchSpace
 
+PIECES = Pieces(steps=((1_000, 0.01),), export_s=0.5, quantize_s=0.2, image_s_per_mac=1e-10)
 SETTINGS = RunSettings(machine=MachineSettings(threads=1, bf16="off"))
 
 
@@ -68,3 +81,199 @@ def test_dry_run_shows_settings_and_five_candidates(capsys: pytest.CaptureFixtur
     assert "data.source = 'signs'" in text
     assert "latency.half_width = " in text
     assert text.count(" px ") == 5
+
+
+@pytest.fixture
+def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is timed, and one sample of large networks is enough."""
+    monkeypatch.setattr("scalesearch.predicted_time.measure_pieces", lambda *_: PIECES)
+    monkeypatch.setattr(preview, "_PLANNING_S", 0.0)
+    monkeypatch.setattr(preview, "_SHOWN", 1)
+
+
+@pytest.mark.usefixtures("no_clock")
+@pytest.mark.parametrize("name", sorted(space_paths()))
+def test_every_shipped_space_passes_check_and_dry_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    settings, shipped = load_run(space=name, flags={"target": "cpu"})
+    check_space(settings, shipped, with_data=False)
+    assert "The space is sound." in capsys.readouterr().out
+    preview_run(settings, shipped)
+    assert "A budget of 20 takes about" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.usefixtures("no_clock")
+@pytest.mark.parametrize("network", ["resnet_small", "mobilenet_small", "efficientnet_small"])
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_stage_scaled_alone_is_previewed(network: str, stage: int, capsys: pytest.CaptureFixture[str]) -> None:
+    document = {
+        "network": network,
+        "resolution_px": 32,
+        "scaling": {"stages": {str(stage): {"width": [0.5, 1.0, 2.0], "kernel": [1.0]}}},
+    }
+    alone = parse_space(document, name="alone", origin="alone.toml")
+    check_space(SETTINGS, alone, with_data=False)
+    assert "3 combinations of scaling choices give 3 distinct networks." in capsys.readouterr().out
+    preview_run(SETTINGS, alone)
+
+
+def test_limits_are_counted_after_pruning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("scalesearch.predicted_time.measure_pieces", lambda *_: PIECES)
+    document = {"network": "resnet_small", "resolution_px": 32, "pruning": {"channel_fraction": 0.5}}
+    target = get_target("cpu")
+
+    def plan(limit: float) -> tuple[SearchSpace, Plan]:
+        limits: dict[str, Any] = {"max_macs": limit, "max_size_bytes": 10_000_000}
+        pruned = parse_space({**document, "limits": limits}, name="pruned", origin="pruned.toml")
+        basis = PlanBasis(base=base_spec("resnet_small"), space=pruned, target=target, num_classes=43, seed=0)
+        return pruned, Planner(basis)(random_candidates(pruned, 1, 0)[0])
+
+    _, dense = plan(10**12)
+    assert dense.cost.macs < dense.dense_cost.macs / 2
+    between, planned = plan((dense.cost.macs + dense.dense_cost.macs) // 2)
+    assert not planned.rejected_because  # so a run trains it
+    check_space(SETTINGS, between, with_data=False)
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"rejects 0 of 24 sampled candidates ({dense.cost.macs} to" in text
+    assert "nothing would be trained" not in text
+
+
+def test_what_cannot_be_planned_is_counted_and_the_others_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run records such a candidate as failed, and goes on."""
+    monkeypatch.setattr("scalesearch.predicted_time.measure_pieces", lambda *_: PIECES)
+    planned = Planner.__call__
+
+    def call(self: Planner, candidate: Any) -> Plan:
+        if candidate.scaling.width == 0.5:
+            raise StageFailed("prune", "the layer is too thin")
+        return planned(self, candidate)
+
+    monkeypatch.setattr(Planner, "__call__", call)
+    preview_run(SETTINGS, space({"width": [1.0, 0.5]}))
+    text = " ".join(capsys.readouterr().out.split())
+    assert "of 24 cannot be planned: prune: the layer is too thin" in text
+    assert "cannot be told" in text  # the first trial, the cheapest, is one of them
+
+
+def test_the_standard_error_is_in_points() -> None:
+    class Split(list[int]):
+        pass
+
+    class Data:
+        name, class_names, warnings = "made up", ("a", "b"), ()
+        train = val = calibration = test = Split(range(337))
+
+    # sqrt(0.6 * 0.4 / 337) is 0.0267
+    assert "standard error of a val accuracy 2.7 points" in preview._data_line(Data())  # type: ignore[arg-type]
+
+
+def test_giant_lists_are_sampled_in_seconds() -> None:
+    many: Sequence[float] = [round(0.5 + place / 1000, 3) for place in range(900)]
+    giant = space({"width": many, "depth": many, "kernel": many, "resolution": many})
+    began = time.process_time()
+    lines = list(collapses(giant, base_spec("resnet_small"), get_target("cpu")))
+    assert time.process_time() - began < 20
+    assert lines[0].startswith("656100000000 combinations of scaling choices, too many to compare one by one: 5000")
+    assert len(lines) < 50
+    assert any("more pairs of neighbouring values" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "raw", "asked", "says"),
+    [
+        ("scaling", "width", {"low": 0.25, "high": 1.0, "step": 0.5}, (0.25, 0.75), "high = 0.75"),
+        ("training", "steps", {"low": 10, "high": 25, "step": 10}, (10, 20), "high = 20"),
+        ("scaling", "depth", {"low": 0.1, "high": 0.7, "step": 0.1}, (0.1, 0.7), ""),
+        ("pruning", "rounds", {"low": 1, "high": 3, "step": 1}, (1, 3), ""),
+    ],
+)
+def test_steps_that_do_not_meet_the_upper_end_are_told(
+    section: str, key: str, raw: dict[str, float], asked: tuple[float, float], says: str
+) -> None:
+    stepped = parse_space(
+        {"network": "resnet_small", "resolution_px": 32, section: {key: raw}}, name="s", origin="s.toml"
+    )
+    axis = stepped.axes[0].axis
+    assert (min(axis.values), max(axis.values)) == asked
+    assert preview.axis_text(stepped.axes[0]).startswith(f"{asked[0]:g} to {asked[1]:g} in steps")
+    told = ends_short(stepped)
+    assert bool(told) == bool(says)
+    assert not told or says in told[0]
+
+
+def _axis(values: st.SearchStrategy[float], low: float, high: float) -> st.SearchStrategy[Any]:
+    return st.one_of(
+        values,
+        st.lists(values, min_size=1, max_size=4, unique=True),
+        st.sampled_from([{"low": low, "high": high}, {"low": low, "high": high, "step": (high - low) / 3}]),
+    )
+
+
+MULTIPLIERS = _axis(st.sampled_from([0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0]), 0.5, 2.0)
+SPACES = st.fixed_dictionaries(
+    {
+        "network": st.sampled_from(["resnet_small", "mobilenet_small", "efficientnet_small"]),
+        "resolution_px": st.sampled_from([8, 16, 24, 33]),
+        "scaling": st.fixed_dictionaries(
+            {},
+            optional={
+                **dict.fromkeys(("resolution", "depth", "width", "kernel"), MULTIPLIERS),
+                "stages": st.dictionaries(
+                    st.sampled_from("123"),
+                    st.fixed_dictionaries({}, optional=dict.fromkeys(("depth", "width", "kernel"), MULTIPLIERS)),
+                    max_size=3,
+                ),
+            },
+        ),
+        "pruning": st.fixed_dictionaries(
+            {},
+            optional={
+                "channel_fraction": _axis(st.sampled_from([0.0, 0.25, 0.5, 0.9]), 0.0, 0.9),
+                "block_fraction": st.sampled_from([0.0, 0.5]),
+                "sparsity": st.sampled_from([["none", "unstructured"], "none"]),
+                "criterion": st.sampled_from([["l1", "taylor", "random"], "bn_scale"]),
+                "scope": st.sampled_from([["uniform", "global", "sensitivity"], "uniform"]),
+                "rounds": st.sampled_from([1, [1, 3], {"low": 1, "high": 4, "step": 2}]),
+            },
+        ),
+        "quantization": st.fixed_dictionaries(
+            {},
+            optional={
+                "precision": st.sampled_from([["fp32", "int8"], "int8", ["fp16", "fp8", "fp32"]]),
+                "qat_steps": st.sampled_from([0, [0, 10]]),
+                "clip_percentile": _axis(st.sampled_from([99.0, 99.9]), 99.0, 100.0),
+            },
+        ),
+        "training": st.fixed_dictionaries(
+            {},
+            optional={
+                "learning_rate": st.sampled_from([{"low": 1e-4, "high": 0.1, "log": True}, 10.0]),
+                "steps": st.sampled_from([5, [5, 10], {"low": 5, "high": 16, "step": 5}]),
+                "optimizer": st.sampled_from([["muon", "sgd"], "adamw"]),
+                "flip": st.sampled_from([True, [True, False]]),
+            },
+        ),
+        "limits": st.fixed_dictionaries(
+            {}, optional={"max_macs": st.sampled_from([1, 10**7]), "max_size_bytes": st.sampled_from([10, 10**8])}
+        ),
+    }
+)
+
+
+@pytest.mark.usefixtures("no_clock")
+@given(document=SPACES)
+@property_settings(
+    derandomize=True, deadline=None, max_examples=6, database=None, phases=[Phase.explicit, Phase.generate]
+)
+def test_what_a_run_would_plan_the_previews_take(document: dict[str, Any]) -> None:
+    generated = parse_space(document, name="generated", origin="generated.toml")
+    target = get_target("cpu")
+    base = base_spec(generated.network)
+    fit = for_target(generated, target)
+    planner = Planner(PlanBasis(base=base, space=fit, target=target, num_classes=7, seed=0))
+    for candidate in random_candidates(fit, 1, 0):
+        planner(candidate)
+    settings = dataclasses.replace(SETTINGS, target="cpu")
+    check_space(settings, generated, with_data=False)
+    preview_run(settings, generated)

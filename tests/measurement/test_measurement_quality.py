@@ -189,3 +189,22 @@ def test_counts_that_do_not_fit_are_told_apart() -> None:
         quality_of(logits, np.where(labels == 2, 3, labels))
     with pytest.raises(StageFailed, match="at least one image"):
         measure_quality(lambda part: part, np.empty((0, 1, 1, 1), np.float32), [], ["a"])
+
+
+@pytest.mark.parametrize("images", [1, 2, 7, 31, 97, 296, 1000, 4999])
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_the_interval_holds_the_share_at_both_ends(images: int, wrong: int) -> None:
+    for correct in (wrong, images - wrong):
+        low, high = wilson_interval(correct, images)
+        assert 0 <= low <= correct / images <= high <= 1
+
+
+def test_an_interval_stored_a_rounding_error_beside_its_share_is_mended() -> None:
+    def quality(top1: float, low: float, high: float) -> Quality:
+        return Quality(
+            top1=top1, top1_low=low, top1_high=high, macro_precision=0.5, macro_recall=0.5, images=9, classes=()
+        )
+
+    full, none = quality(1.0, 0.7, 0.9999999999999998), quality(0.0, 1e-17, 0.3)
+    assert (full.top1_high, none.top1_low) == (1.0, 0.0)
+    assert quality(0.5, 0.6, 0.7).top1_low == 0.6  # that is no rounding: it stays to be seen

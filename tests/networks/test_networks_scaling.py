@@ -10,6 +10,7 @@ from scalesearch.errors import ConfigError
 from scalesearch.networks import base_spec
 from scalesearch.networks.scaling import round_channels, round_depth, round_kernel, round_resolution, scale
 from scalesearch.values.candidate import Scaling, StageScaling
+from scalesearch.values.network_spec import NetworkSpec
 
 multipliers = st.floats(min_value=0.01, max_value=8.0)
 reproducible = settings(derandomize=True, deadline=None, max_examples=200)
@@ -161,6 +162,21 @@ def test_a_stage_multiplier_works_on_top_of_the_global_one_before_rounding() -> 
     assert [stage.kernel for stage in scaled.stages] == [3, 3, 3, 5]
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_stages_behind_the_last_one_named_keep_what_they_have(number: int) -> None:
+    base = base_spec("resnet_small")
+    named = (*(StageScaling(),) * (number - 1), StageScaling(width=2.0, depth=3.0))
+    every = (*named, *(StageScaling(),) * (3 - number))
+
+    def scaled(stages: tuple[StageScaling, ...]) -> NetworkSpec:
+        return scale(base, Scaling(stages=stages), resolution_px=64, num_classes=10)
+
+    assert scaled(named) == scaled(every)
+    widths = [stage.channels for stage in base.stages]
+    widths[number - 1] *= 2
+    assert [stage.channels for stage in scaled(named).stages] == widths
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadRequest:
     """What is asked of resnet_small, and a piece of the message."""
@@ -186,8 +202,8 @@ BAD_REQUESTS = (
     ),
     BadRequest(
         id="stage count",
-        scaling=Scaling(stages=(StageScaling(),)),
-        message=r"scaling.stages has 1 entries, but resnet_small has 3 stages: give none, or one for each of 1..3",
+        scaling=Scaling(stages=(StageScaling(),) * 4),
+        message=r"scaling.stages has 4 entries, but resnet_small has 3 stages: give at most one for each of 1..3",
     ),
     BadRequest(id="resolution", resolution_px=0, message="resolution_px must be at least 1, not 0"),
     BadRequest(id="classes", num_classes=1, message="num_classes must be at least 2, not 1"),

@@ -3,7 +3,15 @@ from dataclasses import replace
 
 import pytest
 
-from scalesearch.records.report import bytes_text, count, describe, latency_with_interval, multipliers, verdict
+from scalesearch.records.report import (
+    bytes_text,
+    count,
+    describe,
+    latency_with_interval,
+    milliseconds,
+    multipliers,
+    verdict,
+)
 from scalesearch.values.candidate import Scaling, StageScaling
 from scalesearch.values.record import FrontScore, LimitUse, TrialRecord
 
@@ -91,3 +99,21 @@ def test_intervals_keep_the_digits_that_mean_something(make_record: MakeRecord) 
 def test_multipliers_mark_stages_that_differ() -> None:
     assert multipliers(Scaling(depth=1.5, width=0.75)) == "1.5 x 0.75 x 1"
     assert multipliers(Scaling(stages=(StageScaling(),))) == "1 x 1 x 1*"
+
+
+@pytest.mark.parametrize(
+    ("value_ms", "text"),
+    [
+        (0.0, "0.000 ms"), (0.000051, "0.0000510 ms"), (0.0051234, "0.00512 ms"), (0.0499, "0.0499 ms"),
+        (0.1, "0.100 ms"), (1.2345, "1.234 ms"), (9.9, "9.900 ms"), (12.34, "12.3 ms"), (812.6, "812.6 ms"),
+    ],
+)  # fmt: skip
+def test_small_latencies_keep_three_digits(value_ms: float, text: str) -> None:
+    assert milliseconds(value_ms) == text
+
+
+def test_an_interval_of_a_tiny_latency_is_seen(make_record: MakeRecord) -> None:
+    latency = make_record(0, p50_ms=0.0053).latency
+    assert latency
+    narrow = replace(latency, p50_low_ms=0.005299, p50_high_ms=0.005302)
+    assert latency_with_interval(narrow) == "0.005300 (0.005299-0.005302)"

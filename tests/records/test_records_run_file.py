@@ -119,3 +119,12 @@ def test_a_spoiled_run_file_is_refused_in_words(session: Session, old: str, new:
     with pytest.raises(ConfigError, match=words) as caught:
         read_run_file(session.folder)
     assert "xyzzy" not in str(caught.value)
+
+
+def test_a_study_of_before_the_standard_error_said_its_unit_goes_on(session: Session) -> None:
+    write_run_file(session)
+    path = session.folder / "run.toml"
+    path.write_text(path.read_text().replace("val_standard_error_points", "val_standard_error"))
+    stored = read_run_file(session.folder)
+    assert stored == session
+    refuse_changes(stored, session)

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -96,3 +97,43 @@ def test_repeated_answers_are_no_measurements(make_study: Callable[..., Study]) 
     one, other = make_study("one", [(0.5, 1.0)]), make_study("other", [(0.5, 1.0)])
     cached = tuple(replace(record, state="cached", same_as=0) for record in other.records)
     assert compare(one, replace(other, records=cached)).shared == 0
+
+
+def _set(study: Study, *, target: str = "cpu", batch: int = 1, backend: str = "onnxruntime", **tensorrt: Any) -> Study:
+    session = study.session
+    settings = replace(
+        session.settings,
+        latency=replace(session.settings.latency, batch=batch),
+        tensorrt=replace(session.settings.tensorrt, **tensorrt),
+    )
+    session = replace(session, settings=settings, target=replace(session.target, name=target, backend=backend))
+    records = tuple(
+        replace(record, latency=replace(record.latency, batch=batch)) for record in study.records if record.latency
+    )
+    return replace(study, session=session, records=records)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"batch": 3}, "batch 1 and 3"),
+        ({"target": "openvino"}, "target cpu and openvino"),
+        ({"backend": "tensorrt", "copies": True}, "copies in the clock False and True"),
+    ],
+)
+def test_networks_timed_in_another_way_share_no_front(
+    make_study: Callable[..., Study], change: dict[str, Any], words: str
+) -> None:
+    backend = change.get("backend", "onnxruntime")
+    one = _set(make_study("one", [(0.5, 1.0), (0.7, 2.0)]), backend=backend)
+    other = _set(make_study("other", [(0.9, 0.5)]), **change)
+    assert common_front([one, other]) == ()
+    pair = compare(one, other)
+    assert pair.same_device and pair.same_images
+    assert pair.timed_unlike == (words,)
+    assert pair.second_beaten is None and pair.first_beaten is None
+
+
+def test_what_only_tensorrt_reads_keeps_nobody_apart_elsewhere(make_study: Callable[..., Study]) -> None:
+    one, other = make_study("one", [(0.5, 1.0)]), _set(make_study("other", [(0.9, 0.5)]), cuda_graph=False)
+    assert len(common_front([one, other])) == 1

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from scalesearch.errors import ConfigError
-from scalesearch.training.datasets import Dataset, ImageSplit, normalise, to_input, val_standard_error
+from scalesearch.training.datasets import Dataset, ImageSplit, normalise, to_input, val_standard_error_points
 from scalesearch.training.datasets.dataset import channel_statistics, make_dataset, to_grey
 from scalesearch.training.datasets.resize import resize_images
 
@@ -121,5 +121,5 @@ def test_fingerprint_follows_content_and_class_names() -> None:
 
 
 def test_standard_error_of_grocery42s_validation_set() -> None:
-    assert round(val_standard_error(make(val_count=296)), 1) == 2.8
-    assert val_standard_error(make(val_count=1500)) < 1.3
+    assert round(val_standard_error_points(make(val_count=296)), 1) == 2.8
+    assert val_standard_error_points(make(val_count=1500)) < 1.3

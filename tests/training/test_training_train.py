@@ -300,3 +300,11 @@ def test_cuda_trains_by_the_same_code() -> None:
     trained = run(machine=machine)
     assert {tensor.device.type for tensor in weights(trained.network).values()} == {"cpu"}
     assert top1(trained) > 0.6
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_network_that_answers_no_number_has_no_score(bad: float) -> None:
+    network = build(SPEC)
+    torch.nn.init.constant_(network.module.get_parameter("classifier.bias"), bad)
+    with pytest.raises(StageFailed, match="NaN or infinity for 60 of 60 images"):
+        score(network, *coloured_squares(), MACHINE, MEAN, STD)

@@ -9,14 +9,14 @@ from scalesearch.errors import ConfigError
 from scalesearch.training.datasets import folder, npz, signs, torchvision_sets
 from scalesearch.training.datasets.cache import default_cache_folder
 from scalesearch.training.datasets.dataset import (
-    MAX_VAL_STANDARD_ERROR,
+    MAX_VAL_STANDARD_ERROR_POINTS,
     Dataset,
     ImageSplit,
     make_dataset,
     normalise,
     to_grey,
     to_input,
-    val_standard_error,
+    val_standard_error_points,
 )
 from scalesearch.training.datasets.depth import deep, depth_notes, find_window
 from scalesearch.training.datasets.facts import ImageFacts, joined
@@ -49,7 +49,7 @@ __all__ = [
     "normalise",
     "refuse_ambiguous_source",
     "to_input",
-    "val_standard_error",
+    "val_standard_error_points",
 ]
 
 
@@ -237,8 +237,8 @@ def _split_warnings(dataset: Dataset, settings: DataSettings) -> tuple[str, ...]
     """What the user should know before trusting small differences."""
     warnings = []
     images = len(dataset.val)
-    error = val_standard_error(dataset)
-    if error > MAX_VAL_STANDARD_ERROR:
+    error = val_standard_error_points(dataset)
+    if error > MAX_VAL_STANDARD_ERROR_POINTS:
         pool = images + len(dataset.train) + len(dataset.calibration)
         better = error * (images / (SUGGESTED_VAL_FRACTION * pool)) ** 0.5
         advice = "only more images help"

@@ -24,7 +24,7 @@ PerChannel = tuple[float, ...]
 # Accuracy at which the standard error is stated: about what brief training reaches on hard sets (grocery42: 60 %).
 # The worst case, 0.5, is only 2 % larger.
 STATED_ACCURACY = 0.6
-MAX_VAL_STANDARD_ERROR = 1.5
+MAX_VAL_STANDARD_ERROR_POINTS = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -213,6 +213,6 @@ def normalise(images: "Tensor", *, mean: PerChannel, std: PerChannel) -> "Tensor
     return planes.mul_(planes.new_tensor(scale).view(-1, 1, 1)).add_(planes.new_tensor(offset).view(-1, 1, 1))
 
 
-def val_standard_error(dataset: Dataset) -> float:
+def val_standard_error_points(dataset: Dataset) -> float:
     """Standard error, in points, of an accuracy of 60 % measured on the validation images (296 images: 2.8)."""
     return 100 * math.sqrt(STATED_ACCURACY * (1 - STATED_ACCURACY) / max(len(dataset.val), 1))

@@ -1,0 +1,106 @@
+"""Which scaling choices of a space round to the same network: `check` says so before anything is trained."""
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.space import Choice, NamedAxis, SearchSpace
+
+if TYPE_CHECKING:
+    from scalesearch.values.target import Target
+
+GRID_LIMIT = 20_000
+"""So many combinations are tried one by one (a second or two); of more, SAMPLE of them by chance."""
+SAMPLE = 5_000
+PAIRS_A_SAMPLE = 200
+SHOWN_PAIRS = 8
+
+Values = tuple[float, ...]
+
+
+def collapses(space: SearchSpace, base: NetworkSpec, target: "Target") -> Iterator[str]:
+    """Lines that say how many distinct networks the scaling choices give, and which choices collapse.
+
+    Of an axis only neighbouring values are compared: rounding never turns back, so that values with the same network
+    have all between them in it too.
+    """
+    axes = [named for named in space.axes if named.name.startswith("scaling.") and _listed(named)]
+    ranged = [named.name for named in space.axes if named.name.startswith("scaling.") and not _listed(named)]
+    values = [_listed(named) for named in axes]
+    names = [named.name for named in axes]
+    combinations = math.prod(len(each) for each in values)
+    also = f" (ranges left at 1: {', '.join(ranged)})" if ranged else ""
+
+    def network(chosen: Values) -> NetworkSpec:
+        return _scaled(space, base, dict(zip(names, chosen, strict=True)), target)
+
+    if combinations <= GRID_LIMIT:
+        specs = {chosen: network(chosen) for chosen in itertools.product(*values)}
+        yield f"{combinations} combinations of scaling choices give {len(set(specs.values()))} distinct networks{also}."
+    else:
+        tried = _by_chance(values, SAMPLE)
+        specs = {chosen: network(chosen) for chosen in tried}
+        yield (
+            f"{combinations} combinations of scaling choices, too many to compare one by one: {len(specs)} of them, "
+            f"drawn by chance, give {len(set(specs.values()))} distinct networks{also}."
+        )
+    for place, named in enumerate(axes):
+        if combinations <= GRID_LIMIT:
+            rests = [chosen for chosen in specs if chosen[place] == values[place][0]]
+        else:
+            rests = list(specs)[: max(2, PAIRS_A_SAMPLE // len(values[place]))]
+        yield from _of_axis(named.name, place, values[place][:GRID_LIMIT], rests, specs, network)
+
+
+def _of_axis(
+    name: str,
+    place: int,
+    values: Values,
+    rests: Sequence[Values],
+    specs: dict[Values, NetworkSpec],
+    network: Callable[[Values], NetworkSpec],
+) -> Iterator[str]:
+    """A line for each pair of neighbouring values that gives the same network, whatever the other axes are, or some."""
+    lines = []
+    for one, other in itertools.pairwise(sorted(values)):
+        same = 0
+        for rest in rests:
+            pair = [(*rest[:place], value, *rest[place + 1 :]) for value in (one, other)]
+            first, second = (specs.get(chosen) or network(chosen) for chosen in pair)
+            same += first == second
+        if same:
+            share = "always" if same == len(rests) else f"in {same} of {len(rests)} combinations"
+            lines.append(f"  {name} {one:g} and {other:g} give the same network {share}.")
+    yield from lines[:SHOWN_PAIRS]
+    if len(lines) > SHOWN_PAIRS:
+        yield f"  {name}: so do {len(lines) - SHOWN_PAIRS} more pairs of neighbouring values."
+
+
+def _listed(named: NamedAxis) -> Values:
+    """The values that the axis can take, ascending; none of a continuous range."""
+    axis = named.axis
+    if isinstance(axis, Choice):
+        return tuple(float(value) for value in axis.values)
+    return axis.values if axis.steps < GRID_LIMIT else ()
+
+
+def _by_chance(values: Sequence[Values], count: int) -> Iterable[Values]:
+    chance = random.Random(0)
+    return dict.fromkeys(tuple(chance.choice(each) for each in values) for _ in range(count))
+
+
+def _scaled(space: SearchSpace, base: NetworkSpec, chosen: dict[str, float], target: "Target") -> NetworkSpec:
+    from scalesearch.networks.scaling import scale
+    from scalesearch.search.space import candidate_of
+
+    return scale(
+        base,
+        candidate_of(chosen).scaling,
+        resolution_px=space.resolution_px,
+        num_classes=base.num_classes,
+        channel_multiple=target.channel_multiple,
+        resolution_multiple=space.resolution_multiple,
+    )
