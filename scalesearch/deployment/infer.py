@@ -74,10 +74,10 @@ UNREADABLE: tuple[type[Exception], ...] = (
 )
 """What Pillow raises on files that are no images, damaged, or bombs."""
 BILINEAR = getattr(Image, "Resampling", Image).BILINEAR  # Pillow 9.1 moved it
-ONNXRUNTIME_OF_IR = {8: "1.14", 9: "1.15", 10: "1.18", 11: "1.20"}
-"""First release that reads an ONNX file of this IR version."""
-ONNXRUNTIME_OF_OPSET = {18: "1.14", 19: "1.15", 20: "1.17", 21: "1.18", 22: "1.20", 23: "1.22"}
-"""First release that knows this version of the operator set."""
+ONNXRUNTIME_OF_IR = {8: "1.14", 9: "1.15", 10: "1.18", 11: "1.23", 13: "1.24"}
+"""First release that reads an ONNX file of this IR version; tried with each release."""
+ONNXRUNTIME_OF_OPSET = {18: "1.14", 19: "1.15", 20: "1.17", 21: "1.18", 22: "1.21", 23: "1.23", 25: "1.24", 26: "1.25"}
+"""First release that knows this version of the operator set; tried with each release."""
 
 
 @dataclass(frozen=True)
@@ -152,13 +152,20 @@ def as_numbers(version: str) -> tuple[int, ...]:
 
 
 def onnxruntime_needed(model: Path) -> str:
-    """The oldest release of ONNX Runtime that reads this ONNX file, as its IR version and opset say."""
-    ir_version, opset = stored_versions(model)
-    newest = "a newer release than any that this file knows"
+    """The oldest release of ONNX Runtime that reads this ONNX file, as its IR version and opset say.
+
+    Raises:
+        ValueError: It is no ONNX file, or newer than all that is known here.
+        IndexError: It ends too early.
+    """
     wanted = [OLDEST["onnxruntime"]]
-    for table, version in ((ONNXRUNTIME_OF_IR, ir_version), (ONNXRUNTIME_OF_OPSET, opset)):
-        wanted.append(next((table[known] for known in sorted(table) if version <= known), newest))
-    return newest if newest in wanted else max(wanted, key=as_numbers)
+    for table, version in zip((ONNXRUNTIME_OF_IR, ONNXRUNTIME_OF_OPSET), stored_versions(model)):  # noqa: B905 -- `strict` is of Python 3.10
+        known = [release for highest, release in table.items() if version <= highest]
+        if not known:
+            message = f"version {version} is newer than all that is known here"
+            raise ValueError(message)
+        wanted.append(known[0])
+    return max(wanted, key=as_numbers)
 
 
 def refuse_newer(model: Path, error: Exception) -> None:
@@ -171,7 +178,7 @@ def refuse_newer(model: Path, error: Exception) -> None:
         ir_version, opset = stored_versions(model)
         needed = onnxruntime_needed(model)
     except (OSError, ValueError, IndexError):
-        return  # no ONNX file: the runtime's own words are better
+        return  # the runtime's own words are better
     if as_numbers(needed) > as_numbers(ort.__version__):
         message = (
             f"expected onnxruntime {needed} or newer for its IR version {ir_version} and opset {opset}, this is "
