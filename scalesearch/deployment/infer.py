@@ -168,6 +168,11 @@ def onnxruntime_needed(model: Path) -> str:
     return max(wanted, key=as_numbers)
 
 
+def oldest_versions(model: Path) -> dict[str, str]:
+    """The oldest versions that this file runs with on the model, which may want a newer ONNX Runtime than `OLDEST`."""
+    return {**OLDEST, "onnxruntime": onnxruntime_needed(model)}
+
+
 def refuse_newer(model: Path, error: Exception) -> None:
     """Passes on an error of ONNX Runtime as one that names the right release, where this one is too old for the model.
 
