@@ -17,17 +17,7 @@ from scalesearch.values.session import Session
 from scalesearch.values.training_length import full_length, recipe_of
 
 CARD = "MODEL_CARD.md"
-_HALF_SCALES_NOTE: Final = (
-    "This file is in TensorRT's style, with scales in half precision: on a CPU, ONNX Runtime computes it rightly from "
-    "1.32 on."
-)
 _PACKAGES: Final = {"python": "Python", "pillow": "Pillow", "onnxruntime": "ONNX Runtime"}
-_RUNTIME_NOTES: Final = {
-    ("bf16", True): "`infer.py` cannot run bf16: ONNX Runtime has no such convolutions for CPUs. Run it by TensorRT.",
-    ("int8", True): _HALF_SCALES_NOTE,
-    ("fp8", True): _HALF_SCALES_NOTE,
-}
-"""By precision, and whether the file was made for TensorRT."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,9 +242,8 @@ def _use(
     if oldest:
         told = ", ".join(f"{_PACKAGES.get(name, name)} {version}" for name, version in oldest.items())
         yield f"The oldest versions that do: {told}. numpy 2 wants ONNX Runtime 1.19; AVIF pictures want Pillow 11.3."
-    note = _RUNTIME_NOTES.get((record.candidate.quantization.precision, session.target.backend.startswith("tensorrt")))
-    if note:
-        yield note
+    if record.candidate.quantization.precision == "bf16":
+        yield "`infer.py` cannot run bf16: ONNX Runtime has no such convolutions for CPUs. Run it by TensorRT."
     yield (
         f"`model.onnx` takes float32 images (batch, {channels}, {side}, {side}) and "
         f"gives logits (batch, {record.spec.num_classes}). Preprocessing is in `{PREPROCESSING}` and in the file's own "
