@@ -45,6 +45,7 @@ def write_export(
         StageFailed: A format cannot hold this network.
     """
     from scalesearch.deployment.formats import get_format
+    from scalesearch.deployment.infer import oldest_versions
     from scalesearch.deployment.onnx_file import annotate, onnx_model
     from scalesearch.records.confirmed import read_confirmed
     from scalesearch.records.environment import LOCK, write_lock
@@ -76,7 +77,8 @@ def write_export(
     model = annotate(onnx_model(model.path), onnx_metadata(record, session), folder / MODEL)
     write_preprocessing(record, session, folder)
     replace_file(folder / SCRIPT, infer_script())
-    write_lock(session.folder, folder)
+    oldest = oldest_versions(model.path)
+    write_lock(session.folder, folder, oldest=oldest)
     trained = _as_trained(record, session, run) if run else (record, session)
     notes = [*_write_weights(*trained, model, folder), *_write_calibration(record, session, folder)]
     files = [
@@ -93,7 +95,17 @@ def write_export(
         files += [ExportedFile(name=name, what=writer.what) for name in writer.write(model, folder, options)]
     first = {file.name: file for file in reversed(files)}
     files = [file for file in files if first[file.name] is file and (folder / file.name).exists()]
-    write_model_card(record, session, folder, files=files, notes=notes, score=score, confirmed=confirmed, exported=run)
+    write_model_card(
+        record,
+        session,
+        folder,
+        files=files,
+        notes=notes,
+        score=score,
+        confirmed=confirmed,
+        exported=run,
+        oldest=oldest,
+    )
     assert (folder / CARD).is_file()
     return tuple(notes)
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import DTypeLike
 
+from scalesearch.deployment.onnx_versions import at_opset
 from scalesearch.errors import StageFailed
 
 HalfName = Literal["fp16", "bf16"]
@@ -58,17 +59,6 @@ def to_half(proto: onnx.ModelProto, name: HalfName) -> onnx.ModelProto:
     _cast_inputs(graph, kind)
     _cast_outputs(graph)
     return half
-
-
-def at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """A copy of the model at that version of the operator set, or at its own where that is newer already."""
-    current = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
-    if current >= opset:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(proto)
-        return copy
-    converted: onnx.ModelProto = onnx.version_converter.convert_version(proto, opset)
-    return converted
 
 
 def _cast_inputs(graph: onnx.GraphProto, kind: int) -> None:

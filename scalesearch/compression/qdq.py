@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import DTypeLike, NDArray
 
+from scalesearch.deployment.onnx_versions import at_opset
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import WeightScales
 
@@ -23,7 +24,9 @@ FormatName = Literal["int8", "fp8"]
 WEIGHTED: Final = frozenset({"Conv", "Gemm", "MatMul"})
 _RESHAPING: Final = frozenset({"Flatten", "Reshape", "Squeeze"})
 _OUTPUT_PREFIX: Final = "output of "
-OPSET: Final = 19
+_FIRST_OPSET: Final = 13
+"""The first with a scale for each channel."""
+_FIRST_HALF_OPSET: Final = 19
 """The first with fp8 and with half-precision scales."""
 _SMALLEST_SCALE: Final = 2.0**-14
 """The smallest normal fp16 number: a smaller scale would lose digits there, and at 0 divide by nothing."""
@@ -119,9 +122,9 @@ def insert_qdq(
     Raises:
         StageFailed: A range is missing, or an activation or weight is not finite.
     """
-    from scalesearch.compression.half import at_opset
-
-    insertion = _Insertion(at_opset(proto, OPSET), FORMATS[name], ranges)
+    halves = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in proto.graph.initializer)
+    opset = _FIRST_HALF_OPSET if halves or name == "fp8" else _FIRST_OPSET
+    insertion = _Insertion(at_opset(proto, opset), FORMATS[name], ranges)
     chosen = [node for node in weighted_nodes(insertion.proto) if node.name not in skip]
     for node in chosen:
         insertion.quantize_input(node, 0)

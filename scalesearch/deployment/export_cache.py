@@ -20,6 +20,8 @@ from scalesearch.values.onnx_model import OnnxModel
 MOST_BYTES = 5 * 10**8
 """What was written first goes first beyond this: siblings follow their trial closely."""
 _FOLDER = "exported"
+_WRITTEN_AS = b"lowest versions"
+"""Changed when the same network becomes another file: older files of a study are then not taken any more."""
 
 
 class ExportCache:
@@ -65,6 +67,7 @@ class ExportCache:
 def _content(network: Network) -> str:
     """Changes with all that an exported file depends on: structure, weights, mode, and the exporter's version."""
     digest = hashlib.sha256(content_hash(replace(network.spec, name=""), torch.__version__).encode())
+    digest.update(_WRITTEN_AS)
     # Two modules may hold equal tensors and differ in a stride or an activation: their text tells.
     digest.update(repr((str(network.module), [layer.training for layer in network.module.modules()])).encode())
     for name, tensor in network.module.state_dict().items():

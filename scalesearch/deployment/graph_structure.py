@@ -4,19 +4,19 @@ from collections.abc import Iterator
 
 import onnx
 
+from scalesearch.deployment.onnx_versions import lowest_opset
+
 Line = tuple[str, ...]
 
 
 def structure(proto: onnx.ModelProto) -> tuple[Line, ...]:
-    """Everything of a graph but its numbers and names, a line for each part.
+    """Everything of a graph but its numbers, names and operator set, a line for each part.
 
     Inputs, outputs and tensors count by type and shape; nodes by operator, attributes and what they are wired to.
     """
     graph = proto.graph
     numbers: dict[str, str] = {}
-    lines: list[Line] = [
-        ("opset", *sorted(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import))
-    ]
+    lines: list[Line] = []
     for kind, values in (("input", graph.input), ("output", graph.output)):
         for place, value in enumerate(values):
             numbers.setdefault(value.name, f"{kind} {place}")
@@ -40,7 +40,9 @@ def first_difference(one: onnx.ModelProto, other: onnx.ModelProto) -> str:
             return f"{' '.join(line)} is {' '.join(against)} in the other"
     if len(mine) != len(theirs):
         return f"{len(mine) - len(theirs):+d} nodes, inputs or outputs"
-    return ""
+    # Equal graphs may be written in different versions of the operator set that mean the same.
+    opset, against_opset = lowest_opset(one), lowest_opset(other)
+    return f"opset ai.onnx {opset} is ai.onnx {against_opset} in the other" if opset != against_opset else ""
 
 
 def _type_text(kind: onnx.TypeProto.Tensor) -> str:

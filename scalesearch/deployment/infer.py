@@ -4,12 +4,18 @@
 
 Everything that it must know is in the file's own metadata. From Python: `Labeller(path).label("photo.jpg")`.
 
+Runs on Python 3.8, numpy 1.21, Pillow 8.0, onnxruntime 1.14 and newer; numpy 2 wants onnxruntime 1.19. A model of
+bf16, fp8 or TensorRT's int8 wants a newer onnxruntime: the error says which. AVIF pictures want Pillow 11.3.
+
 `scalesearch export` copies this file as it stands into every export, so it imports nothing of scalesearch, prints (it
 is a script), and repeats what `training/datasets` does with an image: tests hold the two equal, pixel for pixel.
 """
 
+from __future__ import annotations  # Python 3.8 and 3.9 could not evaluate some of the types below
+
 import argparse
 import json
+import re
 import signal
 import struct
 import sys
@@ -17,12 +23,31 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import onnxruntime as ort
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+OLDEST = {"python": "3.8", "numpy": "1.21", "pillow": "8.0", "onnxruntime": "1.14"}
+"""Tried with these versions and with the newest."""
+INSTALL = "pip install --upgrade " + " ".join(
+    f"'{name}>={OLDEST[name]}'" for name in ("onnxruntime", "numpy", "pillow")
+)
+try:
+    import numpy as np
+    import onnxruntime as ort
+    import PIL
+    from PIL import Image, ImageOps
+except ImportError as error:  # missing, or onnxruntime below 1.19 beside numpy 2
+    if __name__ != "__main__":
+        raise
+    print(
+        f"error: {error}\nexpected onnxruntime, numpy and Pillow (numpy 2 wants onnxruntime 1.19): {INSTALL}",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 VERSION = "1"
 """Of this preprocessing, as long as images are RGB, cropped to squares, and 16 bits are read on their whole scale."""
@@ -50,6 +75,15 @@ UNREADABLE: tuple[type[Exception], ...] = (
 """What Pillow raises on files that are no images, damaged, or bombs."""
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
 """All that is opened, whatever a file's name: Pillow would start Ghostscript for an EPS that is called photo.jpg."""
+BILINEAR = getattr(Image, "Resampling", Image).BILINEAR  # Pillow 9.1 moved it
+ONNXRUNTIME_OF_IR = {8: "1.14", 9: "1.15", 10: "1.18", 11: "1.23", 13: "1.24"}
+"""First release that reads an ONNX file of this IR version; tried with each release."""
+ONNXRUNTIME_OF_OPSET = {18: "1.14", 19: "1.15", 20: "1.17", 21: "1.18", 22: "1.21", 23: "1.23", 25: "1.24", 26: "1.25"}
+"""First release that knows this version of the operator set; tried with each release."""
+ONNXRUNTIME_OF_HALF = "1.15"
+"""1.14 crashes on fp16."""
+ONNXRUNTIME_OF_HALF_SCALES = "1.32"
+"""Older ones refuse TensorRT's int8 and fp8, or answer wrongly: 1.19 gave 20 of 75 pictures another label."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +97,7 @@ class Preprocessing:
     """Side of the square that an image is first made: what the training images were kept at."""
     resolution_px: int
     """Side of the network's input, which that square is shrunk to."""
-    window: "tuple[float, ...] | None" = None
+    window: tuple[float, ...] | None = None
     """Values of images of more than 8 bits that become 0 and 255; None: 0 and 65535, in float images 0 and 1."""
     fit: str = "crop"
     """How an image that is no square becomes one: its centre is cut out, or it is stretched, or padded with grey."""
@@ -78,11 +112,12 @@ class Labeller:
         """Opens the file on the CPU; `threads` 0 takes all cores, which small networks rarely gain from.
 
         Raises:
-            ValueError: The file's metadata do not tell how to feed it.
+            ValueError: The file's metadata do not tell how to feed it, or it wants a newer ONNX Runtime.
         """
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        ensure_new_enough(Path(model))
         self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         self.preprocessing = read_preprocessing(self._session.get_modelmeta().custom_metadata_map)
         self._input = self._session.get_inputs()[0].name
@@ -99,6 +134,151 @@ class Labeller:
         probabilities = softmax(self.logits(read_input(Path(path), self.preprocessing))[0])
         places = np.argsort(-probabilities, kind="stable")[:top]
         return [(self.preprocessing.class_names[place], float(probabilities[place])) for place in places]
+
+
+def too_old() -> str:
+    """What is installed in a version that this file was never tried with, in a sentence; empty where nothing is."""
+    found = {
+        "python": "{}.{}.{}".format(*sys.version_info),
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "onnxruntime": ort.__version__,
+    }
+    old = [name for name, oldest in OLDEST.items() if as_numbers(found[name]) < as_numbers(oldest)]
+    if not old:
+        return ""
+    wanted = ", ".join(f"{name} {OLDEST[name]} or newer (this is {found[name]})" for name in old)
+    packages = [name for name in old if name != "python"]
+    return f"infer.py needs {wanted}" + f": {INSTALL}" * bool(packages)
+
+
+def as_numbers(version: str) -> tuple[int, ...]:
+    """The version's leading numbers, to compare by: (1, 14) of `1.14.0rc1`."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
+def onnxruntime_needed(model: Path) -> str:
+    """The oldest release of ONNX Runtime that reads this ONNX file and computes it rightly on a CPU.
+
+    Raises:
+        ValueError: It is no ONNX file, or newer than all that is known here.
+        IndexError: It ends too early.
+    """
+    content = read_versions(model)
+    wanted = [OLDEST["onnxruntime"]]
+    for table, version in ((ONNXRUNTIME_OF_IR, content.ir_version), (ONNXRUNTIME_OF_OPSET, content.opset)):
+        known = [release for highest, release in table.items() if version <= highest]
+        if not known:
+            message = f"version {version} is newer than all that is known here"
+            raise ValueError(message)
+        wanted.append(known[0])
+    if content.half:
+        wanted.append(ONNXRUNTIME_OF_HALF_SCALES if content.quantized else ONNXRUNTIME_OF_HALF)
+    return max(wanted, key=as_numbers)
+
+
+def oldest_versions(model: Path) -> dict[str, str]:
+    """The oldest versions that this file runs with on the model, which may want a newer ONNX Runtime than `OLDEST`."""
+    return {**OLDEST, "onnxruntime": onnxruntime_needed(model)}
+
+
+def ensure_new_enough(model: Path) -> None:
+    """Asks before ONNX Runtime sees the model: one that is too old may crash or answer wrongly, without a word.
+
+    Raises:
+        ValueError: The installed one is too old for this model.
+    """
+    try:
+        needed, content = onnxruntime_needed(model), read_versions(model)
+    except (OSError, ValueError, IndexError):
+        return  # no ONNX file, or a very new one: the runtime's own words are better
+    if as_numbers(needed) > as_numbers(ort.__version__):
+        halves = " and numbers in half precision" if content.half else ""
+        message = (
+            f"expected onnxruntime {needed} or newer for its IR version {content.ir_version}, opset {content.opset}"
+            f"{halves}, this is {ort.__version__}: pip install --upgrade 'onnxruntime>={needed}'"
+        )
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What of an ONNX file decides which ONNX Runtime can run it."""
+
+    ir_version: int
+    opset: int
+    half: bool
+    """Whether it holds numbers in fp16 or fp8."""
+    quantized: bool
+    """Whether it has nodes that quantize."""
+
+
+def read_versions(model: Path) -> Versions:
+    """Reads them without a library: one that is too old cannot tell them.
+
+    Raises:
+        ValueError: It is no ONNX file.
+        IndexError: It ends too early.
+    """
+    ir_version, opset, types, operators = 0, 0, set(), set()
+    for field, value in protobuf_fields(memoryview(model.read_bytes())):
+        if isinstance(value, int):
+            ir_version = value if field == 1 else ir_version
+        elif field == 8:  # one for each domain; the standard one has no name
+            entry = dict(protobuf_fields(value))
+            if bytes(entry.get(1, b"")) in (b"", b"ai.onnx"):
+                opset = int(entry.get(2, 0))
+        elif field == 7:  # the graph: nodes, and tensors with their types
+            for part, inner in protobuf_fields(value):
+                if part == 1:
+                    operators.update(bytes(name) for number, name in protobuf_fields(inner) if number == 4)
+                elif part == 5:
+                    types.update(kind for number, kind in protobuf_fields(inner) if number == 2)
+    if not 0 < ir_version < 1000 or not 0 < opset < 1000:
+        message = "no ONNX file"
+        raise ValueError(message)
+    return Versions(
+        ir_version=ir_version, opset=opset, half=bool(types & {10, 17}), quantized=b"QuantizeLinear" in operators
+    )
+
+
+def protobuf_fields(content: Any) -> Iterator[tuple[int, Any]]:
+    """Number and value of each field of a protobuf message; fields of a fixed size are left out.
+
+    Raises:
+        ValueError: It is no such message.
+        IndexError: It ends in the middle of a field.
+    """
+    place = 0
+
+    def varint() -> int:
+        nonlocal place
+        value, shift = 0, 0
+        while True:
+            byte = content[place]
+            place += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while place < len(content):
+        key = varint()
+        kind = key & 7
+        if kind == 0:
+            yield key >> 3, varint()
+        elif kind == 2:
+            size = varint()
+            if size > len(content) - place:
+                message = "a field is longer than what is left"
+                raise ValueError(message)
+            yield key >> 3, content[place : place + size]
+            place += size
+        elif kind in (1, 5):
+            place += 8 if kind == 1 else 4
+        else:
+            message = f"fields of type {kind} are not in an ONNX file"
+            raise ValueError(message)
 
 
 def read_preprocessing(metadata: dict[str, str]) -> Preprocessing:
@@ -146,7 +326,7 @@ def read_input(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
 
 
 def decode(
-    path: Path, side_px: int, *, window: "tuple[float, ...] | None" = None, fit: str = "crop"
+    path: Path, side_px: int, *, window: tuple[float, ...] | None = None, fit: str = "crop"
 ) -> NDArray[np.uint8]:
     """An image file as a square (side_px, side_px, 3), upright as its EXIF says, in RGB, on white."""
     size_bytes = path.stat().st_size
@@ -169,7 +349,7 @@ def to_square(image: Image.Image, side_px: int, fit: str) -> Image.Image:
     if fit == "pad":
         longer = max(width, height)
         to = [max(1, (2 * side * side_px + longer) // (2 * longer)) for side in (width, height)]
-        small = image.resize((to[0], to[1]), Image.Resampling.BILINEAR, reducing_gap=3.0)
+        small = image.resize((to[0], to[1]), BILINEAR, reducing_gap=3.0)
         square = Image.new("RGB", (side_px, side_px), (PAD_GREY,) * 3)
         square.paste(small, ((side_px - to[0]) // 2, (side_px - to[1]) // 2))
         return square
@@ -177,7 +357,7 @@ def to_square(image: Image.Image, side_px: int, fit: str) -> Image.Image:
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
         image = image.crop((left, top, left + side, top + side))
-    return image.resize((side_px, side_px), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    return image.resize((side_px, side_px), BILINEAR, reducing_gap=3.0)
 
 
 def known_formats() -> Any:
@@ -193,23 +373,25 @@ def printable(text: str) -> str:
 
 def turned_upright(image: Image.Image) -> Image.Image:
     """The image as its EXIF orientation wants it seen."""
+    if getattr(image, "_tile_orientation", None):
+        return image  # a TIFF: old Pillow turned it as it loaded it, and might turn it once more
     try:
         return ImageOps.exif_transpose(image)
-    except UNREADABLE:
+    except (*UNREADABLE, AttributeError):  # the latter by Pillow 8.4 on any TIFF that it has loaded
         return image  # the pixels are fine, only the EXIF block is not
 
 
-def to_rgb(image: Image.Image, window: "tuple[float, ...] | None" = None) -> Image.Image:
+def to_rgb(image: Image.Image, window: tuple[float, ...] | None = None) -> Image.Image:
     """The image in RGB: more bits scaled to 8, transparency laid on white, all other modes by Pillow's conversion."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = Image.fromarray(to_8_bits(np.asarray(image), window))
-    if image.has_transparency_data:
+    if has_transparency(image):
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def to_8_bits(values: NDArray[Any], window: "tuple[float, ...] | None") -> NDArray[np.uint8]:
+def to_8_bits(values: NDArray[Any], window: tuple[float, ...] | None) -> NDArray[np.uint8]:
     """The values as bytes: the window's ends become 0 and 255, what is beyond them too."""
     fractions = values.dtype.kind == "f"
     if fractions and not np.isfinite(values).all():
@@ -231,6 +413,13 @@ def to_grey(square: NDArray[np.uint8]) -> NDArray[np.uint8]:
     red, green, blue = np.moveaxis(square.astype(np.uint32), -1, 0)
     grey = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
     return np.asarray(grey[..., np.newaxis], np.uint8)
+
+
+def has_transparency(image: Image.Image) -> bool:
+    """Pillow's own `has_transparency_data`, which is there from 10.1 on."""
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        return True
+    return image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A")
 
 
 def shrink(pixels: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
@@ -286,6 +475,10 @@ def main() -> int:
     parser.add_argument("--model", type=Path, default=Path(__file__).with_name("model.onnx"))
     parser.add_argument("--top", type=int, default=2, help="how many classes to name (default: 2)")
     arguments = parser.parse_args()
+    message = too_old()
+    if message:
+        print(f"error: {message}", file=sys.stderr)
+        return 2
     try:
         labeller = Labeller(arguments.model)
     except Exception as error:  # ONNX Runtime's errors share no base class

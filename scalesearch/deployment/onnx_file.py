@@ -8,6 +8,7 @@ import onnx
 import onnxruntime as ort
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # onnx brings it, without stubs
 
+from scalesearch.deployment.onnx_versions import lower_versions
 from scalesearch.errors import StageFailed
 from scalesearch.files import replace_file
 from scalesearch.values.onnx_model import OnnxModel
@@ -37,14 +38,21 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise StageFailed(stage="export", reason=f"{path} cannot be read as an ONNX file: {error}") from error
 
 
-def write_onnx(proto: onnx.ModelProto, to: Path) -> OnnxModel:
+def write_onnx(proto: onnx.ModelProto, to: Path, *, lowest_versions: bool = True) -> OnnxModel:
     """Checks the model against the ONNX standard and writes it, under a temporary name until it is whole.
 
     Equal models give equal bytes.
 
+    Args:
+        proto: The model; it gets the same versions as the file.
+        to: Where to write.
+        lowest_versions: In the lowest operator set and IR version that serve it, else in those that it has.
+
     Raises:
         StageFailed: The model is not valid ONNX, or the place cannot be written.
     """
+    if lowest_versions:
+        lower_versions(proto)
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -82,11 +90,15 @@ def checking_session(proto: onnx.ModelProto, *, as_written: bool = False) -> ort
 
 
 def annotate(model: OnnxModel, metadata: Mapping[str, str], to: Path) -> OnnxModel:
-    """The same model written to `to`, with these entries among its metadata; an entry of the same key is replaced."""
+    """The same model written to `to`, with these entries among its metadata; an entry of the same key is replaced.
+
+    Its versions stay: ONNX Runtime may compute another graph from the same nodes in another operator set, and this one
+    was measured.
+    """
     proto = read_onnx(model.path)
     entries = {entry.key: entry.value for entry in proto.metadata_props} | dict(metadata)
     onnx.helper.set_model_props(proto, entries)
-    return write_onnx(proto, to)
+    return write_onnx(proto, to, lowest_versions=False)
 
 
 def _described(path: Path, proto: onnx.ModelProto) -> OnnxModel:

@@ -15,10 +15,11 @@ INFER = ("numpy", "onnxruntime", "pillow")
 """What `infer.py` imports."""
 
 
-def write_lock(study: Path, folder: Path) -> Path:
+def write_lock(study: Path, folder: Path, *, oldest: Mapping[str, str] | None = None) -> Path:
     """The path of the requirements.lock written into `folder`: the packages of this environment that scalesearch needs.
 
-    Where the study in `study` was run with another version of one, the study's version is pinned.
+    Where the study in `study` was run with another version of one, the study's version is pinned. `oldest` names the
+    oldest versions that run the export's `infer.py` on its model.
     """
     here = installed_closure("scalesearch")
     there = study_versions(study)
@@ -29,6 +30,9 @@ def write_lock(study: Path, folder: Path) -> Path:
         "# infer.py needs three of them: pip install "
         + " ".join(f"{name}=={here[name]}" for name in INFER if name in here),
     ]
+    if oldest:
+        told = ", ".join(f"{name}>={version}" for name, version in oldest.items())
+        lines.append(f"# Older ones serve on a device: {told}")
     for name in sorted(here.keys() - {"scalesearch"}):
         version = there.get(name, here[name])
         note = "" if version == here[name] else f"  # of the study's run; exported with {here[name]}"

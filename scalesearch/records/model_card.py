@@ -2,9 +2,10 @@
 
 import html
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
@@ -17,6 +18,7 @@ from scalesearch.values.session import Session
 from scalesearch.values.training_length import full_length, recipe_of
 
 CARD = "MODEL_CARD.md"
+_PACKAGES: Final = {"python": "Python", "pillow": "Pillow", "onnxruntime": "ONNX Runtime"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,7 @@ def write_model_card(
     score: FrontScore | None = None,
     confirmed: Sequence[ConfirmedRun] = (),
     exported: ConfirmedRun | None = None,
+    oldest: Mapping[str, str] | None = None,
 ) -> Path:
     """The path of the MODEL_CARD.md written into `folder` for a complete trial.
 
@@ -51,6 +54,7 @@ def write_model_card(
         score: The trial's last look on test images, if it had one.
         confirmed: The trial's runs at full length, if it was confirmed.
         exported: The one of them whose file this is; `record` is then `confirmed.as_confirmed` of it.
+        oldest: The oldest versions that run `infer.py` on this model: python, onnxruntime, numpy, pillow.
     """
     sections = (
         _head(record, session),
@@ -58,7 +62,7 @@ def write_model_card(
         ("## Accuracy", *_accuracy(record, score, confirmed, exported), *_classes(record, score)),
         ("## Latency", *_latency(record, None if exported else score, confirmed, exported)),
         ("## How it was made", *_making(record, session)),
-        ("## How to use it", *_use(record, session, exported)),
+        ("## How to use it", *_use(record, session, exported, oldest or {})),
         ("## Files", *_table(("file", "what"), ((f"`{file.name}`", file.what) for file in files))),
         ("## Limits", *_limits(record, session, confirmed, notes)),
     )
@@ -220,7 +224,9 @@ def _making(record: TrialRecord, session: Session) -> Iterator[str]:
         )
 
 
-def _use(record: TrialRecord, session: Session, exported: ConfirmedRun | None) -> Iterator[str]:
+def _use(
+    record: TrialRecord, session: Session, exported: ConfirmedRun | None, oldest: Mapping[str, str]
+) -> Iterator[str]:
     assert record.spec
     train = "scalesearch train config.toml --to trained"
     if exported:
@@ -229,11 +235,16 @@ def _use(record: TrialRecord, session: Session, exported: ConfirmedRun | None) -
         train += f" --steps {length}" * (length != full_length(recipe).steps)
     yield "```bash"
     yield "pip install onnxruntime numpy pillow"
-    yield "python infer.py photo.jpg                     # nothing else is needed"
+    yield "python infer.py photo.jpg                     # needs nothing of scalesearch"
     yield "scalesearch predict . photo.jpg --json        # the same with scalesearch installed"
     yield f"{train:<45} # the same network at full length, on your machine"
     yield "```"
     side, channels = record.spec.resolution_px, record.spec.image_channels
+    if oldest:
+        told = ", ".join(f"{_PACKAGES.get(name, name)} {version}" for name, version in oldest.items())
+        yield f"The oldest versions that do: {told}. numpy 2 wants ONNX Runtime 1.19; AVIF pictures want Pillow 11.3."
+    if record.candidate.quantization.precision == "bf16":
+        yield "`infer.py` cannot run bf16: ONNX Runtime has no such convolutions for CPUs. Run it by TensorRT."
     yield (
         f"`model.onnx` takes float32 images (batch, {channels}, {side}, {side}) and "
         f"gives logits (batch, {record.spec.num_classes}). Preprocessing is in `{PREPROCESSING}` and in the file's own "

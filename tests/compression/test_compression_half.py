@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from scalesearch.compression.half import HalfName, at_opset, to_half
+from scalesearch.compression.half import HalfName, to_half
 from scalesearch.compression.qdq import insert_qdq
 from scalesearch.errors import StageFailed
 
@@ -171,12 +171,3 @@ def test_a_graph_with_casts_or_qdq_nodes_is_refused() -> None:
     quantized = insert_qdq(proto, {"image": (-4.0, 4.0), "f": (0.0, 6.0), "c": (0.0, 6.0)}, "int8")
     with pytest.raises(StageFailed, match="bf16 wants a plain fp32 graph"):
         to_half(quantized, "bf16")
-
-
-def test_the_opset_rises_and_never_falls() -> None:
-    proto = _model()
-    risen, same = at_opset(proto, 21), at_opset(proto, 17)
-    assert [entry.version for entry in risen.opset_import] == [21]
-    assert same == proto
-    assert same is not proto
-    np.testing.assert_allclose(_ran(risen), _ran(proto), atol=1e-6)

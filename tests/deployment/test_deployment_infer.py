@@ -1,5 +1,6 @@
 """infer.py, which ships with every export, makes the very input that training made, and gives the engine's answers."""
 
+import ast
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from small_graphs import CLASSES, small_model
@@ -20,7 +22,9 @@ from scalesearch.training.datasets import to_input
 from scalesearch.training.datasets.dataset import to_grey
 from scalesearch.training.datasets.decode import UNREADABLE, decode_square
 from scalesearch.training.datasets.resize import resize_images
+from scalesearch.values.candidate import Precision
 from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.target import QuantizationProfile
 
 REAL = os.environ.get("SCALESEARCH_TEST_PHOTOS", "")
 """A folder of at least 30 photographs to test with; without it, made-up images alone are tested."""
@@ -256,3 +260,115 @@ def test_shrinking_is_torchs_own_on_the_hardest_pixels(side: int, to: int) -> No
         some = images[..., :channels]
         mine = np.stack([infer.shrink(image, to) for image in some])
         np.testing.assert_array_equal(mine, resize_images(some, to))
+
+
+def test_the_text_is_python_3_8_and_evaluates_no_newer_type() -> None:
+    text = Path(infer.__file__).read_text(encoding="utf-8")
+    tree = ast.parse(text, feature_version=(3, 8))
+    first = next(node for node in tree.body if isinstance(node, ast.ImportFrom))
+    assert (first.module, first.names[0].name) == ("__future__", "annotations")
+    newer = {"removeprefix", "removesuffix", "has_transparency_data", "Resampling.", "zip(strict", "match "}
+    assert not [word for word in newer if f".{word}" in text or f"Image.{word}" in text]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            assert "strict" not in [keyword.arg for keyword in node.keywords], "zip's strict is of Python 3.10"
+            assert "slots" not in [keyword.arg for keyword in node.keywords], "dataclass's slots is of Python 3.10"
+
+
+@pytest.mark.parametrize(
+    ("precision", "profile", "needed"),
+    [
+        ("fp32", "onnxruntime_cpu", "1.14"),
+        ("fp16", "onnxruntime_cpu", "1.15"),
+        ("int8", "onnxruntime_cpu", "1.14"),
+        ("int8", "openvino", "1.14"),
+        ("int8", "tensorrt", "1.32"),
+        ("fp8", "tensorrt", "1.32"),
+        ("bf16", "tensorrt", "1.21"),
+    ],
+)
+def test_each_model_names_the_onnxruntime_that_runs_it(
+    tmp_path: Path, precision: Precision, profile: QuantizationProfile, needed: str
+) -> None:
+    path = small_model(tmp_path, precision, profile).path
+    proto = onnx.load(path)
+    read = infer.read_versions(path)
+    assert (read.ir_version, read.opset) == (proto.ir_version, proto.opset_import[0].version)
+    assert infer.onnxruntime_needed(path) == needed
+    assert infer.oldest_versions(path) == {**infer.OLDEST, "onnxruntime": needed}
+
+
+def test_a_runtime_that_is_too_old_is_told_before_it_sees_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proto = onnx.load(small_model(tmp_path).path)
+    proto.ir_version, proto.opset_import[0].version = 10, 18  # as an older scalesearch wrote it
+    path = tmp_path / "old.onnx"
+    onnx.save(proto, path)
+    monkeypatch.setattr("onnxruntime.__version__", "1.15.1")
+    told = r"onnxruntime 1.18 or newer for its IR version 10, opset 18, this is 1.15.1: pip install --upgrade"
+    with pytest.raises(ValueError, match=told):
+        infer.Labeller(path)
+    monkeypatch.setattr("onnxruntime.__version__", "1.18.0")
+    with pytest.raises(ValueError, match="metadata"):
+        infer.Labeller(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", b"\x08\x07", b"\x3a\xff\xff\xff\x7f", b"\xff" * 9])
+def test_what_is_no_model_gets_the_runtimes_own_words(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    infer.ensure_new_enough(path)
+    infer.ensure_new_enough(tmp_path / "missing.onnx")
+    with pytest.raises((ValueError, IndexError)):
+        infer.onnxruntime_needed(path)
+
+
+@pytest.mark.parametrize(
+    ("module", "version", "told"),
+    [
+        ("PIL", "7.2.0", "pillow 8.0 or newer (this is 7.2.0)"),
+        ("numpy", "1.20.3", "numpy 1.21 or newer (this is 1.20.3)"),
+        ("onnxruntime", "1.13.1", "onnxruntime 1.14 or newer (this is 1.13.1)"),
+    ],
+)
+def test_packages_that_are_too_old_are_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], module: str, version: str, told: str
+) -> None:
+    assert infer.too_old() == ""
+    monkeypatch.setattr(f"{module}.__version__", version)
+    monkeypatch.setattr(sys, "argv", ["infer.py", "photo.jpg"])
+    assert infer.main() == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert told in printed.err and "pip install --upgrade" in printed.err
+
+
+def test_a_package_that_is_missing_is_told_without_a_traceback(tmp_path: Path) -> None:
+    script = tmp_path / "infer.py"
+    script.write_bytes(Path(infer.__file__).read_bytes())
+    code = (
+        "import runpy, sys\nsys.modules['onnxruntime'] = None\nsys.argv = ['infer.py', 'x.jpg']\n"
+        "runpy.run_path('infer.py', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr and "pip install" in done.stderr and "onnxruntime" in done.stderr
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "I", "F"])
+def test_transparency_is_what_the_newest_pillow_calls_so(mode: str) -> None:
+    image = Image.new(mode, (4, 4))
+    clear = image.copy()
+    clear.info["transparency"] = 0
+    for each in (image, clear):
+        assert infer.has_transparency(each) == each.has_transparency_data
+
+
+def test_a_tiff_that_an_old_pillow_turned_is_not_turned_again() -> None:
+    image = photo(3)
+    image.getexif()[0x0112] = 6
+    assert infer.turned_upright(image).size == image.size[::-1]
+    image._tile_orientation = 6  # type: ignore[attr-defined]  # of Pillow below 10
+    assert infer.turned_upright(image) is image

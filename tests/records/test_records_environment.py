@@ -30,3 +30,9 @@ def test_the_studys_own_version_wins(tmp_path: Path) -> None:
 
 def test_a_package_that_is_not_there_is_left_out() -> None:
     assert installed_closure("no-such-package-of-anyone") == {}
+
+
+def test_the_oldest_versions_for_a_device_are_told_and_pin_nothing(tmp_path: Path) -> None:
+    path = write_lock(tmp_path, tmp_path, oldest={"python": "3.8", "pillow": "8.0"})
+    assert "# Older ones serve on a device: python>=3.8, pillow>=8.0" in path.read_text()
+    assert pins(path)["pillow"] == importlib.metadata.version("pillow")

@@ -92,3 +92,10 @@ def test_a_users_words_stay_words(hostile: str, session: Session, make_record: R
 
 def test_ordinary_names_stay_readable() -> None:
     assert markdown_text("Oat-Milk 2.0 (sour): 5 %, é") == "Oat-Milk 2.0 \\(sour\\): 5 %, é"
+
+
+def test_the_oldest_versions_that_run_it_are_stated(session: Session, make_record: RecordFactory) -> None:
+    oldest = {"python": "3.8", "onnxruntime": "1.17", "pillow": "8.0"}
+    text = write_model_card(make_record(7), session, session.folder, oldest=oldest).read_text(encoding="utf-8")
+    assert "The oldest versions that do: Python 3.8, ONNX Runtime 1.17, Pillow 8.0." in text
+    assert "nothing else is needed" not in text
