@@ -65,9 +65,9 @@ def _quality(top1: float, names: tuple[str, ...]) -> Quality:
     )
     return Quality(
         top1=top1,
-        top1_low=top1 - 0.02,
-        top1_high=top1 + 0.02,
-        macro_precision=top1 - 0.01,
+        top1_low=max(0.0, top1 - 0.02),
+        top1_high=min(1.0, top1 + 0.02),
+        macro_precision=max(0.0, top1 - 0.01),
         macro_recall=top1,
         images=1000,
         classes=classes,
