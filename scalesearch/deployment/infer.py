@@ -41,6 +41,7 @@ UNREADABLE: tuple[type[Exception], ...] = (
     KeyError,
     EOFError,
     OverflowError,
+    MemoryError,
     NotImplementedError,
     struct.error,
     zlib.error,
