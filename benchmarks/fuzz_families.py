@@ -287,12 +287,13 @@ def caches(rng: random.Random, folder: Path) -> Iterator[Case]:
         Image.fromarray(np.full((8, 8, 3), 9 * number, np.uint8)).save(place / f"{number}.png")
     settings, cache = DataSettings(source=str(folder / "images"), calibration_images=2), folder / "cache"
     whole = load_dataset(settings, storage_px=6, cache_folder=cache)
-    (path,) = cache.glob("folder-*.npz")
-    content = path.read_bytes()
-    with np.load(path) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+    files = {}
+    for kept in sorted(cache.glob("*.npz")):
+        with np.load(kept) as stored:
+            files[kept] = kept.read_bytes(), {name: stored[name] for name in stored.files}
     while True:
-        damaged = content
+        path = rng.choice(sorted(files))
+        damaged, arrays = files[path]
         if rng.random() < 0.5:
             changed = dict(arrays)
             name = rng.choice(sorted(changed))
@@ -306,7 +307,7 @@ def caches(rng: random.Random, folder: Path) -> Iterator[Case]:
             damaged = saved.getvalue()
         damaged = _maybe_bytes(damaged, rng, share=0.6)
 
-        def case(damaged: bytes = damaged) -> bool:
+        def case(path: Path = path, damaged: bytes = damaged) -> bool:
             path.write_bytes(damaged)
             found = load_dataset(settings, storage_px=6, cache_folder=cache)
             if found.fingerprint != whole.fingerprint:

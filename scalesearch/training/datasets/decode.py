@@ -33,6 +33,7 @@ UNREADABLE: tuple[type[Exception], ...] = (
     KeyError,
     EOFError,
     OverflowError,
+    MemoryError,
     NotImplementedError,
     struct.error,
     zlib.error,

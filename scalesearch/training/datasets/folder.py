@@ -36,7 +36,13 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
 
     root = Path(settings.source).expanduser()
     tree = scan_tree(root, layout=settings.layout)
-    first = cached_arrays(cache_folder, f"copies-{_key(tree, None)}", lambda: {"first": _first_of_equal(tree)})["first"]
+    number = len(tree.files)
+    first = cached_arrays(
+        cache_folder,
+        f"copies-{_key(tree, None)}",
+        lambda: {"first": _first_of_equal(tree)},
+        whole=lambda arrays: _require_first(arrays["first"], number),
+    )["first"]
     tree = without_copies(tree, first.astype(np.int64))
     kinds = check_kinds(
         root,
@@ -103,6 +109,16 @@ def _decode(tree: ImageTree, reading: "Reading") -> Arrays:
             reasons.append(f"{_shown(file.path, tree.root)} ({reason})")
     skipped = np.frombuffer(json.dumps(reasons).encode(), np.uint8)
     return {"images": images[: len(facts)], "kept": kept, "skipped": skipped, **as_arrays(gathered(facts))}
+
+
+def _require_first(first: NDArray[np.generic], files: int) -> None:
+    """Raise ValueError where a stored array is not what `_first_of_equal` gives for so many files."""
+    fit = first.shape == (files,) and first.dtype == np.int64
+    places = first.astype(np.int64) if fit else np.empty(0, np.int64)
+    # Nobody's copy comes before its original, which is its own.
+    if not fit or (places < 0).any() or (places > np.arange(files)).any() or (places[places] != places).any():
+        msg = f"{first.shape} {first.dtype} places of {files} files"
+        raise ValueError(msg)
 
 
 def _require_whole(arrays: Arrays, files: int, storage_px: int) -> None:
