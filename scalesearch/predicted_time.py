@@ -305,7 +305,7 @@ def _timed_step_s(plan: Plan, machine: Machine, batch: int) -> float:
         network = build(spec)
         train(
             network, images, labels, recipe, machine,
-            mean=(0.5,) * 3, std=(0.25,) * 3, seed=0, steps=PROBE_STEPS + 1, breathe=breathe,
+            mean=(0.5,) * shape[1], std=(0.25,) * shape[1], seed=0, steps=PROBE_STEPS + 1, breathe=breathe,
         )  # fmt: skip
     except _EnoughError:
         pass

@@ -72,7 +72,10 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -
         console.print(f"  {named.name} = {axis_text(named)}", highlight=False, markup=False)
     for line in collapses(space, base, target):
         console.print(line, highlight=False, markup=False)
-    data = load_dataset(settings.data, storage_px=largest_resolution(space, base)) if with_data else None
+    data = None
+    if with_data:
+        storage_px = largest_resolution(space, base)
+        data = load_dataset(settings.data, storage_px=storage_px, channels=base.image_channels)
     planner = _planner(settings, space, base, target, data)
     samples = sampled(settings, space, planner)
     for line in limit_lines(space, [plan.cost.macs for plan in samples.plans], _sizes(samples.plans)):
