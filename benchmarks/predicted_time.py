@@ -33,7 +33,9 @@ def main() -> int:
     target = get_target(settings.target)
     space = for_target(space, target)
     # The images are made or read before: a first reading of a data set is not what is predicted.
-    images = len(load_dataset(settings.data, storage_px=largest_resolution(space, find_spec(space.network))).val)
+    base = find_spec(space.network)
+    data = load_dataset(settings.data, storage_px=largest_resolution(space, base), channels=base.image_channels)
+    images = len(data.val)
     found = _prediction(settings, space, images)
     print(f"predicted: {found.low_s:.0f} to {found.high_s:.0f} s ({found.words})", flush=True)
     began = time.monotonic()

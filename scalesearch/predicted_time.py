@@ -8,7 +8,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -166,7 +166,7 @@ def predict(
         first: The plan of the run's first trial, the cheapest candidate.
         val_images: Of the data set.
     """
-    trained = min(settings.budget, distinct_trainings(space))
+    trained = int(min(settings.budget, distinct_trainings(space)))
     ends = []
     for end in (0, 1):
         costs = [_seconds(plan, settings, space, backend, pieces, val_images, end) for plan in plans]
@@ -305,7 +305,7 @@ def _timed_step_s(plan: Plan, machine: Machine, batch: int) -> float:
         network = build(spec)
         train(
             network, images, labels, recipe, machine,
-            mean=(0.5,) * 3, std=(0.25,) * 3, seed=0, steps=PROBE_STEPS + 1, breathe=breathe,
+            mean=(0.5,) * shape[1], std=(0.25,) * shape[1], seed=0, steps=PROBE_STEPS + 1, breathe=breathe,
         )  # fmt: skip
     except _EnoughError:
         pass
@@ -327,7 +327,7 @@ def _file_pieces(plan: Plan) -> tuple[float, float, float]:
     images = np.random.default_rng(0).standard_normal(
         (count, spec.image_channels, spec.resolution_px, spec.resolution_px), dtype=np.float32
     )
-    with tempfile.TemporaryDirectory() as scratch, torch_threads(Machine(**_ONE_THREAD)):
+    with tempfile.TemporaryDirectory() as scratch, torch_threads(_ONE_THREAD):
         network = settle_norms(build(spec), images[:8])
         times = [time.perf_counter()]
         model = to_onnx(fold_batchnorm(network), to=Path(scratch) / "model.onnx", check_images=images[:8])
@@ -348,7 +348,7 @@ def _file_pieces(plan: Plan) -> tuple[float, float, float]:
     return times[1] - times[0], quantize_s, image_s / max(1, plan.dense_cost.macs)
 
 
-_ONE_THREAD = {"device": "cpu", "threads": 1, "bf16": False, "channels_last": True}
+_ONE_THREAD = Machine(device="cpu", threads=1, bf16=False, channels_last=True)
 
 
 def _span(low_s: float, high_s: float) -> str:
@@ -360,6 +360,3 @@ def _span(low_s: float, high_s: float) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
-
-
-Measure = Callable[[RunSettings, Sequence[Plan]], Pieces]

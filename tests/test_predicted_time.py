@@ -12,7 +12,7 @@ from scalesearch.networks import base_spec
 from scalesearch.predicted_time import Pieces, distinct_trainings, measure_pieces, predict
 from scalesearch.search.space import random_candidates
 from scalesearch.values.plan import Plan
-from scalesearch.values.settings import MachineSettings, RunSettings
+from scalesearch.values.settings import Machine, MachineSettings, RunSettings
 from scalesearch.values.space import SearchSpace
 
 PIECES = Pieces(steps=((1_000_000, 0.1), (3_000_000, 0.3)), export_s=1.0, quantize_s=0.5, image_s_per_mac=1e-10)
@@ -83,5 +83,5 @@ def test_dear_steps_are_timed_with_few_images(monkeypatch: pytest.MonkeyPatch) -
     assert step_s == pytest.approx(0.5 + 0.01 * 4096)
 
 
-def measured_machine() -> predicted_time.Machine:
-    return predicted_time.Machine(device="cpu", threads=1, bf16=False, channels_last=True)
+def measured_machine() -> Machine:
+    return Machine(device="cpu", threads=1, bf16=False, channels_last=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 GRID_LIMIT = 20_000
 """So many combinations are tried one by one (a second or two); of more, SAMPLE of them by chance."""
-SAMPLE = 5_000
+SAMPLE = 2_000
 PAIRS_A_SAMPLE = 200
 SHOWN_PAIRS = 8
 

@@ -72,7 +72,10 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -
         console.print(f"  {named.name} = {axis_text(named)}", highlight=False, markup=False)
     for line in collapses(space, base, target):
         console.print(line, highlight=False, markup=False)
-    data = load_dataset(settings.data, storage_px=largest_resolution(space, base)) if with_data else None
+    data = None
+    if with_data:
+        storage_px = largest_resolution(space, base)
+        data = load_dataset(settings.data, storage_px=storage_px, channels=base.image_channels)
     planner = _planner(settings, space, base, target, data)
     samples = sampled(settings, space, planner)
     for line in limit_lines(space, [plan.cost.macs for plan in samples.plans], _sizes(samples.plans)):
@@ -116,20 +119,25 @@ def _planner(
 
 def sampled(settings: RunSettings, space: SearchSpace, planner: "Planner") -> Samples:
     """Up to 24 candidates as a run would plan them: rounded, cut on paper, and held against the limits."""
-    from scalesearch.chain.planner import Planner  # noqa: F401  # torch is loaded before the clock runs
+    from scalesearch.chain.planner import limits_before_training  # loads torch, before the clock runs
     from scalesearch.search.space import random_candidates
     from scalesearch.training.machine import torch_threads
     from scalesearch.values.settings import Machine
 
     plans, refused, uncut, drawn = list[Plan](), list[str](), 0, 0
+    known = dict[object, tuple[Plan, bool]]()
     until = time.monotonic() + _PLANNING_S
     # Cutting is many small steps, which threads only hinder.
     with torch_threads(Machine(device="cpu", threads=1, bf16=False, channels_last=True)):
         for candidate in random_candidates(space, _SAMPLES, settings.seed):
             drawn += 1
             try:
-                plan, whole = _planned(planner, candidate)
-                plans.append(plan)
+                shape = (candidate.scaling, candidate.pruning)
+                if shape not in known:
+                    known[shape] = _planned(planner, candidate)
+                plan, whole = known[shape]
+                limits = limits_before_training(space.limits, plan.cost, candidate.quantization.precision)
+                plans.append(replace(plan, candidate=candidate, limits=limits))
                 uncut += not whole
             except (CandidateRejected, StageFailed) as verdict:
                 refused.append(str(verdict).splitlines()[0])

@@ -28,6 +28,12 @@ PIECES = Pieces(steps=((1_000, 0.01),), export_s=0.5, quantize_s=0.2, image_s_pe
 SETTINGS = RunSettings(machine=MachineSettings(threads=1, bf16="off"))
 
 
+@pytest.fixture
+def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is timed; tests/test_predicted_time.py does that."""
+    monkeypatch.setattr("scalesearch.predicted_time.measure_pieces", lambda *_: PIECES)
+
+
 def space(scaling: dict[str, object], **limits: float) -> SearchSpace:
     document = {
         "network": "resnet_small",
@@ -57,6 +63,7 @@ def test_what_limits_reject_is_counted() -> None:
     assert "at least 2 of 3" in lines[1]
 
 
+@pytest.mark.usefixtures("no_probe")
 def test_check_prints_axes_cost_and_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     check_space(SETTINGS, space({"width": [0.5, 1.0]}), with_data=False)
     text = " ".join(capsys.readouterr().out.split())
@@ -70,11 +77,13 @@ def test_check_refuses_a_stage_that_is_not_there() -> None:
         check_space(SETTINGS, space({"stages": {"9": {"width": [0.5]}}}), with_data=False)
 
 
+@pytest.mark.usefixtures("no_probe")
 def test_a_space_whose_every_candidate_is_too_large_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
     preview_run(SETTINGS, dataclasses.replace(space({}, max_macs=10)))
     assert "nothing would be trained" in " ".join(capsys.readouterr().out.split())  # wherever a narrow screen folds
 
 
+@pytest.mark.usefixtures("no_probe")
 def test_dry_run_shows_settings_and_five_candidates(capsys: pytest.CaptureFixture[str]) -> None:
     preview_run(SETTINGS, space({"width": [0.5, 1.0], "depth": [1.0, 2.0]}))
     text = capsys.readouterr().out
@@ -84,9 +93,8 @@ def test_dry_run_shows_settings_and_five_candidates(capsys: pytest.CaptureFixtur
 
 
 @pytest.fixture
-def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_clock(no_probe: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is timed, and one sample of large networks is enough."""
-    monkeypatch.setattr("scalesearch.predicted_time.measure_pieces", lambda *_: PIECES)
     monkeypatch.setattr(preview, "_PLANNING_S", 0.0)
     monkeypatch.setattr(preview, "_SHOWN", 1)
 
@@ -116,8 +124,9 @@ def test_a_stage_scaled_alone_is_previewed(network: str, stage: int, capsys: pyt
     preview_run(SETTINGS, alone)
 
 
+@pytest.mark.usefixtures("no_probe")
 def test_limits_are_counted_after_pruning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("scalesearch.predicted_time.measure_pieces", lambda *_: PIECES)
+    monkeypatch.setattr(preview, "_PLANNING_S", 1000.0)
     document = {"network": "resnet_small", "resolution_px": 32, "pruning": {"channel_fraction": 0.5}}
     target = get_target("cpu")
 
@@ -174,7 +183,7 @@ def test_giant_lists_are_sampled_in_seconds() -> None:
     began = time.process_time()
     lines = list(collapses(giant, base_spec("resnet_small"), get_target("cpu")))
     assert time.process_time() - began < 20
-    assert lines[0].startswith("656100000000 combinations of scaling choices, too many to compare one by one: 5000")
+    assert lines[0].startswith("656100000000 combinations of scaling choices, too many to compare one by one: 2000")
     assert len(lines) < 50
     assert any("more pairs of neighbouring values" in line for line in lines)
 
