@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import shutil
 import sys
@@ -20,20 +19,20 @@ def whole_folder(target: Path) -> Iterator[Path]:
     """Give an empty folder to be filled; when the block ends, it takes the place of `target`.
 
     An error in the block leaves no trace: `target` stays what it was. A kill leaves `target` old or new, never a
-    mixture, and hidden folders beside it, which the next call for the same target removes.
+    mixture, and hidden folders beside it, which the next call for the same target removes. The caller sees to it that
+    no other process does the same (`folder_lock`).
 
     Raises:
         OSError: The place cannot be written.
     """
     target = Path(os.path.abspath(target))  # noqa: PTH100  (a link is not followed)
     made = make_folders(target.parent)
-    new = target.with_name(f".{target.name}.{os.getpid()}{_NEW}")
+    new, aside = (target.with_name(f".{target.name}{suffix}") for suffix in (_NEW, _OLD))
     try:
-        _remove_leftovers(target)
+        _remove_leftovers(target, new, aside)
         new.mkdir()
-        with _held(new):
-            yield new
-            _put(new, target)
+        yield new
+        _put(new, target, aside)
         sync_folder(target.parent)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
@@ -60,12 +59,11 @@ def remove_empty(folders: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-def _put(new: Path, target: Path) -> None:
+def _put(new: Path, target: Path, aside: Path) -> None:
     if not target.exists():
         new.rename(target)
     elif not _exchange(new, target):
         # Two renames: a kill between them leaves the old folder aside, and the next call puts it back.
-        aside = new.with_suffix(_OLD)
         target.rename(aside)
         try:
             new.rename(target)
@@ -85,30 +83,10 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
-def _remove_leftovers(target: Path) -> None:
-    """Remove what killed processes left beside `target`; a folder that another process fills at this moment stays."""
-    for suffix in (_OLD, _NEW):
-        for left in target.parent.iterdir():
-            number = left.name.removeprefix(f".{target.name}.").removesuffix(suffix)
-            if left.name != f".{target.name}.{number}{suffix}" or not number.isdecimal() or not left.is_dir():
-                continue
-            if suffix == _OLD and not target.exists():
-                left.rename(target)
-                continue
-            with contextlib.suppress(OSError), _held(left):
-                shutil.rmtree(left, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """The folder is locked by this process; the system lets it go when the process dies.
-
-    Raises:
-        OSError: Another process holds it.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
+def _remove_leftovers(target: Path, new: Path, aside: Path) -> None:
+    """Remove what a killed process left beside `target`, or put the old folder back where it had no successor yet."""
+    if aside.exists() and not target.exists():
+        aside.rename(target)
+    for left in (aside, new):
+        if left.exists():
+            shutil.rmtree(left)

@@ -54,17 +54,23 @@ def write_export(
     """
     from scalesearch.cli.export_target import check_place, earlier_export
     from scalesearch.deployment.formats import get_format
-    from scalesearch.whole_folder import whole_folder
+    from scalesearch.folder_lock import hold_folder
+    from scalesearch.whole_folder import make_folders, remove_empty, whole_folder
 
     writers = [get_format(name) for name in dict.fromkeys(formats)]
     for writer in writers:  # before anything is written
         writer.ensure_holds(record.candidate.quantization.precision)
         writer.ensure_available()
     check_place(folder, session)
-    earlier_export(folder)
     try:
-        with whole_folder(folder) as new:
-            return _fill(record, session, new, folder, writers=writers, run=run)
+        made = make_folders(folder.absolute().parent)
+        try:
+            with hold_folder(folder, "export", inside=False):
+                earlier_export(folder)
+                with whole_folder(folder) as new:
+                    return _fill(record, session, new, folder, writers=writers, run=run)
+        finally:
+            remove_empty(made)  # where nothing came of it
     except OSError as error:
         message = f"Cannot write to {folder}: {error.strerror or error}. Give another folder with --to."
         raise ConfigError(message) from None

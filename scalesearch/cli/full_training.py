@@ -14,6 +14,7 @@ from scalesearch.deployment.graph_structure import first_difference
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.files import replace_file
+from scalesearch.folder_lock import hold_folder
 from scalesearch.records.export import NAME, ExportedConfig, read_config
 from scalesearch.records.run_file import read_run_file
 from scalesearch.records.tables import trial_rows
@@ -21,7 +22,7 @@ from scalesearch.session import open_session
 from scalesearch.study_data import find_data, leads_somewhere
 from scalesearch.values.record import Quality, TrialRecord
 from scalesearch.values.session import model_path, reference_path
-from scalesearch.values.settings import DataSettings
+from scalesearch.values.settings import DataSettings, RunSettings
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.training_length import full_length
 
@@ -33,13 +34,19 @@ _SPACE = "export"
 def train_export(config_path: Path, *, steps: int | None, data: str | None, seed: int | None, to: Path) -> None:
     """Trains the exported network, writes model.onnx and result.json into `to`, and prints them beside the search's."""
     config = read_config(config_path)
-    recipe = full_length(config.candidate.recipe, steps=steps)
+    full_length(config.candidate.recipe, steps=steps)  # a wrong length is told before anything is read or made
     settings = dataclasses.replace(
         config.settings,
         data=_data_settings(config, config_path, data),
         seed=config.settings.seed if seed is None else seed,
     )
     check_target(to, config)
+    with hold_folder(to, "training"):
+        _train(config, config_path, settings, steps=steps, to=to)
+
+
+def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, steps: int | None, to: Path) -> None:
+    recipe = full_length(config.candidate.recipe, steps=steps)
     prepare_folder(to, fresh=False)
     replace_file(to / NAME, _config_file(config_path).read_bytes())  # says whose network the folder holds
     space = SearchSpace(name=_SPACE, network=config.network.name, resolution_px=config.network.resolution_px, axes=())
