@@ -64,10 +64,12 @@ class Study:
         spec = dataclasses.replace(record.spec, resolution_px=SIDE_PX)
         candidate = dataclasses.replace(record.candidate, quantization=asked)
         record = dataclasses.replace(record, spec=spec, candidate=candidate, network_sha256="a" * 64)
-        RecordStore(self.session.folder).save(record)
         models = self.session.folder / "models"
         models.mkdir(exist_ok=True)
-        small_model(models, precision, "onnxruntime_cpu").path.rename(models / f"trial_{number:06d}.onnx")
+        model = small_model(models, precision, "onnxruntime_cpu")
+        model.path.rename(models / f"trial_{number:06d}.onnx")
+        record = dataclasses.replace(record, onnx_sha256=model.sha256)
+        RecordStore(self.session.folder).save(record)
         return record
 
 
@@ -171,8 +173,7 @@ def test_what_cannot_be_made_is_said_and_the_rest_is_there(
     monkeypatch.setattr(trial_files, "deployed_file", build)
     record = study.trial(2, "int8")
     study.data.unlink()
-    (tmp_path / "best").mkdir()
-    (tmp_path / "best" / "weights.safetensors").write_bytes(b"of an earlier export")
+    export.export_trial(study.trial(1), study.session, tmp_path / "best")  # with weights, which must not stay
     notes = export.export_trial(record, study.session, tmp_path / "best")
     assert [note.split()[0] for note in notes] == ["weights.safetensors", "calibration.json"]
     assert "data.source: nothing there" in notes[0]

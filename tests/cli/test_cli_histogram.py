@@ -19,6 +19,7 @@ from scalesearch.errors import ConfigError
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.search.dashboard import stored_histograms
+from scalesearch.training.datasets import load_dataset
 from scalesearch.values.candidate import Quantization
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.record import TrialRecord
@@ -44,7 +45,11 @@ def study(
         data=DataSettings(source=str(tmp_path / "noise.npz"), calibration_images=20, val_fraction=0.3), accept="rtx"
     )
     target = dataclasses.replace(session.target, backend="tensorrt", quantization_profile="tensorrt")
-    write_run_file(dataclasses.replace(session, folder=folder, settings=settings, target=target, storage_px=32))
+    found = load_dataset(settings.data, storage_px=32).fingerprint
+    data = dataclasses.replace(session.data, fingerprint=found)
+    write_run_file(
+        dataclasses.replace(session, folder=folder, settings=settings, target=target, storage_px=32, data=data)
+    )
     store = RecordStore(folder)
     int8 = make_record(1, top1=0.9, p50_ms=2.0)
     store.save(make_record(0, top1=0.7))
