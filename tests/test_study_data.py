@@ -52,7 +52,7 @@ def test_a_set_of_that_name_here_is_taken_only_if_it_is_the_same(study: Session,
     grain(Path("grain.npz"), seed=2)
     assert load_study_data(study).fingerprint == study.data.fingerprint
     (tmp_path / "project" / "grain.npz").unlink()
-    with pytest.raises(ConfigError, match="fingerprint was .*, is ") as caught:
+    with pytest.raises(ConfigError, match=r"fingerprint was .*, is ") as caught:
         load_study_data(study)
     assert "--data PATH" in str(caught.value) and len(str(caught.value).splitlines()) <= 3
     grain(Path("grain.npz"), seed=1)

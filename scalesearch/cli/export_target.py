@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _LITTER = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|\._.*|__pycache__|\.directory")
 _BUILT_IN_C = re.compile(r"self_test|.*\.o")
 """By the Makefile of the format `c`."""
-_SHOWN = 4
+_SHOWN, _SHOWN_SIGNS = 4, 200
 
 
 def check_place(folder: Path, session: "Session") -> None:
@@ -28,14 +28,15 @@ def check_place(folder: Path, session: "Session") -> None:
     from scalesearch.study_data import data_path
 
     remedy = "Give a folder for the export alone with --to."
-    if folder.is_symlink():
+    try:
+        is_link, is_other = folder.is_symlink(), folder.exists() and not folder.is_dir()
+        place = folder.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        message = f"Cannot write to {str(folder)[:_SHOWN_SIGNS]}: {getattr(error, 'strerror', '') or error}. {remedy}"
+        raise ConfigError(message) from None
+    if is_link:
         message = f"{folder} is a link, and an export replaces its folder whole. Give what it leads to with --to."
         raise ConfigError(message)
-    try:
-        place, is_other = folder.resolve(), folder.exists() and not folder.is_dir()
-    except (OSError, RuntimeError, ValueError) as error:
-        message = f"Cannot write to {folder}: {error}. {remedy}"
-        raise ConfigError(message) from None
     if is_other:
         message = f"{folder} is a file: expected a folder, or a name that is free. {remedy}"
         raise ConfigError(message)
