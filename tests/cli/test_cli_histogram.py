@@ -16,6 +16,7 @@ from scalesearch import trial_files
 from scalesearch.cli import histogram
 from scalesearch.deployment.onnx_file import write_onnx
 from scalesearch.errors import ConfigError
+from scalesearch.records.export import write_config
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.search.dashboard import stored_histograms
@@ -199,3 +200,20 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_failure_leaves_no_folder_and_another_trials_export_as_it_is(
+    study: tuple[Path, list[tuple[TrialRecord, Session]]],
+    session: Session,
+    make_record: MakeRecord,
+    tmp_path: Path,
+) -> None:
+    write_config(make_record(0), dataclasses.replace(session, folder=study[0]), tmp_path / "best")
+    with pytest.raises(ConfigError, match="holds the export of trial 0 of first"):
+        _run("--trial", "1", "--to", "best")
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["config.toml"]
+    (tmp_path / "noise.npz").rename(tmp_path / "moved.npz")
+    with pytest.raises(ConfigError, match="--data PATH"):
+        _run("--trial", "1")
+    assert not (tmp_path / "export").exists()
+    assert "-> new/histogram.png" in _run("--trial", "1", "--to", "new", "--data", "moved.npz")
