@@ -1,5 +1,6 @@
 """Makes a run ready: data set, base network, chip and machine become one Session, probed once and then kept."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 

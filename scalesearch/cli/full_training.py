@@ -122,7 +122,12 @@ def _data_settings(config: ExportedConfig, config_path: Path, data: str | None) 
     folders = (*((Path(config.run_folder),) if config.run_folder else ()), Path.cwd(), folder)
     try:
         found = find_data(
-            asked, config.data, storage_px=config.storage_px, folders=folders, asker=f"the study of {config_path}"
+            asked,
+            config.data,
+            storage_px=config.storage_px,
+            channels=config.network.image_channels,
+            folders=folders,
+            asker=f"the study of {config_path}",
         )
     except ConfigError as error:
         if not leads_somewhere(asked.source, (Path.cwd(),)):
