@@ -11,8 +11,8 @@ from typing import Literal
 from scalesearch.chain.planner import Planner
 from scalesearch.confirm_request import check_request
 from scalesearch.confirm_setup import (
+    lay_reference,
     refuse_another_device,
-    refuse_other_images,
     set_aside,
     study_and_front,
     work_session,
@@ -26,9 +26,11 @@ from scalesearch.records.confirmation_files import write_confirmation
 from scalesearch.records.confirmed import FOLDER, confirmed_model_path, read_confirmed, write_confirmed
 from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.report import percent
+from scalesearch.records.stored_files import confirmed_model, kept_reference
 from scalesearch.search.front import knee, picture
 from scalesearch.search.stopping import stop_signals
 from scalesearch.search.storage import only_coordinator
+from scalesearch.study_data import find_study_data, with_data
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.identity import seed_from
 from scalesearch.values.record import TrialRecord
@@ -61,6 +63,7 @@ def confirm_front(
     epochs: int | None = None,
     seeds: int = DEFAULT_SEEDS,
     fresh: bool = False,
+    data: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> ConfirmOutcome:
     """What became of the front of the study in `folder` at full length; the same call continues a stopped one.
@@ -74,6 +77,7 @@ def confirm_front(
         epochs: Passes over the training images, instead of `steps`.
         seeds: Trainings of each member.
         fresh: Start anew; what was confirmed before is kept beside it.
+        data: Where the study's images are now, if they were moved.
         say: Hears one line for each step that takes time.
 
     Raises:
@@ -85,12 +89,16 @@ def confirm_front(
     session, members = study_and_front(folder)
     members = members if top is None else nearest_knee(members, top)
     refuse_another_device(session)
+    kept_reference(session)  # another file there is told before anything is moved or made
+    session = with_data(session, data)
     if fresh:
         set_aside(folder)
     work = work_session(session)
     with only_coordinator(folder / FOLDER), stop_signals() as stopped:
         say("data: comparing with what the study was run on")
-        refuse_other_images(session)
+        found = find_study_data(session)
+        work = replace(work, run_folder=found.folder)  # a study of old does not tell: workers look there at once
+        lay_reference(session, work, found.dataset)
         jobs = _jobs(work, members, seeds, steps=steps, epochs=epochs)
         left = _unfinished(folder, jobs)
         say(_intention(members, seeds, left, session.settings.workers))
@@ -156,13 +164,14 @@ def _unfinished(folder: Path, jobs: Sequence[Job]) -> tuple[Job, ...]:
     """Jobs without a run on disk.
 
     Raises:
-        ConfigError: A run of the same member and seed is there, of another length (or program version).
+        ConfigError: A run of the same member and seed is there, of another length (or program version), or its model
+            is not the file that was confirmed.
     """
     there = {(run.trial, run.seed): run for run in read_confirmed(folder)}
     left = list[Job]()
     for job in jobs:
         run = there.get((job.record.trial, job.seed))
-        if run is None or not confirmed_model_path(folder, run.trial, run.seed).is_file():
+        if run is None or confirmed_model(folder, run) is None:
             left.append(job)
         elif run.key != job.plan.key:
             recipe = job.plan.candidate.recipe

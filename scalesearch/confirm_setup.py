@@ -10,9 +10,11 @@ from scalesearch.records.confirmed import FOLDER, work_folder
 from scalesearch.records.report import device_text
 from scalesearch.records.run_file import stored_session
 from scalesearch.records.store import RecordStore
+from scalesearch.records.stored_files import kept_reference
+from scalesearch.reference import rebuild_reference
 from scalesearch.search.front import pareto_front
 from scalesearch.search.storage import only_coordinator
-from scalesearch.training.datasets import load_dataset
+from scalesearch.training.datasets import Dataset
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session, reference_path
 
@@ -45,18 +47,6 @@ def refuse_another_device(session: Session) -> None:
         raise ConfigError(message)
 
 
-def refuse_other_images(session: Session) -> None:
-    """Raise ConfigError where the images are not those that the study was run on."""
-    now = load_dataset(session.settings.data, storage_px=session.storage_px, channels=session.base.image_channels)
-    if now.fingerprint != session.data.fingerprint:
-        message = (
-            f"The images of {session.settings.data.source} are not those that the study was run on: "
-            f"fingerprint was {session.data.fingerprint[:12]}, is {now.fingerprint[:12]}.\n"
-            "Restore them, or search anew on the new ones: a front is true for its images only."
-        )
-        raise ConfigError(message)
-
-
 def set_aside(folder: Path) -> None:
     """Nothing; `confirmed/` is `confirmed.old1/`, or the next number that is free, unless a process works in it."""
     there, number = folder / FOLDER, 1
@@ -73,19 +63,34 @@ def set_aside(folder: Path) -> None:
 
 
 def work_session(session: Session) -> Session:
-    """The session of the full trainings, in a folder of their own with the study's reference engine."""
+    """The session of the full trainings, in a folder of their own."""
     work = work_folder(session.folder)
-    if not reference_path(session.folder).is_file():
-        message = f"{reference_path(session.folder)} is missing: every latency of the study is relative to that engine."
-        raise ConfigError(message)
     try:
         work.mkdir(parents=True, exist_ok=True)
-        replace_file(reference_path(work), reference_path(session.folder).read_bytes())
     except OSError as error:
-        message = (
-            f"Cannot write to {work}: {error.strerror}.\n"
-            "The confirmed front lies in the study's folder: make that writable, or copy the study to where it is."
-        )
-        raise ConfigError(message) from None
+        raise _unwritable(work, error) from None
     # Twins and the gate say nothing of full length.
     return replace(session, folder=work, settings=replace(session.settings, twins=False, accept="off"))
+
+
+def lay_reference(session: Session, work: Session, dataset: Dataset) -> None:
+    """Put the study's reference engine into the folder of the full trainings; a lost one is built again there.
+
+    Raises:
+        ConfigError: The study's is another file now; or it is lost, and another one would be built.
+    """
+    kept, target = kept_reference(session), reference_path(work.folder)
+    try:
+        if kept is None:
+            rebuild_reference(session, dataset, to=target)
+        else:
+            replace_file(target, kept.read_bytes())
+    except OSError as error:
+        raise _unwritable(work.folder, error) from None
+
+
+def _unwritable(work: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"Cannot write to {work}: {error.strerror}.\n"
+        "The confirmed front lies in the study's folder: make that writable, or copy the study to where it is."
+    )

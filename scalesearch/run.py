@@ -21,7 +21,7 @@ from scalesearch.search.events import Event, StudyOutcome, TrialFinished
 from scalesearch.search.front import knee, pareto_front
 from scalesearch.search.study import run_study
 from scalesearch.session import open_session
-from scalesearch.trial_files import trial_histograms
+from scalesearch.trial_files import restore_model, trial_histograms
 from scalesearch.values.histogram import LayerHistogram
 from scalesearch.values.record import FrontScore, TrialRecord
 from scalesearch.values.session import Session, model_path
@@ -152,8 +152,14 @@ def _apart(
 
 
 def _score_all(session: Session, front: Sequence[TrialRecord]) -> tuple[FrontScore, ...]:
-    evaluator = TrialEvaluator(session)
-    return tuple(evaluator.score_on_test(record) for record in front)
+    evaluator, scores = TrialEvaluator(session), list[FrontScore]()
+    for record in front:
+        try:
+            restore_model(record, session, evaluator)
+            scores.append(evaluator.score_on_test(record))
+        except ScalesearchError as error:  # the others are scored all the same
+            _logger.warning("trial %d could not be scored on the test images: %s", record.trial, error)
+    return tuple(scores)
 
 
 def _histograms_of_all(session: Session, front: Sequence[TrialRecord]) -> dict[int, tuple[LayerHistogram, ...]]:

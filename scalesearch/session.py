@@ -1,37 +1,27 @@
 """Makes a run ready: data set, base network, chip and machine become one Session, probed once and then kept."""
 
-import concurrent.futures
 import dataclasses
-import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
-from scalesearch.chain.evaluate import engine_options
-from scalesearch.chain.shrink import MEASURED_DEVICE
 from scalesearch.config import check_stages
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends import get_backend
-from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.targets import fit_chip, get_target
-from scalesearch.errors import ConfigError, StageFailed
-from scalesearch.measurement.device_lock import DeviceLock
-from scalesearch.measurement.latency import calm_time
+from scalesearch.errors import ConfigError
 from scalesearch.memory import available_bytes
 from scalesearch.networks import find_spec
-from scalesearch.networks.build import build
-from scalesearch.networks.scaling import scale
 from scalesearch.records.run_file import read_run_file, refuse_changes, write_run_file
+from scalesearch.reference import make_reference, scale_base, with_reference
 from scalesearch.search.space import for_target
-from scalesearch.training.datasets import Dataset, load_dataset, to_input, val_standard_error_points
+from scalesearch.study_data import find_study_data, leads_somewhere
+from scalesearch.training.datasets import Dataset, load_dataset, val_standard_error_points
 from scalesearch.training.machine import probe_machine
 from scalesearch.values.candidate import Recipe, Scaling
 from scalesearch.values.network_spec import NetworkSpec
-from scalesearch.values.onnx_model import OnnxModel
-from scalesearch.values.session import DataSummary, Session, reference_path
-from scalesearch.values.settings import RunSettings, WindowSetting
+from scalesearch.values.session import DataSummary, Session
+from scalesearch.values.settings import DataSettings, RunSettings, WindowSetting
 from scalesearch.values.space import Choice, SearchSpace
-
-_REFERENCE_IMAGES = 8
 
 
 def open_session(
@@ -68,7 +58,7 @@ def open_session(
     if stored and settings.data.window == "auto":  # found by the first run: images that came since must not move it
         settings = _with_window(settings, stored.settings.data.window)
     say(f"data: loading {settings.data.source}")
-    dataset = load_dataset(settings.data, storage_px=storage_px, channels=base.image_channels)
+    dataset, run_folder = _data(settings.data, stored, storage_px=storage_px, channels=base.image_channels)
     settings = _with_window(settings, dataset.window)
     say("machine: probing threads and number format" if stored is None else "machine: as probed by the first run")
     machine = stored.machine if stored else probe_machine(settings.machine, workers=settings.workers)
@@ -83,13 +73,15 @@ def open_session(
         data=_summary(dataset),
         storage_px=storage_px,
         reference_calm_ms=stored.reference_calm_ms if stored else 0.0,
+        reference_sha256=stored.reference_sha256 if stored else "",
+        run_folder=run_folder,
     )
     if stored:
         refuse_changes(stored, session)
-        session = dataclasses.replace(session, reference_calm_ms=stored.reference_calm_ms)
+        session = with_reference(session, dataset, say=say)
     else:
         say("reference: building the engine that every latency is compared with")
-        session = dataclasses.replace(session, reference_calm_ms=_make_reference(session, dataset))
+        session = make_reference(session, dataset)
     write_run_file(session)
     return session
 
@@ -116,45 +108,25 @@ def require_batch_memory(space: SearchSpace, side_px: int) -> None:
         raise ConfigError(message)
 
 
-def scale_base(space: SearchSpace, base: NetworkSpec, scaling: Scaling, num_classes: int = 10) -> NetworkSpec:
-    """The base network of `space` at these multipliers."""
-    return scale(
-        base,
-        scaling,
-        resolution_px=space.resolution_px,
-        num_classes=num_classes,
-        resolution_multiple=space.resolution_multiple,
-    )
-
-
 def _with_window(settings: RunSettings, window: WindowSetting) -> RunSettings:
     return dataclasses.replace(settings, data=dataclasses.replace(settings.data, window=window))
 
 
-def _make_reference(session: Session, dataset: Dataset) -> float:
-    """Writes the reference network (the base at multiplier 1, untrained, fp32) and gives its calm latency in ms."""
-    spec = scale_base(session.space, session.base, Scaling(), len(session.data.class_names))
-    data = dataset.at(spec.resolution_px)
-    images = to_input(data.calibration.images[:_REFERENCE_IMAGES], mean=data.mean, std=data.std)
-    network = build(spec)
-    network.module.eval()
-    model = to_onnx(network, to=reference_path(session.folder), check_images=images)
-    if session.target.backend == "onnxruntime":
-        return _calm_time(model, session)
-    # Native compilers may crash: then a child dies, and the run ends with words.
-    context = multiprocessing.get_context("spawn")
-    try:
-        with concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-            return pool.submit(_calm_time, model, session).result(timeout=session.settings.stage_limits.other_s)
-    except (concurrent.futures.BrokenExecutor, TimeoutError) as error:
-        reason = f"{session.target.backend} died or hung on the reference network: {error or 'time limit reached'}"
-        raise StageFailed(stage="reference", reason=reason) from error
+def _data(settings: DataSettings, stored: Session | None, *, storage_px: int, channels: int) -> tuple[Dataset, str]:
+    """The images, and the folder that relative paths in the settings are meant from.
 
-
-def _calm_time(model: OnnxModel, session: Session) -> float:
-    engine = get_backend(session.target.backend).compile(model, engine_options(session.settings))
-    with engine, DeviceLock(MEASURED_DEVICE).quiet():
-        return calm_time(engine, settings=session.settings.latency)
+    A study's own images are found from any folder by the command that it was begun with.
+    """
+    if stored and stored.settings.data == settings and stored.storage_px == storage_px:
+        try:
+            found = find_study_data(stored)
+        except ConfigError:
+            if not leads_somewhere(settings.source, (Path.cwd(),)):
+                raise
+            # Other images are here: comparing the two sessions tells the difference.
+        else:
+            return found.dataset, found.folder
+    return load_dataset(settings, storage_px=storage_px, channels=channels), str(Path.cwd())
 
 
 def _summary(dataset: Dataset) -> DataSummary:

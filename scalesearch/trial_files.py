@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scalesearch.records.stored_files import kept_model
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session, model_path
@@ -24,17 +25,39 @@ def deployed_file(
 
     Models are kept for front members; any other one comes from its kept weights, or, where those are gone too, from
     training it again: by `evaluator`, where one is at hand.
+
+    Raises:
+        ConfigError: The kept one is not the file that was measured; or it must be made again, and the data are gone.
     """
     from scalesearch.deployment.onnx_file import onnx_model
 
-    file = model_path(session.folder, record.trial)
-    if kept and file.is_file():
+    file = kept_model(session.folder, record) if kept else None
+    if file:
         shutil.copyfile(file, to)
         return onnx_model(to)
     from scalesearch.chain.evaluate import TrialEvaluator
     from scalesearch.chain.planner import Planner
 
-    return (evaluator or TrialEvaluator(session)).rebuild(Planner(session)(record.candidate), to=to)
+    return (evaluator or TrialEvaluator(session, measures=False)).rebuild(Planner(session)(record.candidate), to=to)
+
+
+def restore_model(record: TrialRecord, session: Session, evaluator: "TrialEvaluator") -> None:
+    """Put the trial's ONNX file back where the study keeps it, if it is lost: made again from the kept weights.
+
+    Raises:
+        ConfigError: Another file lies there.
+        StageFailed: What is made now is not the file that was measured.
+    """
+    from scalesearch.errors import StageFailed
+    from scalesearch.files import replace_file
+
+    if kept_model(session.folder, record):
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        made = deployed_file(record, session, Path(scratch) / "model.onnx", kept=False, evaluator=evaluator)
+        if record.onnx_sha256 and made.sha256 != record.onnx_sha256:
+            raise StageFailed(stage="export", reason="its model is lost, and making it again gave another file")
+        replace_file(model_path(session.folder, record.trial), made.path.read_bytes())
 
 
 def float_network(
@@ -69,15 +92,12 @@ def trial_histograms(
     The network comes from its kept weights, or, where those are gone, from training it again.
     """
     from scalesearch.compression.histogram import layer_histograms
-    from scalesearch.training.datasets import load_dataset, to_input
+    from scalesearch.study_data import load_study_data
+    from scalesearch.training.datasets import to_input
 
     assert record.spec is not None  # it was trained
     asked = record.candidate.quantization
-    data = (
-        evaluator.dataset
-        if evaluator
-        else load_dataset(session.settings.data, storage_px=session.storage_px, channels=session.base.image_channels)
-    )
+    data = evaluator.dataset if evaluator else load_study_data(session)
     shown = data.at(record.spec.resolution_px).calibration.images[: asked.calibration_images]
     images = to_input(shown, mean=session.data.mean, std=session.data.std)
     proto = float_network(record, session, evaluator=evaluator)

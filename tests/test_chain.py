@@ -1,6 +1,7 @@
 """The whole chain on tiny real work: data file to front, continued, refused, exported, trained again."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from scalesearch.records.store import RecordStore
 from scalesearch.run import run_search
 from scalesearch.search.events import Event, StudyOutcome, TrialFinished
 from scalesearch.values.record import TrialRecord
+from scalesearch.values.session import model_path, reference_path
 
 # A whole search and two trainings: a minute, and the unit tests are to stay under three.
 pytestmark = pytest.mark.slow
@@ -135,6 +137,34 @@ def test_the_same_command_adds_nothing_and_a_larger_budget_goes_on(
     assert more.records[: len(first.records)] == first.records
     new = [event.record for event in heard if isinstance(event, TrialFinished)]
     assert [record.trial for record in new] == [record.trial for record in more.records[len(first.records) :]]
+
+
+def test_lost_files_come_back_as_they_were_and_others_in_their_place_are_refused(
+    study: tuple[Path, StudyOutcome], data_file: Path, space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The advice of every refusal is to delete the file: this is what then happens, here from another folder."""
+    folder = tmp_path / "copy"
+    shutil.copytree(study[0], folder)
+    monkeypatch.chdir(data_file.parent)
+    front = search(folder, Path(data_file.name), space_file, budget=4).front
+    model, reference = model_path(folder, front[0].trial), reference_path(folder)
+    kept = {path: path.read_bytes() for path in (model, reference)}
+    monkeypatch.chdir(tmp_path)
+    reference.write_bytes(kept[model])
+    with pytest.raises(ConfigError, match="is not the file that this study's latencies are relative to"):
+        search(folder, Path(data_file.name), space_file, budget=4)
+    scores = read_front_scores(folder)
+    for path in (reference, folder / "front_scores.json", model):
+        path.unlink()
+    search(folder, Path(data_file.name), space_file, budget=4)
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert [score.test for score in read_front_scores(folder)] == [score.test for score in scores]
+
+    model.write_bytes(kept[reference])
+    (folder / "front_scores.json").unlink()
+    search(folder, Path(data_file.name), space_file, budget=4)
+    assert front[0].trial not in {score.trial for score in read_front_scores(folder)}
+    assert len(read_front_scores(folder)) == len(front) - 1
 
 
 def test_another_space_data_or_recipe_is_refused_with_the_difference(

@@ -1,5 +1,6 @@
 """Confirming: the coordinator with made-up trainings, and (slow) the whole on tiny work, killed and resumed."""
 
+import hashlib
 import json
 import os
 import signal
@@ -36,7 +37,7 @@ from scalesearch.records.run_file import read_run_file, stored_session, write_ru
 from scalesearch.records.store import RecordStore
 from scalesearch.run import run_search
 from scalesearch.search.front import pareto_front
-from scalesearch.training.datasets import load_dataset
+from scalesearch.training.datasets import Dataset, load_dataset
 from scalesearch.values.candidate import Candidate, Pruning, Recipe
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.identity import content_hash
@@ -109,7 +110,8 @@ class FakeTraining:
             path.write_bytes(b"model")
             run = ConfirmedRun(
                 trial=trial, seed=job.seed, steps=job.plan.candidate.recipe.steps, train_s=1.0, float_top1=0.9,
-                validation=quality, test=quality, latency=latency, size_bytes=5, onnx_sha256="", network_sha256="",
+                validation=quality, test=quality, latency=latency, size_bytes=5,
+                onnx_sha256=hashlib.sha256(b"model").hexdigest(), network_sha256="",
                 key=job.plan.key,
             )  # fmt: skip
             write_confirmed(study, run)
@@ -275,10 +277,58 @@ def test_another_device_other_images_and_no_place_are_refused(
     (study / "confirmed").write_text("a file where the folder should be")
     with pytest.raises(ConfigError, match="Cannot write to"):
         confirm_front(study)
-    (study / "reference.onnx").unlink()
-    with pytest.raises(ConfigError, match=r"reference\.onnx is missing"):
-        confirm_front(study)
     assert fakes[0].asked == []
+
+
+def test_a_reference_that_was_replaced_is_refused_and_a_lost_one_is_built_again(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study's latencies are relative to it: twice as slow a reference halves every later one."""
+    session = read_run_file(study)
+    assert session
+    known = hashlib.sha256(b"reference").hexdigest()
+    write_run_file(replace(session, reference_sha256=known))
+    (study / "reference.onnx").write_bytes(b"another")
+    with pytest.raises(ConfigError, match=r"reference\.onnx is not the file .* was expected") as caught:
+        confirm_front(study, steps=30)
+    assert "delete this one" in str(caught.value) and len(str(caught.value).splitlines()) <= 3
+    assert not (study / "confirmed").exists() and fakes[0].asked == []
+
+    def build(session: Session, dataset: Dataset, *, to: Path) -> Path:
+        to.write_bytes(b"reference")
+        return to
+
+    monkeypatch.setattr("scalesearch.confirm_setup.rebuild_reference", build)
+    (study / "reference.onnx").unlink()
+    assert confirm_front(study, steps=30).ended == "complete"
+    assert (study / "confirmed" / "work" / "reference.onnx").read_bytes() == b"reference"
+    assert not (study / "reference.onnx").exists(), "nothing of the study itself is written"
+
+
+def test_a_confirmed_model_that_was_replaced_is_refused_and_a_deleted_one_is_trained_again(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming]
+) -> None:
+    first = confirm_front(study, steps=30)
+    kept = read_confirmed(study)[0]
+    model = confirmed_model_path(study, kept.trial, kept.seed)
+    model.write_bytes(b"a model of somebody else")
+    with pytest.raises(ConfigError, match=f"{model.name} is not the file that was confirmed"):
+        confirm_front(study, steps=30)
+    asked = len(fakes[0].asked)
+    model.unlink()
+    assert confirm_front(study, steps=30).done == first.done
+    assert fakes[0].asked[asked:] == [(kept.trial, kept.seed)]
+
+
+def test_a_moved_data_set_is_found_by_its_fingerprint(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming], tmp_path: Path
+) -> None:
+    moved = tmp_path / "elsewhere.npz"
+    (tmp_path / "colours.npz").rename(moved)
+    with pytest.raises(ConfigError, match=r"are gone: it was run with --data '.*colours\.npz'.*\n.*--data PATH"):
+        confirm_front(study, steps=30)
+    assert fakes[0].asked == []
+    assert confirm_front(study, steps=30, data=str(moved)).ended == "complete"
 
 
 def test_bad_numbers_are_told_before_anything_is_made(study: Path) -> None:

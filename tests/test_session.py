@@ -1,5 +1,7 @@
 """A session keeps how its images are read, so that all later work reads them alike."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,12 @@ import pytest
 from PIL import Image
 
 from scalesearch.config import load_run
+from scalesearch.errors import ConfigError
 from scalesearch.records.run_file import read_run_file
 from scalesearch.session import open_session
 from scalesearch.training.datasets import load_dataset
 from scalesearch.training.datasets.calibration_images import calibration_indices
-from scalesearch.values.session import Session
+from scalesearch.values.session import Session, reference_path
 from scalesearch.values.settings import Machine
 
 SPACE = 'network = "resnet_small"\nresolution_px = 16\n[training]\nsteps = 2\n'
@@ -23,7 +26,13 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     machine = Machine(device="cpu", threads=1, bf16=False, channels_last=True)
     monkeypatch.setattr("scalesearch.session.probe_machine", lambda *_, **__: machine)
-    monkeypatch.setattr("scalesearch.session._make_reference", lambda *_: 0.5)
+
+    def made(session: Session, _: object) -> Session:
+        session.folder.mkdir(exist_ok=True)
+        reference_path(session.folder).write_bytes(b"reference")
+        return replace(session, reference_calm_ms=0.5)
+
+    monkeypatch.setattr("scalesearch.session.make_reference", made)
 
 
 def write(root: Path, top: int, *, first: int = 0) -> Path:
@@ -86,3 +95,47 @@ def test_a_grey_network_is_given_grey_images(tmp_path: Path) -> None:
     data = load_dataset(session.settings.data, storage_px=16, channels=1)
     assert data.train.images.shape[1:] == (16, 16, 1) and data.at(8).train.images.shape[1:] == (8, 8, 1)
     assert data.fingerprint == session.data.fingerprint
+
+
+def test_a_study_goes_on_from_another_folder_and_with_its_images_under_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fingerprint decides: neither the folder that the command is given in nor the data's name does."""
+    write(tmp_path / "project" / "scans", 255)
+    (tmp_path / "away").mkdir()
+    space_file = tmp_path / "tiny.toml"
+    space_file.write_text(SPACE)
+
+    def run(source: str) -> Session:
+        settings, space = load_run(
+            space=str(space_file), overrides=("data.calibration_images=4",), flags={"data.source": source}
+        )
+        return open_session(settings, space, tmp_path / "study")
+
+    monkeypatch.chdir(tmp_path / "project")
+    run("scans")
+    first = run("scans")
+    assert first.run_folder == os.getcwd()  # noqa: PTH109  (a text, as it is kept)
+    monkeypatch.chdir(tmp_path / "away")
+    assert run("scans") == first
+    write(tmp_path / "away" / "scans", 200)  # others of that name here
+    assert run("scans") == first
+    (tmp_path / "project" / "scans").rename(tmp_path / "photos")
+    with pytest.raises(ConfigError, match="was run with other settings") as caught:
+        run("scans")
+    assert "data.fingerprint" in str(caught.value)
+    moved = run("../photos")
+    assert moved.data == replace(first.data, name="photos", warnings=moved.data.warnings)
+    assert read_run_file(tmp_path / "study") == moved, "the study remembers where they are now"
+    monkeypatch.chdir(tmp_path)
+    assert run("../photos") == moved
+
+
+def test_the_reference_is_known_from_the_second_run_on_and_refused_if_it_is_another(tmp_path: Path) -> None:
+    root = write(tmp_path / "scans", 255)
+    assert opened(root).reference_sha256 == "", "as in a run.toml of an older version"
+    second = opened(root)
+    assert len(second.reference_sha256) == 64 and opened(root) == second
+    reference_path(second.folder).write_bytes(b"twice as slow")
+    with pytest.raises(ConfigError, match=r"reference\.onnx is not the file"):
+        opened(root)

@@ -32,8 +32,10 @@ from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.latency import measure_latency
 from scalesearch.measurement.quality import measure_quality, predict, refuse_not_finite
 from scalesearch.records.report import precision_label, pruning_label
+from scalesearch.records.stored_files import kept_model, kept_reference
+from scalesearch.study_data import load_study_data
 from scalesearch.training.augment import Batches
-from scalesearch.training.datasets import Dataset, ImageSplit, load_dataset, to_input
+from scalesearch.training.datasets import Dataset, ImageSplit, to_input
 from scalesearch.training.machine import torch_threads
 from scalesearch.values.candidate import Pruning, Quantization
 from scalesearch.values.identity import content_hash, seed_from
@@ -84,9 +86,13 @@ class TrialEvaluator:
     Args:
         session: What it is evaluated with.
         exports: Where exported files are kept for the candidates that follow; None: nothing of the kind is left behind.
+        measures: False where it is only to `rebuild`, which takes no reference engine.
+
+    Raises:
+        ConfigError: The data are gone or others, or the reference engine's file is another one.
     """
 
-    def __init__(self, session: Session, *, exports: ExportCache | None = None) -> None:
+    def __init__(self, session: Session, *, exports: ExportCache | None = None, measures: bool = True) -> None:
         self._session = session
         self._lock = DeviceLock(MEASURED_DEVICE)
         self._backend = get_backend(session.target.backend)
@@ -94,11 +100,11 @@ class TrialEvaluator:
         self._twins = TwinStore(session.folder)
         self._to_onnx = exports.to_onnx if exports else to_onnx
         self._gate = None if session.settings.accept == "off" else _gate(session)
-        self.dataset = load_dataset(
-            session.settings.data, storage_px=session.storage_px, channels=session.base.image_channels
-        )
+        self.dataset = load_study_data(session)
         """The study's images, at the size they are stored in."""
-        self._reference = self._compile(onnx_model(reference_path(session.folder)))
+        if measures:
+            kept_reference(session)
+            self._reference = self._compile(onnx_model(reference_path(session.folder)))
 
     def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None]) -> TrialRecord:
         """The complete record of one trial; `report` hears the name of each stage as it begins.
@@ -167,7 +173,8 @@ class TrialEvaluator:
             return self._test(engine, record)
 
     def _kept_engine(self, record: TrialRecord) -> Engine:
-        return self._compile(onnx_model(model_path(self._session.folder, record.trial)), record.candidate.pruning)
+        path = kept_model(self._session.folder, record) or model_path(self._session.folder, record.trial)
+        return self._compile(onnx_model(path), record.candidate.pruning)
 
     def _test(self, engine: Engine, record: TrialRecord) -> Quality:
         assert record.spec is not None  # it is complete

@@ -14,7 +14,8 @@ from scalesearch.compression.sensitivity import LayerSensitivity, channel_sensit
 from scalesearch.compression.sparsity import apply_masks, masked, sparsity_masks
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.networks.build import build
-from scalesearch.training.datasets import Dataset, ImageSplit, load_dataset, to_input
+from scalesearch.study_data import load_study_data
+from scalesearch.training.datasets import Dataset, ImageSplit, to_input
 from scalesearch.training.train import score, train
 from scalesearch.training.weights import KeptTraining, WeightStore
 from scalesearch.values.candidate import Candidate, Pruning, Recipe
@@ -211,10 +212,7 @@ def layer_sensitivity(session: Session, candidate: Candidate) -> tuple[tuple[Lay
     plan = Planner(session)(dense)
     lock = DeviceLock(MEASURED_DEVICE)
     with lock.busy():
-        stored = load_dataset(
-            session.settings.data, storage_px=session.storage_px, channels=session.base.image_channels
-        )
-        data = stored.at(plan.spec.resolution_px)
+        data = load_study_data(session).at(plan.spec.resolution_px)
         network = Shrinker(session, lock)(plan, data, StageClock()).network
         cutter = _Cutter(plan, data, session.target.channel_multiple)
         return cutter.sensitivity(network), cutter.top1(network), cutter.images

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scalesearch.cli.screen import Column
-from scalesearch.cli.studies import StudyArgument, find_study, read_records
+from scalesearch.cli.studies import MovedData, StudyArgument, find_study, read_records
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Candidate, Precision
 from scalesearch.values.record import KernelCount, TrialRecord
@@ -45,16 +45,18 @@ def profile(
     study: StudyArgument = None,
     trial: Annotated[int | None, typer.Option("--trial", help="The trial's number (default: the knee).")] = None,
     top: Annotated[int, typer.Option("--top", help="How many of the slowest layers to print; 0 prints all.")] = 15,
+    data: MovedData = None,
 ) -> int:
     """Show where a trial's time goes, layer by layer, and how NVIDIA's compiler fuses it."""
     from scalesearch.cli.screen import wide_console
     from scalesearch.cli.study_commands import choose_record
     from scalesearch.records.run_file import stored_session
+    from scalesearch.study_data import with_data
     from scalesearch.trial_files import deployed_file
 
     folder = find_study(study)
     record = choose_record(read_records(folder), trial)
-    session = stored_session(folder)
+    session = with_data(stored_session(folder), data)
     console = wide_console()
     with tempfile.TemporaryDirectory() as scratch:
         model = deployed_file(record, session, Path(scratch) / "model.onnx")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scalesearch.cli.screen import Column, print_table, wide_console
-from scalesearch.cli.studies import StudyArgument, find_study, front_under, read_records
+from scalesearch.cli.studies import MovedData, StudyArgument, find_study, front_under, read_records
 from scalesearch.cli.terminal import echo
 from scalesearch.confirm_request import check_request
 from scalesearch.errors import ScalesearchError
@@ -35,6 +35,7 @@ def confirm(
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each member, from fresh seeds.")] = 2,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; what was confirmed is kept beside it.")] = False,
+    data: MovedData = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="What confirmed.json holds on stdout; words on stderr.")
     ] = False,
@@ -52,7 +53,7 @@ def confirm(
     def say(line: str) -> None:
         echo(line, err=as_json)
 
-    outcome = confirm_front(folder, top=top, steps=steps, epochs=epochs, seeds=seeds, fresh=fresh, say=say)
+    outcome = confirm_front(folder, top=top, steps=steps, epochs=epochs, seeds=seeds, fresh=fresh, data=data, say=say)
     if outcome.ended == "interrupted":
         say(f"stopped: {outcome.done} of {outcome.asked} trainings are on disk; the same command goes on")
         return 130

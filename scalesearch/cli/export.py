@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from scalesearch.cli.screen import command_word
-from scalesearch.cli.studies import StudyArgument, find_study, parse_latency_ms
+from scalesearch.cli.studies import MovedData, StudyArgument, find_study, parse_latency_ms
 from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
 from scalesearch.records.report import milliseconds, percent
@@ -33,6 +33,7 @@ def export(
         bool, typer.Option("--confirmed", help="The file trained at full length by `confirm`, not the search's.")
     ] = False,
     to: Annotated[Path | None, typer.Option("--to", help="Folder (default: export/STUDY/trial_N).")] = None,
+    data: MovedData = None,
     formats: Annotated[
         list[str] | None,
         typer.Option("--format", help="Also as c, openvino, tensorrt, executorch or litert; onnx is always there."),
@@ -41,19 +42,22 @@ def export(
     """Write a folder that rebuilds, explains and runs a trial's network: config.toml, model.onnx, infer.py and more.
 
     config.toml retrains it (`scalesearch train config.toml`), infer.py labels images with nothing but onnxruntime,
-    numpy and Pillow, MODEL_CARD.md tells the rest.
+    numpy and Pillow, MODEL_CARD.md tells the rest. The folder holds this one trial: an earlier export in it is
+    replaced whole, anything else there is refused.
     """
     if sum((trial is not None, best, front)) > 1:
         message = "Give one of --trial N, --best and --front."
         raise ConfigError(message)
+    from scalesearch.cli.export_target import check_place, earlier_export
     from scalesearch.deployment.formats import get_format
     from scalesearch.records.confirmed import first_runs
     from scalesearch.records.run_file import stored_session
+    from scalesearch.study_data import with_data
 
     for name in formats or ():
         get_format(name)  # a wrong name is said before anything is read
     folder = find_study(study)
-    session = stored_session(folder)
+    session = with_data(stored_session(folder), data)
     runs = first_runs(folder)
     if confirmed and not runs:
         message = f"{folder} has no network of full length: nothing was confirmed.\n{_how_to_confirm(folder)}"
@@ -61,9 +65,14 @@ def export(
     max_latency_ms = parse_latency_ms(max_latency) if max_latency else None
     chosen = _choose(folder, trial=trial, front=front, max_latency_ms=max_latency_ms, runs=runs if confirmed else None)
     base = to or Path("export") / folder.name
+    single = to is not None and not front
+    targets = {record.trial: base if single else base / f"trial_{record.trial:06d}" for record in chosen}
+    for target in targets.values():  # all are told before any work
+        check_place(target, session)
+        earlier_export(target)
     for record in chosen:
-        single = to is not None and not front
-        target = base if single else base / f"trial_{record.trial:06d}"
+        target = targets[record.trial]
+        earlier = earlier_export(target)
         run = runs.get(record.trial)
         notes = export_trial(record, session, target, formats=formats or (), run=run if confirmed else None)
         assert record.quality and record.latency
@@ -73,6 +82,8 @@ def export(
             f"{milliseconds(record.latency.p50_ms)} -> {target}: "
             f"{', '.join(sorted(path.name for path in target.iterdir()))}"
         )
+        if earlier and (earlier.study, earlier.trial) != (folder.name, record.trial):
+            echo(f"  it replaces the export of trial {earlier.trial} of {earlier.study} that was there")
         for note in notes:
             echo(f"  {note}")
         if run and not confirmed:

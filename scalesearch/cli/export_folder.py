@@ -1,7 +1,7 @@
 """The folder that `export` writes for one trial: each file, and a line on each that could not be made."""
 
-import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,17 +9,23 @@ from typing import TYPE_CHECKING, Final
 
 from scalesearch.errors import ConfigError, ScalesearchError
 from scalesearch.files import replace_file
+from scalesearch.records.environment import LOCK
+from scalesearch.records.export import CALIBRATION, NAME, PREPROCESSING
+from scalesearch.records.model_card import CARD
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.record import FrontScore, TrialRecord
 from scalesearch.values.session import Session
 
 if TYPE_CHECKING:
-    from scalesearch.deployment.formats import CheckImages, FormatOptions
+    from scalesearch.deployment.formats import CheckImages, Format, FormatOptions
+    from scalesearch.records.model_card import ExportedFile
 
 MODEL = "model.onnx"
 WEIGHTS = "weights.safetensors"
 SCRIPT = "infer.py"
+FIXED = (MODEL, WEIGHTS, SCRIPT, NAME, PREPROCESSING, CALIBRATION, LOCK, CARD)
+"""What may be in every export, whatever its formats."""
 _FP32: Final = "fp32"
 _CHECK_IMAGES = 8
 
@@ -34,65 +40,91 @@ def write_export(
 ) -> tuple[str, ...]:
     """Everything of a complete trial in `folder`; gives a line for each part that could not be made.
 
-    Torch is loaded only where it must be: for a model or float weights that no file of the study holds any more. The
-    data set is read only for that, and for the calibration images of a calibrated precision.
+    The folder appears whole, in place of an earlier export. Other formats stay in it only where they are of the very
+    same file. Torch is loaded only where it must be: for a model or float weights that no file of the study holds any
+    more. The data set is read only for that, and for the calibration images of a calibrated precision.
 
     With `run`, a run of the trial at full length, its file is exported; `record` is then `as_confirmed` of it.
 
     Raises:
-        ConfigError: The folder cannot be written, a format is not known, or the run's file is gone.
+        ConfigError: The folder cannot be written, or holds what no export wrote; a format is not known; the file that
+            is to be exported is gone, or is not the one that was measured.
         MissingBackendError: The package of an asked format is not installed.
         StageFailed: A format cannot hold this network.
     """
+    from scalesearch.cli.export_target import check_place, earlier_export
     from scalesearch.deployment.formats import get_format
-    from scalesearch.deployment.infer import oldest_versions
-    from scalesearch.deployment.onnx_file import annotate, onnx_model
-    from scalesearch.records.confirmed import read_confirmed
-    from scalesearch.records.environment import LOCK, write_lock
-    from scalesearch.records.export import (
-        CALIBRATION,
-        NAME,
-        PREPROCESSING,
-        onnx_metadata,
-        write_config,
-        write_preprocessing,
-    )
-    from scalesearch.records.front_scores import read_front_scores
-    from scalesearch.records.model_card import CARD, ExportedFile, write_model_card
-    from scalesearch.trial_files import deployed_file
+    from scalesearch.folder_lock import hold_folder
+    from scalesearch.whole_folder import make_folders, remove_empty, whole_folder
 
     writers = [get_format(name) for name in dict.fromkeys(formats)]
     for writer in writers:  # before anything is written
         writer.ensure_holds(record.candidate.quantization.precision)
         writer.ensure_available()
-    _make_folder(folder)
+    check_place(folder, session)
+    try:
+        made = make_folders(folder.absolute().parent)
+        try:
+            with hold_folder(folder, "export", inside=False):
+                earlier_export(folder)
+                with whole_folder(folder) as new:
+                    return _fill(record, session, new, folder, writers=writers, run=run)
+        finally:
+            remove_empty(made)  # where nothing came of it
+    except OSError as error:
+        message = f"Cannot write to {folder}: {error.strerror or error}. Give another folder with --to."
+        raise ConfigError(message) from None
+
+
+def _fill(
+    record: TrialRecord,
+    session: Session,
+    folder: Path,
+    old: Path,
+    *,
+    writers: "Sequence[Format]",
+    run: ConfirmedRun | None,
+) -> tuple[str, ...]:
+    """Writes all files into `folder`, which is to replace `old`; gives a line for each that could not be made."""
+    from scalesearch.cli.export_target import kept_parts
+    from scalesearch.deployment.infer import oldest_versions
+    from scalesearch.deployment.onnx_file import annotate, onnx_model
+    from scalesearch.records.confirmed import read_confirmed
+    from scalesearch.records.environment import write_lock
+    from scalesearch.records.export import onnx_metadata, write_config, write_preprocessing
+    from scalesearch.records.front_scores import read_front_scores
+    from scalesearch.records.model_card import ExportedFile, write_model_card
+    from scalesearch.trial_files import deployed_file
+
     score = next((each for each in read_front_scores(session.folder) if each.trial == record.trial), None)
     confirmed = [run for run in read_confirmed(session.folder) if run.trial == record.trial]
     study = session
     if run:
         score = FrontScore(trial=run.trial, test=run.test, latency=run.latency)
         session = replace(session, settings=replace(session.settings, seed=run.seed))
-    write_config(record, session, folder, score=score, confirmed=confirmed)
-    model = _confirmed_file(study, run, folder / MODEL) if run else deployed_file(record, session, folder / MODEL)
-    model = annotate(onnx_model(model.path), onnx_metadata(record, session), folder / MODEL)
+    measured = _confirmed_file(study, run, folder / MODEL) if run else deployed_file(record, session, folder / MODEL)
+    model = annotate(onnx_model(measured.path), onnx_metadata(record, session), folder / MODEL)
+    write_config(record, session, folder, score=score, confirmed=confirmed, model_sha256=model.sha256)
     write_preprocessing(record, session, folder)
     replace_file(folder / SCRIPT, infer_script())
     oldest = oldest_versions(model.path)
     write_lock(session.folder, folder, oldest=oldest)
     trained = _as_trained(record, session, run) if run else (record, session)
-    notes = [*_write_weights(*trained, model, folder), *_write_calibration(record, session, folder)]
-    files = [
-        ExportedFile(name=MODEL, what=f"the deployed network, {record.candidate.quantization.precision}"),
-        ExportedFile(name=SCRIPT, what="labels images with it: onnxruntime, numpy and Pillow alone"),
-        ExportedFile(name=NAME, what="rebuilds and retrains the network: `scalesearch train config.toml`"),
-        ExportedFile(name=PREPROCESSING, what="from an image file to the network's input; class names"),
-        ExportedFile(name=WEIGHTS, what="trained, pruned, folded weights before quantization, fp32"),
-        ExportedFile(name=CALIBRATION, what="which images gave the ranges of int8 or fp8"),
-        ExportedFile(name=LOCK, what="exact package versions"),
+    notes = [
+        *_remade(record, measured),
+        *_write_weights(*trained, model, folder),
+        *_write_calibration(record, session, folder),
     ]
+    files = _usual_files(record)
     options = _format_options(record, session)
     for writer in writers:
         files += [ExportedFile(name=name, what=writer.what) for name in writer.write(model, folder, options)]
+    pictures_of = None if run else (study.folder.name, record.trial)  # they show the search's network
+    for name in kept_parts(old, model=folder / MODEL, pictures_of=pictures_of):
+        if not (folder / name).exists():
+            _copy(old / name, folder / name)
+            shown = f"{name}/" if (folder / name).is_dir() else name
+            files.append(ExportedFile(name=shown, what="of the same network, from an earlier call"))
     first = {file.name: file for file in reversed(files)}
     files = [file for file in files if first[file.name] is file and (folder / file.name).exists()]
     write_model_card(
@@ -106,21 +138,51 @@ def write_export(
         exported=run,
         oldest=oldest,
     )
-    assert (folder / CARD).is_file()
     return tuple(notes)
+
+
+def _usual_files(record: TrialRecord) -> "list[ExportedFile]":
+    from scalesearch.records.model_card import ExportedFile
+
+    return [
+        ExportedFile(name=MODEL, what=f"the deployed network, {record.candidate.quantization.precision}"),
+        ExportedFile(name=SCRIPT, what="labels images with it: onnxruntime, numpy and Pillow alone"),
+        ExportedFile(name=NAME, what="rebuilds and retrains the network: `scalesearch train config.toml`"),
+        ExportedFile(name=PREPROCESSING, what="from an image file to the network's input; class names"),
+        ExportedFile(name=WEIGHTS, what="trained, pruned, folded weights before quantization, fp32"),
+        ExportedFile(name=CALIBRATION, what="which images gave the ranges of int8 or fp8"),
+        ExportedFile(name=LOCK, what="exact package versions"),
+    ]
+
+
+def _remade(record: TrialRecord, model: OnnxModel) -> tuple[str, ...]:
+    """A line where the file had to be made again and came out otherwise: then nobody measured it."""
+    if not record.onnx_sha256 or model.sha256 == record.onnx_sha256:
+        return ()
+    return (
+        f"{MODEL} was made again, for the study does not keep it, and is not the measured file bit for bit: its "
+        "accuracy may differ a little from the one that is told",
+    )
+
+
+def _copy(path: Path, to: Path) -> None:
+    if path.is_dir():
+        shutil.copytree(path, to, symlinks=True)
+    else:
+        shutil.copy2(path, to)
 
 
 def _confirmed_file(session: Session, run: ConfirmedRun, to: Path) -> OnnxModel:
     from scalesearch.deployment.onnx_file import onnx_model
     from scalesearch.records.confirmed import confirmed_model_path
+    from scalesearch.records.stored_files import confirmed_model
 
-    file = confirmed_model_path(session.folder, run.trial, run.seed)
-    content = file.read_bytes() if file.is_file() else None
-    if content is None or hashlib.sha256(content).hexdigest() != run.onnx_sha256:
-        state = "missing" if content is None else "not the file that was confirmed"
-        message = f"{file} is {state}.\nRestore it, or remove it: `scalesearch confirm` then makes it anew."
+    file = confirmed_model(session.folder, run)
+    if file is None:
+        missing = confirmed_model_path(session.folder, run.trial, run.seed)
+        message = f"{missing} is missing.\nPut it back, or run `scalesearch confirm`: it trains that network again."
         raise ConfigError(message)
-    replace_file(to, content)
+    replace_file(to, file.read_bytes())
     return onnx_model(to)
 
 
@@ -142,14 +204,6 @@ def infer_script() -> bytes:
     return (importlib.resources.files("scalesearch.deployment") / SCRIPT).read_bytes()
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"Cannot write to {folder}: {error.strerror}. Give another folder with --to."
-        raise ConfigError(message) from None
-
-
 def _write_weights(record: TrialRecord, session: Session, model: OnnxModel, folder: Path) -> tuple[str, ...]:
     """Writes weights.safetensors: the weights of an fp32 file itself, else those of the network built again in float.
 
@@ -161,7 +215,6 @@ def _write_weights(record: TrialRecord, session: Session, model: OnnxModel, fold
     from scalesearch.deployment.onnx_file import read_onnx
     from scalesearch.trial_files import float_network
 
-    (folder / WEIGHTS).unlink(missing_ok=True)  # of an earlier export into this folder
     deployed, qat = read_onnx(model.path), record.candidate.quantization.qat_steps > 0
     if record.candidate.quantization.precision == _FP32:
         weights = float_weights(deployed)
@@ -187,7 +240,7 @@ def _write_weights(record: TrialRecord, session: Session, model: OnnxModel, fold
 
 
 def _write_calibration(record: TrialRecord, session: Session, folder: Path) -> tuple[str, ...]:
-    from scalesearch.records.export import CALIBRATION, calibration_document
+    from scalesearch.records.export import calibration_document
     from scalesearch.values.candidate import CALIBRATED
 
     asked = record.candidate.quantization
@@ -196,11 +249,12 @@ def _write_calibration(record: TrialRecord, session: Session, folder: Path) -> t
     if asked.precision not in CALIBRATED:
         why = f"{asked.precision} needs no calibration"
     else:
+        from scalesearch.study_data import find_study_data
         from scalesearch.training.datasets.calibration_images import calibration_indices
 
         try:
             indices = calibration_indices(
-                session.settings.data,
+                find_study_data(session).settings,
                 storage_px=session.storage_px,
                 count=asked.calibration_images,
                 channels=session.base.image_channels,
@@ -232,12 +286,13 @@ def check_images(record: TrialRecord, session: Session) -> "CheckImages":
     import numpy as np
 
     from scalesearch.deployment.formats import CheckImages
-    from scalesearch.training.datasets import load_dataset, to_input
+    from scalesearch.study_data import load_study_data
+    from scalesearch.training.datasets import to_input
 
     assert record.spec
     side, channels = record.spec.resolution_px, record.spec.image_channels
     try:
-        data = load_dataset(session.settings.data, storage_px=session.storage_px, channels=channels).at(side)
+        data = load_study_data(session).at(side)
     except ScalesearchError:
         noise = np.random.default_rng(0).standard_normal((_CHECK_IMAGES, channels, side, side), dtype=np.float32)
         return CheckImages(images=noise, told=f"{_CHECK_IMAGES} inputs of normal noise, for the images are gone")

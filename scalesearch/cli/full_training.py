@@ -11,29 +11,45 @@ from scalesearch.cli.run import prepare_folder
 from scalesearch.cli.terminal import echo
 from scalesearch.deployment.graph_structure import first_difference
 from scalesearch.deployment.onnx_file import read_onnx
-from scalesearch.errors import StageFailed
+from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.files import replace_file
-from scalesearch.records.export import ExportedConfig, read_config
+from scalesearch.folder_lock import hold_folder
+from scalesearch.records.export import NAME, ExportedConfig, read_config
 from scalesearch.records.report import milliseconds
+from scalesearch.records.run_file import read_run_file
 from scalesearch.records.tables import trial_rows
 from scalesearch.session import open_session
+from scalesearch.study_data import find_data, leads_somewhere
 from scalesearch.values.record import Quality, TrialRecord
-from scalesearch.values.session import model_path
+from scalesearch.values.session import model_path, reference_path
+from scalesearch.values.settings import DataSettings, RunSettings
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.training_length import full_length
+
+RESULT = "result.json"
+_SPACE = "export"
+"""Name of the space without axes that a training's run.toml holds."""
 
 
 def train_export(config_path: Path, *, steps: int | None, data: str | None, seed: int | None, to: Path) -> None:
     """Trains the exported network, writes model.onnx and result.json into `to`, and prints them beside the search's."""
     config = read_config(config_path)
-    recipe = full_length(config.candidate.recipe, steps=steps)
+    full_length(config.candidate.recipe, steps=steps)  # a wrong length is told before anything is read or made
     settings = dataclasses.replace(
         config.settings,
-        data=dataclasses.replace(config.settings.data, source=data or config.settings.data.source),
+        data=_data_settings(config, config_path, data),
         seed=config.settings.seed if seed is None else seed,
     )
+    check_target(to, config)
+    with hold_folder(to, "training"):
+        _train(config, config_path, settings, steps=steps, to=to)
+
+
+def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, steps: int | None, to: Path) -> None:
+    recipe = full_length(config.candidate.recipe, steps=steps)
     prepare_folder(to, fresh=False)
-    space = SearchSpace(name="export", network=config.network.name, resolution_px=config.network.resolution_px, axes=())
+    replace_file(to / NAME, _config_file(config_path).read_bytes())  # says whose network the folder holds
+    space = SearchSpace(name=_SPACE, network=config.network.name, resolution_px=config.network.resolution_px, axes=())
     session = open_session(settings, space, to, base=config.network, storage_px=config.storage_px, say=echo)
     spec = dataclasses.replace(config.network, num_classes=len(session.data.class_names))
     plan = Planner(session).plan_spec(spec, dataclasses.replace(config.candidate, recipe=recipe))
@@ -41,6 +57,7 @@ def train_export(config_path: Path, *, steps: int | None, data: str | None, seed
     evaluator = TrialEvaluator(session)
     record = evaluator.evaluate(plan, trial=0, report=lambda stage: echo(f"  {stage}"))
     test = evaluator.test_quality(record)
+    (to / RESULT).unlink(missing_ok=True)  # of an earlier training: its numbers are not the new model's
     model_path(to, 0).replace(to / "model.onnx")
     assert record.quality and record.latency
     result = {
@@ -49,13 +66,75 @@ def train_export(config_path: Path, *, steps: int | None, data: str | None, seed
         "test_top1_low": test.top1_low,
         "test_top1_high": test.top1_high,
     }
-    replace_file(to / "result.json", json.dumps(result, indent=1).encode())
+    replace_file(to / RESULT, json.dumps(result, indent=1).encode())
     for line in (
         *_equality(config, record, config_path, to),
         *compared_numbers(config, record, test, session.device.name),
     ):
         echo(line)
-    echo(f"written: {to}/model.onnx, {to}/result.json")
+    echo(f"written: {to}/model.onnx, {to}/{RESULT}")
+
+
+def check_target(to: Path, config: ExportedConfig) -> None:
+    """Raise ConfigError where `to` holds anything but earlier trainings of this very network."""
+    remedy = "Give another folder with --to."
+    if not to.is_dir():
+        return
+    stored = read_run_file(to)
+    if stored is None:
+        begun = (reference_path(to).name, RESULT)  # by a training that was stopped early
+        others = sorted(path.name for path in to.iterdir() if path.name not in begun and not _is_hidden(path))
+        if others and others != [NAME]:
+            message = f"{to} holds {', '.join(others[:4])}, which no training wrote: it would be mixed up.\n{remedy}"
+            raise ConfigError(message)
+    elif stored.space.name != _SPACE:
+        message = f"{to} is the study of a search, and no folder of a training.\n{remedy}"
+        raise ConfigError(message)
+    if (to / NAME).is_file():
+        there = read_config(to)
+        if _network_of(there) != _network_of(config):
+            message = (
+                f"{to} holds a training of trial {there.trial} of {there.study}, and this is trial {config.trial} of "
+                f"{config.study}, or that trial of another search.\n{remedy}"
+            )
+            raise ConfigError(message)
+
+
+def _is_hidden(path: Path) -> bool:
+    """Left by a system, or by a process that was killed while it wrote; or a lock."""
+    return path.name.startswith(".") or path.suffix == ".lock"
+
+
+def _network_of(config: ExportedConfig) -> tuple[object, ...]:
+    return (config.study, config.trial, config.candidate, config.network, config.expected.network_sha256)
+
+
+def _config_file(path: Path) -> Path:
+    return path / NAME if path.is_dir() else path
+
+
+def _data_settings(config: ExportedConfig, config_path: Path, data: str | None) -> DataSettings:
+    """Where the images are: as given now, else the exported network's own, wherever this is called."""
+    asked = config.settings.data
+    if data is not None:
+        return dataclasses.replace(asked, source=data)
+    folder = _config_file(config_path).resolve().parent
+    folders = (*((Path(config.run_folder),) if config.run_folder else ()), Path.cwd(), folder)
+    try:
+        found = find_data(
+            asked,
+            config.data,
+            storage_px=config.storage_px,
+            channels=config.network.image_channels,
+            folders=folders,
+            asker=f"the study of {config_path}",
+        )
+    except ConfigError as error:
+        if not leads_somewhere(asked.source, (Path.cwd(),)):
+            raise
+        echo(f"data: {str(error).splitlines()[0]}")  # training on other images is not forbidden
+        return asked
+    return found.settings
 
 
 def _equality(config: ExportedConfig, record: TrialRecord, config_path: Path, to: Path) -> Iterator[str]:

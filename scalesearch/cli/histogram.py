@@ -1,14 +1,15 @@
 """`histogram`: what rounding does to each layer of a trial's network, as a table and as pictures."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalesearch.cli.studies import StudyArgument, find_study, read_records
+from scalesearch.cli.studies import MovedData, StudyArgument, find_study, read_records
 from scalesearch.errors import ConfigError
 from scalesearch.values.candidate import CALIBRATED, Quantization
 from scalesearch.values.record import TrialRecord
@@ -32,6 +33,7 @@ def histogram(
     to: Annotated[
         Path | None, typer.Option("--to", help="Folder for the pictures (default: export/STUDY/trial_N).")
     ] = None,
+    data: MovedData = None,
     front: Annotated[bool, typer.Option("--front", help="Every member of the front, a folder each.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="A list of one object per layer on stdout, with the counts; no pictures.")
@@ -43,19 +45,20 @@ def histogram(
     """
     from scalesearch.cli.studies import front_under
     from scalesearch.records.run_file import stored_session
+    from scalesearch.study_data import with_data
     from scalesearch.trial_files import trial_histograms
 
     if front and (trial is not None or as_json):
         message = "Give --front alone: it draws every member, and prints no JSON."
         raise ConfigError(message)
     folder = find_study(study)
+    session = with_data(stored_session(folder), data)
     chosen = [_chosen(folder, each.trial) for each in front_under(read_records(folder))] if front else []
     for record in chosen or [_chosen(folder, trial)]:
         name = f"trial_{record.trial:06d}"
         target = to / name if to and front else to or Path("export") / folder.name / name
-        if not as_json:
-            _make(target)  # said before the work, not after it
-        layers = trial_histograms(record, stored_session(folder))
+        with contextlib.nullcontext() if as_json else _made(target, folder.name, record.trial):
+            layers = trial_histograms(record, session)
         if as_json:
             rows = [dataclasses.asdict(layer) | {"wasted_range": layer.wasted_range} for layer in layers]
             typer.echo(json.dumps(rows, indent=1, allow_nan=False))
@@ -95,12 +98,23 @@ def _chosen(folder: Path, trial: int | None) -> TrialRecord:
     return record
 
 
-def _make(folder: Path) -> None:
+@contextlib.contextmanager
+def _made(folder: Path, study: str, trial: int) -> Iterator[None]:
+    """The folder for the pictures, made before the work, so that what is wrong is told; gone again if that fails."""
+    from scalesearch.cli.export_target import refuse_other_trial
+    from scalesearch.whole_folder import make_folders, remove_empty
+
+    refuse_other_trial(folder, study, trial)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        made = make_folders(folder)
     except OSError as error:
         message = f"Cannot write to {folder}: {error.strerror}. Give another folder with --to."
         raise ConfigError(message) from None
+    try:
+        yield
+    except BaseException:
+        remove_empty(made)
+        raise
 
 
 def _draw(layers: "Sequence[LayerHistogram]", folder: Path, title: str) -> None:

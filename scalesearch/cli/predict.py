@@ -35,6 +35,8 @@ def predict(
     from scalesearch.deployment.infer import UNREADABLE, NotFiniteError
 
     labeller = open_export(export, threads=threads)
+    for line in replaced_model(export):
+        echo(f"warning: {line}", err=True)
     files = list(image_files(images))
     rows, failed = list[tuple[str, list[tuple[str, float]]]](), list[tuple[str, str]]()
     unlabelled = list[tuple[str, str]]()
@@ -77,6 +79,24 @@ def open_export(export: Path, *, threads: int = 1) -> "Labeller":
             f"{path} cannot be used: {_first_line(error)}.\nExpected a model.onnx that `scalesearch export` wrote."
         )
         raise ConfigError(message) from None
+
+
+def replaced_model(export: Path) -> Iterator[str]:
+    """A line where the model.onnx of an export's folder is not the file that `export` wrote there."""
+    from scalesearch.records.export import NAME, read_config
+    from scalesearch.records.stored_files import file_sha256
+
+    if not (export / NAME).is_file():
+        return
+    try:
+        expected = read_config(export).model_sha256
+    except ConfigError:  # nothing to compare with
+        return
+    if expected and file_sha256(export / "model.onnx") != expected:
+        yield (
+            f"{export / 'model.onnx'} is not the file that was exported with {export / NAME}: labels are its own, "
+            "the numbers of MODEL_CARD.md are not. Export again to have the two agree."
+        )
 
 
 def image_files(given: Iterable[Path]) -> Iterator[Path]:

@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
-from scalesearch.cli.studies import StudyArgument, find_study
+from scalesearch.cli.studies import MovedData, StudyArgument, find_study
 from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
 
 _NAME = "report.html"
+_HEAD_BYTES = 100_000
+"""A report has its title in them."""
 
 
 def register(app: typer.Typer) -> None:
@@ -23,10 +25,19 @@ def report(
     to: Annotated[
         Path | None, typer.Option("--to", help="File, or a folder for it (default: report.html in the study).")
     ] = None,
+    data: MovedData = None,
 ) -> int:
-    """Write the study as one HTML file that works offline: front, axes, compression, classes, weights, warnings."""
+    """Write the study as one HTML file that works offline: front, axes, compression, classes, weights, warnings.
+
+    It reads no images; with --data it checks, before it writes, that those there are the study's.
+    """
     folder = find_study(study)
     target = _target(to) if to else folder / _NAME
+    if data is not None:
+        from scalesearch.records.run_file import stored_session
+        from scalesearch.study_data import with_data
+
+        with_data(stored_session(folder), data)
     from scalesearch.report.page import write_page
     from scalesearch.report.study import read_study
     from scalesearch.search.dashboard import stored_histograms
@@ -38,9 +49,25 @@ def report(
 
 
 def _target(to: Path) -> Path:
-    if to.is_dir():
-        return to / _NAME
+    target = to / _NAME if to.is_dir() else to
+    if target.is_symlink():
+        message = f"--to {to}: {target} is a link, and the report would take its place. Give what it leads to."
+        raise ConfigError(message)
+    if target.exists() and not _is_report(target):
+        message = f"--to {to}: {target} is there, and no report of scalesearch. Move it away, or give another name."
+        raise ConfigError(message)
+    if target != to:
+        return target
     if to.suffix.lower() not in (".html", ".htm"):
         message = f"--to {to}: expected a file that ends in .html, or a folder that is there."
         raise ConfigError(message)
     return to
+
+
+def _is_report(path: Path) -> bool:
+    from scalesearch.report.page import TITLE_END
+
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return TITLE_END.encode() in file.read(_HEAD_BYTES)

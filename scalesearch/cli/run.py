@@ -70,6 +70,7 @@ def run(
     from scalesearch.config import load_run
     from scalesearch.networks import find_spec
     from scalesearch.records.run_file import NAME as RUN_FILE
+    from scalesearch.study_data import continues_with
     from scalesearch.training.datasets import find_source, refuse_ambiguous_source
 
     flags = {
@@ -87,8 +88,9 @@ def run(
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
     settings, chosen = choose_chip(settings)
     find_spec(search_space.network)  # wrong names are told now, not once torch is loaded
-    find_source(settings.data.source)
     folder = to or default_folder(search_space.name, settings.data.source, settings.target)
+    if fresh or not continues_with(settings.data, folder):
+        find_source(settings.data.source)
     if fresh or not (folder / RUN_FILE).exists():
         refuse_ambiguous_source(settings.data.source)
     if dry_run:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalesearch.cli.studies import StudyArgument, find_study, read_records
+from scalesearch.cli.studies import MovedData, StudyArgument, find_study, read_records
 from scalesearch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
 def sensitivity(
     study: StudyArgument = None,
     trial: Annotated[int | None, typer.Option("--trial", help="The trial's number (default: the knee).")] = None,
+    data: MovedData = None,
     as_json: Annotated[bool, typer.Option("--json", help="A list of one object per layer and fraction.")] = False,
 ) -> int:
     """Show how much accuracy each layer costs when it alone loses channels, without retraining.
@@ -31,13 +32,14 @@ def sensitivity(
     from scalesearch.cli.screen import Column, print_table, wide_console
     from scalesearch.cli.study_commands import choose_record
     from scalesearch.records.run_file import stored_session
+    from scalesearch.study_data import with_data
 
     folder = find_study(study)
     record = choose_record(read_records(folder), trial)
     if record.spec is None:
         message = f"Trial {record.trial} never became a network: {record.state}, {record.reason or 'no reason known'}."
         raise ConfigError(message)
-    layers, top1, images = layer_sensitivity(stored_session(folder), record.candidate)
+    layers, top1, images = layer_sensitivity(with_data(stored_session(folder), data), record.candidate)
     if as_json:
         typer.echo(json.dumps(_rows(layers), indent=1))
         return 0

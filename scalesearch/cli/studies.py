@@ -25,6 +25,11 @@ StudyArgument = Annotated[
     ),
 ]
 
+MovedData = Annotated[
+    str | None,
+    typer.Option("--data", help="Where the study's images are now, if they were moved (compared by fingerprint)."),
+]
+
 
 def find_study(path: Path | None, *, under: Path = RESULTS) -> Path:
     """The folder of the study: `path` itself, or a study of that name in `under`, or the newest one there.

@@ -65,6 +65,10 @@ class ExportedConfig:
     settings: RunSettings
     storage_px: int
     """Side of the stored images that the network's own were resized from."""
+    model_sha256: str = ""
+    """Of the model.onnx beside it; empty in an older export."""
+    run_folder: str = ""
+    """The working folder that relative paths in the settings are meant from; empty in an older export."""
 
 
 def write_config(
@@ -74,6 +78,7 @@ def write_config(
     *,
     score: FrontScore | None = None,
     confirmed: Sequence[ConfirmedRun] = (),
+    model_sha256: str = "",
 ) -> Path:
     """The path of the config.toml written into `folder` for a complete trial.
 
@@ -83,6 +88,7 @@ def write_config(
         folder: Where to write.
         score: The trial's last look on test images, if it had one.
         confirmed: The trial's runs at full length, if it was confirmed.
+        model_sha256: Of the model.onnx in the folder, where there is one.
     """
     config = ExportedConfig(
         written_by=f"scalesearch {importlib.metadata.version('scalesearch')}",
@@ -94,6 +100,8 @@ def write_config(
         data=session.data,
         settings=session.settings,
         storage_px=session.storage_px,
+        model_sha256=model_sha256,
+        run_folder=session.run_folder,
     )
     document: dict[str, Any] = TypeAdapter(ExportedConfig).dump_python(config, mode="json", exclude_none=True)
     path = folder / NAME

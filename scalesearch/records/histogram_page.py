@@ -11,6 +11,8 @@ from scalesearch.values.histogram import WASTED_BELOW, LayerHistogram, TensorHis
 
 # Okabe and Ito's colours; red is kept for what is lost.
 BLUE, GREEN, RED, INK = "#0072B2", "#009E73", "#D55E00", "#333333"
+PICTURES = ("histogram.png", "histogram.html")
+"""What `scalesearch histogram` writes."""
 _MOST_NAMES = 8
 _WIDTH_PX, _HEIGHT_PX, _SCALE_PX = 300, 60, 14
 _Band = tuple[float, float, str]
@@ -83,6 +85,14 @@ weights sit in a quarter of their range is marked: its few outliers cost it two 
 </tbody></table></body></html>
 """
     replace_file(to, utf8_text(page).encode())
+
+
+def page_is_of(page: Path, study: str, trial: int) -> bool:
+    """Whether that file is a page that `scalesearch histogram` wrote of that trial: its title begins with both."""
+    try:
+        return f"<title>{html.escape(f'{study}, trial {trial}: ')}" in page.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _row(layer: LayerHistogram) -> str:

@@ -35,6 +35,8 @@ _IDENTITY = (
     "settings.tensorrt",
     "settings.machine.device",
 )
+# Two names for the same images do not make two data sets (a folder may have been moved): the fingerprint decides.
+_NO_IDENTITY = ("data.warnings", "data.name")
 _SHOWN_DIFFERENCES = 4
 
 
@@ -153,7 +155,7 @@ def _read_otherwise(stored: Session, current: Session) -> Iterator[str]:
 
 def _identity(session: Session) -> Iterator[tuple[str, object]]:
     for key, value in _flat(_plain(session)):
-        if any(key == name or key.startswith(f"{name}.") for name in _IDENTITY) and key != "data.warnings":
+        if any(key == name or key.startswith(f"{name}.") for name in _IDENTITY) and key not in _NO_IDENTITY:
             yield key, value
 
 

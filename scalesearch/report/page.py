@@ -28,6 +28,8 @@ MOST_BYTES = 3_000_000
 """Of the file; histograms give way."""
 _WORDS_BYTES = 150_000
 """Room for all that is neither data nor plotly."""
+TITLE_END = ": scalesearch report</title>"
+"""By which a file is known to be a report."""
 _HERE = Path(__file__).parent
 _LINKS = (
     ("answer", "Found"),
@@ -85,7 +87,7 @@ def page(study: Study, *, written: datetime.datetime) -> str:
 <meta http-equiv="Content-Security-Policy" content="{_policy(script, plotly, style=style)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
-<title>{text(study.name)}: scalesearch report</title>
+<title>{text(study.name)}{TITLE_END}
 <style>{style}</style></head><body>
 <header><h1>{text(study.name)}: accuracy against latency</h1>
 <p class="facts">{text(_facts(study))}<br>report of {written:%Y-%m-%d %H:%M} UTC</p></header>

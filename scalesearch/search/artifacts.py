@@ -14,8 +14,9 @@ from scalesearch.errors import ConfigError
 from scalesearch.records.class_picture import draw_classes
 from scalesearch.records.export import NAME, write_config
 from scalesearch.records.run_file import read_run_file
+from scalesearch.records.stored_files import kept_model
 from scalesearch.values.record import TrialRecord
-from scalesearch.values.session import Session, model_path
+from scalesearch.values.session import Session
 
 if TYPE_CHECKING:
     import optuna
@@ -110,8 +111,11 @@ def _upload(
 def _make(name: str, record: TrialRecord, session: Session, scratch: Path) -> Path | None:
     """The file of that name, made in `scratch`, or where it is already; None where it cannot be made."""
     if name == MODEL:
-        model = model_path(session.folder, record.trial)
-        return model if model.is_file() else None
+        try:
+            return kept_model(session.folder, record)
+        except ConfigError as error:  # another trial's file, or a damaged one
+            _log.warning("trial %d has no model to download: %s", record.trial, error)
+            return None
     if record.quality is None or record.training is None:
         return None
     if name == NAME:

@@ -55,6 +55,10 @@ class Session:
     """Side of the stored images: the largest resolution that the space can ask for."""
     reference_calm_ms: float
     """Calm latency of the reference engine, the unit that every latency of the study is expressed in."""
+    reference_sha256: str = ""
+    """Of `reference.onnx`; empty in the session of a study that was made before this was kept."""
+    run_folder: str = ""
+    """The working folder that relative paths in the settings are meant from; empty as above."""
 
     @property
     def synthetic(self) -> bool:

@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.metadata
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -64,10 +66,12 @@ class Study:
         spec = dataclasses.replace(record.spec, resolution_px=SIDE_PX)
         candidate = dataclasses.replace(record.candidate, quantization=asked)
         record = dataclasses.replace(record, spec=spec, candidate=candidate, network_sha256="a" * 64)
-        RecordStore(self.session.folder).save(record)
         models = self.session.folder / "models"
         models.mkdir(exist_ok=True)
-        small_model(models, precision, "onnxruntime_cpu").path.rename(models / f"trial_{number:06d}.onnx")
+        model = small_model(models, precision, "onnxruntime_cpu")
+        model.path.rename(models / f"trial_{number:06d}.onnx")
+        record = dataclasses.replace(record, onnx_sha256=model.sha256)
+        RecordStore(self.session.folder).save(record)
         return record
 
 
@@ -171,8 +175,7 @@ def test_what_cannot_be_made_is_said_and_the_rest_is_there(
     monkeypatch.setattr(trial_files, "deployed_file", build)
     record = study.trial(2, "int8")
     study.data.unlink()
-    (tmp_path / "best").mkdir()
-    (tmp_path / "best" / "weights.safetensors").write_bytes(b"of an earlier export")
+    export.export_trial(study.trial(1), study.session, tmp_path / "best")  # with weights, which must not stay
     notes = export.export_trial(record, study.session, tmp_path / "best")
     assert [note.split()[0] for note in notes] == ["weights.safetensors", "calibration.json"]
     assert "data.source: nothing there" in notes[0]
@@ -362,3 +365,97 @@ def test_what_was_not_confirmed_or_is_gone_is_said(study: Study, tmp_path: Path)
     with pytest.raises(ConfigError, match="is missing"):
         _run("first", "--confirmed", "--trial", "2", "--to", "best")
     assert not (tmp_path / "best" / "model.onnx").exists()
+
+
+def test_another_trial_replaces_the_export_whole_and_the_same_one_keeps_its_formats(
+    study: Study, tmp_path: Path
+) -> None:
+    pytest.importorskip("emx_onnx_cgen")
+    best, other = study.trial(1), study.trial(3, "fp16")
+    export.export_trial(best, study.session, tmp_path / "best", formats=("c",))
+    before = (tmp_path / "best" / "c" / "model.c").read_bytes()
+    export.export_trial(best, study.session, tmp_path / "best")
+    assert (tmp_path / "best" / "c" / "model.c").read_bytes() == before
+    assert "| `c/` | of the same network" in (tmp_path / "best" / "MODEL_CARD.md").read_text()
+    told = _run("first", "--trial", "3", "--to", "best")
+    assert not (tmp_path / "best" / "c").exists() and "it replaces the export of trial 1 of first" in told
+    assert read_config(tmp_path / "best").trial == other.trial
+    assert (tmp_path / "best" / "config.toml").stat().st_mode & 0o077 == 0o666 & ~_umask() & 0o077
+    assert sorted(path.name for path in tmp_path.iterdir() if "best" in path.name) == ["best"]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@pytest.mark.parametrize("fault", ["the model was replaced", "a format fails", "a stranger is there"])
+def test_a_failed_export_leaves_the_old_one_and_no_folder_of_its_own(
+    fault: str, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = study.trial(1)
+    export.export_trial(record, study.session, tmp_path / "best")
+    if fault == "the model was replaced":
+        models = study.session.folder / "models"
+        study.trial(2, "fp16")
+        (models / "trial_000002.onnx").replace(models / "trial_000001.onnx")
+    elif fault == "a format fails":
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("scalesearch.records.model_card.replace_file", full)
+    else:
+        (tmp_path / "best" / "mine.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "best").iterdir()}
+    with pytest.raises(ConfigError):
+        export.export_trial(record, study.session, tmp_path / "best")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "best").iterdir()} == before
+    if fault != "a stranger is there":
+        with pytest.raises(ConfigError):
+            export.export_trial(record, study.session, tmp_path / "new" / "place")
+        assert not (tmp_path / "new").exists()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_model_that_was_replaced_is_not_shipped_with_the_numbers_of_another(study: Study) -> None:
+    study.trial(1)
+    models = study.session.folder / "models"
+    study.trial(2, "fp16")
+    shutil.copy(models / "trial_000002.onnx", models / "trial_000001.onnx")
+    with pytest.raises(ConfigError, match=r"trial_000001\.onnx is not the file that trial 1 measured"):
+        _run("first", "--trial", "1", "--to", "best")
+
+
+def test_a_file_that_was_made_again_otherwise_is_said(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = dataclasses.replace(study.trial(1), onnx_sha256="e" * 64)
+    (study.session.folder / "models" / "trial_000001.onnx").unlink()
+    monkeypatch.setattr(trial_files, "deployed_file", lambda record, session, to, **_: write_onnx(small_graph(), to))
+    (note,) = export.export_trial(record, study.session, tmp_path / "best")
+    assert note.startswith("model.onnx was made again") and note in (tmp_path / "best" / "MODEL_CARD.md").read_text()
+
+
+def test_an_export_from_another_folder_finds_the_data_or_takes_their_new_place(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    float_instead(monkeypatch)
+    study.trial(2, "int8")
+    given = dataclasses.replace(study.session.settings, data=dataclasses.replace(
+        study.session.settings.data, source="noise.npz"))  # fmt: skip
+    write_run_file(dataclasses.replace(study.session, settings=given, run_folder=str(tmp_path)))
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    folder = str(study.session.folder)
+    _run(folder, "--trial", "2", "--to", "best")
+    config = read_config(Path("best"))
+    assert (config.settings.data.source, config.run_folder) == ("noise.npz", str(tmp_path))
+    assert len(json.loads(Path("best/calibration.json").read_text())["indices"]) == 20
+    study.data.rename(tmp_path / "moved.npz")
+    told = _run(folder, "--trial", "2", "--to", "best")
+    assert "calibration.json names no images: The images that" in told and "'noise.npz'" in told
+    _run(folder, "--trial", "2", "--to", "best", "--data", "../moved.npz")
+    assert len(json.loads(Path("best/calibration.json").read_text())["indices"]) == 20
+    assert read_config(Path("best")).settings.data.source == str(tmp_path / "moved.npz")

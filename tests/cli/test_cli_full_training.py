@@ -1,13 +1,19 @@
 import dataclasses
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from scalesearch.cli.full_training import compared_numbers
-from scalesearch.records.export import read_config, write_config
+from scalesearch.cli.full_training import check_target, compared_numbers
+from scalesearch.errors import ConfigError
+from scalesearch.records.export import ExportedConfig, read_config, write_config
+from scalesearch.records.run_file import write_run_file
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
+
+MakeRecord = Callable[..., TrialRecord]
 
 
 @pytest.mark.parametrize(
@@ -37,3 +43,51 @@ def test_seeds_are_compared_at_equal_length_only(
     config = read_config(write_config(record, session, session.folder, confirmed=runs))
     (line,) = [line for line in compared_numbers(config, record, test, "this chip") if "seeds" in line]
     assert line.endswith(f"this one {verdict}")
+
+
+@pytest.fixture
+def config(session: Session, make_record: MakeRecord, tmp_path: Path) -> ExportedConfig:
+    return read_config(write_config(make_record(4), session, tmp_path / "export"))
+
+
+def trained(session: Session, folder: Path, space: str = "export") -> Path:
+    write_run_file(dataclasses.replace(session, folder=folder, space=dataclasses.replace(session.space, name=space)))
+    (folder / "model.onnx").write_text("trained")
+    return folder
+
+
+def test_a_training_goes_on_in_its_own_folder_or_a_free_one(
+    config: ExportedConfig, session: Session, tmp_path: Path
+) -> None:
+    check_target(tmp_path / "new", config)
+    (tmp_path / "empty").mkdir()
+    check_target(tmp_path / "empty", config)
+    begun = tmp_path / "begun"
+    shutil.copytree(tmp_path / "export", begun)
+    for name in ("reference.onnx", ".result.json.x.partial", "study.lock"):
+        (begun / name).write_text("")
+    check_target(begun, config)
+    check_target(trained(session, tmp_path / "of_old"), config)  # older versions left no config.toml there
+    again = trained(session, tmp_path / "again")
+    shutil.copy(tmp_path / "export" / "config.toml", again)
+    check_target(again, config)
+
+
+def test_a_folder_of_anything_else_is_refused(
+    config: ExportedConfig, session: Session, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    (tmp_path / "export" / "model.onnx").write_text("exported")
+    other = trained(session, tmp_path / "other")
+    write_config(make_record(5), session, other)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "model.onnx").write_text("mine")
+    cases = (
+        (tmp_path / "export", "holds config.toml, model.onnx, which no training wrote"),
+        (tmp_path / "mine", "holds model.onnx, which no training wrote"),
+        (trained(session, tmp_path / "search", space="resnet_small"), "is the study of a search"),
+        (other, "holds a training of trial 5 of"),
+    )
+    for folder, says in cases:
+        with pytest.raises(ConfigError) as caught:
+            check_target(folder, config)
+        assert says in str(caught.value) and "--to" in str(caught.value)

@@ -16,9 +16,11 @@ from scalesearch import trial_files
 from scalesearch.cli import histogram
 from scalesearch.deployment.onnx_file import write_onnx
 from scalesearch.errors import ConfigError
+from scalesearch.records.export import write_config
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.search.dashboard import stored_histograms
+from scalesearch.training.datasets import load_dataset
 from scalesearch.values.candidate import Quantization
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.record import TrialRecord
@@ -44,7 +46,11 @@ def study(
         data=DataSettings(source=str(tmp_path / "noise.npz"), calibration_images=20, val_fraction=0.3), accept="rtx"
     )
     target = dataclasses.replace(session.target, backend="tensorrt", quantization_profile="tensorrt")
-    write_run_file(dataclasses.replace(session, folder=folder, settings=settings, target=target, storage_px=32))
+    found = load_dataset(settings.data, storage_px=32).fingerprint
+    data = dataclasses.replace(session.data, fingerprint=found)
+    write_run_file(
+        dataclasses.replace(session, folder=folder, settings=settings, target=target, storage_px=32, data=data)
+    )
     store = RecordStore(folder)
     int8 = make_record(1, top1=0.9, p50_ms=2.0)
     store.save(make_record(0, top1=0.7))
@@ -194,3 +200,20 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_failure_leaves_no_folder_and_another_trials_export_as_it_is(
+    study: tuple[Path, list[tuple[TrialRecord, Session]]],
+    session: Session,
+    make_record: MakeRecord,
+    tmp_path: Path,
+) -> None:
+    write_config(make_record(0), dataclasses.replace(session, folder=study[0]), tmp_path / "best")
+    with pytest.raises(ConfigError, match="holds the export of trial 0 of first"):
+        _run("--trial", "1", "--to", "best")
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["config.toml"]
+    (tmp_path / "noise.npz").rename(tmp_path / "moved.npz")
+    with pytest.raises(ConfigError, match="--data PATH"):
+        _run("--trial", "1")
+    assert not (tmp_path / "export").exists()
+    assert "-> new/histogram.png" in _run("--trial", "1", "--to", "new", "--data", "moved.npz")

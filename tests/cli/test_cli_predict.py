@@ -1,6 +1,7 @@
 """predict: every image gets its line, what cannot be read is named, and names of files stay text."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ from typer.testing import CliRunner
 
 from scalesearch.cli import predict
 from scalesearch.deployment import infer
-from scalesearch.deployment.onnx_file import annotate
+from scalesearch.deployment.onnx_file import annotate, onnx_model
 from scalesearch.errors import ConfigError
 from scalesearch.plain_text import visible
+from scalesearch.records.export import write_config
+from scalesearch.values.record import TrialRecord
+from scalesearch.values.session import Session
 
 NAMES = ["stop", "yield [bold]", "speed\x1b[5m 30", "no entry"]
 METADATA = {
@@ -138,3 +142,16 @@ def test_the_script_of_an_export_says_it_too(
     assert infer.main() == 1
     said = capsys.readouterr()
     assert said.out == "" and "has no label: the network answers it with NaN" in said.err
+
+
+def test_a_model_that_was_put_into_an_export_is_told_of(
+    folder: Path, session: Session, make_record: Callable[..., TrialRecord]
+) -> None:
+    model = folder / "best" / "model.onnx"
+    write_config(make_record(1), session, folder / "best", model_sha256=onnx_model(model).sha256)
+    assert run("best", "pictures")[2] == ""
+    annotate(small_model(folder), METADATA | {"scalesearch.trial": "another/2"}, model)
+    code, out, err = run("best", "pictures", "--json")
+    assert code == 0 and len(json.loads(out)) == 6
+    assert err.startswith("warning: best/model.onnx is not the file that was exported with best/config.toml")
+    assert run("best/model.onnx", "pictures")[2] == "", "a file alone claims nothing"

@@ -63,3 +63,14 @@ def test_a_report_loads_no_torch(folder: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("[]")
+
+
+def test_a_page_of_somebody_else_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
+    report.report(folder, tmp_path / "index.html")
+    report.report(folder, tmp_path / "index.html")  # its own is replaced
+    (tmp_path / "index.html").write_text("<title>my pages</title>")
+    (tmp_path / "link.html").symlink_to("index.html")
+    for name, says in (("index.html", "no report of scalesearch"), ("link.html", "is a link")):
+        with pytest.raises(ConfigError, match=says):
+            report.report(folder, tmp_path / name)
+    assert (tmp_path / "index.html").read_text() == "<title>my pages</title>"

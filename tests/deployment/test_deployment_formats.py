@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from small_graphs import CLASSES, IMAGES, small_graph, small_model
 
 from scalesearch.deployment.backends.signal_stack import signal_stack_kept
-from scalesearch.deployment.formats import FORMATS, CheckImages, FormatOptions, get_format
+from scalesearch.deployment.formats import FORMATS, OUTPUTS, CheckImages, FormatOptions, get_format
 from scalesearch.deployment.formats.c99 import allowed_difference, at_batch_one, c_string, generated
 from scalesearch.deployment.onnx_file import annotate
 from scalesearch.errors import ConfigError, MissingBackendError, StageFailed
@@ -131,7 +131,7 @@ def test_what_is_written_answers_as_onnx_runtime_does(
     except MissingBackendError as error:
         pytest.skip(str(error).splitlines()[0])
     files = writer.write(onnx_model, tmp_path, options(precision))
-    assert files and all((tmp_path / file).is_file() for file in files)
+    assert files == OUTPUTS[name] and all((tmp_path / file).is_file() for file in files)
     session = ort.InferenceSession(str(onnx_model.path), providers=["CPUExecutionProvider"])
     expected = np.asarray(session.run(None, {"image": IMAGES})[0])
     spread = expected.std(axis=0).mean()

@@ -68,6 +68,7 @@ CHANGES = (
     Change("seed", lambda s: replace(s, settings=replace(s.settings, seed=1)), True, ("settings.seed",)),
     Change("budget", lambda s: replace(s, settings=replace(s.settings, budget=99)), False),
     Change("workers", lambda s: replace(s, settings=replace(s.settings, workers=4)), False),
+    Change("a renamed folder of the same images", lambda s: replace(s, data=replace(s.data, name="photos")), False),
     Change("warnings", lambda s: replace(s, data=replace(s.data, warnings=("two files skipped",))), False),
 )
 
@@ -128,3 +129,13 @@ def test_a_study_of_before_the_standard_error_said_its_unit_goes_on(session: Ses
     stored = read_run_file(session.folder)
     assert stored == session
     refuse_changes(stored, session)
+
+
+def test_a_study_of_old_opens_without_what_was_added_since(session: Session) -> None:
+    write_run_file(replace(session, reference_sha256="a" * 64, run_folder="/somewhere"))
+    file = session.folder / "run.toml"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(line for line in lines if not line.startswith(("reference_sha256", "run_folder"))))
+    stored = read_run_file(session.folder)
+    assert stored == session
+    refuse_changes(session, replace(session, reference_sha256="a" * 64, run_folder="/somewhere"))

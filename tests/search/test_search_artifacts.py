@@ -1,5 +1,6 @@
 """Files of front members: there once, downloadable, and gone with the member."""
 
+import hashlib
 import json
 import threading
 import urllib.request
@@ -23,6 +24,16 @@ pytest.importorskip("optuna_dashboard", reason="needs the extra: pip install 'sc
 
 MakeRecord = Callable[..., TrialRecord]
 PAYLOAD = "<img src=x onerror=window.hacked=1>"
+
+
+@pytest.fixture
+def make_record(make_record: MakeRecord) -> MakeRecord:
+    """Records whose hash is that of the file which the study keeps."""
+
+    def make(trial: int, **changes: Any) -> TrialRecord:
+        return make_record(trial, **{"onnx_sha256": hashlib.sha256(b"onnx %d" % trial).hexdigest()} | changes)
+
+    return make
 
 
 @pytest.fixture
@@ -81,6 +92,16 @@ def test_a_missing_model_and_a_full_disk_cost_a_download_not_the_run(
     assert _files(study, 0) == {}
     monkeypatch.undo()
     assert keep_artifacts(study, tmp_path, [make_record(0)]) == 3
+
+
+def test_a_model_that_was_replaced_is_not_handed_out(
+    study: optuna.Study, make_record: MakeRecord, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "models" / "trial_000001.onnx").write_bytes(b"onnx 0")
+    keep_artifacts(study, tmp_path, [make_record(0), make_record(1)])
+    assert "model.onnx" in _files(study, 0)
+    assert sorted(_files(study, 1)) == ["classes.svg", "config.toml"]
+    assert "trial_000001.onnx is not the file that trial 1 measured" in caplog.text
 
 
 def test_a_study_without_run_toml_has_none(study: optuna.Study, make_record: MakeRecord, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from scalesearch.deployment.formats.base import CheckImages, Format, FormatOptions
 from scalesearch.errors import ConfigError
 
-__all__ = ["FORMATS", "CheckImages", "Format", "FormatOptions", "get_format"]
+__all__ = ["FORMATS", "OUTPUTS", "CheckImages", "Format", "FormatOptions", "get_format"]
 
 
 def _onnx() -> Format:
@@ -53,6 +53,16 @@ FORMATS: Mapping[str, Callable[[], Format]] = {
     "executorch": _executorch,
     "litert": _litert,
 }
+
+OUTPUTS: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("model.onnx",),
+    "c": tuple(f"c/{name}" for name in ("model.c", "model.h", "labels.c", "labels.h", "self_test.c", "Makefile")),
+    "openvino": ("openvino/model.xml", "openvino/model.bin"),
+    "tensorrt": ("model.engine",),
+    "executorch": ("model.pte",),
+    "litert": ("model.tflite",),
+}
+"""What each one writes, known without loading it."""
 
 
 def get_format(name: str) -> Format:

@@ -1,0 +1,108 @@
+"""The reference engine that every latency of a study is relative to: made once, and never silently another one."""
+
+import concurrent.futures
+import importlib.metadata
+import multiprocessing
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from scalesearch.chain.evaluate import engine_options
+from scalesearch.chain.shrink import MEASURED_DEVICE
+from scalesearch.deployment.backends import get_backend
+from scalesearch.deployment.export import to_onnx
+from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.files import replace_file
+from scalesearch.measurement.device_lock import DeviceLock
+from scalesearch.measurement.latency import calm_time
+from scalesearch.networks.build import build
+from scalesearch.networks.scaling import scale
+from scalesearch.records.stored_files import file_sha256, kept_reference
+from scalesearch.training.datasets import Dataset, to_input
+from scalesearch.values.candidate import Scaling
+from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.session import Session, reference_path
+from scalesearch.values.space import SearchSpace
+
+_IMAGES = 8
+
+
+def make_reference(session: Session, dataset: Dataset) -> Session:
+    """Write the reference engine's file of a new study; the session then knows its hash and its calm latency."""
+    model = _build(session, dataset, reference_path(session.folder))
+    return replace(session, reference_sha256=model.sha256, reference_calm_ms=_calm_time_of(model, session))
+
+
+def with_reference(session: Session, dataset: Dataset, *, say: Callable[[str], None] = lambda _: None) -> Session:
+    """The session of a study that goes on: the file is there, built again if it was lost, and its hash is known.
+
+    Raises:
+        ConfigError: Another file is in its place; or it is lost, and what is built now is another one.
+    """
+    path = kept_reference(session)
+    if path is None:
+        say("reference: its file is missing, building it again")
+        path = rebuild_reference(session, dataset, to=reference_path(session.folder))
+    return replace(session, reference_sha256=session.reference_sha256 or file_sha256(path))
+
+
+def rebuild_reference(session: Session, dataset: Dataset, *, to: Path) -> Path:
+    """Write the lost file of a study's reference engine to `to`: the network is untrained, so it is the same again.
+
+    Raises:
+        ConfigError: It is another one, as another version of torch may write it.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        model = _build(session, dataset, Path(scratch) / to.name)
+        if session.reference_sha256 and model.sha256 != session.reference_sha256:
+            message = (
+                f"{reference_path(session.folder)} is missing, and torch {importlib.metadata.version('torch')} builds "
+                f"another one: SHA-256 {model.sha256[:12]}..., and {session.reference_sha256[:12]}... was expected.\n"
+                "Put the file back (a copy of the study holds it), or use the package versions that run.toml names."
+            )
+            raise ConfigError(message)
+        replace_file(to, model.path.read_bytes())
+    return to
+
+
+def scale_base(space: SearchSpace, base: NetworkSpec, scaling: Scaling, num_classes: int = 10) -> NetworkSpec:
+    """The base network of `space` at these multipliers."""
+    return scale(
+        base,
+        scaling,
+        resolution_px=space.resolution_px,
+        num_classes=num_classes,
+        resolution_multiple=space.resolution_multiple,
+    )
+
+
+def _build(session: Session, dataset: Dataset, to: Path) -> OnnxModel:
+    """The reference network (the base at multiplier 1, untrained, fp32) as an ONNX file; equal sessions, equal file."""
+    spec = scale_base(session.space, session.base, Scaling(), len(session.data.class_names))
+    data = dataset.at(spec.resolution_px)
+    images = to_input(data.calibration.images[:_IMAGES], mean=data.mean, std=data.std)
+    network = build(spec)
+    network.module.eval()
+    return to_onnx(network, to=to, check_images=images)
+
+
+def _calm_time_of(model: OnnxModel, session: Session) -> float:
+    """Calm latency in ms."""
+    if session.target.backend == "onnxruntime":
+        return _calm_time(model, session)
+    # Native compilers may crash: then a child dies, and the run ends with words.
+    context = multiprocessing.get_context("spawn")
+    try:
+        with concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+            return pool.submit(_calm_time, model, session).result(timeout=session.settings.stage_limits.other_s)
+    except (concurrent.futures.BrokenExecutor, TimeoutError) as error:
+        reason = f"{session.target.backend} died or hung on the reference network: {error or 'time limit reached'}"
+        raise StageFailed(stage="reference", reason=reason) from error
+
+
+def _calm_time(model: OnnxModel, session: Session) -> float:
+    engine = get_backend(session.target.backend).compile(model, engine_options(session.settings))
+    with engine, DeviceLock(MEASURED_DEVICE).quiet():
+        return calm_time(engine, settings=session.settings.latency)

@@ -1,0 +1,92 @@
+"""Folders that are whole or not there: filled beside their place under another name, then put there by one rename."""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from scalesearch.files import sync_folder
+
+_NEW, _OLD = ".partial", ".replaced"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Give an empty folder to be filled; when the block ends, it takes the place of `target`.
+
+    An error in the block leaves no trace: `target` stays what it was. A kill leaves `target` old or new, never a
+    mixture, and hidden folders beside it, which the next call for the same target removes. The caller sees to it that
+    no other process does the same (`folder_lock`).
+
+    Raises:
+        OSError: The place cannot be written.
+    """
+    target = Path(os.path.abspath(target))  # noqa: PTH100  (a link is not followed)
+    made = make_folders(target.parent)
+    new, aside = (target.with_name(f".{target.name}{suffix}") for suffix in (_NEW, _OLD))
+    try:
+        _remove_leftovers(target, new, aside)
+        new.mkdir()
+        yield new
+        _put(new, target, aside)
+        sync_folder(target.parent)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        remove_empty(made)
+        raise
+    shutil.rmtree(new, ignore_errors=True)  # now the old one, where folders could be exchanged
+
+
+def make_folders(folder: Path) -> tuple[Path, ...]:
+    """Make the folder with its parents; those that were made, the innermost first.
+
+    Raises:
+        OSError: One cannot be made.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return tuple(missing)
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove these folders, as far as nothing is in them."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _put(new: Path, target: Path, aside: Path) -> None:
+    if not target.exists():
+        new.rename(target)
+    elif not _exchange(new, target):
+        # Two renames: a kill between them leaves the old folder aside, and the next call puts it back.
+        target.rename(aside)
+        try:
+            new.rename(target)
+        except OSError:
+            aside.rename(target)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Whether the two changed places in one step, as Linux can."""
+    if sys.platform != "linux":
+        return False
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    if renameat2 is None:
+        return False
+    return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
+
+
+def _remove_leftovers(target: Path, new: Path, aside: Path) -> None:
+    """Remove what a killed process left beside `target`, or put the old folder back where it had no successor yet."""
+    if aside.exists() and not target.exists():
+        aside.rename(target)
+    for left in (aside, new):
+        if left.exists():
+            shutil.rmtree(left)
