@@ -14,6 +14,7 @@ from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.targets import fit_chip, get_target
 from scalesearch.errors import StageFailed
+from scalesearch.measurement.cores import wandering
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.latency import calm_time
 from scalesearch.networks import find_spec
@@ -136,8 +137,9 @@ def _make_reference(session: Session, dataset: Dataset) -> float:
 
 def _calm_time(model: OnnxModel, session: Session) -> float:
     engine = get_backend(session.target.backend).compile(model, engine_options(session.settings))
-    with engine, DeviceLock(MEASURED_DEVICE).quiet():
-        return calm_time(engine, settings=session.settings.latency)
+    latency = session.settings.latency
+    with engine, DeviceLock(MEASURED_DEVICE).quiet(), wandering(latency.threads) as move:
+        return calm_time(engine, settings=latency, move=move)
 
 
 def _summary(dataset: Dataset) -> DataSummary:

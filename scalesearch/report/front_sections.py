@@ -138,7 +138,8 @@ def warning_lines(study: Study) -> Iterator[str]:
     if unstable:
         on_front = _numbers(record for record in study.front if record.latency and not record.latency.stable)
         yield (
-            f"Unstable latency: {len(unstable)} trials did not settle within the time limit"
+            f"Unstable latency: {len(unstable)} trial{'' if len(unstable) == 1 else 's'} with too wide an interval, or "
+            "timed while the machine was disturbed"
             f"{f', on the front: {on_front}' if on_front else ', none of them on the front'}."
         )
     yield from _gaps(study)
