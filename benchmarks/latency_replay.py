@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from latency_recording import recording_of
+from numpy.typing import NDArray
 
 from scalesearch.measurement.duet import ESTIMATORS, OBJECTIVE, PROCESS_SPREAD, Z_975, Duet, judge, ratio_interval
 from scalesearch.measurement.latency import (
@@ -24,6 +25,8 @@ from scalesearch.measurement.latency import (
 from scalesearch.values.settings import LatencySettings
 
 QUIET = "quiet"
+MODES = "ratio_of_modes"
+"""The commonest block median of either engine; no choice for the program, for it has no interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +74,9 @@ def read_process(path: Path) -> Process:
     whole = play_duet(*recording.players, settings=LatencySettings(max_s=seconds, half_width=0.0), calm_s=calm_s)
     verdict = judge(whole, calm_s)
     calm = verdict.calm
-    found = {f"{name}, all pairs": of_pairs(whole, name) for name in ESTIMATORS}
+    found = {f"{name}, all pairs": of_pairs(whole, name) for name in (*ESTIMATORS, MODES)}
     if verdict.enough_calm:
-        found |= {f"{name}, calm pairs": of_pairs(whole.where(calm), name) for name in ESTIMATORS}
+        found |= {f"{name}, calm pairs": of_pairs(whole.where(calm), name) for name in (*ESTIMATORS, MODES)}
     found["RULE BEFORE"] = rule_before(whole)
     found["RULE NOW"] = rule_now(path)
     moods = [
@@ -92,6 +95,11 @@ def read_process(path: Path) -> Process:
 
 def of_pairs(duet: Duet, estimator: str) -> Found:
     """An estimator with this session's own interval."""
+    if estimator == MODES:
+        candidate, reference = (
+            half_sample_mode(np.median(each, axis=1)) for each in (duet.candidate_s, duet.reference_s)
+        )
+        return Found(value=candidate / reference)
     low, high = ratio_interval(duet, estimator)
     return Found(value=ESTIMATORS[estimator](duet), low=low, high=high)
 
@@ -175,7 +183,7 @@ def spread(name: str, by_load: Mapping[str, Sequence[Process]]) -> dict[str, flo
     return row
 
 
-def found_values(name: str, processes: Sequence[Process]) -> np.ndarray:
+def found_values(name: str, processes: Sequence[Process]) -> NDArray[np.float64]:
     """The values of one rule or estimator, where it gave one."""
     return np.array([process.found[name].value for process in processes if name in process.found])
 
@@ -203,3 +211,14 @@ def judged(name: str, by_load: Mapping[str, Sequence[Process]]) -> dict[str, flo
         "worst": max(errors),
         "seconds": float(np.mean(seconds)),
     }
+
+
+def half_sample_mode(values: NDArray[np.float64]) -> float:
+    """The commonest value: the densest half of the sorted values, halved again and again (Bickel, 2006)."""
+    ordered = np.sort(values)
+    while len(ordered) > 2:
+        kept = (len(ordered) + 1) // 2
+        widths = ordered[kept - 1 :] - ordered[: len(ordered) - kept + 1]
+        start = int(widths.argmin())
+        ordered = ordered[start : start + kept]
+    return float(ordered.mean())
