@@ -1,4 +1,4 @@
-"""How exact latencies must be for what they decide: the front of a stored study, with latencies blurred again and again.
+"""How exact latencies must be for what they decide: the front of a stored study with its latencies blurred.
 
 For each half width of a 95 % interval: the share of the front's members that stay, of its neighbours that swap places,
 and of its hypervolume (accuracy times log latency, by the true values) that is lost; last, what the error of the

@@ -9,7 +9,6 @@ from scalesearch.values.target import Device
 
 TrialState = Literal["complete", "failed", "rejected", "cached"]
 
-_MOSTLY_CALM = 0.5
 _FASTER_THAN_CALM = 0.95
 """Processes differ by less: see `measurement.duet.SAME_CALM`."""
 
@@ -95,14 +94,13 @@ class Latency:
         """One sentence for a reader of the record; empty where it is stable."""
         if self.stable:
             return ""
+        told = "its latency did not settle within the time limit"
         if self.calm_fraction is None:
-            return "its latency did not settle within the time limit"
-        why = f"its latency is uncertain by {100 * self.half_width:.1f} %"
-        if self.raw_calm_p50_ms is None or self.calm_fraction < _MOSTLY_CALM:
-            why += f": the machine was calm for {100 * self.calm_fraction:.0f} % of the time"
-        if self.raw_calm_p50_ms and self.raw_disturbed_p50_ms:
-            why += f" ({self.raw_calm_p50_ms:.3g} ms in calm, {self.raw_disturbed_p50_ms:.3g} ms else, plain clock)"
-        return why
+            return told
+        told += f" (+-{100 * self.half_width:.1f} %, machine calm for {100 * self.calm_fraction:.0f} % of it"
+        moods = {"calm": self.raw_calm_p50_ms, "disturbed": self.raw_disturbed_p50_ms}
+        clock = [f"{raw_ms:.3g} ms {mood}" for mood, raw_ms in moods.items() if raw_ms is not None]
+        return f"{told}; plain clock {', '.join(clock)})"
 
     @property
     def unit_too_slow(self) -> bool:
