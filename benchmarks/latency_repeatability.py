@@ -1,42 +1,36 @@
-"""How well each latency estimator repeats in fresh processes: quiet, beside a busy core, beside a memory hog.
+"""How well a latency repeats in fresh processes, for five kinds of kernels: quiet, and beside three loads.
 
-Each repeat is a new process that times one network in turn with the reference engine. Three numbers judge an
-estimator: the coefficient of variation (CV) of its repeats, its shift from the quiet machine's mean, and both together
-(root of the sum of squares) in the worst load. The best by the last should be `OBJECTIVE` in measurement/latency.py.
+Each repeat is a new process that times one network in turn with its study's fp32 reference. Every run's time is kept in
+the folder `--to`, which makes the measuring resumable, and lets `--replay` try estimators and rules on the same data
+(see latency_replay.py for the tables). Measuring takes about 8 s a process: 240 of them by default, 33 minutes.
 
-    python benchmarks/latency_repeatability.py [--network resnet_small] [--width 0.75] [--repeats 12] [--seconds 3]
+    python benchmarks/latency_repeatability.py --to FOLDER [--kinds int8 fp16] [--repeats 12] [--seconds 4.5]
+    python benchmarks/latency_repeatability.py --replay FOLDER
 """
 
 import argparse
 import contextlib
 import json
-import math
 import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+from latency_recording import Recorder, Recording, save
+from latency_replay import print_tables
 
 from scalesearch.deployment.backends import EngineOptions, get_backend
+from scalesearch.deployment.backends.base import Engine
 from scalesearch.deployment.onnx_file import onnx_model
+from scalesearch.files import replace_file
+from scalesearch.measurement.cores import wandering
 from scalesearch.measurement.device_lock import DeviceLock
-from scalesearch.measurement.latency import (
-    CALM_WINDOW_S,
-    ESTIMATORS,
-    OBJECTIVE,
-    calm_s,
-    measure_latency,
-    play_duet,
-    ratio_interval,
-    warm_up,
-)
+from scalesearch.measurement.latency import calm_time, play_duet
 from scalesearch.values.settings import LatencySettings
 
 BACKEND, THREADS = "onnxruntime", 1
@@ -44,67 +38,126 @@ LOADS = {
     "quiet": "",
     "busy core": "while True: pass",
     "memory hog": "import numpy as np; a = np.ones(2**23); b = a.copy()\nwhile True: np.copyto(b, a)",
+    # Sums and products of small integers in the caches: the vector units' integer ports, which int8 kernels use.
+    "integer loop": "import numpy as np; a = np.ones(2**14, np.int32); b = a.copy()\n"
+    "while True: np.multiply(a, 3, out=b); np.add(b, a, out=a)",
 }
-ALONE_S = 1.0
-PRODUCT = "measure_latency"
-"""What a trial really gets: the objective, stopped by its own rule."""
+SOLO_ROUNDS, SOLO_S = 5, 0.04
+"""Each engine also runs alone, for so long and so often: a duet must find what standing alone finds."""
 
-Estimates = dict[str, tuple[float, float, float]]
-"""Value and interval (both ends equal to the value where the estimator has none)."""
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A network that is timed against multiplier 1 of its base, in fp32."""
+
+    network: str = "resnet_small"
+    width: float = 1.0
+    pruned: float = 0.0
+    precision: str = "fp32"
+
+    @property
+    def reference(self) -> str:
+        """Stem of the reference's file."""
+        return f"reference_{self.network}"
+
+
+KINDS = {
+    "fp32": Kind(width=0.75),
+    "int8": Kind(precision="int8"),
+    "fp16": Kind(precision="fp16"),
+    "depthwise": Kind(network="mobilenet_small", width=0.75),
+    "pruned": Kind(pruned=0.25),
+}
 
 
 def main() -> None:
-    """Run the repeats, the loads in turn (so that no slow change of the machine looks like a load); print the table."""
+    """Measure what the folder lacks, the loads in turn (so that no slow change of the machine looks like a load)."""
     asked = read_arguments()
+    if asked.replay:
+        print_tables(asked.replay)
+        return
     if asked.child:
-        print(json.dumps(measure_once(Path(asked.child), asked.seconds)))
+        measure_once(asked.to, asked.child, asked.kinds[0], asked.seconds)
         return
     started_s, load_average = time.monotonic(), os.getloadavg()[0]
-    found: dict[str, list[Estimates]] = {load: [] for load in LOADS}
-    with tempfile.TemporaryDirectory() as folder:
-        export_both(Path(folder), asked.network, asked.width)
-        for _ in range(asked.repeats):
-            for load, code in LOADS.items():
-                with background(code):
-                    found[load].append(in_fresh_process(Path(folder), asked.seconds))
+    asked.to.mkdir(parents=True, exist_ok=True)
+    prepare(asked.to, asked.kinds)
+    todo = [
+        (f"{kind}.{load.replace(' ', '_')}.{repeat:02d}.npz", kind, load)
+        for repeat in range(asked.repeats)
+        for kind in asked.kinds
+        for load in LOADS
+    ]
+    missing = [each for each in todo if not (asked.to / each[0]).exists()]
+    print(f"{len(missing)} of {len(todo)} processes to go, about {len(missing) * (asked.seconds + 3.7) / 60:.0f} min")
+    for name, kind, load in missing:
+        with background(LOADS[load]):
+            in_fresh_process(asked.to, name, kind, asked.seconds)
     device = get_backend(BACKEND).device(THREADS)
     print(f"{device.name} ({', '.join(device.features)}), {os.cpu_count()} cores, {platform.system()},", end=" ")
-    print(f"{BACKEND} {device.backend_version} with {THREADS} thread; load average before: {load_average:.1f}")
     print(
-        f"{asked.network} at width {asked.width:g} against width 1; per load {asked.repeats} fresh processes,", end=" "
+        f"{BACKEND} {device.backend_version} with {THREADS} thread; load average before: {load_average:.1f};", end=" "
     )
-    print(f"{asked.seconds:g} s of duet each; {time.monotonic() - started_s:.0f} s in all\n")
-    print_table(found)
+    print(f"{time.monotonic() - started_s:.0f} s in all\n")
+    print_tables(asked.to)
 
 
 def read_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", default="resnet_small", help="base network; multiplier 1 is the reference")
-    parser.add_argument("--width", type=float, default=0.75, help="width multiplier of the network that is timed")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--to", type=Path, help="folder of the recordings; what it holds is not measured again")
+    what.add_argument("--replay", type=Path, help="only print the tables of that folder")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--repeats", type=int, default=12)
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of each duet")
+    parser.add_argument("--seconds", type=float, default=4.5, help="length of each duet")
     parser.add_argument("--child", default="", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def export_both(folder: Path, network: str, width: float) -> None:
-    """Write reference.onnx and candidate.onnx, with random weights, which cost the same time as trained ones."""
+def prepare(folder: Path, kinds: list[str]) -> None:
+    """Write the networks, and the references' calm times as a study would find them, unless they are there."""
+    missing = [kind for kind in kinds if not (folder / f"{kind}.onnx").exists()]
+    if missing:
+        export(folder, missing)
+    calm_path = folder / "calm_ms.json"
+    calm_ms = json.loads(calm_path.read_text()) if calm_path.exists() else {}
+    for name in sorted({KINDS[kind].reference for kind in kinds} - set(calm_ms)):
+        with opened(folder / f"{name}.onnx") as engine, DeviceLock("cpu").quiet(), wandering(THREADS) as move:
+            calm_ms[name] = calm_time(engine, settings=LatencySettings(), move=move)
+    replace_file(calm_path, json.dumps(calm_ms).encode())
+
+
+def export(folder: Path, kinds: list[str]) -> None:
+    """Write the kinds' files and their references', with random weights, which cost the same time as trained ones."""
     # Here, and not at the top, because the timing processes load this file too and need no torch.
+    from scalesearch.compression.fold import fold_batchnorm
+    from scalesearch.compression.prune import prune
+    from scalesearch.compression.quantize import quantize
     from scalesearch.deployment.export import to_onnx
     from scalesearch.networks import base_spec
     from scalesearch.networks.build import build
     from scalesearch.networks.scaling import scale
-    from scalesearch.values.candidate import Scaling
-    from scalesearch.values.network import Network
+    from scalesearch.values.candidate import Pruning, Quantization, Scaling
+    from scalesearch.values.onnx_model import OnnxModel
 
-    for name, multiplier in (("reference", 1.0), ("candidate", width)):
-        base = base_spec(network)
-        spec = scale(base, Scaling(width=multiplier), resolution_px=48, num_classes=43, channel_multiple=8)
-        built = build(spec, seed=0)
-        side = spec.resolution_px
-        images = np.random.default_rng(0).normal(size=(8, 3, side, side)).astype(np.float32)
-        to_onnx(Network(spec=spec, module=built.module.eval()), to=folder / f"{name}.onnx", check_images=images)
+    images = np.random.default_rng(0).normal(size=(64, 3, 64, 64)).astype(np.float32)
+
+    def write(kind: Kind, to: Path) -> OnnxModel:
+        base = base_spec(kind.network)
+        spec = scale(base, Scaling(width=kind.width), resolution_px=64, num_classes=43, channel_multiple=8)
+        network = build(spec, seed=0)
+        network.module.eval()
+        network = prune(network, Pruning(channel_fraction=kind.pruned), channel_multiple=8)
+        return to_onnx(fold_batchnorm(network), to=to, check_images=images[:8])
+
+    for name in kinds:
+        kind = KINDS[name]
+        write(Kind(network=kind.network), folder / f"{kind.reference}.onnx")
+        fp32 = write(kind, folder / f"{name}.fp32.onnx")
+        wanted = Quantization(precision=kind.precision)  # type: ignore[arg-type]
+        quantize(fp32, wanted, calibration=images, profile="onnxruntime_cpu", to=folder / f"{name}.onnx")
+        fp32.path.unlink()
 
 
 @contextlib.contextmanager
@@ -122,79 +175,42 @@ def background(code: str) -> Iterator[None]:
         child.wait()
 
 
-def in_fresh_process(folder: Path, seconds: float) -> Estimates:
+def in_fresh_process(folder: Path, name: str, kind: str, seconds: float) -> None:
     """One repeat."""
-    command = [sys.executable, __file__, "--child", str(folder), "--seconds", str(seconds)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return {name: (value, low, high) for name, (value, low, high) in json.loads(done.stdout).items()}
+    options = ["--to", str(folder), "--child", name, "--kinds", kind, "--seconds", str(seconds)]
+    subprocess.run([sys.executable, __file__, *options], check=True)
 
 
-def measure_once(folder: Path, seconds: float) -> Estimates:
-    """Every estimate of this process: of the duet, of the reference alone, and as a trial would get it."""
-    backend = get_backend(BACKEND)
-    files = (onnx_model(folder / f"{name}.onnx") for name in ("candidate", "reference"))
-    engine, reference = (backend.compile(file, EngineOptions(threads=THREADS, batch=1)) for file in files)
-    settings = LatencySettings()
-    with engine, reference, DeviceLock("cpu").quiet():
-        run_s = warm_up(reference, settings.warmup_s)
-        runs = max(1, round(CALM_WINDOW_S / run_s))
-        alone = np.asarray([reference.time_runs(runs) for _ in range(max(1, round(ALONE_S / (runs * run_s))))])
-        duet = play_duet(engine, reference, settings=LatencySettings(max_s=seconds, half_width=0.0))
-        latency = measure_latency(engine, reference, settings=settings, reference_calm_ms=1.0)
-    return {
-        **absolute("candidate", duet.candidate_s),
-        **absolute("reference alone", alone),
-        "reference alone, calm windows": exactly(1e6 * calm_s(alone)),
-        **{name: (estimate(duet), *ratio_interval(duet, name)) for name, estimate in ESTIMATORS.items()},
-        PRODUCT: (latency.ratio, latency.p50_low_ms, latency.p50_high_ms),
-    }
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Engine]:
+    """The engine of a file, as a study builds it."""
+    with get_backend(BACKEND).compile(onnx_model(path), EngineOptions(threads=THREADS, batch=1)) as engine:
+        yield engine
 
 
-def absolute(whose: str, seconds: NDArray[np.float64]) -> Estimates:
-    """Plain median, lower decile and minimum, in us."""
-    quantiles = {"median": 0.5, "p10": 0.1, "minimum": 0.0}
-    return {f"{whose}, {name}": exactly(1e6 * float(np.quantile(seconds, q))) for name, q in quantiles.items()}
+def measure_once(folder: Path, name: str, kind: str, seconds: float) -> None:
+    """Record both engines alone and a duet that never stops early; the replay stops where a trial would."""
+    reference_name = KINDS[kind].reference
+    calm_ms = json.loads((folder / "calm_ms.json").read_text())[reference_name]
+    settings = LatencySettings(max_s=seconds, half_width=0.0)
+    with (
+        opened(folder / f"{kind}.onnx") as engine,
+        opened(folder / f"{reference_name}.onnx") as reference,
+        DeviceLock("cpu").quiet(),
+        wandering(THREADS) as move,
+    ):
+        alone = [(alone_s(engine), alone_s(reference)) for _ in range(SOLO_ROUNDS)]
+        players = Recorder(engine), Recorder(reference)
+        play_duet(*players, settings=settings, calm_s=calm_ms / 1e3, move=move)
+    save(folder / name, Recording(players=players, alone_s=np.array(alone), seconds=seconds, calm_ms=calm_ms))
 
 
-def exactly(value: float) -> tuple[float, float, float]:
-    """A value without an interval."""
-    return value, value, value
-
-
-def print_table(found: dict[str, list[Estimates]]) -> None:
-    """One line per estimator, the best first within ratios, the candidate's clock and the reference's clock alone."""
-    names = list(found["quiet"][0])
-    table = pd.DataFrame([row_of(name, found) for name in names], index=names)
-    best = table.loc[list(ESTIMATORS), "worst %"].idxmin()
-    table["kind"] = [2 if "alone" in name else 1 if "," in name else 0 for name in names]
-    table = table.sort_values(["kind", "worst %"]).drop(columns="kind")
-    with pd.option_context("display.width", 200, "display.max_columns", None):
-        print(table.rename(index={OBJECTIVE: f"{OBJECTIVE} *"}).to_string(float_format="{:.3g}".format, na_rep=""))
-    print(f"\n* the objective now; the best here is {best}. `{PRODUCT}`: the objective stopped by its own rule, as")
-    print(
-        "in a trial, its interval with PROCESS_SPREAD in it. mean: a ratio, or us. processes: what the CVs have beyond"
-    )
-    print("the sessions' own intervals (PROCESS_SPREAD). covered: intervals, of all loads, that hold the quiet mean.")
-
-
-def row_of(name: str, found: dict[str, list[Estimates]]) -> dict[str, float]:
-    """The numbers of one estimator, by the table's columns."""
-    values = {load: np.array([each[name][0] for each in repeats]) for load, repeats in found.items()}
-    center = float(values["quiet"].mean())
-    cvs = {load: 100 * float(each.std(ddof=1) / each.mean()) for load, each in values.items()}
-    shifts = {load: 100 * float(each.mean() / center - 1) for load, each in values.items()}
-    row = {"mean": center}
-    row |= {f"CV % {load}": cv for load, cv in cvs.items()}
-    row |= {f"shift % {load}": shift for load, shift in shifts.items() if load != "quiet"}
-    row["worst %"] = max(math.hypot(cvs[load], shifts[load]) for load in values)
-    ends = np.array([each[name][1:] for repeats in found.values() for each in repeats])
-    if (ends[:, 0] < ends[:, 1]).any():
-        row["half width %"] = half_width = 50 * float((ends[:, 1] - ends[:, 0]).mean()) / center
-        if name != PRODUCT:  # whose interval holds PROCESS_SPREAD already
-            between = float(np.mean([cv**2 for cv in cvs.values()])) - (half_width / 1.96) ** 2
-            row["processes %"] = math.sqrt(max(0.0, between))
-        row["covered %"] = 100 * float(((ends[:, 0] <= center) & (center <= ends[:, 1])).mean())
-    return row
+def alone_s(engine: Engine) -> float:
+    """Typical run of an engine that has the caches to itself."""
+    times = list(engine.time_runs(3))
+    while sum(times) < SOLO_S:
+        times += engine.time_runs(20)
+    return float(np.median(times[3:] or times))
 
 
 if __name__ == "__main__":

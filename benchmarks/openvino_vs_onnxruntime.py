@@ -30,7 +30,8 @@ from scalesearch.deployment.export import to_onnx
 from scalesearch.errors import MissingBackendError
 from scalesearch.files import replace_file
 from scalesearch.measurement.device_lock import DeviceLock
-from scalesearch.measurement.latency import ESTIMATORS, OBJECTIVE, play_duet, ratio_interval
+from scalesearch.measurement.duet import ESTIMATORS, OBJECTIVE, ratio_interval
+from scalesearch.measurement.latency import play_duet
 from scalesearch.networks import BASES, base_spec, scale
 from scalesearch.networks.build import build, settle_norms
 from scalesearch.values.candidate import Precision, Quantization, Scaling

@@ -37,7 +37,8 @@ from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.backends.base import EngineOptions
 from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.onnx_file import read_onnx
-from scalesearch.measurement.latency import ESTIMATORS, OBJECTIVE, play_duet, ratio_interval
+from scalesearch.measurement.duet import ESTIMATORS, OBJECTIVE, ratio_interval
+from scalesearch.measurement.latency import play_duet
 from scalesearch.networks import base_spec, scale
 from scalesearch.networks.build import build
 from scalesearch.training.augment import Batches

@@ -16,6 +16,7 @@ from scalesearch.chain.shrink import MEASURED_DEVICE
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import ScalesearchError
+from scalesearch.measurement.cores import wandering
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.latency import measure_latency
 from scalesearch.values.candidate import Pruning
@@ -97,6 +98,7 @@ def _work(session: Session, entries: tuple[Entry, ...], channel: "Connection[Any
 def _time_all(session: Session, entries: tuple[Entry, ...]) -> Rounds:
     backend, lock = get_backend(session.target.backend), DeviceLock(MEASURED_DEVICE)
     found: dict[int, list[Latency]] = {entry.trial: [] for entry in entries}
+    calmest_ms = session.reference_calm_ms
     with ExitStack() as opened:
         with lock.busy():
             reference = opened.enter_context(
@@ -112,13 +114,16 @@ def _time_all(session: Session, entries: tuple[Entry, ...]) -> Rounds:
             # To and fro, so that no member is always first, or always after the same one.
             for trial in list(engines)[:: 1 if number % 2 == 0 else -1]:
                 # Alone for each, not for all: another run on this machine must get its turn in time.
-                with lock.quiet():
+                with lock.quiet(), wandering(session.settings.latency.threads) as move:
                     latency = measure_latency(
                         engines[trial],
                         reference,
                         settings=session.settings.latency,
                         reference_calm_ms=session.reference_calm_ms,
+                        calmest_ms=calmest_ms,
+                        move=move,
                     )
+                calmest_ms = min(calmest_ms, latency.reference_lowest_ms or calmest_ms)
                 enqueue_ms = engines[trial].timing_notes().enqueue_p50_ms
                 found[trial].append(replace(latency, enqueue_p50_ms=enqueue_ms))
     return {trial: tuple(rounds) for trial, rounds in found.items()}

@@ -14,6 +14,7 @@ from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.export import to_onnx
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.files import replace_file
+from scalesearch.measurement.cores import wandering
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.latency import calm_time
 from scalesearch.networks.build import build
@@ -104,5 +105,6 @@ def _calm_time_of(model: OnnxModel, session: Session) -> float:
 
 def _calm_time(model: OnnxModel, session: Session) -> float:
     engine = get_backend(session.target.backend).compile(model, engine_options(session.settings))
-    with engine, DeviceLock(MEASURED_DEVICE).quiet():
-        return calm_time(engine, settings=session.settings.latency)
+    latency = session.settings.latency
+    with engine, DeviceLock(MEASURED_DEVICE).quiet(), wandering(latency.threads) as move:
+        return calm_time(engine, settings=latency, move=move)

@@ -4,6 +4,7 @@ Candidate -> spec -> network -> limits -> train -> prune, retrain -> fold -> ONN
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.export_cache import ExportCache
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import StageFailed
+from scalesearch.measurement.cores import wandering
 from scalesearch.measurement.cost import count_cost
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.latency import measure_latency
@@ -105,6 +107,7 @@ class TrialEvaluator:
         if measures:
             kept_reference(session)
             self._reference = self._compile(onnx_model(reference_path(session.folder)))
+        self._calmest_ms = session.reference_calm_ms
 
     def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None]) -> TrialRecord:
         """The complete record of one trial; `report` hears the name of each stage as it begins.
@@ -319,12 +322,17 @@ class TrialEvaluator:
 
     def _latency(self, engine: Engine) -> Latency:
         session = self._session
-        return measure_latency(
-            engine,
-            self._reference,
-            settings=session.settings.latency,
-            reference_calm_ms=session.reference_calm_ms,
-        )
+        with wandering(session.settings.latency.threads) as move:
+            latency = measure_latency(
+                engine,
+                self._reference,
+                settings=session.settings.latency,
+                reference_calm_ms=session.reference_calm_ms,
+                calmest_ms=self._calmest_ms,
+                move=move,
+            )
+        self._calmest_ms = min(self._calmest_ms, latency.reference_lowest_ms or math.inf)
+        return latency
 
     def _quality(self, engine: Engine, split: ImageSplit, warnings: list[str]) -> Quality:
         names = self._session.data.class_names
@@ -375,5 +383,11 @@ def _doubts(training: TrainingResult, latency: Latency) -> tuple[str, ...]:
     if training.safe_recipe_used:
         doubts.append("training diverged once; this is the result of the safe recipe (AdamW at a third of the rate)")
     if not latency.stable:
-        doubts.append("the latency's interval did not become narrow enough in the time given (latency.max_s)")
+        doubts.append(latency.why_unstable)
+    if latency.unit_too_slow:
+        doubts.append(
+            "the reference engine runs faster than in the calm time found at the study's start, which was a disturbed "
+            "moment: latencies called stable before may be wrong, and all milliseconds are too large alike; "
+            "--fresh finds a new calm time"
+        )
     return tuple(doubts)

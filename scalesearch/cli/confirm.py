@@ -106,7 +106,7 @@ def _cells(move: "Move") -> tuple[str, ...]:
 def _footnotes(confirmation: "Confirmation", outcome: "ConfirmOutcome") -> Iterator[str]:
     moves, ranks = confirmation.moves, confirmation.ranks
     if not all(move.latency.stable for move in moves):
-        yield "! its latency did not settle within the time limit"
+        yield "! its latency did not settle within the time limit: see its interval"
     if confirmation.fallen:
         yield "no: on the front no longer; the numbers are those that beat it (tie: within the error)"
     lengths = sorted({move.steps for move in moves})

@@ -253,6 +253,7 @@ def _front_cells(record: TrialRecord, score: FrontScore | None, *, knee: int, wi
 
 
 def _footnotes(shown: Sequence[TrialRecord], scores: dict[int, FrontScore], *, knee: int) -> list[str]:
+    from scalesearch.records.timing_doubts import timing_doubts
     from scalesearch.search.front import ties
 
     lines = []
@@ -263,7 +264,8 @@ def _footnotes(shown: Sequence[TrialRecord], scores: dict[int, FrontScore], *, k
         told = ", ".join(f"{one} = {other}" for one, other in pairs)
         lines.append(f"ties: {told} (both 95 % intervals overlap: these images and timings cannot tell them apart)")
     if any(record.latency and not record.latency.stable for record in shown):
-        lines.append("! its latency did not settle within the time limit")
+        lines.append("! its latency did not settle within the time limit (why: `scalesearch show --trial N`)")
+    lines += timing_doubts(shown)
     if any(record.candidate.scaling.stages for record in shown):
         lines.append("x* its stages are scaled apart: see `scalesearch show --trial N`")
     flagged = [str(record.trial) for record in shown if any(gain.no_gain for gain in record.gains)]

@@ -135,8 +135,11 @@ def mean_latency(rounds: Sequence[Latency]) -> Latency:
     def mean(name: str) -> float:
         return statistics.fmean(getattr(each, name) for each in rounds)
 
+    def seen_mean(name: str) -> float | None:
+        seen = [value for each in rounds if (value := getattr(each, name)) is not None]
+        return statistics.fmean(seen) if seen else None
+
     names = ("p50_ms", "raw_p50_ms", "raw_p90_ms", "raw_p99_ms", "reference_p50_ms", "ratio")
-    enqueue = [each.enqueue_p50_ms for each in rounds if each.enqueue_p50_ms is not None]
     return Latency(
         **{name: mean(name) for name in names},
         p50_low_ms=min(each.p50_low_ms for each in rounds),
@@ -145,7 +148,11 @@ def mean_latency(rounds: Sequence[Latency]) -> Latency:
         runs=sum(each.runs for each in rounds),
         batch=rounds[0].batch,
         stable=all(each.stable for each in rounds),
-        enqueue_p50_ms=statistics.fmean(enqueue) if enqueue else None,
+        enqueue_p50_ms=seen_mean("enqueue_p50_ms"),
+        calm_fraction=seen_mean("calm_fraction"),
+        raw_calm_p50_ms=seen_mean("raw_calm_p50_ms"),
+        raw_disturbed_p50_ms=seen_mean("raw_disturbed_p50_ms"),
+        reference_lowest_ms=seen_mean("reference_lowest_ms"),
     )
 
 

@@ -258,8 +258,15 @@ def _latency(record: TrialRecord) -> Iterator[tuple[str, str]]:
         return
     yield (
         "p50, ms",
-        f"{latency_with_interval(latency)}, {'stable' if latency.stable else 'NOT STABLE: time limit hit'}",
+        f"{latency_with_interval(latency)}, {'stable' if latency.stable else f'NOT STABLE: {latency.why_unstable}'}",
     )
+    if latency.calm_fraction is not None:
+        moods = [
+            f"{milliseconds(raw_ms)} {mood}"
+            for raw_ms, mood in ((latency.raw_calm_p50_ms, "in calm"), (latency.raw_disturbed_p50_ms, "disturbed"))
+            if raw_ms is not None
+        ]
+        yield ("machine calm", f"{100 * latency.calm_fraction:.0f} % of the time; plain clock {', '.join(moods)}")
     tail = f"p90 {milliseconds(latency.raw_p90_ms)}, p99 {milliseconds(latency.raw_p99_ms)}"
     yield ("plain clock", f"p50 {milliseconds(latency.raw_p50_ms)}, {tail}, minimum {milliseconds(latency.raw_min_ms)}")
     yield (

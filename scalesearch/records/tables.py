@@ -76,7 +76,7 @@ def _scores(record: TrialRecord) -> Row:
     row |= {f"{step}_top1": _step(record, step) for step in ("onnx_fp32", "onnx")}
     row |= _named(quality, "macro_precision", "macro_recall", "images")
     row |= _named(latency, "p50_ms", "p50_low_ms", "p50_high_ms", "raw_p50_ms", "raw_p90_ms", "raw_p99_ms")
-    row |= _named(latency, "reference_p50_ms", "stable")
+    row |= _named(latency, "reference_p50_ms", "stable", "calm_fraction")
     row["latency_batch"] = latency.batch if latency else None
     row["latency_runs"] = latency.runs if latency else None
     return row

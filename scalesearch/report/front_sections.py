@@ -14,6 +14,7 @@ from scalesearch.records.report import (
     precision_label,
     pruning_label,
 )
+from scalesearch.records.timing_doubts import timing_doubts
 from scalesearch.report.markup import bullets, chart, paragraph, section, table, text
 from scalesearch.report.study import Study
 from scalesearch.search.baselines import distance_from_base
@@ -138,9 +139,11 @@ def warning_lines(study: Study) -> Iterator[str]:
     if unstable:
         on_front = _numbers(record for record in study.front if record.latency and not record.latency.stable)
         yield (
-            f"Unstable latency: {len(unstable)} trials did not settle within the time limit"
+            f"Unstable latency: {len(unstable)} trial{'' if len(unstable) == 1 else 's'} did not settle in time (too "
+            "wide an interval, or the machine was disturbed)"
             f"{f', on the front: {on_front}' if on_front else ', none of them on the front'}."
         )
+    yield from timing_doubts(study.records)
     yield from _gaps(study)
     if study.front and study.confirmation is None:
         steps = sorted({record.training.steps for record in study.front if record.training})

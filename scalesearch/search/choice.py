@@ -96,7 +96,7 @@ def _doubts(front: Sequence[TrialRecord], record: TrialRecord, wish: Wish) -> It
     if near:
         yield f"out of bounds as measured, perhaps within them by the intervals: trial {', '.join(near)}"
     if not record.latency.stable:
-        yield "its latency did not settle within the time limit"
+        yield record.latency.why_unstable
 
 
 def _may_be_within(record: TrialRecord, wish: Wish) -> bool:

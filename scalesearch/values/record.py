@@ -10,6 +10,9 @@ from scalesearch.values.target import Device
 TrialState = Literal["complete", "failed", "rejected", "cached"]
 _ROUNDING_ERROR = 1e-9
 
+_FASTER_THAN_CALM = 0.95
+"""Processes differ by less: see `measurement.duet.SAME_CALM`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
@@ -51,8 +54,9 @@ class TrainingResult:
 class Latency:
     """Latency of one engine at a fixed batch.
 
-    `p50_ms` is the objective: the duet ratio to the reference engine (`measurement.latency.OBJECTIVE`) times the
-    reference's own calm time, so that a busy minute of the machine does not enter it. `raw_*` is the plain clock.
+    `p50_ms` is the objective: the duet ratio to the reference engine (`measurement.duet.OBJECTIVE`), while that ran at
+    its calm time, times the calm time, so that a busy minute of the machine does not enter it. `raw_*` is the plain
+    clock. The last fields are None in records older than they are.
     """
 
     p50_ms: float
@@ -69,8 +73,41 @@ class Latency:
     runs: int
     batch: int
     stable: bool
+    """The machine was calm for long enough, and the interval is within `latency.stable_within`."""
     enqueue_p50_ms: float | None = None
     """Median time that the host needed to hand a run to the GPU; None where host and device are one."""
+    calm_fraction: float | None = None
+    """Share of the session in which the reference ran at its calm time: `p50_ms` is taken from it, if it suffices."""
+    raw_calm_p50_ms: float | None = None
+    """Median of the candidate's runs in calm; None where there was none."""
+    raw_disturbed_p50_ms: float | None = None
+    """Median of its other runs; None where there were none."""
+    reference_lowest_ms: float | None = None
+    """Level of the reference in the pairs that counted: far above its calm time, if the machine was never calm."""
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval, as a fraction of the latency."""
+        return (self.p50_high_ms - self.p50_low_ms) / (2 * self.p50_ms)
+
+    @property
+    def why_unstable(self) -> str:
+        """One sentence for a reader of the record; empty where it is stable."""
+        if self.stable:
+            return ""
+        told = "its latency did not settle within the time limit"
+        if self.calm_fraction is None:
+            return told
+        told += f" (+-{100 * self.half_width:.1f} %, machine calm for {100 * self.calm_fraction:.0f} % of it"
+        moods = {"calm": self.raw_calm_p50_ms, "disturbed": self.raw_disturbed_p50_ms}
+        clock = [f"{raw_ms:.3g} ms {mood}" for mood, raw_ms in moods.items() if raw_ms is not None]
+        return f"{told}; plain clock {', '.join(clock)})"
+
+    @property
+    def unit_too_slow(self) -> bool:
+        """Whether the reference ran so much faster than its calm time that this was found in a disturbed moment."""
+        lowest_ms, calm_ms = self.reference_lowest_ms, self.p50_ms / self.ratio
+        return lowest_ms is not None and lowest_ms < _FASTER_THAN_CALM * calm_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

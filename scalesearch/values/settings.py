@@ -51,7 +51,9 @@ class LatencySettings:
     warmup_s: float = 0.3
     max_s: float = 6.0
     half_width: float = 0.005
-    """Go on until the 95 % interval of the ratio is within this of it, then stop; past `max_s` it is unstable."""
+    """Go on until the session's own 95 % interval of the ratio is within this of it, or `max_s` are spent."""
+    stable_within: float = 0.02
+    """A latency whose whole 95 % interval (fresh processes included) is within this of it is called stable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
