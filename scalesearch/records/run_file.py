@@ -70,8 +70,24 @@ def read_run_file(folder: Path) -> Session | None:
             "Start anew with --fresh (the old folder is kept), or give another folder with --to."
         )
         raise ConfigError(message) from None
+    if "layout" not in document["session"].get("settings", {}).get("data", {}):
+        session = _with_layout(session)
     # The folder may have been moved since.
     return dataclasses.replace(session, folder=folder)
+
+
+def _with_layout(session: Session) -> Session:
+    """The session with the reading of its folder said, where it was begun before the program asked for one.
+
+    The classes are known, so there is nothing to ask: they lie in the folder itself, or in those of its splits.
+    """
+    data = session.settings.data
+    root = Path(data.source).expanduser()
+    if not root.is_dir():
+        return session
+    flat = all((root / name).is_dir() for name in session.data.class_names)
+    data = dataclasses.replace(data, layout="classes" if flat else "splits")
+    return dataclasses.replace(session, settings=dataclasses.replace(session.settings, data=data))
 
 
 def stored_session(folder: Path) -> Session:

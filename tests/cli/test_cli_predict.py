@@ -109,3 +109,16 @@ def test_mistakes_are_told(export: str, images: str, told: str, folder: Path) ->
     with pytest.raises(ConfigError, match=told) as caught:
         run(export, images)
     assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_what_a_system_left_is_passed_over_and_counted(folder: Path) -> None:
+    before = run("best", "pictures")[1]
+    for name in ("@eaDir/0.png/SYNOFILE_THUMB_M.png", "a/.cache/0.png", "__MACOSX/a/0.png", "b/._1.png"):
+        path = folder / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((folder / "pictures" / "a" / "0.png").read_bytes())
+    (folder / "pictures" / ".DS_Store").write_text("no image, and not worth a word")
+    code, out, err = run("best", "pictures")
+    assert (code, out) == (0, before)
+    assert err == ("passed over 4 files or folders that a system left or hides: @eaDir, __MACOSX, a/.cache, ...\n")
+    assert "._1.png" in run("best", "pictures/b/._1.png")[1]  # named by hand: wanted

@@ -37,7 +37,7 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
     root = Path(settings.source).expanduser()
     tree = scan_tree(root, layout=settings.layout)
     first = cached_arrays(cache_folder, f"copies-{_key(tree, None)}", lambda: {"first": _first_of_equal(tree)})["first"]
-    tree = without_copies(tree, first.astype(np.int64))
+    tree = without_copies(tree, first.astype(np.int64), pooled=settings.val_fraction > 0)
     kinds = check_kinds(
         root,
         images=[file.path for file in tree.files],
@@ -54,7 +54,8 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
         train=_split(tree, arrays, "train"),
         val=_split(tree, arrays, "val") if any(file.split == "val" for file in tree.files) else None,
         test=_split(tree, arrays, "test") if any(file.split == "test" for file in tree.files) else None,
-        warnings=(*tree.notes, *kinds, *warnings),
+        warnings=(*warnings, *kinds, *(os.fsencode(note).decode("utf-8", "replace") for note in tree.notes)),
+        divided=tree.divided,
     )
 
 
