@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from scalesearch.errors import ConfigError
 from scalesearch.files import replace_file
 from scalesearch.records.reading import FIT_TEXTS, GREY_TEXT, PLAIN, SECOND, depth_text, reading_facts
+from scalesearch.records.run_file import layout_of_before
 from scalesearch.values.candidate import CALIBRATED, Candidate
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.network_spec import NetworkSpec
@@ -117,10 +118,12 @@ def read_config(path: Path) -> ExportedConfig:
         place = ".".join(str(part) for part in first["loc"])
         message = f"{file}: {place}: {first['msg'].lower()}.\nExpected a config.toml that `scalesearch export` wrote."
         raise ConfigError(message) from None
-    if "window" in document["settings"].get("data", {}):
-        return config
-    # Written before there was one: images of more than 8 bits were read on their whole scale.
-    data = dataclasses.replace(config.settings.data, window="full")
+    said, data = document["settings"].get("data", {}), config.settings.data
+    if "window" not in said:
+        # Written before there was one: images of more than 8 bits were read on their whole scale.
+        data = dataclasses.replace(data, window="full")
+    if "layout" not in said:
+        data = layout_of_before(data, config.data.class_names)
     return dataclasses.replace(config, settings=dataclasses.replace(config.settings, data=data))
 
 

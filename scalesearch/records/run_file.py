@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from scalesearch.errors import ConfigError
 from scalesearch.files import replace_file
 from scalesearch.values.session import Session
+from scalesearch.values.settings import DataSettings
 
 NAME = "run.toml"
 _LIBRARIES = ("scalesearch", "torch", "optuna", "fvcore", "onnx", "onnxruntime", "torch-pruning", "numpy", "pandas")
@@ -71,23 +72,22 @@ def read_run_file(folder: Path) -> Session | None:
         )
         raise ConfigError(message) from None
     if "layout" not in document["session"].get("settings", {}).get("data", {}):
-        session = _with_layout(session)
+        data = layout_of_before(session.settings.data, session.data.class_names)
+        session = dataclasses.replace(session, settings=dataclasses.replace(session.settings, data=data))
     # The folder may have been moved since.
     return dataclasses.replace(session, folder=folder)
 
 
-def _with_layout(session: Session) -> Session:
-    """The session with the reading of its folder said, where it was begun before the program asked for one.
+def layout_of_before(data: DataSettings, class_names: tuple[str, ...]) -> DataSettings:
+    """Say how the folder of stored settings is read, where they are older than `data.layout`.
 
     The classes are known, so there is nothing to ask: they lie in the folder itself, or in those of its splits.
     """
-    data = session.settings.data
     root = Path(data.source).expanduser()
     if not root.is_dir():
-        return session
-    flat = all((root / name).is_dir() for name in session.data.class_names)
-    data = dataclasses.replace(data, layout="classes" if flat else "splits")
-    return dataclasses.replace(session, settings=dataclasses.replace(session.settings, data=data))
+        return data
+    flat = all((root / name).is_dir() for name in class_names)
+    return dataclasses.replace(data, layout="classes" if flat else "splits")
 
 
 def stored_session(folder: Path) -> Session:

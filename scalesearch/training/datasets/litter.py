@@ -37,6 +37,7 @@ def is_litter(path: Path) -> bool:
 def _holds_deleted_files(folder: Path) -> bool:
     """Tell whether this is a waste basket: it holds the folder of an account, or the list of what was deleted."""
     try:
-        return any(entry.name.startswith("S-1-") or entry.name.casefold() == "info2" for entry in os.scandir(folder))
+        with os.scandir(folder) as entries:
+            return any(entry.name.startswith("S-1-") or entry.name.casefold() == "info2" for entry in entries)
     except OSError:
         return False
