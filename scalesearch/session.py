@@ -15,7 +15,8 @@ from scalesearch.records.run_file import read_run_file, refuse_changes, write_ru
 from scalesearch.reference import make_reference, scale_base, with_reference
 from scalesearch.search.space import for_target
 from scalesearch.study_data import find_study_data, leads_somewhere
-from scalesearch.training.datasets import Dataset, load_dataset, val_standard_error_points
+from scalesearch.training.datasets import Dataset, load_dataset, plain_source, val_standard_error_points
+from scalesearch.training.datasets.split_names import splits_of
 from scalesearch.training.machine import probe_machine
 from scalesearch.values.candidate import Recipe, Scaling
 from scalesearch.values.network_spec import NetworkSpec
@@ -57,9 +58,15 @@ def open_session(
     stored = read_run_file(folder)
     if stored and settings.data.window == "auto":  # found by the first run: images that came since must not move it
         settings = _with_window(settings, stored.settings.data.window)
+    # Not where older programs took Training/ and Testing/ for classes: that study is better refused than continued.
+    if stored and settings.data.layout == "auto" and "train" not in splits_of(stored.data.class_names).values():
+        layout = stored.settings.data.layout
+        settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, layout=layout))
     say(f"data: loading {settings.data.source}")
     dataset, run_folder = _data(settings.data, stored, storage_px=storage_px, channels=base.image_channels)
     settings = _with_window(settings, dataset.window)
+    plain = dataclasses.replace(settings.data, source=plain_source(settings.data.source))
+    settings = dataclasses.replace(settings, data=plain)
     say("machine: probing threads and number format" if stored is None else "machine: as probed by the first run")
     machine = stored.machine if stored else probe_machine(settings.machine, workers=settings.workers)
     session = Session(

@@ -139,3 +139,66 @@ def test_the_reference_is_known_from_the_second_run_on_and_refused_if_it_is_anot
     reference_path(second.folder).write_bytes(b"twice as slow")
     with pytest.raises(ConfigError, match=r"reference\.onnx is not the file"):
         opened(root)
+
+
+def put(root: Path, *folders: str) -> Path:
+    for number, folder in enumerate(folders):
+        (root / folder).mkdir(parents=True)
+        for index in range(12):
+            pixels = np.random.default_rng((number, index)).integers(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(root / folder / f"{index}.png")
+    return root
+
+
+def without_layout(session: Session) -> Session:
+    """The study as a program without `data.layout` left it."""
+    run_file = session.folder / "run.toml"
+    text = run_file.read_text()
+    run_file.write_text(text.replace(f'layout = "{session.settings.data.layout}"\n', ""))
+    assert run_file.read_text() != text
+    stored = read_run_file(session.folder)
+    assert stored
+    return stored
+
+
+@pytest.mark.parametrize(
+    ("layout", "folders", "classes"),
+    [
+        ("classes", ("ill/left", "ill/right", "well/left", "well/right"), ("ill", "well")),
+        ("splits", ("train/x", "train/y", "val/x", "val/y", "more"), ("x", "y")),
+        ("splits", ("train/x", "train/y", "more"), ("x", "y")),
+    ],
+)
+def test_a_study_from_before_layouts_goes_on_where_a_new_one_is_asked(
+    layout: str, folders: tuple[str, ...], classes: tuple[str, ...], tmp_path: Path
+) -> None:
+    root = put(tmp_path / "set", *folders)
+    before = opened(root, f"data.layout={layout}")
+    stored = without_layout(before)
+    assert load_dataset(stored.settings.data, storage_px=stored.storage_px).fingerprint == before.data.fingerprint
+    resumed = opened(root)
+    assert resumed.data.fingerprint == before.data.fingerprint and resumed.data.class_names == classes
+    run_file = resumed.folder / "run.toml"
+    run_file.unlink()
+    if len(folders) != 5:
+        with pytest.raises(ConfigError, match=r"--set data\.layout=classes"):
+            opened(root)
+
+
+def test_a_study_that_took_splits_for_classes_is_not_continued(tmp_path: Path) -> None:
+    root = put(tmp_path / "set", "Training/x", "Training/y", "Testing/x", "Testing/y")
+    without_layout(opened(root, "data.layout=classes"))
+    with pytest.raises(ConfigError, match=r"data\.fingerprint"):
+        opened(root)
+
+
+def test_a_built_in_set_is_stored_by_its_bare_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scalesearch.training.datasets.signs.SPLIT_SIZES", (("train", 80), ("val", 20), ("test", 20)))
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "signs", "train/x", "train/y")
+    session = opened(Path("builtin:signs"))
+    assert session.settings.data.source == session.data.name == "signs"
+    assert session.synthetic
+    stored = read_run_file(session.folder)
+    assert stored and stored.settings == session.settings
+    assert load_dataset(stored.settings.data, storage_px=16).fingerprint == session.data.fingerprint

@@ -1,6 +1,7 @@
 """`predict`: labels pictures with an export's model.onnx, by the very code of the export's own infer.py."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 _SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
 )
+
+_SHOWN_LITTER = 3
 
 
 def register(app: typer.Typer) -> None:
@@ -105,23 +108,36 @@ def image_files(given: Iterable[Path]) -> Iterator[Path]:
     Raises:
         ConfigError: A folder holds none.
     """
-    from scalesearch.training.datasets.litter import is_litter
-
     for path in given:
         if not path.is_dir():
             yield path
             continue
-        found = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix.lower() in _SUFFIXES
-            and not any(is_litter(part) for part in file.relative_to(path).parts)
-            and file.is_file()
-        )
+        found, litter = _below(path)
+        if litter:
+            names = ", ".join(_path_text(each.relative_to(path)) for each in litter[:_SHOWN_LITTER])
+            more = ", ..." if len(litter) > _SHOWN_LITTER else ""
+            typer.echo(
+                f"passed over {len(litter)} files or folders that a system left or hides: {names}{more}", err=True
+            )
         if not found:
             message = f"{path} holds no image: expected files ending in {', '.join(sorted(_SUFFIXES))}."
             raise ConfigError(message)
         yield from found
+
+
+def _below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Images at any depth by their names, and what a system left among them: images and folders, not looked into."""
+    from scalesearch.training.datasets.litter import is_litter
+
+    found, litter = list[Path](), list[Path]()
+    for place, folders, names in os.walk(folder):
+        here = Path(place)
+        left = {name for name in (*folders, *names) if is_litter(here / name)}
+        images = [here / name for name in names if Path(name).suffix.lower() in _SUFFIXES]
+        litter += [here / name for name in folders if name in left] + [each for each in images if each.name in left]
+        folders[:] = [name for name in folders if name not in left]
+        found += [each for each in images if each.name not in left and each.is_file()]
+    return sorted(found), sorted(litter)
 
 
 def _path_text(path: Path) -> str:

@@ -69,9 +69,8 @@ def run(
     """
     from scalesearch.config import load_run
     from scalesearch.networks import find_spec
-    from scalesearch.records.run_file import NAME as RUN_FILE
     from scalesearch.study_data import continues_with
-    from scalesearch.training.datasets import find_source, refuse_ambiguous_source
+    from scalesearch.training.datasets import find_source
 
     flags = {
         "data.source": data,
@@ -91,8 +90,8 @@ def run(
     folder = to or default_folder(search_space.name, settings.data.source, settings.target)
     if fresh or not continues_with(settings.data, folder):
         find_source(settings.data.source)
-    if fresh or not (folder / RUN_FILE).exists():
-        refuse_ambiguous_source(settings.data.source)
+    if fresh or not _continues(folder, settings.data.source):
+        refuse_two_meanings(settings, data, overrides)
     if dry_run:
         from scalesearch.cli.preview import preview_run
 
@@ -131,6 +130,25 @@ def run(
         )
         raise NoFeasibleTrialError(message)
     return 0
+
+
+def refuse_two_meanings(settings: RunSettings, data: str | None, overrides: list[str] | None) -> None:
+    """Raise ConfigError where a data set was typed whose name is that of a built-in one and of a folder here.
+
+    The default was not typed: it is the built-in set, and a folder of its name is only told of.
+    """
+    from scalesearch.training.datasets import refuse_ambiguous_source
+
+    if data is not None or any(text.partition("=")[0].strip() == "data.source" for text in overrides or ()):
+        refuse_ambiguous_source(settings.data.source)
+
+
+def _continues(folder: Path, source: str) -> bool:
+    """Whether the study in `folder` was begun with this very source: then it means what it meant."""
+    from scalesearch.records.run_file import read_run_file
+
+    stored = read_run_file(folder)
+    return stored is not None and stored.settings.data.source == source
 
 
 def choose_chip(settings: RunSettings) -> tuple[RunSettings, str]:
@@ -186,11 +204,10 @@ def check(
     """Check a space before anything runs: every key, which choices collapse after rounding, and what a budget costs."""
     from scalesearch.cli.preview import check_space
     from scalesearch.config import load_run
-    from scalesearch.training.datasets import refuse_ambiguous_source
 
     flags = {"data.source": data, "network": network, "target": target, "budget": budget}
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
-    refuse_ambiguous_source(settings.data.source)
+    refuse_two_meanings(settings, data, overrides)
     settings, _ = choose_chip(settings)
     check_space(settings, search_space, with_data=data is not None)
     if compiled:
@@ -224,6 +241,10 @@ def train(
     exported = read_config(config)  # a wrong file is told now, not once torch is loaded
     check_stored(exported.settings, exported.candidate, origin=str(config))
     check_spec(exported.network)
+    if data is not None:
+        from scalesearch.training.datasets import refuse_ambiguous_source
+
+        refuse_ambiguous_source(data)
     from scalesearch.cli.full_training import train_export
 
     train_export(config, steps=steps, data=data, seed=seed, to=to)

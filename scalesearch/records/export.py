@@ -16,6 +16,7 @@ from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_values
 from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.records.reading import FIT_TEXTS, GREY_TEXT, PLAIN, SECOND, depth_text, reading_facts
+from scalesearch.records.run_file import layout_of_before
 from scalesearch.toml_file import read_toml
 from scalesearch.values.candidate import CALIBRATED, Candidate
 from scalesearch.values.confirmed import ConfirmedRun
@@ -129,10 +130,12 @@ def read_config(path: Path) -> ExportedConfig:
     if problem:
         message = f"Cannot read {file}: {problem}.\nExpected a config.toml that `scalesearch export` wrote."
         raise ConfigError(message)
-    if "window" in document["settings"].get("data", {}):
-        return config
-    # Written before there was one: images of more than 8 bits were read on their whole scale.
-    data = dataclasses.replace(config.settings.data, window="full")
+    said, data = document["settings"].get("data", {}), config.settings.data
+    if "window" not in said:
+        # Written before there was one: images of more than 8 bits were read on their whole scale.
+        data = dataclasses.replace(data, window="full")
+    if "layout" not in said:
+        data = layout_of_before(data, config.data.class_names)
     return dataclasses.replace(config, settings=dataclasses.replace(config.settings, data=data))
 
 

@@ -19,6 +19,7 @@ from scalesearch.plain_text import utf8_text, utf8_values, without_secrets
 from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.toml_file import read_toml
 from scalesearch.values.session import Session
+from scalesearch.values.settings import DataSettings
 from scalesearch.values.storage_url import check_storage_url
 
 NAME = "run.toml"
@@ -98,6 +99,9 @@ def read_run_file(folder: Path) -> Session | None:
             "Mend the file, start anew with --fresh (the old folder is kept), or give another folder with --to."
         )
         raise ConfigError(message)
+    if "layout" not in document["session"].get("settings", {}).get("data", {}):
+        data = layout_of_before(session.settings.data, session.data.class_names)
+        session = dataclasses.replace(session, settings=dataclasses.replace(session.settings, data=data))
     # The folder may have been moved since.
     return dataclasses.replace(session, folder=folder)
 
@@ -108,6 +112,18 @@ def _renamed(document: dict[str, Any]) -> dict[str, Any]:
     if "val_standard_error" in data:  # in points as well; the name did not say so
         data["val_standard_error_points"] = data.pop("val_standard_error")
     return document
+
+
+def layout_of_before(data: DataSettings, class_names: tuple[str, ...]) -> DataSettings:
+    """Say how the folder of stored settings is read, where they are older than `data.layout`.
+
+    The classes are known, so there is nothing to ask: they lie in the folder itself, or in those of its splits.
+    """
+    root = Path(data.source).expanduser()
+    if not root.is_dir():
+        return data
+    flat = all((root / name).is_dir() for name in class_names)
+    return dataclasses.replace(data, layout="classes" if flat else "splits")
 
 
 def stored_session(folder: Path) -> Session:

@@ -100,3 +100,12 @@ def test_light_commands_load_no_heavy_library(arguments: str, tmp_path: Path) ->
         [sys.executable, "-c", code, *arguments.split()], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_typed_name_of_a_folder_and_a_built_in_set_is_asked_about(tmp_path: Path) -> None:
+    (tmp_path / "signs").mkdir()
+    for arguments in (("check", "--data", "signs"), ("run", "--set", "data.source=signs", "--dry-run")):
+        told = scalesearch(*arguments, folder=tmp_path)
+        assert told.returncode == 2, told.stdout
+        assert "--data ./signs" in told.stderr and "--data builtin:signs" in told.stderr
+        assert len(told.stderr.splitlines()) <= 3 and "Traceback" not in told.stderr

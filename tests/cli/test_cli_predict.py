@@ -155,3 +155,16 @@ def test_a_model_that_was_put_into_an_export_is_told_of(
     assert code == 0 and len(json.loads(out)) == 6
     assert err.startswith("warning: best/model.onnx is not the file that was exported with best/config.toml")
     assert run("best/model.onnx", "pictures")[2] == "", "a file alone claims nothing"
+
+
+def test_what_a_system_left_is_passed_over_and_counted(folder: Path) -> None:
+    before = run("best", "pictures")[1]
+    for name in ("@eaDir/0.png/SYNOFILE_THUMB_M.png", "a/.cache/0.png", "__MACOSX/a/0.png", "b/._1.png"):
+        path = folder / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((folder / "pictures" / "a" / "0.png").read_bytes())
+    (folder / "pictures" / ".DS_Store").write_text("no image, and not worth a word")
+    code, out, err = run("best", "pictures")
+    assert (code, out) == (0, before)
+    assert err == ("passed over 4 files or folders that a system left or hides: @eaDir, __MACOSX, a/.cache, ...\n")
+    assert "._1.png" in run("best", "pictures/b/._1.png")[1]  # named by hand: wanted

@@ -83,6 +83,42 @@ def test_equal_arrays_in_two_splits_of_an_npz_are_told(tmp_path: Path) -> None:
     assert any("3 images are in train and in val" in text for text in load(tmp_path / "set.npz").warnings)
 
 
+def test_copies_cannot_fall_into_two_splits_where_train_and_val_are_pooled(tmp_path: Path) -> None:
+    root = tmp_path / "t"
+    for split, numbers in (("train", range(40)), ("val", range(10, 60))):
+        for number in numbers:
+            write(root / split / "ab"[number % 2] / f"{number:02}.png", number)
+    data = load(root, val_fraction=0.3)
+    parts = [{image.tobytes() for image in part.images} for part in (data.train, data.val, data.calibration, data.test)]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == total(data) == 60
+    assert any("30 files are copies of others of their class" in text for text in data.warnings)
+    assert not any("accuracy will be too high" in text for text in data.warnings)
+
+
+def test_copies_and_two_labels_within_an_array_are_told(tmp_path: Path) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (40, 8, 8, 3), np.uint8)
+    images[20], images[22], images[31] = images[0], images[0], images[4]  # two of class 0; one of both
+    np.savez(tmp_path / "set.npz", images=images, labels=np.arange(40) % 2)
+    texts = load(tmp_path / "set.npz").warnings
+    assert any("2 images are copies of others of their class" in text for text in texts)
+    assert any("1 images are in two classes: one of the labels is wrong" in text for text in texts)
+
+
+@pytest.mark.parametrize("suffix", [".cr2", ".MOV", ".npy"])
+def test_a_file_beside_the_picture_it_belongs_to_is_no_loss(suffix: str, flat: Path) -> None:
+    for path in sorted(flat.rglob("*.png")):
+        path.with_suffix(suffix).write_bytes(path.name.encode())
+    data = load(flat)
+    assert total(data) == 40
+    assert not any("kinds that are not read" in text for text in data.warnings)
+
+
+def test_two_of_many_are_a_warning_without_any_setting(flat: Path) -> None:
+    for number in range(2):
+        (flat / "a" / f"IMG_{number}.heif").write_bytes(bytes([number]))
+    assert any("left out 2 of 42 picture files of kinds" in text for text in load(flat).warnings)
+
+
 @pytest.mark.parametrize("suffix", [".HEIC", ".nef", ".jxl"])
 def test_many_pictures_of_a_kind_that_is_not_read_stop_the_run(suffix: str, flat: Path) -> None:
     for number in range(30):
@@ -106,6 +142,6 @@ def test_a_class_that_is_mostly_of_such_files_stops_the_run(flat: Path) -> None:
     for number in range(2):
         write(flat / "c" / f"{number}.png", 500 + number)
     for number in range(3):
-        (flat / "c" / f"{number}.heic").write_bytes(bytes([number]))
+        (flat / "c" / f"IMG_{number}.heic").write_bytes(bytes([number]))
     with pytest.raises(ConfigError, match=r"most of those in c/"):
         load(flat, max_skipped_fraction=0.5)

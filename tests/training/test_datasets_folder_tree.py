@@ -47,7 +47,11 @@ class Shape:
         Shape(("train/x", "train/y", "val/x", "raw"), {"train/x": 2, "train/y": 2, "val/x": 2},
               "left out raw/ beside the splits"),
         Shape(("train/train/x", "train/train/y", "val/x"), {"train/x": 2, "train/y": 2, "val/x": 2}),
-        Shape(("bus", "car", "train"), {"train/bus": 2, "train/car": 2, "train/train": 2}),
+        Shape(("seg_train/seg_train/x", "seg_train/seg_train/y", "seg_test/seg_test/x"),
+              {"train/x": 2, "train/y": 2, "test/x": 2}, "read seg_train/ as train, seg_test/ as test"),
+        Shape(("test/train/x", "test/train/y", "test/val/y"), {"train/x": 2, "train/y": 2, "val/y": 2}, "from test/"),
+        Shape(("paper", "recycled", "Recycler"), {"train/paper": 2, "train/recycled": 2, "train/Recycler": 2}),
+        Shape(("bus", "car", "train"), {"train/bus": 2, "train/car": 2, "train/train": 2}, "read train/ as a class"),
         Shape(("test", "control"), {"train/test": 2, "train/control": 2}),
         Shape(("valid", "forged"), {"train/valid": 2, "train/forged": 2}),
         Shape(("dev", "rev/deep"), {"train/dev": 2, "train/rev": 2}),
@@ -70,6 +74,7 @@ def test_shapes_are_read(shape: Shape, tmp_path: Path) -> None:
         (("train/x", "train/y", "dev/x", "valid/x"), r"expected one val folder, came dev and valid"),
         (("fold1/cat", "fold1/dog", "fold2/cat", "fold2/dog"), r"fold1/, fold2/ all hold folders of the same names"),
         (("A/Cat", "A/Dog", "B/cat", "B/dog", "B/emu"), r"names: cat/, dog/\nIf they are splits, name them train/"),
+        (("p/x", "p/y", "q/x", "q/y", "r/y"), r"p/, q/, r/ all hold folders of the same names: x/, y/"),
         (("cat/train", "cat/test", "dog/train", "dog/test"), r"Put the split above the classes"),
         (("val/x", "val/y", "test/x", "test/y"), r"expected train/ beside val/, test/, came none"),
         (("train/Cat", "train/dog", "val/cat"), r"1 more: cat \(train has Cat\)\.\nThey differ in case or spaces only"),
@@ -120,3 +125,28 @@ def test_loose_images_beside_classes_are_told(tmp_path: Path) -> None:
     (root / "train" / "cover.png").write_text("cover")
     tree = scan_tree(root)
     assert any("left out 1 images that lie in train/ itself" in note for note in tree.notes)
+
+
+@pytest.mark.parametrize(
+    ("folders", "table", "message"),
+    [
+        (
+            (".",),
+            "labels.csv",
+            r"came 0 \(none\), and 2 images in no class folder\.\nLabels in labels\.csv are not read",
+        ),
+        (("train",), "train/answers.tsv", r"and 2 images in no class folder\.\nLabels in answers\.tsv are not read"),
+        (
+            ("train", "test", "sample"),
+            "truth.json",
+            r"test/, train/ can be splits or classes, since images lie directly",
+        ),
+    ],
+)
+def test_images_with_a_table_of_labels_are_no_classes(
+    folders: tuple[str, ...], table: str, message: str, tmp_path: Path
+) -> None:
+    root = make(tmp_path / "d", *folders)
+    (root / table).write_text("0.jpg,cat")
+    with pytest.raises(ConfigError, match=message):
+        scan_tree(root)

@@ -125,6 +125,61 @@ def test_a_built_in_name_that_is_also_here_is_asked_about(
     assert find_source(source).kind in ("synthetic", "torchvision")  # as stored studies mean it
 
 
+def test_a_folder_in_another_spelling_and_an_archive_are_asked_about_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Fashion_MNIST").mkdir()
+    (tmp_path / "signs.npz").write_bytes(b"")
+    (tmp_path / "gtsrb").write_text("a note")  # no data set
+    with pytest.raises(
+        ConfigError, match=r"--data \./Fashion_MNIST; for the built-in set: --data builtin:fashion-mnist"
+    ):
+        refuse_ambiguous_source("fashion-mnist")
+    with pytest.raises(ConfigError, match=r"--data \./signs\.npz; .*builtin:signs"):
+        refuse_ambiguous_source("signs")
+    refuse_ambiguous_source("gtsrb")
+
+
+def test_a_folder_hidden_by_the_default_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_signs(tmp_path, monkeypatch)
+
+    def told(source: str) -> list[str]:
+        settings = DataSettings(source=source, calibration_images=6)
+        texts = load_dataset(settings, storage_px=16, cache_folder=tmp_path / "cache").warnings
+        return [text for text in texts if "not ./signs here (--data ./signs)" in text]
+
+    assert not told("signs")
+    (tmp_path / "signs").mkdir()
+    assert told("signs") and not told("builtin:signs")
+
+
+@pytest.mark.parametrize("test", [True, False], ids=["train and test", "train alone"])
+@pytest.mark.parametrize("kind", ["folder", "npz"])
+def test_validation_drawn_from_train_is_said(kind: str, test: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    parts = {"train": 60, **({"test": 20} if test else {})}
+    arrays = {split: rng.integers(0, 256, (count, 8, 8, 3), np.uint8) for split, count in parts.items()}
+    path = tmp_path / ("set.npz" if kind == "npz" else "set")
+    if kind == "npz":
+        labels = {f"{split}_labels": np.arange(count) % 2 for split, count in parts.items()}
+        np.savez(path, **{f"{split}_images": array for split, array in arrays.items()}, **labels)  # type: ignore[arg-type]
+    else:
+        for split, array in arrays.items():
+            for index, image in enumerate(array):
+                (path / split / "xy"[index % 2]).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(path / split / "xy"[index % 2] / f"{index}.png")
+
+    def load(**settings: float) -> tuple[int, bool]:
+        chosen = DataSettings(source=str(path), calibration_images=6, **settings)  # type: ignore[arg-type]
+        data = load_dataset(chosen, storage_px=8, cache_folder=tmp_path / "cache")
+        return len(data.val), any("no validation images, so 20 % of train" in text for text in data.warnings)
+
+    assert load() == (12, True)
+    assert load(val_fraction=0.5) == (30, False)
+
+
 def test_builtin_stands_before_names_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a folder"):
         find_source(f"builtin:{tmp_path}")

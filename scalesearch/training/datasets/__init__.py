@@ -47,6 +47,7 @@ __all__ = [
     "load_dataset",
     "load_splits",
     "normalise",
+    "plain_source",
     "refuse_ambiguous_source",
     "to_input",
     "val_standard_error_points",
@@ -68,8 +69,9 @@ def load_dataset(
         ConfigError: if the source, its content or the settings are wrong.
         MissingBackendError: if the source needs torchvision, which is not installed.
     """
+    hidden = _hidden_warning(settings.source)
     data, splits, settings = load_splits(settings, storage_px=storage_px, cache_folder=cache_folder)
-    warnings = (*data.warnings, *_reading_notes(data, splits, settings))
+    warnings = (*hidden, *data.warnings, *_reading_notes(data, splits, settings))
     dataset = make_dataset(
         name=data.name, class_names=data.class_names, splits=in_channels(splits, channels), window=settings.window
     )
@@ -86,7 +88,7 @@ def load_splits(
     """
     check_settings(settings)
     source, folder = find_source(settings.source), cache_folder or default_cache_folder()
-    settings = replace(settings, source=settings.source.removeprefix(BUILTIN))
+    settings = replace(settings, source=plain_source(settings.source))
     data = source.load(settings, storage_px=storage_px, cache_folder=folder)
     splits = split_source(data, settings)
     training, every = _training_facts(splits), _all_facts(splits)
@@ -159,12 +161,9 @@ def refuse_ambiguous_source(source: str) -> None:
     Raises:
         ConfigError: Both are there; the text says how to name each.
     """
-    name, path = _as_name(source), Path(source)
-    if not any(name in kind.names for kind in SOURCES):
-        return
-    here = [each for each in (path, path.with_name(f"{path.name}.npz")) if each.is_dir() or each.suffix == ".npz"]
-    there = next((each for each in here if each.exists()), None)
+    there = _same_name_here(source)
     if there is not None:
+        name = _as_name(source)
         message = (
             f"data.source: {source!r} is a built-in data set, and ./{there} is here, too.\n"
             f"For the one here: --data ./{there}; for the built-in set: --data {BUILTIN}{name}"
@@ -172,13 +171,39 @@ def refuse_ambiguous_source(source: str) -> None:
         raise ConfigError(message)
 
 
+def plain_source(source: str) -> str:
+    """Give the source as it is stored: `builtin:` is for typing, a stored name of a built-in set means nothing else."""
+    return source.removeprefix(BUILTIN)
+
+
+def _same_name_here(source: str) -> Path | None:
+    """Find the folder or .npz file here that a built-in set's name would hide, in any spelling of the name."""
+    name = _as_name(source)
+    if not any(name in kind.names for kind in SOURCES):
+        return None
+    try:
+        here = sorted(Path().iterdir(), key=lambda path: (path.name != source, path.name))
+    except OSError:
+        return None
+    return next((path for path in here if _as_name(path.name.removesuffix(".npz")) == name and _is_source(path)), None)
+
+
+def _is_source(path: Path) -> bool:
+    return any(kind.takes_path(path) for kind in SOURCES)
+
+
+def _hidden_warning(source: str) -> tuple[str, ...]:
+    there = _same_name_here(source)
+    return () if there is None else (f"data {source}: the built-in set is read, not ./{there} here (--data ./{there})",)
+
+
 def _as_name(source: str) -> str:
     return source.lower().replace("_", "-")
 
 
 def _drawn(data: SourceData, settings: DataSettings) -> tuple[str, ...]:
-    """Say where validation images come from, if the source brought test images and none for validation."""
-    if data.test is None or data.val is not None or settings.val_fraction:
+    """Say where validation images come from, if the source brought other splits and none for validation."""
+    if not (data.divided or data.test is not None) or data.val is not None or settings.val_fraction:
         return ()
     share = f"{100 * DEFAULT_VAL_FRACTION:g} %"
     return (

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -38,14 +38,21 @@ def first_of_equal(paths: Sequence[Path]) -> NDArray[np.int64]:
     return first
 
 
-def without_copies(tree: ImageTree, first: NDArray[np.int64]) -> ImageTree:
-    """Take each content once per class and split, and note that, and every content that stands in two of them."""
+def without_copies(tree: ImageTree, first: NDArray[np.int64], *, pooled: bool = False) -> ImageTree:
+    """Take each content once per class and split, and note that, and every content that stands in two of them.
+
+    Args:
+        tree: As it was scanned.
+        first: Of its files, by `first_of_equal`.
+        pooled: Train and val are joined and split anew, so a copy could fall into either: they count as one split.
+    """
     groups: defaultdict[int, list[ImageFile]] = defaultdict(list)
     kept: list[ImageFile] = []
     for file, origin in zip(tree.files, first.tolist(), strict=True):
         group = groups[origin]
-        if not any((other.split, other.label) == (file.split, file.label) for other in group):
-            group.append(file)
+        counted = replace(file, split="train") if pooled and file.split == "val" else file
+        if not any((other.split, other.label) == (counted.split, counted.label) for other in group):
+            group.append(counted)
             kept.append(file)
     notes = []
     if dropped := len(tree.files) - len(kept):
@@ -57,20 +64,40 @@ def without_copies(tree: ImageTree, first: NDArray[np.int64]) -> ImageTree:
 
 
 def equal_images(splits: dict[str, ImageSplit], *, name: str) -> tuple[str, ...]:
-    """Warn of images (height, width, 3) that are equal, pixel for pixel, in two splits."""
+    """Warn of images (height, width, 3) that are equal, pixel for pixel, in two splits, in two classes or in one."""
     digests = {
-        split: {hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in part.images}
+        split: [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in part.images]
         for split, part in splits.items()
     }
     names = list(digests)
     warnings = []
     for place, first in enumerate(names):
         for second in names[place + 1 :]:
-            if both := len(digests[first] & digests[second]):
+            if both := len({*digests[first]} & {*digests[second]}):
                 warnings.append(
                     f"data {name}: {both} images are in {first} and in {second}: accuracy on {second} will be too high"
                 )
-    return tuple(warnings)
+    return (*warnings, *_copies_within(splits, digests, name))
+
+
+def _copies_within(splits: dict[str, ImageSplit], digests: dict[str, list[bytes]], name: str) -> Iterator[str]:
+    """Warn of images that stand twice in a class of one array, and of those that have two labels."""
+    copies = sum(
+        sum(Counter(zip(digests[split], part.labels.tolist(), strict=True)).values())
+        - len(set(zip(digests[split], part.labels.tolist(), strict=True)))
+        for split, part in splits.items()
+    )
+    if copies:
+        yield (
+            f"data {name}: {copies} images are copies of others of their class, which may fall into two splits where "
+            "arrays are split anew; write the file without them"
+        )
+    labels: defaultdict[bytes, set[int]] = defaultdict(set)
+    for split, part in splits.items():
+        for digest, label in zip(digests[split], part.labels.tolist(), strict=True):
+            labels[digest].add(label)
+    if two := sum(len(found) > 1 for found in labels.values()):
+        yield f"data {name}: {two} images are in two classes: one of the labels is wrong"
 
 
 def _notes_of_splits(tree: ImageTree, groups: list[list[ImageFile]]) -> list[str]:

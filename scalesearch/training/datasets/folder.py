@@ -43,7 +43,7 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
         lambda: {"first": _first_of_equal(tree)},
         whole=lambda arrays: _require_first(arrays["first"], number),
     )["first"]
-    tree = without_copies(tree, first.astype(np.int64))
+    tree = without_copies(tree, first.astype(np.int64), pooled=settings.val_fraction > 0)
     kinds = check_kinds(
         root,
         images=[file.path for file in tree.files],
@@ -65,7 +65,8 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
         train=_split(tree, arrays, "train"),
         val=_split(tree, arrays, "val") if any(file.split == "val" for file in tree.files) else None,
         test=_split(tree, arrays, "test") if any(file.split == "test" for file in tree.files) else None,
-        warnings=(*tree.notes, *kinds, *warnings),
+        warnings=(*warnings, *kinds, *(os.fsencode(note).decode("utf-8", "replace") for note in tree.notes)),
+        divided=tree.divided,
     )
 
 

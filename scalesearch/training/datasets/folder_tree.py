@@ -9,12 +9,13 @@ from typing import Final
 
 from scalesearch.errors import ConfigError
 from scalesearch.training.datasets.litter import is_litter
-from scalesearch.training.datasets.split_names import SPLITS, SplitName, folded_name, split_of
+from scalesearch.training.datasets.split_names import SPLITS, SplitName, folded_name, split_of, splits_of
 from scalesearch.values.settings import DataLayout
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
 )
+_TABLES: Final = frozenset((".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".parquet"))
 _WRAPPERS: Final = 4
 """Folders around the tree that are looked through: dataset/images/train/..."""
 _SHOWN: Final = 5
@@ -39,6 +40,8 @@ class ImageTree:
     class_names: tuple[str, ...]
     files: tuple[ImageFile, ...]
     others: tuple[Path, ...]
+    divided: bool = False
+    """Whether there are split folders; otherwise all images are to be split."""
     notes: tuple[str, ...] = ()
     """How the folder was read, where that is not obvious, and what was left out."""
 
@@ -49,6 +52,8 @@ class _Left:
 
     litter: Counter[str] = field(default_factory=Counter)
     folders: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    """Folders named like splits that were read as classes."""
     loose: dict[str, int] = field(default_factory=dict)
     """Images beside the class folders, in none of them, by the folder that they lie in."""
 
@@ -85,7 +90,14 @@ def scan_tree(root: Path, *, layout: DataLayout = "auto") -> ImageTree:
                     else:
                         others.append(path)
     notes = _notes(root, inner, folders, left)
-    tree = ImageTree(root=inner, class_names=names, files=tuple(files), others=tuple(others), notes=notes)
+    tree = ImageTree(
+        root=inner,
+        class_names=names,
+        files=tuple(files),
+        others=tuple(others),
+        divided=folders != {"train": inner},
+        notes=notes,
+    )
     _require_images(tree, folders)
     return tree
 
@@ -94,9 +106,11 @@ def _inside_wrappers(root: Path, left: _Left) -> Path:
     """Go into single folders that hold folders: the tree may be unpacked one level too deep."""
     for _ in range(_WRAPPERS):
         children = _subfolders(root, left)
-        if len(children) != 1 or split_of(children[0].name) or _has_images(root) or not _subfolders(children[0], left):
+        if len(children) != 1 or _has_images(root) or _has_images(children[0]):
             return root
-        if _has_images(children[0]):
+        inside = _subfolders(children[0], left)
+        holds_splits = "train" in splits_of(folder.name for folder in inside).values()
+        if not inside or (split_of(children[0].name) and not holds_splits):
             return root
         root = children[0]
     return root
@@ -105,7 +119,8 @@ def _inside_wrappers(root: Path, left: _Left) -> Path:
 def _inside_itself(folder: Path, split: SplitName, left: _Left) -> Path:
     """Go from train/ into train/train/, as an archive unpacked into a folder of its own name leaves it."""
     inside = _subfolders(folder, left)
-    if len(inside) == 1 and split_of(inside[0].name) == split and not _has_images(folder):
+    same_name = len(inside) == 1 and inside[0].name.casefold() == folder.name.casefold()
+    if len(inside) == 1 and (same_name or split_of(inside[0].name) == split) and not _has_images(folder):
         return inside[0] if _subfolders(inside[0], left) else folder
     return folder
 
@@ -113,12 +128,14 @@ def _inside_itself(folder: Path, split: SplitName, left: _Left) -> Path:
 def _split_folders(root: Path, layout: DataLayout, left: _Left) -> dict[SplitName, Path]:
     """Give the folder of each split; train alone where the folders are classes."""
     children = _subfolders(root, left)
-    splits = {child: split for child in children if (split := split_of(child.name))}
+    named = splits_of(child.name for child in children)
+    splits = {child: named[child.name] for child in children if child.name in named}
     if layout == "classes" or (layout == "auto" and not splits):
         if layout == "auto":
             _refuse_like_named(root, children, left)
         return {"train": root}
     if layout == "auto" and _are_classes(root, children, splits, left):
+        left.classes += [child.name for child in splits]
         return {"train": root}
     found: dict[SplitName, Path] = {}
     for split in SPLITS:
@@ -133,9 +150,9 @@ def _split_folders(root: Path, layout: DataLayout, left: _Left) -> dict[SplitNam
         if present:
             found[split] = _inside_itself(present[0], split, left)
     if "train" not in found:
-        there = ", ".join(f"{folder.name}/" for folder in found.values()) or "no folder of a split"
+        beside = f" beside {', '.join(f'{folder.name}/' for folder in found.values())}" if found else ""
         msg = (
-            f"data {root}: expected train/ beside {there}, came none.\nAdd train/CLASS/*.jpg; "
+            f"data {root}: expected train/{beside}, came none.\nAdd train/CLASS/*.jpg; "
             f"if these folders are classes: {_CLASSES_FLAG}"
         )
         raise ConfigError(msg)
@@ -156,7 +173,9 @@ def _are_classes(root: Path, children: Sequence[Path], splits: dict[Path, SplitN
     mixed = [child for child in like_splits if _has_images(child)]
     if len(like_splits) > 1 or len(children) == 1:
         return False  # train/ and val/ with classes in both; what lies beside them is left out, and said
-    if not like_splits and like_classes and others:
+    # train/*.jpg and test/*.jpg beside a table of labels: a whole data set without class folders.
+    unsorted = bool(_tables_in(root)) and "train" in {splits[child] for child in like_classes} and len(like_classes) > 1
+    if not like_splits and like_classes and others and not unsorted:
         return True
     if not (like_classes or filled or mixed):
         return False
@@ -175,11 +194,12 @@ def _refuse_like_named(root: Path, children: Sequence[Path], left: _Left) -> Non
     Raises:
         ConfigError: They are most likely splits of other names, or classes that hold splits.
     """
-    inside = [frozenset(child.name.casefold() for child in _subfolders(folder, left)) for folder in children]
-    if len(children) < 2 or any(len(names) < 2 for names in inside) or any(map(_has_images, children)):
+    if any(map(_has_images, children)):
         return
-    shared = frozenset.intersection(*inside)
-    if len(shared) < 2 or 2 * len(shared) < max(map(len, inside)):
+    every = [frozenset(child.name.casefold() for child in _subfolders(folder, left)) for folder in children]
+    inside = [names for names in every if names]  # a folder of lists or annotations is no class either way
+    shared = {name for names in inside for name in names if sum(name in other for other in inside) > 1}
+    if len(inside) < 2 or len(shared) < 2 or any(2 * len(names & shared) < len(names) for names in inside):
         return
     outer = ", ".join(f"{child.name}/" for child in children[:_SHOWN])
     names = ", ".join(f"{name}/" for name in sorted(shared)[:_SHOWN])
@@ -201,10 +221,13 @@ def _classes(train: Path, left: _Left) -> tuple[tuple[str, ...], dict[str, list[
         folders.setdefault(folded_name(child.name), []).append(child)
     names = tuple(found[0].name for found in folders.values())
     if len(names) < 2:
-        came = f"{len(names)} ({', '.join(names) or 'none'})" + (", and loose images" if _has_images(train) else "")
+        came, advice = f"{len(names)} ({', '.join(names) or 'none'})", ""
+        if loose := len(_images_in(train)):
+            came += f", and {loose} images in no class folder"
+            advice = "".join(f"Labels in {table} are not read. " for table in _tables_in(train)[:1])
         msg = (
             f"data {train}: expected at least two class folders, came {came}.\n"
-            f"Put the images of each class into a folder of its own: CLASS/*.jpg."
+            f"{advice}Put the images of each class into a folder of its own: CLASS/*.jpg."
         )
         raise ConfigError(msg)
     return names, folders
@@ -262,6 +285,9 @@ def _notes(root: Path, inner: Path, folders: dict[SplitName, Path], left: _Left)
     if left.litter:
         names = [f"{name} ({count})" if count > 1 else name for name, count in sorted(left.litter.items())]
         notes.append(f"data {root}: passed over {_listed(names)}, which a system left there")
+    if left.classes:
+        named = _listed([f"{name}/" for name in left.classes])
+        notes.append(f"data {root}: read {named} as a class, for images lie directly in it (else {_SPLITS_FLAG})")
     if left.folders:
         notes.append(f"data {root}: left out {_listed([f'{name}/' for name in left.folders])} beside the splits")
     for where, count in left.loose.items():
@@ -277,7 +303,7 @@ def _subfolders(folder: Path, left: _Left) -> list[Path]:
     """List the folders that a person made, sorted as ImageFolder sorts them; links to folders count."""
     found = [child for child in _listing(folder) if child.is_dir()]
     _count_litter(found, left)
-    return [child for child in found if not is_litter(child.name)]
+    return [child for child in found if not is_litter(child)]
 
 
 def _listing(folder: Path) -> list[Path]:
@@ -290,7 +316,7 @@ def _listing(folder: Path) -> list[Path]:
 
 def _count_litter(found: Iterable[Path], left: _Left) -> None:
     for child in found:
-        if is_litter(child.name) and not child.name.startswith("."):
+        if is_litter(child) and not child.name.startswith("."):
             left.litter[child.name] = max(left.litter[child.name], 1)
 
 
@@ -299,12 +325,17 @@ def _images_in(folder: Path) -> list[Path]:
     return [
         child
         for child in _listing(folder)
-        if child.suffix.lower() in SUFFIXES and not is_litter(child.name) and not child.is_dir()
+        if child.suffix.lower() in SUFFIXES and not is_litter(child) and not child.is_dir()
     ]
 
 
 def _has_images(folder: Path) -> bool:
     return bool(_images_in(folder))
+
+
+def _tables_in(folder: Path) -> list[str]:
+    """Name the files in the folder that may hold labels."""
+    return [child.name for child in _listing(folder) if child.suffix.lower() in _TABLES and not is_litter(child)]
 
 
 def _files_below(folder: Path, *, seen: set[tuple[int, int]], left: _Left) -> list[Path]:
@@ -320,7 +351,7 @@ def _files_below(folder: Path, *, seen: set[tuple[int, int]], left: _Left) -> li
         raise ConfigError(msg) from error
     files: list[Path] = []
     for entry in entries:
-        if is_litter(entry.name):
+        if is_litter(Path(entry.path)):
             if not entry.name.startswith("."):
                 left.litter[entry.name] += 1
         elif _is_folder(entry):

@@ -1,6 +1,8 @@
 """Names that file managers, network disks and cameras leave beside images: neither classes nor images."""
 
+import os
 import re
+from pathlib import Path
 from typing import Final
 
 _FOLDERS: Final = frozenset(
@@ -8,13 +10,15 @@ _FOLDERS: Final = frozenset(
         # Synology, QNAP and NetApp network disks
         "@eadir", "@recycle", "@recently-snapshot", "@tmp", "@sharebin", "#recycle", "#snapshot", "~snapshot",
         # Windows
-        "$recycle.bin", "recycler", "recycled", "system volume information",
+        "$recycle.bin", "system volume information",
         # macOS (the others begin with a dot), Linux and Android
         "__macosx", "network trash folder", "temporary items", "lost+found", "lost.dir",
         # programs
         "__pycache__", "_vti_cnf", "_vti_pvt",
     )
 )  # fmt: skip
+_BASKETS: Final = frozenset(("recycler", "recycled"))
+"""Waste baskets of old Windows. Waste is sorted into classes of these names, too, so the content decides."""
 _FOUND: Final = re.compile(r"found\.\d{3}")
 """What Windows calls a folder of rescued file fragments."""
 _FILES: Final = frozenset(
@@ -22,7 +26,18 @@ _FILES: Final = frozenset(
 )
 
 
-def is_litter(name: str) -> bool:
-    """Tell whether a file or folder of this name is left by a system: hidden (a leading dot), or of a known name."""
-    folded = name.casefold()
-    return name.startswith(".") or folded in _FOLDERS or folded in _FILES or _FOUND.fullmatch(folded) is not None
+def is_litter(path: Path) -> bool:
+    """Tell whether a file or folder is left by a system: hidden (a leading dot), or of a known name."""
+    folded = path.name.casefold()
+    if folded in _BASKETS:
+        return _holds_deleted_files(path)
+    return folded.startswith(".") or folded in _FOLDERS or folded in _FILES or _FOUND.fullmatch(folded) is not None
+
+
+def _holds_deleted_files(folder: Path) -> bool:
+    """Tell whether this is a waste basket: it holds the folder of an account, or the list of what was deleted."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(entry.name.startswith("S-1-") or entry.name.casefold() == "info2" for entry in entries)
+    except OSError:
+        return False

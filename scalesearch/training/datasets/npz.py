@@ -50,6 +50,7 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
         train=splits[prefixes[0]],
         val=splits.get("val_"),
         test=splits.get("test_"),
+        divided=prefixes != ("",),
         warnings=equal_images(
             {prefix.rstrip("_") or "images": part for prefix, part in splits.items()}, name=path.name
         ),

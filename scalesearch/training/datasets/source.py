@@ -19,6 +19,8 @@ class SourceData:
     val: ImageSplit | None = None
     test: ImageSplit | None = None
     warnings: tuple[str, ...] = ()
+    divided: bool = False
+    """Whether the source says which images are train; otherwise all of them are to be split."""
 
 
 class LoadSource(Protocol):

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Final, Literal
 
 SplitName = Literal["train", "val", "test"]
@@ -30,15 +31,37 @@ def split_of(name: str) -> SplitName | None:
 
     Case, white space, hyphens, underscores, a year at the end (`train2017`) and words like `set` are folded.
     """
-    folded = unicodedata.normalize("NFKC", name).casefold()
-    words = [word for word in re.split(r"[\s_.\-]+", folded) if word]
-    words = [_YEAR.sub("", word) for word in words]
+    words = [_YEAR.sub("", word) for word in _words(name)]
     words = [word for word in words if word and word not in _FILLERS and not word.isdecimal()]
     joined = "".join(words)
     if joined in _NAMES:
         return _NAMES[joined]
     bare = _JOINED.sub("", joined)
     return _NAMES.get(bare)
+
+
+def splits_of(names: Iterable[str]) -> dict[str, SplitName]:
+    """Give the split of each of these folder names, which lie side by side; those that are other words are left out.
+
+    A word that all of a kind share, before or after the split's own, changes nothing: `seg_train` and `seg_test`.
+    """
+    siblings = tuple(names)
+    found = {name: split for name in siblings if (split := split_of(name))}
+    for at in (-1, 0):
+        alike: dict[tuple[str, ...], dict[str, SplitName]] = {}
+        for name in siblings:
+            words = _words(name)
+            if len(words) > 1 and (split := _NAMES.get(words.pop(at))):
+                alike.setdefault(tuple(words), {})[name] = split
+        for group in alike.values():
+            if len(set(group.values())) > 1:
+                found = group | found
+    return found
+
+
+def _words(name: str) -> list[str]:
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return [word for word in re.split(r"[\s_.\-]+", folded) if word]
 
 
 def folded_name(name: str) -> str:

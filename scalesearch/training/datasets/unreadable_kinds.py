@@ -20,6 +20,8 @@ _SCIENCE: Final = (
     ".dcm", ".dicom", ".nii", ".fits", ".fit", ".mat", ".npy", ".npz", ".h5", ".hdf5", ".czi", ".nd2", ".svs",
 )  # fmt: skip
 _VIDEO: Final = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".3gp")
+_MANY_FRACTION: Final = 0.1
+"""Of the pictures. A few such files were always left out with a warning, and studies were run on the others."""
 KINDS: Final = frozenset((*_PHOTOS, *_CAMERA, *_DRAWN, *_SCIENCE, *_VIDEO))
 
 
@@ -33,9 +35,12 @@ def check_kinds(root: Path, *, images: Sequence[Path], others: Sequence[Path], m
         max_fraction: `data.max_skipped_fraction`.
 
     Raises:
-        ConfigError: They are more than `max_fraction` of the pictures, or more than half of those of one folder.
+        ConfigError: They are more than a tenth of the pictures (or `max_fraction`, if that is more), or more than half
+            of those of one folder.
     """
-    unread = [path for path in others if path.suffix.lower() in KINDS]
+    beside = {path.with_suffix("") for path in images}
+    # IMG_1.cr2 or IMG_1.mov beside IMG_1.jpg is the same picture once more: nothing is lost with it.
+    unread = [path for path in others if path.suffix.lower() in KINDS and path.with_suffix("") not in beside]
     if not unread:
         return ()
     kinds = Counter(path.suffix.lower() for path in unread)
@@ -43,7 +48,7 @@ def check_kinds(root: Path, *, images: Sequence[Path], others: Sequence[Path], m
     total = len(images) + len(unread)
     here = Counter(path.parent for path in images)
     starved = [folder for folder, count in Counter(path.parent for path in unread).items() if count > here[folder]]
-    if max_fraction < 1 and (len(unread) > max_fraction * total or starved):
+    if max_fraction < 1 and (len(unread) > max(max_fraction, _MANY_FRACTION) * total or starved):
         where = f", most of those in {starved[0].relative_to(root)}/" if starved else ""
         msg = (
             f"data {root}: {len(unread)} of {total} picture files are of kinds that are not read ({shown}){where}.\n"
