@@ -221,7 +221,9 @@ def read_versions(model: Path) -> Versions:
         ValueError: It is no ONNX file.
         IndexError: It ends too early.
     """
-    ir_version, opset, types, operators = 0, 0, set(), set()
+    ir_version, opset = 0, 0
+    types: set[int] = set()
+    operators: set[bytes] = set()
     for field, value in protobuf_fields(memoryview(model.read_bytes())):
         if isinstance(value, int):
             ir_version = value if field == 1 else ir_version
@@ -256,7 +258,7 @@ def protobuf_fields(content: Any) -> Iterator[tuple[int, Any]]:
         nonlocal place
         value, shift = 0, 0
         while True:
-            byte = content[place]
+            byte = int(content[place])
             place += 1
             value |= (byte & 127) << shift
             shift += 7
@@ -378,8 +380,10 @@ def turned_upright(image: Image.Image) -> Image.Image:
         return image  # a TIFF: old Pillow turned it as it loaded it, and might turn it once more
     try:
         return ImageOps.exif_transpose(image)
-    except (*UNREADABLE, AttributeError):  # the latter by Pillow 8.4 on any TIFF that it has loaded
+    except UNREADABLE:
         return image  # the pixels are fine, only the EXIF block is not
+    except AttributeError:
+        return image  # by Pillow 8.4 on any TIFF that it has loaded, and turned if that was to be
 
 
 def to_rgb(image: Image.Image, window: tuple[float, ...] | None = None) -> Image.Image:

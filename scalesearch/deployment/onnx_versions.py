@@ -24,7 +24,7 @@ _EIGHT_BITS: Final = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 def opset_of(proto: onnx.ModelProto) -> int:
     """Version of the standard operator set that the model is written in."""
-    return next(entry.version for entry in proto.opset_import if entry.domain in _OURS)
+    return int(next(entry.version for entry in proto.opset_import if entry.domain in _OURS))
 
 
 def lower_versions(proto: onnx.ModelProto) -> None:

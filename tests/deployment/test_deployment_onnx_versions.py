@@ -56,9 +56,9 @@ def test_lower_versions_answer_alike(tmp_path: Path, precision: Precision, profi
     high = onnx.ModelProto()
     high.CopyFrom(low)
     high.opset_import[0].version, high.ir_version = 18, 10
-    answers = [checking_session(proto).run(None, {"image": IMAGES})[0] for proto in (low, high)]
+    mine, theirs = (checking_session(proto).run(None, {"image": IMAGES})[0] for proto in (low, high))
     # fp16 is rounded in other places: in operator set 18 ONNX Runtime cannot fuse Relu with the convolution before it.
-    np.testing.assert_allclose(*answers, rtol=0, atol=1e-5 if precision == "fp16" else 0)
+    np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5 if precision == "fp16" else 0)
     assert high.opset_import != low.opset_import
 
 
