@@ -3,7 +3,8 @@
 import math
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -12,8 +13,8 @@ from scalesearch.chain.planner import Planner
 from scalesearch.confirm_request import check_request
 from scalesearch.confirm_setup import (
     refuse_another_device,
+    refuse_missing_reference,
     refuse_other_images,
-    set_aside,
     study_and_front,
     work_session,
 )
@@ -21,6 +22,8 @@ from scalesearch.confirm_timing import ROUNDS, Entry, TimingLost, time_together
 from scalesearch.confirm_training import Job, LostRun, train_jobs
 from scalesearch.deployment.export_cache import ExportCache
 from scalesearch.errors import ConfigError
+from scalesearch.files import remove_partial_files
+from scalesearch.folder_lock import FolderHold, hold_folder
 from scalesearch.records.confirmation import Confirmation, confirm_moves, mean_latency
 from scalesearch.records.confirmation_files import write_confirmation
 from scalesearch.records.confirmed import FOLDER, confirmed_model_path, read_confirmed, write_confirmed
@@ -28,7 +31,6 @@ from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.report import percent
 from scalesearch.search.front import knee, picture
 from scalesearch.search.stopping import stop_signals
-from scalesearch.search.storage import only_coordinator
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.identity import seed_from
 from scalesearch.values.record import TrialRecord
@@ -36,6 +38,7 @@ from scalesearch.values.session import Session
 from scalesearch.values.training_length import full_length
 
 DEFAULT_SEEDS = 2
+_WAY_OUT = "Wait until it ends, or stop it: what it has done so far is kept."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,8 @@ def confirm_front(
         say: Hears one line for each step that takes time.
 
     Raises:
-        ConfigError: No study, another chip or other images than its own, other trainings there already, no such place.
+        ConfigError: No study, another chip or other images than its own, other trainings there already, no such
+            place, or another process works on it.
         NoFeasibleTrialError: The study has no front.
     """
     check_request(top=top, steps=steps, epochs=epochs, seeds=seeds)
@@ -85,10 +89,12 @@ def confirm_front(
     session, members = study_and_front(folder)
     members = members if top is None else nearest_knee(members, top)
     refuse_another_device(session)
-    if fresh:
-        set_aside(folder)
-    work = work_session(session)
-    with only_coordinator(folder / FOLDER), stop_signals() as stopped:
+    refuse_missing_reference(session)
+    with _held(folder) as hold, stop_signals() as stopped:
+        if fresh:
+            hold.set_aside()
+        remove_partial_files(folder / FOLDER)
+        work = work_session(session)
         say("data: comparing with what the study was run on")
         refuse_other_images(session)
         jobs = _jobs(work, members, seeds, steps=steps, epochs=epochs)
@@ -109,6 +115,19 @@ def confirm_front(
         shutil.rmtree(work.folder / "models", ignore_errors=True)
         ExportCache(work.folder).clear()
         return replace(outcome, ended="complete", confirmation=confirmation, timing_lost=timing_lost)
+
+
+@contextmanager
+def _held(study: Path) -> Iterator[FolderHold]:
+    """Hold the study, so that no run changes its front or removes its models meanwhile; the hold of `confirmed/`.
+
+    Both: a version of this program before held the latter alone.
+    """
+    with (
+        hold_folder(study, "confirmation", way_out=_WAY_OUT),
+        hold_folder(study / FOLDER, "confirmation", way_out=_WAY_OUT) as hold,
+    ):
+        yield hold
 
 
 def fresh_seeds(session: Session, count: int) -> tuple[int, ...]:

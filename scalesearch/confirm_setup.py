@@ -6,12 +6,11 @@ from pathlib import Path
 from scalesearch.deployment.backends import get_backend
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.files import replace_file
-from scalesearch.records.confirmed import FOLDER, work_folder
+from scalesearch.records.confirmed import work_folder
 from scalesearch.records.report import device_text
 from scalesearch.records.run_file import stored_session
 from scalesearch.records.store import RecordStore
 from scalesearch.search.front import pareto_front
-from scalesearch.search.storage import only_coordinator
 from scalesearch.training.datasets import load_dataset
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session, reference_path
@@ -57,27 +56,16 @@ def refuse_other_images(session: Session) -> None:
         raise ConfigError(message)
 
 
-def set_aside(folder: Path) -> None:
-    """Nothing; `confirmed/` is `confirmed.old1/`, or the next number that is free, unless a process works in it."""
-    there, number = folder / FOLDER, 1
-    if not there.exists():
-        return
-    while (aside := folder / f"{FOLDER}.old{number}").exists():
-        number += 1
-    try:
-        with only_coordinator(there):
-            there.rename(aside)
-    except OSError as error:
-        message = f"Cannot move {there} aside: {error.strerror}.\nMake the study's folder writable."
-        raise ConfigError(message) from None
+def refuse_missing_reference(session: Session) -> None:
+    """Raise ConfigError where the study's reference engine is gone."""
+    if not reference_path(session.folder).is_file():
+        message = f"{reference_path(session.folder)} is missing: every latency of the study is relative to that engine."
+        raise ConfigError(message)
 
 
 def work_session(session: Session) -> Session:
     """The session of the full trainings, in a folder of their own with the study's reference engine."""
     work = work_folder(session.folder)
-    if not reference_path(session.folder).is_file():
-        message = f"{reference_path(session.folder)} is missing: every latency of the study is relative to that engine."
-        raise ConfigError(message)
     try:
         work.mkdir(parents=True, exist_ok=True)
         replace_file(reference_path(work), reference_path(session.folder).read_bytes())

@@ -44,11 +44,14 @@ class FolderHold:
     way_out: str
     inside: bool
     _open: dict[Path, int] = field(default_factory=dict)
+    _made: set[Path] = field(default_factory=set)
+    """Lock files that were not there before: they go with the hold."""
 
     def set_aside(self) -> Path | None:
-        """Rename the folder to the first free `NAME.oldN` and make a new one; give the old one's new path, if any.
+        """Rename the folder to the first free `NAME.oldN` and make a new one; give the old one's new path.
 
-        Of a link the folder that it leads to is renamed, so that the link leads to the new one.
+        Nothing is renamed, and None given, where the folder is empty or not there. Of a link the folder that it leads
+        to is renamed, so that the link leads to the new one.
 
         Raises:
             ConfigError: The folder cannot be renamed or made.
@@ -56,12 +59,14 @@ class FolderHold:
         there = self.folder.resolve()
         aside, number = None, 1
         try:
-            if there.exists():
+            if there.exists() and not _is_empty(there):
                 while (aside := there.with_name(f"{there.name}.old{number}")).exists():
                     number += 1
                 there.rename(aside)
+                if there / INSIDE in self._made:
+                    (aside / INSIDE).unlink(missing_ok=True)
                 self._close(there / INSIDE)
-            there.mkdir(parents=True)
+            there.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             message = (
                 f"Cannot move {self.folder} aside: {error.strerror}.\nMake the folder that it lies in writable, or "
@@ -82,7 +87,7 @@ class FolderHold:
         """Remove the folder if nothing but the lock is in it: what was refused or stopped early leaves no trace."""
         there = self.folder.resolve()
         with suppress(OSError):
-            if {path.name for path in there.iterdir()} <= {INSIDE}:
+            if _is_empty(there):
                 (there / INSIDE).unlink(missing_ok=True)
                 self._close(there / INSIDE)
                 there.rmdir()
@@ -108,11 +113,14 @@ class FolderHold:
     def _take(self, path: Path) -> int:
         """A descriptor that holds the lock of the file at `path`, which is made where absent."""
         while True:
+            new = not path.exists()
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 if HAS_FLOCK:
                     self._lock(descriptor)
                 if _is_at(descriptor, path):
+                    if new or path.name != INSIDE:
+                        self._made.add(path)
                     text = f"{os.getpid()} {socket.gethostname()} {self.what}\n".encode()[:_OWNER_BYTES]
                     with suppress(OSError):  # a full disk: the lock holds all the same
                         os.ftruncate(descriptor, 0)
@@ -137,16 +145,16 @@ class FolderHold:
             )
 
     def _close(self, path: Path) -> None:
+        self._made.discard(path)
         descriptor = self._open.pop(path, None)
         if descriptor is not None:
             os.close(descriptor)
 
     def _release(self) -> None:
         for path in list(self._open):
-            if path.name != INSIDE:
-                # While it is locked: nobody can have taken it for theirs. The one inside stays, as it always did.
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
+            if path in self._made and _is_at(self._open[path], path):
+                with suppress(OSError):  # while it is locked: nobody can have taken it for theirs
+                    path.unlink()
             self._close(path)
 
 
@@ -189,8 +197,12 @@ def _owner(text: str) -> str:
     return f"{what or 'run'} (process {process or 'unknown'}{where})"
 
 
+def _is_empty(folder: Path) -> bool:
+    return {path.name for path in folder.iterdir()} <= {INSIDE}
+
+
 def _is_at(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
+    except OSError:
         return False

@@ -1,13 +1,12 @@
 """Makes a run ready: data set, base network, chip and machine become one Session, probed once and then kept."""
 
-import concurrent.futures
 import dataclasses
-import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
 from scalesearch.chain.evaluate import engine_options
 from scalesearch.chain.shrink import MEASURED_DEVICE
+from scalesearch.child_process import ChildLost, run_apart
 from scalesearch.config import check_stages
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends import get_backend
@@ -118,13 +117,12 @@ def _make_reference(session: Session, dataset: Dataset) -> float:
     if session.target.backend == "onnxruntime":
         return _calm_time(model, session)
     # Native compilers may crash: then a child dies, and the run ends with words.
-    context = multiprocessing.get_context("spawn")
+    log, limit_s = session.folder / "logs" / "reference.log", session.settings.stage_limits.other_s
     try:
-        with concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-            return pool.submit(_calm_time, model, session).result(timeout=session.settings.stage_limits.other_s)
-    except (concurrent.futures.BrokenExecutor, TimeoutError) as error:
-        reason = f"{session.target.backend} died or hung on the reference network: {error or 'time limit reached'}"
-        raise StageFailed(stage="reference", reason=reason) from error
+        return run_apart(_calm_time, model, session, log=log, limit_s=limit_s)
+    except ChildLost as lost:
+        reason = f"{session.target.backend} died or hung on the reference network: {lost}"
+        raise StageFailed(stage="reference", reason=reason) from lost
 
 
 def _calm_time(model: OnnxModel, session: Session) -> float:

@@ -22,6 +22,7 @@ from scalesearch.cli import (
     study_commands,
 )
 from scalesearch.errors import ScalesearchError
+from scalesearch.search.stopping import interrupted_by_sigterm
 
 app = typer.Typer(
     name="scalesearch",
@@ -74,7 +75,8 @@ def main() -> NoReturn:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        code = app(args=arguments, standalone_mode=False)
+        with interrupted_by_sigterm():
+            code = app(args=arguments, standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from scalesearch.values.record import TrialRecord
 
 FOLDER = "confirmed"
 _ADAPTER = TypeAdapter(ConfirmedRun)
+_NAME = re.compile(r"trial_\d{6,}_seed_\d+\.json", re.ASCII)
 
 
 def confirmed_path(study: Path, trial: int, seed: int) -> Path:
@@ -46,6 +48,8 @@ def read_confirmed(study: Path) -> tuple[ConfirmedRun, ...]:
     """
     found = []
     for path in (study / FOLDER).glob("trial_*_seed_*.json"):
+        if not _NAME.fullmatch(path.name) or path.is_dir():  # none of ours
+            continue
         try:
             found.append(_ADAPTER.validate_json(path.read_bytes()))
         except (OSError, ValidationError) as error:

@@ -14,6 +14,7 @@ from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.records.run_file import read_run_file
 from scalesearch.search.artifacts import artifact_store
 from scalesearch.search.dashboard import annotate_missing, installed, update_statistics
+from scalesearch.search.database_file import is_read_only, look_into, uri_of
 from scalesearch.search.storage import STUDY_FILE, only_coordinator, opened_study, reading_storage, storage_of
 from scalesearch.values.record import TrialRecord
 
@@ -86,14 +87,14 @@ def _look_into(folder: Path) -> None:
     """Refuse what is no study. Optuna Dashboard makes an empty one of a mistyped path, so look first."""
     path = folder / STUDY_FILE
     if not path.is_file():
-        msg = f"no study to show: {path} does not exist.\nGive a study's folder, or start one with `scalesearch run`."
+        rest = "Give a study's folder, or start one with `scalesearch run`."
+        if (folder / "records").is_dir():
+            rest = "Its records are there: the study's own command (see run.toml) makes the database again from them."
+        msg = f"no study to show: {path} does not exist.\n{rest}"
         raise ConfigError(msg)
-    try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            found = database.execute("SELECT name FROM sqlite_master WHERE name = 'studies'").fetchone()
-    except sqlite3.DatabaseError as error:
-        msg = f"{path} cannot be opened as a study: {error}.\nRestore it, or continue the run with --fresh."
-        raise ConfigError(msg) from error
+    look_into(path)
+    with closing(sqlite3.connect(uri_of(path), uri=True)) as database:
+        found = database.execute("SELECT name FROM sqlite_master WHERE name = 'studies'").fetchone()
     if not found:
         msg = f"{path} is a database, but not an Optuna study.\nGive the folder that `scalesearch run` wrote."
         raise ConfigError(msg)
@@ -102,10 +103,12 @@ def _look_into(folder: Path) -> None:
 def _application(storage: "optuna.storages.RDBStorage", folder: Path) -> Callable[..., Any]:
     from optuna_dashboard import wsgi
 
-    return _guard(wsgi(storage, artifact_store=artifact_store(folder.resolve())))
+    application = wsgi(storage, artifact_store=artifact_store(folder.resolve()))
+    file = folder / STUDY_FILE
+    return _guard(application, notes=bool(storage_of(folder)) or not is_read_only(file))
 
 
-def _guard(application: Callable[..., Any]) -> Callable[..., Any]:
+def _guard(application: Callable[..., Any], *, notes: bool = True) -> Callable[..., Any]:
     """Let reading and notes through; refuse what would harm a running study, and names that are not loopback's.
 
     A page elsewhere could point its own host name at 127.0.0.1 (DNS rebinding) and read or change the study.
@@ -114,10 +117,11 @@ def _guard(application: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         host = environ.get("HTTP_HOST", "").rsplit(":", 1)[0]
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
-        allowed = method in ("GET", "HEAD") or (method == "PUT" and path.endswith("/note"))
+        allowed = method in ("GET", "HEAD") or (notes and method == "PUT" and path.endswith("/note"))
         if host in (HOST, "localhost") and allowed:
             return application(environ, start_response)
-        reason = "This study is shown, not edited: notes alone can be changed here."
+        changed = "notes alone can be changed here" if notes else "its folder cannot be written"
+        reason = f"This study is shown, not edited: {changed}."
         start_response("403 Forbidden", [("Content-Type", "application/json")])
         return [f'{{"reason": "{reason}"}}'.encode()]
 

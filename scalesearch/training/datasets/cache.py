@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,11 +13,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+
+    HAS_FLOCK = True
+except ImportError:  # Windows
+    HAS_FLOCK = False
+
 Arrays = Mapping[str, NDArray[np.generic]]
 
 # Older files go first once the folder holds more than this.
 MAX_CACHE_BYTES = 8 * 10**9
 
+_WRITING = ".writing-"
+_YOUNG_S = 10.0
+_OLD_S = 86400.0
 _log = logging.getLogger(__name__)
 
 
@@ -34,11 +45,13 @@ def content_key(*parts: object) -> str:
 def cached_arrays(folder: Path, name: str, make: Callable[[], Arrays]) -> Arrays:
     """The arrays of the file `name`.npz in `folder`, or those that `make` gives, which are then kept there.
 
-    A damaged file is made anew (the zip format checks every member). A folder that cannot be written costs time, not
+    A damaged file is made anew (the zip format checks every member), and so is one that was made for other images. A
+    folder that cannot be written costs time, not
     the run: it is logged and the arrays are returned all the same.
     """
     path = folder / f"{name}.npz"
-    arrays = _read(path)
+    _remove_abandoned(folder)
+    arrays = _read(path, name)
     if arrays is None:
         arrays = make()
         try:
@@ -49,14 +62,17 @@ def cached_arrays(folder: Path, name: str, make: Callable[[], Arrays]) -> Arrays
     return arrays
 
 
-def _read(path: Path) -> Arrays | None:
+def _read(path: Path, name: str) -> Arrays | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
+            if stored.zip.comment != name.encode():
+                raise ValueError("it was not made for these images")  # noqa: EM101
             arrays = {key: stored[key] for key in stored.files}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        _log.warning("%s is damaged (%s) and is made anew", path, error)
+    # Whatever numpy, zip and their decompressors raise on bytes that are none of theirs.
+    except Exception as error:
+        _log.warning("%s is damaged (%s) and is made anew", path, str(error)[:200] or type(error).__name__)
         return None
     with suppress(OSError):
         os.utime(path)  # marks it as used lately, for _drop_oldest
@@ -64,12 +80,16 @@ def _read(path: Path) -> Arrays | None:
 
 
 def _write(path: Path, arrays: Arrays) -> None:
-    """Whole or not at all: written under a temporary name, then renamed."""
+    """Whole or not at all: written under a temporary name, then renamed. Its zip comment is what it was made for."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=".npz")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_WRITING, suffix=".npz")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with os.fdopen(handle, "w+b") as stream:
+            if HAS_FLOCK:
+                flock(stream, LOCK_EX | LOCK_NB)  # says that its writer lives
             np.savez(stream, allow_pickle=False, **arrays)
+            with zipfile.ZipFile(stream, "a") as archive:
+                archive.comment = path.stem.encode()
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).replace(path)
@@ -78,10 +98,25 @@ def _write(path: Path, arrays: Arrays) -> None:
         raise
 
 
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what processes that were killed left half written: nobody holds its lock."""
+    for path in folder.glob(f"{_WRITING}*.npz"):
+        # Without locks, and in the moment before its writer takes one, age must tell.
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime < (_YOUNG_S if HAS_FLOCK else _OLD_S):
+                continue
+            with path.open("rb") as stream:
+                if HAS_FLOCK:
+                    flock(stream, LOCK_EX | LOCK_NB)
+                path.unlink()
+
+
 def _drop_oldest(folder: Path, *, keep: Path) -> None:
     """Deletes what was used longest ago until the folder is within its bound; `keep` stays in any case."""
     with suppress(OSError):  # another process may have deleted one first
-        files = sorted((path for path in folder.glob("*.npz") if path != keep), key=lambda path: path.stat().st_mtime)
+        files = sorted(
+            (path for path in folder.glob("[!.]*.npz") if path != keep), key=lambda path: path.stat().st_mtime
+        )
         excess = sum(path.stat().st_size for path in [*files, keep]) - MAX_CACHE_BYTES
         for path in files:
             if excess <= 0:
