@@ -7,7 +7,7 @@
 Two lock files, because neither is enough by itself. The one beside the folder (`.NAME.lock`) outlives the folder being
 renamed, replaced or not there yet. The one inside (`study.lock`) holds where the folder is reached by other ways: moved
 while a run works in it, or mounted into a container, where nothing lies beside it. The kernel frees both when the
-process dies; a file that a kill left behind locks nothing. Who only reads needs no lock.
+process dies; a file that a kill left behind locks nothing, and goes with the next hold. Who only reads needs no lock.
 
 Give `inside=False` where the folder is written beside its place and renamed into it, as an export is: no file is made
 in it then, but one that is there is heeded. Pass a hold on to what is called (`held=hold`): it is not taken twice.
@@ -44,8 +44,6 @@ class FolderHold:
     way_out: str
     inside: bool
     _open: dict[Path, int] = field(default_factory=dict)
-    _made: set[Path] = field(default_factory=set)
-    """Lock files that were not there before: they go with the hold."""
 
     def set_aside(self) -> Path | None:
         """Rename the folder to the first free `NAME.oldN` and make a new one; give the old one's new path.
@@ -63,8 +61,7 @@ class FolderHold:
                 while (aside := there.with_name(f"{there.name}.old{number}")).exists():
                     number += 1
                 there.rename(aside)
-                if there / INSIDE in self._made:
-                    (aside / INSIDE).unlink(missing_ok=True)
+                (aside / INSIDE).unlink(missing_ok=True)
                 self._close(there / INSIDE)
             there.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -113,14 +110,11 @@ class FolderHold:
     def _take(self, path: Path) -> int:
         """A descriptor that holds the lock of the file at `path`, which is made where absent."""
         while True:
-            new = not path.exists()
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 if HAS_FLOCK:
                     self._lock(descriptor)
                 if _is_at(descriptor, path):
-                    if new or path.name != INSIDE:
-                        self._made.add(path)
                     text = f"{os.getpid()} {socket.gethostname()} {self.what}\n".encode()[:_OWNER_BYTES]
                     with suppress(OSError):  # a full disk: the lock holds all the same
                         os.ftruncate(descriptor, 0)
@@ -145,14 +139,13 @@ class FolderHold:
             )
 
     def _close(self, path: Path) -> None:
-        self._made.discard(path)
         descriptor = self._open.pop(path, None)
         if descriptor is not None:
             os.close(descriptor)
 
     def _release(self) -> None:
         for path in list(self._open):
-            if path in self._made and _is_at(self._open[path], path):
+            if _is_at(self._open[path], path):
                 with suppress(OSError):  # while it is locked: nobody can have taken it for theirs
                     path.unlink()
             self._close(path)
