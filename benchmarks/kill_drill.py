@@ -155,11 +155,11 @@ class Drill:
             else:
                 self.tally.kills[phase, f"{target} {number.name}"] += 1
                 self.hit(target, number, process)
-            if target == "worker" or target == "child":
-                code = process.wait(timeout=600)  # costs a trial, or the look at the front: not the run
+            if target in ("worker", "child"):
+                code = _code(process, 600)  # costs a trial, or the look at the front: not the run
                 self.tally.check("a lost child ends nothing", code in (0, 1, 4), f"{phase}: code {code}")
             else:
-                code = process.wait(timeout=120)
+                code = _code(process, 120)
                 self.tally.codes[number.name, code] += 1
                 # Python itself needs a moment before it listens to signals.
                 stopped = code in (0, 130, -number) if number != signal.SIGKILL else code in (0, -9)
@@ -314,6 +314,14 @@ def _children(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     return []
 
 
+def _code(process: "subprocess.Popen[str]", most_s: float) -> int:
+    """Its exit code; 999 where it does not end."""
+    try:
+        return process.wait(timeout=most_s)
+    except subprocess.TimeoutExpired:
+        return 999
+
+
 def _draw_images(path: Path) -> None:
     """Noisy 24 px images of three classes that their mean colour tells apart."""
     splits = {}
@@ -354,6 +362,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.to.exists():
         parser.error(f"--to {given.to} exists; give a new folder")
+    # A shell starts what is in the background with SIGINT ignored, and so would its children be.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     drill, began = Drill(given.to.resolve(), given.seed, given.workers), time.monotonic()
     while sum(drill.tally.kills.values()) < given.kills:
         for phase in _PHASES:
