@@ -20,8 +20,10 @@ from scalesearch.records.tables import trial_rows
 from scalesearch.run import clear_leftovers
 from scalesearch.search.stopping import interrupted_by_sigterm
 from scalesearch.session import open_session
+from scalesearch.values.candidate import Recipe
 from scalesearch.values.record import Quality, TrialRecord
 from scalesearch.values.session import model_path
+from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.training_length import full_length
 
@@ -35,34 +37,36 @@ def train_export(config_path: Path, *, steps: int | None, data: str | None, seed
         data=dataclasses.replace(config.settings.data, source=data or config.settings.data.source),
         seed=config.settings.seed if seed is None else seed,
     )
-    with hold_folder(to, "training") as hold, interrupted_by_sigterm():
-        prepare_folder(hold, fresh=False)
-        clear_leftovers(to, typer.echo)
-        space = SearchSpace(
-            name="export", network=config.network.name, resolution_px=config.network.resolution_px, axes=()
-        )
-        session = open_session(settings, space, to, base=config.network, storage_px=config.storage_px, say=typer.echo)
-        spec = dataclasses.replace(config.network, num_classes=len(session.data.class_names))
-        plan = Planner(session).plan_spec(spec, dataclasses.replace(config.candidate, recipe=recipe))
-        typer.echo(f"training {spec.name} for {recipe.steps} steps")
-        evaluator = TrialEvaluator(session)
-        record = evaluator.evaluate(plan, trial=0, report=lambda stage: typer.echo(f"  {stage}"))
-        test = evaluator.test_quality(record)
-        model_path(to, 0).replace(to / "model.onnx")
-        assert record.quality and record.latency
-        result = {
-            **trial_rows([record])[0],
-            "test_top1": test.top1,
-            "test_top1_low": test.top1_low,
-            "test_top1_high": test.top1_high,
-        }
-        replace_file(to / "result.json", json.dumps(result, indent=1).encode())
-        for line in (
-            *_equality(config, record, config_path, to),
-            *compared_numbers(config, record, test, session.device.name),
-        ):
-            typer.echo(line)
-        typer.echo(f"written: {to}/model.onnx, {to}/result.json")
+    with hold_folder(to, "training"), interrupted_by_sigterm():
+        _train(config, config_path, settings, recipe=recipe, to=to)
+
+
+def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, recipe: Recipe, to: Path) -> None:
+    prepare_folder(to, fresh=False)
+    clear_leftovers(to, typer.echo)
+    space = SearchSpace(name="export", network=config.network.name, resolution_px=config.network.resolution_px, axes=())
+    session = open_session(settings, space, to, base=config.network, storage_px=config.storage_px, say=typer.echo)
+    spec = dataclasses.replace(config.network, num_classes=len(session.data.class_names))
+    plan = Planner(session).plan_spec(spec, dataclasses.replace(config.candidate, recipe=recipe))
+    typer.echo(f"training {spec.name} for {recipe.steps} steps")
+    evaluator = TrialEvaluator(session)
+    record = evaluator.evaluate(plan, trial=0, report=lambda stage: typer.echo(f"  {stage}"))
+    test = evaluator.test_quality(record)
+    model_path(to, 0).replace(to / "model.onnx")
+    assert record.quality and record.latency
+    result = {
+        **trial_rows([record])[0],
+        "test_top1": test.top1,
+        "test_top1_low": test.top1_low,
+        "test_top1_high": test.top1_high,
+    }
+    replace_file(to / "result.json", json.dumps(result, indent=1).encode())
+    for line in (
+        *_equality(config, record, config_path, to),
+        *compared_numbers(config, record, test, session.device.name),
+    ):
+        typer.echo(line)
+    typer.echo(f"written: {to}/model.onnx, {to}/result.json")
 
 
 def _equality(config: ExportedConfig, record: TrialRecord, config_path: Path, to: Path) -> Iterator[str]:

@@ -98,7 +98,7 @@ def run(
     from scalesearch.folder_lock import hold_folder
 
     with hold_folder(folder, "run") as hold:
-        prepare_folder(hold, fresh=fresh)
+        prepare_folder(folder, fresh=fresh, hold=hold)
 
         from scalesearch.cli.live import view
         from scalesearch.run import run_search
@@ -143,22 +143,21 @@ def default_folder(space: str, source: str, target: str) -> Path:
     return Path("results") / f"{space}-{data}-{target}"
 
 
-def prepare_folder(hold: "FolderHold", *, fresh: bool) -> None:
-    """Prove that a held folder can be written; with `fresh`, move an old study aside first.
+def prepare_folder(folder: Path, *, fresh: bool, hold: "FolderHold | None" = None) -> None:
+    """Make a folder and prove that it can be written; with `fresh` and its hold, move an old study aside first.
 
     Raises:
-        ConfigError: It cannot be moved or written.
+        ConfigError: It cannot be moved, made or written.
     """
-    if fresh:
+    if fresh and hold:
         hold.set_aside()
     try:
-        probe = hold.folder / ".writable"
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
         probe.write_bytes(b"\0" * 65536)
         probe.unlink()
     except OSError as error:
-        message = (
-            f"Cannot write the study to {hold.folder}: {error.strerror}.\nGive a folder that can be written with --to."
-        )
+        message = f"Cannot write the study to {folder}: {error.strerror}.\nGive a folder that can be written with --to."
         raise ConfigError(message) from None
 
 

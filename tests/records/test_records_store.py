@@ -149,3 +149,13 @@ def test_a_save_is_synced_before_its_name_is_there(
 def test_the_store_loads_neither_torch_nor_optuna() -> None:
     code = "import sys, scalesearch.records.store; print({'torch', 'optuna', 'pandas'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["1.json", "000001 (copy).json", "000001.json.bak", "2024-notes.json", "00000\u00b2.json"]
+)
+def test_files_of_other_names_are_no_records(tmp_path: Path, make_record: Any, name: str) -> None:
+    store = RecordStore(tmp_path)
+    store.save(make_record(3))
+    (store.folder / name).write_text("{}")
+    assert [record.trial for record in store.all()] == [3]

@@ -64,7 +64,7 @@ def cached_arrays(folder: Path, name: str, make: Callable[[], Arrays]) -> Arrays
 
 def _read(path: Path, name: str) -> Arrays | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:  # numpy may leave its own open
             if stored.zip.comment != name.encode():
                 raise ValueError("it was not made for these images")  # noqa: EM101
             arrays = {key: stored[key] for key in stored.files}
