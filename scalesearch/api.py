@@ -12,6 +12,7 @@ from scalesearch.config.checks import fail
 from scalesearch.config.spaces import SPACE_NUMBERS, SPACE_SECTIONS
 from scalesearch.deployment.targets import AUTO, choose_target
 from scalesearch.errors import ConfigError
+from scalesearch.folder_lock import hold_folder
 from scalesearch.records.store import RecordStore
 from scalesearch.run import run_search as _run_search
 from scalesearch.search.events import Event, StudyOutcome
@@ -80,14 +81,16 @@ def evaluate(
         report: Hears the name of each stage as it begins.
 
     Raises:
-        ConfigError: Something given is wrong; the folder is a search's study, or was made from other things.
+        ConfigError: Something given is wrong; the folder is a search's study, was made from other things, or another
+            process works in it.
         StageFailed: A stage could not do its work.
     """
     settings = _with_chip(settings or RunSettings())
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="scalesearch-") as temporary:
             return _evaluate(candidate, space, settings, Path(temporary), report)
-    return _evaluate(candidate, space, settings, Path(folder), report)
+    with hold_folder(Path(folder), "evaluation", way_out="Wait until it ends, or give another folder."):
+        return _evaluate(candidate, space, settings, Path(folder), report)
 
 
 def _evaluate(

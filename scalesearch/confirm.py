@@ -3,7 +3,8 @@
 import math
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,6 @@ from scalesearch.confirm_request import check_request
 from scalesearch.confirm_setup import (
     lay_reference,
     refuse_another_device,
-    set_aside,
     study_and_front,
     work_session,
 )
@@ -21,6 +21,8 @@ from scalesearch.confirm_timing import ROUNDS, Entry, TimingLost, time_together
 from scalesearch.confirm_training import Job, LostRun, train_jobs
 from scalesearch.deployment.export_cache import ExportCache
 from scalesearch.errors import ConfigError
+from scalesearch.files import remove_partial_files
+from scalesearch.folder_lock import FolderHold, hold_folder
 from scalesearch.records.confirmation import Confirmation, confirm_moves, mean_latency
 from scalesearch.records.confirmation_files import write_confirmation
 from scalesearch.records.confirmed import FOLDER, confirmed_model_path, read_confirmed, write_confirmed
@@ -29,7 +31,6 @@ from scalesearch.records.report import percent
 from scalesearch.records.stored_files import confirmed_model, kept_reference
 from scalesearch.search.front import knee, picture
 from scalesearch.search.stopping import stop_signals
-from scalesearch.search.storage import only_coordinator
 from scalesearch.study_data import find_study_data, with_data
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.identity import seed_from
@@ -38,6 +39,7 @@ from scalesearch.values.session import Session
 from scalesearch.values.training_length import full_length
 
 DEFAULT_SEEDS = 2
+_WAY_OUT = "Wait until it ends, or stop it: what it has done so far is kept."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,8 @@ def confirm_front(
         say: Hears one line for each step that takes time.
 
     Raises:
-        ConfigError: No study, another chip or other images than its own, other trainings there already, no such place.
+        ConfigError: No study, another chip or other images than its own, other trainings there already, no such
+            place, or another process works on it.
         NoFeasibleTrialError: The study has no front.
     """
     check_request(top=top, steps=steps, epochs=epochs, seeds=seeds)
@@ -91,10 +94,11 @@ def confirm_front(
     refuse_another_device(session)
     kept_reference(session)  # another file there is told before anything is moved or made
     session = with_data(session, data)
-    if fresh:
-        set_aside(folder)
-    work = work_session(session)
-    with only_coordinator(folder / FOLDER), stop_signals() as stopped:
+    with _held(folder) as hold, stop_signals() as stopped:
+        if fresh:
+            hold.set_aside()
+        remove_partial_files(folder / FOLDER)
+        work = work_session(session)
         say("data: comparing with what the study was run on")
         found = find_study_data(session)
         work = replace(work, run_folder=found.folder)  # a study of old does not tell: workers look there at once
@@ -117,6 +121,19 @@ def confirm_front(
         shutil.rmtree(work.folder / "models", ignore_errors=True)
         ExportCache(work.folder).clear()
         return replace(outcome, ended="complete", confirmation=confirmation, timing_lost=timing_lost)
+
+
+@contextmanager
+def _held(study: Path) -> Iterator[FolderHold]:
+    """Hold the study, so that no run changes its front or removes its models meanwhile; the hold of `confirmed/`.
+
+    Both: a version of this program before held the latter alone.
+    """
+    with (
+        hold_folder(study, "confirmation", way_out=_WAY_OUT),
+        hold_folder(study / FOLDER, "confirmation", way_out=_WAY_OUT) as hold,
+    ):
+        yield hold
 
 
 def fresh_seeds(session: Session, count: int) -> tuple[int, ...]:

@@ -6,14 +6,13 @@ from pathlib import Path
 from scalesearch.deployment.backends import get_backend
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.files import replace_file
-from scalesearch.records.confirmed import FOLDER, work_folder
+from scalesearch.records.confirmed import work_folder
 from scalesearch.records.report import device_text
 from scalesearch.records.run_file import stored_session
 from scalesearch.records.store import RecordStore
 from scalesearch.records.stored_files import kept_reference
 from scalesearch.reference import rebuild_reference
 from scalesearch.search.front import pareto_front
-from scalesearch.search.storage import only_coordinator
 from scalesearch.training.datasets import Dataset
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session, reference_path
@@ -45,21 +44,6 @@ def refuse_another_device(session: Session) -> None:
             "Latencies of unlike devices never share a front: confirm where it was searched, with the same versions."
         )
         raise ConfigError(message)
-
-
-def set_aside(folder: Path) -> None:
-    """Nothing; `confirmed/` is `confirmed.old1/`, or the next number that is free, unless a process works in it."""
-    there, number = folder / FOLDER, 1
-    if not there.exists():
-        return
-    while (aside := folder / f"{FOLDER}.old{number}").exists():
-        number += 1
-    try:
-        with only_coordinator(there):
-            there.rename(aside)
-    except OSError as error:
-        message = f"Cannot move {there} aside: {error.strerror}.\nMake the study's folder writable."
-        raise ConfigError(message) from None
 
 
 def work_session(session: Session) -> Session:

@@ -1,18 +1,14 @@
 """Engines of all confirmed members timed in turn by one fresh process: what a front compares must share its session."""
 
-import logging
-import multiprocessing
-import signal
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from scalesearch.chain.evaluate import engine_options
 from scalesearch.chain.shrink import MEASURED_DEVICE
+from scalesearch.child_process import ChildLost, ChildStopped, run_apart
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import ScalesearchError
@@ -24,7 +20,6 @@ from scalesearch.values.record import Latency
 from scalesearch.values.session import Session, reference_path
 
 ROUNDS = 2
-_TICK_S = 0.2
 _OVERHEAD_S = 10.0
 """Warming up, and waiting for work of ours to pause, for each measurement."""
 
@@ -58,41 +53,17 @@ def time_together(
     """
     limit_s = session.settings.stage_limits.other_s
     limit_s += ROUNDS * len(entries) * (session.settings.latency.max_s + _OVERHEAD_S)
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(session, tuple(entries), theirs), daemon=True)
-    # Ctrl-C reaches the whole group: blocked here, it stays so in the child, and this process hears it right after.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    log = session.folder.parent / "logs" / "timing.log"
     try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    theirs.close()
-    try:
-        for _ in range(round(limit_s / _TICK_S)):
-            if ours.poll(_TICK_S):
-                answer: Rounds | TimingLost = ours.recv()
-                return answer
-            if stopped.is_set():
-                return None
-        return TimingLost(reason=f"no end after {limit_s:g} s, killed")
-    except EOFError:
-        process.join(5.0)
-        return TimingLost(reason=f"its process died (code {process.exitcode})")
-    finally:
-        process.kill()
-        process.join()
-        ours.close()
-
-
-def _work(session: Session, entries: tuple[Entry, ...], channel: "Connection[Any, Any]") -> None:
-    logging.disable(logging.WARNING)  # stdout and stderr are the coordinator's
-    try:
-        channel.send(_time_all(session, entries))
+        return run_apart(_time_all, session, tuple(entries), log=log, limit_s=limit_s, stopped=stopped)
+    except ChildStopped:
+        return None
+    except ChildLost as lost:
+        return TimingLost(reason=f"its process was lost: {lost}")
     except ScalesearchError as error:
-        channel.send(TimingLost(reason=str(error)))
-    except Exception as error:  # whatever a backend raises on a model: members keep the latencies they have
-        channel.send(TimingLost(reason=f"{type(error).__name__}: {error}"))
+        return TimingLost(reason=str(error))
+    except RuntimeError as error:  # whatever a backend raises on a model: members keep the latencies they have
+        return TimingLost(reason=str(error).strip().rpartition("\n")[2])
 
 
 def _time_all(session: Session, entries: tuple[Entry, ...]) -> Rounds:

@@ -1,12 +1,15 @@
 """Files that are whole or not there: the one way in which this program replaces a file."""
 
 import os
+import re
 import stat
 import tempfile
 from pathlib import Path
 
 MAX_FILE_BYTES = 256 * 2**20
 """Above what any file of a study that is read whole holds."""
+
+_PARTIAL = re.compile(r"\..+\.[a-z0-9_]+\.partial")
 
 
 def read_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
@@ -49,8 +52,21 @@ def replace_file(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def remove_partial_files(folder: Path) -> int:
+    """Remove what `replace_file` left in the folder and below when it was killed; give the number of files.
+
+    Only for who holds the folder: another process may be writing one of them at this moment.
+    """
+    removed = 0
+    for path in folder.rglob(".*.partial"):
+        if _PARTIAL.fullmatch(path.name) and not path.is_dir():
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
 def sync_folder(folder: Path) -> None:
-    """Nothing; the names in the folder are on the disk afterwards (a rename alone may be lost in a power cut)."""
+    """Put the names in the folder on the disk: a rename alone may be lost in a power cut."""
     if os.name != "posix":  # Windows cannot open folders and needs nothing
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -7,7 +7,7 @@
 Two lock files, because neither is enough by itself. The one beside the folder (`.NAME.lock`) outlives the folder being
 renamed, replaced or not there yet. The one inside (`study.lock`) holds where the folder is reached by other ways: moved
 while a run works in it, or mounted into a container, where nothing lies beside it. The kernel frees both when the
-process dies; a file that a kill left behind locks nothing. Who only reads needs no lock.
+process dies; a file that a kill left behind locks nothing, and goes with the next hold. Who only reads needs no lock.
 
 Give `inside=False` where the folder is written beside its place and renamed into it, as an export is: no file is made
 in it then, but one that is there is heeded. Pass a hold on to what is called (`held=hold`): it is not taken twice.
@@ -46,9 +46,10 @@ class FolderHold:
     _open: dict[Path, int] = field(default_factory=dict)
 
     def set_aside(self) -> Path | None:
-        """Rename the folder to the first free `NAME.oldN` and make a new one; give the old one's new path, if any.
+        """Rename the folder to the first free `NAME.oldN` and make a new one; give the old one's new path.
 
-        Of a link the folder that it leads to is renamed, so that the link leads to the new one.
+        Nothing is renamed, and None given, where the folder is empty or not there. Of a link the folder that it leads
+        to is renamed, so that the link leads to the new one.
 
         Raises:
             ConfigError: The folder cannot be renamed or made.
@@ -56,12 +57,13 @@ class FolderHold:
         there = self.folder.resolve()
         aside, number = None, 1
         try:
-            if there.exists():
+            if there.exists() and not _is_empty(there):
                 while (aside := there.with_name(f"{there.name}.old{number}")).exists():
                     number += 1
                 there.rename(aside)
+                (aside / INSIDE).unlink(missing_ok=True)
                 self._close(there / INSIDE)
-            there.mkdir(parents=True)
+            there.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             message = (
                 f"Cannot move {self.folder} aside: {error.strerror}.\nMake the folder that it lies in writable, or "
@@ -82,7 +84,7 @@ class FolderHold:
         """Remove the folder if nothing but the lock is in it: what was refused or stopped early leaves no trace."""
         there = self.folder.resolve()
         with suppress(OSError):
-            if {path.name for path in there.iterdir()} <= {INSIDE}:
+            if _is_empty(there):
                 (there / INSIDE).unlink(missing_ok=True)
                 self._close(there / INSIDE)
                 there.rmdir()
@@ -143,10 +145,9 @@ class FolderHold:
 
     def _release(self) -> None:
         for path in list(self._open):
-            if path.name != INSIDE:
-                # While it is locked: nobody can have taken it for theirs. The one inside stays, as it always did.
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
+            if _is_at(self._open[path], path):
+                with suppress(OSError):  # while it is locked: nobody can have taken it for theirs
+                    path.unlink()
             self._close(path)
 
 
@@ -189,8 +190,12 @@ def _owner(text: str) -> str:
     return f"{what or 'run'} (process {process or 'unknown'}{where})"
 
 
+def _is_empty(folder: Path) -> bool:
+    return {path.name for path in folder.iterdir()} <= {INSIDE}
+
+
 def _is_at(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
+    except OSError:
         return False

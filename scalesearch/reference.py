@@ -1,8 +1,6 @@
 """The reference engine that every latency of a study is relative to: made once, and never silently another one."""
 
-import concurrent.futures
 import importlib.metadata
-import multiprocessing
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +8,7 @@ from pathlib import Path
 
 from scalesearch.chain.evaluate import engine_options
 from scalesearch.chain.shrink import MEASURED_DEVICE
+from scalesearch.child_process import ChildLost, run_apart
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.export import to_onnx
 from scalesearch.errors import ConfigError, StageFailed
@@ -94,13 +93,12 @@ def _calm_time_of(model: OnnxModel, session: Session) -> float:
     if session.target.backend == "onnxruntime":
         return _calm_time(model, session)
     # Native compilers may crash: then a child dies, and the run ends with words.
-    context = multiprocessing.get_context("spawn")
+    log, limit_s = session.folder / "logs" / "reference.log", session.settings.stage_limits.other_s
     try:
-        with concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-            return pool.submit(_calm_time, model, session).result(timeout=session.settings.stage_limits.other_s)
-    except (concurrent.futures.BrokenExecutor, TimeoutError) as error:
-        reason = f"{session.target.backend} died or hung on the reference network: {error or 'time limit reached'}"
-        raise StageFailed(stage="reference", reason=reason) from error
+        return run_apart(_calm_time, model, session, log=log, limit_s=limit_s)
+    except ChildLost as lost:
+        reason = f"{session.target.backend} died or hung on the reference network: {lost}"
+        raise StageFailed(stage="reference", reason=reason) from lost
 
 
 def _calm_time(model: OnnxModel, session: Session) -> float:

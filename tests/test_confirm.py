@@ -26,6 +26,7 @@ from scalesearch.confirm_timing import Entry, Rounds, TimingLost, time_together
 from scalesearch.confirm_training import Job, LostRun, train_jobs
 from scalesearch.deployment.backends import get_backend
 from scalesearch.errors import ConfigError, NoFeasibleTrialError, StageFailed
+from scalesearch.folder_lock import hold_folder
 from scalesearch.records.confirmed import (
     as_confirmed,
     confirmed_model_path,
@@ -201,6 +202,21 @@ def test_the_same_call_adds_nothing_and_more_seeds_add_theirs(
     confirmed_model_path(study, *training.asked[0]).unlink()
     confirm_front(study, steps=30)
     assert training.asked[9:] == training.asked[:1]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("inside", ["", "confirmed"])
+def test_beside_a_run_or_another_confirmation_it_is_refused_and_nothing_is_touched(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming], fresh: bool, inside: str
+) -> None:
+    confirm_front(study, steps=30)
+    with hold_folder(study / inside, "run"):
+        before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
+        with pytest.raises(ConfigError, match=rf"(?s)another run \(process {os.getpid()}\) works on .*Wait"):
+            confirm_front(study, steps=30, fresh=fresh)
+        assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
+    assert confirm_front(study, steps=30, fresh=fresh).done == 6
+    assert (study / "confirmed.old1").is_dir() == fresh
 
 
 def test_a_stopped_one_goes_on(study: Path, fakes: tuple[FakeTraining, FakeTiming]) -> None:

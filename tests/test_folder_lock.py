@@ -48,6 +48,13 @@ def test_a_second_process_is_refused_by_name_until_the_first_dies(tmp_path: Path
     with hold_folder(folder, "run"):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["study"]
+    assert not inside or list(folder.iterdir()) == [folder / INSIDE]  # of the one that was killed
+
+
+def test_a_hold_leaves_nothing_behind_and_nothing_is_set_aside_of_an_empty_folder(tmp_path: Path) -> None:
+    with hold_folder(tmp_path / "study", "run") as hold:
+        assert hold.set_aside() is None
+    assert list(tmp_path.iterdir()) == [tmp_path / "study"] and not list((tmp_path / "study").iterdir())
 
 
 def test_the_folder_is_held_while_it_is_renamed_away_and_made_anew(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from scalesearch.cli.screen import usable_sizes
 from scalesearch.cli.terminal import prepare_streams, print_traceback
 from scalesearch.errors import ScalesearchError
 from scalesearch.plain_text import error_text
+from scalesearch.search.stopping import interrupted_by_sigterm
 
 app = typer.Typer(
     name="scalesearch",
@@ -81,7 +82,8 @@ def main() -> NoReturn:
     for name in os.environ.keys() - usable_sizes(os.environ).keys():  # COLUMNS=0 would print nothing, in help as well
         del os.environ[name]
     try:
-        code = app(args=arguments, standalone_mode=False)
+        with interrupted_by_sigterm():
+            code = app(args=arguments, standalone_mode=False)
         sys.stdout.flush()  # what a reader has had enough of is known here, not at the interpreter's exit
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)

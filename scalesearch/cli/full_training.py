@@ -18,6 +18,8 @@ from scalesearch.records.export import NAME, ExportedConfig, read_config
 from scalesearch.records.report import milliseconds
 from scalesearch.records.run_file import read_run_file
 from scalesearch.records.tables import trial_rows
+from scalesearch.run import clear_leftovers
+from scalesearch.search.stopping import interrupted_by_sigterm
 from scalesearch.session import open_session
 from scalesearch.study_data import find_data, leads_somewhere
 from scalesearch.values.record import Quality, TrialRecord
@@ -41,13 +43,14 @@ def train_export(config_path: Path, *, steps: int | None, data: str | None, seed
         seed=config.settings.seed if seed is None else seed,
     )
     check_target(to, config)
-    with hold_folder(to, "training"):
+    with hold_folder(to, "training"), interrupted_by_sigterm():
         _train(config, config_path, settings, steps=steps, to=to)
 
 
 def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, steps: int | None, to: Path) -> None:
     recipe = full_length(config.candidate.recipe, steps=steps)
     prepare_folder(to, fresh=False)
+    clear_leftovers(to, echo)
     replace_file(to / NAME, _config_file(config_path).read_bytes())  # says whose network the folder holds
     space = SearchSpace(name=_SPACE, network=config.network.name, resolution_px=config.network.resolution_px, axes=())
     session = open_session(settings, space, to, base=config.network, storage_px=config.storage_px, say=echo)

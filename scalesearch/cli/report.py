@@ -43,7 +43,17 @@ def report(
     from scalesearch.search.dashboard import stored_histograms
 
     began = time.monotonic()
-    size_bytes = write_page(read_study(folder, histograms=stored_histograms(folder)), target)
+    try:
+        histograms = stored_histograms(folder)
+    except ConfigError as error:  # all else is in the records
+        echo(f"warning: left out are weights and activations: {error}", err=True)
+        histograms = {}
+    study = read_study(folder, histograms=histograms)
+    try:
+        size_bytes = write_page(study, target)
+    except OSError as error:
+        message = f"Cannot write {target}: {error.strerror}.\nGive a file elsewhere with --to FILE.html."
+        raise ConfigError(message) from None
     echo(f"{folder} -> {target} ({size_bytes / 1e6:.1f} MB, {time.monotonic() - began:.1f} s): open it in a browser")
     return 0
 

@@ -1,14 +1,16 @@
 """The commands that work: `run`, `check` and `train`."""
 
-import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scalesearch.errors import ConfigError, NoFeasibleTrialError, ScalesearchError
 from scalesearch.values.settings import RunSettings
+
+if TYPE_CHECKING:
+    from scalesearch.folder_lock import FolderHold
 
 Space = Annotated[str, typer.Option("--space", help="Search space: a name from `scalesearch spaces`, or a .toml file.")]
 Overrides = Annotated[
@@ -97,23 +99,25 @@ def run(
 
         preview_run(settings, search_space)
         return 0
-    prepare_folder(folder, fresh=fresh)
+    from scalesearch.folder_lock import hold_folder
 
-    from scalesearch.cli.live import view
-    from scalesearch.run import run_search
-    from scalesearch.search.space import ends_short
+    with hold_folder(folder, "run") as hold:
+        prepare_folder(folder, fresh=fresh, hold=hold)
 
-    try:
-        with view(folder, as_json=as_json) as shown:
-            if chosen:
-                shown.say(chosen)
-            for line in ends_short(search_space):
-                shown.say(f"note: {line}")
-            outcome = run_search(settings, search_space, folder, on_event=shown.event, say=shown.say)
-    except ScalesearchError:
-        with contextlib.suppress(OSError):  # it holds something: then it stays
-            folder.rmdir()
-        raise
+        from scalesearch.cli.live import view
+        from scalesearch.run import run_search
+        from scalesearch.search.space import ends_short
+
+        try:
+            with view(folder, as_json=as_json) as shown:
+                if chosen:
+                    shown.say(chosen)
+                for line in ends_short(search_space):
+                    shown.say(f"note: {line}")
+                outcome = run_search(settings, search_space, folder, on_event=shown.event, say=shown.say, hold=hold)
+        except (ScalesearchError, KeyboardInterrupt):
+            hold.leave_empty()  # it holds something: then it stays
+            raise
     shown.ended(outcome)
     if outcome.ended == "interrupted":
         return 130
@@ -168,18 +172,15 @@ def default_folder(space: str, source: str, target: str) -> Path:
     return Path("results") / f"{space}-{data}-{target}"
 
 
-def prepare_folder(folder: Path, *, fresh: bool) -> None:
-    """Makes the study's folder and proves that it can be written; with `fresh`, moves an old study aside first.
+def prepare_folder(folder: Path, *, fresh: bool, hold: "FolderHold | None" = None) -> None:
+    """Make a folder and prove that it can be written; with `fresh` and its hold, move an old study aside first.
 
     Raises:
-        ConfigError: it cannot be made or written.
+        ConfigError: It cannot be moved, made or written.
     """
+    if fresh and hold:
+        hold.set_aside()
     try:
-        if fresh and folder.exists():
-            number = 1
-            while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
-                number += 1
-            folder.rename(aside)
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.write_bytes(b"\0" * 65536)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from scalesearch.values.record import TrialRecord
 
 FOLDER = "confirmed"
 _ADAPTER = TypeAdapter(ConfirmedRun)
+_NAME = re.compile(r"trial_\d{6,}_seed_\d+\.json", re.ASCII)
 
 
 def confirmed_path(study: Path, trial: int, seed: int) -> Path:
@@ -48,6 +50,8 @@ def read_confirmed(study: Path) -> tuple[ConfirmedRun, ...]:
     """
     found = []
     for path in (study / FOLDER).glob("trial_*_seed_*.json"):
+        if not _NAME.fullmatch(path.name) or path.is_dir():  # none of ours
+            continue
         try:
             run = _ADAPTER.validate_json(read_file(path))
             problem = impossible(run)

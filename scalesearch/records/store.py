@@ -1,6 +1,7 @@
 """Owns `records/`: one JSON file a trial, written so that a reader sees the whole of it or nothing."""
 
 import json
+import re
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,6 +13,7 @@ from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.values.record import TrialRecord
 
 _ADAPTER = TypeAdapter(TrialRecord)
+_NAME = re.compile(r"\d{6,}\.json", re.ASCII)
 
 
 class RecordStore:
@@ -45,12 +47,13 @@ class RecordStore:
         return _read(path)
 
     def all(self) -> tuple[TrialRecord, ...]:
-        """Every record, by trial number.
+        """Every record, by trial number. Files of other names, as a copy that an editor left, are none.
 
         Raises:
             ConfigError: If one of the files is not a whole record of this program.
         """
-        return tuple(sorted((_read(path) for path in self.folder.glob("[0-9]*.json")), key=lambda r: r.trial))
+        paths = (path for path in self.folder.glob("[0-9]*.json") if _NAME.fullmatch(path.name) and not path.is_dir())
+        return tuple(sorted((_read(path) for path in paths), key=lambda record: record.trial))
 
 
 def _read(path: Path) -> TrialRecord:

@@ -30,10 +30,11 @@ _log = logging.getLogger(__name__)
 
 
 def artifact_store(folder: Path) -> Any:
-    """The store in `folder/artifacts/`, which is made."""
+    """The store in `folder/artifacts/`, which is made where the folder can be written."""
     from optuna.artifacts import FileSystemArtifactStore
 
-    (folder / FOLDER).mkdir(exist_ok=True)
+    with contextlib.suppress(OSError):  # a study that can only be read: then there is nothing in it to download
+        (folder / FOLDER).mkdir(exist_ok=True)
     return FileSystemArtifactStore(folder / FOLDER)
 
 
@@ -56,6 +57,7 @@ def keep_artifacts(study: "optuna.Study", folder: Path, front: Collection[TrialR
     for (trial_id, _), (key, artifact_id) in stored.items():
         if numbers.get(trial_id) not in members:
             _remove(study, store, key, artifact_id)
+    _remove_nameless(folder, {artifact_id for _, artifact_id in stored.values()})
     uploaded = 0
     for number, record in members.items():
         if number not in trials:
@@ -122,6 +124,14 @@ def _make(name: str, record: TrialRecord, session: Session, scratch: Path) -> Pa
         return write_config(record, session, scratch)
     draw_classes(record, scratch / name)
     return scratch / name
+
+
+def _remove_nameless(folder: Path, named: Collection[str]) -> None:
+    """Remove files that the study does not name: of a run that was killed just then, or of a database since deleted."""
+    for path in (folder / FOLDER).iterdir():
+        with contextlib.suppress(ValueError):  # no name of ours
+            if str(uuid.UUID(path.name)) not in named and path.is_file():
+                path.unlink(missing_ok=True)
 
 
 def _remove(study: "optuna.Study", store: Any, key: str, artifact_id: str) -> None:

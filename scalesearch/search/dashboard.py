@@ -148,16 +148,24 @@ def update_histogram_figure(study: "optuna.Study", trial_number: int, histograms
     save_plotly_graph_object(study, figure, graph_object_id=HISTOGRAM_FIGURE.format(trial=trial_number))
 
 
-def keep_histograms(folder: Path, histograms: Mapping[int, Sequence[LayerHistogram]]) -> None:
-    """Save the figures of several trials into the study of that folder; not while a run holds it."""
+def keep_histograms(folder: Path, histograms: Mapping[int, Sequence[LayerHistogram]], *, held: bool = False) -> None:
+    """Save the figures of several trials into the study of that folder; not while another process works on it.
+
+    `held`: this process has the folder already.
+    """
     if histograms and installed() and (storage_of(folder) or (folder / STUDY_FILE).exists()):
-        with contextlib.suppress(ConfigError), only_coordinator(folder), opened_study(folder) as opened:
+        alone = contextlib.nullcontext() if held else only_coordinator(folder)
+        with contextlib.suppress(ConfigError), alone, opened_study(folder) as opened:
             for trial, layers in histograms.items():
                 update_histogram_figure(opened.study, trial, layers)
 
 
 def stored_histograms(folder: Path) -> dict[int, dict[str, Any]]:
-    """The figures that `update_histogram_figure` saved in the study of that folder, by trial; empty without any."""
+    """The figures that `update_histogram_figure` saved in the study of that folder, by trial; empty without any.
+
+    Raises:
+        ConfigError: The database is unfit to be read.
+    """
     url = storage_of(folder)
     if not installed() or not (url or (folder / STUDY_FILE).exists()):
         return {}
@@ -167,6 +175,8 @@ def stored_histograms(folder: Path) -> dict[int, dict[str, Any]]:
     try:
         study_id = storage.get_study_id_from_name(study_name(folder, url))
         found = get_plotly_graph_objects(storage.get_study_system_attrs(study_id))
+    except KeyError:  # Optuna's own: a database without this study, as one that was begun a moment ago
+        return {}
     finally:
         storage.remove_session()
         storage.engine.dispose()

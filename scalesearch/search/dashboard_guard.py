@@ -20,16 +20,17 @@ _SAFE: Headers = [
 _log = logging.getLogger(__name__)
 
 
-def guard(application: Application) -> Application:
+def guard(application: Application, *, notes: bool = True) -> Application:
     """Let reading and notes through; refuse what would harm a running study, and requests that another page sends.
 
     A page elsewhere could point its own host name at 127.0.0.1 (DNS rebinding) and read or change the study, could
-    send a form there, or could show the dashboard in a frame under its own buttons.
+    send a form there, or could show the dashboard in a frame under its own buttons. Without `notes` nothing at all can
+    be changed: the study's folder cannot be written.
     """
 
     def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
-        refused = _refusal(environ)
+        refused = _refusal(environ, notes=notes)
         if refused:
             return _say(start_response, "403 Forbidden", path, refused)
         environ.setdefault("HTTP_ACCEPT_ENCODING", "")  # Optuna Dashboard fails without it
@@ -61,7 +62,7 @@ _BROKEN = (
 )
 
 
-def _refusal(environ: dict[str, Any]) -> str:
+def _refusal(environ: dict[str, Any], *, notes: bool) -> str:
     """Why a request does not pass; empty where it does."""
     address = environ.get("HTTP_HOST", "")
     method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
@@ -69,6 +70,8 @@ def _refusal(environ: dict[str, Any]) -> str:
         return "This study is shown on this machine only: open it by the address that the terminal names."
     if method not in ("GET", "HEAD") and not (method == "PUT" and path.endswith("/note")):
         return "This study is shown, not edited: notes alone can be changed here."
+    if method == "PUT" and not notes:
+        return "This study is shown, not edited: its folder cannot be written."
     origin, site = environ.get("HTTP_ORIGIN", ""), environ.get("HTTP_SEC_FETCH_SITE", "same-origin")
     if method == "PUT" and (origin not in ("", f"http://{address}") or site not in ("same-origin", "none")):
         return "Notes are changed from the dashboard's own page only."

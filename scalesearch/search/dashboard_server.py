@@ -17,6 +17,7 @@ from scalesearch.records.run_file import read_run_file
 from scalesearch.search.artifacts import artifact_store
 from scalesearch.search.dashboard import annotate_missing, installed, update_statistics
 from scalesearch.search.dashboard_guard import HOST, guard
+from scalesearch.search.database_file import is_read_only, look_into, uri_of
 from scalesearch.search.storage import STUDY_FILE, only_coordinator, opened_study, reading_storage, storage_of
 from scalesearch.values.record import TrialRecord
 
@@ -87,14 +88,14 @@ def _look_into(folder: Path) -> None:
     """Refuse what is no study. Optuna Dashboard makes an empty one of a mistyped path, so look first."""
     path = folder / STUDY_FILE
     if not path.is_file():
-        msg = f"no study to show: {path} does not exist.\nGive a study's folder, or start one with `scalesearch run`."
+        rest = "Give a study's folder, or start one with `scalesearch run`."
+        if (folder / "records").is_dir():
+            rest = "Its records are there: the study's own command (see run.toml) makes the database again from them."
+        msg = f"no study to show: {path} does not exist.\n{rest}"
         raise ConfigError(msg)
-    try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            found = database.execute("SELECT name FROM sqlite_master WHERE name = 'studies'").fetchone()
-    except sqlite3.DatabaseError as error:
-        msg = f"{path} cannot be opened as a study: {error}.\nRestore it, or continue the run with --fresh."
-        raise ConfigError(msg) from error
+    look_into(path)
+    with closing(sqlite3.connect(uri_of(path), uri=True)) as database:
+        found = database.execute("SELECT name FROM sqlite_master WHERE name = 'studies'").fetchone()
     if not found:
         msg = f"{path} is a database, but not an Optuna study.\nGive the folder that `scalesearch run` wrote."
         raise ConfigError(msg)
@@ -106,7 +107,8 @@ def _application(storage: "optuna.storages.RDBStorage", folder: Path) -> Callabl
     # It logs tracebacks; the guard says in a line what could not be answered.
     logging.getLogger("optuna_dashboard").setLevel(logging.CRITICAL)
 
-    return guard(wsgi(storage, artifact_store=artifact_store(folder.resolve())))
+    application = wsgi(storage, artifact_store=artifact_store(folder.resolve()))
+    return guard(application, notes=bool(storage_of(folder)) or not is_read_only(folder / STUDY_FILE))
 
 
 class _Server(ThreadingMixIn, WSGIServer):

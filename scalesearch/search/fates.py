@@ -39,6 +39,12 @@ def unplanned(trial: int, candidate: Candidate, verdict: CandidateRejected | Sta
     return TrialRecord(trial=trial, key="", state=state, candidate=candidate, charged=False, reason=str(verdict))
 
 
+def given_up_on(trial: int, candidate: Candidate) -> TrialRecord:
+    """A candidate that a killed run had begun and no run went on with. Nothing is ever answered from it, either."""
+    reason = "not gone on with: the run that began it was killed, and the budget is used up"
+    return TrialRecord(trial=trial, key="", state="failed", candidate=candidate, charged=False, reason=reason)
+
+
 def record_of(result: Result, plan: Plan, stages: tuple[StageTime, ...]) -> TrialRecord:
     """The record of a trial that a worker took on, whatever came of it.
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a flag, so that a run ends between two steps and not in the middle of one."""
+"""Ctrl-C and SIGTERM are the same: a flag while a search runs, so that it ends between two steps; else an interrupt."""
 
 import contextlib
 import signal
@@ -30,3 +30,24 @@ def stop_signals() -> Iterator[threading.Event]:
         yield stopped
     finally:
         restore()
+
+
+@contextlib.contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM raise KeyboardInterrupt, so that children are ended and files put in order on the way out.
+
+    By itself it would end the process on the spot. A handler of the calling program's own is left alone.
+    """
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -3,7 +3,6 @@
 The lock of the one coordinator is in the folder in either case.
 """
 
-import fcntl
 import os
 import sqlite3
 import warnings
@@ -17,14 +16,15 @@ import optuna
 import sqlalchemy
 
 from scalesearch.errors import ConfigError
+from scalesearch.folder_lock import hold_folder
 from scalesearch.records.run_file import read_run_file
+from scalesearch.search.database_file import in_words, look_into, uri_of
 from scalesearch.search.server_storage import server_storage, server_study_name
 
 STUDY_FILE = "study.sqlite3"
 STUDY_NAME = "scalesearch"
 """Of the one study in a folder's own file."""
 OBJECTIVES = ("top1", "p50_ms")
-_LOCK_FILE = "study.lock"
 
 
 def open_storage(file: Path) -> optuna.storages.RDBStorage:
@@ -38,11 +38,16 @@ def open_storage(file: Path) -> optuna.storages.RDBStorage:
     return storage
 
 
-def storage_in(file: Path, connection: type[sqlite3.Connection] = sqlite3.Connection) -> optuna.storages.RDBStorage:
-    """The storage in `file` by connections of that class; a class, since it already connects while it is being made."""
+def storage_in(
+    file: Path | str, connection: type[sqlite3.Connection] = sqlite3.Connection
+) -> optuna.storages.RDBStorage:
+    """The storage in `file` (or of that `file:` URI) by connections of that class.
+
+    A class, since it already connects while it is being made.
+    """
 
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(file, timeout=60, factory=connection, check_same_thread=False)
+        return sqlite3.connect(file, timeout=60, factory=connection, check_same_thread=False, uri=isinstance(file, str))
 
     # Not by a URL with the path in it: a folder's name may hold what means something there (`?`, `%`).
     engine = {"creator": connect, "poolclass": sqlalchemy.QueuePool}
@@ -64,16 +69,21 @@ def study_name(folder: Path, url: str) -> str:
 
 
 def reading_storage(folder: Path) -> optuna.storages.RDBStorage:
-    """A storage to read the study of that folder by; it must be there already.
+    """A storage to read the study of that folder by; it must be there already, and may be where nothing can be written.
 
     Not `open_storage`: its BEGIN IMMEDIATE is for the coordinator, whom a reader would hold up.
 
     Raises:
-        ConfigError: The database cannot be reached.
+        ConfigError: The database cannot be reached, or is unfit.
         MissingBackendError: The extra `postgresql` is not installed.
     """
     url = storage_of(folder)
-    return server_storage(url) if url else storage_in(folder.resolve() / STUDY_FILE)
+    if url:
+        return server_storage(url)
+    file = folder.resolve() / STUDY_FILE
+    look_into(file)
+    with in_words(file):
+        return storage_in(uri_of(file))
 
 
 class _Connection(sqlite3.Connection):
@@ -109,12 +119,23 @@ def opened_study(folder: Path, *, url: str | None = None) -> Iterator[OpenStudy]
     It lives in the database at `url`, or (empty) in the folder's own file; None: wherever the last run had it.
 
     Raises:
-        ConfigError: The database cannot be reached.
+        ConfigError: The database cannot be reached, or is unfit or fails, also while it is open.
         MissingBackendError: The extra `postgresql` is not installed.
     """
     url = storage_of(folder) if url is None else url
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line for each trial is the live view's business
-    storage = server_storage(url) if url else open_storage(folder / STUDY_FILE)
+    if url:
+        with _opened(server_storage(url), folder, url) as opened:
+            yield opened
+        return
+    file = folder / STUDY_FILE
+    look_into(file)
+    with in_words(file), _opened(open_storage(file), folder, url) as opened:
+        yield opened
+
+
+@contextmanager
+def _opened(storage: optuna.storages.RDBStorage, folder: Path, url: str) -> Iterator[OpenStudy]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -133,7 +154,7 @@ def opened_study(folder: Path, *, url: str | None = None) -> Iterator[OpenStudy]
 
 
 def sync_study(folder: Path) -> None:
-    """Nothing; what SQLite has committed is on the disk afterwards.
+    """Put what SQLite has committed on the disk.
 
     Under synchronous NORMAL a power cut (not a kill) may take the last commits. One call after a candidate was asked
     makes sure that no record is ever on the disk whose trial is not.
@@ -150,24 +171,10 @@ def sync_study(folder: Path) -> None:
 
 @contextmanager
 def only_coordinator(folder: Path) -> Iterator[None]:
-    """Nothing, while this process alone may run the study in `folder`; the system frees the lock when it dies.
+    """Let this process alone run the study in `folder`; the system frees the lock when it dies.
 
     Raises:
         ConfigError: If another process runs it.
     """
-    descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-            msg = (
-                f"another run (process {owner}) works on the study {folder}. "
-                "Wait until it ends, or choose another folder"
-            )
-            raise ConfigError(msg) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    with hold_folder(folder, "run"):
         yield
-    finally:
-        os.close(descriptor)

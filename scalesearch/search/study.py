@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from scalesearch.search.events import (
     TrialFinished,
     TrialStarted,
 )
-from scalesearch.search.fates import record_of, rejected, repeat, unplanned
+from scalesearch.search.fates import given_up_on, record_of, rejected, repeat, unplanned
 from scalesearch.search.front import hypervolume, pareto_front, point
 from scalesearch.search.narrowing import given_up, reason
 from scalesearch.search.resume import catch_up
@@ -63,20 +63,21 @@ def run_study(
     make_evaluator: Callable[[], Evaluator],
     settings: RunSettings,
     on_event: Callable[[Event], None] = lambda _: None,
+    held: bool = False,
 ) -> StudyOutcome:
     """All records of the study in `folder` after it was begun, or continued, to `settings.budget`.
 
     `make_evaluator` is pickled and called once in each worker process. Ctrl-C and SIGTERM end the run cleanly: trials
-    that were running are gone on with by the next call.
+    that were running are gone on with by the next call. `held`: the caller holds the folder already.
 
     Raises:
-        ConfigError: If another process runs this study, or a record cannot be read.
+        ConfigError: If another process runs this study, a record cannot be read, or the database is unfit.
         ScalesearchError: As an evaluator raised it (but StageFailed and CandidateRejected), or if no worker starts.
         RuntimeError: On a bug in an evaluator, with its traceback; the trial's record holds it too.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (
-        only_coordinator(folder),
+        contextlib.nullcontext() if held else only_coordinator(folder),
         opened_study(folder, url=settings.storage) as opened,
         stop_signals() as stopped,
     ):
@@ -133,6 +134,7 @@ class _Run:
         self._running: dict[int, _Asked] = {}
         self._parked: list[_Asked] = []  # equal to a running one: answered when that one ends
         self._left_behind: deque[int] = deque()  # RUNNING in the study, of a run that was killed
+        self._postponed: list[int] = []  # of those, what the budget has no room for now
         self._continued: frozenset[int] = frozenset()  # all of them, also once they are asked again
         self._finished: dict[str, TrialRecord] = {}  # by key: what repeats are answered from
         for record in sorted(self._records.values(), key=lambda each: each.trial):
@@ -162,6 +164,8 @@ class _Run:
                 self._want_siblings(member)
             self._narrow()
             annotate_study(self._study)
+            if self._records:  # what the dashboard lacks: after a kill, or in a database that was deleted
+                self._show_front(pareto_front(self._records.values()))
         self._on_event(
             RunStarted(
                 budget=self._settings.budget,
@@ -181,6 +185,8 @@ class _Run:
                 with self._timed():
                     for report in reports:
                         self._hear(report)
+            if not stopped.is_set():
+                self._give_up_postponed()
         ended, message = self._ending(interrupted=stopped.is_set())
         update_statistics(self._study, self._records.values(), self._space)
         self._on_event(RunStopped(ended=ended, message=message))
@@ -213,13 +219,24 @@ class _Run:
             return False
         if self._wanted:
             return True
-        training = sum(asked.sibling_of is None for asked in self._running.values())
-        if self._charged + training >= self._settings.budget:
+        if self._left_behind:  # whatever the budget: a sibling or a repeat costs nothing of it
+            return True
+        if not self._budget_has_room:
             return False
-        return bool(self._left_behind) or self._free_in_a_row < FREE_IN_A_ROW
+        if self._postponed:
+            self._left_behind.extend(self._postponed)
+            self._postponed.clear()
+            return True
+        return self._free_in_a_row < FREE_IN_A_ROW
+
+    @property
+    def _budget_has_room(self) -> bool:
+        training = sum(asked.sibling_of is None for asked in self._running.values())
+        return self._charged + training < self._settings.budget
 
     def _ending(self, *, interrupted: bool) -> tuple[Ending, str]:
-        if self._charged >= self._settings.budget:
+        owed = len(self._running) + len(self._wanted) + len(self._left_behind)
+        if self._charged >= self._settings.budget and not (interrupted and owed):
             return "budget", f"{self._charged} candidates trained"
         if interrupted:
             return "interrupted", f"stopped at {self._charged} of {self._settings.budget}; run again to continue"
@@ -258,10 +275,22 @@ class _Run:
             if sibling_of is None:
                 self._free_in_a_row += 1
                 self._repeats_in_a_row += 1
+        elif number in self._continued and sibling_of is None and not self._budget_has_room:
+            self._postponed.append(number)
         else:
             self._running[number] = _Asked(trial=trial, plan=plan, sibling_of=sibling_of)
             self._pool.submit(plan, number)
             self._on_event(TrialStarted(trial=number, candidate=candidate))
+
+    def _give_up_postponed(self) -> None:
+        """Finish the trials that a killed run had begun and that this run's smaller budget has no room for.
+
+        Nobody would, if the budget is never raised again; and they would be shown as running for ever.
+        """
+        for number in self._postponed:
+            trial = self._trial(number)
+            self._answer(trial, given_up_on(number, suggest(trial, self._space)))
+        self._postponed.clear()
 
     def _trial(self, number: int) -> optuna.Trial:
         """The trial of that number: a new one, or one that was left behind."""
@@ -349,9 +378,7 @@ class _Run:
         if record.charged and near_front(record, front):
             self._want_siblings(record)
         self._narrow()
-        if front and {member.trial for member in front} != self._figure:
-            self._figure = {member.trial for member in front}
-            show_front(self._study, self._records.values(), folder=self._folder, sampler=self._settings.sampler)
+        self._show_front(front)
         if len(self._records) % max(STATISTICS_EVERY, len(self._records) // STATISTICS_EVERY) == 0:
             update_statistics(self._study, self._records.values(), self._space)
         self._on_event(
@@ -368,6 +395,12 @@ class _Run:
         for asked in waiting:
             again = repeat(record, asked.trial.number, asked.plan.candidate)
             self._finish(asked.trial, replace(again, sibling_of=asked.sibling_of))
+
+    def _show_front(self, front: Sequence[TrialRecord]) -> None:
+        members = {member.trial for member in front}
+        if members and members != self._figure:
+            self._figure = members
+            show_front(self._study, self._records.values(), folder=self._folder, sampler=self._settings.sampler)
 
     # ---- siblings and narrowing ----------------------------------------------------------------------------------
 

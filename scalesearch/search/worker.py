@@ -1,23 +1,21 @@
 """The inside of a worker process: it makes one evaluator, then answers plans until its coordinator closes or dies."""
 
 import contextlib
-import fcntl
-import os
-import signal
-import sys
-import threading
+import errno
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
+from scalesearch.child_process import be_a_child
 from scalesearch.errors import CandidateRejected, ScalesearchError, StageFailed
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import TrialRecord
 
 NO_TRIAL = -1
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+"""The place is at fault, not the program: the run stops with words, and its trials are gone on with."""
 
 
 class Evaluator(Protocol):
@@ -79,11 +77,8 @@ Message = Ready | Entered | Evaluated | Failed | Rejected | Fatal
 
 
 def serve(channel_fd: int, lifeline_fd: int) -> None:
-    """Nothing; returns when the coordinator closes the channel."""
-    _die_with_coordinator(lifeline_fd)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to handle
-    with contextlib.suppress(OSError):  # out of memory: lose a trial, not the coordinator
-        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+    """Answer plans until the coordinator closes the channel."""
+    be_a_child(lifeline_fd)
     channel: Connection[Any, Any] = Connection(channel_fd)
     try:
         evaluator: Evaluator = channel.recv()()
@@ -109,6 +104,8 @@ def _answer(evaluator: Evaluator, plan: Plan, trial: int, channel: "Connection[A
     try:
         return Evaluated(trial=trial, record=evaluator.evaluate(plan, trial=trial, report=report))
     except StageFailed as failure:
+        if _is_the_disk(failure.__cause__):
+            return _fatal(trial, failure.__cause__)
         return Failed(trial=trial, stage=failure.stage, reason=failure.reason)
     except CandidateRejected as verdict:
         return Rejected(trial=trial, reason=str(verdict))
@@ -128,27 +125,17 @@ def _send(channel: "Connection[Any, Any]", message: Message, trial: int) -> None
         channel.send(Failed(trial=trial, stage="result", reason=reason))
 
 
+def _is_the_disk(error: BaseException | None) -> TypeGuard[OSError]:
+    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
+
+
 def _fatal(trial: int, error: Exception) -> Fatal:
     # Only our own errors travel as they are: others need not survive pickling.
     known = error if isinstance(error, ScalesearchError) else None
+    if _is_the_disk(error):
+        where = f" ({error.filename})" if error.filename else ""
+        known = ScalesearchError(
+            f"The disk refused a worker's file: {error.strerror}{where}.\n"
+            "Finished trials are on disk: mend the cause and type the same command again to go on."
+        )
     return Fatal(trial=trial, error=known, trace="".join(traceback.format_exception(error)))
-
-
-def _die_with_coordinator(lifeline_fd: int) -> None:
-    """Nothing; once the coordinator's end of the pipe is closed, this process and all its children are killed.
-
-    The kernel closes that end however the coordinator dies. On Linux it also sends the kill itself, to the whole
-    process group: a thread of ours would wait for the interpreter lock while native code hangs, and
-    PR_SET_PDEATHSIG would spare the grandchildren.
-    """
-
-    def watch() -> None:
-        os.read(lifeline_fd, 1)
-        os.killpg(0, signal.SIGKILL)
-
-    if sys.platform == "linux":
-        fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, -os.getpgrp())
-        fcntl.fcntl(lifeline_fd, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, fcntl.fcntl(lifeline_fd, fcntl.F_GETFL) | os.O_ASYNC)
-    # Elsewhere the only guard; here for a coordinator that died before the lines above.
-    threading.Thread(target=watch, daemon=True).start()

@@ -1,19 +1,12 @@
 """Worker processes seen from the coordinator: plans go in, what became of them comes out, whatever a worker does."""
 
-import contextlib
-import json
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
 
+from scalesearch.child_process import ChildProcess
 from scalesearch.errors import ScalesearchError
 from scalesearch.search.worker import Entered, Evaluated, Evaluator, Failed, Fatal, Message, Ready, Rejected
 from scalesearch.values.plan import Plan
@@ -26,10 +19,6 @@ _WAITING_STAGE = "wait"
 _START = "start"
 _START_ATTEMPTS = 3
 _TICK_S = 0.2
-_BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[3]); "
-    "from scalesearch.search.worker import serve; serve(int(sys.argv[1]), int(sys.argv[2]))"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +28,7 @@ class _Task:
 
 
 class WorkerPool:
-    """Up to `workers` processes, started when needed and kept; use as a context manager.
-
-    Not `multiprocessing.Process`: that would run the caller's main module again in the child, and leaves us neither
-    the child's first words on stderr nor its process group.
-    """
+    """Up to `workers` processes, started when needed and kept; use as a context manager."""
 
     def __init__(
         self, make_evaluator: Callable[[], Evaluator], *, workers: int, limits: StageLimits, log_folder: Path
@@ -143,37 +128,17 @@ class _Worker:
         self.task: _Task | None = None
         self.stage = _START
         self.stage_since = time.monotonic()
-        log.parent.mkdir(parents=True, exist_ok=True)
-        theirs: Connection[Any, Any]
-        self.channel, theirs = multiprocessing.Pipe()
-        their_lifeline, self._lifeline = os.pipe()
-        arguments = (str(theirs.fileno()), str(their_lifeline), json.dumps(sys.path))
-        with log.open("ab") as output:
-            self._log_offset = output.tell()
-            # Both of its streams go to the log: our stdout may carry a stream of events.
-            self._process = subprocess.Popen(
-                (sys.executable, "-X", "faulthandler", "-c", _BOOT, *arguments),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=(theirs.fileno(), their_lifeline),
-                start_new_session=True,
-            )
-        theirs.close()
-        os.close(their_lifeline)
-        self._send(make_evaluator)
+        self._process = ChildProcess("scalesearch.search.worker", "serve", log=log)
+        self.channel = self._process.channel
+        self._process.send(make_evaluator)
 
     def give(self, task: _Task) -> None:
-        """Nothing; the worker has the task, or will be found dead at the next `read`."""
+        """Send the task; a worker that is dead is found so at the next `read`."""
         self.task = task
         if self.stage != _START:
             self._enter("begin")
-            self._log_offset = self.log.stat().st_size
-        self._send((task.plan, task.trial))
-
-    def _send(self, message: object) -> None:
-        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
-            self.channel.send(message)
+            self._process.forget_words()
+        self._process.send((task.plan, task.trial))
 
     def _enter(self, stage: str) -> None:
         self.stage, self.stage_since = stage, time.monotonic()
@@ -203,54 +168,15 @@ class _Worker:
 
     def is_dead(self) -> bool:
         """Whether the process has ended."""
-        return self._process.poll() is not None
-
-    def _dies_within(self, seconds: float) -> bool:
-        until = time.monotonic() + seconds
-        while not self.is_dead():
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.01)
-        return True
+        return self._process.is_dead()
 
     def bury(self, lost: str) -> str:
         """Why it was lost, in words; the process and its children are gone afterwards."""
-        # Its channel closes a moment before its exit code is known.
-        by_itself = lost == "died" and self._dies_within(0.5)
-        self._kill()
-        reason = _cause_of_death(self._process.returncode) if by_itself else lost
-        words = _last_words(self.log, self._log_offset)
-        return f"{reason}; last words: {words}" if words else reason
-
-    def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self.channel.close()
-        os.close(self._lifeline)
+        return self._process.bury(lost)
 
     def close(self) -> None:
-        """Nothing; an idle worker is let go, a busy one is killed."""
+        """Let an idle worker go; kill a busy one."""
         if self.task is None and self.stage != _START:
             self.channel.close()
-            self._dies_within(2.0)
-        self._kill()
-
-
-def _cause_of_death(code: int) -> str:
-    if code >= 0:
-        return f"worker process exited with code {code}"
-    name = signal.Signals(-code).name
-    hint = ", out of memory?" if -code == signal.SIGKILL else ""
-    return f"worker process killed by signal {-code} ({name}){hint}"
-
-
-def _last_words(log: Path, offset: int) -> str:
-    """The crash report since `offset`, or else the last lines; in one line."""
-    with log.open("rb") as file:
-        file.seek(offset)
-        text = file.read()[-8000:].decode(errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    crash = next((i for i, line in enumerate(lines) if line.startswith("Fatal Python error")), None)
-    kept = lines[-3:] if crash is None else lines[crash : crash + 3]
-    return " | ".join(kept)[:400]
+            self._process.dies_within(2.0)
+        self._process.kill()

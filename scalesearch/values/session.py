@@ -1,5 +1,6 @@
 """A run made ready: what the coordinator and every worker must agree on."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,15 @@ class DataSummary:
 def model_path(folder: Path, trial: int) -> Path:
     """The deployed ONNX file of a trial in a study's folder; kept for front members."""
     return folder / "models" / f"trial_{trial:06d}.onnx"
+
+
+def trial_of_model(path: Path) -> int | None:
+    """The trial whose file in `models/` this is, by its name; None for any other file.
+
+    Files that its evaluation makes on the way and removes, like `.fp32.onnx`, are the trial's too.
+    """
+    match = re.fullmatch(r"trial_(\d{6,})(?:\.(?:fp32|dense|tensorrt))?\.onnx", path.name, re.ASCII)
+    return int(match[1]) if match else None
 
 
 def reference_path(folder: Path) -> Path:

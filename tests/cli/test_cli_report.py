@@ -1,3 +1,5 @@
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,3 +76,29 @@ def test_a_page_of_somebody_else_is_not_overwritten(folder: Path, tmp_path: Path
         with pytest.raises(ConfigError, match=says):
             report.report(folder, tmp_path / name)
     assert (tmp_path / "index.html").read_text() == "<title>my pages</title>"
+
+
+def test_a_damaged_database_costs_its_histograms_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("optuna_dashboard", reason="needs the extra: pip install 'scalesearch[dashboard]'")
+    (folder / "study.sqlite3").write_bytes(b"torn" * 500)
+    assert report.report(folder, None) == 0
+    said = capsys.readouterr()
+    assert "left out are weights and activations" in said.err and "Delete it" in said.err
+    assert (folder / "report.html").is_file()
+
+
+def test_a_study_that_cannot_be_written_is_reported_elsewhere(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def refuse(path: "str | os.PathLike[str]", *arguments: int, **keywords: int) -> int:
+        if str(folder) in os.fspath(path) and arguments[0] & os.O_CREAT:
+            raise OSError(errno.EROFS, "Read-only file system", os.fspath(path))
+        return real(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(ConfigError, match=r"(?s)Cannot write .*report\.html: Read-only file system\..*--to FILE\.html"):
+        report.report(folder.resolve(), None)
+    report.report(folder.resolve(), tmp_path / "page.html")
+    assert (tmp_path / "page.html").is_file()

@@ -157,3 +157,13 @@ def test_a_class_whose_name_is_no_utf8_comes_back_by_its_bytes(tmp_path: Path, m
     RecordStore(tmp_path).save(make_record(0, classes=(os.fsdecode(b"caf\xe9"), "tea", "milk", "rum")))
     quality = RecordStore(tmp_path).load(0).quality
     assert quality is not None and quality.classes[0].name == r"caf\xe9"
+
+
+@pytest.mark.parametrize(
+    "name", ["1.json", "000001 (copy).json", "000001.json.bak", "2024-notes.json", "00000\u00b2.json"]
+)
+def test_files_of_other_names_are_no_records(tmp_path: Path, make_record: Any, name: str) -> None:
+    store = RecordStore(tmp_path)
+    store.save(make_record(3))
+    (store.folder / name).write_text("{}")
+    assert [record.trial for record in store.all()] == [3]

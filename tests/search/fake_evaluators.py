@@ -1,5 +1,6 @@
 """Evaluators that need no torch: worker processes import them from here, by pickle."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -236,6 +237,7 @@ FATES: dict[str, Callable[[Plan, int], TrialRecord]] = {
     "stage failed": _raises(StageFailed("export", "parity 0.3 above 1e-3")),
     "too large": _raises(CandidateRejected("file of 9 MB over the limit")),
     "out of memory": _raises(MemoryError()),
+    "disk full": _raises(OSError(errno.ENOSPC, "No space left on device")),
     "config error": _raises(ConfigError("the data set is gone")),
     "bug": _raises(KeyError("no such thing")),
     "nan": lambda plan, trial: good_record(plan, trial, top1=float("nan")),

@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+from study_runs import run
 
 from scalesearch.records.export import read_config
 from scalesearch.records.run_file import write_run_file
@@ -18,7 +19,7 @@ from scalesearch.search.dashboard import annotate_trial, update_figures, update_
 from scalesearch.search.dashboard_server import DashboardServer
 from scalesearch.search.storage import opened_study
 from scalesearch.values.record import TrialRecord
-from scalesearch.values.session import Session
+from scalesearch.values.session import Session, model_path
 
 pytest.importorskip("optuna_dashboard", reason="needs the extra: pip install 'scalesearch[dashboard]'")
 
@@ -183,3 +184,38 @@ def test_a_browser_goes_from_the_front_page_to_a_trial_and_its_files(
     assert tab.evaluate("window.hacked") is None
     assert failed == []
     tab.close()
+
+
+def test_files_that_no_trial_names_are_removed_and_others_stay(
+    study: optuna.Study, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    keep_artifacts(study, tmp_path, [make_record(0)])
+    (tmp_path / FOLDER / "3c0c8d5e-11f4-4a3c-9d55-0a6e4a1b2c3d").write_bytes(b"of a run that was killed just then")
+    (tmp_path / FOLDER / "notes.txt").touch()
+    keep_artifacts(study, tmp_path, [make_record(0)])
+    names = {path.name for path in (tmp_path / FOLDER).iterdir()}
+    assert names == {*_files(study, 0).values(), "notes.txt"}
+
+
+def test_a_deleted_database_comes_back_with_its_figures_notes_and_files(tmp_path: Path, session: Session) -> None:
+    write_run_file(session)
+    front = run(tmp_path, 3).front
+    for member in front:
+        model_path(tmp_path, member.trial).parent.mkdir(exist_ok=True)
+        model_path(tmp_path, member.trial).write_bytes(b"onnx")
+    before = {path.name for path in (tmp_path / FOLDER).iterdir()}
+    (tmp_path / "study.sqlite3").unlink()
+    run(tmp_path, 3)  # the budget is used up: nothing is evaluated
+    from optuna_dashboard import get_note
+    from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+
+    with opened_study(tmp_path) as opened:
+        for member in front:
+            assert "model.onnx" in _files(opened.study, member.trial)
+            assert get_note(opened.live_trial(member.trial))
+        assert "feasible_front" in get_plotly_graph_objects(
+            opened.study._storage.get_study_system_attrs(opened.study._study_id)
+        )
+        named = {artifact for record in front for artifact in _files(opened.study, record.trial).values()}
+    after = {path.name for path in (tmp_path / FOLDER).iterdir()}
+    assert after == named and not after & before

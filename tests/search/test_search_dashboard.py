@@ -12,6 +12,7 @@ import optuna
 import pytest
 
 from scalesearch.errors import ConfigError, MissingBackendError
+from scalesearch.search import dashboard_server, database_file
 from scalesearch.search.dashboard import (
     annotate_missing,
     annotate_study,
@@ -322,3 +323,27 @@ def test_a_fault_is_answered_in_words_and_leaves_no_traceback(capfd: pytest.Capt
         assert told[0].startswith("500") and "Traceback" not in body
         assert "scalesearch front" in body
     assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_a_study_that_cannot_be_written_is_shown_without_changing_notes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened_study(tmp_path) as opened:
+        opened.study.ask()
+    for module in (database_file, dashboard_server):
+        monkeypatch.setattr(module, "is_read_only", lambda _: True)
+    with DashboardServer(tmp_path, port=0) as server:
+        thread = threading.Thread(target=server.serve)
+        thread.start()
+        try:
+            assert _ask(server.url.rstrip("/") + "/api/studies") == 200
+            assert _ask(server.url.rstrip("/") + "/api/studies/1/note", method="PUT") == 403
+        finally:
+            server.stop()
+            thread.join()
+
+
+def test_a_deleted_database_is_told_with_the_way_back(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    with pytest.raises(ConfigError, match=r"(?s)study\.sqlite3 does not exist.*own command.*again from them"):
+        DashboardServer(tmp_path, port=0)

@@ -1,21 +1,24 @@
 """Interrupts, kills, siblings and narrowing: what a run still owes after it was cut off or has changed its mind."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import psutil
 import pytest
-from fake_evaluators import MakeFake
+from fake_evaluators import MakeFake, make_space
 from killed_coordinator import SPACE as KILLED_SPACE
 from study_runs import assert_sound, run, told
 
+from scalesearch.errors import ScalesearchError
 from scalesearch.records.store import RecordStore
 from scalesearch.search.events import (
     Event,
@@ -27,6 +30,11 @@ from scalesearch.search.events import (
 )
 from scalesearch.search.narrowing import TRIES
 from scalesearch.search.samplers import make_sampler
+from scalesearch.search.siblings import SIBLING_OF
+from scalesearch.search.space import suggest, trial_parameters
+from scalesearch.search.storage import opened_study
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.record import TrialRecord
 from scalesearch.values.settings import SamplerName
 
 pytestmark = pytest.mark.usefixtures("no_dashboard")
@@ -206,3 +214,73 @@ def test_siblings_do_not_shorten_the_random_start(tmp_path: Path, monkeypatch: p
     assert len(siblings) >= 4 and len(names) > 11
     assert names[:10] == ["random"] * 10
     assert set(names[10:]) == {"tpe"}
+
+
+def leave_behind(folder: Path, candidate: Candidate, sibling_of: int | None = None) -> None:
+    """A trial that a killed run had asked and nobody answered."""
+    with opened_study(folder, url="") as opened:
+        attributes = {} if sibling_of is None else {SIBLING_OF: sibling_of}
+        opened.study.enqueue_trial(trial_parameters(candidate, make_space()), user_attrs=attributes)
+        suggest(opened.study.ask(), make_space())
+
+
+def test_with_the_budget_used_up_nothing_is_left_running(tmp_path: Path) -> None:
+    run(tmp_path, 4, sampler="random")
+    records = RecordStore(tmp_path).all()
+    first, known = records[1].candidate, {record.candidate for record in records}
+    others = iter(
+        candidate
+        for width in (0.25, 0.5, 1.0, 2.0)
+        for candidate in (replace(first, scaling=replace(first.scaling, width=width)),)
+        if candidate not in known
+    )
+    precision = next(p for p in ("fp32", "fp16", "int8") if p != first.quantization.precision)
+    sibling = replace(first, quantization=replace(first.quantization, precision=precision))
+    number = len(records)
+    leave_behind(tmp_path, first)  # equal to one that was running: it was waiting for that one
+    leave_behind(tmp_path, sibling, sibling_of=1)
+    leave_behind(tmp_path, next(others))
+    outcome = run(tmp_path, 4, sampler="random")
+    assert outcome.ended == "budget"
+    repeat, own, lost = assert_sound(tmp_path, 4)[number : number + 3]
+    assert (repeat.same_as, repeat.charged) == (1, False)
+    assert (own.state, own.sibling_of, own.charged) in (("complete", 1, False), ("cached", 1, False))
+    assert (lost.state, lost.charged) == ("failed", False) and "budget is used up" in lost.reason
+    # It is known to nothing else: the same candidate may be trained by a later run.
+    run(tmp_path, 6, sampler="random")
+    assert_sound(tmp_path, 6)
+
+
+def test_a_candidate_left_behind_is_gone_on_with_where_the_budget_has_room(tmp_path: Path) -> None:
+    run(tmp_path, 2, sampler="random")
+    records = RecordStore(tmp_path).all()
+    number, known = len(records), {record.candidate for record in records}
+    scalings = [replace(records[1].candidate.scaling, width=width) for width in (0.5, 1.0, 1.5, 2.0)]
+    leave_behind(tmp_path, next(c for s in scalings if (c := replace(records[1].candidate, scaling=s)) not in known))
+    run(tmp_path, 3, sampler="random")
+    assert assert_sound(tmp_path, 3)[number].state == "complete"
+
+
+def test_a_full_disk_stops_the_run_with_words_and_the_trial_is_gone_on_with(tmp_path: Path) -> None:
+    with pytest.raises(ScalesearchError, match=r"(?s)disk refused .*No space left.*same command"):
+        run(tmp_path, 3, fates={1: "disk full"})
+    assert [record.trial for record in RecordStore(tmp_path).all()] == [0]
+    run(tmp_path, 3)
+    assert_sound(tmp_path, 3)
+
+
+def test_what_cannot_be_recorded_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = RecordStore.save
+
+    def full(store: RecordStore, record: TrialRecord) -> Path:
+        if record.trial == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(store, record)
+
+    monkeypatch.setattr(RecordStore, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path, 3)
+    assert [trial.state.is_finished() for trial in told(tmp_path)] == [True, False]
+    monkeypatch.undo()
+    run(tmp_path, 3)
+    assert_sound(tmp_path, 3)

@@ -4,6 +4,8 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
+import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,11 +15,21 @@ from numpy.typing import NDArray
 
 from scalesearch.training.datasets.npz_file import read_arrays
 
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+
+    HAS_FLOCK = True
+except ImportError:  # Windows
+    HAS_FLOCK = False
+
 Arrays = Mapping[str, NDArray[np.generic]]
 
 # Older files go first once the folder holds more than this.
 MAX_CACHE_BYTES = 8 * 10**9
 
+_WRITING = ".writing-"
+_YOUNG_S = 10.0
+_OLD_S = 86400.0
 _log = logging.getLogger(__name__)
 
 
@@ -37,12 +49,13 @@ def cached_arrays(
 ) -> Arrays:
     """The arrays of the file `name`.npz in `folder`, or those that `make` gives, which are then kept there.
 
-    A damaged file is made anew: the zip format checks every member, and `whole` raises (ValueError, KeyError, ...)
-    where the arrays are not those that `make` would give. A folder that cannot be written costs time, not
-    the run: it is logged and the arrays are returned all the same.
+    A damaged file is made anew: the zip format checks every member, its comment says what it was made for, and `whole`
+    raises (ValueError, KeyError, ...) where the arrays are not those that `make` would give. A folder that cannot be
+    written costs time, not the run: it is logged and the arrays are returned all the same.
     """
     path = folder / f"{name}.npz"
-    arrays = _read(path, whole)
+    _remove_abandoned(folder)
+    arrays = _read(path, name, whole)
     if arrays is None:
         arrays = make()
         try:
@@ -68,9 +81,12 @@ def require_splits(arrays: Arrays, sizes: Mapping[str, int | None], *, side_px: 
             raise ValueError(msg)
 
 
-def _read(path: Path, whole: Callable[[Arrays], None]) -> Arrays | None:
+def _read(path: Path, name: str, whole: Callable[[Arrays], None]) -> Arrays | None:
     try:
         arrays = read_arrays(path)
+        with zipfile.ZipFile(path) as archive:
+            if archive.comment != name.encode():
+                raise ValueError("it was not made for these images")  # noqa: EM101
         whole(arrays)
     except FileNotFoundError:
         return None
@@ -84,12 +100,16 @@ def _read(path: Path, whole: Callable[[Arrays], None]) -> Arrays | None:
 
 
 def _write(path: Path, arrays: Arrays) -> None:
-    """Whole or not at all: written under a temporary name, then renamed."""
+    """Whole or not at all: written under a temporary name, then renamed. Its zip comment is what it was made for."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=".npz")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_WRITING, suffix=".npz")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with os.fdopen(handle, "w+b") as stream:
+            if HAS_FLOCK:
+                flock(stream, LOCK_EX | LOCK_NB)  # says that its writer lives
             np.savez(stream, allow_pickle=False, **arrays)
+            with zipfile.ZipFile(stream, "a") as archive:
+                archive.comment = path.stem.encode()
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).replace(path)
@@ -98,10 +118,25 @@ def _write(path: Path, arrays: Arrays) -> None:
         raise
 
 
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what processes that were killed left half written: nobody holds its lock."""
+    for path in folder.glob(f"{_WRITING}*.npz"):
+        # Without locks, and in the moment before its writer takes one, age must tell.
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime < (_YOUNG_S if HAS_FLOCK else _OLD_S):
+                continue
+            with path.open("rb") as stream:
+                if HAS_FLOCK:
+                    flock(stream, LOCK_EX | LOCK_NB)
+                path.unlink()
+
+
 def _drop_oldest(folder: Path, *, keep: Path) -> None:
     """Deletes what was used longest ago until the folder is within its bound; `keep` stays in any case."""
     with suppress(OSError):  # another process may have deleted one first
-        files = sorted((path for path in folder.glob("*.npz") if path != keep), key=lambda path: path.stat().st_mtime)
+        files = sorted(
+            (path for path in folder.glob("[!.]*.npz") if path != keep), key=lambda path: path.stat().st_mtime
+        )
         excess = sum(path.stat().st_size for path in [*files, keep]) - MAX_CACHE_BYTES
         for path in files:
             if excess <= 0:

@@ -1,0 +1,148 @@
+"""What is wrong with `study.sqlite3`, in words, before and while it is used; and how it is read where it is read-only.
+
+Nothing in it is needed to keep the study: trials, figures, notes and downloads are made again from `records/`.
+"""
+
+import atexit
+import functools
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import optuna
+import sqlalchemy
+
+from scalesearch.errors import ConfigError
+
+_DELETE = (
+    "Delete it (and {name}-wal, if there): the study's own command makes it again from records/, "
+    "but for notes typed in the dashboard."
+)
+_FOREIGN = "Move it away, or give another folder with --to."
+# By the beginning of SQLite's own name for the error: what it means, and what to do.
+_KINDS = {
+    "SQLITE_NOTADB": ("cannot be opened as a study: it is no SQLite database", _DELETE),
+    "SQLITE_CORRUPT": ("cannot be opened as a study: it is damaged", _DELETE),
+    "SQLITE_FULL": (
+        "cannot grow: the disk is full",
+        "Finished trials are on disk: free some space and type the same command again.",
+    ),
+    "SQLITE_READONLY": ("cannot be written", "Make the file and its folder writable, or work on a copy of the study."),
+    "SQLITE_CANTOPEN": ("cannot be opened", "Make the file and its folder readable and writable, or work on a copy."),
+    "SQLITE_PERM": ("cannot be opened", "Make the file and its folder readable and writable, or work on a copy."),
+    "SQLITE_BUSY": (
+        "is locked by another program",
+        "Close what has it open (a database browser?) and type the same command again.",
+    ),
+    "SQLITE_LOCKED": (
+        "is locked by another program",
+        "Close what has it open (a database browser?) and type the same command again.",
+    ),
+    "SQLITE_IOERR": (
+        "cannot be read or written: the disk failed or is full",
+        "Finished trials are on disk: mend the cause and type the same command again.",
+    ),
+}
+_OTHER = ("cannot be opened as a study: it does not hold what Optuna expects", _DELETE)
+
+
+@contextmanager
+def in_words(file: Path) -> Iterator[None]:
+    """Turn what SQLite, SQLAlchemy and Optuna raise on this database file into one ConfigError.
+
+    Raises:
+        ConfigError: It is damaged, full, locked, not to be written, or of another version of Optuna.
+    """
+    try:
+        yield
+    except (sqlite3.Error, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise _explained(file, error) from error
+    except RuntimeError as error:
+        if "optuna" not in str(error).lower() or "schema" not in str(error).lower():
+            raise
+        message = (
+            f"{file} was written by another version of Optuna than the {optuna.__version__} here.\n"
+            f"Install the version that run.toml names. Or: {_DELETE.format(name=file.name)}"
+        )
+        raise ConfigError(message) from error
+
+
+def look_into(file: Path) -> None:
+    """Raise ConfigError where the file is there and no whole database of Optuna's; write nothing into it.
+
+    Optuna would put its tables into any database that it is given.
+    """
+    if not file.exists() or (file.is_file() and not file.stat().st_size):
+        return
+    with in_words(file), closing(sqlite3.connect(uri_of(file), uri=True, timeout=10)) as database:
+        names = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        damage = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if damage != "ok":
+            raise sqlite3.DatabaseError(damage)
+        if names and not {"studies", "trials"} <= names:
+            message = (
+                f"{file} is a database, but not an Optuna study: it holds {', '.join(sorted(names)[:3])}.\n{_FOREIGN}"
+            )
+            raise ConfigError(message)
+
+
+def is_read_only(file: Path) -> bool:
+    """Whether this process can change the database: SQLite writes files beside it."""
+    return not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK))
+
+
+def uri_of(file: Path) -> str:
+    """The URI by which the database is opened: to be read alone, where nothing can be written.
+
+    SQLite reads a database with a write-ahead log by a third file, which it makes. Where it cannot, a database without
+    a log is read as one that nobody changes, and one with a log by a copy, for only the log holds the last trials.
+    """
+    uri = file.resolve().as_uri()
+    if not is_read_only(file):
+        return f"{uri}?mode=rw"
+    if _opens(f"{uri}?mode=ro"):
+        return f"{uri}?mode=ro"
+    log = Path(f"{file}-wal")
+    return f"{_copied(file.resolve(), log.resolve()).as_uri()}?mode=rw" if _size(log) else f"{uri}?mode=ro&immutable=1"
+
+
+@functools.cache
+def _copied(file: Path, log: Path) -> Path:
+    """A private copy of the database and its log, gone with the process; one alone, for nobody can change the file."""
+    folder = Path(tempfile.mkdtemp(prefix="scalesearch-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    shutil.copyfile(file, folder / file.name)
+    shutil.copyfile(log, folder / log.name)
+    return folder / file.name
+
+
+def _opens(uri: str) -> bool:
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        return False
+    except sqlite3.DatabaseError:  # damaged: that is for `in_words` to tell
+        return True
+    return True
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _explained(file: Path, error: BaseException) -> ConfigError:
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, sqlite3.Error):
+        found = getattr(found, "orig", None) or found.__cause__
+    name = getattr(found, "sqlite_errorname", "") or ""
+    state, remedy = next((words for kind, words in _KINDS.items() if name.startswith(kind)), _OTHER)
+    reason = " ".join(str(found if found is not None else error).split())[:200]
+    return ConfigError(f"{file} {state} ({reason}).\n{remedy.format(name=file.name)}")

@@ -1,0 +1,36 @@
+"""Names of files in `models/` and the trials that they belong to."""
+
+from pathlib import Path
+
+import pytest
+
+from scalesearch.values.session import model_path, trial_of_model
+
+
+@pytest.mark.parametrize("trial", [0, 7, 999_999, 1_000_000, 12_345_678])
+def test_a_models_path_and_its_trial_are_inverse(trial: int) -> None:
+    path = model_path(Path("study"), trial)
+    assert trial_of_model(path) == trial
+    for suffix in (".fp32.onnx", ".dense.onnx", ".tensorrt.onnx"):
+        assert trial_of_model(path.with_suffix(suffix)) == trial
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "notes.txt",
+        "trial_.onnx",
+        "trial_abc.onnx",
+        "trial_00001.onnx",
+        "trial_000001.onnx.bak",
+        "trial_000001.mine.onnx",
+        "trial_000001 (copy).onnx",
+        "Trial_000001.onnx",
+        "trial_00000\u00b2.onnx",
+        "trial_-00001.onnx",
+        ".trial_000001.onnx",
+        "trial_000001.onnx\n",
+    ],
+)
+def test_any_other_name_is_no_trials(name: str) -> None:
+    assert trial_of_model(Path("study/models") / name) is None
