@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -339,7 +340,7 @@ def _code(process: "subprocess.Popen[str]", most_s: float) -> int:
 
 def _draw_images(path: Path) -> None:
     """Noisy 24 px images of three classes that their mean colour tells apart."""
-    splits = {}
+    splits: dict[str, Any] = {}
     for seed, (name, count) in enumerate((("train", 96), ("val", 60), ("test", 60))):
         rng = np.random.default_rng(seed)
         labels = rng.integers(0, 3, count)

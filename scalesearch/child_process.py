@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from scalesearch.errors import ScalesearchError
 
@@ -27,7 +27,6 @@ _BOOT = (
     "from {module} import {function}; {function}(int(sys.argv[1]), int(sys.argv[2]))"
 )
 _TICK_S = 0.2
-_Arguments = ParamSpec("_Arguments")
 _Answer = TypeVar("_Answer")
 
 
@@ -116,14 +115,13 @@ class ChildProcess:
 
 
 def run_apart(
-    work: Callable[_Arguments, _Answer],
-    *arguments: _Arguments.args,
+    work: Callable[..., _Answer],
+    *arguments: object,
     log: Path,
     limit_s: float | None = None,
     stopped: threading.Event | None = None,
-    **keywords: _Arguments.kwargs,
 ) -> _Answer:
-    """Give what `work(*arguments, **keywords)` returns in a fresh process: all that a crash of native code costs.
+    """Give what `work(*arguments)` returns in a fresh process: all that a crash of native code costs.
 
     Args:
         work: A function of a module, since it is pickled by name.
@@ -131,7 +129,6 @@ def run_apart(
         log: Gets what the child prints.
         limit_s: Kill it after so long.
         stopped: Kill it once this is set.
-        keywords: More arguments.
 
     Raises:
         ChildLost: It died, or took longer.
@@ -141,7 +138,7 @@ def run_apart(
     """
     child = ChildProcess(__name__, "answer_once", log=log)
     try:
-        child.send((work, arguments, keywords))
+        child.send((work, arguments))
         until = time.monotonic() + limit_s if limit_s is not None else None
         while not child.channel.poll(_TICK_S):
             if stopped is not None and stopped.is_set():
@@ -166,9 +163,10 @@ def answer_once(channel_fd: int, lifeline_fd: int) -> None:
     """Answer one call of `run_apart`, inside the child."""
     be_a_child(lifeline_fd)
     channel: Connection[Any, Any] = Connection(channel_fd)
-    work, arguments, keywords = channel.recv()
+    work, arguments = channel.recv()
+    message: tuple[Any, Exception | None]
     try:
-        message = (work(*arguments, **keywords), None)
+        message = (work(*arguments), None)
     except ScalesearchError as error:
         message = (None, error)
     except Exception as error:  # others need not survive pickling

@@ -55,11 +55,10 @@ class FolderHold:
             ConfigError: The folder cannot be renamed or made.
         """
         there = self.folder.resolve()
-        aside, number = None, 1
+        aside: Path | None = None
         try:
             if there.exists() and not _is_empty(there):
-                while (aside := there.with_name(f"{there.name}.old{number}")).exists():
-                    number += 1
+                aside = _free_name(there)
                 there.rename(aside)
                 (aside / INSIDE).unlink(missing_ok=True)
                 self._close(there / INSIDE)
@@ -188,6 +187,13 @@ def _owner(text: str) -> str:
     host, _, what = rest.partition(" ")
     where = f" on {host}" if host and host != socket.gethostname() else ""
     return f"{what or 'run'} (process {process or 'unknown'}{where})"
+
+
+def _free_name(folder: Path) -> Path:
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
+        number += 1
+    return aside
 
 
 def _is_empty(folder: Path) -> bool:

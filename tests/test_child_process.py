@@ -68,7 +68,12 @@ def test_a_death_is_told_with_its_cause_and_last_words(tmp_path: Path) -> None:
 
 def test_a_stop_and_a_time_limit_end_the_child_and_its_own_children(tmp_path: Path) -> None:
     note, stopped = tmp_path / "note", threading.Event()
-    threading.Thread(target=lambda: (wait_for(note), stopped.set())).start()
+
+    def stop() -> None:
+        wait_for(note)
+        stopped.set()
+
+    threading.Thread(target=stop).start()
     with pytest.raises(ChildStopped):
         run_apart(sleep_with_a_child, note, log=tmp_path / "log", stopped=stopped)
     assert_gone(note)

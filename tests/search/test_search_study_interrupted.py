@@ -33,7 +33,7 @@ from scalesearch.search.samplers import make_sampler
 from scalesearch.search.siblings import SIBLING_OF
 from scalesearch.search.space import suggest, trial_parameters
 from scalesearch.search.storage import opened_study
-from scalesearch.values.candidate import Candidate
+from scalesearch.values.candidate import Candidate, Precision
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.settings import SamplerName
 
@@ -234,7 +234,7 @@ def test_with_the_budget_used_up_nothing_is_left_running(tmp_path: Path) -> None
         for candidate in (replace(first, scaling=replace(first.scaling, width=width)),)
         if candidate not in known
     )
-    precision = next(p for p in ("fp32", "fp16", "int8") if p != first.quantization.precision)
+    precision: Precision = "fp16" if first.quantization.precision == "fp32" else "fp32"
     sibling = replace(first, quantization=replace(first.quantization, precision=precision))
     number = len(records)
     leave_behind(tmp_path, first)  # equal to one that was running: it was waiting for that one
