@@ -116,9 +116,7 @@ def image_files(given: Iterable[Path]) -> Iterator[Path]:
         if litter:
             names = ", ".join(_path_text(each.relative_to(path)) for each in litter[:_SHOWN_LITTER])
             more = ", ..." if len(litter) > _SHOWN_LITTER else ""
-            echo(
-                f"passed over {len(litter)} files or folders that a system left or hides: {names}{more}", err=True
-            )
+            echo(f"passed over {len(litter)} files or folders that a system left or hides: {names}{more}", err=True)
         if not found:
             message = f"{path} holds no image: expected files ending in {', '.join(sorted(_SUFFIXES))}."
             raise ConfigError(message)
