@@ -80,3 +80,16 @@ def test_what_makes_trials_incomparable_is_refused_with_the_difference(session: 
     for part in change.says:
         assert part in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_a_study_from_before_a_latency_setting_was_there_goes_on(session: Session) -> None:
+    write_run_file(session)
+    path = session.folder / "run.toml"
+    lines = path.read_text().splitlines()
+    kept = [line for line in lines if not line.startswith("stable_within")]
+    assert len(kept) == len(lines) - 1
+    path.write_text("\n".join(kept))
+    stored = read_run_file(session.folder)
+    assert stored == session
+    assert stored is not None
+    refuse_changes(stored, session)

@@ -149,3 +149,17 @@ def test_a_save_is_synced_before_its_name_is_there(
 def test_the_store_loads_neither_torch_nor_optuna() -> None:
     code = "import sys, scalesearch.records.store; print({'torch', 'optuna', 'pandas'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_a_record_from_before_calm_was_asked_for_opens_and_says_what_it_said(tmp_path: Path, make_record: Any) -> None:
+    store = RecordStore(tmp_path)
+    path = store.save(make_record(4))
+    document = json.loads(path.read_text())
+    for name in ("calm_fraction", "raw_calm_p50_ms", "raw_disturbed_p50_ms", "reference_lowest_ms"):
+        del document["latency"][name]
+    document["latency"]["stable"] = False
+    path.write_text(json.dumps(document))
+    latency = RecordStore(tmp_path).load(4).latency
+    assert latency is not None
+    assert latency.why_unstable == "its latency did not settle within the time limit"
+    assert not latency.unit_too_slow
