@@ -48,9 +48,9 @@ def report(
     except ConfigError as error:  # all else is in the records
         echo(f"warning: left out are weights and activations: {error}", err=True)
         histograms = {}
-    study = read_study(folder, histograms=histograms)
+    found = read_study(folder, histograms=histograms)
     try:
-        size_bytes = write_page(study, target)
+        size_bytes = write_page(found, target)
     except OSError as error:
         message = f"Cannot write {target}: {error.strerror}.\nGive a file elsewhere with --to FILE.html."
         raise ConfigError(message) from None
