@@ -1,6 +1,7 @@
 """The tables of latency_repeatability.py's recordings: estimators over whole sessions, and the rule as a trial has it.
 
-Truth is the mean over the *other* quiet processes. Goals: CV at most 1 % for every kind, intervals that miss the truth
+Truth is the mean over the *other* quiet processes that were calm, by the rule now; whether that is the truth is told by
+each engine alone, at its fastest. Goals: CV at most 1 % for every kind, intervals that miss the truth
 in at most 1 of 20 processes, nothing called stable that is over 2 % off. The replay is exact and repeats to the digit.
 """
 
@@ -154,7 +155,10 @@ def print_kind(kind: str, by_load: Mapping[str, Sequence[Process]]) -> None:
     print(f"\n## {kind}: ratio {truth:.4f}; alone, at the fastest, {alone[0]:.1f} / {alone[1]:.1f} us =", end=" ")
     print(f"{alone[0] / alone[1]:.4f}, so the duet is {100 * (truth / (alone[0] / alone[1]) - 1):+.1f} % off that")
     told = ", ".join(f"{load} {100 * share:.0f} %" for load, share in calm.items())
-    moods = [np.nanmedian([process.moods_us[which] for process in everybody]) for which in (0, 1)]
+    moods = [
+        statistics.median([us for process in everybody if (us := process.moods_us[which]) > 0] or [math.nan])
+        for which in (0, 1)
+    ]
     print(f"calm pairs: {told}; plain clock in calm {moods[0]:.0f} us, disturbed {moods[1]:.0f} us")
     names = list(dict.fromkeys(name for process in everybody for name in process.found))
     estimators = pd.DataFrame({name: spread(name, by_load) for name in names if "RULE" not in name}).T
@@ -168,18 +172,21 @@ def spread(name: str, by_load: Mapping[str, Sequence[Process]]) -> dict[str, flo
     """CV and shift in percent, by load; `worst`: root of the sum of their squares in the worst load."""
     row: dict[str, float] = {}
     values = {load: found_values(name, processes) for load, processes in by_load.items()}
+    filled = {load: each for load, each in values.items() if len(each) > 1}
     center = float(values[QUIET].mean()) if len(values[QUIET]) else math.nan
-    for load, each in values.items():
-        row[f"CV {load}"] = 100 * float(each.std(ddof=1) / each.mean()) if len(each) > 1 else math.nan
-    for load, each in values.items():
+    for load, each in filled.items():
+        row[f"CV {load}"] = 100 * float(each.std(ddof=1) / each.mean())
+    for load, each in filled.items():
         if load != QUIET:
-            row[f"shift {load}"] = 100 * float(each.mean() / center - 1) if len(each) else math.nan
-    row["worst"] = max(math.hypot(row[f"CV {load}"], row.get(f"shift {load}", 0.0)) for load in values)
+            row[f"shift {load}"] = 100 * float(each.mean() / center - 1)
+    row["worst"] = max(
+        (math.hypot(row[f"CV {each}"], row.get(f"shift {each}", 0.0)) for each in filled), default=math.nan
+    )
     halves = [p.found[name].high - p.found[name].low for ps in by_load.values() for p in ps if name in p.found]
     half = 50 * float(np.mean(halves)) / center if halves else math.nan
     if "RULE" not in name:
-        cvs = [row[f"CV {load}"] ** 2 for load in values]
-        row["processes"] = math.sqrt(max(0.0, float(np.nanmean(cvs)) - (half / Z_975) ** 2))
+        square = statistics.fmean(row[f"CV {load}"] ** 2 for load in filled) if filled else math.nan
+        row["processes"] = math.sqrt(max(0.0, square - (half / Z_975) ** 2))
     return row
 
 
@@ -189,28 +196,33 @@ def found_values(name: str, processes: Sequence[Process]) -> NDArray[np.float64]
 
 
 def judged(name: str, by_load: Mapping[str, Sequence[Process]]) -> dict[str, float]:
-    """Coverage, stability, error and time of a rule, over all loads."""
-    errors, covered, stable, seconds, halves = [], [], [], [], []
+    """Coverage, stability, error and time of a rule: over all loads, and the share of unstable trials by load."""
+    row: dict[str, float] = {}
+    errors, covered, stable, values = [], [], [], []
     for load, processes in by_load.items():
         for index, process in enumerate(processes):
-            others = [p.found[name] for i, p in enumerate(by_load[QUIET]) if load != QUIET or i != index]
-            believed = [other.value for other in others if other.calm] or [other.value for other in others]
-            truth = statistics.median(believed)
+            truth = truth_beside(by_load[QUIET], index if load == QUIET else -1)
             mine = process.found[name]
             errors.append(100 * abs(mine.value / truth - 1))
             covered.append(mine.low <= truth <= mine.high)
             stable.append(mine.stable)
-            seconds.append(mine.spent_s)
-            halves.append(50 * (mine.high - mine.low) / mine.value)
-    worst_stable = max((error for error, good in zip(errors, stable, strict=True) if good), default=math.nan)
-    return {
-        "half width": float(np.median(halves)),
-        "covered": 100 * float(np.mean(covered)),
-        "unstable": 100 * (1 - float(np.mean(stable))),
-        "worst stable": worst_stable,
-        "worst": max(errors),
-        "seconds": float(np.mean(seconds)),
-    }
+            values.append(mine.value)
+        row[f"unstable {load}"] = 100 * statistics.fmean(not process.found[name].stable for process in processes)
+    everybody = [process.found[name] for processes in by_load.values() for process in processes]
+    good = [value for value, settled in zip(values, stable, strict=True) if settled]
+    row["CV stable"] = 100 * statistics.stdev(good) / statistics.fmean(good) if len(good) > 1 else math.nan
+    row["worst stable"] = max((e for e, settled in zip(errors, stable, strict=True) if settled), default=math.nan)
+    row["worst error"] = max(errors)
+    row["covered"] = 100 * statistics.fmean(covered)
+    row["half width"] = statistics.median(50 * (each.high - each.low) / each.value for each in everybody)
+    row["seconds"] = statistics.fmean(each.spent_s for each in everybody)
+    return row
+
+
+def truth_beside(quiet: Sequence[Process], but: int) -> float:
+    """Mean over the other quiet processes that saw the machine calm, by the rule now; over any, where none did."""
+    others = [process.found["RULE NOW"] for index, process in enumerate(quiet) if index != but or len(quiet) == 1]
+    return statistics.fmean([each.value for each in others if each.calm] or [each.value for each in others])
 
 
 def half_sample_mode(values: NDArray[np.float64]) -> float:

@@ -139,3 +139,16 @@ def test_a_study_of_old_opens_without_what_was_added_since(session: Session) -> 
     stored = read_run_file(session.folder)
     assert stored == session
     refuse_changes(session, replace(session, reference_sha256="a" * 64, run_folder="/somewhere"))
+
+
+def test_a_study_from_before_a_latency_setting_was_there_goes_on(session: Session) -> None:
+    write_run_file(session)
+    path = session.folder / "run.toml"
+    lines = path.read_text().splitlines()
+    kept = [line for line in lines if not line.startswith("stable_within")]
+    assert len(kept) == len(lines) - 1
+    path.write_text("\n".join(kept))
+    stored = read_run_file(session.folder)
+    assert stored == session
+    assert stored is not None
+    refuse_changes(stored, session)

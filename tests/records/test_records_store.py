@@ -167,3 +167,17 @@ def test_files_of_other_names_are_no_records(tmp_path: Path, make_record: Any, n
     store.save(make_record(3))
     (store.folder / name).write_text("{}")
     assert [record.trial for record in store.all()] == [3]
+
+
+def test_a_record_from_before_calm_was_asked_for_opens_and_says_what_it_said(tmp_path: Path, make_record: Any) -> None:
+    store = RecordStore(tmp_path)
+    path = store.save(make_record(4))
+    document = json.loads(path.read_text())
+    for name in ("calm_fraction", "raw_calm_p50_ms", "raw_disturbed_p50_ms", "reference_lowest_ms"):
+        del document["latency"][name]
+    document["latency"]["stable"] = False
+    path.write_text(json.dumps(document))
+    latency = RecordStore(tmp_path).load(4).latency
+    assert latency is not None
+    assert latency.why_unstable == "its latency did not settle within the time limit"
+    assert not latency.unit_too_slow
