@@ -36,18 +36,27 @@ def stop_signals() -> Iterator[threading.Event]:
 def interrupted_by_sigterm() -> Iterator[None]:
     """Have SIGTERM raise KeyboardInterrupt, so that children are ended and files put in order on the way out.
 
-    By itself it would end the process on the spot. A handler of the calling program's own is left alone.
+    By itself it would end the process on the spot. A native library that is being loaded turns the interrupt into an
+    ImportError or SystemError of its own; so whatever error leaves the block after a signal is an interrupt again, for
+    SIGINT as well. Handlers of the calling program's own are left alone.
     """
+    usual = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
+    taken = [number for number, handler in usual.items() if ours and signal.getsignal(number) is handler]
+    interrupted = threading.Event()
 
     def interrupt(_number: int, _frame: object) -> None:
+        interrupted.set()
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in taken:
+        signal.signal(number, interrupt)
     try:
         yield
+    except Exception as error:
+        if interrupted.is_set():
+            raise KeyboardInterrupt from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in taken:
+            signal.signal(number, usual[number])

@@ -41,3 +41,21 @@ def test_a_handler_of_the_calling_program_is_left_alone() -> None:
     with interrupted_by_sigterm():
         os.kill(os.getpid(), signal.SIGTERM)
     assert heard == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_error_that_a_library_makes_of_the_interrupt_is_an_interrupt_again(number: signal.Signals) -> None:
+    """As NumPy and torch do where the signal comes while they are loaded."""
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), interrupted_by_sigterm():
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed")  # noqa: B904, EM101
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_error_without_a_signal_stays_what_it_is() -> None:
+    with pytest.raises(ImportError), interrupted_by_sigterm():
+        raise ImportError
