@@ -52,7 +52,7 @@ def test_an_error_that_a_library_makes_of_the_interrupt_is_an_interrupt_again(nu
             os.kill(os.getpid(), number)
             signal.pause()
         except KeyboardInterrupt:
-            raise ImportError("initialization failed")  # noqa: B904, EM101
+            raise ImportError("initialization failed")  # noqa: B904
     assert signal.getsignal(signal.SIGINT) is before
 
 
