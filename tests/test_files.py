@@ -38,7 +38,7 @@ def test_a_command_makes_nothing_that_everybody_may_write(tmp_path: Path) -> Non
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
     made = [tmp_path / "study", *(tmp_path / "study").rglob("*")]
-    assert len(made) > 2
+    assert len(made) >= 2
     assert [path.name for path in made if path.stat().st_mode & 0o002] == []
 
 

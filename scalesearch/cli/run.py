@@ -151,7 +151,10 @@ def _continues(folder: Path, source: str) -> bool:
     """Whether the study in `folder` was begun with this very source: then it means what it meant."""
     from scalesearch.records.run_file import read_run_file
 
-    stored = read_run_file(folder)
+    try:
+        stored = read_run_file(folder)
+    except ConfigError:  # told when the study is opened
+        return False
     return stored is not None and stored.settings.data.source == source
 
 

@@ -80,7 +80,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     blocker.write_text("in the way")
     done = scalesearch("run", "--to", str(blocker / "study"), folder=tmp_path)
     assert done.returncode == 2
-    assert "Cannot write the study" in done.stderr and "--to" in done.stderr
+    assert "Cannot write to" in done.stderr and "Not a directory" in done.stderr and "--to" in done.stderr
 
 
 LIGHT = ("--help", "run --help", "spaces --json", "networks --json")
