@@ -29,9 +29,9 @@ class Day:
         """Give the file of a step's rows."""
         return self.folder / f"{step}.jsonl"
 
-    def rows(self, step: str) -> list[dict[str, str]]:
+    def rows(self, step: str) -> list[dict[str, object]]:
         """Read what a step has put down; a line that a kill cut short is left out."""
-        rows: list[dict[str, str]] = []
+        rows: list[dict[str, object]] = []
         path = self.rows_file(step)
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             try:

@@ -24,7 +24,7 @@ def run(day: Day) -> None:
     day.put("system", platform.platform())
     day.put("python", platform.python_version())
     day.put("CPU cores", os.cpu_count() or 0)
-    day.put("torch", torch.__version__, f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
+    day.put("torch", torch.__version__, f"CUDA {torch.version.cuda}, cuDNN {_cudnn()}")
     day.put("nvidia-smi", _nvidia_smi())
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
@@ -38,6 +38,11 @@ def run(day: Day) -> None:
         _put_requirement(day, requirement)
     for extra in ("tensorrt", "tensorrt-rtx-cu13", "onnxruntime-gpu", "optuna-dashboard", "torchvision"):
         day.put(f"optional {extra}", _version(extra) or "not installed")
+
+
+def _cudnn() -> int | None:
+    version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return version
 
 
 def _nvidia_smi() -> str:

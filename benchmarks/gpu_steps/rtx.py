@@ -13,7 +13,7 @@ from gpu_steps import Day
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.quantize import quantize
 from scalesearch.deployment.backends import tensorrt
-from scalesearch.deployment.backends.base import EngineOptions
+from scalesearch.deployment.backends.base import BackendStatus, EngineOptions
 from scalesearch.deployment.backends.tensorrt import TensorRtBackend, library
 from scalesearch.deployment.backends.tensorrt.builder import build_plan
 from scalesearch.deployment.backends.tensorrt.library import Flavour, is_installed, load, logger_of
@@ -125,7 +125,7 @@ def _rehearse(day: Day) -> None:
         fake.logger = library.logger_of(loaded)
         patch.setattr(tensorrt, "load", lambda flavour: loaded)
         patch.setattr(sys.modules[__name__], "load", lambda flavour: loaded)
-        status = tensorrt.BackendStatus(available=True, version=fake.__version__)
+        status = BackendStatus(available=True, version=fake.__version__)
         patch.setattr(tensorrt, "probe", lambda flavour: status)
         images = np.random.default_rng(2).normal(size=(9, *IMAGE_SHAPE)).astype(np.float32)
         assert expected_logits(images).shape == (9, CLASSES)

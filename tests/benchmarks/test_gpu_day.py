@@ -77,12 +77,13 @@ def test_a_step_that_hangs_is_ended_with_all_its_children(day: Day) -> None:
     before, child = day.rows("hang")
     assert before["value"] == 9
     deadline_s = time.monotonic() + 10
-    while _runs(int(child["value"])) and time.monotonic() < deadline_s:
+    while _runs(child["value"]) and time.monotonic() < deadline_s:
         time.sleep(0.05)
-    assert not _runs(int(child["value"]))
+    assert not _runs(child["value"])
 
 
-def _runs(pid: int) -> bool:
+def _runs(pid: object) -> bool:
+    assert isinstance(pid, int)
     try:
         return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:
