@@ -11,7 +11,7 @@ from scalesearch.values.candidate import Precision
 from scalesearch.values.target import Target
 
 AUTO: Final = "auto"
-"""Stands for the target that fits this machine best: its NVIDIA GPU if TensorRT runs there, else its CPU."""
+"""Stands for the target that fits this machine best: its NVIDIA GPU if TensorRT or ONNX Runtime runs there."""
 
 # Channels: TensorRT's guide ("Optimizing for Tensor Cores") wants multiples of 8 for fp16 and of 32 for int8, and pads
 # what is not; NVIDIA's mixed-precision training guide says 16 for int8. 16 keeps int8 kernels fed without making every
@@ -56,6 +56,14 @@ _TARGETS = (
         quantization_profile="openvino",
         summary="this machine's CPU through OpenVINO; its int8 files are TensorRT's",
     ),
+    Target(
+        name="cuda",
+        backend="onnxruntime_cuda",
+        # The CUDA provider has no int8 convolutions: a quantized file would run in float, with the casts on top.
+        precisions=("fp32", "fp16"),
+        channel_multiple=8,
+        summary="this machine's NVIDIA GPU through ONNX Runtime, without TensorRT",
+    ),
     _gpu("tensorrt", "", _WITH_FP8, "this machine's NVIDIA GPU through TensorRT, whichever it is"),
     replace(
         _gpu("tensorrt_rtx", "", _WITH_FP8, "this machine's GeForce RTX through TensorRT for RTX"),
@@ -95,7 +103,11 @@ def choose_target() -> tuple[Target, str]:
     """The best target of this machine, and one line that says why."""
     status = get_backend("tensorrt").probe()
     if not status.available:
-        return TARGETS["cpu"], f"target: cpu through ONNX Runtime ({_first_clause(status.reason)})"
+        why = _first_clause(status.reason)
+        cuda = get_backend("onnxruntime_cuda").probe()
+        if cuda.available:
+            return TARGETS["cuda"], f"target: cuda through ONNX Runtime {cuda.version} ({why})"
+        return TARGETS["cpu"], f"target: cpu through ONNX Runtime ({why})"
     from scalesearch.deployment.backends.tensorrt import gpu_capability, gpu_name
 
     capability = gpu_capability()

@@ -34,7 +34,7 @@ def _one_layer(weights: NDArray[Any], *, side_px: int = 4) -> onnx.ModelProto:
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(weights.astype(np.float32), "body.0.weight")],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
 def _histogram(

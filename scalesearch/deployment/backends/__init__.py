@@ -15,6 +15,12 @@ def _onnxruntime() -> Backend:
     return OnnxRuntimeBackend()
 
 
+def _onnxruntime_cuda() -> Backend:
+    from scalesearch.deployment.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
+
+    return OnnxRuntimeCudaBackend()
+
+
 def _openvino() -> Backend:
     from scalesearch.deployment.backends.openvino import OpenVinoBackend
 
@@ -35,6 +41,7 @@ def _tensorrt_rtx() -> Backend:
 
 BACKENDS: Mapping[str, Callable[[], Backend]] = {
     "onnxruntime": _onnxruntime,
+    "onnxruntime_cuda": _onnxruntime_cuda,
     "openvino": _openvino,
     "tensorrt": _tensorrt,
     "tensorrt_rtx": _tensorrt_rtx,

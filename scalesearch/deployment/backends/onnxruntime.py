@@ -1,4 +1,4 @@
-"""ONNX Runtime's CPU provider: compiles an ONNX file to a session, runs it and times it."""
+"""ONNX Runtime on the CPU: compiles an ONNX file to a session, runs it and times it."""
 
 import json
 import tempfile
@@ -19,20 +19,23 @@ from scalesearch.errors import StageFailed
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.target import Device
 
-_PROVIDERS: Final = ("CPUExecutionProvider",)
 # The bindings raise one class per status code, with no common base but Exception. A wrong shape or type of the
 # feed is a ValueError or RuntimeError of the binding layer.
-_NATIVE_ERRORS: Final[tuple[type[Exception], ...]] = (
+NATIVE_ERRORS: Final[tuple[type[Exception], ...]] = (
     *(kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)),
     RuntimeError,
     ValueError,
 )
 _LOG_NOTHING: Final = 4  # ORT's "fatal": its errors reach the user by our exception, not a second time by stderr
+_CPU: Final = ("CPUExecutionProvider",)
 _IMAGES_A_RUN: Final = 64  # bounds the memory of activations when thousands of images are scored
 _MESSAGE_LENGTH: Final = 300
 _WARM_RUNS: Final = 5
 _PRECISIONS: Final = {"float": "fp32", "float16": "fp16", "uint8": "int8", "int8": "int8"}
 """The profiler's names of element types, and the field's."""
+
+Providers = tuple[str | tuple[str, dict[str, str]], ...]
+"""Names of execution providers, some with options, in the order of preference."""
 
 
 class OnnxRuntimeBackend:
@@ -67,17 +70,27 @@ class OnnxRuntimeBackend:
                 stage="compile", reason=f"batch and threads must be at least 1, got {batch} and {threads}"
             )
         try:
-            options_of_session = _session_options(threads, model.path)
-            session = ort.InferenceSession(str(model.path), options_of_session, providers=list(_PROVIDERS))
-        except _NATIVE_ERRORS as error:
-            raise StageFailed(stage="compile", reason=_shortened(error, model.path)) from error
+            options_of_session = session_options(threads, model.path)
+            session = ort.InferenceSession(str(model.path), options_of_session, providers=list(_CPU))
+        except NATIVE_ERRORS as error:
+            raise StageFailed(stage="compile", reason=shortened(error, model.path)) from error
         return OnnxRuntimeEngine(session, model, options)
 
 
 class OnnxRuntimeEngine:
     """An open session; see the `Engine` protocol."""
 
-    def __init__(self, session: ort.InferenceSession, model: OnnxModel, options: EngineOptions) -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        model: OnnxModel,
+        options: EngineOptions,
+        *,
+        providers: Providers = _CPU,
+        memory: str = "cpu",
+    ) -> None:
+        """Take an open session; `providers` open a second one like it, `memory` is where timed runs keep images."""
+        self._providers, self._memory = providers, memory
         self._session: ort.InferenceSession | None = session
         self._path = model.path
         self._batch = options.batch
@@ -117,8 +130,8 @@ class OnnxRuntimeEngine:
                 start_ns = time.perf_counter_ns()
                 session.run_with_iobinding(binding)
                 times_ns.append(time.perf_counter_ns() - start_ns)
-        except _NATIVE_ERRORS as error:
-            raise StageFailed(stage="run", reason=_shortened(error, self._path)) from error
+        except NATIVE_ERRORS as error:
+            raise StageFailed(stage="run", reason=shortened(error, self._path)) from error
         return tuple(time_ns / 1e9 for time_ns in times_ns)
 
     def profile(self, runs: int) -> tuple[LayerTime, ...]:
@@ -130,16 +143,16 @@ class OnnxRuntimeEngine:
         self._open_session()
         images = np.random.default_rng(0).standard_normal((self._batch, *self._image_shape), dtype=np.float32)
         with tempfile.TemporaryDirectory() as folder:
-            options = _session_options(self._threads, self._path)
+            options = session_options(self._threads, self._path)
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
             try:
-                session = ort.InferenceSession(str(self._path), options, providers=list(_PROVIDERS))
+                session = ort.InferenceSession(str(self._path), options, providers=list(self._providers))
                 for _ in range(runs + _WARM_RUNS):
                     session.run([self._output_name], {self._input_name: images})
                 events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-            except _NATIVE_ERRORS as error:
-                raise StageFailed(stage="run", reason=_shortened(error, self._path)) from error
+            except NATIVE_ERRORS as error:
+                raise StageFailed(stage="run", reason=shortened(error, self._path)) from error
         return _layer_times(events, runs)
 
     def timing_notes(self) -> TimingNotes:
@@ -166,8 +179,8 @@ class OnnxRuntimeEngine:
         session = self._open_session()
         try:
             (logits,) = session.run([self._output_name], {self._input_name: images})
-        except _NATIVE_ERRORS as error:
-            raise StageFailed(stage="run", reason=_shortened(error, self._path)) from error
+        except NATIVE_ERRORS as error:
+            raise StageFailed(stage="run", reason=shortened(error, self._path)) from error
         return np.asarray(logits, dtype=np.float32)
 
     def _fixed_binding(self, session: ort.InferenceSession) -> ort.IOBinding:
@@ -176,8 +189,9 @@ class OnnxRuntimeEngine:
             images = np.random.default_rng(0).standard_normal((self._batch, *self._image_shape), dtype=np.float32)
             logits = self._run_once(images)
             binding = session.io_binding()
-            binding.bind_ortvalue_input(self._input_name, ort.OrtValue.ortvalue_from_numpy(images))
-            binding.bind_ortvalue_output(self._output_name, ort.OrtValue.ortvalue_from_numpy(logits))
+            held = (ort.OrtValue.ortvalue_from_numpy(array, self._memory, 0) for array in (images, logits))
+            binding.bind_ortvalue_input(self._input_name, next(held))
+            binding.bind_ortvalue_output(self._output_name, next(held))
             self._binding = binding
         return self._binding
 
@@ -205,7 +219,8 @@ def _precision(arguments: dict[str, Any]) -> str:
     return _PRECISIONS.get(kinds[0], kinds[0]) if kinds else ""
 
 
-def _session_options(threads: int, file: Path) -> ort.SessionOptions:
+def session_options(threads: int, file: Path) -> ort.SessionOptions:
+    """Give the options of every session of ours: all optimizations, a number of threads, no spinning, no log."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -235,7 +250,7 @@ def _is_in_tensorrts_style(file: Path) -> bool:
     return halves or onnx.TensorProto.FLOAT8E4M3FN in kinds.values()
 
 
-def _shortened(error: Exception, path: Path) -> str:
+def shortened(error: Exception, path: Path) -> str:
     """The file and the first words of a native message, on one line."""
     text = " ".join(str(error).split())
     if len(text) > _MESSAGE_LENGTH:
