@@ -13,7 +13,16 @@ $(BIN)/.installed-dev: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $(BIN)/.installed $@
 
-.PHONY: run test slow check static format
+# For a machine without a package index: see docs/offline.md.
+PYTHON_THERE ?= 3.12
+MACHINE ?= x86_64
+HAVE ?= benchmarks/gpu_machine.txt
+BUNDLE ?= bundle
+
+.PHONY: run test slow check static format gpu-bundle
+gpu-bundle: $(BIN)/.installed
+	$(BIN)/python benchmarks/offline_bundle.py --to $(BUNDLE) --python $(PYTHON_THERE) --machine $(MACHINE) --have $(HAVE)
+
 run: $(BIN)/.installed
 	$(BIN)/scalesearch run --budget 8
 
