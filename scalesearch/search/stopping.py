@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -40,7 +41,7 @@ def interrupted_by_sigterm() -> Iterator[None]:
     ImportError or SystemError of its own; so whatever error leaves the block after a signal is an interrupt again, for
     SIGINT as well. Handlers of the calling program's own are left alone.
     """
-    usual = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    usual: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     ours = threading.current_thread() is threading.main_thread()
     taken = [number for number, handler in usual.items() if ours and signal.getsignal(number) is handler]
     interrupted = threading.Event()
