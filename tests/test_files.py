@@ -60,7 +60,7 @@ def test_what_a_kill_left_half_written_is_removed_wherever_it_lies(
     left = list[Path]()
     monkeypatch.setattr(Path, "replace", lambda self, _: left.append(self))
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
-    for name in ("run.toml", "records/000003.json", "confirmed/work/weights/a.b.safetensors"):
+    for name in ("run.toml", "records/000003.json", "confirmed/weights/deep/a.b.safetensors"):
         replace_file(tmp_path / name, b"half")
     monkeypatch.undo()
     assert len(left) == 3 and all(path.is_file() for path in left)
