@@ -15,10 +15,6 @@ from scalesearch.plain_text import shortened, utf8_text, visible
 if TYPE_CHECKING:
     from scalesearch.deployment.infer import Labeller
 
-_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
-)
-
 _SHOWN_LITTER = 3
 
 
@@ -108,6 +104,8 @@ def image_files(given: Iterable[Path]) -> Iterator[Path]:
     Raises:
         ConfigError: A folder holds none.
     """
+    from scalesearch.training.datasets.litter import SUFFIXES
+
     for path in given:
         if not path.is_dir():
             yield path
@@ -118,20 +116,20 @@ def image_files(given: Iterable[Path]) -> Iterator[Path]:
             more = ", ..." if len(litter) > _SHOWN_LITTER else ""
             echo(f"passed over {len(litter)} files or folders that a system left or hides: {names}{more}", err=True)
         if not found:
-            message = f"{path} holds no image: expected files ending in {', '.join(sorted(_SUFFIXES))}."
+            message = f"{path} holds no image: expected files ending in {', '.join(sorted(SUFFIXES))}."
             raise ConfigError(message)
         yield from found
 
 
 def _below(folder: Path) -> tuple[list[Path], list[Path]]:
     """Images at any depth by their names, and what a system left among them: images and folders, not looked into."""
-    from scalesearch.training.datasets.litter import is_litter
+    from scalesearch.training.datasets.litter import SUFFIXES, is_litter
 
     found, litter = list[Path](), list[Path]()
     for place, folders, names in os.walk(folder):
         here = Path(place)
         left = {name for name in (*folders, *names) if is_litter(here / name)}
-        images = [here / name for name in names if Path(name).suffix.lower() in _SUFFIXES]
+        images = [here / name for name in names if Path(name).suffix.lower() in SUFFIXES]
         litter += [here / name for name in folders if name in left] + [each for each in images if each.name in left]
         folders[:] = [name for name in folders if name not in left]
         found += [each for each in images if each.name not in left and each.is_file()]

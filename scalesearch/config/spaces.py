@@ -143,11 +143,15 @@ def _section_axes(document: Document, origin: str) -> Iterable[NamedAxis]:
     yield from _axes_of("scaling", scaling, dict.fromkeys(_SCALING_KEYS, float), origin)
     if not isinstance(stages, dict):
         fail(f"{origin}: scaling.stages must hold tables such as [scaling.stages.1], got {stages!r}.")
+    spelled: dict[int, str] = {}
     for number, table in sorted(stages.items(), key=lambda item: str(item[0])):
         # Not isdigit alone, which takes a superscript two as well; nine digits, for Python reads no endless numbers.
         if not re.fullmatch(r"0*[1-9][0-9]{0,8}", str(number)) or not isinstance(table, dict):
             fail(f"{origin}: [scaling.stages.{number}] must be a table numbered from 1, the first stage.")
-        yield from _axes_of(f"scaling.stages.{int(number)}", table, field_types(StageScaling), origin)
+        if (stage := int(number)) in spelled:
+            fail(f"{origin}: [scaling.stages.{spelled[stage]}] and [scaling.stages.{number}] are one stage: keep one.")
+        spelled[stage] = str(number)
+        yield from _axes_of(f"scaling.stages.{stage}", table, field_types(StageScaling), origin)
     yield from _axes_of("pruning", document.get("pruning", {}), field_types(Pruning), origin)
     yield from _axes_of("quantization", document.get("quantization", {}), field_types(Quantization), origin)
     yield from _axes_of("training", document.get("training", {}), field_types(Recipe), origin)

@@ -11,8 +11,9 @@ from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 
 from scalesearch.chain.planner import PlanBasis, Planner
-from scalesearch.cli import preview
+from scalesearch.cli import compiling, preview
 from scalesearch.cli.collapsing import collapses
+from scalesearch.cli.compiling import compile_space
 from scalesearch.cli.preview import check_space, limit_lines, preview_run
 from scalesearch.config import load_run, parse_space, space_paths
 from scalesearch.deployment.targets import get_target
@@ -107,6 +108,23 @@ def test_every_shipped_space_passes_check_and_dry_run(name: str, capsys: pytest.
     assert "The space is sound." in capsys.readouterr().out
     preview_run(settings, shipped)
     assert "A budget of 20 takes about" in " ".join(capsys.readouterr().out.split())
+
+
+_QUICKLY_COMPILED = ("resnet_small", "mobilenet_small")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in _QUICKLY_COMPILED)) for name in sorted(space_paths())],
+)
+def test_every_shipped_space_passes_compile(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setattr(compiling, "_COMPILED", 1)
+    settings, shipped = load_run(space=name, flags={"target": "rtx40"})
+    compiler, table, refused = compile_space(settings, shipped)
+    assert compiler.startswith("Compiled by TensorRT-RTX")
+    assert refused == 0
+    assert table.row_count == len(get_target("rtx40").precisions)
 
 
 @pytest.mark.usefixtures("no_clock")

@@ -186,6 +186,11 @@ def test_numbers_and_names_that_cannot_be_are_refused_in_words(override: str, wo
     assert "xyzzy" not in str(caught.value)
 
 
+def test_two_spellings_of_one_stage_are_refused(space_file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\[scaling.stages.01\] and \[scaling.stages.1\] are one stage: keep one"):
+        load_run(space=str(space_file), overrides=["scaling.stages.01.kernel=1"])
+
+
 def test_a_space_file_that_nests_too_deep_or_is_no_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "deep.toml"
     for content in (b"a = " + b"[" * 100_000, b"\xff\xfe", b"a = " + b"9" * 10_000, b"a = 1\na = 2"):

@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from scalesearch.errors import ConfigError
-from scalesearch.training.datasets.litter import is_litter
+from scalesearch.training.datasets.litter import SUFFIXES, is_litter
 from scalesearch.training.datasets.split_names import SPLITS, SplitName, folded_name, split_of, splits_of
 from scalesearch.values.settings import DataLayout
 
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
-)
 _TABLES: Final = frozenset((".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".parquet"))
 _WRAPPERS: Final = 4
 """Folders around the tree that are looked through: dataset/images/train/..."""

@@ -1,10 +1,14 @@
-"""Names that file managers, network disks and cameras leave beside images: neither classes nor images."""
+"""Which file names are images, and which file managers, network disks and cameras leave beside them."""
 
 import os
 import re
 from pathlib import Path
 from typing import Final
 
+SUFFIXES: Final = frozenset(
+    (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
+)
+"""How the name of an image file ends, in lower case."""
 _FOLDERS: Final = frozenset(
     (
         # Synology, QNAP and NetApp network disks
