@@ -19,7 +19,17 @@ MACHINE ?= x86_64
 HAVE ?= benchmarks/gpu_machine.txt
 BUNDLE ?= bundle
 
-.PHONY: run test slow check static format gpu-bundle
+# The oldest versions that pyproject.toml allows, all of them at once, on another Python.
+LOWEST_PYTHON ?= python3.12
+LOWEST_VENV ?= .venv-lowest
+
+$(LOWEST_VENV)/.installed: pyproject.toml benchmarks/lowest_versions.py
+	test -x $(LOWEST_VENV)/bin/python || $(LOWEST_PYTHON) -m venv $(LOWEST_VENV)
+	$(LOWEST_VENV)/bin/python benchmarks/lowest_versions.py > $(LOWEST_VENV)/lowest.txt
+	$(LOWEST_VENV)/bin/python -m pip install --quiet --editable '.[dev]' --constraint $(LOWEST_VENV)/lowest.txt
+	touch $@
+
+.PHONY: run test test-lowest slow check static format gpu-bundle
 gpu-bundle: $(BIN)/.installed
 	$(BIN)/python benchmarks/offline_bundle.py --to $(BUNDLE) --python $(PYTHON_THERE) --machine $(MACHINE) --have $(HAVE)
 
@@ -29,6 +39,9 @@ run: $(BIN)/.installed
 test: $(BIN)/.installed-dev
 	# A lost test process ends the run: restarted, it would wait for ever for tests that died with it.
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
+
+test-lowest: $(LOWEST_VENV)/.installed
+	$(LOWEST_VENV)/bin/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
 
 slow: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -m slow
