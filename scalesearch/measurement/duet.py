@@ -37,8 +37,8 @@ GROUPS = 20
 PROCESS_SPREAD = 0.004
 """Standard deviation of the ratio from one process to the next (memory lies elsewhere), as a fraction of it.
 
-No session can see it, so it is a constant: the root of the benchmark's CV squared less the sessions' own, of 0.13 ms
-networks on a busy 2-core EPYC; 26 us networks had up to 0.011. Without it 42 % of the 95 % intervals held the mean.
+No session can see it, so it is a constant: the root of the benchmark's CV squared less the sessions' own. Of five kinds
+of network on a 2-core EPYC it was 0 to 0.0035 (docs/measurements.md); 26 us networks had up to 0.011.
 """
 Z_975 = 1.959964
 """97.5 % quantile of the normal distribution."""

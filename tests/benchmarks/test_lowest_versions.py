@@ -30,7 +30,7 @@ def test_bounds_are_read_with_extras_and_markers_and_without_tools(tmp_path: Pat
 
 def test_a_requirement_without_a_lower_bound_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(PYPROJECT.replace("pytest>=8.3", "pytest"))
-    with pytest.raises(ValueError, match="expected a lower bound such as 'name>=1.2', came 'pytest'"):
+    with pytest.raises(ValueError, match=r"expected a lower bound such as 'name>=1\.2', came 'pytest'"):
         lowest_versions(tmp_path / "pyproject.toml")
 
 
