@@ -29,17 +29,16 @@ from onnxruntime import quantization as ort_quantization
 
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.prune import prune
-from scalesearch.compression.quantize import quantize
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends.tensorrt.builder import build_plan
 from scalesearch.deployment.backends.tensorrt.library import load
-from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.deployment.targets import get_target
 from scalesearch.errors import MissingBackendError, StageFailed
 from scalesearch.files import replace_file
 from scalesearch.networks import BASES, base_spec, scale
-from scalesearch.networks.build import build, settle_norms
+from scalesearch.networks.build import settle_norms
+from scalesearch.tasks.classification.pieces import build, quantize, to_onnx
 from scalesearch.values.candidate import Precision, Pruning, Quantization, Scaling
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.settings import TensorRtSettings

@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.deployment.formats.c99 import answers_as_written, at_batch_one
-from scalesearch.deployment.infer import Labeller, read_input
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.files import replace_file
+from scalesearch.tasks.classification.infer import Labeller, read_input
 
 STRICT = ("-O3", "-std=c99", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")
 Logits = NDArray[np.float32]

@@ -21,13 +21,11 @@ import torch
 from qat_vs_ptq import MACHINE, RESOLUTION_PX, Images, trained
 
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.compression.layer_ranking import run_as_written
-from scalesearch.compression.quantize import quantize
+from scalesearch.data import Dataset, load_dataset, to_input
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.backends.base import EngineOptions
-from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.onnx_file import read_onnx
-from scalesearch.training.datasets import Dataset, load_dataset, to_input
+from scalesearch.tasks.classification.pieces import quantize, run_as_written, to_onnx
 from scalesearch.values.candidate import CalibrationMethod, Precision, Quantization, Scaling
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.settings import DataSettings
@@ -83,12 +81,12 @@ def answers(file: OnnxModel, profile: QuantizationProfile, images: Images) -> Im
     if profile != "onnxruntime_cpu":
         return run_as_written(read_onnx(file.path), images)
     with get_backend("onnxruntime").compile(file, EngineOptions()) as engine:
-        return np.concatenate([engine.run(images[at : at + 64]) for at in range(0, len(images), 64)])
+        return np.concatenate([engine.run(images[at : at + 64])["logits"] for at in range(0, len(images), 64)])
 
 
 def run_network(name: str, data: Dataset, told: argparse.Namespace) -> list[Row]:
     """One network's table, printed as it grows."""
-    calibration, val = (to_input(part.images, mean=data.mean, std=data.std) for part in (data.calibration, data.val))
+    calibration, val = (to_input(part.images[:], mean=data.mean, std=data.std) for part in (data.calibration, data.val))
     labels = np.asarray(data.val.labels)
     network = fold_batchnorm(trained(name, Scaling(), data, told.steps, told.to / "weights"))
     model = to_onnx(network, to=told.to / f"{name}.onnx", check_images=calibration[:8])

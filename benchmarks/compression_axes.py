@@ -3,9 +3,10 @@
     python benchmarks/compression_axes.py --data DIR --to FOLDER --budget 40 --workers 2
 
 For each space two searches of the same budget, seed and data: the whole space, and the space with nothing to prune and
-fp32 alone. Compared is the hypervolume of their fronts (accuracy times ln(latency), see search/front.py) at equal wall
-time, the shorter of the two, and at the end. Each search is an ordinary `scalesearch run`, so an interrupted benchmark
-continues; both want a machine that does nothing else. One seed each: the difference is an observation, not a law.
+fp32 alone. Compared is the hypervolume of their fronts (accuracy times ln(latency), see analysis/front.py) at equal
+wall time, the shorter of the two, and at the end. Each search is an ordinary `scalesearch run`, so an interrupted
+benchmark continues; both want a machine that does nothing else. One seed each: the difference is an observation, not
+a law.
 """
 
 import argparse
@@ -14,10 +15,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from scalesearch.records.paid import paid_lines
+from scalesearch.analysis.front import hypervolume, pareto_front, point
+from scalesearch.analysis.paid import paid_lines
 from scalesearch.records.run_file import read_run_file
 from scalesearch.records.store import RecordStore
-from scalesearch.search.front import hypervolume, pareto_front, point
 from scalesearch.values.record import TrialRecord
 
 SCALING_ONLY = ("pruning.channel_fraction=[0.0]", 'quantization.precision=["fp32"]')

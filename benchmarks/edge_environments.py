@@ -25,12 +25,10 @@ from PIL import Image
 from torch import nn
 
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.compression.quantize import quantize
-from scalesearch.deployment import infer
-from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.onnx_file import annotate
 from scalesearch.networks import base_spec, scale
-from scalesearch.networks.build import build
+from scalesearch.tasks.classification import infer
+from scalesearch.tasks.classification.pieces import build, quantize, to_onnx
 from scalesearch.values.candidate import Precision, Quantization, Scaling
 from scalesearch.values.target import QuantizationProfile
 

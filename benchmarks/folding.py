@@ -42,7 +42,6 @@ from scalesearch.compression.fold import fold_batchnorm, foldable_pairs
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends import EngineOptions, get_backend
 from scalesearch.deployment.backends.onnxruntime import OnnxRuntimeEngine
-from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.onnx_file import read_onnx, write_onnx
 from scalesearch.errors import MissingBackendError
 from scalesearch.files import replace_file
@@ -50,7 +49,8 @@ from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.duet import ESTIMATORS, OBJECTIVE, ratio_interval
 from scalesearch.measurement.latency import play_duet
 from scalesearch.networks import BASES, base_spec, scale
-from scalesearch.networks.build import build, settle_norms
+from scalesearch.networks.build import settle_norms
+from scalesearch.tasks.classification.pieces import build, to_onnx
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.network import Network
 from scalesearch.values.onnx_model import OnnxModel
@@ -236,7 +236,7 @@ def ensure_equal(before: OnnxModel, after: OnnxModel, images: NDArray[np.float32
 def run(model: OnnxModel, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits by ONNX Runtime."""
     with get_backend("onnxruntime").compile(model, OPTIONS) as engine:
-        return engine.run(images)
+        return engine.run(images)["logits"]
 
 
 def engine_without(model: OnnxModel, off: tuple[str, ...]) -> OnnxRuntimeEngine:

@@ -19,38 +19,38 @@ import tomli_w
 from PIL import Image
 from pydantic import TypeAdapter
 
+from scalesearch.analysis.front import knee, pareto_front
 from scalesearch.config import check_stages, check_stored, load_run, space_paths
 from scalesearch.config.settings import known_keys
+from scalesearch.data import load_dataset
+from scalesearch.data.decode import UNREADABLE, decode_square
 from scalesearch.errors import ScalesearchError
+from scalesearch.export.metadata import Expected, ExportedConfig, read_config
 from scalesearch.networks import base_spec, find_spec
 from scalesearch.networks.scaling import scale
 from scalesearch.networks.validity import check_spec
 from scalesearch.plain_text import error_text
-from scalesearch.records import confirmed, front_scores
-from scalesearch.records.export import Expected, ExportedConfig, read_config
-from scalesearch.records.report import describe
+from scalesearch.records import confirmed as confirmed
+from scalesearch.records import front_scores
 from scalesearch.records.run_file import read_run_file, recorded_command
 from scalesearch.records.store import RecordStore
 from scalesearch.records.tables import csv_text, trial_rows
-from scalesearch.search.front import knee, pareto_front
-from scalesearch.search.space import random_candidates
-from scalesearch.training.datasets import load_dataset
-from scalesearch.training.datasets.decode import UNREADABLE, decode_square
+from scalesearch.spaces.suggest import random_candidates
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.quality import ClassDetail, ClassQuality, Quality
 from scalesearch.values.record import (
-    ClassQuality,
     Cost,
     FrontScore,
     Latency,
     LimitUse,
-    Quality,
     StageTime,
-    StepAccuracy,
+    StepScore,
     TrainingResult,
     TrialRecord,
 )
 from scalesearch.values.settings import DataSettings
+from scalesearch.views.words import describe
 
 EXAMPLE = Path(__file__).parents[1] / "results" / "example"
 
@@ -351,7 +351,7 @@ def other_results(rng: random.Random, folder: Path) -> Iterator[Case]:
         seed=1,
         steps=10,
         train_s=1.0,
-        float_top1=0.8,
+        float_score=0.8,
         validation=record.quality,
         test=record.quality,
         latency=record.latency,
@@ -592,7 +592,11 @@ def example_record() -> TrialRecord:
         for name in ("stop", "yield")
     )
     quality = Quality(
-        top1=0.8, top1_low=0.75, top1_high=0.85, macro_precision=0.8, macro_recall=0.8, images=100, classes=classes
+        score=0.8,
+        score_low=0.75,
+        score_high=0.85,
+        images=100,
+        detail=ClassDetail(macro_precision=0.8, macro_recall=0.8, classes=classes),
     )
     latency = Latency(
         p50_ms=1.0,
@@ -618,7 +622,7 @@ def example_record() -> TrialRecord:
         cost=Cost(macs=10**7, params=10**5),
         dense_macs=10**7,
         training=TrainingResult(
-            float_top1=0.8,
+            float_score=0.8,
             train_s=1.0,
             retrain_s=0.0,
             steps=10,
@@ -628,7 +632,7 @@ def example_record() -> TrialRecord:
         ),
         latency=latency,
         quality=quality,
-        accuracy_path=(StepAccuracy(step="float", top1=0.8), StepAccuracy(step="engine", top1=0.8)),
+        accuracy_path=(StepScore(step="float", score=0.8), StepScore(step="engine", score=0.8)),
         size_bytes=1000,
         onnx_sha256="ab",
         network_sha256="cd",

@@ -22,14 +22,13 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 
 from scalesearch.compression.calibration import calibrate
 from scalesearch.compression.fold import fold_batchnorm
+from scalesearch.data import Dataset, load_dataset, to_input
 from scalesearch.deployment.backends import EngineOptions, get_backend
 from scalesearch.deployment.cpu import read_cpu
-from scalesearch.deployment.export import onnx_model, to_onnx
+from scalesearch.deployment.to_onnx import onnx_model
 from scalesearch.networks import base_spec
-from scalesearch.networks.build import build
-from scalesearch.training.datasets import Dataset, load_dataset, to_input
+from scalesearch.tasks.classification.pieces import build, to_onnx, train
 from scalesearch.training.machine import probe_machine
-from scalesearch.training.train import train
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.network import Network
 from scalesearch.values.settings import DataSettings, MachineSettings
@@ -57,7 +56,7 @@ def main() -> None:
     cpu = read_cpu()
     print(f"{cpu.name} ({', '.join(cpu.features)}), onnxruntime {ort.__version__}, 1 thread, {RESOLUTION_PX} px")
     dataset = load_dataset(DataSettings(source=arguments.data), storage_px=RESOLUTION_PX).at(RESOLUTION_PX)
-    images = to_input(dataset.val.images, mean=dataset.mean, std=dataset.std)
+    images = to_input(dataset.val.images[:], mean=dataset.mean, std=dataset.std)
     calibration = to_input(dataset.calibration.images[:128], mean=dataset.mean, std=dataset.std)
     labels = np.asarray(dataset.val.labels)
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +71,7 @@ def trained(name: str, dataset: Dataset, steps: int) -> Network:
     """The base network of that name after brief training, in eval mode."""
     spec = replace(base_spec(name), resolution_px=RESOLUTION_PX, num_classes=len(dataset.class_names))
     machine = probe_machine(MachineSettings(threads=1, device="cpu"))
-    images = torch.from_numpy(dataset.train.images.transpose(0, 3, 1, 2).copy())
+    images = torch.from_numpy(dataset.train.images[:].transpose(0, 3, 1, 2).copy())
     labels = torch.from_numpy(np.asarray(dataset.train.labels, dtype=np.int64))
     recipe = Recipe(steps=steps)
     return train(
@@ -124,7 +123,7 @@ def write_int8(
 def kernels_answer(path: Path, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
     """Logits of the engine that a search would time, and its fastest run in ms."""
     with get_backend("onnxruntime").compile(onnx_model(path), EngineOptions(threads=1, batch=1)) as engine:
-        logits = engine.run(images)
+        logits = engine.run(images)["logits"]
         engine.time_runs(50)
         return logits, 1e3 * min(engine.time_runs(TIMED_RUNS))
 

@@ -30,11 +30,11 @@ import numpy as np
 import optuna
 import psutil
 
+from scalesearch.analysis.front import pareto_front
 from scalesearch.folder_lock import hold_folder
 from scalesearch.records.confirmed import read_confirmed
 from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.store import RecordStore
-from scalesearch.search.front import pareto_front
 from scalesearch.search.storage import STUDY_FILE, STUDY_NAME, storage_in
 from scalesearch.values.record import TrialRecord
 

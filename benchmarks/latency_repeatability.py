@@ -133,11 +133,9 @@ def export(folder: Path, kinds: list[str]) -> None:
     # Here, and not at the top, because the timing processes load this file too and need no torch.
     from scalesearch.compression.fold import fold_batchnorm
     from scalesearch.compression.prune import prune
-    from scalesearch.compression.quantize import quantize
-    from scalesearch.deployment.export import to_onnx
     from scalesearch.networks import base_spec
-    from scalesearch.networks.build import build
     from scalesearch.networks.scaling import scale
+    from scalesearch.tasks.classification.pieces import build, quantize, to_onnx
     from scalesearch.values.candidate import Pruning, Quantization, Scaling
     from scalesearch.values.onnx_model import OnnxModel
 

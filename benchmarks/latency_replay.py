@@ -16,13 +16,14 @@ import pandas as pd
 from latency_recording import recording_of
 from numpy.typing import NDArray
 
-from scalesearch.measurement.duet import ESTIMATORS, OBJECTIVE, PROCESS_SPREAD, Z_975, Duet, judge, ratio_interval
+from scalesearch.measurement.duet import ESTIMATORS, OBJECTIVE, PROCESS_SPREAD, Duet, judge, ratio_interval
 from scalesearch.measurement.latency import (
     FIRST_LOOK_PAIRS,
     LOOK_GROWTH,
     MIN_S,
     play_duet,
 )
+from scalesearch.values.normal import Z_975
 from scalesearch.values.settings import LatencySettings
 
 QUIET = "quiet"

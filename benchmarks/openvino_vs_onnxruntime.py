@@ -24,16 +24,15 @@ import torch
 from numpy.typing import NDArray
 
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.compression.quantize import quantize
 from scalesearch.deployment.backends import EngineOptions, get_backend
-from scalesearch.deployment.export import to_onnx
 from scalesearch.errors import MissingBackendError
 from scalesearch.files import replace_file
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.duet import ESTIMATORS, OBJECTIVE, ratio_interval
 from scalesearch.measurement.latency import play_duet
 from scalesearch.networks import BASES, base_spec, scale
-from scalesearch.networks.build import build, settle_norms
+from scalesearch.networks.build import settle_norms
+from scalesearch.tasks.classification.pieces import build, quantize, to_onnx
 from scalesearch.values.candidate import Precision, Quantization, Scaling
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.settings import LatencySettings
@@ -100,7 +99,7 @@ def duet_row(
     """OpenVINO with the first model against ONNX Runtime with the second."""
     openvino, onnxruntime = (get_backend(name) for name in ("openvino", "onnxruntime"))
     with openvino.compile(models[0], OPTIONS) as ours, onnxruntime.compile(models[1], OPTIONS) as other:
-        answers = correlation(ours.run(images), other.run(images))
+        answers = correlation(ours.run(images)["logits"], other.run(images)["logits"])
         with DeviceLock("cpu").quiet():
             duet = play_duet(ours, other, settings=settings)
     low, high = ratio_interval(duet, OBJECTIVE)

@@ -25,11 +25,10 @@ import torch
 from torch import Tensor
 
 from scalesearch.compression.prune import prune
+from scalesearch.data import Dataset, ImageSplit, load_dataset, to_input
 from scalesearch.measurement.cost import formula_cost
 from scalesearch.networks import base_spec, scale
-from scalesearch.networks.build import build
-from scalesearch.training.datasets import Dataset, ImageSplit, load_dataset, to_input
-from scalesearch.training.train import score, train
+from scalesearch.tasks.classification.pieces import build, judged, score, train
 from scalesearch.training.weights import KeptTraining, WeightStore, weights_key
 from scalesearch.values.candidate import Criterion, Pruning, PruningScope, Recipe, Scaling
 from scalesearch.values.network import Network
@@ -72,13 +71,13 @@ class Bench:
         base, kept = self._base(job.network, job.seed)
         calibration = self._data.calibration
         images = to_input(calibration.images[:TAYLOR_IMAGES], mean=self._data.mean, std=self._data.std)
-        batch = torch.from_numpy(images), torch.from_numpy(calibration.labels[:TAYLOR_IMAGES])
+        batch = judged(torch.from_numpy(images), torch.from_numpy(calibration.labels[:TAYLOR_IMAGES]))
         pruning = Pruning(channel_fraction=job.fraction, criterion=job.criterion, scope=job.scope)
         cut = prune(base, pruning, channel_multiple=CHANNEL_MULTIPLE, batch=batch, seed=job.seed)
         retrained = self._train(cut, job.seed, self._recipe.retrain_steps)
         line = {
             **asdict(job),
-            "base_val": kept.float_top1,
+            "base_val": kept.float_score,
             "base_test": self._score(base, self._data.test),
             "cut_val": self._score(cut, self._data.val),
             "val": self._score(retrained, self._data.val),
@@ -122,7 +121,7 @@ class Bench:
         if kept is None:
             network = self._train(network, seed, self._recipe.steps)
             kept = KeptTraining(
-                float_top1=self._score(network, self._data.val),
+                float_score=self._score(network, self._data.val),
                 train_s=0.0,
                 final_loss=0.0,
                 losses=(),
@@ -151,7 +150,7 @@ def _parsed(line: str) -> dict[str, Any]:
 
 
 def _tensors(split: ImageSplit) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(split.images).permute(0, 3, 1, 2), torch.from_numpy(split.labels)
+    return torch.from_numpy(split.images[:]).permute(0, 3, 1, 2), torch.from_numpy(split.labels)
 
 
 def plan(seeds: int) -> list[Job]:

@@ -29,21 +29,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.compression.layer_ranking import run_as_written
-from scalesearch.compression.qat import quantization_aware
 from scalesearch.compression.qdq import weighted_nodes
-from scalesearch.compression.quantize import quantize
+from scalesearch.data import Dataset, ImageSplit, load_dataset, to_input
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.backends.base import EngineOptions
-from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.measurement.duet import ESTIMATORS, OBJECTIVE, ratio_interval
 from scalesearch.measurement.latency import play_duet
 from scalesearch.networks import base_spec, scale
-from scalesearch.networks.build import build
-from scalesearch.training.augment import Batches
-from scalesearch.training.datasets import Dataset, ImageSplit, load_dataset, to_input
-from scalesearch.training.train import score, train
+from scalesearch.tasks.classification.augment import Batches
+from scalesearch.tasks.classification.pieces import (
+    build,
+    quantization_aware,
+    quantize,
+    run_as_written,
+    score,
+    to_onnx,
+    train,
+)
 from scalesearch.training.weights import KeptTraining, WeightStore, weights_key
 from scalesearch.values.candidate import Quantization, Recipe, Scaling
 from scalesearch.values.network import Network
@@ -122,7 +125,7 @@ class Bench:
         settings = DataSettings(source=told.data, val_fraction=told.val_fraction)
         self._data = load_dataset(settings, storage_px=RESOLUTION_PX)
         self._val, self._calibration = (
-            to_input(part.images, mean=self._data.mean, std=self._data.std)
+            to_input(part.images[:], mean=self._data.mean, std=self._data.std)
             for part in (self._data.val, self._data.calibration)
         )
         self._labels = np.asarray(self._data.val.labels)
@@ -229,7 +232,7 @@ class Bench:
         if profile != "onnxruntime_cpu":
             return run_as_written(read_onnx(file.path), self._val)
         with get_backend("onnxruntime").compile(file, EngineOptions()) as engine:
-            parts = [engine.run(self._val[at : at + 64]) for at in range(0, len(self._val), 64)]
+            parts = [engine.run(self._val[at : at + 64])["logits"] for at in range(0, len(self._val), 64)]
         return np.concatenate(parts)
 
     def _timed(self, row: Row, file: OnnxModel, reference: OnnxModel, profile: QuantizationProfile) -> Row:
@@ -263,7 +266,7 @@ def trained(name: str, scaling: Scaling, data: Dataset, steps: int, folder: Path
         return Network(spec=spec, module=network.module.eval())
     done = train(network, *tensors(data.train), recipe, MACHINE, mean=data.mean, std=data.std, seed=0)
     kept = KeptTraining(
-        float_top1=score(done.network, *tensors(data.val), MACHINE, mean=data.mean, std=data.std),
+        float_score=score(done.network, *tensors(data.val), MACHINE, mean=data.mean, std=data.std),
         train_s=done.seconds,
         final_loss=done.final_loss,
         losses=done.losses,
@@ -276,7 +279,7 @@ def trained(name: str, scaling: Scaling, data: Dataset, steps: int, folder: Path
 
 def tensors(split: ImageSplit) -> tuple[Tensor, Tensor]:
     """Images (N, C, H, W) and labels."""
-    return torch.from_numpy(split.images).permute(0, 3, 1, 2), torch.from_numpy(np.asarray(split.labels))
+    return torch.from_numpy(split.images[:]).permute(0, 3, 1, 2), torch.from_numpy(np.asarray(split.labels))
 
 
 def comparison(rows: Iterable[Row]) -> list[str]:

@@ -41,17 +41,14 @@ from numpy.typing import NDArray
 from onnxruntime import quantization as ort_quantization
 
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.compression.quantize import quantize
+from scalesearch.data import Dataset, ImageSplit, load_dataset, to_input
 from scalesearch.deployment.acceptance import Gate
-from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.onnx_file import onnx_model, read_onnx
 from scalesearch.deployment.targets import get_target
 from scalesearch.errors import MissingBackendError, StageFailed
 from scalesearch.files import replace_file
 from scalesearch.networks import base_spec, scale
-from scalesearch.networks.build import build
-from scalesearch.training.datasets import Dataset, ImageSplit, load_dataset, to_input
-from scalesearch.training.train import score, train
+from scalesearch.tasks.classification.pieces import build, quantize, score, to_onnx, train
 from scalesearch.training.weights import KeptTraining, WeightStore, weights_key
 from scalesearch.values.candidate import CalibrationMethod, Precision, Quantization, Recipe, Scaling
 from scalesearch.values.network import Network
@@ -242,7 +239,7 @@ def trained(name: str, data: Dataset, steps: int, folder: Path) -> Network:
         return Network(spec=spec, module=module)
     done = train(network, *_tensors(data.train), recipe, MACHINE, mean=data.mean, std=data.std, seed=0)
     kept = KeptTraining(
-        float_top1=score(done.network, *_tensors(data.val), MACHINE, mean=data.mean, std=data.std),
+        float_score=score(done.network, *_tensors(data.val), MACHINE, mean=data.mean, std=data.std),
         train_s=done.seconds,
         final_loss=done.final_loss,
         losses=done.losses,
@@ -254,7 +251,7 @@ def trained(name: str, data: Dataset, steps: int, folder: Path) -> Network:
 
 
 def _tensors(split: ImageSplit) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(split.images).permute(0, 3, 1, 2), torch.from_numpy(np.asarray(split.labels))
+    return torch.from_numpy(split.images[:]).permute(0, 3, 1, 2), torch.from_numpy(np.asarray(split.labels))
 
 
 def as_written(path: Path, images: Images) -> Images:
@@ -403,7 +400,7 @@ def versions() -> str:
 def run_network(name: str, data: Dataset, gate: Gate, processes: Processes, told: argparse.Namespace) -> list[Row]:
     """One network's table, printed as it grows."""
     files = told.to / "onnx"
-    calibration, val = (to_input(part.images, mean=data.mean, std=data.std) for part in (data.calibration, data.val))
+    calibration, val = (to_input(part.images[:], mean=data.mean, std=data.std) for part in (data.calibration, data.val))
     network = trained(name, data, told.steps, told.to / "weights")
     model = to_onnx(fold_batchnorm(network), to=files / f"{name}.onnx", check_images=calibration[:8])
     predicted = as_written(model.path, val).argmax(axis=1)

@@ -39,11 +39,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scalesearch.data import Dataset, ImageSplit, load_dataset
 from scalesearch.measurement.cost import formula_cost
 from scalesearch.networks import base_spec, scale
-from scalesearch.networks.build import build
-from scalesearch.training.datasets import Dataset, ImageSplit, load_dataset
-from scalesearch.training.train import score, train
+from scalesearch.tasks.classification.pieces import build, score, train
 from scalesearch.values.candidate import OptimizerName, Recipe, Scaling
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.settings import DataSettings, Machine
@@ -121,7 +120,7 @@ def _load(settings: DataSettings) -> None:
 
 
 def _tensors(split: ImageSplit) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(split.images).permute(0, 3, 1, 2), torch.from_numpy(split.labels)
+    return torch.from_numpy(split.images[:]).permute(0, 3, 1, 2), torch.from_numpy(split.labels)
 
 
 def _spec(shape: Shape, num_classes: int) -> NetworkSpec:

@@ -19,19 +19,11 @@ from pathlib import Path
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.report.page import write_page
-from scalesearch.report.study import read_study
+from scalesearch.study.contents import read_contents
 from scalesearch.values.candidate import Candidate, Precision, Pruning, Quantization, Recipe, Scaling
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
-from scalesearch.values.record import (
-    ClassQuality,
-    Cost,
-    Gain,
-    Latency,
-    Quality,
-    StepAccuracy,
-    TrainingResult,
-    TrialRecord,
-)
+from scalesearch.values.quality import ClassDetail, ClassQuality, Quality
+from scalesearch.values.record import Cost, Gain, Latency, StepScore, TrainingResult, TrialRecord
 from scalesearch.values.session import DataSummary, Session
 from scalesearch.values.settings import Machine, RunSettings
 from scalesearch.values.space import Choice, NamedAxis, Range, SearchSpace
@@ -62,7 +54,7 @@ def main() -> None:
             folder = Path(scratch) / f"study_{trials}"
             _make(folder, trials, arguments.classes)
             began = time.perf_counter()
-            study = read_study(folder)
+            study = read_contents(folder)
             read_s = time.perf_counter() - began
             began = time.perf_counter()
             file = folder / "report.html"
@@ -142,7 +134,7 @@ def _record(trial: int, chance: random.Random, names: tuple[str, ...]) -> TrialR
         spec=replace(_SPEC, resolution_px=int(64 * resolution)),
         cost=Cost(macs=int(2e7 * width * resolution), params=300_000),
         training=TrainingResult(
-            float_top1=top1,
+            float_score=top1,
             train_s=10.0,
             retrain_s=2.0,
             steps=300,
@@ -152,7 +144,7 @@ def _record(trial: int, chance: random.Random, names: tuple[str, ...]) -> TrialR
         ),
         latency=_latency(p50_ms),
         quality=_quality(top1, chance, names),
-        accuracy_path=(StepAccuracy(step="float", top1=top1),),
+        accuracy_path=(StepScore(step="float", score=top1),),
         gains=tuple(
             Gain(
                 step="precision",
@@ -160,7 +152,7 @@ def _record(trial: int, chance: random.Random, names: tuple[str, ...]) -> TrialR
                 speedup=chance.uniform(0.8, 2.5),
                 speedup_low=1.0,
                 speedup_high=2.0,
-                top1_change=chance.gauss(-0.01, 0.01),
+                score_change=chance.gauss(-0.01, 0.01),
             )
             for _ in range(precision != "fp32")
         ),
@@ -200,13 +192,11 @@ def _quality(top1: float, chance: random.Random, names: tuple[str, ...]) -> Qual
         for name in names
     )
     return Quality(
-        top1=top1,
-        top1_low=top1 - 0.02,
-        top1_high=top1 + 0.02,
-        macro_precision=top1,
-        macro_recall=top1,
+        score=top1,
+        score_low=top1 - 0.02,
+        score_high=top1 + 0.02,
         images=1500,
-        classes=classes,
+        detail=ClassDetail(macro_precision=top1, macro_recall=top1, classes=classes),
     )
 
 

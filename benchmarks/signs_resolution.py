@@ -13,13 +13,12 @@ from pathlib import Path
 
 import torch
 
+from scalesearch.data import Dataset, load_dataset
 from scalesearch.measurement.cost import formula_cost
 from scalesearch.networks import base_spec
-from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale
-from scalesearch.training.datasets import Dataset, load_dataset
+from scalesearch.tasks.classification.pieces import build, score, train
 from scalesearch.training.machine import probe_machine
-from scalesearch.training.train import score, train
 from scalesearch.values.candidate import Recipe, Scaling
 from scalesearch.values.settings import DataSettings, Machine, MachineSettings
 
@@ -33,7 +32,7 @@ def top1(
     small = data.at(resolution_px)
     spec = scale(base_spec(base), Scaling(width=width), resolution_px=resolution_px, num_classes=len(data.class_names))
     network = build(spec, seed=seed)
-    planes = [torch.from_numpy(split.images).permute(0, 3, 1, 2) for split in (small.train, small.val)]
+    planes = [torch.from_numpy(split.images[:]).permute(0, 3, 1, 2) for split in (small.train, small.val)]
     labels = [torch.from_numpy(split.labels) for split in (small.train, small.val)]
     trained = train(network, planes[0], labels[0], recipe, machine, mean=data.mean, std=data.std, seed=seed)
     accuracy = score(trained.network, planes[1], labels[1], machine, data.mean, data.std)

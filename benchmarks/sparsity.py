@@ -20,13 +20,11 @@ from onnx import numpy_helper
 
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.sparsity import apply_masks, masked, sparsity_masks
+from scalesearch.data import Dataset, ImageSplit, load_dataset, to_input
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends.tensorrt.library import is_installed
-from scalesearch.deployment.export import to_onnx
 from scalesearch.networks import base_spec, scale
-from scalesearch.networks.build import build
-from scalesearch.training.datasets import Dataset, ImageSplit, load_dataset, to_input
-from scalesearch.training.train import score, train
+from scalesearch.tasks.classification.pieces import build, score, to_onnx, train
 from scalesearch.values.candidate import Pruning, Recipe, Scaling
 from scalesearch.values.network import Network
 from scalesearch.values.settings import DataSettings, Machine, TensorRtSettings
@@ -36,7 +34,7 @@ SPARSE = Pruning(sparsity="2:4")
 
 
 def _tensors(split: ImageSplit) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(split.images).permute(0, 3, 1, 2), torch.from_numpy(split.labels)
+    return torch.from_numpy(split.images[:]).permute(0, 3, 1, 2), torch.from_numpy(split.labels)
 
 
 def _train(

@@ -13,7 +13,7 @@ import torchvision.models
 
 from scalesearch.measurement.cost import count_cost, formula_cost
 from scalesearch.networks import base_spec, scale
-from scalesearch.networks.build import build
+from scalesearch.tasks.classification.pieces import build
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec

@@ -21,9 +21,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from scalesearch.networks import base_spec, scale
-from scalesearch.networks.build import build
+from scalesearch.tasks.classification.pieces import build, train
 from scalesearch.training.machine import probe_machine
-from scalesearch.training.train import train
 from scalesearch.values.candidate import OptimizerName, Recipe, Scaling
 from scalesearch.values.network import Network
 from scalesearch.values.settings import Machine, MachineSettings

@@ -1,39 +1,41 @@
-"""scalesearch: the Pareto front of deployed accuracy against measured latency for a vision network.
+"""scalesearch: finds the Pareto front of deployed accuracy against measured latency for a vision network.
 
-As a library, all of `__all__` is here: `scalesearch.run_search`, `scalesearch.read_study`, ... (docs/library.md). Each
-name is loaded when it is first used, so that importing the package costs nothing.
+As a library, everything in `__all__` can be used from here: `scalesearch.run_search`, `scalesearch.read_study`, ...
+(docs/library.md). Each name is loaded when it is first used, so that importing the package costs nothing.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from scalesearch.analysis.choice import Choice, Wish
+    from scalesearch.analysis.front import hypervolume, knee, pareto_front, point, ties
     from scalesearch.api import evaluate, load_space, run_search
     from scalesearch.config import load_run
-    from scalesearch.confirm import ConfirmOutcome, confirm_front
+    from scalesearch.confirm.front import ConfirmOutcome, confirm_front
     from scalesearch.errors import ScalesearchError
     from scalesearch.records.run_file import read_run_file
-    from scalesearch.search.choice import Choice, Wish
     from scalesearch.search.events import StudyOutcome
-    from scalesearch.search.front import hypervolume, knee, pareto_front, point, ties
-    from scalesearch.study_view import StudyView, read_study
+    from scalesearch.study.view import StudyView, read_study
     from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling, StageScaling
-    from scalesearch.values.record import Latency, Quality, TrialRecord
+    from scalesearch.values.quality import Quality
+    from scalesearch.values.record import Latency, TrialRecord
     from scalesearch.values.settings import DataSettings, LatencySettings, MachineSettings, RunSettings
     from scalesearch.values.space import SearchSpace
 
 _HOMES = {
     "api": ("evaluate", "load_space", "run_search"),
     "config": ("load_run",),
-    "confirm": ("ConfirmOutcome", "confirm_front"),
+    "confirm.front": ("ConfirmOutcome", "confirm_front"),
     "errors": ("ScalesearchError",),
     "records.run_file": ("read_run_file",),
-    "search.choice": ("Choice", "Wish"),
+    "analysis.choice": ("Choice", "Wish"),
     "search.events": ("StudyOutcome",),
-    "search.front": ("hypervolume", "knee", "pareto_front", "point", "ties"),
-    "study_view": ("StudyView", "read_study"),
+    "analysis.front": ("hypervolume", "knee", "pareto_front", "point", "ties"),
+    "study.view": ("StudyView", "read_study"),
     "values.candidate": ("Candidate", "Pruning", "Quantization", "Recipe", "Scaling", "StageScaling"),
-    "values.record": ("Latency", "Quality", "TrialRecord"),
+    "values.quality": ("Quality",),
+    "values.record": ("Latency", "TrialRecord"),
     "values.settings": ("DataSettings", "LatencySettings", "MachineSettings", "RunSettings"),
     "values.space": ("SearchSpace",),
 }
@@ -75,10 +77,10 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # or every misspelt name would pass a type checker
+if not TYPE_CHECKING:  # otherwise every misspelt name would pass a type checker
 
     def __getattr__(name: str) -> object:
-        """The named part of the library, loaded now (PEP 562)."""
+        """Load and return the named part of the library (PEP 562)."""
         if name not in _HOME_OF:
             message = f"module 'scalesearch' has no attribute {name!r}"
             raise AttributeError(message)
@@ -88,5 +90,5 @@ if not TYPE_CHECKING:  # or every misspelt name would pass a type checker
 
 
 def __dir__() -> list[str]:
-    """What the library offers, for editors and notebooks."""
+    """Return the names that the library offers, for editors and notebooks."""
     return sorted({*globals(), *__all__})

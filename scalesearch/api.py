@@ -1,4 +1,4 @@
-"""What a program calls instead of the command line: a space, one candidate, a whole search."""
+"""What a program calls instead of the command line: load a space, evaluate one candidate, run a whole search."""
 
 import dataclasses
 import tempfile
@@ -13,20 +13,24 @@ from scalesearch.config.spaces import SPACE_NUMBERS, SPACE_SECTIONS
 from scalesearch.deployment.targets import AUTO, choose_target
 from scalesearch.errors import ConfigError
 from scalesearch.folder_lock import hold_folder
+from scalesearch.records.run_file import read_run_file
 from scalesearch.records.store import RecordStore
-from scalesearch.run import run_search as _run_search
 from scalesearch.search.events import Event, StudyOutcome
-from scalesearch.session import open_session
+from scalesearch.search.storage import STUDY_FILE
+from scalesearch.study.run import run_search as _run_search
+from scalesearch.study.session import open_session
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
 
-_STUDY_MARK = "study.sqlite3"
-
 
 def load_space(name: str | Path, overrides: Iterable[str] = ()) -> SearchSpace:
-    """The search space of that name (`scalesearch spaces`) or .toml file, checked, with `key=value` overrides in it.
+    """Load and check the search space of that name (`scalesearch spaces`) or .toml file.
+
+    Args:
+        name: Name of a space, or path of a .toml file.
+        overrides: `key=value` texts that replace values of the space.
 
     Raises:
         ConfigError: No such space, an unknown key (with a suggestion), or a value out of its bounds.
@@ -50,13 +54,13 @@ def run_search(
     on_event: Callable[[Event], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> StudyOutcome:
-    """The outcome of a search in `folder`, begun or continued, with its tables, pictures and models written.
+    """Begin or continue a search in `folder`, write its tables, pictures and models, and return the outcome.
 
-    Trials run in child processes. A script that calls this does so under `if __name__ == "__main__":`, since children
-    import it again. Ctrl-C ends it cleanly (`outcome.ended`).
+    Trials run in child processes. A script that calls this must do so under `if __name__ == "__main__":`, since the
+    children import it again. Ctrl-C ends the search cleanly (`outcome.ended`).
 
     Raises:
-        ConfigError: Something given is wrong, or the study there was made from other things.
+        ConfigError: Something given is wrong, or the study there was made with other settings.
         MissingBackendError: The target's backend is not installed.
     """
     return _run_search(_with_chip(settings), space, Path(folder), on_event=on_event, say=say)
@@ -70,19 +74,19 @@ def evaluate(
     folder: Path | str | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> TrialRecord:
-    """The record of one candidate that was not sampled but given: trained, deployed and measured in this process.
+    """Train, deploy and measure one given candidate in this process, and return its record.
 
     Args:
-        candidate: What is to be evaluated, recipe included; the space's axes need not hold its values.
-        space: Gives the base network, its resolution, and the limits that `record.feasible` goes by.
+        candidate: What is to be evaluated, recipe included. Its values need not lie on the space's axes.
+        space: Gives the base network, its resolution, and the limits that decide `record.feasible`.
         settings: Data, chip and so on; None takes the defaults.
-        folder: Keeps records, models (`models/`), weights and reference engine, so that latencies of several calls
-            compare, and equal work is answered from its record; None: a temporary one.
-        report: Hears the name of each stage as it begins.
+        folder: Keeps records, models (`models/`), weights and the reference engine, so that latencies of several calls
+            can be compared and equal work is answered from its record; None uses a temporary folder.
+        report: Is called with the name of each stage as it begins.
 
     Raises:
-        ConfigError: Something given is wrong; the folder is a search's study, was made from other things, or another
-            process works in it.
+        ConfigError: Something given is wrong; or the folder is the study of a search, was made with other settings, or
+            is in use by another process.
         StageFailed: A stage could not do its work.
     """
     settings = _with_chip(settings or RunSettings())
@@ -96,7 +100,7 @@ def evaluate(
 def _evaluate(
     candidate: Candidate, space: SearchSpace, settings: RunSettings, folder: Path, report: Callable[[str], None]
 ) -> TrialRecord:
-    if (folder / _STUDY_MARK).exists():
+    if _is_searched(folder):
         message = f"{folder} is the study of a search, whose sampler must know every trial: give another folder."
         raise ConfigError(message)
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,6 +117,12 @@ def _evaluate(
     return record
 
 
+def _is_searched(folder: Path) -> bool:
+    """Tell whether the folder is the study of a search, whose trials live in a database of its own or on a server."""
+    stored = read_run_file(folder)
+    return (folder / STUDY_FILE).exists() or bool(stored and stored.settings.storage)
+
+
 def _with_chip(settings: RunSettings) -> RunSettings:
-    """Settings that name their chip."""
+    """Return settings that name their chip."""
     return dataclasses.replace(settings, target=choose_target()[0].name) if settings.target == AUTO else settings

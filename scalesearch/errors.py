@@ -1,36 +1,36 @@
-"""The few kinds of error, each with its fate: stop, reject the candidate, fail the trial, or exit with a code."""
+"""The few kinds of error, each with its own effect: stop, reject the candidate, fail the trial, or exit with a code."""
 
 
 class ScalesearchError(Exception):
-    """Base of every error that scalesearch raises on purpose; its text is meant for the user (at most three lines)."""
+    """Base of every error that scalesearch raises on purpose. Its text is meant for the user (at most three lines)."""
 
     exit_code = 1
 
 
 class ConfigError(ScalesearchError):
-    """Something the user gave is wrong: stops before the first trial, exit code 2."""
+    """Something that the user gave is wrong. The run stops before the first trial, with exit code 2."""
 
     exit_code = 2
 
 
 class MissingBackendError(ScalesearchError):
-    """A backend or an optional package is not there; the text names the extra that brings it. Exit code 3."""
+    """A backend or an optional package is missing. The text names the extra that installs it. Exit code 3."""
 
     exit_code = 3
 
 
 class NoFeasibleTrialError(ScalesearchError):
-    """A study ended, or was asked, without one feasible trial. Exit code 4."""
+    """A study ended, or was read, without one feasible trial. Exit code 4."""
 
     exit_code = 4
 
 
 class CandidateRejected(ScalesearchError):  # noqa: N818  (a verdict, not a fault)
-    """A candidate breaks a limit before it cost training: told to Optuna as PRUNED, free of charge."""
+    """A candidate breaks a limit before it cost any training. Optuna is told PRUNED, and the budget is not charged."""
 
 
 class StageFailed(ScalesearchError):  # noqa: N818
-    """One stage of one trial failed: the trial FAILs with this reason in its record and the run goes on."""
+    """One stage of one trial failed. The trial FAILs with this reason in its record, and the run goes on."""
 
     def __init__(self, stage: str, reason: str) -> None:
         super().__init__(f"{stage}: {reason}")
@@ -38,5 +38,5 @@ class StageFailed(ScalesearchError):  # noqa: N818
         self.reason = reason
 
     def __reduce__(self) -> tuple[type["StageFailed"], tuple[str, str]]:
-        """Pickle by the two arguments, since this error crosses from the worker to the coordinator."""
+        """Pickle by the two arguments, since this error goes from the worker to the coordinator."""
         return (StageFailed, (self.stage, self.reason))

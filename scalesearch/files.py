@@ -1,4 +1,4 @@
-"""Files that are whole or not there: the one way in which this program replaces a file."""
+"""Files that are whole or absent: the one way in which this program replaces a file."""
 
 import os
 import re
@@ -7,17 +7,17 @@ import tempfile
 from pathlib import Path
 
 MAX_FILE_BYTES = 256 * 2**20
-"""Above what any file of a study that is read whole holds."""
+"""More than any file of a study that is read as a whole can have."""
 
 _PARTIAL = re.compile(r"\..+\.[a-z0-9_]+\.partial")
 
 
 def read_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """The content of a plain file of a bearable size.
+    """Return the content of a regular file of at most `max_bytes`.
 
     Raises:
-        OSError: It is not there, or cannot be read.
-        ValueError: It is no plain file (a pipe would be waited for without end), or larger than `max_bytes`.
+        OSError: The file is not there, or cannot be read.
+        ValueError: It is not a regular file (reading a pipe could wait forever), or is larger than `max_bytes`.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -30,12 +30,13 @@ def read_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, whole and on the disk when this returns, whatever kills the process in between.
+    """Write `content` to `path`, so that the file is whole and on the disk when this returns.
 
-    It is written beside `path` under a temporary name, flushed and renamed; missing folders are made.
+    A process that is killed in between leaves no half file: the content is written beside `path` under a temporary
+    name, flushed and renamed. Missing folders are made.
 
     Raises:
-        OSError: The place cannot be written; what was at `path` is still there.
+        OSError: The place cannot be written. What was at `path` is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
@@ -53,9 +54,9 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def remove_partial_files(folder: Path) -> int:
-    """Remove what `replace_file` left in the folder and below when it was killed; give the number of files.
+    """Remove what `replace_file` left in the folder and below when it was killed; return the number of files.
 
-    Only for who holds the folder: another process may be writing one of them at this moment.
+    Call it only while holding the folder: otherwise another process may be writing one of these files.
     """
     removed = 0
     for path in folder.rglob(".*.partial"):
@@ -66,8 +67,8 @@ def remove_partial_files(folder: Path) -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in the folder on the disk: a rename alone may be lost in a power cut."""
-    if os.name != "posix":  # Windows cannot open folders and needs nothing
+    """Flush the folder's list of names to the disk, since a rename alone may be lost in a power cut."""
+    if os.name != "posix":  # Windows cannot open folders and needs no flush
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -77,7 +78,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def _ordinary_mode() -> int:
-    """As the umask has it, but never writable for everybody: who changes a record changes what is deployed."""
-    mask = os.umask(0o077)  # tight while it is asked for: another thread may make a file just now
+    """Return the mode that the umask gives, but never writable for everybody.
+
+    Whoever can change a record can change what is deployed.
+    """
+    mask = os.umask(0o077)  # strict while it is read: another thread may make a file at this moment
     os.umask(mask)
     return 0o664 & ~mask

@@ -1,16 +1,18 @@
-"""One process at a time works in a folder: `hold_folder` keeps every other one out until it ends, however it ends.
+"""Lets one process at a time work in a folder: `hold_folder` keeps all others out until the process ends.
 
     with hold_folder(folder, "export") as hold:   # refused with a ConfigError that names who holds it
         ...                                       # nothing was written or renamed before this line
         hold.set_aside()                          # the folder is FOLDER.old1 (or the next free number) and is new
 
-Two lock files, because neither is enough by itself. The one beside the folder (`.NAME.lock`) outlives the folder being
-renamed, replaced or not there yet. The one inside (`study.lock`) holds where the folder is reached by other ways: moved
-while a run works in it, or mounted into a container, where nothing lies beside it. The kernel frees both when the
-process dies; a file that a kill left behind locks nothing, and goes with the next hold. Who only reads needs no lock.
+There are two lock files, because neither is enough by itself. The one beside the folder (`.NAME.lock`) stays while the
+folder is renamed, replaced or not there yet. The one inside (`study.lock`) works where the folder is reached in another
+way: moved while a run works in it, or mounted into a container, where nothing lies beside it. The kernel frees both
+when the process dies, however it dies. A lock file that a killed process left behind locks nothing, and the next hold
+removes it. Reading alone needs no lock.
 
-Give `inside=False` where the folder is written beside its place and renamed into it, as an export is: no file is made
-in it then, but one that is there is heeded. Pass a hold on to what is called (`held=hold`): it is not taken twice.
+Give `inside=False` where the folder is written beside its place and then renamed into it, as an export is. No lock file
+is made inside it then, but an existing one is respected. Pass a hold on to the functions that you call (`held=hold`),
+so that it is not taken twice.
 """
 
 import logging
@@ -37,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class FolderHold:
-    """A folder that this process alone may write to, until `hold_folder` ends."""
+    """A folder that only this process may write to, until `hold_folder` ends."""
 
     folder: Path
     what: str
@@ -46,10 +48,10 @@ class FolderHold:
     _open: dict[Path, int] = field(default_factory=dict)
 
     def set_aside(self) -> Path | None:
-        """Rename the folder to the first free `NAME.oldN` and make a new one; give the old one's new path.
+        """Rename the folder to the first free `NAME.oldN`, make a new one, and return the old one's new path.
 
-        Nothing is renamed, and None given, where the folder is empty or not there. Of a link the folder that it leads
-        to is renamed, so that the link leads to the new one.
+        Where the folder is empty or absent, nothing is renamed and None is returned. If the folder is a link, the
+        folder that it leads to is renamed, so that the link leads to the new one.
 
         Raises:
             ConfigError: The folder cannot be renamed or made.
@@ -74,13 +76,13 @@ class FolderHold:
         return aside
 
     def lock_inside(self) -> None:
-        """Take the lock inside as well, once the folder is there. Safe to repeat."""
+        """Take the lock inside as well, once the folder exists. It is safe to call this again."""
         path = self.folder.resolve() / INSIDE
         if path not in self._open:
             self._open[path] = self._take(path)
 
     def leave_empty(self) -> None:
-        """Remove the folder if nothing but the lock is in it: what was refused or stopped early leaves no trace."""
+        """Remove the folder if only the lock is in it, so that a refused or stopped command leaves no trace."""
         there = self.folder.resolve()
         with suppress(OSError):
             if _is_empty(there):
@@ -91,7 +93,7 @@ class FolderHold:
     def _take_all(self) -> None:
         there = self.folder.resolve()
         beside = there.with_name(f".{there.name}.lock")
-        with suppress(OSError):  # nothing can be made beside it, as by a mounted folder: the lock inside must do
+        with suppress(OSError):  # no file can be made beside a mounted folder, for example: the lock inside must do
             there.parent.mkdir(parents=True, exist_ok=True)
             self._open[beside] = self._take(beside)
         if self.inside or (there / INSIDE).exists():
@@ -107,7 +109,7 @@ class FolderHold:
             raise ConfigError(message)
 
     def _take(self, path: Path) -> int:
-        """A descriptor that holds the lock of the file at `path`, which is made where absent."""
+        """Return a descriptor that holds the lock of the file at `path`; the file is made if absent."""
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
@@ -122,7 +124,7 @@ class FolderHold:
             except BaseException:
                 os.close(descriptor)
                 raise
-            os.close(descriptor)  # its holder removed it just now: what lies there, if anything, is another file
+            os.close(descriptor)  # the holder removed it just now: what is there now, if anything, is another file
 
     def _lock(self, descriptor: int) -> None:
         try:
@@ -145,7 +147,7 @@ class FolderHold:
     def _release(self) -> None:
         for path in list(self._open):
             if _is_at(self._open[path], path):
-                with suppress(OSError):  # while it is locked: nobody can have taken it for theirs
+                with suppress(OSError):  # it is still locked, so no other process can have taken it
                     path.unlink()
             self._close(path)
 
@@ -158,14 +160,14 @@ WAY_OUT = "Wait until it ends, stop it, or give another folder with --to."
 def hold_folder(
     folder: Path, what: str, *, way_out: str = WAY_OUT, inside: bool = True, held: FolderHold | None = None
 ) -> Iterator[FolderHold]:
-    """Hold `folder` for this process, so that nothing else of ours writes to it; it need not be there yet.
+    """Hold `folder` for this process, so that no other process of this program writes to it. It may be absent yet.
 
     Args:
-        folder: With `inside` it is made, if absent.
+        folder: The folder. With `inside` it is made, if absent.
         what: The kind of work, one noun ("run", "confirmation", "export"): others are told of "another WHAT".
         way_out: What the error advises those who are refused to do.
         inside: Whether the lock inside is taken too.
-        held: The hold of a caller who has the folder already: it is given back, and nothing is taken.
+        held: The hold of a caller who has the folder already. It is returned, and nothing is taken.
 
     Raises:
         ConfigError: Another process holds it (the text says which), or no lock file can be written.
@@ -182,7 +184,10 @@ def hold_folder(
 
 
 def _owner(text: str) -> str:
-    """`run (process 12)`, with the host where it is another one; older versions wrote the process alone."""
+    """Describe the owner in a lock file, as `run (process 12)`, with the host if that is another one.
+
+    Older versions wrote only the process.
+    """
     process, _, rest = text.strip().partition(" ")
     host, _, what = rest.partition(" ")
     where = f" on {host}" if host and host != socket.gethostname() else ""

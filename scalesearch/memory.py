@@ -5,12 +5,26 @@ from pathlib import Path
 
 
 def available_bytes() -> int:
-    """Memory that is free: the machine's, or the container's where that is less."""
+    """Return the free memory in bytes: the machine's, or the container's where that is less.
+
+    Files that the system keeps in memory until it needs the room count as free.
+    """
     import psutil
 
     available = int(psutil.virtual_memory().available)
     group = Path("/sys/fs/cgroup")
-    with suppress(OSError, ValueError):  # no such file: no container limit; "max": none set
+    with suppress(OSError, ValueError):  # no such file: no container limit; "max": no limit set
         limit = int((group / "memory.max").read_text())
-        available = min(available, limit - int((group / "memory.current").read_text()))
+        used = int((group / "memory.current").read_text())
+        available = min(available, limit - used + file_bytes(group / "memory.stat"))
     return max(available, 0)
+
+
+def file_bytes(statistics: Path) -> int:
+    """Return how many bytes of files a container keeps in memory and can free at once, or 0 if that is not known."""
+    found = 0
+    with suppress(OSError, ValueError):
+        for line in statistics.read_text().splitlines():
+            name, _, number = line.partition(" ")
+            found += int(number) if name in ("active_file", "inactive_file") else 0
+    return found

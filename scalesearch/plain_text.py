@@ -1,7 +1,7 @@
-"""Foreign text made harmless: control characters visible, secrets left out, long texts cut, every text valid UTF-8.
+"""Makes foreign text harmless: control characters visible, secrets removed, long texts cut, all text valid UTF-8.
 
-Names of files, classes and studies, reasons, settings and what libraries say are written by others. They are stored as
-they came and pass through here on their way to a terminal, or into a file that must be UTF-8.
+Names of files, classes and studies, reasons, settings and the messages of libraries are written by others. They are
+stored as they came, and pass through here on their way to a terminal or into a file that must be UTF-8.
 """
 
 import re
@@ -12,11 +12,11 @@ from scalesearch.errors import ConfigError
 from scalesearch.values.storage_url import check_storage_url
 
 LONGEST = 1000
-"""Characters that one error may print; a user finds nothing in more."""
+"""Most characters that one error may print. A user finds no help in a longer one."""
 MOST_LINES = 3
 
-# Controls, marks that turn the reading direction or take no room (Cf), halves of surrogate pairs (bytes that are no
-# UTF-8), and the two separators that some terminals take for a new line.
+# Control characters, marks that turn the reading direction or take no room (Cf), halves of surrogate pairs (bytes that
+# are not UTF-8), and the two separators that some terminals take for a new line.
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 # Letters and marks that take no room although their category says otherwise.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
@@ -26,11 +26,13 @@ _NAMED_SECRET = re.compile(r"(?i)((?:password|passwd|secret)\w{0,40}\s{0,8}=).*"
 
 
 def visible(text: str, *, newlines: bool = True) -> str:
-    r"""Write what a terminal would obey, hide or turn round as its code: ESC as \x1b, right-to-left override as \u202e.
+    r"""Replace characters that a terminal would obey, hide or reverse by their codes.
+
+    For example, ESC becomes \x1b, and the right-to-left override becomes \u202e.
 
     Args:
-        text: Whatever came.
-        newlines: Keep line ends and tabs; False writes them as their codes, too, for one name on one line.
+        text: Any text.
+        newlines: Keep line ends and tabs; False replaces them by their codes too, for one name on one line.
     """
     if text.isprintable() and not _BLANK.intersection(text):
         return text
@@ -39,7 +41,7 @@ def visible(text: str, *, newlines: bool = True) -> str:
 
 
 def utf8_text(text: str) -> str:
-    r"""The text with the bytes of a file name that are no UTF-8 written as \xff, so that any file can hold it."""
+    r"""Write the bytes of a file name that are not UTF-8 as \xff, so that any file can hold the text."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -48,7 +50,7 @@ def utf8_text(text: str) -> str:
 
 
 def utf8_values(value: Any) -> Any:
-    """Nested dicts and lists with every text in them as `utf8_text` gives it."""
+    """Apply `utf8_text` to every text in nested dicts and lists."""
     if isinstance(value, str):
         return utf8_text(value)
     if isinstance(value, dict):
@@ -59,9 +61,10 @@ def utf8_values(value: Any) -> Any:
 
 
 def error_text(text: str) -> str:
-    """An error as it is printed: at most three lines and `LONGEST` characters, no secret, nothing a terminal obeys.
+    """Return an error as it is printed: at most three lines and `LONGEST` characters.
 
-    Of a line that is too long, begin and end stay: they say where the fault is and what to do.
+    It holds no secret, and nothing that a terminal obeys. Of a line that is too long, the beginning and the end are
+    kept: they say where the fault is and what to do.
     """
     lines = visible(without_secrets(text)).splitlines() or [""]
     if len(lines) > MOST_LINES:
@@ -72,7 +75,7 @@ def error_text(text: str) -> str:
 
 
 def shortened(text: str, longest: int) -> str:
-    """The text within `longest` characters: begin, how many were left out, and end."""
+    """Cut the text to `longest` characters: its beginning, its full length, and its end."""
     if len(text) <= longest:
         return text
     mark = f" ... ({len(text)} characters in all) ... "
@@ -81,9 +84,9 @@ def shortened(text: str, longest: int) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """The text with three dots in place of passwords, and of what else stands behind one on its line.
+    """Replace passwords, and what follows one on its line, by three dots.
 
-    Where a password ends nobody can tell: it may hold spaces, quotes and every sign that means something in a URL.
+    Nobody can tell where a password ends: it may hold spaces, quotes and every sign that means something in a URL.
     """
     lines = (_without_database_secrets(line) for line in text.split("\n"))
     return _NAMED_SECRET.sub(r"\1...", _OTHER_URL.sub("...", "\n".join(lines)))
@@ -113,6 +116,6 @@ def _hides(sign: str) -> bool:
 
 
 def _code(sign: str) -> str:
-    if "\udc80" <= sign <= "\udcff":  # how Python holds a byte of a file name that is no UTF-8
+    if "\udc80" <= sign <= "\udcff":  # how Python stores a byte of a file name that is not UTF-8
         return f"\\x{ord(sign) - 0xDC00:02x}"
     return sign.encode("unicode_escape").decode()

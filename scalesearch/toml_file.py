@@ -1,4 +1,4 @@
-"""Reads TOML that others wrote: whatever is wrong with a file, there is one kind of error for it."""
+"""Reads TOML that others wrote. Whatever is wrong with the text, it raises one kind of error."""
 
 import tomllib
 from pathlib import Path
@@ -7,14 +7,14 @@ from typing import Any
 from scalesearch.files import read_file
 
 MAX_FILE_BYTES = 16 * 2**20
-"""Above what any run.toml, config.toml or space holds: tomllib takes some hundred times a file's size in memory."""
+"""More than any run.toml, config.toml or space has. tomllib takes some hundred times a file's size in memory."""
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """The document as nested dicts.
+    """Parse a TOML document into nested dicts.
 
     Raises:
-        ValueError: It is no TOML, nests too deep, or holds a number of thousands of digits.
+        ValueError: It is not TOML, nests too deep, or holds a number of thousands of digits.
     """
     try:
         return tomllib.loads(text)
@@ -24,10 +24,10 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The file as nested dicts.
+    """Read a TOML file into nested dicts.
 
     Raises:
-        OSError: It is not there, or cannot be read.
-        ValueError: It is no plain file, too large, or no TOML in UTF-8.
+        OSError: The file is not there, or cannot be read.
+        ValueError: It is not a regular file, too large, or not TOML in UTF-8.
     """
     return parse_toml(read_file(path, max_bytes=MAX_FILE_BYTES).decode())

@@ -1,4 +1,4 @@
-"""Folders that are whole or not there: filled beside their place under another name, then put there by one rename."""
+"""Folders that are whole or absent: filled under another name beside their place, then moved there by one rename."""
 
 import contextlib
 import ctypes
@@ -16,11 +16,11 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 @contextlib.contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Give an empty folder to be filled; when the block ends, it takes the place of `target`.
+    """Give an empty folder to be filled. When the block ends, it takes the place of `target`.
 
     An error in the block leaves no trace: `target` stays what it was. A kill leaves `target` old or new, never a
-    mixture, and hidden folders beside it, which the next call for the same target removes. The caller sees to it that
-    no other process does the same (`folder_lock`).
+    mixture; it may leave hidden folders beside it, which the next call for the same target removes. The caller must
+    make sure that no other process does the same (`folder_lock`).
 
     Raises:
         OSError: The place cannot be written.
@@ -38,14 +38,14 @@ def whole_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
         remove_empty(made)
         raise
-    shutil.rmtree(new, ignore_errors=True)  # now the old one, where folders could be exchanged
+    shutil.rmtree(new, ignore_errors=True)  # this is the old folder, where the two could be exchanged
 
 
 def make_folders(folder: Path) -> tuple[Path, ...]:
-    """Make the folder with its parents; those that were made, the innermost first.
+    """Make the folder with its parents, and return those that were made, the innermost first.
 
     Raises:
-        OSError: One cannot be made.
+        OSError: One of them cannot be made.
     """
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def make_folders(folder: Path) -> tuple[Path, ...]:
 
 
 def remove_empty(folders: Sequence[Path]) -> None:
-    """Remove these folders, as far as nothing is in them."""
+    """Remove those of the folders that are empty."""
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
@@ -74,7 +74,7 @@ def _put(new: Path, target: Path, aside: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Whether the two changed places in one step, as Linux can."""
+    """Exchange two folders in one step, as Linux can; tell whether it worked."""
     if sys.platform != "linux":
         return False
     renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
@@ -84,7 +84,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _remove_leftovers(target: Path, new: Path, aside: Path) -> None:
-    """Remove what a killed process left beside `target`, or put the old folder back where it had no successor yet."""
+    """Remove what a killed process left beside `target`, or put the old folder back where no new one took its place."""
     if aside.exists() and not target.exists():
         aside.rename(target)
     for left in (aside, new):

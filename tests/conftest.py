@@ -11,15 +11,15 @@ import pytest
 
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Scaling
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
+from scalesearch.values.quality import ClassDetail, ClassQuality, Quality
 from scalesearch.values.record import (
-    ClassQuality,
     Cost,
     Gain,
     Latency,
     LimitUse,
-    Quality,
+    MeasuredTrial,
     StageTime,
-    StepAccuracy,
+    StepScore,
     TrainingResult,
     TrialRecord,
 )
@@ -31,7 +31,7 @@ from scalesearch.values.target import Device, Target
 # Before any test loads torch: two test processes of two OpenMP threads each wait for one another more than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-RecordFactory = Callable[..., TrialRecord]
+RecordFactory = Callable[..., MeasuredTrial]
 
 
 def _latency(p50_ms: float) -> Latency:
@@ -64,13 +64,11 @@ def _quality(top1: float, names: tuple[str, ...]) -> Quality:
         for place, name in enumerate(names)
     )
     return Quality(
-        top1=top1,
-        top1_low=max(0.0, top1 - 0.02),
-        top1_high=min(1.0, top1 + 0.02),
-        macro_precision=max(0.0, top1 - 0.01),
-        macro_recall=top1,
+        score=top1,
+        score_low=max(0.0, top1 - 0.02),
+        score_high=min(1.0, top1 + 0.02),
         images=1000,
-        classes=classes,
+        detail=ClassDetail(macro_precision=max(0.0, top1 - 0.01), macro_recall=top1, classes=classes),
     )
 
 
@@ -86,19 +84,19 @@ def _spec(resolution_px: int) -> NetworkSpec:
     )
 
 
-def _way(top1: float) -> tuple[StepAccuracy, ...]:
+def _way(top1: float) -> tuple[StepScore, ...]:
     return (
-        StepAccuracy(step="float", top1=min(1.0, top1 + 0.01)),
-        StepAccuracy(step="onnx_fp32", top1=min(1.0, top1 + 0.01)),
-        StepAccuracy(step="engine", top1=top1),
+        StepScore(step="float", score=min(1.0, top1 + 0.01)),
+        StepScore(step="onnx_fp32", score=min(1.0, top1 + 0.01)),
+        StepScore(step="engine", score=top1),
     )
 
 
 def _gains(precision: str) -> tuple[Gain, ...]:
     pruning = Gain(
-        step="pruning", what="channels 25 %", speedup=1.2, speedup_low=1.1, speedup_high=1.3, top1_change=-0.02
+        step="pruning", what="channels 25 %", speedup=1.2, speedup_low=1.1, speedup_high=1.3, score_change=-0.02
     )
-    step = Gain(step="precision", what=precision, speedup=0.95, speedup_low=0.9, speedup_high=1.0, top1_change=-0.01)
+    step = Gain(step="precision", what=precision, speedup=0.95, speedup_low=0.9, speedup_high=1.0, score_change=-0.01)
     return (pruning,) if precision == "fp32" else (pruning, step)
 
 
@@ -115,7 +113,7 @@ def make_record() -> RecordFactory:
         excess: float = -0.5,
         classes: tuple[str, ...] = ("stop", "yield", "priority", "speed 30"),
         **changes: Any,
-    ) -> TrialRecord:
+    ) -> Any:
         reached = top1 is not None
         record = TrialRecord(
             trial=trial,
@@ -132,7 +130,7 @@ def make_record() -> RecordFactory:
             cost=Cost(macs=20_000_000, params=310_000),
             dense_macs=31_000_000,
             training=TrainingResult(
-                float_top1=min(1.0, (top1 or 0) + 0.01),
+                float_score=min(1.0, (top1 or 0) + 0.01),
                 train_s=12.5,
                 retrain_s=2.5,
                 steps=300,
@@ -148,11 +146,13 @@ def make_record() -> RecordFactory:
             gains=_gains(precision) if reached else (),
             size_bytes=1_250_000 if reached else None,
             onnx_sha256="0" * 64 if reached else None,
+            network_sha256="1" * 64 if reached else None,
             device=Device(name="AMD EPYC (2 cores)", backend="onnxruntime", backend_version="1.32.0", threads=1),
             limits=(LimitUse(limit="max_latency_ms", excess=excess),) if reached else (),
             stages=(StageTime(stage="train", seconds=12.5), StageTime(stage="latency", seconds=1.5)),
         )
-        return replace(record, **changes)
+        changed = replace(record, **changes)
+        return changed.measured or changed
 
     return make
 
@@ -213,4 +213,4 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture
 def no_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
     """As without the extra: loading plotly and drawing at every trial would take most of the time of whole runs."""
-    monkeypatch.setattr("scalesearch.search.dashboard.installed", lambda: False)
+    monkeypatch.setattr("scalesearch.dashboard.publisher.installed", lambda: False)

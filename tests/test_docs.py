@@ -77,7 +77,7 @@ def test_the_example_space_of_the_docs_is_sound() -> None:
 
 
 def test_the_network_of_the_docs_builds() -> None:
-    from scalesearch.networks.build import build
+    from scalesearch.tasks.classification.pieces import build
 
     text = (ROOT / "docs" / "search-spaces.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 import scalesearch
+from scalesearch.analysis.front import hypervolume, knee, pareto_front, point
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.records.store import RecordStore
 from scalesearch.records.tables import csv_text, trial_rows
-from scalesearch.search.front import hypervolume, knee, pareto_front, point
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.space import Choice
 
-MakeRecord = Callable[..., TrialRecord]
+MakeRecord = Callable[..., MeasuredTrial]
 PAGE = Path(__file__).parents[1] / "docs" / "library.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
 
@@ -70,7 +70,7 @@ def test_a_study_is_read_as_it_is(tmp_path: Path, make_record: MakeRecord) -> No
     assert study.pick().record == study.knee
     assert study.pick(scalesearch.Wish(max_latency_ms=1.5)).record == records[0]
     with pytest.raises(NoFeasibleTrialError, match="within the bounds"):
-        study.pick(scalesearch.Wish(min_top1=0.99))
+        study.pick(scalesearch.Wish(min_score=0.99))
     with pytest.raises(ConfigError, match="no trial 77"):
         study.record(77)
 

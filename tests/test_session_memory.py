@@ -1,21 +1,32 @@
 """Memory that a run would need is counted before it is taken."""
 
+from pathlib import Path
+
 import pytest
 
 from scalesearch.config import load_run
 from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.memory import file_bytes
 from scalesearch.networks import base_spec
-from scalesearch.networks.build import build
-from scalesearch.session import require_batch_memory
+from scalesearch.study.session import require_batch_memory
+from scalesearch.tasks.classification.pieces import build
+from scalesearch.values.input_size import InputSize
 
 
 def test_a_batch_that_no_memory_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """64 images of 100 px in float32 are 64 x 100 x 100 x 3 x 4 = 7,680,000 bytes, and may be half of what is free."""
     space = load_run(overrides=["training.batch_size=[16, 64]"])[1]
-    monkeypatch.setattr("scalesearch.session.available_bytes", lambda: 2 * 7_680_000)
-    require_batch_memory(space, 100)
+    monkeypatch.setattr("scalesearch.study.session.available_bytes", lambda: 2 * 7_680_000)
+    require_batch_memory(space, InputSize.square(100))
     with pytest.raises(ConfigError, match="a training batch of 64 images at 101 px takes"):
-        require_batch_memory(space, 101)
+        require_batch_memory(space, InputSize.square(101))
+
+
+def test_files_that_a_container_keeps_in_memory_count_as_free(tmp_path: Path) -> None:
+    statistics = tmp_path / "memory.stat"
+    assert file_bytes(statistics) == 0
+    statistics.write_text("anon 5\nfile 90\ninactive_file 30\nactive_file 12\n")
+    assert file_bytes(statistics) == 42
 
 
 def test_weights_that_no_memory_holds_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from gpu_steps import Day
 from gpu_steps.torch_engine import TorchEngine
 from scalesearch.measurement.latency import measure_latency
 from scalesearch.networks import base_spec
-from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale
+from scalesearch.tasks.classification.pieces import build
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.settings import LatencySettings
 

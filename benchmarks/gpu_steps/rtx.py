@@ -11,17 +11,15 @@ import torch
 
 from gpu_steps import Day
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.compression.quantize import quantize
 from scalesearch.deployment.backends import tensorrt
 from scalesearch.deployment.backends.base import BackendStatus, EngineOptions
 from scalesearch.deployment.backends.tensorrt import TensorRtBackend, library
 from scalesearch.deployment.backends.tensorrt.builder import build_plan
 from scalesearch.deployment.backends.tensorrt.library import Flavour, is_installed, load, logger_of
-from scalesearch.deployment.export import to_onnx
 from scalesearch.errors import ScalesearchError
 from scalesearch.networks import base_spec
-from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale
+from scalesearch.tasks.classification.pieces import build, quantize, to_onnx
 from scalesearch.values.candidate import Precision, Quantization, Scaling
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.settings import TensorRtSettings
@@ -82,7 +80,7 @@ def _put_way(day: Day, flavour: Flavour, precision: str, model: OnnxModel, image
     day.put(f"{what}: valid here", _validity(flavour, built.plan))
     try:
         with TensorRtBackend(flavour, folder=day.folder / "engines").compile(model, EngineOptions()) as engine:
-            answers = engine.run(images)
+            answers = engine.run(images)["logits"]
             engine.time_runs(_RUNS)
             times_s = engine.time_runs(_RUNS)
             apart = float(np.abs(answers - expected).max() / np.abs(expected).max())

@@ -12,10 +12,9 @@ from torch.nn import functional
 from gpu_steps import Day
 from scalesearch.measurement.cost import formula_cost
 from scalesearch.networks import base_spec
-from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale
+from scalesearch.tasks.classification.pieces import build, train
 from scalesearch.training.machine import probe_machine
-from scalesearch.training.train import train
 from scalesearch.values.candidate import OptimizerName, Recipe, Scaling
 from scalesearch.values.network import Network
 from scalesearch.values.settings import Machine, MachineSettings

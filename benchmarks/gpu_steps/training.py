@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from gpu_steps import Day
+from scalesearch.data import Dataset, load_dataset
 from scalesearch.networks import base_spec
-from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale
-from scalesearch.training.datasets import Dataset, load_dataset
+from scalesearch.tasks.classification.pieces import build, score, train
 from scalesearch.training.machine import probe_machine
-from scalesearch.training.train import Trained, score, train
+from scalesearch.training.train import Trained
 from scalesearch.values.candidate import OptimizerName, Recipe, Scaling
 from scalesearch.values.settings import DataSettings, Machine, MachineSettings
 
@@ -72,7 +72,7 @@ def _trained(data: Dataset, recipe: Recipe, machine: Machine, seed: int) -> Trai
 
 
 def _planes(data: Dataset, split: str) -> Tensor:
-    images: Tensor = torch.from_numpy(getattr(data, split).images).permute(0, 3, 1, 2)
+    images: Tensor = torch.from_numpy(getattr(data, split).images[:]).permute(0, 3, 1, 2)
     return images
 
 

@@ -1,1 +1,1 @@
-"""The chain: a candidate becomes a plan, then a trained, smaller network, a file, an engine, and numbers."""
+"""The chain: from a candidate to a plan, a trained and smaller network, a file, an engine, and measured numbers."""

@@ -1,4 +1,4 @@
-"""Does it pay? Every compression step of a trial against the same network without it."""
+"""The gain of each compression step of a trial, compared with the same network without that step."""
 
 import math
 from collections.abc import Callable
@@ -14,28 +14,41 @@ _ADAPTER = TypeAdapter(Latency)
 
 
 class TwinStore:
-    """Latencies of networks that only serve as yardsticks, kept per study: a twin is measured once for all trials."""
+    """Latencies of networks that only serve for comparison, stored per study: each is measured once for all trials."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "twins"
 
     def latency(self, key: str, measure: Callable[[], Latency]) -> Latency:
-        """The latency kept under `key` (what the twin's file depends on), else what `measure` gives, which is kept."""
+        """Return the latency stored under `key`; if there is none, call `measure` and store its result.
+
+        Args:
+            key: Identifies what the twin's file depends on.
+            measure: Measures the twin.
+        """
         path = self._folder / f"{key}.json"
         try:
             return _ADAPTER.validate_json(path.read_bytes())
-        except (OSError, ValidationError):  # never measured, or its file is damaged
+        except (OSError, ValidationError):  # not measured yet, or the file is damaged
             latency = measure()
             replace_file(path, _ADAPTER.dump_json(latency))
             return latency
 
 
 def gain(
-    step: Literal["pruning", "precision"], what: str, *, without: Latency, having: Latency, top1_change: float
+    step: Literal["pruning", "precision"], what: str, *, without: Latency, having: Latency, score_change: float
 ) -> Gain:
-    """What a step brought; the interval of its speed-up is that of a ratio of two independent estimates.
+    """Return what a step changed in speed and score.
 
-    It is taken on the logarithm, where a ratio's error is even: both ends are above 0, however wide it is.
+    The interval of its speed-up is that of a ratio of two independent estimates. It is computed on the logarithm, where
+    the error of a ratio is symmetric, so both ends are above 0 however wide it is.
+
+    Args:
+        step: The kind of step.
+        what: The step in words.
+        without: Latency of the network without the step.
+        having: Latency of the network with it.
+        score_change: Score with the step minus score without it, as a fraction.
     """
     speedup = without.ratio / having.ratio
     spread = math.hypot(*((each.p50_high_ms - each.p50_low_ms) / 2 / each.p50_ms for each in (without, having)))
@@ -45,5 +58,5 @@ def gain(
         speedup=speedup,
         speedup_low=speedup * math.exp(-spread),
         speedup_high=speedup * math.exp(spread),
-        top1_change=top1_change,
+        score_change=score_change,
     )

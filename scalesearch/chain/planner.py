@@ -1,4 +1,4 @@
-"""Candidate to plan: rounding, cost, limits and identity, before anything is trained."""
+"""Turn a candidate into a plan: rounding, cost, limits and identity, before anything is trained."""
 
 import dataclasses
 
@@ -7,6 +7,7 @@ from scalesearch.compression.prune import prune
 from scalesearch.measurement.cost import formula_cost
 from scalesearch.networks.build import build, outline
 from scalesearch.networks.scaling import scale
+from scalesearch.tasks.registry import DEFAULT, get_task
 from scalesearch.training.weights import weights_key
 from scalesearch.values.candidate import Candidate, Precision, Pruning
 from scalesearch.values.identity import content_hash
@@ -18,13 +19,13 @@ from scalesearch.values.session import Session
 from scalesearch.values.space import Limits, SearchSpace
 from scalesearch.values.target import Target
 
-# A lower bound of the file's size before it exists: weights alone, at the width of their type.
+# Bytes of a weight by precision: the weights alone are a lower bound of the file's size before it exists.
 _WEIGHT_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PlanBasis:
-    """Everything that a plan depends on besides its candidate."""
+    """Everything besides the candidate that a plan depends on."""
 
     base: NetworkSpec
     space: SearchSpace
@@ -32,11 +33,12 @@ class PlanBasis:
     num_classes: int
     seed: int
     data_fingerprint: str = ""
-    """Empty where no data set is loaded: costs and limits are then right, and the keys mean nothing."""
+    """Empty if no data set is loaded: costs and limits are then right, but the keys mean nothing."""
+    task: str = DEFAULT
 
     @classmethod
     def of(cls, session: Session) -> "PlanBasis":
-        """What the plans of this session's candidates depend on."""
+        """Return the basis of the plans of this session's candidates."""
         return cls(
             base=session.base,
             space=session.space,
@@ -44,47 +46,53 @@ class PlanBasis:
             num_classes=len(session.data.class_names),
             seed=session.settings.seed,
             data_fingerprint=session.data.fingerprint,
+            task=session.settings.task,
         )
 
 
 class Planner:
     """Turns candidates into plans: rounding, cost, limits and identity, without any training.
 
-    Runs and previews plan with it, so that a preview counts and refuses what the run will.
+    Runs and previews both plan with it, so that a preview gives the same numbers and refusals as the run.
     """
 
     def __init__(self, source: Session | PlanBasis) -> None:
         self._basis = source if isinstance(source, PlanBasis) else PlanBasis.of(source)
+        self._make_module = get_task(self._basis.task).make_module
 
     def __call__(self, candidate: Candidate) -> Plan:
-        """The plan of a candidate; a fraction of a second, most of it for the pruned shape."""
+        """Return the plan of a candidate.
+
+        This takes a fraction of a second, most of it for the pruned shape.
+        """
         return self.plan_spec(self.spec(candidate), candidate)
 
     def spec(self, candidate: Candidate) -> NetworkSpec:
-        """The candidate's network in whole numbers, before anything is cut out of it."""
+        """Return the candidate's network in whole numbers, before pruning."""
         basis = self._basis
         return scale(
             basis.base,
             candidate.scaling,
-            resolution_px=basis.space.resolution_px,
+            resolution_px=basis.space.input_size,
             num_classes=basis.num_classes,
             channel_multiple=basis.target.channel_multiple,
             resolution_multiple=basis.space.resolution_multiple,
         )
 
     def cut(self, candidate: Candidate) -> Network:
-        """The candidate's network, untrained, in the shape that its pruning leaves (an estimate, see `Plan.cost`)."""
-        return self._effective(build(self.spec(candidate)), candidate.pruning)[1]
+        """Return the candidate's network, untrained, in the shape after its pruning (an estimate, see `Plan.cost`)."""
+        return self._effective(build(self.spec(candidate), self._make_module), candidate.pruning)[1]
 
     def plan_spec(self, spec: NetworkSpec, candidate: Candidate) -> Plan:
-        """The plan of a spec that is scaled already; the candidate's multipliers are not looked at."""
+        """Return the plan of a spec that is already scaled; the candidate's multipliers are ignored."""
         basis = self._basis
-        # Weights are made only where something is cut.
-        dense = build(spec) if candidate.pruning.any else outline(spec)
+        # Weights are made only if something is pruned.
+        make = build if candidate.pruning.any else outline
+        dense = make(spec, self._make_module)
         pruning, shape = self._effective(dense, candidate.pruning)
         dense_cost, cost = formula_cost(dense), formula_cost(shape)
-        dense_key = weights_key(spec, candidate.recipe, basis.data_fingerprint, basis.seed)
-        # How it is cut and for how long it is retrained are part of the work only where something is.
+        dense_key = weights_key(spec, candidate.recipe, basis.data_fingerprint, basis.seed, task=basis.task)
+        # The kind of pruning and the retrain steps are part of the identity only if something is pruned.
         how = (_identity(pruning), candidate.recipe.retrain_steps) if pruning.any else ()
         shape_key = content_hash(dense_key, how, layer_shapes(shape))
         return Plan(
@@ -100,10 +108,10 @@ class Planner:
         )
 
     def _effective(self, dense: Network, asked: Pruning) -> tuple[Pruning, Network]:
-        """What of the asked pruning changes this network, and its shape then: equal work is an equal plan.
+        """Return which part of the asked pruning changes this network, and the network's shape after it.
 
-        Where the shape follows the weights it is an estimate: the uniform twin of other scopes, and the first blocks
-        for the least important ones.
+        So two plans that do the same work are equal. Where the shape depends on the weights it is an estimate: scopes
+        other than uniform are estimated by uniform pruning, and the least important blocks by the first ones.
         """
         network, effective = dense, Pruning(sparsity=asked.sparsity)
         if asked.sparsity == "unstructured":
@@ -127,9 +135,10 @@ class Planner:
 
 
 def _identity(pruning: Pruning) -> Pruning:
-    """Without a uniform fraction: the shapes that it leaves say more, for several fractions round to the same ones.
+    """Return the pruning without its channel fraction, if its scope is uniform and it has a single round.
 
-    In rounds it stays, since the shapes between them count too.
+    The shapes that are left tell more than the fraction, since several fractions round to the same shapes. With several
+    rounds the fraction stays, since the shapes between the rounds count too.
     """
     if pruning.scope != "uniform" or pruning.rounds > 1:
         return pruning
@@ -137,12 +146,15 @@ def _identity(pruning: Pruning) -> Pruning:
 
 
 def layer_shapes(network: Network) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Name and shape of every tensor: what pruning left, and the proof that a rebuilt network is the same one."""
+    """Return the name and shape of every tensor.
+
+    They show what pruning left, and are the proof that a rebuilt network is the same one.
+    """
     return tuple((name, tuple(tensor.shape)) for name, tensor in network.module.state_dict().items())
 
 
 def limits_before_training(limits: Limits, cost: Cost, precision: Precision) -> tuple[LimitUse, ...]:
-    """How far MACs and weights alone use up their limits; weights alone are a lower bound of the file's size."""
+    """Return how far MACs and weights use up their limits; the weights alone are a lower bound of the file's size."""
     return (
         *limit_use("max_macs", cost.macs, limits.max_macs),
         *limit_use("max_size_bytes", least_size_bytes(cost, precision), limits.max_size_bytes),
@@ -150,10 +162,10 @@ def limits_before_training(limits: Limits, cost: Cost, precision: Precision) -> 
 
 
 def least_size_bytes(cost: Cost, precision: Precision) -> int:
-    """What the weights alone take in the file."""
+    """Return how many bytes the weights alone take in the file."""
     return cost.params * _WEIGHT_BYTES[precision]
 
 
 def limit_use(name: str, value: float, limit: float | None) -> tuple[LimitUse, ...]:
-    """How far a value uses up its limit; nothing where there is none."""
+    """Return how far a value uses up its limit; empty if there is no limit."""
     return () if limit is None else (LimitUse(limit=name, excess=value / limit - 1),)

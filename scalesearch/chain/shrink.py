@@ -1,22 +1,26 @@
-"""A plan becomes a trained network, and then a smaller one: blocks, channels, single weights, each way retrained."""
+"""Train the network of a plan and then make it smaller: remove blocks, channels and single weights, and retrain."""
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch.nn import functional
 
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.stages import StageClock
 from scalesearch.compression.blocks import drop_blocks
-from scalesearch.compression.prune import prunable_widths, prune
+from scalesearch.compression.prune import Judged, prunable_widths, prune
 from scalesearch.compression.sensitivity import LayerSensitivity, channel_sensitivity, ratios_from_sensitivity
 from scalesearch.compression.sparsity import apply_masks, masked, sparsity_masks
-from scalesearch.measurement.device_lock import DeviceLock
+from scalesearch.data import Dataset, ImageSplit, to_input
+from scalesearch.data.finding import load_study_data
+from scalesearch.data.mapped import ImageSource, planes
+from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.networks.build import build
-from scalesearch.study_data import load_study_data
-from scalesearch.training.datasets import Dataset, ImageSplit, to_input
-from scalesearch.training.train import score, train
+from scalesearch.tasks.base import Task
+from scalesearch.tasks.hooks import Objective, plain_loss, score_torch
+from scalesearch.tasks.registry import get_task
+from scalesearch.training.train import answers, train
 from scalesearch.training.weights import KeptTraining, WeightStore
 from scalesearch.values.candidate import Candidate, Pruning, Recipe
 from scalesearch.values.identity import content_hash, seed_from
@@ -25,8 +29,6 @@ from scalesearch.values.plan import Plan
 from scalesearch.values.record import LossCurve, TrainingResult
 from scalesearch.values.session import Session
 
-MEASURED_DEVICE = "cpu"
-"""The lock that training and measuring meet at, whatever they run on: training on a GPU keeps the CPU busy as well."""
 _JUDGING_IMAGES = 256
 _TAYLOR_IMAGES = 128
 _SENSITIVITY_FRACTIONS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
@@ -35,38 +37,42 @@ _DATA_FREE = ("l1", "l2", "bn_scale")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shrunk:
-    """The network that a plan asks for, the dense one that it came from, and how training went."""
+    """The network that a plan asks for, the dense network that it was made from, and how training went."""
 
     network: Network
     dense: Network
-    dense_top1: float
-    """Top-1 of the dense network on the validation images, as a fraction."""
+    dense_score: float
+    """Score of the dense network on the validation images, as a fraction."""
     training: TrainingResult
 
 
 class Shrinker:
-    """Trains, cuts and retrains; every set of weights is kept by what it depends on, and comes back from there."""
+    """Trains, prunes and retrains networks; all weights are stored by what they depend on and reused from there."""
 
     def __init__(self, session: Session, lock: DeviceLock) -> None:
         self._session = session
         self._lock = lock
         self._weights = WeightStore(session.folder / "weights")
+        self._task = get_task(session.settings.task)
 
     def __call__(self, plan: Plan, data: Dataset, stages: StageClock) -> Shrunk:
-        """The plan's network, trained; nothing is trained whose weights are kept.
+        """Return the plan's network, trained and pruned; weights that are already stored are not trained again.
 
-        Blocks leave before the first round of channels, zeros are set before the last retraining: so the retraining's
-        steps are those of the recipe, however much is cut.
+        Blocks are removed before the first round of channel pruning, and zeros are set before the last retraining. So
+        there is no further retraining for them, and the retraining's steps are those of the recipe, however much is
+        removed.
         """
         recipe = plan.candidate.recipe
         with stages("train"):
-            untrained = build(plan.spec, dropout=recipe.dropout, seed=seed_from("init", plan.weights_key))
+            untrained = build(
+                plan.spec, self._task.make_module, dropout=recipe.dropout, seed=seed_from("init", plan.weights_key)
+            )
             dense, kept, reused = self._stored_or_trained(plan.weights_key, untrained, data, recipe, steps=recipe.steps)
         if not plan.pruning.any:
             training = _training_result(kept, (), reused=reused)
-            return Shrunk(network=dense, dense=dense, dense_top1=kept.float_top1, training=training)
+            return Shrunk(network=dense, dense=dense, dense_score=kept.float_score, training=training)
         network, retrainings, rounds = dense, list[KeptTraining](), plan.pruning.rounds
-        cutter = _Cutter(plan, data, self._session.target.channel_multiple)
+        cutter = _Cutter(plan, data, self._task, channel_multiple=self._session.target.channel_multiple)
         for number in range(1, rounds + 1):
             with stages("prune"):
                 network = cutter.cut(network, number)
@@ -79,7 +85,7 @@ class Shrinker:
             retrainings.append(again)
             reused = reused and kept_too
         training = _training_result(kept, tuple(retrainings), reused=reused)
-        return Shrunk(network=network, dense=dense, dense_top1=kept.float_top1, training=training)
+        return Shrunk(network=network, dense=dense, dense_score=kept.float_score, training=training)
 
     def _stored_or_trained(
         self,
@@ -91,10 +97,13 @@ class Shrinker:
         steps: int,
         masks: dict[str, torch.Tensor] | None = None,
     ) -> tuple[Network, KeptTraining, bool]:
-        """The network with the weights kept under `key`, else trained now and kept; and whether they were kept.
+        """Return the network with the weights stored under `key`; if there are none, train it now and store them.
 
-        The retrain after pruning (`steps` 0 leaves it out) uses the whole recipe again, warm-up and full rate: so few
-        updates recover more that way than at a third of the rate.
+        The retrain after pruning (left out if `steps` is 0) uses the whole recipe again, with warm-up and full rate: so
+        few updates recover more that way than at a third of the rate.
+
+        Returns:
+            The network, what is known about its training, and whether its weights were stored before.
         """
         module = copy.deepcopy(network.module)
         kept = self._weights.load(key, module)
@@ -105,9 +114,10 @@ class Shrinker:
         if steps:
             trained = train(
                 network,
-                *_tensors(data.train),
+                *tensors(data.train),
                 recipe,
                 machine,
+                objective=Objective(task=self._task),
                 mean=data.mean,
                 std=data.std,
                 seed=seed_from("train", key),
@@ -119,7 +129,7 @@ class Shrinker:
             train_s -= self._lock.paused_s - paused_before_s
             safe, losses = trained.safe_recipe_used, trained.losses
         kept = KeptTraining(
-            float_top1=score(network, *_tensors(data.val), machine, mean=data.mean, std=data.std),
+            float_score=self._score(network, data),
             train_s=train_s,
             final_loss=loss,
             losses=losses,
@@ -129,22 +139,29 @@ class Shrinker:
         self._weights.save(key, network.module, kept)
         return network, kept, False
 
+    def _score(self, network: Network, data: Dataset) -> float:
+        """Return the score of the torch module in float32 on the validation images, as a fraction."""
+        images, targets = tensors(data.val)
+        given = answers(network, images, self._session.machine, mean=data.mean, std=data.std)
+        return score_torch(self._task, self._task.make_metric(data.class_names), given, targets)
+
 
 class _Cutter:
-    """Cuts one plan's network, round by round, judging by calibration images, which nothing is trained on."""
+    """Prunes one plan's network, round by round, judging by calibration images, which are never trained on."""
 
-    def __init__(self, plan: Plan, data: Dataset, channel_multiple: int) -> None:
+    def __init__(self, plan: Plan, data: Dataset, task: Task, *, channel_multiple: int) -> None:
+        self._task, self._metric, self._plain_loss = task, task.make_metric(data.class_names), plain_loss(task)
         self._plan, self._pruning, self._multiple = plan, plan.pruning, channel_multiple
         images = data.calibration.images[:_JUDGING_IMAGES]
         self._images = torch.from_numpy(to_input(images, mean=data.mean, std=data.std))
-        self._labels = torch.from_numpy(data.calibration.labels[:_JUDGING_IMAGES]).long()
+        self._targets = torch.from_numpy(data.calibration.labels[:_JUDGING_IMAGES]).long()
         self._widths: dict[str, int] = {}
         self._ratios: dict[str, float] | None = None
         self.masks: dict[str, torch.Tensor] = {}
-        """What the retraining must keep at zero, by weight name (False: zero)."""
+        """Masks by weight name, False where the retraining must keep a weight at zero."""
 
     def cut(self, network: Network, number: int) -> Network:
-        """The network of round `number`, not yet retrained."""
+        """Return the network of round `number` (from 1), pruned but not yet retrained."""
         pruning = self._pruning
         if number == 1 and pruning.block_fraction > 0:
             network = drop_blocks(network, pruning.block_fraction, loss_without=self._loss)
@@ -169,7 +186,9 @@ class _Cutter:
             network,
             replace(pruning, channel_fraction=share * pruning.channel_fraction),
             channel_multiple=self._multiple,
-            batch=(self._images[:_TAYLOR_IMAGES], self._labels[:_TAYLOR_IMAGES]),
+            batch=Judged(
+                images=self._images[:_TAYLOR_IMAGES], targets=self._targets[:_TAYLOR_IMAGES], loss=self._plain_loss
+            ),
             seed=seed_from("prune", self._plan.shape_key, number),
             ratios=ratios,
             widths=self._widths,
@@ -177,55 +196,59 @@ class _Cutter:
 
     @property
     def images(self) -> int:
-        """How many images judge."""
-        return len(self._labels)
+        """Number of images that are judged on."""
+        return len(self._targets)
 
     def sensitivity(self, network: Network) -> tuple[LayerSensitivity, ...]:
-        """What each layer loses in top-1 when it alone loses channels."""
+        """Measure how much score each layer loses when it alone loses channels."""
         return channel_sensitivity(
             network,
             fractions=_SENSITIVITY_FRACTIONS,
-            score=self.top1,
+            score=self.score,
             channel_multiple=self._multiple,
             criterion=self._pruning.criterion if self._pruning.criterion in _DATA_FREE else "l2",
         )
 
-    def top1(self, network: Network) -> float:
-        """On the judging images, as a fraction."""
-        return float((self._logits(network).argmax(dim=1) == self._labels).float().mean())
+    def score(self, network: Network) -> float:
+        """Return the score on the images that are judged on, as a fraction."""
+        return score_torch(self._task, self._metric, [self._answers(network)], self._targets)
 
     def _loss(self, network: Network) -> float:
-        return float(functional.cross_entropy(self._logits(network), self._labels))
+        return float(self._plain_loss(self._answers(network), self._targets))
 
-    def _logits(self, network: Network) -> torch.Tensor:
+    def _answers(self, network: Network) -> Any:
         with torch.inference_mode():
-            logits: torch.Tensor = network.module.eval()(self._images)
-        return logits
+            return network.module.eval()(self._images)
 
 
 def layer_sensitivity(session: Session, candidate: Candidate) -> tuple[tuple[LayerSensitivity, ...], float, int]:
-    """What each layer of the candidate's dense network loses with its channels; its top-1, and on how many images.
+    """Measure how much score each layer of the candidate's dense network loses with its channels.
 
-    The network comes from its kept weights, or, where those are gone, from training it again.
+    The network's stored weights are used; if they are gone, it is trained again.
+
+    Returns:
+        The sensitivities, the score of the dense network as a fraction, and the number of images it is measured on.
     """
     dense = replace(candidate, pruning=Pruning())
     plan = Planner(session)(dense)
     lock = DeviceLock(MEASURED_DEVICE)
     with lock.busy():
-        data = load_study_data(session).at(plan.spec.resolution_px)
+        data = load_study_data(session).at(plan.spec.input_size)
         network = Shrinker(session, lock)(plan, data, StageClock()).network
-        cutter = _Cutter(plan, data, session.target.channel_multiple)
-        return cutter.sensitivity(network), cutter.top1(network), cutter.images
+        task = get_task(session.settings.task)
+        cutter = _Cutter(plan, data, task, channel_multiple=session.target.channel_multiple)
+        return cutter.sensitivity(network), cutter.score(network), cutter.images
 
 
-def _tensors(split: ImageSplit) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(split.images).permute(0, 3, 1, 2), torch.from_numpy(split.labels)
+def tensors(split: ImageSplit) -> tuple[torch.Tensor | ImageSource, torch.Tensor]:
+    """Return a split's images, uint8 (N, C, H, W), and its labels (N,), as training takes them."""
+    return planes(split.images), torch.from_numpy(split.labels)
 
 
 def _training_result(dense: KeptTraining, again: tuple[KeptTraining, ...], *, reused: bool) -> TrainingResult:
     every = (dense, *again)
     return TrainingResult(
-        float_top1=every[-1].float_top1,
+        float_score=every[-1].float_score,
         train_s=dense.train_s,
         retrain_s=sum(part.train_s for part in again),
         steps=sum(part.steps for part in every),

@@ -1,4 +1,4 @@
-"""A trial's stages: announced as they begin, and timed."""
+"""Announce a trial's stages as they begin, and time them."""
 
 import contextlib
 import time
@@ -8,12 +8,12 @@ from scalesearch.values.record import StageTime
 
 
 class StageClock:
-    """Announces and times the stages; a stage entered twice counts twice.
+    """Announces and times the stages; a stage that is entered twice has two entries.
 
     Args:
-        report: Hears the name of each stage as it begins.
-        paused_s: How long work has been held up so far (`DeviceLock.paused_s`): what falls into a stage is a stage
-            `wait`, not part of it.
+        report: Called with the name of each stage as it begins.
+        paused_s: Returns for how many seconds work has been held up so far (`DeviceLock.paused_s`). Such time within a
+            stage is not counted as part of it, but as a stage `wait`.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class StageClock:
 
     @contextlib.contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """One stage, as long as the block lasts."""
+        """Announce a stage, and time it for as long as the block lasts."""
         self._report(stage)
         start, paused_before_s = time.perf_counter(), self._paused_s()
         yield
@@ -35,7 +35,10 @@ class StageClock:
 
     @contextlib.contextmanager
     def held(self, lock: contextlib.AbstractContextManager[None]) -> Iterator[None]:
-        """Holds the lock; the time until it is had is a stage of its own, since others' work may be long."""
+        """Hold the lock inside the block.
+
+        The time until the lock is held is a stage of its own (`wait`), since others' work may take long.
+        """
         with contextlib.ExitStack() as stack:
             with self("wait"):
                 stack.enter_context(lock)

@@ -1,4 +1,4 @@
-"""Flags to calls, printing, exit codes."""
+"""Turns flags into calls, prints results, and sets exit codes."""
 
 import errno
 import importlib.metadata
@@ -25,8 +25,8 @@ from scalesearch.cli import (
 from scalesearch.cli.screen import usable_sizes
 from scalesearch.cli.terminal import prepare_streams, print_traceback
 from scalesearch.errors import ScalesearchError
+from scalesearch.execution.stopping import interrupted_by_sigterm
 from scalesearch.plain_text import error_text
-from scalesearch.search.stopping import interrupted_by_sigterm
 
 app = typer.Typer(
     name="scalesearch",
@@ -70,10 +70,10 @@ def _options(
 
 
 def main() -> NoReturn:
-    """Run the command line; known errors become at most three lines on stderr and their exit code."""
-    # OpenMP threads that spin long at a barrier take the cores from each other on a busy machine: on two cores beside
-    # one other process a training step took 116 instead of 163 ms at 64 px with this, though 67 instead of 59 at 32 px;
-    # on a quiet machine nothing changed. Read when torch is loaded.
+    """Run the command line. A known error is printed in at most three lines on stderr and gives its exit code."""
+    # OpenMP threads that spin long at a barrier take the cores from each other on a busy machine. On two cores beside
+    # one other process, a training step took 116 instead of 163 ms at 64 px with this, though 67 instead of 59 at 32
+    # px; on a quiet machine nothing changed. The variable is read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     prepare_streams()
     arguments = sys.argv[1:]
@@ -84,7 +84,7 @@ def main() -> NoReturn:
     try:
         with interrupted_by_sigterm():
             code = app(args=arguments, standalone_mode=False)
-        sys.stdout.flush()  # what a reader has had enough of is known here, not at the interpreter's exit
+        sys.stdout.flush()  # a closed pipe is noticed here, not at the interpreter's exit
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
@@ -95,7 +95,7 @@ def main() -> NoReturn:
             raise
         _close_stdout()
         sys.exit(0)
-    except typer.Exit as end:  # of a callback such as --version
+    except typer.Exit as end:  # raised by a callback such as --version
         sys.exit(end.exit_code)
     except Exception as error:
         if _is_broken_pipe(error):
@@ -108,12 +108,12 @@ def main() -> NoReturn:
 
 
 def _close_stdout() -> None:
-    """The reader has had enough (`| head`): what Python would still flush has nowhere to go."""
+    """Discard what Python would still flush to stdout: the reader has had enough (`| head`)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_broken_pipe(error: BaseException | None) -> bool:
-    """Whether it came of a closed pipe on stdout, however it was wrapped on the way."""
+    """Tell whether the error comes from a closed pipe on stdout, however it was wrapped on the way."""
     while error is not None:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             return True
@@ -122,7 +122,7 @@ def _is_broken_pipe(error: BaseException | None) -> bool:
 
 
 def _explain(error: Exception) -> int:
-    """Says the error in at most three lines on stderr and gives its exit code."""
+    """Print the error in at most three lines on stderr and return its exit code."""
     if isinstance(error, ScalesearchError):
         _complain(str(error))
         return error.exit_code
@@ -156,7 +156,7 @@ def _explain(error: Exception) -> int:
 
 
 def _is_lack_of_memory(error: Exception) -> bool:
-    """Whether memory ran out: in Python, in NumPy, in torch or in a library that is being loaded."""
+    """Tell whether memory ran out: in Python, in NumPy, in torch, or in a library that is being loaded."""
     words = ("DefaultCPUAllocator", "out of memory", "Cannot allocate memory", "cannot allocate", "std::bad_alloc")
     return (
         isinstance(error, MemoryError)
@@ -171,7 +171,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _is_usage_error(error: Exception) -> bool:
-    # Typer brings its own copy of click or uses the installed one: known by its shape, not by its class.
+    # Typer brings its own copy of click or uses the installed one, so click errors are known by their shape, not by
+    # their class.
     return hasattr(error, "format_message") and getattr(error, "exit_code", None) == 2
 
 

@@ -1,4 +1,4 @@
-"""Which scaling choices of a space round to the same network: `check` says so before anything is trained."""
+"""Finds the scaling choices of a space that round to the same network; `check` reports them before any training."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from scalesearch.values.target import Target
 
 GRID_LIMIT = 20_000
-"""So many combinations are tried one by one (a second or two); of more, SAMPLE of them by chance."""
+"""Up to this many combinations are all tried (in a second or two). Of more, SAMPLE random ones are tried."""
 SAMPLE = 2_000
 PAIRS_A_SAMPLE = 200
 SHOWN_PAIRS = 8
@@ -22,10 +22,10 @@ Values = tuple[float, ...]
 
 
 def collapses(space: SearchSpace, base: NetworkSpec, target: "Target") -> Iterator[str]:
-    """Lines that say how many distinct networks the scaling choices give, and which choices collapse.
+    """Yield lines that say how many distinct networks the scaling choices give, and which choices collapse.
 
-    Of an axis only neighbouring values are compared: rounding never turns back, so that values with the same network
-    have all between them in it too.
+    Only neighbouring values of an axis are compared. Rounding never turns back, so if two values give the same network,
+    all values between them give it too.
     """
     axes = [named for named in space.axes if named.name.startswith("scaling.") and _listed(named)]
     ranged = [named.name for named in space.axes if named.name.startswith("scaling.") and not _listed(named)]
@@ -63,7 +63,10 @@ def _of_axis(
     specs: dict[Values, NetworkSpec],
     network: Callable[[Values], NetworkSpec],
 ) -> Iterator[str]:
-    """A line for each pair of neighbouring values that gives the same network, whatever the other axes are, or some."""
+    """Yield a line for each pair of neighbouring values that gives the same network.
+
+    The line says whether that is so for all values of the other axes, or for some.
+    """
     lines = []
     for one, other in itertools.pairwise(sorted(values)):
         same = 0
@@ -80,7 +83,7 @@ def _of_axis(
 
 
 def _listed(named: NamedAxis) -> Values:
-    """The values that the axis can take, ascending; none of a continuous range."""
+    """Return the values that the axis can take, ascending; none for a continuous range."""
     axis = named.axis
     if isinstance(axis, Choice):
         return tuple(float(value) for value in axis.values)
@@ -94,12 +97,12 @@ def _by_chance(values: Sequence[Values], count: int) -> Iterable[Values]:
 
 def _scaled(space: SearchSpace, base: NetworkSpec, chosen: dict[str, float], target: "Target") -> NetworkSpec:
     from scalesearch.networks.scaling import scale
-    from scalesearch.search.space import candidate_of
+    from scalesearch.spaces.suggest import candidate_of
 
     return scale(
         base,
         candidate_of(chosen).scaling,
-        resolution_px=space.resolution_px,
+        resolution_px=space.input_size,
         num_classes=base.num_classes,
         channel_multiple=target.channel_multiple,
         resolution_multiple=space.resolution_multiple,

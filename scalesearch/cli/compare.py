@@ -1,4 +1,4 @@
-"""`compare`: studies side by side: their fronts, what of them may share one, and whether two chips agree."""
+"""`compare`: studies side by side: their fronts, which of them may share one, and whether two chips agree."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,14 +10,14 @@ import typer
 from scalesearch.cli.studies import find_study, front_under, read_records
 from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
-from scalesearch.records.report import device_text, milliseconds, percent
+from scalesearch.views.words import device_text, milliseconds, percent
 
 if TYPE_CHECKING:
-    from scalesearch.search.comparison import Pair, Study
+    from scalesearch.analysis.comparison import ComparedStudy, Pair
 
 
 def register(app: typer.Typer) -> None:
-    """Adds `compare` to the app."""
+    """Add `compare` to the app."""
     app.command()(compare)
 
 
@@ -30,7 +30,7 @@ def compare(
 
     Latencies of unlike devices or batches, and accuracies on other images, never share a front: side by side only.
     """
-    from scalesearch.search.comparison import common_front
+    from scalesearch.analysis.comparison import common_front
 
     compared = _read(studies)
     if as_json:
@@ -47,16 +47,15 @@ def compare(
     if together:
         echo(f"\none front of all: {len(together)} points, from fast to slow")
         for name, record in together:
-            assert record.quality and record.latency
-            figures = f"{percent(record.quality.top1)}, {milliseconds(record.latency.p50_ms)}"
+            figures = f"{percent(record.quality.score)}, {milliseconds(record.latency.p50_ms)}"
             echo(f"  {name}, trial {record.trial}: {figures}, {record.candidate.quantization.precision}")
     _draw(compared, to)
     return 0
 
 
-def _read(paths: Sequence[Path]) -> "list[Study]":
+def _read(paths: Sequence[Path]) -> "list[ComparedStudy]":
+    from scalesearch.analysis.comparison import ComparedStudy
     from scalesearch.records.run_file import stored_session
-    from scalesearch.search.comparison import Study
 
     folders = [find_study(path) for path in paths]
     if len({folder.resolve() for folder in folders}) < 2 or len(set(folders)) < len(folders):
@@ -66,20 +65,20 @@ def _read(paths: Sequence[Path]) -> "list[Study]":
     found = []
     for folder in folders:
         records, session = read_records(folder), stored_session(folder)
-        front_under(records)  # says why, where a study has no front
+        front_under(records)  # gives the reason where a study has no front
         name = folder.name if unlike else str(folder)
-        found.append(Study(name=name, records=records, session=session))
+        found.append(ComparedStudy(name=name, records=records, session=session))
     return found
 
 
-def _pairs(studies: "Sequence[Study]") -> "list[Pair]":
-    from scalesearch.search.comparison import compare as compare_two
+def _pairs(studies: "Sequence[ComparedStudy]") -> "list[Pair]":
+    from scalesearch.analysis.comparison import compare as compare_two
 
     return [compare_two(one, other) for place, one in enumerate(studies) for other in studies[place + 1 :]]
 
 
-def _about(study: "Study") -> Iterator[str]:
-    from scalesearch.search.front import point
+def _about(study: "ComparedStudy") -> Iterator[str]:
+    from scalesearch.analysis.front import point
 
     front = study.front
     device = device_text(study.device) if study.device else "unknown device"
@@ -125,9 +124,9 @@ def _what_compares(pair: "Pair") -> str:
     return f"{unlike} and OTHER IMAGES: side by side only"
 
 
-def _rows(studies: "Sequence[Study]") -> list[dict[str, Any]]:
-    from scalesearch.search.comparison import common_front
-    from scalesearch.search.front import point
+def _rows(studies: "Sequence[ComparedStudy]") -> list[dict[str, Any]]:
+    from scalesearch.analysis.comparison import common_front
+    from scalesearch.analysis.front import point
 
     together, pairs = common_front(studies), _pairs(studies)
     rows = []
@@ -167,8 +166,8 @@ def _plain(pair: "Pair") -> dict[str, Any]:
     }
 
 
-def _draw(studies: "Sequence[Study]", to: Path) -> None:
-    from scalesearch.records.comparison_picture import draw_fronts
+def _draw(studies: "Sequence[ComparedStudy]", to: Path) -> None:
+    from scalesearch.views.comparison_picture import draw_fronts
 
     devices = {device_text(study.device) for study in studies if study.device}
     pairs = _pairs(studies)

@@ -1,4 +1,4 @@
-"""What NVIDIA's compiler says without a GPU: `check --compile` and `profile`."""
+"""What NVIDIA's compiler reports without a GPU: `check --compile` and `profile`."""
 
 import dataclasses
 import tempfile
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from scalesearch.values.target import Target
 
 _COMPILED = 6
-"""Distinct networks of the space that `check --compile` takes, each in every precision of the target."""
+"""Number of distinct networks of the space that `check --compile` compiles, each in every precision of the target."""
 _SAMPLES = 64
 _PROFILE_RUNS = 200
 _IMAGES = 16
@@ -37,7 +37,7 @@ _CLASSES = 10
 
 
 def register(app: typer.Typer) -> None:
-    """Adds `profile` to the app."""
+    """Add `profile` to the app."""
     app.command()(profile)
 
 
@@ -50,9 +50,9 @@ def profile(
     """Show where a trial's time goes, layer by layer, and how NVIDIA's compiler fuses it."""
     from scalesearch.cli.screen import wide_console
     from scalesearch.cli.study_commands import choose_record
+    from scalesearch.data.finding import with_data
+    from scalesearch.export.trial_files import deployed_file
     from scalesearch.records.run_file import stored_session
-    from scalesearch.study_data import with_data
-    from scalesearch.trial_files import deployed_file
 
     folder = find_study(study)
     record = choose_record(read_records(folder), trial)
@@ -70,7 +70,10 @@ def profile(
 
 
 def compile_space(settings: RunSettings, space: SearchSpace) -> "tuple[str, Table, int]":
-    """The compiler's name; sampled networks in every precision of the target, as compiled; how many were refused.
+    """Compile sampled networks of the space in every precision of the target.
+
+    Returns:
+        The compiler's name, a table of the compiled networks, and the number of refused ones.
 
     Raises:
         MissingBackendError: The extra `rtx` is not installed.
@@ -80,14 +83,15 @@ def compile_space(settings: RunSettings, space: SearchSpace) -> "tuple[str, Tabl
     from scalesearch.deployment.acceptance import Gate
     from scalesearch.deployment.targets import get_target
     from scalesearch.networks import find_spec
-    from scalesearch.records.report import pruning_label
-    from scalesearch.search.space import for_target
+    from scalesearch.spaces.suggest import for_target
 
     target = get_target(settings.target)
     space = for_target(space, target)
     gate = Gate(target.compute_capability, settings.tensorrt)
     base = find_spec(space.network)
-    planner = Planner(PlanBasis(base=base, space=space, target=target, num_classes=_CLASSES, seed=settings.seed))
+    planner = Planner(
+        PlanBasis(base=base, space=space, target=target, num_classes=_CLASSES, seed=settings.seed, task=settings.task)
+    )
     rows, refused = list[tuple[str, ...]](), 0
     with tempfile.TemporaryDirectory() as scratch:
         for candidate, spec in _distinct(settings, space, planner):
@@ -98,8 +102,8 @@ def compile_space(settings: RunSettings, space: SearchSpace) -> "tuple[str, Tabl
                     if isinstance(told, str)
                     else ("accepted", f"{told.build_s:.2f}", str(told.layers), _counts(told.convolutions))
                 )
-                pruned = pruning_label(candidate.pruning).removeprefix("channels ") or "-"
-                rows.append((spec.name, str(spec.resolution_px), pruned, precision, *cells))
+                pruned = candidate.pruning.label.removeprefix("channels ") or "-"
+                rows.append((spec.name, spec.input_size.label, pruned, precision, *cells))
     table, _ = fitted(wide_console().width, _COMPILE_COLUMNS, rows)
     return f"Compiled by {gate.name}:", table, refused
 
@@ -117,8 +121,8 @@ _COMPILE_COLUMNS = (
 
 
 def _distinct(settings: RunSettings, space: SearchSpace, planner: "Planner") -> "list[tuple[Candidate, NetworkSpec]]":
-    """A few sampled candidates that differ in network or pruning."""
-    from scalesearch.search.space import random_candidates
+    """Return a few sampled candidates that differ in network or pruning."""
+    from scalesearch.spaces.suggest import random_candidates
 
     found: dict[object, tuple[Candidate, NetworkSpec]] = {}
     for candidate in random_candidates(space, _SAMPLES, settings.seed):
@@ -130,32 +134,35 @@ def _distinct(settings: RunSettings, space: SearchSpace, planner: "Planner") -> 
 def _compiled(
     candidate: Candidate, planner: "Planner", settings: RunSettings, target: "Target", gate: "Gate", scratch: Path
 ) -> "Iterator[tuple[Precision, Acceptance | str]]":
-    """What became of an untrained network in every precision of the target: accepted, or why not.
+    """Yield for every precision of the target whether an untrained network was accepted, or why not.
 
-    It is cut as the planner cuts on paper, so that criteria which read images or trained weights need none here.
+    The network is cut as the planner does on paper, so that criteria which read images or trained weights need none
+    here.
     """
     import numpy as np
 
     from scalesearch.compression.fold import fold_batchnorm
     from scalesearch.compression.quantize import quantize
-    from scalesearch.deployment.export import to_onnx
+    from scalesearch.deployment.to_onnx import to_onnx
     from scalesearch.networks.build import settle_norms
+    from scalesearch.tasks.registry import get_task
 
     try:
         network = planner.cut(candidate)
-        side = network.spec.resolution_px
-        shape = (_IMAGES, network.spec.image_channels, side, side)
+        shape = (_IMAGES, network.spec.image_channels, *network.spec.input_size.sides)
         images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
         folded = fold_batchnorm(settle_norms(network, images))
-        float_model = to_onnx(folded, to=scratch / "float.onnx", check_images=images)
-    except StageFailed as failure:  # a run records it as this trial's and goes on
+        names = get_task(settings.task).output_names
+        float_model = to_onnx(folded, to=scratch / "float.onnx", check_images=images, output_names=names)
+    except StageFailed as failure:  # a run records it as this trial's failure and goes on
         yield candidate.quantization.precision, failure.reason
         return
+    divergence = get_task(settings.task).divergence
     for precision in target.precisions:
         asked = dataclasses.replace(candidate.quantization, precision=precision)
         to = scratch / "model.onnx"
         try:
-            model = quantize(float_model, asked, calibration=images, profile="tensorrt", to=to)
+            model = quantize(float_model, asked, calibration=images, profile="tensorrt", to=to, divergence=divergence)
             yield precision, gate.judge(model, batch=settings.latency.batch)
         except StageFailed as failure:
             yield precision, failure.reason
@@ -163,11 +170,10 @@ def _compiled(
 
 def _times(model: "OnnxModel", session: "Session", *, top: int) -> "Iterator[Table | str]":
     from scalesearch.chain.evaluate import engine_options
-    from scalesearch.chain.shrink import MEASURED_DEVICE
     from scalesearch.cli.screen import fitted, wide_console
     from scalesearch.deployment.backends import get_backend
-    from scalesearch.measurement.device_lock import DeviceLock
-    from scalesearch.records.report import device_text, milliseconds, milliseconds_number
+    from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
+    from scalesearch.views.words import device_text, milliseconds, milliseconds_number
 
     backend = get_backend(session.target.backend)
     with backend.compile(model, engine_options(session.settings)) as engine, DeviceLock(MEASURED_DEVICE).quiet():
@@ -193,11 +199,11 @@ def _mean_ms(layer: "LayerTime") -> float:
 
 
 def _fused(record: TrialRecord, session: "Session", scratch: Path) -> "Iterator[Table | str]":
-    """The fused layers of the trial's graph in TensorRT's style, from the compiler that needs no GPU."""
+    """Yield the fused layers of the trial's graph in TensorRT's style, from the compiler that needs no GPU."""
     from scalesearch.cli.screen import fitted, wide_console
     from scalesearch.deployment.acceptance import Gate
     from scalesearch.errors import MissingBackendError
-    from scalesearch.trial_files import deployed_file
+    from scalesearch.export.trial_files import deployed_file
 
     try:
         gate = Gate(session.target.compute_capability, session.settings.tensorrt)

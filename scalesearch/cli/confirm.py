@@ -1,4 +1,4 @@
-"""`confirm`: the truth after the search, by training front members at full length."""
+"""`confirm`: trains front members at full length once the search is over."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,18 +9,18 @@ import typer
 from scalesearch.cli.screen import Column, print_table, wide_console
 from scalesearch.cli.studies import MovedData, StudyArgument, find_study, front_under, read_records
 from scalesearch.cli.terminal import echo
-from scalesearch.confirm_request import check_request
+from scalesearch.confirm.request import check_request
 from scalesearch.errors import ScalesearchError
 
 if TYPE_CHECKING:
-    from scalesearch.confirm import ConfirmOutcome
-    from scalesearch.records.confirmation import Confirmation, Move
+    from scalesearch.analysis.confirmation import Confirmation, Move
+    from scalesearch.confirm.front import ConfirmOutcome
 
 _NAMED = 3
 
 
 def register(app: typer.Typer) -> None:
-    """Adds `confirm` to the app."""
+    """Add `confirm` to the app."""
     app.command()(confirm)
 
 
@@ -46,9 +46,9 @@ def confirm(
     """
     check_request(top=top, epochs=epochs, steps=steps, seeds=seeds)
     folder = find_study(study)
-    front_under(read_records(folder))  # says why there is no front, before torch is loaded
+    front_under(read_records(folder))  # gives the reason if there is no front, before torch is loaded
 
-    from scalesearch.confirm import confirm_front
+    from scalesearch.confirm.front import confirm_front
 
     def say(line: str) -> None:
         echo(line, err=as_json)
@@ -86,17 +86,16 @@ _COLUMNS = (
 
 
 def _cells(move: "Move") -> tuple[str, ...]:
-    from scalesearch.records.report import accuracy_with_interval, latency_with_interval, milliseconds
+    from scalesearch.views.words import accuracy_with_interval, latency_with_interval, milliseconds
 
-    assert move.record.quality and move.record.latency
     value, test = move.validation, move.test
     spread = f" ({100 * test.lowest:.1f}-{100 * test.highest:.1f})" if move.seeds > 1 else ""
     beaten = [f"{trial}{' (tie)' if trial in move.ties else ''}" for trial in move.beaten_by]
     return (
         str(move.record.trial),
         accuracy_with_interval(move.record.quality),
-        f"{100 * value.top1:.1f} ({100 * value.low:.1f}-{100 * value.high:.1f})",
-        f"{100 * test.top1:.1f}{spread}",
+        f"{100 * value.score:.1f} ({100 * value.low:.1f}-{100 * value.high:.1f})",
+        f"{100 * test.score:.1f}{spread}",
         milliseconds(move.record.latency.p50_ms).removesuffix(" ms"),
         f"{'' if move.latency.stable else '!'}{latency_with_interval(move.latency)}",
         "yes" if move.on_front else f"no: {', '.join(beaten[:_NAMED])}{', ...' if len(beaten) > _NAMED else ''}",
@@ -132,8 +131,8 @@ def _footnotes(confirmation: "Confirmation", outcome: "ConfirmOutcome") -> Itera
 
 
 def _gaps(confirmation: "Confirmation") -> Iterator[str]:
-    """Validation less test, brief and full, and what the two say of the luck in the search's choice."""
-    from scalesearch.records.confirmation_files import gap_text
+    """Yield validation minus test, brief and full, and what the two say of the luck in the search's choice."""
+    from scalesearch.confirm.files import gap_text
 
     yield f"brief validation less test: {gap_text(confirmation.brief_gap)}: luck in the choice, and unlike splits"
     yield f"full validation less test:  {gap_text(confirmation.full_gap)}: unlike splits alone"

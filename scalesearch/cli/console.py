@@ -1,4 +1,4 @@
-"""A Rich console for foreign words: nothing in them is taken for markup, for an emoji's name or by the terminal."""
+"""A Rich console for foreign words: nothing in them is taken for markup, for an emoji's name, or for a control code."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,16 +11,16 @@ from scalesearch.plain_text import visible
 
 
 class PlainConsole(Console):
-    """A console that prints texts as they are, control characters made visible."""
+    """A console that prints texts as they are, with control characters made visible."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """The text, cleaned before Rich measures it."""
+        """Return the text, cleaned before Rich measures it."""
         return super().render_str(visible(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Segments of anything that can be printed; what `Text` objects bring along is cleaned here."""
+        """Return the segments of anything that can be printed, with the contents of `Text` objects cleaned."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)

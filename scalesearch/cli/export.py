@@ -10,14 +10,14 @@ from scalesearch.cli.screen import command_word
 from scalesearch.cli.studies import MovedData, StudyArgument, find_study, parse_latency_ms
 from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
-from scalesearch.records.report import milliseconds, percent
 from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
+from scalesearch.views.words import milliseconds, percent
 
 
 def register(app: typer.Typer) -> None:
-    """Adds `export` to the app."""
+    """Add `export` to the app."""
     app.command()(export)
 
 
@@ -48,14 +48,14 @@ def export(
     if sum((trial is not None, best, front)) > 1:
         message = "Give one of --trial N, --best and --front."
         raise ConfigError(message)
-    from scalesearch.cli.export_target import check_place, earlier_export
+    from scalesearch.data.finding import with_data
     from scalesearch.deployment.formats import get_format
+    from scalesearch.export.target import check_place, earlier_export
     from scalesearch.records.confirmed import first_runs
     from scalesearch.records.run_file import stored_session
-    from scalesearch.study_data import with_data
 
     for name in formats or ():
-        get_format(name)  # a wrong name is said before anything is read
+        get_format(name)  # a wrong name is reported before anything is read
     folder = find_study(study)
     session = with_data(stored_session(folder), data)
     runs = first_runs(folder)
@@ -67,7 +67,7 @@ def export(
     base = to or Path("export") / folder.name
     single = to is not None and not front
     targets = {record.trial: base if single else base / f"trial_{record.trial:06d}" for record in chosen}
-    for target in targets.values():  # all are told before any work
+    for target in targets.values():  # all are reported before any work
         check_place(target, session)
         earlier_export(target)
     for record in chosen:
@@ -75,10 +75,9 @@ def export(
         earlier = earlier_export(target)
         run = runs.get(record.trial)
         notes = export_trial(record, session, target, formats=formats or (), run=run if confirmed else None)
-        assert record.quality and record.latency
         length = f" at full length ({run.steps} steps)" if run and confirmed else ""
         echo(
-            f"trial {record.trial}{length}: top-1 {percent(record.quality.top1)}, "
+            f"trial {record.trial}{length}: {record.quality.title} {percent(record.quality.score)}, "
             f"{milliseconds(record.latency.p50_ms)} -> {target}: "
             f"{', '.join(sorted(path.name for path in target.iterdir()))}"
         )
@@ -87,27 +86,30 @@ def export(
         for note in notes:
             echo(f"  {note}")
         if run and not confirmed:
-            better = f"{100 * run.validation.top1:.1f} % on validation, {100 * run.test.top1:.1f} % on test images"
+            better = f"{100 * run.validation.score:.1f} % on validation, {100 * run.test.score:.1f} % on test images"
             echo(f"  trained briefly; the same network at full length ({better}) is exported by --confirmed")
     return 0
 
 
 def export_trial(
-    record: TrialRecord,
+    record: MeasuredTrial,
     session: Session,
     folder: Path,
     *,
     formats: Sequence[str] = (),
     run: ConfirmedRun | None = None,
 ) -> tuple[str, ...]:
-    """Writes the export of a complete trial into `folder`; gives a line for each part that could not be made."""
-    from scalesearch.cli.export_folder import write_export
+    """Write the export of a complete trial into `folder`; return a line for each part that could not be made."""
+    from scalesearch.export.folder import write_export
 
     return write_export(record, session, folder, formats=("onnx", *default_formats(session), *formats), run=run)
 
 
 def default_formats(session: Session) -> tuple[str, ...]:
-    """What is exported unasked besides ONNX: a TensorRT engine, where the study's target is one and its GPU is here."""
+    """Return the formats that are exported unasked besides ONNX.
+
+    That is a TensorRT engine, where the study's target is a TensorRT one and its GPU is here.
+    """
     from scalesearch.deployment.backends import get_backend
 
     if session.target.backend != "tensorrt":  # engines of TensorRT for RTX are quick to build where they run
@@ -122,32 +124,37 @@ def _choose(
     front: bool,
     max_latency_ms: float | None,
     runs: Mapping[int, ConfirmedRun] | None,
-) -> tuple[TrialRecord, ...]:
-    """What is to be exported; with `runs` among those trials alone, and by what they are at full length."""
+) -> tuple[MeasuredTrial, ...]:
+    """Return the trials to be exported.
+
+    With `runs`, only those trials are candidates, and they are chosen by their results at full length.
+    """
+    from scalesearch.analysis.choice import Wish, choose
+    from scalesearch.analysis.front import pareto_front
     from scalesearch.cli.studies import front_under
     from scalesearch.records.confirmed import as_confirmed
     from scalesearch.records.store import RecordStore
-    from scalesearch.search.choice import Wish, choose
-    from scalesearch.search.front import pareto_front
 
     store = RecordStore(folder)
     if trial is not None:
         record = store.load(trial)
         if record.same_as is not None:
             record = store.load(record.same_as)
-        if record.quality is None:
+        measured = record.measured
+        if measured is None:
             message = f"Trial {trial} has no result to export: {record.state}, {record.reason or 'no reason recorded'}."
             raise ConfigError(message)
         if runs is None:
-            return (record,)
+            return (measured,)
         if record.trial not in runs:
             there = ", ".join(str(number) for number in sorted(runs))
             message = f"Trial {trial} was not confirmed; these were: {there}.\n{_how_to_confirm(folder)}"
             raise ConfigError(message)
-        return (as_confirmed(record, runs[record.trial]),)
+        return (as_confirmed(measured, runs[record.trial]),)
     records = store.all()
     if runs is not None:
-        records = tuple(as_confirmed(record, runs[record.trial]) for record in records if record.trial in runs)
+        trained = (record.measured for record in records if record.trial in runs)
+        records = tuple(as_confirmed(record, runs[record.trial]) for record in trained if record)
     members = front_under(records, max_latency_ms=max_latency_ms)
     return members if front else (choose(pareto_front(records), Wish(max_latency_ms=max_latency_ms)).record,)
 

@@ -1,4 +1,4 @@
-"""`train`: an exported network at full length, through the same chain as the trial it came from."""
+"""`train`: trains an exported network at full length, through the same steps as the trial that it came from."""
 
 import dataclasses
 import json
@@ -7,36 +7,40 @@ from pathlib import Path
 
 from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.chain.planner import Planner
-from scalesearch.cli.run import prepare_folder
+from scalesearch.cli.study_folder import prepare_folder
 from scalesearch.cli.terminal import echo
+from scalesearch.data.finding import find_data, leads_somewhere
 from scalesearch.deployment.graph_structure import first_difference
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.execution.stopping import interrupted_by_sigterm
+from scalesearch.export.metadata import NAME, ExportedConfig, read_config
 from scalesearch.files import replace_file
 from scalesearch.folder_lock import hold_folder
-from scalesearch.records.export import NAME, ExportedConfig, read_config
-from scalesearch.records.report import milliseconds
 from scalesearch.records.run_file import read_run_file
 from scalesearch.records.tables import trial_rows
-from scalesearch.run import clear_leftovers
-from scalesearch.search.stopping import interrupted_by_sigterm
-from scalesearch.session import open_session
-from scalesearch.study_data import find_data, leads_somewhere
-from scalesearch.values.record import Quality, TrialRecord
+from scalesearch.study.run import clear_leftovers
+from scalesearch.study.session import open_session
+from scalesearch.values.quality import Quality
+from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.session import model_path, reference_path
 from scalesearch.values.settings import DataSettings, RunSettings
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.training_length import full_length
+from scalesearch.views.words import milliseconds
 
 RESULT = "result.json"
 _SPACE = "export"
-"""Name of the space without axes that a training's run.toml holds."""
+"""Name of the space without axes that a training's run.toml contains."""
 
 
 def train_export(config_path: Path, *, steps: int | None, data: str | None, seed: int | None, to: Path) -> None:
-    """Trains the exported network, writes model.onnx and result.json into `to`, and prints them beside the search's."""
+    """Train the exported network, and write model.onnx and result.json into `to`.
+
+    The results are printed beside the search's numbers.
+    """
     config = read_config(config_path)
-    full_length(config.candidate.recipe, steps=steps)  # a wrong length is told before anything is read or made
+    full_length(config.candidate.recipe, steps=steps)  # a wrong length is reported before anything is read or made
     settings = dataclasses.replace(
         config.settings,
         data=_data_settings(config, config_path, data),
@@ -52,7 +56,13 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
     prepare_folder(to, fresh=False)
     clear_leftovers(to, echo)
     replace_file(to / NAME, _config_file(config_path).read_bytes())  # says whose network the folder holds
-    space = SearchSpace(name=_SPACE, network=config.network.name, resolution_px=config.network.resolution_px, axes=())
+    space = SearchSpace(
+        name=_SPACE,
+        network=config.network.name,
+        resolution_px=config.network.resolution_px,
+        width_px=config.network.width_px,
+        axes=(),
+    )
     session = open_session(settings, space, to, base=config.network, storage_px=config.storage_px, say=echo)
     spec = dataclasses.replace(config.network, num_classes=len(session.data.class_names))
     plan = Planner(session).plan_spec(spec, dataclasses.replace(config.candidate, recipe=recipe))
@@ -60,14 +70,13 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
     evaluator = TrialEvaluator(session)
     record = evaluator.evaluate(plan, trial=0, report=lambda stage: echo(f"  {stage}"))
     test = evaluator.test_quality(record)
-    (to / RESULT).unlink(missing_ok=True)  # of an earlier training: its numbers are not the new model's
+    (to / RESULT).unlink(missing_ok=True)  # from an earlier training: its numbers are not the new model's
     model_path(to, 0).replace(to / "model.onnx")
-    assert record.quality and record.latency
     result = {
         **trial_rows([record])[0],
-        "test_top1": test.top1,
-        "test_top1_low": test.top1_low,
-        "test_top1_high": test.top1_high,
+        "test_top1": test.score,
+        "test_top1_low": test.score_low,
+        "test_top1_high": test.score_high,
     }
     replace_file(to / RESULT, json.dumps(result, indent=1).encode())
     for line in (
@@ -79,13 +88,13 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
 
 
 def check_target(to: Path, config: ExportedConfig) -> None:
-    """Raise ConfigError where `to` holds anything but earlier trainings of this very network."""
+    """Raise ConfigError where `to` holds anything but earlier trainings of this same network."""
     remedy = "Give another folder with --to."
     if not to.is_dir():
         return
     stored = read_run_file(to)
     if stored is None:
-        begun = (reference_path(to).name, RESULT)  # by a training that was stopped early
+        begun = (reference_path(to).name, RESULT)  # left by a training that was stopped early
         others = sorted(path.name for path in to.iterdir() if path.name not in begun and not _is_hidden(path))
         if others and others != [NAME]:
             message = f"{to} holds {', '.join(others[:4])}, which no training wrote: it would be mixed up.\n{remedy}"
@@ -104,7 +113,7 @@ def check_target(to: Path, config: ExportedConfig) -> None:
 
 
 def _is_hidden(path: Path) -> bool:
-    """Left by a system, or by a process that was killed while it wrote; or a lock."""
+    """Tell whether a system, or a process that was killed while it wrote, left this file, or whether it is a lock."""
     return path.name.startswith(".") or path.suffix == ".lock"
 
 
@@ -117,7 +126,7 @@ def _config_file(path: Path) -> Path:
 
 
 def _data_settings(config: ExportedConfig, config_path: Path, data: str | None) -> DataSettings:
-    """Where the images are: as given now, else the exported network's own, wherever this is called."""
+    """Return where the images are: as given now, or the exported network's own, from any working folder."""
     asked = config.settings.data
     if data is not None:
         return dataclasses.replace(asked, source=data)
@@ -141,7 +150,7 @@ def _data_settings(config: ExportedConfig, config_path: Path, data: str | None) 
 
 
 def _equality(config: ExportedConfig, record: TrialRecord, config_path: Path, to: Path) -> Iterator[str]:
-    """Whether this is the exported network: by name and shape of every tensor, and by the graph of its ONNX file."""
+    """Say whether this is the exported network, by name and shape of every tensor and by the graph of its ONNX file."""
     same = record.network_sha256 == config.expected.network_sha256
     other = "NOT the same as exported (other data or program version)"
     yield f"network: {'the same as exported' if same else other}, every tensor by name and shape"
@@ -157,23 +166,22 @@ def _equality(config: ExportedConfig, record: TrialRecord, config_path: Path, to
     yield f"graph: {f'NOT the one of {exported}: {difference}' if difference else f'that of {exported}, weights aside'}"
 
 
-def compared_numbers(config: ExportedConfig, record: TrialRecord, test: Quality, device: str) -> Iterator[str]:
-    """What training gave beside what the search saw; and the spread of seeds, where the study was confirmed."""
+def compared_numbers(config: ExportedConfig, record: MeasuredTrial, test: Quality, device: str) -> Iterator[str]:
+    """Yield the training's results beside the search's, and the spread of seeds where the study was confirmed."""
     expected = config.expected
-    assert record.quality and record.latency and record.training
     interval = ""
     if expected.top1_low is not None and expected.top1_high is not None:
         interval = f", {100 * expected.top1_low:.1f} to {100 * expected.top1_high:.1f}"
-    yield (
-        f"top-1 on validation: {100 * record.quality.top1:.1f} % (as exported {100 * expected.top1:.1f} %{interval})"
-    )
+    exported = f"as exported {100 * expected.top1:.1f} %{interval}"
+    yield f"{test.title} on validation: {100 * record.quality.score:.1f} % ({exported})"
     before = "" if expected.test_top1 is None else f"; as exported {100 * expected.test_top1:.1f} %"
-    yield f"top-1 on test: {100 * test.top1:.1f} % ({100 * test.top1_low:.1f} to {100 * test.top1_high:.1f}{before})"
+    interval = f"{100 * test.score_low:.1f} to {100 * test.score_high:.1f}"
+    yield f"{test.title} on test: {100 * test.score:.1f} % ({interval}{before})"
     seeds = expected.confirmed_test_top1
     if seeds:
         low, high = min(seeds), max(seeds)
         steps = f"{len(seeds)} seeds of {expected.confirmed_steps} steps gave {100 * low:.1f} to {100 * high:.1f} %"
-        inside = test.top1_low <= high and low <= test.top1_high
+        inside = test.score_low <= high and low <= test.score_high
         verdict = "agrees within its interval" if inside else "lies OUTSIDE of it"
         if record.training.steps != expected.confirmed_steps:
             verdict = f"has {record.training.steps} and cannot be compared"

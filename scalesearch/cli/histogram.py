@@ -23,7 +23,7 @@ _HEADERS = ("layer", "weights", "range", "99 % in", "wasted", "SQNR", "reads", "
 
 
 def register(app: typer.Typer) -> None:
-    """Adds `histogram` to the app."""
+    """Add `histogram` to the app."""
     app.command()(histogram)
 
 
@@ -44,9 +44,9 @@ def histogram(
     The pictures also go into the study, for `scalesearch dashboard`.
     """
     from scalesearch.cli.studies import front_under
+    from scalesearch.data.finding import with_data
+    from scalesearch.export.trial_files import trial_histograms
     from scalesearch.records.run_file import stored_session
-    from scalesearch.study_data import with_data
-    from scalesearch.trial_files import trial_histograms
 
     if front and (trial is not None or as_json):
         message = "Give --front alone: it draws every member, and prints no JSON."
@@ -69,7 +69,7 @@ def histogram(
 
 def _show(folder: Path, record: TrialRecord, layers: "Sequence[LayerHistogram]", target: Path) -> None:
     from scalesearch.cli.screen import print_left_out, wide_console
-    from scalesearch.search.dashboard import keep_histograms
+    from scalesearch.dashboard.publisher import keep_histograms
 
     title = f"{folder.name}, trial {record.trial}: {_numbers(record.candidate.quantization)}"
     console = wide_console()
@@ -84,7 +84,7 @@ def _show(folder: Path, record: TrialRecord, layers: "Sequence[LayerHistogram]",
 
 
 def _chosen(folder: Path, trial: int | None) -> TrialRecord:
-    """The record of that trial (or of the knee), or of the one that answered it; it has a trained network."""
+    """Return the record of that trial (or of the knee), or of the one that answered it; it has a trained network."""
     from scalesearch.cli.study_commands import choose_record
 
     records = read_records(folder)
@@ -100,8 +100,8 @@ def _chosen(folder: Path, trial: int | None) -> TrialRecord:
 
 @contextlib.contextmanager
 def _made(folder: Path, study: str, trial: int) -> Iterator[None]:
-    """The folder for the pictures, made before the work, so that what is wrong is told; gone again if that fails."""
-    from scalesearch.cli.export_target import refuse_other_trial
+    """Make the folder for the pictures before the work, so that a bad path is reported; remove it if the work fails."""
+    from scalesearch.export.target import refuse_other_trial
     from scalesearch.whole_folder import make_folders, remove_empty
 
     refuse_other_trial(folder, study, trial)
@@ -118,24 +118,24 @@ def _made(folder: Path, study: str, trial: int) -> Iterator[None]:
 
 
 def _draw(layers: "Sequence[LayerHistogram]", folder: Path, title: str) -> None:
-    from scalesearch.records.histogram_page import write_histogram_page
-    from scalesearch.records.histogram_picture import draw_histograms
+    from scalesearch.views.histogram_page import write_histogram_page
+    from scalesearch.views.histogram_picture import draw_histograms
 
     draw_histograms(layers, folder / "histogram.png", title)
     write_histogram_page(layers, folder / "histogram.html", title)
 
 
 def _numbers(quantization: Quantization) -> str:
-    from scalesearch.records.report import quantization_text
+    from scalesearch.views.words import quantization_text
 
     told = quantization_text(quantization)
     return told if quantization.precision in CALIBRATED else f"{told}, with what int8 (minmax) would do to it"
 
 
 def _table(layers: "Sequence[LayerHistogram]", width: int) -> "tuple[Table, tuple[str, ...]]":
-    """The layers side by side on a screen of that width, and the columns left out for it."""
+    """Return the layers side by side for a screen of that width, and the columns left out to fit."""
     from scalesearch.cli.screen import Column, fitted
-    from scalesearch.records.histogram_page import clipped_text, range_text, shape_text, sqnr_text
+    from scalesearch.views.histogram_page import clipped_text, range_text, shape_text, sqnr_text
 
     columns = [
         Column(head=header, keep=len(_HEADERS) - place, right=place > 0, folds=place > 0)
@@ -162,7 +162,7 @@ def _table(layers: "Sequence[LayerHistogram]", width: int) -> "tuple[Table, tupl
 
 
 def _remarks(layers: "Sequence[LayerHistogram]", quantization: Quantization) -> tuple[str, ...]:
-    from scalesearch.records.histogram_page import summary
+    from scalesearch.views.histogram_page import summary
 
     lines = list(summary(layers))
     if quantization.precision in CALIBRATED and quantization.keep_float:

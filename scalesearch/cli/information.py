@@ -1,4 +1,4 @@
-"""Commands that tell what there is: spaces, networks, targets, and this machine."""
+"""Commands that list what is available: spaces, networks, targets, and this machine."""
 
 import json
 from typing import Annotated
@@ -20,7 +20,7 @@ Json = Annotated[bool, typer.Option("--json", help="A list of objects on stdout,
 
 
 def register(app: typer.Typer) -> None:
-    """Adds `spaces`, `networks`, `targets` and `doctor` to the app."""
+    """Add `spaces`, `networks`, `targets` and `doctor` to the app."""
     app.command()(spaces)
     app.command()(networks)
     app.command()(targets)

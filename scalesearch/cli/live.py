@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from scalesearch.cli.screen import command_word
 from scalesearch.plain_text import visible
-from scalesearch.records.report import milliseconds_number, precision_label, pruning_label, verdict
 from scalesearch.records.tables import trial_rows
 from scalesearch.search.events import (
     Event,
@@ -25,6 +24,7 @@ from scalesearch.search.events import (
     TrialStarted,
 )
 from scalesearch.values.record import TrialRecord
+from scalesearch.views.words import milliseconds_number, verdict
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -33,21 +33,21 @@ _SHOWN_TRIALS = 8
 
 
 class View(Protocol):
-    """What a run is told to; `ended` comes after the screen is free again."""
+    """What a run reports to. `ended` is called after the screen is free again."""
 
     def say(self, text: str) -> None:
-        """Shows a line of the preparation."""
+        """Show a line about the preparation."""
 
     def event(self, event: Event) -> None:
-        """Shows what happened."""
+        """Show what happened."""
 
     def ended(self, outcome: StudyOutcome) -> None:
-        """Shows the front and what to do next."""
+        """Show the front and what to do next."""
 
 
 @contextlib.contextmanager
 def view(folder: Path, *, as_json: bool) -> Iterator[View]:
-    """The view that suits where the output goes; open for as long as the run lasts."""
+    """Give the view that suits where the output goes; it is open for as long as the run lasts."""
     if as_json:
         yield _JsonView()
         return
@@ -63,7 +63,7 @@ def view(folder: Path, *, as_json: bool) -> Iterator[View]:
 
 
 class _JsonView:
-    """One JSON object a line: `{"event": ..., ...}`; finished trials carry the CSV's keys."""
+    """One JSON object per line: `{"event": ..., ...}`. Finished trials have the CSV's keys."""
 
     def say(self, text: str) -> None:
         self._write({"event": "message", "text": text})
@@ -97,7 +97,7 @@ class _JsonView:
 
 
 class _Progress:
-    """The running numbers that both human views show."""
+    """The running numbers that both views for people show."""
 
     def __init__(self) -> None:
         self.budget = self.done = self.front_size = self.free = 0
@@ -116,7 +116,7 @@ class _Progress:
 
     @property
     def remaining_s(self) -> float | None:
-        """Wall seconds to the budget at this run's pace; None before its first trial."""
+        """Seconds of wall time until the budget is used up at this run's pace; None before its first trial."""
         mine = self.done - self._done_before
         return (time.monotonic() - self._start) / mine * (self.budget - self.done) if mine else None
 
@@ -213,12 +213,12 @@ class _LiveView:
 
 
 def trial_line(record: TrialRecord) -> str:
-    """One trial on one line: number, result or fate, and what it was."""
+    """Return one trial as one line: number, result or why it has none, and what it was."""
     scaling, quantization = record.candidate.scaling, record.candidate.quantization
-    size = f"{record.spec.resolution_px} px" if record.spec else f"res x{scaling.resolution:g}"
+    size = str(record.spec.input_size) if record.spec else f"res x{scaling.resolution:g}"
     shape = f"{size} depth x{scaling.depth:g} width x{scaling.width:g} kernel x{scaling.kernel:g}"
-    pruned = pruning_label(record.candidate.pruning)
-    what = f"{shape}{f', {pruned},' if pruned else ''} {precision_label(quantization)}"
+    pruned = record.candidate.pruning.label
+    what = f"{shape}{f', {pruned},' if pruned else ''} {quantization.label}"
     seconds = sum(stage.seconds for stage in record.stages)
     if record.quality is not None and record.latency is not None:
         mark = "" if record.feasible else f"  ({verdict(record)})"
@@ -226,15 +226,14 @@ def trial_line(record: TrialRecord) -> str:
         origin = f"same as {record.same_as}" if record.same_as is not None else f"{seconds:.0f} s"
         if record.sibling_of is not None and record.same_as is None:
             origin = f"sibling of {record.sibling_of}, {origin}"
-        result = (
-            f"top-1 {100 * record.quality.top1:5.1f} %  {milliseconds_number(record.latency.p50_ms):>7} ms{unstable}"
-        )
+        result = f"{record.quality.title} {100 * record.quality.score:5.1f} %  "
+        result += f"{milliseconds_number(record.latency.p50_ms):>7} ms{unstable}"
         return f"trial {record.trial:3d}  {result}  {what}  [{origin}]{mark}"
     return f"trial {record.trial:3d}  {record.state}: {record.reason.splitlines()[0] if record.reason else ''}  {what}"
 
 
 def show_end(console: "Console", outcome: StudyOutcome, folder: Path) -> None:
-    """The front as a table, where everything is, and what to type next."""
+    """Print the front as a table, where everything is, and what to type next."""
     from scalesearch.cli.study_commands import print_front
 
     states = [record.state for record in outcome.records]

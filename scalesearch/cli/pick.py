@@ -1,4 +1,4 @@
-"""`pick`: one point of the front under a limit, why that one, and how sure it is."""
+"""`pick`: chooses one point of the front under a limit, and says why that one and how sure it is."""
 
 import json
 from collections.abc import Iterator
@@ -18,15 +18,15 @@ from scalesearch.cli.studies import (
 )
 from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
-from scalesearch.records.report import accuracy_with_interval, latency_with_interval, multipliers, percent
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial, TrialRecord
+from scalesearch.views.words import accuracy_with_interval, latency_with_interval, multipliers, percent
 
 if TYPE_CHECKING:
-    from scalesearch.search.choice import Choice, Wish
+    from scalesearch.analysis.choice import Choice, Wish
 
 
 def register(app: typer.Typer) -> None:
-    """Adds `pick` to the app."""
+    """Add `pick` to the app."""
     app.command()(pick)
 
 
@@ -45,21 +45,23 @@ def pick(
     ] = False,
 ) -> int:
     """Choose one trial of the front, and say why, what its neighbours would cost, and what cannot be told apart."""
-    from scalesearch.search.choice import Wish, choose
-    from scalesearch.search.front import pareto_front
+    from scalesearch.analysis.choice import Wish, choose
+    from scalesearch.analysis.front import pareto_front
 
     if knee and weights:
         message = "Give one of --knee and --weights: equal weights are the knee."
         raise ConfigError(message)
     wish = Wish(
         max_latency_ms=None if max_latency is None else parse_latency_ms(max_latency),
-        min_top1=None if min_accuracy is None else parse_fraction(min_accuracy),
+        min_score=None if min_accuracy is None else parse_fraction(min_accuracy),
         knee=knee,
         weights=None if weights is None else parse_weights(weights),
     )
     folder = find_study(study)
     records = read_records(folder)
-    front_under(records, max_latency_ms=wish.max_latency_ms, min_top1=wish.min_top1)  # says what is near, if nothing is
+    front_under(
+        records, max_latency_ms=wish.max_latency_ms, min_score=wish.min_score
+    )  # says which members are near, if none is within the bounds
     choice = choose(pareto_front(records), wish)
     if as_json:
         typer.echo(json.dumps(_rows(folder, records, choice), indent=1, allow_nan=False))
@@ -70,10 +72,10 @@ def pick(
 
 
 def parse_weights(text: str) -> tuple[float, float]:
-    """(accuracy, latency) of `accuracy=2,latency=1`; one that is not named counts 1.
+    """Parse `accuracy=2,latency=1` into (accuracy, latency); one that is not named counts 1.
 
     Raises:
-        ConfigError: Another name, no number, a negative one, or nothing that counts.
+        ConfigError: Another name, not a number, a negative one, or weights that are all 0.
     """
     found = {"accuracy": 1.0, "latency": 1.0}
     for part in text.split(","):
@@ -113,34 +115,33 @@ def _lines(choice: "Choice", wish: "Wish") -> Iterator[str]:
         yield f"not certain: {doubt}"
 
 
-def _told(record: TrialRecord) -> str:
-    assert record.quality and record.latency
-    shape = f"{record.spec.resolution_px} px, " if record.spec else ""
+def _told(record: MeasuredTrial) -> str:
+    shape = f"{record.spec.input_size}, "
+    score = f"{record.quality.title} {accuracy_with_interval(record.quality)} %"
     return (
-        f"top-1 {accuracy_with_interval(record.quality)} %, p50 {latency_with_interval(record.latency)} ms, {shape}"
+        f"{score}, p50 {latency_with_interval(record.latency)} ms, {shape}"
         f"depth x width x kernel {multipliers(record.candidate.scaling)}, {record.candidate.quantization.precision}"
     )
 
 
-def _step(chosen: TrialRecord, other: TrialRecord) -> str:
-    """What going to `other` would win and cost."""
-    assert chosen.quality and chosen.latency and other.quality and other.latency
-    points = 100 * (other.quality.top1 - chosen.quality.top1)
+def _step(chosen: MeasuredTrial, other: MeasuredTrial) -> str:
+    """Say what going to `other` would win and cost."""
+    points = 100 * (other.quality.score - chosen.quality.score)
     more_ms = other.latency.p50_ms - chosen.latency.p50_ms
     share = 100 * more_ms / chosen.latency.p50_ms
-    overlap = max(chosen.quality.top1_low, other.quality.top1_low) <= min(
-        chosen.quality.top1_high, other.quality.top1_high
+    overlap = max(chosen.quality.score_low, other.quality.score_low) <= min(
+        chosen.quality.score_high, other.quality.score_high
     )
     error = ", within the error of these images," if overlap else ""
     return f"trial {other.trial}: {points:+.1f} points{error} for {more_ms:+.3g} ms ({share:+.0f} %)"
 
 
-def _beyond(record: TrialRecord, wish: "Wish") -> str:
+def _beyond(record: MeasuredTrial, wish: "Wish") -> str:
     return "" if wish.allows(record) else ", out of bounds"
 
 
-def _seen_again(folder: Path, record: TrialRecord) -> Iterator[str]:
-    """What was found on images that the search never saw, which the winner of a search tends to do worse on."""
+def _seen_again(folder: Path, record: MeasuredTrial) -> Iterator[str]:
+    """Yield the results on images that the search never saw, on which the winner of a search tends to do worse."""
     from scalesearch.records.confirmed import read_confirmed
     from scalesearch.records.front_scores import read_front_scores
 
@@ -150,13 +151,13 @@ def _seen_again(folder: Path, record: TrialRecord) -> Iterator[str]:
             yield f"on test:     the same file {test} %, {latency_with_interval(score.latency)} ms in a fresh process"
     runs = [run for run in read_confirmed(folder) if run.trial == record.trial]
     if runs:
-        told = ", ".join(percent(run.test.top1) for run in runs)
+        told = ", ".join(percent(run.test.score) for run in runs)
         yield f"confirmed:   trained at full length, {told} on test images ({len(runs)} seed{'s' * (len(runs) > 1)})"
     else:
         yield "confirmed:   no: its accuracy is that of brief training (scalesearch confirm trains the front in full)"
 
 
-def _next(folder: Path, record: TrialRecord) -> Iterator[str]:
+def _next(folder: Path, record: MeasuredTrial) -> Iterator[str]:
     from scalesearch.records.confirmed import first_runs
 
     full = " --confirmed" if record.trial in first_runs(folder) else ""
@@ -164,9 +165,9 @@ def _next(folder: Path, record: TrialRecord) -> Iterator[str]:
 
 
 def _rows(folder: Path, records: tuple[TrialRecord, ...], choice: "Choice") -> list[dict[str, object]]:
+    from scalesearch.analysis.front import pareto_front
     from scalesearch.records.front_scores import read_front_scores
     from scalesearch.records.tables import trial_rows
-    from scalesearch.search.front import pareto_front
 
     members = {record.trial for record in pareto_front(records)}
     rows = {row["trial"]: row for row in trial_rows(records, front=members, scores=read_front_scores(folder))}

@@ -1,4 +1,4 @@
-"""`predict`: labels pictures with an export's model.onnx, by the very code of the export's own infer.py."""
+"""`predict`: labels pictures with an export's model.onnx, by the same code as the export's own infer.py."""
 
 import json
 import os
@@ -13,13 +13,13 @@ from scalesearch.errors import ConfigError
 from scalesearch.plain_text import shortened, utf8_text, visible
 
 if TYPE_CHECKING:
-    from scalesearch.deployment.infer import Labeller
+    from scalesearch.tasks.classification.infer import Labeller
 
 _SHOWN_LITTER = 3
 
 
 def register(app: typer.Typer) -> None:
-    """Adds `predict` to the app."""
+    """Add `predict` to the app."""
     app.command()(predict)
 
 
@@ -31,7 +31,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="A list of one object per image.")] = False,
 ) -> int:
     """Label images with an exported network, by ONNX Runtime. Exit code 1 where an image got no label."""
-    from scalesearch.deployment.infer import UNREADABLE, NotFiniteError
+    from scalesearch.tasks.classification.infer import UNREADABLE, NotFiniteError
 
     labeller = open_export(export, threads=threads)
     for line in replaced_model(export):
@@ -60,12 +60,12 @@ def predict(
 
 
 def open_export(export: Path, *, threads: int = 1) -> "Labeller":
-    """The network of an export's folder, or of an ONNX file, ready to label.
+    """Open the network of an export's folder, or an ONNX file, ready to label.
 
     Raises:
-        ConfigError: It is not there, is no ONNX file, or none that `export` wrote.
+        ConfigError: It is not there, is not an ONNX file, or not one that `export` wrote.
     """
-    from scalesearch.deployment.infer import Labeller
+    from scalesearch.tasks.classification.infer import Labeller
 
     path = export / "model.onnx" if export.is_dir() else export
     if not path.is_file():
@@ -81,15 +81,15 @@ def open_export(export: Path, *, threads: int = 1) -> "Labeller":
 
 
 def replaced_model(export: Path) -> Iterator[str]:
-    """A line where the model.onnx of an export's folder is not the file that `export` wrote there."""
-    from scalesearch.records.export import NAME, read_config
+    """Yield a line where the model.onnx of an export's folder is not the file that `export` wrote there."""
+    from scalesearch.export.metadata import NAME, read_config
     from scalesearch.records.stored_files import file_sha256
 
     if not (export / NAME).is_file():
         return
     try:
         expected = read_config(export).model_sha256
-    except ConfigError:  # nothing to compare with
+    except ConfigError:  # there is no config to compare with
         return
     if expected and file_sha256(export / "model.onnx") != expected:
         yield (
@@ -99,12 +99,12 @@ def replaced_model(export: Path) -> Iterator[str]:
 
 
 def image_files(given: Iterable[Path]) -> Iterator[Path]:
-    """The files themselves, and of folders every image by its suffix, at any depth, by name.
+    """Yield the given files themselves, and for folders every image by its suffix, at any depth, by name.
 
     Raises:
         ConfigError: A folder holds none.
     """
-    from scalesearch.training.datasets.litter import SUFFIXES
+    from scalesearch.data.litter import SUFFIXES
 
     for path in given:
         if not path.is_dir():
@@ -122,8 +122,11 @@ def image_files(given: Iterable[Path]) -> Iterator[Path]:
 
 
 def _below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Images at any depth by their names, and what a system left among them: images and folders, not looked into."""
-    from scalesearch.training.datasets.litter import SUFFIXES, is_litter
+    """Return the images at any depth by their names, and the images and folders that a system left among them.
+
+    What a system left is not looked into.
+    """
+    from scalesearch.data.litter import SUFFIXES, is_litter
 
     found, litter = list[Path](), list[Path]()
     for place, folders, names in os.walk(folder):

@@ -1,4 +1,4 @@
-"""What a run would do, told without running it: settings, sample candidates, collapsing choices, predicted cost."""
+"""Tells what a run would do without running it: settings, sample candidates, collapsing choices, predicted cost."""
 
 import sys
 import time
@@ -16,25 +16,26 @@ from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 
 if TYPE_CHECKING:
     from scalesearch.chain.planner import Planner
-    from scalesearch.training.datasets import Dataset
+    from scalesearch.data import Dataset
     from scalesearch.values.target import Target
 
 _SAMPLES, _SHOWN = 24, 5
 _PLANNING_S = 10.0
-"""After so long no more samples are planned, once there are some to show: cutting a large network takes seconds."""
+"""After this many seconds no more samples are planned, once there are some to show. Cutting a large network takes
+seconds."""
 _LARGEST_CUT_PARAMS = 60_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Candidates drawn by chance, as a run would plan them."""
+    """Randomly drawn candidates, as a run would plan them."""
 
     plans: tuple[Plan, ...]
     drawn: int
     refused: tuple[str, ...]
-    """Why candidates could not be planned; a run records them as failed and goes on."""
+    """Why candidates could not be planned. A run records them as failed and goes on."""
     uncut: int
-    """Plans of networks too large to be cut on paper: they are counted before pruning."""
+    """Number of plans of networks too large to be cut on paper. Their cost is counted before pruning."""
 
 
 def preview_run(settings: RunSettings, space: SearchSpace) -> None:
@@ -60,8 +61,8 @@ def preview_run(settings: RunSettings, space: SearchSpace) -> None:
 def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -> None:
     """Print what the space asks for, which choices collapse, and the predicted cost; raise on anything wrong."""
     from scalesearch.cli.screen import wide_console
-    from scalesearch.session import largest_resolution
-    from scalesearch.training.datasets import load_dataset
+    from scalesearch.data import load_dataset
+    from scalesearch.study.session import largest_input, square_side
 
     console = wide_console()
     space, base, target = _checked(settings, space)
@@ -74,7 +75,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -
         console.print(line, highlight=False, markup=False)
     data = None
     if with_data:
-        storage_px = largest_resolution(space, base)
+        storage_px = square_side(largest_input(space, base))
         data = load_dataset(settings.data, storage_px=storage_px, channels=base.image_channels)
     planner = _planner(settings, space, base, target, data)
     samples = sampled(settings, space, planner)
@@ -89,7 +90,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -
 
 
 def _checked(settings: RunSettings, space: SearchSpace) -> "tuple[SearchSpace, NetworkSpec, Target]":
-    """The space for its target, the base network and the target, after the checks that open a run.
+    """Return the space for its target, the base network and the target, after the checks at the start of a run.
 
     Raises:
         ConfigError: As a run would.
@@ -97,14 +98,14 @@ def _checked(settings: RunSettings, space: SearchSpace) -> "tuple[SearchSpace, N
     from scalesearch.config import check_stages
     from scalesearch.deployment.targets import get_target
     from scalesearch.networks import find_spec
-    from scalesearch.search.space import for_target
-    from scalesearch.session import largest_resolution, require_batch_memory
+    from scalesearch.spaces.suggest import for_target
+    from scalesearch.study.session import largest_input, require_batch_memory
 
     target = get_target(settings.target)
     space = for_target(space, target)
     base = find_spec(space.network)
     check_stages(space, len(base.stages))
-    require_batch_memory(space, largest_resolution(space, base))
+    require_batch_memory(space, largest_input(space, base))
     return space, base, target
 
 
@@ -118,16 +119,16 @@ def _planner(
 
 
 def sampled(settings: RunSettings, space: SearchSpace, planner: "Planner") -> Samples:
-    """Up to 24 candidates as a run would plan them: rounded, cut on paper, and held against the limits."""
+    """Return up to 24 candidates as a run would plan them: rounded, cut on paper, and compared with the limits."""
     from scalesearch.chain.planner import limits_before_training  # loads torch, before the clock runs
-    from scalesearch.search.space import random_candidates
+    from scalesearch.spaces.suggest import random_candidates
     from scalesearch.training.machine import torch_threads
     from scalesearch.values.settings import Machine
 
     plans, refused, uncut, drawn = list[Plan](), list[str](), 0, 0
     known = dict[object, tuple[Plan, bool]]()
     until = time.monotonic() + _PLANNING_S
-    # Cutting is many small steps, which threads only hinder.
+    # Cutting consists of many small steps, which threads only slow down.
     with torch_threads(Machine(device="cpu", threads=1, bf16=False, channels_last=True)):
         for candidate in random_candidates(space, _SAMPLES, settings.seed):
             drawn += 1
@@ -147,7 +148,7 @@ def sampled(settings: RunSettings, space: SearchSpace, planner: "Planner") -> Sa
 
 
 def _planned(planner: "Planner", candidate: Candidate) -> tuple[Plan, bool]:
-    """The plan, and whether its cost is that after pruning."""
+    """Return the plan, and whether its cost is the one after pruning."""
     from scalesearch.values.candidate import Pruning
 
     dense = planner(replace(candidate, pruning=Pruning()))
@@ -165,7 +166,7 @@ def _sizes(plans: Iterable[Plan]) -> list[int]:
 
 
 def limit_lines(space: SearchSpace, macs: Sequence[int], sizes_bytes: Sequence[int]) -> Iterable[str]:
-    """What share of sampled candidates the limits on MACs (after pruning) and size would reject before training."""
+    """Say what share of sampled candidates the limits on MACs (after pruning) and size would reject before training."""
     limits = space.limits
     if limits.max_macs is not None and macs:
         over = sum(value > limits.max_macs for value in macs)
@@ -183,9 +184,9 @@ def predicted(
     samples: Samples,
     data: "Dataset | None" = None,
 ) -> str:
-    """A sentence with the predicted time of the budget, from timed steps of sampled networks and one export."""
-    from scalesearch.predicted_time import USUAL_VAL_IMAGES, measure_pieces, predict
-    from scalesearch.search.space import cheapest
+    """Return a sentence with the predicted time of the budget, from timed steps of sampled networks and one export."""
+    from scalesearch.spaces.suggest import cheapest
+    from scalesearch.study.predicted_time import USUAL_VAL_IMAGES, measure_pieces, predict
 
     allowed = [plan for plan in samples.plans if not plan.rejected_because]
     if not allowed:
@@ -209,18 +210,20 @@ def predicted(
 
 
 def _say(text: str) -> None:
-    """A word on what takes its time, for people who watch; never in a pipe."""
+    """Print what takes time at the moment, for people who watch; print nothing in a pipe."""
     if sys.stderr.isatty():
         sys.stderr.write(f"{text} ...\n")
 
 
 def _notes(settings: RunSettings, space: SearchSpace, target: "Target") -> Iterable[str]:
-    """What is not wrong with the space, and yet to be known before it runs."""
+    """Yield what is not wrong with the space, but should be known before it runs."""
     from scalesearch.deployment.backends import get_backend
-    from scalesearch.search.space import ends_short
+    from scalesearch.spaces.suggest import ends_short
 
     for line in ends_short(space):
         yield f"note: {line}"
+    if not space.input_size.is_square:
+        yield f"note: a run cannot start yet: images are read as squares, and the space asks for {space.input_size}."
     try:
         get_backend(target.backend).device(settings.latency.threads)
         if settings.accept == "rtx":
@@ -245,7 +248,7 @@ def _sample_notes(samples: Samples) -> Iterable[str]:
 
 def _print_samples(samples: Samples) -> None:
     from scalesearch.cli.screen import Column, print_table, wide_console
-    from scalesearch.records.report import count, pruning_label
+    from scalesearch.views.words import count
 
     columns = (
         Column(head="resolution", keep=2, right=True),
@@ -261,9 +264,9 @@ def _print_samples(samples: Samples) -> None:
         shape = f"x{scaling.depth:.4g} x{scaling.width:.4g} x{scaling.kernel:.4g}{'*' if scaling.stages else ''}"
         rows.append(
             (
-                f"{plan.spec.resolution_px} px",
+                str(plan.spec.input_size),
                 shape,
-                pruning_label(pruning).removeprefix("channels ") or "-",
+                pruning.label.removeprefix("channels ") or "-",
                 plan.candidate.quantization.precision,
                 count(plan.cost.macs),
                 count(plan.cost.params),
@@ -275,18 +278,19 @@ def _print_samples(samples: Samples) -> None:
 
 
 def _data_line(data: "Dataset") -> str:
-    from scalesearch.training.datasets import val_standard_error_points
+    from scalesearch.data import val_standard_error_points
 
+    notes = "".join(f"\n  {note}" for note in data.notes)
     warnings = "".join(f"\n  warning: {warning}" for warning in data.warnings)
     return (
         f"data {data.name}: {len(data.class_names)} classes, {len(data.train)} train, {len(data.val)} val, "
         f"{len(data.calibration)} calibration, {len(data.test)} test; "
-        f"standard error of a val accuracy {val_standard_error_points(data):.1f} points{warnings}"
+        f"standard error of a val accuracy {val_standard_error_points(data):.1f} points{notes}{warnings}"
     )
 
 
 def axis_text(named: NamedAxis) -> str:
-    """The axis in words; of long lists the first values."""
+    """Return the axis in words; of long lists only the first values."""
     axis = named.axis
     if isinstance(axis, Choice):
         if len(axis.values) > _SHOWN_VALUES:

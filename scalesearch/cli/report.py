@@ -12,11 +12,11 @@ from scalesearch.errors import ConfigError
 
 _NAME = "report.html"
 _HEAD_BYTES = 100_000
-"""A report has its title in them."""
+"""Number of bytes at the beginning of a report that contain its title."""
 
 
 def register(app: typer.Typer) -> None:
-    """Adds `report` to the app."""
+    """Add `report` to the app."""
     app.command()(report)
 
 
@@ -34,21 +34,21 @@ def report(
     folder = find_study(study)
     target = _target(to) if to else folder / _NAME
     if data is not None:
+        from scalesearch.data.finding import with_data
         from scalesearch.records.run_file import stored_session
-        from scalesearch.study_data import with_data
 
         with_data(stored_session(folder), data)
+    from scalesearch.dashboard.publisher import stored_histograms
     from scalesearch.report.page import write_page
-    from scalesearch.report.study import read_study
-    from scalesearch.search.dashboard import stored_histograms
+    from scalesearch.study.contents import read_contents
 
     began = time.monotonic()
     try:
         histograms = stored_histograms(folder)
-    except ConfigError as error:  # all else is in the records
+    except ConfigError as error:  # everything else is in the records
         echo(f"warning: left out are weights and activations: {error}", err=True)
         histograms = {}
-    found = read_study(folder, histograms=histograms)
+    found = read_contents(folder, histograms=histograms)
     try:
         size_bytes = write_page(found, target)
     except OSError as error:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scalesearch.cli.study_folder import prepare_folder
 from scalesearch.errors import ConfigError, NoFeasibleTrialError, ScalesearchError
 from scalesearch.values.settings import RunSettings
 
 if TYPE_CHECKING:
-    from scalesearch.folder_lock import FolderHold
+    pass
 
 Space = Annotated[str, typer.Option("--space", help="Search space: a name from `scalesearch spaces`, or a .toml file.")]
 Overrides = Annotated[
@@ -20,7 +21,7 @@ Overrides = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Adds `run`, `check` and `train` to the app."""
+    """Add `run`, `check` and `train` to the app."""
     app.command()(run)
     app.command()(check)
     app.command()(train)
@@ -70,9 +71,9 @@ def run(
     The same command continues a stopped run to its budget.
     """
     from scalesearch.config import load_run
+    from scalesearch.data import find_source
     from scalesearch.networks import find_spec
-    from scalesearch.study_data import continues_with
-    from scalesearch.training.datasets import find_source
+    from scalesearch.records.run_file import continues_with
 
     flags = {
         "data.source": data,
@@ -88,7 +89,7 @@ def run(
     }
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
     settings, chosen = choose_chip(settings)
-    find_spec(search_space.network)  # wrong names are told now, not once torch is loaded
+    find_spec(search_space.network)  # wrong names are reported now, not once torch is loaded
     folder = to or default_folder(search_space.name, settings.data.source, settings.target)
     if fresh or not continues_with(settings.data, folder):
         find_source(settings.data.source)
@@ -105,8 +106,8 @@ def run(
         prepare_folder(folder, fresh=fresh, hold=hold)
 
         from scalesearch.cli.live import view
-        from scalesearch.run import run_search
-        from scalesearch.search.space import ends_short
+        from scalesearch.spaces.suggest import ends_short
+        from scalesearch.study.run import run_search
 
         try:
             with view(folder, as_json=as_json) as shown:
@@ -116,7 +117,7 @@ def run(
                     shown.say(f"note: {line}")
                 outcome = run_search(settings, search_space, folder, on_event=shown.event, say=shown.say, hold=hold)
         except (ScalesearchError, KeyboardInterrupt):
-            hold.leave_empty()  # it holds something: then it stays
+            hold.leave_empty()  # if it contains anything, it stays
             raise
     shown.ended(outcome)
     if outcome.ended == "interrupted":
@@ -137,60 +138,42 @@ def run(
 
 
 def refuse_two_meanings(settings: RunSettings, data: str | None, overrides: list[str] | None) -> None:
-    """Raise ConfigError where a data set was typed whose name is that of a built-in one and of a folder here.
+    """Raise ConfigError if a data set was typed whose name is that of both a built-in one and a folder here.
 
-    The default was not typed: it is the built-in set, and a folder of its name is only told of.
+    The default was not typed: it means the built-in set, and a folder of its name is only mentioned.
     """
-    from scalesearch.training.datasets import refuse_ambiguous_source
+    from scalesearch.data import refuse_ambiguous_source
 
     if data is not None or any(text.partition("=")[0].strip() == "data.source" for text in overrides or ()):
         refuse_ambiguous_source(settings.data.source)
 
 
 def _continues(folder: Path, source: str) -> bool:
-    """Whether the study in `folder` was begun with this very source: then it means what it meant."""
+    """Tell whether the study in `folder` was begun with this same source, which then keeps its meaning."""
     from scalesearch.records.run_file import read_run_file
 
     try:
         stored = read_run_file(folder)
-    except ConfigError:  # told when the study is opened
+    except ConfigError:  # reported when the study is opened
         return False
     return stored is not None and stored.settings.data.source == source
 
 
 def choose_chip(settings: RunSettings) -> tuple[RunSettings, str]:
-    """Settings that name their chip, and one line on how `auto` came to it (empty where it was named)."""
+    """Return settings that name their chip, and one line on how `auto` chose it (empty where it was named)."""
     from scalesearch.deployment.targets import AUTO, choose_target, get_target
 
     if settings.target != AUTO:
-        get_target(settings.target)  # a wrong name is told now, not once torch is loaded
+        get_target(settings.target)  # a wrong name is reported now, not once torch is loaded
         return settings, ""
     target, why = choose_target()
     return dataclasses.replace(settings, target=target.name), why
 
 
 def default_folder(space: str, source: str, target: str) -> Path:
-    """Where a study goes if nothing else is said: the same command gives the same folder, and so continues it."""
+    """Return where a study goes by default: the same command gives the same folder, and so continues the study."""
     data = Path(source.removeprefix("builtin:")).stem or "data"
     return Path("results") / f"{space}-{data}-{target}"
-
-
-def prepare_folder(folder: Path, *, fresh: bool, hold: "FolderHold | None" = None) -> None:
-    """Make a folder and prove that it can be written; with `fresh` and its hold, move an old study aside first.
-
-    Raises:
-        ConfigError: It cannot be moved, made or written.
-    """
-    if fresh and hold:
-        hold.set_aside()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.write_bytes(b"\0" * 65536)
-        probe.unlink()
-    except OSError as error:
-        message = f"Cannot write the study to {folder}: {error.strerror}.\nGive a folder that can be written with --to."
-        raise ConfigError(message) from None
 
 
 def check(
@@ -239,14 +222,14 @@ def train(
 ) -> int:
     """Train an exported trial at full length: the same network, compressed and deployed the same way."""
     from scalesearch.config import check_stored
+    from scalesearch.export.metadata import read_config
     from scalesearch.networks.validity import check_spec
-    from scalesearch.records.export import read_config
 
-    exported = read_config(config)  # a wrong file is told now, not once torch is loaded
+    exported = read_config(config)  # a wrong file is reported now, not once torch is loaded
     check_stored(exported.settings, exported.candidate, origin=str(config))
     check_spec(exported.network)
     if data is not None:
-        from scalesearch.training.datasets import refuse_ambiguous_source
+        from scalesearch.data import refuse_ambiguous_source
 
         refuse_ambiguous_source(data)
     from scalesearch.cli.full_training import train_export

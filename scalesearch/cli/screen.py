@@ -1,4 +1,4 @@
-"""Consoles and tables for screens of any width: what matters least goes first, never the first column."""
+"""Consoles and tables for screens of any width. The least important columns are left out first, never the first one."""
 
 import os
 import shlex
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 PIPED_WIDTH = 120
 NARROW = 60
-"""Below so many columns, lists of names and values stand under each other."""
+"""On screens with fewer columns than this, the values of a list stand below their names."""
 _LEAST_WIDTH = 20
 _LEAST_FOLDED = 12
 _SIZES = ("COLUMNS", "LINES")
@@ -21,18 +21,18 @@ _SIZES = ("COLUMNS", "LINES")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column of a table, and what becomes of it on a narrow screen."""
+    """A column of a table, and how it behaves on a narrow screen."""
 
     head: str
     keep: int
-    """How important it is: the least of them is left out first."""
+    """How important the column is; the least important one is left out first."""
     right: bool = False
     folds: bool = False
-    """Long text: it may be broken into lines."""
+    """Whether its text is long and may be broken into lines."""
 
 
 def usable_sizes(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without a COLUMNS or LINES that is no number above 0: it is as if it were not set."""
+    """Return the environment without a COLUMNS or LINES that is not a number above 0, as if it were not set."""
     return {key: value for key, value in environment.items() if key not in _SIZES or _is_size(value)}
 
 
@@ -41,14 +41,14 @@ def _is_size(text: str) -> bool:
 
 
 def command_word(path: Path | str) -> str:
-    """The path as a shell takes it for one word, in a command that is shown to be typed."""
+    """Return the path as one word for a shell, for a command that is shown to be typed."""
     text = str(path)
-    # After a leading hyphen it would be an option.
+    # With a leading hyphen it would be taken for an option.
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def wide_console() -> "Console":
-    """A console for stdout; wide where that is a file or a pipe."""
+    """Return a console for stdout; it is wide where stdout is a file or a pipe."""
     from scalesearch.cli.console import PlainConsole
 
     environment = usable_sizes(os.environ)
@@ -62,7 +62,7 @@ def wide_console() -> "Console":
 def print_table(
     console: "Console", columns: Sequence[Column], rows: Sequence[Sequence[str]], *, title: str = ""
 ) -> None:
-    """Print the rows under their heads, and a line that names the columns for which there was no room."""
+    """Print the rows under their headers, and a line that names the columns for which there was no room."""
     table, left_out = fitted(console.width, columns, rows)
     if title:
         console.print(title, markup=False, highlight=False, style="italic")
@@ -71,7 +71,7 @@ def print_table(
 
 
 def print_left_out(console: "Console", left_out: Sequence[str]) -> None:
-    """Name the columns that a narrow screen has no room for."""
+    """Print the names of the columns that a narrow screen has no room for."""
     if left_out:
         names = ", ".join(" ".join(name.split()) for name in left_out)
         console.print(f"no room here for: {names} (a wider screen shows them)", markup=False, highlight=False)
@@ -85,14 +85,14 @@ def fitted(
     bold: Sequence[int] = (),
     ruled: bool = False,
 ) -> "tuple[Table, tuple[str, ...]]":
-    """A table that is at most `width` wide, and the heads of the columns that were left out for it.
+    """Return a table that is at most `width` wide, and the headers of the columns that were left out to fit.
 
     Args:
-        width: In characters.
+        width: Width in characters.
         columns: At least one.
         rows: Cells as plain text, any number of lines each.
-        bold: Places of the rows to print in bold.
-        ruled: With a line under the head, which takes two characters at each side.
+        bold: Positions of the rows to print in bold.
+        ruled: With a line under the header, which takes two characters at each side.
     """
     from rich import box
     from rich.table import Table
@@ -115,7 +115,10 @@ def fitted(
 
 
 def shown(width: int, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:
-    """Places of the columns that fit side by side: the least important ones are left out until the others do."""
+    """Return the positions of the columns that fit side by side.
+
+    The least important ones are left out until the others fit.
+    """
     needed = [_width(column, [row[place] for row in rows]) for place, column in enumerate(columns)]
     places = list(range(len(columns)))
     while len(places) > 1 and sum(needed[place] + 1 for place in places) > width:

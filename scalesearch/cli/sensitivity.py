@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Adds `sensitivity` to the app."""
+    """Add `sensitivity` to the app."""
     app.command()(sensitivity)
 
 
@@ -31,21 +31,23 @@ def sensitivity(
     from scalesearch.chain.shrink import layer_sensitivity
     from scalesearch.cli.screen import Column, print_table, wide_console
     from scalesearch.cli.study_commands import choose_record
+    from scalesearch.data.finding import with_data
     from scalesearch.records.run_file import stored_session
-    from scalesearch.study_data import with_data
+    from scalesearch.views.words import score_title
 
     folder = find_study(study)
     record = choose_record(read_records(folder), trial)
     if record.spec is None:
         message = f"Trial {record.trial} never became a network: {record.state}, {record.reason or 'no reason known'}."
         raise ConfigError(message)
-    layers, top1, images = layer_sensitivity(with_data(stored_session(folder), data), record.candidate)
+    layers, score, images = layer_sensitivity(with_data(stored_session(folder), data), record.candidate)
     if as_json:
         typer.echo(json.dumps(_rows(layers), indent=1))
         return 0
     console = wide_console()
-    before = f"{100 * top1:.1f} % before"
-    title = f"{folder}, trial {record.trial}: points of top-1 lost on {images} calibration images ({before})"
+    before = f"{100 * score:.1f} % before"
+    lost = f"points of {score_title([record])} lost"
+    title = f"{folder}, trial {record.trial}: {lost} on {images} calibration images ({before})"
     console.print(title, highlight=False, markup=False)
     fractions = sorted({point.fraction for layer in layers for point in layer.points})
     columns = [Column(head="layer", keep=99), Column(head="channels", keep=0, right=True)]

@@ -1,4 +1,4 @@
-"""Which study a command means, what is read of it, and limits as people write them (`5ms`, `80%`)."""
+"""Finds the study that a command means, reads it, and parses limits as people write them (`5ms`, `80%`)."""
 
 import difflib
 import math
@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
-from scalesearch.records.report import milliseconds, percent, verdict
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial, TrialRecord
+from scalesearch.views.words import milliseconds, percent, verdict
 
 RESULTS = Path("results")
 _MARKS = ("run.toml", "records", "study.sqlite3")
@@ -32,10 +32,10 @@ MovedData = Annotated[
 
 
 def find_study(path: Path | None, *, under: Path = RESULTS) -> Path:
-    """The folder of the study: `path` itself, or a study of that name in `under`, or the newest one there.
+    """Return the folder of the study: `path` itself, or a study of that name in `under`, or the newest one there.
 
     Raises:
-        ConfigError: there is no such folder, or it holds no study.
+        ConfigError: There is no such folder, or it holds no study.
     """
     if path is None:
         return _newest(under)
@@ -51,11 +51,11 @@ def find_study(path: Path | None, *, under: Path = RESULTS) -> Path:
 
 
 def read_records(folder: Path) -> tuple[TrialRecord, ...]:
-    """Every record of the study in `folder`.
+    """Return every record of the study in `folder`.
 
     Raises:
-        ConfigError: a record cannot be read.
-        NoFeasibleTrialError: no trial has finished yet.
+        ConfigError: A record cannot be read.
+        NoFeasibleTrialError: No trial has finished yet.
     """
     from scalesearch.records.store import RecordStore
 
@@ -69,30 +69,32 @@ def read_records(folder: Path) -> tuple[TrialRecord, ...]:
 
 
 def front_under(
-    records: Sequence[TrialRecord], *, max_latency_ms: float | None = None, min_top1: float | None = None
-) -> tuple[TrialRecord, ...]:
-    """The members of the front within both bounds, fastest first (it is the front of all trials within them, too).
+    records: Sequence[TrialRecord], *, max_latency_ms: float | None = None, min_score: float | None = None
+) -> tuple[MeasuredTrial, ...]:
+    """Return the members of the front within both bounds, fastest first.
+
+    They are also the front of all trials within the bounds.
 
     Raises:
-        NoFeasibleTrialError: there is none; the text names the trials that come nearest.
+        NoFeasibleTrialError: There is none; the text names the trials that come nearest.
     """
-    from scalesearch.search.front import pareto_front, point
+    from scalesearch.analysis.front import pareto_front, point
 
     front = pareto_front(records)
     if not front:
         raise NoFeasibleTrialError(_nothing_feasible(records))
     slowest = math.inf if max_latency_ms is None else max_latency_ms
-    worst = -math.inf if min_top1 is None else min_top1
+    worst = -math.inf if min_score is None else min_score
     members = tuple(record for record in front if point(record)[0] >= worst and point(record)[1] <= slowest)
     if members:
         return members
     fast = [record for record in front if point(record)[1] <= slowest]
     wanted = [f"{slowest:g} ms or less"] * (max_latency_ms is not None)
-    wanted += [f"{100 * worst:g} % or more"] * (min_top1 is not None)
-    # On a front the fastest is first, and the last of the fast ones is the most accurate of them.
+    wanted += [f"{100 * worst:g} % or more"] * (min_score is not None)
+    # On a front the fastest is first, so the last of the fast ones is the most accurate of them.
     near = f"the most accurate of those is {_named(fast[-1])}" if fast else f"the fastest is {_named(front[0])}"
     accurate = [record for record in front if point(record)[0] >= worst]
-    if fast and accurate and min_top1 is not None:
+    if fast and accurate and min_score is not None:
         near += f"; the fastest with {100 * worst:g} % is {_named(accurate[0])}"
     elif fast and max_latency_ms is None:
         near = f"the most accurate is {_named(front[-1])}"
@@ -100,13 +102,12 @@ def front_under(
     raise NoFeasibleTrialError(message)
 
 
-def _named(record: TrialRecord) -> str:
-    assert record.quality and record.latency
-    return f"trial {record.trial} ({percent(record.quality.top1)}, {milliseconds(record.latency.p50_ms)})"
+def _named(record: MeasuredTrial) -> str:
+    return f"trial {record.trial} ({percent(record.quality.score)}, {milliseconds(record.latency.p50_ms)})"
 
 
 def _nothing_feasible(records: Sequence[TrialRecord]) -> str:
-    """How the trials ended, and which one came nearest to the limits."""
+    """Say how the trials ended, and which one came nearest to the limits."""
     ends = Counter("over a limit" if record.state in ("complete", "cached") else record.state for record in records)
     counts = ", ".join(f"{number} {end}" for end, number in ends.most_common())
     lines = [f"no feasible trial among {len(records)} ({counts})."]
@@ -120,10 +121,10 @@ def _nothing_feasible(records: Sequence[TrialRecord]) -> str:
 
 
 def parse_latency_ms(text: str, flag: str = "--max-latency") -> float:
-    """Milliseconds of `5ms`, `0.5s` or `800us`.
+    """Parse `5ms`, `0.5s` or `800us` into milliseconds.
 
     Raises:
-        ConfigError: it is no positive time with a unit.
+        ConfigError: It is not a positive time with a unit.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zµ]*)\s*", text.lower())
     number = float(match[1]) if match else 0.0
@@ -135,10 +136,10 @@ def parse_latency_ms(text: str, flag: str = "--max-latency") -> float:
 
 
 def parse_fraction(text: str, flag: str = "--min-accuracy") -> float:
-    """The fraction (0..1) of `0.8` or `80%`.
+    """Parse `0.8` or `80%` into a fraction (0..1).
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: It is neither.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", text)
     if match:
@@ -151,12 +152,15 @@ def parse_fraction(text: str, flag: str = "--min-accuracy") -> float:
 
 
 def data_text(folder: Path) -> str:
-    """The data set of a study in words, synthetic images named as such; empty where run.toml does not tell."""
+    """Return the data set of a study in words, with a note on synthetic images.
+
+    The text is empty where run.toml does not name the data set.
+    """
     from scalesearch.records.run_file import read_run_file
 
     try:
         session = read_run_file(folder)
-    except ConfigError:  # results stay readable without it, as after a change of version
+    except ConfigError:  # results can be read without it, as after a change of version
         return ""
     if session is None:
         return ""
@@ -168,7 +172,7 @@ def _is_study(folder: Path) -> bool:
 
 
 def _studies(under: Path) -> list[Path]:
-    """Newest first, by the last record that was saved."""
+    """Return the studies, newest first, by the last record that was saved."""
 
     def age(folder: Path) -> float:
         return max((folder / mark).stat().st_mtime for mark in _MARKS if (folder / mark).exists())
@@ -185,7 +189,7 @@ def _newest(under: Path) -> Path:
 
 
 def _known(path: Path, under: Path) -> str:
-    """What to do instead: the nearest name, or the newest ones."""
+    """Say what to do instead: the study of the nearest name, or the newest ones."""
     names = {folder.name: folder for folder in _studies(under)}
     near = difflib.get_close_matches(path.name, names, n=1)
     if near:

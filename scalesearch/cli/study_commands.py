@@ -20,18 +20,20 @@ from scalesearch.cli.studies import (
 )
 from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
-from scalesearch.values.record import FrontScore, TrialRecord
+from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from scalesearch.records.report import Section
     from scalesearch.records.tables import Row
+    from scalesearch.views.words import Section
 
+_SCORE = "score, %"
+"""Stands for the metric's own name."""
 _COLUMNS = (
     Column(head="trial", keep=9, right=True),
-    Column(head="top-1, %", keep=8, right=True),
+    Column(head=_SCORE, keep=8, right=True),
     Column(head="test, %", keep=4, right=True),
     Column(head="p50, ms", keep=7, right=True),
     Column(head="MACs, size", keep=3, right=True),
@@ -43,7 +45,7 @@ _COLUMNS = (
 
 
 def register(app: typer.Typer) -> None:
-    """Adds `front`, `show` and `dashboard` to the app."""
+    """Add `front`, `show` and `dashboard` to the app."""
     app.command()(front)
     app.command()(show)
     app.command()(dashboard)
@@ -61,10 +63,10 @@ def front(
         message = "give one of --json and --csv: stdout holds one of them."
         raise ConfigError(message)
     max_latency_ms = None if max_latency is None else parse_latency_ms(max_latency)
-    min_top1 = None if min_accuracy is None else parse_fraction(min_accuracy)
+    min_score = None if min_accuracy is None else parse_fraction(min_accuracy)
     folder = find_study(study)
     records = read_records(folder)
-    members = front_under(records, max_latency_ms=max_latency_ms, min_top1=min_top1)
+    members = front_under(records, max_latency_ms=max_latency_ms, min_score=min_score)
     if as_json or as_csv:
         typer.echo(_front_text(folder, records, members, as_csv=as_csv), nl=not as_csv)
     else:
@@ -96,8 +98,8 @@ def dashboard(
 ) -> int:
     """Open the study in Optuna Dashboard, on this machine only, while it runs or afterwards."""
     folder = find_study(study)
+    from scalesearch.dashboard.server import DashboardServer, complete_notes
     from scalesearch.records.store import RecordStore
-    from scalesearch.search.dashboard_server import DashboardServer, complete_notes
 
     with DashboardServer(folder, port=port) as server:
         complete_notes(folder, RecordStore(folder).all())
@@ -114,12 +116,12 @@ def print_front(
     records: Sequence[TrialRecord],
     folder: Path,
     *,
-    members: Sequence[TrialRecord] | None = None,
+    members: Sequence[MeasuredTrial] | None = None,
 ) -> None:
     """Print the front (or `members` of it) as a table, with what was scored, where, and what cannot be told apart.
 
     Raises:
-        NoFeasibleTrialError: the records hold no front.
+        NoFeasibleTrialError: The records hold no front.
     """
     from scalesearch.records.front_scores import read_front_scores
 
@@ -135,8 +137,8 @@ def print_front(
         console.print(line, markup=False, highlight=False)
 
 
-def _knee(records: Sequence[TrialRecord]) -> TrialRecord:
-    from scalesearch.search.front import knee
+def _knee(records: Sequence[TrialRecord]) -> MeasuredTrial:
+    from scalesearch.analysis.front import knee
 
     found = knee(front_under(records))
     assert found is not None  # front_under raises on an empty front
@@ -144,11 +146,11 @@ def _knee(records: Sequence[TrialRecord]) -> TrialRecord:
 
 
 def choose_record(records: Sequence[TrialRecord], trial: int | None) -> TrialRecord:
-    """The record of that trial, or of the knee.
+    """Return the record of that trial, or of the knee.
 
     Raises:
         ConfigError: There is no such trial.
-        NoFeasibleTrialError: The knee was asked, and there is no front.
+        NoFeasibleTrialError: The knee was asked for, and there is no front.
     """
     if trial is None:
         return _knee(records)
@@ -163,9 +165,9 @@ def choose_record(records: Sequence[TrialRecord], trial: int | None) -> TrialRec
 
 
 def _rows(folder: Path, records: Sequence[TrialRecord]) -> "list[Row]":
+    from scalesearch.analysis.front import pareto_front
     from scalesearch.records.front_scores import read_front_scores
     from scalesearch.records.tables import trial_rows
-    from scalesearch.search.front import pareto_front
 
     numbers = {record.trial for record in pareto_front(records)}
     return trial_rows(records, front=numbers, scores=read_front_scores(folder))
@@ -183,11 +185,10 @@ def _json(rows: "Sequence[Row]") -> str:
     return json.dumps(rows, indent=1, allow_nan=False)
 
 
-def _heading(records: Sequence[TrialRecord], shown: Sequence[TrialRecord], folder: Path) -> list[str]:
-    from scalesearch.records.report import device_text
+def _heading(records: Sequence[TrialRecord], shown: Sequence[MeasuredTrial], folder: Path) -> list[str]:
+    from scalesearch.views.words import device_text
 
     first = shown[0]
-    assert first.quality and first.latency
     data = data_text(folder)
     images = f"{first.quality.images} validation images{f' of {data}' if data else ''}"
     lines = [
@@ -201,13 +202,18 @@ def _heading(records: Sequence[TrialRecord], shown: Sequence[TrialRecord], folde
 
 
 def _front_table(
-    shown: Sequence[TrialRecord], scores: dict[int, FrontScore], *, knee: int, width: int
+    shown: Sequence[MeasuredTrial], scores: dict[int, FrontScore], *, knee: int, width: int
 ) -> "tuple[Table, tuple[str, ...]]":
-    """The table for a screen of that width, and the columns left out for it.
+    """Return the table for a screen of that width, and the columns left out to fit.
 
-    Where a line each does not fit, intervals and sizes go to a second line of their cells; then columns leave.
+    Where the cells do not fit in one line each, intervals and sizes go to a second line of their cells; after that,
+    columns are left out.
     """
-    columns = [column for column in _COLUMNS if scores or column.head != "test, %"]
+    from scalesearch.views.words import score_title
+
+    title = f"{score_title(shown)}, %"
+    columns = [replace(column, head=title) if column.head == _SCORE else column for column in _COLUMNS]
+    columns = [column for column in columns if scores or column.head != "test, %"]
     rows = [_front_cells(record, scores.get(record.trial), knee=knee, with_test=bool(scores)) for record in shown]
     bold = [place for place, record in enumerate(shown) if record.trial == knee]
     table, left_out = fitted(width, columns, rows, bold=bold, ruled=True)
@@ -224,37 +230,34 @@ def _front_table(
     return fitted(width, stacked, broken, bold=bold)
 
 
-def _front_cells(record: TrialRecord, score: FrontScore | None, *, knee: int, with_test: bool) -> list[str]:
-    from scalesearch.records.report import (
+def _front_cells(record: MeasuredTrial, score: FrontScore | None, *, knee: int, with_test: bool) -> list[str]:
+    from scalesearch.views.words import (
         accuracy_with_interval,
         bytes_text,
         count,
         latency_with_interval,
         multipliers,
-        precision_label,
-        pruning_label,
     )
 
-    assert record.quality and record.latency
     marks = "*" * (record.trial == knee) + "!" * (not record.latency.stable)
     cells = [
         f"{marks}{record.trial}",
         accuracy_with_interval(record.quality),
         latency_with_interval(record.latency),
         f"{count(record.cost.macs) if record.cost else '-'}, {bytes_text(record.size_bytes or 0)}",
-        str(record.spec.resolution_px) if record.spec else "",
+        record.spec.input_size.label,
         multipliers(record.candidate.scaling),
-        pruning_label(record.candidate.pruning).removeprefix("channels ") or "-",
-        precision_label(record.candidate.quantization),
+        record.candidate.pruning.label.removeprefix("channels ") or "-",
+        record.candidate.quantization.label,
     ]
     if with_test:
-        cells.insert(2, f"{100 * score.test.top1:.1f}" if score else "-")
+        cells.insert(2, f"{100 * score.test.score:.1f}" if score else "-")
     return cells
 
 
-def _footnotes(shown: Sequence[TrialRecord], scores: dict[int, FrontScore], *, knee: int) -> list[str]:
-    from scalesearch.records.timing_doubts import timing_doubts
-    from scalesearch.search.front import ties
+def _footnotes(shown: Sequence[MeasuredTrial], scores: dict[int, FrontScore], *, knee: int) -> list[str]:
+    from scalesearch.analysis.front import ties
+    from scalesearch.analysis.timing_doubts import timing_doubts
 
     lines = []
     if any(record.trial == knee for record in shown):
@@ -284,7 +287,7 @@ def _confirmed(folder: Path) -> list[str]:
 
 
 def _what_paid(records: Sequence[TrialRecord]) -> list[str]:
-    from scalesearch.records.paid import paid_lines
+    from scalesearch.analysis.paid import paid_lines
 
     lines = paid_lines(records)
     return ["", "what paid on this chip, each step against the same network without it:", *lines] if lines else []
@@ -294,10 +297,12 @@ def _print_trial(console: "Console", record: TrialRecord, folder: Path) -> None:
     from rich.table import Table
 
     from scalesearch.records.front_scores import read_front_scores
-    from scalesearch.records.report import describe
+    from scalesearch.tasks.registry import views_of
+    from scalesearch.views.words import describe
 
     score = next((score for score in read_front_scores(folder) if score.trial == record.trial), None)
-    sections = describe(record, score)
+    views = views_of(record)
+    sections = describe(record, score, task_sections=views.sections(record) if views else ())
     # One width for all labels, so that the values of every part stand in one column.
     width = max(len(label) for section in sections for label, _ in section.lines)
     console.print(f"trial {record.trial} of {folder}", style="bold", highlight=False)

@@ -1,6 +1,6 @@
-"""The edge where text leaves for the terminal: foreign words are shown and never obeyed.
+"""The one place where text goes to the terminal: foreign words are shown and never obeyed.
 
-Every command prints through `echo` here or through `console.PlainConsole`; a test holds that. What `--json` prints is
+Every command prints through `echo` here or through `console.PlainConsole`; a test checks that. What `--json` prints is
 ASCII already.
 """
 
@@ -20,13 +20,13 @@ def echo(text: str = "", *, err: bool = False) -> None:
 
 
 def print_traceback(error: BaseException) -> None:
-    """Print the way that an error took, for whoever mends it: no control characters and no secrets in it either."""
+    """Print an error's traceback for developers, without control characters and secrets."""
     lines = "".join(traceback.format_exception(error))
     typer.echo(visible(without_secrets(lines)).rstrip(), err=True)
 
 
 def prepare_streams() -> None:
-    """Make stdout and stderr take any text, and the log's warnings as harmless as the rest.
+    """Make stdout and stderr accept any text, and warnings of the log as harmless as all other output.
 
     A name that the terminal's encoding cannot write becomes its code instead of an error. Files and folders that this
     process and its children make are never writable for everybody, not even at umask 000.
@@ -43,5 +43,5 @@ def prepare_streams() -> None:
 
 class _VisibleFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        """The message alone, as Python prints warnings where nobody set up a log."""
+        """Return the message alone, as Python prints warnings where no log was set up."""
         return visible(super().format(record))

@@ -1,4 +1,4 @@
-"""Biases that take up the mean shift which rounding the weights causes."""
+"""Bias correction: change the biases so that they cancel the mean shift caused by rounding the weights."""
 
 from collections.abc import Mapping, Set
 from typing import Any
@@ -23,19 +23,23 @@ def correct_biases(
     weights: WeightScales = "per_channel",
     skip: Set[str] = frozenset(),
 ) -> onnx.ModelProto:
-    """A copy of the float model with biases for weights that are going to be rounded; the weights stay as they are.
+    """Return a copy of the float model whose biases make up for the rounding of its weights; weights stay as they are.
 
     Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2,
-    equations 16 and 17: rounding a weight by e shifts the layer's output by E[e x] = e E[x], which the bias gives
-    back. E[x] is measured on images; a layer is linear, so the mean of its outputs is its output of the mean input,
-    borders included. The inputs are the float network's, which the layers before a corrected one give in the mean.
+    equations 16 and 17: rounding a weight by e shifts the layer's output by E[e x] = e E[x]. The shift is subtracted
+    from the bias. E[x] is measured on images. A layer is linear, so the mean of its outputs equals its output for the
+    mean input, also at the borders. E[x] is taken from the float network: the corrected layers before a layer give the
+    same inputs on average.
 
     Args:
-        proto: In fp32, shapes inferred.
+        proto: The fp32 model, shapes inferred.
         images: (N, C, H, W), normalised as in training.
-        number: What weights are rounded to.
-        weights: How many scales a weight has.
-        skip: Names of layers that stay in float. A MatMul has no bias and stays as it is.
+        number: The number format that the weights will be rounded to.
+        weights: One scale for each output channel of a weight, or one for the whole tensor.
+        skip: Names of layers that stay in float and are not corrected. A MatMul has no bias and stays as it is, too.
+
+    Returns:
+        The corrected copy.
     """
     corrected = onnx.ModelProto()
     corrected.CopyFrom(proto)
@@ -55,7 +59,7 @@ def correct_biases(
 
 
 def _mean_inputs(proto: onnx.ModelProto, images: NDArray[np.float32], names: Set[str]) -> dict[str, NDArray[Any]]:
-    """Mean over the images of each activation, its other axes kept."""
+    """Return the mean over the images of each named activation; the image axis is kept with length 1."""
     sums: dict[str, NDArray[Any]] = {}
     for batch in activations(proto, images, sorted(names)):
         for name, values in batch.items():
@@ -64,7 +68,7 @@ def _mean_inputs(proto: onnx.ModelProto, images: NDArray[np.float32], names: Set
 
 
 def _mean_output(node: onnx.NodeProto, mean_input: NDArray[Any], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Per output channel, what the layer makes of its mean input with these weights and no bias."""
+    """Return, for each output channel, the layer's mean output for its mean input with these weights and no bias."""
     alone = onnx.helper.make_node(node.op_type, ["x", "w"], ["y"])
     alone.attribute.extend(node.attribute)
     unknown = [None] * mean_input.ndim
@@ -82,7 +86,10 @@ def _mean_output(node: onnx.NodeProto, mean_input: NDArray[Any], weight: NDArray
 
 
 def _subtract(graph: onnx.GraphProto, node: onnx.NodeProto, shift: NDArray[np.float32]) -> None:
-    """In place, in a bias of the node's own: another layer may read the same constant."""
+    """Subtract the shift from the node's bias, in place.
+
+    The node gets a new bias constant of its own, since another layer may read the old one.
+    """
     constants: Mapping[str, onnx.TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
     bias = np.zeros_like(shift)
     if len(node.input) > 2 and node.input[2]:

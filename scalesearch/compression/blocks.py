@@ -1,4 +1,4 @@
-"""Block dropping: whole residual blocks leave, those first without which the network loses least."""
+"""Block dropping: remove whole residual blocks, first those whose removal raises the loss least."""
 
 import copy
 import dataclasses
@@ -15,18 +15,20 @@ _log = logging.getLogger(__name__)
 
 
 def drop_blocks(network: Network, fraction: float, *, loss_without: Callable[[Network], float]) -> Network:
-    """A copy with `fraction` of its droppable blocks left out, and a spec of fewer blocks that builds its shape.
+    """Return a copy without `fraction` of the droppable blocks, with a spec of fewer blocks that builds its shape.
 
-    A residual block computes x + f(x), so a network without it still has its paths around it and loses little (Veit et
-    al., arXiv 1605.06431, sections 4.1 and 4.2). One leaves at a time, the one without which the loss is least, and all
-    that are left are measured anew: what a block is worth changes when its neighbour is gone (SLEB, Song et al., arXiv
-    2402.09025). With nothing to drop the network itself comes back.
+    A residual block computes x + f(x). Without it the network still has the paths around it, and so loses little (Veit
+    et al., arXiv 1605.06431, sections 4.1 and 4.2). Blocks are removed one at a time: each time the block whose removal
+    gives the least loss. After each removal all remaining blocks are measured again, because the value of a block
+    changes when its neighbour is gone (SLEB, Song et al., arXiv 2402.09025). If nothing is to be dropped, the network
+    itself is returned, not a copy.
 
     Args:
-        network: In eval mode, if `loss_without` is to see it as deployed.
-        fraction: Of the blocks of `droppable_blocks`; rounded to the nearest number of blocks, a tie keeps more.
-        loss_without: Loss of a network on images that the choice may see, the less the better; called (dropped times
-            droppable) times at most. It must not change the network.
+        network: Must be in eval mode if `loss_without` is to see it as deployed.
+        fraction: Share of the blocks of `droppable_blocks` to remove, 0 to 1. It is rounded to the nearest number of
+            blocks; a tie keeps more blocks.
+        loss_without: Returns the loss of a network, lower is better, on images that this choice may use. It is called
+            at most (dropped blocks times droppable blocks) times and must not change the network.
 
     Raises:
         StageFailed: The fraction is not in [0, 1].
@@ -40,14 +42,17 @@ def drop_blocks(network: Network, fraction: float, *, loss_without: Callable[[Ne
     for _ in range(count):
         places = droppable_blocks(network)
         if not places:
-            break  # what is left are the last blocks of their stages
+            break  # nothing can be dropped: the blocks left are the last ones of their stages
         without = (_without(network, place) for place in places)
         network = min(without, key=lambda smaller: _comparable(loss_without(smaller)))
     return network
 
 
 def droppable_blocks(network: Network) -> tuple[tuple[int, int], ...]:
-    """(stage, block) of every block whose input and output have one shape and that is not alone in its stage."""
+    """Return (stage, block), both from 0, of every block that can be removed.
+
+    A block can be removed if its input and output have the same shape and it is not the only block of its stage.
+    """
     places = []
     channels = network.spec.stem.channels
     for number, stage in enumerate(network.spec.stages):
@@ -58,7 +63,10 @@ def droppable_blocks(network: Network) -> tuple[tuple[int, int], ...]:
 
 
 def _without(network: Network, place: tuple[int, int]) -> Network:
-    """A copy without one block; the blocks behind it move up, as if the spec had been built with one fewer."""
+    """Return a copy without one block.
+
+    The later blocks of the stage move up, as if the spec had been built with one block fewer.
+    """
     stage, block = place
     module = copy.deepcopy(network.module)
     blocks = list(module.get_submodule(f"stages.{stage}").children())
@@ -71,5 +79,5 @@ def _without(network: Network, place: tuple[int, int]) -> Network:
 
 
 def _comparable(loss: float) -> float:
-    """NaN, of a network that overflows, is the worst."""
+    """Return the loss, or infinity for NaN (a network that overflows), so that NaN counts as the worst loss."""
     return math.inf if math.isnan(loss) else loss

@@ -1,8 +1,9 @@
-"""The value range of every activation, from real images, by one of four methods.
+"""Calibration: measure the value range of every activation on real images, by one of four methods.
 
-Our own, since ONNX Runtime's calibrators keep every activation of every batch in memory, read percentiles off a
-histogram of 2048 bins over the whole range (so a heavy tail blurs them), and with their default of 128 bins into 128
-give minmax's ranges under the name of entropy. The Q/DQ nodes are then ONNX Runtime's work, see `quantize.py`.
+This is our own code because ONNX Runtime's calibrators have three problems. They keep every activation of every batch
+in memory. They read percentiles off a histogram of 2048 bins over the whole range, so a heavy tail blurs them. And with
+their default of 128 bins into 128 levels, their "entropy" gives the same ranges as minmax. The Q/DQ nodes are inserted
+afterwards: by ONNX Runtime's quantizer for its CPU kernels (`cpu_qdq.py`), otherwise by `qdq.py`; see `quantize.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -37,21 +38,26 @@ def calibrate(
     symmetric: bool,
     number: FormatName = "int8",
 ) -> Ranges:
-    """(low, high) of every float activation of the graph, over all images.
+    """Return the range (low, high) of every float activation of the graph, measured over all images.
 
-    * minmax: the lowest and highest value.
-    * percentile: the values between the (100 - p) / 2-th and the (100 + p) / 2-th percentile, or, if symmetric, up to
-      the p-th percentile of the absolute values; exact, as `numpy.percentile` gives them.
+    The methods:
+
+    * minmax: from the lowest to the highest value.
+    * percentile: from the (100 - p) / 2-th to the (100 + p) / 2-th percentile; if symmetric, up to the p-th percentile
+      of the absolute values. The percentiles are exact, equal to those of `numpy.percentile`.
     * entropy: cut at the absolute value whose 128 levels lose least information (`entropy_threshold`).
-    * mse: with the least squared error of rounding and clipping (`least_error_reach`, `least_error_bounds`).
+    * mse: the range with the least squared error of rounding and clipping (`least_error_reach`, `least_error_bounds`).
 
     Args:
         proto: A float model with one input, shapes inferred.
         images: (N, C, H, W), normalised as in training.
-        method: See above.
-        clip_percentile: Above 50 and up to 100; read by `percentile` only.
-        symmetric: Ranges are -x..x.
-        number: What symmetric ranges are for, read by `mse` only; others are for uint8.
+        method: One of the methods above.
+        clip_percentile: The percentile p, above 50 and up to 100; used by `percentile` only.
+        symmetric: Make every range symmetric around 0 (-x..x).
+        number: The number format that symmetric ranges are for; used by `mse` only. Other ranges are for uint8.
+
+    Returns:
+        The ranges by the names of the activations.
 
     Raises:
         StageFailed: No images, a percentile out of range, or values that are not finite.
@@ -76,15 +82,19 @@ def observe(
     symmetric: bool,
     number: FormatName = "int8",
 ) -> Ranges:
-    """What `calibrate` gives, of activations from anywhere.
+    """Measure ranges as `calibrate` does, on activations from any source.
 
     Args:
-        batches: Gives, each time it is called, all batches of every activation by name.
-        counts: How many values of each they hold together.
-        method: As in `calibrate`, like all that follow.
-        clip_percentile: See there.
-        symmetric: See there.
-        number: See there.
+        batches: Returns, each time it is called, an iterator over all batches; a batch is a dictionary from the
+            activation's name to its values, an array of any shape. It is called twice for `entropy` and `mse`.
+        counts: Number of values of each activation in all batches together.
+        method: As in `calibrate`.
+        clip_percentile: As in `calibrate`.
+        symmetric: As in `calibrate`.
+        number: As in `calibrate`.
+
+    Returns:
+        The range (low, high) of each activation by name.
 
     Raises:
         StageFailed: No values, or a percentile out of range.
@@ -99,7 +109,7 @@ def observe(
     for batch in batches():
         for name, values in batch.items():
             observers[name].see(values)
-    if method in ("entropy", "mse"):  # a histogram needs its range first, so the images run twice
+    if method in ("entropy", "mse"):  # a histogram needs its range first, so all batches are read twice
         for batch in batches():
             for name, values in batch.items():
                 observers[name].see_again(values)
@@ -110,13 +120,13 @@ def observe(
 
 
 class _Observer(ABC):
-    """What remembers the values of one activation, in little memory."""
+    """Collects the values of one activation, batch by batch, in little memory."""
 
     @abstractmethod
     def see(self, values: Values) -> None: ...
 
     def see_again(self, values: Values) -> None:  # noqa: B027  (most need one pass)
-        """The same values a second time, after all were seen once."""
+        """Take in the same values a second time, after all of them were seen once."""
 
     @abstractmethod
     def range(self) -> tuple[float, float]: ...
@@ -134,7 +144,7 @@ class _MinMax(_Observer):
 
 
 class _Percentile(_Observer):
-    """Exact: keeps the extreme values on each side, as many as the percentile cuts off."""
+    """Exact percentiles: keeps as many extreme values on each side as the percentile cuts off."""
 
     def __init__(self, count: int, percentile: float, symmetric: bool) -> None:
         self._symmetric = symmetric
@@ -155,7 +165,7 @@ class _Percentile(_Observer):
 
 
 class _Largest:
-    """The value below which all but a fraction `cut` of `count` values lie, interpolated linearly."""
+    """Finds the value below which all but a fraction `cut` of `count` values lie, interpolated linearly."""
 
     def __init__(self, count: int, cut: float) -> None:
         self._place = cut * (count - 1)  # counted from the largest value, which has place 0
@@ -175,10 +185,11 @@ class _Largest:
 
 
 class _Entropy(_MinMax):
-    """First pass the range, second pass the histogram of absolute values over it.
+    """Finds the range in a first pass and a histogram of absolute values over this range in a second pass.
 
-    A histogram with few values a bin is mostly noise, and its divergences with it: small activations (logits, squeezed
-    channels) get fewer bins, down to one a level, where nothing is cut.
+    A histogram with few values in each bin is mostly noise, and so are the divergences computed from it. Therefore
+    small activations (logits, squeezed channels) get fewer bins, down to one for each level; with that few, nothing is
+    cut.
     """
 
     def __init__(self, count: int) -> None:
@@ -198,7 +209,10 @@ class _Entropy(_MinMax):
 
 
 class _LeastError(_MinMax):
-    """First pass the range, second pass the histogram over it: of absolute values if `codes` are given."""
+    """Finds the range in a first pass and a histogram over it in a second pass.
+
+    The histogram is of absolute values if `codes` are given.
+    """
 
     def __init__(self, codes: NDArray[np.float64] | None) -> None:
         super().__init__()
@@ -226,7 +240,10 @@ class _LeastError(_MinMax):
 def _observer(
     method: CalibrationMethod, count: int, *, percentile: float, codes: NDArray[np.float64] | None
 ) -> _Observer:
-    """`codes`: the numbers of a symmetric format; None if the range may lie anywhere."""
+    """Make the observer of a method.
+
+    `codes` are the numbers of a symmetric format, or None if the range need not be symmetric.
+    """
     makers: dict[CalibrationMethod, Callable[[], _Observer]] = {
         "minmax": _MinMax,
         "percentile": lambda: _Percentile(count, percentile, codes is not None),
@@ -237,7 +254,7 @@ def _observer(
 
 
 def _activation_sizes(proto: onnx.ModelProto) -> dict[str, int]:
-    """Values per image of every float activation, the input among them; constants are not activations."""
+    """Return the number of values per image of every float activation, the input included and constants left out."""
     graph = proto.graph
     constants = {tensor.name for tensor in graph.initializer}
     sizes = {}
@@ -249,12 +266,17 @@ def _activation_sizes(proto: onnx.ModelProto) -> dict[str, int]:
 
 
 def activations(proto: onnx.ModelProto, images: Values, names: Collection[str]) -> Iterator[dict[str, Values]]:
-    """The named activations of one batch of images after the other; the batch is such that they fit the memory bound.
+    """Yield the named activations, batch by batch of images.
+
+    A batch holds as many images as fit the memory bound, at most 32 and at least 1.
 
     Args:
         proto: A float model with one input, shapes inferred.
         images: (N, C, H, W).
-        names: Which activations; the input may be among them.
+        names: The activations to yield; the input may be among them.
+
+    Yields:
+        For each batch, arrays by the names of the activations, images along the first axis.
 
     Raises:
         StageFailed: A value is not finite.
@@ -280,4 +302,4 @@ def _session_with_outputs(proto: onnx.ModelProto, names: list[str]) -> ort.Infer
     present = {value.name for value in graph.graph.output}
     inner = {value.name: value for value in proto.graph.value_info}
     graph.graph.output.extend(inner[name] for name in names if name not in present)
-    return checking_session(graph, as_written=True)  # fused operators would not have the activations between them
+    return checking_session(graph, as_written=True)  # fused operators have no activations between them

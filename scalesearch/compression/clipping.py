@@ -1,4 +1,4 @@
-"""Where to cut a histogram of values before they go into 8 bits: by lost information, or by squared error."""
+"""Find where to clip a histogram of values before quantization to 8 bits: by lost information or by squared error."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -11,39 +11,42 @@ Counts = NDArray[np.int64]
 Numbers = NDArray[np.float64]
 
 LEVELS: Final = 128
-"""Of int8's positive half; the slides and the toolkit cited below use them for unsigned tensors too."""
+"""Number of levels of int8's positive half. The slides and the toolkit cited below use it for unsigned tensors too."""
 _THRESHOLD_STEP: Final = 8
 _STEPS: Final = 128
-"""Ranges are tried in this share of the full one, first every eighth of them."""
+"""The full range is divided into this many steps to try; a coarse first search tries every eighth of them."""
 _COARSE: Final = 8
 _UNSIGNED_STEPS: Final = 255
 _ROUNDS: Final = 2
 
 
 def entropy_threshold(counts: Counts, largest: float) -> float:
-    """The cut of absolute values whose quantized distribution is nearest to the full one by Kullback-Leibler.
+    """Return the threshold whose quantized distribution is nearest to the full one by Kullback-Leibler divergence.
 
-    Migacz, 8-bit inference with TensorRT, GTC 2017 (s7310), slides 'Entropy Calibration'. As in NVIDIA's
-    pytorch-quantization toolkit the first bin, full of a ReLU's zeros, gets its neighbour's count.
+    Migacz, 8-bit inference with TensorRT, GTC 2017 (s7310), slides 'Entropy Calibration'. The first bin holds all the
+    zeros of a ReLU; as in NVIDIA's pytorch-quantization toolkit, it gets its neighbour's count instead.
 
     Args:
-        counts: Histogram of absolute values over 0..largest.
+        counts: Histogram (bins,) of absolute values over 0..largest.
         largest: Upper edge of the last bin.
+
+    Returns:
+        The absolute value to clip at. Of equally good thresholds it is the largest.
     """
     weights = counts.astype(np.float64)
     weights[0] = weights[1]
-    if weights.sum() == 0:  # nothing but zeros
+    if weights.sum() == 0:  # all values are zero
         return largest
     bins = len(weights)
     stops = range(LEVELS, bins + 1, _THRESHOLD_STEP)
     divergences = [_divergence(weights, stop) for stop in stops]
-    # On equal terms the wider range wins, since it clips less.
+    # Of equally good ranges the widest wins, since it clips least.
     best = len(divergences) - 1 - int(np.argmin(divergences[::-1]))
     return largest * stops[best] / bins
 
 
 def _divergence(counts: Numbers, stop: int) -> float:
-    """Kullback-Leibler divergence of the counts, cut at `stop`, from the same in 128 levels."""
+    """Return the Kullback-Leibler divergence of the counts clipped at bin `stop` from the same counts in 128 levels."""
     kept = counts[:stop]
     reference = kept.copy()
     reference[-1] += counts[stop:].sum()
@@ -53,22 +56,27 @@ def _divergence(counts: Numbers, stop: int) -> float:
     filled_bins = np.bincount(level, weights=filled, minlength=LEVELS)
     quantized = np.where(filled, (per_level / np.maximum(filled_bins, 1))[level], 0.0)
     if quantized.sum() == 0 or (reference[~filled] > 0).any():
-        return float("inf")  # the clipped values would land in a bin that the levels say is empty
+        return float("inf")  # the clipped values would fall into a bin that is empty after quantization
     p, q = reference[filled] / reference.sum(), quantized[filled] / quantized.sum()
     return float((p * np.log(p / q)).sum())
 
 
 def least_error_reach(counts: Counts, largest: float, codes: Numbers) -> float:
-    """The cut of absolute values that loses least by clipping and rounding, in squared error.
+    """Return the clipping threshold with the least squared error of clipping and rounding, for symmetric ranges.
 
-    What NVIDIA's pytorch-quantization and ModelOpt call `mse` calibration, and PPQ too: a histogram is quantized at
-    one range after the other (Choukroun et al., "Low-bit Quantization of Neural Networks for Efficient Inference",
-    2019, section 3.1, minimize the same error).
+    NVIDIA's pytorch-quantization and ModelOpt, and PPQ too, call this `mse` calibration: the histogram is quantized
+    with one range after the other and the best range is kept (Choukroun et al., "Low-bit Quantization of Neural
+    Networks for Efficient Inference", 2019, section 3.1, minimize the same error).
 
     Args:
-        counts: Histogram of the absolute values over 0..largest, exact zeros left out: they cost nothing anywhere.
+        counts: Histogram (bins,) of the absolute values over 0..largest. Exact zeros are left out: no range makes an
+            error on them.
         largest: Upper edge of the last bin.
-        codes: The numbers that 8 bits can hold, ascending and symmetric; `codes[-1]` will stand for the cut.
+        codes: The numbers (codes,) that 8 bits can hold, ascending and symmetric. The largest of them, `codes[-1]`,
+            will stand for the threshold.
+
+    Returns:
+        The absolute value to clip at.
     """
     edges = np.linspace(0, largest, len(counts) + 1)
     positive = codes[codes >= 0]
@@ -78,12 +86,13 @@ def least_error_reach(counts: Counts, largest: float, codes: Numbers) -> float:
 
 
 def least_error_bounds(counts: Counts, low: float, high: float) -> tuple[float, float]:
-    """The (low, high) that lose least in 256 evenly spaced codes, of which one is 0; `least_error_reach` for uint8.
+    """Return the range (low, high) with the least squared error in 256 evenly spaced codes, one of which is 0.
 
-    The two ends are searched in turn, the other one held.
+    This is the counterpart of `least_error_reach` for uint8. The two ends are searched in turn, with the other end
+    held fixed.
 
     Args:
-        counts: Histogram over low..high, exact zeros left out.
+        counts: Histogram (bins,) over low..high, exact zeros left out.
         low: Lower edge of the first bin.
         high: Upper edge of the last bin.
     """
@@ -103,7 +112,11 @@ def least_error_bounds(counts: Counts, low: float, high: float) -> tuple[float, 
 
 
 def _best_fraction(error: Callable[[float], float]) -> float:
-    """In 0..1, where the error is least: nearly a valley, so around the best of few; of equal ones the widest range."""
+    """Return the fraction of the full range, 0 to 1, with the least error.
+
+    The error has nearly a single valley, so a fine search around the best of a few coarse steps is enough. Of equally
+    good fractions the largest is returned.
+    """
 
     def best(steps: Iterable[int]) -> int:
         return min(steps, key=lambda step: (error(step / _STEPS), -step))
@@ -119,9 +132,10 @@ def _unsigned_error(counts: Counts, edges: Numbers, low: float, high: float) -> 
 
 
 def _squared_error(counts: Counts, edges: Numbers, codes: Numbers, scale: float) -> float:
-    """Sum of squared errors of what the bins hold, spread evenly in each, rounded to the nearest of codes * scale.
+    """Return the sum of squared errors when each value is rounded to the nearest of `codes * scale`.
 
-    The integral is exact: rounding the middles of bins alone would favour a scale that meets them.
+    The values of a bin are taken to be spread evenly over it, and the error is integrated exactly over the bin.
+    Rounding only the middles of the bins would favour a scale that happens to meet them.
     """
     middles = (codes[1:] + codes[:-1]) / 2
     whole = np.concatenate(([0.0], np.cumsum(((middles - codes[:-1]) ** 3 - (middles - codes[1:]) ** 3) / 3)))

@@ -1,4 +1,4 @@
-"""Q/DQ nodes where ONNX Runtime's CPU kernels want them, by its own quantizer."""
+"""Insert Q/DQ nodes where ONNX Runtime's CPU kernels want them, with ONNX Runtime's own quantizer."""
 
 import contextlib
 import logging
@@ -14,8 +14,8 @@ from scalesearch.compression.qdq import WEIGHTED, NumberFormat
 from scalesearch.values.candidate import WeightScales
 
 SEVEN_BITS: Final = NumberFormat(onnx_type=onnx.TensorProto.INT8, dtype=np.int8, largest=64.0)
-"""Its int8 weights at reduced range: -64..64."""
-# What ONNX Runtime's quantizer quantizes for its CPU kernels.
+"""ONNX Runtime's int8 weights with reduced range: -64..64."""
+# The operators that ONNX Runtime's quantizer quantizes for its CPU kernels.
 _OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "Sigmoid", "MaxPool", "GlobalAveragePool",
               "AveragePool", "Reshape", "Flatten", "Squeeze", "Concat")  # fmt: skip
 
@@ -27,18 +27,22 @@ def insert_cpu_qdq(
     weights: WeightScales = "per_channel",
     skip: Set[str] = frozenset(),
 ) -> onnx.ModelProto:
-    """A copy of the model in ONNX Runtime's style: uint8 activations, weights of 7 bits, the operators between too.
+    """Return a copy of the model in ONNX Runtime's style.
 
-    Without VNNI, ONNX Runtime multiplies uint8 by int8 with the vpmaddubsw instruction, whose 16-bit sum of two
-    products saturates (255 * 127 * 2 > 32767); its guide 'Quantize ONNX models' (reduce_range, U8U8) advises 7-bit
-    weights there. benchmarks/int8_profiles.py shows them exact on such a CPU, as fast, and without measurable loss
-    where nothing saturates. So every CPU gets the 7-bit file, and it means the same on each of them.
+    Activations are uint8, weights have 7 bits, and the operators between the layers are quantized too.
+
+    On CPUs without VNNI, ONNX Runtime multiplies uint8 by int8 with the vpmaddubsw instruction, whose 16-bit sum of two
+    products saturates (255 * 127 * 2 > 32767). For these CPUs, ONNX Runtime's guide 'Quantize ONNX models'
+    (reduce_range, U8U8) advises 7-bit weights. benchmarks/int8_profiles.py shows that they are exact on such a CPU, as
+    fast as 8-bit weights, and without measurable loss where nothing saturates. So every CPU gets the 7-bit file, and
+    the file means the same on all of them.
 
     Args:
-        proto: In fp32, shapes inferred.
-        ranges: (low, high) of every activation.
+        proto: The fp32 model, shapes inferred.
+        ranges: (low, high) of every activation by name.
         weights: One scale for each output channel, or one for the whole tensor.
-        skip: Names of convolutions and linear layers that stay in float; what reads nothing in 8 bits then does too.
+        skip: Names of convolutions and linear layers that stay in float. Operators none of whose inputs are in 8 bits
+            then stay in float too.
     """
     data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
     copy = onnx.ModelProto()
@@ -50,7 +54,7 @@ def insert_cpu_qdq(
             reduce_range=True,
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QUInt8,
-            # Tells it only that the ranges are final, whatever method they came from.
+            # `MinMax` only tells the quantizer that the ranges are final, whatever method they came from.
             tensors_range=TensorsData(CalibrationMethod.MinMax, data),
             nodes_to_quantize=[],
             nodes_to_exclude=sorted(_float_nodes(proto, skip)),
@@ -63,9 +67,9 @@ def insert_cpu_qdq(
 
 
 def _float_nodes(proto: onnx.ModelProto, skip: Set[str]) -> set[str]:
-    """The skipped layers, and every operator after them until one reads something in 8 bits.
+    """Return the names of the skipped layers, and of every operator after them until one reads something in 8 bits.
 
-    An activation function or pool between float layers would else be wrapped in Q/DQ nodes that only cost.
+    Otherwise an activation function or a pool between float layers would be wrapped in Q/DQ nodes that only cost time.
     """
     if not skip:
         return set()
@@ -81,11 +85,12 @@ def _float_nodes(proto: onnx.ModelProto, skip: Set[str]) -> set[str]:
 
 
 def _shield(proto: onnx.ModelProto, skip: Set[str]) -> None:
-    """In place: a Max of one input, which changes nothing, between a DequantizeLinear and a skipped layer.
+    """Insert, in place, a Max of one input (which changes nothing) between a DequantizeLinear and each skipped layer.
 
     Without it ONNX Runtime (1.32, optimizer WeightBiasQuantization) finds a float weight between 8-bit activations and
-    rounds it after all, with one scale for the whole tensor: a network of 65 % kept in float where it suffers then
-    answers with 17 % in place of 64 %, and nothing says so. Identity would be optimized away.
+    rounds it after all, with one scale for the whole tensor. A network of 65 %, some layers of which are kept in float
+    because they suffer from rounding, then reaches 17 % instead of 64 %, without any message. An Identity would not
+    help, since it is optimized away.
     """
     dequantized = {node.output[0] for node in proto.graph.node if node.op_type == "DequantizeLinear"}
     for node in list(proto.graph.node):
@@ -97,7 +102,7 @@ def _shield(proto: onnx.ModelProto, skip: Set[str]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences the quantizer, which logs by the root logger and would configure it."""
+    """Silence the quantizer inside the block; it logs by the root logger and would configure it."""
     root, before = logging.getLogger(), logging.root.manager.disable
     handler = logging.NullHandler()
     root.addHandler(handler)

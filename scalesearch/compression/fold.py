@@ -1,4 +1,4 @@
-"""BatchNorm folding: each BatchNorm that directly follows a convolution or linear layer becomes part of it."""
+"""BatchNorm folding: merge each BatchNorm that directly follows a convolution or linear layer into that layer."""
 
 import copy
 import logging
@@ -12,8 +12,8 @@ from scalesearch.values.network import Network
 
 _log = logging.getLogger(__name__)
 
-# By exact type: a subclass may compute something else (weights standardised on the way, an activation inside a norm),
-# and a parametrized layer (torch.nn.utils.parametrize) is a subclass made on the fly.
+# Compared by exact type: a subclass may compute something else (weights standardised on the way, an activation inside a
+# norm), and a parametrized layer (torch.nn.utils.parametrize) is a subclass made on the fly.
 _NORMS_BY_LAYER: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv1d: nn.BatchNorm1d,
     nn.Conv2d: nn.BatchNorm2d,
@@ -28,18 +28,21 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class _Tracer(fx.Tracer):
-    """Looks into no layer of ours, nor into a user's subclass of one, whose checks of its input fx cannot trace."""
+    """Traces a module without looking into the layers named above.
+
+    The same holds for a user's subclass of such a layer: its checks of its input cannot be traced by fx.
+    """
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, (*_NORMS_BY_LAYER, *_NORMS)) or super().is_leaf_module(m, module_qualified_name)
 
 
 def fold_batchnorm(network: Network) -> Network:
-    """A copy whose BatchNorms are folded into the layer before them; an Identity stands in their place.
+    """Return a copy whose BatchNorms are folded into the layer before them, with an Identity in their place.
 
     With scale = gamma / sqrt(var + eps), per output channel: w' = w * scale, b' = (b - mean) * scale + beta (Ioffe and
-    Szegedy, arXiv 1502.03167, algorithm 2, step 11; Jacob et al., arXiv 1712.05877, equation 14). What `foldable_pairs`
-    leaves out stays as it is.
+    Szegedy, arXiv 1502.03167, algorithm 2, step 11; Jacob et al., arXiv 1712.05877, equation 14). A BatchNorm that
+    `foldable_pairs` does not name stays as it is.
 
     Raises:
         StageFailed: The network is in training mode, or its structure cannot be traced.
@@ -58,11 +61,12 @@ def fold_batchnorm(network: Network) -> Network:
 
 
 def foldable_pairs(module: nn.Module) -> tuple[tuple[str, str], ...]:
-    """Names of (layer, BatchNorm) that can be one layer, in the order in which they run.
+    """Return the names (layer, BatchNorm) of pairs that can become one layer, in the order in which they run.
 
-    Convolutions in one to three dimensions, plain, grouped, depthwise or transposed, and linear layers on
-    (N, features), with and without bias. Each of the two must run once; the layer's output must be read by the
-    BatchNorm alone; nobody else may read their weights or hook into them; and the BatchNorm must have statistics.
+    The layer may be a convolution in one to three dimensions, plain, grouped, depthwise or transposed, or a linear
+    layer on (N, features), each with or without bias. Both layer and BatchNorm must run exactly once; only the
+    BatchNorm may read the layer's output; nothing else may read their weights or hook into them; and the BatchNorm must
+    have running statistics.
 
     Raises:
         StageFailed: The structure cannot be traced.
@@ -91,13 +95,16 @@ def _can_fold(layer: nn.Module, norm: nn.Module) -> bool:
         return False
     assert isinstance(norm, _NORMS)
     hooked = any(part._forward_hooks or part._forward_pre_hooks for part in (layer, norm))
-    # A linear layer on (N, positions, features) has its positions normalized, not its features.
+    # Behind a linear layer on (N, positions, features), BatchNorm1d normalizes the positions, not the features.
     out = layer.out_features if isinstance(layer, nn.Linear) else norm.num_features
     return not hooked and norm.running_mean is not None and norm.num_features == out
 
 
 def _fold(layer: nn.Module, norm: nn.Module) -> None:
-    """In place, in float64: rounding enters once, when the result takes the layer's own type."""
+    """Fold the BatchNorm into the layer, in place.
+
+    This is computed in float64, so that values are rounded only once, when the result gets the layer's own type.
+    """
     assert isinstance(norm, _NORMS)
     assert isinstance(norm.running_mean, Tensor) and isinstance(norm.running_var, Tensor)
     assert isinstance(layer.weight, nn.Parameter)
@@ -109,16 +116,16 @@ def _fold(layer: nn.Module, norm: nn.Module) -> None:
         bias = bias * scale + (norm.bias.double() if norm.affine else 0.0)
         weight = layer.weight.double() * _along_outputs(scale, layer)
     trained, kind = layer.weight.requires_grad, layer.weight.dtype
-    # New parameters, since the old ones may be tied to another layer's.
+    # New parameters, since the old ones may be shared with another layer.
     layer.weight = nn.Parameter(weight.to(kind), requires_grad=trained)
     layer.bias = nn.Parameter(bias.to(kind), requires_grad=trained)
 
 
 def _along_outputs(scale: Tensor, layer: nn.Module) -> Tensor:
-    """One factor for each output channel, shaped to multiply the layer's weight.
+    """Reshape one factor for each output channel, (outputs,), so that it multiplies the layer's weight.
 
-    A weight is (outputs, inputs / groups, ...), a transposed one (inputs, outputs / groups, ...), where each group of
-    inputs has its own outputs.
+    A weight has the shape (outputs, inputs / groups, ...). A transposed weight has the shape (inputs, outputs / groups,
+    ...), where each group of inputs has its own outputs.
     """
     assert isinstance(layer.weight, Tensor)
     sides = [1] * (layer.weight.ndim - 2)

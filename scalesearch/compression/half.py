@@ -1,4 +1,4 @@
-"""A whole fp32 graph in half precision, fp16 or bf16, between a cast at its input and one at its output."""
+"""Convert a whole fp32 graph to half precision (fp16 or bf16), with a cast at its input and one at its output."""
 
 from collections.abc import Mapping
 from typing import Final, Literal
@@ -13,26 +13,26 @@ from scalesearch.errors import StageFailed
 
 HalfName = Literal["fp16", "bf16"]
 HALF_SUFFIX: Final = "_half"
-"""The graph's input goes on under its name with this at the end."""
+"""Inside the graph, the input in half precision has the input's name with this suffix."""
 
 _TYPES: Final[Mapping[HalfName, tuple[int, DTypeLike, float, int]]] = {
     # ONNX type, numpy type, largest value, first opset in which Conv and GlobalAveragePool take it
     "fp16": (onnx.TensorProto.FLOAT16, np.float16, float(np.finfo(np.float16).max), 1),
     "bf16": (onnx.TensorProto.BFLOAT16, ml_dtypes.bfloat16, 3.3895e38, 22),
 }
-# Inputs that ONNX wants in float32 whatever the data's type is, by operator: (operator, input's place).
+# Inputs that ONNX wants in float32 whatever the data's type is, as (operator, index of the input).
 _ALWAYS_FLOAT: Final = frozenset({("Resize", 1), ("Resize", 2)})
 
 
 def to_half(proto: onnx.ModelProto, name: HalfName) -> onnx.ModelProto:
-    """A copy of the model that computes in fp16 or bf16; its input and output stay float32.
+    """Return a copy of the model that computes in fp16 or bf16; its input and output stay float32.
 
-    Every weight and activation changes its type, so that no node mixes two: TensorRT builds strongly typed networks and
-    refuses an Add of unlike sides.
+    Every weight and activation changes its type, so that no node mixes two types: TensorRT builds strongly typed
+    networks and refuses an Add whose two inputs have different types.
 
     Raises:
-        StageFailed: A weight is too large for fp16 (an overflowing activation shows only when the file runs), or the
-            graph has Q/DQ nodes or casts of its own.
+        StageFailed: A weight is too large for the format (an overflowing activation shows only when the file runs), or
+            the graph already has Q/DQ nodes or casts.
     """
     kind, dtype, largest, opset = _TYPES[name]
     half = at_opset(proto, opset)

@@ -1,4 +1,4 @@
-"""What rounding does to each layer: histograms of weights and inputs, clip ranges, what is clipped, what is lost."""
+"""What rounding does to each layer: histograms of weights and inputs, clip ranges, clipped shares, rounding noise."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -17,14 +17,15 @@ from scalesearch.values.histogram import LayerHistogram, TensorHistogram
 
 _MOST = 0.99
 _UINT8, _INT8 = (0, 255), (-128, 127)
-"""What QuantizeLinear saturates to: our ranges stop at -127 (`qdq.FORMATS`), activations below still find -128."""
+"""Smallest and largest code that QuantizeLinear saturates to. Our int8 ranges stop at -127 (`qdq.FORMATS`), but
+activations below that range still become -128."""
 
 Rounding = Callable[[Values], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Numbers:
-    """The eight bits that a file of this precision and style has."""
+    """The 8-bit number formats that a file of one precision and style uses."""
 
     name: FormatName
     weights: NumberFormat
@@ -39,20 +40,24 @@ def layer_histograms(
     symmetric: bool,
     bins: int = 64,
 ) -> tuple[LayerHistogram, ...]:
-    """Weights and inputs of every convolution and linear layer in the graph's order, with what quantization does there.
+    """Return histograms of weights and inputs, and the effect of quantization, of every convolution and linear layer.
 
-    SQNR as in Lin, Talathi and Annapureddy, "Fixed Point Quantization of Deep Convolutional Networks" (arXiv
-    1511.06393, equation 1): with uniform values, each bit is worth 6 dB. Bins of weights reach from -max|w| to max|w|,
-    as their numbers do; those of activations from the least to the largest value.
+    The signal-to-quantization-noise ratio (SQNR) is as in Lin, Talathi and Annapureddy, "Fixed Point Quantization of
+    Deep Convolutional Networks" (arXiv 1511.06393, equation 1): with uniform values, each bit is worth 6 dB. The bins
+    of weights reach from -max|w| to max|w|, as their quantized numbers do; the bins of activations reach from the
+    smallest to the largest value.
 
     Args:
         proto: The fp32 model.
-        images: (N, C, H, W), normalised as in training; the first `calibration_images` of them are used.
-        quantization: Number format, calibration and kind of weight scales. For a precision without eight bits it is
-            shown what int8 with its whole range (minmax) would do.
-        symmetric: The target's style: int8 for both (TensorRT, OpenVINO); else uint8 activations and 7-bit weights
-            (ONNX Runtime's CPU kernels). fp8 is always symmetric.
-        bins: Of each histogram.
+        images: (N, C, H, W), float32, normalised as in training; the first `calibration_images` of them are used.
+        quantization: Number format, calibration and kind of weight scales. For a precision that does not have 8 bits,
+            the histograms show what int8 with its whole range (minmax) and a scale for each channel would do.
+        symmetric: The target's style. True: int8 for weights and activations (TensorRT, OpenVINO). False: uint8
+            activations and 7-bit weights (ONNX Runtime's CPU kernels). fp8 is always symmetric.
+        bins: Number of bins of each histogram.
+
+    Returns:
+        One entry for each layer, in the graph's order.
 
     Raises:
         StageFailed: No layer, no image, images of another shape, or values that are not finite.
@@ -94,7 +99,7 @@ def _ensure_fit(proto: onnx.ModelProto, nodes: tuple[onnx.NodeProto, ...], image
 
 
 def _within(sizes: Values) -> float:
-    """The share of 0 to the largest that holds 99 % of them; all of it where there is nothing but zeros."""
+    """Return which share of 0..largest holds 99 % of the absolute values; 1 if all of them are zero."""
     largest = float(sizes.max())
     return float(np.quantile(sizes, _MOST)) / largest if largest else 1.0
 
@@ -111,7 +116,8 @@ def _weight_histogram(values: Values, axis: int | None, number: NumberFormat, bi
     scale = scales.astype(np.float64) if axis is None else np.expand_dims(scales.astype(np.float64), others)
     tally = _Tally(low=float(values.min()), high=float(values.max()), bins=bins, centred=True)
     reach = float(number.largest * scale.max())
-    tally.see(values, codes.astype(np.float64) * scale, (-math.inf, math.inf))  # each scale is its channel's largest
+    # No weight is clipped, since each scale fits the largest weight of its channel.
+    tally.see(values, codes.astype(np.float64) * scale, (-math.inf, math.inf))
     return tally.histogram((-reach, reach))
 
 
@@ -123,7 +129,10 @@ def _activation_histograms(
     numbers: _Numbers,
     bins: int,
 ) -> dict[str, TensorHistogram]:
-    """By name of the activation; the images run once for the ranges, as often as calibration wants, and once more."""
+    """Return the histograms by name of the activation.
+
+    The images run once for the full ranges, then as often as calibration needs, and then once more.
+    """
 
     def batches() -> Iterator[dict[str, Values]]:
         return activations(proto, images, sorted(names))
@@ -152,7 +161,7 @@ def _activation_histograms(
 
 
 def _rounding(numbers: _Numbers, clip: tuple[float, float]) -> Rounding:
-    """What an activation becomes in eight bits and back, as QuantizeLinear and DequantizeLinear do it."""
+    """Return the function that rounds an activation to 8 bits and back, as QuantizeLinear and DequantizeLinear do."""
     if numbers.name == "fp8":
         number = FORMATS["fp8"]
         scale = number.scale(max(-clip[0], clip[1]))
@@ -160,7 +169,7 @@ def _rounding(numbers: _Numbers, clip: tuple[float, float]) -> Rounding:
     if numbers.symmetric:
         step, zero, codes = float(FORMATS["int8"].scale(max(-clip[0], clip[1]))), 0.0, _INT8
     else:
-        # ONNX Runtime's quantizer stretches a range to hold 0, which must be a number of its own (zero padding).
+        # ONNX Runtime's quantizer widens a range to include 0, which must have an exact code (zero padding).
         low, high = min(clip[0], 0.0), max(clip[1], 0.0)
         step, codes = (high - low) / _UINT8[1] or 1.0, _UINT8
         zero = float(np.rint(-low / step))
@@ -168,12 +177,12 @@ def _rounding(numbers: _Numbers, clip: tuple[float, float]) -> Rounding:
 
 
 class _Tally:
-    """Counts that grow batch by batch."""
+    """Counts values and sums up rounding errors, batch by batch."""
 
     def __init__(self, *, low: float, high: float, bins: int, centred: bool = False) -> None:
         reach = max(-low, high)
         first, last = (-reach, reach) if centred else (low, high)
-        if first == last:  # one value alone stands in the middle
+        if first == last:  # all values are equal: put them into the middle
             first, last = first - 0.5, last + 0.5
         self._low, self._high, self._edges = low, high, (first, last)
         self._counts = np.zeros(bins, dtype=np.int64)
@@ -181,8 +190,8 @@ class _Tally:
         self._signal = self._noise = 0.0
 
     def see(self, values: Values, rounded: NDArray[np.float64], clip: tuple[float, float]) -> None:
-        """More values, what they become, and the range beyond which they are clipped."""
-        # Another batch size can change the last bit of an activation: nothing may fall off the ends.
+        """Take in more values, their rounded values, and the range outside of which values are clipped."""
+        # Another batch size can change the last bit of an activation: no value may fall outside the bins.
         inside = np.clip(values, *self._edges)
         self._counts += np.histogram(inside, bins=len(self._counts), range=self._edges)[0]
         self._clipped += int(((values < clip[0]) | (values > clip[1])).sum())

@@ -1,6 +1,9 @@
-"""Which layers suffer most from 8 bits: each is quantized alone and its answers are compared with the float ones."""
+"""Layer ranking: find the layers that suffer most from 8 bits.
 
-from collections.abc import Callable
+Each layer is quantized alone, and the network's answers are compared with those of the float network.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,21 +18,23 @@ from scalesearch.deployment.onnx_file import checking_session
 from scalesearch.errors import StageFailed
 
 Insert = Callable[[onnx.ModelProto, Ranges, frozenset[str]], onnx.ModelProto]
-"""Puts Q/DQ nodes into a float model, by the ranges of its activations, but not at the layers of these names."""
+"""Puts Q/DQ nodes into a float model, using the ranges of its activations, except at the layers with these names."""
+Divergence = Callable[[Mapping[str, NDArray[np.float32]], Mapping[str, NDArray[np.float32]]], float]
+"""Returns how far answers (second argument) are from the expected ones (first), both by the names of the outputs."""
 _BATCH: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerDamage:
-    """What the network's answers suffer when this convolution or linear layer alone is in 8 bits."""
+    """How much the network's answers change when only this convolution or linear layer is in 8 bits."""
 
     node: str
     weight: str
     """Name of its weight in the file."""
     divergence: float
-    """Kullback-Leibler divergence of its class probabilities from the float network's, mean over the images."""
+    """Divergence of the answers from the float network's, by the task's measure."""
     mean_squared_change: float
-    """Of the logits, relative to their variance over the images."""
+    """Mean squared change of the first output, relative to the variance of that output over the images."""
 
 
 def rank_layers(
@@ -38,17 +43,24 @@ def rank_layers(
     images: NDArray[np.float32],
     *,
     insert: Insert,
+    divergence: Divergence,
 ) -> tuple[LayerDamage, ...]:
-    """Every convolution and linear layer, the one that does most damage first; equals in the graph's order.
+    """Rank every convolution and linear layer by the damage that 8 bits do, the most damaging layer first.
 
-    One at a time, as NVIDIA's pytorch-quantization advises ("Quick sensitivity analysis"), measured by the divergence
-    of the answers as in Cai et al., "ZeroQ", CVPR 2020, equation 5. Costs one ONNX Runtime session for each layer.
+    One layer is quantized at a time, as NVIDIA's pytorch-quantization advises ("Quick sensitivity analysis"). The
+    damage is the divergence of the answers, as in Cai et al., "ZeroQ", CVPR 2020, equation 5. This takes one ONNX
+    Runtime session for each layer.
 
     Args:
         proto: The float model.
-        ranges: Of its activations.
-        images: (N, C, H, W), normalised as in training; labels are not needed.
-        insert: The style of quantization.
+        ranges: (low, high) of its activations by name.
+        images: (N, C, H, W), normalised as in training; targets are not needed.
+        insert: Inserts the Q/DQ nodes, in the style of quantization that is to be judged.
+        divergence: The task's function that returns how far answers are from the expected ones, both by the names of
+            the outputs.
+
+    Returns:
+        The damage of each layer; layers with equal damage are in the graph's order.
 
     Raises:
         StageFailed: There are no images.
@@ -61,39 +73,35 @@ def rank_layers(
     damages = []
     for node in layers:
         answers = run_as_written(insert(proto, ranges, names - {node.name}), images)
-        change = np.mean((answers - expected) ** 2) / max(float(expected.var(axis=0).mean()), 1e-30)
+        first, wanted = next(iter(answers.values())), next(iter(expected.values()))
+        change = np.mean((first - wanted) ** 2) / max(float(wanted.var(axis=0).mean()), 1e-30)
         damages.append(
             LayerDamage(
                 node=node.name,
                 weight=node.input[1],
-                divergence=mean_divergence(expected, answers),
+                divergence=divergence(expected, answers),
                 mean_squared_change=float(change),
             )
         )
     return tuple(sorted(damages, key=lambda damage: -damage.divergence))
 
 
-def mean_divergence(expected: NDArray[np.float32], answers: NDArray[np.float32]) -> float:
-    """Kullback-Leibler divergence, in nats, of the softmax of `answers` from that of `expected`, mean over the rows."""
-    p, q = _log_softmax(expected), _log_softmax(answers)
-    return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+def run_as_written(proto: onnx.ModelProto, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Run the model on images (N, C, H, W), with every Q/DQ node executed exactly as written in the file.
 
+    ONNX Runtime's optimizations are off: with them, version 1.32 gives wrong answers for fp8 files, and uses integer
+    kernels for int8.
 
-def run_as_written(proto: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits of the images, every Q/DQ node run as it stands in the file.
-
-    With its optimizations on, ONNX Runtime 1.32 answers wrongly to fp8 files, and takes integer kernels for int8.
+    Returns:
+        The answers, float32 arrays with images along the first axis, by the names of the outputs.
     """
-    ordered = ONNXModel(proto)  # insertion leaves new nodes at the end
+    ordered = ONNXModel(proto)  # inserted nodes are at the end of the list
     ordered.topological_sort()
     session = checking_session(proto, as_written=True)
     feed = session.get_inputs()[0].name
-    parts = [session.run(None, {feed: images[at : at + _BATCH]})[0] for at in range(0, len(images), _BATCH)]
-    return np.concatenate(parts).astype(np.float32)
-
-
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    wide = logits.astype(np.float64)
-    wide -= wide.max(axis=1, keepdims=True)
-    logs: NDArray[np.float64] = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
-    return logs
+    names = [output.name for output in session.get_outputs()]
+    parts = [session.run(names, {feed: images[at : at + _BATCH]}) for at in range(0, len(images), _BATCH)]
+    return {
+        name: np.concatenate(arrays).astype(np.float32)
+        for name, arrays in zip(names, zip(*parts, strict=True), strict=True)
+    }

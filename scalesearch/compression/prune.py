@@ -1,4 +1,4 @@
-"""Channel pruning: the channels of least importance leave, together with all that depends on them."""
+"""Channel pruning: remove the least important channels, together with everything that depends on them."""
 
 import contextlib
 import copy
@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Criterion, Pruning
 from scalesearch.values.network import Network
 
 with warnings.catch_warnings():
-    # It brings modules of torch that warn when they are imported.
+    # torch_pruning imports modules of torch that warn on import.
     warnings.simplefilter("ignore")
     import torch_pruning as tp
 
@@ -27,8 +26,8 @@ _Importance = Callable[[Any], Tensor | None]
 
 _TAYLOR_IMAGES = 16
 
-# Each judges one group of coupled layers (Fang et al., DepGraph, arXiv 2301.12900): per channel the mean over its
-# layers; None where no layer has what the criterion reads.
+# Each function judges one group of coupled layers (Fang et al., DepGraph, arXiv 2301.12900). It returns for each
+# channel the mean importance over the group's layers, or None where no layer has what the criterion reads.
 _IMPORTANCES: Mapping[Criterion, Callable[[torch.Generator], _Importance]] = MappingProxyType(
     {
         # Li et al., arXiv 1608.08710, section 3.1, and its L2 twin.
@@ -38,10 +37,22 @@ _IMPORTANCES: Mapping[Criterion, Callable[[torch.Generator], _Importance]] = Map
         "bn_scale": lambda _: tp.importance.BNScaleImportance(normalizer=None),
         # Molchanov et al., arXiv 1906.10771: |weight * gradient of the loss|, summed over the channel's weights.
         "taylor": lambda _: tp.importance.GroupTaylorImportance(normalizer=None),
-        # torch-pruning's own draws from torch's global generator.
+        # Not torch-pruning's own random importance, which draws from torch's global generator.
         "random": lambda generator: lambda group: torch.rand(len(group[0].idxs), generator=generator),
     }
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Judged:
+    """Images on which channels are judged, with their targets and the loss."""
+
+    images: Tensor
+    """(N, C, H, W), normalised."""
+    targets: Tensor
+    """(N, ...), of the task's own kind."""
+    loss: Callable[[Any, Any], Tensor]
+    """Takes what the module returns and the targets, and returns the loss."""
 
 
 def prune(
@@ -49,36 +60,40 @@ def prune(
     pruning: Pruning,
     *,
     channel_multiple: int,
-    batch: tuple[Tensor, Tensor] | None = None,
+    batch: Judged | None = None,
     seed: int = 0,
     ratios: Mapping[str, float] | None = None,
     widths: Mapping[str, int] | None = None,
 ) -> Network:
-    """The network with about `channel_fraction` of its channels removed: the least important ones by `criterion`.
+    """Remove about `channel_fraction` of the channels, the least important ones by `criterion`.
 
-    `uniform` takes that fraction of every prunable layer. The channels left in a layer then depend on its width alone,
-    never on weights or criterion (`channels_left`), so an untrained network tells the cost of the pruned one. `global`
-    ranks the channels of all layers together, so layers end up unequal and the shape follows the weights. There,
-    `channel_multiple` channels of a layer stay or leave as one, judged by their mean importance, as latency steps by
-    whole multiples (HALP, Shen et al., arXiv 2110.10811).
+    `uniform` scope removes that fraction of every prunable layer. The number of channels left in a layer then depends
+    only on its width, never on weights or criterion (`channels_left`), so an untrained network already shows the cost
+    of the pruned one. `global` scope ranks the channels of all layers together. Layers then lose different fractions,
+    and the shape depends on the weights. In this scope, `channel_multiple` channels of a layer stay or leave together,
+    judged by their mean importance, because latency changes in steps of whole multiples (HALP, Shen et al., arXiv
+    2110.10811).
 
-    The classifier's outputs stay. With nothing asked the network itself comes back; otherwise a copy, in the same mode.
+    The outputs of the module's `output_layers` are never removed.
 
     Args:
-        network: On any device.
+        network: On any device; it is not changed.
         pruning: Only its channel fields are read; blocks and zeros inside weights have modules of their own.
-        channel_multiple: Widths left are multiples of it.
-        batch: Normalised float images (N, C, H, W) and their labels (N,): `taylor` reads the loss on them.
-        seed: Of `random`.
-        ratios: Fraction of each layer, by the names of `prunable_widths`, in place of `channel_fraction` and `scope`;
-            layers that are not named stay.
-        widths: What the fractions count from, where the network has lost channels before (rounds): `prunable_widths`
-            of the network before the first round. In `uniform` scope the last round then leaves the shape that one
-            round would.
+        channel_multiple: The widths left are multiples of it.
+        batch: Images with their targets and the task's loss; needed by the criterion `taylor` only.
+        seed: Seed of the criterion `random`.
+        ratios: Fraction to remove of each layer, by the names of `prunable_widths`, instead of `channel_fraction` and
+            `scope`. Layers that are not named keep all channels.
+        widths: The widths that the fractions refer to, for a network that has already lost channels in earlier rounds:
+            `prunable_widths` of the network before the first round. In `uniform` scope the last round then leaves the
+            same shape as a single round would.
+
+    Returns:
+        A pruned copy in the same mode; the network itself if all fractions are 0.
 
     Raises:
-        StageFailed: A fraction is not in [0, 1), the multiple is below 1, a name is not prunable, or the network or
-            the call lacks what the criterion reads.
+        StageFailed: A fraction is not in [0, 1), the multiple is below 1, a name is not prunable, a width is missing,
+            or the network or the call lacks what the criterion reads.
     """
     fractions = (pruning.channel_fraction,) if ratios is None else tuple(ratios.values())
     if not all(0 <= fraction < 1 for fraction in fractions) or channel_multiple < 1:
@@ -108,16 +123,16 @@ def prune(
 
 
 def channels_left(channels: int, *, fraction: float, multiple: int) -> int:
-    """Channels that a layer of `channels` keeps: the nearest multiple to (1 - fraction) of them.
+    """Return how many of a layer's channels are kept: the multiple that is nearest to (1 - fraction) * channels.
 
-    Never fewer than `multiple` and never more than there are; a tie keeps more.
+    At least `multiple` channels are kept (or all, if there are fewer); a tie keeps more.
     """
     nearest = int(channels * (1 - fraction) / multiple + 0.5) * multiple
     return min(channels, max(multiple, nearest))
 
 
 def prunable_widths(network: Network) -> dict[str, int]:
-    """Channels of every group of layers that are pruned together, by the name of the group's first layer."""
+    """Return the channels of every group of layers that are pruned together, by the name of the group's first layer."""
     module = copy.deepcopy(network.module)
     with _evaluating(module):
         return {group.name: group.channels for group in _groups(module, _example_images(network))[1]}
@@ -136,12 +151,12 @@ class _Group:
 
 
 def _groups(module: nn.Module, example: Tensor) -> tuple[Any, list[_Group]]:
-    """The dependency graph of a module in eval mode, and its groups in the order of its layers."""
+    """Return the dependency graph of a module in eval mode, and its groups in the order of its layers."""
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         graph = tp.DependencyGraph().build_dependency(module, example_inputs=example)
     names = {layer: name for name, layer in module.named_modules()}
-    found = graph.get_all_groups(ignored_layers=_class_layers(module), root_module_types=[nn.Conv2d, nn.Linear])
+    found = graph.get_all_groups(ignored_layers=output_layers(module), root_module_types=[nn.Conv2d, nn.Linear])
     groups = []
     for members in found:
         root, channels = members[0].dep.target.module, len(members[0].idxs)
@@ -159,16 +174,16 @@ def _groups(module: nn.Module, example: Tensor) -> tuple[Any, list[_Group]]:
 
 
 def _measure_importance(
-    module: nn.Module, groups: Sequence[_Group], criterion: Criterion, batch: tuple[Tensor, Tensor] | None, seed: int
+    module: nn.Module, groups: Sequence[_Group], criterion: Criterion, batch: Judged | None, seed: int
 ) -> None:
-    """Fills in every group's importance before anything is removed, so that the order of groups does not matter."""
+    """Set the importance of every group before anything is removed, so that the order of groups does not matter."""
     if criterion == "bn_scale" and not any(
         isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in module.modules()
     ):
         reason = "criterion bn_scale reads BatchNorm's scales and the network has no BatchNorm: take l1 or l2"
         raise StageFailed(stage="prune", reason=reason)
     judge = _IMPORTANCES[criterion](torch.Generator().manual_seed(seed))
-    # A group without BatchNorm among others that have one: the squeeze layer of squeeze-and-excitation.
+    # For a group without BatchNorm in a network that has some, such as the squeeze layer of squeeze-and-excitation.
     otherwise = tp.importance.GroupMagnitudeImportance(p=2, normalizer=None)
     for _ in _gradients(module, batch) if criterion == "taylor" else (None,):
         with torch.no_grad():
@@ -176,25 +191,26 @@ def _measure_importance(
                 importance = judge(group.members)
                 group.importance += (otherwise(group.members) if importance is None else importance).cpu()
     for group in groups:
-        # Groups are compared by what a channel is worth beside the others of its group. All zero gives 0 / 0: the
-        # whole group matters not at all.
+        # To compare groups, importance is taken relative to the group's mean. If all of it is zero this is 0 / 0, and
+        # the whole group gets importance 0.
         group.importance = torch.nan_to_num(group.importance / group.importance.mean(), nan=0.0)
 
 
-def _gradients(module: nn.Module, batch: tuple[Tensor, Tensor] | None) -> Iterator[None]:
-    """At each step, the gradient of the loss on the next few images is in every weight.
+def _gradients(module: nn.Module, batch: Judged | None) -> Iterator[None]:
+    """Put the gradient of the loss on the next few images into every weight, and yield after each step.
 
-    Few, since importance is averaged over minibatches (arXiv 1906.10771): over all images, the gradient of a trained
-    network is near zero whatever its channels do.
+    Only a few images at a time, since importance is averaged over minibatches (arXiv 1906.10771): over all images, the
+    gradient of a trained network is near zero, whatever its channels do.
     """
     if batch is None:
-        reason = "criterion taylor reads gradients and needs a batch of images and labels: give one, or take l1 or l2"
+        reason = "criterion taylor reads gradients and needs a batch of images and targets: give one, or take l1 or l2"
         raise StageFailed(stage="prune", reason=reason)
     device = next(module.parameters()).device
-    for images, labels in zip(*(torch.split(part.to(device), _TAYLOR_IMAGES) for part in batch), strict=True):
+    parts = (torch.split(part.to(device), _TAYLOR_IMAGES) for part in (batch.images, batch.targets))
+    for images, targets in zip(*parts, strict=True):
         module.zero_grad(set_to_none=True)
         with torch.enable_grad():
-            torch.autograd.backward(cross_entropy(module(images), labels))
+            torch.autograd.backward(batch.loss(module(images), targets))
         yield
 
 
@@ -221,7 +237,7 @@ def _named_ratios(ratios: Mapping[str, float], before: Mapping[str, int]) -> Map
 def _by_ratio(
     groups: Sequence[_Group], ratios: Mapping[str, float], before: Mapping[str, int], multiple: int
 ) -> list[int]:
-    """Channels that leave each group: its own fraction of them."""
+    """Return how many channels leave each group, by the group's own fraction."""
     left = [
         channels_left(before[group.name], fraction=ratios[group.name], multiple=multiple)
         if ratios.get(group.name, 0) > 0
@@ -232,13 +248,16 @@ def _by_ratio(
 
 
 def _by_rank(groups: Sequence[_Group], fraction: float, before: Mapping[str, int], multiple: int) -> list[int]:
-    """Channels that leave each group: together the fraction of all, to within half a multiple where possible."""
+    """Return how many channels leave each group, ranked over all groups.
+
+    Together they are the fraction of all channels, to within half a multiple where possible.
+    """
     ranked: list[tuple[float, int, int]] = []
     for place, group in enumerate(groups):
         sizes = _portions(group.channels, multiple)
         ascending = group.importance.sort().values[: sum(sizes)]
         means = [float(part.mean()) for part in torch.split(ascending, sizes)]
-        # Sums of equal numbers can differ in the last bit: the portions of a group must still leave in order.
+        # Means of equal numbers can differ in the last bit, but the portions of a group must still leave in order.
         ranked += [(max(means[: rank + 1]), place, size) for rank, size in enumerate(sizes)]
     ranked.sort(key=lambda portion: portion[0])
     left_before = sum(before.values()) - sum(group.channels for group in groups)
@@ -253,7 +272,10 @@ def _by_rank(groups: Sequence[_Group], fraction: float, before: Mapping[str, int
 
 
 def _portions(channels: int, multiple: int) -> list[int]:
-    """Sizes of what may leave a layer one after another: what exceeds a whole multiple first; one multiple stays."""
+    """Return the sizes of the portions in which channels may leave a layer, in order.
+
+    First leaves what exceeds a whole multiple, then one multiple after the other; one multiple stays.
+    """
     if channels <= multiple:
         return []
     odd = channels % multiple
@@ -262,7 +284,10 @@ def _portions(channels: int, multiple: int) -> list[int]:
 
 @contextlib.contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode, then each layer's own again: in training mode a run would move BatchNorm and draw random numbers."""
+    """Put the module into eval mode inside the block, then restore each layer's own mode.
+
+    In training mode a run would change BatchNorm's statistics and draw random numbers.
+    """
     training = [layer.training for layer in module.modules()]
     module.eval()
     yield
@@ -270,13 +295,22 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         layer.training = mode
 
 
-def _class_layers(module: nn.Module) -> list[nn.Module]:
-    """The last linear layer: its outputs are the classes."""
+def output_layers(module: nn.Module) -> list[nn.Module]:
+    """Return the layers whose outputs are answers: those named by the module, else its last linear layer.
+
+    The module names them in its attribute `output_layers`.
+    """
+    names: tuple[str, ...] = getattr(module, "output_layers", ())
+    if names:
+        return [module.get_submodule(name) for name in names]
     layers: list[nn.Module] = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
     return layers[-1:]
 
 
 def _example_images(network: Network) -> Tensor:
-    """The smallest image that gives a 1x1 last feature map: the dependency graph does not depend on the size."""
+    """Return one image of the smallest size, which gives a 1x1 last feature map.
+
+    The size does not matter: the dependency graph does not depend on it.
+    """
     side, weight = network.spec.total_stride, next(network.module.parameters())
     return torch.zeros(1, network.spec.image_channels, side, side, dtype=weight.dtype, device=weight.device)

@@ -1,14 +1,13 @@
-"""Quantization-aware training: a trained, folded network learns to live with 8 bits before it is exported."""
+"""Quantization-aware training: fine-tune a trained, folded network with simulated 8-bit rounding before its export."""
 
 import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from scalesearch.compression.simulation import STAGE, Simulation
 from scalesearch.errors import StageFailed
@@ -16,13 +15,17 @@ from scalesearch.values.candidate import CALIBRATED, Quantization
 from scalesearch.values.network import Network
 from scalesearch.values.target import QuantizationProfile
 
+Loss = Callable[[Any, Any], Tensor]
 _WEIGHT_RATE: Final = 2e-3
-"""Of AdamW, between two that were tried once each: where rounding took 50 points, 3e-3 won back 1 to 2 more than 1e-3;
-where it took 2, up to 1 less, which is within the noise of one seed."""
+"""Learning rate of AdamW for the weights, between two that were tried once each. Where rounding took 50 points, 3e-3
+won back 1 to 2 points more than 1e-3; where it took 2 points, up to 1 less, which is within the noise of one seed.
+"""
 _SCALE_RATE: Final = 1e-2
-"""In natural logarithms. On one network and seed 0, 1e-2, 3e-2 gave 59.0, 58.2, 58.2 %: learning them is unproven."""
+"""Learning rate of the natural logarithms of the scales. On one network and seed 0, 1e-2, 3e-2 gave 59.0, 58.2, 58.2 %:
+there is no proof that learning the scales helps.
+"""
 _DISTILLATION: Final = 1.0
-"""Weight of the divergence beside cross-entropy; on one network and seed 0, 1, 4 gave 57.5, 58.2, 57.4 %."""
+"""Weight of the divergence in the sum with the loss; on one network and seed 0, 1, 4 gave 57.5, 58.2, 57.4 %."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +36,7 @@ class QatResult:
     ranges: Mapping[str, tuple[float, float]]
     """For `quantize(input_ranges=...)`: (low, high) of activations by the keys of `qdq.given_ranges`."""
     final_loss: float
-    """Mean of the last tenth of the steps."""
+    """Mean training loss of the last tenth of the steps."""
 
 
 def quantization_aware(
@@ -41,29 +44,38 @@ def quantization_aware(
     quantization: Quantization,
     *,
     profile: QuantizationProfile,
-    batches: Callable[[], tuple[Tensor, Tensor]],
+    batches: Callable[[], tuple[Tensor, Any]],
+    loss: Loss,
+    divergence: Loss,
     calibration: Tensor,
     seed: int,
     breathe: Callable[[], None] = lambda: None,
 ) -> QatResult:
-    """The network after `qat_steps` updates with rounding simulated where `quantize` will put Q/DQ nodes.
+    """Train a copy of the network for `qat_steps` updates, with rounding simulated where `quantize` puts Q/DQ nodes.
 
-    Inputs and weights of convolutions and linear layers, and one side of residual sums, are rounded on the way forward
+    Inputs and weights of convolutions and linear layers, and one side of residual sums, are rounded in the forward pass
     and pass the gradient straight through (Bengio et al., arXiv 1308.3432; Jacob et al., arXiv 1712.05877, section 3).
-    Weights get their scale anew each step, as `insert_qdq` does. The scales of activations start from calibration and
-    are learnt: gradient of Esser et al., "Learned Step Size Quantization", ICLR 2020, equation 3, on the logarithm of
-    the scale as in Jain et al., arXiv 1903.08066, section 4. The loss is cross-entropy plus the divergence from the
-    float network's answers. Dropout is off.
+    The scales of weights are computed anew at each step, as `insert_qdq` does it. The scales of activations start from
+    calibration and are learnt, with the gradient of Esser et al., "Learned Step Size Quantization", ICLR 2020, equation
+    3, on the logarithm of the scale as in Jain et al., arXiv 1903.08066, section 4. The loss is the task's loss plus
+    the divergence from the float network's answers. Dropout is off.
 
     Args:
-        network: Trained, its BatchNorms folded, in eval mode; it stays as it is.
+        network: Trained, its BatchNorms folded, in eval mode; it is not changed.
         quantization: int8 or fp8, `qat_steps`, scales of the weights, and how activations are calibrated at first.
-        profile: The target's: ONNX Runtime's CPU kernels have uint8 activations and weights of 7 bits.
-        batches: Gives the next training batch: normalised float images (B, C, H, W) and labels (B,), on the device
-            that is to train.
-        calibration: Images (N, C, H, W) like those of the batches, on the same device, not augmented.
-        seed: Of layers that draw random numbers; the batches have their own.
+        profile: The target's style of quantization: with int8, ONNX Runtime's CPU kernels have uint8 activations and
+            weights of 7 bits.
+        batches: Returns the next training batch: normalised float images (B, C, H, W) and their targets, on the device
+            that trains.
+        loss: The task's loss: takes what the module returns and the targets.
+        divergence: The task's divergence: takes what the module returns and what the float network returns.
+        calibration: Normalised images (N, C, H, W) like those of the batches but not augmented, on the same device;
+            the first `calibration_images` of them are used.
+        seed: Seed of layers that draw random numbers; the batches have their own.
         breathe: Called once before every step.
+
+    Returns:
+        The trained network on the CPU, the ranges that it has learnt, and its final loss.
 
     Raises:
         StageFailed: A precision without calibration, no step to take, a network that cannot be traced or that runs a
@@ -79,7 +91,7 @@ def quantization_aware(
     teacher = _laid_out(network.module, calibration.device)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        final_loss = _fit(simulated, teacher, batches, quantization.qat_steps, breathe)
+        final_loss = _fit(simulated, teacher, batches, loss, divergence, quantization.qat_steps, breathe)
     trained = module.cpu().to(memory_format=torch.contiguous_format)
     for name, tensor in trained.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
@@ -88,7 +100,7 @@ def quantization_aware(
 
 
 def _laid_out(module: nn.Module, device: torch.device) -> nn.Module:
-    """A copy where and how it computes: channels last is the faster layout on CPUs too."""
+    """Return a copy in eval mode on the device, in channels-last layout, which is faster on CPUs too."""
     copied = copy.deepcopy(module).eval()
     return copied.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -96,11 +108,13 @@ def _laid_out(module: nn.Module, device: torch.device) -> nn.Module:
 def _fit(
     simulated: Simulation,
     teacher: nn.Module,
-    batches: Callable[[], tuple[Tensor, Tensor]],
+    batches: Callable[[], tuple[Tensor, Any]],
+    loss_of: Loss,
+    divergence: Loss,
     steps: int,
     breathe: Callable[[], None],
 ) -> float:
-    """Trains in place; gives the mean loss of the last tenth of the steps."""
+    """Train in place and return the mean loss of the last tenth of the steps."""
     scales = simulated.scales
     known = {id(scale) for scale in scales}
     weights = [weight for weight in simulated.module.parameters() if id(weight) not in known]
@@ -111,12 +125,11 @@ def _fit(
     losses = []
     for _ in range(steps):
         breathe()
-        images, labels = batches()
+        images, targets = batches()
         with torch.no_grad():
-            answers = log_softmax(teacher(images), dim=1)
-        logits = log_softmax(simulated.module(images), dim=1)
-        loss = cross_entropy(logits, labels)
-        loss = loss + _DISTILLATION * kl_div(logits, answers, reduction="batchmean", log_target=True)
+            wanted = teacher(images)
+        answers = simulated.module(images)
+        loss = loss_of(answers, targets) + _DISTILLATION * divergence(answers, wanted)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
@@ -129,7 +142,7 @@ def _fit(
 
 
 def _rate_factor(step: int, steps: int) -> float:
-    """Linear over the first tenth, then a cosine to 0."""
+    """Return the share of the peak rate: it rises linearly over the first tenth, then falls to 0 along a cosine."""
     warmup = max(1, steps // 10)
     if step < warmup:
         return (step + 1) / warmup

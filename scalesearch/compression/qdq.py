@@ -1,9 +1,9 @@
-"""Q/DQ nodes where NVIDIA's compilers want them: at the inputs of convolutions and linear layers, and nowhere else.
+"""Insert Q/DQ nodes where NVIDIA's compilers want them: only at the inputs of convolutions and linear layers.
 
-TensorRT fuses a convolution with what follows it (ReLU, the residual Add) as long as nothing stands between them, so no
-output is quantized; and of a residual Add only the branch that does not come from the convolution, which is then read
-in 8 bits (TensorRT developer guide, "Working with Quantized Types": Q/DQ placement recommendations). ONNX Runtime's
-quantizer places its nodes for its own kernels: behind every output too.
+TensorRT fuses a convolution with what follows it (ReLU, the residual Add) as long as nothing stands between them, so
+no output is quantized. At a residual Add, only the branch that does not come from the convolution is quantized, and is
+then read in 8 bits (TensorRT developer guide, "Working with Quantized Types": Q/DQ placement recommendations). ONNX
+Runtime's quantizer is not used here, since it places its nodes for its own kernels: after every output too.
 """
 
 from collections.abc import Mapping, Set
@@ -25,33 +25,42 @@ WEIGHTED: Final = frozenset({"Conv", "Gemm", "MatMul"})
 _RESHAPING: Final = frozenset({"Flatten", "Reshape", "Squeeze"})
 _OUTPUT_PREFIX: Final = "output of "
 _FIRST_OPSET: Final = 13
-"""The first with a scale for each channel."""
+"""The first opset with a scale for each channel."""
 _FIRST_HALF_OPSET: Final = 19
-"""The first with fp8 and with half-precision scales."""
+"""The first opset with fp8 and with half-precision scales."""
 _SMALLEST_SCALE: Final = 2.0**-14
-"""The smallest normal fp16 number: a smaller scale would lose digits there, and at 0 divide by nothing."""
+"""The smallest normal fp16 number. A smaller scale would lose digits in fp16, and a scale of 0 would divide by zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberFormat:
-    """Eight bits: symmetric around 0, so that no zero point is needed."""
+    """An 8-bit number format, symmetric around 0, so that no zero point is needed."""
 
     onnx_type: int
     dtype: DTypeLike
     largest: float
 
     def scale(self, reach: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        """What one step stands for, so that `reach` becomes the largest number."""
+        """Return the scale (what one step stands for) with which `reach` becomes the format's largest number.
+
+        Args:
+            reach: The largest absolute value: a number, or an array of any shape with one for each scale.
+        """
         return np.maximum(np.asarray(reach, dtype=np.float64) / self.largest, _SMALLEST_SCALE)
 
     @property
     def codes(self) -> NDArray[np.float64]:
-        """Every number that it can hold and that we use, ascending."""
+        """Every number that the format can hold and that we use, ascending: (codes,)."""
         numbers = np.arange(256, dtype=np.uint8).view(self.dtype).astype(np.float64)
         return np.unique(numbers[np.abs(numbers) <= self.largest])  # a NaN fails the comparison
 
     def encode(self, values: NDArray[np.float32], scale: NDArray[np.float64]) -> NDArray[Any]:
-        """Scaled, clipped and rounded to the nearest (ties to even)."""
+        """Return the values scaled, clipped and rounded to the nearest number of the format (ties to even).
+
+        Args:
+            values: An array of any shape.
+            scale: Broadcasts against `values`.
+        """
         scaled = np.clip(values / scale, -self.largest, self.largest)
         return (np.rint(scaled) if self.onnx_type == onnx.TensorProto.INT8 else scaled).astype(self.dtype)
 
@@ -64,17 +73,21 @@ FORMATS: Final[Mapping[FormatName, NumberFormat]] = {
 
 
 def weighted_nodes(proto: onnx.ModelProto) -> tuple[onnx.NodeProto, ...]:
-    """Convolutions and linear layers with constant weights, in the graph's order."""
+    """Return the convolutions and linear layers with constant weights, in the graph's order."""
     constants = {tensor.name for tensor in proto.graph.initializer}
     return tuple(node for node in proto.graph.node if node.op_type in WEIGHTED and node.input[1] in constants)
 
 
 def given_ranges(proto: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """Ranges by activation, from ranges by weight.
+    """Turn ranges that are named by weights into ranges by the names of activations.
 
     Args:
         proto: The float model.
-        ranges: The key W stands for what the layer with the weight W reads, `output_of(W)` for what it gives.
+        ranges: (low, high) by key. The key W stands for the input of the layer with the weight W, the key
+            `output_of(W)` for its output.
+
+    Returns:
+        (low, high) by the names of the activations in `proto`.
 
     Raises:
         StageFailed: No layer has that weight.
@@ -88,7 +101,7 @@ def given_ranges(proto: onnx.ModelProto, ranges: Mapping[str, tuple[float, float
             raise StageFailed(stage="quantize", reason=f"a range is given for {key}, but no layer has that weight")
         name = layers[weight].output[0] if key != weight else layers[weight].input[0]
         given[name] = bounds
-        # ONNX Runtime's quantizer gives what is only reshaped the scale of what goes in.
+        # ONNX Runtime's quantizer gives the output of a reshaping node the scale of its input.
         while name in producers and producers[name].op_type in _RESHAPING:
             name = producers[name].input[0]
             given[name] = bounds
@@ -96,7 +109,7 @@ def given_ranges(proto: onnx.ModelProto, ranges: Mapping[str, tuple[float, float
 
 
 def output_of(weight: str) -> str:
-    """The key of `given_ranges` for the output of the layer with this weight."""
+    """Return the key of `given_ranges` for the output of the layer with this weight."""
     return f"{_OUTPUT_PREFIX}{weight}"
 
 
@@ -108,13 +121,13 @@ def insert_qdq(
     weights: WeightScales = "per_channel",
     skip: Set[str] = frozenset(),
 ) -> onnx.ModelProto:
-    """A copy of the model with its convolutions and linear layers in int8 or fp8.
+    """Return a copy of the model with its convolutions and linear layers in int8 or fp8.
 
-    Weights are stored in eight bits behind a DequantizeLinear; biases stay as they are.
+    Weights are stored in 8 bits, followed by a DequantizeLinear; biases stay as they are.
 
     Args:
-        proto: In fp32 or fp16; scales get the type of the data.
-        ranges: (low, high) of the activations, by the names that they have in `proto`.
+        proto: The model in fp32 or fp16; the scales get the type of its data.
+        ranges: (low, high) of the activations, by their names in `proto`.
         name: The number format.
         weights: One scale for each output channel, or one for the whole tensor.
         skip: Names of nodes that are left as they are.
@@ -134,7 +147,7 @@ def insert_qdq(
 
 
 class _Insertion:
-    """The graph under change: every activation gets one Q/DQ pair, however many layers read it."""
+    """A graph that is being changed: every activation gets one Q/DQ pair, however many layers read it."""
 
     def __init__(self, proto: onnx.ModelProto, number: NumberFormat, ranges: Mapping[str, tuple[float, float]]) -> None:
         self.proto = proto
@@ -163,7 +176,11 @@ class _Insertion:
         node.input[1] = dequantized
 
     def quantize_residuals(self, heavy: Set[str]) -> None:
-        """The side of each Add that no quantized layer feeds straight, where exactly one side is fed so."""
+        """Quantize one input of each residual Add that a quantized layer feeds directly.
+
+        If exactly one input comes directly from a layer of `heavy`, the other one is quantized; if both do, one of
+        them.
+        """
         for node in self.proto.graph.node:
             if node.op_type != "Add" or any(name in self._weights for name in node.input):
                 continue
@@ -171,8 +188,8 @@ class _Insertion:
             if len(light) == 1:
                 self.quantize_input(node, light[0])
             elif not light:
-                # Two convolutions meet, of which one is fused with the Add: not the one that the next block reads in
-                # 8 bits anyway (an identity shortcut around linear bottlenecks), if there is one.
+                # Two convolutions meet, and one of them is fused with the Add: if possible not the one whose output the
+                # next block reads in 8 bits anyway (an identity shortcut around linear bottlenecks).
                 self.quantize_input(node, 0 if node.input[0] in self._pairs else 1)
 
     def finished(self) -> onnx.ModelProto:
@@ -214,17 +231,26 @@ class _Insertion:
 def encode_weight(
     values: NDArray[Any], axis: int | None, number: NumberFormat
 ) -> tuple[NDArray[Any], NDArray[np.floating[Any]]]:
-    """The codes of a weight and its scales: one for each place along the axis, or a single one where that is None."""
+    """Return the codes of a weight and its scales.
+
+    Args:
+        values: The weight, an array of any shape.
+        axis: One scale for each place along this axis; None for a single scale.
+        number: The number format.
+
+    Returns:
+        The codes, of the weight's shape, and the scales: (length of the axis,), or () for a single one.
+    """
     wide = values.astype(np.float32)
     others = tuple(other for other in range(values.ndim) if other != axis)
     reach = np.abs(wide).max(axis=others).astype(np.float64)
-    scale = np.asarray(number.scale(reach).astype(values.dtype))  # rounded first: it is what the file multiplies by
+    scale = np.asarray(number.scale(reach).astype(values.dtype))  # rounded before use: the file has this one
     fitting = scale.astype(np.float64)
     return number.encode(wide, fitting if axis is None else np.expand_dims(fitting, others)), scale
 
 
 def output_axis(node: onnx.NodeProto, dimensions: int) -> int:
-    """Which axis of the weight counts output channels."""
+    """Return which axis of a layer's weight counts the output channels; the weight has this number of dimensions."""
     if node.op_type == "Conv":
         return 0
     transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)

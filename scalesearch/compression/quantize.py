@@ -1,4 +1,4 @@
-"""Precision: an fp32 ONNX file becomes an fp16, bf16, int8 or fp8 one. What a precision means is inside the file."""
+"""Quantization: convert an fp32 ONNX file to fp16, bf16, int8 or fp8. The file says all that the precision means."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from scalesearch.compression.bias_correction import correct_biases
 from scalesearch.compression.calibration import Ranges, calibrate
 from scalesearch.compression.cpu_qdq import SEVEN_BITS, insert_cpu_qdq
 from scalesearch.compression.half import HALF_SUFFIX, to_half
-from scalesearch.compression.layer_ranking import rank_layers
+from scalesearch.compression.layer_ranking import Divergence, rank_layers
 from scalesearch.compression.qdq import FORMATS, FormatName, NumberFormat, given_ranges, insert_qdq, weighted_nodes
 from scalesearch.deployment.onnx_file import checking_session, read_onnx, write_bytes, write_onnx
 from scalesearch.errors import StageFailed
@@ -24,18 +24,19 @@ from scalesearch.values.target import QuantizationProfile
 
 _CHECK_IMAGES = 8
 _RANKING_IMAGES: Final = 32
-"""Each is run once for every layer."""
+"""Number of images to rank layers on; each of them is run once for every layer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
-    """What a precision's function gets: all that `quantize` was given."""
+    """All arguments of `quantize`, as the function of each precision gets them."""
 
     model: OnnxModel
     quantization: Quantization
     images: NDArray[np.float32]
     profile: QuantizationProfile
     input_ranges: Mapping[str, tuple[float, float]]
+    divergence: Divergence | None
     to: Path
 
 
@@ -47,26 +48,32 @@ def quantize(
     profile: QuantizationProfile,
     to: Path,
     input_ranges: Mapping[str, tuple[float, float]] | None = None,
+    divergence: Divergence | None = None,
 ) -> OnnxModel:
-    """The model in the asked precision, written to `to`; input and output stay float32.
+    """Write the model in the asked precision to `to`; its input and output stay float32.
 
-    fp32 is the same file. fp16 and bf16 hold half-precision weights and activations between two casts. int8 and fp8 are
-    post-training quantization with Q/DQ nodes, in the style of the profile, ranges by `calibration.calibrate`; what is
-    left in float is fp16 for TensorRT, fp32 for CPUs. The `keep_float` layers that suffer most stay in float too
-    (`layer_ranking.rank_layers`); where that is every layer, the file is the fp16 or fp32 one.
+    fp32 copies the file. fp16 and bf16 hold half-precision weights and activations between two casts. int8 and fp8 are
+    post-training quantization with Q/DQ nodes in the style of the profile, with ranges by `calibration.calibrate`. What
+    is left in float is fp16 for TensorRT and fp32 for CPUs. The `keep_float` layers that suffer most stay in float too
+    (`layer_ranking.rank_layers`). If that is every layer, the result is the fp16 or fp32 file.
 
     Args:
         model: An fp32 file from `to_onnx`.
         quantization: Precision and, for int8 and fp8, how to calibrate.
-        calibration: Images (N, C, H, W), normalised as in training and never trained on; the first
+        calibration: Images (N, C, H, W), float32, normalised as in training and never trained on; the first
             `calibration_images` of them are used.
-        profile: The target's.
-        to: Where to write.
-        input_ranges: Learnt ranges, from `qat.QatResult`, in place of calibrated ones (`qdq.given_ranges`).
+        profile: The target's style of quantization.
+        to: Where to write the file.
+        input_ranges: Learnt ranges from `qat.QatResult` that replace calibrated ones (`qdq.given_ranges`).
+        divergence: The task's divergence, by which `keep_float` ranks the layers; needed only where `keep_float` is
+            above 0 and below the number of layers.
+
+    Returns:
+        The written file.
 
     Raises:
-        StageFailed: Images of another shape, a range for a weight that the model lacks, or weights or
-            activations that the precision cannot hold.
+        StageFailed: Images of another shape or type, a range for a weight that the model lacks, a divergence that is
+            needed and not given, or weights or activations that the precision cannot hold.
     """
     images = calibration[: quantization.calibration_images]
     if images.dtype != np.float32 or images.shape[1:] != model.input_shape[1:]:
@@ -78,6 +85,7 @@ def quantize(
         images=images,
         profile=profile,
         input_ranges=input_ranges or {},
+        divergence=divergence,
         to=to,
     )
     return _PRECISIONS[quantization.precision](work)
@@ -119,14 +127,14 @@ _PRECISIONS: Mapping[Precision, Callable[[_Work], OnnxModel]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Style:
-    """Where Q/DQ nodes go and what the numbers are."""
+    """A style of quantization: where Q/DQ nodes go and which number formats they use."""
 
     insert: Callable[[onnx.ModelProto, Ranges, WeightScales, frozenset[str]], onnx.ModelProto]
-    """By model, ranges, kind of weight scales, and the layers to leave in float."""
+    """Takes the model, its ranges, the kind of weight scales, and the names of the layers to leave in float."""
     number: FormatName
     weights: NumberFormat
     symmetric: bool
-    """Of the activations' ranges."""
+    """Whether the ranges of activations are symmetric around 0."""
 
 
 def _insert_cpu(proto: onnx.ModelProto, ranges: Ranges, weights: WeightScales, skip: frozenset[str]) -> onnx.ModelProto:
@@ -145,7 +153,10 @@ _QDQ_STYLES: Final[Mapping[FormatName, _Style]] = {"int8": _qdq_style("int8"), "
 
 
 def _to_eight_bits(work: _Work, style: _Style) -> OnnxModel:
-    """Ranges, then the layers that stay in float, then biases, then the nodes."""
+    """Write an int8 or fp8 file.
+
+    First the ranges are found, then the layers that stay in float, then the biases, then the nodes are inserted.
+    """
     proto = onnx.shape_inference.infer_shapes(read_onnx(work.model.path))
     asked = work.quantization
     ranges = calibrate(
@@ -164,18 +175,22 @@ def _to_eight_bits(work: _Work, style: _Style) -> OnnxModel:
     if work.profile == "tensorrt":
         proto, ranges = _halved(proto, ranges)
     quantized = style.insert(proto, ranges, asked.weights, kept)
-    ONNXModel(quantized).topological_sort()  # the tools append their nodes at the end, ONNX wants them behind inputs
+    ONNXModel(quantized).topological_sort()  # the tools append nodes at the end; ONNX wants them after their inputs
     return write_onnx(quantized, work.to)
 
 
 def _halved(proto: onnx.ModelProto, ranges: Ranges) -> tuple[onnx.ModelProto, Ranges]:
-    """TensorRT's networks are strongly typed: what is not quantized runs in the type it has here, in half the bytes."""
+    """Convert model and ranges to fp16, for TensorRT.
+
+    TensorRT's networks are strongly typed: what is not quantized runs in the type it has in the file. fp16 takes half
+    the bytes.
+    """
     inputs = [value.name for value in proto.graph.input if value.name in ranges]
     return to_half(proto, "fp16"), ranges | {f"{name}{HALF_SUFFIX}": ranges[name] for name in inputs}
 
 
 def _kept_in_float(proto: onnx.ModelProto, ranges: Ranges, work: _Work, style: _Style) -> frozenset[str]:
-    """Names of the `keep_float` layers that suffer most, or of all where that is no fewer than there are."""
+    """Return the names of the `keep_float` layers that suffer most, or of all layers if there are no more than that."""
     names = frozenset(node.name for node in weighted_nodes(proto))
     count = work.quantization.keep_float
     if not 0 < count < len(names):
@@ -184,13 +199,15 @@ def _kept_in_float(proto: onnx.ModelProto, ranges: Ranges, work: _Work, style: _
     def insert_alone(proto: onnx.ModelProto, ranges: Ranges, skip: frozenset[str]) -> onnx.ModelProto:
         return style.insert(proto, ranges, work.quantization.weights, skip)
 
-    ranking = rank_layers(proto, ranges, work.images[:_RANKING_IMAGES], insert=insert_alone)
+    if work.divergence is None:
+        raise StageFailed(stage="quantize", reason="keep_float ranks layers by the task's divergence: give one")
+    ranking = rank_layers(proto, ranges, work.images[:_RANKING_IMAGES], insert=insert_alone, divergence=work.divergence)
     return frozenset(damage.node for damage in ranking[:count])
 
 
 def _ensure_finite(model: OnnxModel, images: NDArray[np.float32]) -> None:
-    """Weights may fit while an activation overflows to infinity on the way."""
+    """Raise StageFailed if the answers are not finite: weights may fit while an activation overflows to infinity."""
     session = checking_session(read_onnx(model.path))
-    (logits,) = session.run(None, {session.get_inputs()[0].name: images})
-    if not np.isfinite(logits).all():
+    answers = session.run(None, {session.get_inputs()[0].name: images})
+    if not all(np.isfinite(answer).all() for answer in answers):
         raise StageFailed(stage="quantize", reason=f"activations of {model.path.name} overflow in fp16")

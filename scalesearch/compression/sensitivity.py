@@ -1,4 +1,4 @@
-"""Sensitivity: what each layer's channels are worth, measured alone, and fractions per layer that follow from it."""
+"""Sensitivity: measure how much score each layer loses with its channels, and derive pruning fractions from that."""
 
 import itertools
 import math
@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
-from scalesearch.compression.prune import channels_left, prunable_widths, prune
+from scalesearch.compression.prune import Judged, channels_left, prunable_widths, prune
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Criterion, Pruning
 from scalesearch.values.network import Network
@@ -16,25 +15,25 @@ from scalesearch.values.network import Network
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensitivityPoint:
-    """One fraction of one layer."""
+    """What one layer loses when one fraction of its channels is removed."""
 
     fraction: float
-    """As asked."""
+    """Fraction that was asked for."""
     channels_left: int
-    """After rounding."""
+    """Channels left after rounding."""
     loss: float
-    """Score of the whole network less its score with this layer alone pruned, as a fraction; may be negative."""
+    """Score of the whole network minus its score with only this layer pruned, as a fraction; may be negative."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSensitivity:
-    """What a group of coupled layers loses with its channels."""
+    """How much score is lost as a group of coupled layers loses channels."""
 
     name: str
-    """Of the group's first layer, as in `prune.prunable_widths`."""
+    """Name of the group's first layer, as in `prune.prunable_widths`."""
     channels: int
     points: tuple[SensitivityPoint, ...]
-    """By rising fraction."""
+    """In the order of rising fractions."""
 
 
 def channel_sensitivity(
@@ -44,20 +43,24 @@ def channel_sensitivity(
     score: Callable[[Network], float],
     channel_multiple: int,
     criterion: Criterion = "l2",
-    batch: tuple[Tensor, Tensor] | None = None,
+    batch: Judged | None = None,
 ) -> tuple[LayerSensitivity, ...]:
-    """Loss of score of every prunable group at every fraction, the other groups whole, without any retraining.
+    """Measure the loss of score when one prunable group alone is pruned, for every group and fraction.
 
-    Li et al., arXiv 1608.08710, section 3.2 and figure 2(b). Fractions that round to one width are scored once.
+    Nothing is retrained (Li et al., arXiv 1608.08710, section 3.2 and figure 2(b)). Fractions that round to the same
+    width are scored once.
 
     Args:
         network: Trained, in eval mode.
-        fractions: Each in (0, 1).
-        score: Accuracy (0..1) of a network, the more the better; called once for the network itself and at most once
-            for each group and fraction.
-        channel_multiple: Widths left are multiples of it.
-        criterion: Which channels leave.
-        batch: For `taylor`, as in `prune`.
+        fractions: Fractions of channels to remove, each in (0, 1).
+        score: Returns the score (0..1) of a network, higher is better. It is called once for the network itself and at
+            most once for each group and fraction.
+        channel_multiple: The widths left are multiples of it.
+        criterion: Decides which channels are removed.
+        batch: Needed by the criterion `taylor`, as in `prune`.
+
+    Returns:
+        One entry for each group.
 
     Raises:
         StageFailed: There is no fraction or one is not in (0, 1), or `prune` refuses the criterion.
@@ -88,13 +91,21 @@ def channel_sensitivity(
 
 
 def ratios_from_sensitivity(sensitivity: Sequence[LayerSensitivity], *, budget_fraction: float) -> dict[str, float]:
-    """Fraction of every layer, for `prune`'s `ratios`, that removes about the budget's share of all channels.
+    """Choose a fraction of every layer so that together about `budget_fraction` of all channels are removed.
 
-    Of all ways to give each layer one of its measured widths, the one of least summed loss, found exactly by dynamic
-    programming over the channels removed (a multiple-choice knapsack). It takes losses of single layers to add up, and
-    a layer never to lose less with fewer channels: what was measured below an earlier point is noise and counts as
-    much as that point. The share is met, and exceeded by less than the largest step between two widths; where no
-    choice reaches it, every layer gives what it can.
+    Of all ways to give each layer one of its measured widths, this is the one with the least sum of losses. It is found
+    exactly, by dynamic programming over the number of removed channels (a multiple-choice knapsack). Two assumptions
+    are made: that the losses of single layers add up, and that a layer never loses less with fewer channels. A loss
+    measured below that of an earlier point is taken as noise and counts as much as the earlier one. The budget is
+    reached, and exceeded by less than the largest step between two widths; if no choice reaches it, every layer loses
+    as many channels as was measured.
+
+    Args:
+        sensitivity: One entry for each layer, from `channel_sensitivity`.
+        budget_fraction: Share of all channels to remove, in [0, 1).
+
+    Returns:
+        Fraction to remove by layer name, for `ratios` of `prune`.
 
     Raises:
         StageFailed: The budget is not in [0, 1).
@@ -117,7 +128,7 @@ def ratios_from_sensitivity(sensitivity: Sequence[LayerSensitivity], *, budget_f
 
 
 def _choices(layer: LayerSensitivity) -> list[tuple[int, float]]:
-    """(channels removed, loss) of a layer, from none on, both rising."""
+    """Return (channels removed, loss) for each width of a layer, from none removed on, both rising."""
     choices = [(0, 0.0)]
     for point in sorted(layer.points, key=lambda point: -point.channels_left):
         gone = layer.channels - point.channels_left
@@ -129,7 +140,12 @@ def _choices(layer: LayerSensitivity) -> list[tuple[int, float]]:
 def _least_losses(
     choices: Sequence[Sequence[tuple[int, float]]], most: int
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], list[np.ndarray[tuple[int], np.dtype[np.int64]]]]:
-    """Least summed loss for every number of channels removed, and what each layer gives for it."""
+    """Return the least sum of losses for every number of removed channels, and how many each layer loses for it.
+
+    Returns:
+        Least sums (most + 1,), infinite where no choice removes that number of channels; and for each layer an array
+        (most + 1,) of the channels it loses.
+    """
     least = np.full(most + 1, np.inf)
     least[0] = 0.0
     picks = []

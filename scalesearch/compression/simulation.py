@@ -1,4 +1,7 @@
-"""A network in torch with the rounding of its Q/DQ file in it: same places and numbers, gradients straight through."""
+"""Simulate the rounding of a Q/DQ file in a torch network: at the same places, with the same numbers.
+
+Gradients pass straight through the rounding, so the network can be trained with it.
+"""
 
 import math
 import operator
@@ -27,12 +30,12 @@ _ADDS: Final = frozenset({operator.add, operator.iadd, torch.add})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Numbers:
-    """What a style rounds to."""
+    """The number formats that a style rounds to."""
 
     weights: NumberFormat
     activations: NumberFormat
     unsigned: bool
-    """Activations are uint8 with a zero point."""
+    """Whether activations are uint8 with a zero point."""
 
 
 def _format(quantization: Quantization) -> FormatName:
@@ -46,7 +49,10 @@ def _numbers(quantization: Quantization, profile: QuantizationProfile) -> _Numbe
 
 
 class _Rounding(torch.autograd.Function):
-    """round(clip(x / scale)) * scale; straight-through in x, and Esser's equation 3 in the scale."""
+    """round(clip(x / scale)) * scale.
+
+    The gradient passes straight through to x; for the scale it is that of Esser's equation 3.
+    """
 
     @staticmethod
     def forward(
@@ -78,7 +84,7 @@ def _rounded(number: NumberFormat) -> Callable[[Tensor], Tensor]:
 
 
 class _ActivationRounding(nn.Module):
-    """Rounds with a learnt scale and a zero point fixed at calibration; passes values through until then."""
+    """Rounds with a learnt scale and a zero point fixed at calibration; before calibration it passes values through."""
 
     def __init__(self, numbers: _Numbers) -> None:
         super().__init__()
@@ -112,20 +118,20 @@ class _ActivationRounding(nn.Module):
         return rounded
 
     def taken(self) -> Tensor:
-        """What was passed through last, which is then forgotten."""
+        """Return the values that were passed through last, and forget them."""
         assert self._seen is not None
         seen, self._seen = self._seen, None
         return seen
 
     def _bounds(self) -> tuple[float, float]:
-        """Least and greatest code, counted from the zero point."""
+        """Return the smallest and the largest code, counted from the zero point."""
         if self._unsigned:
             return -self.zero_point, 255 - self.zero_point
         return -self._number.largest, self._number.largest
 
 
 class _RoundedLayer(nn.Module):
-    """A convolution or linear layer whose weight is rounded on the way."""
+    """A convolution or linear layer that uses its weight rounded."""
 
     def __init__(self, layer: nn.Module, number: NumberFormat, *, per_channel: bool) -> None:
         super().__init__()
@@ -148,16 +154,16 @@ class _RoundedLayer(nn.Module):
 class Simulation:
     """The network's graph with rounding in it; its layers are the module's own, so training it trains the module.
 
-    Rounded are inputs and weights of convolutions and linear layers and one side of residual sums, as `insert_qdq`
-    does; ONNX Runtime's CPU style rounds what is between them too, which is left out here. Until `calibrate` or
-    `set_ranges` the activations pass through as they are.
+    Inputs and weights of convolutions and linear layers and one side of residual sums are rounded, as `insert_qdq` does
+    it. ONNX Runtime's CPU style also rounds what is between them; this is left out here. Until `calibrate` or
+    `set_ranges` is called, activations pass through as they are.
     """
 
     def __init__(self, module: nn.Module, quantization: Quantization, profile: QuantizationProfile) -> None:
         """Take a module in eval mode, its BatchNorms folded.
 
         Raises:
-            StageFailed: It cannot be traced, or runs a layer twice.
+            StageFailed: The module cannot be traced, or it runs a layer twice.
         """
         self._numbers = _numbers(quantization, profile)
         per_channel = quantization.weights == "per_channel"
@@ -184,7 +190,7 @@ class Simulation:
         return [rounding.log_scale for _, rounding in self._pairs.values()]
 
     def calibrate(self, images: Tensor, quantization: Quantization) -> None:
-        """Sets the range of every activation, by the quantization's method on images (N, C, H, W)."""
+        """Set the range of every activation, by the quantization's method, on normalised images (N, C, H, W)."""
         roundings = {node.name: rounding for node, (_, rounding) in self._pairs.items()}
 
         def batches() -> Iterator[dict[str, NDArray[np.float32]]]:
@@ -208,11 +214,11 @@ class Simulation:
             rounding.set_range(*ranges[name])
 
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """By the keys of `qdq.given_ranges`."""
+        """Return (low, high) of each activation by the keys of `qdq.given_ranges`."""
         return {key: rounding.range() for key, rounding in self._keys.items()}
 
     def set_ranges(self, ranges: Mapping[str, tuple[float, float]]) -> None:
-        """Sets them to what `ranges` gave, of this network or of an earlier one."""
+        """Set all ranges to what `ranges` returned, for this network or an earlier one."""
         for key, rounding in self._keys.items():
             rounding.set_range(*ranges[key])
 
@@ -228,7 +234,7 @@ class Simulation:
         node.target = name
 
     def _round_residual(self, node: fx.Node, layers: set[fx.Node]) -> None:
-        """One side of a sum, as `qdq.insert_qdq` chooses it."""
+        """Round one side of a sum, the same one that `qdq.insert_qdq` chooses."""
         sides = [self._source(side) for side in node.args[:2] if isinstance(side, fx.Node)]
         if len(sides) < 2:
             return
@@ -241,7 +247,7 @@ class Simulation:
             self._keys[output_of(self._names[sides[place]])] = rounding
 
     def _round_argument(self, node: fx.Node, place: int) -> _ActivationRounding:
-        """Every activation is rounded once, however many layers read it."""
+        """Round the node's argument, and return its rounding: one for each activation, however many layers read it."""
         argument = node.args[place]
         assert isinstance(argument, fx.Node)
         source = self._source(argument)
@@ -258,7 +264,7 @@ class Simulation:
         return node.op == "call_module" and isinstance(self._modules[str(node.target)], kinds)
 
     def _source(self, node: fx.Node) -> fx.Node:
-        """What the node's value comes from, past layers that the exported file does not have."""
+        """Return the node whose value this is, skipping layers that the exported file does not have."""
         while self._is(node, _PASSING):
             (node,) = node.all_input_nodes
         return node

@@ -1,4 +1,4 @@
-"""Zeros inside the weights: which weights become zero, and keeping them zero while the network retrains."""
+"""Sparsity: choose which weights become zero, and keep them zero while the network is retrained."""
 
 import copy
 import logging
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from scalesearch.compression.prune import output_layers
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Pruning, Sparsity
 from scalesearch.values.network import Network
@@ -21,22 +22,27 @@ GROUP = 4
 KEPT = 2
 _INPUT_MULTIPLE, _OUTPUT_MULTIPLE = 16, 8
 WIDE_FROM = 256
-"""Channels from which on a sparse kernel can be the faster one: of the input and of the output both, as NVIDIA's
-developers say in TensorRT's issues 3849 ("C and K are large enough (>256)") and 4065 ("256 or above")."""
+"""Number of channels from which on a sparse kernel can be faster, of the input and of the output both. NVIDIA's
+developers say so in TensorRT's issues 3849 ("C and K are large enough (>256)") and 4065 ("256 or above").
+"""
 
 
 def sparsity_masks(network: Network, pruning: Pruning, *, wide_from: int = WIDE_FROM) -> dict[str, Tensor]:
-    """Masks by weight name, each shaped like its weight, True where it stays; empty where nothing is to be masked.
+    """Return masks by weight name, each of the shape of its weight, True where a value stays.
 
     `2:4` keeps the two largest magnitudes of every four consecutive input channels, for each output channel and place
-    of the kernel: the pattern of NVIDIA's sparse tensor cores (Mishra et al., arXiv 2104.08378; of two equal ones the
-    first stays). It takes convolutions and linear layers that can gain by it: not grouped (TensorRT
-    considers no sparse kernel for those, its issue 4054), at least `wide_from` input and output channels, and multiples
-    of 16 inputs and 8 outputs, as NVIDIA's own ASP asks. The classifier stays dense: its outputs are the classes,
-    seldom a multiple of 8, and for one image it is a matrix times one vector, which waits for memory.
+    of the kernel. This is the pattern of NVIDIA's sparse tensor cores (Mishra et al., arXiv 2104.08378); of two equal
+    magnitudes the first stays. Only convolutions and linear layers that can gain by it are masked: they are not grouped
+    (TensorRT considers no sparse kernel for grouped ones, its issue 4054), and have at least `wide_from` input and
+    output channels, the inputs a multiple of 16 and the outputs a multiple of 8, as NVIDIA's own ASP asks. The
+    classifier stays dense: its outputs are the classes, seldom a multiple of 8, and for one image it is a matrix times
+    one vector, which is limited by memory speed.
 
     `unstructured` masks the `sparse_fraction` smallest magnitudes of all convolutions together (Han et al., arXiv
     1506.02626).
+
+    Returns:
+        The masks; empty if no weight is to be masked.
 
     Raises:
         StageFailed: `sparse_fraction` is not in [0, 1), or `wide_from` is below 1.
@@ -53,7 +59,14 @@ def sparsity_masks(network: Network, pruning: Pruning, *, wide_from: int = WIDE_
 
 
 def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Sets every masked weight of the module to zero, in place: after each optimizer step, it keeps the pattern."""
+    """Set every masked weight of the module to zero, in place.
+
+    Called after each optimizer step, this keeps the pattern of zeros.
+
+    Args:
+        module: Holds weights of the masks' names.
+        masks: By weight name, each of the shape of its weight, False where the weight becomes zero.
+    """
     with torch.no_grad():
         for name, mask in masks.items():
             weight = module.get_parameter(name)
@@ -61,9 +74,13 @@ def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 
 def masked(network: Network, masks: Mapping[str, Tensor]) -> Network:
-    """A copy with the masked weights zero: where a retraining with `apply_masks` starts from.
+    """Return a copy with the masked weights set to zero, from which a retraining with `apply_masks` starts.
 
-    Averages of weights over the steps hold the pattern only if they begin with it.
+    Averages of weights over the steps have the pattern only if it is there from the first step.
+
+    Args:
+        network: It is not changed.
+        masks: As in `apply_masks`.
     """
     module = copy.deepcopy(network.module)
     apply_masks(module, masks)
@@ -71,10 +88,10 @@ def masked(network: Network, masks: Mapping[str, Tensor]) -> Network:
 
 
 def holds_2_4(weight: NDArray[Any] | Tensor) -> bool:
-    """Whether of every four consecutive input channels at most two are not zero; the input channels are axis 1.
+    """Tell whether at most two of every four consecutive input channels are not zero; input channels are axis 1.
 
-    For weights (output, input, ...) of torch and of ONNX's Conv and Gemm with transB; False where the input channels
-    are no multiple of four.
+    This works for weights (outputs, inputs, ...) of torch, and of ONNX's Conv and of Gemm with transB. The answer is
+    False if the number of input channels is not a multiple of four.
     """
     values = weight.detach().cpu().numpy() if isinstance(weight, Tensor) else np.asarray(weight)
     if values.ndim < 2 or values.shape[1] % GROUP:
@@ -84,7 +101,14 @@ def holds_2_4(weight: NDArray[Any] | Tensor) -> bool:
 
 
 def mask_2_4(weight: Tensor) -> Tensor:
-    """True at the two largest magnitudes of every four consecutive input channels (axis 1)."""
+    """Return a mask that is True at the two largest magnitudes of every four consecutive input channels (axis 1).
+
+    Args:
+        weight: (outputs, inputs, ...), the inputs a multiple of four.
+
+    Returns:
+        A boolean tensor of the weight's shape.
+    """
     groups = torch.unflatten(weight.detach().abs(), 1, (-1, GROUP))
     order = groups.argsort(dim=2, descending=True, stable=True)
     kept = torch.zeros_like(groups, dtype=torch.bool).scatter_(2, order[:, :, :KEPT], True)
@@ -93,11 +117,11 @@ def mask_2_4(weight: Tensor) -> Tensor:
 
 def _two_of_four(module: nn.Module, _: float, wide_from: int) -> dict[str, Tensor]:
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
-    classifier = next((layer for layer in reversed(layers.values()) if isinstance(layer, nn.Linear)), None)
+    answering = output_layers(module)
     return {
         f"{name}.weight": mask_2_4(layer.weight)
         for name, layer in layers.items()
-        if layer is not classifier and _can_pay(layer, wide_from)
+        if not any(layer is each for each in answering) and _can_pay(layer, wide_from)
     }
 
 

@@ -1,4 +1,4 @@
-"""TOML files and `--set key=value` become checked settings and a checked space, before anything runs."""
+"""Turn TOML files and `--set key=value` into checked settings and a checked space, before anything runs."""
 
 from scalesearch.config.settings import check_stored, load_run, parse_override, parse_settings
 from scalesearch.config.spaces import check_stages, find_space, parse_space, read_document, space_paths

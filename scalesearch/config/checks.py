@@ -15,7 +15,8 @@ from scalesearch.errors import ConfigError
 Document = dict[str, Any]
 T = typing.TypeVar("T")
 
-# (lowest, highest) allowed value of a numeric axis or setting; an open bound is written as a tiny step inside it.
+# (lowest, highest) allowed value of a numeric axis or setting. A bound that is itself not allowed is written as a value
+# that lies a tiny step inside it.
 TINY = 1e-9
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "scaling.resolution": (TINY, 16),
@@ -66,12 +67,16 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
 
 
 def fail(*lines: str) -> NoReturn:
-    """Raise ConfigError with these lines: what was expected, what came, where, what to do."""
+    """Raise ConfigError with these lines: what was expected, what was given, where, and what to do."""
     raise ConfigError("\n".join(lines))
 
 
 def load_value(kind: type[T], document: object, *, origin: str) -> T:
-    """An instance of `kind`; unknown keys and wrong types become a ConfigError with the dotted place."""
+    """Return an instance of `kind` made from the document.
+
+    Raises:
+        ConfigError: If there is an unknown key or a wrong type; the message gives the dotted place.
+    """
     if isinstance(document, dict):
         check_keys(kind, document, prefix="", origin=origin)
     try:
@@ -79,20 +84,30 @@ def load_value(kind: type[T], document: object, *, origin: str) -> T:
     except ValidationError as error:
         first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
-    # Raised outside of `except`: pydantic's own words, which repeat the value, would stand in a traceback. A storage
-    # of the wrong kind may hold a password.
+    # Raised outside of `except`, so that pydantic's own message, which repeats the value, is not shown in a traceback:
+    # a `storage` value of the wrong kind may hold a password.
     came = "" if place.split(".")[0] == "storage" else f" = {first['input']!r}"
     fail(f"{origin}: {place}{came} is wrong: {_lower_first(first['msg'])}.")
 
 
 def unknown_key(origin: str, prefix: str, key: str, known: Iterable[str]) -> NoReturn:
-    """Raise the error of an unknown key, with the near one and the list of known ones."""
+    """Raise the error for an unknown key, with the nearest known key and the list of all known ones."""
     names = list(known)
     fail(f"{origin}: unknown key {prefix + key!r}{suggest(key, names, prefix)}", f"Known here: {', '.join(names)}.")
 
 
 def check_value(name: str, value: object, kind: Any, origin: str) -> float | int | str | bool:
-    """The value as its field's type (`kind`: a Literal, bool, int, float), within its bounds."""
+    """Check a value and return it in the type of its field.
+
+    Args:
+        name: Dotted name of the setting or axis.
+        value: The value.
+        kind: Type of the field: a Literal, bool, int or float.
+        origin: Where the value came from, for messages.
+
+    Raises:
+        ConfigError: If the value has another type or lies outside its bounds.
+    """
     if typing.get_origin(kind) is typing.Literal:
         allowed = typing.get_args(kind)
         if value not in allowed:
@@ -114,18 +129,18 @@ def check_value(name: str, value: object, kind: Any, origin: str) -> float | int
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number: neither true or false, nor inf, nor nan."""
+    """Tell whether it is a finite number: neither true or false, nor inf, nor nan."""
     return isinstance(value, int | float) and not isinstance(value, bool) and _finite(value)
 
 
 def is_whole(value: object) -> bool:
-    """Whether it is a number without a fraction, however it is written."""
+    """Tell whether it is a number without a fraction, however it is written."""
     return is_number(value) and typing.cast("float", value) % 1 == 0
 
 
 def check_bounds(name: str, value: float, origin: str = "settings") -> None:
-    """Raise where the value of the dotted `name` lies outside BOUNDS."""
-    # scaling.stages.2.width has the bounds of scaling.width
+    """Raise ConfigError if the value lies outside the BOUNDS of the dotted `name`."""
+    # scaling.stages.2.width has the same bounds as scaling.width
     parts = name.split(".")
     bounds = BOUNDS.get(f"{parts[0]}.{parts[-1]}" if len(parts) > 2 else name)
     if bounds is None:
@@ -137,7 +152,7 @@ def check_bounds(name: str, value: float, origin: str = "settings") -> None:
 
 
 def check_keys(kind: type[Any], document: Document, *, prefix: str, origin: str) -> None:
-    """Raise where `document`, or a table in it, has a key that the dataclass has no field for."""
+    """Raise ConfigError if `document`, or a table in it, has a key that is not a field of the dataclass."""
     if not dataclasses.is_dataclass(kind):
         return
     kinds = field_types(kind)
@@ -151,7 +166,7 @@ def check_keys(kind: type[Any], document: Document, *, prefix: str, origin: str)
 
 
 def field_types(kind: type[Any]) -> dict[str, Any]:
-    """Field name to plain type; `int | None` counts as int."""
+    """Return the plain type of each field by its name; `int | None` counts as int."""
     hints = typing.get_type_hints(kind)
     plain: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
@@ -163,7 +178,7 @@ def field_types(kind: type[Any]) -> dict[str, Any]:
 
 
 def put(document: Document, key: str, value: object, *, origin: str) -> None:
-    """Set the dotted `key` in nested tables, making those that are missing."""
+    """Set the dotted `key` in nested tables, and make the tables that are missing."""
     *parents, last = key.split(".")
     table = document
     for parent in parents:
@@ -174,7 +189,7 @@ def put(document: Document, key: str, value: object, *, origin: str) -> None:
 
 
 def flatten(document: Document, prefix: str = "") -> Iterable[tuple[str, object]]:
-    """Dotted keys and values of nested tables."""
+    """Yield the dotted keys and the values of nested tables."""
     for key, value in document.items():
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{key}.")
@@ -183,7 +198,7 @@ def flatten(document: Document, prefix: str = "") -> Iterable[tuple[str, object]
 
 
 def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """End of a sentence: the nearest known word as a question, or just a full stop."""
+    """Return the end of a sentence: a question with the nearest known word, or just a full stop."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f". Did you mean {prefix + near[0]!r}?" if near else "."
 
@@ -191,7 +206,7 @@ def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
 def _finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond any float
+    except OverflowError:  # a whole number too large for a float
         return False
 
 

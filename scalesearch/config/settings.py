@@ -1,4 +1,4 @@
-"""Settings of a run: defaults in the dataclasses, then `--set`, then flags."""
+"""Settings of a run: the defaults in the dataclasses, then `--set`, then flags."""
 
 import dataclasses
 import typing
@@ -15,15 +15,16 @@ from scalesearch.values.space import SearchSpace
 def load_run(
     *, space: str = "", overrides: Iterable[str] = (), flags: Mapping[str, object] | None = None
 ) -> tuple[RunSettings, SearchSpace]:
-    """Settings and space of a run: defaults, then the space file, then `--set` overrides, then flags.
+    """Load the settings and the space of a run: defaults, then the space file, then `--set` overrides, then flags.
 
     Args:
-        space: name or path of the space; empty takes the default.
-        overrides: `key=value` texts; values are TOML, bare words are taken as text.
-        flags: dotted settings that came as flags of their own; None values are skipped.
+        space: Name or path of the space; empty takes the default.
+        overrides: `key=value` texts; values are read as TOML, and bare words are taken as text.
+        flags: Dotted settings that have a flag of their own; None values are skipped.
 
     Raises:
-        ConfigError: any unknown key (with a suggestion) or value out of range, naming its dotted place.
+        ConfigError: If a key is unknown (with a suggestion) or a value is out of range; the message gives its dotted
+            place.
     """
     settings_document: Document = {}
     space_overrides: list[tuple[str, object]] = []
@@ -50,7 +51,7 @@ def load_run(
 
 
 def parse_override(text: str) -> tuple[str, object]:
-    """Key and value of one `key=value`; the value is read as TOML, and as plain text where it is not TOML."""
+    """Split one `key=value` into key and value; the value is read as TOML, or as plain text if it is not TOML."""
     key, equals, raw = text.partition("=")
     key = key.strip()
     if not equals or not key:
@@ -62,10 +63,10 @@ def parse_override(text: str) -> tuple[str, object]:
 
 
 def _single_value(raw: str) -> object:
-    """The TOML value that `raw` is.
+    """Return the TOML value that `raw` stands for.
 
     Raises:
-        ValueError: It is none, or lines below it bring other keys.
+        ValueError: If it is not a TOML value, or if further lines in it set other keys.
     """
     document = parse_toml(f"value = {raw}")
     if len(document) != 1:
@@ -74,7 +75,7 @@ def _single_value(raw: str) -> object:
 
 
 def parse_settings(document: Document) -> RunSettings:
-    """Run settings from nested dicts, every key and bound checked."""
+    """Make run settings from nested dicts, and check every key and bound."""
     _check_window(document)
     settings = load_value(RunSettings, document, origin="settings")
     for key, value in flatten(dataclasses.asdict(settings)):
@@ -84,7 +85,10 @@ def parse_settings(document: Document) -> RunSettings:
 
 
 def _check_window(document: Document) -> None:
-    """Raise where data.window is no word or range that it may be: of a union, pydantic would tell one half only."""
+    """Raise ConfigError if data.window is neither an allowed word nor a valid range.
+
+    It is checked here because pydantic's message for a union would tell only half of what is allowed.
+    """
     data = document.get("data")
     window = data.get("window", "auto") if isinstance(data, dict) else "auto"
     if window in ("auto", "full"):
@@ -98,7 +102,7 @@ def _check_window(document: Document) -> None:
 
 
 def check_stored(settings: RunSettings, candidate: Candidate, *, origin: str) -> None:
-    """Raise ConfigError where settings or a candidate that were read from a file break a bound."""
+    """Raise ConfigError if settings or a candidate that were read from a file break a bound."""
     values = [*flatten(dataclasses.asdict(settings)), *flatten(dataclasses.asdict(candidate))]
     values += [
         (f"scaling.stages.{number}.{key}", value)
@@ -111,13 +115,13 @@ def check_stored(settings: RunSettings, candidate: Candidate, *, origin: str) ->
 
 
 def known_keys() -> tuple[str, ...]:
-    """Every dotted key that `--set` takes, per-stage ones left out."""
+    """Return every dotted key that `--set` takes, except the per-stage ones."""
     settings = tuple(key for key, _ in flatten(dataclasses.asdict(RunSettings())))
     return (*settings, *SPACE_NUMBERS, *space_keys())
 
 
 def check_known(key: str) -> None:
-    """Raise ConfigError with the nearest key where `key` is not one that `--set` takes."""
+    """Raise ConfigError, which names the nearest key, if `--set` does not take `key`."""
     known = known_keys()
     if key in known or key.startswith("scaling.stages."):
         return

@@ -1,4 +1,4 @@
-"""Search-space files: found by name, read, and turned into a checked SearchSpace."""
+"""Search-space files: find them by name, read them, and turn them into a checked SearchSpace."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -19,6 +19,7 @@ from scalesearch.config.checks import (
 )
 from scalesearch.toml_file import read_toml
 from scalesearch.values.candidate import Pruning, Quantization, Recipe, StageScaling
+from scalesearch.values.input_size import InputSize
 from scalesearch.values.space import Axis, Choice, Limits, NamedAxis, Range, SearchSpace
 
 _SPACE_KEYS = ("network", "resolution_px", "resolution_multiple", "summary")
@@ -27,16 +28,16 @@ SPACE_SECTIONS = ("scaling", "pruning", "quantization", "training", "limits")
 _SCALING_KEYS = ("resolution", "depth", "width", "kernel")
 
 MAX_RESOLUTION_PX = 8192
-"""Side of the largest image, multiplier included: at a batch of 64 it alone takes 13 GB."""
+"""Largest allowed side of an image in pixels, with the multiplier applied. A batch of 64 such images takes 13 GB."""
 MAX_CHOICES = 1000
-"""Of one axis: `check` compares them in pairs."""
+"""Largest number of choices of one axis; it is limited because `check` compares them in pairs."""
 
 
 def find_space(name: str) -> Path:
-    """The TOML file that `name` stands for: a path as given, then `./search_spaces/`, then the packaged copy.
+    """Find the TOML file that `name` stands for: a path as given, then `./search_spaces/`, then the packaged copy.
 
     Raises:
-        ConfigError: no such file anywhere.
+        ConfigError: If there is no such file in any of these places.
     """
     given = Path(name)
     if given.suffix == ".toml":
@@ -65,14 +66,14 @@ def _is_file(path: Path) -> bool:
 
 
 def space_folders() -> tuple[Path, ...]:
-    """Folders that are searched for spaces, first match wins."""
-    # An editable install has no packaged copy: hatch force-includes it into built wheels only.
+    """Return the folders that are searched for spaces; the first match is taken."""
+    # An editable install has no packaged copy, since hatch's force-include applies to built wheels only.
     package = Path(__file__).parents[1]
     return (Path("search_spaces"), package / "search_spaces", package.parent / "search_spaces")
 
 
 def space_paths() -> dict[str, Path]:
-    """Every space that can be named, with its file."""
+    """Return every space that has a name, with its file."""
     found: dict[str, Path] = {}
     for folder in space_folders():
         for path in sorted(folder.glob("*.toml")) if folder.is_dir() else ():
@@ -81,10 +82,10 @@ def space_paths() -> dict[str, Path]:
 
 
 def read_document(path: Path) -> Document:
-    """The TOML file as nested dicts.
+    """Read the TOML file into nested dicts.
 
     Raises:
-        ConfigError: unreadable, or not TOML (with line and column).
+        ConfigError: If the file cannot be read, or is not TOML (with line and column).
     """
     try:
         return read_toml(path)
@@ -95,10 +96,11 @@ def read_document(path: Path) -> Document:
 
 
 def parse_space(document: Document, *, name: str, origin: str) -> SearchSpace:
-    """A SearchSpace from nested dicts.
+    """Make a SearchSpace from nested dicts.
 
     Raises:
-        ConfigError: unknown key, wrong kind of value or bound, each with its dotted place and the file.
+        ConfigError: If there is an unknown key, a wrong kind of value, or a value out of bounds; the message gives the
+            dotted place and the file.
     """
     known = (*_SPACE_KEYS, *SPACE_SECTIONS)
     for key, value in document.items():
@@ -111,25 +113,17 @@ def parse_space(document: Document, *, name: str, origin: str) -> SearchSpace:
             f"{origin}: network must be the name of a base network (see `scalesearch networks`), "
             f"got {document.get('network')!r}."
         )
-    resolution_px = document.get("resolution_px")
-    if (
-        not isinstance(resolution_px, int)
-        or isinstance(resolution_px, bool)
-        or not 1 <= resolution_px <= MAX_RESOLUTION_PX
-    ):
-        fail(
-            f"{origin}: resolution_px must be a whole number of pixels (what multiplier 1 stands for), "
-            f"1 to {MAX_RESOLUTION_PX}, got {resolution_px!r}."
-        )
+    size = _input_size(document.get("resolution_px"), origin)
     multiple = load_value(int, document.get("resolution_multiple", 0), origin=f"{origin}: resolution_multiple")
     if not 0 <= multiple <= MAX_RESOLUTION_PX:
         fail(f"{origin}: resolution_multiple = {multiple!r} is out of range: allowed is 0 to {MAX_RESOLUTION_PX}.")
     axes = tuple(_section_axes(document, origin))
-    _check_largest(resolution_px, axes, origin)
+    _check_largest(size, axes, origin)
     return SearchSpace(
         name=name,
         network=document["network"],
-        resolution_px=resolution_px,
+        resolution_px=size.height_px,
+        width_px=0 if size.is_square else size.width_px,
         axes=axes,
         limits=_parse_limits(document.get("limits", {}), origin),
         resolution_multiple=multiple,
@@ -145,7 +139,8 @@ def _section_axes(document: Document, origin: str) -> Iterable[NamedAxis]:
         fail(f"{origin}: scaling.stages must hold tables such as [scaling.stages.1], got {stages!r}.")
     spelled: dict[int, str] = {}
     for number, table in sorted(stages.items(), key=lambda item: str(item[0])):
-        # Not isdigit alone, which takes a superscript two as well; nine digits, for Python reads no endless numbers.
+        # Not isdigit, which also accepts a superscript two. At most nine digits, since Python does not convert numbers
+        # of any length.
         if not re.fullmatch(r"0*[1-9][0-9]{0,8}", str(number)) or not isinstance(table, dict):
             fail(f"{origin}: [scaling.stages.{number}] must be a table numbered from 1, the first stage.")
         if (stage := int(number)) in spelled:
@@ -157,15 +152,30 @@ def _section_axes(document: Document, origin: str) -> Iterable[NamedAxis]:
     yield from _axes_of("training", document.get("training", {}), field_types(Recipe), origin)
 
 
-def _check_largest(resolution_px: int, axes: Iterable[NamedAxis], origin: str) -> None:
+def _input_size(given: object, origin: str) -> InputSize:
+    """Return the size of the images that multiplier 1 stands for.
+
+    `64` means a square, `[720, 1280]` means height and width.
+    """
+    sides: list[Any] = given if isinstance(given, list) and len(given) == 2 else [given, given]
+    if any(not isinstance(side, int) or isinstance(side, bool) or not 1 <= side <= MAX_RESOLUTION_PX for side in sides):
+        fail(
+            f"{origin}: resolution_px must be a whole number of pixels (what multiplier 1 stands for), "
+            f"or [height, width], 1 to {MAX_RESOLUTION_PX}, got {given!r}."
+        )
+    return InputSize(height_px=sides[0], width_px=sides[1])
+
+
+def _check_largest(size: InputSize, axes: Iterable[NamedAxis], origin: str) -> None:
     axis = next((named.axis for named in axes if named.name == "scaling.resolution"), None)
     if axis is None:
         return
     largest = axis.high if isinstance(axis, Range) else max(float(value) for value in axis.values)
-    if resolution_px * largest > MAX_RESOLUTION_PX:
+    side_px = max(size.sides)
+    if side_px * largest > MAX_RESOLUTION_PX:
         fail(
-            f"{origin}: resolution_px = {resolution_px} times scaling.resolution {largest:g} gives images of "
-            f"{resolution_px * largest:.0f} px; allowed is up to {MAX_RESOLUTION_PX} px."
+            f"{origin}: resolution_px = {side_px} times scaling.resolution {largest:g} gives images of "
+            f"{side_px * largest:.0f} px; allowed is up to {MAX_RESOLUTION_PX} px."
         )
 
 
@@ -219,7 +229,7 @@ def _parse_limits(table: Document, origin: str) -> Limits:
 
 
 def space_keys() -> tuple[str, ...]:
-    """Every dotted key of a space file's sections, per-stage ones left out."""
+    """Return every dotted key of a space file's sections, except the per-stage ones."""
     sections = {"pruning": Pruning, "quantization": Quantization, "training": Recipe, "limits": Limits}
     keys = [f"scaling.{key}" for key in _SCALING_KEYS]
     keys += [f"{section}.{key}" for section, kind in sections.items() for key in field_types(kind)]
@@ -227,7 +237,7 @@ def space_keys() -> tuple[str, ...]:
 
 
 def check_stages(space: SearchSpace, stages: int) -> None:
-    """Raise ConfigError where the space scales a stage that its base network does not have."""
+    """Raise ConfigError if the space scales a stage that its base network does not have."""
     for named in space.axes:
         if named.name.startswith("scaling.stages.") and int(named.name.split(".")[2]) > stages:
             fail(

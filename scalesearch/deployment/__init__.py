@@ -1,1 +1,1 @@
-"""ONNX export and the backends that compile it."""
+"""ONNX export, and the backends that compile the exported files."""

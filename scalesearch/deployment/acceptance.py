@@ -1,4 +1,4 @@
-"""The acceptance gate: what NVIDIA's compiler makes of a graph, on any x86 Linux machine, GPU or not."""
+"""The acceptance gate: what NVIDIA's compiler makes of a graph, on any x86 Linux machine, even without a GPU."""
 
 from pathlib import Path
 
@@ -10,10 +10,12 @@ from scalesearch.values.settings import TensorRtSettings
 
 
 class Gate:
-    """TensorRT for RTX as a judge: it parses and builds, and never runs."""
+    """TensorRT for RTX as a judge: it parses and builds a graph, but never runs it."""
 
     def __init__(self, compute_capability: str = "", settings: TensorRtSettings | None = None) -> None:
-        """Load the library. An empty capability leaves the chips to the library (1.7: newer ones, that have fp8).
+        """Load the library.
+
+        An empty capability leaves the choice of chips to the library (version 1.7 chooses newer ones, which have fp8).
 
         Raises:
             MissingBackendError: The extra `rtx` is not installed.
@@ -24,24 +26,24 @@ class Gate:
 
     @property
     def name(self) -> str:
-        """Compiler, version and chip, for people."""
+        """Compiler, version and chip, in a form for people to read."""
         chip = f"for sm_{self.capability.replace('.', '')}" if self.capability else "for its default chips"
         return f"{self._library.title} {self._library.version} {chip}"
 
     def build(self, file: Path, *, batch: int = 1) -> Build:
-        """The plan and the list of its layers.
+        """Build the plan of the file, and list its layers.
 
         Raises:
-            StageFailed: The compiler refuses the file; the reason names node and remedy.
+            StageFailed: The compiler refuses the file; the reason names the node and what to do.
         """
         batches = (batch, batch, batch)
         return build_plan(self._library, file, self._settings, batches=batches, compute_capability=self.capability)
 
     def judge(self, model: OnnxModel, *, batch: int = 1) -> Acceptance:
-        """What the compiler made of the model.
+        """Compile the model and return what the compiler made of it.
 
         Raises:
-            StageFailed: It refuses it; the reason names node and remedy.
+            StageFailed: The compiler refuses the model; the reason names the node and what to do.
         """
         build = self.build(model.path, batch=batch)
         return Acceptance(
@@ -54,7 +56,10 @@ class Gate:
 
 
 def nearest_capability(library: Library, capability: str) -> str:
-    """The capability itself where the library can build for it, else the newest older one (of sm_90, sm_89)."""
+    """Return the capability itself if the library can build for it, else the newest older one (sm_89 for sm_90).
+
+    If there is no older one, the oldest that the library knows is returned; an empty capability stays empty.
+    """
     if not capability:
         return ""
     known = known_capabilities(library)

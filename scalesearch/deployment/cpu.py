@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
-# Only what changes which kernels ONNX Runtime's CPU provider picks (its MLAS library dispatches on these).
+# Only the instruction sets by which ONNX Runtime's CPU provider chooses its kernels (its MLAS library checks for
+# these).
 _RELEVANT = frozenset(
     {
         "avx", "avx2", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx_vnni",
@@ -19,7 +20,7 @@ _RELEVANT = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cpu:
-    """Model name and instruction sets, sorted."""
+    """The model name and the relevant instruction sets, sorted."""
 
     name: str
     features: tuple[str, ...]
@@ -27,14 +28,17 @@ class Cpu:
 
 @functools.cache
 def read_cpu() -> Cpu:
-    """This machine's CPU; where the system does not tell, the features are empty and the name is the architecture."""
+    """Return this machine's CPU.
+
+    If the system does not tell, the features are empty and the name is the architecture.
+    """
     if _CPUINFO.exists():
         return parse_cpuinfo(_CPUINFO.read_text(errors="replace"), machine=platform.machine())
     return Cpu(name=_name_outside_linux(), features=())
 
 
 def parse_cpuinfo(text: str, *, machine: str) -> Cpu:
-    """The first processor of a /proc/cpuinfo text; ARM lists `Features` and often no `model name`."""
+    """Read the first processor of a /proc/cpuinfo text; ARM lists `Features` and often no `model name`."""
     fields: dict[str, str] = {}
     for line in text.splitlines():
         key, _, value = line.partition(":")

@@ -1,7 +1,11 @@
-"""Exported files kept for a while: siblings and dense twins share networks, and torch takes seconds to export one."""
+"""Keep exported files for a while.
+
+Sibling trials and dense twins have the same networks, and torch takes seconds to export one.
+"""
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,28 +14,39 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.onnx_file import onnx_model, write_bytes
+from scalesearch.deployment.to_onnx import to_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.values.identity import content_hash
 from scalesearch.values.network import Network
 from scalesearch.values.onnx_model import OnnxModel
 
 MOST_BYTES = 5 * 10**8
-"""What was written first goes first beyond this: siblings follow their trial closely."""
+"""Size limit of the cache. Beyond it the oldest files are deleted first, since siblings follow their trial closely."""
 _FOLDER = "exported"
 _WRITTEN_AS = b"lowest versions"
-"""Changed when the same network becomes another file: older files of a study are then not taken any more."""
+"""Change this when the same network is written as a different file; older files of a study are then no longer used."""
 
 
 class ExportCache:
-    """`to_onnx`, and its files by content; for several processes at once."""
+    """`to_onnx` with a cache of the exported files, which are found by their content.
+
+    Several processes may use it at once.
+    """
 
     def __init__(self, study: Path, most_bytes: int = MOST_BYTES) -> None:
         self._folder, self._most_bytes = study / _FOLDER, most_bytes
 
-    def to_onnx(self, network: Network, *, to: Path, check_images: NDArray[np.float32]) -> OnnxModel:
-        """The network's file at `to`: a copy where the same weights were exported lately, else exported now.
+    def to_onnx(
+        self, network: Network, *, to: Path, check_images: NDArray[np.float32], output_names: Sequence[str]
+    ) -> OnnxModel:
+        """Write the network's file to `to`: copy it if the same weights were exported recently, else export it now.
+
+        Args:
+            network: The network, in eval mode.
+            to: Where to write the file.
+            check_images: At least two real images (N, C, H, W), normalised as in training.
+            output_names: Names of what the module returns, in its order.
 
         Raises:
             StageFailed: As `export.to_onnx`.
@@ -44,14 +59,14 @@ class ExportCache:
                 if kept.stem.endswith(model.sha256):
                     return model
             kept.unlink(missing_ok=True)  # damaged
-        model = to_onnx(network, to=to, check_images=check_images)
-        with suppress(OSError, StageFailed):  # a full disk costs the next export, not this one
+        model = to_onnx(network, to=to, check_images=check_images, output_names=output_names)
+        with suppress(OSError, StageFailed):  # a full disk must not fail this export; the next one is just not cached
             write_bytes(to.read_bytes(), self._folder / f"{key}-{model.sha256}.onnx")
             self._drop_oldest()
         return model
 
     def clear(self) -> None:
-        """Nothing is kept any more."""
+        """Remove all kept files."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _drop_oldest(self) -> None:
@@ -65,10 +80,10 @@ class ExportCache:
 
 
 def _content(network: Network) -> str:
-    """Changes with all that an exported file depends on: structure, weights, mode, and the exporter's version."""
+    """Return a hash of all that an exported file depends on: structure, weights, mode, and the exporter's version."""
     digest = hashlib.sha256(content_hash(replace(network.spec, name=""), torch.__version__).encode())
     digest.update(_WRITTEN_AS)
-    # Two modules may hold equal tensors and differ in a stride or an activation: their text tells.
+    # Two modules may hold equal tensors and differ in a stride or an activation, which shows in their text.
     digest.update(repr((str(network.module), [layer.training for layer in network.module.modules()])).encode())
     for name, tensor in network.module.state_dict().items():
         digest.update(repr((name, tuple(tensor.shape), str(tensor.dtype))).encode())

@@ -1,4 +1,4 @@
-"""The float weights behind an ONNX file: read from it, or proven to be those that it was quantized from."""
+"""The float weights behind an ONNX file: read from it, or shown to be those that it was quantized from."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,8 +7,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-# Of a weight tensor and its stored self: 8 bits keep it far above 0.99 even with one scale a tensor. Weights of another
-# training are far below. Quantization-aware updates move weights on.
+# Least correlation between a weight tensor and its quantized form. With 8 bits it stays far above 0.99, even with only
+# one scale per tensor; for weights of another training it is far lower. Quantization-aware updates change the weights,
+# so the limit is lower after them.
 _LEAST_CORRELATION = 0.98
 _LEAST_AFTER_QAT = 0.9
 _QUANTIZED = "_quantized"
@@ -16,7 +17,7 @@ _HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
 def float_weights(proto: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
-    """The float tensors of an fp32 ONNX file by name; what else it holds are shapes."""
+    """Return the float tensors of an fp32 ONNX file by name; its other tensors are shapes."""
     kept = (tensor for tensor in proto.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
     return {tensor.name: onnx.numpy_helper.to_array(tensor).copy() for tensor in kept}
 
@@ -24,12 +25,12 @@ def float_weights(proto: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
 def unlike_weight(
     weights: Mapping[str, NDArray[np.float32]], deployed: onnx.ModelProto, *, after_qat: bool = False
 ) -> str:
-    """Name of a weight of the deployed file that cannot come from these; empty where all can.
+    """Return the name of a weight of the deployed file that cannot come from these weights; empty if all can.
 
     Args:
-        weights: Of the float network, by name.
+        weights: The weights of the float network, by name.
         deployed: The same network in fp16, bf16, int8 or fp8, as `compression.quantize` writes it.
-        after_qat: Whether quantization-aware updates moved the weights on before they were stored.
+        after_qat: Whether quantization-aware updates changed the weights before they were stored.
     """
     least = _LEAST_AFTER_QAT if after_qat else _LEAST_CORRELATION
     compared = 0
@@ -44,7 +45,7 @@ def unlike_weight(
 
 
 def _stored_weights(proto: onnx.ModelProto) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Weights of two and more dimensions under their float names, in real numbers."""
+    """Yield the weights of two and more dimensions by their float names, as real numbers."""
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     for name, tensor in tensors.items():
         if tensor.data_type in _HALF and len(tensor.dims) > 1:
@@ -57,7 +58,10 @@ def _stored_weights(proto: onnx.ModelProto) -> Iterator[tuple[str, NDArray[np.fl
 
 
 def _scale(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], dimensions: int) -> NDArray[np.float32]:
-    """Step of each value, to multiply with; weights are symmetric, so there is no zero point to take off."""
+    """Return the step of each value, by which it is multiplied.
+
+    Weights are symmetric, so there is no zero point to subtract.
+    """
     scale = _array(tensors[node.input[1]])
     if scale.ndim == 0:
         return scale
@@ -72,7 +76,7 @@ def _array(tensor: onnx.TensorProto) -> NDArray[np.float32]:
 
 
 def _correlation(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Cosine of the two seen as vectors; 1 where both are zero."""
+    """Return the cosine of the two arrays taken as vectors; 1 if both are zero."""
     first, second = one.astype(np.float64).ravel(), other.astype(np.float64).ravel()
     sizes = float(np.linalg.norm(first) * np.linalg.norm(second))
     if sizes == 0:

@@ -1,4 +1,4 @@
-"""The structure of an ONNX graph, weights aside: the proof that a rebuilt network is the same one."""
+"""The structure of an ONNX graph without its weights, which shows whether a rebuilt network is the same one."""
 
 from collections.abc import Iterator
 
@@ -10,9 +10,10 @@ Line = tuple[str, ...]
 
 
 def structure(proto: onnx.ModelProto) -> tuple[Line, ...]:
-    """Everything of a graph but its numbers, names and operator set, a line for each part.
+    """Describe everything of a graph except its numbers, names and operator set, one line for each part.
 
-    Inputs, outputs and tensors count by type and shape; nodes by operator, attributes and what they are wired to.
+    Inputs, outputs and tensors are described by type and shape; nodes by operator, attributes and what they are
+    connected to.
     """
     graph = proto.graph
     numbers: dict[str, str] = {}
@@ -23,7 +24,8 @@ def structure(proto: onnx.ModelProto) -> tuple[Line, ...]:
             lines.append((kind, _type_text(value.type.tensor_type)))
     tensors = {tensor.name: f"tensor {tensor.data_type} {tuple(tensor.dims)}" for tensor in graph.initializer}
     for place, node in enumerate(graph.node):
-        # A tensor is told by its shape where it is used: in which order a file lists its tensors changes nothing.
+        # A tensor is described by its shape where it is used, so the order in which a file lists its tensors does not
+        # matter.
         wired = [tensors.get(name) or numbers.get(name, "none") for name in node.input]
         for port, name in enumerate(node.output):
             numbers.setdefault(name, f"node {place}.{port}")
@@ -33,14 +35,14 @@ def structure(proto: onnx.ModelProto) -> tuple[Line, ...]:
 
 
 def first_difference(one: onnx.ModelProto, other: onnx.ModelProto) -> str:
-    """Where two graphs differ in structure first, in a line; empty where they do not."""
+    """Describe in one line where the structures of two graphs first differ; empty if they are the same."""
     mine, theirs = structure(one), structure(other)
     for line, against in zip(mine, theirs, strict=False):
         if line != against:
             return f"{' '.join(line)} is {' '.join(against)} in the other"
     if len(mine) != len(theirs):
         return f"{len(mine) - len(theirs):+d} nodes, inputs or outputs"
-    # Equal graphs may be written in different versions of the operator set that mean the same.
+    # Equal graphs may be written in different versions of the operator set that have the same meaning.
     opset, against_opset = lowest_opset(one), lowest_opset(other)
     return f"opset ai.onnx {opset} is ai.onnx {against_opset} in the other" if opset != against_opset else ""
 
@@ -52,7 +54,7 @@ def _type_text(kind: onnx.TypeProto.Tensor) -> str:
 
 def _attributes(node: onnx.NodeProto) -> Iterator[str]:
     for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.TENSOR:  # a constant: numbers are weights
+        if attribute.type == onnx.AttributeProto.TENSOR:  # a constant, whose numbers count as weights
             yield f"{attribute.name}=tensor {attribute.t.data_type} {tuple(attribute.t.dims)}"
         else:
             yield f"{attribute.name}={onnx.helper.get_attribute_value(attribute)!r}"

@@ -1,4 +1,4 @@
-"""ONNX files: described by their content, and written so that a half-written one is never seen."""
+"""ONNX files: describe them by their content, and write them so that a half-written file is never seen."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from scalesearch.errors import StageFailed
 from scalesearch.files import replace_file
 from scalesearch.values.onnx_model import OnnxModel
 
-# Where a dimension is dynamic; only the batch may be.
+# Stands for a dynamic dimension; only the batch may be dynamic.
 _DYNAMIC = 0
 
 
 def onnx_model(path: Path) -> OnnxModel:
-    """Hash, size and input shape of a file.
+    """Describe a file by its hash, size and input shape.
 
     Raises:
         StageFailed: The file is missing, is not ONNX, or does not take images of one fixed size.
@@ -27,7 +27,7 @@ def onnx_model(path: Path) -> OnnxModel:
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """The content of a file; weights must be inside it.
+    """Read the content of a file; the weights must be inside it.
 
     Raises:
         StageFailed: The file is missing or is not ONNX.
@@ -39,14 +39,15 @@ def read_onnx(path: Path) -> onnx.ModelProto:
 
 
 def write_onnx(proto: onnx.ModelProto, to: Path, *, lowest_versions: bool = True) -> OnnxModel:
-    """Checks the model against the ONNX standard and writes it, under a temporary name until it is whole.
+    """Check the model against the ONNX standard and write it, under a temporary name until it is complete.
 
     Equal models give equal bytes.
 
     Args:
-        proto: The model; it gets the same versions as the file.
+        proto: The model; it is changed to the same versions as the file.
         to: Where to write.
-        lowest_versions: In the lowest operator set and IR version that serve it, else in those that it has.
+        lowest_versions: Whether to write the lowest operator set and IR version that are enough, or to keep the model's
+            own versions.
 
     Raises:
         StageFailed: The model is not valid ONNX, or the place cannot be written.
@@ -63,7 +64,7 @@ def write_onnx(proto: onnx.ModelProto, to: Path, *, lowest_versions: bool = True
 
 
 def write_bytes(content: bytes, to: Path) -> None:
-    """Replaces a file by `files.replace_file`.
+    """Replace a file's content by `files.replace_file`.
 
     Raises:
         StageFailed: The place cannot be written.
@@ -75,14 +76,15 @@ def write_bytes(content: bytes, to: Path) -> None:
 
 
 def checking_session(proto: onnx.ModelProto, *, as_written: bool = False) -> ort.InferenceSession:
-    """A session of ONNX Runtime's CPU provider for looking at a graph, silent and on one thread; never for timing.
+    """Open a session of ONNX Runtime's CPU provider to check a graph, silent and on one thread; never for timing.
 
     Args:
-        proto: With its weights inside.
-        as_written: Without any optimization, so that every tensor and every Q/DQ pair is computed as it stands.
+        proto: The model, with its weights inside.
+        as_written: Whether to run without any optimization, so that every tensor and every Q/DQ pair is computed as it
+            is in the file.
     """
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # errors reach the user by our exceptions
+    options.log_severity_level = 4  # errors reach the user in our exceptions
     options.intra_op_num_threads = 1
     if as_written:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -90,10 +92,10 @@ def checking_session(proto: onnx.ModelProto, *, as_written: bool = False) -> ort
 
 
 def annotate(model: OnnxModel, metadata: Mapping[str, str], to: Path) -> OnnxModel:
-    """The same model written to `to`, with these entries among its metadata; an entry of the same key is replaced.
+    """Write the same model to `to` with these entries added to its metadata; an entry of the same key is replaced.
 
-    Its versions stay: ONNX Runtime may compute another graph from the same nodes in another operator set, and this one
-    was measured.
+    The versions in the file are kept: ONNX Runtime may compute another graph from the same nodes in another operator
+    set, and this one was measured.
     """
     proto = read_onnx(model.path)
     entries = {entry.key: entry.value for entry in proto.metadata_props} | dict(metadata)

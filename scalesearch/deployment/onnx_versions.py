@@ -1,11 +1,12 @@
-"""The version numbers in an ONNX file: the lowest that mean the same, so that old runtimes on devices read it.
+"""The version numbers in an ONNX file: the lowest ones with the same meaning, for old runtimes on devices.
 
-A runtime refuses a file whose IR version or operator set it does not know yet, whatever the file uses of them. Most
-operators are years older than the operator set that torch's exporter writes.
+A runtime refuses a file whose IR version or operator set it does not know yet, even if the file uses nothing new in
+them. Most operators are years older than the operator set that torch's exporter writes.
 
-The same operators in another operator set may run otherwise all the same: ONNX Runtime 1.32 has no fp16 Relu for CPUs,
-and in operator set 18 puts the standard's spelling of it there, Max, which it cannot fuse with a convolution; in 14 it
-computes convolution and Relu as one. So files are lowered before they are measured, never afterwards.
+The same operators may still run differently in another operator set. ONNX Runtime 1.32, for example, has no fp16 Relu
+for CPUs. In operator set 18 it uses Max instead, the standard's definition of Relu, and cannot fuse that with a
+convolution; in 14 it computes convolution and Relu as one. So the versions are lowered before a file is measured,
+never afterwards.
 """
 
 from collections.abc import Iterator
@@ -14,23 +15,25 @@ from typing import Final
 import onnx
 
 _OURS: Final = ("", "ai.onnx")
-"""Names of the standard's own domain."""
+"""Names of the ONNX standard's own domain."""
 _OLDEST: Final = 13
-"""The first operator set with a scale for each channel; nobody's runtime is older."""
+"""The first operator set with a scale for each channel; no runtime in use is older."""
 _MORE_TYPES: Final = frozenset({("QuantizeLinear", 19), ("DequantizeLinear", 19)})
-"""Definitions that only took in types (fp8, half-precision scales): with others they mean what `_OLDEST`'s do."""
+"""Definitions that only added types (fp8, half-precision scales): with other types they mean the same as those of
+`_OLDEST`."""
 _EIGHT_BITS: Final = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 
 def opset_of(proto: onnx.ModelProto) -> int:
-    """Version of the standard operator set that the model is written in."""
+    """Return the version of the standard operator set that the model is written in."""
     return int(next(entry.version for entry in proto.opset_import if entry.domain in _OURS))
 
 
 def lower_versions(proto: onnx.ModelProto) -> None:
-    """In place: the lowest operator set in which each operator means what it means now, and the lowest IR version.
+    """Lower the model's versions, in place.
 
-    The graph stays as it is. A model with functions of its own is left alone, and so is one with unknown operators.
+    It gets the lowest operator set in which each operator means what it means now, and the lowest IR version. The graph
+    itself stays as it is. A model with functions of its own is left alone, and so is one with unknown operators.
     """
     if not any(entry.domain in _OURS for entry in proto.opset_import):
         return
@@ -48,10 +51,10 @@ def lower_versions(proto: onnx.ModelProto) -> None:
 
 
 def lowest_opset(proto: onnx.ModelProto) -> int:
-    """The lowest version of the standard operator set in which the model means the same; its own where that is older.
+    """Return the lowest version of the standard operator set in which the model means the same.
 
-    An operator's definition holds from the version that brought it to the next that changed it: the youngest definition
-    among the operators decides.
+    If the model's own version is older, that one is returned. An operator's definition is valid from the version that
+    introduced it until the next one that changed it, so the newest definition among the operators decides.
     """
     current = opset_of(proto)
     if proto.functions:
@@ -71,9 +74,9 @@ def lowest_opset(proto: onnx.ModelProto) -> int:
 
 
 def at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """A copy of the model at that version of the operator set, or at its own where that is newer already.
+    """Return a copy of the model at that version of the operator set, or at its own if that is already newer.
 
-    Only what changed in between goes through ONNX's converter.
+    Only versions that change an operator of the model need ONNX's converter.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
@@ -101,7 +104,7 @@ def _mean_the_same(names: set[str], opset: int, other: int) -> bool:
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Every node, those of branches and loop bodies too."""
+    """Yield every node, including those of branches and loop bodies."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:

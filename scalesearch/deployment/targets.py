@@ -1,4 +1,4 @@
-"""The chips that can be searched for, as data: adding one is one entry here."""
+"""The chips that can be searched for, as data: to add a chip, add one entry here."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,11 +11,11 @@ from scalesearch.values.candidate import Precision
 from scalesearch.values.target import Target
 
 AUTO: Final = "auto"
-"""Stands for the target that fits this machine best: its NVIDIA GPU if TensorRT or ONNX Runtime runs there."""
+"""Stands for the target that fits this machine best: its NVIDIA GPU if TensorRT or ONNX Runtime runs on it."""
 
-# Channels: TensorRT's guide ("Optimizing for Tensor Cores") wants multiples of 8 for fp16 and of 32 for int8, and pads
-# what is not; NVIDIA's mixed-precision training guide says 16 for int8. 16 keeps int8 kernels fed without making every
-# narrow network wide.
+# Channels: TensorRT's guide ("Optimizing for Tensor Cores") asks for multiples of 8 for fp16 and of 32 for int8
+# (TensorRT pads other numbers); NVIDIA's mixed-precision training guide says 16 for int8. 16 keeps int8 kernels busy
+# without making every narrow network wide.
 _GPU_CHANNELS: Final = 16
 # bf16 from compute capability 8.0, fp8 from 8.9: NVIDIA Transformer Engine, support matrix; ModelOpt's support matrix
 # says "Ada and later" of fp8 too. TensorRT-LLM's support matrix lists the same precisions for sm_80, 86, 89 and 90.
@@ -42,7 +42,7 @@ _TARGETS = (
         name="cpu",
         backend="onnxruntime",
         precisions=("fp32", "fp16", "int8"),
-        # 8 floats fill an AVX2 register; wider ones (AVX-512, NCHWc blocks of 16) take multiples of 8 as well.
+        # 8 floats fill an AVX2 register; wider registers (AVX-512, NCHWc blocks of 16) take multiples of 8 as well.
         channel_multiple=8,
         quantization_profile="onnxruntime_cpu",
         summary="this machine's CPU through ONNX Runtime",
@@ -50,7 +50,7 @@ _TARGETS = (
     Target(
         name="openvino",
         backend="openvino",
-        # fp16 files run as fp32 here (compile asks for it), so they would be a number without a speed.
+        # fp16 files would run as fp32 here (compile asks for it), so they would bring no speed.
         precisions=("fp32", "int8"),
         channel_multiple=8,
         quantization_profile="openvino",
@@ -59,7 +59,7 @@ _TARGETS = (
     Target(
         name="cuda",
         backend="onnxruntime_cuda",
-        # The CUDA provider has no int8 convolutions: a quantized file would run in float, with the casts on top.
+        # The CUDA provider has no int8 convolutions: a quantized file would run in float and need casts in addition.
         precisions=("fp32", "fp16"),
         channel_multiple=8,
         summary="this machine's NVIDIA GPU through ONNX Runtime, without TensorRT",
@@ -75,7 +75,8 @@ _TARGETS = (
     _gpu("rtx50", "12.0", _WITH_FP8, "GeForce RTX 50 series (Blackwell)"),
     _gpu("a100", "8.0", _WITHOUT_FP8, "A100 (Ampere)"),
     _gpu("h100", "9.0", _WITH_FP8, "H100 (Hopper)"),
-    # JetPack 6 brings TensorRT 10.3, which is too old for us; JetPack 7.2 takes 11.4 (TensorRT's migration notes).
+    # JetPack 6 comes with TensorRT 10.3, which is too old for us; JetPack 7.2 accepts 11.4 (TensorRT's migration
+    # notes).
     _gpu("jetson_orin", "8.7", _WITHOUT_FP8, "Jetson Orin (Ampere), searched on the board itself"),
 )
 
@@ -83,10 +84,10 @@ TARGETS: Mapping[str, Target] = {target.name: target for target in _TARGETS}
 
 
 def get_target(name: str) -> Target:
-    """The target of that name; `auto` gives what `choose_target` chooses.
+    """Return the target of that name; `auto` gives what `choose_target` chooses.
 
     Raises:
-        ConfigError: There is none; the text names the nearest and lists all.
+        ConfigError: There is none of that name; the message names the nearest one and lists all.
     """
     if name == AUTO:
         return choose_target()[0]
@@ -100,7 +101,7 @@ def get_target(name: str) -> Target:
 
 
 def choose_target() -> tuple[Target, str]:
-    """The best target of this machine, and one line that says why."""
+    """Return the best target of this machine, and one line that says why."""
     status = get_backend("tensorrt").probe()
     if not status.available:
         why = _first_clause(status.reason)
@@ -120,10 +121,13 @@ def _first_clause(reason: str) -> str:
 
 
 def fit_chip(target: Target) -> Target:
-    """The target as the GPU here is: one that names no chip loses the precisions that this GPU lacks.
+    """Return the target as it applies to the GPU here.
+
+    A target that names no chip loses the precisions that this GPU lacks.
 
     Raises:
-        ConfigError: The target names another chip: its latencies would be told of one that they were not measured on.
+        ConfigError: The target names another chip, so its latencies would be reported for a chip that they were not
+            measured on.
     """
     if not target.backend.startswith("tensorrt"):
         return target

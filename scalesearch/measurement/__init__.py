@@ -1,1 +1,1 @@
-"""Cost, latency and quality."""
+"""Measurement of a network's cost, latency and quality."""

@@ -1,7 +1,7 @@
-"""Moves a measurement to another core of the CPU where the one that it is on is disturbed.
+"""Move a measurement to another core of the CPU when its current core is disturbed.
 
-Whoever shares a physical core with us (another virtual machine on its second hardware thread) slows down one core of
-ours and not the next, for seconds or minutes: waiting does not help, moving does.
+Another user of the same physical core (such as another virtual machine on its second hardware thread) slows down one of
+our cores and not the next, for seconds or minutes. Waiting does not help then, but moving to another core does.
 """
 
 import contextlib
@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def wandering(threads: int) -> Iterator[Callable[[], None] | None]:
-    """Give a function that puts this thread onto the next of the cores that it may use, and undo that at the end.
+    """Yield a function that moves this thread to the next of its allowed cores; the cores are restored at the end.
 
-    None where it could change nothing: one core, an engine of several threads (which are not this one), or a system
-    that lets no program choose its cores (macOS, Windows).
+    The value is None where moving would change nothing: with a single core, with an engine of several threads (which
+    are not this thread), or on a system where programs cannot choose their cores (macOS, Windows).
+
+    Args:
+        threads: Number of threads of the engine.
     """
     if threads != 1 or not hasattr(os, "sched_setaffinity"):
         yield None
@@ -29,7 +32,7 @@ def wandering(threads: int) -> Iterator[Callable[[], None] | None]:
     def move() -> None:
         nonlocal place
         place = (place + 1) % len(order)
-        # A container may take a core away meanwhile; then the thread stays where it is.
+        # A container may have taken the core away meanwhile; then the thread stays where it is.
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, {order[place]})
 

@@ -1,7 +1,7 @@
-"""What a network costs on paper: MACs of one image (convolutions and linear layers) and parameters.
+"""The computed cost of a network: MACs for one image (convolutions and linear layers) and parameters.
 
-`formula_cost` takes milliseconds and gates candidates before anything else; `count_cost` is fvcore's count, the number
-that is recorded. A test holds the two equal on every base network.
+`formula_cost` takes milliseconds and is used to check candidates before anything else. `count_cost` is fvcore's count,
+the number that is recorded. A test checks that the two are equal for every base network.
 """
 
 import copy
@@ -20,9 +20,9 @@ _FREE_LAYERS = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Sigmoid, nn.Dropo
 
 
 def formula_cost(network: Network) -> Cost:
-    """MACs by the layers' own shapes, on a copy without weights: nothing is computed.
+    """Compute MACs and parameters from the shapes of the layers, on a copy without weights.
 
-    A convolution costs OC * OH * OW * KH * KW * IC / groups and a linear layer in * out. Shapes are read from the
+    A convolution costs OC * OH * OW * KH * KW * IC / groups and a linear layer in * out. The shapes are read from the
     module and not from the spec, so the count is right for pruned networks too.
     """
     skeleton = _without_weights(network.module).eval()
@@ -45,12 +45,12 @@ def formula_cost(network: Network) -> Cost:
 
 
 def count_cost(network: Network) -> Cost:
-    """MACs and parameters as fvcore counts them, in one real forward pass on a copy of the module.
+    """Count MACs and parameters with fvcore, in one real forward pass on a copy of the module.
 
     fvcore's "flops" are multiply-accumulates. Its total() also counts BatchNorm and pooling (a tenth more on a
     MobileNet), so only convolutions and linear layers are taken.
     """
-    module = copy.deepcopy(network.module).eval()  # a forward pass in training mode would move BatchNorm's statistics
+    module = copy.deepcopy(network.module).eval()  # a forward pass in training mode would change BatchNorm's statistics
     device = next(module.parameters()).device
     with torch.no_grad(), _quiet():
         from fvcore.nn import FlopCountAnalysis, parameter_count  # here, since its import alone warns of torch.jit
@@ -62,7 +62,7 @@ def count_cost(network: Network) -> Cost:
 
 
 def _without_weights(module: nn.Module) -> nn.Module:
-    """A copy on the meta device; tensors are swapped while copying, so the weights are never duplicated."""
+    """Return a copy on the meta device; tensors are replaced while copying, so the weights are never duplicated."""
     memo: dict[int, object] = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in module.buffers()}
     memo |= {
         id(tensor): nn.Parameter(torch.empty_like(tensor, device="meta"), requires_grad=tensor.requires_grad)
@@ -72,7 +72,10 @@ def _without_weights(module: nn.Module) -> nn.Module:
 
 
 def _drop_free_layers(skeleton: nn.Module) -> None:
-    """Takes out what neither costs MACs nor changes a shape: on the meta device that takes most of the time."""
+    """Replace, in place, layers that cost no MACs and change no shape by an Identity.
+
+    On the meta device these layers take most of the time.
+    """
     for parent in list(skeleton.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, _FREE_LAYERS):
@@ -80,14 +83,13 @@ def _drop_free_layers(skeleton: nn.Module) -> None:
 
 
 def _one_image(network: Network, *, device: torch.device | str) -> Tensor:
-    side = network.spec.resolution_px
     dtype = next(network.module.parameters()).dtype
-    return torch.zeros(1, network.spec.image_channels, side, side, dtype=dtype, device=device)
+    return torch.zeros(1, network.spec.image_channels, *network.spec.input_size.sides, dtype=dtype, device=device)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Inside, fvcore's notes on uncounted operators and torch.jit's deprecation warnings stay unsaid."""
+    """Silence fvcore's notes on uncounted operators and torch.jit's deprecation warnings inside the block."""
     logger = logging.getLogger("fvcore.nn.jit_analysis")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,9 +1,9 @@
-"""One lock per device over all processes of this user on this machine: work shares it, a measurement has it alone.
+"""A lock per device for all processes of this user on this machine: work shares it, a measurement holds it alone.
 
-Two lock files make a readers-writer lock with a turnstile. Whoever works (trains, exports, quantizes) holds `work`
-shared; whoever measures holds `turnstile` and `work` alone. Nobody starts or goes on working while the turnstile is
-taken, so a measurer waits for one training step, however many trainers there are. The kernel drops a dead process's
-locks. Waiting is by polling, since `flock` knows no time limit.
+Two lock files make a readers-writer lock with a turnstile. A process that works (trains, exports, quantizes) holds
+`work` shared; a process that measures holds `turnstile` and `work` exclusively. No process starts or continues working
+while the turnstile is taken, so a measurement waits only for one training step, however many trainers there are. The
+kernel releases the locks of a process that dies. Waiting is done by polling, since `flock` has no time limit.
 """
 
 import logging
@@ -32,16 +32,25 @@ STAGE = "device lock"
 _TEMPORARY = Path("/tmp")
 
 DEFAULT_TIMEOUT_S = 240.0
-"""Below the 300 s after which a stage counts as hung, so that the reason given is this one and not a kill."""
+"""Below the 300 s after which a stage counts as hung, so that the stage fails with this reason and is not killed."""
 LOOK_EVERY_S = 0.002
-"""`breathe` looks at the turnstile no more often: cheap, and the looks of busy loops cannot crowd a measurer out."""
+"""Shortest time between two looks of `breathe` at the turnstile. It makes them cheap, and keeps the looks of busy loops
+from holding up a measurement that waits for the turnstile.
+"""
 POLL_S = (0.0005, 0.02)
-"""First and longest pause between two tries; the longest keeps those who wait from disturbing a measurement."""
+"""First and longest pause between two tries; the longest is long enough that waiting does not disturb a measurement."""
+
+
+MEASURED_DEVICE = "cpu"
+"""The lock that training and measuring share, whatever they run on: training on a GPU keeps the CPU busy too."""
 
 
 @dataclass(slots=True)
 class _Hold:
-    """What one thread holds of one device: two open file descriptors (-1: inherited by a fork, not ours) and a mode."""
+    """What one thread holds of one device: two open file descriptors and a mode.
+
+    A descriptor of -1 was inherited by a fork and is not ours.
+    """
 
     turnstile: int
     work: int
@@ -52,12 +61,15 @@ class _Hold:
 
 @dataclass(slots=True)
 class _Holds:
-    """All holds of this process. They are known per process, not per DeviceLock, because the kernel's locks are."""
+    """All holds of this process. They are kept per process, not per DeviceLock, because the kernel's locks are too."""
 
     by_owner: dict[tuple[int, Path], _Hold] = field(default_factory=dict)
 
     def forget_in_child(self) -> None:
-        """Close, without unlocking, what a forked child inherited: else its life would prolong its parent's locks."""
+        """Close what a forked child inherited, without unlocking it.
+
+        Otherwise the child would keep its parent's locks for as long as it lives.
+        """
         for hold in self.by_owner.values():
             os.close(hold.turnstile)
             os.close(hold.work)
@@ -71,25 +83,36 @@ if hasattr(os, "register_at_fork"):
 
 
 class DeviceLock:
-    """The lock of one device ("cpu", "cuda:0"). Objects of one name are one lock, and a thread's holds nest.
+    """The lock of one device ("cpu", "cuda:0").
 
-    * `busy()` inside `busy()` or `quiet()`, and `quiet()` inside `quiet()`, add nothing.
-    * `quiet()` inside `busy()` gives up this thread's own share first and takes it again at its end.
+    Objects with the same name share one lock, and a thread may nest its holds:
+
+    * `busy()` inside `busy()` or `quiet()`, and `quiet()` inside `quiet()`, have no further effect.
+    * `quiet()` inside `busy()` first gives up this thread's own share and takes it again at its end.
     * Child processes inherit no hold; they take their own.
 
-    Where the system has no `flock` (Windows) nothing is locked, which is said in a warning: there, one worker and no
-    other run at the same time give the same result.
+    Where the system has no `flock` (Windows) nothing is locked, and a warning says so. There, one worker and no other
+    run at the same time have the same effect.
     """
 
     def __init__(self, device_name: str, *, timeout_s: float = DEFAULT_TIMEOUT_S, folder: Path | None = None) -> None:
-        """Name the lock; nothing is opened yet. `folder` (default: one per user) is where its files lie."""
+        """Name the lock, without opening anything yet.
+
+        Args:
+            device_name: Such as "cpu" or "cuda:0".
+            timeout_s: How long to wait for others, in seconds.
+            folder: Where the lock's files are; by default a folder per user.
+
+        Raises:
+            ConfigError: `timeout_s` is not above 0, or others can write to the user's folder of lock files.
+        """
         if timeout_s <= 0:
             msg = f"device lock: expected timeout_s above 0, got {timeout_s:g}"
             raise ConfigError(msg)
         self.device_name = device_name
         self.timeout_s = timeout_s
         self.paused_s = 0.0
-        """For how long `breathe` has held up whoever called it, in all: others' measurements, not their own work."""
+        """Total time in seconds that `breathe` has made its callers wait for measurements of others."""
         self._stem = (folder or _user_folder()) / re.sub(r"[^A-Za-z0-9]+", "_", device_name)
         if not HAS_FLOCK:
             LOG.warning(
@@ -100,10 +123,10 @@ class DeviceLock:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Share the device with other work; begins when nobody measures or waits to.
+        """Share the device with other work; the block begins when nobody measures or waits to measure.
 
         Raises:
-            StageFailed: a measurement did not end within `timeout_s`.
+            StageFailed: A measurement did not end within `timeout_s`.
         """
         with self._hold() as hold:
             if hold is None or hold.busy or hold.quiet:
@@ -118,10 +141,12 @@ class DeviceLock:
                 _release(hold.work)
 
     def breathe(self) -> None:
-        """Let a waiting measurer in and come back after it; microseconds when none waits, nothing outside `busy()`.
+        """Let a waiting measurement run, and return after it.
+
+        This takes microseconds if none waits, and has no effect outside `busy()`.
 
         Raises:
-            StageFailed: the measurement did not end within `timeout_s`.
+            StageFailed: The measurement did not end within `timeout_s`.
         """
         hold = _HOLDS.by_owner.get((threading.get_ident(), self._stem))
         if hold is None or hold.quiet:
@@ -141,11 +166,11 @@ class DeviceLock:
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
-        """Have the device alone: nothing of ours works on it meanwhile.
+        """Hold the device alone: no other work of ours runs on it inside the block.
 
         Raises:
-            StageFailed: other work did not give way within `timeout_s`; or, at the end, a share that was given up for
-                this could not be had again within it.
+            StageFailed: Other work did not pause within `timeout_s`; or, at the end, a share that was given up for this
+                could not be taken again within that time.
         """
         with self._hold() as hold:
             if hold is None or hold.quiet:
@@ -166,12 +191,13 @@ class DeviceLock:
 
     @contextmanager
     def _hold(self) -> Iterator[_Hold | None]:
-        """This thread's hold, made at the outermost entry and closed when that one ends; None without `flock`."""
+        """Yield this thread's hold, made at the outermost entry and closed at its end; None without `flock`."""
         owner = (threading.get_ident(), self._stem)
         if not HAS_FLOCK or owner in _HOLDS.by_owner:
             yield _HOLDS.by_owner.get(owner)
             return
-        # Opened anew at every outermost entry: if a cleaner of temporary files takes one away, they soon meet again.
+        # Opened anew at every outermost entry: if a cleaner of temporary files deletes a lock file, all processes soon
+        # use the same file again.
         hold = _Hold(turnstile=_open(self._path("turnstile")), work=_open(self._path("work")))
         _HOLDS.by_owner[owner] = hold
         try:
@@ -213,7 +239,7 @@ class DeviceLock:
 
 
 def _try(descriptor: int, mode: int) -> bool:
-    """Whether the lock was free and is now held."""
+    """Try to take the lock without waiting, and tell whether it is now held."""
     try:
         flock(descriptor, mode | LOCK_NB)
     except BlockingIOError:
@@ -222,13 +248,16 @@ def _try(descriptor: int, mode: int) -> bool:
 
 
 def _release(descriptor: int) -> None:
-    """Unlock, unless the descriptor is a forked child's memory of its parent's."""
+    """Unlock, unless the descriptor is one that a forked child inherited (-1)."""
     if descriptor >= 0:
         flock(descriptor, LOCK_UN)
 
 
 def _open(path: Path) -> int:
-    """Descriptor of the lock file, made if need be and marked as in use for cleaners of temporary folders."""
+    """Return a descriptor of the lock file.
+
+    The file is made if needed, and marked as in use so that cleaners of temporary folders leave it.
+    """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
         os.utime(path)
@@ -241,11 +270,11 @@ def _open(path: Path) -> int:
 
 
 def _user_folder() -> Path:
-    """This user's own folder of lock files: the same for every process, whatever TMPDIR or the session says."""
+    """Return this user's own folder of lock files, the same for every process, whatever TMPDIR or the session says."""
     if os.name != "posix":
         return Path(tempfile.gettempdir())
     folder = _TEMPORARY / f"scalesearch-{os.getuid()}"
-    with suppress(FileExistsError):  # a link to nowhere, too, which another user may have put there: refused below
+    with suppress(FileExistsError):  # also a broken link, which another user may have put there; refused below
         folder.mkdir(mode=0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
@@ -255,13 +284,13 @@ def _user_folder() -> Path:
 
 
 def _holders(path: Path) -> str:
-    """Who holds the lock, as " (process 12, 34)", where Linux tells; for messages only."""
+    """Return the processes that hold the lock, as " (process 12, 34)", if Linux tells; used for messages only."""
     try:
         inode = path.stat().st_ino
         lines = Path("/proc/locks").read_text().splitlines()
     except OSError:
         return ""
-    # "1: FLOCK ADVISORY WRITE 12345 08:01:678 0 EOF"; lines with "->" are those who wait.
+    # "1: FLOCK ADVISORY WRITE 12345 08:01:678 0 EOF"; lines with "->" are waiting processes.
     rows = [line.split() for line in lines if "FLOCK" in line and "->" not in line]
     pids = sorted({row[4] for row in rows if len(row) > 5 and row[5].rpartition(":")[2] == str(inode)})
     return f" (process {', '.join(pids)})" if pids else ""

@@ -1,9 +1,9 @@
-"""What a duet tells: which of its pairs were played in calm, the ratio of the two engines there, and how sure it is.
+"""Evaluate a duet (two engines run in turn): the ratio of their times in its calm pairs, and how certain it is.
 
-A machine has moods: a neighbour on the same physical core slows everything, for seconds or minutes. Both engines slow
-down, but *unlike* kernels do so by unlike factors (measured: fp32 by 1.36 to 1.4, int8 by 1.57 to 1.65), so a ratio
-taken in a bad mood is another number, and repeats well. Hence only pairs count in which the reference runs about as
-fast as it is known to run.
+The speed of a machine changes: a neighbour on the same physical core slows everything down for seconds or minutes. Such
+a phase is called a mood here. Both engines slow down, but *different* kernels do so by different factors (measured:
+fp32 by 1.36 to 1.4, int8 by 1.57 to 1.65). A ratio that is measured in a bad mood is therefore a different number, even
+if it repeats well. So only those pairs count in which the reference runs about as fast as it is known to run.
 """
 
 import itertools
@@ -14,34 +14,40 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scalesearch.values.normal import Z_975
+
 Seconds = NDArray[np.float64]
 
 NEAR_CALM = 0.10
-"""A reference slower than its calm time by more is in another mood: they start at +20 %, processes differ by 1-3 %."""
+"""A reference that is slower than its calm time by more than this share is in another mood. Moods start at +20 %, while
+processes differ by 1-3 %.
+"""
 ONE_MOOD = 0.05
-"""Within the session, calm pairs have a reference within this of its lowest level."""
+"""In a session, calm pairs are those whose reference is within this share of its lowest level."""
 SAME_CALM = 0.02
-"""A session's level within this of the calm time adds no doubt: that much differs from one process to the next."""
+"""A session's level within this share of the calm time adds no doubt: processes differ by that much."""
 SLOWS_MORE, SLOWS_LESS = 0.85, 0.6
-"""Where the reference slows by s beyond that, a candidate slows by s**(1 + 0.85) at most and s**(1 - 0.6) at least.
+"""If the reference slows down by a factor s beyond that, a candidate slows down by s**(1 + 0.85) at most and
+s**(1 - 0.6) at least.
 
-Seen at s = 1.4: int8 by 1.65 and tiny fp32 networks by 1.74, which are powers of 1.49 and 1.65.
+At s = 1.4, int8 was seen to slow down by 1.65 and tiny fp32 networks by 1.74, which are s to the powers 1.49 and 1.65.
 """
 SMOOTHED_PAIRS = 5
-"""The reference's level at a pair is the median over so many pairs around it: blocks before and after count too."""
+"""The reference's level at a pair is the median over this many pairs around it, since the blocks before and after tell
+about the mood too.
+"""
 MIN_CALM_PAIRS = 20
 MIN_PAIRS = 6
-"""Of slow engines, whose pairs take a while."""
+"""Needed number of calm pairs of slow engines (pairs above `LONG_PAIR_S`), and the least number of pairs of a duet."""
 LONG_PAIR_S = 0.05
 GROUPS = 20
 PROCESS_SPREAD = 0.004
-"""Standard deviation of the ratio from one process to the next (memory lies elsewhere), as a fraction of it.
+"""Standard deviation of the ratio from one process to the next (memory lies elsewhere), as a fraction of the ratio.
 
-No session can see it, so it is a constant: the root of the benchmark's CV squared less the sessions' own. Of five kinds
-of network on a 2-core EPYC it was 0 to 0.0035 (docs/measurements.md); 26 us networks had up to 0.011.
+No single session can measure it, so it is a constant. It is the square root of the benchmark's squared coefficient of
+variation (CV) minus that of the sessions themselves. For five kinds of network on a 2-core EPYC it was 0 to 0.0035
+(docs/measurements.md); networks of 26 us had up to 0.011.
 """
-Z_975 = 1.959964
-"""97.5 % quantile of the normal distribution."""
 STUDENT_975 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093),
@@ -51,42 +57,42 @@ STUDENT_975 = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duet:
-    """Seconds per run: row k of both arrays (pairs, runs of a block) was measured back to back."""
+    """Seconds per run of two engines, both arrays (pairs, runs of a block); row k of both was measured back to back."""
 
     candidate_s: Seconds
     reference_s: Seconds
 
     def part(self, start: int, stop: int) -> "Duet":
-        """Some consecutive pairs of it."""
+        """Return some consecutive pairs, from `start` to before `stop`."""
         return Duet(candidate_s=self.candidate_s[start:stop], reference_s=self.reference_s[start:stop])
 
     def where(self, chosen: NDArray[np.bool_]) -> "Duet":
-        """The chosen pairs, in order."""
+        """Return the chosen pairs, in order; `chosen` is (pairs,)."""
         return Duet(candidate_s=self.candidate_s[chosen], reference_s=self.reference_s[chosen])
 
 
 def duet_of_medians(duet: Duet) -> float:
-    """Median over the pairs of (block median / block median)."""
+    """Return the median over the pairs of (candidate's block median / reference's block median)."""
     return float(np.median(np.median(duet.candidate_s, axis=1) / np.median(duet.reference_s, axis=1)))
 
 
 def duet_of_minima(duet: Duet) -> float:
-    """Median over the pairs of (block minimum / block minimum)."""
+    """Return the median over the pairs of (candidate's block minimum / reference's block minimum)."""
     return float(np.median(duet.candidate_s.min(axis=1) / duet.reference_s.min(axis=1)))
 
 
 def ratio_of_medians(duet: Duet) -> float:
-    """Median of all the candidate's runs over median of all the reference's."""
+    """Return the median of all the candidate's runs divided by the median of all the reference's runs."""
     return float(np.median(duet.candidate_s) / np.median(duet.reference_s))
 
 
 def ratio_of_p10s(duet: Duet) -> float:
-    """Lower decile of all the candidate's runs over that of the reference's."""
+    """Return the lower decile of all the candidate's runs divided by that of the reference's runs."""
     return float(np.quantile(duet.candidate_s, 0.1) / np.quantile(duet.reference_s, 0.1))
 
 
 def ratio_of_minima(duet: Duet) -> float:
-    """The candidate's fastest run over the reference's."""
+    """Return the candidate's fastest run divided by the reference's fastest run."""
     return float(duet.candidate_s.min() / duet.reference_s.min())
 
 
@@ -95,40 +101,45 @@ ESTIMATORS: dict[str, Callable[[Duet], float]] = {
     for estimator in (duet_of_medians, duet_of_minima, ratio_of_medians, ratio_of_p10s, ratio_of_minima)
 }
 OBJECTIVE = "ratio_of_p10s"
-"""The estimator behind `p50_ms`, of the calm pairs; benchmarks/latency_repeatability.py compares them all."""
+"""The estimator behind `p50_ms`, applied to the calm pairs; benchmarks/latency_repeatability.py compares them all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a session found: a ratio with its 95 % interval, as a fresh process would measure it, and the moods."""
+    """The result of a session: a ratio with its 95 % interval, as a fresh process would measure it, and calm pairs."""
 
     ratio: float
     low: float
     high: float
     session_half_width: float
-    """Half of this session's own interval, as a fraction of the ratio; inf where too few pairs were calm."""
+    """Half of this session's own interval, as a fraction of the ratio; infinite if too few pairs were calm."""
     calm: NDArray[np.bool_]
-    """Of each pair, whether it was played in calm."""
+    """For each pair (pairs,), whether it was measured in calm."""
     enough_calm: bool
-    """Whether the ratio is that of the calm pairs; otherwise of all pairs, in whatever mood they were."""
+    """True if the ratio is that of the calm pairs; False if it is that of all pairs, in whatever mood they were."""
     reference_s: float
-    """The reference's lowest level in this session."""
+    """The reference's lowest level in this session, in seconds per run."""
 
     @property
     def half_width(self) -> float:
-        """Half of the interval, as a fraction of the ratio."""
+        """Half of the interval's width, as a fraction of the ratio."""
         return (self.high - self.low) / (2 * self.ratio)
 
     def stable(self, within: float) -> bool:
-        """Whether it was measured in calm and is this certain."""
+        """Tell whether the ratio was measured in calm and its `half_width` is at most `within`."""
         return self.enough_calm and self.half_width <= within
 
 
 def judge(duet: Duet, calm_s: float, estimator: str = OBJECTIVE) -> Verdict:
-    """The ratio of the calm pairs, and an interval that holds what the session cannot see.
+    """Return the ratio of the calm pairs, with an interval that also covers what a single session cannot see.
 
-    Too few calm pairs, and it is the ratio of all pairs. Its interval then spans what unlike kernels can make of the
-    reference's slow-down.
+    If too few pairs are calm, it is the ratio of all pairs. Its interval then covers all that different kernels can
+    make of the reference's slow-down.
+
+    Args:
+        duet: The measured pairs.
+        calm_s: The reference's known time per run in calm, in seconds.
+        estimator: One of the names in ESTIMATORS.
     """
     calm = calm_pairs(duet, calm_s)
     pair_s = float(np.median(duet.candidate_s.sum(axis=1) + duet.reference_s.sum(axis=1)))
@@ -152,9 +163,9 @@ def judge(duet: Duet, calm_s: float, estimator: str = OBJECTIVE) -> Verdict:
 
 
 def calm_pairs(duet: Duet, calm_s: float) -> NDArray[np.bool_]:
-    """Of each pair, whether the reference around it ran about as fast as it is known to run.
+    """Tell for each pair (pairs,) whether the reference around it ran about as fast as it is known to run.
 
-    Where it runs faster than `calm_s`, that was found in a bad mood, and its lowest level here is what calm is.
+    If it runs faster than `calm_s` here, that time was found in a bad mood, and its lowest level here defines calm.
     """
     levels_s = reference_levels(duet)
     near = levels_s <= (1 + NEAR_CALM) * calm_s
@@ -165,7 +176,10 @@ def calm_pairs(duet: Duet, calm_s: float) -> NDArray[np.bool_]:
 
 
 def reference_levels(duet: Duet) -> Seconds:
-    """The reference's typical time around each pair: a median over neighbouring blocks, so that a spike is no mood."""
+    """Return the reference's typical time around each pair (pairs,), in seconds.
+
+    It is a median over neighbouring blocks, so that a single spike does not count as a mood.
+    """
     blocks_s = np.median(duet.reference_s, axis=1)
     around = SMOOTHED_PAIRS // 2
     padded = np.pad(blocks_s, around, mode="edge")
@@ -173,13 +187,14 @@ def reference_levels(duet: Duet) -> Seconds:
 
 
 def ratio_interval(duet: Duet, estimator: str) -> tuple[float, float]:
-    """95 % interval of one of the ESTIMATORS, from its spread over 20 groups of consecutive pairs.
+    """Return the 95 % interval of an estimator's ratio, from its spread over 20 groups of consecutive pairs.
 
-    Batch means (Schmeiser, "Batch Size Effects in the Analysis of Simulation Output", Operations Research 30(3), 1982:
-    10 to 30 batches) serve every estimator, and a mood of the machine that spans neighbouring pairs widens them, as
-    it should. Order statistics and a bootstrap over pairs assume independent pairs: simulated with moods and this
-    stopping rule, they covered the truth in 81 to 87 % of the sessions, the groups in 84 to 94 % (without moods: 88 to
-    96 and 95 to 99 %). It is the interval of this one session; see PROCESS_SPREAD.
+    These are batch means (Schmeiser, "Batch Size Effects in the Analysis of Simulation Output", Operations Research
+    30(3), 1982: 10 to 30 batches). They work with every estimator, and a mood of the machine that spans neighbouring
+    pairs widens the interval, as it should. Order statistics and a bootstrap over pairs assume independent pairs.
+    Simulated with moods and this stopping rule, those covered the true ratio in 81 to 87 % of the sessions, and the
+    groups in 84 to 94 % (without moods: 88 to 96 and 95 to 99 %). This is the interval of the one session only; see
+    PROCESS_SPREAD.
     """
     pairs = len(duet.candidate_s)
     groups = min(GROUPS, pairs)

@@ -1,9 +1,9 @@
-"""Latency that repeats on a machine that is never quite quiet: candidate and reference engine in turn, as a duet.
+"""Repeatable latency on a machine that is never quite quiet: candidate and reference engine run in turn, as a duet.
 
-Both engines run in short blocks, back to back, so that whatever slows the machine down slows both; the ratio of the two
-is what repeats (Bulej et al., "Duet Benchmarking", ICPE 2020), as long as the machine is calm: only pairs of blocks
-count in which the reference runs at its calm time, found once per study. Times that it is milliseconds again. The
-clock is the engine's (`time_runs`); the statistics are in `duet`.
+Both engines run in short blocks, back to back, so that whatever slows the machine down slows both. The ratio of the two
+repeats well (Bulej et al., "Duet Benchmarking", ICPE 2020), as long as the machine is calm. So only those pairs of
+blocks count in which the reference runs at its calm time, which is found once per study. The ratio times this calm time
+is the latency in milliseconds. The clock is the engine's (`time_runs`); the statistics are in `duet`.
 """
 
 import logging
@@ -23,28 +23,31 @@ LOG = logging.getLogger(__name__)
 STAGE = "latency"
 
 BLOCK_S = 0.001
-"""A block runs about this long: a pair of blocks must be shorter than the machine's moods."""
+"""A block runs for about this long: a pair of blocks must be shorter than the machine's moods (see `duet`)."""
 MAX_BLOCK_RUNS = 500
 COLD_BELOW_S = 0.005
-"""Faster engines find the caches full of the other's data: the first run of their blocks (+3 to +17 %) is left out."""
+"""Engines with shorter runs find the caches full of the other engine's data, so the first run of each of their blocks
+(which takes 3 to 17 % longer) is left out.
+"""
 MIN_S = 0.5
-"""Shorter sessions repeat worse, longer ones hardly better: what then differs is one process from the next."""
+"""Shorter sessions repeat worse, longer ones hardly better: what remains differs from one process to the next."""
 FIRST_LOOK_PAIRS, LOOK_GROWTH = 40, 1.25
-"""Few looks at the interval, since each look is one more chance to stop on a lucky streak."""
+"""The interval is looked at after so many pairs, and again whenever their number has grown by this factor. Looks are
+few, since each look is one more chance to stop on a lucky streak."""
 WARMUP_WINDOWS, WARMUP_AGREEMENT = 10, 0.02
 SLOWEST_RUN_S = 20.0
 CALM_S, CALM_WINDOW_S = 3.0, 0.01
 MOVE_AFTER_PAIRS, MOVE_AFTER_S = 3, 0.02
-"""So many disturbed pairs in a row, and so long on one core, before another core is tried."""
+"""Another core is tried after so many disturbed pairs in a row and so many seconds on one core."""
 CALM_STRETCH_S = 0.1
-"""For so long the calm time is looked for on one core, then on the next."""
+"""The calm time is searched for on one core for so many seconds, then on the next core."""
 
 Move = Callable[[], None]
-"""Puts this thread onto another core (`cores.wandering`)."""
+"""Moves this thread to another core (`cores.wandering`)."""
 
 
 class TimedEngine(Protocol):
-    """What is needed of an engine: seconds of each of `count` runs, by the device's own clock."""
+    """The needed part of an engine: it times its runs by the device's own clock."""
 
     @property
     def batch(self) -> int:
@@ -52,7 +55,7 @@ class TimedEngine(Protocol):
         ...
 
     def time_runs(self, count: int) -> tuple[float, ...]:
-        """Seconds per run."""
+        """Run `count` times, and return the seconds of each run."""
         ...
 
 
@@ -65,24 +68,25 @@ def measure_latency(
     calmest_ms: float | None = None,
     move: Move | None = None,
 ) -> Latency:
-    """Latency of `engine`, relative to `reference` (run in turn with it) times the reference's own calm time.
+    """Measure the latency of `engine`: its ratio to `reference`, run in turn with it, times the reference's calm time.
 
-    Goes on for half a second of runs, and then until enough pairs were calm for a narrow interval of their ratio, or
-    `settings.max_s` are spent; six pairs at least. The interval of `p50_ms` is wider, for what a fresh process would
-    measure. `stable` says whether enough pairs were calm and that interval is within `settings.stable_within`. Call it
-    inside `DeviceLock.quiet()`.
+    It runs for at least half a second and six pairs, and then until enough pairs were calm for a narrow interval of
+    their ratio, or until `settings.max_s` are spent. The interval of `p50_ms` is wider: it is for what a fresh process
+    would measure. `stable` says whether enough pairs were calm and this wider interval is within
+    `settings.stable_within`. Call this function inside `DeviceLock.quiet()`.
 
     Args:
-        engine: What is timed.
-        reference: What it is compared with.
-        settings: How long and how exactly.
-        reference_calm_ms: The study's unit, from `calm_time`.
-        calmest_ms: The reference's fastest level known by now, where that is less: then the unit was found in a bad
-            mood, and calm is what is calm by this.
-        move: Called where the reference is disturbed.
+        engine: The engine to time.
+        reference: The engine that it is compared with.
+        settings: How long and how exactly to measure.
+        reference_calm_ms: The study's unit of time in milliseconds, from `calm_time`.
+        calmest_ms: The fastest level of the reference known so far, in milliseconds. If it is below
+            `reference_calm_ms`, that unit was found in a bad mood, and this level decides which pairs are calm.
+        move: Called when the reference is disturbed.
 
     Raises:
-        StageFailed: an engine's clock gave something else than positive times, or one run takes over 20 s.
+        StageFailed: `reference_calm_ms` is not above 0, an engine's clock gave other than positive times, or one run
+            takes over 20 s.
     """
     if not reference_calm_ms > 0:
         reason = f"expected reference_calm_ms above 0 (from calm_time), got {reference_calm_ms}"
@@ -112,10 +116,11 @@ def measure_latency(
 
 
 def calm_time(reference: TimedEngine, *, settings: LatencySettings, move: Move | None = None) -> float:
-    """Milliseconds of one run of `reference` while nothing disturbs it: the least of 10 ms windows' medians.
+    """Return the milliseconds of one run of `reference` while nothing disturbs it: the least of 10 ms windows' medians.
 
-    Found once, at the start of a study, inside `DeviceLock.quiet()`: it makes ratios milliseconds, so it moves all
-    latencies of a study alike and their order never. `move` lets it look at every core, of which one may be disturbed.
+    It is found once, at the start of a study, inside `DeviceLock.quiet()`. Ratios times this time are milliseconds, so
+    an error in it changes all latencies of a study alike and never their order. `move` lets it look at every core,
+    since one of them may be disturbed.
     """
     run_s = warm_up(reference, settings.warmup_s)
     runs = max(1, round(CALM_WINDOW_S / run_s))
@@ -130,7 +135,7 @@ def calm_time(reference: TimedEngine, *, settings: LatencySettings, move: Move |
 
 
 def calmest_window_s(windows_s: Seconds) -> float:
-    """Typical time in the calmest of the windows (rows)."""
+    """Return the median run time in the calmest window, in seconds; `windows_s` is (windows, runs)."""
     return float(np.median(windows_s, axis=1).min())
 
 
@@ -142,12 +147,14 @@ def play_duet(
     calm_s: float = math.inf,
     move: Move | None = None,
 ) -> Duet:
-    """Both engines warmed up and run in turn, AB BA AB ..., until the calm pairs' interval or the time is done.
+    """Warm both engines up and run them in turn, AB BA AB ..., until the interval is narrow enough or time is up.
 
-    Without `calm_s`, the reference's lowest level in this duet is what calm is.
+    The interval is that of the calm pairs' ratio. Without `calm_s`, the reference's lowest level in this duet defines
+    calm. The other arguments are those of `measure_latency`.
     """
     run_s = warm_up(engine, settings.warmup_s), warm_up(reference, settings.warmup_s)
-    # A block is never shorter than a quarter of the other's, or it would see none of what disturbs that one.
+    # A block is never shorter than a quarter of one run of the slower engine; otherwise it would see none of what
+    # disturbs that engine.
     block_s = max(BLOCK_S, max(run_s) / 4)
     players = tuple(
         _Player.of(which, each_s, block_s) for which, each_s in zip((engine, reference), run_s, strict=True)
@@ -172,7 +179,13 @@ def play_duet(
 
 
 def warm_up(engine: TimedEngine, seconds: float) -> float:
-    """Run until two successive windows of half of `seconds` agree within 2 %, ten at most; gives seconds per run."""
+    """Run the engine until two successive windows agree within 2 %, and return the seconds per run.
+
+    A window takes half of `seconds`; there are ten windows at most.
+
+    Raises:
+        StageFailed: A run takes over 20 s, or the engine's clock gave other than positive times.
+    """
     (run_s,) = _timed(engine, 1)
     if run_s > SLOWEST_RUN_S:
         reason = (
@@ -194,7 +207,7 @@ def warm_up(engine: TimedEngine, seconds: float) -> float:
 
 @dataclass(slots=True)
 class _Player:
-    """One engine of a duet and the blocks that it has played."""
+    """One engine of a duet, with the blocks that it has run."""
 
     engine: TimedEngine
     runs: int
@@ -207,11 +220,11 @@ class _Player:
         return cls(engine, runs, 1 if run_s < COLD_BELOW_S else 0, [])
 
     def latest_s(self) -> float:
-        """Typical run of the last block."""
+        """Return the typical run time of the last block, in seconds."""
         return float(np.median(self.blocks[-1]))
 
     def play(self) -> float:
-        """Seconds that one more block took."""
+        """Run one more block, and return the seconds it took."""
         times = _timed(self.engine, self.dropped + self.runs)
         self.blocks.append(times[self.dropped :])
         return sum(times)

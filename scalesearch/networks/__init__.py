@@ -1,4 +1,4 @@
-"""Base networks as data, their scaling, and the modules built from them. Importing this loads no torch."""
+"""Base networks as data, their scaling, and the modules built from them. Importing this package does not load torch."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -23,14 +23,14 @@ BASES: Mapping[str, Callable[[], NetworkSpec]] = MappingProxyType(
         "efficientnet_b0": efficientnet_b0,
     }
 )
-"""Every base network that comes with scalesearch, by name. A new one is a function, a line here and a space file."""
+"""Every base network that comes with scalesearch, by name. A new one needs a function, a line here and a space file."""
 
 
 def base_spec(name: str) -> NetworkSpec:
-    """The base network of that name, at multiplier 1.
+    """Return the spec of the base network of that name, at multiplier 1.
 
     Raises:
-        ConfigError: There is none; the text suggests the nearest name.
+        ConfigError: There is no such network; the message suggests the nearest name.
     """
     if name in BASES:
         return BASES[name]()
@@ -41,7 +41,11 @@ def base_spec(name: str) -> NetworkSpec:
 
 
 def find_spec(network: str) -> NetworkSpec:
-    """The spec of a base network's name or, where the text holds a colon, of a user's own function."""
+    """Return the spec of a base network by its name or, if the text holds a colon, of a user's own function.
+
+    Raises:
+        ConfigError: There is no such network, or it cannot be built.
+    """
     return load_spec(network) if ":" in network else base_spec(network)
 
 

@@ -1,7 +1,7 @@
-"""The building blocks: four kinds of residual block, each from one small shape value.
+"""The building blocks of networks: four kinds of residual block, each made from a small description of its shape.
 
-Letters in shapes: B batch, C channels, H and W sides of the feature map. Every convolution pads by kernel // 2 on both
-sides, so a stride of s turns a side of H into ceil(H / s) whatever the kernel.
+In shapes, B is the batch, C the channels, H and W the sides of the feature map. Every convolution pads by kernel // 2
+on both sides, so a stride of s turns a side of H into ceil(H / s), whatever the kernel.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from scalesearch.values.network_spec import Activation, BlockKind
 
 ACTIVATIONS: Mapping[Activation, Callable[[], nn.Module]] = MappingProxyType(
     {
-        # In place: nothing reads what stood there before, and brief training on a CPU is bound by memory traffic.
+        # In place: nothing reads the old values, and brief training on a CPU is limited by memory traffic.
         "relu": lambda: nn.ReLU(inplace=True),
         "relu6": lambda: nn.ReLU6(inplace=True),
         "silu": lambda: nn.SiLU(inplace=True),
@@ -24,7 +24,7 @@ ACTIVATIONS: Mapping[Activation, Callable[[], nn.Module]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockShape:
-    """What one block is told; `expansion` as in `StageSpec`."""
+    """The shape of one block; `expansion` is as in `StageSpec`."""
 
     in_channels: int
     out_channels: int
@@ -45,7 +45,7 @@ def conv_norm(
     groups: int = 1,
     activation: Activation | None = None,
 ) -> nn.Sequential:
-    """Convolution without bias, BatchNorm and, if named, an activation: (B, C, H, W) to (B, out, H/s, W/s)."""
+    """Make a convolution without bias, a BatchNorm and, if named, an activation: (B, C, H, W) to (B, out, H/s, W/s)."""
     layers: list[nn.Module] = [
         nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(out_channels, eps=norm_eps),
@@ -58,7 +58,7 @@ def conv_norm(
 class ResidualBlock(nn.Module):
     """ResNet's block (arXiv 1512.03385, figure 5): activation(body(x) + shortcut(x)).
 
-    The shortcut is the identity where the shape stays, else a strided 1x1 projection (option B of the paper).
+    The shortcut is the identity if the block keeps the shape, else a strided 1x1 projection (option B of the paper).
     """
 
     def __init__(self, body: nn.Sequential, shape: BlockShape) -> None:
@@ -75,13 +75,13 @@ class ResidualBlock(nn.Module):
         self.activation = ACTIVATIONS[shape.activation]()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) to (B, out, H/stride, W/stride)."""
+        """Run the block: (B, in, H, W) to (B, out, H/stride, W/stride)."""
         out: Tensor = self.activation(self.body(x) + self.shortcut(x))
         return out
 
 
 class InvertedResidual(nn.Module):
-    """MobileNetV2's block (arXiv 1801.04381, figure 3): body(x), plus x where the shape stays; no activation after."""
+    """MobileNetV2's block (arXiv 1801.04381, figure 3): body(x), plus x if it keeps the shape; no final activation."""
 
     def __init__(self, body: nn.Sequential, shape: BlockShape) -> None:
         super().__init__()
@@ -89,13 +89,13 @@ class InvertedResidual(nn.Module):
         self.adds_input = shape.stride == 1 and shape.in_channels == shape.out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) to (B, out, H/stride, W/stride)."""
+        """Run the block: (B, in, H, W) to (B, out, H/stride, W/stride)."""
         out: Tensor = self.body(x)
         return x + out if self.adds_input else out
 
 
 class SqueezeExcitation(nn.Module):
-    """Channels weighted by what the whole image holds (arXiv 1709.01507, equations 2 to 4)."""
+    """Weights each channel by a factor computed from the whole image (arXiv 1709.01507, equations 2 to 4)."""
 
     def __init__(self, channels: int, *, squeeze_channels: int, activation: Activation) -> None:
         super().__init__()
@@ -106,13 +106,13 @@ class SqueezeExcitation(nn.Module):
         self.gate = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """Weight the channels: (B, C, H, W) to the same shape."""
         weights: Tensor = self.gate(self.excite(self.activation(self.squeeze(self.pool(x)))))
         return x * weights
 
 
 def basic(shape: BlockShape) -> nn.Module:
-    """Two k x k convolutions, the first one strided."""
+    """Make a block of two k x k convolutions, the first one strided."""
     first = conv_norm(
         shape.in_channels,
         shape.out_channels,
@@ -126,7 +126,10 @@ def basic(shape: BlockShape) -> nn.Module:
 
 
 def bottleneck(shape: BlockShape) -> nn.Module:
-    """1x1 down to out / expansion, strided k x k, 1x1 up; the stride sits in the k x k layer, as in torchvision."""
+    """Make a block of a 1x1 convolution down to out / expansion channels, a strided k x k one, and a 1x1 one up.
+
+    The stride is in the k x k layer, as in torchvision.
+    """
     hidden = shape.out_channels // shape.expansion
     down = conv_norm(shape.in_channels, hidden, kernel=1, activation=shape.activation, norm_eps=shape.norm_eps)
     spatial = conv_norm(
@@ -137,12 +140,15 @@ def bottleneck(shape: BlockShape) -> nn.Module:
 
 
 def inverted_residual(shape: BlockShape) -> nn.Module:
-    """1x1 up to in * expansion (left out at expansion 1), depthwise k x k, linear 1x1 down."""
+    """Make a block of a 1x1 convolution up to in * expansion channels, a depthwise k x k one and a linear 1x1 one down.
+
+    The first convolution is left out at expansion 1.
+    """
     return _inverted(shape, squeeze_excitation=False)
 
 
 def mbconv(shape: BlockShape) -> nn.Module:
-    """An inverted residual with squeeze-and-excitation before its last layer (EfficientNet, arXiv 1905.11946)."""
+    """Make an inverted residual with squeeze-and-excitation before its last layer (EfficientNet, arXiv 1905.11946)."""
     return _inverted(shape, squeeze_excitation=True)
 
 

@@ -1,56 +1,40 @@
-"""A spec becomes a torch module with seeded weights."""
+"""Build a torch module with seeded weights from a spec."""
 
 import copy
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.memory import available_bytes
-from scalesearch.networks.blocks import BLOCKS, BlockShape, conv_norm
 from scalesearch.networks.validity import check_spec
 from scalesearch.values.network import Network
-from scalesearch.values.network_spec import NetworkSpec, StageSpec
+from scalesearch.values.network_spec import NetworkSpec
 
 
-class ImageClassifier(nn.Module):
-    """Stem, stages, head, global average pooling, dropout and a linear classifier: images to logits.
+class MakeModule(Protocol):
+    """Makes a task's module from a spec: the backbone with the task's head on it."""
 
-    `classifier` is the only layer whose outputs are classes: pruning leaves it alone, training may treat it apart.
-    """
-
-    def __init__(self, spec: NetworkSpec, *, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.stem = _stem(spec)
-        stages: list[nn.Module] = []
-        channels = spec.stem.channels
-        for stage in spec.stages:
-            stages.append(_stage(spec, stage, in_channels=channels))
-            channels = stage.channels
-        self.stages = nn.Sequential(*stages)
-        self.head: nn.Module = nn.Identity()
-        if spec.head.channels:
-            self.head = conv_norm(
-                channels, spec.head.channels, kernel=1, activation=spec.activation, norm_eps=spec.norm_eps
-            )
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.flatten = nn.Flatten()
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(spec.head.channels or channels, spec.num_classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, image channels, H, W) to logits of shape (B, classes)."""
-        features = self.head(self.stages(self.stem(images)))
-        logits: Tensor = self.classifier(self.dropout(self.flatten(self.pool(features))))
-        return logits
+    def __call__(self, spec: NetworkSpec, *, dropout: float = 0.0) -> nn.Module:
+        """Return the module; its weights are not initialised."""
+        ...
 
 
-def build(spec: NetworkSpec, *, dropout: float = 0.0, seed: int = 0) -> Network:
-    """The network of a spec on the CPU, in float32 and training mode.
+def build(spec: NetworkSpec, make_module: MakeModule, *, dropout: float = 0.0, seed: int = 0) -> Network:
+    """Build the network of a spec on the CPU, in float32 and training mode.
+
+    Equal spec and seed give equal weights; torch's global random state is neither read nor changed.
 
     Equal spec and seed give equal weights; torch's global random state is neither read nor moved.
+
+    Args:
+        spec: The network's shape.
+        make_module: Makes the task's module.
+        dropout: Share of the features that the head drops in training, in [0, 1).
+        seed: Seed of the weights.
 
     Raises:
         ConfigError: The spec cannot be built, or `dropout` is not in [0, 1).
@@ -60,9 +44,9 @@ def build(spec: NetworkSpec, *, dropout: float = 0.0, seed: int = 0) -> Network:
     if not 0.0 <= dropout < 1.0:
         message = f"dropout must be at least 0 and below 1, not {dropout!r}"
         raise ConfigError(message)
-    # On the meta device layers draw no random numbers; every tensor is filled by us below.
+    # On the meta device layers draw no random numbers; `_fill` sets every tensor below.
     with torch.device("meta"):
-        module = ImageClassifier(spec, dropout=dropout)
+        module = make_module(spec, dropout=dropout)
     _require_memory(spec, module)
     module.to_empty(device="cpu")
     _fill(module, torch.Generator().manual_seed(seed))
@@ -70,7 +54,7 @@ def build(spec: NetworkSpec, *, dropout: float = 0.0, seed: int = 0) -> Network:
 
 
 def _require_memory(spec: NetworkSpec, module: nn.Module) -> None:
-    """Raise StageFailed where the weights alone would take more than half of the memory that is available."""
+    """Raise StageFailed if the weights alone would take more than half of the available memory."""
     size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
     if size_bytes > available_bytes() / 2:
         reason = (
@@ -80,70 +64,42 @@ def _require_memory(spec: NetworkSpec, module: nn.Module) -> None:
         raise StageFailed(stage="build", reason=reason)
 
 
-def outline(spec: NetworkSpec) -> Network:
-    """The network without weights (on torch's meta device): shapes and costs of any size, in milliseconds.
+def outline(spec: NetworkSpec, make_module: MakeModule) -> Network:
+    """Build the network without weights (on torch's meta device), to get shapes and costs of any size in milliseconds.
 
     Raises:
         ConfigError: The spec cannot be built.
     """
     check_spec(spec)
     with torch.device("meta"):
-        return Network(spec=spec, module=ImageClassifier(spec))
+        return Network(spec=spec, module=make_module(spec))
 
 
 def settle_norms(network: Network, images: NDArray[np.float32]) -> Network:
-    """A copy in eval mode whose BatchNorm statistics are those of these images (N, C, H, W).
+    """Return a copy in eval mode whose BatchNorm statistics are those of these images.
 
-    An untrained network with the usual statistics (mean 0, variance 1) answers nearly the same to every image, and what
-    is compared or calibrated on it means nothing.
+    An untrained network with the usual statistics (mean 0, variance 1) gives nearly the same answer to every image, so
+    comparing or calibrating on it would mean nothing.
+
+    Args:
+        network: It is not changed.
+        images: (N, C, H, W), normalised, float32.
     """
     module = copy.deepcopy(network.module).train()
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = None  # a plain mean over the batches, of which there is one
+            layer.momentum = None  # a plain mean over the batches; there is only one
             layer.reset_running_stats()
     with torch.no_grad():
         module(torch.from_numpy(images))
     return Network(spec=network.spec, module=module.eval())
 
 
-def _stem(spec: NetworkSpec) -> nn.Sequential:
-    layers = conv_norm(
-        spec.image_channels,
-        spec.stem.channels,
-        kernel=spec.stem.kernel,
-        stride=spec.stem.stride,
-        activation=spec.activation,
-        norm_eps=spec.norm_eps,
-    )
-    if spec.stem.pool:
-        layers.append(nn.MaxPool2d(3, stride=2, padding=1))
-    return layers
-
-
-def _stage(spec: NetworkSpec, stage: StageSpec, *, in_channels: int) -> nn.Sequential:
-    blocks = [
-        BLOCKS[stage.block](
-            BlockShape(
-                in_channels=stage.channels if number else in_channels,
-                out_channels=stage.channels,
-                kernel=stage.kernel,
-                stride=1 if number else stage.stride,
-                expansion=stage.expansion,
-                activation=spec.activation,
-                norm_eps=spec.norm_eps,
-            )
-        )
-        for number in range(stage.depth)
-    ]
-    return nn.Sequential(*blocks)
-
-
 def _fill(module: nn.Module, generator: torch.Generator) -> None:
-    """He initialisation (arXiv 1502.01852, equation 14), as torchvision, with one difference for depthwise layers.
+    """Initialise weights by He's method (arXiv 1502.01852, equation 14), as torchvision except in depthwise layers.
 
-    torch counts a depthwise layer's fan-out as if every input reached every output and starts it too small by the
-    square root of its groups; EfficientNet's reference code counts k * k, and so do we.
+    torch counts a depthwise layer's fan-out as if every input reached every output, and so starts its weights too small
+    by the square root of its groups. EfficientNet's reference code counts k * k instead, and so does this function.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):

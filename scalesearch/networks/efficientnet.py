@@ -1,14 +1,17 @@
 """EfficientNet (arXiv 1905.11946, table 1): MBConv with squeeze-and-excitation, and a small one for 64 px images.
 
 Stochastic depth is left out: it has no parameters, and brief training of small networks does not overfit enough to
-want it.
+need it.
 """
 
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
 
 
 def efficientnet_b0() -> NetworkSpec:
-    """EfficientNet-B0: 0.39 GMACs and 5.29 M parameters at 224 px; B1 to B7 are its published multipliers."""
+    """Return EfficientNet-B0: 0.39 GMACs and 5.29 M parameters at 224 px.
+
+    B1 to B7 are its published multipliers.
+    """
     return NetworkSpec(
         name="efficientnet_b0",
         resolution_px=224,
@@ -29,7 +32,7 @@ def efficientnet_b0() -> NetworkSpec:
 
 
 def efficientnet_small() -> NetworkSpec:
-    """An EfficientNet for 64 px images, sensible from 16 to 96 px."""
+    """Return an EfficientNet for 64 px images, sensible from 16 to 96 px."""
     return NetworkSpec(
         name="efficientnet_small",
         resolution_px=64,

@@ -1,4 +1,4 @@
-"""A user's own base network, given as `package.module:function`."""
+"""Load a user's own base network, given as `package.module:function`."""
 
 import contextlib
 import difflib
@@ -15,11 +15,11 @@ from scalesearch.values.network_spec import NetworkSpec
 
 
 def load_spec(reference: str) -> NetworkSpec:
-    """The spec that the named function returns; modules in the current folder are found as well.
+    """Return the spec that the named function returns; modules in the current folder are found as well.
 
     Raises:
-        ConfigError: The text is no `package.module:function`, nothing like it can be imported, or what it gives is no
-            spec that can be built.
+        ConfigError: The text is not of the form `package.module:function`, the module cannot be imported or lacks the
+            function, or the function does not return a spec that can be built.
     """
     module_name, colon, function_name = reference.partition(":")
     if not (colon and all(part.isidentifier() for part in (*module_name.split("."), function_name))):
@@ -33,7 +33,8 @@ def load_spec(reference: str) -> NetworkSpec:
 
 
 def _import(module_name: str, reference: str) -> ModuleType:
-    # Console scripts, unlike `python -m`, do not look in the current folder. Last in line: it must not hide a library.
+    # Console scripts, unlike `python -m`, do not look in the current folder. It comes last on the path, so that it
+    # hides no library.
     here = str(Path.cwd())
     added = here not in sys.path
     if added:
@@ -48,7 +49,7 @@ def _import(module_name: str, reference: str) -> ModuleType:
         else:
             message = f"network {reference!r}: module {module_name} itself needs {error.name!r}, which is not installed"
         raise ConfigError(message) from error
-    except BaseException as error:  # whatever a user's module does on import is the user's to mend
+    except BaseException as error:  # whatever a user's module raises on import is for the user to fix
         _let_interrupt_through(error)
         message = f"network {reference!r}: importing {module_name} failed with {_told(error)}"
         raise ConfigError(message) from error
@@ -77,13 +78,14 @@ def _call(function: object, reference: str) -> NetworkSpec:
 
 @contextlib.contextmanager
 def _held() -> Iterator[None]:
-    """What the user's code prints goes to stderr meanwhile: stdout may be read by a program (`--json`).
+    """Redirect to stderr what the user's code prints inside the block: stdout may be read by a program (`--json`).
 
-    By file descriptor as well, for what it starts and for C code. `os._exit` and what it leaves running cannot be held.
+    The file descriptor is redirected as well, for processes that the code starts and for C code. `os._exit` and
+    processes that the code leaves running cannot be caught.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # no such descriptors: nothing to turn aside
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # there are no such descriptors to redirect
             sys.__stdout__.flush()  # type: ignore[union-attr]  # None is caught as AttributeError
             kept = os.dup(1)
             stack.callback(_restore, kept)
@@ -93,13 +95,16 @@ def _held() -> Iterator[None]:
 
 def _restore(kept: int) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.__stdout__.flush()  # type: ignore[union-attr]  # what was written past `redirect_stdout`
+        sys.__stdout__.flush()  # type: ignore[union-attr]  # written past `redirect_stdout`
     os.dup2(kept, 1)
     os.close(kept)
 
 
 def _let_interrupt_through(error: BaseException) -> None:
-    """Ctrl-C stays Ctrl-C; everything else that is no Exception (SystemExit, a class of the user's) is a fault."""
+    """Raise the error again if it is Ctrl-C.
+
+    All other exceptions that are no Exception (SystemExit, a class of the user's) count as faults of the user's code.
+    """
     if type(error) is KeyboardInterrupt:
         raise error
 
@@ -107,7 +112,7 @@ def _let_interrupt_through(error: BaseException) -> None:
 def _told(error: BaseException) -> str:
     try:
         words = str(error)
-    except Exception:  # the error's own class is the user's, too
+    except Exception:  # the class of the error may be the user's too, and its __str__ may fail
         words = ""
     return f"{type(error).__name__}{f': {words}' if words else ''}"
 

@@ -4,7 +4,7 @@ from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, St
 
 
 def mobilenet_v2() -> NetworkSpec:
-    """MobileNetV2: 0.30 GMACs and 3.50 M parameters at 224 px."""
+    """Return MobileNetV2: 0.30 GMACs and 3.50 M parameters at 224 px."""
     return NetworkSpec(
         name="mobilenet_v2",
         resolution_px=224,
@@ -25,7 +25,7 @@ def mobilenet_v2() -> NetworkSpec:
 
 
 def mobilenet_small() -> NetworkSpec:
-    """A MobileNetV2 for 64 px images, sensible from 16 to 96 px."""
+    """Return a MobileNetV2 for 64 px images, sensible from 16 to 96 px."""
     return NetworkSpec(
         name="mobilenet_small",
         resolution_px=64,

@@ -4,7 +4,7 @@ from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, St
 
 
 def resnet18() -> NetworkSpec:
-    """ResNet-18: 1.81 GMACs and 11.69 M parameters at 224 px."""
+    """Return ResNet-18: 1.81 GMACs and 11.69 M parameters at 224 px."""
     return NetworkSpec(
         name="resnet18",
         resolution_px=224,
@@ -21,7 +21,10 @@ def resnet18() -> NetworkSpec:
 
 
 def resnet50() -> NetworkSpec:
-    """ResNet-50 with the stride in the 3x3 convolution (as torchvision): 4.09 GMACs, 25.56 M parameters at 224 px."""
+    """Return ResNet-50: 4.09 GMACs and 25.56 M parameters at 224 px.
+
+    The stride is in the 3x3 convolution, as in torchvision.
+    """
     return NetworkSpec(
         name="resnet50",
         resolution_px=224,
@@ -38,7 +41,7 @@ def resnet50() -> NetworkSpec:
 
 
 def resnet_small() -> NetworkSpec:
-    """A ResNet for 64 px images, sensible from 16 to 96 px."""
+    """Return a ResNet for 64 px images, sensible from 16 to 96 px."""
     return NetworkSpec(
         name="resnet_small",
         resolution_px=64,

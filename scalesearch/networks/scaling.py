@@ -1,4 +1,4 @@
-"""All rounding: a base spec and four multipliers become a spec in whole numbers."""
+"""Scale a base spec by multipliers to a spec in whole numbers. All rounding of network shapes is done here."""
 
 import math
 from dataclasses import replace
@@ -6,10 +6,11 @@ from dataclasses import replace
 from scalesearch.errors import ConfigError
 from scalesearch.networks.validity import check_spec
 from scalesearch.values.candidate import Scaling, StageScaling
+from scalesearch.values.input_size import InputSize
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec
 
-# 2 * 1.1 is 2.2000000000000002 and 24 * 0.7 is 16.799999999999997. Products are cut to this many decimals first, so
-# that ceil and the rounding borders depend on the numbers the user wrote and not on their binary shadows.
+# 2 * 1.1 is 2.2000000000000002 and 24 * 0.7 is 16.799999999999997. Products are rounded to this many decimals first, so
+# that ceil and the rounding borders depend on the numbers the user wrote and not on how they are stored in binary.
 _DECIMALS = 9
 _SMALLEST_KERNEL = 3
 
@@ -18,40 +19,44 @@ def scale(
     base: NetworkSpec,
     scaling: Scaling,
     *,
-    resolution_px: int,
+    resolution_px: int | InputSize,
     num_classes: int,
     channel_multiple: int = 8,
     resolution_multiple: int = 0,
 ) -> NetworkSpec:
-    """`base` at the given multipliers, for square images of `resolution_px` times the resolution multiplier.
+    """Scale `base` by the given multipliers, for images of `resolution_px` times the resolution multiplier.
 
     Depth, width and resolution scale together as in EfficientNet (arXiv 1905.11946, equations 2 and 3); kernels are
-    the fourth dimension. A stage's own multiplier is multiplied onto the global one before anything is rounded. The
-    stem follows the width only: its kernel and stride belong to the image, not to the multipliers.
+    the fourth dimension. A stage's own multiplier is multiplied by the global one before anything is rounded. The stem
+    is scaled in width only; its kernel and stride stay.
 
     Args:
         base: The network at multiplier 1.
-        scaling: Multipliers; stages of `base` that `scaling.stages` has no entry for (the last ones) keep 1.
-        resolution_px: The image side that resolution multiplier 1 stands for.
-        num_classes: Outputs of the classifier.
+        scaling: The multipliers. Stages of `base` without an entry in `scaling.stages` (the last ones) have own
+            multipliers of 1.
+        resolution_px: Image size at resolution multiplier 1: the side of square images in pixels, or an `InputSize`.
+        num_classes: Outputs of the classifier, at least 2.
         channel_multiple: Channels of stem, stages and head are multiples of this, also at multiplier 1.
-        resolution_multiple: The image side is a multiple of this; 0 takes the base network's total stride.
+        resolution_multiple: Both sides of the images are multiples of this; 0 means the base network's total stride.
 
     Raises:
-        ConfigError: A multiplier is not positive and finite, or `base` lacks a stage that is scaled.
+        ConfigError: A multiplier is not positive and finite, one of the numbers is too small, `base` cannot be built,
+            or it lacks a stage that is scaled.
     """
     check_spec(base)
-    _check(base, scaling, resolution_px=resolution_px, num_classes=num_classes, channel_multiple=channel_multiple)
+    size = resolution_px if isinstance(resolution_px, InputSize) else InputSize.square(resolution_px)
+    _check(base, scaling, resolution_px=min(size.sides), num_classes=num_classes, channel_multiple=channel_multiple)
     if resolution_multiple < 0:
         message = f"resolution_multiple must be 0 (the network's total stride) or more, not {resolution_multiple}"
         raise ConfigError(message)
-    # A space names only the stages that it scales apart, and its candidates end with the last one named.
+    multiple = resolution_multiple or base.total_stride
+    height_px, width_px = (round_resolution(side_px, scaling.resolution, multiple=multiple) for side_px in size.sides)
+    # A space names only the stages that it scales on their own, and its candidates end with the last stage named.
     per_stage = (*scaling.stages, *(StageScaling(),) * (len(base.stages) - len(scaling.stages)))
     return replace(
         base,
-        resolution_px=round_resolution(
-            resolution_px, scaling.resolution, multiple=resolution_multiple or base.total_stride
-        ),
+        resolution_px=height_px,
+        width_px=0 if size.is_square else width_px,
         num_classes=num_classes,
         stem=replace(base.stem, channels=round_channels(base.stem.channels, scaling.width, multiple=channel_multiple)),
         stages=tuple(
@@ -63,15 +68,15 @@ def scale(
 
 
 def round_depth(depth: int, multiplier: float) -> int:
-    """Blocks of a stage: ceil(depth * multiplier), as `round_repeats` of EfficientNet's reference code."""
+    """Return a stage's number of blocks: ceil(depth * multiplier), as `round_repeats` of EfficientNet's own code."""
     return max(1, math.ceil(round(depth * multiplier, _DECIMALS)))
 
 
 def round_channels(channels: int, multiplier: float, *, multiple: int = 8) -> int:
-    """Channels: the nearest multiple of `multiple`, never below 90 % of channels * multiplier.
+    """Return the multiple of `multiple` that is nearest to channels * multiplier, but never below 90 % of that product.
 
-    This is `make_divisible` of the MobileNetV2 code and `round_filters` of EfficientNet's: ties go up, and a rounding
-    that would lose more than a tenth goes up as well (20 * 0.9 = 18 becomes 24, since 16 is below 0.9 * 18 = 16.2).
+    This is `make_divisible` of the MobileNetV2 code and `round_filters` of EfficientNet's. Ties go up, and so does a
+    rounding that would lose more than a tenth (20 * 0.9 = 18 becomes 24, since 16 is below 0.9 * 18 = 16.2).
     """
     wanted = round(channels * multiplier, _DECIMALS)
     rounded = max(multiple, int(wanted + multiple / 2) // multiple * multiple)
@@ -79,10 +84,10 @@ def round_channels(channels: int, multiplier: float, *, multiple: int = 8) -> in
 
 
 def round_kernel(kernel: int, multiplier: float) -> int:
-    """Kernel side: the nearest odd number to kernel * multiplier (ties go up), never below 3; 1x1 stays 1x1.
+    """Return the odd number that is nearest to kernel * multiplier (ties go up), at least 3; a kernel of 1 stays 1.
 
-    Odd, since symmetric padding of kernel // 2 then keeps the feature map's side. 3 becomes 5 from multiplier 4/3 on
-    and 7 from 2 on.
+    It is odd because symmetric padding of kernel // 2 then keeps the feature map's side. 3 becomes 5 from multiplier
+    4/3 on and 7 from 2 on.
     """
     if kernel == 1:
         return 1
@@ -91,15 +96,15 @@ def round_kernel(kernel: int, multiplier: float) -> int:
 
 
 def round_resolution(resolution_px: int, multiplier: float, *, multiple: int) -> int:
-    """Image side in pixels: the nearest multiple of `multiple` (ties go up), at least one of them."""
+    """Return the image side in pixels: the nearest multiple of `multiple` (ties go up), and at least one of them."""
     wanted = round(resolution_px * multiplier, _DECIMALS)
     return max(1, math.floor(wanted / multiple + 0.5)) * multiple
 
 
 def _scale_stage(stage: StageSpec, scaling: Scaling, own: StageScaling, multiple: int) -> StageSpec:
     width = scaling.width * own.width
-    # A bottleneck's output is expansion times its hidden layer (ResNet, arXiv 1512.03385, figure 5). Rounding the
-    # hidden layer makes both multiples; rounding the output would leave the hidden one at a quarter of a multiple.
+    # A bottleneck's output is expansion times its hidden layer (ResNet, arXiv 1512.03385, figure 5). With the hidden
+    # layer rounded, both are multiples; with the output rounded, the hidden layer could be a quarter of a multiple.
     factor = stage.expansion if stage.block == "bottleneck" else 1
     return replace(
         stage,

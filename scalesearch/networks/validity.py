@@ -1,4 +1,4 @@
-"""Whether a spec can be built: the one place that refuses a base network that makes no sense."""
+"""Check whether a spec can be built. Base networks that make no sense are refused only here."""
 
 from collections.abc import Iterator
 from typing import get_args
@@ -19,7 +19,7 @@ _ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 _WIDTH_RULES: tuple[str, ...] = get_args(HeadWidthRule)
 
 
-# Far beyond any network that was ever trained: without a bound one wrong digit takes all memory, and nothing is said.
+# Far beyond any network that was ever trained. Without a bound, one wrong digit uses up all memory without a message.
 _MOST = {
     "resolution_px": 16_384,
     "num_classes": 1_000_000,
@@ -33,7 +33,10 @@ _MOST = {
 
 
 def check_spec(spec: NetworkSpec) -> None:
-    """Raise ConfigError where the spec cannot be built, with the first three faults by their dotted place."""
+    """Raise ConfigError if the spec cannot be built.
+
+    The message names the first three faults by their dotted places.
+    """
     faults = [*_kind_faults(spec)] or [*_whole_faults(spec), *_stage_faults(spec)]
     if faults:
         more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
@@ -42,7 +45,10 @@ def check_spec(spec: NetworkSpec) -> None:
 
 
 def _kind_faults(spec: NetworkSpec) -> Iterator[str]:
-    """Parts that are no such thing at all, which a function of the user's may give: no dataclass checks its types."""
+    """Yield the parts that are not of the right type at all.
+
+    A function of the user's may return them, since dataclasses do not check their types.
+    """
     if not isinstance(spec.name, str):
         yield f"name must be a text, not {spec.name!r}"
     if not isinstance(spec.stem, StemSpec):

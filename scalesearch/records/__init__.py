@@ -1,1 +1,1 @@
-"""What is kept of a study and how it is shown."""
+"""What is stored of a study, and how it is shown."""

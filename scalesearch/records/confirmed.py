@@ -1,4 +1,4 @@
-"""Owns `confirmed/` in a study's folder: one JSON file for each member and seed that was trained at full length."""
+"""Owns `confirmed/` in a study's folder: one JSON file for each trial and seed that was trained at full length."""
 
 import json
 import math
@@ -11,9 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 from scalesearch.errors import ConfigError
 from scalesearch.files import read_file, replace_file
 from scalesearch.plain_text import utf8_values
+from scalesearch.records.old_names import with_todays_names
 from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial
 
 FOLDER = "confirmed"
 _ADAPTER = TypeAdapter(ConfirmedRun)
@@ -21,39 +22,39 @@ _NAME = re.compile(r"trial_\d{6,}_seed_\d+\.json", re.ASCII)
 
 
 def confirmed_path(study: Path, trial: int, seed: int) -> Path:
-    """Where the run of that trial and seed is or will be."""
+    """Return the path of the run of that trial and seed, whether or not the file exists."""
     return study / FOLDER / f"trial_{trial:06d}_seed_{seed}.json"
 
 
 def confirmed_model_path(study: Path, trial: int, seed: int) -> Path:
-    """Where the deployed ONNX file of that run is."""
+    """Return the path of that run's deployed ONNX file."""
     return study / FOLDER / "models" / f"trial_{trial:06d}_seed_{seed}.onnx"
 
 
 def work_folder(study: Path) -> Path:
-    """Where the trainings of a confirmation keep their weights."""
+    """Return the folder in which the trainings of a confirmation keep their weights."""
     return study / FOLDER / "work"
 
 
 def write_confirmed(study: Path, run: ConfirmedRun) -> Path:
-    """The run's file, whole or not at all."""
+    """Write the run's file, whole or not at all, and return its path."""
     path = confirmed_path(study, run.trial, run.seed)
     replace_file(path, json.dumps(utf8_values(_ADAPTER.dump_python(run, mode="json")), indent=1).encode())
     return path
 
 
 def read_confirmed(study: Path) -> tuple[ConfirmedRun, ...]:
-    """Every confirmed run of a study, by trial and seed; empty where none was ever confirmed.
+    """Return every confirmed run of a study, by trial and seed; empty where nothing was ever confirmed.
 
     Raises:
         ConfigError: One of the files cannot be read.
     """
     found = []
     for path in (study / FOLDER).glob("trial_*_seed_*.json"):
-        if not _NAME.fullmatch(path.name) or path.is_dir():  # none of ours
+        if not _NAME.fullmatch(path.name) or path.is_dir():  # another program's file
             continue
         try:
-            run = _ADAPTER.validate_json(read_file(path))
+            run = _ADAPTER.validate_json(with_todays_names(read_file(path)))
             problem = impossible(run)
         except ValidationError as error:
             problem = first_fault(error)
@@ -67,9 +68,10 @@ def read_confirmed(study: Path) -> tuple[ConfirmedRun, ...]:
 
 
 def first_runs(study: Path) -> dict[int, ConfirmedRun]:
-    """The run of each confirmed trial that was timed together with the other members, by trial.
+    """Return one run for each confirmed trial, by trial: the run that was timed together with the other members.
 
-    That is its first seed's, where all seeds are there, whatever the others reached: its numbers are no winner's.
+    Where all seeds were trained, that is the run of the first seed, whatever the other seeds reached. So its numbers
+    are not better by selection. Where no run of a trial was timed together, it is the run of the lowest seed.
 
     Raises:
         ConfigError: One of the files cannot be read.
@@ -81,19 +83,21 @@ def first_runs(study: Path) -> dict[int, ConfirmedRun]:
     return found
 
 
-def as_confirmed(record: TrialRecord, run: ConfirmedRun) -> TrialRecord:
-    """A trial with what its run at full length made of it; its candidate, recipe included, is still the search's."""
-    assert record.training is not None  # only front members are confirmed
+def as_confirmed(record: MeasuredTrial, run: ConfirmedRun) -> MeasuredTrial:
+    """Return the trial with the results of its run at full length.
+
+    The candidate, recipe included, is still that of the search.
+    """
     return replace(
         record,
         training=replace(
             record.training,
-            float_top1=run.float_top1,
+            float_score=run.float_score,
             train_s=run.train_s,
-            retrain_s=0.0,  # `train_s` holds both
+            retrain_s=0.0,  # `train_s` includes the retraining
             steps=run.steps,
             weights_reused=False,
-            final_loss=math.nan,  # neither is kept of a run
+            final_loss=math.nan,  # a run stores neither this nor the loss curves
             loss_curves=(),
         ),
         quality=run.validation,
@@ -108,7 +112,7 @@ def as_confirmed(record: TrialRecord, run: ConfirmedRun) -> TrialRecord:
 
 
 def confirmed_hint(study: Path) -> str:
-    """One line for those who look at the searched front: that a confirmed one is there; empty where none is."""
+    """Return one line that points the reader of the searched front to the confirmed one; empty where there is none."""
     if not (study / FOLDER / "confirmed.csv").is_file():
         return ""
     return f"confirmed at full length: {study / FOLDER / 'confirmed.png'}, confirmed.csv (`scalesearch confirm`)"

@@ -1,4 +1,4 @@
-"""front_scores.json: the last look at front members, on test images and in a fresh process."""
+"""front_scores.json: the second evaluation of members of the front, on test images and in a fresh process."""
 
 import json
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from scalesearch.errors import ConfigError
 from scalesearch.files import read_file, replace_file
 from scalesearch.plain_text import utf8_values
+from scalesearch.records.old_names import with_todays_names
 from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.values.record import FrontScore
 
@@ -17,7 +18,7 @@ _ADAPTER = TypeAdapter(tuple[FrontScore, ...])
 
 
 def read_front_scores(folder: Path) -> tuple[FrontScore, ...]:
-    """The scores stored in a study's folder; empty where no search has ended there yet.
+    """Return the scores stored in a study's folder; empty where no search has ended there yet.
 
     Raises:
         ConfigError: The file is there but cannot be read.
@@ -26,7 +27,7 @@ def read_front_scores(folder: Path) -> tuple[FrontScore, ...]:
     if not path.exists():
         return ()
     try:
-        scores = _ADAPTER.validate_json(read_file(path))
+        scores = _ADAPTER.validate_json(with_todays_names(read_file(path)))
         problem = impossible(scores)
     except ValidationError as error:
         problem = first_fault(error)
@@ -42,6 +43,6 @@ def read_front_scores(folder: Path) -> tuple[FrontScore, ...]:
 
 
 def write_front_scores(folder: Path, scores: Iterable[FrontScore]) -> None:
-    """Writes the scores, by trial number, whole or not at all."""
+    """Write the scores, by trial number, whole or not at all."""
     ordered = tuple(sorted(scores, key=lambda score: score.trial))
     replace_file(folder / NAME, json.dumps(utf8_values(_ADAPTER.dump_python(ordered, mode="json")), indent=1).encode())

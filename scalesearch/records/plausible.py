@@ -1,4 +1,4 @@
-"""Numbers that no measurement can give: a stored file that holds one was damaged or written by something else."""
+"""Numbers that no measurement can give. A stored file that holds one was damaged or written by something else."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from scalesearch.plain_text import shortened
 
-# What a diverged training gave is kept as such, and a class without images has no precision.
+# The result of a diverged training is stored as it is, and a class without images has no precision.
 _MAY_BE_INFINITE = frozenset(("final_loss", "losses"))
 _MAY_BE_NAN = _MAY_BE_INFINITE | {"average_precision", "precision", "recall"}
 _ABOVE_ZERO = frozenset(("p50_ms", "raw_p50_ms", "raw_p90_ms", "raw_p99_ms", "reference_p50_ms", "ratio", "speedup"))
@@ -20,13 +20,13 @@ _NOT_NEGATIVE = frozenset(
     )
 )  # fmt: skip
 _FRACTIONS = frozenset(
-    ("top1", "float_top1", "macro_precision", "macro_recall", "precision", "recall", "average_precision")
+    ("score", "float_score", "macro_precision", "macro_recall", "precision", "recall", "average_precision")
 )
 _LARGEST = 2**63
 
 
 def impossible(value: object) -> str:
-    """The first number in a nest of dataclasses that cannot be, as `latency.p50_ms = -1.0`; empty if all can."""
+    """Return the first impossible number in nested dataclasses, as `latency.p50_ms = -1.0`; empty if there is none."""
     return next(_impossible(value, ""), "")
 
 
@@ -59,7 +59,10 @@ def _short(value: int) -> str:
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first thing that pydantic found wrong, with its dotted place and without the value, which may be endless."""
+    """Return the first fault that pydantic found, with its dotted place.
+
+    The value itself is left out, since it may be endless.
+    """
     first = error.errors(include_input=False, include_url=False)[0]
     place = shortened(".".join(map(str, first["loc"])) or "the file", 200)
     if first["type"] == "unexpected_keyword_argument":

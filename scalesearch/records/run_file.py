@@ -1,4 +1,4 @@
-"""run.toml: everything a study was run with, resolved; and whether a later run may continue it."""
+"""run.toml: everything that a study was run with, resolved; and whether a later run may continue the study."""
 
 import dataclasses
 import importlib.metadata
@@ -31,18 +31,19 @@ _IDENTITY = (
     "target",
     "device",
     "data",
+    "settings.task",
     "settings.seed",
     "settings.latency",
     "settings.tensorrt",
     "settings.machine.device",
 )
-# Two names for the same images do not make two data sets (a folder may have been moved): the fingerprint decides.
+# Two names for the same images do not make two data sets (a folder may have been moved). The fingerprint decides.
 _NO_IDENTITY = ("data.warnings", "data.name")
 _SHOWN_DIFFERENCES = 4
 
 
 def write_run_file(session: Session) -> None:
-    """Writes `run.toml` into the study's folder, whole or not at all."""
+    """Write `run.toml` into the study's folder, whole or not at all."""
     document: dict[str, Any] = {
         "written_by": f"scalesearch {importlib.metadata.version('scalesearch')}",
         "command": recorded_command(sys.argv),
@@ -54,7 +55,10 @@ def write_run_file(session: Session) -> None:
 
 
 def recorded_command(arguments: Sequence[str]) -> str:
-    """The command line as text, without a password that stood in it, even in a setting that a later one replaced."""
+    """Return the command line as text, without any password in it.
+
+    A password is removed even from a setting that a later one replaced.
+    """
     name, *others = arguments
     return utf8_text(shlex.join([Path(name).name, *map(_recorded, others)]))
 
@@ -71,10 +75,10 @@ def _recorded(argument: str) -> str:
 
 
 def read_run_file(folder: Path) -> Session | None:
-    """The session that a study was run with; None where the folder holds no study yet.
+    """Return the session that a study was run with; None where the folder holds no study yet.
 
     Raises:
-        ConfigError: the file is there but cannot be read.
+        ConfigError: The file is there but cannot be read.
     """
     path = folder / NAME
     if not path.exists():
@@ -83,7 +87,7 @@ def read_run_file(folder: Path) -> Session | None:
         document = read_toml(path)
         session = TypeAdapter(Session).validate_python(_renamed(document["session"]))
         if "window" not in document["session"].get("settings", {}).get("data", {}):
-            # Written before there was one: its images of more than 8 bits were read on their whole scale.
+            # Written before this setting existed: images of more than 8 bits were then read on their whole scale.
             data = dataclasses.replace(session.settings.data, window="full")
             session = dataclasses.replace(session, settings=dataclasses.replace(session.settings, data=data))
         reason = impossible(session)
@@ -106,18 +110,38 @@ def read_run_file(folder: Path) -> Session | None:
     return dataclasses.replace(session, folder=folder)
 
 
+def continues_with(settings: DataSettings, folder: Path) -> bool:
+    """Tell whether the study in the folder was run with exactly these settings.
+
+    If so, its images are found from any working folder.
+    """
+    try:
+        stored = read_run_file(folder)
+    except ConfigError:  # reported when the study is opened
+        return False
+    if stored and settings.window == "auto":  # the first run found the values
+        settings = dataclasses.replace(settings, window=stored.settings.data.window)
+    return stored is not None and same_images(stored.settings.data, settings)
+
+
+def same_images(one: DataSettings, other: DataSettings) -> bool:
+    """Whether two settings ask for the same images; where they are held while they are used is no difference."""
+    return one == dataclasses.replace(other, memory=one.memory)
+
+
 def _renamed(document: dict[str, Any]) -> dict[str, Any]:
-    """The session with the names of today, where an older version wrote it."""
+    """Return the session's document with today's names, where an older version wrote it."""
     data = document["data"]
-    if "val_standard_error" in data:  # in points as well; the name did not say so
+    if "val_standard_error" in data:  # always in percentage points, but the old name did not say so
         data["val_standard_error_points"] = data.pop("val_standard_error")
     return document
 
 
 def layout_of_before(data: DataSettings, class_names: tuple[str, ...]) -> DataSettings:
-    """Say how the folder of stored settings is read, where they are older than `data.layout`.
+    """Return the data settings with the `layout` that they were read with, where they are older than that setting.
 
-    The classes are known, so there is nothing to ask: they lie in the folder itself, or in those of its splits.
+    The class names are known, so the layout can be found: the class folders lie in the source folder itself, or in the
+    folders of its splits.
     """
     root = Path(data.source).expanduser()
     if not root.is_dir():
@@ -127,7 +151,7 @@ def layout_of_before(data: DataSettings, class_names: tuple[str, ...]) -> DataSe
 
 
 def stored_session(folder: Path) -> Session:
-    """The session that the study in `folder` was run with.
+    """Return the session that the study in `folder` was run with.
 
     Raises:
         ConfigError: The folder holds none, or one that cannot be read.
@@ -140,7 +164,7 @@ def stored_session(folder: Path) -> Session:
 
 
 def refuse_changes(stored: Session, current: Session) -> None:
-    """Raise ConfigError, showing the difference, where trials of the two sessions could not share a front."""
+    """Raise ConfigError, with the differences, where trials of the two sessions could not share a front."""
     old, new = dict(_identity(stored)), dict(_identity(current))
     changes = [
         f"{key}: was {old.get(key, 'absent')!r}, is {new.get(key, 'absent')!r}"
@@ -160,7 +184,10 @@ def refuse_changes(stored: Session, current: Session) -> None:
 
 
 def _read_otherwise(stored: Session, current: Session) -> Iterator[str]:
-    """Settings by which the same files become other pixels: they are behind another fingerprint, and say more."""
+    """Yield the settings by which the same files become other pixels.
+
+    They are the reason for another fingerprint, and tell the reader more than it does.
+    """
     if stored.data.fingerprint == current.data.fingerprint:
         return
     for name in ("window", "fit"):
@@ -193,7 +220,7 @@ def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, obj
 
 
 def library_versions() -> dict[str, str]:
-    """Installed versions of the libraries that a result depends on."""
+    """Return the installed versions of the libraries that a result depends on."""
     found = {}
     for name in _LIBRARIES:
         try:

@@ -1,7 +1,8 @@
-"""Owns `records/`: one JSON file a trial, written so that a reader sees the whole of it or nothing."""
+"""Owns `records/`: one JSON file per trial, written so that a reader sees all of it or nothing."""
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -9,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from scalesearch.errors import ConfigError
 from scalesearch.files import read_file, replace_file
 from scalesearch.plain_text import utf8_values
+from scalesearch.records.old_names import with_todays_names
 from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.values.record import TrialRecord
 
@@ -17,17 +19,20 @@ _NAME = re.compile(r"\d{6,}\.json", re.ASCII)
 
 
 class RecordStore:
-    """The records of one study, in `folder/records/`. Nothing that is stored is ever changed or removed by a read."""
+    """The records of one study, in `folder/records/`. Reading never changes or removes a stored file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "records"
 
     def path(self, trial: int) -> Path:
-        """Where the record of that trial is or will be."""
+        """Return the path of that trial's record, whether or not the file exists."""
         return self.folder / f"{trial:06d}.json"
 
     def save(self, record: TrialRecord) -> Path:
-        """The record's file, which is on the disk when this returns: a kill or a power cut cannot tear it."""
+        """Write the record's file and return its path.
+
+        The file is on the disk when this returns, so that neither a kill nor a power cut can leave half a file.
+        """
         # Not pydantic's dump_json: it writes NaN (the loss of a diverged training) as null, which no float field loads.
         text = json.dumps(utf8_values(_ADAPTER.dump_python(record, mode="json")), indent=1, allow_nan=True)
         path = self.path(record.trial)
@@ -35,7 +40,7 @@ class RecordStore:
         return path
 
     def load(self, trial: int) -> TrialRecord:
-        """The record of one trial.
+        """Return the record of one trial.
 
         Raises:
             ConfigError: If there is none, or its file is not a whole record of this program.
@@ -47,7 +52,9 @@ class RecordStore:
         return _read(path)
 
     def all(self) -> tuple[TrialRecord, ...]:
-        """Every record, by trial number. Files of other names, as a copy that an editor left, are none.
+        """Return every record, by trial number.
+
+        Files with other names, such as a copy that an editor left, are ignored.
 
         Raises:
             ConfigError: If one of the files is not a whole record of this program.
@@ -58,7 +65,7 @@ class RecordStore:
 
 def _read(path: Path) -> TrialRecord:
     try:
-        record = _ADAPTER.validate_json(read_file(path), strict=True, extra="forbid")
+        record = _ADAPTER.validate_json(with_todays_names(read_file(path)), strict=True, extra="forbid")
         problem = impossible(record)
         if problem:
             problem += ", which no measurement gives"
@@ -71,4 +78,6 @@ def _read(path: Path) -> TrialRecord:
     if problem:
         msg = f"cannot read the record {path}: {problem}. Restore the file, or move it away to go on without this trial"
         raise ConfigError(msg)
-    return record
+    if record.quality and record.onnx_sha256 is None:  # from a version that stored no hashes
+        record = replace(record, onnx_sha256="", network_sha256=record.network_sha256 or "")
+    return record.measured or record

@@ -1,4 +1,4 @@
-"""Stored ONNX files are used only if they are the very files that a record or run.toml tells of."""
+"""Stored ONNX files are used only if they are the same files that a record or run.toml names."""
 
 import hashlib
 from pathlib import Path
@@ -11,49 +11,61 @@ from scalesearch.values.session import Session, model_path, reference_path
 
 
 def kept_model(study: Path, record: TrialRecord) -> Path | None:
-    """The trial's deployed ONNX file in the study's folder; None where the study does not keep it.
+    """Return the trial's deployed ONNX file in the study's folder; None where the study does not keep it.
 
     Raises:
         ConfigError: The file there is not the one that was measured.
     """
     way_out = "it is then made again from the trial's kept weights, or by training it again."
-    return _checked(model_path(study, record.trial), record.onnx_sha256, f"that trial {record.trial} measured", way_out)
+    return checked_file(
+        model_path(study, record.trial), record.onnx_sha256, f"that trial {record.trial} measured", way_out
+    )
 
 
 def confirmed_model(study: Path, run: ConfirmedRun) -> Path | None:
-    """The deployed ONNX file of a run at full length; None where it is missing.
+    """Return the deployed ONNX file of a run at full length; None where it is missing.
 
     Raises:
         ConfigError: The file there is not the one that was confirmed.
     """
     path = confirmed_model_path(study, run.trial, run.seed)
     way_out = "`scalesearch confirm` then trains that network again."
-    return _checked(path, run.onnx_sha256, "that was confirmed", way_out)
+    return checked_file(path, run.onnx_sha256, "that was confirmed", way_out)
 
 
 def kept_reference(session: Session) -> Path | None:
-    """The ONNX file of the study's reference engine; None where it is missing.
+    """Return the ONNX file of the study's reference engine; None where it is missing.
 
     Raises:
-        ConfigError: The file there is another one, by which every later latency would be wrong.
+        ConfigError: The file there is another one. With it, every later latency would be wrong.
     """
     way_out = "the same one is then built again by `scalesearch run` with the study's settings, or by `confirm`."
     what = "that this study's latencies are relative to"
-    return _checked(reference_path(session.folder), session.reference_sha256, what, way_out)
+    return checked_file(reference_path(session.folder), session.reference_sha256, what, way_out)
 
 
 def file_sha256(path: Path) -> str:
-    """64 hex digits of the file's content.
+    """Return the SHA-256 of the file's content as 64 hex digits.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _checked(path: Path, sha256: str | None, what: str, way_out: str) -> Path | None:
-    """The path, None where there is no file; a file whose hash was never kept passes."""
+def checked_file(path: Path, sha256: str | None, what: str, way_out: str) -> Path | None:
+    """Return the path if the file there has that hash, and None where there is no file.
+
+    Args:
+        path: Path of a stored file.
+        sha256: 64 hex digits; None or empty where no hash was stored, and then any file is accepted.
+        what: Completes "is not the file ..." in the message.
+        way_out: What happens once the file is deleted, for the message.
+
+    Raises:
+        ConfigError: It is another file, or cannot be read.
+    """
     if not path.is_file():
         return None
     try:

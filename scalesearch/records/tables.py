@@ -1,6 +1,7 @@
-"""Records as flat rows: the one and only column names of trials.csv, front.csv, `--json` and the printed tables."""
+"""Records as flat rows, with the only column names of trials.csv, front.csv, `--json` and the printed tables."""
 
 import math
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -8,12 +9,13 @@ from pathlib import Path
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
 from scalesearch.values.candidate import CALIBRATED, Candidate, Quantization, Scaling
+from scalesearch.values.quality import DEFAULT_METRIC, ClassDetail, Quality
 from scalesearch.values.record import FrontScore, TrialRecord
 
 Cell = str | int | float | bool | None
 Row = dict[str, Cell]
 
-_TEST_FIELDS = ("top1", "top1_low", "top1_high", "images")
+_SCORE_FIELDS = ("score", "score_low", "score_high")
 _FRESH_FIELDS = ("p50_ms", "p50_low_ms", "p50_high_ms")
 # Spreadsheets run a cell that begins with one of these as a formula (OWASP, "CSV Injection").
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -22,31 +24,48 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 def trial_rows(
     records: Iterable[TrialRecord], *, front: Collection[int] = (), scores: Iterable[FrontScore] = ()
 ) -> list[Row]:
-    """One flat row for each record, by trial number; `front` holds the trial numbers of the Pareto front.
+    """Return one flat row for each record, by trial number.
 
     Every row has the same keys in the same order. What a trial never reached, and numbers that are not finite, are
-    None. Columns of single stages (`stage1_depth`, ...) are there only where a candidate scales its stages apart;
-    `test_*` and `fresh_*` are the last look that members of the front get (`scores`).
+    None. Columns of single stages (`stage1_depth`, ...) exist only where a candidate scales its stages separately.
+    `test_*` and `fresh_*` come from the second evaluation of the front's members (`scores`).
+
+    Args:
+        records: The records of a study, in any order.
+        front: Trial numbers of the Pareto front.
+        scores: The second evaluations of the front's members.
     """
     ordered = sorted(records, key=lambda record: record.trial)
     stages = max((len(record.candidate.scaling.stages) for record in ordered), default=0)
     again = {score.trial: score for score in scores}
-    return [_row(record, again.get(record.trial), on_front=record.trial in front, stages=stages) for record in ordered]
+    metric = next((record.quality.metric for record in ordered if record.quality), DEFAULT_METRIC)
+    return [
+        _row(record, again.get(record.trial), on_front=record.trial in front, stages=stages, metric=metric)
+        for record in ordered
+    ]
 
 
 def front_rows(rows: Iterable[Row]) -> list[Row]:
-    """The rows of the front, from fast to slow."""
+    """Return the rows of the front, from fast to slow."""
     return sorted((row for row in rows if row["on_front"]), key=_latency_then_trial)
 
 
 def csv_text(rows: Sequence[Row], *, columns: Sequence[str] = ()) -> str:
-    """The rows as CSV with a header; text cells that a spreadsheet would run as a formula get a leading quote mark.
+    """Return the rows as CSV with a header.
 
-    `columns` is the header where there are no rows; without it, that of records whose stages scale together.
+    Text cells that a spreadsheet would run as a formula get a leading quote mark.
+
+    Args:
+        rows: Rows that all have the same keys.
+        columns: The header if there are no rows; without it, that of records whose stages scale together.
     """
     import pandas as pd  # 0.4 s, so only once a table is asked for
 
-    columns = list(rows[0]) if rows else list(columns or _row(_NOTHING, None, on_front=False, stages=0))
+    columns = (
+        list(rows[0])
+        if rows
+        else list(columns or _row(_NOTHING, None, on_front=False, stages=0, metric=DEFAULT_METRIC))
+    )
     # dtype object: a None among whole numbers must not turn them into 12.0.
     frame = pd.DataFrame([[_inert(row[name]) for name in columns] for row in rows], columns=columns, dtype=object)
     return str(frame.to_csv(index=False, lineterminator="\n"))
@@ -55,26 +74,30 @@ def csv_text(rows: Sequence[Row], *, columns: Sequence[str] = ()) -> str:
 def write_tables(
     folder: Path, records: Iterable[TrialRecord], *, front: Collection[int], scores: Iterable[FrontScore] = ()
 ) -> None:
-    """Write `trials.csv` and `front.csv` (fast to slow) into `folder`; a reader sees the old or the new, never half."""
+    """Write `trials.csv` and `front.csv` (fast to slow) into `folder`.
+
+    A reader sees the old or the new file, never half of one.
+    """
     rows = trial_rows(records, front=front, scores=scores)
     replace_file(folder / "trials.csv", utf8_text(csv_text(rows)).encode())
     front_text = csv_text(front_rows(rows), columns=list(rows[0]) if rows else ())
     replace_file(folder / "front.csv", utf8_text(front_text).encode())
 
 
-def _row(record: TrialRecord, again: FrontScore | None, *, on_front: bool, stages: int) -> Row:
+def _row(record: TrialRecord, again: FrontScore | None, *, on_front: bool, stages: int, metric: str) -> Row:
     row: Row = {"trial": record.trial, "state": record.state, "feasible": record.feasible, "on_front": on_front}
-    row |= _scores(record) | _again(again) | _costs(record) | _candidate(record.candidate, stages=stages)
-    row |= _gains(record) | _efforts(record)
+    row |= (
+        _scores(record, metric) | _again(again, metric) | _costs(record) | _candidate(record.candidate, stages=stages)
+    )
+    row |= _gains(record, metric) | _efforts(record)
     return {name: _finite(cell) for name, cell in row.items()}
 
 
-def _scores(record: TrialRecord) -> Row:
+def _scores(record: TrialRecord, metric: str) -> Row:
     quality, latency = record.quality, record.latency
-    row = _named(quality, "top1", "top1_low", "top1_high")
-    row |= _named(record.training, "float_top1")
-    row |= {f"{step}_top1": _step(record, step) for step in ("onnx_fp32", "onnx")}
-    row |= _named(quality, "macro_precision", "macro_recall", "images")
+    row = _named(quality, *_SCORE_FIELDS) | _named(record.training, "float_score")
+    row |= {f"{step}_score": _step(record, step) for step in ("onnx_fp32", "onnx")}
+    row = by_metric(row, metric) | _detail(quality, metric) | _named(quality, "images")
     row |= _named(latency, "p50_ms", "p50_low_ms", "p50_high_ms", "raw_p50_ms", "raw_p90_ms", "raw_p99_ms")
     row |= _named(latency, "reference_p50_ms", "stable", "calm_fraction")
     row["latency_batch"] = latency.batch if latency else None
@@ -83,11 +106,31 @@ def _scores(record: TrialRecord) -> Row:
 
 
 def _step(record: TrialRecord, step: str) -> float | None:
-    return next((found.top1 for found in record.accuracy_path if found.step == step), None)
+    return next((found.score for found in record.accuracy_path if found.step == step), None)
 
 
-def _again(score: FrontScore | None) -> Row:
-    row: Row = {f"test_{name}": cell for name, cell in _named(score and score.test, *_TEST_FIELDS).items()}
+def by_metric(row: Row, metric: str) -> Row:
+    """Return the row with the score columns named by the metric: `score_low` becomes `top1_low`."""
+    return {re.sub(r"(^|_)score($|_)", rf"\g<1>{metric}\g<2>", name): cell for name, cell in row.items()}
+
+
+def _detail(quality: Quality | None, metric: str) -> Row:
+    """Return what the task adds to its score.
+
+    The columns of classifiers are there even before the first trial has a score.
+    """
+    if quality is None and metric == DEFAULT_METRIC:
+        return {"macro_precision": None, "macro_recall": None}
+    if quality is None:
+        return {}
+    if isinstance(quality.detail, ClassDetail):
+        return _named(quality.detail, "macro_precision", "macro_recall")
+    return {number.name: number.value for number in quality.detail.numbers}
+
+
+def _again(score: FrontScore | None, metric: str) -> Row:
+    tested = by_metric(_named(score and score.test, *_SCORE_FIELDS, "images"), metric)
+    row: Row = {f"test_{name}": cell for name, cell in tested.items()}
     return row | {f"fresh_{name}": cell for name, cell in _named(score and score.latency, *_FRESH_FIELDS).items()}
 
 
@@ -100,7 +143,7 @@ def _costs(record: TrialRecord) -> Row:
 
 
 def _candidate(candidate: Candidate, *, stages: int) -> Row:
-    # By the fields themselves, so that a new knob is a new column without a line here.
+    # Taken from the fields themselves, so that a new field becomes a new column without a line here.
     row: Row = {
         field.name: getattr(candidate.scaling, field.name) for field in fields(Scaling) if field.name != "stages"
     }
@@ -115,7 +158,10 @@ def _candidate(candidate: Candidate, *, stages: int) -> Row:
 
 
 def _quantization(quantization: Quantization) -> Row:
-    """Calibration columns stay empty where they meant nothing, or equal candidates would look unlike."""
+    """Return the quantization's cells, with the calibration cells empty where they had no effect.
+
+    Otherwise equal candidates would look different.
+    """
     row: Row = {field.name: getattr(quantization, field.name) for field in fields(quantization)}
     if quantization.precision not in CALIBRATED:
         row |= {"calibration": None, "calibration_images": None}
@@ -124,12 +170,12 @@ def _quantization(quantization: Quantization) -> Row:
     return row
 
 
-def _gains(record: TrialRecord) -> Row:
+def _gains(record: TrialRecord, metric: str) -> Row:
     row: Row = {}
     for step in ("pruning", "precision"):
         found = next((gain for gain in record.gains if gain.step == step), None)
-        values = _named(found, "speedup", "speedup_low", "speedup_high", "top1_change")
-        row |= {f"{step}_{name}": value for name, value in values.items()}
+        values = _named(found, "speedup", "speedup_low", "speedup_high", "score_change")
+        row |= {f"{step}_{name}": value for name, value in by_metric(values, metric).items()}
     return row | {"no_gain": ", ".join(gain.what for gain in record.gains if gain.no_gain)}
 
 
@@ -146,12 +192,12 @@ def _efforts(record: TrialRecord) -> Row:
 
 
 def _named(part: object | None, *names: str) -> Row:
-    """The fields of a part of the record under their own names; None for a part that the trial never reached."""
+    """Return the named fields of a part of the record, each None if the trial never reached that part."""
     return {name: None if part is None else getattr(part, name) for name in names}
 
 
 def _finite(cell: Cell) -> Cell:
-    """JSON has no NaN, and a CSV cell `nan` is text to most readers."""
+    """Return None for a number that is not finite: JSON has no NaN, and most readers take a CSV cell `nan` for text."""
     return None if isinstance(cell, float) and not math.isfinite(cell) else cell
 
 
@@ -166,4 +212,4 @@ def _latency_then_trial(row: Row) -> tuple[float, int]:
 
 
 _NOTHING = TrialRecord(trial=0, key="", state="rejected", candidate=Candidate(), charged=False)
-"""Only its column names are used: the header of a table without rows."""
+"""Only its column names are used: for the header of a table without rows."""

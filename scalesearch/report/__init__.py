@@ -1,1 +1,1 @@
-"""A whole study as one HTML file that needs nothing but a browser."""
+"""A whole study as one HTML file that needs only a browser."""

@@ -3,17 +3,18 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from scalesearch.records.confirmation import Confirmation, Move, SeedMean
-from scalesearch.records.confirmation_files import gap_text
-from scalesearch.records.report import accuracy_with_interval, latency_with_interval
-from scalesearch.report.markup import bullets, chart, paragraph, section, table
-from scalesearch.report.study import Study
-from scalesearch.search.figures import FAINT, INK, STYLES, Figure, layout, ticks
-from scalesearch.search.front import point
+from scalesearch.analysis.confirmation import Confirmation, Move, SeedMean
+from scalesearch.analysis.front import point
+from scalesearch.confirm.files import gap_text
+from scalesearch.study.contents import StudyContents
+from scalesearch.views.figures import STYLES, Figure, layout, ticks
+from scalesearch.views.markup import bullets, chart, paragraph, section, table
+from scalesearch.views.palette import FAINT, INK
+from scalesearch.views.words import accuracy_with_interval, latency_with_interval, score_axis
 
 
-def confirmed(study: Study) -> str:
-    """What full training made of the front's members."""
+def confirmed(study: StudyContents) -> str:
+    """Write the section on what full training made of the front's members."""
     title, found = "Confirmed front", study.confirmation
     if found is None:
         words = "Not confirmed yet. `scalesearch confirm` trains members of the front at full length and measures anew."
@@ -31,7 +32,6 @@ def confirmed(study: Study) -> str:
 
 def _row(move: Move) -> tuple[str, ...]:
     record = move.record
-    assert record.quality and record.latency
     standing = "yes" if move.on_front else f"no: {', '.join(map(str, move.beaten_by))} beat it"
     return (
         str(record.trial),
@@ -39,7 +39,7 @@ def _row(move: Move) -> tuple[str, ...]:
         str(move.steps),
         accuracy_with_interval(record.quality),
         _mean(move.validation),
-        f"{100 * (move.validation.top1 - record.quality.top1):+.1f}",
+        f"{100 * (move.validation.score - record.quality.score):+.1f}",
         _mean(move.test),
         latency_with_interval(record.latency),
         latency_with_interval(move.latency) + ("" if move.timed_together else " (timed alone)"),
@@ -48,7 +48,7 @@ def _row(move: Move) -> tuple[str, ...]:
 
 
 def _mean(found: SeedMean) -> str:
-    return f"{100 * found.top1:.1f} ({100 * found.low:.1f}-{100 * found.high:.1f})"
+    return f"{100 * found.score:.1f} ({100 * found.low:.1f}-{100 * found.high:.1f})"
 
 
 def _lines(found: Confirmation) -> Iterator[str]:
@@ -67,22 +67,25 @@ def _lines(found: Confirmation) -> Iterator[str]:
     yield "The test images were seen by neither the search nor this training; membership goes by validation accuracy."
 
 
-def confirmed_figure(study: Study) -> Figure:
-    """Every confirmed member with its intervals, joined with where the search had put it; nothing without any."""
+def confirmed_figure(study: StudyContents) -> Figure:
+    """Draw every confirmed member with its intervals, joined to the place where the search had put it.
+
+    Without any confirmed member the figure is empty.
+    """
     moves = study.confirmation.moves if study.confirmation else ()
     x: list[float | None] = []
     y: list[float | None] = []
     for move in moves:
-        top1, p50_ms = point(move.record)
+        score, p50_ms = point(move.record)
         x += [p50_ms, move.latency.p50_ms, None]
-        y += [100 * top1, 100 * move.validation.top1, None]
+        y += [100 * score, 100 * move.validation.score, None]
     lines = {
         "type": "scatter", "mode": "lines", "name": "move", "hoverinfo": "skip", "x": x, "y": y,
         "line": {"color": FAINT, "width": 1, "dash": "dot"},
     }  # fmt: skip
     before = [(100 * point(move.record)[0], point(move.record)[1]) for move in moves]
-    then = [(100 * move.validation.top1, move.latency.p50_ms) for move in moves]
-    test = [(100 * move.test.top1, move.latency.p50_ms) for move in moves]
+    then = [(100 * move.validation.score, move.latency.p50_ms) for move in moves]
+    test = [(100 * move.test.score, move.latency.p50_ms) for move in moves]
     data = [
         lines,
         _marks("searched", moves, before, STYLES["bf16"]) | {"mode": "markers"},
@@ -92,7 +95,7 @@ def confirmed_figure(study: Study) -> Figure:
     axes = layout(
         title="Searched and confirmed",
         x={"type": "log", "title": {"text": "p50 latency, ms (log scale)"}} | ticks([move.record for move in moves]),
-        y={"title": {"text": "top-1 accuracy, %"}},
+        y={"title": {"text": f"{score_axis(move.record for move in moves)}, %"}},
     )
     return {"data": data if moves else [], "layout": axes}
 
@@ -103,7 +106,7 @@ def _marks(
     colour, symbol = style
     return {
         "type": "scatter", "name": name, "mode": "markers+text", "textposition": "bottom right",
-        "x": [float(f"{p50_ms:.5g}") for _, p50_ms in points], "y": [round(top1, 2) for top1, _ in points],
+        "x": [float(f"{p50_ms:.5g}") for _, p50_ms in points], "y": [round(score, 2) for score, _ in points],
         "text": [str(move.record.trial) for move in moves], "marker": {"color": colour, "symbol": symbol, "size": 10},
         "hovertemplate": "trial %{text}: %{y:.2f} %, %{x:.4g} ms<extra>" + name + "</extra>",
     }  # fmt: skip
@@ -113,8 +116,8 @@ def _bars(moves: Sequence[Move]) -> dict[str, Any]:
     return {
         "error_y": {
             "type": "data", "symmetric": False, "thickness": 1,
-            "array": [round(100 * (move.validation.high - move.validation.top1), 2) for move in moves],
-            "arrayminus": [round(100 * (move.validation.top1 - move.validation.low), 2) for move in moves],
+            "array": [round(100 * (move.validation.high - move.validation.score), 2) for move in moves],
+            "arrayminus": [round(100 * (move.validation.score - move.validation.low), 2) for move in moves],
         },
         "error_x": {
             "type": "data", "symmetric": False, "thickness": 1,

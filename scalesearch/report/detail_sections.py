@@ -4,18 +4,18 @@ import platform
 import shlex
 from collections.abc import Iterator
 
-from scalesearch.records.paid import paid_lines
-from scalesearch.records.reading import reading_words
-from scalesearch.records.report import device_text, percent, precision_label
+from scalesearch.analysis.importance import FEWEST_TRIALS
+from scalesearch.analysis.paid import paid_lines
+from scalesearch.export.reading import reading_words
 from scalesearch.report.effects import axis_levels, effects_table
-from scalesearch.report.markup import bullets, chart, paragraph, section, table, text
-from scalesearch.report.study import Study
-from scalesearch.search.importance import FEWEST_TRIALS
-from scalesearch.values.record import TrialRecord
+from scalesearch.study.contents import StudyContents
+from scalesearch.values.record import MeasuredTrial
+from scalesearch.views.markup import bullets, chart, paragraph, section, table, text
+from scalesearch.views.words import device_text, percent, score_title
 
 
-def axes(study: Study) -> str:
-    """What each axis did: importance, and accuracy and latency at each value."""
+def axes(study: StudyContents) -> str:
+    """Write the section on what each axis did: its importance, and accuracy and latency at each value."""
     title = "What each axis did"
     levels = axis_levels(study.records, study.session.space) if study.session else ()
     if not levels:
@@ -32,7 +32,7 @@ def axes(study: Study) -> str:
         parts.append(paragraph(note, css="note"))
     else:
         parts.append(paragraph(f"Importance is left out below {FEWEST_TRIALS} measured trials.", css="note"))
-    parts.append(effects_table(levels))
+    parts.append(effects_table(levels, score_title(study.records)))
     caution = (
         "The sampler tries good regions more often, and axes move together: these are the trials as they were asked, "
         "not an experiment with all else equal."
@@ -40,8 +40,8 @@ def axes(study: Study) -> str:
     return section("axes", title, *parts, paragraph(caution, css="note"))
 
 
-def compression(study: Study) -> str:
-    """What each compression step brought, against the same network without it."""
+def compression(study: StudyContents) -> str:
+    """Write the section on what each compression step brought, against the same network without it."""
     lines = paid_lines(study.records)
     if not lines:
         words = "No compression step was measured against the same network without it."
@@ -56,45 +56,8 @@ def compression(study: Study) -> str:
     )
 
 
-def classes(study: Study, *, left_out: int) -> str:
-    """Precision, recall and curves of each class for a member that the reader picks."""
-    if not any(record.quality and record.quality.classes for record in study.front):
-        return section("classes", "Classes", paragraph("No member of the front has per-class numbers."))
-    pick = (
-        '<p class="pick"><label>Member <select id="member"></select></label> '
-        '<label>Class <select id="class"></select></label></p>'
-    )
-    rest = f" {left_out} members are left out to keep the file small." if left_out else ""
-    note = (
-        "One class against all others, on the validation images. Faint lines are the other classes; the table is "
-        f"sorted by recall, weakest first. Choose a class by its row or in the list.{rest}"
-    )
-    static = table(
-        ("class", "images", "precision", "recall", "average precision"),
-        list(_class_rows(study.knee or study.front[0])),
-        caption="Precision and recall of each class, weakest recall first",
-    ).replace('<div class="scroll"', '<div class="scroll tall" id="class-table"', 1)
-    return section(
-        "classes",
-        "Classes: precision and recall",
-        pick,
-        chart("curves", "Precision-recall curves of the chosen member, one line a class"),
-        paragraph(note, css="note"),
-        static,
-    )
-
-
-def _class_rows(record: TrialRecord) -> Iterator[tuple[str, ...]]:
-    assert record.quality is not None
-    for entry in sorted(record.quality.classes, key=lambda each: (each.recall, each.name)):
-        yield (
-            entry.name, str(entry.support), percent(entry.precision), percent(entry.recall),
-            f"{entry.average_precision:.3f}",
-        )  # fmt: skip
-
-
-def histograms(study: Study, shown: tuple[int, ...], left_out: int) -> str:
-    """Weights and activations of front members, where `scalesearch histogram` has looked at them."""
+def histograms(study: StudyContents, shown: tuple[int, ...], left_out: int) -> str:
+    """Write the section on weights and activations of front members that `scalesearch histogram` has looked at."""
     title = "Weights and activations"
     if not shown:
         words = (
@@ -115,9 +78,10 @@ def histograms(study: Study, shown: tuple[int, ...], left_out: int) -> str:
     return section("histograms", title, pick, figure, paragraph(note, css="note"))
 
 
-def training(study: Study) -> str:
-    """How each member of the front was trained: steps, loss and seconds."""
-    header = ("trial", "optimizer", "steps", "batch", "final loss", "float top-1", "engine top-1", "train, s",
+def training(study: StudyContents) -> str:
+    """Write the section on how each member of the front was trained: steps, loss and seconds."""
+    title = score_title(study.front)
+    header = ("trial", "optimizer", "steps", "batch", "final loss", f"float {title}", f"engine {title}", "train, s",
               "after pruning, s", "weights")  # fmt: skip
     rows = [_training_row(record) for record in study.front if record.training and record.quality]
     note = "Reused weights were trained by another trial of the same network, whose time is shown."
@@ -131,8 +95,7 @@ def training(study: Study) -> str:
     return section("training", "Training", drawn, told, paragraph(note, css="note"))
 
 
-def _training_row(record: TrialRecord) -> tuple[str, ...]:
-    assert record.training and record.quality
+def _training_row(record: MeasuredTrial) -> tuple[str, ...]:
     training, recipe = record.training, record.candidate.recipe
     return (
         str(record.trial),
@@ -140,16 +103,16 @@ def _training_row(record: TrialRecord) -> tuple[str, ...]:
         str(training.steps),
         str(recipe.batch_size),
         f"{training.final_loss:.4g}",
-        percent(training.float_top1),
-        f"{percent(record.quality.top1)} ({precision_label(record.candidate.quantization)})",
+        percent(training.float_score),
+        f"{percent(record.quality.score)} ({record.candidate.quantization.label})",
         f"{training.train_s:.1f}",
         f"{training.retrain_s:.1f}" if training.retrain_s else "-",
         "reused" if training.weights_reused else "own",
     )
 
 
-def machine(study: Study) -> str:
-    """Where the numbers come from: device, versions, seeds, and the commands."""
+def machine(study: StudyContents) -> str:
+    """Write the section on where the numbers come from: device, versions, seeds, and the commands."""
     facts = [(label, words) for label, words in _facts(study) if words]
     rows = "".join(f"<dt>{text(label)}</dt><dd>{text(words)}</dd>" for label, words in facts)
     commands = "\n".join(
@@ -164,7 +127,7 @@ def machine(study: Study) -> str:
     )
 
 
-def _facts(study: Study) -> Iterator[tuple[str, str]]:
+def _facts(study: StudyContents) -> Iterator[tuple[str, str]]:
     session = study.session
     device = next((record.device for record in study.records if record.device), None)
     yield "Measured on", device_text(device) if device else ""

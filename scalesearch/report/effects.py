@@ -5,16 +5,16 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scalesearch.report.markup import text
-from scalesearch.search.front import point
-from scalesearch.search.importance import varied_axes
-from scalesearch.search.space import candidate_value
+from scalesearch.analysis.front import point
+from scalesearch.analysis.importance import varied_axes
+from scalesearch.spaces.suggest import candidate_value
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import NamedAxis, Range, SearchSpace
+from scalesearch.views.markup import text
+from scalesearch.views.palette import BLUE, RED
 
 _BINS = 4
 _WIDTH, _HEIGHT = 160, 16
-_BLUE, _RED = "#0072B2", "#D55E00"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,16 +28,19 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """The measured trials at one value (or one part of the range) of an axis."""
+    """The measured trials at one value (or in one part of the range) of an axis."""
 
     value: str
     trials: int
-    top1: Spread
+    score: Spread
     p50_ms: Spread
 
 
 def axis_levels(records: Sequence[TrialRecord], space: SearchSpace) -> tuple[tuple[str, tuple[Level, ...]], ...]:
-    """(axis, its levels in order) for every axis that all candidates are asked for and that took two values or more."""
+    """Return (axis, its levels in order) for every axis that varied.
+
+    These are the axes that all candidates are asked for and that took two values or more.
+    """
     measured = [record for record in records if record.same_as is None and record.quality and record.latency]
     return tuple((named.name, _levels(measured, named)) for named in varied_axes(measured, space))
 
@@ -50,7 +53,7 @@ def _levels(records: Sequence[TrialRecord], named: NamedAxis) -> tuple[Level, ..
         Level(
             value=name,
             trials=len(found),
-            top1=_spread([point(record)[0] for record in found]),
+            score=_spread([point(record)[0] for record in found]),
             p50_ms=_spread([point(record)[1] for record in found]),
         )
         for (_, name), found in sorted(groups.items())
@@ -58,7 +61,7 @@ def _levels(records: Sequence[TrialRecord], named: NamedAxis) -> tuple[Level, ..
 
 
 def _level_of(value: float | int | str | bool, named: NamedAxis) -> tuple[float, str]:
-    """(place in the order, name) of the level that a value belongs to."""
+    """Return (place in the order, name) of the level that a value belongs to."""
     if isinstance(value, str | bool) or not isinstance(named.axis, Range):
         return (0.0, str(value)) if isinstance(value, str | bool) else (float(value), f"{value:g}")
     axis = named.axis
@@ -77,10 +80,13 @@ def _spread(values: Sequence[float]) -> Spread:
     return Spread(low=low, middle=middle, high=high)
 
 
-def effects_table(axes: Sequence[tuple[str, tuple[Level, ...]]]) -> str:
-    """The levels as one table; the bar holds half of the trials, the line in it is the median."""
+def effects_table(axes: Sequence[tuple[str, tuple[Level, ...]]], title: str) -> str:
+    """Return the levels as one table. A bar spans half of the trials; the line in it is the median.
+
+    `title` is the name of the score.
+    """
     every = [level for _, levels in axes for level in levels]
-    top1_ends = (min(level.top1.low for level in every), max(level.top1.high for level in every))
+    score_ends = (min(level.score.low for level in every), max(level.score.high for level in every))
     ms_ends = (min(level.p50_ms.low for level in every), max(level.p50_ms.high for level in every))
     rows = []
     for name, levels in axes:
@@ -88,9 +94,9 @@ def effects_table(axes: Sequence[tuple[str, tuple[Level, ...]]]) -> str:
             head = f'<th scope="rowgroup" rowspan="{len(levels)}">{text(name)}</th>' if place == 0 else ""
             rows.append(
                 f'<tr{" class=first" if place == 0 else ""}>{head}<th scope="row">{text(level.value)}</th>'
-                f"<td>{level.trials}</td><td>{100 * level.top1.middle:.1f} %</td>"
-                f"<td>{_bar(level.top1, top1_ends, _BLUE, log=False)}</td>"
-                f"<td>{level.p50_ms.middle:.3g} ms</td><td>{_bar(level.p50_ms, ms_ends, _RED, log=True)}</td></tr>"
+                f"<td>{level.trials}</td><td>{100 * level.score.middle:.1f} %</td>"
+                f"<td>{_bar(level.score, score_ends, BLUE, log=False)}</td>"
+                f"<td>{level.p50_ms.middle:.3g} ms</td><td>{_bar(level.p50_ms, ms_ends, RED, log=True)}</td></tr>"
             )
     caption = "Median accuracy and latency of the trials at each value of each axis; bars hold the middle half"
     head = "".join(
@@ -99,7 +105,7 @@ def effects_table(axes: Sequence[tuple[str, tuple[Level, ...]]]) -> str:
             ("axis", ""),
             ("value", ""),
             ("trials", ""),
-            ("top-1", ' colspan="2"'),
+            (title, ' colspan="2"'),
             ("p50 (log scale)", ' colspan="2"'),
         )
     )

@@ -1,9 +1,15 @@
-"""The sections that answer: what was found, and how far to trust it."""
+"""The sections that answer what was found and how far it can be trusted."""
 
 from collections import Counter
 from collections.abc import Iterator
 
-from scalesearch.records.report import (
+from scalesearch.analysis.baselines import distance_from_base
+from scalesearch.analysis.front import hypervolume, point, ties
+from scalesearch.analysis.timing_doubts import timing_doubts
+from scalesearch.study.contents import StudyContents
+from scalesearch.values.record import MeasuredTrial
+from scalesearch.views.markup import bullets, chart, paragraph, section, table, text
+from scalesearch.views.words import (
     accuracy_with_interval,
     bytes_text,
     count,
@@ -11,25 +17,18 @@ from scalesearch.records.report import (
     milliseconds,
     multipliers,
     percent,
-    precision_label,
-    pruning_label,
+    score_title,
 )
-from scalesearch.records.timing_doubts import timing_doubts
-from scalesearch.report.markup import bullets, chart, paragraph, section, table, text
-from scalesearch.report.study import Study
-from scalesearch.search.baselines import distance_from_base
-from scalesearch.search.front import hypervolume, point, ties
-from scalesearch.values.record import TrialRecord
 
 LARGE_GAP = 0.02
-"""Top-1 lost from the float network to the engine that is worth a warning."""
+"""Loss of top-1 from the float network to the engine, as a fraction, from which on the report warns."""
 HIGH_STANDARD_ERROR = 0.01
-"""Of a validation accuracy, as a fraction."""
+"""Standard error of a validation accuracy, as a fraction."""
 _MOST_WARNINGS = 12
 
 
-def answer(study: Study) -> str:
-    """The ends and the knee of the front, as cards."""
+def answer(study: StudyContents) -> str:
+    """Write the ends and the knee of the front as cards."""
     if not study.front:
         words = f"None of {len(study.records)} trials is feasible: loosen the limits, or widen the space."
         return section("answer", "What was found", paragraph(words))
@@ -38,32 +37,31 @@ def answer(study: Study) -> str:
     return section("answer", "What was found", f'<div class="cards">{cards}</div>', bullets(_comparisons(study)))
 
 
-def _card(title: str, record: TrialRecord) -> str:
-    assert record.quality and record.latency
+def _card(title: str, record: MeasuredTrial) -> str:
     size = f"{count(record.cost.macs)} MACs, " if record.cost else ""
     lines = (
         f"{latency_with_interval(record.latency)} ms",
-        f"trial {record.trial}, {record.spec.resolution_px if record.spec else '?'} px, "
-        f"{multipliers(record.candidate.scaling)}, {precision_label(record.candidate.quantization)}",
+        f"trial {record.trial}, {record.spec.input_size}, "
+        f"{multipliers(record.candidate.scaling)}, {record.candidate.quantization.label}",
         f"{size}{bytes_text(record.size_bytes or 0)}",
     )
     told = "".join(f"<p>{text(line)}</p>" for line in lines)
     return (
-        f'<article class="card"><h3>{text(title)}</h3><p class="big">{text(percent(record.quality.top1))}</p>'
+        f'<article class="card"><h3>{text(title)}</h3><p class="big">{text(percent(record.quality.score))}</p>'
         f"<p>{text(accuracy_with_interval(record.quality))}, 95 % interval</p>{told}</article>"
     )
 
 
-def _comparisons(study: Study) -> Iterator[str]:
-    """The front against the base network and against chance, in words that claim no more than was measured."""
+def _comparisons(study: StudyContents) -> Iterator[str]:
+    """Compare the front with the base network and with chance, in words that claim no more than was measured."""
     base = study.base
     if base:
-        top1, p50_ms = point(base)
+        score, p50_ms = point(base)
         which = "the base network" if distance_from_base(base) == 0 else "what was measured nearest to the base network"
         yield (
-            f"Trial {base.trial} is {which}, dense and in fp32: {percent(top1)} at {milliseconds(p50_ms)} (the star)."
+            f"Trial {base.trial} is {which}, dense and in fp32: {percent(score)} at {milliseconds(p50_ms)} (the star)."
         )
-        as_good = [record for record in study.front if point(record)[0] >= top1]
+        as_good = [record for record in study.front if point(record)[0] >= score]
         if as_good and point(as_good[0])[1] < p50_ms:
             fast = as_good[0]
             yield (
@@ -79,8 +77,8 @@ def _comparisons(study: Study) -> Iterator[str]:
         )
 
 
-def front(study: Study) -> str:
-    """The interactive front, and its members as a table."""
+def front(study: StudyContents) -> str:
+    """Write the section with the interactive front and a table of its members."""
     members = {record.trial: place for place, record in enumerate(study.front)}
     strong = frozenset({members[study.knee.trial]} if study.knee else ())
     parts = [
@@ -101,14 +99,14 @@ def front(study: Study) -> str:
     return section("front", "The front", *parts)
 
 
-def _front_header(study: Study) -> list[str]:
+def _front_header(study: StudyContents) -> list[str]:
     test = ["test, %"] if study.scores else []
-    return ["trial", "top-1, %", *test, "p50, ms", "MACs", "parameters", "file", "px", "depth x width x kernel",
+    score = f"{score_title(study.front)}, %"
+    return ["trial", score, *test, "p50, ms", "MACs", "parameters", "file", "px", "depth x width x kernel",
             "pruned", "precision"]  # fmt: skip
 
 
-def _front_row(study: Study, record: TrialRecord) -> list[str]:
-    assert record.quality and record.latency
+def _front_row(study: StudyContents, record: MeasuredTrial) -> list[str]:
     score = study.scores.get(record.trial)
     test = [accuracy_with_interval(score.test) if score else "-"] if study.scores else []
     return [
@@ -119,22 +117,22 @@ def _front_row(study: Study, record: TrialRecord) -> list[str]:
         count(record.cost.macs) if record.cost else "-",
         count(record.cost.params) if record.cost else "-",
         bytes_text(record.size_bytes or 0),
-        str(record.spec.resolution_px) if record.spec else "-",
+        record.spec.input_size.label,
         multipliers(record.candidate.scaling),
-        pruning_label(record.candidate.pruning).removeprefix("channels ") or "-",
-        precision_label(record.candidate.quantization),
+        record.candidate.pruning.label.removeprefix("channels ") or "-",
+        record.candidate.quantization.label,
     ]
 
 
-def warnings(study: Study) -> str:
-    """What a reader should doubt."""
+def warnings(study: StudyContents) -> str:
+    """Write the section on what a reader should doubt."""
     lines = tuple(warning_lines(study))
     told = bullets(lines, css="warnings") if lines else paragraph("Nothing to warn of.")
     return section("warnings", "Warnings", told)
 
 
-def warning_lines(study: Study) -> Iterator[str]:
-    """One line for each doubt: latencies, gaps, brief training, few images, failures, and what trials said."""
+def warning_lines(study: StudyContents) -> Iterator[str]:
+    """Yield one line for each doubt: latencies, gaps, brief training, few images, failures, and warnings of trials."""
     unstable = [record for record in study.records if record.latency and not record.latency.stable]
     if unstable:
         on_front = _numbers(record for record in study.front if record.latency and not record.latency.stable)
@@ -165,19 +163,19 @@ def warning_lines(study: Study) -> Iterator[str]:
         yield f"{len(told_by) - _MOST_WARNINGS} more kinds of warning are in the records."
 
 
-def _gaps(study: Study) -> Iterator[str]:
+def _gaps(study: StudyContents) -> Iterator[str]:
     for record in study.front:
         if record.quality and record.accuracy_path:
-            lost = record.accuracy_path[0].top1 - record.quality.top1
+            lost = record.accuracy_path[0].score - record.quality.score
             if lost > LARGE_GAP:
                 yield f"Trial {record.trial} lost {100 * lost:.1f} points between the float network and the engine."
 
 
-def _few_images(study: Study) -> Iterator[str]:
+def _few_images(study: StudyContents) -> Iterator[str]:
     best = study.front[-1].quality if study.front else None
     if best is None:
         return
-    error = (best.top1 * (1 - best.top1) / best.images) ** 0.5
+    error = (best.score * (1 - best.score) / best.images) ** 0.5
     if error > HIGH_STANDARD_ERROR:
         yield (
             f"High standard error: {best.images} validation images tell accuracies apart to {100 * error:.1f} points "
@@ -186,5 +184,5 @@ def _few_images(study: Study) -> Iterator[str]:
         )
 
 
-def _numbers(records: Iterator[TrialRecord]) -> str:
+def _numbers(records: Iterator[MeasuredTrial]) -> str:
     return ", ".join(str(record.trial) for record in records)

@@ -1,4 +1,4 @@
-"""Puts the report together: one HTML file that holds its data, script and plotly, and loads nothing."""
+"""Assembles the report: one HTML file that contains its data, script and plotly, and loads nothing."""
 
 import base64
 import datetime
@@ -7,30 +7,33 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scalesearch.errors import MissingBackendError
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
-from scalesearch.records.report import device_text
 from scalesearch.report import confirmed_section, detail_sections, front_sections
 from scalesearch.report.charts import figures
-from scalesearch.report.classes import class_data
-from scalesearch.report.markup import script_json, text
-from scalesearch.report.study import Study
+from scalesearch.study.contents import StudyContents
+from scalesearch.tasks.base import ReportPart
+from scalesearch.tasks.registry import DEFAULT, get_task, views_of
 from scalesearch.values.record import TrialRecord
+from scalesearch.views.markup import script_json, text
+from scalesearch.views.words import device_text
 
 MOST_HISTOGRAM_BYTES = 400_000
-"""Of all members together, the knee's first."""
+"""Most bytes of histograms for all members together; the knee's come first."""
 MOST_BYTES = 3_000_000
-"""Of the file; histograms give way."""
+"""Most bytes of the file. Histograms are left out where it would be larger."""
 _WORDS_BYTES = 150_000
-"""Room for all that is neither data nor plotly."""
+"""Room for everything that is neither data nor plotly, in bytes."""
 TITLE_END = ": scalesearch report</title>"
-"""By which a file is known to be a report."""
+"""The text by which a file is recognized as a report."""
 _HERE = Path(__file__).parent
+_AFTER_TASK = "histograms"
+"""The section before which those of the task are placed."""
 _LINKS = (
     ("answer", "Found"),
     ("front", "Front"),
@@ -38,15 +41,14 @@ _LINKS = (
     ("confirmed", "Confirmed"),
     ("axes", "Axes"),
     ("compression", "Compression"),
-    ("classes", "Classes"),
     ("histograms", "Weights"),
     ("training", "Training"),
     ("machine", "Machine"),
 )
 
 
-def write_page(study: Study, to: Path, *, written: datetime.datetime | None = None) -> int:
-    """Size in bytes of the report written to `to`, whole or not at all.
+def write_page(study: StudyContents, to: Path, *, written: datetime.datetime | None = None) -> int:
+    """Write the report to `to`, whole or not at all, and return its size in bytes.
 
     Raises:
         MissingBackendError: plotly is not installed.
@@ -57,12 +59,12 @@ def write_page(study: Study, to: Path, *, written: datetime.datetime | None = No
     return len(content)
 
 
-def page(study: Study, *, written: datetime.datetime) -> str:
-    """The whole page; equal studies at equal times give equal pages."""
+def page(study: StudyContents, *, written: datetime.datetime) -> str:
+    """Return the whole page; equal studies at equal times give equal pages."""
     plotly, style, script = _plotly(), _own("page.css"), _own("page.js")
-    of_classes = class_data(study.front, study.knee)
+    parts = _task_parts(study)
     packed = base64.b64encode(gzip.compress(plotly.encode(), 9, mtime=0)).decode()
-    data: dict[str, Any] = {"figures": figures(study), "classes": of_classes}
+    data: dict[str, Any] = {"figures": figures(study), **{part.name: part.data for part in parts}}
     rest_bytes = len(packed) + len(script_json(data)) + _WORDS_BYTES
     kept = _kept_histograms(study, min(MOST_HISTOGRAM_BYTES, MOST_BYTES - rest_bytes))
     data["histograms"] = {str(trial): figure for trial, figure in kept.items()}
@@ -75,13 +77,13 @@ def page(study: Study, *, written: datetime.datetime) -> str:
             confirmed_section.confirmed(study),
             detail_sections.axes(study),
             detail_sections.compression(study),
-            detail_sections.classes(study, left_out=of_classes["left_out"]),
+            *(part.html for part in parts),
             detail_sections.histograms(study, tuple(kept), with_histogram - len(kept)),
             detail_sections.training(study),
             detail_sections.machine(study),
         )
     )
-    links = "".join(f'<li><a href="#{name}">{words}</a></li>' for name, words in _LINKS)
+    links = "".join(f'<li><a href="#{name}">{words}</a></li>' for name, words in _links(parts))
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{_policy(script, plotly, style=style)}">
@@ -106,10 +108,10 @@ def page(study: Study, *, written: datetime.datetime) -> str:
 
 
 def _policy(*scripts: str, style: str) -> str:
-    """Nothing from anywhere; scripts and style sheets only with these very texts.
+    """Return a content policy that loads nothing and allows only scripts and styles with exactly these texts.
 
-    plotly makes one empty style element and fills it by its own rules; attributes of style it sets by script. Pictures
-    are of its own making (download as PNG).
+    plotly makes one empty style element and fills it by its own rules; it sets attributes of style by script. Pictures
+    (download as PNG) are made by plotly itself.
     """
     allowed = " ".join(map(_hash, scripts))
     return (
@@ -119,9 +121,9 @@ def _policy(*scripts: str, style: str) -> str:
 
 
 def _style_holders(plotly: str) -> str:
-    """Empty elements under the names of style sheets that plotly adds unless they are there: maps, which we draw none.
+    """Return empty elements with the names of style sheets that plotly adds unless they exist.
 
-    The policy would refuse them, and say so on the console.
+    They are for maps, which the report does not draw. The policy would refuse them and report that on the console.
     """
     names = sorted(set(re.findall(r'if\(!document\.getElementById\("([0-9a-f]{64})"\)\)', plotly)))
     return "".join(f'<span id="{name}"></span>' for name in names)
@@ -152,7 +154,22 @@ def _plotly() -> str:
     return str(plotly.offline.get_plotlyjs())
 
 
-def _facts(study: Study) -> str:
+def _task_parts(study: StudyContents) -> tuple[ReportPart, ...]:
+    """Return the sections of the task that scored the study; of the default task before a trial has a score."""
+    scored = study.knee or next((record for record in study.records if record.quality), None)
+    views = views_of(scored) if scored else get_task(DEFAULT).views()
+    return (views.report(study.front, study.knee),) if views else ()
+
+
+def _links(parts: Sequence[ReportPart]) -> Iterator[tuple[str, str]]:
+    """Yield name and words of the link to each section, in the order of the sections."""
+    for name, words in _LINKS:
+        if name == _AFTER_TASK:
+            yield from ((part.name, part.link) for part in parts)
+        yield name, words
+
+
+def _facts(study: StudyContents) -> str:
     feasible = sum(record.feasible and record.same_as is None for record in study.records)
     device: TrialRecord | None = next((record for record in study.records if record.device), None)
     images = next((record.quality.images for record in study.front if record.quality), 0)
@@ -165,8 +182,8 @@ def _facts(study: Study) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _kept_histograms(study: Study, room: int) -> Mapping[int, dict[str, Any]]:
-    """Figures of front members that fit into the file, the knee's first, then in the front's order."""
+def _kept_histograms(study: StudyContents, room: int) -> Mapping[int, dict[str, Any]]:
+    """Return the figures of front members that fit into the file: the knee's first, then in the front's order."""
     first = [study.knee.trial] if study.knee else []
     order = [*first, *(record.trial for record in study.front if record.trial not in first)]
     kept: dict[int, dict[str, Any]] = {}

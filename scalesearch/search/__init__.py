@@ -1,1 +1,1 @@
-"""What is asked next, who works on it, and which points are best."""
+"""What is asked for next, who works on it, and which points are best."""

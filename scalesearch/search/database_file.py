@@ -1,6 +1,6 @@
-"""What is wrong with `study.sqlite3`, in words, before and while it is used; and how it is read where it is read-only.
+"""Explains what is wrong with `study.sqlite3`, before and while it is used, and opens it where it is read-only.
 
-Nothing in it is needed to keep the study: trials, figures, notes and downloads are made again from `records/`.
+The study can do without this file: trials, figures, notes and downloads are made again from `records/`.
 """
 
 import atexit
@@ -23,7 +23,7 @@ _DELETE = (
     "but for notes typed in the dashboard."
 )
 _FOREIGN = "Move it away, or give another folder with --to."
-# By the beginning of SQLite's own name for the error: what it means, and what to do.
+# Keyed by the beginning of SQLite's own name for the error: what it means, and what to do.
 _KINDS = {
     "SQLITE_NOTADB": ("cannot be opened as a study: it is no SQLite database", _DELETE),
     "SQLITE_CORRUPT": ("cannot be opened as a study: it is damaged", _DELETE),
@@ -55,7 +55,7 @@ def in_words(file: Path) -> Iterator[None]:
     """Turn what SQLite, SQLAlchemy and Optuna raise on this database file into one ConfigError.
 
     Raises:
-        ConfigError: It is damaged, full, locked, not to be written, or of another version of Optuna.
+        ConfigError: The file is damaged, full, locked, not writable, or of another version of Optuna.
     """
     try:
         yield
@@ -72,7 +72,7 @@ def in_words(file: Path) -> Iterator[None]:
 
 
 def look_into(file: Path) -> None:
-    """Raise ConfigError where the file is there and no whole database of Optuna's; write nothing into it.
+    """Raise ConfigError where the file exists and is not a sound Optuna database; write nothing into it.
 
     Optuna would put its tables into any database that it is given.
     """
@@ -91,15 +91,16 @@ def look_into(file: Path) -> None:
 
 
 def is_read_only(file: Path) -> bool:
-    """Whether this process can change the database: SQLite writes files beside it."""
+    """Tell whether this process cannot write the database or its folder, in which SQLite writes further files."""
     return not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK))
 
 
 def uri_of(file: Path) -> str:
-    """The URI by which the database is opened: to be read alone, where nothing can be written.
+    """Return the URI by which the database is opened, for reading only where nothing can be written.
 
-    SQLite reads a database with a write-ahead log by a third file, which it makes. Where it cannot, a database without
-    a log is read as one that nobody changes, and one with a log by a copy, for only the log holds the last trials.
+    SQLite reads a database with a write-ahead log by means of a third file, which it creates. Where it cannot, a
+    database without a log is opened as one that nobody changes. One with a log is read from a copy, since the last
+    trials are only in the log.
     """
     uri = file.resolve().as_uri()
     if not is_read_only(file):
@@ -112,7 +113,10 @@ def uri_of(file: Path) -> str:
 
 @functools.cache
 def _copied(file: Path, log: Path) -> Path:
-    """A private copy of the database and its log, gone with the process; one alone, for nobody can change the file."""
+    """Return the path of a private copy of the database and its log, which is removed when the process ends.
+
+    One copy is enough, since nobody can change the file.
+    """
     folder = Path(tempfile.mkdtemp(prefix="scalesearch-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     shutil.copyfile(file, folder / file.name)
@@ -126,7 +130,7 @@ def _opens(uri: str) -> bool:
             database.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:
         return False
-    except sqlite3.DatabaseError:  # damaged: that is for `in_words` to tell
+    except sqlite3.DatabaseError:  # damaged: `in_words` reports that
         return True
     return True
 

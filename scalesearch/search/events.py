@@ -1,23 +1,23 @@
-"""What a run says while it goes on, and what it ends with: for the live view, the NDJSON stream and the exit code."""
+"""What a run reports while it goes on, and its outcome: for the live view, the NDJSON stream and the exit code."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from scalesearch.values.candidate import Candidate
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial, TrialRecord
 
 Ending = Literal["budget", "exhausted", "interrupted", "error"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """The study is open; `charged_done` of the budget was done by earlier runs."""
+    """The study is open. Earlier runs have used `charged_done` of the budget."""
 
     budget: int
     charged_done: int
     records: int
     continued: int
-    """Trials that a killed run left behind, and that this one goes on with."""
+    """Trials that a killed run left behind, and that this run continues."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class StageEntered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialFinished:
-    """A record is on disk and told; the rest is the state of the study with it."""
+    """A trial's record is on disk, and Optuna was told. The other fields are the state of the study with it."""
 
     record: TrialRecord
     charged_done: int
@@ -49,11 +49,11 @@ class TrialFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Narrowed:
-    """A precision is not asked any more (`--adaptive`)."""
+    """A precision is not asked for any more (`--adaptive`)."""
 
     precision: str
     tries: int
-    """Networks that gained nothing from it."""
+    """Number of networks that gained nothing from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,15 +69,15 @@ Event = RunStarted | TrialStarted | StageEntered | TrialFinished | Narrowed | Ru
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyOutcome:
-    """All that the study holds after a run, and what the run cost."""
+    """Everything that the study holds after a run, and what the run cost."""
 
     records: tuple[TrialRecord, ...]
-    front: tuple[TrialRecord, ...]
+    front: tuple[MeasuredTrial, ...]
     ended: Ending
     message: str
     charged: int
     """Candidates that were charged to the budget, over all runs of the study."""
     wall_s: float
-    """Of this run."""
+    """Wall time of this run in seconds."""
     search_s: float
-    """What the search itself took of it: asking, planning, storing, telling."""
+    """Seconds of that time that the search itself took: asking, planning, storing, telling."""

@@ -1,10 +1,10 @@
-"""The record of a trial that its evaluator gave none for: repeated, rejected, failed, lost with its worker."""
+"""Makes the records of trials whose evaluator returned none: repeated, rejected, failed, or lost with their worker."""
 
 from dataclasses import replace
 
 from scalesearch.errors import CandidateRejected, StageFailed
-from scalesearch.search.telling import not_finite
-from scalesearch.search.worker import Evaluated, Failed, Fatal, Rejected
+from scalesearch.execution.worker import Evaluated, Failed, Fatal, Rejected
+from scalesearch.search.objectives import not_finite
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import StageTime, TrialRecord, TrialState
@@ -13,7 +13,10 @@ Result = Evaluated | Failed | Rejected | Fatal
 
 
 def repeat(earlier: TrialRecord, trial: int, candidate: Candidate) -> TrialRecord:
-    """The answer to a candidate that is equal work to a finished one: free, and a failure stays a failure."""
+    """Return the record of a candidate that is equal work to a finished one.
+
+    It is free of charge, and the repeat of a failed trial counts as failed.
+    """
     complete = earlier.state == "complete"
     return replace(
         earlier,
@@ -29,27 +32,33 @@ def repeat(earlier: TrialRecord, trial: int, candidate: Candidate) -> TrialRecor
 
 
 def rejected(trial: int, plan: Plan, reason: str) -> TrialRecord:
-    """A candidate that broke a limit before it cost training."""
+    """Return the record of a candidate that broke a limit before it cost any training."""
     return _bare(trial, plan, state="rejected", reason=reason)
 
 
 def unplanned(trial: int, candidate: Candidate, verdict: CandidateRejected | StageFailed) -> TrialRecord:
-    """A candidate that could not even be planned. It has no key, so nothing is ever answered from it."""
+    """Return the record of a candidate that could not even be planned.
+
+    It has no key, so no other candidate is ever answered from it.
+    """
     state: TrialState = "rejected" if isinstance(verdict, CandidateRejected) else "failed"
     return TrialRecord(trial=trial, key="", state=state, candidate=candidate, charged=False, reason=str(verdict))
 
 
 def given_up_on(trial: int, candidate: Candidate) -> TrialRecord:
-    """A candidate that a killed run had begun and no run went on with. Nothing is ever answered from it, either."""
+    """Return the record of a candidate that a killed run had begun and that no run continued.
+
+    It has no key either, so no other candidate is ever answered from it.
+    """
     reason = "not gone on with: the run that began it was killed, and the budget is used up"
     return TrialRecord(trial=trial, key="", state="failed", candidate=candidate, charged=False, reason=reason)
 
 
 def record_of(result: Result, plan: Plan, stages: tuple[StageTime, ...]) -> TrialRecord:
-    """The record of a trial that a worker took on, whatever came of it.
+    """Return the record of a trial that a worker took on, whatever its result.
 
     Raises:
-        TypeError: If the evaluator answered with anything but the record of this plan.
+        TypeError: If the evaluator returned anything but the record of this plan.
     """
     if isinstance(result, Evaluated):
         return _checked(result, plan)
@@ -90,9 +99,5 @@ def _checked(result: Evaluated, plan: Plan) -> TrialRecord:
     problem = not_finite(record)
     if problem:
         record = replace(record, state="failed", reason=f"quality: {problem}")
-    # Numbers of a failed trial must not be taken for a point of the front.
-    return record if record.state == "complete" else _without_point(record)
-
-
-def _without_point(record: TrialRecord) -> TrialRecord:
-    return replace(record, charged=True, quality=None, latency=None)
+    # A failed trial's numbers must not be taken for a point of the front.
+    return record if record.state == "complete" else replace(record.without_measurement(), charged=True)

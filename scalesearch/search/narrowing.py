@@ -1,4 +1,4 @@
-"""With --adaptive, the space narrows itself: a precision that never paid on this chip is not asked any more."""
+"""With --adaptive, the search narrows the space: a precision that never paid on this chip is not asked for any more."""
 
 from collections.abc import Iterable
 
@@ -6,14 +6,14 @@ from scalesearch.values.candidate import Precision
 from scalesearch.values.record import TrialRecord
 
 TRIES = 8
-"""Networks that must have gained nothing from a precision before it is given up."""
+"""Number of networks that must have gained nothing from a precision before it is given up."""
 
 
 def given_up(records: Iterable[TrialRecord]) -> dict[Precision, int]:
-    """Precisions that never paid, with the number of networks that they were tried on.
+    """Return the precisions that never paid, with the number of networks that each was tried on.
 
-    Only fp32's rivals can be given up, and only by the gains that were measured against fp32 twins. The records decide,
-    so leaving --adaptive out asks for all of them again.
+    Only precisions other than fp32 can be given up, by gains that were measured against fp32 twins. This is decided
+    from the records, so a run without --adaptive asks for all precisions again.
     """
     tried: dict[Precision, list[bool]] = {}
     for record in records:
@@ -28,5 +28,5 @@ def given_up(records: Iterable[TrialRecord]) -> dict[Precision, int]:
 
 
 def reason(precision: Precision, tries: int) -> str:
-    """Why a candidate of that precision is turned down."""
+    """Return the reason why a candidate of that precision is rejected."""
     return f"adaptive: {precision} never paid on this chip in {tries} networks; without --adaptive it is asked again"

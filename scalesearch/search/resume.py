@@ -1,29 +1,32 @@
-"""Brings a study and its records into agreement before a run goes on, whenever and however the last one ended."""
+"""Brings a study and its records into agreement before a run goes on, whenever and however the last run ended."""
 
 import logging
 from collections.abc import Mapping
 
 from optuna.trial import TrialState
 
-from scalesearch.search.space import suggest, trial_parameters
+from scalesearch.search.listener import StudyListener
 from scalesearch.search.storage import OpenStudy
 from scalesearch.search.telling import tell
+from scalesearch.spaces.suggest import suggest, trial_parameters
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import SearchSpace
 
 _log = logging.getLogger(__name__)
 
 
-def catch_up(opened: OpenStudy, records: Mapping[int, TrialRecord], space: SearchSpace) -> tuple[int, ...]:
-    """Numbers of the trials that are to be gone on with; every record is told afterwards.
+def catch_up(
+    opened: OpenStudy, records: Mapping[int, TrialRecord], space: SearchSpace, listener: StudyListener
+) -> tuple[int, ...]:
+    """Tell the study every record that it lacks, and return the numbers of the trials to be continued.
 
-    A trial that was RUNNING keeps its number and its parameters and is no new trial: so a killed run asks the same
-    candidates as one that was not. The records are the truth: what the study lost is made again from them.
+    A trial that was RUNNING keeps its number and its parameters and is not a new trial. So a run that was killed asks
+    for the same candidates as one that was not. The records are the truth: what the study lost is made again from them.
     """
     study = opened.study
     trials = study.get_trials(deepcopy=False)
     for _ in range(sum(trial.state == TrialState.WAITING for trial in trials)):
-        study.ask()  # enqueued below by a run that was killed just then
+        study.ask()  # enqueued below by a run that was killed at that moment
     left_behind = []
     for number in range(max(len(trials), max(records, default=-1) + 1)):
         record = records.get(number)
@@ -40,5 +43,5 @@ def catch_up(opened: OpenStudy, records: Mapping[int, TrialRecord], space: Searc
         else:
             trial = opened.live_trial(number)
             suggest(trial, space)
-            tell(study, trial, record, space)
+            tell(study, trial, record, space, listener)
     return tuple(left_behind)

@@ -1,4 +1,4 @@
-"""Optuna samplers by name, seeded so that a continued run asks what an uninterrupted one would have asked."""
+"""Optuna samplers by name, seeded so that a continued run asks for what an uninterrupted one would have asked for."""
 
 import hashlib
 import warnings
@@ -7,18 +7,19 @@ from contextlib import contextmanager
 
 import optuna
 
-from scalesearch.search.baselines import RANDOM_START
+from scalesearch.analysis.baselines import RANDOM_START
 from scalesearch.values.settings import SamplerName
 
 
 def _tpe(seed: int, workers: int) -> optuna.samplers.BaseSampler:
-    # Multivariate, for the axes work together (width pays off at high resolution only); groups, for some axes are
-    # conditional. The constant liar keeps the next candidate away from those still running; alone, it only costs.
+    # Multivariate, because the axes work together (width pays off at high resolution only); grouped, because some axes
+    # are conditional. The constant liar keeps the next candidate away from those still running; with a single worker it
+    # only has a cost.
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=workers > 1)
 
 
 def _gp(seed: int, workers: int) -> optuna.samplers.BaseSampler:
-    # It draws conditional axes by chance, and would say so at every trial.
+    # It draws conditional axes at random, and would report that at every trial.
     return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
 
 
@@ -39,14 +40,15 @@ SAMPLERS: dict[SamplerName, Callable[[int, int], optuna.samplers.BaseSampler]] =
 }
 
 LEARNS_FROM_REJECTED: frozenset[SamplerName] = frozenset({"tpe"})
-"""Samplers that keep away from what a limit rejected. The others read complete trials only: they would propose the
-same rejected corner again until the run ends for it."""
+"""Samplers that learn to avoid what a limit rejected. The others read complete trials only, so they would propose the
+same rejected corner again until the run ends because of it."""
 
 
 def make_sampler(name: SamplerName, *, seed: int, trial: int, workers: int) -> optuna.samplers.BaseSampler:
-    """A fresh sampler for one trial. Its random numbers depend on (seed, trial) only, its knowledge on the study.
+    """Return a fresh sampler for one trial.
 
-    A sampler that lived through the whole run would carry a random state that a continued run cannot have.
+    Its random numbers depend on (seed, trial) only, and its knowledge on the study. A sampler that lived through the
+    whole run would have a random state that a continued run cannot have.
     """
     digest = hashlib.sha256(f"{seed}/{trial}".encode()).digest()
     with warnings.catch_warnings():
@@ -56,7 +58,10 @@ def make_sampler(name: SamplerName, *, seed: int, trial: int, workers: int) -> o
 
 @contextmanager
 def calm_threads(name: SamplerName) -> Iterator[None]:
-    """Nothing, while torch has one thread for the Gaussian process: with two an ask takes 0.6 s or 13 s by chance."""
+    """Give torch one thread while the Gaussian process sampler is asked.
+
+    With two threads, one ask takes 0.6 s or 13 s, by chance.
+    """
     if name != "gp":
         yield
         return

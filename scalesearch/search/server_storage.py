@@ -1,4 +1,4 @@
-"""A study on a PostgreSQL server, shared by whoever may connect; records stay in the study's folder."""
+"""A study on a PostgreSQL server, shared by whoever may connect. Records stay in the study's folder."""
 
 import importlib.util
 import uuid
@@ -18,12 +18,12 @@ _LONGEST = 60
 
 
 def server_storage(url: str) -> optuna.storages.RDBStorage:
-    """The storage on that server; its tables are made where absent.
+    """Open the storage on that server; its tables are made where absent.
 
-    The password, if one is needed, comes from libpq's own places (PGPASSWORD, ~/.pgpass): it is no part of `url`.
+    The password, if one is needed, comes from libpq's own places (PGPASSWORD, ~/.pgpass). It is not part of `url`.
 
     Raises:
-        ConfigError: `url` is no PostgreSQL URL, or the database cannot be reached.
+        ConfigError: `url` is not a PostgreSQL URL, or the database cannot be reached.
         MissingBackendError: The extra `postgresql` is not installed.
     """
     parsed = _parse(url)
@@ -34,14 +34,14 @@ def server_storage(url: str) -> optuna.storages.RDBStorage:
         )
         raise MissingBackendError(message)
     engine = {
-        "pool_pre_ping": True,  # a server that was restarted costs a connection, not the run
+        "pool_pre_ping": True,  # a restarted server costs a new connection, not the run
         "connect_args": {"connect_timeout": _TIMEOUT_S},
     }
     try:
-        # hide_password=False: there is none in it (values.settings), and hiding would change what is connected to.
+        # hide_password=False: it has no password (values.settings), and hiding would change what is connected to.
         return optuna.storages.RDBStorage(parsed.render_as_string(hide_password=False), engine_kwargs=engine)
     except sqlalchemy.exc.SQLAlchemyError as error:
-        # The driver's own words, not SQLAlchemy's, which add the statement and its parameters.
+        # The driver's own words. SQLAlchemy's add the statement and its parameters.
         reason = " ".join(str(getattr(error, "orig", None) or "it refused the connection").split())
         message = (
             f"storage: cannot open database {parsed.database or '(none)'} on {parsed.host or 'this machine'}.\n"
@@ -65,7 +65,10 @@ def _parse(url: str) -> sqlalchemy.URL:
 
 
 def server_study_name(folder: Path) -> str:
-    """The name of that folder's study on any server: unique, and kept in the folder, should it be moved."""
+    """Return the name of that folder's study on any server.
+
+    It is unique, and stored in the folder, so that it stays the same if the folder is moved.
+    """
     file = folder / NAME_FILE
     if not file.is_file():
         name = f"{utf8_text(folder.resolve().name)[:_LONGEST]} {uuid.uuid4().hex[:8]}"

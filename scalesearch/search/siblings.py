@@ -1,37 +1,41 @@
-"""A trained network's other precisions: they cost seconds, so those of candidates near the front are evaluated too."""
+"""Other precisions of a trained network. They cost seconds, so those of candidates near the front are evaluated too."""
 
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from scalesearch.search.axes import CONDITIONS, Value, axis_of, fixed_value, ordered_values, typed
-from scalesearch.search.front import point
-from scalesearch.search.space import candidate_value
+from scalesearch.analysis.front import as_good, point
+from scalesearch.spaces.axes import CONDITIONS, Value, axis_of, fixed_value, ordered_values, typed
+from scalesearch.spaces.suggest import candidate_value
 from scalesearch.values.candidate import Candidate, Quantization
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 
 SIBLING_OF = "sibling_of"
-"""The trial's attribute that names the trial which it is a sibling of."""
+"""The trial attribute with the number of the trial that this one is a sibling of."""
 LIKELY_SPEEDUP = 1.5
-"""What another precision may well bring: a candidate that would be on the front if it were so much faster is near."""
+"""Speed-up that another precision may well bring. A candidate that would be on the front with this speed-up is near
+it."""
 
 _PRECISION = "quantization.precision"
 
 
 def near_front(record: TrialRecord, front: Iterable[TrialRecord]) -> bool:
-    """Whether another precision of this network could reach the front: likely speed-up, and the doubt of its images."""
+    """Tell whether another precision of this network could reach the front.
+
+    The network is assumed to be faster by the likely speed-up and to have the upper end of its score's interval.
+    """
     if not record.feasible or record.quality is None or record.latency is None:
         return False
-    hopeful_top1, hopeful_ms = record.quality.top1_high, record.latency.p50_ms / LIKELY_SPEEDUP
-    others = (point(member) for member in front if member.trial != record.trial)
-    return not any(top1 >= hopeful_top1 and p50_ms <= hopeful_ms for top1, p50_ms in others)
+    hoped = (record.quality.score_high, record.latency.p50_ms / LIKELY_SPEEDUP)
+    return not any(as_good(point(member), hoped) for member in front if member.trial != record.trial)
 
 
 def siblings_of(candidate: Candidate, space: SearchSpace) -> tuple[Candidate, ...]:
-    """The candidate in every other precision of the space; what only the other one reads takes its first value.
+    """Return the candidate in every other precision of the space.
 
-    A sibling never trains: a precision that the space offers with quantization-aware training only has none.
+    A setting that only the other precision uses takes its first value. A sibling never trains, so a precision that the
+    space offers only with quantization-aware training has no sibling.
     """
     axis = axis_of(space.axes, _PRECISION)
     if not isinstance(axis, Choice):

@@ -1,15 +1,16 @@
 """What Optuna is told of a record: constraints, readable attributes, values and state."""
 
-import math
 from dataclasses import fields
 
 import optuna
 from optuna.trial import TrialState
 
-from scalesearch.search.axes import Value, is_asked_by_position
-from scalesearch.search.dashboard import annotate_trial
+from scalesearch.search.listener import StudyListener
+from scalesearch.search.objectives import objectives
 from scalesearch.search.siblings import SIBLING_OF
-from scalesearch.search.space import candidate_value
+from scalesearch.spaces.axes import Value, is_asked_by_position
+from scalesearch.spaces.suggest import candidate_value
+from scalesearch.values.quality import DEFAULT_METRIC
 from scalesearch.values.record import LimitUse, TrialRecord
 from scalesearch.values.record import TrialState as RecordState
 from scalesearch.values.space import SearchSpace
@@ -23,30 +24,26 @@ _STATES: dict[RecordState, TrialState] = {
 _MAX_TEXT = 200  # longer attributes widen the dashboard's page
 
 
-def tell(study: optuna.Study, trial: optuna.Trial, record: TrialRecord, space: SearchSpace) -> None:
-    """Nothing; the trial is finished in the study as the record says. Safe to repeat after a kill in the middle."""
+def tell(
+    study: optuna.Study, trial: optuna.Trial, record: TrialRecord, space: SearchSpace, listener: StudyListener
+) -> None:
+    """Finish the trial in the study as the record says; this may be repeated after a kill in the middle."""
     told = study.get_trials(deepcopy=False)[trial.number].constraints
     for use in constraints(record, space):
         if use.limit not in told:
             trial.set_constraint(use.limit, use.excess)
     for name, value in attributes(record, space).items():
         trial.set_user_attr(name, value)
-    annotate_trial(study, trial, record)
+    listener.trial_recorded(study, trial, record)
     study.tell(trial, values=objectives(record), state=_STATES[record.state])
 
 
-def objectives(record: TrialRecord) -> tuple[float, float] | None:
-    """(top1, p50_ms) of a complete record or a repeat of one; None for any other."""
-    if record.state not in ("complete", "cached") or record.quality is None or record.latency is None:
-        return None
-    return (float(record.quality.top1), float(record.latency.p50_ms))
-
-
 def constraints(record: TrialRecord, space: SearchSpace) -> tuple[LimitUse, ...]:
-    """One use for every limit of the space, the same ones in the same order for every record.
+    """Return the use of every limit of the space: the same limits in the same order for every record.
 
-    The GP sampler matches constraints by their place in the list, which is that of their insertion or of their
-    names, as the storage likes: so they are inserted by name. A limit that the trial never came to counts as kept: 0.
+    The GP sampler matches constraints by their place in the list. Depending on the storage, that is their order of
+    insertion or the order of their names; so they are inserted in the order of their names. A limit that the trial
+    never reached counts as kept: 0.
     """
     limits = space.limits
     known = {use.limit: use.excess for use in record.limits}
@@ -55,10 +52,12 @@ def constraints(record: TrialRecord, space: SearchSpace) -> tuple[LimitUse, ...]
 
 
 def attributes(record: TrialRecord, space: SearchSpace) -> dict[str, Value]:
-    """What the dashboard shows beside objectives and parameters: Python scalars only, for SQLite takes no numpy ones.
+    """Return what the dashboard shows beside objectives and parameters.
 
-    Axes that are asked by position (`scaling.width.index`) show their value here, as `scaling.width`.
+    The values are Python scalars only, since SQLite does not accept numpy ones. Axes that are asked for by position
+    (`scaling.width.index`) show their value here, as `scaling.width`.
     """
+    metric = record.quality.metric if record.quality else DEFAULT_METRIC
     by_position = [named.name for named in space.axes if is_asked_by_position(named)]
     shown: dict[str, Value | None] = {
         "state": record.state,
@@ -74,19 +73,11 @@ def attributes(record: TrialRecord, space: SearchSpace) -> dict[str, Value]:
         "macs": record.cost.macs if record.cost else None,
         "params": record.cost.params if record.cost else None,
         "size_bytes": record.size_bytes,
-        "float_top1": float(record.training.float_top1) if record.training else None,
+        f"float_{metric}": float(record.training.float_score) if record.training else None,
         "stable": record.latency.stable if record.latency else None,
     }
     return {name: value for name, value in shown.items() if value is not None and value != ""}
 
 
-def not_finite(record: TrialRecord) -> str:
-    """The objective that no sampler may be told of, in words; empty if both are sound numbers.
-
-    Optuna stores +inf as a complete trial, which poisons every later suggestion.
-    """
-    values = objectives(record) or ()
-    for name, value in zip(("top1", "p50_ms"), values, strict=False):
-        if not math.isfinite(value) or (name == "p50_ms" and value <= 0):
-            return f"{name} is {value}"
-    return ""
+def _objective_names(record: TrialRecord) -> tuple[str, str]:
+    return (record.quality.metric if record.quality else DEFAULT_METRIC, "p50_ms")

@@ -1,1 +1,1 @@
-"""Data in memory, brief training, and trained weights kept by key."""
+"""Brief training of networks on images in memory, and storage of trained weights by key."""

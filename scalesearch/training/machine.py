@@ -1,4 +1,4 @@
-"""How to train on this machine: device, thread count and bf16, probed in a second or two or taken as told."""
+"""How to train on this machine: device, thread count and bf16, taken from the settings or timed in a second or two."""
 
 import os
 import statistics
@@ -16,8 +16,8 @@ from torch.nn import functional
 from scalesearch.errors import ConfigError
 from scalesearch.values.settings import Machine, MachineSettings
 
-# More threads, or bf16, must be clearly faster: a few per cent are noise, and a choice that flips between two probes
-# would change the rounding of every later training.
+# More threads, or bf16, are chosen only if they are clearly faster. A few per cent are noise, and a choice that differs
+# from one probe to the next would change the rounding of every later training.
 _CLEAR_GAIN: Final = 1.15
 _ROUNDS: Final = 7
 _BUDGET_S: Final = 1.5
@@ -26,18 +26,18 @@ _PROBE_CHANNELS, _PROBE_BATCH, _PROBE_SIDE_PX = 32, 16, 32
 
 
 def probe_machine(settings: MachineSettings, *, workers: int = 1) -> Machine:
-    """Device, threads and precision for training; what the settings leave open is timed on a small training step.
+    """Choose device, threads and precision for training; what the settings leave open is timed on a small step.
 
-    Threads are the trainer's to set (`train` and `score` do, and put the old number back). The inter-op pool is left
-    alone: eager forward and backward never use it, and torch lets it be set only once per process. Channels-last is
-    always on: 1.3 to 2.5 times faster on every CPU tried, and what tensor cores want.
+    The number of threads is not set here; `train` and `answers` set it and put the old number back. The inter-op pool
+    is left alone: eager forward and backward never use it, and torch lets it be set only once per process.
+    Channels-last is always on: it was 1.3 to 2.5 times faster on every CPU tried, and tensor cores want it.
 
     Args:
-        settings: What the user fixed; 0 and "auto" are open.
-        workers: Processes that will train at the same time and share the cores.
+        settings: The user's settings; 0 and "auto" are left open.
+        workers: Number of processes that will train at the same time and share the cores.
 
     Raises:
-        ConfigError: If CUDA is asked for and there is none.
+        ConfigError: CUDA is asked for and there is none.
     """
     device = _device(settings)
     if device == "cuda":
@@ -52,7 +52,7 @@ def probe_machine(settings: MachineSettings, *, workers: int = 1) -> Machine:
 
 @contextmanager
 def torch_threads(machine: Machine) -> Iterator[None]:
-    """Inside, torch computes with the machine's threads; the process's own number comes back afterwards."""
+    """Let torch compute with the machine's threads inside the block; afterwards restore the process's own number."""
     before = torch.get_num_threads()
     torch.set_num_threads(machine.threads)
     try:
@@ -62,13 +62,13 @@ def torch_threads(machine: Machine) -> Iterator[None]:
 
 
 def usable_cores() -> int:
-    """Physical cores that this process may run on; at least 1."""
+    """Return the number of physical cores that this process may run on, at least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
 
 
 def cpu_flags() -> frozenset[str]:
-    """Instruction sets of the CPU as Linux names them; empty where /proc/cpuinfo does not say."""
+    """Return the CPU's instruction sets by their Linux names; empty if /proc/cpuinfo does not tell them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -86,16 +86,16 @@ def _device(settings: MachineSettings) -> str:
 
 
 def _thread_counts(cores: int) -> list[int]:
-    """1, 2, 4, ... up to the cores, and the cores themselves."""
+    """Return 1, 2, 4, ... up to the number of cores, and that number itself."""
     cores = max(1, cores)
     return sorted({cores, *(2**power for power in range(cores.bit_length()))} - {0})
 
 
 def _fastest(choices: Sequence[tuple[int, bool]]) -> tuple[int, bool]:
-    """The (threads, bf16) that trains fastest; a later choice must beat the best so far clearly.
+    """Return the (threads, bf16) that trains fastest; a later choice must clearly beat the best so far.
 
-    Rounds interleave the choices and the median decides, so that what else runs on the machine hits all alike, and
-    threads that collapse under load now and then are not excused by their best moment.
+    Each round times every choice once, so that other work on the machine slows all choices alike. The median decides,
+    so that a thread count that collapses under load now and then is not judged by its best moment.
     """
     if len(choices) == 1:
         return choices[0]
@@ -121,7 +121,7 @@ def _fastest(choices: Sequence[tuple[int, bool]]) -> tuple[int, bool]:
 
 
 def _probe_work() -> tuple[nn.Module, Tensor, Tensor]:
-    """A plain convolutional network and one batch for it."""
+    """Return a plain convolutional network and one batch for it."""
     random = torch.Generator().manual_seed(0)
     images = torch.rand(_PROBE_BATCH, 3, _PROBE_SIDE_PX, _PROBE_SIDE_PX, generator=random)
     labels = torch.randint(0, 10, (_PROBE_BATCH,), generator=random)

@@ -1,4 +1,4 @@
-"""The optimizers a recipe can name, each as a list of torch optimizers whose rates one schedule drives."""
+"""The optimizers a recipe can name, each as a list of torch optimizers whose learning rates follow one schedule."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from scalesearch.values.candidate import OptimizerName, Recipe
 
-# Jordan et al. 2024 (kellerjordan.github.io/posts/muon): the quintic that climbs steepest at zero, and their defaults.
+# Jordan et al. 2024 (kellerjordan.github.io/posts/muon): the quintic that is steepest at zero, and their defaults.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _NEWTON_SCHULZ_STEPS: Final = 5
 _MOMENTUM: Final = 0.95
@@ -18,12 +18,19 @@ _SGD_MOMENTUM: Final = 0.9
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Matrices (n, rows, columns) with their singular values pushed to about 1 (0.7 to 1.2), singular vectors kept.
+    """Return the matrices with their singular values moved to about 1 (0.7 to 1.2) and their singular vectors kept.
 
-    The same Newton-Schulz iteration as `torch.optim.Muon`, X <- (a + b G + c G^2) X with G = X X^T, but carried out on
-    G: the factors are polynomials in G, so they commute, G itself follows as P^2 G, and the wide X is touched twice
-    instead of eleven times. In float32, since the bfloat16 that torch's version insists on is emulated on a CPU without
-    it: one step on a small ResNet took 165 ms there, 10 ms in float32, 6 ms this way (AVX2, one thread).
+    This is the same Newton-Schulz iteration as in `torch.optim.Muon`, X <- (a + b G + c G^2) X with G = X X^T, but it
+    is carried out on G. The factors P are polynomials in G, so they commute, the next G is P^2 G, and the wide X is
+    used twice instead of eleven times. It computes in float32, since torch's version insists on bfloat16, which a CPU
+    without it emulates: one step on a small ResNet took 165 ms with torch's version, 10 ms in float32, and 6 ms this
+    way (AVX2, one thread).
+
+    Args:
+        matrices: (n, rows, columns).
+
+    Returns:
+        A tensor of the same shape.
     """
     tall = matrices.shape[-2] > matrices.shape[-1]
     wide = matrices.mT if tall else matrices
@@ -47,9 +54,9 @@ def _factor(gram: Tensor) -> Tensor:
 
 
 class ConvolutionMuon(torch.optim.Optimizer):
-    """Muon on convolution weights, each read as the matrix (out channels, everything else); no weight decay.
+    """Muon for convolution weights, each seen as a matrix (out channels, everything else); without weight decay.
 
-    `torch.optim.Muon` takes 2-D parameters only and one at a time; here layers of equal shape share one batched step.
+    `torch.optim.Muon` takes only 2-D parameters, one at a time; here layers of equal shape share one batched step.
     """
 
     def __init__(self, weights: list[nn.Parameter], *, learning_rate: float) -> None:
@@ -64,7 +71,7 @@ class ConvolutionMuon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # closure: never used
-        """Move every weight by rate x sqrt(max(1, rows / columns)) along its orthogonalized Nesterov momentum."""
+        """Update every weight along its orthogonalized Nesterov momentum, by rate * sqrt(max(1, rows / columns))."""
         rate = cast("float", self.param_groups[0]["lr"])
         for shape, members in self._shapes.items():
             gradients = torch.stack([_matrix_gradient(weight, shape) for weight in members])
@@ -76,15 +83,15 @@ class ConvolutionMuon(torch.optim.Optimizer):
 
 
 def _matrix_gradient(weight: nn.Parameter, shape: tuple[int, int]) -> Tensor:
-    # A layer that the loss does not reach has no gradient: zero keeps the batch of its shape together.
+    # A layer that the loss does not depend on has no gradient; zeros keep its place in the batch of its shape.
     return torch.zeros(shape, device=weight.device) if weight.grad is None else weight.grad.reshape(shape)
 
 
 def muon_weights(module: nn.Module) -> list[nn.Parameter]:
-    """Convolution weights that Muon takes: all but the stem's (the first in registration order).
+    """Return the convolution weights that Muon trains: all but the stem's (the first in registration order).
 
-    Depthwise ones too, as matrices (channels, k x k): on mobilenet_small (grocery42, 32 px, 300 steps, two seeds) that
-    gave 51.9 and 54.8 % against 48.2 and 49.6 % with AdamW on them, at the same time.
+    Depthwise weights are included, as matrices (channels, k x k). On mobilenet_small (grocery42, 32 px, 300 steps, two
+    seeds) that gave 51.9 and 54.8 %, against 48.2 and 49.6 % with AdamW on them, in the same time.
     """
     convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
     return [cast("nn.Parameter", layer.weight) for layer in convolutions[1:]]
@@ -109,7 +116,10 @@ def _sgd(module: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
 def _decay_groups(
     module: nn.Module, weight_decay: float, without: list[nn.Parameter] | None = None
 ) -> list[dict[str, Any]]:
-    """Parameter groups: matrices and filters decay, biases and norms do not (decay there only shifts activations)."""
+    """Return the parameter groups: matrices and filters with weight decay, biases and norms without.
+
+    Decay of biases and norms would only shift activations.
+    """
     taken = {id(weight) for weight in without or []}
     left = [weight for weight in module.parameters() if weight.requires_grad and id(weight) not in taken]
     groups = [
@@ -127,12 +137,15 @@ _OPTIMIZERS: Final[dict[OptimizerName, Callable[[nn.Module, Recipe], list[torch.
 
 
 def make_optimizers(module: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Optimizers that together hold every parameter of the module once, at the recipe's peak rates."""
+    """Make the optimizers, which together hold every parameter of the module once, at the recipe's peak rates."""
     return _OPTIMIZERS[recipe.optimizer](module, recipe)
 
 
 def rate_factor(step: int, *, steps: int, warmup_fraction: float) -> float:
-    """Share of the peak rate at a step (from 0): a linear climb that ends at 1, then a cosine that ends near 0."""
+    """Return the share of the peak rate at a step, counted from 0.
+
+    It rises linearly and ends at 1, then falls along a cosine that ends near 0.
+    """
     warmup = min(steps - 1, round(warmup_fraction * steps))
     if step < warmup:
         return (step + 1) / warmup

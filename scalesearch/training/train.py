@@ -1,21 +1,20 @@
-"""Training: a network, images in memory and a recipe go in, a new trained network comes out."""
+"""Train a copy of a network on images, by a recipe."""
 
 import copy
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from scalesearch.data.dataset import PerChannel, normalise
+from scalesearch.data.mapped import ImageSource
 from scalesearch.errors import ConfigError, StageFailed
-from scalesearch.training.augment import Batches
-from scalesearch.training.datasets.dataset import PerChannel, normalise
-from scalesearch.training.losses import LOSSES
 from scalesearch.training.machine import torch_threads
 from scalesearch.training.optimizers import make_optimizers, rate_factor
 from scalesearch.values.candidate import Recipe
@@ -24,7 +23,8 @@ from scalesearch.values.settings import Machine
 
 _logger = logging.getLogger(__name__)
 
-# Reading a number back from a GPU waits for it; a network that went bad for a few steps is thrown away all the same.
+# Reading a number back from a GPU waits for the GPU, so health is checked only every few steps. This costs little: a
+# network that becomes not finite is thrown away anyway.
 _HEALTH_CHECK_STEPS: Final = 8
 _SAFE_GRADIENT_NORM: Final = 1.0
 _FINAL_LOSS_FRACTION: Final = 0.1
@@ -34,7 +34,7 @@ _STAGE: Final = "train"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What training gave: a new network (eval mode, float32, on the CPU) and how it went."""
+    """The result of training: a new network (eval mode, float32, on the CPU) and how training went."""
 
     network: Network
     final_loss: float
@@ -46,17 +46,48 @@ class Trained:
     safe_recipe_used: bool
 
 
+class BatchSource(Protocol):
+    """A source of endless batches."""
+
+    def next(self) -> tuple[Tensor, Any]:
+        """Return normalised images (batch, C, H, W) and their targets, on the device that trains."""
+        ...
+
+
+class Objective(Protocol):
+    """The parts of a task that training needs."""
+
+    def make_batches(
+        self,
+        images: Tensor | ImageSource,
+        targets: Any,
+        recipe: Recipe,
+        *,
+        mean: PerChannel,
+        std: PerChannel,
+        device: str,
+        seed: int,
+    ) -> BatchSource:
+        """Return endless augmented batches of uint8 images (N, C, H, W) and their targets."""
+        ...
+
+    def loss(self, answers: Any, targets: Any, recipe: Recipe) -> Tensor:
+        """Return the loss of what the module returned, averaged over the batch."""
+        ...
+
+
 class _NonFiniteError(Exception):
     """Loss, gradient or weights became infinite or NaN."""
 
 
 def train(
     network: Network,
-    images: Tensor,
-    labels: Tensor,
+    images: Tensor | ImageSource,
+    targets: Any,
     recipe: Recipe,
     machine: Machine,
     *,
+    objective: Objective,
     mean: PerChannel,
     std: PerChannel,
     seed: int,
@@ -64,38 +95,49 @@ def train(
     breathe: Callable[[], None] = lambda: None,
     after_step: Callable[[nn.Module], None] = lambda _: None,
 ) -> Trained:
-    """A trained copy of the network after exactly `steps` updates; the one given stays as it is.
+    """Train a copy of the network for exactly `steps` updates; the given network stays as it is.
 
-    Equal seed, machine and inputs give bit-equal weights on a CPU (thread count included: it changes the order of
-    sums). If loss, gradients or weights stop being finite, training starts over once with the safe recipe: AdamW at a
-    third of its usual rate, clipped gradients, float32.
+    Equal seed, machine and inputs give bit-equal weights on a CPU. The thread count must be equal too, since it changes
+    the order of sums. If loss, gradients or weights become infinite or NaN, training starts over once with the safe
+    recipe: AdamW at a third of its usual rate, clipped gradients, float32.
 
     Args:
-        network: Where to start from: its weights are the initial ones.
-        images: uint8 (N, C, H, W), at the resolution of the network's spec.
-        labels: Class numbers (N,).
+        network: The network to start from, with its weights.
+        images: uint8 (N, C, H, W), at the resolution of the network's spec; or a source that gives them batch by batch.
+        targets: One for each image, of the kind that the objective takes.
         recipe: How to train.
         machine: Device, threads and precision, from `probe_machine`.
-        mean: Per channel, of pixels in 0..1.
-        std: Per channel, of pixels in 0..1.
-        seed: Of the order of images, augmentation and dropout.
-        steps: Updates, in place of `recipe.steps` (the retrain after pruning).
-        breathe: Called once before every step; whatever must not run beside training may hold it up there.
-        after_step: Called with the module under training after every update, before averages see it: it may change
-            weights in place (masks that keep them zero).
+        objective: The task's batches and loss.
+        mean: Mean of each channel, of pixels in 0..1.
+        std: Standard deviation of each channel, of pixels in 0..1.
+        seed: Seed of the order of images, augmentation and dropout.
+        steps: Number of updates, instead of `recipe.steps`; used by the retrain after pruning.
+        breathe: Called once before every step. It may block for as long as something runs that training must not
+            disturb.
+        after_step: Called with the module in training after every update, before weights are averaged. It may change
+            weights in place, for example to keep masked ones at zero.
 
     Raises:
-        ConfigError: There is nothing to train on, or no step to take.
+        ConfigError: There is nothing to train on, the number of targets differs from that of images, or there is no
+            step to take.
         StageFailed: The images do not fit the spec, memory ran out, or the safe recipe diverged too.
     """
     recipe = replace(recipe, steps=recipe.steps if steps is None else steps)
-    _check_inputs(network, images, labels, recipe)
+    _check_inputs(network, images, targets, recipe)
     started = time.perf_counter()
 
     def attempt(chosen: Recipe, on: Machine, max_norm: float) -> tuple[nn.Module, Tensor]:
-        batches = Batches(images, labels, chosen, mean=mean, std=std, device=on.device, seed=seed)
+        batches = objective.make_batches(images, targets, chosen, mean=mean, std=std, device=on.device, seed=seed)
         return _fit(
-            network.module, batches, chosen, on, seed=seed, max_norm=max_norm, breathe=breathe, after_step=after_step
+            network.module,
+            batches,
+            objective.loss,
+            chosen,
+            on,
+            seed=seed,
+            max_norm=max_norm,
+            breathe=breathe,
+            after_step=after_step,
         )
 
     with torch_threads(machine):
@@ -119,7 +161,7 @@ def train(
 def _with_safe_retry(
     attempt: Callable[[Recipe, Machine, float], tuple[nn.Module, Tensor]], recipe: Recipe, machine: Machine
 ) -> tuple[nn.Module, Tensor, bool]:
-    """Module, loss of each step, and whether the safe recipe was needed."""
+    """Return the module, the loss of each step, and whether the safe recipe was needed."""
     try:
         return *attempt(recipe, machine, math.inf), False
     except _NonFiniteError as first:
@@ -132,59 +174,80 @@ def _with_safe_retry(
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    # torch says it by type on a GPU and by text alone on a CPU.
+    # On a GPU the error has a type of its own, on a CPU only the text tells it.
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def score(
+def answers(
     network: Network,
-    images: Tensor,
-    labels: Tensor,
+    images: Tensor | ImageSource,
     machine: Machine,
+    *,
     mean: PerChannel,
     std: PerChannel,
     batch: int = 256,
-) -> float:
-    """Top-1 accuracy (0..1) of the torch module in float32 on uint8 images (N, C, H, W) and labels (N,).
+) -> Iterator[Any]:
+    """Yield what the torch module returns in float32 for each batch of images, in order.
+
+    Args:
+        network: It is not changed.
+        images: uint8 (N, C, H, W), at the resolution of the network's spec.
+        machine: Device, threads and memory layout.
+        mean: Mean of each channel, of pixels in 0..1.
+        std: Standard deviation of each channel, of pixels in 0..1.
+        batch: Images per batch.
 
     Raises:
-        StageFailed: An answer is not finite: its largest class would be the first one, whatever the image.
+        StageFailed: An answer holds NaN or infinity: such answers cannot be ranked.
     """
     module = _on_device(network.module, machine).eval()
-    right = broken = 0
     with torch_threads(machine), torch.inference_mode():
-        for chunk, answers in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
-            logits = module(_laid_out(normalise(chunk.to(machine.device), mean=mean, std=std), machine))
-            right += int((logits.argmax(dim=1) == answers.to(machine.device)).sum())
-            broken += int((~logits.isfinite().all(dim=1)).sum())
-    if broken:
-        reason = f"the trained network answers NaN or infinity for {broken} of {len(labels)} images"
-        raise StageFailed(_STAGE, f"{reason}: lower the learning rate")
-    return right / len(labels)
+        for chunk in _chunks(images, batch):
+            returned = module(_laid_out(normalise(chunk.to(machine.device), mean=mean, std=std), machine))
+            _refuse_broken(returned, len(chunk))
+            yield returned
 
 
-def _check_inputs(network: Network, images: Tensor, labels: Tensor, recipe: Recipe) -> None:
+def _chunks(images: Tensor | ImageSource, size: int) -> Iterator[Tensor]:
+    """Yield all images in order, uint8 (at most `size`, C, H, W) at a time."""
+    if isinstance(images, Tensor):
+        yield from torch.split(images, size)
+        return
+    for start in range(0, len(images), size):
+        yield images.take(torch.arange(start, min(start + size, len(images))))
+
+
+def _refuse_broken(returned: Any, images: int) -> None:
+    for tensor in returned if isinstance(returned, tuple) else (returned,):
+        broken = int((~tensor.isfinite().flatten(1).all(dim=1)).sum())
+        if broken:
+            reason = f"the trained network answers NaN or infinity for {broken} of {images} images of a batch"
+            raise StageFailed(_STAGE, f"{reason}: lower the learning rate")
+
+
+def _check_inputs(network: Network, images: Tensor | ImageSource, targets: Any, recipe: Recipe) -> None:
     if recipe.steps < 1:
         msg = f"training needs at least 1 step, got {recipe.steps}: raise training.steps or training.retrain_steps"
         raise ConfigError(msg)
-    if not len(images) or len(images) != len(labels):
-        msg = f"training needs images with one label each, got {len(images)} images and {len(labels)} labels"
+    if not len(images) or len(images) != len(targets):
+        msg = f"training needs images with one target each, got {len(images)} images and {len(targets)} targets"
         raise ConfigError(msg)
-    side = network.spec.resolution_px
-    if tuple(images.shape[2:]) != (side, side):
-        reason = f"the network expects images of {side} x {side} px, got {tuple(images.shape[2:])}"
+    sides = network.spec.input_size.sides
+    if tuple(images.shape[2:]) != sides:
+        reason = f"the network expects images of {sides[0]} x {sides[1]} px, got {tuple(images.shape[2:])}"
         raise StageFailed(_STAGE, reason)
 
 
 def _safe(recipe: Recipe) -> Recipe:
-    # SGD's rates are far above what AdamW bears.
+    # SGD's usual rates are far too high for AdamW.
     usual = min(recipe.learning_rate, Recipe().learning_rate)
     return replace(recipe, optimizer="adamw", learning_rate=usual / 3)
 
 
 def _fit(
     module: nn.Module,
-    batches: Batches,
+    batches: BatchSource,
+    loss_of: Callable[[Any, Any, Recipe], Tensor],
     recipe: Recipe,
     machine: Machine,
     *,
@@ -193,26 +256,25 @@ def _fit(
     breathe: Callable[[], None],
     after_step: Callable[[nn.Module], None],
 ) -> tuple[nn.Module, Tensor]:
-    """The trained copy on the CPU in eval mode, and the loss of each step."""
+    """Return the trained copy on the CPU in eval mode, and the loss of each step (steps,)."""
     module = _on_device(module, machine).train()
     _set_dropout(module, recipe.dropout)
     average = _average(module, recipe.ema_decay) if recipe.ema_decay > 0 else None
     parameters = [weight for weight in module.parameters() if weight.requires_grad]
     optimizers = make_optimizers(module, recipe)
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    loss_of = LOSSES[recipe.loss]
     losses: list[Tensor] = []
     health = torch.zeros((), device=machine.device)
-    # Dropout draws from the global generators: seed them here and give them back as they were.
+    # Dropout draws from the global generators: seed them here and restore their state afterwards.
     with torch.random.fork_rng(devices=[machine.device] if machine.device != "cpu" else []):
         torch.manual_seed(seed)
         for step in range(recipe.steps):
             breathe()
             _set_rates(optimizers, peaks, rate_factor(step, steps=recipe.steps, warmup_fraction=recipe.warmup_fraction))
-            images, labels = batches.next()
+            images, wanted = batches.next()
             with torch.autocast(torch.device(machine.device).type, dtype=torch.bfloat16, enabled=machine.bf16):
-                logits = module(_laid_out(images, machine))
-            loss = loss_of(logits.float(), labels, recipe.label_smoothing)
+                answers = module(_laid_out(images, machine))
+            loss = loss_of(_in_float(answers), wanted, recipe)
             torch.autograd.backward(loss)
             norm = nn.utils.get_total_norm([weight.grad for weight in parameters if weight.grad is not None])
             if math.isfinite(max_norm):
@@ -224,7 +286,7 @@ def _fit(
             if average is not None:
                 average.update_parameters(module)
             losses.append(loss.detach())
-            health = health + 0 * (losses[-1] + norm)  # one infinity or NaN makes it NaN for good
+            health = health + 0 * (losses[-1] + norm)  # after one infinity or NaN it stays NaN
             if step % _HEALTH_CHECK_STEPS == 0 or step == recipe.steps - 1:
                 _check_finite(health, f"loss or gradient not finite by step {step + 1} of {recipe.steps}")
     trained = (module if average is None else average.module).cpu().to(memory_format=torch.contiguous_format).eval()
@@ -233,10 +295,18 @@ def _fit(
     return trained, torch.stack(losses).cpu()
 
 
+def _in_float(answers: Any) -> Any:
+    """Return a module's answers, one tensor or several, in float32: losses are computed in full precision."""
+    return tuple(each.float() for each in answers) if isinstance(answers, tuple) else answers.float()
+
+
 def _on_device(module: nn.Module, machine: Machine) -> nn.Module:
-    """A copy of the module where and how it computes."""
+    """Return a copy of the module on the machine's device and in its memory layout."""
     layout = torch.channels_last if machine.channels_last else torch.contiguous_format
-    return copy.deepcopy(module).to(device=machine.device, memory_format=layout)  # type: ignore[call-overload, no-any-return]  # torch's stubs know `memory_format` only alone
+    # torch's stubs know `memory_format` only without other arguments.
+    return copy.deepcopy(module).to(  # type: ignore[call-overload, no-any-return]
+        device=machine.device, memory_format=layout
+    )
 
 
 def _laid_out(images: Tensor, machine: Machine) -> Tensor:
@@ -250,9 +320,10 @@ def _set_dropout(module: nn.Module, dropout: float) -> None:
 
 
 def _average(module: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average of weights and BatchNorm statistics, with the decay ramped up over the first steps.
+    """Make an exponential moving average of weights and BatchNorm statistics; its decay rises over the first steps.
 
-    Without the ramp, (1 + n) / (10 + n) as in TensorFlow's averages, a brief training would mostly average its start.
+    Without this rise, by (1 + n) / (10 + n) as in TensorFlow's averages, a brief training would mostly average its
+    start.
     """
 
     def blend(averaged: Tensor, current: Tensor, done: Tensor | int) -> Tensor:

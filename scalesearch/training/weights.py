@@ -1,4 +1,4 @@
-"""Trained weights kept by content, so that candidates which differ only in pruning or quantization train once."""
+"""Storage of trained weights by content, so that candidates that differ only in pruning or quantization train once."""
 
 import hashlib
 import json
@@ -18,16 +18,18 @@ from scalesearch.values.network_spec import NetworkSpec
 
 _logger = logging.getLogger(__name__)
 
-# Raise it when a change to the trainer changes what it gives: weights kept from before are then not reused.
+# Raise this number when a change to the trainer changes its results: older stored weights are then not reused.
 _TRAINER_REVISION: Final = 1
+_FIRST_TASK: Final = "classification"
 _HEADER: Final = "scalesearch"
+_OLD_SCORE: Final = "float_top1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptTraining:
-    """What is known of kept weights besides themselves."""
+    """What is known about stored weights: their score and how they were trained."""
 
-    float_top1: float
+    float_score: float
     train_s: float
     final_loss: float
     losses: tuple[float, ...]
@@ -36,28 +38,31 @@ class KeptTraining:
     safe_recipe_used: bool
 
 
-def weights_key(spec: NetworkSpec, recipe: Recipe, data_fingerprint: str, seed: int) -> str:
-    """Identity (64 hex digits) of trained weights: what changes training enters, and nothing else.
+def weights_key(spec: NetworkSpec, recipe: Recipe, data_fingerprint: str, seed: int, *, task: str = _FIRST_TASK) -> str:
+    """Return the identity (64 hex digits) of trained weights, made of everything that changes training.
 
-    Left out are the spec's name, the steps of the retrain after pruning, and muon's rate where muon is not used. 1 and
-    1.0 count as equal.
+    The spec's name, the steps of the retrain after pruning, and muon's rate if muon is not used are left out. 1 and 1.0
+    count as equal. The task is part of it only if it is not classification, which used to be the only task.
     """
     training = replace(recipe, retrain_steps=0)
     if recipe.optimizer != "muon":
         training = replace(training, muon_learning_rate=0.0)
-    return content_hash(replace(spec, name=""), training, data_fingerprint, seed, _TRAINER_REVISION)
+    others = () if task == _FIRST_TASK else (task,)
+    return content_hash(replace(spec, name=""), training, data_fingerprint, seed, _TRAINER_REVISION, *others)
 
 
 class WeightStore:
-    """A folder of safetensors files, one per key. Files appear whole or not at all; a bad one counts as absent."""
+    """A folder of safetensors files, one per key. Files are written whole or not at all; a bad one counts as absent."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def load(self, key: str, module: nn.Module) -> KeptTraining | None:
-        """Fill the module with the kept weights and return what is known of them; None, module untouched, if absent.
+        """Load the weights stored under the key into the module, and return what is known about them.
 
-        A file that is damaged, or whose tensors do not fit the module, is absent too, with a warning in the log.
+        Returns:
+            None if there are no such weights; the module is then unchanged. A file that is damaged, or whose tensors do
+            not fit the module, counts as absent too, with a warning in the log.
         """
         path = self._path(key)
         if not path.is_file():
@@ -72,7 +77,7 @@ class WeightStore:
         return kept
 
     def save(self, key: str, module: nn.Module, kept: KeptTraining) -> None:
-        """Keep the module's weights under the key, replacing what was there; on disk when this returns."""
+        """Store the module's weights under the key, replacing older ones; they are on disk when this returns."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
         header = json.dumps({"key": key, "digest": _digest(tensors), "kept": asdict(kept)})
         content = safetensors.torch.save(tensors, metadata={_HEADER: header})
@@ -92,7 +97,10 @@ def _read(path: Path, key: str) -> tuple[dict[str, Tensor], KeptTraining]:
     if header["digest"] != _digest(tensors):
         msg = "its bytes do not match their own digest"
         raise ValueError(msg)
-    kept = KeptTraining(**{field.name: header["kept"][field.name] for field in fields(KeptTraining)})
+    known = header["kept"]
+    if _OLD_SCORE in known:  # kept by an earlier version
+        known["float_score"] = known.pop(_OLD_SCORE)
+    kept = KeptTraining(**{field.name: known[field.name] for field in fields(KeptTraining)})
     return tensors, replace(kept, losses=tuple(kept.losses))  # JSON knows lists only
 
 
@@ -106,7 +114,7 @@ def _check_fit(tensors: dict[str, Tensor], module: nn.Module) -> None:
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    """Hash of all tensors: safetensors itself checks sizes, not content."""
+    """Return a hash of all tensors. It is needed because safetensors itself checks sizes, not content."""
     running = hashlib.sha256()
     for name in sorted(tensors):
         running.update(name.encode())

@@ -1,1 +1,1 @@
-"""The nouns: frozen values that every stage takes and returns. No torch, no optuna, no I/O."""
+"""The frozen values that every stage takes and returns. Nothing here imports torch or optuna, or does any I/O."""

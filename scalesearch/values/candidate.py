@@ -1,11 +1,11 @@
-"""What was asked: multipliers, pruning, quantization and the training recipe, before any rounding."""
+"""The candidate as asked for: multipliers, pruning, quantization and the training recipe, before any rounding."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 CALIBRATED: frozenset[Precision] = frozenset({"int8", "fp8"})
-"""Precisions whose ranges come from images; the others read no calibration setting."""
+"""Precisions whose value ranges are calibrated on images. The other precisions read no calibration setting."""
 CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
 WeightScales = Literal["per_channel", "per_tensor"]
 Criterion = Literal["l2", "l1", "bn_scale", "taylor", "random"]
@@ -17,7 +17,7 @@ LossName = Literal["cross_entropy", "focal", "bce"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageScaling:
-    """Multipliers of one stage, applied on top of the global ones."""
+    """Multipliers of one stage. They are applied on top of the global ones."""
 
     depth: float = 1.0
     width: float = 1.0
@@ -26,7 +26,10 @@ class StageScaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """The four multipliers; `stages` holds an entry for each stage up to the last one that is scaled apart."""
+    """The four multipliers.
+
+    `stages` holds one entry for each stage, up to the last stage that has multipliers of its own.
+    """
 
     resolution: float = 1.0
     depth: float = 1.0
@@ -37,36 +40,52 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruning:
-    """What is cut out after training, before a short retraining: channels, whole blocks, single weights."""
+    """What is removed after training and before a short retraining: channels, whole blocks and single weights."""
 
     channel_fraction: float = 0.0
-    """Of the channels; 0: none."""
+    """Fraction of the channels that is removed; 0 removes none."""
     criterion: Criterion = "l2"
-    """Which channels leave first: least weight (l1, l2), least BatchNorm scale, least first-order Taylor, by chance."""
+    """Which channels are removed first: those with the smallest weights (l1, l2), the smallest BatchNorm scale or the
+    smallest first-order Taylor term, or random ones."""
     scope: PruningScope = "uniform"
-    """The fraction is of every layer, of all layers ranked together, or goes where it costs least by measure."""
+    """Where the fraction is removed: from every layer alike (uniform), from all layers ranked together (global), or
+    where measurement shows that it costs least (sensitivity)."""
     block_fraction: float = 0.0
-    """Of the residual blocks that can be left out (their input and output have one shape), by measured importance."""
+    """Fraction of the removable residual blocks (those whose input and output have the same shape) that is left out, by
+    measured importance."""
     sparsity: Sparsity = "none"
-    """Zeros inside the weights: two of every four (2:4), or the smallest anywhere (`sparse_fraction`)."""
+    """Zeros inside the weights: two of every four (2:4), or the smallest weights anywhere (`sparse_fraction` of
+    them)."""
     sparse_fraction: float = 0.5
     rounds: int = 1
-    """Channels leave in so many rounds, each followed by its share of the retraining."""
+    """Number of rounds in which channels are removed. Each round is followed by its share of the retraining."""
 
     @property
     def any(self) -> bool:
-        """Whether anything is asked to be cut."""
+        """Whether the candidate asks for any pruning."""
         return self.channel_fraction > 0 or self.block_fraction > 0 or self.sparsity != "none"
 
     @property
     def shape_follows_weights(self) -> bool:
-        """Whether what is left depends on the trained weights, so that its cost is known only after training."""
+        """Whether the pruned shape depends on the trained weights, so that its cost is known only after training."""
         return self.block_fraction > 0 or (self.channel_fraction > 0 and self.scope != "uniform")
+
+    @property
+    def label(self) -> str:
+        """The pruning in words, for example `channels 25 %, blocks 30 %, 2:4 zeros`; empty where nothing is pruned."""
+        parts = []
+        if self.channel_fraction:
+            parts.append(f"channels {100 * self.channel_fraction:.0f} %")
+        if self.block_fraction:
+            parts.append(f"blocks {100 * self.block_fraction:.0f} %")
+        if self.sparsity != "none":
+            parts.append(f"{self.sparsity} zeros")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantization:
-    """Precision of the deployed file; the calibration fields mean something for int8 and fp8 only."""
+    """Precision of the deployed file. The calibration fields are used for int8 and fp8 only."""
 
     precision: Precision = "fp32"
     calibration: CalibrationMethod = "minmax"
@@ -74,28 +93,41 @@ class Quantization:
     calibration_images: int = 128
     weights: WeightScales = "per_channel"
     keep_float: int = 0
-    """So many of the layers that suffer most from 8 bits stay in float."""
+    """Number of layers that stay in float: those that lose most in 8 bits."""
     bias_correction: bool = False
-    """Biases take up the mean shift that rounding the weights causes."""
+    """Whether the biases are corrected for the shift of the mean that rounding the weights causes."""
     qat_steps: int = 0
-    """Updates of quantization-aware training before export; 0: post-training quantization alone."""
+    """Updates of quantization-aware training before the export; 0 means post-training quantization alone."""
+
+    @property
+    def label(self) -> str:
+        """The precision in words, for example `int8`, `int8 QAT` or `int8 but 3 layers`."""
+        text = str(self.precision)
+        if self.qat_steps:
+            text += " QAT"
+        left = self.keep_float
+        return f"{text} but {left} layer{'s' * (left > 1)}" if left else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a network is trained. Steps, not seconds: every candidate gets the same number of updates."""
+    """How a network is trained.
+
+    The length is given in steps, not seconds, so that every candidate gets the same number of updates.
+    """
 
     optimizer: OptimizerName = "muon"
     learning_rate: float = 0.016
-    """Peak rate of AdamW or SGD; with muon, of the AdamW that trains the rest (stem, norms, classifier)."""
+    """Peak learning rate of AdamW or SGD. With muon, it is the rate of the AdamW that trains everything else (stem,
+    norms, classifier)."""
     muon_learning_rate: float = 0.04
-    """Peak rate of muon on its convolution weights."""
+    """Peak learning rate of muon on its convolution weights."""
     weight_decay: float = 0.0
     label_smoothing: float = 0.1
     loss: LossName = "cross_entropy"
     steps: int = 300
     retrain_steps: int = 60
-    """Updates after channel pruning, starting from the surviving weights."""
+    """Updates after channel pruning, which start from the weights that are left."""
     batch_size: int = 64
     warmup_fraction: float = 0.25
     ema_decay: float = 0.0
@@ -104,7 +136,7 @@ class Recipe:
     shift_fraction: float = 0.1
     """Random translation, as a fraction of the image side."""
     flip: bool = False
-    """Random horizontal flip: off by default, since a mirrored road sign is another sign."""
+    """Random horizontal flip. It is off by default, since a mirrored road sign is another sign."""
     jitter: float = 0.2
     """Brightness and contrast jitter, as a fraction."""
 

@@ -1,31 +1,36 @@
-"""What a front member turned out to be once it was trained at full length: the truth after the search."""
+"""Results of the members of the front after they were trained again at full length when the search was over."""
 
 from dataclasses import dataclass
 
-from scalesearch.values.record import Latency, Quality
+from scalesearch.values.quality import Quality
+from scalesearch.values.record import Latency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmedRun:
-    """One front member, trained anew from one fresh seed at full length and deployed again."""
+    """One member of the front, trained anew from one fresh seed at full length and deployed again."""
 
     trial: int
-    """Of the search, whose network, pruning and precision it has."""
+    """Number of the trial in the search. This run has the network, pruning and precision of that trial."""
     seed: int
     steps: int
     train_s: float
-    float_top1: float
+    float_score: float
     validation: Quality
     test: Quality
-    """On images that neither the search nor this training saw."""
+    """Score on images that neither the search nor this training saw."""
     latency: Latency
-    """Of its own engine, built in a fresh process; all members of one confirmation are timed in one session."""
+    """Latency of the run's own engine, built in a fresh process. All members of one confirmation are timed in one
+    session."""
     size_bytes: int
     onnx_sha256: str
     network_sha256: str
     key: str = ""
-    """Hash of the work behind it (network, recipe, images, seed, precision, chip): another one is another training."""
+    """Hash of everything that the training depends on (network, recipe, images, seed, precision, chip). A run with
+    another key is another training."""
     timed_together: tuple[int, ...] = ()
-    """Trials whose engines one session timed in turn, where `latency` comes from it; empty: timed alone."""
+    """Trials whose engines were timed in turn in the one session that `latency` comes from; empty if it was timed
+    alone."""
     latency_rounds: tuple[Latency, ...] = ()
-    """What each round of that session gave; `latency` is their mean, and its interval holds all of theirs."""
+    """The latency in each round of that session. `latency` is their mean, and its interval contains the intervals of
+    all."""

@@ -1,45 +1,48 @@
-"""What a layer's weights and activations look like, and what eight bits make of them."""
+"""Histograms of a layer's weights and activations, and how well eight bits represent them."""
 
 from dataclasses import dataclass
 
 WASTED_BELOW = 0.25
-"""Of the range: a layer whose weights hardly ever leave it gives two of its eight bits to a few outliers."""
+"""Fraction of the range. A layer whose weights hardly ever leave this part of their range spends two of its eight bits
+on a few outliers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorHistogram:
-    """The values of one tensor (or of one activation over all images), and what eight bits make of them."""
+    """The values of one tensor (or of one activation over all images), and how well eight bits represent them."""
 
     low: float
     high: float
-    """The least and the largest value."""
+    """The smallest and the largest value."""
     first_edge: float
     last_edge: float
     counts: tuple[int, ...]
-    """Of bins of equal width between the two edges; together as many as there are values."""
+    """Number of values in each bin. The bins have equal width and lie between the two edges; all counts add up to the
+    number of values."""
     clip_low: float
     clip_high: float
-    """What eight bits reach; for weights with a scale per channel, in the widest channel."""
+    """The range that eight bits can represent; for weights with a scale per channel, that of the channel with the
+    widest range."""
     clipped_fraction: float
-    """Share of the values beyond it."""
+    """Fraction of the values outside that range."""
     sqnr_db: float | None
-    """Signal to quantization noise, 10 log10(sum x^2 / sum (x - Q(x))^2); None where nothing is lost."""
+    """Signal to quantization noise ratio, 10 log10(sum x^2 / sum (x - Q(x))^2), in dB; None where nothing is lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerHistogram:
-    """A convolution or linear layer: its weights, and what it reads."""
+    """A convolution or linear layer: histograms of its weights and of its input."""
 
     name: str
-    """Of its weight, as the network calls it, without `.weight`."""
+    """Name of the layer's weight in the network, without `.weight`."""
     node: str
-    """In the ONNX file."""
+    """Name of the layer's node in the ONNX file."""
     kind: str
     shape: tuple[int, ...]
     weights: TensorHistogram
     activations: TensorHistogram
     within_99: float
-    """The share of its range, from 0 to the largest |w|, that holds 99 % of the |w|."""
+    """Fraction of the range from 0 to the largest |w| that contains 99 % of the |w|."""
 
     @property
     def wasted_range(self) -> bool:

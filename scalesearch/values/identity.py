@@ -1,30 +1,44 @@
-"""Identity by content: equal values have equal hashes, on every machine and in every process."""
+"""Identity by content: equal values have equal hashes on every machine and in every process."""
 
 import dataclasses
 import hashlib
 import json
+from typing import Any
+
+_NEW = "new"
+
+
+def new_field(default: object) -> Any:
+    """Return a dataclass field that was added after values of the dataclass had been stored with their identity.
+
+    While the field has its default, `content_hash` leaves it out. So values that were stored before keep their
+    identity, and a resumed study does not train anything again.
+    """
+    return dataclasses.field(default=default, metadata={_NEW: True})
 
 
 def content_hash(*parts: object) -> str:
-    """64 hex digits over the canonical JSON of dataclasses, tuples, dicts, texts and numbers."""
+    """Return a hash of dataclasses, tuples, dicts, texts and numbers: 64 hex digits over their canonical JSON."""
     text = json.dumps([_plain(part) for part in parts], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def seed_from(*parts: object) -> int:
-    """A 31-bit seed that follows from the content of `parts`."""
+    """Derive a 31-bit seed from the content of `parts`."""
     return int(content_hash(*parts)[:8], 16) >> 1
 
 
 def _plain(part: object) -> object:
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
-        return {
-            "type": type(part).__name__,
-            **{f.name: _plain(getattr(part, f.name)) for f in dataclasses.fields(part)},
-        }
+        held = {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if not _is_new_and_default(f, part)}
+        return {"type": type(part).__name__, **{name: _plain(value) for name, value in held.items()}}
     if isinstance(part, tuple | list):
         return [_plain(item) for item in part]
     if isinstance(part, dict):
         return {str(key): _plain(value) for key, value in part.items()}
     # 1 and 1.0 are the same setting
     return float(part) if isinstance(part, int) and not isinstance(part, bool) else part
+
+
+def _is_new_and_default(field: "dataclasses.Field[object]", owner: object) -> bool:
+    return bool(field.metadata.get(_NEW)) and getattr(owner, field.name) == field.default

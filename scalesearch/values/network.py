@@ -1,4 +1,4 @@
-"""A spec together with the torch module built from it (torch is named in annotations only, never imported)."""
+"""A spec together with the torch module built from it. Torch is named in annotations only and never imported."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """Spec and module. After pruning the module's layers are narrower than the spec's formula says."""
+    """Spec and module. After pruning, the module's layers are narrower than the spec's formula gives."""
 
     spec: NetworkSpec
     module: "nn.Module"

@@ -1,7 +1,10 @@
-"""The shape a candidate became, in whole numbers, after all rounding."""
+"""The shape of a candidate's network in whole numbers, after all rounding."""
 
 from dataclasses import dataclass
 from typing import Literal
+
+from scalesearch.values.identity import new_field
+from scalesearch.values.input_size import InputSize
 
 BlockKind = Literal["basic", "bottleneck", "inverted_residual", "mbconv"]
 Activation = Literal["relu", "relu6", "silu"]
@@ -10,7 +13,7 @@ HeadWidthRule = Literal["scaled", "at_least_base"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StemSpec:
-    """First convolution (+ BatchNorm + activation), and the 3x3 max pooling behind it where `pool` is true."""
+    """The first convolution (+ BatchNorm + activation), and the 3x3 max pooling after it where `pool` is true."""
 
     channels: int
     kernel: int
@@ -20,10 +23,10 @@ class StemSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSpec:
-    """`depth` equal blocks; the first one strides and changes the channels.
+    """A stage of `depth` equal blocks. Only the first block has the stride and changes the number of channels.
 
-    `channels` is what the stage gives out. `expansion` is the ratio hidden / input channels in inverted_residual and
-    mbconv, output / hidden in bottleneck, and 1 in basic.
+    `channels` is the number of the stage's output channels. `expansion` is the ratio hidden / input channels in
+    inverted_residual and mbconv, output / hidden in bottleneck, and 1 in basic.
     """
 
     block: BlockKind
@@ -36,7 +39,7 @@ class StageSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadSpec:
-    """1x1 convolution before pooling (`channels` 0: none), and how its width follows the width multiplier."""
+    """The 1x1 convolution before pooling (`channels` 0 means none), and how its width follows the width multiplier."""
 
     channels: int = 0
     width_rule: HeadWidthRule = "scaled"
@@ -44,10 +47,11 @@ class HeadSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSpec:
-    """A whole network as data: stem, stages, head, classifier. Square input of `resolution_px`."""
+    """A whole network as data: stem, stages, head."""
 
     name: str
     resolution_px: int
+    """Height of the images in pixels."""
     num_classes: int
     stem: StemSpec
     stages: tuple[StageSpec, ...]
@@ -55,10 +59,17 @@ class NetworkSpec:
     activation: Activation = "relu"
     image_channels: int = 3
     norm_eps: float = 1e-5
+    width_px: int = new_field(0)
+    """Width of the images in pixels; 0 means that they are square."""
+
+    @property
+    def input_size(self) -> InputSize:
+        """Height and width of the images."""
+        return InputSize(height_px=self.resolution_px, width_px=self.width_px or self.resolution_px)
 
     @property
     def total_stride(self) -> int:
-        """Input side over the side of the last feature map."""
+        """Side of the input divided by the side of the last feature map."""
         stride = self.stem.stride * (2 if self.stem.pool else 1)
         for stage in self.stages:
             stride *= stage.stride

@@ -1,4 +1,4 @@
-"""An ONNX file on disk, known by its content."""
+"""An ONNX file on disk, identified by its content."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxModel:
-    """File, content hash and input shape (batch 1, channels, height, width). Precision is inside the file."""
+    """File, content hash and input shape (batch 1, channels, height, width). The file itself holds the precision."""
 
     path: Path
     sha256: str

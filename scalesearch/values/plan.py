@@ -1,4 +1,4 @@
-"""What a candidate becomes before any training: shape, cost and identity."""
+"""What a candidate becomes before any training: its shape, cost and identity."""
 
 from dataclasses import dataclass
 
@@ -9,26 +9,30 @@ from scalesearch.values.record import Cost, LimitUse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A candidate, rounded and costed. Equal `key` means equal work: it is answered from the earlier record."""
+    """A candidate after rounding, with its cost.
+
+    Equal `key` means equal work: the second of two such candidates is answered from the record of the first.
+    """
 
     candidate: Candidate
     spec: NetworkSpec
     dense_cost: Cost
     cost: Cost
-    """After pruning; an estimate where the shape follows the trained weights (`Pruning.shape_follows_weights`)."""
+    """Cost after pruning. It is an estimate where the shape depends on the trained weights
+    (`Pruning.shape_follows_weights`)."""
     key: str
     weights_key: str
-    """Identity of the trained dense weights: spec, recipe, data, seed."""
+    """Identity of the trained dense weights: spec, recipe, data and seed."""
     shape_key: str
-    """Identity of the weights after pruning and its retrain."""
+    """Identity of the weights after pruning and the retraining that follows it."""
     pruning: Pruning
-    """What of the asked pruning does anything to this network; the rest has its defaults."""
+    """The part of the requested pruning that has an effect on this network; all other fields have their defaults."""
     limits: tuple[LimitUse, ...]
-    """Use of the limits that are known before training (MACs, size)."""
+    """How much of each limit is used, for the limits that are known before training (MACs, size)."""
 
     @property
     def rejected_because(self) -> str:
-        """The first limit it breaks, in words; empty if it breaks none."""
+        """The first limit that the plan breaks, in words; empty if it breaks none."""
         for use in self.limits:
             if use.excess > 0:
                 return f"{use.limit} exceeded by {100 * use.excess:.0f} %"

@@ -1,35 +1,34 @@
-"""Every number of one trial, as stored."""
+"""All numbers of one trial, as they are stored."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.quality import Quality
 from scalesearch.values.target import Device
 
 TrialState = Literal["complete", "failed", "rejected", "cached"]
-_ROUNDING_ERROR = 1e-9
-
 _FASTER_THAN_CALM = 0.95
-"""Processes differ by less: see `measurement.duet.SAME_CALM`."""
+"""Two processes differ by less than this ratio: see `measurement.duet.SAME_CALM`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a network costs on paper: multiply-accumulates of one image (conv + linear) and parameters."""
+    """Computed cost of a network: multiply-accumulates of one image (convolutions, linear layers), and parameters."""
 
     macs: int
     params: int
 
     @property
     def fp32_size_bytes(self) -> int:
-        """Weights at four bytes each: the size gate before training."""
+        """Size of the weights at four bytes each. The size limit is checked against it before training."""
         return 4 * self.params
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossCurve:
-    """Training loss over one training: means of equal stretches of its steps, in order."""
+    """Training loss over one training: means over equal stretches of its steps, in order."""
 
     steps: int
     losses: tuple[float, ...]
@@ -37,9 +36,9 @@ class LossCurve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingResult:
-    """What training gave, in float, on the validation images."""
+    """Result of the training: the float network's score on the validation images, times, losses and how it went."""
 
-    float_top1: float
+    float_score: float
     train_s: float
     retrain_s: float
     steps: int
@@ -47,52 +46,54 @@ class TrainingResult:
     weights_reused: bool
     final_loss: float
     loss_curves: tuple[LossCurve, ...] = ()
-    """Of the dense network's training, then of each retraining after pruning."""
+    """Loss curves of the dense network's training, then of each retraining after pruning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """Latency of one engine at a fixed batch.
+    """Latency of one engine at a fixed batch size.
 
-    `p50_ms` is the objective: the duet ratio to the reference engine (`measurement.duet.OBJECTIVE`), while that ran at
-    its calm time, times the calm time, so that a busy minute of the machine does not enter it. `raw_*` is the plain
-    clock. The last fields are None in records older than they are.
+    `p50_ms` is the objective. It is the duet ratio to the reference engine (`measurement.duet.OBJECTIVE`), taken while
+    the reference ran at its calm time, times that calm time; so a busy minute of the machine does not affect it.
+    `raw_*` are plain clock times. The last fields are None in records that are older than these fields.
     """
 
     p50_ms: float
     p50_low_ms: float
     p50_high_ms: float
-    """95 % confidence interval of `p50_ms`, as a fresh process would measure it."""
+    """The 95 % confidence interval of `p50_ms`, as a fresh process would measure it."""
     raw_p50_ms: float
     raw_p90_ms: float
     raw_p99_ms: float
     raw_min_ms: float
     reference_p50_ms: float
-    """Raw median of the reference engine in this very session."""
+    """Raw median of the reference engine in the same session."""
     ratio: float
     runs: int
     batch: int
     stable: bool
-    """The machine was calm for long enough, and the interval is within `latency.stable_within`."""
+    """Whether the machine was calm for long enough and the interval is within `latency.stable_within`."""
     enqueue_p50_ms: float | None = None
-    """Median time that the host needed to hand a run to the GPU; None where host and device are one."""
+    """Median time in milliseconds that the host needed to hand a run to the GPU; None where host and device are the
+    same."""
     calm_fraction: float | None = None
-    """Share of the session in which the reference ran at its calm time: `p50_ms` is taken from it, if it suffices."""
+    """Fraction of the session in which the reference ran at its calm time. If it is large enough, `p50_ms` is taken
+    from that part."""
     raw_calm_p50_ms: float | None = None
-    """Median of the candidate's runs in calm; None where there was none."""
+    """Median of the candidate's runs while the machine was calm; None where there were none."""
     raw_disturbed_p50_ms: float | None = None
-    """Median of its other runs; None where there were none."""
+    """Median of the candidate's other runs; None where there were none."""
     reference_lowest_ms: float | None = None
-    """Level of the reference in the pairs that counted: far above its calm time, if the machine was never calm."""
+    """Level of the reference in the pairs that counted. It is far above the calm time if the machine was never calm."""
 
     @property
     def half_width(self) -> float:
-        """Half of the interval, as a fraction of the latency."""
+        """Half the width of the interval, as a fraction of the latency."""
         return (self.p50_high_ms - self.p50_low_ms) / (2 * self.p50_ms)
 
     @property
     def why_unstable(self) -> str:
-        """One sentence for a reader of the record; empty where it is stable."""
+        """One sentence on why the latency is not stable, for a reader of the record; empty where it is stable."""
         if self.stable:
             return ""
         told = "its latency did not settle within the time limit"
@@ -105,7 +106,11 @@ class Latency:
 
     @property
     def unit_too_slow(self) -> bool:
-        """Whether the reference ran so much faster than its calm time that this was found in a disturbed moment."""
+        """Whether the reference's calm time, the unit of all latencies, was too slow.
+
+        That is so where the reference ran much faster here than its calm time, which must then have been found while
+        the machine was disturbed.
+        """
         lowest_ms, calm_ms = self.reference_lowest_ms, self.p50_ms / self.ratio
         return lowest_ms is not None and lowest_ms < _FASTER_THAN_CALM * calm_ms
 
@@ -120,78 +125,45 @@ class KernelCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
-    """What NVIDIA's compiler made of the trial's graph, on a machine that need not hold the chip."""
+    """What NVIDIA's compiler made of the trial's graph, on a machine that need not have the chip."""
 
     compiler: str
-    """Name and version."""
+    """Name and version of the compiler."""
     onnx_sha256: str
-    """Of the graph that was compiled: the deployed one, or its twin in TensorRT's style of quantization."""
+    """Hash of the graph that was compiled: the deployed one, or the same graph in TensorRT's style of quantization."""
     build_s: float
     layers: int
-    """Fused kernels, as the compiler lists them."""
+    """Number of fused kernels, as the compiler lists them."""
     convolutions: tuple[KernelCount, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
-    """What one compression step brought, against the same network without it."""
+    """What one compression step brought, compared with the same network without it."""
 
     step: Literal["pruning", "precision"]
     what: str
     """The step in words: `channels 25 %`, `int8`."""
     speedup: float
-    """Latency without it over latency with it, both relative to the reference engine."""
+    """Latency without the step divided by latency with it, both relative to the reference engine."""
     speedup_low: float
     speedup_high: float
-    """95 % interval."""
-    top1_change: float
-    """Top-1 with it less top-1 without it, as a fraction."""
+    """The 95 % interval of the speed-up."""
+    score_change: float
+    """Score with the step minus score without it, as a fraction."""
 
     @property
     def no_gain(self) -> bool:
-        """It costs accuracy, or gains none, and its speed cannot be told from none."""
-        return self.top1_change <= 0 and self.speedup_low <= 1.0
+        """Whether the step was of no use: it did not raise the score, and its speed-up cannot be told from none."""
+        return self.score_change <= 0 and self.speedup_low <= 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepAccuracy:
-    """Top-1 on the validation images after one step of the way from the trained network to the engine."""
+class StepScore:
+    """The score on the validation images after one step of the way from the trained network to the engine."""
 
     step: Literal["float", "onnx_fp32", "onnx", "engine"]
-    top1: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassQuality:
-    """One class, one against the rest; the curve holds (recall, precision) from high to low threshold, thinned."""
-
-    name: str
-    support: int
-    precision: float
-    recall: float
-    average_precision: float
-    curve: tuple[tuple[float, float], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quality:
-    """Quality of the compiled artifact on held-out images, as fractions (0..1)."""
-
-    top1: float
-    top1_low: float
-    top1_high: float
-    """95 % binomial (Wilson) interval."""
-    macro_precision: float
-    macro_recall: float
-    images: int
-    classes: tuple[ClassQuality, ...]
-
-    def __post_init__(self) -> None:
-        """Let the interval hold `top1` where it misses it by a rounding error, as formulas do at 0 and 100 %."""
-        if 0 < self.top1_low - self.top1 < _ROUNDING_ERROR:
-            object.__setattr__(self, "top1_low", self.top1)
-        if 0 < self.top1 - self.top1_high < _ROUNDING_ERROR:
-            object.__setattr__(self, "top1_high", self.top1)
+    score: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +176,7 @@ class StageTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitUse:
-    """Value over limit minus one, so that feasible is <= 0 (Optuna's convention)."""
+    """Value divided by limit, minus one. Feasible values are <= 0, which is Optuna's convention."""
 
     limit: str
     excess: float
@@ -212,15 +184,15 @@ class LimitUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
-    """The whole of one trial. Parts that a trial never reached are None."""
+    """Everything about one trial. Parts that a trial never reached are None."""
 
     trial: int
     key: str
-    """Hash of what the candidate became after rounding; equal keys are equal work."""
+    """Hash of the candidate after rounding. Equal keys mean equal work."""
     state: TrialState
     candidate: Candidate
     charged: bool
-    """Its training was started, so it counts against the budget."""
+    """Whether the trial's training was started. If so, it counts against the budget."""
     reason: str = ""
     same_as: int | None = None
     spec: NetworkSpec | None = None
@@ -230,18 +202,19 @@ class TrialRecord:
     training: TrainingResult | None = None
     latency: Latency | None = None
     quality: Quality | None = None
-    accuracy_path: tuple[StepAccuracy, ...] = ()
-    """Where accuracy was lost: float network, ONNX file in fp32, deployed ONNX file, engine."""
+    accuracy_path: tuple[StepScore, ...] = ()
+    """The scores that show where accuracy was lost: float network, ONNX file in fp32, deployed ONNX file, engine."""
     gains: tuple[Gain, ...] = ()
-    """One for each compression step of the trial, in the order of the chain."""
+    """One entry for each compression step of the trial, in the order in which the steps are applied."""
     sibling_of: int | None = None
-    """Evaluated because that trial, of the same network in another precision, came near the front."""
+    """Number of the trial of the same network in another precision that came near the front, which is why this one was
+    evaluated."""
     acceptance: Acceptance | None = None
-    """None where the gate (`accept`) was off."""
+    """None where the compiler check (setting `accept`) was off."""
     size_bytes: int | None = None
     onnx_sha256: str | None = None
     network_sha256: str | None = None
-    """Hash over name and shape of every tensor after pruning: equal for a rebuilt network."""
+    """Hash over name and shape of every tensor after pruning. A network that is built again has the same hash."""
     device: Device | None = None
     limits: tuple[LimitUse, ...] = ()
     stages: tuple[StageTime, ...] = ()
@@ -249,15 +222,47 @@ class TrialRecord:
 
     @property
     def feasible(self) -> bool:
-        """Complete (or answered from a complete one), and within every limit."""
+        """Whether the trial is complete (or answered from a complete one) and within every limit."""
         if self.state not in ("complete", "cached"):
             return False
         return self.quality is not None and self.latency is not None and all(use.excess <= 0 for use in self.limits)
 
+    @property
+    def measured(self) -> "MeasuredTrial | None":
+        """This trial as a `MeasuredTrial`; None where it was never measured."""
+        if isinstance(self, MeasuredTrial):
+            return self
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        whole = all(held[field.name] is not None for field in fields(MeasuredTrial) if field.name in _MEASURED)
+        return MeasuredTrial(**held) if whole else None
+
+    def without_measurement(self) -> "TrialRecord":
+        """Return a copy without score and latency, so that a failed trial is never taken for a point of the front."""
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        return TrialRecord(**(held | {"quality": None, "latency": None}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredTrial(TrialRecord):
+    """A trial whose network was trained, deployed, timed and scored, so that none of these parts is None."""
+
+    spec: NetworkSpec
+    cost: Cost
+    training: TrainingResult
+    latency: Latency
+    quality: Quality
+    size_bytes: int
+    onnx_sha256: str
+    network_sha256: str
+    device: Device
+
+
+_MEASURED = frozenset(MeasuredTrial.__annotations__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontScore:
-    """A front member looked at again after the search: test images it never saw, latency in a fresh process."""
+    """Evaluation of a member of the front after the search: on unseen test images, timed in a fresh process."""
 
     trial: int
     test: Quality

@@ -1,4 +1,4 @@
-"""A run made ready: what the coordinator and every worker must agree on."""
+"""A prepared run: everything that the coordinator and every worker must agree on."""
 
 import re
 from dataclasses import dataclass
@@ -12,45 +12,45 @@ from scalesearch.values.target import Device, Target
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSummary:
-    """What the data set turned out to be."""
+    """What was found out about the data set."""
 
     name: str
     fingerprint: str
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
-    """Red, green, blue, or grey alone."""
+    """Mean of each channel: red, green and blue, or grey alone."""
     std: tuple[float, ...]
     train_images: int
     val_images: int
     calibration_images: int
     test_images: int
     val_standard_error_points: float
-    """Standard error of a validation accuracy of 60 %, in points of a per cent."""
+    """Standard error of a validation accuracy of 60 %, in percentage points."""
     warnings: tuple[str, ...]
 
 
 def model_path(folder: Path, trial: int) -> Path:
-    """The deployed ONNX file of a trial in a study's folder; kept for front members."""
+    """Return the path of a trial's deployed ONNX file in a study's folder. It is kept for members of the front only."""
     return folder / "models" / f"trial_{trial:06d}.onnx"
 
 
 def trial_of_model(path: Path) -> int | None:
-    """The trial whose file in `models/` this is, by its name; None for any other file.
+    """Return the trial that a file in `models/` belongs to, judged by its name; None for any other file.
 
-    Files that its evaluation makes on the way and removes, like `.fp32.onnx`, are the trial's too.
+    Files that the trial's evaluation makes on the way and removes, like `.fp32.onnx`, belong to the trial too.
     """
     match = re.fullmatch(r"trial_(\d{6,})(?:\.(?:fp32|dense|tensorrt))?\.onnx", path.name, re.ASCII)
     return int(match[1]) if match else None
 
 
 def reference_path(folder: Path) -> Path:
-    """The reference engine's ONNX file in a study's folder."""
+    """Return the path of the reference engine's ONNX file in a study's folder."""
     return folder / "reference.onnx"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """Settings, space and base network, with everything about this machine that was probed once."""
+    """Settings, search space and base network, and everything about this machine that was found out once."""
 
     folder: Path
     """The study's folder."""
@@ -62,20 +62,20 @@ class Session:
     device: Device
     data: DataSummary
     storage_px: int
-    """Side of the stored images: the largest resolution that the space can ask for."""
+    """Side of the stored images in pixels: the largest resolution that the space can ask for."""
     reference_calm_ms: float
-    """Calm latency of the reference engine, the unit that every latency of the study is expressed in."""
+    """Calm latency of the reference engine in milliseconds. Every latency of the study is expressed in this unit."""
     reference_sha256: str = ""
-    """Of `reference.onnx`; empty in the session of a study that was made before this was kept."""
+    """SHA-256 of `reference.onnx`; empty in the session of a study that was made before this was stored."""
     run_folder: str = ""
-    """The working folder that relative paths in the settings are meant from; empty as above."""
+    """The working folder that relative paths in the settings start from; empty in older studies, as above."""
 
     @property
     def synthetic(self) -> bool:
-        """Whether the images were drawn by a program, which every text about their accuracies must say."""
+        """Whether the images were drawn by a program. Every text about accuracies on such images must say so."""
         return self.settings.data.source == "signs"
 
     @property
     def data_words(self) -> str:
-        """The data set's name, synthetic images named as such."""
+        """The data set's name, with a note where its images are synthetic."""
         return f"{self.data.name} (synthetic images)" if self.synthetic else self.data.name

@@ -1,4 +1,4 @@
-"""Everything a run is told besides the space: data, latency, machine, budget. Defaults live here and nowhere else."""
+"""All settings of a run besides the space: data, latency, machine, budget. Defaults are set here and nowhere else."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,6 +12,7 @@ Window = tuple[float, float]
 WindowSetting = Literal["auto", "full"] | Window
 
 
+MemorySetting = Literal["auto", "ram", "disk"]
 DataLayout = Literal["auto", "classes", "splits"]
 
 
@@ -22,23 +23,27 @@ class DataSettings:
     source: str = "signs"
     """`signs`, a folder, an .npz file, or the name of a torchvision data set."""
     val_fraction: float = 0.0
-    """0 keeps the source's own train and val; otherwise both are pooled and split anew, stratified."""
+    """Fraction of images for validation. With 0, the source's own train and val are kept; otherwise both are pooled and
+    split anew, stratified by class."""
     test_fraction: float = 0.2
-    """Used only where the source brings no test images."""
+    """Fraction of images for testing. It is used only where the source brings no test images."""
     calibration_images: int = 256
-    """Images set aside from train (stratified) for quantization; never trained on."""
+    """Number of training images (stratified) that are set aside for quantization and never trained on."""
     seed: int = 0
     max_skipped_fraction: float = 0.01
-    """More unreadable files than this fraction is an error."""
+    """Largest accepted fraction of unreadable files. More than that is an error."""
     layout: DataLayout = "auto"
-    """What the folders of a data folder are: `classes` or `splits`; `auto` finds out."""
+    """What the folders inside a data folder are: `classes` or `splits`. `auto` finds out."""
     download_folder: str = ""
-    """Where torchvision's data sets are kept; empty: the user's cache folder."""
+    """Where torchvision's data sets are stored; empty means the user's cache folder."""
     window: WindowSetting = "auto"
-    """Values of images of more than 8 bits that become black and white: `[low, high]`, or `auto`: found on training
-    images, and then kept in the study; `full`: 0..65535, in float images 0..1."""
+    """Which values become black and white in images of more than 8 bits: `[low, high]`; `auto` finds the two values on
+    the training images and then keeps them in the study; `full` means 0..65535, and 0..1 in float images."""
     fit: Fit = "crop"
-    """How an image that is no square becomes one: its centre square, stretched, or padded with grey."""
+    """How an image that is not square becomes square: cut to its centre square, stretched, or padded with grey."""
+    memory: MemorySetting = "auto"
+    """Where a folder's images are held: `ram` is memory, `disk` a file from which each batch is read; `auto` decides by
+    their size. The pixels are the same, so a study may go on with either."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,36 +52,41 @@ class LatencySettings:
 
     batch: int = 1
     threads: int = 1
-    """Threads of the engine that is timed (and scored)."""
+    """Number of threads of the engine that is timed (and scored)."""
     warmup_s: float = 0.3
     max_s: float = 6.0
     half_width: float = 0.005
-    """Go on until the session's own 95 % interval of the ratio is within this of it, or `max_s` are spent."""
+    """Timing goes on until the session's own 95 % interval of the ratio is within this fraction of it, or `max_s`
+    seconds have passed."""
     stable_within: float = 0.02
-    """A latency whose whole 95 % interval (fresh processes included) is within this of it is called stable."""
+    """A latency is called stable if its whole 95 % interval (the differences between processes included) is within this
+    fraction of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorRtSettings:
-    """How TensorRT builds and runs engines; of no effect on other backends."""
+    """How TensorRT builds and runs engines. These settings have no effect on other backends."""
 
     optimization_level: int = 3
-    """Builder effort, 0 (fast build) to 5 (tries every kernel)."""
+    """Effort of the builder, from 0 (fast build) to 5 (tries every kernel)."""
     workspace_mb: int = 0
-    """Memory that kernels may use while they run; 0 leaves the library's limit, all of the GPU."""
+    """Memory in MB that kernels may use while they run; 0 keeps the library's limit, which is all of the GPU's
+    memory."""
     max_batch: int = 0
-    """Above 0, the engine takes any batch from 1 to this, at its best at `latency.batch`; 0: that batch only."""
+    """If above 0, the engine takes any batch size from 1 to this and is tuned for `latency.batch`; 0: only that batch
+    size."""
     cuda_graph: bool = True
-    """Capture a run once and replay it: a small network is else bound by the host's launches."""
+    """Whether a run is captured once and then replayed. Without this, the host's kernel launches limit the speed of a
+    small network."""
     copies: bool = False
-    """Put the copies of input and output between host and GPU inside the clock."""
+    """Whether the timing includes copying input and output between host and GPU."""
     sparse_weights: bool = False
-    """Let the builder use the 2:4 kernels where weights have that pattern."""
+    """Whether the builder may use the 2:4 sparse kernels where the weights have that pattern."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSettings:
-    """What the machine is used for training with; 0 and "auto" are probed once per study and then kept."""
+    """What training uses of the machine. Values of 0 and "auto" are found out once per study and then kept."""
 
     threads: int = 0
     bf16: Literal["auto", "on", "off"] = "auto"
@@ -85,7 +95,7 @@ class MachineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageLimits:
-    """Seconds after which a stage counts as hung and its worker is killed."""
+    """Seconds after which a stage counts as hung and its worker process is killed."""
 
     train_s: float = 1800.0
     other_s: float = 300.0
@@ -93,27 +103,30 @@ class StageLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """A whole run."""
+    """All settings of one run."""
 
     space: str = "resnet_small"
     network: str = ""
     """Replaces the space's base network: a name, or `package.module:function`."""
+    task: str = "classification"
+    """What the network is for: the name of a task."""
     target: str = "auto"
     accept: AcceptName = "off"
-    """`rtx`: every trial's graph must also compile with TensorRT for RTX, which needs no GPU for that."""
+    """With `rtx`, every trial's graph must also compile with TensorRT for RTX, which needs no GPU for that."""
     twins: bool = True
-    """Measure what each compression step of a trial brought, against the same network without it."""
+    """Whether to measure what each compression step of a trial brought, against the same network without it."""
     siblings: bool = True
-    """Evaluate a trained candidate near the front in the space's other precisions too, free of charge."""
+    """Whether a trained candidate near the front is evaluated in the space's other precisions too, free of charge."""
     adaptive: bool = False
-    """Stop asking for a precision that has never paid on this chip."""
+    """Whether the search stops asking for a precision that has never paid on this chip."""
     budget: int = 20
-    """Candidates whose training is started."""
+    """Number of candidates whose training is started."""
     workers: int = 1
     seed: int = 0
     sampler: SamplerName = "tpe"
     storage: str = ""
-    """Where Optuna keeps the study: `postgresql://USER@HOST/DATABASE`; empty: study.sqlite3 in the study's folder."""
+    """Where Optuna stores the study: `postgresql://USER@HOST/DATABASE`; empty means study.sqlite3 in the study's
+    folder."""
     data: DataSettings = field(default_factory=DataSettings)
     latency: LatencySettings = field(default_factory=LatencySettings)
     tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
@@ -121,10 +134,11 @@ class RunSettings:
     stage_limits: StageLimits = field(default_factory=StageLimits)
 
     def __post_init__(self) -> None:
-        """Refuse a password: settings are written to run.toml, to config.toml and into error messages.
+        """Refuse a password in `storage`, because settings are written to run.toml, config.toml and error messages.
 
         Raises:
-            ConfigError: `storage` may hold one. Not a ValueError, whose wrapping by pydantic would repeat the value.
+            ConfigError: `storage` may contain a password. This is not a ValueError because pydantic would wrap that and
+                repeat the value.
         """
         if self.storage:
             check_storage_url(self.storage)
@@ -132,7 +146,7 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What the probe decided for training on this machine."""
+    """What was decided for training on this machine after probing it."""
 
     device: str
     threads: int

@@ -1,19 +1,21 @@
-"""What may be asked: axes of choices or ranges, limits, and the base network."""
+"""What a search may ask for: axes of choices or ranges, limits, and the base network."""
 
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from scalesearch.values.input_size import InputSize
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """An axis with listed values; one value means that the axis is fixed and never sampled."""
+    """An axis with listed values. An axis with one value is fixed and never sampled."""
 
     values: tuple[float | int | str | bool, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """A numeric axis from `low` to `high`, in steps of `step` (0: continuous), on a log scale where `log`."""
+    """A numeric axis from `low` to `high` in steps of `step` (0: continuous), on a log scale if `log` is true."""
 
     low: float
     high: float
@@ -22,25 +24,25 @@ class Range:
 
     @property
     def steps(self) -> int:
-        """Whole steps between `low` and `high`; 0 where it is continuous."""
+        """Number of whole steps between `low` and `high`; 0 where the axis is continuous."""
         return int((_as_written(self.high) - _as_written(self.low)) // _as_written(self.step)) if self.step else 0
 
     @property
     def last(self) -> float:
-        """The highest value that is asked: `high`, or the last step below it."""
+        """The highest value that can be sampled: `high`, or the last step below it."""
         if not self.step:
             return self.high
         return float(_as_written(self.low) + self.steps * _as_written(self.step))
 
     @property
     def values(self) -> tuple[float, ...]:
-        """Every value of a stepped range; none of a continuous one."""
+        """All values of a stepped range; empty for a continuous one."""
         low, step = _as_written(self.low), _as_written(self.step)
         return tuple(float(low + place * step) for place in range(self.steps + 1)) if self.step else ()
 
 
 def _as_written(value: float) -> Decimal:
-    """The number as a reader sees it: 0.1 + 2 * 0.1 is 0.3 and not 0.30000000000000004."""
+    """Return the decimal number as a reader sees it, so that 0.1 + 2 * 0.1 is 0.3 and not 0.30000000000000004."""
     return Decimal(str(value))
 
 
@@ -49,7 +51,7 @@ Axis = Choice | Range
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedAxis:
-    """An axis and the dotted name it has in the TOML file, in Optuna and in the dashboard: `scaling.width`."""
+    """An axis and its dotted name in the TOML file, in Optuna and in the dashboard, for example `scaling.width`."""
 
     name: str
     axis: Axis
@@ -57,7 +59,10 @@ class NamedAxis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Upper bounds; None is no bound. MACs and size reject before training, latency marks infeasible after it."""
+    """Upper bounds; None means no bound.
+
+    The bounds on MACs and size reject a candidate before training. The latency bound marks it as infeasible after it.
+    """
 
     max_macs: int | None = None
     max_size_bytes: int | None = None
@@ -66,15 +71,25 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSpace:
-    """A whole space. `axes` hold every dotted name that a `Candidate` has a field for; missing ones keep defaults."""
+    """A whole search space.
+
+    `axes` may name every field of a `Candidate` by its dotted name. Fields without an axis keep their defaults.
+    """
 
     name: str
     network: str
-    """A base network's name, or `package.module:function` giving a NetworkSpec."""
+    """Name of a base network, or `package.module:function` that returns a NetworkSpec."""
     resolution_px: int
-    """The resolution that multiplier 1 stands for."""
+    """The height in pixels at resolution multiplier 1."""
     axes: tuple[NamedAxis, ...]
     limits: Limits = field(default_factory=Limits)
     resolution_multiple: int = 0
-    """Resolutions are rounded to a multiple of this; 0 takes the base network's total stride."""
+    """Resolutions are rounded to a multiple of this; 0 means the base network's total stride."""
     summary: str = ""
+    width_px: int = 0
+    """The width in pixels at resolution multiplier 1; 0 means that images are square."""
+
+    @property
+    def input_size(self) -> InputSize:
+        """The image size at resolution multiplier 1."""
+        return InputSize(height_px=self.resolution_px, width_px=self.width_px or self.resolution_px)

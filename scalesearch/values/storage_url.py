@@ -1,11 +1,12 @@
-"""The URL of a study on a PostgreSQL server: what it may hold, and that a password is no part of it."""
+"""The URL of a study on a PostgreSQL server: what it may contain, and that it must not contain a password."""
 
 import re
 from urllib.parse import unquote
 
 from scalesearch.errors import ConfigError
 
-# libpq's parameters that hold no secret and run no command (https://www.postgresql.org/docs/current/libpq-connect.html).
+# libpq's parameters that hold no secret and run no command
+# (https://www.postgresql.org/docs/current/libpq-connect.html).
 PARAMETERS = (
     "host", "hostaddr", "port", "user", "dbname", "application_name", "client_encoding", "connect_timeout",
     "channel_binding", "gssencmode", "keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval",
@@ -15,8 +16,8 @@ PARAMETERS = (
 
 _CODED = "%[0-9A-Fa-f]{2}"
 _HOST = r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
-# Narrower than any driver's reading: SQLAlchemy, libpq and urllib differ on `#`, `?`, `/` and a second `@`, and
-# whatever one of them takes for a password must not pass. So these signs may stand only where all of them agree.
+# This pattern accepts less than any driver does. SQLAlchemy, libpq and urllib differ on `#`, `?`, `/` and a second `@`,
+# and nothing that one of them takes for a password may pass. So these signs are allowed only where all of them agree.
 _URL = re.compile(
     r"postgresql(?:\+psycopg)?://"
     rf"(?:(?P<user>(?:[A-Za-z0-9_.~!$*+-]|{_CODED})+)@)?"
@@ -27,7 +28,10 @@ _URL = re.compile(
 
 
 def check_storage_url(url: str) -> None:
-    """Raise ConfigError, saying nothing of the URL, where it is none or could hold a password."""
+    """Raise ConfigError if the URL is not valid or could hold a password.
+
+    The message does not repeat any part of the URL.
+    """
     found = _URL.fullmatch(url)
     if (
         found
@@ -51,7 +55,7 @@ def _is_name(coded: str) -> bool:
 
 
 def _is_open(query: str) -> bool:
-    """Whether every parameter is one that holds no secret."""
+    """Tell whether every parameter is one that holds no secret."""
     for pair in query.split("&") if query else ():
         name, equals, value = pair.partition("=")
         decoded = unquote(value)

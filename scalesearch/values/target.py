@@ -6,12 +6,13 @@ from typing import Literal
 from scalesearch.values.candidate import Precision
 
 QuantizationProfile = Literal["onnxruntime_cpu", "tensorrt", "openvino"]
-"""Style of int8 and fp8: for ONNX Runtime's CPU kernels; or signed, symmetric, with fp16 (TensorRT) or fp32 around."""
+"""How int8 and fp8 are stored: for ONNX Runtime's CPU kernels; or signed and symmetric, with the other layers in fp16
+(TensorRT) or fp32 (OpenVINO)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A chip: its backend, the precisions it runs, and what its kernels like."""
+    """A chip: its backend, the precisions that it runs, and what suits its kernels."""
 
     name: str
     backend: str
@@ -20,17 +21,18 @@ class Target:
     sparsity_2_4: bool = False
     quantization_profile: QuantizationProfile = "onnxruntime_cpu"
     compute_capability: str = ""
-    """Of an NVIDIA chip, "8.9"; empty: none, or that of whatever GPU is here."""
+    """Compute capability of an NVIDIA chip, for example "8.9"; empty for other chips, or for whatever GPU is in this
+    machine."""
     summary: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """What was really measured on. Latencies of unlike devices never share a front."""
+    """The device that was really measured on. Latencies of different devices never share a front."""
 
     name: str
     backend: str
     backend_version: str
     threads: int
     features: tuple[str, ...] = ()
-    """Instruction sets that change which kernels run (avx2, avx512_vnni, ...), sorted."""
+    """Instruction sets that decide which kernels run (avx2, avx512_vnni, ...), sorted."""

@@ -1,4 +1,4 @@
-"""The one rule of how long a network is trained for once the search is over."""
+"""The one rule for how long a network is trained once the search is over."""
 
 import dataclasses
 import math
@@ -6,11 +6,11 @@ import math
 from scalesearch.values.candidate import Recipe
 
 FULL_LENGTH = 8
-"""Full training is this many times the search's brief one, unless something else is asked."""
+"""Full training has this many times the steps of the search's brief training, unless something else is asked for."""
 
 
 def recipe_of(recipe: Recipe, *, total_steps: int, pruned: bool) -> Recipe:
-    """The full-length recipe that makes so many updates in all, the retraining after pruning (if any) included."""
+    """Return the full-length recipe with `total_steps` updates, including the retraining after pruning (if any)."""
     if pruned:
         near = round(total_steps * recipe.steps / (recipe.steps + recipe.retrain_steps))
         for steps in (near, near - 1, near + 1):
@@ -23,9 +23,15 @@ def recipe_of(recipe: Recipe, *, total_steps: int, pruned: bool) -> Recipe:
 def full_length(
     recipe: Recipe, *, steps: int | None = None, epochs: int | None = None, train_images: int = 0
 ) -> Recipe:
-    """The recipe at full length: `steps` updates, or so many passes over the training images, or 8 times the brief one.
+    """Return the recipe at full length.
 
     The retraining after pruning grows by the same factor.
+
+    Args:
+        recipe: The brief recipe of the search.
+        steps: Number of updates; None takes 8 times those of the brief recipe.
+        epochs: Number of passes over the training images; if given, it decides instead of `steps`.
+        train_images: Number of training images, for `epochs`.
     """
     if epochs is not None:
         steps = max(1, math.ceil(epochs * train_images / recipe.batch_size))

@@ -26,7 +26,7 @@ def latency(ratio: float, half: float = 0.0) -> Latency:
 
 
 def test_a_speedup_is_the_ratio_without_over_with_and_its_doubt_is_of_both() -> None:
-    found = gain("precision", "int8", without=latency(3.0, 0.03), having=latency(2.0, 0.04), top1_change=-0.01)
+    found = gain("precision", "int8", without=latency(3.0, 0.03), having=latency(2.0, 0.04), score_change=-0.01)
     assert found.speedup == pytest.approx(1.5)
     # Independent relative half-widths add in quadrature: 3 % and 4 % make 5 %, on the logarithm.
     assert (found.speedup_low, found.speedup_high) == pytest.approx((1.5 * math.exp(-0.05), 1.5 * math.exp(0.05)))
@@ -34,7 +34,7 @@ def test_a_speedup_is_the_ratio_without_over_with_and_its_doubt_is_of_both() -> 
 
 
 def test_a_speedup_within_its_doubt_is_no_gain() -> None:
-    found = gain("precision", "fp16", without=latency(1.02, 0.03), having=latency(1.0, 0.04), top1_change=0.0)
+    found = gain("precision", "fp16", without=latency(1.02, 0.03), having=latency(1.0, 0.04), score_change=0.0)
     assert found.speedup > 1 > found.speedup_low
     assert found.no_gain
 
@@ -59,7 +59,7 @@ def test_a_twin_is_measured_once_a_study_and_again_where_its_file_is_damaged(tmp
 
 @pytest.mark.parametrize("half", [0.3, 0.9, 2.0, 30.0])
 def test_a_speedup_however_doubtful_stays_above_nothing(half: float) -> None:
-    found = gain("precision", "int8", without=latency(1.2, half), having=latency(1.0, half), top1_change=0.0)
+    found = gain("precision", "int8", without=latency(1.2, half), having=latency(1.0, half), score_change=0.0)
     assert 0 < found.speedup_low < found.speedup < found.speedup_high
     # On a ratio's own scale both ends are equally far: as many times below as above.
     assert found.speedup / found.speedup_low == pytest.approx(found.speedup_high / found.speedup)

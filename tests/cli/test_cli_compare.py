@@ -9,13 +9,13 @@ from typer.testing import CliRunner
 
 from scalesearch.cli import compare
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
-from scalesearch.measurement.quality import wilson_interval
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
-from scalesearch.values.record import TrialRecord
+from scalesearch.tasks.classification.quality import wilson_interval
+from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 
-MakeRecord = Callable[..., TrialRecord]
+MakeRecord = Callable[..., MeasuredTrial]
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_fronts_at_the_ends_of_the_scale_are_drawn(
     for folder in studies:
         for trial in (0, 1):
             (folder / "records" / f"{trial:06d}.json").unlink()
-        RecordStore(folder).save(replace(record, quality=replace(record.quality, top1_low=low, top1_high=high)))
+        RecordStore(folder).save(replace(record, quality=replace(record.quality, score_low=low, score_high=high)))
     text = _run(*studies, "--to", tmp_path / "ends.png")
     assert f"{100 * top1:.1f} % at 0.00400 ms" in text
 

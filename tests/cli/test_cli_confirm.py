@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from scalesearch.cli import confirm
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.records.store import RecordStore
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial
 
 
 def _run(*arguments: str) -> str:
@@ -38,7 +38,7 @@ def test_bad_numbers_are_told_before_anything_is_read(flags: tuple[str, ...], wo
         _run(str(tmp_path / "nowhere"), *flags)
 
 
-def test_no_study_no_results_and_no_front_are_told(tmp_path: Path, make_record: Callable[..., TrialRecord]) -> None:
+def test_no_study_no_results_and_no_front_are_told(tmp_path: Path, make_record: Callable[..., MeasuredTrial]) -> None:
     with pytest.raises(ConfigError, match="no study"):
         _run(str(tmp_path / "nowhere"))
     RecordStore(tmp_path).save(make_record(0, top1=None))

@@ -19,27 +19,27 @@ from onnx import numpy_helper
 from small_graphs import CLASSES, small_graph, small_model
 from typer.testing import CliRunner
 
-from scalesearch import trial_files
 from scalesearch.cli import export
-from scalesearch.cli.export_folder import check_images
-from scalesearch.deployment import infer
+from scalesearch.data import load_dataset, to_input
 from scalesearch.deployment.graph_structure import first_difference
 from scalesearch.deployment.onnx_file import onnx_model, read_onnx, write_onnx
 from scalesearch.errors import ConfigError, MissingBackendError
+from scalesearch.export import trial_files
+from scalesearch.export.folder import check_images
+from scalesearch.export.metadata import read_config
 from scalesearch.records.confirmed import confirmed_model_path, write_confirmed
-from scalesearch.records.export import read_config
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
-from scalesearch.training.datasets import load_dataset, to_input
+from scalesearch.tasks.classification import infer
 from scalesearch.values.candidate import Precision, Quantization
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.onnx_model import OnnxModel
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 from scalesearch.values.settings import DataSettings, RunSettings
 from scalesearch.values.training_length import full_length
 
-MakeRecord = Callable[..., TrialRecord]
+MakeRecord = Callable[..., MeasuredTrial]
 SIDE_PX = 8
 ALWAYS = {
     "MODEL_CARD.md",
@@ -58,7 +58,7 @@ class Study:
     make_record: MakeRecord
     data: Path
 
-    def trial(self, number: int, precision: Precision = "fp32", **quantization: object) -> TrialRecord:
+    def trial(self, number: int, precision: Precision = "fp32", **quantization: object) -> MeasuredTrial:
         """A stored front member whose model is kept."""
         record = self.make_record(number, top1=0.7 + number / 100, p50_ms=1 + number)
         assert record.spec
@@ -97,7 +97,7 @@ def float_instead(monkeypatch: pytest.MonkeyPatch, *, change: float = 0.0) -> No
     kept_file = trial_files.deployed_file
 
     def build(
-        record: TrialRecord, session: Session, to: Path, *, kept: bool = True, evaluator: None = None
+        record: MeasuredTrial, session: Session, to: Path, *, kept: bool = True, evaluator: None = None
     ) -> OnnxModel:
         if kept:
             return kept_file(record, session, to)
@@ -165,7 +165,7 @@ def test_what_cannot_be_made_is_said_and_the_rest_is_there(
     kept_file = trial_files.deployed_file
 
     def build(
-        record: TrialRecord, session: Session, to: Path, *, kept: bool = True, evaluator: None = None
+        record: MeasuredTrial, session: Session, to: Path, *, kept: bool = True, evaluator: None = None
     ) -> OnnxModel:
         if not kept:
             message = "data.source: nothing there"
@@ -272,7 +272,7 @@ def test_the_hash_of_the_exported_file_is_not_the_records(study: Study, tmp_path
     assert mine.graph.SerializeToString(deterministic=True) == theirs.graph.SerializeToString(deterministic=True)
 
 
-def _confirm(study: Study, record: TrialRecord, *, top1: float, seed: int = 7, together: bool = True) -> ConfirmedRun:
+def _confirm(study: Study, record: MeasuredTrial, *, top1: float, seed: int = 7, together: bool = True) -> ConfirmedRun:
     """A run at full length of a stored trial, and its file: the same graph with weights of its own."""
     assert record.quality and record.latency
     file = confirmed_model_path(study.session.folder, record.trial, seed)
@@ -284,10 +284,10 @@ def _confirm(study: Study, record: TrialRecord, *, top1: float, seed: int = 7, t
     model = write_onnx(proto, file)
     recipe = full_length(record.candidate.recipe)
     steps = recipe.steps + recipe.retrain_steps * record.candidate.pruning.any
-    quality = dataclasses.replace(record.quality, top1=top1, top1_low=top1 - 0.01, top1_high=top1 + 0.01)
+    quality = dataclasses.replace(record.quality, score=top1, score_low=top1 - 0.01, score_high=top1 + 0.01)
     run = ConfirmedRun(
-        trial=record.trial, seed=seed, steps=steps, train_s=9.0, float_top1=top1,
-        validation=quality, test=dataclasses.replace(quality, top1=top1 - 0.2), latency=record.latency,
+        trial=record.trial, seed=seed, steps=steps, train_s=9.0, float_score=top1,
+        validation=quality, test=dataclasses.replace(quality, score=top1 - 0.2), latency=record.latency,
         size_bytes=model.size_bytes, onnx_sha256=model.sha256, network_sha256="b" * 64,
         timed_together=(record.trial,) if together else (),
     )  # fmt: skip
@@ -306,7 +306,7 @@ def _run(*arguments: str) -> str:
 
 def test_a_confirmed_export_is_the_file_of_full_length(study: Study, tmp_path: Path) -> None:
     run = _confirm(study, study.trial(1), top1=0.9)
-    _confirm(study, RecordStore(study.session.folder).load(1), top1=0.95, seed=3, together=False)
+    _confirm(study, study.trial(1), top1=0.95, seed=3, together=False)
     told = _run("first", "--trial", "1", "--confirmed", "--to", "best")
     assert told.startswith(f"trial 1 at full length ({run.steps} steps): top-1 90.0 %")
     kept = read_onnx(confirmed_model_path(study.session.folder, 1, 7))
@@ -405,7 +405,7 @@ def test_a_failed_export_leaves_the_old_one_and_no_folder_of_its_own(
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("scalesearch.records.model_card.replace_file", full)
+        monkeypatch.setattr("scalesearch.export.model_card.replace_file", full)
     else:
         (tmp_path / "best" / "mine.txt").write_text("mine")
     before = {path.name: path.read_bytes() for path in (tmp_path / "best").iterdir()}

@@ -7,13 +7,13 @@ import pytest
 
 from scalesearch.cli.full_training import check_target, compared_numbers
 from scalesearch.errors import ConfigError
-from scalesearch.records.export import ExportedConfig, read_config, write_config
+from scalesearch.export.metadata import ExportedConfig, read_config, write_config
 from scalesearch.records.run_file import write_run_file
 from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 
-MakeRecord = Callable[..., TrialRecord]
+MakeRecord = Callable[..., MeasuredTrial]
 
 
 @pytest.mark.parametrize(
@@ -25,17 +25,17 @@ MakeRecord = Callable[..., TrialRecord]
     ],
 )
 def test_seeds_are_compared_at_equal_length_only(
-    session: Session, make_record: Callable[..., TrialRecord], longer: int, top1: float, verdict: str
+    session: Session, make_record: Callable[..., MeasuredTrial], longer: int, top1: float, verdict: str
 ) -> None:
     record = make_record(1, top1=0.8)
     quality, latency = record.quality, record.latency
     assert quality and latency and record.training
     record = dataclasses.replace(record, training=dataclasses.replace(record.training, steps=100))
-    test = dataclasses.replace(quality, top1=0.8, top1_low=0.78, top1_high=0.82)
+    test = dataclasses.replace(quality, score=0.8, score_low=0.78, score_high=0.82)
     runs = [
         ConfirmedRun(
-            trial=1, seed=seed, steps=100 + longer, train_s=1.0, float_top1=top1, validation=test,
-            test=dataclasses.replace(test, top1=top1), latency=latency, size_bytes=1, onnx_sha256="0",
+            trial=1, seed=seed, steps=100 + longer, train_s=1.0, float_score=top1, validation=test,
+            test=dataclasses.replace(test, score=top1), latency=latency, size_bytes=1, onnx_sha256="0",
             network_sha256="0",
         )
         for seed in (1, 2)

@@ -12,22 +12,22 @@ import typer
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from scalesearch import trial_files
 from scalesearch.cli import histogram
+from scalesearch.dashboard.publisher import stored_histograms
+from scalesearch.data import load_dataset
 from scalesearch.deployment.onnx_file import write_onnx
 from scalesearch.errors import ConfigError
-from scalesearch.records.export import write_config
+from scalesearch.export import trial_files
+from scalesearch.export.metadata import write_config
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
-from scalesearch.search.dashboard import stored_histograms
-from scalesearch.training.datasets import load_dataset
 from scalesearch.values.candidate import Quantization
 from scalesearch.values.onnx_model import OnnxModel
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.session import Session
 from scalesearch.values.settings import DataSettings, RunSettings
 
-MakeRecord = Callable[..., TrialRecord]
+MakeRecord = Callable[..., MeasuredTrial]
 INT8 = Quantization(precision="int8", calibration="percentile", clip_percentile=99.0, calibration_images=20)
 
 
@@ -169,7 +169,7 @@ def test_what_the_picture_leaves_out_is_said(
 def test_the_float_network_of_a_real_int8_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing stubbed: a network is trained by a search, and comes again from its kept weights."""
     from scalesearch.config import load_run
-    from scalesearch.run import run_search
+    from scalesearch.study.run import run_search
 
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)

@@ -9,19 +9,19 @@ from rich.console import Console
 
 from scalesearch.cli.live import _LineView, _LiveView, trial_line, view
 from scalesearch.search.events import RunStarted, RunStopped, StageEntered, StudyOutcome, TrialFinished, TrialStarted
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial
 
-RecordFactory = Callable[..., TrialRecord]
+RecordFactory = Callable[..., MeasuredTrial]
 
 
-def outcome(records: tuple[TrialRecord, ...]) -> StudyOutcome:
+def outcome(records: tuple[MeasuredTrial, ...]) -> StudyOutcome:
     front = tuple(record for record in records if record.feasible)
     return StudyOutcome(
         records=records, front=front, ended="budget", message="done", charged=len(records), wall_s=3.0, search_s=0.1
     )
 
 
-def events(record: TrialRecord) -> tuple[RunStarted | TrialStarted | StageEntered | TrialFinished | RunStopped, ...]:
+def events(record: MeasuredTrial) -> tuple[RunStarted | TrialStarted | StageEntered | TrialFinished | RunStopped, ...]:
     return (
         RunStarted(budget=2, charged_done=0, records=0, continued=0),
         TrialStarted(trial=record.trial, candidate=record.candidate),

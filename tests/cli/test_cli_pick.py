@@ -14,9 +14,9 @@ from scalesearch.records.confirmed import write_confirmed
 from scalesearch.records.front_scores import write_front_scores
 from scalesearch.records.store import RecordStore
 from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.record import FrontScore, TrialRecord
+from scalesearch.values.record import FrontScore, MeasuredTrial
 
-MakeRecord = Callable[..., TrialRecord]
+MakeRecord = Callable[..., MeasuredTrial]
 
 
 @pytest.fixture
@@ -53,10 +53,10 @@ def test_what_was_seen_after_the_search_is_told(study: Path) -> None:
     record = RecordStore(study).load(1)
     assert record.quality and record.latency
     assert "confirmed:   no" in _run(str(study), "--max-latency", "3ms")
-    test = replace(record.quality, top1=0.61, top1_low=0.6, top1_high=0.62)
+    test = replace(record.quality, score=0.61, score_low=0.6, score_high=0.62)
     write_front_scores(study, [FrontScore(trial=1, test=test, latency=record.latency)])
     run = ConfirmedRun(
-        trial=1, seed=7, steps=100, train_s=1.0, float_top1=0.7, validation=record.quality, test=test,
+        trial=1, seed=7, steps=100, train_s=1.0, float_score=0.7, validation=record.quality, test=test,
         latency=record.latency, size_bytes=1, onnx_sha256="", network_sha256="",
     )  # fmt: skip
     write_confirmed(study, run)

@@ -12,12 +12,12 @@ from small_graphs import CLASSES, small_model
 from typer.testing import CliRunner
 
 from scalesearch.cli import predict
-from scalesearch.deployment import infer
 from scalesearch.deployment.onnx_file import annotate, onnx_model
 from scalesearch.errors import ConfigError
+from scalesearch.export.metadata import write_config
 from scalesearch.plain_text import visible
-from scalesearch.records.export import write_config
-from scalesearch.values.record import TrialRecord
+from scalesearch.tasks.classification import infer
+from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 
 NAMES = ["stop", "yield [bold]", "speed\x1b[5m 30", "no entry"]
@@ -145,7 +145,7 @@ def test_the_script_of_an_export_says_it_too(
 
 
 def test_a_model_that_was_put_into_an_export_is_told_of(
-    folder: Path, session: Session, make_record: Callable[..., TrialRecord]
+    folder: Path, session: Session, make_record: Callable[..., MeasuredTrial]
 ) -> None:
     model = folder / "best" / "model.onnx"
     write_config(make_record(1), session, folder / "best", model_sha256=onnx_model(model).sha256)

@@ -19,8 +19,8 @@ from scalesearch.config import load_run, parse_space, space_paths
 from scalesearch.deployment.targets import get_target
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks import base_spec
-from scalesearch.predicted_time import Pieces
-from scalesearch.search.space import ends_short, for_target, random_candidates
+from scalesearch.spaces.suggest import ends_short, for_target, random_candidates
+from scalesearch.study.predicted_time import Pieces
 from scalesearch.values.plan import Plan
 from scalesearch.values.settings import MachineSettings, RunSettings
 from scalesearch.values.space import SearchSpace
@@ -32,7 +32,7 @@ SETTINGS = RunSettings(machine=MachineSettings(threads=1, bf16="off"))
 @pytest.fixture
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is timed; tests/test_predicted_time.py does that."""
-    monkeypatch.setattr("scalesearch.predicted_time.measure_pieces", lambda *_: PIECES)
+    monkeypatch.setattr("scalesearch.study.predicted_time.measure_pieces", lambda *_: PIECES)
 
 
 def space(scaling: dict[str, object], **limits: float) -> SearchSpace:
@@ -122,7 +122,7 @@ def test_every_shipped_space_passes_compile(name: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(compiling, "_COMPILED", 1)
     settings, shipped = load_run(space=name, flags={"target": "rtx40"})
     compiler, table, refused = compile_space(settings, shipped)
-    assert compiler.startswith("Compiled by TensorRT-RTX")
+    assert compiler.startswith("Compiled by TensorRT for RTX")
     assert refused == 0
     assert table.row_count == len(get_target("rtx40").precisions)
 
@@ -168,7 +168,7 @@ def test_what_cannot_be_planned_is_counted_and_the_others_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run records such a candidate as failed, and goes on."""
-    monkeypatch.setattr("scalesearch.predicted_time.measure_pieces", lambda *_: PIECES)
+    monkeypatch.setattr("scalesearch.study.predicted_time.measure_pieces", lambda *_: PIECES)
     planned = Planner.__call__
 
     def call(self: Planner, candidate: Any) -> Plan:
@@ -188,7 +188,7 @@ def test_the_standard_error_is_in_points() -> None:
         pass
 
     class Data:
-        name, class_names, warnings = "made up", ("a", "b"), ()
+        name, class_names, warnings, notes = "made up", ("a", "b"), (), ()
         train = val = calibration = test = Split(range(337))
 
     # sqrt(0.6 * 0.4 / 337) is 0.0267
@@ -304,3 +304,15 @@ def test_what_a_run_would_plan_the_previews_take(document: dict[str, Any]) -> No
     settings = dataclasses.replace(SETTINGS, target="cpu")
     check_space(settings, generated, with_data=False)
     preview_run(settings, generated)
+
+
+@pytest.mark.usefixtures("no_clock")
+def test_rectangles_are_planned_and_it_is_said_that_images_are_squares(capsys: pytest.CaptureFixture[str]) -> None:
+    document = {"network": "resnet_small", "resolution_px": [32, 64], "scaling": {"resolution": [0.5, 1.0]}}
+    wide = parse_space(document, name="wide", origin="wide.toml")
+    check_space(SETTINGS, wide, with_data=False)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "images are read as squares, and the space asks for 32x64 px" in told
+    preview_run(SETTINGS, wide)
+    shown = capsys.readouterr().out
+    assert "32x64 px" in shown or "16x32 px" in shown

@@ -10,11 +10,11 @@ import pytest
 from scalesearch.cli import report
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.records.store import RecordStore
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial
 
 
 @pytest.fixture
-def folder(make_record: Callable[..., TrialRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(make_record: Callable[..., MeasuredTrial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("scalesearch.report.page._plotly", lambda: "window.Plotly = {};")
     store = RecordStore(tmp_path / "results" / "mine")

@@ -16,10 +16,10 @@ from scalesearch.cli.screen import Column, command_word, fitted, print_table, sh
 from scalesearch.cli.study_commands import print_front, show
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 
-MakeRecord = Callable[..., TrialRecord]
+MakeRecord = Callable[..., MeasuredTrial]
 COLUMNS = (Column(head="trial", keep=9), Column(head="what", keep=1, folds=True), Column(head="ms", keep=5, right=True))
 
 

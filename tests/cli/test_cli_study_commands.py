@@ -18,9 +18,9 @@ from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.records.front_scores import write_front_scores
 from scalesearch.records.store import RecordStore
 from scalesearch.records.tables import trial_rows, write_tables
-from scalesearch.values.record import FrontScore, LimitUse, TrialRecord
+from scalesearch.values.record import FrontScore, LimitUse, MeasuredTrial, TrialRecord
 
-MakeRecord = Callable[..., TrialRecord]
+MakeRecord = Callable[..., MeasuredTrial]
 
 
 @pytest.fixture
@@ -105,8 +105,8 @@ def test_limits_narrow_the_front(folder: Path) -> None:
     ("bounds", "nearest"),
     [
         ({"max_latency_ms": 0.5}, r"has 0\.5 ms or less: the fastest is trial 0 \(70\.0 %, 1\.000 ms\)"),
-        ({"min_top1": 0.95}, r"has 95 % or more: the most accurate is trial 3 \(90\.0 %, 6\.000 ms\)"),
-        ({"max_latency_ms": 5.0, "min_top1": 0.9}, r"those is trial 4 .*; the fastest with 90 % is trial 3 "),
+        ({"min_score": 0.95}, r"has 95 % or more: the most accurate is trial 3 \(90\.0 %, 6\.000 ms\)"),
+        ({"max_latency_ms": 5.0, "min_score": 0.9}, r"those is trial 4 .*; the fastest with 90 % is trial 3 "),
     ],
     ids=["latency", "accuracy", "both"],
 )
@@ -158,7 +158,7 @@ def test_test_scores_are_shown_where_there_are_some(folder: Path, records: list[
     assert "test, %" not in _run("front")
     quality, latency = records[0].quality, records[0].latency
     assert quality and latency
-    write_front_scores(folder, [FrontScore(trial=0, test=replace(quality, top1=0.654), latency=latency)])
+    write_front_scores(folder, [FrontScore(trial=0, test=replace(quality, score=0.654), latency=latency)])
     text = _run("front")
     assert "test, %" in text
     assert "65.4" in text

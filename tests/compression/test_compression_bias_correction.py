@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
 from scalesearch.compression.bias_correction import correct_biases
-from scalesearch.compression.layer_ranking import run_as_written
 from scalesearch.compression.qdq import FORMATS, FormatName
+from scalesearch.tasks.classification.pieces import run_as_written
 from scalesearch.values.candidate import WeightScales
 
 _IMAGES = (np.random.default_rng(0).normal(size=(50, 4, 6, 6)) + 1).astype(np.float32)

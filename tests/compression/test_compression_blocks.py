@@ -10,7 +10,7 @@ from scalesearch.compression.blocks import drop_blocks, droppable_blocks
 from scalesearch.compression.prune import prune
 from scalesearch.errors import StageFailed
 from scalesearch.networks import BASES
-from scalesearch.networks.build import build
+from scalesearch.tasks.classification.pieces import build
 from scalesearch.values.candidate import Pruning
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import BlockKind

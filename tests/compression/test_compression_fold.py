@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from scalesearch.compression.fold import fold_batchnorm, foldable_pairs
 from scalesearch.errors import StageFailed
-from scalesearch.networks.build import build
+from scalesearch.tasks.classification.pieces import build
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import BlockKind
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from scalesearch.compression.histogram import layer_histograms
-from scalesearch.compression.quantize import quantize
 from scalesearch.deployment.onnx_file import read_onnx, write_onnx
 from scalesearch.errors import StageFailed
+from scalesearch.tasks.classification.pieces import quantize
 from scalesearch.values.candidate import CalibrationMethod, Precision, Quantization, WeightScales
 from scalesearch.values.histogram import LayerHistogram, TensorHistogram
 from scalesearch.values.onnx_model import OnnxModel

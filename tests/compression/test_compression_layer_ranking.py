@@ -9,9 +9,11 @@ from onnx import numpy_helper, parser
 
 from scalesearch.compression.calibration import Ranges, calibrate
 from scalesearch.compression.cpu_qdq import insert_cpu_qdq
-from scalesearch.compression.layer_ranking import Insert, LayerDamage, mean_divergence, rank_layers, run_as_written
+from scalesearch.compression.layer_ranking import Insert, LayerDamage
 from scalesearch.compression.qdq import insert_qdq
 from scalesearch.errors import StageFailed
+from scalesearch.tasks.classification.pieces import rank_layers, run_as_written
+from scalesearch.tasks.classification.quality import mean_divergence
 
 _IMAGES = np.random.default_rng(0).normal(size=(40, 4, 6, 6)).astype(np.float32)
 _IMAGES[:, 0] *= 1e-3

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from scalesearch.compression.prune import channels_left, prunable_widths, prune
 from scalesearch.errors import StageFailed
-from scalesearch.networks.build import build
+from scalesearch.tasks.classification.pieces import build, judged
 from scalesearch.values.candidate import Criterion, Pruning, PruningScope
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import BlockKind, HeadSpec, NetworkSpec, StageSpec, StemSpec
@@ -192,7 +192,7 @@ def test_every_criterion_works_on_every_block_and_uniform_shapes_are_one(
     by_norm = prune(network, Pruning(channel_fraction=0.5), channel_multiple=8)
     for scope in SCOPES:
         pruning = Pruning(channel_fraction=0.5, criterion=criterion, scope=scope)
-        pruned = prune(network, pruning, channel_multiple=8, batch=(images, labels))
+        pruned = prune(network, pruning, channel_multiple=8, batch=judged(images, labels))
         if scope == "uniform":
             assert _shapes(pruned) == _shapes(by_norm)
         logits = pruned.module(images)
@@ -230,7 +230,7 @@ def test_the_channels_left_are_those_of_the_criterions_formula(criterion: Criter
             torch.rand(16, 16, 3, 3, generator=torch.Generator().manual_seed(1)) > 0.8
         ) * 2
     pruning = Pruning(channel_fraction=0.5, criterion=criterion)
-    pruned = prune(network, pruning, channel_multiple=8, batch=_batch())
+    pruned = prune(network, pruning, channel_multiple=8, batch=judged(*_batch()))
     expected = _expected_importance(network, criterion).topk(16).indices.sort().values.tolist()
     assert _survivors(network, pruned) == expected
 
@@ -243,7 +243,12 @@ def test_the_criteria_choose_differently() -> None:
         tuple(
             _survivors(
                 network,
-                prune(network, Pruning(channel_fraction=0.5, criterion=criterion), channel_multiple=8, batch=_batch()),
+                prune(
+                    network,
+                    Pruning(channel_fraction=0.5, criterion=criterion),
+                    channel_multiple=8,
+                    batch=judged(*_batch()),
+                ),
             )
         )
         for criterion in ("l2", "bn_scale", "taylor", "random")
@@ -265,10 +270,10 @@ def test_random_follows_its_seed_and_leaves_the_global_generator() -> None:
 def test_taylor_takes_its_own_gradients_and_leaves_none() -> None:
     network = tiny_network("mbconv")
     pruning = Pruning(channel_fraction=0.5, criterion="taylor", scope="global")
-    clean = prune(network, pruning, channel_multiple=8, batch=_batch())
+    clean = prune(network, pruning, channel_multiple=8, batch=judged(*_batch()))
     stale = tiny_network("mbconv")
     stale.module(_batch()[0]).square().sum().backward()
-    pruned = prune(stale, pruning, channel_multiple=8, batch=_batch())
+    pruned = prune(stale, pruning, channel_multiple=8, batch=judged(*_batch()))
     assert all(
         torch.equal(a, b)
         for a, b in zip(clean.module.state_dict().values(), pruned.module.state_dict().values(), strict=True)

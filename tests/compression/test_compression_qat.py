@@ -14,13 +14,11 @@ from tiny_networks import gratings, tiny_network, trained_network
 from torch import Tensor, nn
 
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.compression.layer_ranking import run_as_written
-from scalesearch.compression.qat import QatResult, quantization_aware
-from scalesearch.compression.quantize import quantize
+from scalesearch.compression.qat import QatResult
 from scalesearch.compression.simulation import Simulation
-from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import StageFailed
+from scalesearch.tasks.classification.pieces import quantization_aware, quantize, run_as_written, to_onnx
 from scalesearch.values.candidate import Precision, Quantization, WeightScales
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import BlockKind

@@ -13,10 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from tiny_networks import gratings, trained_network
 
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.compression.quantize import quantize
-from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import StageFailed
+from scalesearch.tasks.classification.pieces import quantize, to_onnx
 from scalesearch.values.candidate import CalibrationMethod, Precision, Quantization, WeightScales
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.target import QuantizationProfile
@@ -453,7 +452,7 @@ _IN_ANOTHER_PROCESS = """
 import sys
 import numpy as np
 from pathlib import Path
-from scalesearch.compression.quantize import quantize
+from scalesearch.tasks.classification.pieces import quantize
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.values.candidate import Quantization
 folder = Path(sys.argv[2])

@@ -12,14 +12,11 @@ from torch import Tensor, nn
 
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.prune import prune
-from scalesearch.compression.quantize import quantize
 from scalesearch.compression.sparsity import apply_masks, holds_2_4, mask_2_4, masked, sparsity_masks
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends.tensorrt.library import is_installed
-from scalesearch.deployment.export import to_onnx
 from scalesearch.errors import StageFailed
-from scalesearch.networks.build import build
-from scalesearch.training.train import score, train
+from scalesearch.tasks.classification.pieces import build, quantize, score, to_onnx, train
 from scalesearch.values.candidate import Precision, Pruning, Quantization, Recipe
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import BlockKind, HeadSpec

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from scalesearch.networks.build import build
+from scalesearch.tasks.classification.pieces import build
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import Activation, BlockKind, HeadSpec, NetworkSpec, StageSpec, StemSpec
 

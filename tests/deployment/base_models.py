@@ -8,9 +8,8 @@ from torch import nn
 
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.prune import prune
-from scalesearch.deployment.export import to_onnx
 from scalesearch.networks import base_spec, scale
-from scalesearch.networks.build import build
+from scalesearch.tasks.classification.pieces import build, to_onnx
 from scalesearch.values.candidate import Pruning, Scaling
 from scalesearch.values.onnx_model import OnnxModel
 

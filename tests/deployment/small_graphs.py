@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, parser
 
-from scalesearch.compression.quantize import quantize
 from scalesearch.deployment.onnx_file import write_onnx
+from scalesearch.tasks.classification.pieces import quantize
 from scalesearch.values.candidate import Precision, Quantization
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.target import QuantizationProfile

@@ -8,10 +8,10 @@ import onnx
 import pytest
 from base_models import base_images, base_model
 
-from scalesearch.compression.quantize import quantize
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends.tensorrt.library import is_installed
 from scalesearch.networks import BASES, base_spec
+from scalesearch.tasks.classification.pieces import quantize
 from scalesearch.values.candidate import Precision, Quantization, Scaling
 from scalesearch.values.onnx_model import OnnxModel
 

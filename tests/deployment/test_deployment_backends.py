@@ -79,15 +79,15 @@ def test_any_batch_gives_the_right_logits(backend: Backend, model: OnnxModel) ->
     assert expected.std(axis=0).min() > 0.1
     with backend.compile(model, EngineOptions(threads=1, batch=1)) as engine:
         for count in (1, 2, 64, 65, 200):
-            logits = engine.run(_IMAGES[:count])
+            logits = engine.run(_IMAGES[:count])["logits"]
             assert logits.dtype == np.float32
             np.testing.assert_allclose(logits, expected[:count], rtol=1e-3, atol=1e-3)
-        assert engine.run(_IMAGES[:0]).shape == (0, _CLASSES)
+        assert engine.run(_IMAGES[:0])["logits"].shape == (0, _CLASSES)
 
 
 def test_images_that_are_not_contiguous_are_read_right(backend: Backend, model: OnnxModel) -> None:
     with backend.compile(model, EngineOptions(threads=1, batch=1)) as engine:
-        np.testing.assert_allclose(engine.run(_IMAGES[::-3]), _expected(_IMAGES[::-3]), rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(engine.run(_IMAGES[::-3])["logits"], _expected(_IMAGES[::-3]), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("batch", [1, 8])
@@ -111,16 +111,16 @@ def test_a_larger_batch_takes_longer(backend: Backend, model: OnnxModel) -> None
 
 def test_timing_between_runs_changes_no_answer(backend: Backend, model: OnnxModel) -> None:
     with backend.compile(model, EngineOptions(threads=1, batch=2)) as engine:
-        before = engine.run(_IMAGES)
+        before = engine.run(_IMAGES)["logits"]
         engine.time_runs(5)
-        assert np.array_equal(engine.run(_IMAGES), before)
+        assert np.array_equal(engine.run(_IMAGES)["logits"], before)
 
 
 def test_engines_are_independent(backend: Backend, model: OnnxModel) -> None:
     first = backend.compile(model, EngineOptions(threads=1, batch=1))
     with backend.compile(model, EngineOptions(threads=2, batch=1)) as second:
         first.close()
-        np.testing.assert_allclose(second.run(_IMAGES[:3]), _expected(_IMAGES[:3]), rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(second.run(_IMAGES[:3])["logits"], _expected(_IMAGES[:3]), rtol=1e-3, atol=1e-3)
 
 
 def test_closing_twice_is_fine_and_a_closed_engine_says_so(backend: Backend, model: OnnxModel) -> None:
@@ -129,7 +129,7 @@ def test_closing_twice_is_fine_and_a_closed_engine_says_so(backend: Backend, mod
     engine.close()
     engine.close()
     with pytest.raises(StageFailed, match=r"run: the engine of small\.onnx is closed"):
-        engine.run(_IMAGES)
+        engine.run(_IMAGES)["logits"]
     with pytest.raises(StageFailed, match="closed"):
         engine.time_runs(1)
 
@@ -144,7 +144,7 @@ def test_other_images_are_refused(backend: Backend, model: OnnxModel, images: ND
         backend.compile(model, EngineOptions(threads=1, batch=1)) as engine,
         pytest.raises(StageFailed, match=r"run: small\.onnx takes float32 images of shape \(N, 3x8x8\)"),
     ):
-        engine.run(images)
+        engine.run(images)["logits"]
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "empty", "missing"])
@@ -182,7 +182,7 @@ def test_threads_and_batch_below_one_are_refused(backend: Backend, model: OnnxMo
 def test_one_thread_really_is_one(backend: Backend, model: OnnxModel) -> None:
     """A hidden pool would disturb the other engine of a duet: no more CPU seconds than seconds may pass."""
     with backend.compile(model, EngineOptions(threads=1, batch=1)) as engine:
-        engine.run(_IMAGES)
+        engine.run(_IMAGES)["logits"]
         began_s, used_s = time.perf_counter(), time.process_time()
         while time.perf_counter() - began_s < 0.3:
             engine.time_runs(100)

@@ -72,9 +72,9 @@ def test_the_gpu_is_asked_first_without_tf32(fake: FakeCuda, tmp_path: Path) -> 
 def test_it_answers_as_the_cpu_and_times_with_arrays_on_the_gpu(fake: FakeCuda, tmp_path: Path) -> None:
     model = small_model(tmp_path)
     with OnnxRuntimeBackend().compile(model, EngineOptions()) as cpu:
-        expected = cpu.run(IMAGES)
+        expected = cpu.run(IMAGES)["logits"]
     with OnnxRuntimeCudaBackend().compile(model, EngineOptions(batch=4)) as engine:
-        assert np.array_equal(engine.run(IMAGES), expected)
+        assert np.array_equal(engine.run(IMAGES)["logits"], expected)
         assert len(engine.time_runs(3)) == 3
         assert engine.profile(2)
     assert fake.places == [("cuda", 0)] * 2

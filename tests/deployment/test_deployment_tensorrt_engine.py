@@ -87,18 +87,18 @@ def test_any_number_of_images_gives_the_right_logits(
         assert engine.batch == batch
         for count in (1, batch, batch + 1, 19):
             before = gpu.runs
-            logits = engine.run(_IMAGES[:count])
+            logits = engine.run(_IMAGES[:count])["logits"]
             np.testing.assert_allclose(logits, expected_logits(_IMAGES[:count]), atol=1e-4)
             assert gpu.runs - before == -(-count // batch)  # a last, short part is one more run
-        assert engine.run(_IMAGES[:0]).shape == (0, CLASSES)
-        np.testing.assert_allclose(engine.run(_IMAGES[::-2]), expected_logits(_IMAGES[::-2]), atol=1e-4)
+        assert engine.run(_IMAGES[:0])["logits"].shape == (0, CLASSES)
+        np.testing.assert_allclose(engine.run(_IMAGES[::-2])["logits"], expected_logits(_IMAGES[::-2]), atol=1e-4)
 
 
 def test_a_short_part_is_run_at_the_whole_batch(backend: TensorRtBackend, model: OnnxModel, gpu: FakeGpu) -> None:
     """A fixed batch takes nothing else; what is left of the part before does not show in the answers."""
     with _compile(backend, model, 8) as engine:
-        engine.run(_IMAGES[:8])
-        np.testing.assert_allclose(engine.run(_IMAGES[8:11]), expected_logits(_IMAGES[8:11]), atol=1e-4)
+        engine.run(_IMAGES[:8])["logits"]
+        np.testing.assert_allclose(engine.run(_IMAGES[8:11])["logits"], expected_logits(_IMAGES[8:11]), atol=1e-4)
     logits = next(tensor for tensor in gpu.memory.values() if tensor.shape == (8, CLASSES))
     assert bool((logits != 0).any(dim=1).all())
 
@@ -107,7 +107,7 @@ def test_the_largest_batch_is_used_to_score_and_the_asked_one_to_time(
     backend: TensorRtBackend, model: OnnxModel, gpu: FakeGpu, trt: FakeTensorRt
 ) -> None:
     with _compile(backend, model, 2, max_batch=16, cuda_graph=False) as engine:
-        engine.run(_IMAGES)
+        engine.run(_IMAGES)["logits"]
         assert gpu.runs == 2  # 16 and 3 images
         assert engine.batch == 2
     (profile,) = trt.configs[0].profiles
@@ -133,7 +133,7 @@ def test_every_setting_reaches_the_builder(backend: TensorRtBackend, model: Onnx
 def test_an_equal_engine_is_built_once(backend: TensorRtBackend, model: OnnxModel, trt: FakeTensorRt) -> None:
     for _ in range(3):
         with _compile(backend, model) as engine:
-            np.testing.assert_allclose(engine.run(_IMAGES), expected_logits(_IMAGES), atol=1e-4)
+            np.testing.assert_allclose(engine.run(_IMAGES)["logits"], expected_logits(_IMAGES), atol=1e-4)
     _compile(backend, model, cuda_graph=False).close()  # how it is run is no part of it
     assert len(trt.configs) == 1
     _compile(backend, model, 2).close()
@@ -198,7 +198,7 @@ def test_what_fails_natively_while_compiling_fails_in_the_librarys_words(
     assert "\n" not in str(failure.value)
     trt.fails = set()
     with _compile(backend, model) as engine:  # the failure leaves nothing behind
-        np.testing.assert_allclose(engine.run(_IMAGES), expected_logits(_IMAGES), atol=1e-4)
+        np.testing.assert_allclose(engine.run(_IMAGES)["logits"], expected_logits(_IMAGES), atol=1e-4)
 
 
 def test_what_fails_natively_while_running_fails_in_the_librarys_words(
@@ -206,7 +206,7 @@ def test_what_fails_natively_while_running_fails_in_the_librarys_words(
 ) -> None:
     with _compile(backend, model) as engine:
         trt.fails = {"execute"}
-        for use in (lambda: engine.run(_IMAGES), lambda: engine.time_runs(3), lambda: engine.profile(3)):
+        for use in (lambda: engine.run(_IMAGES)["logits"], lambda: engine.time_runs(3), lambda: engine.profile(3)):
             with pytest.raises(
                 StageFailed, match=r"run: TensorRT failed to run the engine of fp32\.onnx: .*\(execute\)$"
             ):
@@ -232,7 +232,7 @@ def test_a_closed_engine_says_so(backend: TensorRtBackend, model: OnnxModel) -> 
     engine.time_runs(2)
     engine.close()
     engine.close()
-    for use in (lambda: engine.run(_IMAGES), lambda: engine.time_runs(1), lambda: engine.profile(1)):
+    for use in (lambda: engine.run(_IMAGES)["logits"], lambda: engine.time_runs(1), lambda: engine.profile(1)):
         with pytest.raises(StageFailed, match=r"run: the engine of fp32\.onnx is closed"):
             use()
 
@@ -240,7 +240,7 @@ def test_a_closed_engine_says_so(backend: TensorRtBackend, model: OnnxModel) -> 
 @pytest.mark.parametrize("images", [_IMAGES[:2, :, :7], _IMAGES[:2].astype(np.float64), _IMAGES[0]])
 def test_other_images_are_refused(backend: TensorRtBackend, model: OnnxModel, images: Any) -> None:
     with _compile(backend, model) as engine, pytest.raises(StageFailed, match=r"fp32\.onnx takes float32 images"):
-        engine.run(images)
+        engine.run(images)["logits"]
 
 
 @pytest.mark.parametrize(("batch", "threads"), [(0, 1), (1, 0)])

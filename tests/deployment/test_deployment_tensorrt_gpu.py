@@ -19,15 +19,14 @@ from small_graphs import CLASSES, IMAGES, small_graph, small_model
 from torch import nn
 
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.compression.quantize import quantize
 from scalesearch.deployment.backends.base import EngineOptions
 from scalesearch.deployment.backends.tensorrt import TensorRtBackend, gpu_capability, gpu_name
 from scalesearch.deployment.backends.tensorrt.cuda_clock import CudaClock
 from scalesearch.deployment.backends.tensorrt.library import Flavour
-from scalesearch.deployment.export import to_onnx
 from scalesearch.deployment.onnx_file import write_onnx
 from scalesearch.deployment.targets import choose_target
 from scalesearch.errors import StageFailed
+from scalesearch.tasks.classification.pieces import quantize, to_onnx
 from scalesearch.values.candidate import Precision, Quantization
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.settings import TensorRtSettings
@@ -188,7 +187,7 @@ def test_every_precision_answers_as_the_float_network_within_what_it_can_hold(
     quantization = Quantization(precision=precision)
     model = quantize(trained, quantization, calibration=calibration, profile="tensorrt", to=tmp_path / "model.onnx")
     with backend.compile(model, EngineOptions(batch=16)) as engine:
-        logits = engine.run(images)
+        logits = engine.run(images)["logits"]
     difference = float(np.sqrt(np.mean((logits - expected) ** 2)) / expected.std())
     accuracy, expected_accuracy = (float((each.argmax(1) == labels).mean()) for each in (logits, expected))
     print(f"{backend.name} {precision}: {difference:.2g} of the spread, top-1 {accuracy:.4f} ({expected_accuracy:.4f})")
@@ -207,11 +206,13 @@ def test_any_number_of_images_at_a_fixed_and_at_a_dynamic_batch(backend: TensorR
     for chosen, batch in itertools.product(settings, (1, 8)):
         with backend.compile(model, EngineOptions(batch=batch, tensorrt=chosen)) as engine:
             for count in (0, 1, 8, 9, 40):
-                logits = engine.run(IMAGES[:count])
+                logits = engine.run(IMAGES[:count])["logits"]
                 assert logits.shape == (count, CLASSES)
                 np.testing.assert_allclose(logits, expected[:count], rtol=1e-3, atol=1e-3)
             engine.time_runs(5)
-            np.testing.assert_allclose(engine.run(IMAGES), expected, rtol=1e-3, atol=1e-3)  # timing changed nothing
+            np.testing.assert_allclose(
+                engine.run(IMAGES)["logits"], expected, rtol=1e-3, atol=1e-3
+            )  # timing changed nothing
 
 
 def test_two_engines_live_side_by_side(backend: TensorRtBackend, tmp_path: Path) -> None:
@@ -221,8 +222,8 @@ def test_two_engines_live_side_by_side(backend: TensorRtBackend, tmp_path: Path)
         for _ in range(3):
             one.time_runs(10)
             two.time_runs(10)
-            np.testing.assert_allclose(one.run(IMAGES), expected, rtol=1e-3, atol=1e-3)
-            np.testing.assert_allclose(two.run(IMAGES), expected, rtol=0.02, atol=0.02)
+            np.testing.assert_allclose(one.run(IMAGES)["logits"], expected, rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(two.run(IMAGES)["logits"], expected, rtol=0.02, atol=0.02)
 
 
 # --- Engines: times.
@@ -327,14 +328,14 @@ def test_an_equal_engine_is_loaded_and_not_built(
     model = _wide_model(tmp_path, "fp32", channels=64)
     with backend.compile(model, EngineOptions(batch=2)) as engine:
         images = np.random.default_rng(1).normal(size=(5, 64, 28, 28)).astype(np.float32)
-        expected = engine.run(images)
+        expected = engine.run(images)["logits"]
 
     def built_again(*_: object, **__: object) -> None:
         raise AssertionError("built again")
 
     monkeypatch.setattr("scalesearch.deployment.backends.tensorrt.builder.build_plan", built_again)
     with backend.compile(model, EngineOptions(batch=2)) as engine:
-        np.testing.assert_array_equal(engine.run(images), expected)
+        np.testing.assert_array_equal(engine.run(images)["logits"], expected)
     with pytest.raises(AssertionError, match="built again"):
         backend.compile(model, EngineOptions(batch=3))
 
@@ -395,4 +396,4 @@ def test_a_batch_beyond_the_memory_is_a_failed_stage_and_the_gpu_goes_on(
         backend.compile(_wide_model(tmp_path, "fp32", channels=256, layers=1), EngineOptions(batch=int(beyond)))
     model = small_model(tmp_path)
     with backend.compile(model, EngineOptions()) as engine:
-        np.testing.assert_allclose(engine.run(IMAGES), _on_cpu(model, IMAGES), rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(engine.run(IMAGES)["logits"], _on_cpu(model, IMAGES), rtol=1e-3, atol=1e-3)

@@ -10,7 +10,7 @@ from torch import nn
 
 from scalesearch.measurement.cost import count_cost, formula_cost
 from scalesearch.networks import BASES, base_spec, scale
-from scalesearch.networks.build import build
+from scalesearch.tasks.classification.pieces import build
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.network import Network
 from scalesearch.values.record import Cost

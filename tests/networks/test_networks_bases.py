@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 from scalesearch.errors import ConfigError
 from scalesearch.measurement.cost import formula_cost
 from scalesearch.networks import BASES, base_spec, find_spec, scale
-from scalesearch.networks.build import ImageClassifier, build
+from scalesearch.tasks.classification.head import ImageClassifier
+from scalesearch.tasks.classification.pieces import build
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec

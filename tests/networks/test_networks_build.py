@@ -7,7 +7,7 @@ import torch
 
 from scalesearch.errors import ConfigError
 from scalesearch.networks import base_spec
-from scalesearch.networks.build import build
+from scalesearch.tasks.classification.pieces import build
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec
 
 

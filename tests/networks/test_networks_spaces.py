@@ -14,7 +14,7 @@ import torch
 
 from scalesearch.measurement.cost import formula_cost
 from scalesearch.networks import BASES, base_spec, scale
-from scalesearch.networks.build import ImageClassifier
+from scalesearch.tasks.classification.head import ImageClassifier
 from scalesearch.values.candidate import Pruning, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec

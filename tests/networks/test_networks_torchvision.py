@@ -7,7 +7,8 @@ import torch
 
 from scalesearch.measurement.cost import count_cost, formula_cost
 from scalesearch.networks import base_spec, scale
-from scalesearch.networks.build import ImageClassifier, build
+from scalesearch.tasks.classification.head import ImageClassifier
+from scalesearch.tasks.classification.pieces import build
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.network import Network
 

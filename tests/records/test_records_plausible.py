@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from scalesearch.records.plausible import impossible
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial
 
 CHANGES: dict[str, Callable[[Any], Any]] = {
     "latency.p50_ms = -0.5": lambda r: replace(r, latency=replace(r.latency, p50_ms=-0.5)),
     "latency.raw_p99_ms = inf": lambda r: replace(r, latency=replace(r.latency, raw_p99_ms=math.inf)),
     "latency.ratio = 0.0": lambda r: replace(r, latency=replace(r.latency, ratio=0.0)),
-    "quality.top1 = 1.5": lambda r: replace(r, quality=replace(r.quality, top1=1.5)),
-    "quality.top1 = nan": lambda r: replace(r, quality=replace(r.quality, top1=math.nan)),
+    "quality.score = 1.5": lambda r: replace(r, quality=replace(r.quality, score=1.5)),
+    "quality.score = nan": lambda r: replace(r, quality=replace(r.quality, score=math.nan)),
     "cost.params = -3": lambda r: replace(r, cost=replace(r.cost, params=-3)),
     "size_bytes = a number of about": lambda r: replace(r, size_bytes=10**400),
     "trial = -1": lambda r: replace(r, trial=-1),
@@ -26,11 +26,11 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("words", CHANGES)
-def test_an_impossible_number_is_named_with_its_place(words: str, make_record: Callable[..., TrialRecord]) -> None:
+def test_an_impossible_number_is_named_with_its_place(words: str, make_record: Callable[..., MeasuredTrial]) -> None:
     assert impossible(CHANGES[words](make_record(0))).startswith(words)
 
 
-def test_a_whole_record_and_a_diverged_training_are_possible(make_record: Callable[..., TrialRecord]) -> None:
+def test_a_whole_record_and_a_diverged_training_are_possible(make_record: Callable[..., MeasuredTrial]) -> None:
     record = make_record(0)
     assert impossible(record) == ""
     assert record.training is not None

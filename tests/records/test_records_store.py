@@ -73,11 +73,11 @@ def _edit(document: dict[str, Any], place: str, value: Any) -> None:
     [
         ("colour", "red", "unknown field 'colour'"),
         ("latency.p75_ms", 1.0, "unknown field 'latency.p75_ms'"),
-        ("quality.classes.1.hue", 1.0, "unknown field 'quality.classes.1.hue'"),
+        ("quality.detail.classes.1.hue", 1.0, "classes.1.hue'"),
         ("candidate.scaling.height", 1.0, "unknown field 'candidate.scaling.height'"),
         ("state", "done", "state: Input should be 'complete', 'failed', 'rejected' or 'cached'"),
         ("trial", "0", "trial: Input should be a valid integer"),
-        ("quality.top1", None, "quality.top1: Input should be a valid number"),
+        ("quality.score", None, "quality.score: Input should be a valid number"),
         ("trial", 5, "holds trial 5"),
     ],
 )

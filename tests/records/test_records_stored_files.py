@@ -9,7 +9,7 @@ import pytest
 
 from scalesearch.errors import ConfigError
 from scalesearch.records.stored_files import file_sha256, kept_model, kept_reference
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session, model_path, reference_path
 
 CONTENT = b"weights and wires"
@@ -17,7 +17,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 def test_a_model_is_given_only_if_it_is_the_measured_one(
-    tmp_path: Path, make_record: Callable[..., TrialRecord]
+    tmp_path: Path, make_record: Callable[..., MeasuredTrial]
 ) -> None:
     record = make_record(7, onnx_sha256=SHA256)
     assert kept_model(tmp_path, record) is None
@@ -33,7 +33,7 @@ def test_a_model_is_given_only_if_it_is_the_measured_one(
     assert f"{path} is not the file that trial 7 measured" in told and SHA256[:12] in told
     assert "delete this one: it is then made again" in told and len(told.splitlines()) <= 3
     # a record of old that kept no hash
-    assert kept_model(tmp_path, replace(record, onnx_sha256=None)) == path
+    assert kept_model(tmp_path, replace(record, onnx_sha256="")) == path
 
 
 def test_the_reference_is_known_by_the_hash_in_run_toml(session: Session) -> None:

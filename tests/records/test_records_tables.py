@@ -11,9 +11,9 @@ import pytest
 from scalesearch.files import replace_file
 from scalesearch.records.tables import csv_text, front_rows, trial_rows, write_tables
 from scalesearch.values.candidate import Candidate, Quantization, Recipe, Scaling, StageScaling
-from scalesearch.values.record import FrontScore, TrialRecord
+from scalesearch.values.record import FrontScore, MeasuredTrial
 
-MakeRecord = Callable[..., TrialRecord]
+MakeRecord = Callable[..., MeasuredTrial]
 
 
 def test_rows_hold_the_records_numbers_in_trial_order(make_record: MakeRecord) -> None:

@@ -6,14 +6,14 @@ import pytest
 
 from scalesearch.report.effects import axis_levels, effects_table
 from scalesearch.values.candidate import Recipe, Scaling
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 
-MakeRecord = Callable[..., TrialRecord]
+MakeRecord = Callable[..., MeasuredTrial]
 
 
 @pytest.fixture
-def records(make_record: MakeRecord) -> list[TrialRecord]:
+def records(make_record: MakeRecord) -> list[MeasuredTrial]:
     made = []
     for trial in range(40):
         wide = trial % 2 == 0
@@ -24,32 +24,32 @@ def records(make_record: MakeRecord) -> list[TrialRecord]:
     return made
 
 
-def test_levels_hold_the_quartiles_of_their_trials(records: list[TrialRecord], session: Session) -> None:
+def test_levels_hold_the_quartiles_of_their_trials(records: list[MeasuredTrial], session: Session) -> None:
     levels = dict(axis_levels(records, session.space))
     narrow, wide = levels["scaling.width"]
     assert (narrow.value, wide.value) == ("0.5", "1")
     assert (narrow.trials, wide.trials) == (20, 20)
-    assert narrow.top1.middle == pytest.approx(statistics.median(0.5 + trial / 1000 for trial in range(1, 40, 2)))
+    assert narrow.score.middle == pytest.approx(statistics.median(0.5 + trial / 1000 for trial in range(1, 40, 2)))
     assert narrow.p50_ms.low == narrow.p50_ms.high == 1.0
     assert wide.p50_ms.middle == 2.0
 
 
-def test_a_range_is_shown_in_quarters_of_its_own_scale(records: list[TrialRecord], session: Session) -> None:
+def test_a_range_is_shown_in_quarters_of_its_own_scale(records: list[MeasuredTrial], session: Session) -> None:
     levels = dict(axis_levels(records, session.space))["training.learning_rate"]
     assert [level.trials for level in levels] == [10, 10, 10, 10]
     assert levels[0].value == "0.001 to 0.00316"
 
 
 def test_an_axis_with_one_value_is_left_out_and_repeats_do_not_count(
-    records: list[TrialRecord], session: Session
+    records: list[MeasuredTrial], session: Session
 ) -> None:
     levels = dict(axis_levels([*records, replace(records[0], trial=99, same_as=0)], session.space))
     assert "quantization.precision" not in levels
     assert sum(level.trials for level in levels["scaling.width"]) == 40
 
 
-def test_the_table_escapes_and_draws_every_level(records: list[TrialRecord], session: Session) -> None:
+def test_the_table_escapes_and_draws_every_level(records: list[MeasuredTrial], session: Session) -> None:
     levels = axis_levels(records, session.space)
-    made = effects_table([("<b>", levels[0][1]), *levels])
+    made = effects_table([("<b>", levels[0][1]), *levels], "top-1")
     assert "<b>" not in made
     assert made.count("<svg") == 2 * (2 + 2 + 4)

@@ -19,15 +19,15 @@ from scalesearch.records.front_scores import write_front_scores
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.report.page import page, write_page
-from scalesearch.report.study import read_study
+from scalesearch.study.contents import read_contents
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.record import FrontScore, LossCurve, TrialRecord
+from scalesearch.values.record import FrontScore, LossCurve, MeasuredTrial
 from scalesearch.values.session import Session
 
 pytest.importorskip("plotly", reason="needs the extra: pip install 'scalesearch[report]'")
 
-MakeRecord = Callable[..., TrialRecord]
+MakeRecord = Callable[..., MeasuredTrial]
 NOON = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)
 PAYLOADS = (
     "<script>window.hacked=1</script>",
@@ -67,12 +67,12 @@ def make_study(
         training = replace(record.training, loss_curves=curves)
         store.save(replace(record, candidate=replace(record.candidate, scaling=scaling), training=training))
     store.save(make_record(trials, top1=None))
-    study = read_study(folder)
+    study = read_contents(folder)
     member = study.front[-1]
     assert member.quality and member.latency
     write_front_scores(folder, [FrontScore(trial=member.trial, test=member.quality, latency=member.latency)])
     run = ConfirmedRun(
-        trial=member.trial, seed=7, steps=3000, train_s=90.0, float_top1=0.93, validation=member.quality,
+        trial=member.trial, seed=7, steps=3000, train_s=90.0, float_score=0.93, validation=member.quality,
         test=member.quality, latency=member.latency, size_bytes=1000, onnx_sha256="0" * 64, network_sha256="1" * 64,
     )  # fmt: skip
     write_confirmed(folder, run)
@@ -101,7 +101,7 @@ def _hash(content: str) -> str:
 
 
 def test_the_policy_allows_the_pages_own_script_plotly_and_nothing_else(folder: Path) -> None:
-    html = page(read_study(folder), written=NOON)
+    html = page(read_contents(folder), written=NOON)
     policy = _policy(html)
     assert policy["default-src"] == ["'none'"]
     own = re.search(r"<script>(.*?)</script>", html, re.DOTALL)
@@ -116,18 +116,18 @@ def test_the_policy_allows_the_pages_own_script_plotly_and_nothing_else(folder: 
 
 def test_the_whole_file_is_below_the_size_limit(folder: Path) -> None:
     to = folder / "report.html"
-    size_bytes = write_page(read_study(folder), to, written=NOON)
+    size_bytes = write_page(read_contents(folder), to, written=NOON)
     assert size_bytes == to.stat().st_size < MOST_BYTES
 
 
 @pytest.mark.usefixtures("small_plotly")
 def test_equal_studies_give_equal_pages(folder: Path) -> None:
-    assert page(read_study(folder), written=NOON) == page(read_study(folder), written=NOON)
+    assert page(read_contents(folder), written=NOON) == page(read_contents(folder), written=NOON)
 
 
 @pytest.mark.usefixtures("small_plotly")
 def test_every_section_is_there_and_linked(folder: Path) -> None:
-    html = page(read_study(folder), written=NOON)
+    html = page(read_contents(folder), written=NOON)
     for name in SECTIONS:
         assert html.count(f'<section id="{name}"') == 1
         assert f'href="#{name}"' in html
@@ -135,7 +135,7 @@ def test_every_section_is_there_and_linked(folder: Path) -> None:
 
 @pytest.mark.usefixtures("small_plotly")
 def test_the_numbers_are_those_of_the_records(folder: Path) -> None:
-    study = read_study(folder)
+    study = read_contents(folder)
     html = page(study, written=NOON)
     found = re.search(r'id="page-data">(.*?)</script>', html, re.DOTALL)
     assert found
@@ -151,7 +151,7 @@ def test_the_numbers_are_those_of_the_records(folder: Path) -> None:
         record = measured[trial]
         assert record.quality and record.latency
         assert x == pytest.approx(record.latency.p50_ms, rel=1e-4)
-        assert y == pytest.approx(100 * record.quality.top1, abs=0.01)
+        assert y == pytest.approx(100 * record.quality.score, abs=0.01)
     assert set(data["figures"]) == {"front", "hypervolume", "importance", "paid", "confirmed", "losses"}
 
 
@@ -162,9 +162,9 @@ def test_the_numbers_are_those_of_the_records(folder: Path) -> None:
 @pytest.mark.usefixtures("small_plotly")
 def test_doubts_are_said(words: str, folder: Path) -> None:
     store = RecordStore(folder)
-    last = read_study(folder).front[-1]
+    last = read_contents(folder).front[-1]
     assert last.latency and last.quality
-    lossy = (replace(last.accuracy_path[0], top1=last.quality.top1 + 0.03), *last.accuracy_path[1:])
+    lossy = (replace(last.accuracy_path[0], score=last.quality.score + 0.03), *last.accuracy_path[1:])
     store.save(
         replace(
             last,
@@ -173,20 +173,20 @@ def test_doubts_are_said(words: str, folder: Path) -> None:
             quality=replace(last.quality, images=100),
         )
     )
-    assert words in page(read_study(folder), written=NOON)
+    assert words in page(read_contents(folder), written=NOON)
 
 
 @pytest.mark.usefixtures("small_plotly")
 def test_without_run_toml_and_without_a_front_it_is_still_a_page(tmp_path: Path, make_record: MakeRecord) -> None:
     RecordStore(tmp_path).save(make_record(0, top1=None))
-    html = page(read_study(tmp_path), written=NOON)
+    html = page(read_contents(tmp_path), written=NOON)
     assert "None of 1 trials is feasible" in html
     assert all(f'<section id="{name}"' in html for name in SECTIONS)
 
 
 def test_a_study_without_records_is_said_to_be_empty(tmp_path: Path) -> None:
     with pytest.raises(NoFeasibleTrialError, match="no results yet"):
-        read_study(tmp_path)
+        read_contents(tmp_path)
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
@@ -196,7 +196,7 @@ def test_users_texts_stay_inside_their_elements(
 ) -> None:
     folder = tmp_path / payload.replace("/", "_")
     make_study(folder, session, make_record, names=(payload, "yield"))
-    html = page(read_study(folder), written=NOON)
+    html = page(read_contents(folder), written=NOON)
     packed = re.search(r'id="plotly-packed">([^<]*)<', html)
     assert packed
     html = html.replace(packed[1], "")
@@ -215,8 +215,8 @@ def test_a_browser_draws_every_figure_and_runs_nothing_of_the_users(
     folder = tmp_path / PAYLOADS[2].replace("/", "_")
     make_study(folder, session, make_record, names=PAYLOADS)
     histogram = {"data": [{"type": "scatter", "x": [1, 2], "y": [1, 2]}], "layout": {"title": {"text": "h"}}}
-    first = read_study(folder).front[0].trial
-    write_page(read_study(folder, histograms={first: histogram}), folder / "report.html", written=NOON)
+    first = read_contents(folder).front[0].trial
+    write_page(read_contents(folder, histograms={first: histogram}), folder / "report.html", written=NOON)
     said: list[str] = []
     tab = chromium.new_page(viewport={"width": width_px, "height": 900})
     tab.on("console", lambda message: said.append(message.text))

@@ -15,7 +15,8 @@ from scalesearch.errors import CandidateRejected, ConfigError, StageFailed
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
 from scalesearch.values.plan import Plan
-from scalesearch.values.record import Cost, Gain, Latency, LimitUse, Quality, TrialRecord
+from scalesearch.values.quality import Quality
+from scalesearch.values.record import Cost, Gain, Latency, LimitUse, MeasuredTrial, TrainingResult, TrialRecord
 from scalesearch.values.space import Choice, Limits, NamedAxis, Range, SearchSpace
 from scalesearch.values.target import Device
 
@@ -80,7 +81,7 @@ def good_record(plan: Plan, trial: int, *, top1: float | None = None) -> TrialRe
     size = scaling.width * scaling.resolution
     top1 = 0.9 - 0.3 / (1 + 2 * size) - (0.01 if precision == "int8" else 0.0) if top1 is None else top1
     p50_ms = (0.2 + size**2) * (0.5 if precision == "int8" else 1.0)
-    return TrialRecord(
+    return MeasuredTrial(
         trial=trial,
         key=plan.key,
         state="complete",
@@ -93,18 +94,26 @@ def good_record(plan: Plan, trial: int, *, top1: float | None = None) -> TrialRe
         device=DEVICE,
         limits=plan.limits,
         size_bytes=1000,
+        onnx_sha256="",  # unknown: any file passes for it
+        network_sha256="1" * 64,
+        training=TrainingResult(
+            float_score=0.5,
+            train_s=1.0,
+            retrain_s=0.0,
+            steps=1,
+            safe_recipe_used=False,
+            weights_reused=False,
+            final_loss=1.0,
+        ),
     )
 
 
 def make_quality(top1: float, half: float = 0.01) -> Quality:
     return Quality(
-        top1=top1,
-        top1_low=top1 - half,
-        top1_high=top1 + half,
-        macro_precision=top1,
-        macro_recall=top1,
+        score=top1,
+        score_low=top1 - half,
+        score_high=top1 + half,
         images=100,
-        classes=(),
     )
 
 
@@ -157,7 +166,7 @@ def _gains(record: TrialRecord, no_gain: str) -> tuple[Gain, ...]:
             speedup=speedup,
             speedup_low=speedup - 0.01,
             speedup_high=speedup + 0.01,
-            top1_change=-0.01,
+            score_change=-0.01,
         ),
     )
 

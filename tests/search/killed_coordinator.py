@@ -9,9 +9,9 @@ import optuna
 from fake_evaluators import FakePlanner, MakeFake, make_space
 
 from scalesearch.records.store import RecordStore
-from scalesearch.search import dashboard
-from scalesearch.search import study as study_module
+from scalesearch.search import coordinator as study_module
 from scalesearch.search.events import Event, StageEntered, TrialFinished, TrialStarted
+from scalesearch.search.listener import StudyListener
 from scalesearch.search.telling import tell
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
@@ -44,12 +44,13 @@ def main() -> None:
         if isinstance(trial, int) and trial >= number and isinstance(event, EVENTS.get(moment, ())):
             die()
 
-    def tell_or_die(study: optuna.Study, trial: optuna.Trial, record: TrialRecord, space: SearchSpace) -> None:
+    def tell_or_die(
+        study: optuna.Study, trial: optuna.Trial, record: TrialRecord, space: SearchSpace, listener: StudyListener
+    ) -> None:
         if moment == "saved" and record.trial >= number:
             die()
-        tell(study, trial, record, space)
+        tell(study, trial, record, space, listener)
 
-    dashboard.installed = lambda: False  # plotly takes seconds to load
     setattr(study_module, "tell", tell_or_die)  # noqa: B010  (mypy: not exported)
     study_module.run_study(
         folder=folder,

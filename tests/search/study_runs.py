@@ -8,12 +8,13 @@ import psutil
 from fake_evaluators import FakePlanner, MakeFake, make_space
 
 from scalesearch.records.store import RecordStore
+from scalesearch.search.coordinator import run_study
 from scalesearch.search.events import (
     Event,
     StudyOutcome,
 )
+from scalesearch.search.listener import StudyListener
 from scalesearch.search.storage import STUDY_FILE, STUDY_NAME, open_storage
-from scalesearch.search.study import run_study
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import TrialRecord
@@ -37,6 +38,7 @@ def run(
     limits: StageLimits | None = None,
     siblings: bool = False,
     adaptive: bool = False,
+    listener: StudyListener | None = None,
 ) -> StudyOutcome:
     space = space or make_space()
     return run_study(
@@ -54,6 +56,7 @@ def run(
             adaptive=adaptive,
         ),
         on_event=on_event,
+        listener=listener,
     )
 
 
@@ -77,7 +80,7 @@ def assert_sound(folder: Path, budget: int) -> tuple[TrialRecord, ...]:
     assert len(set(charged_keys)) == len(charged_keys)
     for record, trial in zip(records, trials, strict=True):
         if record.quality and record.latency and record.state != "failed":
-            assert trial.values == [record.quality.top1, record.latency.p50_ms]
+            assert trial.values == [record.quality.score, record.latency.p50_ms]
     return records
 
 

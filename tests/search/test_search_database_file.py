@@ -11,9 +11,9 @@ import optuna
 import pytest
 from study_runs import assert_sound, run
 
+from scalesearch.dashboard.publisher import stored_histograms
 from scalesearch.errors import ConfigError
 from scalesearch.search import database_file
-from scalesearch.search.dashboard import stored_histograms
 from scalesearch.search.database_file import in_words, look_into, uri_of
 from scalesearch.search.storage import STUDY_FILE, STUDY_NAME, open_storage, opened_study, reading_storage
 

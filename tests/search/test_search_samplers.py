@@ -5,7 +5,7 @@ import pytest
 from fake_evaluators import make_space
 
 from scalesearch.search.samplers import LEARNS_FROM_REJECTED, SAMPLERS, calm_threads, make_sampler
-from scalesearch.search.space import suggest
+from scalesearch.spaces.suggest import suggest
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.settings import SamplerName
 

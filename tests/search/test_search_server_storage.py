@@ -13,17 +13,17 @@ import optuna
 import pytest
 
 from scalesearch.config import load_run
+from scalesearch.dashboard.publisher import stored_histograms
+from scalesearch.dashboard.server import DashboardServer
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.records.run_file import NAME, read_run_file, write_run_file
-from scalesearch.search.dashboard import stored_histograms
-from scalesearch.search.dashboard_server import DashboardServer
 from scalesearch.search.server_storage import server_storage, server_study_name
 from scalesearch.search.storage import STUDY_FILE, opened_study, storage_of
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 from scalesearch.values.settings import RunSettings
 
-MakeRecord = Callable[..., TrialRecord]
+MakeRecord = Callable[..., MeasuredTrial]
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,9 @@ def server() -> Iterator[str]:
 def test_a_study_on_a_server_is_run_shown_and_written_without_the_password(
     server: str, session: Session, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from scalesearch.search.artifacts import keep_artifacts
-    from scalesearch.search.dashboard import annotate_trial, show_front
+    from scalesearch.dashboard.artifacts import keep_artifacts
+    from scalesearch.dashboard.publisher import annotate_trial, show_front
+    from scalesearch.search.listener import NoListener
     from scalesearch.search.telling import tell
 
     monkeypatch.setenv("PGPASSWORD", "wrong")
@@ -144,7 +145,7 @@ def test_a_study_on_a_server_is_run_shown_and_written_without_the_password(
     with opened_study(tmp_path) as opened:
         trial = opened.study.ask()
         assert opened.live_trial(0).number == 0
-        tell(opened.study, trial, record, session.space)
+        tell(opened.study, trial, record, session.space, NoListener())
         annotate_trial(opened.study, opened.study.trials[0], record)
         show_front(opened.study, [record], folder=tmp_path)
         name = opened.study.study_name
@@ -180,8 +181,9 @@ def test_a_search_on_a_server_goes_on_where_it_stopped(
     from fake_evaluators import FakePlanner, MakeFake, make_space
     from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 
+    from scalesearch.dashboard.publisher import DashboardListener
     from scalesearch.records.store import RecordStore
-    from scalesearch.search.study import run_study
+    from scalesearch.search.coordinator import run_study
 
     monkeypatch.setenv("PGPASSWORD", "s3cret")
     for budget in (3, 5):
@@ -191,6 +193,7 @@ def test_a_search_on_a_server_goes_on_where_it_stopped(
             plan=FakePlanner(),
             make_evaluator=MakeFake(),
             settings=RunSettings(budget=budget, siblings=False, storage=server),
+            listener=DashboardListener(tmp_path, make_space(), "tpe"),
         )
         assert (outcome.ended, outcome.charged) == ("budget", budget)
     records = RecordStore(tmp_path).all()

@@ -1,7 +1,7 @@
 from typing import Any
 
 from scalesearch.search.siblings import LIKELY_SPEEDUP, near_front, siblings_of
-from scalesearch.search.space import for_target, suggest, trial_parameters
+from scalesearch.spaces.suggest import for_target, suggest, trial_parameters
 from scalesearch.values.candidate import Candidate, Quantization, Scaling
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 from scalesearch.values.target import Target
@@ -45,7 +45,7 @@ def test_one_precision_has_no_siblings() -> None:
 
 def test_near_the_front_is_what_a_likely_speedup_would_put_on_it(make_record: Any) -> None:
     member = make_record(0, top1=0.8, p50_ms=1.0)
-    doubt = member.quality.top1_high - member.quality.top1
+    doubt = member.quality.score_high - member.quality.score
     just, over = 0.99 * LIKELY_SPEEDUP, 1.01 * LIKELY_SPEEDUP
     worse = 0.8 - doubt - 0.01
     assert near_front(make_record(1, top1=worse, p50_ms=just), [member])

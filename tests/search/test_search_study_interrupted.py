@@ -31,13 +31,11 @@ from scalesearch.search.events import (
 from scalesearch.search.narrowing import TRIES
 from scalesearch.search.samplers import make_sampler
 from scalesearch.search.siblings import SIBLING_OF
-from scalesearch.search.space import suggest, trial_parameters
 from scalesearch.search.storage import opened_study
+from scalesearch.spaces.suggest import suggest, trial_parameters
 from scalesearch.values.candidate import Candidate, Precision
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.settings import SamplerName
-
-pytestmark = pytest.mark.usefixtures("no_dashboard")
 
 
 def test_interrupt_ends_cleanly_and_the_next_run_goes_on(tmp_path: Path) -> None:
@@ -205,8 +203,8 @@ def test_siblings_do_not_shorten_the_random_start(tmp_path: Path, monkeypatch: p
         asked[trial] = name
         return make_sampler(name, seed=seed, trial=trial, workers=workers)
 
-    monkeypatch.setattr("scalesearch.search.study.make_sampler", heard)
-    monkeypatch.setattr("scalesearch.search.study.BY_CHANCE_AFTER", 1000)
+    monkeypatch.setattr("scalesearch.search.coordinator.make_sampler", heard)
+    monkeypatch.setattr("scalesearch.search.coordinator.BY_CHANCE_AFTER", 1000)
     for budget in (4, 14):  # continued in the middle of its start
         run(tmp_path, budget, siblings=True)
     siblings = {record.trial for record in RecordStore(tmp_path).all() if record.sibling_of is not None}

@@ -1,14 +1,17 @@
 import copy
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from scalesearch.data.mapped import MappedImages, planes
 from scalesearch.errors import ConfigError, StageFailed
-from scalesearch.networks.build import build
-from scalesearch.training.train import Trained, score, train
+from scalesearch.tasks.classification.pieces import build, score, train
+from scalesearch.training.train import Trained, answers
 from scalesearch.values.candidate import OptimizerName, Recipe
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
@@ -41,6 +44,19 @@ def run(
     recipe: Recipe = RECIPE, *, network: Network | None = None, machine: Machine = MACHINE, seed: int = 0
 ) -> Trained:
     return train(network or build(SPEC), *coloured_squares(), recipe, machine, mean=MEAN, std=STD, seed=seed)
+
+
+def test_images_that_are_read_batch_by_batch_train_to_the_same_weights(tmp_path: Path) -> None:
+    images, labels = coloured_squares()
+    np.save(tmp_path / "images.npy", images.permute(0, 2, 3, 1).numpy())
+    source = planes(MappedImages(np.load(tmp_path / "images.npy", mmap_mode="r")))
+    trained = train(build(SPEC), source, labels, RECIPE, MACHINE, mean=MEAN, std=STD, seed=0)
+    assert equal(weights(trained.network), weights(run().network))
+    first, second = (
+        torch.cat(list(answers(trained.network, given, MACHINE, mean=MEAN, std=STD, batch=16)))
+        for given in (source, images)
+    )
+    assert torch.equal(first, second)
 
 
 def top1(trained: Trained) -> float:
@@ -278,20 +294,20 @@ def test_impossible_inputs_are_told_apart() -> None:
     images, labels = coloured_squares()
     arguments = {"mean": MEAN, "std": STD, "seed": 0}
     with pytest.raises(ConfigError, match=r"at least 1 step, got 0: raise training\.steps"):
-        train(build(SPEC), images, labels, RECIPE, MACHINE, steps=0, **arguments)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="got 60 images and 59 labels"):
-        train(build(SPEC), images, labels[1:], RECIPE, MACHINE, **arguments)  # type: ignore[arg-type]
+        train(build(SPEC), images, labels, RECIPE, MACHINE, steps=0, **arguments)
+    with pytest.raises(ConfigError, match="got 60 images and 59 targets"):
+        train(build(SPEC), images, labels[1:], RECIPE, MACHINE, **arguments)
     with pytest.raises(StageFailed, match=r"expects images of 16 x 16 px, got \(8, 8\)"):
-        train(build(SPEC), images[:, :, ::2, ::2], labels, RECIPE, MACHINE, **arguments)  # type: ignore[arg-type]
+        train(build(SPEC), images[:, :, ::2, ::2], labels, RECIPE, MACHINE, **arguments)
 
 
-def test_score_is_the_share_of_right_answers_whatever_the_batch() -> None:
+def test_score_is_the_share_of_right_answers() -> None:
     trained = run()
     images, labels = coloured_squares()
     whole = score(trained.network, images, labels, MACHINE, MEAN, STD)
     right = sum(score(trained.network, images[i : i + 1], labels[i : i + 1], MACHINE, MEAN, STD) for i in range(60))
     assert whole == pytest.approx(right / 60)
-    assert score(trained.network, images, (labels + 1) % 3, MACHINE, MEAN, STD, batch=7) <= 1 - whole + 1e-9
+    assert score(trained.network, images, (labels + 1) % 3, MACHINE, MEAN, STD) <= 1 - whole + 1e-9
 
 
 @pytest.mark.gpu

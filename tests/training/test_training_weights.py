@@ -21,7 +21,7 @@ SPEC = NetworkSpec(
     head=HeadSpec(),
 )
 KEPT = KeptTraining(
-    float_top1=0.625, train_s=1.5, final_loss=0.1 + 0.2, losses=(2.5, 0.3), steps=30, safe_recipe_used=True
+    float_score=0.625, train_s=1.5, final_loss=0.1 + 0.2, losses=(2.5, 0.3), steps=30, safe_recipe_used=True
 )
 KEY = weights_key(SPEC, Recipe(), "data", 0)
 

@@ -1,4 +1,4 @@
-"""The family of backends, by name; each one's library is loaded only when that backend is asked for."""
+"""The backends by name; the library of each is loaded only when that backend is asked for."""
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -49,10 +49,10 @@ BACKENDS: Mapping[str, Callable[[], Backend]] = {
 
 
 def get_backend(name: str) -> Backend:
-    """The backend of that name.
+    """Return the backend of that name.
 
     Raises:
-        ConfigError: There is none; the text names the nearest and lists all.
+        ConfigError: There is none of that name; the message names the nearest one and lists all.
     """
     if name in BACKENDS:
         return BACKENDS[name]()

@@ -1,4 +1,4 @@
-"""What every backend and every engine must offer, so that no other stage needs to know which one it holds."""
+"""What every backend and every engine must offer, so that no other stage needs to know which one it has."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class BackendStatus:
     """Whether a backend can compile and run here; if not, `reason` says what is missing and what to do.
 
-    Its first line can stand alone.
+    The first line of `reason` can be shown alone.
     """
 
     available: bool
@@ -28,10 +28,10 @@ class BackendStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """How an engine shall be built and timed; a backend reads what concerns it."""
+    """How an engine is to be built and timed; each backend reads the options that concern it."""
 
     threads: int = 1
-    """Of the CPU."""
+    """Number of CPU threads."""
     batch: int = 1
     """Images in each timed run."""
     tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
@@ -42,27 +42,27 @@ class TimingNotes:
     """What an engine knows about its own timed runs besides their times."""
 
     enqueue_p50_ms: float | None = None
-    """Median time of handing one run to the device; None where host and device are one."""
+    """Median time in milliseconds to hand one run to the device; None if host and device are the same."""
     doubts: tuple[str, ...] = ()
-    """Why the times may not be what they seem, for the record."""
+    """Reasons why the times may be misleading, for the trial's record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerTime:
-    """One layer of an engine as it ran: a kernel, and what of the network is in it."""
+    """One layer of an engine as it ran: a kernel, and the part of the network that it computes."""
 
     name: str
     kind: str
-    """The backend's word for the kernel."""
+    """The backend's name for this kind of kernel."""
     precision: str
-    """As the backend tells it; empty where it does not."""
+    """The precision as the backend gives it; empty if it gives none."""
     mean_ms: float
 
 
 class Engine(Protocol):
-    """A compiled model, open and runnable; a context manager that closes itself.
+    """A compiled model, open and runnable. It is a context manager that closes itself.
 
-    The engine that is timed is the one that is scored: both calls use the same native object.
+    The engine that is timed is also the one that is scored: `run` and `time_runs` use the same native object.
     """
 
     @property
@@ -70,8 +70,14 @@ class Engine(Protocol):
         """Images in each run that `time_runs` times."""
         ...
 
-    def run(self, images: "NDArray[np.float32]") -> "NDArray[np.float32]":
-        """Logits (N, classes) of images (N, C, H, W), for any N >= 0; a large N may be run in parts.
+    def run(self, images: "NDArray[np.float32]") -> "dict[str, NDArray[np.float32]]":
+        """Run images (N, C, H, W), for any N >= 0; a large N may be run in parts.
+
+        Args:
+            images: Float32 images of shape (N, C, H, W), normalised as in training.
+
+        Returns:
+            Arrays (N, ...) by the names of the file's outputs, in the file's order.
 
         Raises:
             StageFailed: The images have another shape than the model's input, or the native code failed.
@@ -79,9 +85,9 @@ class Engine(Protocol):
         ...
 
     def time_runs(self, count: int) -> tuple[float, ...]:
-        """Seconds of each of `count` single runs at the compiled batch, on a fixed input made once.
+        """Return the seconds of each of `count` single runs at the compiled batch, on a fixed input that is made once.
 
-        Nothing but the run itself is inside the clock; warming up and statistics are the caller's.
+        Only the run itself is timed. Warming up and statistics are left to the caller.
 
         Raises:
             StageFailed: The native code failed.
@@ -89,13 +95,13 @@ class Engine(Protocol):
         ...
 
     def timing_notes(self) -> TimingNotes:
-        """About all runs that `time_runs` timed so far."""
+        """Return notes about all runs that `time_runs` has timed so far."""
         ...
 
     def profile(self, runs: int) -> tuple[LayerTime, ...]:
-        """Each layer's mean time over `runs` runs of their own, in the engine's order.
+        """Measure each layer's mean time over `runs` separate runs, in the engine's order.
 
-        Measuring layers slows them down, so these times explain a latency and never replace it.
+        Measuring the layers slows them down, so these times help to explain a latency but never replace it.
 
         Raises:
             StageFailed: The native code failed.
@@ -103,7 +109,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Frees the native object; a second call does nothing."""
+        """Free the native object; calling it again does nothing."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -112,10 +118,15 @@ class Engine(Protocol):
 
 
 def ensure_images(images: "NDArray[np.float32]", image_shape: tuple[int, ...], file: Path) -> None:
-    """Nothing, where these are float32 images (N, C, H, W) of that shape.
+    """Raise an error unless the images are float32 of shape (N, *image_shape).
+
+    Args:
+        images: Images of shape (N, C, H, W).
+        image_shape: The expected shape of one image, (C, H, W).
+        file: The model's file, for the message.
 
     Raises:
-        StageFailed: They are not.
+        StageFailed: The images have another type or shape.
     """
     if images.dtype != "float32" or images.shape[1:] != image_shape:
         expected, came = "x".join(map(str, image_shape)), f"{images.dtype} of shape {images.shape}"
@@ -124,25 +135,25 @@ def ensure_images(images: "NDArray[np.float32]", image_shape: tuple[int, ...], f
 
 
 class Backend(Protocol):
-    """What compiles an `OnnxModel`. It has no precision argument: precision is inside the file."""
+    """What compiles an `OnnxModel`. It has no precision argument, since the precision is part of the file."""
 
     @property
     def name(self) -> str:
-        """The registry's key."""
+        """The backend's key in the registry."""
         ...
 
     def probe(self) -> BackendStatus:
-        """Whether it works on this machine; never raises."""
+        """Tell whether the backend works on this machine; never raises."""
         ...
 
     def device(self, threads: int) -> Device:
-        """Fingerprint of what an engine with this many threads would be measured on."""
+        """Return the fingerprint of the device that an engine with this many threads would be measured on."""
         ...
 
     def compile(self, model: OnnxModel, options: "EngineOptions") -> Engine:
-        """An open engine of the model.
+        """Compile the model and return an open engine.
 
         Raises:
-            StageFailed: The file is not a model that this backend takes.
+            StageFailed: The file is not a model that this backend accepts.
         """
         ...

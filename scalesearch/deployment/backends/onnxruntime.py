@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: compiles an ONNX file to a session, runs it and times it."""
+"""ONNX Runtime on the CPU: compile an ONNX file to a session, run it and time it."""
 
 import json
 import tempfile
@@ -19,36 +19,36 @@ from scalesearch.errors import StageFailed
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.target import Device
 
-# The bindings raise one class per status code, with no common base but Exception. A wrong shape or type of the
-# feed is a ValueError or RuntimeError of the binding layer.
+# The bindings raise a different class for each status code, with no common base except Exception. For inputs of a wrong
+# shape or type, the binding layer raises ValueError or RuntimeError.
 NATIVE_ERRORS: Final[tuple[type[Exception], ...]] = (
     *(kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)),
     RuntimeError,
     ValueError,
 )
-_LOG_NOTHING: Final = 4  # ORT's "fatal": its errors reach the user by our exception, not a second time by stderr
+_LOG_NOTHING: Final = 4  # ORT's "fatal": its errors reach the user in our exception, so not in stderr as well
 _CPU: Final = ("CPUExecutionProvider",)
-_IMAGES_A_RUN: Final = 64  # bounds the memory of activations when thousands of images are scored
+_IMAGES_A_RUN: Final = 64  # limits the memory of activations when thousands of images are scored
 _MESSAGE_LENGTH: Final = 300
 _WARM_RUNS: Final = 5
 _PRECISIONS: Final = {"float": "fp32", "float16": "fp16", "uint8": "int8", "int8": "int8"}
-"""The profiler's names of element types, and the field's."""
+"""The usual precision name for each of the profiler's names of element types."""
 
 Providers = tuple[str | tuple[str, dict[str, str]], ...]
-"""Names of execution providers, some with options, in the order of preference."""
+"""Names of execution providers, some of them with options, in the order of preference."""
 
 
 class OnnxRuntimeBackend:
-    """Compiles for the CPU of this machine."""
+    """A backend that compiles for the CPU of this machine."""
 
     name: Final = "onnxruntime"
 
     def probe(self) -> BackendStatus:
-        """Always available where the module could be imported: ONNX Runtime is a core dependency."""
+        """Report that it is available, as it always is: ONNX Runtime is a core dependency."""
         return BackendStatus(available=True, version=str(ort.__version__))
 
     def device(self, threads: int) -> Device:
-        """The CPU's name and the instruction sets that choose ONNX Runtime's kernels."""
+        """Return the CPU's name and the instruction sets by which ONNX Runtime chooses its kernels."""
         cpu = read_cpu()
         return Device(
             name=cpu.name,
@@ -59,10 +59,10 @@ class OnnxRuntimeBackend:
         )
 
     def compile(self, model: OnnxModel, options: EngineOptions) -> "OnnxRuntimeEngine":
-        """A session with every graph optimization on.
+        """Open a session with every graph optimization on.
 
         Raises:
-            StageFailed: The file is missing, corrupt, or holds an operator that the CPU provider lacks.
+            StageFailed: The file is missing or corrupt, or holds an operator that the CPU provider lacks.
         """
         batch, threads = options.batch, options.threads
         if batch < 1 or threads < 1:
@@ -89,35 +89,49 @@ class OnnxRuntimeEngine:
         providers: Providers = _CPU,
         memory: str = "cpu",
     ) -> None:
-        """Take an open session; `providers` open a second one like it, `memory` is where timed runs keep images."""
+        """Take an open session.
+
+        Args:
+            session: The session.
+            model: The model that it was opened from.
+            options: How it is timed.
+            providers: The execution providers with which a second session like it is opened, for profiling.
+            memory: The device in whose memory timed runs keep their images.
+        """
         self._providers, self._memory = providers, memory
         self._session: ort.InferenceSession | None = session
         self._path = model.path
         self._batch = options.batch
         self._threads = options.threads
         self._input_name = session.get_inputs()[0].name
-        self._output_name = session.get_outputs()[0].name
+        self._output_names = [output.name for output in session.get_outputs()]
         self._image_shape = model.input_shape[1:]
         self._binding: ort.IOBinding | None = None
 
     @property
     def batch(self) -> int:
-        """Images in each timed run."""
+        """Number of images in each timed run."""
         return self._batch
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (N, classes) of images (N, C, H, W); large N in parts of 64.
+    def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Run images (N, C, H, W), a large N in parts of 64.
+
+        Returns:
+            Arrays (N, ...) by the names of the outputs.
 
         Raises:
-            StageFailed: Another image shape or type than the model's, or the native code failed.
+            StageFailed: The images have another shape or type than the model's input, or the native code failed.
         """
         ensure_images(images, self._image_shape, self._path)
-        # An empty input still goes through the session once, so that the number of classes is right.
+        # An empty input is still run once, so that the outputs have the right shapes.
         starts = range(0, max(len(images), 1), _IMAGES_A_RUN)
-        return np.concatenate([self._run_once(images[start : start + _IMAGES_A_RUN]) for start in starts])
+        parts = [self._run_once(images[start : start + _IMAGES_A_RUN]) for start in starts]
+        return dict(zip(self._output_names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
 
     def time_runs(self, count: int) -> tuple[float, ...]:
-        """Seconds of each run; input and output stay bound, which costs about 8 us a run less than a feed.
+        """Return the seconds of each of `count` runs.
+
+        Input and output stay bound, which takes about 8 us less per run than passing the input each time.
 
         Raises:
             StageFailed: The native code failed.
@@ -135,7 +149,7 @@ class OnnxRuntimeEngine:
         return tuple(time_ns / 1e9 for time_ns in times_ns)
 
     def profile(self, runs: int) -> tuple[LayerTime, ...]:
-        """Mean time of each node, by ONNX Runtime's own profiler in a second session.
+        """Measure the mean time of each node with ONNX Runtime's own profiler, in a second session.
 
         Raises:
             StageFailed: The native code failed.
@@ -149,18 +163,18 @@ class OnnxRuntimeEngine:
             try:
                 session = ort.InferenceSession(str(self._path), options, providers=list(self._providers))
                 for _ in range(runs + _WARM_RUNS):
-                    session.run([self._output_name], {self._input_name: images})
+                    session.run(self._output_names, {self._input_name: images})
                 events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
             except NATIVE_ERRORS as error:
                 raise StageFailed(stage="run", reason=shortened(error, self._path)) from error
         return _layer_times(events, runs)
 
     def timing_notes(self) -> TimingNotes:
-        """Nothing to say: host and device are one."""
+        """Return no notes, since host and device are the same."""
         return TimingNotes()
 
     def close(self) -> None:
-        """Frees the session and its threads; a second call does nothing."""
+        """Free the session and its threads; calling it again does nothing."""
         self._binding = None
         self._session = None
 
@@ -175,29 +189,33 @@ class OnnxRuntimeEngine:
             raise StageFailed(stage="run", reason=f"the engine of {self._path.name} is closed")
         return self._session
 
-    def _run_once(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _run_once(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         session = self._open_session()
         try:
-            (logits,) = session.run([self._output_name], {self._input_name: images})
+            outputs = session.run(self._output_names, {self._input_name: images})
         except NATIVE_ERRORS as error:
             raise StageFailed(stage="run", reason=shortened(error, self._path)) from error
-        return np.asarray(logits, dtype=np.float32)
+        return [np.asarray(output, dtype=np.float32) for output in outputs]
 
     def _fixed_binding(self, session: ort.InferenceSession) -> ort.IOBinding:
-        """The same seeded normal images for every model of this shape, bound once."""
+        """Bind, once, normal random images (N, C, H, W) that are the same for every model of this shape."""
         if self._binding is None:
             images = np.random.default_rng(0).standard_normal((self._batch, *self._image_shape), dtype=np.float32)
-            logits = self._run_once(images)
+            outputs = self._run_once(images)
             binding = session.io_binding()
-            held = (ort.OrtValue.ortvalue_from_numpy(array, self._memory, 0) for array in (images, logits))
-            binding.bind_ortvalue_input(self._input_name, next(held))
-            binding.bind_ortvalue_output(self._output_name, next(held))
+            binding.bind_ortvalue_input(self._input_name, self._held(images))
+            for name, output in zip(self._output_names, outputs, strict=True):
+                binding.bind_ortvalue_output(name, self._held(output))
             self._binding = binding
         return self._binding
 
+    def _held(self, array: NDArray[np.float32]) -> ort.OrtValue:
+        """Put the array into the memory where timed runs keep their images."""
+        return ort.OrtValue.ortvalue_from_numpy(array, self._memory, 0)
+
 
 def _layer_times(events: list[dict[str, Any]], runs: int) -> tuple[LayerTime, ...]:
-    """Of the last `runs` runs of every node; the earlier ones warmed up."""
+    """Compute each node's mean time over its last `runs` runs; the earlier runs were for warming up."""
     kernels: dict[str, list[dict[str, Any]]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
@@ -214,35 +232,38 @@ def _layer_times(events: list[dict[str, Any]], runs: int) -> tuple[LayerTime, ..
 
 
 def _precision(arguments: dict[str, Any]) -> str:
-    """Of the first typed input, as the profiler lists it: [{"float": [1, 3, 64, 64]}, ...]."""
+    """Return the precision of the first typed input, which the profiler lists as [{"float": [1, 3, 64, 64]}, ...]."""
     kinds = [kind for entry in arguments.get("input_type_shape", []) for kind in entry]
     return _PRECISIONS.get(kinds[0], kinds[0]) if kinds else ""
 
 
 def session_options(threads: int, file: Path) -> ort.SessionOptions:
-    """Give the options of every session of ours: all optimizations, a number of threads, no spinning, no log."""
+    """Return the options of all our sessions: all optimizations, a fixed number of threads, no spinning and no log.
+
+    A file in TensorRT's style is an exception: it is run without optimizations.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_DISABLE_ALL if _is_in_tensorrts_style(file) else level.ORT_ENABLE_ALL
     options.log_severity_level = _LOG_NOTHING
-    # Candidate and reference are open together and run in turn: a pool that spins while idle would steal the
-    # cores of the one that is being timed.
+    # Candidate and reference are open at the same time and run in turn: a thread pool that spins while idle would take
+    # the cores from the one that is being timed.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 
 def _is_in_tensorrts_style(file: Path) -> bool:
-    """fp8, or 8 bits with half-precision scales: ONNX Runtime 1.32 rewrites such graphs wrongly and refuses some.
+    """Tell whether the file has fp8, or 8-bit values with half-precision scales, as TensorRT's files do.
 
-    Its WeightBiasQuantization casts bias / (scales) to fp16, which overflows: on a trained network's fp8 file agreement
-    with fp32 fell from 0.995 to 0.33. ClipQuantFusion refuses some. Unoptimized they are slow and right; they are
-    scored here and never timed.
+    ONNX Runtime 1.32 rewrites such graphs wrongly and refuses some. Its WeightBiasQuantization casts bias / (scales) to
+    fp16, which overflows: on a trained network's fp8 file, agreement with fp32 fell from 0.995 to 0.33. ClipQuantFusion
+    refuses some graphs. Without optimizations they are slow but correct; they are only scored here and never timed.
     """
     try:
         graph = onnx.load(file, load_external_data=False).graph
-    except (OSError, DecodeError):  # the session says it better
+    except (OSError, DecodeError):  # the session gives a better message
         return False
     kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
     scales = {node.input[1] for node in graph.node if node.op_type == "DequantizeLinear"}
@@ -251,7 +272,7 @@ def _is_in_tensorrts_style(file: Path) -> bool:
 
 
 def shortened(error: Exception, path: Path) -> str:
-    """The file and the first words of a native message, on one line."""
+    """Return the file's name and the beginning of a native message, on one line."""
     text = " ".join(str(error).split())
     if len(text) > _MESSAGE_LENGTH:
         text = f"{text[:_MESSAGE_LENGTH]} ..."

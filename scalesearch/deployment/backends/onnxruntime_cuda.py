@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA provider: an NVIDIA GPU without TensorRT, where the package `onnxruntime-gpu` is installed."""
+"""ONNX Runtime's CUDA provider: an NVIDIA GPU without TensorRT, if the package `onnxruntime-gpu` is installed."""
 
 import functools
 from typing import Final
@@ -19,7 +19,8 @@ from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.target import Device
 
 _NAME: Final = "CUDAExecutionProvider"
-# TF32 is on by default, and then fp32 is not fp32. The exhaustive search times every kernel once, at the first run.
+# TF32 is on by default, and with it fp32 is not really fp32. The exhaustive search times every kernel once, at the
+# first run.
 _OPTIONS: Final = {"device_id": "0", "use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}
 _PROVIDERS: Final[Providers] = ((_NAME, _OPTIONS), "CPUExecutionProvider")
 _LOG_NOTHING, _LOG_WARNINGS = 4, 2  # ONNX Runtime's levels; the second is its default
@@ -27,17 +28,20 @@ _INSTALL: Final = "pip uninstall onnxruntime && pip install 'onnxruntime-gpu>=1.
 
 
 class OnnxRuntimeCudaBackend:
-    """Compiles for the NVIDIA GPU of this machine; timed by the host's clock, images and answers kept on the GPU."""
+    """A backend that compiles for the NVIDIA GPU of this machine.
+
+    Runs are timed by the host's clock; images and answers stay on the GPU.
+    """
 
     name: Final = "onnxruntime_cuda"
 
     def probe(self) -> BackendStatus:
-        """Say whether a session really runs on the GPU here, and if not what is missing."""
+        """Tell whether a session really runs on the GPU here and, if not, what is missing."""
         reason = _why_not()
         return BackendStatus(available=not reason, version=str(ort.__version__), reason=reason)
 
     def device(self, threads: int) -> Device:
-        """Name the GPU and its compute capability.
+        """Return the GPU's name and its compute capability.
 
         Raises:
             MissingBackendError: There is no usable provider or GPU.
@@ -69,7 +73,7 @@ class OnnxRuntimeCudaBackend:
             session = ort.InferenceSession(str(model.path), how, providers=list(_PROVIDERS))
         except NATIVE_ERRORS as error:
             raise StageFailed(stage="compile", reason=shortened(error, model.path)) from error
-        if session.get_providers()[0] != _NAME:  # it falls back to the CPU with a line in its log alone
+        if session.get_providers()[0] != _NAME:  # it falls back to the CPU and says so only in its log
             raise StageFailed(stage="compile", reason=f"ONNX Runtime opened {model.path.name} on the CPU")
         return OnnxRuntimeEngine(session, model, options, providers=_PROVIDERS, memory="cuda")
 
@@ -81,7 +85,7 @@ class OnnxRuntimeCudaBackend:
 
 @functools.cache
 def _why_not() -> str:
-    """Why no session runs on a GPU here; empty where one does."""
+    """Return the reason why no session runs on a GPU here, or an empty text if one does."""
     if _NAME not in ort.get_available_providers():
         return (
             f"ONNX Runtime {ort.__version__} has no CUDA provider, so it runs nothing on a GPU here.\n"
@@ -93,7 +97,7 @@ def _why_not() -> str:
     answer = helper.make_tensor_value_info("answer", TensorProto.FLOAT, [1])
     graph = helper.make_graph([helper.make_node("Relu", ["image"], ["answer"])], "probe", [image], [answer])
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    ort.set_default_logger_severity(_LOG_NOTHING)  # what fails is said below, in one sentence
+    ort.set_default_logger_severity(_LOG_NOTHING)  # a failure is reported below, in one sentence
     try:
         session = ort.InferenceSession(proto.SerializeToString(), providers=list(_PROVIDERS))
     except NATIVE_ERRORS as error:

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: runs the same Q/DQ graph that TensorRT takes, with int8 kernels."""
+"""OpenVINO on the CPU: run the same Q/DQ graph that TensorRT takes, with int8 kernels."""
 
 import importlib.metadata
 import importlib.util
@@ -28,18 +28,18 @@ _NOT_INSTALLED: Final = (
 
 
 class OpenVinoBackend:
-    """Compiles for the CPU of this machine."""
+    """A backend that compiles for the CPU of this machine."""
 
     name: Final = "openvino"
 
     def probe(self) -> BackendStatus:
-        """Whether the package is installed; never raises."""
+        """Tell whether the package is installed; never raises."""
         if importlib.util.find_spec("openvino") is None:
             return BackendStatus(available=False, version="", reason=_NOT_INSTALLED)
         return BackendStatus(available=True, version=importlib.metadata.version("openvino"))
 
     def device(self, threads: int) -> Device:
-        """The CPU's name and instruction sets.
+        """Return the CPU's name and instruction sets.
 
         Raises:
             MissingBackendError: OpenVINO is not installed.
@@ -49,10 +49,10 @@ class OpenVinoBackend:
         return Device(name=cpu.name, backend=self.name, backend_version=version, threads=threads, features=cpu.features)
 
     def compile(self, model: OnnxModel, options: EngineOptions) -> "OpenVinoEngine":
-        """A model compiled for the lowest latency, at a fixed batch.
+        """Compile the model for the lowest latency, at a fixed batch.
 
-        The types in the file are the engine's: without the hint, OpenVINO would run an fp32 file in bf16 or fp16 where
-        the CPU has it, and the trial would not be what it says.
+        The engine computes in the types that are in the file. Without a hint to do so, OpenVINO would run an fp32 file
+        in bf16 or fp16 where the CPU has it, and the trial would not have the precision that it claims.
 
         Raises:
             MissingBackendError: OpenVINO is not installed.
@@ -66,7 +66,7 @@ class OpenVinoBackend:
             reason = f"batch and threads must be at least 1, got {options.batch} and {options.threads}"
             raise StageFailed(stage="compile", reason=reason)
         try:
-            read_onnx(model.path)  # OpenVINO's own parser writes to stderr about a damaged file
+            read_onnx(model.path)  # read first, since OpenVINO's own parser writes to stderr about a damaged file
         except StageFailed as error:
             raise StageFailed(stage="compile", reason=error.reason) from error
         try:
@@ -76,7 +76,7 @@ class OpenVinoBackend:
 
 
 class OpenVinoEngine:
-    """A compiled model with one request for timing and one for scoring; see the `Engine` protocol."""
+    """A compiled model with one inference request, for timing and for scoring; see the `Engine` protocol."""
 
     @signal_stack_kept()
     def __init__(self, core: "openvino.Core", model: OnnxModel, options: EngineOptions) -> None:
@@ -100,32 +100,38 @@ class OpenVinoEngine:
 
     @property
     def batch(self) -> int:
-        """Images in each run."""
+        """Number of images in each run."""
         return self._batch
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (N, classes) of images (N, C, H, W), in parts of the engine's batch; a short part is filled up.
+    def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Run images (N, C, H, W) in parts of the engine's batch; a short part is filled up with zeros.
+
+        Returns:
+            Arrays (N, ...) by the names of the outputs.
 
         Raises:
-            StageFailed: Another image shape or type than the model's, or the native code failed.
+            StageFailed: The images have another shape or type than the model's input, or the native code failed.
         """
         request = self._open()
         ensure_images(images, self._image_shape, self._path)
         self._bound = False
-        parts = [np.empty((0, int(request.model_outputs[0].shape[-1])), dtype=np.float32)]
+        parts = {
+            output.get_any_name(): [np.empty((0, *tuple(output.shape)[1:]), dtype=np.float32)]
+            for output in request.model_outputs
+        }
         try:
             for start in range(0, len(images), self._batch):
                 part = images[start : start + self._batch]
                 full = np.zeros((self._batch, *self._image_shape), dtype=np.float32)
                 full[: len(part)] = part
-                logits = next(iter(request.infer([full]).values()))
-                parts.append(np.array(logits[: len(part)], dtype=np.float32))
+                for found, answers in zip(parts.values(), request.infer([full]).values(), strict=True):
+                    found.append(np.array(answers[: len(part)], dtype=np.float32))
         except RuntimeError as error:
             raise StageFailed(stage="run", reason=_shortened(error, self._path)) from error
-        return np.concatenate(parts)
+        return {name: np.concatenate(found) for name, found in parts.items()}
 
     def time_runs(self, count: int) -> tuple[float, ...]:
-        """Seconds of each run; the input is set once, before the clock starts.
+        """Return the seconds of each of `count` runs; the input is set once, before the clock starts.
 
         Raises:
             StageFailed: The native code failed.
@@ -147,7 +153,7 @@ class OpenVinoEngine:
 
     @signal_stack_kept()
     def profile(self, runs: int) -> tuple[LayerTime, ...]:
-        """Mean time of each executed node, by OpenVINO's own counters in a second compilation.
+        """Measure the mean time of each executed node with OpenVINO's own counters, in a second compilation.
 
         Raises:
             StageFailed: The native code failed.
@@ -174,12 +180,12 @@ class OpenVinoEngine:
         return tuple(totals.values())
 
     def timing_notes(self) -> TimingNotes:
-        """Nothing to say: host and device are one."""
+        """Return no notes, since host and device are the same."""
         return TimingNotes()
 
     @signal_stack_kept()
     def close(self) -> None:
-        """Frees the compiled model; a second call does nothing."""
+        """Free the compiled model; calling it again does nothing."""
         self._request = None
 
     def __enter__(self) -> Self:
@@ -195,7 +201,10 @@ class OpenVinoEngine:
 
 
 def _precision(exec_type: str) -> str:
-    """Of a kernel's name, `brgconv_avx2_I8`: its last part is the type that it computes in."""
+    """Return the precision in a kernel's name such as `brgconv_avx2_I8`.
+
+    The last part of the name is the type that the kernel computes in.
+    """
     return {"f32": "fp32", "i8": "int8", "u8": "int8", "bf16": "bf16", "f16": "fp16"}.get(
         exec_type.rpartition("_")[2].lower(), ""
     )

@@ -1,8 +1,9 @@
-"""The thread's alternate signal stack, kept through native calls that leave a dead one behind.
+"""Keep the thread's alternate signal stack through native calls that would leave an invalid one behind.
 
-OpenVINO 2026.4 gives the thread that compiles a stack of its own, and puts the former one back when the compiled
-model dies. With two models alive and the first one dying first, "the former one" has been unmapped by then, and the
-next signal that the process handles (Ctrl-C) kills it: the kernel finds no place for the handler's frame.
+OpenVINO 2026.4 gives the thread that compiles a signal stack of its own, and restores the former one when the compiled
+model is freed. If two models are alive and the first one is freed first, the "former" stack that is restored later has
+been unmapped by then. The next signal that the process handles (Ctrl-C) then kills the process, since the kernel finds
+no place for the handler's frame.
 """
 
 import ctypes
@@ -18,7 +19,10 @@ class _Stack(ctypes.Structure):
 
 
 def signal_stack() -> tuple[int | None, int, int]:
-    """Address (None: there is none), flags and size in bytes of this thread's alternate signal stack; Linux only."""
+    """Return address, flags and size in bytes of this thread's alternate signal stack. Linux only.
+
+    The address is None if there is no such stack.
+    """
     found = _Stack()
     ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found))
     return (found.address, found.flags, found.size_bytes)
@@ -26,7 +30,7 @@ def signal_stack() -> tuple[int | None, int, int]:
 
 @contextmanager
 def signal_stack_kept() -> Iterator[None]:
-    """Nothing; afterwards this thread's alternate signal stack is again the one that it was before."""
+    """Restore this thread's alternate signal stack afterwards, as it was before."""
     if sys.platform != "linux":
         yield
         return

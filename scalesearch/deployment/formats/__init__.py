@@ -1,4 +1,4 @@
-"""The family of export formats, by name; each one's library is loaded only when that format is written."""
+"""The export formats by name; the library of each is loaded only when that format is written."""
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -62,14 +62,14 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "executorch": ("model.pte",),
     "litert": ("model.tflite",),
 }
-"""What each one writes, known without loading it."""
+"""The files that each format writes, known without loading its library."""
 
 
 def get_format(name: str) -> Format:
-    """The writer of that name.
+    """Return the writer of that name.
 
     Raises:
-        ConfigError: There is none; the text names the nearest and lists all.
+        ConfigError: There is none of that name; the message names the nearest one and lists all.
     """
     if name in FORMATS:
         return FORMATS[name]()

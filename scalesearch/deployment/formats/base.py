@@ -1,4 +1,4 @@
-"""What every format writer must offer, so that `export` need not know which one it holds."""
+"""What every format writer must offer, so that `export` need not know which one it has."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,60 +16,64 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CheckImages:
-    """Inputs on which a written format must answer as the ONNX file does."""
+    """Inputs on which a written format must give the same answers as the ONNX file."""
 
     images: "NDArray[np.float32]"
     """(N, C, H, W), normalised as in training, N at least 2."""
     told: str
-    """What they are, in a few words."""
+    """What the images are, in a few words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormatOptions:
-    """What a writer may want to know besides the ONNX file; it reads what concerns it."""
+    """What a writer may need besides the ONNX file; each writer reads what concerns it."""
 
     precision: Precision
     class_names: tuple[str, ...]
     check_images: Callable[[], CheckImages]
-    """A call, since loading images takes seconds that a plain export does not spend."""
+    """A function that loads the images. This takes seconds, which a plain export saves by not calling it."""
     batch: int = 1
-    """Images in each run that the network was timed at."""
+    """Number of images in each run when the network was timed."""
     tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
 
 
 class Format(Protocol):
-    """Writes an `OnnxModel` as something else, and proves or lets prove that it answers the same."""
+    """A writer of an `OnnxModel` in another format.
+
+    It checks that the written files give the same answers, or writes a program that checks it.
+    """
 
     @property
     def name(self) -> str:
-        """The registry's key, and the value of `--format`."""
+        """The format's key in the registry, and the value of `--format`."""
         ...
 
     @property
     def what(self) -> str:
-        """A few words for the model card."""
+        """A short description for the model card."""
         ...
 
     def ensure_available(self) -> None:
-        """Nothing, where the format can be written here.
+        """Raise an error if the format cannot be written here.
 
         Raises:
-            MissingBackendError: What it needs is not installed; the text names the extra.
+            MissingBackendError: What it needs is not installed; the message names the extra to install.
         """
         ...
 
     def ensure_holds(self, precision: Precision) -> None:
-        """Nothing, where the format can hold a network of that precision.
+        """Raise an error if the format cannot hold this precision.
 
         Raises:
-            ConfigError: It cannot; the text says what it can.
+            ConfigError: It cannot; the message says which precisions it can hold.
         """
         ...
 
     def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
-        """The names, below `folder`, of the files that were written.
+        """Write the model's files below `folder`, and return their names there.
 
         Raises:
-            StageFailed: The network has something that the format cannot express, or it answers otherwise there.
+            StageFailed: The network has something that the format cannot express, or it gives other answers in that
+                format.
         """
         ...

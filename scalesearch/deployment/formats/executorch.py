@@ -1,4 +1,4 @@
-"""ExecuTorch's program file, its operators given to XNNPACK: phones and boards with ARM or x86 CPUs."""
+"""ExecuTorch's program file, with operators run by XNNPACK: for phones and boards with ARM or x86 CPUs."""
 
 import importlib.util
 import tempfile
@@ -19,36 +19,36 @@ _NAME: Final = "model.pte"
 
 
 class ExecuTorchProgram:
-    """See the `Format` protocol. fp32, batch 1."""
+    """A writer of ExecuTorch programs in fp32, for batch 1; see the `Format` protocol."""
 
     name: Final = "executorch"
     what: Final = "ExecuTorch program for XNNPACK, batch 1"
 
     def ensure_available(self) -> None:
-        """Nothing, where ExecuTorch is installed.
+        """Raise an error if ExecuTorch is not installed.
 
         Raises:
-            MissingBackendError: It is not.
+            MissingBackendError: It is not installed.
         """
         if importlib.util.find_spec("executorch") is None:
             message = "--format executorch needs ExecuTorch.\nInstall it with: pip install 'scalesearch[executorch]'"
             raise MissingBackendError(message)
 
     def ensure_holds(self, precision: Precision) -> None:
-        """Nothing for fp32.
+        """Raise an error for every precision except fp32.
 
         Raises:
-            ConfigError: ExecuTorch would quantize anew.
+            ConfigError: The precision is another one: ExecuTorch would quantize the network again.
         """
         from scalesearch.deployment.formats.torch_graph import ensure_float
 
         ensure_float(precision, self.name)
 
     def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
-        """model.pte, run once before it is believed.
+        """Write model.pte after running it once and comparing its answers.
 
         Raises:
-            StageFailed: ExecuTorch cannot express the network, or it answers otherwise there.
+            StageFailed: ExecuTorch cannot express the network, or it gives other answers there.
         """
         from scalesearch.deployment.formats.torch_graph import ensure_same
 
@@ -74,7 +74,7 @@ def _program(model: OnnxModel, images: NDArray[np.float32]) -> bytes:
             exported = torch.export.export(module, (torch.from_numpy(images[:1].copy()),))
             lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
             return bytes(lowered.to_executorch().buffer)
-        except Exception as error:  # whatever its passes raise
+        except Exception as error:  # its passes may raise any exception
             reason = f"ExecuTorch cannot express the network: {' '.join(str(error).split())[:300]}"
             raise StageFailed(stage="export", reason=reason) from error
 
@@ -83,7 +83,7 @@ def _answers(program: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]
     import torch
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that its interface may change
+        warnings.simplefilter("ignore")  # it warns that its interface may change
         from executorch.runtime import Runtime
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""LiteRT's file, formerly TensorFlow Lite: phones, microcontrollers and their accelerators."""
+"""LiteRT's file, formerly TensorFlow Lite: for phones, microcontrollers and their accelerators."""
 
 import importlib.util
 import tempfile
@@ -19,16 +19,16 @@ _NAME: Final = "model.tflite"
 
 
 class LiteRtModel:
-    """See the `Format` protocol. fp32, batch 1, channels first as in the ONNX file."""
+    """A writer of LiteRT models in fp32, for batch 1, channels first as in the ONNX file; see the `Format` protocol."""
 
     name: Final = "litert"
     what: Final = "LiteRT (TensorFlow Lite) model, batch 1"
 
     def ensure_available(self) -> None:
-        """Nothing, where the converter is installed.
+        """Raise an error if the converter is not installed.
 
         Raises:
-            MissingBackendError: It is not.
+            MissingBackendError: It is not installed.
         """
         if importlib.util.find_spec("litert_torch") is None:
             message = "--format litert needs the converter litert-torch.\n"
@@ -36,20 +36,20 @@ class LiteRtModel:
             raise MissingBackendError(message)
 
     def ensure_holds(self, precision: Precision) -> None:
-        """Nothing for fp32.
+        """Raise an error for every precision except fp32.
 
         Raises:
-            ConfigError: The converter would quantize anew.
+            ConfigError: The precision is another one: the converter would quantize the network again.
         """
         from scalesearch.deployment.formats.torch_graph import ensure_float
 
         ensure_float(precision, self.name)
 
     def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
-        """model.tflite, run once before it is believed.
+        """Write model.tflite after running it once and comparing its answers.
 
         Raises:
-            StageFailed: The converter cannot express the network, or it answers otherwise there.
+            StageFailed: The converter cannot express the network, or it gives other answers there.
         """
         from scalesearch.deployment.formats.torch_graph import ensure_same
 
@@ -74,7 +74,7 @@ def _convert(model: OnnxModel, images: NDArray[np.float32], to: Path) -> None:
 
         try:
             litert_torch.convert(module, (torch.from_numpy(images[:1].copy()),)).export(str(to))
-        except Exception as error:  # whatever its passes raise
+        except Exception as error:  # its passes may raise any exception
             reason = f"litert-torch cannot express the network: {' '.join(str(error).split())[:300]}"
             raise StageFailed(stage="export", reason=reason) from error
 

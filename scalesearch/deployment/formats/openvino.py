@@ -1,4 +1,4 @@
-"""OpenVINO's own files, .xml and .bin, read back and compared before they are believed."""
+"""OpenVINO's own files, .xml and .bin, which are read back and compared before they are kept."""
 
 import importlib.util
 import tempfile
@@ -20,30 +20,30 @@ _HINTS: Final = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, 
 
 
 class OpenVinoIr:
-    """See the `Format` protocol."""
+    """A writer of OpenVINO's own files; see the `Format` protocol."""
 
     name: Final = "openvino"
     what: Final = "OpenVINO's own files of the network"
 
     def ensure_available(self) -> None:
-        """Nothing, where OpenVINO is installed.
+        """Raise an error if OpenVINO is not installed.
 
         Raises:
-            MissingBackendError: It is not.
+            MissingBackendError: It is not installed.
         """
         if importlib.util.find_spec("openvino") is None:
             message = "--format openvino needs OpenVINO.\nInstall it with: pip install 'scalesearch[openvino]'"
             raise MissingBackendError(message)
 
     def ensure_holds(self, precision: Precision) -> None:
-        """Every precision: what OpenVINO lacks, it refuses itself."""
+        """Accept every precision: OpenVINO itself refuses what it lacks."""
 
     @signal_stack_kept()
     def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
-        """The names of model.xml and model.bin, in the folder `openvino`; the batch stays dynamic.
+        """Write model.xml and model.bin into the folder `openvino`, and return their names; the batch stays dynamic.
 
         Raises:
-            StageFailed: OpenVINO refuses the network, or the files read back do not answer as the ONNX file did.
+            StageFailed: OpenVINO refuses the network, or the files read back do not give the answers of the ONNX file.
         """
         import openvino
 
@@ -53,7 +53,7 @@ class OpenVinoIr:
             network = core.read_model(model.path)
             before = _answers(core, network, images)
             with tempfile.TemporaryDirectory() as scratch:
-                # Not compressed: the default would round fp32 weights to fp16.
+                # Not compressed, since the default would round fp32 weights to fp16.
                 openvino.save_model(network, Path(scratch) / "model.xml", compress_to_fp16=False)
                 after = _answers(core, core.read_model(Path(scratch) / "model.xml"), images)
                 contents = {name: (Path(scratch) / name).read_bytes() for name in ("model.xml", "model.bin")}

@@ -1,4 +1,4 @@
-"""The ONNX file as it is: every export has it, for all other formats are made of it."""
+"""The ONNX file as it is: every export has it, since all other formats are made from it."""
 
 import shutil
 from pathlib import Path
@@ -12,19 +12,19 @@ _NAME: Final = "model.onnx"
 
 
 class PlainOnnx:
-    """See the `Format` protocol."""
+    """A writer that copies the ONNX file; see the `Format` protocol."""
 
     name: Final = "onnx"
     what: Final = "the deployed network"
 
     def ensure_available(self) -> None:
-        """Always."""
+        """Accept: this format is always available."""
 
     def ensure_holds(self, precision: Precision) -> None:
-        """Every precision."""
+        """Accept every precision."""
 
     def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
-        """model.onnx, copied where it does not lie there already."""
+        """Copy the file to model.onnx, unless it is already there."""
         target = folder / _NAME
         if target.resolve() != model.path.resolve():
             shutil.copyfile(model.path, target)

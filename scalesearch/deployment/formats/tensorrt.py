@@ -14,16 +14,16 @@ _NAME: Final = "model.engine"
 
 
 class TensorRtPlan:
-    """See the `Format` protocol. An engine fits one GPU model and one version of TensorRT."""
+    """A writer of TensorRT engines, each for one GPU model and one version of TensorRT; see the `Format` protocol."""
 
     name: Final = "tensorrt"
     what: Final = "TensorRT engine for the GPU that exported it"
 
     def ensure_available(self) -> None:
-        """Nothing, where TensorRT and an NVIDIA GPU are here.
+        """Raise an error if there is no TensorRT or no NVIDIA GPU.
 
         Raises:
-            MissingBackendError: They are not.
+            MissingBackendError: One of them is missing.
         """
         from scalesearch.deployment.backends import get_backend
 
@@ -36,10 +36,10 @@ class TensorRtPlan:
             raise MissingBackendError(message)
 
     def ensure_holds(self, precision: Precision) -> None:
-        """Every precision: what the GPU lacks, TensorRT refuses itself."""
+        """Accept every precision: TensorRT itself refuses what the GPU lacks."""
 
     def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
-        """model.engine, from the store of engines where it was built before.
+        """Write model.engine, taken from the store of engines if it was built before.
 
         Raises:
             StageFailed: TensorRT refuses the file.

@@ -1,4 +1,4 @@
-"""An fp32 ONNX graph as a torch module, and what else the formats share whose converters start from torch."""
+"""An fp32 ONNX graph as a torch module, and other code shared by the formats whose converters start from torch."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -19,13 +19,13 @@ Attributes = Mapping[str, Any]
 
 
 class TorchGraph(nn.Module):
-    """Runs the graph's nodes in order; its tensors are buffers."""
+    """A torch module that runs the graph's nodes in order; the graph's tensors are its buffers."""
 
     def __init__(self, proto: onnx.ModelProto) -> None:
-        """Takes the graph over.
+        """Take over the nodes and tensors of the graph.
 
         Raises:
-            StageFailed: It holds an operator that is not in `OPERATORS`.
+            StageFailed: The graph holds an operator that is not in `OPERATORS`.
         """
         super().__init__()
         unknown = sorted({node.op_type for node in proto.graph.node} - OPERATORS.keys())
@@ -36,7 +36,7 @@ class TorchGraph(nn.Module):
         self._numbers: dict[str, Any] = {}
         for place, tensor in enumerate(proto.graph.initializer):
             values = torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
-            if values.dtype == torch.int64 or values.ndim == 0:  # must be known while the graph is traced
+            if values.dtype == torch.int64 or values.ndim == 0:  # these must be known while the graph is traced
                 self._numbers[tensor.name] = values.tolist()
                 continue
             self._tensors[tensor.name] = f"tensor_{place}"
@@ -47,7 +47,7 @@ class TorchGraph(nn.Module):
         self._input, self._output = proto.graph.input[0].name, proto.graph.output[0].name
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, C, H, W)."""
+        """Compute the logits (N, classes) of images (N, C, H, W)."""
         values: dict[str, Any] = {self._input: image, **self._numbers}
         values.update({name: getattr(self, buffer) for name, buffer in self._tensors.items()})
         for kind, inputs, output, attributes in self._nodes:
@@ -58,7 +58,7 @@ class TorchGraph(nn.Module):
 
 
 def float_module(model: OnnxModel, name: str) -> TorchGraph:
-    """The module of an fp32 file.
+    """Make the torch module of an fp32 file, in eval mode.
 
     Raises:
         StageFailed: The file holds an operator that is not in `OPERATORS`.
@@ -70,10 +70,11 @@ def float_module(model: OnnxModel, name: str) -> TorchGraph:
 
 
 def ensure_float(precision: Precision, name: str) -> None:
-    """Nothing for fp32.
+    """Raise an error for every precision except fp32.
 
     Raises:
-        ConfigError: The converter would quantize anew, by its own rules: that network was never measured.
+        ConfigError: The precision is another one: the converter would quantize again, by its own rules, and the
+            resulting network was never measured.
     """
     if precision != "fp32":
         message = f"--format {name}: expected a network in fp32, came {precision}.\n"
@@ -82,10 +83,16 @@ def ensure_float(precision: Precision, name: str) -> None:
 
 
 def ensure_same(model: OnnxModel, images: NDArray[np.float32], answers: NDArray[np.float32], name: str) -> None:
-    """Nothing, where the answers (N, classes) to the images are ONNX Runtime's, to a thousandth of their spread.
+    """Raise an error if the answers differ from ONNX Runtime's by more than a thousandth of their spread.
+
+    Args:
+        model: The ONNX file to compare with.
+        images: The images, of shape (N, C, H, W), that were answered.
+        answers: Logits of shape (N, classes) in the other format.
+        name: Name of the format, for the message.
 
     Raises:
-        StageFailed: They are others.
+        StageFailed: They differ by more.
     """
     session = checking_session(read_onnx(model.path))
     expected = np.asarray(session.run(None, {session.get_inputs()[0].name: images})[0])
@@ -101,7 +108,10 @@ def _attributes(node: onnx.NodeProto) -> Attributes:
 
 
 def _padded(attributes: Attributes, image: Tensor, *, value: float = 0.0) -> tuple[Tensor, Any]:
-    """The image and what torch shall pad itself: begin and end alike; else it is padded here."""
+    """Return the image (N, C, H, W) and the padding that torch shall add itself.
+
+    Torch can pad only if begin and end are alike; otherwise the returned image is already padded.
+    """
     top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
     if (top, left) == (bottom, right):
         return image, (top, left)
@@ -152,4 +162,4 @@ OPERATORS: Final[Mapping[str, Callable[..., Tensor]]] = {
     "Reshape": _reshape,
     "Sigmoid": lambda _, value: torch.sigmoid(value),
 }
-"""What the exported base networks hold, by ONNX operator: (attributes, inputs) -> output."""
+"""The operators in the exported base networks, by ONNX name, each as a function (attributes, inputs) -> output."""

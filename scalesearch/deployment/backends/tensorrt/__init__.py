@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT for RTX as backends: the same code over two libraries of one API."""
+"""TensorRT and TensorRT for RTX as backends: the same code for two libraries with the same API."""
 
 from pathlib import Path
 from typing import Final
@@ -13,20 +13,20 @@ from scalesearch.values.target import Device
 
 
 class TensorRtBackend:
-    """Builds and opens engines on the NVIDIA GPU of this machine."""
+    """A backend that builds and opens engines on the NVIDIA GPU of this machine."""
 
     def __init__(self, flavour: Flavour, *, folder: Path | None = None) -> None:
-        """Nothing is loaded yet. `folder` (default: the user's cache) keeps engines and timing caches."""
+        """Set the folder that keeps engines and timing caches (default: the user's cache); no library is loaded yet."""
         self.name: Final = flavour
         self._flavour: Flavour = flavour
         self._folder = folder or engine_folder()
 
     def probe(self) -> BackendStatus:
-        """Whether the library, a driver and a GPU are here; never raises."""
+        """Tell whether the library, a driver and a GPU are here; never raises."""
         return probe(self._flavour)
 
     def device(self, threads: int) -> Device:
-        """The GPU's name and compute capability.
+        """Return the GPU's name and compute capability.
 
         Raises:
             MissingBackendError: There is no usable library or GPU.
@@ -41,7 +41,7 @@ class TensorRtBackend:
         )
 
     def compile(self, model: OnnxModel, options: EngineOptions) -> Engine:
-        """An engine of the file, from the store where this program has built the same one before.
+        """Open an engine of the file, taken from the store if this program has built the same one before.
 
         Raises:
             MissingBackendError: There is no usable library or GPU.
@@ -53,7 +53,7 @@ class TensorRtBackend:
         return TensorRtEngine(load(self._flavour), plan, model, options)
 
     def plan(self, model: OnnxModel, options: EngineOptions) -> bytes:
-        """The serialized engine of the file, for this GPU and this version of the library alone.
+        """Return the serialized engine of the file, which fits only this GPU and this version of the library.
 
         Raises:
             MissingBackendError: There is no usable library or GPU.
@@ -94,14 +94,14 @@ class TensorRtBackend:
 
 
 def gpu_name() -> str:
-    """Name of the current GPU, as NVIDIA writes it."""
+    """Return the name of the current GPU, as NVIDIA writes it."""
     import torch
 
     return torch.cuda.get_device_name()
 
 
 def gpu_capability() -> str:
-    """Compute capability of the current GPU, "8.9"."""
+    """Return the compute capability of the current GPU, such as "8.9"."""
     import torch
 
     major, minor = torch.cuda.get_device_capability()

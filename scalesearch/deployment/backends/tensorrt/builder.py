@@ -1,4 +1,4 @@
-"""ONNX file to TensorRT plan: one strongly typed path for TensorRT 10.12 and later, 11, and TensorRT for RTX."""
+"""Turn an ONNX file into a TensorRT plan, strongly typed, for TensorRT 10.12 and later, 11, and TensorRT for RTX."""
 
 import time
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ STAGE: Final = "compile"
 _MESSAGE_LENGTH: Final = 240
 _HEAVY: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _HARMLESS: Final = ("scales to fp32",)
-"""Of fp16 graphs with Q/DQ nodes: it keeps the scales in float32, which is what we would want."""
+"""Words of warnings that are not passed on. This one comes with fp16 graphs with Q/DQ nodes: TensorRT keeps the scales
+in float32, which is what we want."""
 
 _REMEDIES: Final = (
     ("hw-specific datatypes", "this chip lacks the file's precision: choose another precision or chip"),
@@ -34,17 +35,17 @@ _REMEDIES: Final = (
     ("cannot be found", "the file is gone: export it again"),
     ("memory", "raise tensorrt.workspace_mb, or choose a smaller network or batch"),
 )
-"""What a native message means for the user, by the first of these words in it."""
+"""What a native message means for the user: the first entry whose words are in the message gives the advice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """A serialized engine, and what the compiler told of it."""
+    """A serialized engine, and what the compiler reported about it."""
 
     plan: bytes
     layers: tuple[Layer, ...]
     convolutions: tuple[KernelCount, ...]
-    """Convolutions and linear layers of the file, by the precision that they really run in."""
+    """Number of the file's convolutions and linear layers for each precision that they really run in."""
     seconds: float
     warnings: tuple[str, ...]
 
@@ -58,19 +59,21 @@ def build_plan(
     compute_capability: str = "",
     timing_cache: Path | None = None,
 ) -> Build:
-    """The plan of an ONNX file, and the layers that it holds.
+    """Build the plan of an ONNX file, and list the layers that it holds.
 
     Args:
-        library: From `library.load`.
-        onnx_file: Its tensors' types are the engine's: a strongly typed network takes no other hint of precision.
-        settings: Builder effort, workspace, sparsity.
-        batches: Least, optimal and largest batch of a dynamic first dimension; None builds without a profile.
-        compute_capability: "8.9" builds for that chip (TensorRT for RTX only, which needs no GPU for it); empty for
-            the GPU here, or without one a portable engine.
-        timing_cache: Kept between builds where given (TensorRT proper: RTX chooses its kernels on the GPU).
+        library: The library, as `library.load` returns it.
+        onnx_file: The file. The engine uses the types of its tensors: a strongly typed network takes no other hint of
+            precision.
+        settings: Builder effort, workspace and sparsity.
+        batches: Smallest, optimal and largest batch of a dynamic first dimension; None builds without a profile.
+        compute_capability: "8.9" builds for that chip (TensorRT for RTX only, which needs no GPU for it). Empty builds
+            for the GPU here or, without one, a portable engine.
+        timing_cache: File in which a timing cache is kept between builds (only TensorRT itself: TensorRT for RTX
+            chooses its kernels on the GPU).
 
     Raises:
-        StageFailed: The file cannot be read, or parser or compiler refuse it; the reason names node and remedy.
+        StageFailed: The file cannot be read, or parser or compiler refuse it; the reason names the node and what to do.
     """
     trt, logger = library.trt, logger_of(library)
     library.messages.take()
@@ -121,7 +124,7 @@ def _configure(library: Library, builder: Any, config: Any, settings: TensorRtSe
     config.builder_optimization_level = settings.optimization_level
     if settings.workspace_mb:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_mb << 20)
-    config.clear_flag(trt.BuilderFlag.TF32)  # on by default, and then fp32 is not fp32
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default, and with it fp32 is not really fp32
     if settings.sparse_weights:
         config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     if capability and library.flavour == "tensorrt_rtx":
@@ -138,7 +141,7 @@ def _configure(library: Library, builder: Any, config: Any, settings: TensorRtSe
 
 
 def known_capabilities(library: Library) -> tuple[str, ...]:
-    """Compute capabilities that TensorRT for RTX can build for, as "8.9"."""
+    """Return the compute capabilities that TensorRT for RTX can build for, in ascending order, as "8.9"."""
     names = [name[2:] for name in dir(library.trt.ComputeCapability) if name.startswith("SM")]
     return tuple(sorted((f"{name[:-1]}.{name[-1]}" for name in names), key=lambda text: float(text)))
 
@@ -158,7 +161,7 @@ def _timing_cache(library: Library, config: Any, path: Path | None) -> Any:
         return None
     content = path.read_bytes() if path.exists() else b""
     cache = config.create_timing_cache(content)
-    if not config.set_timing_cache(cache, False):  # of another version or GPU
+    if not config.set_timing_cache(cache, False):  # the cache is of another version or GPU
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     return cache

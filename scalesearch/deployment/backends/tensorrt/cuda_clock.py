@@ -1,4 +1,7 @@
-"""Times GPU work as trtexec does: event to event on the GPU's own clock, a captured graph replayed, copies left out."""
+"""Time GPU work as trtexec does.
+
+Times are taken between two events on the GPU's own clock, a captured graph is replayed, and copies are left out.
+"""
 
 import statistics
 import time
@@ -11,10 +14,11 @@ from scalesearch.deployment.backends.base import TimingNotes
 from scalesearch.errors import StageFailed
 
 _QUEUED: Final = 64
-"""Runs handed over before the host waits: enough to keep the GPU busy, few enough that nothing overflows."""
+"""Number of runs that are queued before the host waits: enough to keep the GPU busy, but not so many that a queue
+overflows."""
 _ENQUEUE_BOUND: Final = 0.8
 _LARGEST_VARIATION: Final = 0.025
-"""Both thresholds are trtexec's own (its reporting code): above them it warns."""
+"""Both thresholds are taken from trtexec's reporting code, which warns above them."""
 
 
 def _event() -> torch.cuda.Event:
@@ -22,13 +26,16 @@ def _event() -> torch.cuda.Event:
 
 
 class CudaClock:
-    """Runs `enqueue` on a stream of its own and times it there.
+    """A clock that runs `enqueue` on a stream of its own and times it there.
 
-    Any work that only launches kernels on the current stream will do; TensorRT's engines and torch modules alike.
+    It can time any work that only launches kernels on the current stream: TensorRT's engines as well as torch modules.
     """
 
     def __init__(self, enqueue: Callable[[], None], *, stream: "torch.cuda.Stream", graph: bool) -> None:
-        """Run once as it is, then capture where asked and possible (a failed capture is a doubt, not an error)."""
+        """Run the work once as it is, then capture it in a CUDA graph if asked and possible.
+
+        A failed capture is noted as a doubt and is not an error.
+        """
         self._stream = stream
         self._launch = enqueue
         self._doubts: list[str] = []
@@ -42,13 +49,13 @@ class CudaClock:
 
     @property
     def captured(self) -> bool:
-        """Whether runs are replays of a captured graph."""
+        """Whether the runs are replays of a captured graph."""
         return self._graph is not None
 
     _graph: "torch.cuda.CUDAGraph | None" = None
 
     def time_runs(self, count: int) -> tuple[float, ...]:
-        """GPU seconds of each of `count` runs."""
+        """Return the GPU seconds of each of `count` runs."""
         times: list[float] = []
         while len(times) < count:
             times += self._queue(min(_QUEUED, count - len(times)))
@@ -56,7 +63,7 @@ class CudaClock:
         return tuple(times)
 
     def notes(self) -> TimingNotes:
-        """Median enqueue time and trtexec's two warnings, over all runs so far."""
+        """Return the median enqueue time and trtexec's two warnings, over all runs so far."""
         if len(self._gpu_s) < 2:
             return TimingNotes(doubts=tuple(self._doubts))
         gpu_s, enqueue_s = statistics.median(self._gpu_s), statistics.median(self._enqueue_s)
@@ -87,7 +94,7 @@ class CudaClock:
         try:
             with torch.cuda.graph(graph, stream=self._stream):
                 enqueue()
-        except (RuntimeError, StageFailed) as error:  # what cannot be captured: an allocation, a host function
+        except (RuntimeError, StageFailed) as error:  # an allocation or a host function cannot be captured
             self._doubts.append(f"no CUDA graph: {' '.join(str(error).split())[:120]}")
             torch.cuda.synchronize()
             return

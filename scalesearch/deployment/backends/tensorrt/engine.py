@@ -1,4 +1,4 @@
-"""A TensorRT engine, open: buffers, stream, events and graphs are torch's, the plan is TensorRT's."""
+"""An open TensorRT engine: buffers, stream, events and graphs come from torch, the plan from TensorRT."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ _STAGE: Final = "run"
 class TensorRtEngine:
     """A deserialized plan with its execution context; see the `Engine` protocol.
 
-    The input is float32 images, the output float32 logits: narrower types are inside the graph.
+    Input images and outputs are float32; narrower types occur only inside the graph.
     """
 
     def __init__(self, library: Library, plan: bytes, model: OnnxModel, options: EngineOptions) -> None:
@@ -45,13 +45,15 @@ class TensorRtEngine:
             raise self._failure("has too little memory for the engine's context")  # noqa: EM101
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         (self._input_name,) = (n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT)
-        (self._output_name,) = (n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.OUTPUT)
-        self._classes = int(tuple(self._engine.get_tensor_shape(self._output_name))[-1])
+        outputs = [n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.OUTPUT]
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own signature lacks types
         self._largest = max(options.batch, options.tensorrt.max_batch)
         try:
             self._images = torch.zeros((self._largest, *self._image_shape), device="cuda")
-            self._logits = torch.zeros((self._largest, self._classes), device="cuda")
+            self._outputs = {
+                name: torch.zeros((self._largest, *tuple(self._engine.get_tensor_shape(name))[1:]), device="cuda")
+                for name in outputs
+            }
         except torch.OutOfMemoryError as error:
             reason = f"the GPU has too little memory for a batch of {self._largest} of {model.path.name}"
             raise StageFailed(_STAGE, reason) from error
@@ -59,31 +61,40 @@ class TensorRtEngine:
 
     @property
     def batch(self) -> int:
-        """Images in each timed run."""
+        """Number of images in each timed run."""
         return self._options.batch
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (N, classes) of images (N, C, H, W), in parts of the engine's batch; a last, short part is filled up.
+    def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Run images (N, C, H, W) in parts of the engine's largest batch.
+
+        A short part is filled up to that batch.
+
+        Returns:
+            Arrays (N, ...) by the names of the outputs.
 
         Raises:
-            StageFailed: Another image shape or type than the model's, or TensorRT failed.
+            StageFailed: The images have another shape or type than the model's input, or TensorRT failed.
         """
         self._ensure_open()
         ensure_images(images, self._image_shape, self._path)
         size = self._largest
-        answers = np.empty((len(images), self._classes), dtype=np.float32)
+        answers = {
+            name: np.empty((len(images), *buffer.shape[1:]), dtype=np.float32) for name, buffer in self._outputs.items()
+        }
         for start in range(0, len(images), size):
-            # A copy: one image of a reversed array passes for contiguous, with a negative stride that torch refuses.
+            # Copied because one image of a reversed array counts as contiguous, but has a negative stride, which torch
+            # refuses.
             part = torch.from_numpy(images[start : start + size].copy())
             with torch.cuda.stream(self._stream):
                 self._images[: len(part)].copy_(part)
                 self._enqueue(size)
                 self._stream.synchronize()
-                answers[start : start + len(part)] = self._logits[: len(part)].cpu().numpy()
+                for name, buffer in self._outputs.items():
+                    answers[name][start : start + len(part)] = buffer[: len(part)].cpu().numpy()
         return answers
 
     def time_runs(self, count: int) -> tuple[float, ...]:
-        """GPU seconds of each run, on the same seeded images.
+        """Return the GPU seconds of each of `count` runs, on the same seeded images.
 
         Raises:
             StageFailed: TensorRT failed.
@@ -94,11 +105,13 @@ class TensorRtEngine:
         return self._clock.time_runs(count)
 
     def timing_notes(self) -> TimingNotes:
-        """Enqueue time and doubts of the timed runs."""
+        """Return the enqueue time and the doubts about the timed runs."""
         return self._clock.notes() if self._clock else TimingNotes()
 
     def profile(self, runs: int) -> tuple[LayerTime, ...]:
-        """Mean time of each kernel, by a profiler in a context of its own, with its type from the inspector.
+        """Measure the mean time of each kernel with a profiler in a separate context.
+
+        Kind and precision of each kernel come from the engine inspector.
 
         Raises:
             StageFailed: TensorRT failed.
@@ -135,10 +148,10 @@ class TensorRtEngine:
         return str(inspector.get_engine_information(self._library.trt.LayerInformationFormat.JSON))
 
     def close(self) -> None:
-        """Frees context, engine and buffers; a second call does nothing."""
+        """Free context, engine and buffers; calling it again does nothing."""
         self._clock = None
         self._context = self._engine = self._runtime = None
-        self._images = self._logits = torch.empty(0)
+        self._images, self._outputs = torch.empty(0), {}
 
     def __enter__(self) -> Self:
         return self
@@ -152,12 +165,16 @@ class TensorRtEngine:
         self._images[: self.batch].copy_(host)
         launch: Callable[[], None] = lambda: self._enqueue(self.batch)  # noqa: E731  (a closure over the bound method)
         if self._options.tensorrt.copies:
-            answers = torch.empty((self.batch, self._classes)).pin_memory()
+            answers = {
+                name: torch.empty((self.batch, *buffer.shape[1:])).pin_memory()
+                for name, buffer in self._outputs.items()
+            }
 
             def with_copies() -> None:
                 self._images[: self.batch].copy_(host, non_blocking=True)
                 self._enqueue(self.batch)
-                answers.copy_(self._logits[: self.batch], non_blocking=True)
+                for name, buffer in self._outputs.items():
+                    answers[name].copy_(buffer[: self.batch], non_blocking=True)
 
             launch = with_copies
         return CudaClock(launch, stream=self._stream, graph=self._options.tensorrt.cuda_graph)
@@ -166,7 +183,8 @@ class TensorRtEngine:
         context = context or self._context
         context.set_input_shape(self._input_name, (batch, *self._image_shape))
         context.set_tensor_address(self._input_name, self._images.data_ptr())
-        context.set_tensor_address(self._output_name, self._logits.data_ptr())
+        for name, buffer in self._outputs.items():
+            context.set_tensor_address(name, buffer.data_ptr())
         if not context.execute_async_v3(self._stream.cuda_stream):
             raise self._failure("failed to run the engine")  # noqa: EM101
 

@@ -1,4 +1,4 @@
-"""The layers that the compiler really made, from its own list: how graphs fuse, in which precision they run."""
+"""The layers that the compiler really made, from its own list: how it fuses graphs, in which precision they run."""
 
 import json
 import re
@@ -17,7 +17,7 @@ _TACTIC = re.compile(r"TacticName: ([^,]+)")
 
 PRECISION_NAMES = {"Float": "fp32", "FP32": "fp32", "Half": "fp16", "FP16": "fp16", "BFloat16": "bf16", "BF16": "bf16",
                    "Int8": "int8", "INT8": "int8", "FP8": "fp8", "Int32": "int32", "INT32": "int32"}  # fmt: skip
-"""The compiler's names of data types, and the field's."""
+"""The usual precision name for each of the compiler's names of data types."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,26 +26,30 @@ class Layer:
 
     name: str
     kind: str
-    """The compiler's word: `correlation` is a convolution, `gemm` a matrix product, `kgen` a generated kernel."""
+    """The compiler's name: `correlation` is a convolution, `gemm` a matrix product, `kgen` a generated kernel."""
     precision: str
-    """Of what it multiplies: the narrowest type among its inputs and weights."""
+    """Precision of what the kernel multiplies: the narrowest type among its inputs and weights."""
     output_precision: str
     sources: tuple[str, ...]
-    """Nodes of the ONNX file that were fused into it."""
+    """Names of the ONNX file's nodes that were fused into this kernel."""
     tactic: str = ""
 
 
 def parse_layers(messages: Iterable[str]) -> tuple[Layer, ...]:
-    """The layers of the builder's VERBOSE message that begins with `Layers:` (profiling verbosity DETAILED)."""
+    """Read the layers from the builder's messages.
+
+    They are in the VERBOSE message that begins with `Layers:` (profiling verbosity DETAILED).
+    """
     return tuple(
         layer for text in messages for line in text.splitlines() if (layer := _parsed(line.strip())) is not None
     )
 
 
 def count_precisions(layers: Iterable[Layer], nodes: Iterable[str]) -> tuple[KernelCount, ...]:
-    """How many of those ONNX nodes (convolutions, linear layers) run in each precision, most frequent first.
+    """Count how many of these ONNX nodes (convolutions, linear layers) run in each precision, most frequent first.
 
-    A node's name can be on several kernels: the one that multiplies, and generated ones that cast or scale for it.
+    A node's name can be on several kernels: on the one that multiplies, and on generated ones that cast or scale for
+    it. The one that multiplies is counted.
     """
     holders: dict[str, list[Layer]] = {}
     for layer in layers:
@@ -60,13 +64,13 @@ def _multiplier(layers: list[Layer]) -> Layer:
 
 
 def inspected(text: str) -> dict[str, tuple[str, str]]:
-    """Kind and precision of every layer by its name, from the engine inspector's JSON.
+    """Return kind and precision of every layer by its name, from the engine inspector's JSON.
 
     The precision is the narrowest among the types of inputs and weights ("Format/Datatype": "... FP16 ...").
     """
     found: dict[str, tuple[str, str]] = {}
     for layer in json.loads(text).get("Layers", []):
-        if isinstance(layer, str):  # engines built without detailed verbosity list names alone
+        if isinstance(layer, str):  # engines built without detailed verbosity list only names
             found[layer] = ("", "")
             continue
         texts = [str(part.get("Format/Datatype", part.get("Datatype", ""))) for part in layer.get("Inputs", [])]
@@ -81,7 +85,7 @@ def _parsed(line: str) -> Layer | None:
     if head is None:
         return None
     parts = {name: _TENSOR.findall(text) for name, text in _PART.findall(line)}
-    # Weights have several dimensions; scales and biases, which stay wide, have one that is not 1.
+    # Weights have several dimensions larger than 1. Scales and biases, which stay in a wide type, have only one.
     weights = [
         kind
         for shape, kind in parts.get("Constants", [])

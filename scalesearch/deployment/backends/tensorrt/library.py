@@ -1,4 +1,7 @@
-"""TensorRT and its sister TensorRT for RTX: one Python API under two names, loaded late, and asked what they can do."""
+"""TensorRT and TensorRT for RTX: one Python API under two names.
+
+The libraries are loaded only when they are needed, and asked what they can do here.
+"""
 
 import functools
 import importlib
@@ -16,21 +19,24 @@ Flavour = Literal["tensorrt", "tensorrt_rtx"]
 TITLES: Mapping[Flavour, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
 _EXTRAS: Mapping[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 _OLDEST: Final = (10, 12)
-"""Of TensorRT proper: from here on strongly typed networks take every graph that we write."""
+"""Oldest version of TensorRT itself: from this one on, strongly typed networks accept every graph that we write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
-    """A loaded library with the one logger that this process gave it; it keeps the first one for good."""
+    """A loaded library with the only logger that this process gave it.
+
+    The library keeps the first logger that it gets for the life of the process.
+    """
 
     flavour: Flavour
     trt: Any
-    """The module. Untyped: neither wheel brings stubs that a type checker can follow."""
+    """The Python module. It is untyped, since neither wheel has stubs that a type checker can follow."""
     messages: "Messages"
 
     @property
     def title(self) -> str:
-        """Name for people."""
+        """The library's name, in a form for people to read."""
         return TITLES[self.flavour]
 
     @property
@@ -41,30 +47,30 @@ class Library:
 
 @dataclass(slots=True)
 class Messages:
-    """What the library's native code said since the last `take`, by severity, in order."""
+    """The messages of the library's native code since the last `take`, by severity, in order."""
 
     errors: list[str]
     warnings: list[str]
     details: list[str]
 
     def take(self) -> "Messages":
-        """All of it, and forget it here."""
+        """Return all messages so far and remove them here."""
         taken = Messages(self.errors, self.warnings, self.details)
         self.errors, self.warnings, self.details = [], [], []
         return taken
 
 
 def is_installed(flavour: Flavour) -> bool:
-    """Whether the package is there, without loading it."""
+    """Tell whether the package is installed, without loading it."""
     return importlib.util.find_spec(flavour) is not None
 
 
 @functools.cache
 def load(flavour: Flavour) -> Library:
-    """The library, its logger made.
+    """Load the library and make its logger.
 
     Raises:
-        MissingBackendError: Not installed, its native part cannot be loaded, or it is too old.
+        MissingBackendError: It is not installed, its native part cannot be loaded, or it is too old.
     """
     title = TITLES[flavour]
     if not is_installed(flavour):
@@ -90,12 +96,12 @@ def load(flavour: Flavour) -> Library:
 
 
 def logger_of(library: Library) -> Any:
-    """The logger that every call of the library wants."""
+    """Return the logger that the library's calls need."""
     return _loggers[library.flavour]
 
 
 _loggers: dict[Flavour, Any] = {}
-"""Kept for the life of the process: the native code holds on to it without a reference that Python could see."""
+"""Loggers, kept for the life of the process: the native code uses them without a reference that Python could see."""
 
 
 def _make_logger(trt: Any, messages: Messages) -> Any:
@@ -110,7 +116,7 @@ def _make_logger(trt: Any, messages: Messages) -> Any:
                 messages.errors.append(text)
             elif level == severity.WARNING:
                 messages.warnings.append(text)
-            elif text.startswith("Layers:"):  # the compiled layers; the rest of VERBOSE is megabytes
+            elif text.startswith("Layers:"):  # the compiled layers; the other VERBOSE messages take megabytes
                 messages.details.append(text)
 
     return Logger()
@@ -118,7 +124,10 @@ def _make_logger(trt: Any, messages: Messages) -> Any:
 
 @functools.cache
 def probe(flavour: Flavour) -> BackendStatus:
-    """Whether engines can be built and *run* here: import, then a builder, then a GPU that torch sees; never raises."""
+    """Tell whether engines can be built and *run* here; never raises.
+
+    It tries to import the library, then to make a builder, and then looks for a GPU that torch sees.
+    """
     title = TITLES[flavour]
     try:
         library = load(flavour)
@@ -127,7 +136,7 @@ def probe(flavour: Flavour) -> BackendStatus:
     version = library.version
     try:
         library.trt.Builder(logger_of(library))
-    except TypeError:  # what its bindings raise where the native factory gave nothing
+    except TypeError:  # the bindings raise this if the native factory returned nothing
         library.messages.take()
         reason = f"{title} finds no usable NVIDIA driver.\nInstall it, then look again with `scalesearch doctor`."
         return BackendStatus(available=False, version=version, reason=reason)
@@ -140,7 +149,10 @@ def probe(flavour: Flavour) -> BackendStatus:
 
 
 def _no_gpu() -> str:
-    """Why torch sees no GPU; empty where it sees one. Buffers, streams and events of the engines are torch's."""
+    """Return the reason why torch sees no GPU, or an empty text if it sees one.
+
+    Torch is asked because the engines use its buffers, streams and events.
+    """
     import torch
 
     if torch.version.cuda is None:
@@ -164,6 +176,6 @@ def _one_line(error: BaseException) -> str:
 
 
 def as_module(library: Library) -> ModuleType:
-    """The module itself, for tests that compare our names with its names."""
+    """Return the module itself, for tests that compare our names with its names."""
     module: ModuleType = library.trt
     return module

@@ -1,0 +1,1 @@
+"""Numbers computed from records: fronts, choices, comparisons, ranks. No I/O."""

@@ -1,0 +1,107 @@
+"""What a front is compared with: randomly drawn candidates, and the network that the search began from."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from scalesearch.analysis.front import REFERENCE, Point, as_good, hypervolume, pareto_front, point
+from scalesearch.values.record import TrialRecord
+from scalesearch.values.settings import SamplerName
+
+RANDOM_START: dict[SamplerName, float] = {"tpe": 10, "gp": 10, "nsga2": 20, "random": math.inf}
+"""Number of trials that a sampler of `samplers.SAMPLERS` draws at random before it learns (NSGA-II: its first
+population)."""
+DRAWS_ITS_START: frozenset[SamplerName] = frozenset({"nsga2"})
+"""Samplers that draw their first population themselves and mark it as such, so it contains all trials. For the other
+samplers, the random start is counted without siblings (see `by_chance`)."""
+
+
+def drawn_by_chance(records: Iterable[TrialRecord], sampler: SamplerName) -> tuple[TrialRecord, ...]:
+    """Return the records of the sampler's random start, by trial number: a random search with a smaller budget.
+
+    Trial 0 is left out, since it is always the cheapest candidate and was asked for by this program. Siblings are left
+    out too.
+    """
+    asked = sorted((record for record in records if record.sibling_of is None), key=lambda record: record.trial)
+    trials = [record.trial for record in asked]
+    return tuple(record for record in asked if record.trial > 0 and by_chance(record.trial, trials, sampler))
+
+
+def by_chance(trial: int, asked: Iterable[int], sampler: SamplerName) -> bool:
+    """Tell whether a trial belongs to the sampler's random start.
+
+    Siblings lie around one candidate and say nothing about the rest of the space. Counting them would halve the random
+    start: with two siblings for each candidate, the sampler would learn from four networks.
+
+    Args:
+        trial: Number of the trial.
+        asked: Numbers of the trials that are not siblings of another, in any order.
+        sampler: The sampler of the study.
+    """
+    before = trial if sampler in DRAWS_ITS_START else sum(number < trial for number in asked)
+    return before < RANDOM_START[sampler]
+
+
+def chance_ends(records: Iterable[TrialRecord], sampler: SamplerName) -> float:
+    """Return the first trial number after the random start; infinite for a random search."""
+    if math.isinf(RANDOM_START[sampler]):
+        return math.inf
+    return max((record.trial + 1 for record in drawn_by_chance(records, sampler)), default=0)
+
+
+def chance_front(records: Iterable[TrialRecord], sampler: SamplerName) -> tuple[TrialRecord, ...]:
+    """Return the front of `drawn_by_chance`. A repeated answer counts as the trial that it repeats."""
+    originals = {record.trial: record for record in records}
+    drawn = drawn_by_chance(originals.values(), sampler)
+    found = {record.trial if record.same_as is None else record.same_as for record in drawn}
+    return pareto_front(originals[trial] for trial in sorted(found) if trial in originals)
+
+
+def base_network(records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """Return the measured trial nearest to the base network itself: dense, fp32, with multipliers nearest to 1."""
+    dense = [
+        record
+        for record in records
+        if record.quality
+        and record.latency
+        and record.same_as is None
+        and not record.candidate.pruning.any
+        and record.candidate.quantization.precision == "fp32"
+    ]
+    return min(dense, key=lambda record: (distance_from_base(record), record.trial), default=None)
+
+
+def distance_from_base(record: TrialRecord) -> float:
+    """Return the sum of the absolute binary logarithms of all multipliers: 0 for the base network."""
+    scaling = record.candidate.scaling
+    factors = [scaling.resolution, scaling.depth, scaling.width, scaling.kernel]
+    for stage in scaling.stages:
+        factors += [stage.depth, stage.width, stage.kernel]
+    return sum(abs(math.log2(factor)) for factor in factors)
+
+
+def hypervolume_over_trials(
+    records: Iterable[TrialRecord], reference: Point = REFERENCE
+) -> tuple[tuple[int, float], ...]:
+    """Return (trial, hypervolume of everything feasible up to it) wherever it grew, and at the last trial."""
+    best: list[tuple[float, float]] = []
+    grown: list[tuple[int, float]] = []
+    last = -1
+    for record in sorted(records, key=lambda each: each.trial):
+        last = record.trial
+        if not record.feasible or record.same_as is not None:
+            continue
+        mine = point(record)
+        if any(as_good(other, mine) for other in best):
+            continue
+        best = [other for other in best if not as_good(mine, other)]
+        best.append(mine)
+        grown.append((record.trial, hypervolume(best, reference)))
+    if grown and grown[-1][0] < last:
+        grown.append((last, grown[-1][1]))
+    return tuple(grown)
+
+
+def front_steps(front: Sequence[TrialRecord]) -> tuple[list[float], list[float]]:
+    """Return latencies (ms) and accuracies (%) of a front, fastest first, ready to be drawn as steps."""
+    points = [point(record) for record in front]
+    return [float(f"{p50_ms:.5g}") for _, p50_ms in points], [round(100 * score, 3) for score, _ in points]

@@ -1,0 +1,246 @@
+"""How full training changed a front: moves, the new front, rank agreement and the winner's curse. No I/O."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from scalesearch.analysis.front import dominates
+from scalesearch.analysis.ranks import RankAgreement, rank_agreement
+from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.normal import Z_975
+from scalesearch.values.quality import Quality
+from scalesearch.values.record import FrontScore, Latency, MeasuredTrial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedMean:
+    """Mean top-1 over the seeds, as a fraction."""
+
+    score: float
+    low: float
+    high: float
+    """The 95 % interval, from the error of the images (which all seeds share) and that of the seeds together."""
+    lowest: float
+    highest: float
+    """Together with `lowest`: the extremes over the seeds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One member of the front: what the search measured, and what full training made of it."""
+
+    record: MeasuredTrial
+    seeds: int
+    steps: int
+    validation: SeedMean
+    """Score on the same images that the search judged the member by."""
+    test: SeedMean
+    latency: Latency
+    timed_together: bool
+    """Whether the latency comes from the session that timed all members in turn."""
+    on_front: bool
+    """Whether no other confirmed member is at least as accurate (full validation) and as fast, and better in one of the
+    two."""
+    beaten_by: tuple[int, ...] = ()
+    ties: tuple[int, ...] = ()
+    """Members that cannot be told from it: the intervals of both validation accuracy and latency overlap."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitGap:
+    """Mean over the members of validation minus test top-1, as a fraction, with its 95 % interval."""
+
+    mean: float
+    half: float
+    """Half of the 95 % interval, from the numbers of images alone: all members are scored on the same images, so their
+    errors go the same way."""
+    members: int
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether the gap is larger than half its interval, that is, different from 0."""
+        return abs(self.mean) > self.half
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """The whole result. The moves are sorted from fast to slow by their new latency."""
+
+    moves: tuple[Move, ...]
+    ranks: RankAgreement | None
+    """Rank agreement of brief and full validation top-1; None with fewer than three members, or where one never
+    varies."""
+    brief_gap: SplitGap | None
+    """Gap of the search's own files. It holds the luck of the selection, and the difference in difficulty of the two
+    splits."""
+    full_gap: SplitGap | None
+    """Gap of the networks trained anew. They were not selected by these scores, so it shows the splits alone."""
+    winners_curse: float | None
+    """What luck in the selection had added: `brief_gap` minus `full_gap` over the same members.
+
+    None where the splits themselves differ (`splits_differ`): such a gap grows with training and hides the luck.
+    """
+
+    @property
+    def splits_differ(self) -> bool:
+        """Whether validation and test differ in difficulty even for networks that were selected by neither."""
+        return self.full_gap is not None and self.full_gap.beyond_chance
+
+    @property
+    def fallen(self) -> tuple[Move, ...]:
+        """Members that are no longer on the front."""
+        return tuple(move for move in self.moves if not move.on_front)
+
+
+def confirm_moves(
+    front: Iterable[MeasuredTrial], runs: Iterable[ConfirmedRun], scores: Iterable[FrontScore] = ()
+) -> Confirmation | None:
+    """Compare the searched members of the front with their full-length runs; None where no member has a run.
+
+    The new front is decided by validation accuracy, so that the test numbers are free of selection.
+
+    Args:
+        front: Members of the searched front.
+        runs: All confirmed runs; those of other trials are ignored.
+        scores: Test scores of the search's own files.
+    """
+    by_trial: dict[int, list[ConfirmedRun]] = {}
+    for run in runs:
+        by_trial.setdefault(run.trial, []).append(run)
+    members = [(record, by_trial[record.trial]) for record in front if record.trial in by_trial]
+    if not members:
+        return None
+    spread = {name: _pooled_sd([_scores(own, name) for _, own in members]) for name in ("validation", "test")}
+    moves = [_move(record, own, spread) for record, own in members]
+    moves = sorted((_placed(move, moves) for move in moves), key=lambda m: (m.latency.p50_ms, m.record.trial))
+    tested = {score.trial: score.test for score in scores}
+    brief_gap = _gap([(_brief(move), [tested[move.record.trial]]) for move in moves if move.record.trial in tested])
+    full_gap = _gap([([r.validation for r in own], [r.test for r in own]) for _, own in members])
+    same = _gap([([r.validation for r in own], [r.test for r in own]) for m, own in members if m.trial in tested])
+    alike = full_gap is not None and not full_gap.beyond_chance
+    return Confirmation(
+        moves=tuple(moves),
+        ranks=rank_agreement([_brief(move)[0].score for move in moves], [move.validation.score for move in moves]),
+        brief_gap=brief_gap,
+        full_gap=full_gap,
+        winners_curse=brief_gap.mean - same.mean if brief_gap and same and alike else None,
+    )
+
+
+def timed(runs: Sequence[ConfirmedRun]) -> ConfirmedRun:
+    """Return the run of one member whose latency counts.
+
+    That is the run from the session that timed all members in turn, or else the first one (the first seed's).
+    """
+    return next((run for run in runs if run.timed_together), runs[0])
+
+
+def mean_latency(rounds: Sequence[Latency]) -> Latency:
+    """Return one latency for several rounds.
+
+    Its numbers are means, and its interval contains those of all rounds, so that effects of the order show.
+    """
+
+    def mean(name: str) -> float:
+        return statistics.fmean(getattr(each, name) for each in rounds)
+
+    def seen_mean(name: str) -> float | None:
+        seen = [value for each in rounds if (value := getattr(each, name)) is not None]
+        return statistics.fmean(seen) if seen else None
+
+    names = ("p50_ms", "raw_p50_ms", "raw_p90_ms", "raw_p99_ms", "reference_p50_ms", "ratio")
+    return Latency(
+        **{name: mean(name) for name in names},
+        p50_low_ms=min(each.p50_low_ms for each in rounds),
+        p50_high_ms=max(each.p50_high_ms for each in rounds),
+        raw_min_ms=min(each.raw_min_ms for each in rounds),
+        runs=sum(each.runs for each in rounds),
+        batch=rounds[0].batch,
+        stable=all(each.stable for each in rounds),
+        enqueue_p50_ms=seen_mean("enqueue_p50_ms"),
+        calm_fraction=seen_mean("calm_fraction"),
+        raw_calm_p50_ms=seen_mean("raw_calm_p50_ms"),
+        raw_disturbed_p50_ms=seen_mean("raw_disturbed_p50_ms"),
+        reference_lowest_ms=seen_mean("reference_lowest_ms"),
+    )
+
+
+def _move(record: MeasuredTrial, runs: Sequence[ConfirmedRun], spread: dict[str, float]) -> Move:
+    chosen = timed(runs)
+    return Move(
+        record=record,
+        seeds=len(runs),
+        steps=chosen.steps,
+        validation=_seed_mean([run.validation for run in runs], spread["validation"]),
+        test=_seed_mean([run.test for run in runs], spread["test"]),
+        latency=chosen.latency,
+        timed_together=bool(chosen.timed_together),
+        on_front=True,
+    )
+
+
+def _placed(move: Move, moves: Sequence[Move]) -> Move:
+    others = [other for other in moves if other.record.trial != move.record.trial]
+    beaten_by = tuple(other.record.trial for other in others if _beats(other, move))
+    ties = tuple(other.record.trial for other in others if _is_tie(move, other))
+    return replace(move, on_front=not beaten_by, beaten_by=beaten_by, ties=ties)
+
+
+def _beats(one: Move, other: Move) -> bool:
+    return dominates((one.validation.score, one.latency.p50_ms), (other.validation.score, other.latency.p50_ms))
+
+
+def _is_tie(one: Move, other: Move) -> bool:
+    return (
+        one.validation.low <= other.validation.high
+        and other.validation.low <= one.validation.high
+        and one.latency.p50_low_ms <= other.latency.p50_high_ms
+        and other.latency.p50_low_ms <= one.latency.p50_high_ms
+    )
+
+
+def _scores(runs: Sequence[ConfirmedRun], split: str) -> list[float]:
+    return [getattr(run, split).score for run in runs]
+
+
+def _pooled_sd(groups: Sequence[Sequence[float]]) -> float:
+    """Return the standard deviation between seeds, pooled over the members.
+
+    Two seeds of a single member say too little.
+    """
+    freedom = sum(len(group) - 1 for group in groups)
+    if not freedom:
+        return 0.0
+    squares = sum(sum((value - statistics.fmean(group)) ** 2 for value in group) for group in groups)
+    return math.sqrt(squares / freedom)
+
+
+def _seed_mean(qualities: Sequence[Quality], seed_sd: float) -> SeedMean:
+    scores = [quality.score for quality in qualities]
+    mean, of_seeds = statistics.fmean(scores), Z_975 * seed_sd / math.sqrt(len(scores))
+    below = statistics.fmean(quality.score - quality.score_low for quality in qualities)
+    above = statistics.fmean(quality.score_high - quality.score for quality in qualities)
+    return SeedMean(
+        score=mean,
+        low=max(0.0, mean - math.hypot(below, of_seeds)),
+        high=min(1.0, mean + math.hypot(above, of_seeds)),
+        lowest=min(scores),
+        highest=max(scores),
+    )
+
+
+def _brief(move: Move) -> list[Quality]:
+    return [move.record.quality]
+
+
+def _gap(pairs: Sequence[tuple[Sequence[Quality], Sequence[Quality]]]) -> SplitGap | None:
+    if not pairs:
+        return None
+    gaps = [statistics.fmean(q.score for q in ours) - statistics.fmean(q.score for q in tests) for ours, tests in pairs]
+    variance = statistics.fmean(_variance(ours[0]) + _variance(tests[0]) for ours, tests in pairs)
+    return SplitGap(mean=statistics.fmean(gaps), half=Z_975 * math.sqrt(variance), members=len(gaps))
+
+
+def _variance(quality: Quality) -> float:
+    return quality.score * (1 - quality.score) / quality.images

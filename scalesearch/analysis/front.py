@@ -1,0 +1,153 @@
+"""The Pareto front and what is derived from it. No I/O: from records and points to records and numbers."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from scalesearch.errors import ConfigError
+from scalesearch.values.record import MeasuredTrial, TrialRecord
+
+Point = tuple[float, float]
+"""(score as a fraction, p50_ms)."""
+
+REFERENCE: Point = (0.0, 1000.0)
+"""A score of 0 and one second. It is fixed, so that hypervolumes of all runs on one device and data set can be
+compared."""
+
+
+def point(record: TrialRecord) -> Point:
+    """Return (score as a fraction, p50 in milliseconds) of a record.
+
+    Raises:
+        ValueError: The record lacks one of the two.
+    """
+    if record.quality is None or record.latency is None:
+        msg = f"trial {record.trial} has no accuracy and latency; only complete trials have a point"
+        raise ValueError(msg)
+    return (record.quality.score, record.latency.p50_ms)
+
+
+def as_good(one: Point, other: Point) -> bool:
+    """Tell whether the first point is at least as accurate and at least as fast as the other."""
+    return one[0] >= other[0] and one[1] <= other[1]
+
+
+def dominates(one: Point, other: Point) -> bool:
+    """Tell whether the first point is at least as good as the other in both objectives, and better in one."""
+    return one != other and as_good(one, other)
+
+
+_Item = TypeVar("_Item")
+
+
+def undominated(items: Iterable[_Item], point_of: Callable[[_Item], Point]) -> list[_Item]:
+    """Return the items whose points no other item's point dominates, fastest first; equal points all stay."""
+    # In this order, a point is dominated exactly if an earlier, unequal point is at least as accurate.
+    ordered = sorted(items, key=lambda item: (point_of(item)[1], -point_of(item)[0]))
+    kept: list[_Item] = []
+    for item in ordered:
+        if not kept or point_of(item)[0] > point_of(kept[-1])[0] or point_of(item) == point_of(kept[-1]):
+            kept.append(item)
+    return kept
+
+
+def pareto_front(records: Iterable[TrialRecord]) -> tuple[MeasuredTrial, ...]:
+    """Return the feasible records that no other one beats in both objectives, fastest first; equal points all stay.
+
+    Answers repeated from an earlier record (`same_as`) are left out.
+
+    Raises:
+        ConfigError: If the records were measured on different devices or at different batch sizes, which do not
+            compare.
+    """
+    asked = (record.measured for record in records if record.feasible and record.same_as is None)
+    feasible = [record for record in asked if record is not None]
+    _refuse_unlike_devices(feasible)
+    feasible.sort(key=lambda record: record.trial)
+    return tuple(undominated(feasible, point))
+
+
+def _refuse_unlike_devices(records: Sequence[MeasuredTrial]) -> None:
+    for record in records[1:]:
+        if record.latency.batch != records[0].latency.batch:
+            msg = (
+                f"latencies of unlike batches never share a front: trial {records[0].trial} was timed at batch "
+                f"{records[0].latency.batch}, trial {record.trial} at {record.latency.batch}; keep one study for each"
+            )
+            raise ConfigError(msg)
+        if record.device != records[0].device:
+            msg = (
+                f"latencies of unlike devices never share a front: trial {records[0].trial} was measured on "
+                f"{records[0].device}, trial {record.trial} on {record.device}; keep one study for each device"
+            )
+            raise ConfigError(msg)
+
+
+def hypervolume(points: Iterable[Point], reference: Point = REFERENCE) -> float:
+    """Return the area that the points dominate, accuracy times ln(latency), up to `reference`.
+
+    Latency enters by its logarithm, so that halving it is worth as much at 10 ms as at 1 ms. A point that does not beat
+    the reference in both objectives adds nothing.
+
+    Args:
+        points: (score as a fraction, p50 in milliseconds) pairs.
+        reference: The worst point, in the same units.
+    """
+    area, best_score = 0.0, reference[0]
+    # Starting with the fastest, each point adds the strip between the best accuracy so far and its own.
+    for score, p50_ms in sorted(points, key=lambda each: each[1]):
+        if score > best_score and p50_ms < reference[1]:
+            area += (score - best_score) * math.log(reference[1] / p50_ms)
+            best_score = score
+    return area
+
+
+def knee(front: Sequence[MeasuredTrial], *, accuracy: float = 1.0, latency: float = 1.0) -> MeasuredTrial | None:
+    """Return the knee of the front: the point furthest above the line between its ends; None for an empty front.
+
+    Both objectives are first scaled to 0..1 over the front (latency by its logarithm). `accuracy` and `latency` are
+    their weights. Where nothing bends (two points, a straight line), it is the most accurate of the equal points.
+    Reference: Das, "On characterizing the knee of the Pareto curve", Structural Optimization 18 (1999).
+    """
+    if not front:
+        return None
+    heights = {
+        record.trial: (round(accuracy * gain - latency * cost, 9), point(record)[0])
+        for record, (gain, cost) in zip(front, picture(front), strict=True)
+    }
+    return max(front, key=lambda record: heights[record.trial])
+
+
+def picture(front: Sequence[TrialRecord]) -> tuple[Point, ...]:
+    """Return (accuracy, log latency) of each member, both scaled to 0..1 over the front.
+
+    The knee and distances between members are computed from these points.
+    """
+    scores = [point(record)[0] for record in front]
+    logs = [math.log(point(record)[1]) for record in front]
+    return tuple(zip(_unit(scores), _unit(logs), strict=True))
+
+
+def _unit(values: Sequence[float]) -> list[float]:
+    span = max(values) - min(values) or 1.0
+    return [(value - min(values)) / span for value in values]
+
+
+def ties(front: Sequence[MeasuredTrial]) -> tuple[tuple[int, int], ...]:
+    """Return pairs of trial numbers that the data cannot tell apart.
+
+    Their 95 % intervals overlap in both accuracy and latency. The result has pairs, not groups: A may tie with B and B
+    with C while A and C differ.
+    """
+    return tuple(
+        (one.trial, other.trial) for i, one in enumerate(front) for other in front[i + 1 :] if _is_tie(one, other)
+    )
+
+
+def _is_tie(one: MeasuredTrial, other: MeasuredTrial) -> bool:
+    return (
+        one.quality.score_low <= other.quality.score_high
+        and other.quality.score_low <= one.quality.score_high
+        and one.latency.p50_low_ms <= other.latency.p50_high_ms
+        and other.latency.p50_low_ms <= one.latency.p50_high_ms
+    )

@@ -1,0 +1,1 @@
+"""Front members trained at full length once the search is over."""

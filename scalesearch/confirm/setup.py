@@ -1,0 +1,80 @@
+"""What a confirmation begins with: the study and its front, the same chip and images as then, a folder of its own."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from scalesearch.analysis.front import pareto_front
+from scalesearch.data import Dataset
+from scalesearch.deployment.backends import get_backend
+from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.files import replace_file
+from scalesearch.records.confirmed import work_folder
+from scalesearch.records.run_file import stored_session
+from scalesearch.records.store import RecordStore
+from scalesearch.records.stored_files import kept_reference
+from scalesearch.study.reference import rebuild_reference
+from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.session import Session, reference_path
+from scalesearch.views.words import device_text
+
+
+def study_and_front(folder: Path) -> tuple[Session, tuple[MeasuredTrial, ...]]:
+    """Return the session that the study was run with, and its front, fastest first.
+
+    Raises:
+        ConfigError: The folder holds no study.
+        NoFeasibleTrialError: The study has no front.
+    """
+    session = stored_session(folder)
+    members = pareto_front(RecordStore(folder).all())
+    if not members:
+        message = (
+            f"{folder} has no feasible trial, so there is no front to confirm.\nContinue the run, or loosen [limits]."
+        )
+        raise NoFeasibleTrialError(message)
+    return session, members
+
+
+def refuse_another_device(session: Session) -> None:
+    """Raise ConfigError where this machine or its libraries are not those that the study was measured with."""
+    here = get_backend(session.target.backend).device(session.settings.latency.threads)
+    if here != session.device:
+        message = (
+            f"The study was measured on {device_text(session.device)}; this is {device_text(here)}.\n"
+            "Latencies of unlike devices never share a front: confirm where it was searched, with the same versions."
+        )
+        raise ConfigError(message)
+
+
+def work_session(session: Session) -> Session:
+    """Return the session of the full trainings, in a folder of their own."""
+    work = work_folder(session.folder)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(work, error) from None
+    # Twins and the compiler check say nothing about full length.
+    return replace(session, folder=work, settings=replace(session.settings, twins=False, accept="off"))
+
+
+def lay_reference(session: Session, work: Session, dataset: Dataset) -> None:
+    """Copy the study's reference engine into the folder of the full trainings; a lost one is built again there.
+
+    Raises:
+        ConfigError: The study's file is another one now; or it was lost, and another one would be built.
+    """
+    kept, target = kept_reference(session), reference_path(work.folder)
+    try:
+        if kept is None:
+            rebuild_reference(session, dataset, to=target)
+        else:
+            replace_file(target, kept.read_bytes())
+    except OSError as error:
+        raise _unwritable(work.folder, error) from None
+
+
+def _unwritable(work: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"Cannot write to {work}: {error.strerror}.\n"
+        "The confirmed front lies in the study's folder: make that writable, or copy the study to where it is."
+    )

@@ -1,0 +1,102 @@
+"""Times the engines of all confirmed members in turn in one fresh process: points of a front must share a session."""
+
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from scalesearch.chain.evaluate import engine_options
+from scalesearch.deployment.backends import get_backend
+from scalesearch.deployment.onnx_file import onnx_model
+from scalesearch.errors import ScalesearchError
+from scalesearch.execution.child_process import ChildLost, ChildStopped, run_apart
+from scalesearch.measurement.cores import wandering
+from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
+from scalesearch.measurement.latency import measure_latency
+from scalesearch.values.candidate import Pruning
+from scalesearch.values.record import Latency
+from scalesearch.values.session import Session, reference_path
+
+ROUNDS = 2
+_OVERHEAD_S = 10.0
+"""Seconds for each measurement to warm up and to wait until other work of this program pauses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One engine to be timed."""
+
+    trial: int
+    model: Path
+    pruning: Pruning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingLost:
+    """The session gave no result, and why."""
+
+    reason: str
+
+
+Rounds = dict[int, tuple[Latency, ...]]
+"""The latency of each trial in each round, by trial."""
+
+
+def time_together(
+    session: Session, entries: Sequence[Entry], *, stopped: threading.Event
+) -> Rounds | TimingLost | None:
+    """Time all entries in a process of their own that opens every engine.
+
+    Native code may crash or hang. Then the process is lost, and the reason is returned.
+
+    Returns:
+        The latencies of each trial; or the reason why there are none; None if `stopped` was set first.
+    """
+    limit_s = session.settings.stage_limits.other_s
+    limit_s += ROUNDS * len(entries) * (session.settings.latency.max_s + _OVERHEAD_S)
+    log = session.folder.parent / "logs" / "timing.log"
+    try:
+        return run_apart(_time_all, session, tuple(entries), log=log, limit_s=limit_s, stopped=stopped)
+    except ChildStopped:
+        return None
+    except ChildLost as lost:
+        return TimingLost(reason=f"its process was lost: {lost}")
+    except ScalesearchError as error:
+        return TimingLost(reason=str(error))
+    except RuntimeError as error:  # whatever a backend raises on a model: members keep the latencies they have
+        return TimingLost(reason=str(error).strip().rpartition("\n")[2])
+
+
+def _time_all(session: Session, entries: tuple[Entry, ...]) -> Rounds:
+    backend, lock = get_backend(session.target.backend), DeviceLock(MEASURED_DEVICE)
+    found: dict[int, list[Latency]] = {entry.trial: [] for entry in entries}
+    calmest_ms = session.reference_calm_ms
+    with ExitStack() as opened:
+        with lock.busy():
+            reference = opened.enter_context(
+                backend.compile(onnx_model(reference_path(session.folder)), engine_options(session.settings))
+            )
+            engines = {
+                entry.trial: opened.enter_context(
+                    backend.compile(onnx_model(entry.model), engine_options(session.settings, entry.pruning))
+                )
+                for entry in entries
+            }
+        for number in range(ROUNDS):
+            # Forwards and backwards, so that no member is always first, or always after the same one.
+            for trial in list(engines)[:: 1 if number % 2 == 0 else -1]:
+                # Locked for each measurement, not for all: another run on this machine must get its turn in time.
+                with lock.quiet(), wandering(session.settings.latency.threads) as move:
+                    latency = measure_latency(
+                        engines[trial],
+                        reference,
+                        settings=session.settings.latency,
+                        reference_calm_ms=session.reference_calm_ms,
+                        calmest_ms=calmest_ms,
+                        move=move,
+                    )
+                calmest_ms = min(calmest_ms, latency.reference_lowest_ms or calmest_ms)
+                enqueue_ms = engines[trial].timing_notes().enqueue_p50_ms
+                found[trial].append(replace(latency, enqueue_p50_ms=enqueue_ms))
+    return {trial: tuple(rounds) for trial, rounds in found.items()}

@@ -1,0 +1,1 @@
+"""Shows a study in Optuna Dashboard."""

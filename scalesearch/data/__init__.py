@@ -1,0 +1,319 @@
+"""Load images: each kind of source is one file, registered with one line in `SOURCES`."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from scalesearch.data import folder, npz, signs, torchvision_sets
+from scalesearch.data.cache import default_cache_folder
+from scalesearch.data.dataset import (
+    MAX_VAL_STANDARD_ERROR_POINTS,
+    Dataset,
+    Images,
+    ImageSplit,
+    make_dataset,
+    normalise,
+    to_input,
+    val_standard_error_points,
+)
+from scalesearch.data.depth import deep, depth_notes, find_window
+from scalesearch.data.facts import ImageFacts, joined
+from scalesearch.data.framing import long_images_note
+from scalesearch.data.grey import to_grey
+from scalesearch.data.mapped import MappedImages
+from scalesearch.data.source import Source, SourceData
+from scalesearch.data.split import DEFAULT_VAL_FRACTION, Splits, missing_classes, split_source
+from scalesearch.errors import ConfigError
+from scalesearch.values.settings import DataSettings, Fit, MemorySetting, WindowSetting
+
+BUILTIN = "builtin:"
+"""Prefix that makes a name mean the built-in data set, never a folder of that name."""
+
+# Tried in this order: names first, then paths. A new source needs one new file and one line here.
+SOURCES: tuple[Source, ...] = (
+    signs.SOURCE,
+    torchvision_sets.SOURCE,
+    folder.SOURCE,
+    npz.SOURCE,
+)
+
+# Share of the train and validation images that is suggested for validation when the validation set is too small.
+SUGGESTED_VAL_FRACTION = 0.3
+
+__all__ = [
+    "SOURCES",
+    "Dataset",
+    "ImageSplit",
+    "find_source",
+    "load_dataset",
+    "load_splits",
+    "normalise",
+    "plain_source",
+    "refuse_ambiguous_source",
+    "to_input",
+    "val_standard_error_points",
+]
+
+
+def load_dataset(
+    settings: DataSettings, *, storage_px: int, channels: int = 3, cache_folder: Path | None = None
+) -> Dataset:
+    """Load the data set, split into square images of `storage_px` a side.
+
+    `Dataset.at` gives the smaller sizes. A folder's images are in memory, or stay on disk if they are large
+    (`data.memory`); those of other sources are always in memory.
+
+    Args:
+        settings: Where the images come from and how they are split.
+        storage_px: Side of the stored images in pixels; the largest resolution that will be asked for.
+        channels: 3 for RGB; 1 for grey, computed from the same RGB pixels.
+        cache_folder: Where decoded or generated images are kept; by default the user's cache folder.
+
+    Raises:
+        ConfigError: If the source, its content or the settings are wrong.
+        MissingBackendError: If the source needs torchvision, which is not installed.
+    """
+    hidden = _hidden_warning(settings.source)
+    data, splits, settings = load_splits(settings, storage_px=storage_px, cache_folder=cache_folder)
+    warnings = (*hidden, *data.warnings, *_reading_notes(data, splits, settings))
+    dataset = make_dataset(
+        name=data.name,
+        class_names=data.class_names,
+        splits=in_channels(splits, channels),
+        window=settings.window,
+        memory=settings.memory,
+    )
+    return replace(
+        dataset,
+        warnings=(*warnings, *_drawn(data, settings), *_split_warnings(dataset, settings)),
+        notes=(*data.notes, *_not_on_disk(dataset, settings)),
+    )
+
+
+def load_splits(
+    settings: DataSettings, *, storage_px: int, cache_folder: Path | None = None
+) -> tuple[SourceData, Splits, DataSettings]:
+    """Load the source in RGB and split it.
+
+    Returns:
+        The source as it was read, its splits, and the settings. If the settings say `window="auto"` and some images
+        have more than 8 bits, the returned settings hold the window that those images were read by.
+
+    Raises:
+        ConfigError: As `load_dataset`.
+    """
+    check_settings(settings)
+    source, folder = find_source(settings.source), cache_folder or default_cache_folder()
+    settings = replace(settings, source=plain_source(settings.source))
+    data = source.load(settings, storage_px=storage_px, cache_folder=folder)
+    splits = split_source(data, settings)
+    training, every = _training_facts(splits), _all_facts(splits)
+    if settings.window != "auto" or training is None or every is None or not deep(every).any():
+        return data, splits, settings
+    settings = replace(settings, window=find_window(training, every))
+    if settings.window != "full":  # with "auto" the images have been read as with "full" so far
+        data = source.load(settings, storage_px=storage_px, cache_folder=folder)
+        splits = split_source(data, settings)
+    return data, splits, settings
+
+
+def in_channels(splits: Splits, channels: int) -> Splits:
+    """Return the RGB splits unchanged for 3 channels, or converted to grey for 1.
+
+    Args:
+        splits: Splits with images of shape (number, height, width, 3).
+        channels: 3 or 1.
+
+    Raises:
+        ConfigError: If `channels` is neither 1 nor 3.
+    """
+    if channels == 3:
+        return splits
+    if channels != 1:
+        msg = f"data: expected images of 1 (grey) or 3 (RGB) channels, asked for {channels}."
+        raise ConfigError(msg)
+    train, val, calibration, test = (replace(split, images=_in_grey(split.images)) for split in splits)
+    return train, val, calibration, test
+
+
+def _in_grey(images: Images | MappedImages) -> Images | MappedImages:
+    return images.in_grey() if isinstance(images, MappedImages) else to_grey(images)
+
+
+def _not_on_disk(dataset: Dataset, settings: DataSettings) -> tuple[str, ...]:
+    if settings.memory != "disk" or dataset.on_disk:
+        return ()
+    return (f"data {dataset.name}: is held in memory all the same: only the images of a folder can be read from disk",)
+
+
+def _training_facts(splits: Splits) -> ImageFacts | None:
+    """Return the facts of the training and calibration images, none of which is ever scored."""
+    train, _, calibration, _ = splits
+    return joined((train.facts, calibration.facts)) if train.facts and calibration.facts else None
+
+
+def _all_facts(splits: Splits) -> ImageFacts | None:
+    found = [split.facts for split in splits if split.facts]
+    return joined(found) if len(found) == len(splits) else None
+
+
+def _reading_notes(data: SourceData, splits: Splits, settings: DataSettings) -> tuple[str, ...]:
+    """Return notes for the user on how images were turned into squares of bytes."""
+    training, every = _training_facts(splits), _all_facts(splits)
+    if training is None or every is None:
+        return ()
+    depth = depth_notes(data.name, training, every, settings.window)
+    return (*depth, *long_images_note(data.name, every, settings.fit))
+
+
+def find_source(source: str) -> Source:
+    """Return the kind of source that a name or path stands for; names take precedence.
+
+    Nothing is read from the disk except what kind of file or folder the path is.
+
+    Raises:
+        ConfigError: If it is neither a known name, nor a folder, nor an .npz file.
+    """
+    bare = source.removeprefix(BUILTIN)
+    name = _as_name(bare)
+    path = Path(source).expanduser()
+    for kind in SOURCES:
+        if bare and name in kind.names:
+            return kind
+        if source and bare == source and kind.takes_path(path):  # Path("") would be the working folder
+            return kind
+    raise ConfigError(_unknown_source(source, path))
+
+
+def refuse_ambiguous_source(source: str) -> None:
+    """Raise an error if a typed name is that of a built-in set and also of a folder or file here.
+
+    This is not called for stored studies, since it is known what they were run with.
+
+    Raises:
+        ConfigError: If both exist; the message says how to name each of them.
+    """
+    there = _same_name_here(source)
+    if there is not None:
+        name = _as_name(source)
+        message = (
+            f"data.source: {source!r} is a built-in data set, and ./{there} is here, too.\n"
+            f"For the one here: --data ./{there}; for the built-in set: --data {BUILTIN}{name}"
+        )
+        raise ConfigError(message)
+
+
+def plain_source(source: str) -> str:
+    """Return the source as it is stored, without the prefix `builtin:`.
+
+    The prefix is needed only when a user types a name: a stored name of a built-in set has no other meaning.
+    """
+    return source.removeprefix(BUILTIN)
+
+
+def _same_name_here(source: str) -> Path | None:
+    """Find a folder or .npz file here that a built-in set's name would hide, in any spelling of the name."""
+    name = _as_name(source)
+    if not any(name in kind.names for kind in SOURCES):
+        return None
+    try:
+        here = sorted(Path().iterdir(), key=lambda path: (path.name != source, path.name))
+    except OSError:
+        return None
+    return next((path for path in here if _as_name(path.name.removesuffix(".npz")) == name and _is_source(path)), None)
+
+
+def _is_source(path: Path) -> bool:
+    return any(kind.takes_path(path) for kind in SOURCES)
+
+
+def _hidden_warning(source: str) -> tuple[str, ...]:
+    there = _same_name_here(source)
+    return () if there is None else (f"data {source}: the built-in set is read, not ./{there} here (--data ./{there})",)
+
+
+def _as_name(source: str) -> str:
+    return source.lower().replace("_", "-")
+
+
+def _drawn(data: SourceData, settings: DataSettings) -> tuple[str, ...]:
+    """Warn that validation images are taken from train, if the source brought other splits but none for validation."""
+    if not (data.divided or data.test is not None) or data.val is not None or settings.val_fraction:
+        return ()
+    share = f"{100 * DEFAULT_VAL_FRACTION:g} %"
+    return (
+        f"data {data.name}: has no validation images, so {share} of train, drawn by class, are taken "
+        "(data.val_fraction)",
+    )
+
+
+def check_settings(settings: DataSettings) -> None:
+    """Check every fraction and count, and raise an error for the first that is not allowed.
+
+    Raises:
+        ConfigError: Names the key, the allowed values and the value that was given.
+    """
+    rules = (
+        ("val_fraction", 0 <= settings.val_fraction < 1, "0, or a fraction below 1"),
+        ("test_fraction", 0 < settings.test_fraction < 1, "a fraction above 0 and below 1"),
+        ("test_fraction", settings.val_fraction + settings.test_fraction < 1, "below 1 together with val_fraction"),
+        ("max_skipped_fraction", 0 <= settings.max_skipped_fraction <= 1, "a fraction from 0 to 1"),
+        ("calibration_images", settings.calibration_images >= 1, "at least 1"),
+        ("seed", settings.seed >= 0, "0 or more"),
+        ("window", _is_window(settings.window), '"auto", "full" or two numbers [low, high] with low below high'),
+        ("fit", settings.fit in get_args(Fit), " or ".join(get_args(Fit))),
+        ("memory", settings.memory in get_args(MemorySetting), " or ".join(get_args(MemorySetting))),
+    )
+    for key, holds, expected in rules:
+        if not holds:
+            msg = f"data.{key}: expected {expected}, came {getattr(settings, key)!r}. Set it with --set data.{key}=..."
+            raise ConfigError(msg)
+
+
+def _is_window(window: WindowSetting) -> bool:
+    if isinstance(window, str):
+        return window in ("auto", "full")
+    return len(window) == 2 and all(math.isfinite(end) for end in window) and window[0] < window[1]
+
+
+def _unknown_source(source: str, path: Path) -> str:
+    from difflib import get_close_matches
+
+    names = [name for kind in SOURCES for name in kind.names]
+    if path.is_file():
+        came = f"the file {source}, which is no .npz"
+    elif path.suffix or len(path.parts) > 1:
+        came = f"{source!r}, where there is nothing"
+    else:
+        near = get_close_matches(source.lower(), names, n=1)
+        came = f"{source!r}" + (f"; did you mean {near[0]}?" if near else "")
+    return (
+        f"data.source: expected a folder, an .npz file or a known name, came {came}\n"
+        f"Known names: {', '.join(names)}.\n"
+        f"A folder holds train/CLASS/*.jpg and val/CLASS/*.jpg, or CLASS/*.jpg to be split."
+    )
+
+
+def _split_warnings(dataset: Dataset, settings: DataSettings) -> tuple[str, ...]:
+    """Return warnings about a small validation set and about classes without images in a split."""
+    warnings = []
+    images = len(dataset.val)
+    error = val_standard_error_points(dataset)
+    if error > MAX_VAL_STANDARD_ERROR_POINTS:
+        pool = images + len(dataset.train) + len(dataset.calibration)
+        better = error * (images / (SUGGESTED_VAL_FRACTION * pool)) ** 0.5
+        advice = "only more images help"
+        if settings.val_fraction < SUGGESTED_VAL_FRACTION and better < error:
+            advice = f"--set data.val_fraction={SUGGESTED_VAL_FRACTION} gives {better:.1f}"
+        warnings.append(
+            f"data {dataset.name}: accuracy on {images} validation images has a standard error of {error:.1f} points, "
+            f"so smaller differences are noise; {advice}"
+        )
+    for name, split in (("val", dataset.val), ("test", dataset.test)):
+        absent = missing_classes(dataset.class_names, split)
+        if absent:
+            count = f"{len(absent)} of {len(dataset.class_names)} classes"
+            shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+            warnings.append(f"data {dataset.name}: {name} has no image of {count}: {shown}")
+    return tuple(warnings)

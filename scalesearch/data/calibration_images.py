@@ -1,0 +1,70 @@
+"""Find out which images of a source are its calibration images, as indices in the source's own order."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from scalesearch.data import in_channels, load_splits
+from scalesearch.data.dataset import ImageSplit, make_dataset
+from scalesearch.data.source import SourceData
+from scalesearch.data.split import split_source
+from scalesearch.errors import ConfigError
+from scalesearch.values.settings import DataSettings
+
+
+def calibration_indices(
+    settings: DataSettings,
+    *,
+    storage_px: int,
+    count: int,
+    fingerprint: str,
+    channels: int = 3,
+    cache_folder: Path | None = None,
+) -> tuple[int, ...]:
+    """Return the indices of the first `count` calibration images among the source's training images.
+
+    They are in the order in which they are used. Where train and val are pooled, the indices count through the training
+    images first and then through the validation images.
+
+    Args:
+        settings: The study's data settings.
+        storage_px: Side in pixels of the study's stored images.
+        count: How many images were used for calibration.
+        fingerprint: Fingerprint of the data set that was used for calibration; the source must still have it.
+        channels: Number of channels of the network's images.
+        cache_folder: Where decoded images are kept; by default the user's cache folder.
+
+    Raises:
+        ConfigError: If the data are gone or have changed.
+    """
+    data, splits, settings = load_splits(settings, storage_px=storage_px, cache_folder=cache_folder)
+    splits = in_channels(splits, channels)
+    found = make_dataset(name=data.name, class_names=data.class_names, splits=splits).fingerprint
+    if found != fingerprint:
+        message = (
+            f"the images of {settings.source} are not those of the study any more: "
+            f"expected fingerprint {fingerprint[:12]}..., came {found[:12]}..."
+        )
+        raise ConfigError(message)
+    calibration = split_source(_numbered(data), settings)[2]
+    return tuple(int(place) for place in calibration.images[:count].ravel())
+
+
+def _numbered(data: SourceData) -> SourceData:
+    """Return the same source with each image replaced by its index.
+
+    When this is split, the splits show which images of the source they hold.
+    """
+    start = len(data.train)
+    return replace(
+        data,
+        train=_places(data.train, 0),
+        val=None if data.val is None else _places(data.val, start),
+        test=None if data.test is None else _places(data.test, 0),
+    )
+
+
+def _places(split: ImageSplit, start: int) -> ImageSplit:
+    places = np.arange(start, start + len(split), dtype=np.int64).reshape(-1, 1, 1, 1)
+    return ImageSplit(images=places, labels=split.labels)  # type: ignore[arg-type]  # indexed only, whatever its type

@@ -1,0 +1,228 @@
+"""Find a study's images again from any working folder; the fingerprint decides whether they are the right ones."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scalesearch.errors import ConfigError
+from scalesearch.values.session import DataSummary, Session
+from scalesearch.values.settings import DataSettings
+
+if TYPE_CHECKING:
+    from scalesearch.data import Dataset
+
+_SHOWN = 12
+_ANCESTORS = 3
+"""How many folders above a study its data are looked for, if the study is an old one that does not tell where it was
+run: `project/results/study` may have its images in `project/pictures`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FoundData:
+    """A data set that was searched for by its fingerprint, and where it was found."""
+
+    dataset: "Dataset"
+    settings: DataSettings
+    """Settings that load the data set from the present working folder."""
+    folder: str
+    """The folder that relative paths in the settings that were asked for start from."""
+
+
+def load_study_data(session: Session) -> "Dataset":
+    """Load exactly the images that the session was made with.
+
+    They are looked for where the study was run and in the present folder. If the study does not tell where it was run,
+    they are looked for in the present folder and in the folders above the study.
+
+    Raises:
+        ConfigError: If they are not there, or have changed.
+    """
+    return find_study_data(session).dataset
+
+
+def find_study_data(session: Session) -> FoundData:
+    """Load the study's images as `load_study_data` does, and return where they were found, too.
+
+    Raises:
+        ConfigError: If they are nowhere, or have changed.
+    """
+    folders = _folders(session.run_folder, session.folder)
+    return find_data(
+        session.settings.data,
+        session.data,
+        storage_px=session.storage_px,
+        channels=session.base.image_channels,
+        folders=folders,
+        asker=str(session.folder),
+    )
+
+
+def find_data(
+    settings: DataSettings,
+    expected: DataSummary,
+    *,
+    storage_px: int,
+    channels: int,
+    folders: Sequence[Path],
+    asker: str,
+) -> FoundData:
+    """Load the data set with the expected fingerprint, which the settings lead to from one of the folders.
+
+    Args:
+        settings: The data settings as they were given originally.
+        expected: What the data set was then.
+        storage_px: Side of its stored images in pixels.
+        channels: Number of channels of the network's images.
+        folders: Folders that relative paths may start from, the likeliest first.
+        asker: The study or file whose data they are, for messages.
+
+    Raises:
+        ConfigError: If no folder leads to the data set.
+    """
+    from scalesearch.data import load_dataset
+
+    others, faults = list[str](), list[str]()
+    for folder, asked in _places(settings, folders):
+        try:
+            dataset = load_dataset(asked, storage_px=storage_px, channels=channels)
+        except ConfigError as error:  # another folder of that name, perhaps no data set at all
+            faults.append(str(error).splitlines()[0])
+            continue
+        if dataset.fingerprint == expected.fingerprint:
+            return FoundData(dataset=dataset, settings=asked, folder=str(folder))
+        others.append(_unlike(asked.source, dataset, expected, asker))
+    given = f"{settings.source!r}{f' in {folders[0]}' if folders and _is_relative(settings.source) else ''}"
+    remedy = "Give the place where they are now: --data PATH."
+    if others:
+        message = f"{others[0]}\nRestore them. {remedy}"
+        raise ConfigError(message)
+    if faults:
+        message = f"The images that {asker} was run on ({given}) cannot be loaded: {faults[0]}\n{remedy}"
+        raise ConfigError(message)
+    message = f"The images that {asker} was run on are gone: it was run with --data {given}, and nothing is there"
+    message += f", nor in {Path.cwd()}." if _is_relative(settings.source) else "."
+    message += f"\n{remedy}"
+    raise ConfigError(message)
+
+
+def with_data(session: Session, data: str | None) -> Session:
+    """Return the session with its images taken from `data`, the place where they are now.
+
+    The images are loaded once, so that other images are refused before any work is done.
+
+    Args:
+        session: The session of the study.
+        data: Where the images are now; None leaves the session as it is.
+
+    Raises:
+        ConfigError: If there are no images, or others than the study's.
+    """
+    if data is None:
+        return session
+    from scalesearch.data import load_dataset
+
+    asked = _seen_from(Path.cwd(), replace(session.settings.data, source=data))
+    try:
+        dataset = load_dataset(asked, storage_px=session.storage_px, channels=session.base.image_channels)
+    except ConfigError as error:
+        message = (
+            f"--data {data}: expected the images that {session.folder} was run on "
+            f"({session.settings.data.source!r}, {_counts(session.data)}).\nCame: {str(error).splitlines()[0]}"
+        )
+        raise ConfigError(message) from None
+    if dataset.fingerprint != session.data.fingerprint:
+        unlike = _unlike(data, dataset, session.data, str(session.folder))
+        message = f"--data {data}: {unlike}\nGive the same images: a study's numbers are true for them only."
+        raise ConfigError(message)
+    return replace(session, settings=replace(session.settings, data=asked), run_folder=str(Path.cwd()))
+
+
+def leads_somewhere(source: str, folders: Sequence[Path]) -> bool:
+    """Tell whether `source`, seen from one of the folders, can mean something that exists."""
+    return any(True for _ in _places(DataSettings(source=source), folders))
+
+
+def data_path(session: Session) -> Path | None:
+    """Return where the study's images seem to be, judged by name alone.
+
+    Returns:
+        The path; None for a data set that is known by its name, or if nothing is found.
+    """
+    for _, asked in _places(session.settings.data, _folders(session.run_folder, session.folder)):
+        return None if _is_name(asked.source) else Path(asked.source).resolve()
+    return None
+
+
+def _folders(run_folder: str, study: Path) -> tuple[Path, ...]:
+    """Return the folders that a study's relative paths may start from.
+
+    These are the folder where it was run and the present one; for an old study that does not tell where it was run, the
+    present folder and the folders above the study.
+    """
+    if run_folder:
+        return (Path(run_folder), Path.cwd())
+    return (Path.cwd(), *study.resolve().parents[:_ANCESTORS])
+
+
+def _places(settings: DataSettings, folders: Sequence[Path]) -> Iterator[tuple[Path, DataSettings]]:
+    """Yield the settings as seen from each folder where something exists; each place only once."""
+    seen = set[DataSettings]()
+    for folder in folders:
+        asked = _seen_from(folder, settings)
+        if asked not in seen and (_is_name(asked.source) or _exists(asked.source)):
+            seen.add(asked)
+            yield folder, asked
+
+
+def _seen_from(folder: Path, settings: DataSettings) -> DataSettings:
+    """Return the settings with absolute paths, seen from `folder`."""
+    source, download = settings.source, settings.download_folder
+    return replace(
+        settings,
+        source=source if _is_name(source) else _absolute(folder, source),
+        download_folder=_absolute(folder, download) if download else "",
+    )
+
+
+def _absolute(folder: Path, path: str) -> str:
+    return os.path.abspath(folder / Path(path).expanduser())  # noqa: PTH100  (keeps links, removes `..`)
+
+
+def _is_name(source: str) -> bool:
+    """Tell whether it is the name of a known data set rather than a path."""
+    from scalesearch.data import BUILTIN, SOURCES
+
+    name = source.removeprefix(BUILTIN).lower().replace("_", "-")
+    return any(name in kind.names for kind in SOURCES)
+
+
+def _is_relative(source: str) -> bool:
+    return not _is_name(source) and not Path(source).expanduser().is_absolute()
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # too long a name, or a null byte
+        return False
+
+
+def _unlike(source: str, dataset: "Dataset", expected: DataSummary, asker: str) -> str:
+    parts = (len(part) for part in (dataset.train, dataset.val, dataset.calibration, dataset.test))
+    came = _counted(*parts, classes=len(dataset.class_names))
+    return (
+        f"The images of {source} are not those that {asker} was run on: fingerprint was "
+        f"{expected.fingerprint[:_SHOWN]}, is {dataset.fingerprint[:_SHOWN]} "
+        f"(was {expected.name}: {_counts(expected)}; is {dataset.name}: {came})."
+    )
+
+
+def _counts(data: DataSummary) -> str:
+    parts = (data.train_images, data.val_images, data.calibration_images, data.test_images)
+    return _counted(*parts, classes=len(data.class_names))
+
+
+def _counted(train: int, val: int, calibration: int, test: int, *, classes: int) -> str:
+    return f"{train} training, {val} validation, {calibration} calibration and {test} test images, {classes} classes"

@@ -1,0 +1,188 @@
+"""Images that stay on disk: a file mapped into memory, from which pixels are read when they are asked for."""
+
+import mmap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.data.grey import to_grey
+from scalesearch.data.resize import resize_images, rows_of_chunk
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Places = NDArray[np.bool_] | NDArray[np.int64]
+
+
+class MappedImages:
+    """Square images of a mapped array, as an array of shape (number, side, side, C) in uint8 would give them.
+
+    An index (a whole number, a slice, a mask or an array of numbers) reads those images, makes them grey and resizes
+    them; the pixels are the same as if all images had been converted at once. Nothing else holds pixels in memory.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(
+        self,
+        stored: NDArray[np.uint8],
+        *,
+        places: NDArray[np.int64] | None = None,
+        side_px: int | None = None,
+        grey: bool = False,
+    ) -> None:
+        """Take the images as they are stored.
+
+        Args:
+            stored: The mapped array, of shape (stored, side, side, 3).
+            places: Which of the stored images these are, in order, of shape (number,); None: all of them.
+            side_px: Side of the images in pixels, if it is not that of the stored ones.
+            grey: Whether the images are grey, of shape (number, side, side, 1).
+        """
+        self._stored, self._grey = stored, grey
+        self._places = np.arange(len(stored), dtype=np.int64) if places is None else places
+        self._side_px = int(stored.shape[1]) if side_px is None else side_px
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Number, height, width and channels."""
+        return len(self), self._side_px, self._side_px, 1 if self._grey else int(self._stored.shape[3])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all the images would take in memory."""
+        number, height, width, channels = self.shape
+        return number * height * width * channels
+
+    def __getitem__(self, where: "int | slice | Places") -> NDArray[np.uint8]:
+        """Read images.
+
+        Returns:
+            Images of shape (chosen, side, side, C); for a whole number one image of shape (side, side, C).
+        """
+        places = self._places[where]
+        images = self._read(np.atleast_1d(places))
+        return images[0] if np.ndim(places) == 0 else images
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return (self[place] for place in range(len(self)))
+
+    def __array__(self, dtype: "np.dtype[np.generic] | None" = None, copy: bool | None = None) -> NDArray[np.generic]:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def part(self, where: Places) -> "MappedImages":
+        """Return some of the images without reading them.
+
+        Args:
+            where: A mask of shape (number,), or the indices of the images.
+        """
+        return self._with(places=self._places[where])
+
+    def joined(self, other: "MappedImages") -> "MappedImages":
+        """Return these images and then the others, which must be of the same mapped array, without reading them."""
+        if self._stored is not other._stored or self.shape[1:] != other.shape[1:]:
+            msg = "images of two files cannot be joined without reading them"
+            raise ValueError(msg)
+        return self._with(places=np.concatenate([self._places, other._places]))
+
+    def at(self, side_px: int) -> "MappedImages":
+        """Return the images at another size, which are resized whenever they are read."""
+        return self._with(side_px=side_px)
+
+    def in_grey(self) -> "MappedImages":
+        """Return the images in grey, which are converted whenever they are read."""
+        return self._with(grey=True)
+
+    def _with(
+        self, *, places: NDArray[np.int64] | None = None, side_px: int | None = None, grey: bool = False
+    ) -> "MappedImages":
+        return MappedImages(
+            self._stored,
+            places=self._places if places is None else places,
+            side_px=side_px or self._side_px,
+            grey=grey or self._grey,
+        )
+
+    def _read(self, places: NDArray[np.int64]) -> NDArray[np.uint8]:
+        images = np.empty((len(places), *self.shape[1:]), np.uint8)
+        step = rows_of_chunk(self._stored.shape, bytes_a_value=8)  # stored, in grey, resized: all beside the result
+        for start in range(0, len(places), step):
+            chunk = np.asarray(self._stored[places[start : start + step]])
+            chunk = to_grey(chunk) if self._grey else chunk
+            images[start : start + step] = resize_images(chunk, self._side_px)
+            _let_go(self._stored)
+        return images
+
+
+class ImageSource(Protocol):
+    """Images that are read batch by batch, where training takes a tensor of uint8 (N, C, H, W) otherwise."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Number, channels, height and width."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: "Tensor") -> "Tensor":
+        """Return images as uint8 (n, C, H, W) on the CPU.
+
+        Args:
+            indices: Which ones, int64 (n,) on the CPU; an image may be asked for twice.
+        """
+        ...
+
+
+class MappedPlanes:
+    """The `ImageSource` of mapped images."""
+
+    def __init__(self, images: MappedImages) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Number, channels, height and width."""
+        number, height, width, channels = self._images.shape
+        return number, channels, height, width
+
+    def take(self, indices: "Tensor") -> "Tensor":
+        """Return images as uint8 (n, C, H, W), channels-last in memory.
+
+        Args:
+            indices: Which ones, int64 (n,) on the CPU.
+        """
+        import torch
+
+        return torch.from_numpy(self._images[indices.numpy()]).permute(0, 3, 1, 2)
+
+
+def planes(images: "NDArray[np.uint8] | MappedImages") -> "Tensor | ImageSource":
+    """Return images (number, height, width, C) as training takes them: uint8 (N, C, H, W).
+
+    Nothing is copied: the tensor shares the array's memory, and mapped images stay on disk.
+    """
+    import torch
+
+    if isinstance(images, MappedImages):
+        return MappedPlanes(images)
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def _let_go(array: NDArray[np.uint8]) -> None:
+    """Give the mapped pages back to the system, which may keep them as it keeps any file that was read.
+
+    They would else count as this process's memory until the system is short of it.
+    """
+    base = array.base
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)

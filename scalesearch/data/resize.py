@@ -1,0 +1,67 @@
+"""Resize many images of equal size at once: the only place where a data set changes its resolution."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.data.framing import PAD_GREY, padded_size
+from scalesearch.values.settings import Fit
+
+CHUNK_BYTES = 64 * 2**20
+
+
+def resize_images(images: NDArray[np.uint8], side_px: int, *, fit: Fit = "crop") -> NDArray[np.uint8]:
+    """Resize images to squares of `side_px`.
+
+    The resizing is antialiased bilinear: where the side shrinks, the filter widens with it, so each new pixel averages
+    all that it covers. Torch does it in integers, so the result is the same on every machine.
+
+    Args:
+        images: Images of shape (number, height, width, C) in uint8.
+        side_px: Side of the result in pixels.
+        fit: How images that are not square are made square.
+
+    Returns:
+        Images of shape (number, side_px, side_px, C) in uint8.
+    """
+    number, height, width, channels = images.shape
+    if fit == "stretch" or height == width:
+        return _resized(images, side_px, side_px)
+    if fit == "pad":
+        small_width, small_height = padded_size(width, height, side_px)
+        padded = np.full((number, side_px, side_px, channels), PAD_GREY, np.uint8)
+        top, left = (side_px - small_height) // 2, (side_px - small_width) // 2
+        padded[:, top : top + small_height, left : left + small_width] = _resized(images, small_height, small_width)
+        return padded
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return _resized(images[:, top : top + side, left : left + side], side_px, side_px)
+
+
+def rows_of_chunk(shape: tuple[int, ...], *, bytes_a_value: int = 1) -> int:
+    """Return how many images are worked on at once, at least one.
+
+    Args:
+        shape: Shape of all images, (number, height, width, C).
+        bytes_a_value: How many bytes the work takes for each of their values.
+    """
+    return max(1, CHUNK_BYTES // max(1, bytes_a_value * math.prod(shape[1:])))
+
+
+def _resized(images: NDArray[np.uint8], to_height: int, to_width: int) -> NDArray[np.uint8]:
+    import torch
+    from torch.nn.functional import interpolate
+
+    number, height, width, channels = images.shape
+    if (height, width) == (to_height, to_width):
+        return np.ascontiguousarray(images)
+    resized = np.empty((number, to_height, to_width, channels), np.uint8)
+    step = rows_of_chunk(images.shape)
+    for start in range(0, number, step):
+        # (number, height, width, C) seen as (number, C, height, width) is torch's channels_last: no copy.
+        # "W" (writable): torch would warn of read-only arrays, although nothing is written here.
+        chunk = torch.from_numpy(np.require(images[start : start + step], requirements=("C", "W"))).permute(0, 3, 1, 2)
+        small = interpolate(chunk, size=(to_height, to_width), mode="bilinear", antialias=True, align_corners=False)
+        resized[start : start + step] = small.permute(0, 2, 3, 1).numpy()
+    return resized

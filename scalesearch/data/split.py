@@ -1,0 +1,130 @@
+"""Make train, validation, calibration and test from what a source gives: stratified, seeded and checked."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.data import facts
+from scalesearch.data.dataset import Images, ImageSplit, Labels
+from scalesearch.data.mapped import MappedImages
+from scalesearch.data.source import SourceData
+from scalesearch.errors import ConfigError
+from scalesearch.values.settings import DataSettings
+
+# Share taken for validation if the source has no validation images and the settings give no fraction.
+DEFAULT_VAL_FRACTION = 0.2
+# Calibration images are taken from the training images, never more than this share of them.
+MAX_CALIBRATION_FRACTION = 1 / 3
+
+Splits = tuple[ImageSplit, ImageSplit, ImageSplit, ImageSplit]
+# Each draw has its own random stream, so that changing one split leaves the others as they were.
+_TEST_STREAM, _VAL_STREAM, _CALIBRATION_STREAM = 1, 2, 3
+
+
+def stratified(labels: Labels, count: int, *, rng: np.random.Generator, every_class: bool) -> NDArray[np.bool_]:
+    """Draw about `count` images so that every class has its proportional share (method of largest remainders).
+
+    At least one image of every class is left undrawn. With `every_class`, at least one image is drawn from each class
+    that has two or more.
+
+    Args:
+        labels: Class indices of shape (number,).
+        count: How many images to draw.
+        rng: The source of randomness.
+        every_class: Whether to draw from every class.
+
+    Returns:
+        A mask of shape (number,), True for the drawn images.
+    """
+    sizes = np.bincount(labels)
+    shares = count * sizes / max(len(labels), 1)
+    takes = np.floor(shares).astype(np.int64)
+    largest = np.argsort(takes - shares, kind="stable")
+    takes[largest[: count - int(takes.sum())]] += 1
+    if every_class:
+        takes = np.maximum(takes, 1)
+    takes = np.minimum(takes, np.maximum(sizes - 1, 0))
+    drawn = np.zeros(len(labels), np.bool_)
+    for index, take in enumerate(takes):
+        drawn[rng.permutation(np.flatnonzero(labels == index))[:take]] = True
+    return drawn
+
+
+def split_source(data: SourceData, settings: DataSettings) -> Splits:
+    """Split the source into train, val, calibration and test.
+
+    If `val_fraction` is above 0, train and val are pooled and split again. If the source has no test images of its own,
+    `test_fraction` of the pooled images is taken for test, or of train if the source's own val is kept. Both fractions
+    refer to the images they are drawn from before either is taken.
+
+    Raises:
+        ConfigError: If there are fewer than two classes, a class has no image to train on, or a split is empty.
+    """
+    if len(data.class_names) < 2:
+        msg = f"data {data.name!r}: expected at least two classes, came {len(data.class_names)}: {data.class_names}."
+        raise ConfigError(msg)
+    train, val, test = data.train, data.val, data.test
+    val_fraction = settings.val_fraction or (0.0 if val is not None else DEFAULT_VAL_FRACTION)
+    if val_fraction and val is not None:
+        train, val = _joined(train, val), None
+    total = len(train)
+    if test is None:
+        test, train = _draw(train, round(settings.test_fraction * total), seed=(settings.seed, _TEST_STREAM))
+    if val is None:
+        val, train = _draw(train, round(val_fraction * total), seed=(settings.seed, _VAL_STREAM))
+    calibration, train = _draw_calibration(train, settings)
+    _check(data, train=train, val=val, calibration=calibration, test=test)
+    return train, val, calibration, test
+
+
+def missing_classes(data_classes: tuple[str, ...], split: ImageSplit) -> tuple[str, ...]:
+    """Return the names of the classes of which this split has no image."""
+    present = np.bincount(split.labels, minlength=len(data_classes))
+    return tuple(name for name, count in zip(data_classes, present, strict=True) if count == 0)
+
+
+def _joined(first: ImageSplit, second: ImageSplit) -> ImageSplit:
+    return ImageSplit(
+        images=_concatenated(first.images, second.images),
+        labels=np.concatenate([first.labels, second.labels]),
+        facts=facts.joined((first.facts, second.facts)) if first.facts and second.facts else None,
+    )
+
+
+def _concatenated(first: Images | MappedImages, second: Images | MappedImages) -> Images | MappedImages:
+    if isinstance(first, MappedImages) and isinstance(second, MappedImages):
+        return first.joined(second)
+    return np.concatenate([first[:], second[:]])
+
+
+def _part(split: ImageSplit, where: NDArray[np.bool_] | NDArray[np.int64]) -> ImageSplit:
+    part = split.facts.part(where) if split.facts else None
+    images = split.images.part(where) if isinstance(split.images, MappedImages) else split.images[where]
+    return ImageSplit(images=images, labels=split.labels[where], facts=part)
+
+
+def _draw(pool: ImageSplit, count: int, *, seed: tuple[int, int]) -> tuple[ImageSplit, ImageSplit]:
+    drawn = stratified(pool.labels, count, rng=np.random.default_rng(seed), every_class=True)
+    return _part(pool, drawn), _part(pool, ~drawn)
+
+
+def _draw_calibration(train: ImageSplit, settings: DataSettings) -> tuple[ImageSplit, ImageSplit]:
+    count = min(settings.calibration_images, int(MAX_CALIBRATION_FRACTION * len(train)))
+    rng = np.random.default_rng((settings.seed, _CALIBRATION_STREAM))
+    drawn = stratified(train.labels, count, rng=rng, every_class=False)
+    # Shuffled because the quantizer may take only the first few, and the files of a folder are ordered by class.
+    return _part(train, rng.permutation(np.flatnonzero(drawn))), _part(train, ~drawn)
+
+
+def _check(data: SourceData, **splits: ImageSplit) -> None:
+    untrained = missing_classes(data.class_names, splits["train"])
+    if untrained:
+        msg = (
+            f"data {data.name!r}: expected images of every class to train on, came none of {len(untrained)} classes: "
+            f"{', '.join(untrained[:5])}.\nAdd images to them, or take the classes away."
+        )
+        raise ConfigError(msg)
+    for name, split in splits.items():
+        if len(split) == 0:
+            sizes = ", ".join(f"{other} {len(part)}" for other, part in splits.items())
+            msg = f"data {data.name!r}: expected images in every split, came none in {name} ({sizes}).\nAdd images."
+            raise ConfigError(msg)

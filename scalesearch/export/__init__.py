@@ -1,0 +1,1 @@
+"""Folders from which a trial is rebuilt, run or shipped."""

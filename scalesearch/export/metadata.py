@@ -1,0 +1,241 @@
+"""How an export describes its network: config.toml rebuilds it; preprocessing.toml and the ONNX metadata feed it."""
+
+import dataclasses
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import TypeAdapter, ValidationError
+
+from scalesearch.errors import ConfigError
+from scalesearch.export.reading import FIT_TEXTS, GREY_TEXT, PLAIN, SECOND, depth_text, reading_facts
+from scalesearch.files import replace_file
+from scalesearch.plain_text import utf8_values
+from scalesearch.records.plausible import first_fault, impossible
+from scalesearch.records.run_file import layout_of_before
+from scalesearch.toml_file import read_toml
+from scalesearch.values.candidate import CALIBRATED, Candidate
+from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.record import FrontScore, MeasuredTrial
+from scalesearch.values.session import DataSummary, Session
+from scalesearch.values.settings import RunSettings
+
+NAME = "config.toml"
+PREPROCESSING = "preprocessing.toml"
+CALIBRATION = "calibration.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What the search measured, for comparison with a rebuilt network."""
+
+    network_sha256: str
+    macs: int
+    params: int
+    size_bytes: int
+    float_top1: float
+    top1: float
+    p50_ms: float
+    device: str
+    top1_low: float | None = None
+    top1_high: float | None = None
+    """The 95 % interval of `top1`."""
+    test_top1: float | None = None
+    """Test top-1 of the searched network; None where the study never scored it."""
+    confirmed_steps: int = 0
+    confirmed_test_top1: tuple[float, ...] = ()
+    """Test top-1 of each seed that `scalesearch confirm` trained for that many steps: the spread between seeds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedConfig:
+    """The content of a config.toml."""
+
+    written_by: str
+    study: str
+    trial: int
+    expected: Expected
+    candidate: Candidate
+    network: NetworkSpec
+    data: DataSummary
+    settings: RunSettings
+    storage_px: int
+    """Side in pixels of the stored images that the network's own were resized from."""
+    model_sha256: str = ""
+    """SHA-256 of the model.onnx beside it; empty in an older export."""
+    run_folder: str = ""
+    """The working folder that relative paths in the settings start from; empty in an older export."""
+
+
+def write_config(
+    record: MeasuredTrial,
+    session: Session,
+    folder: Path,
+    *,
+    score: FrontScore | None = None,
+    confirmed: Sequence[ConfirmedRun] = (),
+    model_sha256: str = "",
+) -> Path:
+    """Write config.toml for a complete trial into `folder` and return its path.
+
+    Args:
+        record: A record with everything that a complete trial has.
+        session: Session of its study.
+        folder: Where to write.
+        score: The trial's second evaluation, on test images, if it had one.
+        confirmed: The trial's runs at full length, if it was confirmed.
+        model_sha256: SHA-256 of the model.onnx in the folder, where there is one.
+    """
+    config = ExportedConfig(
+        written_by=f"scalesearch {importlib.metadata.version('scalesearch')}",
+        study=session.folder.name,
+        trial=record.trial,
+        expected=_expected(record, score, confirmed),
+        candidate=record.candidate,
+        network=_spec(record),
+        data=session.data,
+        settings=session.settings,
+        storage_px=session.storage_px,
+        model_sha256=model_sha256,
+        run_folder=session.run_folder,
+    )
+    document: dict[str, Any] = TypeAdapter(ExportedConfig).dump_python(config, mode="json", exclude_none=True)
+    path = folder / NAME
+    replace_file(path, tomli_w.dumps(utf8_values(document)).encode())
+    return path
+
+
+def read_config(path: Path) -> ExportedConfig:
+    """Read an exported config; a folder stands for the config.toml in it.
+
+    Its network, candidate and settings are complete; `config.check_stored` and `networks.validity` check them.
+
+    Raises:
+        ConfigError: It is not there, or not such a file.
+    """
+    file = path / NAME if path.is_dir() else path
+    try:
+        document = read_toml(file)
+        config = TypeAdapter(ExportedConfig).validate_python(document)
+        problem = impossible(config)
+    except ValidationError as error:
+        problem = first_fault(error)
+    except (OSError, ValueError, ConfigError) as error:
+        problem = str(error).splitlines()[0].rstrip(".")
+    if problem:
+        message = f"Cannot read {file}: {problem}.\nExpected a config.toml that `scalesearch export` wrote."
+        raise ConfigError(message)
+    said, data = document["settings"].get("data", {}), config.settings.data
+    if "window" not in said:
+        # Written before this setting existed: images of more than 8 bits were read on their whole scale.
+        data = dataclasses.replace(data, window="full")
+    if "layout" not in said:
+        data = layout_of_before(data, config.data.class_names)
+    return dataclasses.replace(config, settings=dataclasses.replace(config.settings, data=data))
+
+
+def preprocessing(record: MeasuredTrial, session: Session) -> dict[str, object]:
+    """Return the content of preprocessing.toml.
+
+    It says how an image file becomes the network's input, and what the network's answers mean.
+    """
+    spec, data, asked = _spec(record), session.data, session.settings.data
+    grey, beyond, storage_px = spec.image_channels == 1, reading_facts(spec, asked), session.storage_px
+    return {
+        "version": SECOND if beyond else PLAIN,
+        "resolution_px": spec.resolution_px,
+        "storage_px": storage_px,
+        "steps": [
+            f"turn upright as EXIF says; {depth_text(asked)}; transparency laid on white; RGB",
+            f"{FIT_TEXTS[asked.fit]}, to {storage_px} px by Pillow: BILINEAR, reducing_gap 3.0, JPEG draft mode",
+            *([GREY_TEXT] if grey else []),
+            f"to {spec.resolution_px} px: antialiased bilinear in integers, as torch's interpolate on uint8 does",
+            "pixel / 255, minus mean, over std",
+        ],
+        "channel_order": "grey" if grey else "RGB",
+        **beyond,
+        "layout": "NCHW",
+        "type": "float32",
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "class_names": list(data.class_names),
+    }
+
+
+def write_preprocessing(record: MeasuredTrial, session: Session, folder: Path) -> Path:
+    """Write preprocessing.toml into `folder` and return its path."""
+    path = folder / PREPROCESSING
+    replace_file(path, tomli_w.dumps(utf8_values(preprocessing(record, session))).encode())
+    return path
+
+
+def onnx_metadata(record: MeasuredTrial, session: Session) -> dict[str, str]:
+    """Return what `infer.py` needs to feed the ONNX file and read its answer, as texts for the file's own metadata."""
+    data, beyond = session.data, reading_facts(_spec(record), session.settings.data)
+    colours = "grey" if _spec(record).image_channels == 1 else "RGB"
+    return {
+        "scalesearch.preprocessing": SECOND if beyond else PLAIN,
+        **{f"scalesearch.{key}": json.dumps(value) for key, value in beyond.items()},
+        "scalesearch.class_names": json.dumps(data.class_names),
+        "scalesearch.mean": json.dumps(data.mean),
+        "scalesearch.std": json.dumps(data.std),
+        "scalesearch.storage_px": str(session.storage_px),
+        "scalesearch.resolution_px": str(_spec(record).resolution_px),
+        "scalesearch.input": f"{colours} / 255, minus mean, over std; float32 NCHW",
+        "scalesearch.precision": record.candidate.quantization.precision,
+        "scalesearch.trial": f"{session.folder.name}/{record.trial}",
+        "scalesearch.network_sha256": record.network_sha256 or "",
+    }
+
+
+def calibration_document(
+    record: MeasuredTrial, session: Session, indices: Sequence[int] | None, *, why_not: str = ""
+) -> dict[str, object]:
+    """Return the content of calibration.json: which images gave the ranges of the activations.
+
+    Args:
+        record: Record of the trial.
+        session: Session of its study.
+        indices: Positions among the source's training images; None where they could not be found.
+        why_not: Why there are none, in a line.
+    """
+    asked = record.candidate.quantization
+    return {
+        "precision": asked.precision,
+        "method": asked.calibration if asked.precision in CALIBRATED else None,
+        "data": session.data.name,
+        "data_fingerprint": session.data.fingerprint,
+        "settings": dataclasses.asdict(session.settings.data),
+        "order": "position among the source's training images as it lists them (with val_fraction above 0: training,"
+        " then validation images), in the order in which they were used",
+        "indices": None if indices is None else list(indices),
+        **({"note": why_not} if why_not else {}),
+    }
+
+
+def _expected(record: MeasuredTrial, score: FrontScore | None, confirmed: Sequence[ConfirmedRun]) -> Expected:
+    steps = max((run.steps for run in confirmed), default=0)
+    return Expected(
+        network_sha256=record.network_sha256 or "",
+        macs=record.cost.macs,
+        params=record.cost.params,
+        size_bytes=record.size_bytes or 0,
+        float_top1=record.training.float_score,
+        top1=record.quality.score,
+        top1_low=record.quality.score_low,
+        top1_high=record.quality.score_high,
+        p50_ms=record.latency.p50_ms,
+        device=record.device.name if record.device else "",
+        test_top1=score.test.score if score else None,
+        confirmed_steps=steps,
+        confirmed_test_top1=tuple(run.test.score for run in confirmed if run.steps == steps),
+    )
+
+
+def _spec(record: MeasuredTrial) -> NetworkSpec:
+    return record.spec

@@ -1,0 +1,251 @@
+"""MODEL_CARD.md of an export: what the network is, how good and how fast, how to use it, and what not to believe."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from scalesearch.export.metadata import PREPROCESSING
+from scalesearch.export.reading import reading_words
+from scalesearch.files import replace_file
+from scalesearch.plain_text import utf8_text
+from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.quality import ClassDetail, Quality
+from scalesearch.values.record import FrontScore, MeasuredTrial
+from scalesearch.values.session import Session
+from scalesearch.values.training_length import full_length, recipe_of
+from scalesearch.views import words as report
+from scalesearch.views.markdown import markdown_table, markdown_text
+
+CARD = "MODEL_CARD.md"
+_PACKAGES: Final = {"python": "Python", "pillow": "Pillow", "onnxruntime": "ONNX Runtime"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedFile:
+    """One file of an export."""
+
+    name: str
+    """Its path within the export's folder."""
+    what: str
+    """A few words for the reader."""
+
+
+def write_model_card(
+    record: MeasuredTrial,
+    session: Session,
+    folder: Path,
+    *,
+    files: Sequence[ExportedFile] = (),
+    notes: Sequence[str] = (),
+    score: FrontScore | None = None,
+    confirmed: Sequence[ConfirmedRun] = (),
+    exported: ConfirmedRun | None = None,
+    oldest: Mapping[str, str] | None = None,
+    task_lines: Sequence[str] = (),
+) -> Path:
+    """Write MODEL_CARD.md for a complete trial into `folder` and return its path.
+
+    Args:
+        record: Record of the trial.
+        session: Session of its study.
+        folder: The export.
+        files: What else is in it.
+        notes: What could not be exported and why, one line each.
+        score: The trial's second evaluation, on test images, if it had one.
+        confirmed: The trial's runs at full length, if it was confirmed.
+        exported: The one of them whose file this is; `record` is then `confirmed.as_confirmed` of it.
+        oldest: The oldest versions that run `infer.py` on this model: python, onnxruntime, numpy, pillow.
+        task_lines: What the task says of its score (`TaskViews.card`).
+    """
+    sections = (
+        _head(record, session),
+        ("## Network", *_network(record)),
+        ("## Accuracy", *_accuracy(record, score, confirmed, exported), *task_lines),
+        ("## Latency", *_latency(record, None if exported else score, confirmed, exported)),
+        ("## How it was made", *_making(record, session)),
+        ("## How to use it", *_use(record, session, exported, oldest or {})),
+        ("## Files", *markdown_table(("file", "what"), ((f"`{file.name}`", file.what) for file in files))),
+        ("## Limits", *_limits(record, session, confirmed, notes)),
+    )
+    path = folder / CARD
+    text = "\n\n".join("\n".join(section) for section in sections)
+    replace_file(path, f"{utf8_text(text)}\n".encode())
+    return path
+
+
+def _head(record: MeasuredTrial, session: Session) -> Iterator[str]:
+    data, title = session.data, record.quality.title
+    yield f"# {markdown_text(record.spec.name)} for {markdown_text(data.name)}"
+    yield ""
+    yield (
+        f"An image classifier of {len(data.class_names)} classes, found by scalesearch: trial {record.trial} of study "
+        f"{markdown_text(session.folder.name)}. It takes {record.spec.input_size} "
+        f"{'grey' if record.spec.image_channels == 1 else 'RGB'} images and is deployed in "
+        f"{record.candidate.quantization.precision}. {title[:1].upper()}{title[1:]} is "
+        f"{report.percent(record.quality.score)} on validation "
+        f"images, latency {report.milliseconds(record.latency.p50_ms)} on the chip named below."
+    )
+    if session.synthetic:
+        yield ""
+        yield "**The data are synthetic:** road signs drawn by a program. Accuracies say nothing about photographs."
+
+
+def _network(record: MeasuredTrial) -> Iterator[str]:
+    spec, cost = record.spec, record.cost
+    rows = [("stem", f"{spec.stem.kernel}x{spec.stem.kernel}", 1, spec.stem.channels, spec.stem.stride)]
+    rows += [
+        (stage.block.replace("_", " "), f"{stage.kernel}x{stage.kernel}", stage.depth, stage.channels, stage.stride)
+        for stage in spec.stages
+    ]
+    if spec.head.channels:
+        rows.append(("head", "1x1", 1, spec.head.channels, 1))
+    yield from markdown_table(("part", "kernel", "blocks", "channels", "stride"), rows)
+    pruned = report.pruning_text(record.candidate.pruning)
+    yield ""
+    yield (
+        f"{report.count(cost.macs)} multiply-accumulates an image, {report.count(cost.params)} parameters, "
+        f"{report.bytes_text(record.size_bytes or 0)} deployed."
+    )
+    if pruned != "none":
+        yield f"Channels and blocks are those before pruning; pruned: {pruned}. The counts are those after it."
+
+
+def _accuracy(
+    record: MeasuredTrial, score: FrontScore | None, confirmed: Sequence[ConfirmedRun], exported: ConfirmedRun | None
+) -> Iterator[str]:
+    name = f"validation, confirmed: seed {exported.seed}" if exported else "validation, by which it was chosen"
+    rows = [(name, *_quality_cells(record.quality))]
+    if score and not exported:
+        rows.append(("test", *_quality_cells(score.test)))
+    for run in confirmed:
+        rows.append((f"test, confirmed: seed {run.seed}, {run.steps} steps", *_quality_cells(run.test)))
+    macro = ("macro precision", "macro recall") if isinstance(record.quality.detail, ClassDetail) else ()
+    yield from markdown_table(("images", f"{record.quality.title}, % (95 % interval)", *macro, "number"), rows)
+    yield ""
+    yield "All by the deployed file, run by the engine that was timed."
+    path = " -> ".join(f"{report.STEP_NAMES[step.step]} {report.percent(step.score)}" for step in record.accuracy_path)
+    if path:
+        yield f"On the way to it (validation): {path}."
+    if exported:
+        yield (
+            f"The exported file is the confirmed one of seed {exported.seed}, trained at full length. It is the first "
+            "seed's, whatever the others reached, so its numbers are no winner's."
+        )
+    elif confirmed:
+        yield (
+            f"The exported weights are the search's ({record.training.steps} steps); the confirmed rows are this "
+            "network trained anew at full length: `scalesearch export --confirmed` exports those."
+        )
+
+
+def _quality_cells(quality: Quality) -> tuple[str, ...]:
+    detail = quality.detail
+    macro = (detail.macro_precision, detail.macro_recall) if isinstance(detail, ClassDetail) else ()
+    return (
+        report.accuracy_with_interval(quality),
+        *(report.percent(each) for each in macro),
+        str(quality.images),
+    )
+
+
+def _latency(
+    record: MeasuredTrial, score: FrontScore | None, confirmed: Sequence[ConfirmedRun], exported: ConfirmedRun | None
+) -> Iterator[str]:
+    latency = record.latency
+    rows = [("search", report.latency_with_interval(latency), "yes" if latency.stable else "NO")]
+    if exported:  # the search timed another file
+        rows.clear()
+    if score:
+        again = score.latency
+        rows.append(("fresh process", report.latency_with_interval(again), "yes" if again.stable else "NO"))
+    for run in confirmed:
+        timed = run.latency
+        rows.append(
+            (f"confirmed, seed {run.seed}", report.latency_with_interval(timed), "yes" if timed.stable else "NO")
+        )
+    yield from markdown_table(("measured", "p50, ms (95 % interval)", "stable"), rows)
+    yield ""
+    device = markdown_text(report.device_text(record.device)) if record.device else "a device that was not recorded"
+    yield f"At batch {latency.batch} on {device}. The network alone: reading and resizing the image are not in it."
+
+
+def _making(record: MeasuredTrial, session: Session) -> Iterator[str]:
+    data, recipe = session.data, record.candidate.recipe
+    yield f"* Data: {markdown_text(data.name)}: {data.train_images} training, {data.val_images} validation,"
+    yield (
+        f"  {data.calibration_images} calibration and {data.test_images} test images (fingerprint "
+        f"`{data.fingerprint[:16]}`)."
+    )
+    yield (
+        f"* Training: {recipe.optimizer}, {record.training.steps} steps of {recipe.batch_size} images, seed "
+        f"{session.settings.seed}."
+    )
+    yield f"* Pruning: {report.pruning_text(record.candidate.pruning)}."
+    yield f"* Precision: {report.quantization_text(record.candidate.quantization)}."
+    for gain in record.gains:
+        verdict = ", no gain" if gain.no_gain else ""
+        yield (
+            f"* {gain.what} brought {gain.speedup:.2f}x the speed ({gain.speedup_low:.2f} to {gain.speedup_high:.2f}) "
+            f"and {100 * gain.score_change:+.1f} points of {report.score_title([record])}{verdict}."
+        )
+
+
+def _use(
+    record: MeasuredTrial, session: Session, exported: ConfirmedRun | None, oldest: Mapping[str, str]
+) -> Iterator[str]:
+    train = "scalesearch train config.toml --to trained"
+    if exported:
+        recipe = record.candidate.recipe
+        length = recipe_of(recipe, total_steps=exported.steps, pruned=record.candidate.pruning.any).steps
+        train += f" --steps {length}" * (length != full_length(recipe).steps)
+    yield "```bash"
+    yield "pip install onnxruntime numpy pillow"
+    yield "python infer.py photo.jpg                     # needs nothing of scalesearch"
+    yield "scalesearch predict . photo.jpg --json        # the same with scalesearch installed"
+    yield f"{train:<45} # the same network at full length, on your machine"
+    yield "```"
+    height_px, width_px = record.spec.input_size.sides
+    sides, channels = f"{height_px}x{width_px}", record.spec.image_channels
+    if oldest:
+        told = ", ".join(f"{_PACKAGES.get(name, name)} {version}" for name, version in oldest.items())
+        yield f"The oldest versions that do: {told}. numpy 2 wants ONNX Runtime 1.19; AVIF pictures want Pillow 11.3."
+    if record.candidate.quantization.precision == "bf16":
+        yield "`infer.py` cannot run bf16: ONNX Runtime has no such convolutions for CPUs. Run it by TensorRT."
+    yield (
+        f"`model.onnx` takes float32 images (batch, {channels}, {height_px}, {width_px}) and "
+        f"gives logits (batch, {record.spec.num_classes}). Preprocessing is in `{PREPROCESSING}` and in the file's own "
+        "metadata, class names too."
+    )
+    if words := reading_words(record.spec, session.settings.data):
+        yield words
+    if session.target.backend.startswith("tensorrt"):
+        batch = session.settings.latency.batch
+        tool = "tensorrt_rtx" if session.target.backend == "tensorrt_rtx" else "trtexec"
+        yield ""
+        yield "A TensorRT engine fits one GPU and one TensorRT version only; build yours on the machine that runs it:"
+        yield "```bash"
+        yield (
+            f"{tool} --onnx=model.onnx --stronglyTyped --optShapes=image:{batch}x{channels}x{sides}"
+            f" --minShapes=image:{batch}x{channels}x{sides} --maxShapes=image:{batch}x{channels}x{sides}"
+            " --saveEngine=model.engine"
+        )
+        yield "```"
+
+
+def _limits(
+    record: MeasuredTrial, session: Session, confirmed: Sequence[ConfirmedRun], notes: Sequence[str]
+) -> Iterator[str]:
+    if session.synthetic:
+        yield "* Synthetic data: do not expect these accuracies on photographs."
+    if not confirmed:
+        yield (
+            "* Not confirmed: trained briefly, and chosen among many by these very validation images, so that accuracy "
+            "is flattered (winner's curse). `scalesearch confirm` looks again."
+        )
+    yield "* It answers with one of its classes whatever it sees: an image of none of them gets a label too."
+    yield "* Latency holds for the named device, library version and number of threads, and for no other."
+    for warning in (*session.data.warnings, *record.warnings):
+        yield f"* {markdown_text(warning)}"
+    for note in notes:
+        yield f"* {markdown_text(note)}"

@@ -1,0 +1,177 @@
+"""What `export --to` may replace: nothing, or an earlier export. Files from anybody else are never touched."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scalesearch.errors import ConfigError
+from scalesearch.export.names import FIXED, MODEL
+from scalesearch.views.histogram_page import PICTURES
+
+if TYPE_CHECKING:
+    from scalesearch.export.metadata import ExportedConfig
+    from scalesearch.values.session import Session
+
+_LITTER = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|\._.*|__pycache__|\.directory")
+_BUILT_IN_C = re.compile(r"self_test|.*\.o")
+"""Files that the Makefile of the format `c` builds."""
+_SHOWN, _SHOWN_SIGNS = 4, 200
+
+
+def check_place(folder: Path, session: "Session") -> None:
+    """Raise ConfigError where an export may not be written or replaced.
+
+    That is a link, a file, or a folder that other work needs.
+
+    Args:
+        folder: Folder of the export.
+        session: Session of the study.
+    """
+    from scalesearch.data.finding import data_path
+
+    remedy = "Give a folder for the export alone with --to."
+    try:
+        is_link, is_other = folder.is_symlink(), folder.exists() and not folder.is_dir()
+        place = folder.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        message = f"Cannot write to {str(folder)[:_SHOWN_SIGNS]}: {getattr(error, 'strerror', '') or error}. {remedy}"
+        raise ConfigError(message) from None
+    if is_link:
+        message = f"{folder} is a link, and an export replaces its folder whole. Give what it leads to with --to."
+        raise ConfigError(message)
+    if is_other:
+        message = f"{folder} is a file: expected a folder, or a name that is free. {remedy}"
+        raise ConfigError(message)
+    study, data = session.folder.resolve(), data_path(session)
+    for needed, what in (
+        (Path.cwd(), "the folder that you are in"),
+        (Path.home(), "your home folder"),
+        (study, "the study's folder"),
+        *(((data, "the folder of the images"),) if data else ()),
+    ):
+        if needed.resolve().is_relative_to(place):
+            inside = "" if needed.resolve() == place else ", or holds it"
+            message = f"{folder} is {what}{inside}: an export replaces its folder whole.\n{remedy}"
+            raise ConfigError(message)
+    if data and place.is_relative_to(data):
+        message = f"{folder} is within the images of the study, {data}: it would be taken for images.\n{remedy}"
+        raise ConfigError(message)
+    if place.is_relative_to(study) and place.relative_to(study).parts[0] in _study_names():
+        message = f"{folder} is where the study keeps its own files.\n{remedy}"
+        raise ConfigError(message)
+    if folder.is_mount():
+        message = f"{folder} is a mount point, which cannot be replaced. Give a folder in it with --to."
+        raise ConfigError(message)
+
+
+def earlier_export(folder: Path) -> "ExportedConfig | None":
+    """Return the config of the export that is in the folder already; None where there is none.
+
+    Pictures of a trial do not count as an export.
+
+    Raises:
+        ConfigError: Something is there that no export wrote.
+    """
+    from scalesearch.export.metadata import NAME, read_config
+
+    if not folder.is_dir():
+        return None
+    strange = sorted(_strangers(folder))
+    if strange:
+        shown = f"{', '.join(strange[:_SHOWN])}{', ...' if len(strange) > _SHOWN else ''}"
+        message = (
+            f"{folder} holds {shown}, which no export wrote; an export replaces its folder whole.\n"
+            "Move that elsewhere, or give another folder with --to."
+        )
+        raise ConfigError(message)
+    if (folder / NAME).is_file():
+        return read_config(folder)
+    others = sorted(path.name for path in folder.iterdir() if path.name not in PICTURES and not _is_litter(path))
+    if others:
+        message = (
+            f"{folder} holds {', '.join(others[:_SHOWN])} without the {NAME} of an export, so it may be yours.\n"
+            "Move it elsewhere, or give another folder with --to."
+        )
+        raise ConfigError(message)
+    return None
+
+
+def refuse_other_trial(folder: Path, study: str, trial: int) -> None:
+    """Raise ConfigError where the folder holds the export of another trial, whose network the pictures would not show.
+
+    Args:
+        folder: Where pictures of a trial are to be written.
+        study: The name of the trial's study.
+        trial: Number of the trial.
+    """
+    from scalesearch.export.metadata import NAME, read_config
+
+    try:
+        config = read_config(folder) if (folder / NAME).is_file() else None
+    except ConfigError:  # not from this program: two more files do no harm there
+        return
+    if config and (config.study, config.trial) != (study, trial):
+        message = (
+            f"{folder} holds the export of trial {config.trial} of {config.study}; these pictures are of trial {trial} "
+            f"of {study}.\nGive another folder with --to."
+        )
+        raise ConfigError(message)
+
+
+def kept_parts(folder: Path, *, model: Path, pictures_of: tuple[str, int] | None) -> tuple[str, ...]:
+    """Return the names, below `folder`, of what stays true beside the new `model`: other formats and pictures.
+
+    They stay only where the very same model.onnx is there already. Pictures also stay where nothing but pictures of the
+    trial `pictures_of` (its study's name, its number) is there.
+    """
+    from scalesearch.deployment.formats import OUTPUTS
+    from scalesearch.views.histogram_page import page_is_of
+
+    if not folder.is_dir():
+        return ()
+    old = folder / MODEL
+    if old.is_file():
+        same = old.read_bytes() == model.read_bytes()
+        tops = dict.fromkeys(Path(name).parts[0] for names in OUTPUTS.values() for name in names)
+        return tuple(name for name in (*tops, *PICTURES) if same and name != MODEL and (folder / name).exists())
+    if pictures_of and page_is_of(folder / PICTURES[1], *pictures_of):
+        return tuple(name for name in PICTURES if (folder / name).is_file())
+    return ()
+
+
+def _strangers(folder: Path) -> Iterator[str]:
+    """Yield what is in the folder under a name that no export uses."""
+    from scalesearch.deployment.formats import OUTPUTS
+
+    files = {*FIXED, *PICTURES, *(name for names in OUTPUTS.values() for name in names)}
+    folders = {str(Path(name).parent) for name in files} - {"."}
+    for path in folder.iterdir():
+        if _is_litter(path):
+            continue
+        if path.name in folders and path.is_dir() and not path.is_symlink():
+            for inner in path.iterdir():
+                name = f"{path.name}/{inner.name}"
+                built = path.name == "c" and _BUILT_IN_C.fullmatch(inner.name)
+                if not (_is_litter(inner) or ((name in files or built) and _is_plain(inner))):
+                    yield name
+        elif path.name not in files or not _is_plain(path):
+            yield path.name
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _is_litter(path: Path) -> bool:
+    """Tell whether systems or Python left this file, not people."""
+    return bool(_LITTER.fullmatch(path.name))
+
+
+def _study_names() -> frozenset[str]:
+    """Return the names of a study's folders and files, whether or not they exist yet."""
+    from scalesearch.records.confirmed import FOLDER as CONFIRMED
+
+    return frozenset(
+        ("records", "models", "weights", "exported", "twins", "artifacts", "logs", "plans", "histograms", CONFIRMED)
+    )

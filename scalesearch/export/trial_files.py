@@ -1,0 +1,106 @@
+"""The ONNX files of a trial (the deployed one, and its network in float), kept or made again; and its layers."""
+
+import dataclasses
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scalesearch.records.stored_files import kept_model
+from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.record import TrialRecord
+from scalesearch.values.session import Session, model_path
+
+if TYPE_CHECKING:
+    import onnx
+
+    from scalesearch.chain.evaluate import TrialEvaluator
+    from scalesearch.values.histogram import LayerHistogram
+
+
+def deployed_file(
+    record: TrialRecord, session: Session, to: Path, *, kept: bool = True, evaluator: "TrialEvaluator | None" = None
+) -> OnnxModel:
+    """Write a copy of the trial's ONNX file to `to`: the kept one, or (always, unless `kept`) made again.
+
+    Models are kept for front members. Any other one is made from its kept weights, or, where those are missing too, by
+    training it again, with `evaluator` if one is given.
+
+    Raises:
+        ConfigError: The kept one is not the file that was measured; or it must be made again, and the data are missing.
+    """
+    from scalesearch.deployment.onnx_file import onnx_model
+
+    file = kept_model(session.folder, record) if kept else None
+    if file:
+        shutil.copyfile(file, to)
+        return onnx_model(to)
+    from scalesearch.chain.evaluate import TrialEvaluator
+    from scalesearch.chain.planner import Planner
+
+    return (evaluator or TrialEvaluator(session, measures=False)).rebuild(Planner(session)(record.candidate), to=to)
+
+
+def restore_model(record: TrialRecord, session: Session, evaluator: "TrialEvaluator") -> None:
+    """Put the trial's ONNX file back where the study keeps it, if it was lost: made again from the kept weights.
+
+    Raises:
+        ConfigError: Another file is there.
+        StageFailed: What is made now is not the file that was measured.
+    """
+    from scalesearch.errors import StageFailed
+    from scalesearch.files import replace_file
+
+    if kept_model(session.folder, record):
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        made = deployed_file(record, session, Path(scratch) / "model.onnx", kept=False, evaluator=evaluator)
+        if record.onnx_sha256 and made.sha256 != record.onnx_sha256:
+            raise StageFailed(stage="export", reason="its model is lost, and making it again gave another file")
+        replace_file(model_path(session.folder, record.trial), made.path.read_bytes())
+
+
+def float_network(
+    record: TrialRecord, session: Session, *, evaluator: "TrialEvaluator | None" = None
+) -> "onnx.ModelProto":
+    """Build the trial's network before quantization again, in fp32, from its kept weights, or train it again.
+
+    Raises:
+        ScalesearchError: The data or the study's files are missing.
+    """
+    from scalesearch.deployment.onnx_file import read_onnx
+
+    asked = record.candidate.quantization
+    floating = dataclasses.replace(asked, precision="fp32", keep_float=0, bias_correction=False, qat_steps=0)
+    in_float = dataclasses.replace(record, candidate=dataclasses.replace(record.candidate, quantization=floating))
+    # The float network is the same wherever it is deployed: neither the chip nor the compiler check is needed to make
+    # it.
+    here = dataclasses.replace(
+        session,
+        settings=dataclasses.replace(session.settings, accept="off"),
+        target=dataclasses.replace(session.target, backend="onnxruntime"),
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "float.onnx"
+        return read_onnx(deployed_file(in_float, here, path, kept=False, evaluator=evaluator).path)
+
+
+def trial_histograms(
+    record: TrialRecord, session: Session, *, evaluator: "TrialEvaluator | None" = None
+) -> "tuple[LayerHistogram, ...]":
+    """Return the histograms of a trial's network before quantization, one per layer, on the study's calibration images.
+
+    The network comes from its kept weights, or, where those are missing, from training it again.
+    """
+    from scalesearch.compression.histogram import layer_histograms
+    from scalesearch.data import to_input
+    from scalesearch.data.finding import load_study_data
+
+    asked = record.candidate.quantization
+    data = evaluator.dataset if evaluator else load_study_data(session)
+    from scalesearch.chain.planner import Planner
+
+    shown = data.at(Planner(session).spec(record.candidate).input_size).calibration.images[: asked.calibration_images]
+    images = to_input(shown, mean=session.data.mean, std=session.data.std)
+    proto = float_network(record, session, evaluator=evaluator)
+    return layer_histograms(proto, images, asked, symmetric=session.target.quantization_profile != "onnxruntime_cpu")

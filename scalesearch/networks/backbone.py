@@ -1,0 +1,76 @@
+"""The part of a network that every task shares: stem and stages, from images to feature maps."""
+
+from torch import Tensor, nn
+
+from scalesearch.networks.blocks import BLOCKS, BlockShape, conv_norm
+from scalesearch.values.network_spec import NetworkSpec, StageSpec
+
+
+class Backbone(nn.Module):
+    """Stem and stages of a spec. A task's module inherits from it, so that weights have one name whatever the task."""
+
+    output_layers: tuple[str, ...] = ()
+    """Names of the layers whose outputs are answers: pruning never removes these outputs."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.stem = _stem(spec)
+        stages: list[nn.Module] = []
+        channels = spec.stem.channels
+        for stage in spec.stages:
+            stages.append(_stage(spec, stage, in_channels=channels))
+            channels = stage.channels
+        self.stages = nn.Sequential(*stages)
+
+    def feature_maps(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the output of each stage by `stage1`, `stage2`, ...: (batch, channels, H / stride, W / stride).
+
+        Args:
+            images: (batch, C, H, W), normalised. The strides are those of `feature_strides`.
+        """
+        features, maps = self.stem(images), dict[str, Tensor]()
+        for place, stage in enumerate(self.stages, 1):
+            features = stage(features)
+            maps[f"stage{place}"] = features
+        return maps
+
+
+def feature_strides(spec: NetworkSpec) -> dict[str, int]:
+    """Return, by `stage1`, `stage2`, ..., how many image pixels one pixel of that stage's feature map stands for."""
+    stride, strides = spec.stem.stride * (2 if spec.stem.pool else 1), dict[str, int]()
+    for place, stage in enumerate(spec.stages, 1):
+        stride *= stage.stride
+        strides[f"stage{place}"] = stride
+    return strides
+
+
+def _stem(spec: NetworkSpec) -> nn.Sequential:
+    layers = conv_norm(
+        spec.image_channels,
+        spec.stem.channels,
+        kernel=spec.stem.kernel,
+        stride=spec.stem.stride,
+        activation=spec.activation,
+        norm_eps=spec.norm_eps,
+    )
+    if spec.stem.pool:
+        layers.append(nn.MaxPool2d(3, stride=2, padding=1))
+    return layers
+
+
+def _stage(spec: NetworkSpec, stage: StageSpec, *, in_channels: int) -> nn.Sequential:
+    blocks = [
+        BLOCKS[stage.block](
+            BlockShape(
+                in_channels=stage.channels if number else in_channels,
+                out_channels=stage.channels,
+                kernel=stage.kernel,
+                stride=1 if number else stage.stride,
+                expansion=stage.expansion,
+                activation=spec.activation,
+                norm_eps=spec.norm_eps,
+            )
+        )
+        for number in range(stage.depth)
+    ]
+    return nn.Sequential(*blocks)

@@ -1,0 +1,30 @@
+"""What a record says of the two objectives: score up, latency down."""
+
+import math
+
+from scalesearch.values.quality import DEFAULT_METRIC
+from scalesearch.values.record import TrialRecord
+
+
+def objectives(record: TrialRecord) -> tuple[float, float] | None:
+    """Return (score, p50_ms) of a complete record or a repeat of one; None for any other."""
+    if record.state not in ("complete", "cached") or record.quality is None or record.latency is None:
+        return None
+    return (float(record.quality.score), float(record.latency.p50_ms))
+
+
+def _objective_names(record: TrialRecord) -> tuple[str, str]:
+    return (record.quality.metric if record.quality else DEFAULT_METRIC, "p50_ms")
+
+
+def not_finite(record: TrialRecord) -> str:
+    """Name the objective that no sampler may be told of, with its value; empty if both are finite numbers.
+
+    A latency of 0 or less counts as one too. Optuna stores +inf as a complete trial, which spoils every later
+    suggestion.
+    """
+    values = objectives(record) or ()
+    for name, value in zip(_objective_names(record), values, strict=False):
+        if not math.isfinite(value) or (name == "p50_ms" and value <= 0):
+            return f"{name} is {value}"
+    return ""

@@ -1,0 +1,198 @@
+"""Make candidates from a search space, by a trial's suggestions or at random, and turn them back into parameters."""
+
+import warnings
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
+from typing import Any
+
+from scalesearch.errors import ConfigError
+from scalesearch.spaces.axes import (
+    CONDITIONS,
+    OptunaChoice,
+    TrialLike,
+    Value,
+    ask,
+    asking_order,
+    axis_of,
+    default_value,
+    field_type,
+    fixed_value,
+    index_name,
+    ordered_values,
+    plain_axis_names,
+    stage_of,
+    typed,
+)
+from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling, StageScaling
+from scalesearch.values.space import Choice, NamedAxis, Range, SearchSpace
+from scalesearch.values.target import Target
+
+
+def suggest(trial: TrialLike, space: SearchSpace) -> Candidate:
+    """Return the candidate that `trial` stands for: sampled by a live trial, or replayed by a fixed or frozen one.
+
+    An axis with only one value is applied without asking. An axis that has no effect on this candidate (see
+    `axes.CONDITIONS`) is not asked and keeps its default.
+    """
+    chosen: dict[str, Value] = {name: default_value(name) for name in plain_axis_names()}
+    for named in asking_order(space.axes):
+        fixed = fixed_value(named)
+        if fixed is not None:
+            chosen[named.name] = fixed
+        elif named.name not in CONDITIONS or CONDITIONS[named.name](chosen):
+            chosen[named.name] = ask(trial, named)
+    return candidate_of(chosen)
+
+
+def candidate_of(chosen: Mapping[str, Value]) -> Candidate:
+    """Return the candidate with these values by dotted name; values that are not named keep their default."""
+
+    def part(group: str) -> dict[str, Any]:
+        """Return the values of one group by field name, except the per-stage ones, which `_stages` handles."""
+        prefix = f"{group}."
+        return {n.removeprefix(prefix): v for n, v in chosen.items() if n.startswith(prefix) and not stage_of(n)}
+
+    return Candidate(
+        scaling=replace(Scaling(), **part("scaling"), stages=_stages(chosen)),
+        pruning=replace(Pruning(), **part("pruning")),
+        quantization=replace(Quantization(), **part("quantization")),
+        recipe=replace(Recipe(), **part("training")),
+    )
+
+
+def _stages(chosen: Mapping[str, Value]) -> tuple[StageScaling, ...]:
+    """Return one entry for every stage up to the last one that is named.
+
+    Stages before it that are not named keep a multiplier of 1.
+    """
+    by_stage: dict[int, dict[str, Any]] = {}
+    for name, value in chosen.items():
+        if stage := stage_of(name):
+            by_stage.setdefault(stage[0], {})[stage[1]] = value
+    return tuple(StageScaling(**by_stage.get(number, {})) for number in range(1, max(by_stage, default=0) + 1))
+
+
+def for_target(space: SearchSpace, target: Target) -> SearchSpace:
+    """Return the space without the precisions and the sparsity that the target cannot run.
+
+    A target without kernels for 2:4 sparsity keeps only the values `none` and `unstructured` of `pruning.sparsity`.
+
+    Raises:
+        ConfigError: If no value of an axis is left.
+    """
+    space = _kept_values(space, "quantization.precision", frozenset(target.precisions), target)
+    if not target.sparsity_2_4:
+        space = _kept_values(space, "pruning.sparsity", frozenset({"none", "unstructured"}), target)
+    return space
+
+
+def _kept_values(space: SearchSpace, name: str, allowed: Set[str], target: Target) -> SearchSpace:
+    axis = axis_of(space.axes, name)
+    asked = axis.values if isinstance(axis, Choice) else (default_value(name),)
+    kept = tuple(value for value in asked if value in allowed)
+    if not kept:
+        msg = (
+            f"search space {space.name!r} asks for {name} {', '.join(map(str, asked))}, of which target "
+            f"{target.name!r} runs none; it runs {', '.join(sorted(allowed))}"
+        )
+        raise ConfigError(msg)
+    if kept == asked:
+        return space
+    axes = tuple(replace(named, axis=Choice(values=kept)) if named.name == name else named for named in space.axes)
+    return replace(space, axes=axes)
+
+
+def random_candidates(space: SearchSpace, n: int, seed: int) -> tuple[Candidate, ...]:
+    """Draw `n` candidates at random, in memory.
+
+    The same seed gives the same candidates; the same candidate may be drawn more than once.
+    """
+    import optuna  # takes 0.4 s, and only the commands that sample need it
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+        optuna.logging.set_verbosity(verbosity)
+    return tuple(suggest(study.ask(), space) for _ in range(n))
+
+
+def ends_short(space: SearchSpace) -> tuple[str, ...]:
+    """Return a line for each stepped range whose steps do not meet its upper end, which is then never asked."""
+    return tuple(
+        f"{named.name}: steps of {axis.step:g} from {axis.low:g} end at {axis.last:g}, so high = {axis.high:g} is "
+        f"never asked; write high = {axis.last:g}, or a step that meets it."
+        for named in space.axes
+        if isinstance(axis := named.axis, Range) and axis.last != axis.high
+    )
+
+
+def cheapest(space: SearchSpace) -> Candidate:
+    """Return the candidate with the smallest multipliers and nothing cut; of names, it has the first one listed."""
+    chosen: dict[str, Value] = {name: default_value(name) for name in plain_axis_names()}
+    for named in asking_order(space.axes):
+        fixed = fixed_value(named)
+        if fixed is None and named.name in CONDITIONS and not CONDITIONS[named.name](chosen):
+            continue
+        ordered = ordered_values(named)
+        axis = named.axis
+        lowest = axis.values[0] if isinstance(axis, Choice) else axis.low
+        chosen[named.name] = fixed if fixed is not None else ordered[0] if ordered else typed(named.name, lowest)
+    return candidate_of(chosen)
+
+
+def trial_parameters(candidate: Candidate, space: SearchSpace) -> dict[str, OptunaChoice]:
+    """Return the Optuna parameters with which a trial replays `candidate`.
+
+    This is the inverse of `suggest`, and is derived from it.
+    """
+    replay = _Replay(candidate, space)
+    suggest(replay, space)
+    return replay.asked
+
+
+class _Replay:
+    """A trial that answers with the values of a candidate and remembers what it was asked."""
+
+    def __init__(self, candidate: Candidate, space: SearchSpace) -> None:
+        self.asked: dict[str, OptunaChoice] = {}
+        self._answers: dict[str, Value] = {}
+        for named in space.axes:
+            value = candidate_value(candidate, named.name)
+            self._answers[named.name] = value
+            self._answers[index_name(named.name)] = _position(named, value)
+
+    def suggest_categorical(self, name: str, choices: Sequence[OptunaChoice]) -> OptunaChoice:
+        """Return the candidate's value."""
+        self.asked[name] = self._answers[name]
+        return self._answers[name]
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Return the candidate's value."""
+        self.asked[name] = self._answers[name]
+        return float(self._answers[name])
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Return the candidate's value, or its position in the list."""
+        self.asked[name] = self._answers[name]
+        return int(self._answers[name])
+
+
+def _position(named: NamedAxis, value: Value) -> int:
+    values = ordered_values(named)
+    return min(range(len(values)), key=lambda i: abs(float(values[i]) - float(value)), default=0)
+
+
+def candidate_value(candidate: Candidate, name: str) -> Value:
+    """Return the value that `candidate` has for the axis `name`."""
+    field_type(name)  # raises an error if there is no such axis
+    stage = stage_of(name)
+    if stage:
+        stages = candidate.scaling.stages
+        return getattr(stages[stage[0] - 1], stage[1]) if stage[0] <= len(stages) else 1.0
+    group, _, field_name = name.partition(".")
+    owner = candidate.recipe if group == "training" else getattr(candidate, group)
+    return getattr(owner, field_name)  # type: ignore[no-any-return]

@@ -1,0 +1,114 @@
+"""Everything that a report shows of a study, read once from its folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scalesearch.analysis.baselines import base_network, chance_front, drawn_by_chance
+from scalesearch.analysis.confirmation import Confirmation, confirm_moves
+from scalesearch.analysis.front import knee, pareto_front
+from scalesearch.analysis.importance import AxisImportance, axis_importance
+from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.records.confirmed import read_confirmed
+from scalesearch.records.front_scores import read_front_scores
+from scalesearch.records.run_file import NAME, read_run_file
+from scalesearch.records.store import RecordStore
+from scalesearch.toml_file import read_toml
+from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
+from scalesearch.values.session import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What run.toml says about the origin of the numbers."""
+
+    written_by: str = ""
+    command: str = ""
+    versions: tuple[tuple[str, str], ...] = ()
+    host: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyContents:
+    """A study as a report shows it."""
+
+    name: str
+    records: tuple[TrialRecord, ...]
+    front: tuple[MeasuredTrial, ...]
+    knee: MeasuredTrial | None
+    chance: tuple[TrialRecord, ...]
+    """The front of the candidates that were drawn at random."""
+    chance_trials: int
+    base: TrialRecord | None
+    scores: dict[int, FrontScore]
+    confirmation: Confirmation | None
+    """None where no member of the front was confirmed."""
+    importance: tuple[AxisImportance, ...]
+    session: Session | None
+    """None where run.toml is absent or of another version. The results can still be read without it."""
+    origin: Origin
+    histograms: dict[int, dict[str, Any]]
+    """Plotly figures of weights and activations, by trial."""
+
+    @property
+    def data_words(self) -> str:
+        """The data set's name, with a note where its images are synthetic."""
+        if self.session is None:
+            return "unknown data (no readable run.toml)"
+        return self.session.data_words
+
+
+def read_contents(folder: Path, *, histograms: dict[int, dict[str, Any]] | None = None) -> StudyContents:
+    """Read the study in `folder`.
+
+    Raises:
+        ConfigError: A file of the study cannot be read.
+        NoFeasibleTrialError: No trial has finished yet.
+    """
+    records = RecordStore(folder).all()
+    if not records:
+        message = f"{folder} has no results yet, so there is nothing to report. Wait for the run, or continue it."
+        raise NoFeasibleTrialError(message)
+    session = _session(folder)
+    sampler = session.settings.sampler if session else "tpe"
+    front = pareto_front(records)
+    scores = read_front_scores(folder)
+    return StudyContents(
+        name=folder.resolve().name,
+        records=records,
+        front=front,
+        knee=knee(front),
+        chance=chance_front(records, sampler),
+        chance_trials=len(drawn_by_chance(records, sampler)),
+        base=base_network(records),
+        scores={score.trial: score for score in scores},
+        confirmation=confirm_moves(front, read_confirmed(folder), scores),
+        importance=axis_importance(records, session.space) if session else (),
+        session=session,
+        origin=_origin(folder),
+        histograms=histograms or {},
+    )
+
+
+def _session(folder: Path) -> Session | None:
+    try:
+        return read_run_file(folder)
+    except ConfigError:
+        return None
+
+
+def _origin(folder: Path) -> Origin:
+    try:
+        document = read_toml(folder / NAME)
+        return Origin(
+            written_by=str(document.get("written_by", "")),
+            command=str(document.get("command", "")),
+            versions=_pairs(document.get("versions")),
+            host=_pairs(document.get("host")),
+        )
+    except (OSError, ValueError):
+        return Origin()
+
+
+def _pairs(part: object) -> tuple[tuple[str, str], ...]:
+    return tuple((str(key), str(value)) for key, value in part.items()) if isinstance(part, dict) else ()

@@ -1,0 +1,116 @@
+"""The reference engine that every latency of a study is relative to. It is made once and never silently replaced."""
+
+import importlib.metadata
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from scalesearch.chain.evaluate import engine_options
+from scalesearch.data import Dataset, to_input
+from scalesearch.deployment.backends import get_backend
+from scalesearch.deployment.to_onnx import to_onnx
+from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.execution.child_process import ChildLost, run_apart
+from scalesearch.files import replace_file
+from scalesearch.measurement.cores import wandering
+from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
+from scalesearch.measurement.latency import calm_time
+from scalesearch.networks.build import build
+from scalesearch.networks.scaling import scale
+from scalesearch.records.stored_files import file_sha256, kept_reference
+from scalesearch.tasks.registry import get_task
+from scalesearch.values.candidate import Scaling
+from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.session import Session, reference_path
+from scalesearch.values.space import SearchSpace
+
+_IMAGES = 8
+
+
+def make_reference(session: Session, dataset: Dataset) -> Session:
+    """Write the reference engine's file of a new study; return the session with its hash and its calm latency."""
+    model = _build(session, dataset, reference_path(session.folder))
+    return replace(session, reference_sha256=model.sha256, reference_calm_ms=_calm_time_of(model, session))
+
+
+def with_reference(session: Session, dataset: Dataset, *, say: Callable[[str], None] = lambda _: None) -> Session:
+    """Return the session of a continued study with its reference engine: the file exists and its hash is known.
+
+    A lost file is built again.
+
+    Raises:
+        ConfigError: Another file is in its place; or it was lost, and what is built now is another one.
+    """
+    path = kept_reference(session)
+    if path is None:
+        say("reference: its file is missing, building it again")
+        path = rebuild_reference(session, dataset, to=reference_path(session.folder))
+    return replace(session, reference_sha256=session.reference_sha256 or file_sha256(path))
+
+
+def rebuild_reference(session: Session, dataset: Dataset, *, to: Path) -> Path:
+    """Write the lost file of a study's reference engine to `to`.
+
+    The network is untrained, so building it again gives the same file.
+
+    Raises:
+        ConfigError: The file is another one, as another version of torch may write it.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        model = _build(session, dataset, Path(scratch) / to.name)
+        if session.reference_sha256 and model.sha256 != session.reference_sha256:
+            message = (
+                f"{reference_path(session.folder)} is missing, and torch {importlib.metadata.version('torch')} builds "
+                f"another one: SHA-256 {model.sha256[:12]}..., and {session.reference_sha256[:12]}... was expected.\n"
+                "Put the file back (a copy of the study holds it), or use the package versions that run.toml names."
+            )
+            raise ConfigError(message)
+        replace_file(to, model.path.read_bytes())
+    return to
+
+
+def scale_base(space: SearchSpace, base: NetworkSpec, scaling: Scaling, num_classes: int = 10) -> NetworkSpec:
+    """Return the base network of `space` at these multipliers."""
+    return scale(
+        base,
+        scaling,
+        resolution_px=space.input_size,
+        num_classes=num_classes,
+        resolution_multiple=space.resolution_multiple,
+    )
+
+
+def _build(session: Session, dataset: Dataset, to: Path) -> OnnxModel:
+    """Write the reference network (the base at multiplier 1, untrained, fp32) to an ONNX file.
+
+    Equal sessions give equal files.
+    """
+    spec = scale_base(session.space, session.base, Scaling(), len(session.data.class_names))
+    data = dataset.at(spec.input_size)
+    images = to_input(data.calibration.images[:_IMAGES], mean=data.mean, std=data.std)
+    task = get_task(session.settings.task)
+    network = build(spec, task.make_module)
+    network.module.eval()
+    return to_onnx(network, to=to, check_images=images, output_names=task.output_names)
+
+
+def _calm_time_of(model: OnnxModel, session: Session) -> float:
+    """Return the calm latency in milliseconds."""
+    if session.target.backend == "onnxruntime":
+        return _calm_time(model, session)
+    # Native compilers may crash. Then only a child process dies, and the run ends with an explanation.
+    log, limit_s = session.folder / "logs" / "reference.log", session.settings.stage_limits.other_s
+    try:
+        return run_apart(_calm_time, model, session, log=log, limit_s=limit_s)
+    except ChildLost as lost:
+        reason = f"{session.target.backend} died or hung on the reference network: {lost}"
+        raise StageFailed(stage="reference", reason=reason) from lost
+
+
+def _calm_time(model: OnnxModel, session: Session) -> float:
+    engine = get_backend(session.target.backend).compile(model, engine_options(session.settings))
+    latency = session.settings.latency
+    with engine, DeviceLock(MEASURED_DEVICE).quiet(), wandering(latency.threads) as move:
+        return calm_time(engine, settings=latency, move=move)

@@ -1,0 +1,119 @@
+"""A study's folder, read for use in a notebook: records, front, table and picture. Loads neither torch nor Optuna."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scalesearch.analysis.choice import Choice, Wish, choose
+from scalesearch.analysis.front import REFERENCE, Point, hypervolume, knee, pareto_front, point
+from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.records.confirmed import read_confirmed
+from scalesearch.records.front_scores import read_front_scores
+from scalesearch.records.run_file import read_run_file
+from scalesearch.records.store import RecordStore
+from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
+from scalesearch.values.session import Session
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyView:
+    """What a study's folder held when it was read."""
+
+    folder: Path
+    session: Session | None
+    """The session that the study was run with; None where run.toml is missing."""
+    records: tuple[TrialRecord, ...]
+    """All records, by trial number."""
+    front: tuple[MeasuredTrial, ...]
+    """The Pareto front, fastest first."""
+    scores: tuple[FrontScore, ...]
+    """Second evaluations of front members, on the test images."""
+    confirmed: tuple[ConfirmedRun, ...]
+    """The full-length trainings, if the study was confirmed."""
+
+    def record(self, trial: int) -> TrialRecord:
+        """Return the record of that trial.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        found = next((record for record in self.records if record.trial == trial), None)
+        if found is None:
+            message = f"no trial {trial} in {self.folder}: it has {len(self.records)} records."
+            raise ConfigError(message)
+        return found
+
+    @property
+    def knee(self) -> MeasuredTrial | None:
+        """The best trade of accuracy for latency; None without a front."""
+        return knee(self.front)
+
+    def pick(self, wish: Wish | None = None) -> Choice:
+        """Choose the front member that the wish asks for (default: the knee), with its neighbours and ties.
+
+        Raises:
+            NoFeasibleTrialError: No member is within the wish's bounds.
+        """
+        wish = wish or Wish()
+        if not any(wish.allows(record) for record in self.front):
+            message = f"none of the {len(self.front)} front members of {self.folder} is within the bounds of {wish}."
+            raise NoFeasibleTrialError(message)
+        return choose(self.front, wish)
+
+    def hypervolume(self, reference: Point = REFERENCE) -> float:
+        """Return the area that the front dominates: accuracy times ln(latency), up to (top-1, ms) of `reference`."""
+        return hypervolume((point(record) for record in self.front), reference)
+
+    def frame(self, *, front_only: bool = False) -> "pd.DataFrame":
+        """Return a row for each record with the columns of trials.csv, by trial; or the front's rows, fastest first."""
+        import pandas as pd  # takes 0.4 s, so it is imported only once a table is asked for
+
+        from scalesearch.records.tables import front_rows, trial_rows
+
+        rows = trial_rows(self.records, front={record.trial for record in self.front}, scores=self.scores)
+        frame = pd.DataFrame(front_rows(rows) if front_only else rows)
+        return frame.set_index("trial") if len(frame) else frame
+
+    def plot(self, *, title: str = "") -> "Figure":
+        """Draw the picture of front.png as a matplotlib figure: a notebook shows it, `figure.savefig` writes it.
+
+        Raises:
+            NoFeasibleTrialError: No trial was measured, so there is nothing to draw.
+        """
+        from scalesearch.views.front_picture import front_picture
+
+        balance = self.knee
+        return front_picture(
+            self.records,
+            front={record.trial for record in self.front},
+            title=title or self.folder.resolve().name,
+            caption=self.session.data.name if self.session else "",
+            knee=balance.trial if balance else None,
+        )
+
+
+def read_study(folder: Path | str) -> StudyView:
+    """Read the study in `folder` as it is now; read it again to see the progress of a run.
+
+    Raises:
+        ConfigError: There is no such folder, it holds no records, or one of its files cannot be read.
+    """
+    folder = Path(folder)
+    records = RecordStore(folder).all()
+    if not records:
+        what = "has no records (yet)" if folder.is_dir() else "is no folder"
+        message = f"{folder} {what}: expected a study, as `run_search` and `scalesearch run` make it."
+        raise ConfigError(message)
+    return StudyView(
+        folder=folder,
+        session=read_run_file(folder),
+        records=records,
+        front=pareto_front(records),
+        scores=read_front_scores(folder),
+        confirmed=read_confirmed(folder),
+    )

@@ -1,0 +1,179 @@
+"""The interface of a task. With it the chain trains, compresses, deploys and scores networks of any task alike.
+
+Nothing here loads torch: types of torch and NumPy are named in annotations only.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from scalesearch.values.candidate import Recipe
+from scalesearch.values.quality import Quality
+from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from scalesearch.data.dataset import PerChannel
+    from scalesearch.data.mapped import ImageSource
+    from scalesearch.values.network_spec import NetworkSpec
+    from scalesearch.views.words import Section
+
+Outputs = Mapping[str, "NDArray[np.float32]"]
+"""An engine's answers: arrays by the names of the file's outputs, images along the first axis."""
+TorchOutputs = Mapping[str, "Tensor"]
+"""A module's answers: tensors by the same names."""
+
+
+class Metric(Protocol):
+    """Scores answers that come in parts, so that those of all images never need to be in memory together."""
+
+    def reset(self) -> None:
+        """Forget all answers."""
+
+    def update(self, outputs: Outputs, targets: Any) -> None:
+        """Add the answers to some images, with their targets.
+
+        Args:
+            outputs: Arrays by the names of the outputs, images along the first axis.
+            targets: One for each image, of the task's own kind.
+
+        Raises:
+            StageFailed: Answers and targets do not fit together, or an answer is not finite.
+        """
+
+    def score(self) -> float:
+        """Return the score (0..1) of all answers since the last reset.
+
+        Raises:
+            StageFailed: There were no answers.
+        """
+        ...
+
+    def result(self) -> Quality:
+        """Return the score with its interval and the details behind it.
+
+        Raises:
+            StageFailed: There were no answers.
+        """
+        ...
+
+    def doubts(self) -> tuple[str, ...]:
+        """Return a sentence for each reason why the score may not mean much; empty if there is none."""
+        ...
+
+
+class BatchSource(Protocol):
+    """A source of endless batches for training; images and targets are augmented together."""
+
+    def next(self) -> "tuple[Tensor, Any]":
+        """Return normalised images (batch, C, H, W) and their targets, on the device that trains."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportPart:
+    """A task's section of the report."""
+
+    name: str
+    """Name of the section, used by links to it and for its `data` in the page's script."""
+    link: str
+    """Text of the link to the section."""
+    html: str
+    data: Any
+
+
+class TaskViews(Protocol):
+    """Shows the details behind a task's score. Loads neither torch nor Optuna."""
+
+    picture: str
+    """File name of the picture that the dashboard offers for download; empty if there is none."""
+
+    def sections(self, record: TrialRecord) -> "tuple[Section, ...]":
+        """Return sections of lines with a title, for `scalesearch show` and the dashboard's card."""
+        ...
+
+    def draw(self, record: MeasuredTrial, to: Path) -> None:
+        """Write the picture of a measured trial to `to`; the file is written whole or not at all."""
+
+    def report(self, front: Sequence[MeasuredTrial], knee: MeasuredTrial | None) -> ReportPart:
+        """Return the section of the report about the members of the front."""
+        ...
+
+    def card(self, record: MeasuredTrial, score: FrontScore | None) -> tuple[str, ...]:
+        """Return the lines of the model card about the details behind the score.
+
+        `score` holds the score on the test images, or None if they were not looked at.
+        """
+        ...
+
+
+class Task(Protocol):
+    """A task: one object without state, registered in `tasks/registry.py`."""
+
+    name: str
+    """Name of the task, as in `task = "classification"`."""
+    metric: str
+    """Name of the score, as columns, figures and exports show it."""
+    targets: str
+    """Kind of targets that the task's data sources give."""
+    output_names: tuple[str, ...]
+    """Outputs of the ONNX file, in the order in which the module returns them; images are along their first axes."""
+
+    def make_module(self, spec: "NetworkSpec", *, dropout: float = 0.0) -> "nn.Module":
+        """Return the backbone with the task's head on its feature maps; its weights are not initialised.
+
+        The module takes images (batch, C, H, W) and returns one tensor, or a tuple of them in the order of
+        `output_names`.
+        """
+        ...
+
+    def make_batches(
+        self,
+        images: "Tensor | ImageSource",
+        targets: Any,
+        recipe: Recipe,
+        *,
+        mean: "PerChannel",
+        std: "PerChannel",
+        device: str,
+        seed: int,
+    ) -> BatchSource:
+        """Return endless augmented batches of uint8 images (N, C, H, W) and their targets.
+
+        An `ImageSource` gives the same images batch by batch, where they are too large for memory.
+        """
+        ...
+
+    def losses(self, outputs: TorchOutputs, targets: Any, recipe: Recipe) -> "Mapping[str, Tensor]":
+        """Return the loss terms by name, each already weighted and averaged over the batch; training adds them up."""
+        ...
+
+    def make_metric(self, class_names: Sequence[str]) -> Metric:
+        """Return a metric without any answers yet."""
+        ...
+
+    def divergence(self, expected: Outputs, answers: Outputs) -> float:
+        """Return how far the answers are from the expected ones: 0 if they are equal, never negative."""
+        ...
+
+    def torch_divergence(self, expected: TorchOutputs, answers: TorchOutputs) -> "Tensor":
+        """Return what `divergence` returns, with gradients, for training against a teacher's answers."""
+        ...
+
+    def infer_script(self) -> bytes:
+        """Return the text of infer.py, which runs an exported file with onnxruntime, numpy and Pillow only."""
+        ...
+
+    def views(self) -> TaskViews:
+        """Return the object that shows the details behind the task's scores."""
+        ...
+
+
+def named(output_names: Sequence[str], returned: "Tensor | tuple[Tensor, ...]") -> "dict[str, Tensor]":
+    """Return what a module returned, as a dictionary by the names of its outputs."""
+    tensors = returned if isinstance(returned, tuple) else (returned,)
+    return dict(zip(output_names, tensors, strict=True))

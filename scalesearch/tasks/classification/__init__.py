@@ -1,0 +1,1 @@
+"""The task of image classification: which of N classes does the picture show?"""

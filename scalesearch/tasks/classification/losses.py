@@ -1,0 +1,51 @@
+"""The losses a recipe can name. Each takes logits, labels and label smoothing, and is averaged over the batch."""
+
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from scalesearch.values.candidate import LossName
+
+Loss = Callable[[Tensor, Tensor, float], Tensor]
+
+# Lin et al. 2017 (arXiv 1708.02002), table 1b: 2 was their best value and has been the usual default since.
+_FOCAL_GAMMA: Final = 2.0
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Return the mean softmax cross-entropy of logits (batch, classes) against labels (batch,)."""
+    return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
+def focal(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Return the mean softmax focal loss of logits (batch, classes) against labels (batch,).
+
+    The term of each class is weighted by (1 - p)^2, so that images that are already well learnt count little.
+    Reference: Lin et al. 2017 (arXiv 1708.02002), equation 4, in its softmax form.
+    """
+    log_p = functional.log_softmax(logits, dim=1)
+    weights = (1 - log_p.exp()) ** _FOCAL_GAMMA
+    return -(_smoothed(logits, labels, smoothing) * weights * log_p).sum(dim=1).mean()
+
+
+def bce(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Return the binary cross-entropy of logits (batch, classes) against labels (batch,), each class against the rest.
+
+    It is averaged over the batch but summed over the classes. If it were averaged over the classes, its gradient would
+    shrink with their number, and a learning rate found on one data set would not fit the next. Reference: Wightman et
+    al. 2021 (arXiv 2110.00476), section 3.
+    """
+    targets = _smoothed(logits, labels, smoothing)
+    return functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(labels)
+
+
+def _smoothed(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    classes = logits.shape[1]
+    one_hot = functional.one_hot(labels, classes).to(torch.float32)
+    return one_hot * (1 - smoothing) + smoothing / classes
+
+
+LOSSES: Final[dict[LossName, Loss]] = {"cross_entropy": cross_entropy, "focal": focal, "bce": bce}

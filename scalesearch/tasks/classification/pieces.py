@@ -1,0 +1,98 @@
+"""The stages of the chain with the classification task filled in, for scripts, benchmarks and tests."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from scalesearch.compression import layer_ranking, qat
+from scalesearch.compression import quantize as quantizing
+from scalesearch.compression.calibration import Ranges
+from scalesearch.compression.layer_ranking import Insert, LayerDamage
+from scalesearch.compression.prune import Judged
+from scalesearch.compression.qat import QatResult
+from scalesearch.data.mapped import ImageSource
+from scalesearch.deployment import to_onnx as exporting
+from scalesearch.networks import build as building
+from scalesearch.tasks.classification.task import TASK
+from scalesearch.tasks.hooks import Objective, plain_loss, score_torch, torch_divergence
+from scalesearch.training import train as training
+from scalesearch.training.train import Trained
+from scalesearch.values.candidate import Quantization, Recipe
+from scalesearch.values.network import Network
+from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.settings import Machine
+
+OUTPUT_NAME = TASK.output_names[0]
+LOSS, DIVERGENCE, TORCH_DIVERGENCE = plain_loss(TASK), TASK.divergence, torch_divergence(TASK)
+
+
+def build(spec: NetworkSpec, *, dropout: float = 0.0, seed: int = 0) -> Network:
+    """Build a classifier from a spec, with seeded weights (`networks.build.build`)."""
+    return building.build(spec, TASK.make_module, dropout=dropout, seed=seed)
+
+
+def outline(spec: NetworkSpec) -> Network:
+    """Build a classifier without weights (`networks.build.outline`)."""
+    return building.outline(spec, TASK.make_module)
+
+
+def train(
+    network: Network,
+    images: torch.Tensor | ImageSource,
+    labels: torch.Tensor,
+    recipe: Recipe,
+    machine: Machine,
+    **more: Any,
+) -> Trained:
+    """Train a copy on uint8 images (N, C, H, W) and labels (N,) (`training.train.train`, whose keywords it takes)."""
+    return training.train(network, images, labels, recipe, machine, objective=Objective(task=TASK), **more)
+
+
+def score(network: Network, images: torch.Tensor, labels: torch.Tensor, machine: Machine, mean: Any, std: Any) -> float:
+    """Return the top-1 accuracy (0..1) of the torch module on uint8 images (N, C, H, W) and labels (N,)."""
+    names = [str(place) for place in range(network.spec.num_classes)]
+    answers = training.answers(network, images, machine, mean=mean, std=std)
+    return score_torch(TASK, TASK.make_metric(names), answers, labels)
+
+
+def to_onnx(network: Network, *, to: Path, check_images: NDArray[np.float32], **more: Any) -> OnnxModel:
+    """Write the classifier as an ONNX file (`deployment.to_onnx.to_onnx`, whose keywords it takes).
+
+    `check_images` are float32 (N, C, H, W), normalised.
+    """
+    return exporting.to_onnx(network, to=to, check_images=check_images, output_names=TASK.output_names, **more)
+
+
+def judged(images: torch.Tensor, labels: torch.Tensor) -> Judged:
+    """Bundle normalised images (N, C, H, W), labels (N,) and the task's loss, as pruning by `taylor` takes them."""
+    return Judged(images=images, targets=labels, loss=LOSS)
+
+
+def quantize(model: OnnxModel, quantization: Quantization, **more: Any) -> OnnxModel:
+    """Write the classifier in the asked precision (`compression.quantize.quantize`, whose keywords it takes)."""
+    return quantizing.quantize(model, quantization, divergence=TASK.divergence, **more)
+
+
+def quantization_aware(network: Network, quantization: Quantization, **more: Any) -> QatResult:
+    """Train the classifier with its rounding simulated (`compression.qat.quantization_aware`, with its keywords)."""
+    return qat.quantization_aware(network, quantization, loss=LOSS, divergence=TORCH_DIVERGENCE, **more)
+
+
+def rank_layers(
+    proto: onnx.ModelProto, ranges: Ranges, images: NDArray[np.float32], *, insert: Insert
+) -> tuple[LayerDamage, ...]:
+    """Rank the layers by how much 8 bits change the class probabilities (`compression.layer_ranking.rank_layers`).
+
+    The images are (N, C, H, W), normalised as in training.
+    """
+    return layer_ranking.rank_layers(proto, ranges, images, insert=insert, divergence=TASK.divergence)
+
+
+def run_as_written(proto: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the first output for images (N, C, H, W), with every Q/DQ node executed exactly as written in the file."""
+    return next(iter(layer_ranking.run_as_written(proto, images).values()))

@@ -1,0 +1,349 @@
+"""Quality of a classifier on held-out images: top-1, macro precision and recall, a precision-recall curve per class.
+
+The conventions are those of scikit-learn (the tests compare with it). It is written in numpy because scikit-learn's
+curves need a call for each class.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.errors import StageFailed
+from scalesearch.values.normal import Z_975
+from scalesearch.values.quality import ClassDetail, ClassQuality, Quality
+
+STAGE = "quality"
+OUTPUT = "logits"
+
+CURVE_POINTS = 50
+MOST_SCORES = 8_000_000
+"""64 MB of scores, for example 8,000 images of 1,000 classes."""
+_BINS = 4096
+_LEAST_CHANCE = 1e-12
+SAME_ANSWER_SHARE = 0.9
+SPREAD_FLOOR = 0.01
+
+Floats = NDArray[np.float64]
+
+
+class Top1:
+    """Top-1 of answers that come in parts (the `Metric` of `tasks/base.py`).
+
+    Up to `MOST_SCORES` scores (images times classes) are kept as they are, so that curves are exact. More scores are
+    counted in 4096 bins for each class, so that memory does not grow with the number of images; curves and average
+    precision are then those at the edges of the bins.
+    """
+
+    def __init__(self, class_names: Sequence[str], *, most_scores: int = MOST_SCORES) -> None:
+        """Take the names of the classes, in the order of the logits."""
+        self._names, self._most_scores = tuple(class_names), most_scores
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all answers."""
+        self._logits: list[Floats] = []
+        self._labels: list[NDArray[np.int64]] = []
+        self._counts = _Counts(len(self._names))
+        self._binned: _Binned | None = None
+
+    def update(self, outputs: Mapping[str, NDArray[np.float32]], targets: NDArray[np.integer]) -> None:
+        """Take in logits (N, classes) and labels (N,).
+
+        Raises:
+            StageFailed: Their shapes do not fit together, or a logit is not finite.
+        """
+        logits = np.asarray(outputs[OUTPUT], dtype=np.float64)
+        labels = np.asarray(targets, dtype=np.int64)
+        _check(logits, labels, len(self._names))
+        self._counts.add(logits, labels)
+        if self._binned is None and self._counts.images * len(self._names) > self._most_scores:
+            self._binned = _Binned(len(self._names))
+            for earlier in zip(self._logits, self._labels, strict=True):
+                self._binned.add(*earlier)
+            self._logits, self._labels = [], []
+        if self._binned is not None:
+            self._binned.add(logits, labels)
+        else:
+            self._logits.append(logits)
+            self._labels.append(labels)
+
+    def score(self) -> float:
+        """Return the share of images whose largest logit is that of their label."""
+        self._require()
+        return int(self._counts.hits.sum()) / self._counts.images
+
+    def result(self) -> Quality:
+        """Return top-1 with its Wilson interval, macro precision and recall, and each class's numbers and curve."""
+        self._require()
+        if self._binned is not None:
+            return _quality(self._counts, self._binned.curves(), self._names)
+        return score(np.concatenate(self._logits), np.concatenate(self._labels), self._names)
+
+    def doubts(self) -> tuple[str, ...]:
+        """Return a warning if the answers hardly depend on the images."""
+        self._require()
+        warning = _sameness(self._counts)
+        return (warning,) if warning else ()
+
+    def _require(self) -> None:
+        if not self._counts.images:
+            reason = "expected at least one image to score on, got none; check the validation split"
+            raise StageFailed(STAGE, reason)
+
+
+class _Counts:
+    """Running counts of labels and answers, and sums of the logits, each (classes,)."""
+
+    def __init__(self, classes: int) -> None:
+        self.images = 0
+        self.hits, self.support, self.answered = (np.zeros(classes, np.int64) for _ in range(3))
+        self._sum, self._square = np.zeros(classes), np.zeros(classes)
+        self._shift: Floats | None = None
+
+    def add(self, logits: Floats, labels: NDArray[np.int64]) -> None:
+        classes, predicted = len(self.hits), logits.argmax(axis=1)
+        self.images += len(labels)
+        self.hits += np.bincount(labels[predicted == labels], minlength=classes)
+        self.support += np.bincount(labels, minlength=classes)
+        self.answered += np.bincount(predicted, minlength=classes)
+        if self._shift is None and len(logits):
+            self._shift = logits[0].copy()  # squares of distances from a value nearby lose no digits
+        if self._shift is not None:
+            moved = logits - self._shift
+            self._sum += moved.sum(axis=0)
+            self._square += (moved**2).sum(axis=0)
+
+    def means(self) -> Floats:
+        """Return the mean logit of each class (classes,)."""
+        assert self._shift is not None
+        return self._shift + self._sum / self.images
+
+    def deviations(self) -> Floats:
+        """Return the standard deviation of each class's logit over the images (classes,)."""
+        variance = self._square / self.images - (self._sum / self.images) ** 2
+        return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
+
+
+class _Binned:
+    """Scores of each class, counted by log-odds in equal bins, separately for images of that class and all others."""
+
+    def __init__(self, classes: int) -> None:
+        self._counts = np.zeros((2, classes, _BINS), np.int64)
+
+    def add(self, logits: Floats, labels: NDArray[np.int64]) -> None:
+        classes = logits.shape[1]
+        chances = np.clip(_softmax(logits), _LEAST_CHANCE, 1 - _LEAST_CHANCE)
+        odds = np.log(chances / (1 - chances)) / np.log((1 - _LEAST_CHANCE) / _LEAST_CHANCE)  # -1 to 1
+        bins = np.minimum(((odds + 1) / 2 * _BINS).astype(np.int64), _BINS - 1)
+        positive = (labels[:, None] == np.arange(classes)).astype(np.int64)
+        place = (positive * classes + np.arange(classes)) * _BINS + bins
+        found = np.bincount(place.ravel(), minlength=self._counts.size)
+        self._counts += found.reshape(self._counts.shape)
+
+    def curves(self) -> list[tuple[Floats, Floats]]:
+        """Return recall and precision of each class, from the highest bin to the lowest, starting with (0, 1)."""
+        return [self._curve(place) for place in range(self._counts.shape[1])]
+
+    def _curve(self, place: int) -> tuple[Floats, Floats]:
+        wrong, right = self._counts[:, place, ::-1]
+        if not right.sum():
+            return _NO_CURVE
+        filled = np.flatnonzero(right + wrong)
+        hits, taken = np.cumsum(right)[filled], np.cumsum(right + wrong)[filled]
+        return np.append(0.0, hits / hits[-1]), np.append(1.0, hits / taken)
+
+
+def score(logits: Floats, labels: NDArray[np.int64], class_names: Sequence[str]) -> Quality:
+    """Return the quality of logits (N, classes) against labels (N,), with exact curves.
+
+    As in scikit-learn with `zero_division=0`, a class that is never predicted has precision 0. Macro precision is the
+    mean over the classes that occur in labels or predictions, macro recall over those in the labels (so it equals the
+    balanced accuracy). A class without labels has recall and average precision 0, no curve, and does not count in macro
+    recall.
+    """
+    counts, scores = _Counts(len(class_names)), _softmax(logits)
+    counts.add(logits, labels)
+    curves = [
+        _pr_curve(scores[:, place], labels == place) if support else _NO_CURVE
+        for place, support in enumerate(counts.support)
+    ]
+    return _quality(counts, curves, class_names)
+
+
+def _quality(counts: _Counts, curves: Sequence[tuple[Floats, Floats]], class_names: Sequence[str]) -> Quality:
+    hits, support, answered = counts.hits, counts.support, counts.answered
+    precision = hits / np.maximum(answered, 1)
+    recall = hits / np.maximum(support, 1)
+    correct, images = int(hits.sum()), counts.images
+    low, high = wilson_interval(correct, images)
+    classes = tuple(
+        ClassQuality(
+            name=name,
+            support=int(support[place]),
+            precision=float(precision[place]),
+            recall=float(recall[place]),
+            average_precision=_average_precision(*curves[place]),
+            curve=tuple(zip(*(axis.tolist() for axis in thin_curve(*curves[place])), strict=True)),
+        )
+        for place, name in enumerate(class_names)
+    )
+    detail = ClassDetail(
+        macro_precision=float(precision[(support + answered) > 0].mean()),
+        macro_recall=float(recall[support > 0].mean()),
+        classes=classes,
+    )
+    return Quality(score=correct / images, score_low=low, score_high=high, images=images, metric="top1", detail=detail)
+
+
+def wilson_interval(correct: int, images: int) -> tuple[float, float]:
+    """Return the 95 % interval of the fraction correct / images, which is sensible near 0 and 1 too.
+
+    This is Wilson's interval (JASA 22(158), 1927).
+
+    It always contains the fraction itself: at 0 and 1 one end equals the fraction, and rounding errors are corrected.
+    """
+    share, z2 = correct / images, Z_975**2
+    center = (share + z2 / (2 * images)) / (1 + z2 / images)
+    half = Z_975 * math.sqrt(share * (1 - share) / images + z2 / (4 * images**2)) / (1 + z2 / images)
+    return max(0.0, min(share, center - half)), min(1.0, max(share, center + half))
+
+
+def sameness(logits: Floats, labels: NDArray[np.int64]) -> str:
+    """Return a warning if the logits (N, classes) hardly depend on the images, else an empty text; labels are (N,).
+
+    Such networks (untrained or badly quantized) all give the same answers, so comparisons between them look perfect.
+    """
+    counts = _Counts(logits.shape[1])
+    counts.add(logits, labels)
+    return _sameness(counts)
+
+
+def _sameness(counts: _Counts) -> str:
+    share, usual = float(counts.answered.max() / counts.images), float(counts.support.max() / counts.images)
+    if share >= max(SAME_ANSWER_SHARE, (1 + usual) / 2) and usual < 1:
+        return (
+            f"{100 * share:.0f} % of the images got one answer (class {int(counts.answered.argmax())}), while no class "
+            f"has more than {100 * usual:.0f} % of the labels: the accuracy says little"
+        )
+    over_images, over_classes = float(counts.deviations().mean()), float(counts.means().std())
+    if counts.images > 1 and over_images < SPREAD_FLOOR * over_classes:
+        return (
+            f"over the images the logits vary by only {100 * over_images / over_classes:.2g} % of what they vary over "
+            "the classes: the answers hardly depend on the images"
+        )
+    return ""
+
+
+def thin_curve(recall: Floats, precision: Floats, points: int = CURVE_POINTS) -> tuple[Floats, Floats]:
+    """Return at most `points` of a curve's points, chosen so that straight lines between them fit the curve best.
+
+    Both ends are included. Each step adds the point that is farthest from the lines so far (Douglas and Peucker,
+    Cartographica 10(2), 1973).
+
+    Args:
+        recall: (n,), ascending.
+        precision: (n,).
+        points: Largest number of points.
+
+    Returns:
+        Recall and precision of the chosen points.
+    """
+    # Points inside a vertical drop (where only false positives are added) do not change the curve's shape. With many
+    # classes these are most of the points.
+    turns = np.r_[True, (recall[1:-1] != recall[:-2]) | (recall[1:-1] != recall[2:]), True][: len(recall)]
+    recall, precision = recall[turns], precision[turns]
+    if len(recall) <= points:
+        return recall, precision
+    kept = {0, len(recall) - 1}
+    open_spans = [_farthest(recall, precision, 0, len(recall) - 1)]
+    while len(kept) < points:
+        worst = max(range(len(open_spans)), key=lambda k: open_spans[k][0])
+        distance, first, middle, last = open_spans.pop(worst)
+        if distance <= 0:
+            break
+        kept.add(middle)
+        open_spans += [_farthest(recall, precision, first, middle), _farthest(recall, precision, middle, last)]
+    chosen = np.array(sorted(kept))
+    return recall[chosen], precision[chosen]
+
+
+_NO_CURVE: tuple[Floats, Floats] = (np.empty(0), np.empty(0))
+
+
+def _pr_curve(scores: Floats, positive: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Return recall and precision from the highest threshold to the lowest, starting with (0, 1).
+
+    There is one point for each distinct score. `scores` and `positive` are (N,).
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last_of_equals = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
+    hits = np.cumsum(positive[order])[last_of_equals]
+    return np.append(0.0, hits / hits[-1]), np.append(1.0, hits / (last_of_equals + 1))
+
+
+def _average_precision(recall: Floats, precision: Floats) -> float:
+    """Return the sum of precision times the step in recall, without interpolation, as in scikit-learn."""
+    return float(np.sum(np.diff(recall) * precision[1:]))
+
+
+def _farthest(x: Floats, y: Floats, first: int, last: int) -> tuple[float, int, int, int]:
+    """Return, of the points between two, the one farthest from their straight line.
+
+    Returns:
+        Its distance, then the indices of the first point, of that point, and of the last point.
+    """
+    if last - first < 2:
+        return 0.0, first, first, last
+    across, up = x[last] - x[first], y[last] - y[first]
+    off_x, off_y = x[first + 1 : last] - x[first], y[first + 1 : last] - y[first]
+    length = math.hypot(across, up)
+    distances = np.abs(across * off_y - up * off_x) / length if length > 0 else np.hypot(off_x, off_y)
+    middle = int(distances.argmax())
+    return float(distances[middle]), first, first + 1 + middle, last
+
+
+def _softmax(logits: Floats) -> Floats:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _check(logits: Floats, labels: NDArray[np.int64], classes: int) -> None:
+    if logits.shape != (len(labels), classes):
+        reason = (
+            f"expected logits of shape ({len(labels)}, {classes}) for the labels and class names, got {logits.shape}"
+        )
+        raise StageFailed(STAGE, reason)
+    if len(labels) and (labels.min() < 0 or labels.max() >= classes):
+        reason = f"expected labels from 0 to {classes - 1}, got {labels.min()} to {labels.max()}"
+        raise StageFailed(STAGE, reason)
+    refuse_not_finite(logits)
+
+
+def refuse_not_finite(logits: Floats) -> None:
+    """Raise StageFailed if a logit (N, classes) is not finite: the first class would then wrongly be the largest."""
+    broken = int((~np.isfinite(logits).all(axis=1)).sum())
+    if broken:
+        reason = (
+            f"expected finite logits, got NaN or infinity for {broken} of {len(logits)} images; "
+            "fp16 overflows and a failed calibration do this"
+        )
+        raise StageFailed(STAGE, reason)
+
+
+def mean_divergence(expected: NDArray[np.float32], answers: NDArray[np.float32]) -> float:
+    """Return the Kullback-Leibler divergence of the softmax of `answers` from that of `expected`, in nats.
+
+    Both are logits (N, classes); the result is averaged over the images.
+    """
+    p, q = _log_softmax(expected), _log_softmax(answers)
+    return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    wide = logits.astype(np.float64)
+    wide -= wide.max(axis=1, keepdims=True)
+    logs: NDArray[np.float64] = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    return logs

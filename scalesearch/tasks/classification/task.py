@@ -1,0 +1,90 @@
+"""The classification task: top-1 accuracy with one label for each image."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from scalesearch.tasks.base import BatchSource, Metric, Outputs, TaskViews, TorchOutputs
+from scalesearch.values.candidate import Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from scalesearch.data.dataset import PerChannel
+    from scalesearch.data.mapped import ImageSource
+    from scalesearch.values.network_spec import NetworkSpec
+
+_LOGITS: Final = "logits"
+
+
+class Classification:
+    """Which of N classes does the picture show? Torch is loaded only when a method needs it."""
+
+    name = "classification"
+    metric = "top1"
+    targets = "labels"
+    output_names: tuple[str, ...] = (_LOGITS,)
+
+    def make_module(self, spec: "NetworkSpec", *, dropout: float = 0.0) -> "nn.Module":
+        """Return an `ImageClassifier`."""
+        from scalesearch.tasks.classification.head import ImageClassifier
+
+        return ImageClassifier(spec, dropout=dropout)
+
+    def make_batches(
+        self,
+        images: "Tensor | ImageSource",
+        targets: "Tensor",
+        recipe: Recipe,
+        *,
+        mean: "PerChannel",
+        std: "PerChannel",
+        device: str,
+        seed: int,
+    ) -> BatchSource:
+        """Return shuffled, shifted, flipped and jittered batches of uint8 images (N, C, H, W) with labels (N,)."""
+        from scalesearch.tasks.classification.augment import Batches
+
+        return Batches(images, targets, recipe, mean=mean, std=std, device=device, seed=seed)
+
+    def losses(self, outputs: TorchOutputs, targets: "Tensor", recipe: Recipe) -> "Mapping[str, Tensor]":
+        """Return the recipe's loss of logits (batch, classes) against labels (batch,), by the loss's name."""
+        from scalesearch.tasks.classification.losses import LOSSES
+
+        return {recipe.loss: LOSSES[recipe.loss](outputs[_LOGITS], targets, recipe.label_smoothing)}
+
+    def make_metric(self, class_names: Sequence[str]) -> Metric:
+        """Return a metric: top-1 with a Wilson interval, and precision, recall and a precision-recall curve.
+
+        The last three are given for each class.
+        """
+        from scalesearch.tasks.classification.quality import Top1
+
+        return Top1(class_names)
+
+    def divergence(self, expected: Outputs, answers: Outputs) -> float:
+        """Return the Kullback-Leibler divergence of the class probabilities, in nats, averaged over the images."""
+        from scalesearch.tasks.classification.quality import mean_divergence
+
+        return mean_divergence(expected[_LOGITS], answers[_LOGITS])
+
+    def torch_divergence(self, expected: TorchOutputs, answers: TorchOutputs) -> "Tensor":
+        """Return what `divergence` returns, with gradients."""
+        from torch.nn.functional import kl_div, log_softmax
+
+        wanted, given = (log_softmax(outputs[_LOGITS], dim=1) for outputs in (expected, answers))
+        return kl_div(given, wanted, reduction="batchmean", log_target=True)
+
+    def infer_script(self) -> bytes:
+        """Return the text of infer.py, the same module that `scalesearch predict` runs."""
+        import importlib.resources
+
+        return (importlib.resources.files(__package__) / "infer.py").read_bytes()
+
+    def views(self) -> TaskViews:
+        """Return the views, which show per-class numbers, curves and pictures."""
+        from scalesearch.tasks.classification.views import ClassificationViews
+
+        return ClassificationViews()
+
+
+TASK: Final = Classification()

@@ -1,0 +1,156 @@
+"""A trial as a card in Markdown: the numbers that decide first, then the network's layers, then everything else."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.record import TrialRecord
+from scalesearch.views.layer_table import layer_rows
+from scalesearch.views.words import (
+    STEP_NAMES,
+    Section,
+    accuracy_with_interval,
+    bytes_text,
+    count,
+    describe,
+    latency_with_interval,
+    multipliers,
+    percent,
+    score_title,
+    verdict,
+)
+
+STUDY_NOTE = """\
+**Where to look:** the figure *Feasible front* on the study's first page. It holds only trials within every limit.
+
+* The label "Best Trial" is Optuna Dashboard's own and knows nothing of limits: trust the attribute `feasible`.
+* The first objective is the score of the deployed file (0 to 1), `p50_ms` its latency on the device.
+* Each trial's note is a card: what was measured, where accuracy was lost, its layers, and everything else.
+* Members of the front have their files at the trial's artifacts: config.toml, model.onnx, classes.svg.
+* The same on the command line: `scalesearch front`, `scalesearch show --trial N`, `scalesearch report`.
+"""
+_GAP = "\u00a0\u00a0\u00a0"
+"""The dashboard draws tables without any space between columns."""
+_IN_THE_CARD = frozenset({"What it became"})
+
+
+def trial_note(record: TrialRecord, task_sections: Iterable[Section] = ()) -> str:
+    """Return the record as Markdown in which all text of the user is inert.
+
+    `task_sections` are what the task adds (`TaskViews.sections`).
+    """
+    parts = [f"**{inert(summary(record))}**", "\n".join(_facts(record))]
+    if record.accuracy_path:
+        parts += ["#### Where accuracy went", "\n".join(_way(record))]
+    if record.gains:
+        parts += ["#### What compression brought", "\n".join(_gains(record))]
+    if record.spec:
+        parts += ["#### Layers", "\n".join(_layers(record.spec))]
+    parts += ["#### Everything", "\n".join(_everything(record, task_sections))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def summary(record: TrialRecord) -> str:
+    """Return scores, precision and verdict in a line."""
+    if record.quality is None or record.latency is None:
+        return verdict(record)
+    score = f"{record.quality.title} {accuracy_with_interval(record.quality)} %"
+    precision = record.candidate.quantization.precision
+    return f"{score}, p50 {latency_with_interval(record.latency)} ms, {precision}, {verdict(record)}"
+
+
+def inert(text: str) -> str:
+    """Return `text` as one line of plain Markdown: class and study names may hold HTML, links or table bars."""
+    one_line = " ".join(text.split())
+    return re.sub(r"([!-,/:-@\[-`{-~])", r"\\\1", one_line)
+
+
+def _table(header: Sequence[str], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
+    yield "| " + " | ".join(f"{cell}{_GAP}" for cell in header) + " |"
+    yield "|:---" * len(header) + "|"
+    for row in rows:
+        yield "| " + " | ".join(f"{inert(cell)}{_GAP}" for cell in row) + " |"
+
+
+def _facts(record: TrialRecord) -> Iterator[str]:
+    """Yield two short tables: what the trial costs, and what was asked for."""
+    yield from _table(
+        (f"{score_title([record])}, %", "p50, ms", "MACs", "parameters", "file"),
+        iter(
+            [
+                (
+                    accuracy_with_interval(record.quality) if record.quality else "-",
+                    latency_with_interval(record.latency) if record.latency else "-",
+                    count(record.cost.macs) if record.cost else "-",
+                    count(record.cost.params) if record.cost else "-",
+                    bytes_text(record.size_bytes) if record.size_bytes is not None else "-",
+                )
+            ]
+        ),
+    )
+    yield ""
+    yield from _table(
+        ("resolution", "depth x width x kernel", "pruned", "precision"),
+        iter(
+            [
+                (
+                    f"x {record.candidate.scaling.resolution:.4g}"
+                    + (f" = {record.spec.input_size}" if record.spec else ""),
+                    multipliers(record.candidate.scaling),
+                    record.candidate.pruning.label or "-",
+                    record.candidate.quantization.label,
+                )
+            ]
+        ),
+    )
+
+
+def _way(record: TrialRecord) -> Iterator[str]:
+    first = record.accuracy_path[0].score
+    rows = (
+        (STEP_NAMES[step.step], percent(step.score), f"{100 * (step.score - first):+.1f}" if place else "")
+        for place, step in enumerate(record.accuracy_path)
+    )
+    return _table(("step", score_title([record]), "points"), rows)
+
+
+def _gains(record: TrialRecord) -> Iterator[str]:
+    rows = (
+        (
+            gain.what,
+            f"{gain.speedup:.2f}x ({gain.speedup_low:.2f}-{gain.speedup_high:.2f})",
+            f"{100 * gain.score_change:+.1f}",
+            "NO GAIN" if gain.no_gain else "",
+        )
+        for gain in record.gains
+    )
+    return _table(("step", "speed-up", "points", ""), rows)
+
+
+def _layers(spec: NetworkSpec) -> Iterator[str]:
+    yield f"{inert(spec.name)}, {spec.activation}, as built before pruning; sizes are those of one image."
+    yield ""
+    yield from _table(
+        ("stage", "block", "repeats", "channels", "kernel", "stride", "output"),
+        (
+            (
+                row.stage,
+                row.block,
+                str(row.repeats),
+                str(row.channels),
+                f"{row.kernel}x{row.kernel}",
+                str(row.stride),
+                f"{row.channels} x {row.output.height_px} x {row.output.width_px}",
+            )
+            for row in layer_rows(spec)
+        ),
+    )
+
+
+def _everything(record: TrialRecord, task_sections: Iterable[Section]) -> Iterator[str]:
+    yield "| | |"
+    yield "|---|---|"
+    for part in describe(record, task_sections=task_sections):
+        if part.title not in _IN_THE_CARD:
+            yield f"| **{inert(part.title)}** | |"
+            yield from (f"| {inert(label)} | {inert(words)} |" for label, words in part.lines)

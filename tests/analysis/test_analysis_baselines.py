@@ -1,0 +1,78 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from scalesearch.analysis.baselines import (
+    base_network,
+    chance_ends,
+    chance_front,
+    distance_from_base,
+    drawn_by_chance,
+    hypervolume_over_trials,
+)
+from scalesearch.analysis.front import hypervolume, pareto_front, point
+from scalesearch.values.candidate import Candidate, Quantization, Scaling, StageScaling
+from scalesearch.values.record import MeasuredTrial, TrialRecord
+
+MakeRecord = Callable[..., MeasuredTrial]
+
+
+@pytest.fixture
+def records(make_record: MakeRecord) -> list[TrialRecord]:
+    return [make_record(trial, top1=0.5 + trial % 13 / 50, p50_ms=1 + trial * 5 % 17 / 10) for trial in range(40)]
+
+
+def test_chance_is_the_start_without_the_cheapest_and_without_siblings(records: list[TrialRecord]) -> None:
+    records[3] = replace(records[3], sibling_of=2)
+    records[5] = replace(records[5], sibling_of=2)
+    # Ten that the sampler was asked for, less the first; two siblings among them do not shorten the start.
+    assert [record.trial for record in drawn_by_chance(records, "tpe")] == [1, 2, 4, 6, 7, 8, 9, 10, 11]
+    assert chance_ends(records, "tpe") == 12
+    assert chance_ends(records, "random") == float("inf")
+    assert chance_ends([], "tpe") == 0
+    assert len(drawn_by_chance(records, "nsga2")) == 17
+    assert len(drawn_by_chance(records, "random")) == 37
+
+
+def test_the_start_of_the_samplers_is_what_optuna_says() -> None:
+    optuna = pytest.importorskip("optuna")
+    from scalesearch.analysis.baselines import RANDOM_START
+    from scalesearch.search.samplers import make_sampler
+
+    tpe = make_sampler("tpe", seed=0, trial=0, workers=1)
+    assert isinstance(tpe, optuna.samplers.TPESampler)
+    assert tpe._n_startup_trials == RANDOM_START["tpe"]
+    nsga2 = make_sampler("nsga2", seed=0, trial=0, workers=1)
+    assert isinstance(nsga2, optuna.samplers.NSGAIISampler)
+    assert nsga2.population_size == RANDOM_START["nsga2"]
+
+
+def test_a_repeat_stands_for_what_it_repeats(records: list[TrialRecord]) -> None:
+    best = replace(records[0], quality=replace(records[0].quality, score=0.99))  # type: ignore[type-var]
+    repeat = replace(best, trial=4, same_as=0, state="cached")
+    front = chance_front([best, *records[1:4], repeat], "tpe")
+    assert best.trial in {record.trial for record in front}
+
+
+def test_the_base_is_dense_fp32_and_nearest_to_one(make_record: MakeRecord) -> None:
+    def at(trial: int, **changes: object) -> TrialRecord:
+        return replace(make_record(trial), candidate=Candidate(**changes))  # type: ignore[arg-type]
+
+    near, far = at(1, scaling=Scaling(width=1.25)), at(2, scaling=Scaling(width=0.5))
+    quantized = at(3, quantization=Quantization(precision="int8"))
+    found = base_network([far, near, quantized, make_record(4)])
+    assert found is near
+    assert distance_from_base(far) == 1.0
+    assert distance_from_base(at(5, scaling=Scaling(stages=(StageScaling(width=2.0, depth=0.5),)))) == 2.0
+    assert base_network([quantized]) is None
+
+
+def test_hypervolume_grows_to_that_of_the_whole_front(records: list[TrialRecord]) -> None:
+    grown = hypervolume_over_trials(records)
+    values = [value for _, value in grown]
+    assert values == sorted(values)
+    assert grown[-1][0] == 39
+    assert values[-1] == pytest.approx(hypervolume(point(record) for record in pareto_front(records)))
+    half = [value for trial, value in grown if trial < 20][-1]
+    assert half == pytest.approx(hypervolume(point(record) for record in pareto_front(records[:20])))

@@ -1,0 +1,515 @@
+"""Confirming: the coordinator with made-up trainings, and (slow) the whole on tiny work, killed and resumed."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scalesearch.analysis.front import pareto_front
+from scalesearch.chain.planner import Planner
+from scalesearch.cli.export import export_trial
+from scalesearch.config import load_run
+from scalesearch.confirm import front as confirming
+from scalesearch.confirm import training as confirm_training
+from scalesearch.confirm.front import confirm_front, fresh_seeds, nearest_knee
+from scalesearch.confirm.timing import Entry, Rounds, TimingLost, time_together
+from scalesearch.confirm.training import Job, LostRun, train_jobs
+from scalesearch.data import Dataset, load_dataset
+from scalesearch.deployment.backends import get_backend
+from scalesearch.errors import ConfigError, NoFeasibleTrialError, StageFailed
+from scalesearch.folder_lock import hold_folder
+from scalesearch.records.confirmed import (
+    as_confirmed,
+    confirmed_model_path,
+    first_runs,
+    read_confirmed,
+    write_confirmed,
+)
+from scalesearch.records.run_file import read_run_file, stored_session, write_run_file
+from scalesearch.records.store import RecordStore
+from scalesearch.study.run import run_search
+from scalesearch.values.candidate import Candidate, Pruning, Recipe
+from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.identity import content_hash
+from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.plan import Plan
+from scalesearch.values.record import Cost, MeasuredTrial, TrialRecord
+from scalesearch.values.session import Session
+from scalesearch.values.training_length import FULL_LENGTH, full_length
+
+MakeRecord = Callable[..., MeasuredTrial]
+
+
+def colour_file(path: Path) -> Path:
+    """Noisy 16 px images of three classes that their mean colour tells apart."""
+    splits: dict[str, Any] = {}
+    for seed, (name, count) in enumerate((("train", 160), ("val", 90), ("test", 60))):
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, 3, count)
+        images = rng.integers(0, 120, (count, 16, 16, 3))
+        images[np.arange(count), :, :, labels] += 90
+        splits[f"{name}_images"], splits[f"{name}_labels"] = images.clip(0, 255).astype(np.uint8), labels
+    np.savez(path, **splits, class_names=np.array(["red", "green", "blue"]))
+    return path
+
+
+@pytest.fixture
+def study(tmp_path: Path, session: Session, make_record: MakeRecord) -> Path:
+    """Three front members and one dominated trial, as a run leaves them."""
+    data = replace(session.settings.data, source=str(colour_file(tmp_path / "colours.npz")), calibration_images=16)
+    folder = tmp_path / "study"
+    loaded = load_dataset(data, storage_px=16)
+    own = replace(
+        session,
+        folder=folder,
+        settings=replace(session.settings, data=data),
+        storage_px=16,
+        device=get_backend("onnxruntime").device(1),
+        data=replace(session.data, fingerprint=loaded.fingerprint, train_images=len(loaded.train)),
+    )
+    write_run_file(own)
+    (folder / "reference.onnx").write_bytes(b"reference")
+    for trial, (top1, p50_ms) in enumerate(((0.5, 1.0), (0.8, 2.0), (0.85, 4.0), (0.4, 3.0))):
+        RecordStore(folder).save(make_record(trial, top1=top1, p50_ms=p50_ms, device=own.device))
+    return folder
+
+
+class FakeTraining:
+    """Stands for the workers: writes the files that they write; loses the jobs that it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+        self.lose: set[int] = set()
+        self.stop_after = 1000
+
+    def __call__(
+        self, session: Session, study: Path, jobs: Sequence[Job], *, stopped: threading.Event, on_end: Any
+    ) -> tuple[LostRun, ...]:
+        lost = []
+        for job in jobs:
+            trial = job.record.trial
+            self.asked.append((trial, job.seed))
+            if trial in self.lose:
+                lost.append(LostRun(trial=trial, seed=job.seed, reason="train: killed"))
+                on_end(job, lost[-1])
+                continue
+            quality, latency, training = job.record.quality, job.record.latency, job.record.training
+            assert quality and latency and training
+            path = confirmed_model_path(study, trial, job.seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"model")
+            run = ConfirmedRun(
+                trial=trial, seed=job.seed, steps=job.plan.candidate.recipe.steps, train_s=1.0, float_score=0.9,
+                validation=quality, test=quality, latency=latency, size_bytes=5,
+                onnx_sha256=hashlib.sha256(b"model").hexdigest(), network_sha256="",
+                key=job.plan.key,
+            )  # fmt: skip
+            write_confirmed(study, run)
+            on_end(job, job.record)
+            if len(self.asked) >= self.stop_after:
+                stopped.set()
+                break
+        return tuple(lost)
+
+
+class FakeTiming:
+    """Stands for the timing process: half the latency that the search saw, or lost."""
+
+    def __init__(self) -> None:
+        self.sessions: list[tuple[int, ...]] = []
+        self.lost = ""
+
+    def __call__(
+        self, session: Session, entries: Sequence[Entry], *, stopped: threading.Event
+    ) -> Rounds | TimingLost | None:
+        self.sessions.append(tuple(entry.trial for entry in entries))
+        if self.lost:
+            return TimingLost(reason=self.lost)
+        runs = {run.trial: run for run in read_confirmed(session.folder.parents[1])}
+        return {
+            e.trial: (replace(runs[e.trial].latency, p50_ms=runs[e.trial].latency.p50_ms / 2),) * 2 for e in entries
+        }
+
+
+class FakePlanner:
+    """Stands for the planner, which builds and prunes every network: the identity alone."""
+
+    def __init__(self, session: Session) -> None:
+        self._seed = session.settings.seed
+
+    def plan_spec(self, spec: NetworkSpec, candidate: Candidate) -> Plan:
+        cost, key = Cost(macs=1, params=1), content_hash(spec, candidate, self._seed)
+        return Plan(
+            candidate=candidate, spec=spec, dense_cost=cost, cost=cost, key=key, weights_key=key, shape_key=key,
+            pruning=candidate.pruning, limits=(),
+        )  # fmt: skip
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeTraining, FakeTiming]:
+    training, timing = FakeTraining(), FakeTiming()
+    monkeypatch.setattr(confirming, "Planner", FakePlanner)
+    monkeypatch.setattr(confirming, "train_jobs", training)
+    monkeypatch.setattr(confirming, "time_together", timing)
+    return training, timing
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """Content of every file of the study itself."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): path.read_bytes() for path in files if "confirmed" not in path.relative_to(folder).parts[0]}
+
+
+def test_every_member_is_trained_from_every_seed_and_the_study_stays_as_it_is(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming]
+) -> None:
+    before = everything(study)
+    outcome = confirm_front(study, steps=30)
+    training, timing = fakes
+    session = read_run_file(study)
+    assert session
+    one, other = fresh_seeds(session, 2)
+    assert training.asked == [(trial, seed) for seed in (one, other) for trial in (0, 1, 2)]
+    assert timing.sessions == [(0, 1, 2)]
+    assert (outcome.ended, outcome.done, outcome.asked, outcome.lost) == ("complete", 6, 6, ())
+    assert outcome.confirmation
+    assert [move.latency.p50_ms for move in outcome.confirmation.moves] == [0.5, 1.0, 2.0]
+    assert all(move.timed_together and move.seeds == 2 for move in outcome.confirmation.moves)
+    assert everything(study) == before
+
+
+def test_the_same_call_adds_nothing_and_more_seeds_add_theirs(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming]
+) -> None:
+    training, timing = fakes
+    first = confirm_front(study, steps=30)
+    again = confirm_front(study, steps=30)
+    assert len(training.asked) == 6 and len(timing.sessions) == 1
+    assert again.confirmation == first.confirmation
+    confirm_front(study, steps=30, seeds=3)
+    assert len(training.asked) == 9 and len(timing.sessions) == 1
+    confirmed_model_path(study, *training.asked[0]).unlink()
+    confirm_front(study, steps=30)
+    assert training.asked[9:] == training.asked[:1]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("inside", ["", "confirmed"])
+def test_beside_a_run_or_another_confirmation_it_is_refused_and_nothing_is_touched(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming], fresh: bool, inside: str
+) -> None:
+    confirm_front(study, steps=30)
+    with hold_folder(study / inside, "run"):
+        before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
+        with pytest.raises(ConfigError, match=rf"(?s)another run \(process {os.getpid()}\) works on .*Wait"):
+            confirm_front(study, steps=30, fresh=fresh)
+        assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
+    assert confirm_front(study, steps=30, fresh=fresh).done == 6
+    assert (study / "confirmed.old1").is_dir() == fresh
+
+
+def test_a_stopped_one_goes_on(study: Path, fakes: tuple[FakeTraining, FakeTiming]) -> None:
+    training, timing = fakes
+    training.stop_after = 2
+    outcome = confirm_front(study, steps=30)
+    assert (outcome.ended, outcome.done, outcome.confirmation) == ("interrupted", 2, None)
+    assert timing.sessions == []
+    training.stop_after = 1000
+    assert confirm_front(study, steps=30).done == 6
+    assert len(training.asked) == len(set(training.asked)) == 6
+
+
+def test_a_lost_run_costs_itself_and_is_tried_again(study: Path, fakes: tuple[FakeTraining, FakeTiming]) -> None:
+    training, timing = fakes
+    training.lose = {1}
+    said = list[str]()
+    outcome = confirm_front(study, steps=30, say=said.append)
+    assert [(lost.trial, lost.reason) for lost in outcome.lost] == [(1, "train: killed")] * 2
+    assert any("trial 1, seed 1 of 2: lost, train: killed" in line for line in said)
+    assert outcome.confirmation and [move.record.trial for move in outcome.confirmation.moves] == [0, 2]
+    document = json.loads((study / "confirmed" / "confirmed.json").read_text())
+    assert [each["trial"] for each in document["lost"]] == [1, 1]
+    training.lose = set()
+    whole = confirm_front(study, steps=30)
+    assert whole.done == 6 and not whole.lost
+    assert timing.sessions == [(0, 2), (0, 1, 2)]  # one session for all that are compared
+
+
+def test_nothing_confirmed_is_no_table(study: Path, fakes: tuple[FakeTraining, FakeTiming]) -> None:
+    fakes[0].lose = {0, 1, 2}
+    outcome = confirm_front(study, steps=30)
+    assert outcome.ended == "complete" and outcome.confirmation is None and len(outcome.lost) == 6
+    assert not (study / "confirmed" / "confirmed.csv").exists()
+
+
+def test_without_the_timing_session_the_latencies_of_each_alone_remain(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming]
+) -> None:
+    fakes[1].lost = "its process died (code -11)"
+    outcome = confirm_front(study, steps=30)
+    assert outcome.timing_lost == "its process died (code -11)"
+    assert outcome.confirmation
+    assert [(move.latency.p50_ms, move.timed_together) for move in outcome.confirmation.moves] == [
+        (1.0, False), (2.0, False), (4.0, False),
+    ]  # fmt: skip
+
+
+def test_another_length_is_refused_unless_started_anew(study: Path, fakes: tuple[FakeTraining, FakeTiming]) -> None:
+    confirm_front(study, steps=30)
+    kept = read_confirmed(study)
+    with pytest.raises(ConfigError, match="trained for 30 steps") as caught:
+        confirm_front(study, steps=40)
+    assert "--fresh" in str(caught.value) and len(str(caught.value).splitlines()) <= 3
+    assert read_confirmed(study) == kept
+    confirm_front(study, steps=40, fresh=True)
+    assert {run.steps for run in read_confirmed(study)} == {40}
+    assert len(list((study / "confirmed.old1").glob("trial_*.json"))) == 6
+
+
+def test_another_device_other_images_and_no_place_are_refused(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming]
+) -> None:
+    session = read_run_file(study)
+    assert session
+    write_run_file(replace(session, device=replace(session.device, backend_version="0.1")))
+    with pytest.raises(ConfigError, match=r"measured on .*0\.1"):
+        confirm_front(study)
+    write_run_file(replace(session, data=replace(session.data, fingerprint="f" * 64)))
+    with pytest.raises(ConfigError, match="fingerprint was ffffffffffff, is"):
+        confirm_front(study)
+    write_run_file(session)
+    (study / "confirmed").rename(study / "away")
+    (study / "confirmed").write_text("a file where the folder should be")
+    with pytest.raises(ConfigError, match="Cannot write to"):
+        confirm_front(study)
+    assert fakes[0].asked == []
+
+
+def test_a_reference_that_was_replaced_is_refused_and_a_lost_one_is_built_again(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study's latencies are relative to it: twice as slow a reference halves every later one."""
+    session = read_run_file(study)
+    assert session
+    known = hashlib.sha256(b"reference").hexdigest()
+    write_run_file(replace(session, reference_sha256=known))
+    (study / "reference.onnx").write_bytes(b"another")
+    with pytest.raises(ConfigError, match=r"reference\.onnx is not the file .* was expected") as caught:
+        confirm_front(study, steps=30)
+    assert "delete this one" in str(caught.value) and len(str(caught.value).splitlines()) <= 3
+    assert not (study / "confirmed").exists() and fakes[0].asked == []
+
+    def build(session: Session, dataset: Dataset, *, to: Path) -> Path:
+        to.write_bytes(b"reference")
+        return to
+
+    monkeypatch.setattr("scalesearch.confirm.setup.rebuild_reference", build)
+    (study / "reference.onnx").unlink()
+    assert confirm_front(study, steps=30).ended == "complete"
+    assert (study / "confirmed" / "work" / "reference.onnx").read_bytes() == b"reference"
+    assert not (study / "reference.onnx").exists(), "nothing of the study itself is written"
+
+
+def test_a_confirmed_model_that_was_replaced_is_refused_and_a_deleted_one_is_trained_again(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming]
+) -> None:
+    first = confirm_front(study, steps=30)
+    kept = read_confirmed(study)[0]
+    model = confirmed_model_path(study, kept.trial, kept.seed)
+    model.write_bytes(b"a model of somebody else")
+    with pytest.raises(ConfigError, match=f"{model.name} is not the file that was confirmed"):
+        confirm_front(study, steps=30)
+    asked = len(fakes[0].asked)
+    model.unlink()
+    assert confirm_front(study, steps=30).done == first.done
+    assert fakes[0].asked[asked:] == [(kept.trial, kept.seed)]
+
+
+def test_a_moved_data_set_is_found_by_its_fingerprint(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming], tmp_path: Path
+) -> None:
+    moved = tmp_path / "elsewhere.npz"
+    (tmp_path / "colours.npz").rename(moved)
+    with pytest.raises(ConfigError, match=r"are gone: it was run with --data '.*colours\.npz'.*\n.*--data PATH"):
+        confirm_front(study, steps=30)
+    assert fakes[0].asked == []
+    assert confirm_front(study, steps=30, data=str(moved)).ended == "complete"
+
+
+def test_bad_numbers_are_told_before_anything_is_made(study: Path) -> None:
+    with pytest.raises(ConfigError, match="--seeds 0"):
+        confirm_front(study, seeds=0)
+    assert not (study / "confirmed").exists()
+
+
+def test_no_front_is_told(study: Path, make_record: MakeRecord) -> None:
+    for trial in range(4):
+        RecordStore(study).save(make_record(trial, top1=None))
+    with pytest.raises(NoFeasibleTrialError, match="no feasible trial"):
+        confirm_front(study)
+
+
+def test_seeds_are_fresh_and_always_the_same(session: Session) -> None:
+    seeds = fresh_seeds(session, 20)
+    assert len(set(seeds)) == 20 and session.settings.seed not in seeds
+    assert fresh_seeds(session, 5) == seeds[:5]
+    # even where the rule would hit on the search's own seed
+    hit = replace(session, settings=replace(session.settings, seed=seeds[0]))
+    assert hit.settings.seed not in fresh_seeds(hit, 20)
+    other = replace(session, settings=replace(session.settings, seed=1))
+    assert not set(fresh_seeds(other, 20)) & set(seeds)
+
+
+def test_the_nearest_to_the_knee_are_the_knee_and_its_neighbours(make_record: MakeRecord) -> None:
+    # log latencies 0, 1, 2, 3, 4; accuracies rise steeply to the third: it is the knee
+    points = ((0.5, 1.0), (0.65, 10.0), (0.8, 100.0), (0.82, 1000.0), (0.84, 10000.0))
+    front = pareto_front(make_record(i, top1=top1, p50_ms=p50_ms) for i, (top1, p50_ms) in enumerate(points))
+    assert [record.trial for record in nearest_knee(front, 1)] == [2]
+    # 3 is 1/4 and 0.02/0.34 away, 1 is 1/4 and 0.15/0.34
+    assert [record.trial for record in nearest_knee(front, 2)] == [2, 3]
+    assert nearest_knee(front, 9) == front
+    assert nearest_knee((), 1) == ()
+
+
+def test_full_length_is_a_multiple_steps_or_passes() -> None:
+    brief = Recipe(steps=100, retrain_steps=20, batch_size=64)
+    assert (full_length(brief).steps, full_length(brief).retrain_steps) == (100 * FULL_LENGTH, 20 * FULL_LENGTH)
+    assert (full_length(brief, steps=50).steps, full_length(brief, steps=50).retrain_steps) == (50, 10)
+    # three passes over 1000 images in batches of 64: 46.9 updates
+    assert full_length(brief, epochs=3, train_images=1000).steps == 47
+
+
+class DyingEvaluator:
+    """Trial 0 fails in a stage, trial 1 takes its process along, the others are their own result."""
+
+    def __init__(self, session: Session, study: Path, jobs: Sequence[Job]) -> None:
+        self._jobs = jobs
+
+    def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None]) -> TrialRecord:
+        record = next(job.record for job in self._jobs if job.number == trial)
+        report("train")
+        if record.trial == 0:
+            raise StageFailed("train", "loss is not finite")
+        if record.trial == 1:
+            os._exit(7)
+        return record
+
+
+@pytest.mark.slow
+def test_a_dead_worker_costs_its_own_job(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confirm_training, "ConfirmingEvaluator", DyingEvaluator)
+    session = read_run_file(study)
+    assert session
+    planner = Planner(session)
+    jobs = [
+        Job(number=n, record=record, seed=5, seed_place=1, plan=planner.plan_spec(record.spec, record.candidate))
+        for n, record in enumerate(each.measured for each in RecordStore(study).all())
+        if record
+    ]
+    ends: dict[int, object] = {}
+    stopped = threading.Event()
+    lost = train_jobs(
+        session, study, jobs, stopped=stopped, on_end=lambda job, end: ends.update({job.record.trial: end})
+    )
+    assert {each.trial: each.reason.partition(";")[0] for each in lost} == {
+        0: "train: loss is not finite",
+        1: "train: worker process exited with code 7",
+    }
+    assert [ends[2], ends[3]] == [jobs[2].record, jobs[3].record]
+    stopped.set()
+    assert train_jobs(session, study, jobs, stopped=stopped, on_end=lambda *_: pytest.fail("nothing was begun")) == ()
+
+
+@pytest.mark.slow
+def test_a_timing_process_that_cannot_open_its_engines_says_why(study: Path) -> None:
+    session = read_run_file(study)
+    assert session
+    entries = [Entry(trial=0, model=study / "reference.onnx", pruning=Pruning())]
+    answer = time_together(session, entries, stopped=threading.Event())
+    assert isinstance(answer, TimingLost) and "reference.onnx" in answer.reason
+    stopped = threading.Event()
+    stopped.set()
+    assert time_together(session, entries, stopped=stopped) is None
+
+
+SPACE = """
+network = "resnet_small"
+resolution_px = 16
+summary = "tiny"
+[scaling]
+width = [0.25, 0.5, 1.0]
+[pruning]
+channel_fraction = [0.0, 0.5]
+[quantization]
+precision = ["fp32", "int8"]
+calibration_images = 16
+[training]
+optimizer = "adamw"
+learning_rate = 0.004
+steps = 24
+retrain_steps = 6
+batch_size = 16
+"""
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_it_ends_with_a_confirmed_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = tmp_path / "tiny.toml"
+    space.write_text(SPACE)
+    folder = tmp_path / "tiny"
+    settings, search_space = load_run(
+        space=str(space),
+        overrides=("latency.max_s=0.3", "latency.warmup_s=0.02", "machine.threads=1", "machine.bf16=off"),
+        flags={"data.source": str(colour_file(tmp_path / "colours.npz")), "budget": 3, "siblings": False},
+    )
+    front = run_search(settings, search_space, folder).front
+    before = everything(folder)
+    command = (sys.executable, "-m", "scalesearch", "confirm", str(folder), "--steps", "40", "--seeds", "2")
+    for number in (signal.SIGKILL, signal.SIGINT):
+        done = len(read_confirmed(folder))
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
+        until = time.monotonic() + 120
+        while len(read_confirmed(folder)) == done and process.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=120)
+        if number == signal.SIGINT and process.returncode != 0:  # 0: it was done before the signal came
+            assert process.returncode == 130, out
+            assert "the same command goes on" in out
+    kept = {run.seed: run.onnx_sha256 for run in read_confirmed(folder) if run.trial == front[0].trial}
+    last = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert last.returncode == 0, last.stderr
+    runs = read_confirmed(folder)
+    assert len(runs) == 2 * len(front)
+    assert {run.seed: run.onnx_sha256 for run in runs if run.trial == front[0].trial} | kept == {
+        run.seed: run.onnx_sha256 for run in runs if run.trial == front[0].trial
+    }
+    for record in front:
+        own = [run for run in runs if run.trial == record.trial]
+        assert own[0].onnx_sha256 != own[1].onnx_sha256  # another seed is another network, of the same shape
+        assert {run.network_sha256 for run in own} == {record.network_sha256}
+        assert all(run.test.images == 60 and run.validation.images == 90 for run in own)
+        together = [run for run in own if run.timed_together]
+        assert len(together) == 1 and len(together[0].latency_rounds) == 2
+    assert {run.timed_together for run in runs if run.timed_together} == {tuple(r.trial for r in front)}
+    for name in ("confirmed.csv", "confirmed.json", "confirmed.png"):
+        assert (folder / "confirmed" / name).stat().st_size > 0
+    assert "written:" in last.stdout and everything(folder) == before
+    monkeypatch.setattr("scalesearch.chain.shrink.train", lambda *_, **__: pytest.fail("the weights are kept"))
+    session = stored_session(folder)
+    for record in front:
+        run = first_runs(folder)[record.trial]
+        notes = export_trial(as_confirmed(record, run), session, tmp_path / f"best{record.trial}", run=run)
+        assert notes == (), "weights.safetensors are those that the confirmed file was quantized from"

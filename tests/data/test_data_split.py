@@ -1,0 +1,136 @@
+"""Splits: stratified, disjoint, seeded, each drawn from its own stream."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scalesearch.data import ImageSplit
+from scalesearch.data.source import SourceData
+from scalesearch.data.split import Splits, missing_classes, split_source, stratified
+from scalesearch.errors import ConfigError
+from scalesearch.values.settings import DataSettings
+
+
+def make_part(sizes: tuple[int, ...], start: int = 0) -> ImageSplit:
+    """Images that carry their own number, so that a split can be followed."""
+    labels = np.repeat(np.arange(len(sizes)), sizes).astype(np.int64)
+    numbers = np.arange(start, start + len(labels))
+    images = np.zeros((len(labels), 2, 2, 3), np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = numbers % 256, numbers // 256
+    return ImageSplit(images=images, labels=labels)
+
+
+def make_source(
+    sizes: tuple[int, ...], val: tuple[int, ...] | None = None, test: tuple[int, ...] | None = None
+) -> SourceData:
+    return SourceData(
+        name="made",
+        class_names=tuple("abcdefgh"[: len(sizes)]),
+        train=make_part(sizes),
+        val=make_part(val, 1000) if val else None,
+        test=make_part(test, 2000) if test else None,
+    )
+
+
+def numbers(split: ImageSplit) -> list[int]:
+    return [int(image[0, 0, 0]) + 256 * int(image[0, 0, 1]) for image in split.images[:]]
+
+
+def counts(split: ImageSplit, classes: int) -> list[int]:
+    return [int((split.labels == index).sum()) for index in range(classes)]
+
+
+def everything(splits: Splits) -> list[int]:
+    return sorted(number for split in splits for number in numbers(split))
+
+
+def test_the_sources_own_splits_stay_and_only_calibration_leaves_train() -> None:
+    source = make_source((60, 30), val=(5, 5), test=(4, 6))
+    train, val, calibration, test = split_source(source, DataSettings(calibration_images=9))
+    assert numbers(val) == list(range(1000, 1010))
+    assert numbers(test) == list(range(2000, 2010))
+    assert counts(calibration, 2) == [6, 3]
+    assert sorted(numbers(train) + numbers(calibration)) == list(range(90))
+
+
+def test_calibration_is_at_most_a_third_of_train() -> None:
+    _, _, calibration, _ = split_source(make_source((60, 30), val=(5, 5), test=(4, 6)), DataSettings())
+    assert len(calibration) == 30
+
+
+def test_calibration_is_shuffled_so_that_its_first_part_is_a_sample() -> None:
+    _, _, calibration, _ = split_source(make_source((600, 600), val=(5, 5), test=(4, 6)), DataSettings())
+    assert 20 <= calibration.labels[:64].sum() <= 44
+
+
+def test_val_fraction_pools_train_and_val_and_keeps_test() -> None:
+    source = make_source((60, 40), val=(20, 0), test=(4, 6))
+    splits = split_source(source, DataSettings(val_fraction=0.25, calibration_images=8))
+    train, val, _, test = splits
+    assert counts(val, 2) == [20, 10]  # a quarter of 80 and 40
+    assert numbers(test) == list(range(2000, 2010))
+    assert everything(splits) == sorted([*range(100), *range(1000, 1020), *range(2000, 2010)])
+    assert len(train) == 120 - 30 - 8
+
+
+def test_without_test_images_they_are_drawn_from_train_and_val_stays() -> None:
+    source = make_source((50, 50), val=(5, 5))
+    splits = split_source(source, DataSettings(test_fraction=0.2, calibration_images=10))
+    assert counts(splits[3], 2) == [10, 10]
+    assert numbers(splits[1]) == list(range(1000, 1010))
+    assert everything(splits) == [*range(100), *range(1000, 1010)]
+
+
+def test_a_source_without_any_split_is_divided_in_three() -> None:
+    train, val, calibration, test = split_source(make_source((50, 50)), DataSettings(calibration_images=10))
+    assert (len(train), len(val), len(calibration), len(test)) == (50, 20, 10, 20)
+
+
+def test_equal_seeds_split_alike_and_other_seeds_do_not() -> None:
+    source, settings = make_source((50, 50)), DataSettings(calibration_images=10)
+    first, again, other = (split_source(source, replace(settings, seed=seed)) for seed in (3, 3, 4))
+    assert [numbers(split) for split in first] == [numbers(split) for split in again]
+    assert numbers(first[1]) != numbers(other[1])
+
+
+def test_more_calibration_images_leave_val_and_test_as_they_were() -> None:
+    source = make_source((50, 50))
+    few, many = (split_source(source, DataSettings(calibration_images=count)) for count in (4, 16))
+    assert numbers(few[1]) == numbers(many[1])
+    assert numbers(few[3]) == numbers(many[3])
+
+
+@pytest.mark.parametrize("sizes", [(7, 7, 7), (100, 10, 1), (3, 2, 90), (33, 33, 34)])
+@pytest.mark.parametrize("count", [1, 5, 20])
+def test_stratified_shares_differ_from_exact_ones_by_less_than_one(sizes: tuple[int, ...], count: int) -> None:
+    labels = make_part(sizes).labels
+    count = min(count, sum(sizes) // 2)
+    drawn = stratified(labels, count, rng=np.random.default_rng(0), every_class=False)
+    taken = np.bincount(labels[drawn], minlength=len(sizes))
+    assert (np.abs(taken - count * np.asarray(sizes) / sum(sizes)) < 1).all()
+    assert (taken < np.asarray(sizes)).all()
+
+
+def test_small_classes_are_in_both_parts_and_single_images_stay_in_train() -> None:
+    train, val, _, test = split_source(make_source((200, 3, 1)), DataSettings(calibration_images=5))
+    assert counts(train, 3)[1:] == [1, 1]
+    assert counts(val, 3)[1:] == [1, 0]
+    assert counts(test, 3)[1:] == [1, 0]
+    assert missing_classes(("a", "b", "c"), val) == ("c",)
+
+
+def test_a_class_without_train_images_is_an_error() -> None:
+    source = replace(make_source((20, 20), val=(3, 3), test=(3, 3)), class_names=("a", "b", "ghost"))
+    with pytest.raises(ConfigError, match="came none of 1 classes: ghost"):
+        split_source(source, DataSettings())
+
+
+def test_one_class_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="expected at least two classes, came 1"):
+        split_source(make_source((20,)), DataSettings())
+
+
+def test_too_few_images_for_four_splits_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"expected images in every split, came none in calibration \(train 2"):
+        split_source(make_source((1, 1), val=(1, 1), test=(1, 1)), DataSettings())

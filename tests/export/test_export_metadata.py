@@ -1,0 +1,102 @@
+"""config.toml of an exported trial: everything comes back, and a damaged file says what is wrong."""
+
+import dataclasses
+import tomllib
+from collections.abc import Callable
+
+import pytest
+
+from scalesearch.errors import ConfigError
+from scalesearch.export.metadata import (
+    calibration_document,
+    onnx_metadata,
+    read_config,
+    write_config,
+    write_preprocessing,
+)
+from scalesearch.tasks.classification import infer
+from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.record import FrontScore, MeasuredTrial
+from scalesearch.values.session import Session
+
+RecordFactory = Callable[..., MeasuredTrial]
+
+
+def test_the_config_holds_all_that_rebuilds_the_network(session: Session, make_record: RecordFactory) -> None:
+    record = make_record(7, top1=0.83, network_sha256="a" * 64)
+    path = write_config(record, session, session.folder)
+    config = read_config(path)
+    assert (config.trial, config.candidate, config.network) == (7, record.candidate, record.spec)
+    assert (config.data, config.settings) == (session.data, session.settings)
+    assert config.expected.top1 == 0.83
+    assert config.expected.network_sha256 == "a" * 64
+    assert read_config(session.folder) == config
+
+
+def test_a_missing_or_foreign_file_is_an_error_that_names_it(session: Session, make_record: RecordFactory) -> None:
+    with pytest.raises(ConfigError, match=r"Cannot read .*config\.toml"):
+        read_config(session.folder)
+    path = write_config(make_record(1), session, session.folder)
+    path.write_text(path.read_text().replace("[expected]", "[unexpected]"))
+    with pytest.raises(ConfigError, match="expected"):
+        read_config(path)
+
+
+def test_metadata_tells_how_to_feed_the_file(session: Session, make_record: RecordFactory) -> None:
+    texts = onnx_metadata(make_record(1), session)
+    told = infer.read_preprocessing(texts)
+    assert (told.class_names, told.mean, told.std) == (session.data.class_names, session.data.mean, session.data.std)
+    assert (told.storage_px, told.resolution_px) == (session.storage_px, 32)
+
+
+def test_preprocessing_says_the_same_in_toml(session: Session, make_record: RecordFactory) -> None:
+    names = ('say "stop"', "a\nb = 1", "\u00e9\\")  # what would break a careless writer
+    hostile = dataclasses.replace(session, data=dataclasses.replace(session.data, class_names=names))
+    told = tomllib.loads(write_preprocessing(make_record(1), hostile, session.folder).read_text(encoding="utf-8"))
+    metadata = infer.read_preprocessing(onnx_metadata(make_record(1), hostile))
+    assert tuple(told["class_names"]) == metadata.class_names == names
+    assert (tuple(told["mean"]), tuple(told["std"])) == (metadata.mean, metadata.std)
+    assert (told["resolution_px"], told["storage_px"], told["version"]) == (32, session.storage_px, infer.VERSION)
+
+
+def test_the_spread_of_confirmed_seeds_is_kept_for_the_retraining(session: Session, make_record: RecordFactory) -> None:
+    record = make_record(1)
+    assert record.quality and record.latency
+
+    def run(seed: int, steps: int, top1: float) -> ConfirmedRun:
+        assert record.quality and record.latency
+        quality = dataclasses.replace(record.quality, score=top1)
+        return ConfirmedRun(
+            trial=1,
+            seed=seed,
+            steps=steps,
+            train_s=1,
+            float_score=top1,
+            validation=quality,
+            test=quality,
+            latency=record.latency,
+            size_bytes=1,
+            onnx_sha256="0",
+            network_sha256="0",
+        )
+
+    runs = (run(1, 800, 0.7), run(2, 800, 0.74), run(3, 100, 0.2))
+    score = FrontScore(trial=1, test=record.quality, latency=record.latency)
+    expected = read_config(write_config(record, session, session.folder, score=score, confirmed=runs)).expected
+    assert (expected.confirmed_steps, expected.confirmed_test_top1) == (800, (0.7, 0.74))
+    assert expected.test_top1 == record.quality.score
+
+
+def test_a_config_from_before_the_intervals_still_reads(session: Session, make_record: RecordFactory) -> None:
+    path = write_config(make_record(1), session, session.folder)
+    new = ("top1_low", "top1_high", "confirmed")
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith(new)))
+    assert read_config(path).expected.top1_low is None
+
+
+def test_calibration_names_images_only_where_some_calibrated(session: Session, make_record: RecordFactory) -> None:
+    told = calibration_document(make_record(1, precision="int8"), session, [5, 3])
+    assert (told["method"], told["indices"], told["data_fingerprint"]) == ("percentile", [5, 3], "f" * 64)
+    gone = calibration_document(make_record(1, precision="int8"), session, None, why_not="the data are gone")
+    assert (gone["indices"], gone["note"]) == (None, "the data are gone")
+    assert calibration_document(make_record(1), session, ())["method"] is None

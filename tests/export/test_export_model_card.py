@@ -1,0 +1,114 @@
+"""The model card tells the numbers of the record, and a user's words cannot turn into markup in it."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+import pytest
+
+from scalesearch.export.model_card import ExportedFile, write_model_card
+from scalesearch.tasks.classification.views import ClassificationViews
+from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.record import FrontScore, MeasuredTrial
+from scalesearch.values.session import Session
+from scalesearch.values.settings import DataSettings, RunSettings
+from scalesearch.views.markdown import markdown_text
+
+RecordFactory = Callable[..., MeasuredTrial]
+
+
+def test_every_number_is_that_of_the_record(session: Session, make_record: RecordFactory) -> None:
+    record, other = make_record(7, top1=0.8, p50_ms=1.25), make_record(7, top1=0.6, p50_ms=1.5)
+    assert other.quality and other.latency
+    score = FrontScore(trial=7, test=other.quality, latency=other.latency)
+    real = dataclasses.replace(session, settings=RunSettings(data=DataSettings(source="photos")))
+    text = write_model_card(
+        record, real, session.folder, score=score, task_lines=ClassificationViews().card(record, score)
+    ).read_text(encoding="utf-8")
+    assert "| validation, by which it was chosen | 80.0 (78.0-82.0) | 79.0 % | 80.0 % | 1000 |" in text
+    assert "| test | 60.0 (58.0-62.0) |" in text
+    assert "| search | 1.250 (1.238-1.262) | yes |" in text
+    assert "| fresh process | 1.500 (1.485-1.515) | yes |" in text
+    assert "20 M multiply-accumulates an image, 310 k parameters, 1.25 MB deployed." in text
+    assert "AMD EPYC (2 cores), onnxruntime 1.32.0, 1 thread" in text.replace("\\", "")
+    for name, precision, recall in (("stop", "80.0 %", "80.0 %"), ("yield", "78.0 %", "77.0 %")):
+        assert re.search(rf"^\| {name} \| {precision} \| {recall} ", text, flags=re.MULTILINE)
+    assert "Not confirmed" in text and "Synthetic" not in text
+
+
+def test_confirmed_runs_are_shown_and_end_the_warning(session: Session, make_record: RecordFactory) -> None:
+    record, full = make_record(7), make_record(7, top1=0.9)
+    assert full.quality and full.latency
+    run = ConfirmedRun(
+        trial=7,
+        seed=3,
+        steps=2400,
+        train_s=1.0,
+        float_score=0.9,
+        validation=full.quality,
+        test=full.quality,
+        latency=full.latency,
+        size_bytes=1,
+        onnx_sha256="0",
+        network_sha256="0",
+    )
+    text = write_model_card(record, session, session.folder, confirmed=[run]).read_text(encoding="utf-8")
+    assert "| test, confirmed: seed 3, 2400 steps | 90.0 (88.0-92.0) |" in text
+    assert "Not confirmed" not in text
+
+
+def test_synthetic_data_are_called_so(session: Session, make_record: RecordFactory) -> None:
+    made_up = dataclasses.replace(session, settings=RunSettings(data=DataSettings(source="signs")))
+    text = write_model_card(make_record(1), made_up, session.folder).read_text(encoding="utf-8")
+    assert text.count("ynthetic") >= 2
+
+
+def test_a_tensorrt_study_says_how_to_build_the_engine(session: Session, make_record: RecordFactory) -> None:
+    target = dataclasses.replace(session.target, backend="tensorrt")
+    text = write_model_card(make_record(1), dataclasses.replace(session, target=target), session.folder).read_text()
+    assert "trtexec --onnx=model.onnx --stronglyTyped --optShapes=image:1x3x32x32" in text
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        "a | b\n| c",
+        "[x](javascript:alert(1))",
+        "`code` *bold* _it_ # head",
+        "\x1b[31mred\r",
+    ],
+)
+def test_a_users_words_stay_words(hostile: str, session: Session, make_record: RecordFactory) -> None:
+    data = dataclasses.replace(session.data, name=hostile, class_names=(hostile, "yield"), warnings=(hostile,))
+    record = make_record(1, classes=(hostile, "yield"), warnings=(hostile,))
+    named = dataclasses.replace(session, data=data)
+    file = ExportedFile(name="model.onnx", what="the network")
+    text = write_model_card(
+        record,
+        named,
+        session.folder,
+        files=[file],
+        notes=[hostile],
+        task_lines=ClassificationViews().card(record, None),
+    ).read_text(encoding="utf-8")
+    tame = make_record(1, classes=("a", "yield"))
+    lines = ClassificationViews().card(tame, None)
+    plain = write_model_card(tame, session, session.folder, files=[file], notes=["a"], task_lines=lines)
+    assert "<script" not in text and "<img" not in text and "\x1b" not in text
+    assert not re.search(r"(?<!\\)\]\(", text)
+    # As many cells as with a harmless name: no pipe or line break of the name made one.
+    cells = [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")]
+    assert cells == [line.count("|") for line in plain.read_text().splitlines() if line.startswith("|")]
+
+
+def test_ordinary_names_stay_readable() -> None:
+    assert markdown_text("Oat-Milk 2.0 (sour): 5 %, é") == "Oat-Milk 2.0 \\(sour\\): 5 %, é"
+
+
+def test_the_oldest_versions_that_run_it_are_stated(session: Session, make_record: RecordFactory) -> None:
+    oldest = {"python": "3.8", "onnxruntime": "1.17", "pillow": "8.0"}
+    text = write_model_card(make_record(7), session, session.folder, oldest=oldest).read_text(encoding="utf-8")
+    assert "The oldest versions that do: Python 3.8, ONNX Runtime 1.17, Pillow 8.0." in text
+    assert "nothing else is needed" not in text

@@ -1,0 +1,84 @@
+"""What a run does to its folder besides searching: who may work in it, and what lies in it that is not ours."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scalesearch.cli import run as command
+from scalesearch.config import load_run
+from scalesearch.errors import ConfigError
+from scalesearch.folder_lock import hold_folder
+from scalesearch.records.store import RecordStore
+from scalesearch.study import run as running
+from scalesearch.study.run import clear_leftovers, run_search
+from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.session import Session, model_path
+
+
+def everything(folder: Path) -> dict[str, tuple[bytes, int]]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("holder", ["run", "confirmation"])
+def test_a_run_is_refused_before_anything_is_written_or_renamed(tmp_path: Path, fresh: bool, holder: str) -> None:
+    folder = tmp_path / "study"
+    (folder / "records").mkdir(parents=True)
+    (folder / "run.toml").write_text("of the run that is at work")
+    with hold_folder(folder, holder):
+        before = everything(tmp_path)
+        with pytest.raises(ConfigError, match=rf"(?s)another {holder} \(process \d+\) works on .*study.*--to"):
+            command.run(to=folder, fresh=fresh)
+        settings, space = load_run(space="resnet_small")
+        with pytest.raises(ConfigError, match=f"another {holder}"):
+            run_search(settings, space, folder)
+        assert everything(tmp_path) == before
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".study.lock", "study"]
+
+
+def test_a_folder_in_which_nothing_came_about_is_removed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        message = "no such folder: images"
+        raise ConfigError(message)
+
+    monkeypatch.setattr(running, "open_session", fail)
+    with pytest.raises(ConfigError, match="images"):
+        command.run(to=tmp_path / "study")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stray_files_in_models_stop_nothing_and_stay(
+    session: Session, tmp_path: Path, make_record: Callable[..., MeasuredTrial]
+) -> None:
+    record = make_record(1)
+    RecordStore(tmp_path).save(record)
+    keeper = running._Keeper(replace(session, folder=tmp_path))
+    models = tmp_path / "models"
+    (models / "trial_000001.dense.onnx").mkdir(parents=True)
+    strays = ("notes.txt", "trial_abc.onnx", "trial_.onnx", "trial_000001 (copy).onnx", "trial_000005.fp32.onnx")
+    for name in (*strays, "trial_000001.onnx", "trial_000001.fp32.onnx"):
+        (models / name).touch()
+    keeper.write((record,), ())
+    left = sorted(path.name for path in models.iterdir())
+    assert left == sorted([*strays, "trial_000001.dense.onnx"])  # what is ours went, but for trial 5's, at work
+
+
+def test_a_run_starts_by_clearing_what_a_kill_left_and_what_is_in_the_way(tmp_path: Path) -> None:
+    model_path(tmp_path, 2).mkdir(parents=True)
+    (model_path(tmp_path, 2) / "mine.txt").touch()
+    (tmp_path / "records" / "000003.json").mkdir(parents=True)
+    for name in (".writable", ".run.toml.x7_a9z_q.partial", "records/.000001.json.abcdefgh.partial"):
+        (tmp_path / name).touch()
+    said = list[str]()
+    clear_leftovers(tmp_path, said.append)
+    left = sorted(
+        str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file() or "moved" in path.name
+    )
+    assert left == [
+        "models/trial_000002.onnx.moved1", "models/trial_000002.onnx.moved1/mine.txt", "records/000003.json.moved1",
+    ]  # fmt: skip
+    assert len(said) == 2 and all("is a folder where a file of the study belongs" in line for line in said)
+    assert RecordStore(tmp_path).all() == ()

@@ -1,0 +1,220 @@
+"""A session keeps how its images are read, so that all later work reads them alike."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scalesearch.config import load_run
+from scalesearch.data import load_dataset
+from scalesearch.data.calibration_images import calibration_indices
+from scalesearch.errors import ConfigError
+from scalesearch.records.run_file import read_run_file
+from scalesearch.study.session import open_session
+from scalesearch.values.session import Session, reference_path
+from scalesearch.values.settings import Machine
+
+SPACE = 'network = "resnet_small"\nresolution_px = 16\n[training]\nsteps = 2\n'
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    machine = Machine(device="cpu", threads=1, bf16=False, channels_last=True)
+    monkeypatch.setattr("scalesearch.study.session.probe_machine", lambda *_, **__: machine)
+
+    def made(session: Session, _: object) -> Session:
+        session.folder.mkdir(exist_ok=True)
+        reference_path(session.folder).write_bytes(b"reference")
+        return replace(session, reference_calm_ms=0.5)
+
+    monkeypatch.setattr("scalesearch.study.session.make_reference", made)
+
+
+def write(root: Path, top: int, *, first: int = 0) -> Path:
+    for label, name in enumerate("ab"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for index in range(first, first + 12):
+            values = np.random.default_rng((label, index)).integers(0, top + 1, (16, 20))
+            Image.fromarray(values.astype(np.uint16)).save(root / name / f"{index}.png")
+    return root
+
+
+def opened(root: Path, *overrides: str, **more: Any) -> Session:
+    space_file = root.parent / "tiny.toml"
+    space_file.write_text(SPACE)
+    flags = {"data.source": str(root)}
+    settings, space = load_run(space=str(space_file), overrides=("data.calibration_images=4", *overrides), flags=flags)
+    return open_session(settings, space, root.parent / "study", **more)
+
+
+def test_the_window_found_is_kept_and_all_later_work_reads_by_it(tmp_path: Path) -> None:
+    root = write(tmp_path / "scans", 1000)
+    session = opened(root)
+    stored = read_run_file(session.folder)
+    assert stored is not None
+    assert session.settings.data.window == stored.settings.data.window == (0.0, 1023.0)
+    again = load_dataset(stored.settings.data, storage_px=stored.storage_px)  # as workers, confirm and export do
+    assert again.fingerprint == session.data.fingerprint
+    assert "data.window = [0, 1023]" in " ".join(session.data.warnings)
+    found = calibration_indices(
+        stored.settings.data, storage_px=stored.storage_px, count=4, fingerprint=session.data.fingerprint
+    )
+    assert len(found) == 4
+
+
+def test_a_resumed_study_keeps_its_window_without_being_told(tmp_path: Path) -> None:
+    root = write(tmp_path / "scans", 1000)
+    first = opened(root, "data.window=[0, 2047]")
+    assert opened(root).settings.data.window == first.settings.data.window == (0.0, 2047.0)
+
+
+def test_a_study_from_before_goes_on_with_the_pixels_that_it_had(tmp_path: Path) -> None:
+    root = write(tmp_path / "scans", 4095)
+    before = opened(root, "data.window=full")
+    run_file = before.folder / "run.toml"
+    run_file.write_text(run_file.read_text().replace('window = "full"\n', ""))
+    resumed = opened(root)
+    assert resumed.data.fingerprint == before.data.fingerprint
+    assert "grey levels are left" in " ".join(resumed.data.warnings)
+
+
+def test_a_grey_network_is_given_grey_images(tmp_path: Path) -> None:
+    import dataclasses
+
+    from scalesearch.networks import find_spec
+
+    root = write(tmp_path / "scans", 65535)
+    base = dataclasses.replace(find_spec("resnet_small"), image_channels=1)
+    session = opened(root, base=base)
+    assert len(session.data.mean) == len(session.data.std) == 1
+    data = load_dataset(session.settings.data, storage_px=16, channels=1)
+    assert data.train.images.shape[1:] == (16, 16, 1) and data.at(8).train.images.shape[1:] == (8, 8, 1)
+    assert data.fingerprint == session.data.fingerprint
+
+
+def test_a_study_goes_on_from_another_folder_and_with_its_images_under_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fingerprint decides: neither the folder that the command is given in nor the data's name does."""
+    write(tmp_path / "project" / "scans", 255)
+    (tmp_path / "away").mkdir()
+    space_file = tmp_path / "tiny.toml"
+    space_file.write_text(SPACE)
+
+    def run(source: str) -> Session:
+        settings, space = load_run(
+            space=str(space_file), overrides=("data.calibration_images=4",), flags={"data.source": source}
+        )
+        return open_session(settings, space, tmp_path / "study")
+
+    monkeypatch.chdir(tmp_path / "project")
+    run("scans")
+    first = run("scans")
+    assert first.run_folder == os.getcwd()  # noqa: PTH109  (a text, as it is kept)
+    monkeypatch.chdir(tmp_path / "away")
+    assert run("scans") == first
+    write(tmp_path / "away" / "scans", 200)  # others of that name here
+    assert run("scans") == first
+    (tmp_path / "project" / "scans").rename(tmp_path / "photos")
+    with pytest.raises(ConfigError, match="was run with other settings") as caught:
+        run("scans")
+    assert "data.fingerprint" in str(caught.value)
+    moved = run("../photos")
+    assert moved.data == replace(first.data, name="photos", warnings=moved.data.warnings)
+    assert read_run_file(tmp_path / "study") == moved, "the study remembers where they are now"
+    monkeypatch.chdir(tmp_path)
+    assert run("../photos") == moved
+
+
+def test_the_reference_is_known_from_the_second_run_on_and_refused_if_it_is_another(tmp_path: Path) -> None:
+    root = write(tmp_path / "scans", 255)
+    assert opened(root).reference_sha256 == "", "as in a run.toml of an older version"
+    second = opened(root)
+    assert len(second.reference_sha256) == 64 and opened(root) == second
+    reference_path(second.folder).write_bytes(b"twice as slow")
+    with pytest.raises(ConfigError, match=r"reference\.onnx is not the file"):
+        opened(root)
+
+
+def put(root: Path, *folders: str) -> Path:
+    for number, folder in enumerate(folders):
+        (root / folder).mkdir(parents=True)
+        for index in range(12):
+            pixels = np.random.default_rng((number, index)).integers(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(root / folder / f"{index}.png")
+    return root
+
+
+def without_layout(session: Session) -> Session:
+    """The study as a program without `data.layout` left it."""
+    run_file = session.folder / "run.toml"
+    text = run_file.read_text()
+    run_file.write_text(text.replace(f'layout = "{session.settings.data.layout}"\n', ""))
+    assert run_file.read_text() != text
+    stored = read_run_file(session.folder)
+    assert stored
+    return stored
+
+
+@pytest.mark.parametrize(
+    ("layout", "folders", "classes"),
+    [
+        ("classes", ("ill/left", "ill/right", "well/left", "well/right"), ("ill", "well")),
+        ("splits", ("train/x", "train/y", "val/x", "val/y", "more"), ("x", "y")),
+        ("splits", ("train/x", "train/y", "more"), ("x", "y")),
+    ],
+)
+def test_a_study_from_before_layouts_goes_on_where_a_new_one_is_asked(
+    layout: str, folders: tuple[str, ...], classes: tuple[str, ...], tmp_path: Path
+) -> None:
+    root = put(tmp_path / "set", *folders)
+    before = opened(root, f"data.layout={layout}")
+    stored = without_layout(before)
+    assert load_dataset(stored.settings.data, storage_px=stored.storage_px).fingerprint == before.data.fingerprint
+    resumed = opened(root)
+    assert resumed.data.fingerprint == before.data.fingerprint and resumed.data.class_names == classes
+    run_file = resumed.folder / "run.toml"
+    run_file.unlink()
+    if len(folders) != 5:
+        with pytest.raises(ConfigError, match=r"--set data\.layout=classes"):
+            opened(root)
+
+
+def test_a_study_that_took_splits_for_classes_is_not_continued(tmp_path: Path) -> None:
+    root = put(tmp_path / "set", "Training/x", "Training/y", "Testing/x", "Testing/y")
+    without_layout(opened(root, "data.layout=classes"))
+    with pytest.raises(ConfigError, match=r"data\.fingerprint"):
+        opened(root)
+
+
+def test_a_study_goes_on_with_its_images_on_disk(tmp_path: Path) -> None:
+    root, said = put(tmp_path / "set", "a", "b"), list[str]()
+    before = opened(root, "data.memory=ram")
+    run_file = before.folder / "run.toml"
+    text = run_file.read_text()
+    run_file.write_text(text.replace('memory = "ram"\n', ""))  # as a program without the setting left it
+    assert run_file.read_text() != text
+    stored = read_run_file(before.folder)
+    assert stored and stored.settings.data.memory == "auto"
+    resumed = opened(root, "data.memory=disk", say=said.append)
+    assert resumed.data == before.data and resumed.settings.data.memory == "disk"
+    assert any("are read from" in line and "as data.memory says" in line for line in said)
+    with pytest.raises(ConfigError, match=r"data\.memory"):
+        opened(root, "data.memory=tape")
+
+
+def test_a_built_in_set_is_stored_by_its_bare_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scalesearch.data.signs.SPLIT_SIZES", (("train", 80), ("val", 20), ("test", 20)))
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "signs", "train/x", "train/y")
+    session = opened(Path("builtin:signs"))
+    assert session.settings.data.source == session.data.name == "signs"
+    assert session.synthetic
+    stored = read_run_file(session.folder)
+    assert stored and stored.settings == session.settings
+    assert load_dataset(stored.settings.data, storage_px=16).fingerprint == session.data.fingerprint

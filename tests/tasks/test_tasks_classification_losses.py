@@ -1,0 +1,48 @@
+import math
+from typing import get_args
+
+import pytest
+import torch
+
+from scalesearch.tasks.classification.losses import LOSSES, bce, cross_entropy, focal
+from scalesearch.values.candidate import LossName
+
+# Softmax of (ln 9, 0) is (0.9, 0.1); sigmoid of ln 9 is 0.9, of 0 it is 0.5.
+LOGITS = torch.tensor([[math.log(9.0), 0.0]])
+FIRST, SECOND = torch.tensor([0]), torch.tensor([1])
+
+
+def test_cross_entropy_is_minus_log_p() -> None:
+    assert cross_entropy(LOGITS, FIRST, 0.0).item() == pytest.approx(-math.log(0.9))
+
+
+def test_focal_weighs_the_sure_image_down_by_the_squared_doubt() -> None:
+    assert focal(LOGITS, FIRST, 0.0).item() == pytest.approx(-(0.1**2) * math.log(0.9), rel=1e-4)
+    assert focal(LOGITS, SECOND, 0.0).item() == pytest.approx(-(0.9**2) * math.log(0.1), rel=1e-4)
+
+
+def test_bce_sums_over_classes_one_against_the_rest() -> None:
+    assert bce(LOGITS, FIRST, 0.0).item() == pytest.approx(-math.log(0.9) - math.log(0.5))
+
+
+def test_smoothing_mixes_in_the_uniform_target() -> None:
+    smoothed = -0.9 * math.log(0.9) - 0.1 * math.log(0.1)  # targets 0.9 and 0.1 at smoothing 0.2 of two classes
+    assert cross_entropy(LOGITS, FIRST, 0.2).item() == pytest.approx(smoothed)
+    focused = -0.9 * 0.1**2 * math.log(0.9) - 0.1 * 0.9**2 * math.log(0.1)
+    assert focal(LOGITS, FIRST, 0.2).item() == pytest.approx(focused, rel=1e-4)
+    against = -0.9 * math.log(0.9) - 0.1 * math.log(0.1) - math.log(0.5)
+    assert bce(LOGITS, FIRST, 0.2).item() == pytest.approx(against)
+
+
+@pytest.mark.parametrize("name", get_args(LossName))
+def test_every_loss_is_a_mean_over_images_that_learning_lowers(name: LossName) -> None:
+    loss = LOSSES[name]
+    logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 3, 4, 0])
+    one_by_one = [loss(logits[i : i + 1], labels[i : i + 1], 0.1).item() for i in range(6)]
+    assert loss(logits, labels, 0.1).item() == pytest.approx(sum(one_by_one) / 6, rel=1e-5)
+
+    logits = logits.requires_grad_()
+    before = loss(logits, labels, 0.1)
+    (gradient,) = torch.autograd.grad(before, logits)
+    assert loss(logits - 0.1 * gradient, labels, 0.1).item() < before.item()

@@ -1,0 +1,61 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+from scalesearch.tasks.classification import report_data as classes
+from scalesearch.tasks.classification.report_data import MOST_POINTS, MOST_ROWS, class_data, thin
+from scalesearch.values.quality import ClassDetail
+from scalesearch.values.record import MeasuredTrial
+
+MakeRecord = Callable[..., MeasuredTrial]
+
+
+def _with_curves(record: MeasuredTrial, points: int) -> MeasuredTrial:
+    assert record.quality is not None
+    curve = tuple((place / (points - 1), 1 - place / (points - 1) / 2) for place in range(points))
+    assert isinstance(record.quality.detail, ClassDetail)
+    curved = tuple(replace(each, curve=curve) for each in record.quality.classes)
+    quality = replace(record.quality, detail=replace(record.quality.detail, classes=curved))
+    return replace(record, quality=quality)
+
+
+def test_a_thinned_curve_keeps_its_ends_and_is_flat_per_mille() -> None:
+    curve = tuple((place / 100, 1 - place / 200) for place in range(101))
+    thinned = thin(curve, 11)
+    assert len(thinned) == 22
+    assert thinned[:2] == [0, 1000]
+    assert thinned[-2:] == [1000, 500]
+    assert thin(curve[:3], 11) == [0, 1000, 10, 995, 20, 990]
+
+
+def test_numbers_are_those_of_the_record(make_record: MakeRecord) -> None:
+    record = make_record(3, top1=0.8)
+    data = class_data([record], record)
+    assert data["names"] == ["stop", "yield", "priority", "speed 30"]
+    assert data["members"][0]["recall"] == [800, 770, 740, 710]
+    assert data["members"][0]["support"] == [100] * 4
+    assert data["members"][data["first"]]["trial"] == 3
+
+
+def test_too_many_rows_leave_members_out_but_never_ends_or_knee(make_record: MakeRecord) -> None:
+    names = tuple(f"c{place}" for place in range(MOST_ROWS // 5))
+    front = [make_record(trial, top1=0.5 + trial / 100, p50_ms=1 + trial, classes=names) for trial in range(40)]
+    data = class_data(front, front[17])
+    shown = [member["trial"] for member in data["members"]]
+    assert len(shown) == 5
+    assert data["left_out"] == 35
+    assert {0, 17, 39} <= set(shown)
+    assert shown[data["first"]] == 17
+
+
+def test_points_stay_within_their_budget_and_go_to_the_weakest(make_record: MakeRecord) -> None:
+    names = tuple(f"c{place}" for place in range(2000))
+    members = [_with_curves(make_record(trial, classes=names), 50) for trial in range(10)]
+    data = class_data(members, members[0])
+    drawn = [curve for member in data["members"] for curve in member["curves"] if curve]
+    assert sum(len(curve) // 2 for curve in drawn) <= MOST_POINTS
+    assert len(drawn) < 2000 * 10
+    assert min(len(curve) // 2 for curve in drawn) >= classes._COARSEST
+
+
+def test_no_front_is_no_data() -> None:
+    assert class_data([], None)["members"] == []

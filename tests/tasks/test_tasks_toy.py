@@ -1,0 +1,129 @@
+"""A second task, of one folder and one registry line, goes the whole way: trained, cut, deployed, scored, told."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_task.task import LEVELS, TASK
+
+from scalesearch.analysis.front import pareto_front
+from scalesearch.chain.evaluate import TrialEvaluator
+from scalesearch.chain.planner import Planner
+from scalesearch.config import load_run, parse_space
+from scalesearch.errors import ConfigError
+from scalesearch.export.folder import write_export
+from scalesearch.records.front_scores import read_front_scores, write_front_scores
+from scalesearch.records.store import RecordStore
+from scalesearch.records.tables import trial_rows
+from scalesearch.report.page import write_page
+from scalesearch.study.contents import read_contents
+from scalesearch.study.session import open_session
+from scalesearch.tasks.registry import get_task, task_names, views_of
+from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe
+from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.session import Session
+from scalesearch.values.settings import MachineSettings
+from scalesearch.views.words import describe
+
+SPACE = {"network": "resnet_small", "resolution_px": 16, "scaling": {"width": [0.5]}}
+RECIPE = Recipe(
+    optimizer="adamw", learning_rate=0.01, steps=120, retrain_steps=20, batch_size=32, shift_fraction=0.0, jitter=0.0
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered() -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry_homes(), "brightness", "toy_task.task:TASK")  # the one line
+        yield
+
+
+def registry_homes() -> dict[str, str]:
+    from scalesearch.tasks import registry
+
+    return registry._HOMES
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    folder = tmp_path_factory.mktemp("toy")
+    random = np.random.default_rng(0)
+    labels = np.arange(400) % LEVELS
+    images = (labels * 60 + 30)[:, None, None, None] + random.integers(-20, 20, (400, 16, 16, 3))
+    np.savez(folder / "levels.npz", images=images.astype(np.uint8), labels=labels)
+    settings, space = load_run(
+        flags={"data.source": str(folder / "levels.npz"), "target": "cpu", "task": "brightness"}, overrides=[]
+    )
+    quick = replace(settings.latency, max_s=0.2, warmup_s=0.02)
+    machine = MachineSettings(threads=1, bf16="off", device="cpu")
+    settings = replace(settings, latency=quick, machine=machine)
+    space = parse_space(SPACE, name="toy", origin="toy.toml")
+    (folder / "study").mkdir()
+    return open_session(settings, space, folder / "study")
+
+
+@pytest.fixture(scope="module")
+def records(session: Session) -> tuple[MeasuredTrial, ...]:
+    evaluator, store, found = TrialEvaluator(session), RecordStore(session.folder), []
+    candidates = (
+        Candidate(recipe=RECIPE),
+        Candidate(recipe=RECIPE, pruning=Pruning(channel_fraction=0.5, criterion="taylor")),
+        Candidate(recipe=RECIPE, quantization=Quantization(precision="int8", keep_float=1, calibration_images=32)),
+        Candidate(recipe=RECIPE, quantization=Quantization(precision="int8", qat_steps=5, calibration_images=32)),
+    )
+    for number, candidate in enumerate(candidates):
+        record = evaluator.evaluate(Planner(session)(candidate), trial=number, report=lambda _: None)
+        store.save(record)
+        found.append(record)
+    write_front_scores(session.folder, [evaluator.score_on_test(record) for record in pareto_front(found)])
+    return tuple(found)
+
+
+def test_it_is_found_by_its_name_and_a_misspelt_one_is_told() -> None:
+    assert get_task("brightness") is TASK
+    assert set(task_names()) >= {"brightness", "classification"}
+    with pytest.raises(ConfigError, match=r"no task is called 'brightnes'\. Did you mean 'brightness'\?"):
+        get_task("brightnes")
+
+
+def test_networks_of_two_outputs_are_trained_cut_quantized_and_scored(records: tuple[MeasuredTrial, ...]) -> None:
+    dense, cut, partly, aware = records
+    assert all(record.quality.metric == "closeness" for record in records)
+    assert dense.quality.score > 0.78  # one level for all pictures gives 0.67 at best
+    assert cut.cost.macs < 0.5 * dense.cost.macs and cut.quality.score > 0.72
+    assert {record.quality.score > 0.72 for record in (partly, aware)} == {True}
+    assert [step.step for step in dense.accuracy_path] == ["float", "onnx_fp32", "engine"]
+    assert dense.accuracy_path[0].score == pytest.approx(dense.quality.score, abs=1e-4)
+
+
+def test_every_table_and_text_has_the_metrics_own_name(records: tuple[MeasuredTrial, ...], session: Session) -> None:
+    row = trial_rows(RecordStore(session.folder).all(), scores=read_front_scores(session.folder))[0]
+    assert row["closeness"] == records[0].quality.score
+    assert {"closeness_low", "float_closeness", "onnx_fp32_closeness", "test_closeness", "mean_cell"} <= set(row)
+    assert not any("top1" in name for name in row)
+    views = views_of(records[0])
+    assert views is not None
+    sections = describe(records[0], task_sections=views.sections(records[0]))
+    words = json.dumps([(section.title, section.lines) for section in sections])
+    assert "closeness, %" in words and "Cells" in words
+    assert "top-1" not in words
+
+
+def test_a_stored_record_comes_back_whole(records: tuple[MeasuredTrial, ...], session: Session) -> None:
+    assert RecordStore(session.folder).all() == records
+
+
+def test_report_and_export_carry_what_the_task_adds(
+    records: tuple[MeasuredTrial, ...], session: Session, tmp_path: Path
+) -> None:
+    pytest.importorskip("plotly")
+    write_page(read_contents(session.folder), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "members look at cells." in page and '<a href="#cells">Cells</a>' in page
+    assert "top-1" not in page.split("<script", 1)[0]
+    best = pareto_front(records)[0]
+    write_export(best, session, tmp_path / "export", formats=())
+    assert (tmp_path / "export" / "infer.py").read_bytes() == TASK.infer_script()
+    assert "Its cells were looked at." in (tmp_path / "export" / "MODEL_CARD.md").read_text(encoding="utf-8")

@@ -1,0 +1,146 @@
+"""The toy task: it proves that a task is one folder and one line in the registry.
+
+The label of a picture, divided by the number of classes less one, stands for its brightness (0 to 1).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from scalesearch.data.mapped import ImageSource
+from scalesearch.errors import StageFailed
+from scalesearch.networks.backbone import Backbone, feature_strides
+from scalesearch.tasks.base import BatchSource, Outputs, ReportPart, TorchOutputs
+from scalesearch.values.candidate import Recipe
+from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.quality import NamedNumber, NumbersDetail, Quality
+from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
+from scalesearch.views.markup import paragraph, section
+from scalesearch.views.words import Section
+
+LEVELS = 4
+
+
+class Brightness(Backbone):
+    """Two heads on two feature maps: a level for the picture, and one for each cell of the last map but one."""
+
+    output_layers = ("level", "cells")
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__(spec)
+        *_, before, last = (stage.channels for stage in spec.stages)
+        assert feature_strides(spec)[f"stage{len(spec.stages)}"] == spec.total_stride
+        self._places = (f"stage{len(spec.stages) - 1}", f"stage{len(spec.stages)}")
+        self.cells, self.level = nn.Conv2d(before, 1, 1), nn.Conv2d(last, 1, 1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.feature_maps(images)
+        before, last = (maps[place] for place in self._places)
+        return torch.sigmoid(self.level(last).mean(dim=(2, 3))), torch.sigmoid(self.cells(before))
+
+
+class _Batches:
+    def __init__(self, images: Tensor, labels: Tensor, recipe: Recipe, mean: Any, std: Any, seed: int) -> None:
+        self._images = (images.float() / 255 - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+        self._levels, self._size = labels.float() / (LEVELS - 1), recipe.batch_size
+        self._random = torch.Generator().manual_seed(seed)
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        chosen = torch.randint(0, len(self._images), (self._size,), generator=self._random)
+        return self._images[chosen], self._levels[chosen]
+
+
+class Closeness:
+    """One less the mean error of the level."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._error, self._cells, self._images = 0.0, 0.0, 0
+
+    def update(self, outputs: Outputs, targets: NDArray[np.integer]) -> None:
+        wanted = np.asarray(targets) / (LEVELS - 1)
+        self._error += float(np.abs(outputs["level"][:, 0] - wanted).sum())
+        self._cells += float(outputs["cells"].mean(axis=(1, 2, 3)).sum())
+        self._images += len(wanted)
+
+    def score(self) -> float:
+        if not self._images:
+            raise StageFailed("quality", "no image")
+        return 1 - self._error / self._images
+
+    def result(self) -> Quality:
+        score = self.score()
+        detail = NumbersDetail(numbers=(NamedNumber(name="mean_cell", value=self._cells / self._images),))
+        return Quality(
+            score=score, score_low=score - 0.01, score_high=score + 0.01, images=self._images, metric="closeness",
+            detail=detail,
+        )  # fmt: skip
+
+    def doubts(self) -> tuple[str, ...]:
+        return ()
+
+
+class Views:
+    picture = ""
+
+    def sections(self, record: TrialRecord) -> tuple[Section, ...]:
+        return (Section(title="Cells", lines=(("cells", "seen"),) if record.quality else ()),)
+
+    def draw(self, record: MeasuredTrial, to: Path) -> None:
+        raise AssertionError("it offers no picture")
+
+    def report(self, front: Sequence[MeasuredTrial], knee: MeasuredTrial | None) -> ReportPart:
+        html = section("cells", "Cells", paragraph(f"{len(front)} members look at cells."))
+        return ReportPart(name="cells", link="Cells", html=html, data={"members": len(front)})
+
+    def card(self, record: MeasuredTrial, score: FrontScore | None) -> tuple[str, ...]:
+        return ("Its cells were looked at.",)
+
+
+class ToyTask:
+    name = "brightness"
+    metric = "closeness"
+    targets = "labels"
+    output_names: tuple[str, ...] = ("level", "cells")
+
+    def make_module(self, spec: NetworkSpec, *, dropout: float = 0.0) -> nn.Module:
+        return Brightness(spec)
+
+    def make_batches(
+        self, images: Tensor | ImageSource, targets: Any, recipe: Recipe, *, mean: Any, std: Any, device: str, seed: int
+    ) -> BatchSource:
+        assert device == "cpu"
+        images = images if isinstance(images, Tensor) else images.take(torch.arange(len(images)))
+        return _Batches(images, targets, recipe, mean, std, seed)
+
+    def losses(self, outputs: TorchOutputs, targets: Any, recipe: Recipe) -> Mapping[str, Tensor]:
+        wide = targets.float().view(-1, 1)
+        wide = wide if wide.max() <= 1 else wide / (LEVELS - 1)  # batches give levels, calibration images labels
+        cells = outputs["cells"].mean(dim=(2, 3))
+        return {"level": ((outputs["level"] - wide) ** 2).mean(), "cells": 0.5 * ((cells - wide) ** 2).mean()}
+
+    def make_metric(self, class_names: Sequence[str]) -> Closeness:
+        assert len(class_names) == LEVELS
+        return Closeness()
+
+    def divergence(self, expected: Outputs, answers: Outputs) -> float:
+        return float(sum(np.abs(expected[name] - answers[name]).mean() for name in expected))
+
+    def torch_divergence(self, expected: TorchOutputs, answers: TorchOutputs) -> Tensor:
+        return torch.stack([((expected[name] - answers[name]) ** 2).mean() for name in expected]).sum()
+
+    def infer_script(self) -> bytes:
+        return b"print('bright')\n"
+
+    def views(self) -> Views:
+        return Views()
+
+
+TASK = ToyTask()
