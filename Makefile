@@ -26,7 +26,7 @@ LOWEST_VENV ?= .venv-lowest
 $(LOWEST_VENV)/.installed: pyproject.toml benchmarks/lowest_versions.py
 	test -x $(LOWEST_VENV)/bin/python || $(LOWEST_PYTHON) -m venv $(LOWEST_VENV)
 	$(LOWEST_VENV)/bin/python benchmarks/lowest_versions.py > $(LOWEST_VENV)/lowest.txt
-	$(LOWEST_VENV)/bin/python -m pip install --quiet --editable '.[dev]' --constraint $(LOWEST_VENV)/lowest.txt
+	$(LOWEST_VENV)/bin/python -m pip install --quiet --no-compile --editable '.[dev]' --constraint $(LOWEST_VENV)/lowest.txt
 	touch $@
 
 .PHONY: run test test-lowest slow check static format gpu-bundle
@@ -44,7 +44,7 @@ test-lowest: $(LOWEST_VENV)/.installed
 	$(LOWEST_VENV)/bin/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
 
 slow: $(BIN)/.installed-dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --max-worker-restart=0
 
 static: $(BIN)/.installed-dev
 	$(BIN)/ruff format --check .
