@@ -1,11 +1,10 @@
 """One training of each further task (detection, segmentation), once the program knows them."""
 
-import importlib.util
-
 from gpu_steps import Day
+from scalesearch.tasks.registry import task_names
 
 
 def run(day: Day) -> None:
     """Put down which tasks there are; classification is what the other steps train."""
-    if importlib.util.find_spec("scalesearch.tasks") is None:
-        day.put("tasks", "classification alone", "detection and segmentation are not built yet")
+    others = [name for name in task_names() if name != "classification"]
+    day.put("tasks", ", ".join(task_names()), "" if others else "detection and segmentation are not built yet")
