@@ -88,7 +88,7 @@ def test_a_name_that_is_not_there_is_seen(tmp_path: Path) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wheel:
-    """A wheel of TensorRT's bindings; without a version the newest one of major version 11."""
+    """A wheel of TensorRT's bindings: the newest that the bound allows."""
 
     package: str
     version: str
@@ -99,7 +99,7 @@ class _Wheel:
 
 _WHEELS = (
     _Wheel(package="tensorrt-cu13-bindings", version="<12"),
-    _Wheel(package="tensorrt-cu13-bindings", version="==10.13.2.6"),
+    _Wheel(package="tensorrt-cu13-bindings", version="<11"),  # the newest of 10
     _Wheel(package="tensorrt-cu12-bindings", version="==10.12.0.36"),  # the oldest that we take
 )
 
