@@ -17,6 +17,7 @@ from scalesearch.networks import find_spec
 from scalesearch.records.run_file import read_run_file, refuse_changes, same_images, write_run_file
 from scalesearch.spaces.suggest import for_target
 from scalesearch.study.reference import make_reference, scale_base, with_reference
+from scalesearch.tasks.registry import get_task
 from scalesearch.training.machine import probe_machine
 from scalesearch.values.candidate import Recipe, Scaling
 from scalesearch.values.input_size import InputSize
@@ -57,6 +58,7 @@ def open_session(
     backend = get_backend(target.backend)
     device = backend.device(settings.latency.threads)
     target = fit_chip(target)
+    get_task(settings.task)  # a misspelt name is said before anything is loaded
     if settings.accept == "rtx":
         Gate(target.compute_capability)  # a missing library is reported now, not by every trial
     space = for_target(space, target)
