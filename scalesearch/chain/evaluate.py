@@ -36,9 +36,9 @@ from scalesearch.measurement.cores import wandering
 from scalesearch.measurement.cost import count_cost
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.measurement.latency import measure_latency
+from scalesearch.measurement.metric import Metric
 from scalesearch.measurement.quality import answer_all, measure_quality
 from scalesearch.records.stored_files import kept_model, kept_reference
-from scalesearch.tasks.base import Metric
 from scalesearch.tasks.hooks import plain_loss, torch_divergence
 from scalesearch.tasks.registry import get_task
 from scalesearch.training.machine import torch_threads

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from scalesearch.data.dataset import ImageSplit
 from scalesearch.values.settings import DataSettings
+
+SOURCE_TARGETS: Final = "labels"
+"""Kind of targets that every source gives: one class index per image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

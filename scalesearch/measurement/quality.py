@@ -1,39 +1,18 @@
 """Quality of a deployed file on held-out images, for any task: its answers go into a metric, batch by batch."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.errors import StageFailed
+from scalesearch.measurement.metric import Metric, Outputs
 from scalesearch.values.quality import Quality
 
 STAGE = "quality"
-Run = Callable[[NDArray[np.float32]], Mapping[str, NDArray[np.float32]]]
+Run = Callable[[NDArray[np.float32]], Outputs]
 """An engine's `run`: takes images (N, C, H, W) and returns answers by the names of the outputs."""
-
-
-class Metric(Protocol):
-    """The part of a task's metric that is needed here; `tasks/base.py` has all of it."""
-
-    def reset(self) -> None:
-        """Forget all answers."""
-
-    def update(self, outputs: Mapping[str, NDArray[np.float32]], targets: Any) -> None:
-        """Add the answers to some images, and the targets of these images."""
-
-    def score(self) -> float:
-        """Return the score (0..1) of all answers."""
-        ...
-
-    def result(self) -> Quality:
-        """Return the score with the details behind it."""
-        ...
-
-    def doubts(self) -> tuple[str, ...]:
-        """Return sentences on why the score may not mean much."""
-        ...
 
 
 def measure_quality(
@@ -85,22 +64,25 @@ def answer_all(run: Run, batches: Iterable[NDArray[np.float32]], targets: Any, m
         if not found:
             metric.update(outputs, targets[done : done + len(images)])
         done += len(images)
-    for name, count in broken.items():
-        reason = (
-            f"expected finite {name}, got NaN or infinity for {count} of {done} images; "
-            "fp16 overflows and a failed calibration do this"
-        )
-        raise StageFailed(STAGE, reason)
+    refuse(broken, done)
     if done != len(targets):
         raise StageFailed(STAGE, f"expected as many images as targets, got {done} images and {len(targets)} targets")
 
 
-def not_finite(outputs: Mapping[str, NDArray[np.float32]]) -> dict[str, int]:
+def refuse(broken: Mapping[str, int], images: int) -> None:
+    """Raise StageFailed where an output has answers that are not finite (`not_finite`), among so many images."""
+    for name, count in broken.items():
+        reason = (
+            f"expected finite {name}, got NaN or infinity for {count} of {images} images; "
+            "fp16 overflows and a failed calibration do this"
+        )
+        raise StageFailed(STAGE, reason)
+
+
+def not_finite(outputs: Mapping[str, NDArray[np.floating]]) -> dict[str, int]:
     """Return the number of images with NaN or infinity in their answers, by output (N, ...); empty if all are finite.
 
     No order of such an answer means anything: the first class would seem to be the largest.
     """
-    counts = {
-        name: int((~np.isfinite(each).reshape(len(each), -1).all(axis=1)).sum()) for name, each in outputs.items()
-    }
-    return {name: count for name, count in counts.items() if count}
+    finite = {name: np.isfinite(each).reshape(len(each), -1).all(axis=1) for name, each in outputs.items() if len(each)}
+    return {name: int((~each).sum()) for name, each in finite.items() if not each.all()}

@@ -7,6 +7,7 @@ from pathlib import Path
 from scalesearch.config import check_stages
 from scalesearch.data import Dataset, load_dataset, plain_source, val_standard_error_points
 from scalesearch.data.finding import find_study_data, leads_somewhere
+from scalesearch.data.source import SOURCE_TARGETS
 from scalesearch.data.split_names import splits_of
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends import get_backend
@@ -17,6 +18,7 @@ from scalesearch.networks import find_spec
 from scalesearch.records.run_file import read_run_file, refuse_changes, same_images, write_run_file
 from scalesearch.spaces.suggest import for_target
 from scalesearch.study.reference import make_reference, scale_base, with_reference
+from scalesearch.tasks.base import Task
 from scalesearch.tasks.registry import get_task
 from scalesearch.training.machine import probe_machine
 from scalesearch.values.candidate import Recipe, Scaling
@@ -58,7 +60,7 @@ def open_session(
     backend = get_backend(target.backend)
     device = backend.device(settings.latency.threads)
     target = fit_chip(target)
-    get_task(settings.task)  # a misspelt name is said before anything is loaded
+    _require_targets(get_task(settings.task))
     if settings.accept == "rtx":
         Gate(target.compute_capability)  # a missing library is reported now, not by every trial
     space = for_target(space, target)
@@ -129,6 +131,13 @@ def square_side(size: InputSize) -> int:
         )
         raise ConfigError(message)
     return size.height_px
+
+
+def _require_targets(task: Task) -> None:
+    """Raise ConfigError if no data source gives the targets that the task is trained on."""
+    if task.targets != SOURCE_TARGETS:
+        message = f"task {task.name!r}: expected data with {task.targets}; every data source gives {SOURCE_TARGETS}."
+        raise ConfigError(message)
 
 
 def require_batch_memory(space: SearchSpace, size: InputSize) -> None:

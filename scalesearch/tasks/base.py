@@ -8,70 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from scalesearch.measurement.metric import Metric, Outputs
 from scalesearch.values.candidate import Recipe
-from scalesearch.values.quality import Quality
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from scalesearch.data.dataset import PerChannel
     from scalesearch.data.mapped import ImageSource
+    from scalesearch.training.train import BatchSource
     from scalesearch.values.network_spec import NetworkSpec
     from scalesearch.views.words import Section
 
-Outputs = Mapping[str, "NDArray[np.float32]"]
-"""An engine's answers: arrays by the names of the file's outputs, images along the first axis."""
 TorchOutputs = Mapping[str, "Tensor"]
 """A module's answers: tensors by the same names."""
-
-
-class Metric(Protocol):
-    """Scores answers that come in parts, so that those of all images never need to be in memory together."""
-
-    def reset(self) -> None:
-        """Forget all answers."""
-
-    def update(self, outputs: Outputs, targets: Any) -> None:
-        """Add the answers to some images, with their targets.
-
-        Args:
-            outputs: Arrays by the names of the outputs, images along the first axis.
-            targets: One for each image, of the task's own kind.
-
-        Raises:
-            StageFailed: Answers and targets do not fit together, or an answer is not finite.
-        """
-
-    def score(self) -> float:
-        """Return the score (0..1) of all answers since the last reset.
-
-        Raises:
-            StageFailed: There were no answers.
-        """
-        ...
-
-    def result(self) -> Quality:
-        """Return the score with its interval and the details behind it.
-
-        Raises:
-            StageFailed: There were no answers.
-        """
-        ...
-
-    def doubts(self) -> tuple[str, ...]:
-        """Return a sentence for each reason why the score may not mean much; empty if there is none."""
-        ...
-
-
-class BatchSource(Protocol):
-    """A source of endless batches for training; images and targets are augmented together."""
-
-    def next(self) -> "tuple[Tensor, Any]":
-        """Return normalised images (batch, C, H, W) and their targets, on the device that trains."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +92,7 @@ class Task(Protocol):
         std: "PerChannel",
         device: str,
         seed: int,
-    ) -> BatchSource:
+    ) -> "BatchSource":
         """Return endless augmented batches of uint8 images (N, C, H, W) and their targets.
 
         An `ImageSource` gives the same images batch by batch, where they are too large for memory.

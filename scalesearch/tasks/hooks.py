@@ -9,7 +9,9 @@ from torch import Tensor
 
 from scalesearch.data.dataset import PerChannel
 from scalesearch.data.mapped import ImageSource
-from scalesearch.tasks.base import BatchSource, Metric, Task, named
+from scalesearch.measurement.metric import Metric
+from scalesearch.tasks.base import Task, named
+from scalesearch.training.train import BatchSource
 from scalesearch.values.candidate import Recipe
 
 _PLAIN = Recipe(label_smoothing=0.0)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.sharedctypes import Synchronized
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 
 import pytest
@@ -43,11 +43,17 @@ def hold_until_killed(how: str, folder: Path, held: Event) -> None:
 
 
 def enter_in_turn(
-    how: str, folder: Path, inside: "Synchronized[int]", most: "Synchronized[int]", wrong: "Synchronized[int]"
+    how: str,
+    folder: Path,
+    ready: Barrier,
+    inside: "Synchronized[int]",
+    most: "Synchronized[int]",
+    wrong: "Synchronized[int]",
 ) -> None:
     """Enter again and again, counting who else is inside: one unit per worker, a hundred per measurer."""
     lock = DeviceLock("cpu", folder=folder, timeout_s=PATIENCE_S)
     unit = 100 if how == "quiet" else 1
+    ready.wait(PATIENCE_S)  # on a busy machine the first would be done before the last has started
     for _ in range(25):
         with getattr(lock, how)():
             with inside.get_lock():
@@ -118,7 +124,8 @@ def test_a_measurer_gets_in_between_the_steps_of_two_trainers_and_they_stand_sti
 def test_a_measurement_excludes_all_others_while_workers_share(tmp_path: Path) -> None:
     inside, most, wrong = (SPAWN.Value("i", 0) for _ in range(3))
     ways = ("quiet", "quiet", "busy", "busy", "busy")
-    children = [SPAWN.Process(target=enter_in_turn, args=(how, tmp_path, inside, most, wrong)) for how in ways]
+    ready = SPAWN.Barrier(len(ways))
+    children = [SPAWN.Process(target=enter_in_turn, args=(how, tmp_path, ready, inside, most, wrong)) for how in ways]
     with started(*children):
         pass
     assert [child.exitcode for child in children] == [0] * len(ways)

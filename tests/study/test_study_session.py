@@ -15,6 +15,7 @@ from scalesearch.data.calibration_images import calibration_indices
 from scalesearch.errors import ConfigError
 from scalesearch.records.run_file import read_run_file
 from scalesearch.study.session import open_session
+from scalesearch.tasks.registry import get_task
 from scalesearch.values.session import Session, reference_path
 from scalesearch.values.settings import Machine
 
@@ -218,3 +219,11 @@ def test_a_built_in_set_is_stored_by_its_bare_name(tmp_path: Path, monkeypatch: 
     stored = read_run_file(session.folder)
     assert stored and stored.settings == session.settings
     assert load_dataset(stored.settings.data, storage_px=16).fingerprint == session.data.fingerprint
+
+
+def test_a_task_that_needs_other_targets_than_the_sources_give_is_refused_before_data_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(get_task("classification")), "targets", "boxes")
+    with pytest.raises(ConfigError, match=r"'classification': expected data with boxes; .* labels"):
+        opened(tmp_path / "not_there")

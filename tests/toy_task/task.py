@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from scalesearch.data.mapped import ImageSource
 from scalesearch.errors import StageFailed
+from scalesearch.measurement.metric import Outputs
 from scalesearch.networks.backbone import Backbone, feature_strides
-from scalesearch.tasks.base import BatchSource, Outputs, ReportPart, TorchOutputs
+from scalesearch.tasks.base import ReportPart, TorchOutputs
+from scalesearch.training.train import BatchSource
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.quality import NamedNumber, NumbersDetail, Quality

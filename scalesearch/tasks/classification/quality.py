@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.errors import StageFailed
+from scalesearch.measurement.quality import STAGE, not_finite, refuse
 from scalesearch.values.normal import Z_975
 from scalesearch.values.quality import ClassDetail, ClassQuality, Quality
 
-STAGE = "quality"
 OUTPUT = "logits"
 
 CURVE_POINTS = 50
@@ -79,7 +79,8 @@ class Top1:
         self._require()
         if self._binned is not None:
             return _quality(self._counts, self._binned.curves(), self._names)
-        return score(np.concatenate(self._logits), np.concatenate(self._labels), self._names)
+        curves = _exact_curves(np.concatenate(self._logits), np.concatenate(self._labels), self._counts)
+        return _quality(self._counts, curves, self._names)
 
     def doubts(self) -> tuple[str, ...]:
         """Return a warning if the answers hardly depend on the images."""
@@ -163,13 +164,17 @@ def score(logits: Floats, labels: NDArray[np.int64], class_names: Sequence[str])
     balanced accuracy). A class without labels has recall and average precision 0, no curve, and does not count in macro
     recall.
     """
-    counts, scores = _Counts(len(class_names)), _softmax(logits)
+    counts = _Counts(len(class_names))
     counts.add(logits, labels)
-    curves = [
+    return _quality(counts, _exact_curves(logits, labels, counts), class_names)
+
+
+def _exact_curves(logits: Floats, labels: NDArray[np.int64], counts: _Counts) -> list[tuple[Floats, Floats]]:
+    scores = _softmax(logits)
+    return [
         _pr_curve(scores[:, place], labels == place) if support else _NO_CURVE
         for place, support in enumerate(counts.support)
     ]
-    return _quality(counts, curves, class_names)
 
 
 def _quality(counts: _Counts, curves: Sequence[tuple[Floats, Floats]], class_names: Sequence[str]) -> Quality:
@@ -319,18 +324,7 @@ def _check(logits: Floats, labels: NDArray[np.int64], classes: int) -> None:
     if len(labels) and (labels.min() < 0 or labels.max() >= classes):
         reason = f"expected labels from 0 to {classes - 1}, got {labels.min()} to {labels.max()}"
         raise StageFailed(STAGE, reason)
-    refuse_not_finite(logits)
-
-
-def refuse_not_finite(logits: Floats) -> None:
-    """Raise StageFailed if a logit (N, classes) is not finite: the first class would then wrongly be the largest."""
-    broken = int((~np.isfinite(logits).all(axis=1)).sum())
-    if broken:
-        reason = (
-            f"expected finite logits, got NaN or infinity for {broken} of {len(logits)} images; "
-            "fp16 overflows and a failed calibration do this"
-        )
-        raise StageFailed(STAGE, reason)
+    refuse(not_finite({OUTPUT: logits}), len(logits))
 
 
 def mean_divergence(expected: NDArray[np.float32], answers: NDArray[np.float32]) -> float:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from scalesearch.tasks.base import BatchSource, Metric, Outputs, TaskViews, TorchOutputs
+from scalesearch.measurement.metric import Metric, Outputs
+from scalesearch.tasks.base import TaskViews, TorchOutputs
 from scalesearch.values.candidate import Recipe
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
     from scalesearch.data.dataset import PerChannel
     from scalesearch.data.mapped import ImageSource
+    from scalesearch.training.train import BatchSource
     from scalesearch.values.network_spec import NetworkSpec
 
 _LOGITS: Final = "logits"
@@ -40,7 +42,7 @@ class Classification:
         std: "PerChannel",
         device: str,
         seed: int,
-    ) -> BatchSource:
+    ) -> "BatchSource":
         """Return shuffled, shifted, flipped and jittered batches of uint8 images (N, C, H, W) with labels (N,)."""
         from scalesearch.tasks.classification.augment import Batches
 

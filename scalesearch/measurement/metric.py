@@ -1,0 +1,51 @@
+"""What scores answers, whatever the task."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from scalesearch.values.quality import Quality
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Outputs = Mapping[str, "NDArray[np.float32]"]
+"""An engine's answers: arrays by the names of the file's outputs, images along the first axis."""
+
+
+class Metric(Protocol):
+    """Scores answers that come in parts, so that those of all images never need to be in memory together."""
+
+    def reset(self) -> None:
+        """Forget all answers."""
+
+    def update(self, outputs: Outputs, targets: Any) -> None:
+        """Add the answers to some images, with their targets.
+
+        Args:
+            outputs: Arrays by the names of the outputs, images along the first axis.
+            targets: One for each image, of the task's own kind.
+
+        Raises:
+            StageFailed: Answers and targets do not fit together, or an answer is not finite.
+        """
+
+    def score(self) -> float:
+        """Return the score (0..1) of all answers since the last reset.
+
+        Raises:
+            StageFailed: There were no answers.
+        """
+        ...
+
+    def result(self) -> Quality:
+        """Return the score with its interval and the details behind it.
+
+        Raises:
+            StageFailed: There were no answers.
+        """
+        ...
+
+    def doubts(self) -> tuple[str, ...]:
+        """Return a sentence for each reason why the score may not mean much; empty if there is none."""
+        ...
