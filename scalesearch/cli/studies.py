@@ -1,6 +1,5 @@
 """Finds the study that a command means, reads it, and parses limits as people write them (`5ms`, `80%`)."""
 
-import difflib
 import math
 import re
 from collections import Counter
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.registry import nearest
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.views.words import milliseconds, percent, verdict
 
@@ -191,9 +191,9 @@ def _newest(under: Path) -> Path:
 def _known(path: Path, under: Path) -> str:
     """Say what to do instead: the study of the nearest name, or the newest ones."""
     names = {folder.name: folder for folder in _studies(under)}
-    near = difflib.get_close_matches(path.name, names, n=1)
+    near = nearest(path.name, names)
     if near:
-        return f"Did you mean {names[near[0]]}?"
+        return f"Did you mean {names[near]}?"
     if names:
         return f"Studies under ./{under}: {', '.join(list(names)[:5])}{', ...' if len(names) > 5 else ''}."
     return f"There is none under ./{under} either: start one with `scalesearch run --budget 8`."

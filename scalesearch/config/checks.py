@@ -1,7 +1,6 @@
 """Checks that settings and spaces share: keys, types, bounds, and the wording of their errors."""
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
@@ -11,6 +10,7 @@ from typing import Any, NoReturn
 from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.errors import ConfigError
+from scalesearch.registry import nearest
 
 Document = dict[str, Any]
 T = typing.TypeVar("T")
@@ -199,8 +199,8 @@ def flatten(document: Document, prefix: str = "") -> Iterable[tuple[str, object]
 
 def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
     """Return the end of a sentence: a question with the nearest known word, or just a full stop."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f". Did you mean {prefix + near[0]!r}?" if near else "."
+    near = nearest(word, known, cutoff=0.5)
+    return f". Did you mean {prefix + near!r}?" if near else "."
 
 
 def _finite(value: float) -> bool:

@@ -25,6 +25,7 @@ from scalesearch.data.mapped import MappedImages
 from scalesearch.data.source import Source, SourceData
 from scalesearch.data.split import DEFAULT_VAL_FRACTION, Splits, missing_classes, split_source
 from scalesearch.errors import ConfigError
+from scalesearch.registry import nearest
 from scalesearch.values.settings import DataSettings, Fit, MemorySetting, WindowSetting
 
 BUILTIN = "builtin:"
@@ -278,16 +279,14 @@ def _is_window(window: WindowSetting) -> bool:
 
 
 def _unknown_source(source: str, path: Path) -> str:
-    from difflib import get_close_matches
-
     names = [name for kind in SOURCES for name in kind.names]
     if path.is_file():
         came = f"the file {source}, which is no .npz"
     elif path.suffix or len(path.parts) > 1:
         came = f"{source!r}, where there is nothing"
     else:
-        near = get_close_matches(source.lower(), names, n=1)
-        came = f"{source!r}" + (f"; did you mean {near[0]}?" if near else "")
+        near = nearest(source.lower(), names)
+        came = f"{source!r}" + (f"; did you mean {near}?" if near else "")
     return (
         f"data.source: expected a folder, an .npz file or a known name, came {came}\n"
         f"Known names: {', '.join(names)}.\n"

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Final
 
 from scalesearch.deployment.backends import get_backend
 from scalesearch.errors import ConfigError
+from scalesearch.registry import look_up
 from scalesearch.values.candidate import Precision
 from scalesearch.values.target import Target
 
@@ -91,13 +91,7 @@ def get_target(name: str) -> Target:
     """
     if name == AUTO:
         return choose_target()[0]
-    if name in TARGETS:
-        return TARGETS[name]
-    names = (*sorted(TARGETS), AUTO)
-    near = get_close_matches(name, names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    message = f"target: no chip is called {name!r}.{hint} There are: {', '.join(names)}"
-    raise ConfigError(message)
+    return look_up(name, dict(sorted(TARGETS.items())), missing="target: no chip is called", more_names=(AUTO,))
 
 
 def choose_target() -> tuple[Target, str]:

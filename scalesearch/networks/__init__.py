@@ -1,15 +1,14 @@
 """Base networks as data, their scaling, and the modules built from them. Importing this package does not load torch."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from scalesearch.errors import ConfigError
 from scalesearch.networks.efficientnet import efficientnet_b0, efficientnet_small
 from scalesearch.networks.loading import load_spec
 from scalesearch.networks.mobilenet_v2 import mobilenet_small, mobilenet_v2
 from scalesearch.networks.resnet import resnet18, resnet50, resnet_small
 from scalesearch.networks.scaling import scale
+from scalesearch.registry import look_up
 from scalesearch.values.network_spec import NetworkSpec
 
 BASES: Mapping[str, Callable[[], NetworkSpec]] = MappingProxyType(
@@ -32,12 +31,8 @@ def base_spec(name: str) -> NetworkSpec:
     Raises:
         ConfigError: There is no such network; the message suggests the nearest name.
     """
-    if name in BASES:
-        return BASES[name]()
-    near = difflib.get_close_matches(name, BASES, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(BASES)}"
-    message = f"no base network {name!r}: {hint} A network of your own is given as package.module:function"
-    raise ConfigError(message)
+    own = ("package.module:function for a network of your own",)
+    return look_up(name, BASES, missing="no base network is called", more_names=own)()
 
 
 def find_spec(network: str) -> NetworkSpec:

@@ -1,7 +1,6 @@
 """Load a user's own base network, given as `package.module:function`."""
 
 import contextlib
-import difflib
 import importlib
 import os
 import sys
@@ -11,6 +10,7 @@ from types import ModuleType
 
 from scalesearch.errors import ConfigError
 from scalesearch.networks.validity import check_spec
+from scalesearch.registry import nearest
 from scalesearch.values.network_spec import NetworkSpec
 
 
@@ -119,5 +119,5 @@ def _told(error: BaseException) -> str:
 
 def _near(name: str, module: ModuleType) -> str:
     known = [other for other in vars(module) if not other.startswith("_")]
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(name, known)
+    return f"; did you mean {near!r}?" if near else ""

@@ -1,6 +1,5 @@
 """The dotted names of a space's axes: what each stands for, when a trial is asked for it, and how."""
 
-import difflib
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +8,7 @@ from decimal import Decimal
 from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from scalesearch.errors import ConfigError
+from scalesearch.registry import nearest
 from scalesearch.values.candidate import CALIBRATED, Pruning, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.space import Axis, Choice, NamedAxis, Range
 
@@ -89,8 +89,8 @@ def field_type(name: str) -> Any:
     field_name = stage[1] if stage else name.partition(".")[2]
     types = get_type_hints(owner) if owner else {}
     if field_name not in types or field_name == "stages":
-        near = difflib.get_close_matches(name, (*plain_axis_names(), "scaling.stages.1.width"), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"axes are {', '.join(plain_axis_names()[:5])}, ..."
+        near = nearest(name, (*plain_axis_names(), "scaling.stages.1.width"))
+        hint = f"did you mean {near!r}?" if near else f"axes are {', '.join(plain_axis_names()[:5])}, ..."
         msg = f"unknown axis {name!r} in the search space: {hint}"
         raise ConfigError(msg)
     return types[field_name]

@@ -1,10 +1,8 @@
 """All tasks by name; the code of a task is loaded only when that task is asked for."""
 
-import difflib
-from importlib import import_module
 from typing import Final
 
-from scalesearch.errors import ConfigError
+from scalesearch.registry import load, look_up
 from scalesearch.tasks.base import Task, TaskViews
 from scalesearch.values.record import TrialRecord
 
@@ -26,13 +24,7 @@ def get_task(name: str) -> Task:
     Raises:
         ConfigError: There is no such task; the message suggests the nearest name.
     """
-    if name not in _HOMES:
-        near = difflib.get_close_matches(name, _HOMES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        message = f"task: no task is called {name!r}.{hint} There are: {', '.join(task_names())}"
-        raise ConfigError(message)
-    module, _, attribute = _HOMES[name].partition(":")
-    task: Task = getattr(import_module(module), attribute)
+    task: Task = load(look_up(name, _HOMES, missing="task: no task is called"))
     return task
 
 

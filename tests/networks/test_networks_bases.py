@@ -145,12 +145,12 @@ def test_a_module_survives_a_deep_copy(name: str) -> None:
 
 
 def test_an_unknown_name_suggests_the_near_one() -> None:
-    with pytest.raises(ConfigError, match=r"no base network 'resnet_smal': did you mean 'resnet_small'\?"):
+    with pytest.raises(ConfigError, match=r"no base network is called 'resnet_smal'\. Did you mean 'resnet_small'\?"):
         base_spec("resnet_smal")
 
 
 def test_a_name_near_nothing_lists_what_there_is() -> None:
-    with pytest.raises(ConfigError, match="there are resnet_small, mobilenet_small"):
+    with pytest.raises(ConfigError, match=r"There are: resnet_small, mobilenet_small, .*package\.module:function"):
         find_spec("zzz")
 
 

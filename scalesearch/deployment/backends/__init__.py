@@ -1,51 +1,22 @@
 """The backends by name; the library of each is loaded only when that backend is asked for."""
 
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
+from typing import Final
 
 from scalesearch.deployment.backends.base import Backend, BackendStatus, Engine, EngineOptions
-from scalesearch.errors import ConfigError
+from scalesearch.registry import load, look_up
 
 __all__ = ["BACKENDS", "Backend", "BackendStatus", "Engine", "EngineOptions", "get_backend"]
 
-
-def _onnxruntime() -> Backend:
-    from scalesearch.deployment.backends.onnxruntime import OnnxRuntimeBackend
-
-    return OnnxRuntimeBackend()
-
-
-def _onnxruntime_cuda() -> Backend:
-    from scalesearch.deployment.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
-
-    return OnnxRuntimeCudaBackend()
-
-
-def _openvino() -> Backend:
-    from scalesearch.deployment.backends.openvino import OpenVinoBackend
-
-    return OpenVinoBackend()
-
-
-def _tensorrt() -> Backend:
-    from scalesearch.deployment.backends.tensorrt import TensorRtBackend
-
-    return TensorRtBackend("tensorrt")
-
-
-def _tensorrt_rtx() -> Backend:
-    from scalesearch.deployment.backends.tensorrt import TensorRtBackend
-
-    return TensorRtBackend("tensorrt_rtx")
-
-
-BACKENDS: Mapping[str, Callable[[], Backend]] = {
-    "onnxruntime": _onnxruntime,
-    "onnxruntime_cuda": _onnxruntime_cuda,
-    "openvino": _openvino,
-    "tensorrt": _tensorrt,
-    "tensorrt_rtx": _tensorrt_rtx,
+_HERE: Final = "scalesearch.deployment.backends"
+BACKENDS: Mapping[str, str] = {
+    "onnxruntime": f"{_HERE}.onnxruntime:OnnxRuntimeBackend",
+    "onnxruntime_cuda": f"{_HERE}.onnxruntime_cuda:OnnxRuntimeCudaBackend",
+    "openvino": f"{_HERE}.openvino:OpenVinoBackend",
+    "tensorrt": f"{_HERE}.tensorrt:tensorrt_backend",
+    "tensorrt_rtx": f"{_HERE}.tensorrt:tensorrt_rtx_backend",
 }
+"""Module and name of what makes each backend, a class or a function without arguments."""
 
 
 def get_backend(name: str) -> Backend:
@@ -54,9 +25,5 @@ def get_backend(name: str) -> Backend:
     Raises:
         ConfigError: There is none of that name; the message names the nearest one and lists all.
     """
-    if name in BACKENDS:
-        return BACKENDS[name]()
-    near = get_close_matches(name, BACKENDS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    message = f"no backend is called {name!r}.{hint} There are: {', '.join(sorted(BACKENDS))}"
-    raise ConfigError(message)
+    backend: Backend = load(look_up(name, BACKENDS, missing="no backend is called"))()
+    return backend

@@ -13,7 +13,14 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from scalesearch.deployment.backends.base import BackendStatus, EngineOptions, LayerTime, TimingNotes, ensure_images
+from scalesearch.deployment.backends.base import (
+    Backend,
+    BackendStatus,
+    EngineOptions,
+    LayerTime,
+    TimingNotes,
+    ensure_images,
+)
 from scalesearch.deployment.cpu import read_cpu
 from scalesearch.errors import StageFailed
 from scalesearch.values.onnx_model import OnnxModel
@@ -38,7 +45,7 @@ Providers = tuple[str | tuple[str, dict[str, str]], ...]
 """Names of execution providers, some of them with options, in the order of preference."""
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(Backend):
     """A backend that compiles for the CPU of this machine."""
 
     name: Final = "onnxruntime"

@@ -6,7 +6,7 @@ from typing import Final
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from scalesearch.deployment.backends.base import BackendStatus, EngineOptions
+from scalesearch.deployment.backends.base import Backend, BackendStatus, EngineOptions
 from scalesearch.deployment.backends.onnxruntime import (
     NATIVE_ERRORS,
     OnnxRuntimeEngine,
@@ -27,7 +27,7 @@ _LOG_NOTHING, _LOG_WARNINGS = 4, 2  # ONNX Runtime's levels; the second is its d
 _INSTALL: Final = "pip uninstall onnxruntime && pip install 'onnxruntime-gpu>=1.30'"
 
 
-class OnnxRuntimeCudaBackend:
+class OnnxRuntimeCudaBackend(Backend):
     """A backend that compiles for the NVIDIA GPU of this machine.
 
     Runs are timed by the host's clock; images and answers stay on the GPU.

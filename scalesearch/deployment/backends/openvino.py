@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from scalesearch.deployment.backends.base import BackendStatus, EngineOptions, LayerTime, TimingNotes, ensure_images
+from scalesearch.deployment.backends.base import (
+    Backend,
+    BackendStatus,
+    EngineOptions,
+    LayerTime,
+    TimingNotes,
+    ensure_images,
+)
 from scalesearch.deployment.backends.signal_stack import signal_stack_kept
 from scalesearch.deployment.cpu import read_cpu
 from scalesearch.deployment.onnx_file import read_onnx
@@ -27,7 +34,7 @@ _NOT_INSTALLED: Final = (
 )
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(Backend):
     """A backend that compiles for the CPU of this machine."""
 
     name: Final = "openvino"

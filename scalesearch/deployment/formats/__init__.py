@@ -1,58 +1,23 @@
 """The export formats by name; the library of each is loaded only when that format is written."""
 
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
+from typing import Final
 
 from scalesearch.deployment.formats.base import CheckImages, Format, FormatOptions
-from scalesearch.errors import ConfigError
+from scalesearch.registry import load, look_up
 
 __all__ = ["FORMATS", "OUTPUTS", "CheckImages", "Format", "FormatOptions", "get_format"]
 
-
-def _onnx() -> Format:
-    from scalesearch.deployment.formats.plain_onnx import PlainOnnx
-
-    return PlainOnnx()
-
-
-def _c() -> Format:
-    from scalesearch.deployment.formats.c99 import C99
-
-    return C99()
-
-
-def _openvino() -> Format:
-    from scalesearch.deployment.formats.openvino import OpenVinoIr
-
-    return OpenVinoIr()
-
-
-def _tensorrt() -> Format:
-    from scalesearch.deployment.formats.tensorrt import TensorRtPlan
-
-    return TensorRtPlan()
-
-
-def _executorch() -> Format:
-    from scalesearch.deployment.formats.executorch import ExecuTorchProgram
-
-    return ExecuTorchProgram()
-
-
-def _litert() -> Format:
-    from scalesearch.deployment.formats.litert import LiteRtModel
-
-    return LiteRtModel()
-
-
-FORMATS: Mapping[str, Callable[[], Format]] = {
-    "onnx": _onnx,
-    "c": _c,
-    "openvino": _openvino,
-    "tensorrt": _tensorrt,
-    "executorch": _executorch,
-    "litert": _litert,
+_HERE: Final = "scalesearch.deployment.formats"
+FORMATS: Mapping[str, str] = {
+    "onnx": f"{_HERE}.plain_onnx:PlainOnnx",
+    "c": f"{_HERE}.c99:C99",
+    "openvino": f"{_HERE}.openvino:OpenVinoIr",
+    "tensorrt": f"{_HERE}.tensorrt:TensorRtPlan",
+    "executorch": f"{_HERE}.executorch:ExecuTorchProgram",
+    "litert": f"{_HERE}.litert:LiteRtModel",
 }
+"""Module and class of each format's writer."""
 
 OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "onnx": ("model.onnx",),
@@ -71,9 +36,5 @@ def get_format(name: str) -> Format:
     Raises:
         ConfigError: There is none of that name; the message names the nearest one and lists all.
     """
-    if name in FORMATS:
-        return FORMATS[name]()
-    near = get_close_matches(name, FORMATS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    message = f"--format {name!r}: there is no such format.{hint} There are: {', '.join(FORMATS)}."
-    raise ConfigError(message)
+    writer: Format = load(look_up(name, FORMATS, missing="--format: no format is called"))()
+    return writer

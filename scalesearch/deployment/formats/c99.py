@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from scalesearch.deployment.formats.base import CheckImages, FormatOptions
+from scalesearch.deployment.formats.base import CheckImages, Format, FormatOptions
 from scalesearch.deployment.onnx_file import checking_session, read_onnx
 from scalesearch.errors import ConfigError, MissingBackendError, StageFailed
 from scalesearch.files import replace_file
@@ -30,7 +30,7 @@ _LEAST_SPREAD: Final = 1e-4
 _NUMBERS_A_LINE: Final = 8
 
 
-class C99:
+class C99(Format):
     """A writer of C99 code; see the `Format` protocol.
 
     The batch is fixed to 1, and the only global state is constants.

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from scalesearch.deployment.formats.base import FormatOptions
+from scalesearch.deployment.formats.base import Format, FormatOptions
 from scalesearch.errors import MissingBackendError, StageFailed
 from scalesearch.files import replace_file
 from scalesearch.values.candidate import Precision
@@ -18,7 +18,7 @@ from scalesearch.values.onnx_model import OnnxModel
 _NAME: Final = "model.pte"
 
 
-class ExecuTorchProgram:
+class ExecuTorchProgram(Format):
     """A writer of ExecuTorch programs in fp32, for batch 1; see the `Format` protocol."""
 
     name: Final = "executorch"

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from scalesearch.deployment.formats.base import FormatOptions
+from scalesearch.deployment.formats.base import Format, FormatOptions
 from scalesearch.errors import MissingBackendError, StageFailed
 from scalesearch.files import replace_file
 from scalesearch.values.candidate import Precision
@@ -18,7 +18,7 @@ from scalesearch.values.onnx_model import OnnxModel
 _NAME: Final = "model.tflite"
 
 
-class LiteRtModel:
+class LiteRtModel(Format):
     """A writer of LiteRT models in fp32, for batch 1, channels first as in the ONNX file; see the `Format` protocol."""
 
     name: Final = "litert"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.deployment.backends.signal_stack import signal_stack_kept
-from scalesearch.deployment.formats.base import FormatOptions
+from scalesearch.deployment.formats.base import Format, FormatOptions
 from scalesearch.errors import MissingBackendError, StageFailed
 from scalesearch.files import replace_file
 from scalesearch.values.candidate import Precision
@@ -19,7 +19,7 @@ _FOLDER: Final = "openvino"
 _HINTS: Final = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
 
 
-class OpenVinoIr:
+class OpenVinoIr(Format):
     """A writer of OpenVINO's own files; see the `Format` protocol."""
 
     name: Final = "openvino"

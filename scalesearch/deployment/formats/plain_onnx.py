@@ -4,14 +4,14 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from scalesearch.deployment.formats.base import FormatOptions
+from scalesearch.deployment.formats.base import Format, FormatOptions
 from scalesearch.values.candidate import Precision
 from scalesearch.values.onnx_model import OnnxModel
 
 _NAME: Final = "model.onnx"
 
 
-class PlainOnnx:
+class PlainOnnx(Format):
     """A writer that copies the ONNX file; see the `Format` protocol."""
 
     name: Final = "onnx"

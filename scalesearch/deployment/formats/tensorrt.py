@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from scalesearch.deployment.backends.base import EngineOptions
-from scalesearch.deployment.formats.base import FormatOptions
+from scalesearch.deployment.formats.base import Format, FormatOptions
 from scalesearch.errors import MissingBackendError
 from scalesearch.files import replace_file
 from scalesearch.values.candidate import Precision
@@ -13,7 +13,7 @@ from scalesearch.values.onnx_model import OnnxModel
 _NAME: Final = "model.engine"
 
 
-class TensorRtPlan:
+class TensorRtPlan(Format):
     """A writer of TensorRT engines, each for one GPU model and one version of TensorRT; see the `Format` protocol."""
 
     name: Final = "tensorrt"

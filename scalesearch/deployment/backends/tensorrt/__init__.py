@@ -1,9 +1,8 @@
 """TensorRT and TensorRT for RTX as backends: the same code for two libraries with the same API."""
 
 from pathlib import Path
-from typing import Final
 
-from scalesearch.deployment.backends.base import BackendStatus, Engine, EngineOptions
+from scalesearch.deployment.backends.base import Backend, BackendStatus, Engine, EngineOptions
 from scalesearch.deployment.backends.tensorrt.library import TITLES, Flavour, load, probe
 from scalesearch.deployment.backends.tensorrt.plans import PlanStore, engine_folder, plan_key
 from scalesearch.errors import MissingBackendError, StageFailed
@@ -12,14 +11,18 @@ from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.target import Device
 
 
-class TensorRtBackend:
+class TensorRtBackend(Backend):
     """A backend that builds and opens engines on the NVIDIA GPU of this machine."""
 
     def __init__(self, flavour: Flavour, *, folder: Path | None = None) -> None:
         """Set the folder that keeps engines and timing caches (default: the user's cache); no library is loaded yet."""
-        self.name: Final = flavour
         self._flavour: Flavour = flavour
         self._folder = folder or engine_folder()
+
+    @property
+    def name(self) -> str:
+        """The backend's key in the registry."""
+        return self._flavour
 
     def probe(self) -> BackendStatus:
         """Tell whether the library, a driver and a GPU are here; never raises."""
@@ -93,6 +96,16 @@ class TensorRtBackend:
         return status
 
 
+def tensorrt_backend() -> Backend:
+    """Make the backend of TensorRT."""
+    return TensorRtBackend("tensorrt")
+
+
+def tensorrt_rtx_backend() -> Backend:
+    """Make the backend of TensorRT for RTX."""
+    return TensorRtBackend("tensorrt_rtx")
+
+
 def gpu_name() -> str:
     """Return the name of the current GPU, as NVIDIA writes it."""
     import torch
@@ -108,4 +121,4 @@ def gpu_capability() -> str:
     return f"{major}.{minor}"
 
 
-__all__ = ["TITLES", "TensorRtBackend", "gpu_capability", "gpu_name"]
+__all__ = ["TITLES", "TensorRtBackend", "gpu_capability", "gpu_name", "tensorrt_backend", "tensorrt_rtx_backend"]
