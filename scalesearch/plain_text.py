@@ -83,6 +83,12 @@ def shortened(text: str, longest: int) -> str:
     return text[: longest - tail - len(mark)] + mark + text[-tail:]
 
 
+def one_line(text: str, longest: int = 300) -> str:
+    """Write a library's message on one line, and of a longer one the first `longest` characters."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= longest else f"{flat[:longest]} ..."
+
+
 def without_secrets(text: str) -> str:
     """Replace passwords, and what follows one on its line, by three dots.
 

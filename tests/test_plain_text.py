@@ -4,7 +4,16 @@ import os
 
 import pytest
 
-from scalesearch.plain_text import LONGEST, error_text, shortened, utf8_text, utf8_values, visible, without_secrets
+from scalesearch.plain_text import (
+    LONGEST,
+    error_text,
+    one_line,
+    shortened,
+    utf8_text,
+    utf8_values,
+    visible,
+    without_secrets,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +38,12 @@ def test_what_a_terminal_would_obey_or_hide_is_shown(text: str, shown: str) -> N
 
 def test_a_name_on_one_line_stays_on_it() -> None:
     assert visible("a\nb\tc", newlines=False) == r"a\nb\tc"
+
+
+def test_a_librarys_message_is_one_line_of_limited_length() -> None:
+    assert one_line("first\n  second\t third ") == "first second third"
+    assert one_line("abcdef", 3) == "abc ..."
+    assert one_line("abc", 3) == "abc"
 
 
 def test_texts_become_utf8_and_others_stay() -> None:

@@ -7,6 +7,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from scalesearch.values.target import Device
+
 _CPUINFO = Path("/proc/cpuinfo")
 # Only the instruction sets by which ONNX Runtime's CPU provider chooses its kernels (its MLAS library checks for
 # these).
@@ -35,6 +37,12 @@ def read_cpu() -> Cpu:
     if _CPUINFO.exists():
         return parse_cpuinfo(_CPUINFO.read_text(errors="replace"), machine=platform.machine())
     return Cpu(name=_name_outside_linux(), features=())
+
+
+def cpu_device(*, backend: str, version: str, threads: int) -> Device:
+    """Return this machine's CPU as the device that an engine of this backend is measured on."""
+    cpu = read_cpu()
+    return Device(name=cpu.name, backend=backend, backend_version=version, threads=threads, features=cpu.features)
 
 
 def parse_cpuinfo(text: str, *, machine: str) -> Cpu:

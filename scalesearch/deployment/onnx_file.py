@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from scalesearch.deployment.onnx_versions import lower_versions
 from scalesearch.errors import StageFailed
 from scalesearch.files import replace_file
+from scalesearch.plain_text import one_line
 from scalesearch.values.onnx_model import OnnxModel
 
 # Stands for a dynamic dimension; only the batch may be dynamic.
@@ -57,7 +58,7 @@ def write_onnx(proto: onnx.ModelProto, to: Path, *, lowest_versions: bool = True
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = f"{to.name} would not be valid ONNX: {' '.join(str(error).split())[:300]}"
+        reason = f"{to.name} would not be valid ONNX: {one_line(str(error))}"
         raise StageFailed(stage="export", reason=reason) from error
     write_bytes(proto.SerializeToString(deterministic=True), to)
     return _described(to, proto)

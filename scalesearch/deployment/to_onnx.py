@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from scalesearch.deployment.onnx_file import annotate, checking_session, onnx_model, write_onnx
 from scalesearch.errors import StageFailed
+from scalesearch.plain_text import one_line
 from scalesearch.values.network import Network
 from scalesearch.values.onnx_model import OnnxModel
 
@@ -95,7 +96,7 @@ def _exported(
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
             )
         except Exception as error:  # the exporter passes on whatever a network's forward raises under tracing
-            reason = f"torch.onnx cannot export the network: {' '.join(str(error).split())[:300]}"
+            reason = f"torch.onnx cannot export the network: {one_line(str(error))}"
             raise StageFailed(stage="export", reason=reason) from error
     assert program is not None  # dynamo=True always returns a program
     proto: onnx.ModelProto = program.model_proto
@@ -170,7 +171,7 @@ def _ensure_parity(
         session = checking_session(proto)
         answers = [session.run(names, {INPUT_NAME: images[:count]}) for count in (len(images), 1)]
     except Exception as error:  # the bindings' errors share no base class
-        reason = f"ONNX Runtime does not run the exported file: {' '.join(str(error).split())[:300]}"
+        reason = f"ONNX Runtime does not run the exported file: {one_line(str(error))}"
         raise StageFailed(stage="export", reason=reason) from error
     for name, found in ((name, each) for outputs in answers for name, each in zip(names, outputs, strict=True)):
         wanted = expected[name]

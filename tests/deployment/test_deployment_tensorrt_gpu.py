@@ -20,9 +20,10 @@ from torch import nn
 
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.deployment.backends.base import EngineOptions
-from scalesearch.deployment.backends.tensorrt import TensorRtBackend, gpu_capability, gpu_name
+from scalesearch.deployment.backends.tensorrt import TensorRtBackend
 from scalesearch.deployment.backends.tensorrt.cuda_clock import CudaClock
 from scalesearch.deployment.backends.tensorrt.library import Flavour
+from scalesearch.deployment.gpu import gpu_capability, gpu_name
 from scalesearch.deployment.onnx_file import write_onnx
 from scalesearch.deployment.targets import choose_target
 from scalesearch.errors import StageFailed

@@ -1,10 +1,8 @@
 """What every backend and every engine must offer, so that no other stage needs to know which one it has."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
-from scalesearch.errors import StageFailed
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.settings import TensorRtSettings
 from scalesearch.values.target import Device
@@ -115,23 +113,6 @@ class Engine(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exception: object) -> None: ...
-
-
-def ensure_images(images: "NDArray[np.float32]", image_shape: tuple[int, ...], file: Path) -> None:
-    """Raise an error unless the images are float32 of shape (N, *image_shape).
-
-    Args:
-        images: Images of shape (N, C, H, W).
-        image_shape: The expected shape of one image, (C, H, W).
-        file: The model's file, for the message.
-
-    Raises:
-        StageFailed: The images have another type or shape.
-    """
-    if images.dtype != "float32" or images.shape[1:] != image_shape:
-        expected, came = "x".join(map(str, image_shape)), f"{images.dtype} of shape {images.shape}"
-        reason = f"{file.name} takes float32 images of shape (N, {expected}), got {came}"
-        raise StageFailed(stage="run", reason=reason)
 
 
 class Backend(Protocol):

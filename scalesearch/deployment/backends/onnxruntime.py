@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -19,10 +19,11 @@ from scalesearch.deployment.backends.base import (
     EngineOptions,
     LayerTime,
     TimingNotes,
-    ensure_images,
 )
-from scalesearch.deployment.cpu import read_cpu
+from scalesearch.deployment.backends.runs import closed, ensure_counts, ensure_images, time_on_host, timed_images
+from scalesearch.deployment.cpu import cpu_device
 from scalesearch.errors import StageFailed
+from scalesearch.plain_text import one_line
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.target import Device
 
@@ -36,7 +37,6 @@ NATIVE_ERRORS: Final[tuple[type[Exception], ...]] = (
 _LOG_NOTHING: Final = 4  # ORT's "fatal": its errors reach the user in our exception, so not in stderr as well
 _CPU: Final = ("CPUExecutionProvider",)
 _IMAGES_A_RUN: Final = 64  # limits the memory of activations when thousands of images are scored
-_MESSAGE_LENGTH: Final = 300
 _WARM_RUNS: Final = 5
 _PRECISIONS: Final = {"float": "fp32", "float16": "fp16", "uint8": "int8", "int8": "int8"}
 """The usual precision name for each of the profiler's names of element types."""
@@ -56,14 +56,7 @@ class OnnxRuntimeBackend(Backend):
 
     def device(self, threads: int) -> Device:
         """Return the CPU's name and the instruction sets by which ONNX Runtime chooses its kernels."""
-        cpu = read_cpu()
-        return Device(
-            name=cpu.name,
-            backend=self.name,
-            backend_version=str(ort.__version__),
-            threads=threads,
-            features=cpu.features,
-        )
+        return cpu_device(backend=self.name, version=str(ort.__version__), threads=threads)
 
     def compile(self, model: OnnxModel, options: EngineOptions) -> "OnnxRuntimeEngine":
         """Open a session with every graph optimization on.
@@ -71,17 +64,7 @@ class OnnxRuntimeBackend(Backend):
         Raises:
             StageFailed: The file is missing or corrupt, or holds an operator that the CPU provider lacks.
         """
-        batch, threads = options.batch, options.threads
-        if batch < 1 or threads < 1:
-            raise StageFailed(
-                stage="compile", reason=f"batch and threads must be at least 1, got {batch} and {threads}"
-            )
-        try:
-            options_of_session = session_options(threads, model.path)
-            session = ort.InferenceSession(str(model.path), options_of_session, providers=list(_CPU))
-        except NATIVE_ERRORS as error:
-            raise StageFailed(stage="compile", reason=shortened(error, model.path)) from error
-        return OnnxRuntimeEngine(session, model, options)
+        return OnnxRuntimeEngine(open_session(model, options, _CPU), model, options)
 
 
 class OnnxRuntimeEngine:
@@ -144,16 +127,10 @@ class OnnxRuntimeEngine:
             StageFailed: The native code failed.
         """
         session = self._open_session()
-        times_ns = []
         try:
-            binding = self._fixed_binding(session)
-            for _ in range(count):
-                start_ns = time.perf_counter_ns()
-                session.run_with_iobinding(binding)
-                times_ns.append(time.perf_counter_ns() - start_ns)
+            return time_on_host(partial(session.run_with_iobinding, self._fixed_binding(session)), count)
         except NATIVE_ERRORS as error:
-            raise StageFailed(stage="run", reason=shortened(error, self._path)) from error
-        return tuple(time_ns / 1e9 for time_ns in times_ns)
+            raise StageFailed(stage="run", reason=_reason(error, self._path)) from error
 
     def profile(self, runs: int) -> tuple[LayerTime, ...]:
         """Measure the mean time of each node with ONNX Runtime's own profiler, in a second session.
@@ -162,7 +139,7 @@ class OnnxRuntimeEngine:
             StageFailed: The native code failed.
         """
         self._open_session()
-        images = np.random.default_rng(0).standard_normal((self._batch, *self._image_shape), dtype=np.float32)
+        images = timed_images(self._batch, self._image_shape)
         with tempfile.TemporaryDirectory() as folder:
             options = session_options(self._threads, self._path)
             options.enable_profiling = True
@@ -173,7 +150,7 @@ class OnnxRuntimeEngine:
                     session.run(self._output_names, {self._input_name: images})
                 events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
             except NATIVE_ERRORS as error:
-                raise StageFailed(stage="run", reason=shortened(error, self._path)) from error
+                raise StageFailed(stage="run", reason=_reason(error, self._path)) from error
         return _layer_times(events, runs)
 
     def timing_notes(self) -> TimingNotes:
@@ -193,7 +170,7 @@ class OnnxRuntimeEngine:
 
     def _open_session(self) -> ort.InferenceSession:
         if self._session is None:
-            raise StageFailed(stage="run", reason=f"the engine of {self._path.name} is closed")
+            raise closed(self._path)
         return self._session
 
     def _run_once(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -201,13 +178,13 @@ class OnnxRuntimeEngine:
         try:
             outputs = session.run(self._output_names, {self._input_name: images})
         except NATIVE_ERRORS as error:
-            raise StageFailed(stage="run", reason=shortened(error, self._path)) from error
+            raise StageFailed(stage="run", reason=_reason(error, self._path)) from error
         return [np.asarray(output, dtype=np.float32) for output in outputs]
 
     def _fixed_binding(self, session: ort.InferenceSession) -> ort.IOBinding:
-        """Bind, once, normal random images (N, C, H, W) that are the same for every model of this shape."""
+        """Bind the timed images and buffers for the outputs, once."""
         if self._binding is None:
-            images = np.random.default_rng(0).standard_normal((self._batch, *self._image_shape), dtype=np.float32)
+            images = timed_images(self._batch, self._image_shape)
             outputs = self._run_once(images)
             binding = session.io_binding()
             binding.bind_ortvalue_input(self._input_name, self._held(images))
@@ -244,6 +221,21 @@ def _precision(arguments: dict[str, Any]) -> str:
     return _PRECISIONS.get(kinds[0], kinds[0]) if kinds else ""
 
 
+def open_session(model: OnnxModel, options: EngineOptions, providers: Providers) -> ort.InferenceSession:
+    """Open a session with every graph optimization on.
+
+    Raises:
+        StageFailed: The file is missing or corrupt, holds an operator that the providers lack, or is too large for
+            their memory.
+    """
+    ensure_counts(options)
+    try:
+        how = session_options(options.threads, model.path)
+        return ort.InferenceSession(str(model.path), how, providers=list(providers))
+    except NATIVE_ERRORS as error:
+        raise StageFailed(stage="compile", reason=_reason(error, model.path)) from error
+
+
 def session_options(threads: int, file: Path) -> ort.SessionOptions:
     """Return the options of all our sessions: all optimizations, a fixed number of threads, no spinning and no log.
 
@@ -278,9 +270,5 @@ def _is_in_tensorrts_style(file: Path) -> bool:
     return halves or onnx.TensorProto.FLOAT8E4M3FN in kinds.values()
 
 
-def shortened(error: Exception, path: Path) -> str:
-    """Return the file's name and the beginning of a native message, on one line."""
-    text = " ".join(str(error).split())
-    if len(text) > _MESSAGE_LENGTH:
-        text = f"{text[:_MESSAGE_LENGTH]} ..."
-    return f"ONNX Runtime on {path.name}: {text}"
+def _reason(error: Exception, file: Path) -> str:
+    return f"ONNX Runtime on {file.name}: {one_line(str(error))}"

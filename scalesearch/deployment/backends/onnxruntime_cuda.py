@@ -11,10 +11,11 @@ from scalesearch.deployment.backends.onnxruntime import (
     NATIVE_ERRORS,
     OnnxRuntimeEngine,
     Providers,
-    session_options,
-    shortened,
+    open_session,
 )
+from scalesearch.deployment.gpu import gpu_device
 from scalesearch.errors import MissingBackendError, StageFailed
+from scalesearch.plain_text import one_line
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.target import Device
 
@@ -46,16 +47,8 @@ class OnnxRuntimeCudaBackend(Backend):
         Raises:
             MissingBackendError: There is no usable provider or GPU.
         """
-        from scalesearch.deployment.backends.tensorrt import gpu_capability, gpu_name
-
         self._require()
-        return Device(
-            name=gpu_name(),
-            backend=self.name,
-            backend_version=str(ort.__version__),
-            threads=threads,
-            features=(f"sm_{gpu_capability().replace('.', '')}",),
-        )
+        return gpu_device(backend=self.name, version=str(ort.__version__), threads=threads)
 
     def compile(self, model: OnnxModel, options: EngineOptions) -> OnnxRuntimeEngine:
         """Open a session on the GPU, with every graph optimization on.
@@ -65,14 +58,7 @@ class OnnxRuntimeCudaBackend(Backend):
             StageFailed: The file is missing or corrupt, or the GPU has too little memory for it.
         """
         self._require()
-        if options.batch < 1 or options.threads < 1:
-            reason = f"batch and threads must be at least 1, got {options.batch} and {options.threads}"
-            raise StageFailed(stage="compile", reason=reason)
-        try:
-            how = session_options(options.threads, model.path)
-            session = ort.InferenceSession(str(model.path), how, providers=list(_PROVIDERS))
-        except NATIVE_ERRORS as error:
-            raise StageFailed(stage="compile", reason=shortened(error, model.path)) from error
+        session = open_session(model, options, _PROVIDERS)
         if session.get_providers()[0] != _NAME:  # it falls back to the CPU and says so only in its log
             raise StageFailed(stage="compile", reason=f"ONNX Runtime opened {model.path.name} on the CPU")
         return OnnxRuntimeEngine(session, model, options, providers=_PROVIDERS, memory="cuda")
@@ -101,7 +87,7 @@ def _why_not() -> str:
     try:
         session = ort.InferenceSession(proto.SerializeToString(), providers=list(_PROVIDERS))
     except NATIVE_ERRORS as error:
-        return f"ONNX Runtime's CUDA provider does not start: {' '.join(str(error).split())[:200]}"
+        return f"ONNX Runtime's CUDA provider does not start: {one_line(str(error), 200)}"
     finally:
         ort.set_default_logger_severity(_LOG_WARNINGS)
     if session.get_providers()[0] == _NAME:

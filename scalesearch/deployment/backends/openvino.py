@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import importlib.util
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -15,12 +14,13 @@ from scalesearch.deployment.backends.base import (
     EngineOptions,
     LayerTime,
     TimingNotes,
-    ensure_images,
 )
+from scalesearch.deployment.backends.runs import closed, ensure_counts, ensure_images, time_on_host, timed_images
 from scalesearch.deployment.backends.signal_stack import signal_stack_kept
-from scalesearch.deployment.cpu import read_cpu
+from scalesearch.deployment.cpu import cpu_device
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import MissingBackendError, StageFailed
+from scalesearch.plain_text import one_line
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.target import Device
 
@@ -51,9 +51,8 @@ class OpenVinoBackend(Backend):
         Raises:
             MissingBackendError: OpenVINO is not installed.
         """
-        cpu = read_cpu()
         version = importlib.metadata.version("openvino") if self.probe().available else _missing()
-        return Device(name=cpu.name, backend=self.name, backend_version=version, threads=threads, features=cpu.features)
+        return cpu_device(backend=self.name, version=version, threads=threads)
 
     def compile(self, model: OnnxModel, options: EngineOptions) -> "OpenVinoEngine":
         """Compile the model for the lowest latency, at a fixed batch.
@@ -69,9 +68,7 @@ class OpenVinoBackend(Backend):
             _missing()
         import openvino
 
-        if options.batch < 1 or options.threads < 1:
-            reason = f"batch and threads must be at least 1, got {options.batch} and {options.threads}"
-            raise StageFailed(stage="compile", reason=reason)
+        ensure_counts(options)
         try:
             read_onnx(model.path)  # read first, since OpenVINO's own parser writes to stderr about a damaged file
         except StageFailed as error:
@@ -79,7 +76,7 @@ class OpenVinoBackend(Backend):
         try:
             return OpenVinoEngine(openvino.Core(), model, options)
         except RuntimeError as error:  # the bindings' only error
-            raise StageFailed(stage="compile", reason=_shortened(error, model.path)) from error
+            raise StageFailed(stage="compile", reason=_reason(error, model.path)) from error
 
 
 class OpenVinoEngine:
@@ -100,9 +97,7 @@ class OpenVinoEngine:
         self._model = core.read_model(model.path)
         self._model.reshape([self._batch, *self._image_shape])
         self._request: Any = core.compile_model(self._model, "CPU", self._hints).create_infer_request()
-        self._timed_images = np.random.default_rng(0).standard_normal(
-            (self._batch, *self._image_shape), dtype=np.float32
-        )
+        self._timed_images = timed_images(self._batch, self._image_shape)
         self._bound = False
 
     @property
@@ -134,7 +129,7 @@ class OpenVinoEngine:
                 for found, answers in zip(parts.values(), request.infer([full]).values(), strict=True):
                     found.append(np.array(answers[: len(part)], dtype=np.float32))
         except RuntimeError as error:
-            raise StageFailed(stage="run", reason=_shortened(error, self._path)) from error
+            raise StageFailed(stage="run", reason=_reason(error, self._path)) from error
         return {name: np.concatenate(found) for name, found in parts.items()}
 
     def time_runs(self, count: int) -> tuple[float, ...]:
@@ -144,19 +139,18 @@ class OpenVinoEngine:
             StageFailed: The native code failed.
         """
         request = self._open()
-        times_ns = []
+
+        def once() -> None:
+            request.start_async()
+            request.wait()
+
         try:
             if not self._bound:
                 request.infer([self._timed_images])
                 self._bound = True
-            for _ in range(count):
-                start_ns = time.perf_counter_ns()
-                request.start_async()
-                request.wait()
-                times_ns.append(time.perf_counter_ns() - start_ns)
+            return time_on_host(once, count)
         except RuntimeError as error:
-            raise StageFailed(stage="run", reason=_shortened(error, self._path)) from error
-        return tuple(time_ns / 1e9 for time_ns in times_ns)
+            raise StageFailed(stage="run", reason=_reason(error, self._path)) from error
 
     @signal_stack_kept()
     def profile(self, runs: int) -> tuple[LayerTime, ...]:
@@ -183,7 +177,7 @@ class OpenVinoEngine:
                             mean_ms=before + 1e3 * node.real_time.total_seconds() / runs,
                         )
         except RuntimeError as error:
-            raise StageFailed(stage="run", reason=_shortened(error, self._path)) from error
+            raise StageFailed(stage="run", reason=_reason(error, self._path)) from error
         return tuple(totals.values())
 
     def timing_notes(self) -> TimingNotes:
@@ -203,7 +197,7 @@ class OpenVinoEngine:
 
     def _open(self) -> Any:
         if self._request is None:
-            raise StageFailed(stage="run", reason=f"the engine of {self._path.name} is closed")
+            raise closed(self._path)
         return self._request
 
 
@@ -221,5 +215,5 @@ def _missing() -> str:
     raise MissingBackendError(_NOT_INSTALLED)
 
 
-def _shortened(error: Exception, path: Path) -> str:
-    return f"OpenVINO on {path.name}: {' '.join(str(error).split())[:300]}"
+def _reason(error: Exception, file: Path) -> str:
+    return f"OpenVINO on {file.name}: {one_line(str(error))}"

@@ -16,6 +16,7 @@ from scalesearch.deployment.formats.base import CheckImages, Format, FormatOptio
 from scalesearch.deployment.onnx_file import checking_session, read_onnx
 from scalesearch.errors import ConfigError, MissingBackendError, StageFailed
 from scalesearch.files import replace_file
+from scalesearch.plain_text import one_line
 from scalesearch.values.candidate import Precision
 from scalesearch.values.onnx_model import OnnxModel
 
@@ -120,7 +121,7 @@ def generated(proto: onnx.ModelProto) -> str:
     try:
         return str(Compiler(options).compile(proto))
     except Exception as error:  # the generator's errors share no base class
-        reason = f"emx-onnx-cgen cannot express the network in C: {' '.join(str(error).split())[:300]}"
+        reason = f"emx-onnx-cgen cannot express the network in C: {one_line(str(error))}"
         raise StageFailed(stage="export", reason=reason) from error
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scalesearch.deployment.formats.base import Format, FormatOptions
 from scalesearch.errors import MissingBackendError, StageFailed
 from scalesearch.files import replace_file
+from scalesearch.plain_text import one_line
 from scalesearch.values.candidate import Precision
 from scalesearch.values.onnx_model import OnnxModel
 
@@ -75,7 +76,7 @@ def _convert(model: OnnxModel, images: NDArray[np.float32], to: Path) -> None:
         try:
             litert_torch.convert(module, (torch.from_numpy(images[:1].copy()),)).export(str(to))
         except Exception as error:  # its passes may raise any exception
-            reason = f"litert-torch cannot express the network: {' '.join(str(error).split())[:300]}"
+            reason = f"litert-torch cannot express the network: {one_line(str(error))}"
             raise StageFailed(stage="export", reason=reason) from error
 
 

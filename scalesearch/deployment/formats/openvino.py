@@ -12,6 +12,7 @@ from scalesearch.deployment.backends.signal_stack import signal_stack_kept
 from scalesearch.deployment.formats.base import Format, FormatOptions
 from scalesearch.errors import MissingBackendError, StageFailed
 from scalesearch.files import replace_file
+from scalesearch.plain_text import one_line
 from scalesearch.values.candidate import Precision
 from scalesearch.values.onnx_model import OnnxModel
 
@@ -58,7 +59,7 @@ class OpenVinoIr(Format):
                 after = _answers(core, core.read_model(Path(scratch) / "model.xml"), images)
                 contents = {name: (Path(scratch) / name).read_bytes() for name in ("model.xml", "model.bin")}
         except RuntimeError as error:  # the bindings' only error
-            reason = f"OpenVINO cannot hold the network: {' '.join(str(error).split())[:300]}"
+            reason = f"OpenVINO cannot hold the network: {one_line(str(error))}"
             raise StageFailed(stage="export", reason=reason) from error
         _ensure_same(before, after)
         for name, content in contents.items():

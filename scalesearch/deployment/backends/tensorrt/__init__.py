@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from scalesearch.deployment.backends.base import Backend, BackendStatus, Engine, EngineOptions
+from scalesearch.deployment.backends.runs import ensure_counts
 from scalesearch.deployment.backends.tensorrt.library import TITLES, Flavour, load, probe
 from scalesearch.deployment.backends.tensorrt.plans import PlanStore, engine_folder, plan_key
-from scalesearch.errors import MissingBackendError, StageFailed
+from scalesearch.deployment.gpu import gpu_capability, gpu_device, gpu_name
+from scalesearch.errors import MissingBackendError
 from scalesearch.values.identity import content_hash
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.target import Device
@@ -35,13 +37,7 @@ class TensorRtBackend(Backend):
             MissingBackendError: There is no usable library or GPU.
         """
         status = self._usable()
-        return Device(
-            name=gpu_name(),
-            backend=self.name,
-            backend_version=status.version,
-            threads=threads,
-            features=(f"sm_{gpu_capability().replace('.', '')}",),
-        )
+        return gpu_device(backend=self.name, version=status.version, threads=threads)
 
     def compile(self, model: OnnxModel, options: EngineOptions) -> Engine:
         """Open an engine of the file, taken from the store if this program has built the same one before.
@@ -65,10 +61,7 @@ class TensorRtBackend(Backend):
         from scalesearch.deployment.backends.tensorrt.builder import build_plan
 
         self._usable()
-        batch, threads = options.batch, options.threads
-        if batch < 1 or threads < 1:
-            reason = f"batch and threads must be at least 1, got {batch} and {threads}"
-            raise StageFailed(stage="compile", reason=reason)
+        ensure_counts(options)
         library = load(self._flavour)
         gpu = f"{gpu_name()} sm_{gpu_capability()}"
         named = f"{self._flavour} {library.version}"
@@ -106,19 +99,4 @@ def tensorrt_rtx_backend() -> Backend:
     return TensorRtBackend("tensorrt_rtx")
 
 
-def gpu_name() -> str:
-    """Return the name of the current GPU, as NVIDIA writes it."""
-    import torch
-
-    return torch.cuda.get_device_name()
-
-
-def gpu_capability() -> str:
-    """Return the compute capability of the current GPU, such as "8.9"."""
-    import torch
-
-    major, minor = torch.cuda.get_device_capability()
-    return f"{major}.{minor}"
-
-
-__all__ = ["TITLES", "TensorRtBackend", "gpu_capability", "gpu_name", "tensorrt_backend", "tensorrt_rtx_backend"]
+__all__ = ["TITLES", "TensorRtBackend", "tensorrt_backend", "tensorrt_rtx_backend"]

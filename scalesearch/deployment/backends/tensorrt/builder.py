@@ -11,6 +11,7 @@ from scalesearch.deployment.backends.tensorrt.layers import Layer, count_precisi
 from scalesearch.deployment.backends.tensorrt.library import Library, logger_of
 from scalesearch.errors import StageFailed
 from scalesearch.files import replace_file
+from scalesearch.plain_text import one_line
 from scalesearch.values.record import KernelCount
 from scalesearch.values.settings import TensorRtSettings
 
@@ -180,6 +181,6 @@ def _parser_reason(library: Library, parser: Any, onnx_file: Path) -> str:
 def _reason(library: Library, onnx_file: Path, texts: list[str], node: str = "") -> str:
     text = " ".join(texts[0].split())
     remedy = next((remedy for word, remedy in _REMEDIES if word in text.lower()), "")
-    short = text if len(text) <= _MESSAGE_LENGTH else f"{text[:_MESSAGE_LENGTH]} ..."
+    short = one_line(text, _MESSAGE_LENGTH)
     where = f" at node {node}" if node else ""
     return f"{library.title} refuses {onnx_file.name}{where}: {short}" + (f"; {remedy}" if remedy else "")

@@ -12,6 +12,7 @@ import torch
 
 from scalesearch.deployment.backends.base import TimingNotes
 from scalesearch.errors import StageFailed
+from scalesearch.plain_text import one_line
 
 _QUEUED: Final = 64
 """Number of runs that are queued before the host waits: enough to keep the GPU busy, but not so many that a queue
@@ -95,7 +96,7 @@ class CudaClock:
             with torch.cuda.graph(graph, stream=self._stream):
                 enqueue()
         except (RuntimeError, StageFailed) as error:  # an allocation or a host function cannot be captured
-            self._doubts.append(f"no CUDA graph: {' '.join(str(error).split())[:120]}")
+            self._doubts.append(f"no CUDA graph: {one_line(str(error), 120)}")
             torch.cuda.synchronize()
             return
         self._graph, self._launch = graph, graph.replay

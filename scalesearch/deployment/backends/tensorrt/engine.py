@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scalesearch.deployment.backends.base import EngineOptions, LayerTime, TimingNotes, ensure_images
+from scalesearch.deployment.backends.base import EngineOptions, LayerTime, TimingNotes
+from scalesearch.deployment.backends.runs import closed, ensure_images, timed_images
 from scalesearch.deployment.backends.tensorrt.cuda_clock import CudaClock
 from scalesearch.deployment.backends.tensorrt.layers import inspected
 from scalesearch.deployment.backends.tensorrt.library import Library, logger_of
 from scalesearch.errors import StageFailed
+from scalesearch.plain_text import one_line
 from scalesearch.values.onnx_model import OnnxModel
 
 _STAGE: Final = "run"
@@ -160,8 +162,7 @@ class TensorRtEngine:
         self.close()
 
     def _new_clock(self) -> CudaClock:
-        images = np.random.default_rng(0).standard_normal((self.batch, *self._image_shape), dtype=np.float32)
-        host = torch.from_numpy(images).pin_memory()
+        host = torch.from_numpy(timed_images(self.batch, self._image_shape)).pin_memory()
         self._images[: self.batch].copy_(host)
         launch: Callable[[], None] = lambda: self._enqueue(self.batch)  # noqa: E731  (a closure over the bound method)
         if self._options.tensorrt.copies:
@@ -190,9 +191,9 @@ class TensorRtEngine:
 
     def _ensure_open(self) -> None:
         if self._context is None:
-            raise StageFailed(_STAGE, f"the engine of {self._path.name} is closed")
+            raise closed(self._path)
 
     def _failure(self, what: str) -> StageFailed:
         said = self._library.messages.take().errors
-        why = f": {' '.join(said[0].split())[:200]}" if said else ""
+        why = f": {one_line(said[0], 200)}" if said else ""
         return StageFailed(_STAGE, f"{self._library.title} {what} of {self._path.name}{why}")

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from scalesearch.deployment.backends.base import BackendStatus
 from scalesearch.errors import MissingBackendError
+from scalesearch.plain_text import one_line
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 
@@ -79,7 +80,7 @@ def load(flavour: Flavour) -> Library:
         trt = importlib.import_module(flavour)
     except (ImportError, OSError) as error:
         message = (
-            f"{title} is installed, but its native libraries cannot be loaded: {_one_line(error)}.\n"
+            f"{title} is installed, but its native libraries cannot be loaded: {one_line(str(error), 200)}.\n"
             f"Reinstall them with: pip install --force-reinstall 'scalesearch[{_EXTRAS[flavour]}]'"
         )
         raise MissingBackendError(message) from error
@@ -169,10 +170,6 @@ def _not_installed(flavour: Flavour) -> str:
         lines[1] += " (its libraries come from NVIDIA's index; Linux, NVIDIA GPU)"
         lines.append("Without a GPU: --target cpu measures here, --accept rtx compiles every trial for NVIDIA chips.")
     return "\n".join(lines)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def as_module(library: Library) -> ModuleType:
