@@ -1,7 +1,7 @@
 """Commands that read a study: `front`, `show` and `dashboard`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,20 +28,6 @@ if TYPE_CHECKING:
 
     from scalesearch.records.tables import Row
     from scalesearch.views.words import Section
-
-_SCORE = "score, %"
-"""Stands for the metric's own name."""
-_COLUMNS = (
-    Column(head="trial", keep=9, right=True),
-    Column(head=_SCORE, keep=8, right=True),
-    Column(head="test, %", keep=4, right=True),
-    Column(head="p50, ms", keep=7, right=True),
-    Column(head="MACs, size", keep=3, right=True),
-    Column(head="px", keep=2, right=True),
-    Column(head="depth x width x kernel", keep=1, right=True),
-    Column(head="pruned", keep=5, right=True),
-    Column(head="precision", keep=6),
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -209,12 +195,8 @@ def _front_table(
     Where the cells do not fit in one line each, intervals and sizes go to a second line of their cells; after that,
     columns are left out.
     """
-    from scalesearch.views.words import score_title
-
-    title = f"{score_title(shown)}, %"
-    columns = [replace(column, head=title) if column.head == _SCORE else column for column in _COLUMNS]
-    columns = [column for column in columns if scores or column.head != "test, %"]
-    rows = [_front_cells(record, scores.get(record.trial), knee=knee, with_test=bool(scores)) for record in shown]
+    columns, cells = _front_columns(shown, scores, knee=knee)
+    rows = [[cell(record) for cell in cells] for record in shown]
     bold = [place for place, record in enumerate(shown) if record.trial == knee]
     table, left_out = fitted(width, columns, rows, bold=bold, ruled=True)
     if not left_out:
@@ -230,29 +212,29 @@ def _front_table(
     return fitted(width, stacked, broken, bold=bold)
 
 
-def _front_cells(record: MeasuredTrial, score: FrontScore | None, *, knee: int, with_test: bool) -> list[str]:
-    from scalesearch.views.words import (
-        accuracy_with_interval,
-        bytes_text,
-        count,
-        latency_with_interval,
-        multipliers,
-    )
+def _front_columns(
+    shown: Sequence[MeasuredTrial], scores: dict[int, FrontScore], *, knee: int
+) -> tuple[list[Column], list[Callable[[TrialRecord], str]]]:
+    """Return the columns of the front and what makes their cells."""
+    from scalesearch.views import columns as of
 
-    marks = "*" * (record.trial == knee) + "!" * (not record.latency.stable)
-    cells = [
-        f"{marks}{record.trial}",
-        accuracy_with_interval(record.quality),
-        latency_with_interval(record.latency),
-        f"{count(record.cost.macs) if record.cost else '-'}, {bytes_text(record.size_bytes or 0)}",
-        record.spec.input_size.label,
-        multipliers(record.candidate.scaling),
-        record.candidate.pruning.label.removeprefix("channels ") or "-",
-        record.candidate.quantization.label,
+    def marked(record: TrialRecord) -> str:
+        unstable = record.latency is not None and not record.latency.stable
+        return f"{'*' * (record.trial == knee)}{'!' * unstable}{record.trial}"
+
+    kept = [
+        (of.number_column(marked), 9),
+        (of.score_column(shown), 8),
+        *((column, 4) for column in of.tested_columns(scores, lambda quality: f"{100 * quality.score:.1f}")),
+        (of.LATENCY, 7),
+        (of.MACS_AND_SIZE, 3),
+        (of.SIDES, 2),
+        (of.SHAPE, 1),
+        (of.PRUNED, 5),
+        (of.PRECISION, 6),
     ]
-    if with_test:
-        cells.insert(2, f"{100 * score.test.score:.1f}" if score else "-")
-    return cells
+    columns = [Column(head=column.head, keep=keep, right=column.right) for column, keep in kept]
+    return columns, [column.cell for column, _ in kept]
 
 
 def _footnotes(shown: Sequence[MeasuredTrial], scores: dict[int, FrontScore], *, knee: int) -> list[str]:

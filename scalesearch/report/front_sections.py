@@ -7,7 +7,21 @@ from scalesearch.analysis.baselines import distance_from_base
 from scalesearch.analysis.front import hypervolume, point, ties
 from scalesearch.analysis.timing_doubts import timing_doubts
 from scalesearch.study.contents import StudyContents
-from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.record import MeasuredTrial, TrialRecord
+from scalesearch.views.columns import (
+    FILE,
+    LATENCY,
+    MACS,
+    PARAMETERS,
+    PRECISION,
+    PRUNED,
+    SHAPE,
+    SIDES,
+    TrialColumn,
+    number_column,
+    score_column,
+    tested_columns,
+)
 from scalesearch.views.markup import bullets, chart, paragraph, section, table, text
 from scalesearch.views.words import (
     accuracy_with_interval,
@@ -17,7 +31,6 @@ from scalesearch.views.words import (
     milliseconds,
     multipliers,
     percent,
-    score_title,
 )
 
 LARGE_GAP = 0.02
@@ -80,6 +93,7 @@ def _comparisons(study: StudyContents) -> Iterator[str]:
 def front(study: StudyContents) -> str:
     """Write the section with the interactive front and a table of its members."""
     members = {record.trial: place for place, record in enumerate(study.front)}
+    columns = _front_columns(study)
     strong = frozenset({members[study.knee.trial]} if study.knee else ())
     parts = [
         chart("front", f"Accuracy against latency of {len(study.records)} trials; the table below holds the front"),
@@ -89,9 +103,13 @@ def front(study: StudyContents) -> str:
             "to see all again, click on a name to hide it.",
             css="note",
         ),
-        table(_front_header(study), [_front_row(study, record) for record in study.front],
-              caption="The front, fastest first; the knee in bold", strong=strong),
-    ]  # fmt: skip
+        table(
+            [column.head for column in columns],
+            [[column.cell(record) for column in columns] for record in study.front],
+            caption="The front, fastest first; the knee in bold",
+            strong=strong,
+        ),
+    ]
     pairs = ties(study.front)
     if pairs:
         parts.append(paragraph("Ties: " + ", ".join(f"{one} = {other}" for one, other in pairs) + "."))
@@ -99,29 +117,24 @@ def front(study: StudyContents) -> str:
     return section("front", "The front", *parts)
 
 
-def _front_header(study: StudyContents) -> list[str]:
-    test = ["test, %"] if study.scores else []
-    score = f"{score_title(study.front)}, %"
-    return ["trial", score, *test, "p50, ms", "MACs", "parameters", "file", "px", "depth x width x kernel",
-            "pruned", "precision"]  # fmt: skip
-
-
-def _front_row(study: StudyContents, record: MeasuredTrial) -> list[str]:
-    score = study.scores.get(record.trial)
-    test = [accuracy_with_interval(score.test) if score else "-"] if study.scores else []
+def _front_columns(study: StudyContents) -> list[TrialColumn]:
     return [
-        str(record.trial) + ("" if record.latency.stable else " !"),
-        accuracy_with_interval(record.quality),
-        *test,
-        latency_with_interval(record.latency),
-        count(record.cost.macs) if record.cost else "-",
-        count(record.cost.params) if record.cost else "-",
-        bytes_text(record.size_bytes or 0),
-        record.spec.input_size.label,
-        multipliers(record.candidate.scaling),
-        record.candidate.pruning.label.removeprefix("channels ") or "-",
-        record.candidate.quantization.label,
+        number_column(_marked),
+        score_column(study.front),
+        *tested_columns(study.scores, accuracy_with_interval),
+        LATENCY,
+        MACS,
+        PARAMETERS,
+        FILE,
+        SIDES,
+        SHAPE,
+        PRUNED,
+        PRECISION,
     ]
+
+
+def _marked(record: TrialRecord) -> str:
+    return str(record.trial) + ("" if record.latency is None or record.latency.stable else " !")
 
 
 def warnings(study: StudyContents) -> str:

@@ -5,16 +5,26 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.record import TrialRecord
+from scalesearch.views.columns import (
+    FILE,
+    LATENCY,
+    MACS,
+    NONE,
+    PARAMETERS,
+    PRECISION,
+    PRUNED,
+    RESOLUTION,
+    SHAPE,
+    TrialColumn,
+    score_column,
+)
 from scalesearch.views.layer_table import layer_rows
 from scalesearch.views.words import (
     STEP_NAMES,
     Section,
     accuracy_with_interval,
-    bytes_text,
-    count,
     describe,
     latency_with_interval,
-    multipliers,
     percent,
     score_title,
     verdict,
@@ -74,35 +84,14 @@ def _table(header: Sequence[str], rows: Iterator[tuple[str, ...]]) -> Iterator[s
 
 def _facts(record: TrialRecord) -> Iterator[str]:
     """Yield two short tables: what the trial costs, and what was asked for."""
-    yield from _table(
-        (f"{score_title([record])}, %", "p50, ms", "MACs", "parameters", "file"),
-        iter(
-            [
-                (
-                    accuracy_with_interval(record.quality) if record.quality else "-",
-                    latency_with_interval(record.latency) if record.latency else "-",
-                    count(record.cost.macs) if record.cost else "-",
-                    count(record.cost.params) if record.cost else "-",
-                    bytes_text(record.size_bytes) if record.size_bytes is not None else "-",
-                )
-            ]
-        ),
-    )
+    pruned = TrialColumn(head=PRUNED.head, cell=lambda record: record.candidate.pruning.label or NONE)
+    yield from _row(record, (score_column([record]), LATENCY, MACS, PARAMETERS, FILE))
     yield ""
-    yield from _table(
-        ("resolution", "depth x width x kernel", "pruned", "precision"),
-        iter(
-            [
-                (
-                    f"x {record.candidate.scaling.resolution:.4g}"
-                    + (f" = {record.spec.input_size}" if record.spec else ""),
-                    multipliers(record.candidate.scaling),
-                    record.candidate.pruning.label or "-",
-                    record.candidate.quantization.label,
-                )
-            ]
-        ),
-    )
+    yield from _row(record, (RESOLUTION, SHAPE, pruned, PRECISION))
+
+
+def _row(record: TrialRecord, columns: Sequence[TrialColumn]) -> Iterator[str]:
+    return _table([column.head for column in columns], iter([tuple(column.cell(record) for column in columns)]))
 
 
 def _way(record: TrialRecord) -> Iterator[str]:
