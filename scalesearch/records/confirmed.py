@@ -1,18 +1,15 @@
 """Owns `confirmed/` in a study's folder: one JSON file for each trial and seed that was trained at full length."""
 
-import json
 import math
 import re
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from scalesearch.errors import ConfigError
-from scalesearch.files import read_file, replace_file
-from scalesearch.plain_text import utf8_values
-from scalesearch.records.old_names import with_todays_names
-from scalesearch.records.plausible import first_fault, impossible
+from scalesearch.files import replace_file
+from scalesearch.records.stored_json import read_json, to_json
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import MeasuredTrial
 
@@ -39,7 +36,7 @@ def work_folder(study: Path) -> Path:
 def write_confirmed(study: Path, run: ConfirmedRun) -> Path:
     """Write the run's file, whole or not at all, and return its path."""
     path = confirmed_path(study, run.trial, run.seed)
-    replace_file(path, json.dumps(utf8_values(_ADAPTER.dump_python(run, mode="json")), indent=1).encode())
+    replace_file(path, to_json(run, _ADAPTER))
     return path
 
 
@@ -54,16 +51,10 @@ def read_confirmed(study: Path) -> tuple[ConfirmedRun, ...]:
         if not _NAME.fullmatch(path.name) or path.is_dir():  # another program's file
             continue
         try:
-            run = _ADAPTER.validate_json(with_todays_names(read_file(path)))
-            problem = impossible(run)
-        except ValidationError as error:
-            problem = first_fault(error)
-        except (OSError, ValueError) as error:
-            problem = str(error)
-        if problem:
-            message = f"{path} cannot be read: {problem}.\nRestore it, or remove it to confirm again."
-            raise ConfigError(message)
-        found.append(run)
+            found.append(read_json(path, _ADAPTER))
+        except ValueError as error:
+            message = f"{path} cannot be read: {error}.\nRestore it, or remove it to confirm again."
+            raise ConfigError(message) from error
     return tuple(sorted(found, key=lambda run: (run.trial, run.seed)))
 
 

@@ -1,16 +1,13 @@
 """front_scores.json: the second evaluation of members of the front, on test images and in a fresh process."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from scalesearch.errors import ConfigError
-from scalesearch.files import read_file, replace_file
-from scalesearch.plain_text import utf8_values
-from scalesearch.records.old_names import with_todays_names
-from scalesearch.records.plausible import first_fault, impossible
+from scalesearch.files import replace_file
+from scalesearch.records.stored_json import read_json, to_json
 from scalesearch.values.record import FrontScore
 
 NAME = "front_scores.json"
@@ -27,22 +24,16 @@ def read_front_scores(folder: Path) -> tuple[FrontScore, ...]:
     if not path.exists():
         return ()
     try:
-        scores = _ADAPTER.validate_json(with_todays_names(read_file(path)))
-        problem = impossible(scores)
-    except ValidationError as error:
-        problem = first_fault(error)
-    except (OSError, ValueError) as error:
-        problem = str(error)
-    if problem:
+        return read_json(path, _ADAPTER)
+    except ValueError as error:
         message = (
-            f"{path} cannot be read: {problem}.\n"
+            f"{path} cannot be read: {error}.\n"
             "Restore it, or remove it: `scalesearch run` with the study's command scores the front again."
         )
-        raise ConfigError(message)
-    return scores
+        raise ConfigError(message) from error
 
 
 def write_front_scores(folder: Path, scores: Iterable[FrontScore]) -> None:
     """Write the scores, by trial number, whole or not at all."""
     ordered = tuple(sorted(scores, key=lambda score: score.trial))
-    replace_file(folder / NAME, json.dumps(utf8_values(_ADAPTER.dump_python(ordered, mode="json")), indent=1).encode())
+    replace_file(folder / NAME, to_json(ordered, _ADAPTER))

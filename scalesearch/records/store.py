@@ -1,17 +1,14 @@
 """Owns `records/`: one JSON file per trial, written so that a reader sees all of it or nothing."""
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from scalesearch.errors import ConfigError
-from scalesearch.files import read_file, replace_file
-from scalesearch.plain_text import utf8_values
-from scalesearch.records.old_names import with_todays_names
-from scalesearch.records.plausible import first_fault, impossible
+from scalesearch.files import replace_file
+from scalesearch.records.stored_json import read_json, to_json
 from scalesearch.values.record import TrialRecord
 
 _ADAPTER = TypeAdapter(TrialRecord)
@@ -33,10 +30,8 @@ class RecordStore:
 
         The file is on the disk when this returns, so that neither a kill nor a power cut can leave half a file.
         """
-        # Not pydantic's dump_json: it writes NaN (the loss of a diverged training) as null, which no float field loads.
-        text = json.dumps(utf8_values(_ADAPTER.dump_python(record, mode="json")), indent=1, allow_nan=True)
         path = self.path(record.trial)
-        replace_file(path, f"{text}\n".encode())
+        replace_file(path, to_json(record, _ADAPTER) + b"\n")
         return path
 
     def load(self, trial: int) -> TrialRecord:
@@ -65,19 +60,13 @@ class RecordStore:
 
 def _read(path: Path) -> TrialRecord:
     try:
-        record = _ADAPTER.validate_json(with_todays_names(read_file(path)), strict=True, extra="forbid")
-        problem = impossible(record)
-        if problem:
-            problem += ", which no measurement gives"
-        elif path.stem != f"{record.trial:06d}":
+        record = read_json(path, _ADAPTER, strict=True)
+        if path.stem != f"{record.trial:06d}":
             problem = f"holds trial {record.trial}"
-    except ValidationError as error:
-        problem = first_fault(error)
-    except (OSError, ValueError) as error:
-        problem = str(error)
-    if problem:
-        msg = f"cannot read the record {path}: {problem}. Restore the file, or move it away to go on without this trial"
-        raise ConfigError(msg)
+            raise ValueError(problem)
+    except ValueError as error:
+        msg = f"cannot read the record {path}: {error}. Restore the file, or move it away to go on without this trial"
+        raise ConfigError(msg) from error
     if record.quality and record.onnx_sha256 is None:  # from a version that stored no hashes
         record = replace(record, onnx_sha256="", network_sha256=record.network_sha256 or "")
     return record.measured or record
