@@ -9,27 +9,25 @@ kernel releases the locks of a process that dies. Waiting is done by polling, si
 import logging
 import os
 import re
-import stat
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from scalesearch.errors import ConfigError, StageFailed
-
-try:
-    from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
-
-    HAS_FLOCK = True
-except ImportError:  # Windows: see DeviceLock
-    HAS_FLOCK = False
+from scalesearch.measurement.lock_files import (
+    HAS_FLOCK,
+    holders_of,
+    open_lock_file,
+    release,
+    try_lock,
+    user_folder,
+)
 
 LOG = logging.getLogger(__name__)
 STAGE = "device lock"
-_TEMPORARY = Path("/tmp")
 
 DEFAULT_TIMEOUT_S = 240.0
 """Below the 300 s after which a stage counts as hung, so that the stage fails with this reason and is not killed."""
@@ -113,7 +111,7 @@ class DeviceLock:
         self.timeout_s = timeout_s
         self.paused_s = 0.0
         """Total time in seconds that `breathe` has made its callers wait for measurements of others."""
-        self._stem = (folder or _user_folder()) / re.sub(r"[^A-Za-z0-9]+", "_", device_name)
+        self._stem = (folder or user_folder()) / re.sub(r"[^A-Za-z0-9]+", "_", device_name)
         if not HAS_FLOCK:
             LOG.warning(
                 "this system has no file locks (fcntl.flock), so nothing keeps other work off %r while it is timed: "
@@ -138,7 +136,7 @@ class DeviceLock:
                 yield
             finally:
                 hold.busy = False
-                _release(hold.work)
+                release(hold.work)
 
     def breathe(self) -> None:
         """Let a waiting measurement run, and return after it.
@@ -155,10 +153,10 @@ class DeviceLock:
         if now_s - hold.looked_s < LOOK_EVERY_S:
             return
         hold.looked_s = now_s
-        if _try(hold.turnstile, LOCK_SH):
-            _release(hold.turnstile)
+        if try_lock(hold.turnstile, alone=False):
+            release(hold.turnstile)
             return
-        _release(hold.work)
+        release(hold.work)
         try:
             self._share(hold)
         finally:
@@ -177,15 +175,15 @@ class DeviceLock:
                 yield
                 return
             if hold.busy:
-                _release(hold.work)
+                release(hold.work)
             try:
                 self._take_alone(hold)
                 hold.quiet = True
                 yield
             finally:
                 hold.quiet = False
-                _release(hold.work)
-                _release(hold.turnstile)
+                release(hold.work)
+                release(hold.turnstile)
                 if hold.busy and hold.work >= 0:
                     self._share(hold)
 
@@ -198,7 +196,7 @@ class DeviceLock:
             return
         # Opened anew at every outermost entry: if a cleaner of temporary files deletes a lock file, all processes soon
         # use the same file again.
-        hold = _Hold(turnstile=_open(self._path("turnstile")), work=_open(self._path("work")))
+        hold = _Hold(turnstile=open_lock_file(self._path("turnstile")), work=open_lock_file(self._path("work")))
         _HOLDS.by_owner[owner] = hold
         try:
             yield hold
@@ -210,25 +208,25 @@ class DeviceLock:
 
     def _share(self, hold: _Hold) -> None:
         deadline_s = time.monotonic() + self.timeout_s
-        self._take(hold.turnstile, LOCK_SH, deadline_s, "turnstile")
+        self._take(hold.turnstile, deadline_s, "turnstile", alone=False)
         try:
-            self._take(hold.work, LOCK_SH, deadline_s, "work")
+            self._take(hold.work, deadline_s, "work", alone=False)
         finally:
-            _release(hold.turnstile)
+            release(hold.turnstile)
 
     def _take_alone(self, hold: _Hold) -> None:
         deadline_s = time.monotonic() + self.timeout_s
-        self._take(hold.turnstile, LOCK_EX, deadline_s, "turnstile")
-        self._take(hold.work, LOCK_EX, deadline_s, "work")
+        self._take(hold.turnstile, deadline_s, "turnstile", alone=True)
+        self._take(hold.work, deadline_s, "work", alone=True)
 
-    def _take(self, descriptor: int, mode: int, deadline_s: float, file: str) -> None:
+    def _take(self, descriptor: int, deadline_s: float, file: str, *, alone: bool) -> None:
         pause_s, longest_s = POLL_S
-        while not _try(descriptor, mode):
+        while not try_lock(descriptor, alone=alone):
             if time.monotonic() >= deadline_s:
                 awaited = "a measurement to end" if file == "turnstile" else "training and other work to pause"
                 reason = (
                     f"expected {awaited} on {self.device_name!r} within {self.timeout_s:g} s, but it goes on"
-                    f"{_holders(self._path(file))}; let that end, or end it, and run again"
+                    f"{holders_of(self._path(file))}; let that end, or end it, and run again"
                 )
                 raise StageFailed(STAGE, reason)
             time.sleep(pause_s)
@@ -236,61 +234,3 @@ class DeviceLock:
 
     def _path(self, file: str) -> Path:
         return self._stem.with_name(f"{self._stem.name}.{file}.lock")
-
-
-def _try(descriptor: int, mode: int) -> bool:
-    """Try to take the lock without waiting, and tell whether it is now held."""
-    try:
-        flock(descriptor, mode | LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _release(descriptor: int) -> None:
-    """Unlock, unless the descriptor is one that a forked child inherited (-1)."""
-    if descriptor >= 0:
-        flock(descriptor, LOCK_UN)
-
-
-def _open(path: Path) -> int:
-    """Return a descriptor of the lock file.
-
-    The file is made if needed, and marked as in use so that cleaners of temporary folders leave it.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        os.utime(path)
-    except OSError as error:
-        msg = (
-            f"device lock: expected to open {path} for writing, got {error.strerror}; check the folder's owner and mode"
-        )
-        raise ConfigError(msg) from error
-    return descriptor
-
-
-def _user_folder() -> Path:
-    """Return this user's own folder of lock files, the same for every process, whatever TMPDIR or the session says."""
-    if os.name != "posix":
-        return Path(tempfile.gettempdir())
-    folder = _TEMPORARY / f"scalesearch-{os.getuid()}"
-    with suppress(FileExistsError):  # also a broken link, which another user may have put there; refused below
-        folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        msg = f"device lock: expected {folder} to be a folder that you alone can write to; remove it and run again"
-        raise ConfigError(msg)
-    return folder
-
-
-def _holders(path: Path) -> str:
-    """Return the processes that hold the lock, as " (process 12, 34)", if Linux tells; used for messages only."""
-    try:
-        inode = path.stat().st_ino
-        lines = Path("/proc/locks").read_text().splitlines()
-    except OSError:
-        return ""
-    # "1: FLOCK ADVISORY WRITE 12345 08:01:678 0 EOF"; lines with "->" are waiting processes.
-    rows = [line.split() for line in lines if "FLOCK" in line and "->" not in line]
-    pids = sorted({row[4] for row in rows if len(row) > 5 and row[5].rpartition(":")[2] == str(inode)})
-    return f" (process {', '.join(pids)})" if pids else ""

@@ -304,6 +304,6 @@ def test_a_lock_folder_that_another_user_may_have_put_there_is_refused(
     else:
         place.mkdir()
         place.chmod(0o777)
-    monkeypatch.setattr("scalesearch.measurement.device_lock._TEMPORARY", tmp_path)
+    monkeypatch.setattr("scalesearch.measurement.lock_files._TEMPORARY", tmp_path)
     with pytest.raises(ConfigError, match=r"expected .* to be a folder that you alone can write to"):
         DeviceLock("cpu")
