@@ -249,7 +249,7 @@ def engine_without(model: OnnxModel, off: tuple[str, ...]) -> OnnxRuntimeEngine:
 
 
 def session_options() -> ort.SessionOptions:
-    """As deployment/backends/onnxruntime.py sets them, which offers no switch for single fusions."""
+    """As deployment/backends/onnxruntime_session.py sets them, which offers no switch for single fusions."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL

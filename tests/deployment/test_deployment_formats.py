@@ -17,7 +17,8 @@ from small_graphs import CLASSES, IMAGES, small_graph, small_model
 
 from scalesearch.deployment.backends.signal_stack import signal_stack_kept
 from scalesearch.deployment.formats import FORMATS, OUTPUTS, CheckImages, FormatOptions, get_format
-from scalesearch.deployment.formats.c99 import allowed_difference, at_batch_one, c_string, generated
+from scalesearch.deployment.formats.c99 import allowed_difference, at_batch_one, generated
+from scalesearch.deployment.formats.c_texts import c_string
 from scalesearch.deployment.onnx_file import annotate
 from scalesearch.errors import ConfigError, MissingBackendError, StageFailed
 from scalesearch.values.candidate import Precision

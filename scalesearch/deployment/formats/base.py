@@ -1,10 +1,12 @@
 """What every format writer must offer, so that `export` need not know which one it has."""
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from scalesearch.errors import MissingBackendError
 from scalesearch.values.candidate import Precision
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.settings import TensorRtSettings
@@ -77,3 +79,19 @@ class Format(Protocol):
                 format.
         """
         ...
+
+
+def ensure_installed(package: str, *, name: str, needs: str) -> None:
+    """Raise an error if the package that writes a format is not installed.
+
+    Args:
+        package: The package as it is imported.
+        name: The format's name, which is also that of the extra that installs the package.
+        needs: The package as people call it.
+
+    Raises:
+        MissingBackendError: It is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        message = f"--format {name} needs {needs}.\nInstall it with: pip install 'scalesearch[{name}]'"
+        raise MissingBackendError(message)

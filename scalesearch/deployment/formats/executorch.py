@@ -1,6 +1,5 @@
 """ExecuTorch's program file, with operators run by XNNPACK: for phones and boards with ARM or x86 CPUs."""
 
-import importlib.util
 import tempfile
 import warnings
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from scalesearch.deployment.formats.base import Format, FormatOptions
-from scalesearch.errors import MissingBackendError, StageFailed
+from scalesearch.deployment.formats.base import Format, FormatOptions, ensure_installed
+from scalesearch.errors import StageFailed
 from scalesearch.files import replace_file
 from scalesearch.plain_text import one_line
 from scalesearch.values.candidate import Precision
@@ -31,9 +30,7 @@ class ExecuTorchProgram(Format):
         Raises:
             MissingBackendError: It is not installed.
         """
-        if importlib.util.find_spec("executorch") is None:
-            message = "--format executorch needs ExecuTorch.\nInstall it with: pip install 'scalesearch[executorch]'"
-            raise MissingBackendError(message)
+        ensure_installed("executorch", name=self.name, needs="ExecuTorch")
 
     def ensure_holds(self, precision: Precision) -> None:
         """Raise an error for every precision except fp32.

@@ -1,6 +1,5 @@
 """LiteRT's file, formerly TensorFlow Lite: for phones, microcontrollers and their accelerators."""
 
-import importlib.util
 import tempfile
 import warnings
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from scalesearch.deployment.formats.base import Format, FormatOptions
-from scalesearch.errors import MissingBackendError, StageFailed
+from scalesearch.deployment.formats.base import Format, FormatOptions, ensure_installed
+from scalesearch.errors import StageFailed
 from scalesearch.files import replace_file
 from scalesearch.plain_text import one_line
 from scalesearch.values.candidate import Precision
@@ -31,10 +30,7 @@ class LiteRtModel(Format):
         Raises:
             MissingBackendError: It is not installed.
         """
-        if importlib.util.find_spec("litert_torch") is None:
-            message = "--format litert needs the converter litert-torch.\n"
-            message += "Install it with: pip install 'scalesearch[litert]'"
-            raise MissingBackendError(message)
+        ensure_installed("litert_torch", name=self.name, needs="the converter litert-torch")
 
     def ensure_holds(self, precision: Precision) -> None:
         """Raise an error for every precision except fp32.

@@ -1,6 +1,5 @@
 """OpenVINO's own files, .xml and .bin, which are read back and compared before they are kept."""
 
-import importlib.util
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -9,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.deployment.backends.signal_stack import signal_stack_kept
-from scalesearch.deployment.formats.base import Format, FormatOptions
-from scalesearch.errors import MissingBackendError, StageFailed
+from scalesearch.deployment.formats.base import Format, FormatOptions, ensure_installed
+from scalesearch.errors import StageFailed
 from scalesearch.files import replace_file
 from scalesearch.plain_text import one_line
 from scalesearch.values.candidate import Precision
@@ -32,9 +31,7 @@ class OpenVinoIr(Format):
         Raises:
             MissingBackendError: It is not installed.
         """
-        if importlib.util.find_spec("openvino") is None:
-            message = "--format openvino needs OpenVINO.\nInstall it with: pip install 'scalesearch[openvino]'"
-            raise MissingBackendError(message)
+        ensure_installed("openvino", name=self.name, needs="OpenVINO")
 
     def ensure_holds(self, precision: Precision) -> None:
         """Accept every precision: OpenVINO itself refuses what it lacks."""
