@@ -9,7 +9,8 @@ import torch
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.stages import StageClock
 from scalesearch.compression.blocks import drop_blocks
-from scalesearch.compression.prune import Judged, prunable_widths, prune
+from scalesearch.compression.importance import Judged
+from scalesearch.compression.prune import prunable_widths, prune
 from scalesearch.compression.sensitivity import LayerSensitivity, channel_sensitivity, ratios_from_sensitivity
 from scalesearch.compression.sparsity import apply_masks, masked, sparsity_masks
 from scalesearch.data import Dataset, ImageSplit, to_input

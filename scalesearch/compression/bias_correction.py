@@ -8,7 +8,8 @@ import onnx
 from numpy.typing import NDArray
 
 from scalesearch.compression.calibration import activations
-from scalesearch.compression.qdq import NumberFormat, encode_weight, output_axis, weighted_nodes
+from scalesearch.compression.number_format import NumberFormat, encode_weight
+from scalesearch.compression.qdq import output_axis, weighted_nodes
 from scalesearch.deployment.onnx_file import checking_session
 from scalesearch.values.candidate import WeightScales
 

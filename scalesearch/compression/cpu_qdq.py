@@ -10,7 +10,8 @@ import onnx
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorData, TensorsData
 
 from scalesearch.compression.calibration import Ranges
-from scalesearch.compression.qdq import WEIGHTED, NumberFormat
+from scalesearch.compression.number_format import NumberFormat
+from scalesearch.compression.qdq import WEIGHTED
 from scalesearch.values.candidate import WeightScales
 
 SEVEN_BITS: Final = NumberFormat(onnx_type=onnx.TensorProto.INT8, dtype=np.int8, largest=64.0)

@@ -8,17 +8,19 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from scalesearch.compression.calibration import Ranges, Values, activations, observe
+from scalesearch.compression.calibration import Ranges, activations, observe
 from scalesearch.compression.cpu_qdq import SEVEN_BITS
-from scalesearch.compression.qdq import FORMATS, FormatName, NumberFormat, encode_weight, output_axis, weighted_nodes
+from scalesearch.compression.number_format import FORMATS, FormatName, NumberFormat, encode_weight
+from scalesearch.compression.observers import Values
+from scalesearch.compression.qdq import output_axis, weighted_nodes
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import CALIBRATED, Quantization
 from scalesearch.values.histogram import LayerHistogram, TensorHistogram
 
 _MOST = 0.99
 _UINT8, _INT8 = (0, 255), (-128, 127)
-"""Smallest and largest code that QuantizeLinear saturates to. Our int8 ranges stop at -127 (`qdq.FORMATS`), but
-activations below that range still become -128."""
+"""Smallest and largest code that QuantizeLinear saturates to. Our int8 ranges stop at -127 (`number_format.FORMATS`),
+but activations below that range still become -128."""
 
 Rounding = Callable[[Values], NDArray[np.float64]]
 

@@ -15,7 +15,8 @@ from scalesearch.compression.calibration import Ranges, calibrate
 from scalesearch.compression.cpu_qdq import SEVEN_BITS, insert_cpu_qdq
 from scalesearch.compression.half import HALF_SUFFIX, to_half
 from scalesearch.compression.layer_ranking import Divergence, rank_layers
-from scalesearch.compression.qdq import FORMATS, FormatName, NumberFormat, given_ranges, insert_qdq, weighted_nodes
+from scalesearch.compression.number_format import FORMATS, FormatName, NumberFormat
+from scalesearch.compression.qdq import given_ranges, insert_qdq, weighted_nodes
 from scalesearch.deployment.onnx_file import checking_session, read_onnx, write_bytes, write_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Precision, Quantization, WeightScales

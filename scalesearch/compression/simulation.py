@@ -3,10 +3,8 @@
 Gradients pass straight through the rounding, so the network can be trained with it.
 """
 
-import math
 import operator
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -15,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from scalesearch.compression.calibration import observe
-from scalesearch.compression.cpu_qdq import SEVEN_BITS
-from scalesearch.compression.qdq import FORMATS, FormatName, NumberFormat, output_of
+from scalesearch.compression.qdq import output_of
+from scalesearch.compression.rounding import ActivationRounding, RoundedLayer, format_of, numbers_of
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Quantization
 from scalesearch.values.target import QuantizationProfile
@@ -26,129 +24,6 @@ _OBSERVED_BATCH: Final = 32
 _WEIGHTED: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _PASSING: Final = (nn.Identity, nn.Dropout)
 _ADDS: Final = frozenset({operator.add, operator.iadd, torch.add})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Numbers:
-    """The number formats that a style rounds to."""
-
-    weights: NumberFormat
-    activations: NumberFormat
-    unsigned: bool
-    """Whether activations are uint8 with a zero point."""
-
-
-def _format(quantization: Quantization) -> FormatName:
-    return "fp8" if quantization.precision == "fp8" else "int8"
-
-
-def _numbers(quantization: Quantization, profile: QuantizationProfile) -> _Numbers:
-    unsigned = profile == "onnxruntime_cpu" and quantization.precision == "int8"
-    number = FORMATS[_format(quantization)]
-    return _Numbers(weights=SEVEN_BITS if unsigned else number, activations=number, unsigned=unsigned)
-
-
-class _Rounding(torch.autograd.Function):
-    """round(clip(x / scale)) * scale.
-
-    The gradient passes straight through to x; for the scale it is that of Esser's equation 3.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scale: Tensor, low: float, high: float, rounded: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        scaled = x / scale
-        codes = rounded(scaled.clamp(low, high))
-        ctx.save_for_backward(scaled, codes)
-        ctx.low, ctx.high = low, high
-        return codes * scale
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        scaled, codes = ctx.saved_tensors
-        inside = (scaled >= ctx.low) & (scaled <= ctx.high)
-        of_x = gradient * inside
-        of_scale = None
-        if ctx.needs_input_grad[1]:
-            of_scale = (gradient * codes).sum() - (of_x * scaled).sum()
-        return of_x, of_scale, None, None, None
-
-
-def _to_fp8(values: Tensor) -> Tensor:
-    return values.to(torch.float8_e4m3fn).to(values.dtype)
-
-
-def _rounded(number: NumberFormat) -> Callable[[Tensor], Tensor]:
-    return torch.round if number.dtype == np.int8 else _to_fp8
-
-
-class _ActivationRounding(nn.Module):
-    """Rounds with a learnt scale and a zero point fixed at calibration; before calibration it passes values through."""
-
-    def __init__(self, numbers: _Numbers) -> None:
-        super().__init__()
-        self._number, self._unsigned = numbers.activations, numbers.unsigned
-        self.log_scale = nn.Parameter(torch.zeros(()))
-        self.zero_point = 0.0
-        self.calibrated = False
-        self._seen: Tensor | None = None
-
-    def set_range(self, low: float, high: float) -> None:
-        if self._unsigned:
-            low, high = min(low, 0.0), max(high, 0.0)
-            scale = max(high - low, 1e-9) / 255
-            self.zero_point = float(np.rint(-low / scale))
-        else:
-            scale = float(self._number.scale(max(-low, high)))
-        with torch.no_grad():
-            self.log_scale.fill_(math.log(scale))
-        self.calibrated = True
-
-    def range(self) -> tuple[float, float]:
-        scale = math.exp(self.log_scale.item())
-        low, high = self._bounds()
-        return low * scale, high * scale
-
-    def forward(self, values: Tensor) -> Tensor:
-        if not self.calibrated:
-            self._seen = values
-            return values
-        rounded: Tensor = _Rounding.apply(values, self.log_scale.exp(), *self._bounds(), _rounded(self._number))
-        return rounded
-
-    def taken(self) -> Tensor:
-        """Return the values that were passed through last, and forget them."""
-        assert self._seen is not None
-        seen, self._seen = self._seen, None
-        return seen
-
-    def _bounds(self) -> tuple[float, float]:
-        """Return the smallest and the largest code, counted from the zero point."""
-        if self._unsigned:
-            return -self.zero_point, 255 - self.zero_point
-        return -self._number.largest, self._number.largest
-
-
-class _RoundedLayer(nn.Module):
-    """A convolution or linear layer that uses its weight rounded."""
-
-    def __init__(self, layer: nn.Module, number: NumberFormat, *, per_channel: bool) -> None:
-        super().__init__()
-        self.layer = layer
-        self._number = number
-        self._per_channel = per_channel
-
-    def forward(self, values: Tensor) -> Tensor:
-        weight = self.layer.weight
-        assert isinstance(weight, Tensor)
-        largest = self._number.largest
-        reach = weight.detach().abs()
-        reach = reach.amax(dim=tuple(range(1, weight.ndim)), keepdim=True) if self._per_channel else reach.amax()
-        scale = (reach / largest).clamp_min(float(self._number.scale(0.0)))
-        rounded = _Rounding.apply(weight, scale, -largest, largest, _rounded(self._number))
-        out: Tensor = torch.func.functional_call(self.layer, {"weight": rounded}, (values,))
-        return out
 
 
 class Simulation:
@@ -165,7 +40,7 @@ class Simulation:
         Raises:
             StageFailed: The module cannot be traced, or it runs a layer twice.
         """
-        self._numbers = _numbers(quantization, profile)
+        self._numbers = numbers_of(quantization, profile)
         per_channel = quantization.weights == "per_channel"
         self._graph = _traced(module)
         self._modules: dict[str, Any] = {
@@ -173,9 +48,9 @@ class Simulation:
             for node in self._graph.nodes
             if node.op in ("call_module", "get_attr")
         }
-        self._pairs: dict[fx.Node, tuple[fx.Node, _ActivationRounding]] = {}
+        self._pairs: dict[fx.Node, tuple[fx.Node, ActivationRounding]] = {}
         self._names: dict[fx.Node, str] = {}
-        self._keys: dict[str, _ActivationRounding] = {}
+        self._keys: dict[str, ActivationRounding] = {}
         layers = [node for node in self._graph.nodes if self._is(node, _WEIGHTED)]
         for node in layers:
             self._round_layer(node, per_channel=per_channel)
@@ -208,7 +83,7 @@ class Simulation:
             method=quantization.calibration,
             clip_percentile=quantization.clip_percentile,
             symmetric=not self._numbers.unsigned,
-            number=_format(quantization),
+            number=format_of(quantization),
         )
         for name, rounding in roundings.items():
             rounding.set_range(*ranges[name])
@@ -230,7 +105,7 @@ class Simulation:
             raise StageFailed(STAGE, f"{layer} runs twice, so that its input has no one range")
         self._keys[weight] = self._round_argument(node, 0)
         name = f"rounded_{node.name}"
-        self._modules[name] = _RoundedLayer(self._modules[layer], self._numbers.weights, per_channel=per_channel)
+        self._modules[name] = RoundedLayer(self._modules[layer], self._numbers.weights, per_channel=per_channel)
         node.target = name
 
     def _round_residual(self, node: fx.Node, layers: set[fx.Node]) -> None:
@@ -246,13 +121,13 @@ class Simulation:
         if sides[place] in layers:
             self._keys[output_of(self._names[sides[place]])] = rounding
 
-    def _round_argument(self, node: fx.Node, place: int) -> _ActivationRounding:
+    def _round_argument(self, node: fx.Node, place: int) -> ActivationRounding:
         """Round the node's argument, and return its rounding: one for each activation, however many layers read it."""
         argument = node.args[place]
         assert isinstance(argument, fx.Node)
         source = self._source(argument)
         if source not in self._pairs:
-            name, rounding = f"rounding_{len(self._pairs)}", _ActivationRounding(self._numbers)
+            name, rounding = f"rounding_{len(self._pairs)}", ActivationRounding(self._numbers)
             self._modules[name] = rounding
             with self._graph.inserting_after(source):
                 self._pairs[source] = (self._graph.call_module(name, (source,)), rounding)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scalesearch.compression.prune import output_layers
+from scalesearch.compression.importance import output_layers
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Pruning, Sparsity
 from scalesearch.values.network import Network

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
 from scalesearch.compression.bias_correction import correct_biases
-from scalesearch.compression.qdq import FORMATS, FormatName
+from scalesearch.compression.number_format import FORMATS, FormatName
 from scalesearch.tasks.classification.pieces import run_as_written
 from scalesearch.values.candidate import WeightScales
 

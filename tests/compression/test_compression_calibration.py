@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from scalesearch.compression.calibration import calibrate
 from scalesearch.compression.clipping import entropy_threshold, least_error_bounds, least_error_reach
-from scalesearch.compression.qdq import FORMATS, FormatName
+from scalesearch.compression.number_format import FORMATS, FormatName
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import CalibrationMethod
 

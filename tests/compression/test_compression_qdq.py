@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
 from scalesearch.compression.half import to_half
-from scalesearch.compression.qdq import FORMATS, FormatName, given_ranges, insert_qdq, output_of, weighted_nodes
+from scalesearch.compression.number_format import FORMATS, FormatName
+from scalesearch.compression.qdq import given_ranges, insert_qdq, output_of, weighted_nodes
 from scalesearch.errors import StageFailed
 
 _SIDE = 6

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scalesearch.compression import layer_ranking, qat
 from scalesearch.compression import quantize as quantizing
 from scalesearch.compression.calibration import Ranges
+from scalesearch.compression.importance import Judged
 from scalesearch.compression.layer_ranking import Insert, LayerDamage
-from scalesearch.compression.prune import Judged
 from scalesearch.compression.qat import QatResult
 from scalesearch.data.mapped import ImageSource
 from scalesearch.deployment import to_onnx as exporting
