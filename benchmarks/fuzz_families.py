@@ -50,7 +50,7 @@ from scalesearch.values.record import (
     TrialRecord,
 )
 from scalesearch.values.settings import DataSettings
-from scalesearch.views.words import describe
+from scalesearch.views.description import describe
 
 EXAMPLE = Path(__file__).parents[1] / "results" / "example"
 

@@ -23,7 +23,7 @@ from scalesearch.measurement.latency import (
     MIN_S,
     play_duet,
 )
-from scalesearch.values.normal import Z_975
+from scalesearch.values.quality import Z_975
 from scalesearch.values.settings import LatencySettings
 
 QUIET = "quiet"

@@ -5,11 +5,10 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from scalesearch.analysis.front import dominates
+from scalesearch.analysis.front import dominates, latencies_overlap, overlap
 from scalesearch.analysis.ranks import RankAgreement, rank_agreement
 from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.normal import Z_975
-from scalesearch.values.quality import Quality
+from scalesearch.values.quality import Z_975, Quality
 from scalesearch.values.record import FrontScore, Latency, MeasuredTrial
 
 
@@ -192,12 +191,8 @@ def _beats(one: Move, other: Move) -> bool:
 
 
 def _is_tie(one: Move, other: Move) -> bool:
-    return (
-        one.validation.low <= other.validation.high
-        and other.validation.low <= one.validation.high
-        and one.latency.p50_low_ms <= other.latency.p50_high_ms
-        and other.latency.p50_low_ms <= one.latency.p50_high_ms
-    )
+    scores = [(each.validation.low, each.validation.high) for each in (one, other)]
+    return overlap(*scores) and latencies_overlap(one.latency, other.latency)
 
 
 def _scores(runs: Sequence[ConfirmedRun], split: str) -> list[float]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from scalesearch.errors import ConfigError
-from scalesearch.values.record import MeasuredTrial, TrialRecord
+from scalesearch.values.record import Latency, MeasuredTrial, TrialRecord
 
 Point = tuple[float, float]
 """(score as a fraction, p50_ms)."""
@@ -145,9 +145,15 @@ def ties(front: Sequence[MeasuredTrial]) -> tuple[tuple[int, int], ...]:
 
 
 def _is_tie(one: MeasuredTrial, other: MeasuredTrial) -> bool:
-    return (
-        one.quality.score_low <= other.quality.score_high
-        and other.quality.score_low <= one.quality.score_high
-        and one.latency.p50_low_ms <= other.latency.p50_high_ms
-        and other.latency.p50_low_ms <= one.latency.p50_high_ms
-    )
+    scores = [(each.quality.score_low, each.quality.score_high) for each in (one, other)]
+    return overlap(*scores) and latencies_overlap(one.latency, other.latency)
+
+
+def latencies_overlap(one: Latency, other: Latency) -> bool:
+    """Tell whether the 95 % intervals of two latencies overlap."""
+    return overlap((one.p50_low_ms, one.p50_high_ms), (other.p50_low_ms, other.p50_high_ms))
+
+
+def overlap(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Tell whether two intervals (low, high) have a point in common."""
+    return one[0] <= other[1] and other[0] <= one[1]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from scalesearch.records.tables import Row
-    from scalesearch.views.words import Section
+    from scalesearch.views.description import Section
 
 
 def register(app: typer.Typer) -> None:
@@ -280,7 +280,7 @@ def _print_trial(console: "Console", record: TrialRecord, folder: Path) -> None:
 
     from scalesearch.records.front_scores import read_front_scores
     from scalesearch.tasks.registry import views_of
-    from scalesearch.views.words import describe
+    from scalesearch.views.description import describe
 
     score = next((score for score in read_front_scores(folder) if score.trial == record.trial), None)
     views = views_of(record)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from scalesearch.errors import ConfigError, ScalesearchError
 from scalesearch.export.environment import LOCK
 from scalesearch.export.metadata import CALIBRATION, NAME, PREPROCESSING
-from scalesearch.export.names import MODEL, SCRIPT, WEIGHTS
+from scalesearch.export.target import MODEL, SCRIPT, WEIGHTS
 from scalesearch.files import replace_file
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.onnx_model import OnnxModel

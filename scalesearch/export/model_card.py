@@ -15,7 +15,7 @@ from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import Session
 from scalesearch.values.training_length import full_length, recipe_of
 from scalesearch.views import words as report
-from scalesearch.views.markdown import markdown_table, markdown_text
+from scalesearch.views.markup import markdown_table, markdown_text
 
 CARD = "MODEL_CARD.md"
 _PACKAGES: Final = {"python": "Python", "pillow": "Pillow", "onnxruntime": "ONNX Runtime"}

@@ -6,13 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalesearch.errors import ConfigError
-from scalesearch.export.names import FIXED, MODEL
+from scalesearch.export.environment import LOCK
+from scalesearch.export.metadata import CALIBRATION, NAME, PREPROCESSING
+from scalesearch.export.model_card import CARD
 from scalesearch.views.histogram_page import PICTURES
 
 if TYPE_CHECKING:
     from scalesearch.export.metadata import ExportedConfig
     from scalesearch.values.session import Session
 
+MODEL = "model.onnx"
+WEIGHTS = "weights.safetensors"
+SCRIPT = "infer.py"
+FIXED = (MODEL, WEIGHTS, SCRIPT, NAME, PREPROCESSING, CALIBRATION, LOCK, CARD)
+"""Files that may be in every export, whatever its formats."""
 _LITTER = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|\._.*|__pycache__|\.directory")
 _BUILT_IN_C = re.compile(r"self_test|.*\.o")
 """Files that the Makefile of the format `c` builds."""

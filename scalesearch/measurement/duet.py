@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scalesearch.values.normal import Z_975
+from scalesearch.values.quality import Z_975
 
 Seconds = NDArray[np.float64]
 

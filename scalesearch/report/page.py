@@ -11,15 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scalesearch.analysis.baselines import chance_ends
 from scalesearch.errors import MissingBackendError
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
 from scalesearch.report import confirmed_section, detail_sections, front_sections
-from scalesearch.report.charts import figures
 from scalesearch.study.contents import StudyContents
 from scalesearch.tasks.base import ReportPart
 from scalesearch.tasks.registry import DEFAULT, get_task, views_of
 from scalesearch.values.record import TrialRecord
+from scalesearch.views.figures import Figure, hypervolume_figure, importance_figure, loss_figure, paid_figure
+from scalesearch.views.front_figure import front_figure
 from scalesearch.views.markup import script_json, text
 from scalesearch.views.words import device_text
 
@@ -194,3 +196,17 @@ def _kept_histograms(study: StudyContents, room: int) -> Mapping[int, dict[str, 
             kept[trial] = figure
             room -= size
     return kept
+
+
+def figures(study: StudyContents) -> dict[str, Figure]:
+    """Return every figure that is drawn at once and is not empty; classes and histograms follow the reader's choice."""
+    sampler = study.session.settings.sampler if study.session else "tpe"
+    made = {
+        "front": front_figure(study.records, chance=study.chance, base=study.base, knee=study.knee),
+        "hypervolume": hypervolume_figure(study.records, chance_until=chance_ends(study.records, sampler)),
+        "importance": importance_figure(study.importance),
+        "paid": paid_figure(study.records),
+        "confirmed": confirmed_section.confirmed_figure(study),
+        "losses": loss_figure(study.front, study.knee),
+    }
+    return {name: figure for name, figure in made.items() if figure["data"]}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scalesearch.data.mapped import ImageSource
     from scalesearch.training.train import BatchSource
     from scalesearch.values.network_spec import NetworkSpec
-    from scalesearch.views.words import Section
+    from scalesearch.views.description import Section
 
 TorchOutputs = Mapping[str, "Tensor"]
 """A module's answers: tensors by the same names."""

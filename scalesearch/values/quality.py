@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+Z_975 = 1.959964
+"""97.5 % quantile of the normal distribution: so many standard deviations on both sides hold 95 %."""
 _ROUNDING_ERROR = 1e-9
 DEFAULT_METRIC = "top1"
 """Metric of studies that were made before there were several tasks, and of tables without a measured trial."""

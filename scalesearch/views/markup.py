@@ -1,10 +1,10 @@
-"""Decides how texts get into the page: escaped for HTML, and for JSON inside a script element."""
+"""Decides how texts get into pages: escaped for HTML, for JSON inside a script element, and for Markdown."""
 
 import html
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 
@@ -87,3 +87,17 @@ def section(name: str, title: str, *parts: str) -> str:
     return f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{text(title)}</h2>' + (
         "\n".join(parts) + "</section>\n"
     )
+
+
+def markdown_text(text: str) -> str:
+    """Return a user's words as plain text in Markdown: no HTML, no markup, no broken table cell or line."""
+    flat = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    return re.sub(r"([\\`*_{}\[\]()#!|~$])", r"\\\1", html.escape(flat, quote=False))
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """Yield the lines of a table; the cells must be Markdown already."""
+    yield f"| {' | '.join(header)} |"
+    yield f"|{'---|' * len(header)}"
+    for row in rows:
+        yield f"| {' | '.join(str(cell) for cell in row)} |"

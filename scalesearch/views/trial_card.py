@@ -18,12 +18,11 @@ from scalesearch.views.columns import (
     TrialColumn,
     score_column,
 )
+from scalesearch.views.description import Section, describe
 from scalesearch.views.layer_table import layer_rows
 from scalesearch.views.words import (
     STEP_NAMES,
-    Section,
     accuracy_with_interval,
-    describe,
     latency_with_interval,
     percent,
     score_title,

@@ -12,7 +12,7 @@ from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import Session
 from scalesearch.values.settings import DataSettings, RunSettings
-from scalesearch.views.markdown import markdown_text
+from scalesearch.views.markup import markdown_text
 
 RecordFactory = Callable[..., MeasuredTrial]
 

@@ -25,7 +25,7 @@ from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recip
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 from scalesearch.values.settings import MachineSettings
-from scalesearch.views.words import describe
+from scalesearch.views.description import describe
 
 SPACE = {"network": "resnet_small", "resolution_px": 16, "scaling": {"width": [0.5]}}
 RECIPE = Recipe(

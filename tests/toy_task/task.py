@@ -22,8 +22,8 @@ from scalesearch.values.candidate import Recipe
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.quality import NamedNumber, NumbersDetail, Quality
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
+from scalesearch.views.description import Section
 from scalesearch.views.markup import paragraph, section
-from scalesearch.views.words import Section
 
 LEVELS = 4
 

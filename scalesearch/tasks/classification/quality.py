@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from scalesearch.errors import StageFailed
 from scalesearch.measurement.quality import STAGE, not_finite, refuse
-from scalesearch.values.normal import Z_975
-from scalesearch.values.quality import ClassDetail, ClassQuality, Quality
+from scalesearch.values.quality import Z_975, ClassDetail, ClassQuality, Quality
 
 OUTPUT = "logits"
 

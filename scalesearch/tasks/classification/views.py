@@ -9,9 +9,9 @@ from scalesearch.tasks.classification.class_picture import draw_classes
 from scalesearch.tasks.classification.report_data import class_data
 from scalesearch.values.quality import ClassQuality, Quality
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
-from scalesearch.views.markdown import markdown_table, markdown_text
-from scalesearch.views.markup import chart, paragraph, section, table
-from scalesearch.views.words import Section, percent
+from scalesearch.views.description import Section
+from scalesearch.views.markup import chart, markdown_table, markdown_text, paragraph, section, table
+from scalesearch.views.words import percent
 
 _WEAKEST: Final = 5
 
