@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from qat_vs_ptq import MACHINE, RESOLUTION_PX, Images, trained
+from brief_training import MACHINE, trained
+from qat_vs_ptq import RESOLUTION_PX, Images
 
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.data import Dataset, load_dataset, to_input
@@ -26,7 +27,7 @@ from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.backends.base import EngineOptions
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.tasks.classification.pieces import quantize, run_as_written, to_onnx
-from scalesearch.values.candidate import CalibrationMethod, Precision, Quantization, Scaling
+from scalesearch.values.candidate import CalibrationMethod, Precision, Quantization
 from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.settings import DataSettings
 from scalesearch.values.target import QuantizationProfile
@@ -88,7 +89,7 @@ def run_network(name: str, data: Dataset, told: argparse.Namespace) -> list[Row]
     """One network's table, printed as it grows."""
     calibration, val = (to_input(part.images[:], mean=data.mean, std=data.std) for part in (data.calibration, data.val))
     labels = np.asarray(data.val.labels)
-    network = fold_batchnorm(trained(name, Scaling(), data, told.steps, told.to / "weights"))
+    network = fold_batchnorm(trained(name, data, told.steps, told.to / "weights"))
     model = to_onnx(network, to=told.to / f"{name}.onnx", check_images=calibration[:8])
     expected = run_as_written(read_onnx(model.path), val)
     right = expected.argmax(axis=1) == labels

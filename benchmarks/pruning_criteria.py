@@ -22,7 +22,7 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from brief_training import tensors
 
 from scalesearch.compression.prune import prune
 from scalesearch.data import Dataset, ImageSplit, load_dataset, to_input
@@ -133,12 +133,12 @@ class Bench:
         return network, kept
 
     def _train(self, network: Network, seed: int, steps: int) -> Network:
-        images, labels = _tensors(self._data.train)
+        images, labels = tensors(self._data.train)
         mean, std = self._data.mean, self._data.std
         return train(network, images, labels, self._recipe, MACHINE, mean=mean, std=std, seed=seed, steps=steps).network
 
     def _score(self, network: Network, part: ImageSplit) -> float:
-        return score(network, *_tensors(part), MACHINE, mean=self._data.mean, std=self._data.std)
+        return score(network, *tensors(part), MACHINE, mean=self._data.mean, std=self._data.std)
 
 
 def _parsed(line: str) -> dict[str, Any]:
@@ -147,10 +147,6 @@ def _parsed(line: str) -> dict[str, Any]:
     except json.JSONDecodeError:
         return {}
     return parsed
-
-
-def _tensors(split: ImageSplit) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(split.images[:]).permute(0, 3, 1, 2), torch.from_numpy(split.labels)
 
 
 def plan(seeds: int) -> list[Job]:

@@ -25,39 +25,34 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from brief_training import MACHINE, tensors, trained
 from numpy.typing import NDArray
-from torch import Tensor
 
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.qdq import weighted_nodes
-from scalesearch.data import Dataset, ImageSplit, load_dataset, to_input
+from scalesearch.data import load_dataset, to_input
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.backends.base import EngineOptions
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.measurement.duet import ESTIMATORS, OBJECTIVE, ratio_interval
 from scalesearch.measurement.latency import play_duet
-from scalesearch.networks import base_spec, scale
 from scalesearch.tasks.classification.augment import Batches
 from scalesearch.tasks.classification.pieces import (
-    build,
     quantization_aware,
     quantize,
     run_as_written,
-    score,
     to_onnx,
     train,
 )
-from scalesearch.training.weights import KeptTraining, WeightStore, weights_key
 from scalesearch.values.candidate import Quantization, Recipe, Scaling
 from scalesearch.values.network import Network
 from scalesearch.values.onnx_model import OnnxModel
-from scalesearch.values.settings import DataSettings, LatencySettings, Machine
+from scalesearch.values.settings import DataSettings, LatencySettings
 from scalesearch.values.target import QuantizationProfile
 
 Images = NDArray[np.float32]
 
 RESOLUTION_PX = 48
-MACHINE = Machine(device="cpu", threads=1, bf16=False, channels_last=True)
 SEEDS = (0, 1, 2)
 STEPS = (60, 120)
 CONTROL_RATE = 2e-3
@@ -203,7 +198,7 @@ class Bench:
     def _network(self, name: str) -> tuple[Network, OnnxModel, Images]:
         """Folded, as a file, and what it answers to the validation images."""
         if name not in self._networks:
-            network = fold_batchnorm(trained(*NETWORKS[name], self._data, self._told.steps, self._told.to / "weights"))
+            network = fold_batchnorm(self._trained(name))
             file = self._told.to / f"{name.replace(' ', '_')}.onnx"
             model = to_onnx(network, to=file, check_images=self._calibration[:8])
             self._networks[name] = network, model, run_as_written(read_onnx(model.path), self._val)
@@ -242,44 +237,16 @@ class Bench:
         low, high = ratio_interval(duet, OBJECTIVE)
         return replace(row, ratio=ESTIMATORS[OBJECTIVE](duet), ratio_low=low, ratio_high=high)
 
+    def _trained(self, name: str) -> Network:
+        base, scaling = NETWORKS[name]
+        return trained(base, self._data, self._told.steps, self._told.to / "weights", scaling=scaling)
+
     def _file(self, name: str) -> Path:
         return Path(self._scratch.name) / f"{name}.onnx"
 
     def layers(self, name: str) -> int:
         """Convolutions and linear layers of a network."""
         return len(weighted_nodes(read_onnx(self._network(name)[1].path)))
-
-
-def trained(name: str, scaling: Scaling, data: Dataset, steps: int, folder: Path) -> Network:
-    """The scaled base network in eval mode after brief training, by the weights in `folder` where they are there."""
-    recipe = Recipe(steps=steps)
-    spec = scale(
-        base_spec(name),
-        scaling,
-        resolution_px=data.resolution_px,
-        num_classes=len(data.class_names),
-        channel_multiple=8,
-    )
-    key, store = weights_key(spec, recipe, data.fingerprint, 0), WeightStore(folder)
-    network = build(spec, dropout=recipe.dropout)
-    if store.load(key, network.module) is not None:
-        return Network(spec=spec, module=network.module.eval())
-    done = train(network, *tensors(data.train), recipe, MACHINE, mean=data.mean, std=data.std, seed=0)
-    kept = KeptTraining(
-        float_score=score(done.network, *tensors(data.val), MACHINE, mean=data.mean, std=data.std),
-        train_s=done.seconds,
-        final_loss=done.final_loss,
-        losses=done.losses,
-        steps=done.steps,
-        safe_recipe_used=done.safe_recipe_used,
-    )
-    store.save(key, done.network.module, kept)
-    return done.network
-
-
-def tensors(split: ImageSplit) -> tuple[Tensor, Tensor]:
-    """Images (N, C, H, W) and labels."""
-    return torch.from_numpy(split.images[:]).permute(0, 3, 1, 2), torch.from_numpy(np.asarray(split.labels))
 
 
 def comparison(rows: Iterable[Row]) -> list[str]:

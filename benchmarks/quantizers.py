@@ -37,30 +37,27 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
+from brief_training import MACHINE, trained
 from numpy.typing import NDArray
 from onnxruntime import quantization as ort_quantization
 
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.data import Dataset, ImageSplit, load_dataset, to_input
+from scalesearch.data import Dataset, load_dataset, to_input
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.onnx_file import onnx_model, read_onnx
 from scalesearch.deployment.targets import get_target
 from scalesearch.errors import MissingBackendError, StageFailed
 from scalesearch.files import replace_file
-from scalesearch.networks import base_spec, scale
-from scalesearch.tasks.classification.pieces import build, quantize, score, to_onnx, train
-from scalesearch.training.weights import KeptTraining, WeightStore, weights_key
-from scalesearch.values.candidate import CalibrationMethod, Precision, Quantization, Recipe, Scaling
-from scalesearch.values.network import Network
+from scalesearch.tasks.classification.pieces import quantize, to_onnx
+from scalesearch.values.candidate import CalibrationMethod, Precision, Quantization
 from scalesearch.values.onnx_model import OnnxModel
-from scalesearch.values.settings import DataSettings, Machine
+from scalesearch.values.settings import DataSettings
 
 Images = NDArray[np.float32]
 
 NETWORKS = ("resnet_small", "mobilenet_small", "efficientnet_small")
 RESOLUTION_PX = 48
 CHIP = "rtx40"
-MACHINE = Machine(device="cpu", threads=1, bf16=False, channels_last=True)
 CALIBRATION_IMAGES = 128
 CLIP_PERCENTILE = 99.99
 """Of ours and of ONNX Runtime's percentile calibration, so that they differ in nothing but their histograms."""
@@ -222,38 +219,6 @@ class Processes:
 # ---- training, compiling, scoring -------------------------------------------------------------------------------
 
 
-def trained(name: str, data: Dataset, steps: int, folder: Path) -> Network:
-    """The base network in eval mode after brief training, by the weights in `folder` where they are there."""
-    recipe = Recipe(steps=steps)
-    spec = scale(
-        base_spec(name),
-        Scaling(),
-        resolution_px=data.resolution_px,
-        num_classes=len(data.class_names),
-        channel_multiple=get_target(CHIP).channel_multiple,
-    )
-    key, store = weights_key(spec, recipe, data.fingerprint, 0), WeightStore(folder)
-    network = build(spec, dropout=recipe.dropout)
-    module = copy.deepcopy(network.module).eval()
-    if store.load(key, module) is not None:
-        return Network(spec=spec, module=module)
-    done = train(network, *_tensors(data.train), recipe, MACHINE, mean=data.mean, std=data.std, seed=0)
-    kept = KeptTraining(
-        float_score=score(done.network, *_tensors(data.val), MACHINE, mean=data.mean, std=data.std),
-        train_s=done.seconds,
-        final_loss=done.final_loss,
-        losses=done.losses,
-        steps=done.steps,
-        safe_recipe_used=done.safe_recipe_used,
-    )
-    store.save(key, done.network.module, kept)
-    return done.network
-
-
-def _tensors(split: ImageSplit) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(split.images[:]).permute(0, 3, 1, 2), torch.from_numpy(np.asarray(split.labels))
-
-
 def as_written(path: Path, images: Images) -> Images:
     """Logits of the widened file, each of its nodes run as it stands there."""
     options = ort.SessionOptions()
@@ -401,7 +366,7 @@ def run_network(name: str, data: Dataset, gate: Gate, processes: Processes, told
     """One network's table, printed as it grows."""
     files = told.to / "onnx"
     calibration, val = (to_input(part.images[:], mean=data.mean, std=data.std) for part in (data.calibration, data.val))
-    network = trained(name, data, told.steps, told.to / "weights")
+    network = trained(name, data, told.steps, told.to / "weights", channel_multiple=get_target(CHIP).channel_multiple)
     model = to_onnx(fold_batchnorm(network), to=files / f"{name}.onnx", check_images=calibration[:8])
     predicted = as_written(model.path, val).argmax(axis=1)
     truth = Truth(network=name, images=val, labels=np.asarray(data.val.labels), predicted=predicted)

@@ -35,11 +35,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from brief_training import tensors
 from numpy.typing import NDArray
-from torch import Tensor
 
-from scalesearch.data import Dataset, ImageSplit, load_dataset
+from scalesearch.data import Dataset, load_dataset
 from scalesearch.measurement.cost import formula_cost
 from scalesearch.networks import base_spec, scale
 from scalesearch.tasks.classification.pieces import build, score, train
@@ -119,10 +118,6 @@ def _load(settings: DataSettings) -> None:
     _data.append(load_dataset(settings, storage_px=max(shape.resolution_px for shape in SHAPES)))
 
 
-def _tensors(split: ImageSplit) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(split.images[:]).permute(0, 3, 1, 2), torch.from_numpy(split.labels)
-
-
 def _spec(shape: Shape, num_classes: int) -> NetworkSpec:
     scaling = Scaling(
         resolution=shape.resolution_px / BASE_PX, width=shape.width, depth=shape.depth, kernel=shape.kernel
@@ -143,11 +138,11 @@ def run(job: Job) -> dict[str, Any]:
     network = build(_spec(shape, len(data.class_names)), seed=seed)
     started = time.process_time()
     trained = train(
-        network, *_tensors(data.train), _recipe(job), MACHINE, mean=data.mean, std=data.std, seed=seed
+        network, *tensors(data.train), _recipe(job), MACHINE, mean=data.mean, std=data.std, seed=seed
     )  # fmt: skip
     cpu_s = time.process_time() - started
     val, test = (
-        score(trained.network, *_tensors(part), MACHINE, mean=data.mean, std=data.std) for part in (data.val, data.test)
+        score(trained.network, *tensors(part), MACHINE, mean=data.mean, std=data.std) for part in (data.val, data.test)
     )
     return {**asdict(job), "cpu_s": cpu_s, "val": val, "test": test, "safe_recipe_used": trained.safe_recipe_used}
 
@@ -161,7 +156,7 @@ def calibrate() -> dict[str, dict[str, float]]:
         for optimizer in OPTIMIZERS * 3:
             job = Job(network=shape.name, arm="", optimizer=optimizer, steps=CALIBRATION_STEPS, seed=0)
             started = time.process_time()
-            train(network, *_tensors(data.train), _recipe(job), MACHINE, mean=data.mean, std=data.std, seed=0)
+            train(network, *tensors(data.train), _recipe(job), MACHINE, mean=data.mean, std=data.std, seed=0)
             spent = (time.process_time() - started) / CALIBRATION_STEPS
             row = seconds.setdefault(shape.name, {})
             row[optimizer] = min(spent, row.get(optimizer, math.inf))

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from brief_training import tensors
 from onnx import numpy_helper
 
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.sparsity import apply_masks, masked, sparsity_masks
-from scalesearch.data import Dataset, ImageSplit, load_dataset, to_input
+from scalesearch.data import Dataset, load_dataset, to_input
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends.tensorrt.library import is_installed
 from scalesearch.networks import base_spec, scale
@@ -33,21 +34,17 @@ MACHINE = Machine(device="cpu", threads=1, bf16=False, channels_last=True)
 SPARSE = Pruning(sparsity="2:4")
 
 
-def _tensors(split: ImageSplit) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(split.images[:]).permute(0, 3, 1, 2), torch.from_numpy(split.labels)
-
-
 def _train(
     network: Network, data: Dataset, recipe: Recipe, seed: int, steps: int, masks: dict[str, torch.Tensor] | None = None
 ) -> Network:
     return train(
-        network, *_tensors(data.train), recipe, MACHINE, mean=data.mean, std=data.std, seed=seed, steps=steps,
+        network, *tensors(data.train), recipe, MACHINE, mean=data.mean, std=data.std, seed=seed, steps=steps,
         after_step=lambda module: apply_masks(module, masks or {}),
     ).network  # fmt: skip
 
 
 def _top1(network: Network, data: Dataset) -> float:
-    return 100 * score(network, *_tensors(data.val), MACHINE, mean=data.mean, std=data.std)
+    return 100 * score(network, *tensors(data.val), MACHINE, mean=data.mean, std=data.std)
 
 
 def _zeros_hold(file: Path, layers: int) -> bool:

@@ -3,10 +3,10 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from colours import colour_file, colour_images, colour_space
 
 from scalesearch.cli.export import export_trial
 from scalesearch.cli.full_training import train_export
@@ -24,50 +24,18 @@ from scalesearch.values.session import model_path, reference_path
 # A whole search and two trainings: a minute, and the unit tests are to stay under three.
 pytestmark = pytest.mark.slow
 
-SPACE = """
-network = "resnet_small"
-resolution_px = 16
-summary = "tiny"
-[scaling]
-width = [0.25, 0.5, 0.75, 1.0]
-[pruning]
-channel_fraction = [0.0, 0.5]
-[quantization]
-precision = ["fp32", "int8"]
-calibration_images = 16
-[training]
-optimizer = "adamw"
-learning_rate = 0.004
-steps = 24
-retrain_steps = 6
-batch_size = 16
-"""
 SETTINGS = ("latency.max_s=0.3", "latency.warmup_s=0.02", "machine.threads=1", "machine.bf16=off")
-
-
-def colour_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noisy 16 px images of three classes that their mean colour tells apart."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 3, count)
-    images = rng.integers(0, 120, (count, 16, 16, 3))
-    images[np.arange(count), :, :, labels] += 90
-    return images.clip(0, 255).astype(np.uint8), labels.astype(np.int64)
 
 
 @pytest.fixture(scope="module")
 def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "colours.npz"
-    splits: dict[str, Any] = {}
-    for seed, (name, count) in enumerate((("train", 160), ("val", 90), ("test", 60))):
-        splits[f"{name}_images"], splits[f"{name}_labels"] = colour_images(count, seed)
-    np.savez(path, **splits, class_names=np.array(["red", "green", "blue"]))
-    return path
+    return colour_file(tmp_path_factory.mktemp("data") / "colours.npz")
 
 
 @pytest.fixture(scope="module")
 def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("space") / "tiny.toml"
-    path.write_text(SPACE)
+    path.write_text(colour_space())
     return path
 
 

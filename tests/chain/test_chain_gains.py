@@ -3,30 +3,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_evaluators import make_latency
 
 from scalesearch.chain.gains import TwinStore, gain
 from scalesearch.values.record import Latency
 
 
-def latency(ratio: float, half: float = 0.0) -> Latency:
-    return Latency(
-        p50_ms=ratio,
-        p50_low_ms=ratio * (1 - half),
-        p50_high_ms=ratio * (1 + half),
-        raw_p50_ms=ratio,
-        raw_p90_ms=ratio,
-        raw_p99_ms=ratio,
-        raw_min_ms=ratio,
-        reference_p50_ms=1.0,
-        ratio=ratio,
-        runs=100,
-        batch=1,
-        stable=True,
-    )
-
-
 def test_a_speedup_is_the_ratio_without_over_with_and_its_doubt_is_of_both() -> None:
-    found = gain("precision", "int8", without=latency(3.0, 0.03), having=latency(2.0, 0.04), score_change=-0.01)
+    found = gain(
+        "precision", "int8", without=make_latency(3.0, 0.03), having=make_latency(2.0, 0.04), score_change=-0.01
+    )
     assert found.speedup == pytest.approx(1.5)
     # Independent relative half-widths add in quadrature: 3 % and 4 % make 5 %, on the logarithm.
     assert (found.speedup_low, found.speedup_high) == pytest.approx((1.5 * math.exp(-0.05), 1.5 * math.exp(0.05)))
@@ -34,7 +20,9 @@ def test_a_speedup_is_the_ratio_without_over_with_and_its_doubt_is_of_both() -> 
 
 
 def test_a_speedup_within_its_doubt_is_no_gain() -> None:
-    found = gain("precision", "fp16", without=latency(1.02, 0.03), having=latency(1.0, 0.04), score_change=0.0)
+    found = gain(
+        "precision", "fp16", without=make_latency(1.02, 0.03), having=make_latency(1.0, 0.04), score_change=0.0
+    )
     assert found.speedup > 1 > found.speedup_low
     assert found.no_gain
 
@@ -45,7 +33,7 @@ def test_a_twin_is_measured_once_a_study_and_again_where_its_file_is_damaged(tmp
     def measure(ratio: float) -> Any:
         def now() -> Latency:
             measured.append(ratio)
-            return latency(ratio)
+            return make_latency(ratio, 0.0)
 
         return now
 
@@ -59,7 +47,7 @@ def test_a_twin_is_measured_once_a_study_and_again_where_its_file_is_damaged(tmp
 
 @pytest.mark.parametrize("half", [0.3, 0.9, 2.0, 30.0])
 def test_a_speedup_however_doubtful_stays_above_nothing(half: float) -> None:
-    found = gain("precision", "int8", without=latency(1.2, half), having=latency(1.0, half), score_change=0.0)
+    found = gain("precision", "int8", without=make_latency(1.2, half), having=make_latency(1.0, half), score_change=0.0)
     assert 0 < found.speedup_low < found.speedup < found.speedup_high
     # On a ratio's own scale both ends are equally far: as many times below as above.
     assert found.speedup / found.speedup_low == pytest.approx(found.speedup_high / found.speedup)

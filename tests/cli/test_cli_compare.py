@@ -1,11 +1,11 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
+from command import run_command
 
 from scalesearch.cli import compare
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
@@ -29,13 +29,7 @@ def studies(make_record: MakeRecord, session: Session, tmp_path: Path) -> tuple[
     return folders
 
 
-def _run(*arguments: object) -> str:
-    app = typer.Typer()
-    compare.register(app)
-    outcome = CliRunner().invoke(app, [str(each) for each in arguments], standalone_mode=False)
-    if outcome.exception:
-        raise outcome.exception
-    return outcome.stdout
+_run = partial(run_command, compare.register)
 
 
 def test_both_are_told_and_drawn(studies: tuple[Path, Path], tmp_path: Path) -> None:

@@ -2,25 +2,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
+from command import run_command
 
 from scalesearch.cli import confirm
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.records.store import RecordStore
 from scalesearch.values.record import MeasuredTrial
 
-
-def _run(*arguments: str) -> str:
-    app = typer.Typer()
-    confirm.register(app)
-    outcome = CliRunner().invoke(app, arguments, standalone_mode=False)
-    if outcome.exception:
-        raise outcome.exception
-    return outcome.stdout
+_run = partial(run_command, confirm.register)
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,15 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
-import typer
+from command import run_command
 from onnx import numpy_helper
 from small_graphs import CLASSES, small_graph, small_model
-from typer.testing import CliRunner
 
 from scalesearch.cli import export
 from scalesearch.data import load_dataset, to_input
@@ -295,13 +295,7 @@ def _confirm(study: Study, record: MeasuredTrial, *, top1: float, seed: int = 7,
     return run
 
 
-def _run(*arguments: str) -> str:
-    app = typer.Typer()
-    export.register(app)
-    outcome = CliRunner().invoke(app, arguments, standalone_mode=False)
-    if outcome.exception:
-        raise outcome.exception
-    return outcome.stdout
+_run = partial(run_command, export.register)
 
 
 def test_a_confirmed_export_is_the_file_of_full_length(study: Study, tmp_path: Path) -> None:

@@ -3,14 +3,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-import typer
+from command import run_command
 from onnx import TensorProto, helper, numpy_helper
-from typer.testing import CliRunner
 
 from scalesearch.cli import histogram
 from scalesearch.dashboard.publisher import stored_histograms
@@ -83,13 +83,7 @@ def _network() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def _run(*arguments: str) -> str:
-    app = typer.Typer()
-    histogram.register(app)
-    outcome = CliRunner().invoke(app, arguments, standalone_mode=False)
-    if outcome.exception:
-        raise outcome.exception
-    return outcome.stdout
+_run = partial(run_command, histogram.register)
 
 
 def test_a_table_and_two_pictures(study: tuple[Path, list[tuple[TrialRecord, Session]]], tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
+from command import run_command
 
 from scalesearch.cli import pick
 from scalesearch.cli.pick import parse_weights
@@ -27,13 +27,7 @@ def study(make_record: MakeRecord, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _run(*arguments: str) -> str:
-    app = typer.Typer()
-    pick.register(app)
-    outcome = CliRunner().invoke(app, arguments, standalone_mode=False)
-    if outcome.exception:
-        raise outcome.exception
-    return outcome.stdout
+_run = partial(run_command, pick.register)
 
 
 def test_the_choice_is_told_with_reason_price_and_doubt(study: Path) -> None:

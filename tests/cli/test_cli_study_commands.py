@@ -6,11 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
+from command import run_command
 
 from scalesearch.cli import study_commands
 from scalesearch.cli.studies import find_study, front_under, parse_fraction, parse_latency_ms, read_records
@@ -49,13 +49,7 @@ def _store(folder: Path, records: list[TrialRecord]) -> Path:
     return folder
 
 
-def _run(*arguments: str) -> str:
-    app = typer.Typer()
-    study_commands.register(app)
-    outcome = CliRunner().invoke(app, arguments, standalone_mode=False)
-    if outcome.exception:
-        raise outcome.exception
-    return outcome.stdout
+_run = partial(run_command, study_commands.register)
 
 
 def test_front_is_a_table_from_fast_to_slow_with_knee_and_ties(folder: Path) -> None:

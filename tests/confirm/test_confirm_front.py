@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from colours import colour_file, colour_space
 
 from scalesearch.analysis.front import pareto_front
 from scalesearch.chain.planner import Planner
@@ -49,19 +49,6 @@ from scalesearch.values.session import Session
 from scalesearch.values.training_length import FULL_LENGTH, full_length
 
 MakeRecord = Callable[..., MeasuredTrial]
-
-
-def colour_file(path: Path) -> Path:
-    """Noisy 16 px images of three classes that their mean colour tells apart."""
-    splits: dict[str, Any] = {}
-    for seed, (name, count) in enumerate((("train", 160), ("val", 90), ("test", 60))):
-        rng = np.random.default_rng(seed)
-        labels = rng.integers(0, 3, count)
-        images = rng.integers(0, 120, (count, 16, 16, 3))
-        images[np.arange(count), :, :, labels] += 90
-        splits[f"{name}_images"], splits[f"{name}_labels"] = images.clip(0, 255).astype(np.uint8), labels
-    np.savez(path, **splits, class_names=np.array(["red", "green", "blue"]))
-    return path
 
 
 @pytest.fixture
@@ -443,30 +430,10 @@ def test_a_timing_process_that_cannot_open_its_engines_says_why(study: Path) -> 
     assert time_together(session, entries, stopped=stopped) is None
 
 
-SPACE = """
-network = "resnet_small"
-resolution_px = 16
-summary = "tiny"
-[scaling]
-width = [0.25, 0.5, 1.0]
-[pruning]
-channel_fraction = [0.0, 0.5]
-[quantization]
-precision = ["fp32", "int8"]
-calibration_images = 16
-[training]
-optimizer = "adamw"
-learning_rate = 0.004
-steps = 24
-retrain_steps = 6
-batch_size = 16
-"""
-
-
 @pytest.mark.slow
 def test_killed_and_resumed_it_ends_with_a_confirmed_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     space = tmp_path / "tiny.toml"
-    space.write_text(SPACE)
+    space.write_text(colour_space("[0.25, 0.5, 1.0]"))
     folder = tmp_path / "tiny"
     settings, search_space = load_run(
         space=str(space),

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 
 import optuna
 import pytest
+from serving import serving
 from study_runs import run
 
 from scalesearch.dashboard.artifacts import FOLDER, keep_artifacts
 from scalesearch.dashboard.publisher import DashboardListener, annotate_trial, update_figures, update_statistics
-from scalesearch.dashboard.server import DashboardServer
 from scalesearch.export.metadata import read_config
 from scalesearch.records.run_file import write_run_file
 from scalesearch.search.storage import opened_study
@@ -120,12 +119,8 @@ def served(study: optuna.Study, make_record: MakeRecord, tmp_path: Path, session
     update_figures(study, records)
     update_statistics(study, records, session.space)
     keep_artifacts(study, tmp_path, records[:2])
-    with DashboardServer(tmp_path, port=0) as server:
-        thread = threading.Thread(target=server.serve)
-        thread.start()
-        yield server.url
-        server.stop()
-        thread.join()
+    with serving(tmp_path) as url:
+        yield url
 
 
 def test_the_dashboard_hands_the_file_out(served: str, study: optuna.Study) -> None:

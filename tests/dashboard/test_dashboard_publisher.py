@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+from serving import serving
 
 from scalesearch.dashboard import server as dashboard_server
 from scalesearch.dashboard.publisher import (
@@ -194,12 +195,8 @@ def test_a_busy_port_is_said(study: optuna.Study, tmp_path: Path) -> None:
 @pytest.fixture
 def served(study: optuna.Study, tmp_path: Path) -> Iterator[str]:
     study.tell(study.ask(), (0.5, 1.0))
-    with DashboardServer(tmp_path, port=0) as server:
-        thread = threading.Thread(target=server.serve)
-        thread.start()
-        yield server.url
-        server.stop()
-        thread.join()
+    with serving(tmp_path) as url:
+        yield url
 
 
 def _ask(url: str, *, method: str = "GET", host: str = "", body: Any = None) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_training import SPEC
 from torch import Tensor, nn
 
 from scalesearch.data.mapped import MappedImages, planes
@@ -14,19 +15,10 @@ from scalesearch.tasks.classification.pieces import build, score, train
 from scalesearch.training.train import Trained, answers
 from scalesearch.values.candidate import OptimizerName, Recipe
 from scalesearch.values.network import Network
-from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
 from scalesearch.values.settings import Machine
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 MACHINE = Machine(device="cpu", threads=1, bf16=False, channels_last=True)
-SPEC = NetworkSpec(
-    name="tiny",
-    resolution_px=16,
-    num_classes=3,
-    stem=StemSpec(channels=8, kernel=3, stride=2),
-    stages=(StageSpec(block="basic", depth=1, channels=16, kernel=3, stride=2),),
-    head=HeadSpec(),
-)
 RECIPE = Recipe(steps=30, batch_size=16)
 
 

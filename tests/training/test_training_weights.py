@@ -6,20 +6,12 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from tiny_training import SPEC
 from torch import nn
 
 from scalesearch.training.weights import KeptTraining, WeightStore, weights_key
 from scalesearch.values.candidate import Recipe
-from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
 
-SPEC = NetworkSpec(
-    name="tiny",
-    resolution_px=16,
-    num_classes=3,
-    stem=StemSpec(channels=8, kernel=3, stride=2),
-    stages=(StageSpec(block="basic", depth=1, channels=16, kernel=3, stride=2),),
-    head=HeadSpec(),
-)
 KEPT = KeptTraining(
     float_score=0.625, train_s=1.5, final_loss=0.1 + 0.2, losses=(2.5, 0.3), steps=30, safe_recipe_used=True
 )
