@@ -40,7 +40,7 @@ from scalesearch.networks import BASES, base_spec, scale
 from scalesearch.networks.build import settle_norms
 from scalesearch.tasks.classification.pieces import build, quantize, to_onnx
 from scalesearch.values.candidate import Precision, Pruning, Quantization, Scaling
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.settings import TensorRtSettings
 
 CHIP = get_target("rtx40")

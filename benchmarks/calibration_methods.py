@@ -28,7 +28,7 @@ from scalesearch.deployment.backends.base import EngineOptions
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.tasks.classification.pieces import quantize, run_as_written, to_onnx
 from scalesearch.values.candidate import CalibrationMethod, Precision, Quantization
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.settings import DataSettings
 from scalesearch.values.target import QuantizationProfile
 

@@ -52,8 +52,7 @@ from scalesearch.networks import BASES, base_spec, scale
 from scalesearch.networks.build import settle_norms
 from scalesearch.tasks.classification.pieces import build, to_onnx
 from scalesearch.values.candidate import Scaling
-from scalesearch.values.network import Network
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import Network, OnnxModel
 from scalesearch.values.settings import LatencySettings
 
 NUM_CLASSES, IMAGES = 43, 16

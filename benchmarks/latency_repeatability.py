@@ -137,7 +137,7 @@ def export(folder: Path, kinds: list[str]) -> None:
     from scalesearch.networks.scaling import scale
     from scalesearch.tasks.classification.pieces import build, quantize, to_onnx
     from scalesearch.values.candidate import Pruning, Quantization, Scaling
-    from scalesearch.values.onnx_model import OnnxModel
+    from scalesearch.values.network import OnnxModel
 
     images = np.random.default_rng(0).normal(size=(64, 3, 64, 64)).astype(np.float32)
 

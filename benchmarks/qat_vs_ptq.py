@@ -45,8 +45,7 @@ from scalesearch.tasks.classification.pieces import (
     train,
 )
 from scalesearch.values.candidate import Quantization, Recipe, Scaling
-from scalesearch.values.network import Network
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import Network, OnnxModel
 from scalesearch.values.settings import DataSettings, LatencySettings
 from scalesearch.values.target import QuantizationProfile
 

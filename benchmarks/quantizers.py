@@ -50,7 +50,7 @@ from scalesearch.errors import MissingBackendError, StageFailed
 from scalesearch.files import replace_file
 from scalesearch.tasks.classification.pieces import quantize, to_onnx
 from scalesearch.values.candidate import CalibrationMethod, Precision, Quantization
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.settings import DataSettings
 
 Images = NDArray[np.float32]

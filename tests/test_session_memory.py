@@ -10,7 +10,7 @@ from scalesearch.memory import file_bytes
 from scalesearch.networks import base_spec
 from scalesearch.study.session import require_batch_memory
 from scalesearch.tasks.classification.pieces import build
-from scalesearch.values.input_size import InputSize
+from scalesearch.values.network_spec import InputSize
 
 
 def test_a_batch_that_no_memory_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

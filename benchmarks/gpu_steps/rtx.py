@@ -21,7 +21,7 @@ from scalesearch.networks import base_spec
 from scalesearch.networks.scaling import scale
 from scalesearch.tasks.classification.pieces import build, quantize, to_onnx
 from scalesearch.values.candidate import Precision, Quantization, Scaling
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.settings import TensorRtSettings
 
 _FLAVOURS: Final[tuple[Flavour, ...]] = ("tensorrt", "tensorrt_rtx")

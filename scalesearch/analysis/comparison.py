@@ -7,7 +7,7 @@ from statistics import median
 from scalesearch.analysis.front import dominates, hypervolume, pareto_front, point, undominated
 from scalesearch.analysis.ranks import RankAgreement, rank_agreement
 from scalesearch.values.candidate import Pruning, Scaling
-from scalesearch.values.input_size import InputSize
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.session import Session
 from scalesearch.values.target import Device

@@ -44,8 +44,7 @@ from scalesearch.tasks.registry import get_task
 from scalesearch.training.machine import torch_threads
 from scalesearch.values.candidate import Pruning, Quantization
 from scalesearch.values.identity import content_hash, seed_from
-from scalesearch.values.network import Network
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import Network, OnnxModel
 from scalesearch.values.plan import Plan
 from scalesearch.values.quality import Quality
 from scalesearch.values.record import (

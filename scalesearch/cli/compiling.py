@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from scalesearch.chain.planner import Planner
     from scalesearch.deployment.acceptance import Gate
     from scalesearch.deployment.backends.base import LayerTime
+    from scalesearch.values.network import OnnxModel
     from scalesearch.values.network_spec import NetworkSpec
-    from scalesearch.values.onnx_model import OnnxModel
     from scalesearch.values.record import Acceptance
     from scalesearch.values.session import Session
     from scalesearch.values.target import Target

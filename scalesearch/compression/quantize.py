@@ -20,7 +20,7 @@ from scalesearch.compression.qdq import given_ranges, insert_qdq, weighted_nodes
 from scalesearch.deployment.onnx_file import checking_session, read_onnx, write_bytes, write_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Precision, Quantization, WeightScales
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.target import QuantizationProfile
 
 _CHECK_IMAGES = 8

@@ -19,7 +19,7 @@ from scalesearch.config.checks import (
 )
 from scalesearch.toml_file import read_toml
 from scalesearch.values.candidate import Pruning, Quantization, Recipe, StageScaling
-from scalesearch.values.input_size import InputSize
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.space import Axis, Choice, Limits, NamedAxis, Range, SearchSpace
 
 _SPACE_KEYS = ("network", "resolution_px", "resolution_multiple", "summary")

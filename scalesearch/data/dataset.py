@@ -14,7 +14,7 @@ from scalesearch.data.mapped import MappedImages
 from scalesearch.data.memory import fits_beside, room_bytes
 from scalesearch.data.resize import resize_images, rows_of_chunk
 from scalesearch.errors import ConfigError
-from scalesearch.values.input_size import InputSize
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import MemorySetting, WindowSetting
 
 if TYPE_CHECKING:

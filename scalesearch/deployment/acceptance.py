@@ -4,7 +4,7 @@ from pathlib import Path
 
 from scalesearch.deployment.backends.tensorrt.builder import Build, build_plan, known_capabilities
 from scalesearch.deployment.backends.tensorrt.library import Library, load
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.record import Acceptance
 from scalesearch.values.settings import TensorRtSettings
 

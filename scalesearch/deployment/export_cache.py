@@ -18,8 +18,7 @@ from scalesearch.deployment.onnx_file import onnx_model, write_bytes
 from scalesearch.deployment.to_onnx import to_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.values.identity import content_hash
-from scalesearch.values.network import Network
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import Network, OnnxModel
 
 MOST_BYTES = 5 * 10**8
 """Size limit of the cache. Beyond it the oldest files are deleted first, since siblings follow their trial closely."""

@@ -12,7 +12,7 @@ from scalesearch.deployment.onnx_versions import lower_versions
 from scalesearch.errors import StageFailed
 from scalesearch.files import replace_file
 from scalesearch.plain_text import one_line
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 
 # Stands for a dynamic dimension; only the batch may be dynamic.
 _DYNAMIC = 0

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from scalesearch.deployment.onnx_file import annotate, checking_session, onnx_model, write_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.plain_text import one_line
-from scalesearch.values.network import Network
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import Network, OnnxModel
 
 __all__ = ["INPUT_NAME", "OPSET", "annotate", "onnx_model", "to_onnx"]
 

@@ -13,7 +13,7 @@ from scalesearch.export.metadata import CALIBRATION, NAME, PREPROCESSING
 from scalesearch.export.target import MODEL, SCRIPT, WEIGHTS
 from scalesearch.files import replace_file
 from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import Session
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalesearch.records.stored_files import kept_model
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session, model_path
 

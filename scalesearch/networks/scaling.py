@@ -6,8 +6,7 @@ from dataclasses import replace
 from scalesearch.errors import ConfigError
 from scalesearch.networks.validity import check_spec
 from scalesearch.values.candidate import Scaling, StageScaling
-from scalesearch.values.input_size import InputSize
-from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec
+from scalesearch.values.network_spec import HeadSpec, InputSize, NetworkSpec, StageSpec
 
 # 2 * 1.1 is 2.2000000000000002 and 24 * 0.7 is 16.799999999999997. Products are rounded to this many decimals first, so
 # that ceil and the rounding borders depend on the numbers the user wrote and not on how they are stored in binary.

@@ -21,8 +21,8 @@ from scalesearch.networks.scaling import scale
 from scalesearch.records.stored_files import file_sha256, kept_reference
 from scalesearch.tasks.registry import get_task
 from scalesearch.values.candidate import Scaling
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.network_spec import NetworkSpec
-from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.session import Session, reference_path
 from scalesearch.values.space import SearchSpace
 

@@ -22,8 +22,7 @@ from scalesearch.tasks.base import Task
 from scalesearch.tasks.registry import get_task
 from scalesearch.training.machine import probe_machine
 from scalesearch.values.candidate import Recipe, Scaling
-from scalesearch.values.input_size import InputSize
-from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.session import DataSummary, Session
 from scalesearch.values.settings import DataSettings, RunSettings, WindowSetting
 from scalesearch.values.space import Choice, SearchSpace

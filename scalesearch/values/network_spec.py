@@ -1,14 +1,49 @@
-"""The shape of a candidate's network in whole numbers, after all rounding."""
+"""The shape of a candidate's network and of the images it takes, in whole numbers, after all rounding."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from scalesearch.values.identity import new_field
-from scalesearch.values.input_size import InputSize
 
 BlockKind = Literal["basic", "bottleneck", "inverted_residual", "mbconv"]
 Activation = Literal["relu", "relu6", "silu"]
 HeadWidthRule = Literal["scaled", "at_least_base"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSize:
+    """Height and width in pixels."""
+
+    height_px: int
+    width_px: int
+
+    @classmethod
+    def square(cls, side_px: int) -> "InputSize":
+        """Return the size of a square image."""
+        return cls(height_px=side_px, width_px=side_px)
+
+    @property
+    def is_square(self) -> bool:
+        """Whether both sides are equal."""
+        return self.height_px == self.width_px
+
+    @property
+    def pixels(self) -> int:
+        """Height times width."""
+        return self.height_px * self.width_px
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width, in the order of array shapes."""
+        return self.height_px, self.width_px
+
+    @property
+    def label(self) -> str:
+        """The size as text: `64`, or `720x1280` (height, width). Meant for columns whose header names the unit px."""
+        return str(self.height_px) if self.is_square else f"{self.height_px}x{self.width_px}"
+
+    def __str__(self) -> str:
+        return f"{self.label} px"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

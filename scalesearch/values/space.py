@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from scalesearch.values.input_size import InputSize
+from scalesearch.values.network_spec import InputSize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

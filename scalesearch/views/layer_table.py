@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scalesearch.values.input_size import InputSize
-from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.network_spec import InputSize, NetworkSpec
 
 _POOL_KERNEL = 3
 

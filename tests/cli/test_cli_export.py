@@ -33,7 +33,7 @@ from scalesearch.records.store import RecordStore
 from scalesearch.tasks.classification import infer
 from scalesearch.values.candidate import Precision, Quantization
 from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 from scalesearch.values.settings import DataSettings, RunSettings

@@ -22,7 +22,7 @@ from scalesearch.export.metadata import write_config
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.values.candidate import Quantization
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.session import Session
 from scalesearch.values.settings import DataSettings, RunSettings

@@ -17,7 +17,7 @@ from scalesearch.errors import StageFailed
 from scalesearch.tasks.classification.pieces import quantize
 from scalesearch.values.candidate import CalibrationMethod, Precision, Quantization, WeightScales
 from scalesearch.values.histogram import LayerHistogram, TensorHistogram
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.target import QuantizationProfile
 
 Images = NDArray[np.float32]

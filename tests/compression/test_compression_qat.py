@@ -20,9 +20,8 @@ from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.tasks.classification.pieces import quantization_aware, quantize, run_as_written, to_onnx
 from scalesearch.values.candidate import Precision, Quantization, WeightScales
-from scalesearch.values.network import Network
+from scalesearch.values.network import Network, OnnxModel
 from scalesearch.values.network_spec import BlockKind
-from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.target import QuantizationProfile
 
 _CALIBRATION, _ = gratings(64, seed=5)

@@ -17,7 +17,7 @@ from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import StageFailed
 from scalesearch.tasks.classification.pieces import quantize, to_onnx
 from scalesearch.values.candidate import CalibrationMethod, Precision, Quantization, WeightScales
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.target import QuantizationProfile
 
 _CALIBRATION, _ = gratings(128, seed=5)

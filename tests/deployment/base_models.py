@@ -11,7 +11,7 @@ from scalesearch.compression.prune import prune
 from scalesearch.networks import base_spec, scale
 from scalesearch.tasks.classification.pieces import build, to_onnx
 from scalesearch.values.candidate import Pruning, Scaling
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 
 RESOLUTION_PX = 64
 CLASSES = 10

@@ -9,7 +9,7 @@ from onnx import numpy_helper, parser
 from scalesearch.deployment.onnx_file import write_onnx
 from scalesearch.tasks.classification.pieces import quantize
 from scalesearch.values.candidate import Precision, Quantization
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.target import QuantizationProfile
 
 CLASSES = 4

@@ -13,7 +13,7 @@ from scalesearch.deployment.backends.tensorrt.library import is_installed
 from scalesearch.networks import BASES, base_spec
 from scalesearch.tasks.classification.pieces import quantize
 from scalesearch.values.candidate import Precision, Quantization, Scaling
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 
 pytestmark = pytest.mark.skipif(not is_installed("tensorrt_rtx"), reason="the extra `rtx` is not installed")
 

@@ -15,7 +15,7 @@ from scalesearch.deployment.backends import BACKENDS, Backend, Engine, get_backe
 from scalesearch.deployment.backends.base import BackendStatus, EngineOptions
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import ConfigError, StageFailed
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 
 _CLASSES = 4
 _RANDOM = np.random.default_rng(0)

@@ -22,7 +22,7 @@ from scalesearch.deployment.formats.c_texts import c_string
 from scalesearch.deployment.onnx_file import annotate
 from scalesearch.errors import ConfigError, MissingBackendError, StageFailed
 from scalesearch.values.candidate import Precision
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 
 Answers = Callable[[Path, np.ndarray], np.ndarray]
 NAMES = ('say "stop"', "*/ int x; /*", "é \\ ??/ 50 %", "\n#define double float")

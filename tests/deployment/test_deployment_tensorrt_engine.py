@@ -20,7 +20,7 @@ from scalesearch.deployment.backends.tensorrt.cuda_clock import CudaClock
 from scalesearch.deployment.backends.tensorrt.engine import TensorRtEngine
 from scalesearch.deployment.backends.tensorrt.library import is_installed, load
 from scalesearch.errors import StageFailed
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.settings import TensorRtSettings
 from scalesearch.values.target import Device
 

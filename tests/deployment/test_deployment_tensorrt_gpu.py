@@ -29,7 +29,7 @@ from scalesearch.deployment.targets import choose_target
 from scalesearch.errors import StageFailed
 from scalesearch.tasks.classification.pieces import quantize, to_onnx
 from scalesearch.values.candidate import Precision, Quantization
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.settings import TensorRtSettings
 
 pytestmark = pytest.mark.gpu

@@ -13,7 +13,7 @@ from scalesearch.deployment.backends.tensorrt import TensorRtBackend, library
 from scalesearch.deployment.backends.tensorrt.library import Flavour
 from scalesearch.deployment.targets import TARGETS, choose_target
 from scalesearch.errors import MissingBackendError
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 
 _FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt_rtx")
 _TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}

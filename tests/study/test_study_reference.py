@@ -12,7 +12,7 @@ from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import ConfigError
 from scalesearch.study import reference
 from scalesearch.study.reference import rebuild_reference, with_reference
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.session import Session, reference_path
 from scalesearch.values.settings import DataSettings
 

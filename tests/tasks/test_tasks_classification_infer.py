@@ -23,7 +23,7 @@ from scalesearch.deployment.backends import EngineOptions, get_backend
 from scalesearch.deployment.onnx_file import annotate
 from scalesearch.tasks.classification import infer
 from scalesearch.values.candidate import Precision
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.target import QuantizationProfile
 
 REAL = os.environ.get("SCALESEARCH_TEST_PHOTOS", "")

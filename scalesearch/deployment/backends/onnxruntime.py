@@ -27,7 +27,7 @@ from scalesearch.deployment.backends.onnxruntime_session import (
 from scalesearch.deployment.backends.runs import closed, ensure_images, time_on_host, timed_images
 from scalesearch.deployment.cpu import cpu_device
 from scalesearch.errors import StageFailed
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.target import Device
 
 _CPU: Final[Providers] = ("CPUExecutionProvider",)

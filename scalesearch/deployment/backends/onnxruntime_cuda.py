@@ -12,7 +12,7 @@ from scalesearch.deployment.backends.onnxruntime_session import NATIVE_ERRORS, P
 from scalesearch.deployment.gpu import gpu_device
 from scalesearch.errors import MissingBackendError, StageFailed
 from scalesearch.plain_text import one_line
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.target import Device
 
 _NAME: Final = "CUDAExecutionProvider"

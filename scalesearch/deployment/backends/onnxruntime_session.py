@@ -12,7 +12,7 @@ from scalesearch.deployment.backends.base import EngineOptions
 from scalesearch.deployment.backends.runs import ensure_counts
 from scalesearch.errors import StageFailed
 from scalesearch.plain_text import one_line
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 
 # The bindings raise a different class for each status code, with no common base except Exception. For inputs of a wrong
 # shape or type, the binding layer raises ValueError or RuntimeError.

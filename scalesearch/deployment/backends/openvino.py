@@ -21,7 +21,7 @@ from scalesearch.deployment.cpu import cpu_device
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import MissingBackendError, StageFailed
 from scalesearch.plain_text import one_line
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.target import Device
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from scalesearch.errors import MissingBackendError
 from scalesearch.values.candidate import Precision
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.settings import TensorRtSettings
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.files import replace_file
 from scalesearch.plain_text import one_line
 from scalesearch.values.candidate import Precision
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 
 _FOLDER: Final = "c"
 _HOLDS: Final[tuple[Precision, ...]] = ("fp32", "int8")

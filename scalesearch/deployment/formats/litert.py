@@ -13,7 +13,7 @@ from scalesearch.errors import StageFailed
 from scalesearch.files import replace_file
 from scalesearch.plain_text import one_line
 from scalesearch.values.candidate import Precision
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 
 _NAME: Final = "model.tflite"
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from scalesearch.deployment.formats.base import Format, FormatOptions
 from scalesearch.values.candidate import Precision
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 
 _NAME: Final = "model.onnx"
 

@@ -8,7 +8,7 @@ from scalesearch.deployment.formats.base import Format, FormatOptions
 from scalesearch.errors import MissingBackendError
 from scalesearch.files import replace_file
 from scalesearch.values.candidate import Precision
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 
 _NAME: Final = "model.engine"
 

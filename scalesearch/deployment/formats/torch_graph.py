@@ -13,7 +13,7 @@ from torch.nn import functional
 from scalesearch.deployment.onnx_file import checking_session, read_onnx
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.values.candidate import Precision
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 
 Attributes = Mapping[str, Any]
 

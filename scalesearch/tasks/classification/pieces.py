@@ -22,9 +22,8 @@ from scalesearch.tasks.hooks import Objective, plain_loss, score_torch, torch_di
 from scalesearch.training import train as training
 from scalesearch.training.train import Trained
 from scalesearch.values.candidate import Quantization, Recipe
-from scalesearch.values.network import Network
+from scalesearch.values.network import Network, OnnxModel
 from scalesearch.values.network_spec import NetworkSpec
-from scalesearch.values.onnx_model import OnnxModel
 from scalesearch.values.settings import Machine
 
 OUTPUT_NAME = TASK.output_names[0]

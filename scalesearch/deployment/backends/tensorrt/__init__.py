@@ -9,7 +9,7 @@ from scalesearch.deployment.backends.tensorrt.plans import PlanStore, engine_fol
 from scalesearch.deployment.gpu import gpu_capability, gpu_device, gpu_name
 from scalesearch.errors import MissingBackendError
 from scalesearch.values.identity import content_hash
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 from scalesearch.values.target import Device
 
 

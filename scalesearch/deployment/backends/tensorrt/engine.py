@@ -15,7 +15,7 @@ from scalesearch.deployment.backends.tensorrt.layers import inspected
 from scalesearch.deployment.backends.tensorrt.library import Library, logger_of
 from scalesearch.errors import StageFailed
 from scalesearch.plain_text import one_line
-from scalesearch.values.onnx_model import OnnxModel
+from scalesearch.values.network import OnnxModel
 
 _STAGE: Final = "run"
 
