@@ -24,7 +24,7 @@ from scalesearch.compression.calibration import calibrate
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.data import Dataset, load_dataset, to_input
 from scalesearch.deployment.backends import EngineOptions, get_backend
-from scalesearch.deployment.cpu import read_cpu
+from scalesearch.deployment.devices import read_cpu
 from scalesearch.deployment.to_onnx import onnx_model
 from scalesearch.networks import base_spec
 from scalesearch.tasks.classification.pieces import build, to_onnx, train

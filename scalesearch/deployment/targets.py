@@ -103,7 +103,7 @@ def choose_target() -> tuple[Target, str]:
         if cuda.available:
             return TARGETS["cuda"], f"target: cuda through ONNX Runtime {cuda.version} ({why})"
         return TARGETS["cpu"], f"target: cpu through ONNX Runtime ({why})"
-    from scalesearch.deployment.gpu import gpu_capability, gpu_name
+    from scalesearch.deployment.devices import gpu_capability, gpu_name
 
     capability = gpu_capability()
     target = next((each for each in _TARGETS if each.compute_capability == capability), TARGETS["tensorrt"])
@@ -125,7 +125,7 @@ def fit_chip(target: Target) -> Target:
     """
     if not target.backend.startswith("tensorrt"):
         return target
-    from scalesearch.deployment.gpu import gpu_capability, gpu_name
+    from scalesearch.deployment.devices import gpu_capability, gpu_name
 
     capability = gpu_capability()
     if target.compute_capability not in ("", capability):

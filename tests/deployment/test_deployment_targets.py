@@ -1,7 +1,7 @@
 import pytest
 
 from scalesearch.deployment.backends import BACKENDS, get_backend
-from scalesearch.deployment.cpu import parse_cpuinfo, read_cpu
+from scalesearch.deployment.devices import parse_cpuinfo, read_cpu
 from scalesearch.deployment.targets import TARGETS, choose_target, get_target
 from scalesearch.errors import ConfigError
 

@@ -23,7 +23,7 @@ from scalesearch.deployment.backends.base import EngineOptions
 from scalesearch.deployment.backends.tensorrt import TensorRtBackend
 from scalesearch.deployment.backends.tensorrt.cuda_clock import CudaClock
 from scalesearch.deployment.backends.tensorrt.library import Flavour
-from scalesearch.deployment.gpu import gpu_capability, gpu_name
+from scalesearch.deployment.devices import gpu_capability, gpu_name
 from scalesearch.deployment.onnx_file import write_onnx
 from scalesearch.deployment.targets import choose_target
 from scalesearch.errors import StageFailed

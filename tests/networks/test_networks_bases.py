@@ -2,12 +2,11 @@
 
 import copy
 import functools
-import subprocess
-import sys
 from dataclasses import asdict, replace
 
 import pytest
 import torch
+from loading import loaded
 from pydantic import TypeAdapter
 
 from scalesearch.errors import ConfigError
@@ -155,5 +154,4 @@ def test_a_name_near_nothing_lists_what_there_is() -> None:
 
 
 def test_importing_the_room_loads_no_torch() -> None:
-    code = "import scalesearch.networks, sys; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert not loaded("import scalesearch.networks", of={"torch"})

@@ -25,7 +25,7 @@ from scalesearch.deployment.backends.onnxruntime_session import (
     session_options,
 )
 from scalesearch.deployment.backends.runs import closed, ensure_images, time_on_host, timed_images
-from scalesearch.deployment.cpu import cpu_device
+from scalesearch.deployment.devices import cpu_device
 from scalesearch.errors import StageFailed
 from scalesearch.values.network import OnnxModel
 from scalesearch.values.target import Device

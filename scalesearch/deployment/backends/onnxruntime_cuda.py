@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from scalesearch.deployment.backends.base import Backend, BackendStatus, EngineOptions
 from scalesearch.deployment.backends.onnxruntime import OnnxRuntimeEngine
 from scalesearch.deployment.backends.onnxruntime_session import NATIVE_ERRORS, Providers, open_session
-from scalesearch.deployment.gpu import gpu_device
+from scalesearch.deployment.devices import gpu_device
 from scalesearch.errors import MissingBackendError, StageFailed
 from scalesearch.plain_text import one_line
 from scalesearch.values.network import OnnxModel

@@ -17,7 +17,7 @@ from scalesearch.deployment.backends.base import (
 )
 from scalesearch.deployment.backends.runs import closed, ensure_counts, ensure_images, time_on_host, timed_images
 from scalesearch.deployment.backends.signal_stack import signal_stack_kept
-from scalesearch.deployment.cpu import cpu_device
+from scalesearch.deployment.devices import cpu_device
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import MissingBackendError, StageFailed
 from scalesearch.plain_text import one_line

@@ -6,7 +6,7 @@ from scalesearch.deployment.backends.base import Backend, BackendStatus, Engine,
 from scalesearch.deployment.backends.runs import ensure_counts
 from scalesearch.deployment.backends.tensorrt.library import TITLES, Flavour, load, probe
 from scalesearch.deployment.backends.tensorrt.plans import PlanStore, engine_folder, plan_key
-from scalesearch.deployment.gpu import gpu_capability, gpu_device, gpu_name
+from scalesearch.deployment.devices import gpu_capability, gpu_device, gpu_name
 from scalesearch.errors import MissingBackendError
 from scalesearch.values.identity import content_hash
 from scalesearch.values.network import OnnxModel

@@ -1,4 +1,4 @@
-"""The name and the relevant instruction sets of this machine's CPU."""
+"""The devices of this machine: its CPU with the instruction sets that matter, and its NVIDIA GPU as torch sees it."""
 
 import functools
 import platform
@@ -68,3 +68,29 @@ def _name_outside_linux() -> str:
         if answer:
             return answer
     return platform.processor() or platform.machine()
+
+
+def gpu_name() -> str:
+    """Return the name of the current GPU, as NVIDIA writes it."""
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
+def gpu_capability() -> str:
+    """Return the compute capability of the current GPU, such as "8.9"."""
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    return f"{major}.{minor}"
+
+
+def gpu_device(*, backend: str, version: str, threads: int) -> Device:
+    """Return the current GPU as the device that an engine of this backend is measured on."""
+    return Device(
+        name=gpu_name(),
+        backend=backend,
+        backend_version=version,
+        threads=threads,
+        features=(f"sm_{gpu_capability().replace('.', '')}",),
+    )
