@@ -1,4 +1,4 @@
-"""Records as flat rows, with the only column names of trials.csv, front.csv, `--json` and the printed tables."""
+"""Records as flat rows, with the only column names of `trials.csv`, `front.csv` and `--json`."""
 
 import math
 import re
