@@ -15,6 +15,11 @@ class InputSize:
         """Return the size of a square image."""
         return cls(height_px=side_px, width_px=side_px)
 
+    @classmethod
+    def of(cls, size: "int | InputSize") -> "InputSize":
+        """Return the size itself; a number stands for the side of a square in pixels."""
+        return size if isinstance(size, InputSize) else cls.square(size)
+
     @property
     def is_square(self) -> bool:
         """Whether both sides are equal."""

@@ -11,6 +11,7 @@ from scalesearch.data import Dataset, load_dataset
 from scalesearch.data.decode import to_square
 from scalesearch.data.framing import PAD_GREY, padded_size
 from scalesearch.data.resize import resize_images
+from scalesearch.values.input_size import InputSize
 from scalesearch.values.settings import DataSettings, Fit
 
 
@@ -57,8 +58,8 @@ def test_a_square_is_the_same_by_every_fit(fit: Fit) -> None:
 
 
 def test_a_thread_of_an_image_keeps_a_pixel() -> None:
-    assert padded_size(1000, 1, 16) == (16, 1)
-    assert padded_size(3, 4, 8) == (6, 8)
+    assert padded_size(1000, 1, InputSize.square(16)) == (16, 1)
+    assert padded_size(3, 4, InputSize.square(8)) == (6, 8)
 
 
 def tree(root: Path, sizes: list[tuple[int, int]]) -> Path:

@@ -39,7 +39,7 @@ def test_as_usual_the_metadata_are_those_of_ever(
     texts = onnx_metadata(make_record(1), reading(session, window=window))
     assert texts["scalesearch.preprocessing"] == "1"  # older copies of infer.py go on reading it
     assert not {"scalesearch.window", "scalesearch.fit", "scalesearch.channels"} & set(texts)
-    assert reading_words(session.base, reading(session, window=window).settings.data) == ""
+    assert reading_words(session.base, reading(session, window=window).settings.data, session.storage) == ""
 
 
 def test_what_is_not_as_usual_reaches_script_document_and_card(session: Session, make_record: RecordFactory) -> None:

@@ -119,7 +119,7 @@ def ours(path: Path, storage_px: int, resolution_px: int) -> np.ndarray:
 def test_the_input_is_that_of_training_bit_for_bit(files: list[Path], sides: tuple[int, int]) -> None:
     storage_px, resolution_px = sides
     told = infer.Preprocessing(
-        class_names=NAMES, mean=MEAN, std=STD, storage_px=storage_px, resolution_px=resolution_px
+        class_names=NAMES, mean=MEAN, std=STD, storage_px=(storage_px,) * 2, resolution_px=(resolution_px,) * 2
     )
     seen = set()
     for path in files:
@@ -163,7 +163,12 @@ def test_window_fit_and_channels_are_those_of_training_bit_for_bit(
     channels = reading.get("channels", 3)
     mean, std = MEAN[:channels], STD[:channels]
     told = infer.Preprocessing(
-        class_names=NAMES, mean=mean, std=std, storage_px=storage_px, resolution_px=resolution_px, **reading
+        class_names=NAMES,
+        mean=mean,
+        std=std,
+        storage_px=(storage_px,) * 2,
+        resolution_px=(resolution_px,) * 2,
+        **reading,
     )
     files = [*written([photo(seed) for seed in range(10)], tmp_path), *deep_files(tmp_path)]
     if "window" not in reading:
@@ -189,7 +194,7 @@ def test_the_second_version_of_the_metadata_is_read_and_the_first_means_what_it_
 
 
 @pytest.mark.parametrize(
-    "more", [{"preprocessing": "3"}, {"fit": '"letterbox"'}, {"channels": "4"}], ids=lambda more: next(iter(more))
+    "more", [{"preprocessing": "4"}, {"fit": '"letterbox"'}, {"channels": "4"}], ids=lambda more: next(iter(more))
 )
 def test_what_this_script_cannot_do_is_refused(more: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="expected"):
@@ -258,7 +263,7 @@ def test_shrinking_is_torchs_own_on_the_hardest_pixels(side: int, to: int) -> No
     images[2], images[3] = 255, 0
     for channels in (3, 1):
         some = images[..., :channels]
-        mine = np.stack([infer.shrink(image, to) for image in some])
+        mine = np.stack([infer.shrink(image, (to, to)) for image in some])
         np.testing.assert_array_equal(mine, resize_images(some, to))
 
 
