@@ -217,11 +217,19 @@ def _say(text: str) -> None:
 
 def _notes(settings: RunSettings, space: SearchSpace, target: "Target") -> Iterable[str]:
     """Yield what is not wrong with the space, but should be known before it runs."""
+    from scalesearch.data import plain_source, signs
     from scalesearch.deployment.backends import get_backend
+    from scalesearch.networks import find_spec
     from scalesearch.spaces.suggest import ends_short
+    from scalesearch.study.session import largest_input
 
     for line in ends_short(space):
         yield f"note: {line}"
+    if plain_source(settings.data.source).lower() in signs.SOURCE.names:
+        try:
+            signs.require_square(largest_input(space, find_spec(space.network)), settings.data)
+        except ConfigError as error:
+            yield f"note: a run cannot start on these data: {str(error).splitlines()[0]}"
     try:
         get_backend(target.backend).device(settings.latency.threads)
         if settings.accept == "rtx":

@@ -29,14 +29,9 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
     They are drawn as squares. For a rectangle they are stretched or padded, as the settings say.
 
     Raises:
-        ConfigError: If a rectangle is to be cropped from them: a sign near the border would be cut in two.
+        ConfigError: As `require_square` says.
     """
-    if not storage.is_square and settings.fit == "crop":
-        msg = (
-            f"data signs: expected a square resolution_px, since the signs are drawn as squares, came {storage}.\n"
-            "Take pictures of your own (--data FOLDER), or the squares between grey bars: --set data.fit=pad"
-        )
-        raise ConfigError(msg)
+    require_square(storage, settings)
     drawn_px = min(max(*storage.sides, MIN_DRAWN_PX), MAX_DRAWN_PX)
     key = content_key(GENERATOR_VERSION, SPLIT_SIZES, settings.seed, drawn_px)
     arrays = cached_arrays(
@@ -56,6 +51,20 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
     return SourceData(
         name="signs", class_names=names, train=parts["train"], val=parts["val"], test=parts["test"], warnings=()
     )
+
+
+def require_square(storage: InputSize, settings: DataSettings) -> None:
+    """Raise an error if rectangles are to be cropped from the square drawings, which would cut signs in two.
+
+    Raises:
+        ConfigError: If the stored images are no squares and `data.fit` is `crop`.
+    """
+    if not storage.is_square and settings.fit == "crop":
+        msg = (
+            f"data signs: expected a square resolution_px, since the signs are drawn as squares, came {storage}.\n"
+            "Take pictures of your own (--data FOLDER), or the squares between grey bars: --set data.fit=pad"
+        )
+        raise ConfigError(msg)
 
 
 def _require_whole(arrays: Arrays, *, drawn_px: int) -> None:

@@ -40,5 +40,10 @@ class InputSize:
         """The size as text: `64`, or `720x1280` (height, width). Meant for columns whose header names the unit px."""
         return str(self.height_px) if self.is_square else f"{self.height_px}x{self.width_px}"
 
+    @property
+    def cell(self) -> int | str:
+        """The size for tables that programs read: a number for squares, as it always was, and text for rectangles."""
+        return self.height_px if self.is_square else self.label
+
     def __str__(self) -> str:
         return f"{self.label} px"
