@@ -64,7 +64,7 @@ def test_a_set_becomes_rectangles_and_is_kept_apart_from_its_squares(cifar10: Pa
     data = load_dataset(settings, storage_px=wide, cache_folder=cifar10 / "cache")
     whole = load_dataset(settings, storage_px=32, cache_folder=cifar10 / "cache")
     # The middle 16 of 32 rows, in which nothing is resized.
-    np.testing.assert_array_equal(data.test.images, whole.test.images[:, 8:24])
+    np.testing.assert_array_equal(data.test.images, whole.test.images[:][:, 8:24])
     assert any("keeps 50 % of them" in text for text in data.warnings)
     (cifar10 / "downloads").rename(cifar10 / "gone")  # the second time it comes from the cache
     assert load_dataset(settings, storage_px=wide, cache_folder=cifar10 / "cache").fingerprint == data.fingerprint
