@@ -178,7 +178,7 @@ def spaces(rng: random.Random, folder: Path) -> Iterator[Case]:
                 scale(
                     base,
                     candidate.scaling,
-                    resolution_px=space.resolution_px,
+                    resolution_px=space.input_size,
                     num_classes=10,
                     resolution_multiple=space.resolution_multiple,
                 )

@@ -22,7 +22,7 @@ from scalesearch.networks import find_spec
 from scalesearch.spaces.suggest import cheapest, for_target
 from scalesearch.study.predicted_time import PredictedTime, measure_pieces, predict
 from scalesearch.study.run import run_search
-from scalesearch.study.session import largest_input, square_side
+from scalesearch.study.session import largest_input
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
 
@@ -34,7 +34,7 @@ def main() -> int:
     space = for_target(space, target)
     # The images are made or read before: a first reading of a data set is not what is predicted.
     base = find_spec(space.network)
-    data = load_dataset(settings.data, storage_px=square_side(largest_input(space, base)), channels=base.image_channels)
+    data = load_dataset(settings.data, storage_px=largest_input(space, base), channels=base.image_channels)
     images = len(data.val)
     found = _prediction(settings, space, images)
     print(f"predicted: {found.low_s:.0f} to {found.high_s:.0f} s ({found.words})", flush=True)

@@ -137,7 +137,7 @@ def _same_images(one: ComparedStudy, other: ComparedStudy) -> bool:
     size, both in colour or both in grey. Otherwise the decision rests on the source's name, its classes, how the images
     are read, and how and into how many images they were split.
     """
-    stored = [(study.session.storage_px, study.session.base.image_channels) for study in (one, other)]
+    stored = [(study.session.storage, study.session.base.image_channels) for study in (one, other)]
     if stored[0] == stored[1]:
         return one.session.data.fingerprint == other.session.data.fingerprint
     return _split(one.session) == _split(other.session)

@@ -63,7 +63,7 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
         width_px=config.network.width_px,
         axes=(),
     )
-    session = open_session(settings, space, to, base=config.network, storage_px=config.storage_px, say=echo)
+    session = open_session(settings, space, to, base=config.network, storage=config.storage, say=echo)
     spec = dataclasses.replace(config.network, num_classes=len(session.data.class_names))
     plan = Planner(session).plan_spec(spec, dataclasses.replace(config.candidate, recipe=recipe))
     echo(f"training {spec.name} for {recipe.steps} steps")
@@ -136,7 +136,7 @@ def _data_settings(config: ExportedConfig, config_path: Path, data: str | None) 
         found = find_data(
             asked,
             config.data,
-            storage_px=config.storage_px,
+            storage_px=config.storage,
             channels=config.network.image_channels,
             folders=folders,
             asker=f"the study of {config_path}",

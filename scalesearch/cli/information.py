@@ -38,7 +38,7 @@ def spaces(as_json: Json = False) -> None:
             {
                 "space": name,
                 "network": space.network,
-                "resolution_px": space.resolution_px,
+                "resolution_px": space.input_size.cell,
                 "summary": space.summary,
             }
         )

@@ -62,7 +62,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -
     """Print what the space asks for, which choices collapse, and the predicted cost; raise on anything wrong."""
     from scalesearch.cli.screen import wide_console
     from scalesearch.data import load_dataset
-    from scalesearch.study.session import largest_input, square_side
+    from scalesearch.study.session import largest_input
 
     console = wide_console()
     space, base, target = _checked(settings, space)
@@ -75,8 +75,8 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -
         console.print(line, highlight=False, markup=False)
     data = None
     if with_data:
-        storage_px = square_side(largest_input(space, base))
-        data = load_dataset(settings.data, storage_px=storage_px, channels=base.image_channels)
+        storage = largest_input(space, base)
+        data = load_dataset(settings.data, storage_px=storage, channels=base.image_channels)
     planner = _planner(settings, space, base, target, data)
     samples = sampled(settings, space, planner)
     for line in limit_lines(space, [plan.cost.macs for plan in samples.plans], _sizes(samples.plans)):
@@ -217,13 +217,19 @@ def _say(text: str) -> None:
 
 def _notes(settings: RunSettings, space: SearchSpace, target: "Target") -> Iterable[str]:
     """Yield what is not wrong with the space, but should be known before it runs."""
+    from scalesearch.data import plain_source, signs
     from scalesearch.deployment.backends import get_backend
+    from scalesearch.networks import find_spec
     from scalesearch.spaces.suggest import ends_short
+    from scalesearch.study.session import largest_input
 
     for line in ends_short(space):
         yield f"note: {line}"
-    if not space.input_size.is_square:
-        yield f"note: a run cannot start yet: images are read as squares, and the space asks for {space.input_size}."
+    if plain_source(settings.data.source).lower() in signs.SOURCE.names:
+        try:
+            signs.require_square(largest_input(space, find_spec(space.network)), settings.data)
+        except ConfigError as error:
+            yield f"note: a run cannot start on these data: {str(error).splitlines()[0]}"
     try:
         get_backend(target.backend).device(settings.latency.threads)
         if settings.accept == "rtx":

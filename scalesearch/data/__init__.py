@@ -26,6 +26,7 @@ from scalesearch.data.source import Source, SourceData
 from scalesearch.data.split import DEFAULT_VAL_FRACTION, Splits, missing_classes, split_source
 from scalesearch.errors import ConfigError
 from scalesearch.registry import nearest
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings, Fit, MemorySetting, WindowSetting
 
 BUILTIN = "builtin:"
@@ -58,16 +59,17 @@ __all__ = [
 
 
 def load_dataset(
-    settings: DataSettings, *, storage_px: int, channels: int = 3, cache_folder: Path | None = None
+    settings: DataSettings, *, storage_px: int | InputSize, channels: int = 3, cache_folder: Path | None = None
 ) -> Dataset:
-    """Load the data set, split into square images of `storage_px` a side.
+    """Load the data set, split, with all its images at one size.
 
     `Dataset.at` gives the smaller sizes. A folder's images are in memory, or stay on disk if they are large
     (`data.memory`); those of other sources are always in memory.
 
     Args:
         settings: Where the images come from and how they are split.
-        storage_px: Side of the stored images in pixels; the largest resolution that will be asked for.
+        storage_px: Size of the stored images, the largest that will be asked for: the side of squares in pixels, or
+            their height and width.
         channels: 3 for RGB; 1 for grey, computed from the same RGB pixels.
         cache_folder: Where decoded or generated images are kept; by default the user's cache folder.
 
@@ -77,7 +79,7 @@ def load_dataset(
     """
     hidden = _hidden_warning(settings.source)
     data, splits, settings = load_splits(settings, storage_px=storage_px, cache_folder=cache_folder)
-    warnings = (*hidden, *data.warnings, *_reading_notes(data, splits, settings))
+    warnings = (*hidden, *data.warnings, *_reading_notes(data, splits, settings, InputSize.of(storage_px)))
     dataset = make_dataset(
         name=data.name,
         class_names=data.class_names,
@@ -93,7 +95,7 @@ def load_dataset(
 
 
 def load_splits(
-    settings: DataSettings, *, storage_px: int, cache_folder: Path | None = None
+    settings: DataSettings, *, storage_px: int | InputSize, cache_folder: Path | None = None
 ) -> tuple[SourceData, Splits, DataSettings]:
     """Load the source in RGB and split it.
 
@@ -106,15 +108,16 @@ def load_splits(
     """
     check_settings(settings)
     source, folder = find_source(settings.source), cache_folder or default_cache_folder()
+    storage = InputSize.of(storage_px)
     settings = replace(settings, source=plain_source(settings.source))
-    data = source.load(settings, storage_px=storage_px, cache_folder=folder)
+    data = source.load(settings, storage=storage, cache_folder=folder)
     splits = split_source(data, settings)
     training, every = _training_facts(splits), _all_facts(splits)
     if settings.window != "auto" or training is None or every is None or not deep(every).any():
         return data, splits, settings
     settings = replace(settings, window=find_window(training, every))
     if settings.window != "full":  # with "auto" the images have been read as with "full" so far
-        data = source.load(settings, storage_px=storage_px, cache_folder=folder)
+        data = source.load(settings, storage=storage, cache_folder=folder)
         splits = split_source(data, settings)
     return data, splits, settings
 
@@ -159,13 +162,13 @@ def _all_facts(splits: Splits) -> ImageFacts | None:
     return joined(found) if len(found) == len(splits) else None
 
 
-def _reading_notes(data: SourceData, splits: Splits, settings: DataSettings) -> tuple[str, ...]:
-    """Return notes for the user on how images were turned into squares of bytes."""
+def _reading_notes(data: SourceData, splits: Splits, settings: DataSettings, storage: InputSize) -> tuple[str, ...]:
+    """Return notes for the user on how images were turned into bytes of one size."""
     training, every = _training_facts(splits), _all_facts(splits)
     if training is None or every is None:
         return ()
     depth = depth_notes(data.name, training, every, settings.window)
-    return (*depth, *long_images_note(data.name, every, settings.fit))
+    return (*depth, *long_images_note(data.name, every, settings.fit, storage))
 
 
 def find_source(source: str) -> Source:

@@ -16,6 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from scalesearch.data.npz_file import read_arrays
+from scalesearch.values.network_spec import InputSize
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
@@ -138,29 +139,29 @@ def cache_file(folder: Path, name: str) -> Path:
     return folder / f"{name}.npz"
 
 
-def require_splits(arrays: Arrays, sizes: Mapping[str, int | None], *, side_px: int, classes: int) -> None:
+def require_splits(arrays: Arrays, numbers: Mapping[str, int | None], *, size: InputSize, classes: int) -> None:
     """Check the number, shape, type and labels of stored images.
 
     Args:
-        arrays: For each split, `SPLIT_images` of shape (number, side_px, side_px, 3) in uint8, and `SPLIT_labels` of
+        arrays: For each split, `SPLIT_images` of shape (number, height, width, 3) in uint8, and `SPLIT_labels` of
             shape (number,) in int64.
-        sizes: The expected number of images of each split; None allows any number above 0.
-        side_px: The expected side of the images in pixels.
+        numbers: The expected number of images of each split; None allows any number above 0.
+        size: The expected size of the images.
         classes: How many classes there are; labels must be from 0 to `classes` - 1.
 
     Raises:
         KeyError: If an array is missing.
         ValueError: If an array is not as described.
     """
-    for split, size in sizes.items():
+    for split, expected in numbers.items():
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-        number = len(labels) if size is None else size
-        fit = images.shape == (number, side_px, side_px, 3) and labels.shape == (number,) and number > 0
+        number = len(labels) if expected is None else expected
+        fit = images.shape == (number, *size.sides, 3) and labels.shape == (number,) and number > 0
         if not fit or images.dtype != np.uint8 or labels.dtype != np.int64:
             msg = f"{split}: {images.shape} {images.dtype} images, {labels.shape} {labels.dtype} labels"
             raise ValueError(msg)
-        numbers = labels.astype(np.int64)
-        if numbers.min() < 0 or numbers.max() >= classes:
+        indices = labels.astype(np.int64)
+        if indices.min() < 0 or indices.max() >= classes:
             msg = f"{split}: labels beyond {classes} classes"
             raise ValueError(msg)
 

@@ -10,13 +10,14 @@ from scalesearch.data.dataset import ImageSplit, make_dataset
 from scalesearch.data.source import SourceData
 from scalesearch.data.split import split_source
 from scalesearch.errors import ConfigError
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
 
 
 def calibration_indices(
     settings: DataSettings,
     *,
-    storage_px: int,
+    storage_px: int | InputSize,
     count: int,
     fingerprint: str,
     channels: int = 3,
@@ -29,7 +30,7 @@ def calibration_indices(
 
     Args:
         settings: The study's data settings.
-        storage_px: Side in pixels of the study's stored images.
+        storage_px: Size of the study's stored images: the side of squares in pixels, or their height and width.
         count: How many images were used for calibration.
         fingerprint: Fingerprint of the data set that was used for calibration; the source must still have it.
         channels: Number of channels of the network's images.

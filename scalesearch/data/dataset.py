@@ -32,45 +32,45 @@ MAX_VAL_STANDARD_ERROR_POINTS = 1.5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageSplit:
-    """Square images (number, height, width, 3 for RGB or 1 for grey) and their class indices, in the same order."""
+    """Images (number, height, width, 3 for RGB or 1 for grey) and their class indices, in the same order."""
 
     images: Images | MappedImages
     labels: Labels
     facts: ImageFacts | None = None
-    """What the images were like before they became squares; None where that is not known or does not matter."""
+    """What the images were like before they had one size; None where that is not known or does not matter."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 class ResizeMemo:
-    """The resolutions made last, as many as fit into `max_bytes`; the one requested longest ago is dropped first."""
+    """The sizes made last, as many as fit into `max_bytes`; the one requested longest ago is dropped first."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._kept: OrderedDict[int, Dataset] = OrderedDict()
+        self._kept: OrderedDict[InputSize, Dataset] = OrderedDict()
 
-    def get(self, resolution_px: int) -> "Dataset | None":
-        """Return the data set at this resolution, or None if it is not kept."""
-        if resolution_px in self._kept:
-            self._kept.move_to_end(resolution_px)
-        return self._kept.get(resolution_px)
+    def get(self, size: InputSize) -> "Dataset | None":
+        """Return the data set at this size, or None if it is not kept."""
+        if size in self._kept:
+            self._kept.move_to_end(size)
+        return self._kept.get(size)
 
-    def put(self, resolution_px: int, dataset: "Dataset") -> None:
+    def put(self, size: InputSize, dataset: "Dataset") -> None:
         """Keep this data set, and drop older ones until the limit holds; the newest is always kept."""
-        self._kept[resolution_px] = dataset
+        self._kept[size] = dataset
         while len(self._kept) > 1 and sum(kept.size_bytes for kept in self._kept.values()) > self._max_bytes:
             self._kept.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Dataset:
-    """Four splits of one source, all at `storage_px`, in memory or on disk. Equal `fingerprint` means equal content."""
+    """Four splits of one source, all of one size, in memory or on disk. Equal `fingerprint` means equal content."""
 
     name: str
     class_names: tuple[str, ...]
     mean: PerChannel
-    """Mean of the train split at `storage_px`: red, green, blue (or grey), on the scale 0..1.
+    """Mean of the train split at the storage size: red, green, blue (or grey), on the scale 0..1.
 
     The same values are used at every resolution.
     """
@@ -95,9 +95,15 @@ class Dataset:
     _memo: ResizeMemo | None = field(default=None, repr=False)
 
     @property
+    def size(self) -> InputSize:
+        """Height and width of the images."""
+        _, height_px, width_px, _ = self.train.images.shape
+        return InputSize(height_px=int(height_px), width_px=int(width_px))
+
+    @property
     def resolution_px(self) -> int:
-        """Side of the images in pixels."""
-        return int(self.train.images.shape[1])
+        """Height of the images in pixels, which is the side of square ones."""
+        return self.size.height_px
 
     @property
     def size_bytes(self) -> int:
@@ -118,39 +124,38 @@ class Dataset:
         or of any with `memory="disk"`, are resized whenever they are read.
 
         Args:
-            size: The side of square images in pixels, or their size.
+            size: The side of square images in pixels, or their height and width. The whole stored images are shrunk to
+                it, even if its shape is a little different because both sides were rounded.
 
         Raises:
-            ConfigError: If the size is larger than what is stored, since there is no detail to add, or is not square.
+            ConfigError: If a side is larger than what is stored, since there is no detail to add.
         """
-        if isinstance(size, InputSize) and not size.is_square:
-            msg = f"data {self.name!r}: images are stored as squares, expected one side, came {size}."
-            raise ConfigError(msg)
-        resolution_px = size.height_px if isinstance(size, InputSize) else size
-        if resolution_px == self.resolution_px:
+        wanted, stored = InputSize.of(size), self.size
+        if wanted == stored:
             return self
-        if not 0 < resolution_px < self.resolution_px:
+        if not all(0 < side <= most for side, most in zip(wanted.sides, stored.sides, strict=True)):
+            needed = wanted.label if wanted.is_square else repr(wanted)
             msg = (
-                f"data {self.name!r}: expected a resolution of 1 to {self.resolution_px} px (what is stored), "
-                f"came {resolution_px} px. Load it with storage_px={resolution_px} or more."
+                f"data {self.name!r}: expected a resolution of 1 to {stored} (what is stored), "
+                f"came {wanted}. Load it with storage_px={needed} or more."
             )
             raise ConfigError(msg)
-        kept = self._memo.get(resolution_px) if self._memo else None
+        kept = self._memo.get(wanted) if self._memo else None
         if kept is None:
-            kept = self._resized(resolution_px)
+            kept = self._resized(wanted)
             if self._memo:
-                self._memo.put(resolution_px, kept)
+                self._memo.put(wanted, kept)
         return kept
 
-    def _resized(self, resolution_px: int) -> "Dataset":
+    def _resized(self, size: InputSize) -> "Dataset":
         number = sum(len(part) for part in (self.train, self.val, self.calibration, self.test))
-        size_bytes = number * resolution_px**2 * self.train.images.shape[-1]
+        size_bytes = number * size.pixels * self.train.images.shape[-1]
         stays = self.on_disk and (self.memory == "disk" or not fits_beside(size_bytes))
 
         def part(split: ImageSplit) -> ImageSplit:
             if not isinstance(split.images, MappedImages):
-                return ImageSplit(images=resize_images(split.images, resolution_px), labels=split.labels)
-            small = split.images.at(resolution_px)
+                return ImageSplit(images=resize_images(split.images, size, fit="stretch"), labels=split.labels)
+            small = split.images.at(size)
             return ImageSplit(images=small if stays else small[:], labels=split.labels)
 
         return replace(

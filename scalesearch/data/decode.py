@@ -1,4 +1,4 @@
-"""Read one image file as a square of RGB pixels, whatever its mode, depth, orientation or size."""
+"""Read one image file as RGB pixels of a wanted size, whatever its mode, depth, orientation or size."""
 
 import functools
 import struct
@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from scalesearch.data.depth import to_8_bits
 from scalesearch.data.facts import CUT, FLOAT, WHOLE, ImageFact, sample_of
-from scalesearch.data.framing import square_image
+from scalesearch.data.framing import framed
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import Fit, WindowSetting
 
 # Part of the cache key: raise it when a change to the code makes the same file give other pixels.
@@ -43,15 +44,21 @@ UNREADABLE: tuple[type[Exception], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Reading:
     """How image files become pixels; equal `Reading` objects give equal pixels."""
 
-    side_px: int
+    size: InputSize
+    """Height and width of the pixels."""
     window: WindowSetting = "full"
     fit: Fit = "crop"
     images: int = 1
     """How many images there are in all; the more, the fewer values are sampled from each of them."""
+
+    def __repr__(self) -> str:
+        """Return the text that names of stored files are made of: it must not change for squares stored earlier."""
+        size = f"side_px={self.size.height_px}" if self.size.is_square else f"sides={self.size.sides}"
+        return f"Reading({size}, window={self.window!r}, fit={self.fit!r}, images={self.images!r})"
 
 
 def decode_square(path: Path, side_px: int, *, window: WindowSetting = "full", fit: Fit = "crop") -> NDArray[np.uint8]:
@@ -60,11 +67,11 @@ def decode_square(path: Path, side_px: int, *, window: WindowSetting = "full", f
     Raises:
         Exception: One of `UNREADABLE`, if the file cannot be read.
     """
-    return decode(path, Reading(side_px=side_px, window=window, fit=fit))[0]
+    return decode(path, Reading(size=InputSize.square(side_px), window=window, fit=fit))[0]
 
 
 def decode(path: Path, reading: Reading) -> tuple[NDArray[np.uint8], ImageFact]:
-    """Decode an image file into pixels (side_px, side_px, 3), and say what the file held.
+    """Decode an image file into pixels (height, width, 3), and say what the file held.
 
     Raises:
         Exception: One of `UNREADABLE`, if the file cannot be read.
@@ -79,9 +86,10 @@ def decode(path: Path, reading: Reading) -> tuple[NDArray[np.uint8], ImageFact]:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=known_formats()) as image:
             # Only JPEG can be decoded at 1/2, 1/4 or 1/8. Twice the wanted side leaves the filter enough to average.
-            size = image.size
-            image.draft(None, (2 * reading.side_px, 2 * reading.side_px))
-            return read_square(image, reading, size=size)
+            # It is the longer side for both, since the image may still lie on its side here.
+            size, longer_px = image.size, max(reading.size.sides)
+            image.draft(None, (2 * longer_px, 2 * longer_px))
+            return read_image(image, reading, size=size)
 
 
 @functools.cache
@@ -98,13 +106,13 @@ def to_square(
     image: Image.Image, side_px: int, *, window: WindowSetting = "full", fit: Fit = "crop"
 ) -> NDArray[np.uint8]:
     """Turn any Pillow image into a square of pixels (side_px, side_px, 3), antialiased."""
-    return read_square(image, Reading(side_px=side_px, window=window, fit=fit))[0]
+    return read_image(image, Reading(size=InputSize.square(side_px), window=window, fit=fit))[0]
 
 
-def read_square(
+def read_image(
     image: Image.Image, reading: Reading, *, size: tuple[int, int] | None = None
 ) -> tuple[NDArray[np.uint8], ImageFact]:
-    """Turn an image into a square as `to_square` does, and say what the image held.
+    """Turn an image into RGB pixels of the wanted size, antialiased, and say what the image held.
 
     Args:
         image: The image as Pillow opened it.
@@ -112,7 +120,7 @@ def read_square(
         size: Width and height of the whole image in pixels, if Pillow was told to decode it smaller.
 
     Returns:
-        Pixels of shape (side_px, side_px, 3), and the facts of the image.
+        Pixels of shape (height, width, 3), and the facts of the image.
     """
     cut = _loses_low_bytes(image)
     image.load()
@@ -121,8 +129,8 @@ def read_square(
     if (turned.width > turned.height) != (image.width > image.height):
         width, height = height, width
     kind, sample = _values(image, cut=cut, images=reading.images)
-    square = square_image(to_rgb(turned, window=reading.window), reading.side_px, reading.fit)
-    return np.asarray(square), ImageFact(size=(width, height), kind=kind, sample=sample)
+    pixels = framed(to_rgb(turned, window=reading.window), reading.size, reading.fit)
+    return np.asarray(pixels), ImageFact(size=(width, height), kind=kind, sample=sample)
 
 
 def to_rgb(image: Image.Image, *, window: WindowSetting = "full") -> Image.Image:

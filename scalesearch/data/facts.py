@@ -1,4 +1,4 @@
-"""What image files held before they became 8-bit squares: their size, depth and a sample of their values."""
+"""What image files held before they became 8-bit pixels of one size: their size, depth and a sample of their values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalesearch.errors import ConfigError
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.session import DataSummary, Session
 from scalesearch.values.settings import DataSettings
 
@@ -52,7 +53,7 @@ def find_study_data(session: Session) -> FoundData:
     return find_data(
         session.settings.data,
         session.data,
-        storage_px=session.storage_px,
+        storage_px=session.storage,
         channels=session.base.image_channels,
         folders=folders,
         asker=str(session.folder),
@@ -63,7 +64,7 @@ def find_data(
     settings: DataSettings,
     expected: DataSummary,
     *,
-    storage_px: int,
+    storage_px: int | InputSize,
     channels: int,
     folders: Sequence[Path],
     asker: str,
@@ -73,7 +74,7 @@ def find_data(
     Args:
         settings: The data settings as they were given originally.
         expected: What the data set was then.
-        storage_px: Side of its stored images in pixels.
+        storage_px: Size of its stored images: the side of squares in pixels, or their height and width.
         channels: Number of channels of the network's images.
         folders: Folders that relative paths may start from, the likeliest first.
         asker: The study or file whose data they are, for messages.
@@ -125,7 +126,7 @@ def with_data(session: Session, data: str | None) -> Session:
 
     asked = _seen_from(Path.cwd(), replace(session.settings.data, source=data))
     try:
-        dataset = load_dataset(asked, storage_px=session.storage_px, channels=session.base.image_channels)
+        dataset = load_dataset(asked, storage_px=session.storage, channels=session.base.image_channels)
     except ConfigError as error:
         message = (
             f"--data {data}: expected the images that {session.folder} was run on "

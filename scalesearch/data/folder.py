@@ -20,6 +20,7 @@ from scalesearch.data.memory import disk_note, goes_to_disk, not_written
 from scalesearch.data.source import Source, SourceData
 from scalesearch.data.unreadable_kinds import KINDS, check_kinds
 from scalesearch.errors import ConfigError
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 SHOWN_FILES = 3
 
 
-def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> SourceData:
+def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> SourceData:
     """Load the images of a folder tree, which are decoded once and kept in `cache_folder` until a file changes.
 
     A set that would take much of the memory stays in that file, which is mapped (`data.memory`).
@@ -55,7 +56,7 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
         others=tree.others,
         max_fraction=settings.max_skipped_fraction,
     )
-    reading = Reading(side_px=storage_px, window=settings.window, fit=settings.fit, images=len(tree.files))
+    reading = Reading(size=storage, window=settings.window, fit=settings.fit, images=len(tree.files))
     arrays, notes = _decoded(tree, reading, settings, cache_folder=cache_folder)
     warnings = _skip_warnings(tree, arrays, max_fraction=settings.max_skipped_fraction)
     return SourceData(
@@ -82,18 +83,18 @@ def _decoded(
     file = cache_file(cache_folder, name)
 
     def whole(arrays: Arrays) -> None:
-        _require_whole(arrays, number, reading.side_px)
+        _require_whole(arrays, number, reading.size)
 
-    if not goes_to_disk(images=number, side_px=reading.side_px, where=where, memory=settings.memory, file=file):
+    if not goes_to_disk(images=number, size=reading.size, where=where, memory=settings.memory, file=file):
         return cached_arrays(cache_folder, name, lambda: _decode_all(tree, reading), whole=whole), ()
-    shape = (number, reading.side_px, reading.side_px, 3)
+    shape = (number, *reading.size.sides, 3)
     try:
         arrays = mapped_arrays(
             cache_folder, name, partial(_decode, tree, reading), rows="images", shape=shape, whole=whole
         )
     except OSError as error:
         raise not_written(where, file, error) from error
-    note = disk_note(images=number, side_px=reading.side_px, where=where, memory=settings.memory, file=file)
+    note = disk_note(images=number, size=reading.size, where=where, memory=settings.memory, file=file)
     return arrays, (note,)
 
 
@@ -117,8 +118,8 @@ def _key(tree: ImageTree, reading: "Reading | None") -> str:
 
 
 def _decode_all(tree: ImageTree, reading: "Reading") -> Arrays:
-    """Return what `_decode` returns, and its images as `images` of shape (read, side_px, side_px, 3)."""
-    images = np.empty((len(tree.files), reading.side_px, reading.side_px, 3), np.uint8)
+    """Return what `_decode` returns, and its images as `images` of shape (read, height, width, 3)."""
+    images = np.empty((len(tree.files), *reading.size.sides, 3), np.uint8)
     number = 0
 
     def put(image: NDArray[np.uint8]) -> None:
@@ -136,7 +137,7 @@ def _decode(tree: ImageTree, reading: "Reading", put: Put) -> Arrays:
     Args:
         tree: The files.
         reading: How they become pixels.
-        put: Is called with each image, of shape (side_px, side_px, 3), in the tree's order.
+        put: Is called with each image, of shape (height, width, 3), in the tree's order.
 
     Returns:
         The facts `sizes`, `kinds` and `samples` of the images, `kept` of shape (files,), which tells in the tree's
@@ -176,7 +177,7 @@ def _require_first(first: NDArray[np.generic], files: int) -> None:
         raise ValueError(msg)
 
 
-def _require_whole(arrays: Arrays, files: int, storage_px: int) -> None:
+def _require_whole(arrays: Arrays, files: int, size: InputSize) -> None:
     """Check that stored arrays are what `_decode` makes of the given number of files.
 
     Behind its images, `images` may hold one of zeros for each file that could not be read.
@@ -187,7 +188,7 @@ def _require_whole(arrays: Arrays, files: int, storage_px: int) -> None:
     """
     images, kept = arrays["images"], arrays["kept"]
     reasons = json.loads(arrays["skipped"].tobytes())
-    wanted = (int(kept.sum()), storage_px, storage_px, 3)
+    wanted = (int(kept.sum()), *size.sides, 3)
     fit = images.shape == wanted or images.shape == (files, *wanted[1:])
     if kept.dtype != np.bool_ or kept.shape != (files,) or images.dtype != np.uint8 or not fit:
         msg = f"{images.shape} {images.dtype} images of {kept.shape} files"

@@ -1,4 +1,4 @@
-"""Make an image square, and say how much of it is lost by that."""
+"""Give an image the shape that is stored, a square or a rectangle, and say how much of it is lost by that."""
 
 from typing import Final
 
@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from scalesearch.data.facts import ImageFacts
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import Fit
 
 # Value of the bars beside a padded image: mid-grey, near the mean of photographs, so that the bars have little weight
@@ -13,45 +14,67 @@ from scalesearch.values.settings import Fit
 PAD_GREY: Final = 114
 
 
-def padded_size(width: int, height: int, side_px: int) -> tuple[int, int]:
-    """Return width and height of the whole image inside a square of `side_px`: its longer side fills the square."""
-    longer = max(width, height)
-    return tuple(max(1, (2 * side * side_px + longer) // (2 * longer)) for side in (width, height))  # type: ignore[return-value]
+def padded_size(width: int, height: int, to: InputSize) -> tuple[int, int]:
+    """Return width and height of the whole image, shrunk or grown until it just fits into `to`."""
+    if width * to.height_px >= height * to.width_px:
+        return to.width_px, max(1, (2 * height * to.width_px + width) // (2 * width))
+    return max(1, (2 * width * to.height_px + height) // (2 * height)), to.height_px
 
 
-def square_image(image: Image.Image, side_px: int, fit: Fit) -> Image.Image:
-    """Make the image a square of `side_px`, antialiased."""
+def crop_box(width: int, height: int, to: InputSize) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom (the last two exclusive) of the largest centred part with the shape of `to`.
+
+    Its sides are whole pixels, so its shape is that of `to` up to half a pixel.
+    """
+    if width * to.height_px >= height * to.width_px:
+        part_width, part_height = max(1, (2 * height * to.width_px + to.height_px) // (2 * to.height_px)), height
+    else:
+        part_width, part_height = width, max(1, (2 * width * to.height_px + to.width_px) // (2 * to.width_px))
+    left, top = (width - part_width) // 2, (height - part_height) // 2
+    return left, top, left + part_width, top + part_height
+
+
+def framed(image: Image.Image, to: InputSize, fit: Fit) -> Image.Image:
+    """Give the image this size, antialiased."""
     width, height = image.size
     if fit == "pad":
-        small = image.resize(padded_size(width, height, side_px), Image.Resampling.BILINEAR, reducing_gap=3.0)
-        square = Image.new("RGB", (side_px, side_px), (PAD_GREY,) * 3)
-        square.paste(small, ((side_px - small.width) // 2, (side_px - small.height) // 2))
-        return square
+        small = image.resize(padded_size(width, height, to), Image.Resampling.BILINEAR, reducing_gap=3.0)
+        whole = Image.new("RGB", (to.width_px, to.height_px), (PAD_GREY,) * 3)
+        whole.paste(small, ((to.width_px - small.width) // 2, (to.height_px - small.height) // 2))
+        return whole
     if fit == "crop":
         # Cropped before resizing: with the `box` argument of resize, the filter would reach a pixel beyond the box.
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    return image.resize((side_px, side_px), Image.Resampling.BILINEAR, reducing_gap=3.0)
+        image = image.crop(crop_box(width, height, to))
+    return image.resize((to.width_px, to.height_px), Image.Resampling.BILINEAR, reducing_gap=3.0)
 
 
-def long_images_note(name: str, facts: ImageFacts, fit: Fit) -> tuple[str, ...]:
+def long_images_note(name: str, facts: ImageFacts, fit: Fit, to: InputSize) -> tuple[str, ...]:
     """Say how many images lose how much to the centre crop.
 
+    Args:
+        name: Name of the data set.
+        facts: The sizes of its images.
+        fit: How they were given the size `to`.
+        to: The size of the stored images.
+
     Returns:
-        One note; none if no image is longer than 4:3, or if the whole images are kept.
+        One note; none if the crop keeps three quarters of each image, or if the whole images are kept.
     """
-    longer, shorter = facts.sizes.max(axis=1), facts.sizes.min(axis=1)
-    # Half a pixel is added because the shorter side of a 4:3 image was rounded.
-    long = 3 * longer > 4 * (shorter + 0.5)
+    # An image has the shape of `to` where both are equal; if not, the crop keeps the smaller part of the larger.
+    across, along = facts.sizes[:, 0].astype(np.int64) * to.height_px, facts.sizes[:, 1].astype(np.int64) * to.width_px
+    longer, shorter = np.maximum(across, along), np.minimum(across, along)
+    # Half a pixel is added because the shorter side of an image of just that shape was rounded.
+    half_px = np.where(across > along, to.width_px, to.height_px) / 2
+    long = 3 * longer > 4 * (shorter + half_px)
     if fit != "crop" or not long.any():
         return ()
     ratios = shorter[long] / longer[long]
     # The median one is an image of the set, so that the size in the note really exists.
     typical = np.flatnonzero(long)[np.argsort(ratios, kind="stable")[len(ratios) // 2]]
     width, height = facts.sizes[typical]
+    shape = "are longer than 4:3" if to.is_square else f"are much wider or higher than height x width {to.label}"
     return (
-        f"data {name}: {int(long.sum())} of {len(long)} images are longer than 4:3 (typical {width} x {height}): the "
+        f"data {name}: {int(long.sum())} of {len(long)} images {shape} (typical {width} x {height}): the "
         f"centre crop keeps {100 * shorter[typical] / longer[typical]:.0f} % of them; "
         f"--set data.fit=pad or --set data.fit=stretch keeps all",
     )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from scalesearch.data.grey import to_grey
 from scalesearch.data.resize import resize_images, rows_of_chunk
+from scalesearch.values.network_spec import InputSize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +18,7 @@ Places = NDArray[np.bool_] | NDArray[np.int64]
 
 
 class MappedImages:
-    """Square images of a mapped array, as an array of shape (number, side, side, C) in uint8 would give them.
+    """Images of a mapped array, as an array of shape (number, height, width, C) in uint8 would give them.
 
     An index (a whole number, a slice, a mask or an array of numbers) reads those images, makes them grey and resizes
     them; the pixels are the same as if all images had been converted at once. Nothing else holds pixels in memory.
@@ -30,20 +31,20 @@ class MappedImages:
         stored: NDArray[np.uint8],
         *,
         places: NDArray[np.int64] | None = None,
-        side_px: int | None = None,
+        size: InputSize | None = None,
         grey: bool = False,
     ) -> None:
         """Take the images as they are stored.
 
         Args:
-            stored: The mapped array, of shape (stored, side, side, 3).
+            stored: The mapped array, of shape (stored, height, width, 3).
             places: Which of the stored images these are, in order, of shape (number,); None: all of them.
-            side_px: Side of the images in pixels, if it is not that of the stored ones.
-            grey: Whether the images are grey, of shape (number, side, side, 1).
+            size: Size of the images, if it is not that of the stored ones.
+            grey: Whether the images are grey, of shape (number, height, width, 1).
         """
         self._stored, self._grey = stored, grey
         self._places = np.arange(len(stored), dtype=np.int64) if places is None else places
-        self._side_px = int(stored.shape[1]) if side_px is None else side_px
+        self._size = size or InputSize(height_px=int(stored.shape[1]), width_px=int(stored.shape[2]))
 
     def __len__(self) -> int:
         return len(self._places)
@@ -51,7 +52,7 @@ class MappedImages:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Number, height, width and channels."""
-        return len(self), self._side_px, self._side_px, 1 if self._grey else int(self._stored.shape[3])
+        return len(self), *self._size.sides, 1 if self._grey else int(self._stored.shape[3])
 
     @property
     def nbytes(self) -> int:
@@ -63,7 +64,7 @@ class MappedImages:
         """Read images.
 
         Returns:
-            Images of shape (chosen, side, side, C); for a whole number one image of shape (side, side, C).
+            Images of shape (chosen, height, width, C); for a whole number one image of shape (height, width, C).
         """
         places = self._places[where]
         images = self._read(np.atleast_1d(places))
@@ -90,21 +91,25 @@ class MappedImages:
             raise ValueError(msg)
         return self._with(places=np.concatenate([self._places, other._places]))
 
-    def at(self, side_px: int) -> "MappedImages":
-        """Return the images at another size, which are resized whenever they are read."""
-        return self._with(side_px=side_px)
+    def at(self, size: int | InputSize) -> "MappedImages":
+        """Return the whole images at another size, which are resized whenever they are read.
+
+        Args:
+            size: Their height and width; a number stands for the side of a square in pixels.
+        """
+        return self._with(size=InputSize.of(size))
 
     def in_grey(self) -> "MappedImages":
         """Return the images in grey, which are converted whenever they are read."""
         return self._with(grey=True)
 
     def _with(
-        self, *, places: NDArray[np.int64] | None = None, side_px: int | None = None, grey: bool = False
+        self, *, places: NDArray[np.int64] | None = None, size: InputSize | None = None, grey: bool = False
     ) -> "MappedImages":
         return MappedImages(
             self._stored,
             places=self._places if places is None else places,
-            side_px=side_px or self._side_px,
+            size=size or self._size,
             grey=grey or self._grey,
         )
 
@@ -114,7 +119,7 @@ class MappedImages:
         for start in range(0, len(places), step):
             chunk = np.asarray(self._stored[places[start : start + step]])
             chunk = to_grey(chunk) if self._grey else chunk
-            images[start : start + step] = resize_images(chunk, self._side_px)
+            images[start : start + step] = resize_images(chunk, self._size, fit="stretch")
             _let_go(self._stored)
         return images
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from scalesearch.errors import ConfigError
 from scalesearch.memory import available_bytes
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import MemorySetting
 
 # Splitting copies the images once, and the smaller resolutions that are kept take as much memory again.
@@ -13,30 +14,30 @@ MAX_FRACTION = 0.5
 ROOM_FRACTION = 0.25
 
 
-def require_memory(*, images: int, side_px: int, where: str, advice: str = "") -> None:
+def require_memory(*, images: int, size: InputSize, where: str, advice: str = "") -> None:
     """Raise an error if so many images of this size would take too much memory.
 
     Args:
         images: Number of images.
-        side_px: Side of the images in pixels.
+        size: Height and width of each image.
         where: The data set, for the message.
         advice: Another way out, for the message.
 
     Raises:
         ConfigError: If the images would take more than half of the memory that is available.
     """
-    wanted = _size_bytes(images, side_px)
+    wanted = _size_bytes(images, size)
     available = available_bytes()
     if wanted > MAX_FRACTION * available:
         msg = (
-            f"{where}: {images} images at {side_px} px take {wanted / 1e9:.1f} GB, expected at most half of the "
+            f"{where}: {images} images at {size} take {wanted / 1e9:.1f} GB, expected at most half of the "
             f"{available / 1e9:.1f} GB of memory available.\n"
             f"Use fewer images, or a space whose largest resolution is smaller{advice}."
         )
         raise ConfigError(msg)
 
 
-def goes_to_disk(*, images: int, side_px: int, where: str, memory: MemorySetting, file: Path) -> bool:
+def goes_to_disk(*, images: int, size: InputSize, where: str, memory: MemorySetting, file: Path) -> bool:
     """Tell whether images are to be read from a file on disk rather than held in memory.
 
     With "auto" they are if they would take more than a quarter of the memory available. If the disk lacks room for
@@ -44,7 +45,7 @@ def goes_to_disk(*, images: int, side_px: int, where: str, memory: MemorySetting
 
     Args:
         images: Number of images.
-        side_px: Side of the images in pixels.
+        size: Height and width of each image.
         where: The data set, for messages.
         memory: What the settings say.
         file: The file; if it is there already, it needs no more room.
@@ -53,11 +54,9 @@ def goes_to_disk(*, images: int, side_px: int, where: str, memory: MemorySetting
         ConfigError: If the images fit neither into memory nor onto the disk, or not to where the settings force them.
     """
     if memory == "ram":
-        require_memory(
-            images=images, side_px=side_px, where=where, advice=", or let them be on disk: --set data.memory=auto"
-        )
+        require_memory(images=images, size=size, where=where, advice=", or let them be on disk: --set data.memory=auto")
         return False
-    wanted = _size_bytes(images, side_px)
+    wanted = _size_bytes(images, size)
     if memory == "auto" and fits_beside(wanted):
         return False
     free = _free_bytes(file.parent)
@@ -99,19 +98,19 @@ def fits_beside(size_bytes: int) -> bool:
     return size_bytes <= room_bytes()
 
 
-def disk_note(*, images: int, side_px: int, where: str, memory: MemorySetting, file: Path) -> str:
+def disk_note(*, images: int, size: InputSize, where: str, memory: MemorySetting, file: Path) -> str:
     """Return the line that tells the user that the images are on disk, where, and how to have them in memory."""
-    size = f"{images} images at {side_px} px take {_size_bytes(images, side_px) / 1e9:.1f} GB"
+    taken = f"{images} images at {size} take {_size_bytes(images, size) / 1e9:.1f} GB"
     if memory == "disk":
-        return f"{where}: {size} and are read from {file}, as data.memory says"
+        return f"{where}: {taken} and are read from {file}, as data.memory says"
     return (
-        f"{where}: {size}, more than a quarter of the memory available, so they are read from {file} "
+        f"{where}: {taken}, more than a quarter of the memory available, so they are read from {file} "
         "(--set data.memory=ram for memory)"
     )
 
 
-def _size_bytes(images: int, side_px: int) -> int:
-    return images * side_px * side_px * 3
+def _size_bytes(images: int, size: InputSize) -> int:
+    return images * size.pixels * 3
 
 
 def _free_bytes(folder: Path) -> int:

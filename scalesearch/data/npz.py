@@ -17,6 +17,7 @@ from scalesearch.data.resize import resize_images
 from scalesearch.data.source import Source, SourceData
 from scalesearch.data.split_names import folded_name
 from scalesearch.errors import ConfigError
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings, WindowSetting
 
 _CHUNK_IMAGES = 256
@@ -27,7 +28,7 @@ _LAYOUT = (
 )
 
 
-def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> SourceData:
+def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> SourceData:
     """Load the images of an .npz file. `cache_folder` is not used, since the file itself is quick to read.
 
     Raises:
@@ -40,9 +41,9 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
     for key in ("images", "labels") if prefixes == ("",) else ("train_images", "train_labels"):
         _get(arrays, key, path)
     total = sum(len(value) for key, value in arrays.items() if key.endswith("images"))
-    require_memory(images=total, side_px=storage_px, where=f"data {path}")
+    require_memory(images=total, size=storage, where=f"data {path}")
     splits = {
-        prefix: _split(arrays, prefix, path, settings, storage_px) for prefix in prefixes if f"{prefix}images" in arrays
+        prefix: _split(arrays, prefix, path, settings, storage) for prefix in prefixes if f"{prefix}images" in arrays
     }
     return SourceData(
         name=path.stem,
@@ -95,7 +96,7 @@ def _get(arrays: Arrays, key: str, path: Path) -> NDArray[np.generic]:
     return arrays[key]
 
 
-def _split(arrays: Arrays, prefix: str, path: Path, settings: DataSettings, storage_px: int) -> ImageSplit:
+def _split(arrays: Arrays, prefix: str, path: Path, settings: DataSettings, storage: InputSize) -> ImageSplit:
     where = f"data {path}: {prefix}images"
     stored = _images(_get(arrays, f"{prefix}images", path), where)
     labels = _labels(_get(arrays, f"{prefix}labels", path), f"data {path}: {prefix}labels")
@@ -103,7 +104,7 @@ def _split(arrays: Arrays, prefix: str, path: Path, settings: DataSettings, stor
         msg = f"data {path}: expected as many {prefix}images as {prefix}labels, came {len(stored)} and {len(labels)}."
         raise ConfigError(msg)
     images, facts = _bytes(stored, settings.window, where), _facts(stored)
-    return ImageSplit(images=resize_images(images, storage_px, fit=settings.fit), labels=labels, facts=facts)
+    return ImageSplit(images=resize_images(images, storage, fit=settings.fit), labels=labels, facts=facts)
 
 
 def _images(images: NDArray[np.generic], where: str) -> NDArray[np.generic]:

@@ -5,38 +5,39 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from scalesearch.data.framing import PAD_GREY, padded_size
+from scalesearch.data.framing import PAD_GREY, crop_box, padded_size
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import Fit
 
 CHUNK_BYTES = 64 * 2**20
 
 
-def resize_images(images: NDArray[np.uint8], side_px: int, *, fit: Fit = "crop") -> NDArray[np.uint8]:
-    """Resize images to squares of `side_px`.
+def resize_images(images: NDArray[np.uint8], size: int | InputSize, *, fit: Fit = "crop") -> NDArray[np.uint8]:
+    """Resize images to `size`.
 
-    The resizing is antialiased bilinear: where the side shrinks, the filter widens with it, so each new pixel averages
+    The resizing is antialiased bilinear: where a side shrinks, the filter widens with it, so each new pixel averages
     all that it covers. Torch does it in integers, so the result is the same on every machine.
 
     Args:
         images: Images of shape (number, height, width, C) in uint8.
-        side_px: Side of the result in pixels.
-        fit: How images that are not square are made square.
+        size: Height and width of the result in pixels; a number stands for a square.
+        fit: How images of another shape are given this one.
 
     Returns:
-        Images of shape (number, side_px, side_px, C) in uint8.
+        Images of shape (number, size.height_px, size.width_px, C) in uint8.
     """
     number, height, width, channels = images.shape
-    if fit == "stretch" or height == width:
-        return _resized(images, side_px, side_px)
+    to = InputSize.of(size)
+    if fit == "stretch" or height * to.width_px == width * to.height_px:
+        return _resized(images, *to.sides)
     if fit == "pad":
-        small_width, small_height = padded_size(width, height, side_px)
-        padded = np.full((number, side_px, side_px, channels), PAD_GREY, np.uint8)
-        top, left = (side_px - small_height) // 2, (side_px - small_width) // 2
+        small_width, small_height = padded_size(width, height, to)
+        padded = np.full((number, *to.sides, channels), PAD_GREY, np.uint8)
+        top, left = (to.height_px - small_height) // 2, (to.width_px - small_width) // 2
         padded[:, top : top + small_height, left : left + small_width] = _resized(images, small_height, small_width)
         return padded
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return _resized(images[:, top : top + side, left : left + side], side_px, side_px)
+    left, top, right, bottom = crop_box(width, height, to)
+    return _resized(images[:, top:bottom, left:right], *to.sides)
 
 
 def rows_of_chunk(shape: tuple[int, ...], *, bytes_a_value: int = 1) -> int:

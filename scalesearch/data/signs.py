@@ -9,6 +9,8 @@ from scalesearch.data.cache import Arrays, cached_arrays, content_key, require_s
 from scalesearch.data.dataset import ImageSplit
 from scalesearch.data.resize import resize_images
 from scalesearch.data.source import Source, SourceData
+from scalesearch.errors import ConfigError
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
 
 # Part of the cache key: raise it when a change to the code makes the same seed give other pixels.
@@ -21,9 +23,16 @@ MIN_DRAWN_PX = 64
 MAX_DRAWN_PX = 128
 
 
-def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> SourceData:
-    """Load the synthetic signs of this seed, drawn at 64 to 128 px and kept in `cache_folder`."""
-    drawn_px = min(max(storage_px, MIN_DRAWN_PX), MAX_DRAWN_PX)
+def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> SourceData:
+    """Load the synthetic signs of this seed, drawn at 64 to 128 px and kept in `cache_folder`.
+
+    They are drawn as squares. For a rectangle they are stretched or padded, as the settings say.
+
+    Raises:
+        ConfigError: As `require_square` says.
+    """
+    require_square(storage, settings)
+    drawn_px = min(max(*storage.sides, MIN_DRAWN_PX), MAX_DRAWN_PX)
     key = content_key(GENERATOR_VERSION, SPLIT_SIZES, settings.seed, drawn_px)
     arrays = cached_arrays(
         cache_folder,
@@ -33,7 +42,7 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
     )
     parts = {
         split: ImageSplit(
-            images=resize_images(arrays[f"{split}_images"].astype(np.uint8, copy=False), storage_px),
+            images=resize_images(arrays[f"{split}_images"].astype(np.uint8, copy=False), storage, fit=settings.fit),
             labels=arrays[f"{split}_labels"].astype(np.int64, copy=False),
         )
         for split, _ in SPLIT_SIZES
@@ -42,6 +51,20 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
     return SourceData(
         name="signs", class_names=names, train=parts["train"], val=parts["val"], test=parts["test"], warnings=()
     )
+
+
+def require_square(storage: InputSize, settings: DataSettings) -> None:
+    """Raise an error if rectangles are to be cropped from the square drawings, which would cut signs in two.
+
+    Raises:
+        ConfigError: If the stored images are no squares and `data.fit` is `crop`.
+    """
+    if not storage.is_square and settings.fit == "crop":
+        msg = (
+            f"data signs: expected a square resolution_px, since the signs are drawn as squares, came {storage}.\n"
+            "Take pictures of your own (--data FOLDER), or the squares between grey bars: --set data.fit=pad"
+        )
+        raise ConfigError(msg)
 
 
 def _require_whole(arrays: Arrays, *, drawn_px: int) -> None:
@@ -53,7 +76,7 @@ def _require_whole(arrays: Arrays, *, drawn_px: int) -> None:
     """
     from scalesearch.data.sign_scenes import CLASS_NAMES
 
-    require_splits(arrays, {split: size for split, size in SPLIT_SIZES}, side_px=drawn_px, classes=len(CLASS_NAMES))
+    require_splits(arrays, dict(SPLIT_SIZES), size=InputSize.square(drawn_px), classes=len(CLASS_NAMES))
     if arrays["class_names"].tolist() != list(CLASS_NAMES):
         msg = "other class names"
         raise ValueError(msg)

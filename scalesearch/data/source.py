@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from scalesearch.data.dataset import ImageSplit
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
 
 SOURCE_TARGETS: Final = "labels"
@@ -31,8 +32,8 @@ class SourceData:
 class LoadSource(Protocol):
     """A function that reads one source."""
 
-    def __call__(self, settings: DataSettings, *, storage_px: int, cache_folder: Path) -> SourceData:
-        """Return the source's images (number, storage_px, storage_px, 3), square and in RGB."""
+    def __call__(self, settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> SourceData:
+        """Return the source's images (number, height, width, 3) at this size, in RGB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from scalesearch.data.facts import ImageFact, ImageFacts, as_arrays, from_arrays
 from scalesearch.data.memory import require_memory
 from scalesearch.data.source import Source, SourceData
 from scalesearch.errors import ConfigError, MissingBackendError
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ SETS: Mapping[str, TorchvisionSet] = MappingProxyType(
 )
 
 
-def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> SourceData:
+def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> SourceData:
     """Load a named data set, which is downloaded if it is not there, decoded once and kept in `cache_folder`.
 
     Raises:
@@ -85,13 +86,13 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
     name = settings.source.lower().replace("_", "-")
     kind = SETS[name]
     root = Path(settings.download_folder).expanduser() if settings.download_folder else cache_folder / "downloads"
-    reading = Reading(side_px=storage_px, window=settings.window, fit=settings.fit)
+    reading = Reading(size=storage, window=settings.window, fit=settings.fit)
     key = content_key(_version(), DECODER_VERSION, name, reading)
     arrays = cached_arrays(
         cache_folder,
         f"torchvision-{key}",
         partial(_read, name, kind, root, reading),
-        whole=partial(_require_whole, kind=kind, side_px=storage_px),
+        whole=partial(_require_whole, kind=kind, size=storage),
     )
     return SourceData(
         name=name,
@@ -103,7 +104,7 @@ def load(settings: DataSettings, *, storage_px: int, cache_folder: Path) -> Sour
     )
 
 
-def _require_whole(arrays: Arrays, *, kind: TorchvisionSet, side_px: int) -> None:
+def _require_whole(arrays: Arrays, *, kind: TorchvisionSet, size: InputSize) -> None:
     """Check that stored arrays are what `_read` makes.
 
     Raises:
@@ -115,7 +116,7 @@ def _require_whole(arrays: Arrays, *, kind: TorchvisionSet, side_px: int) -> Non
         msg = "class names that are no texts"
         raise ValueError(msg)
     splits = {split: None for split in ("train", "val", "test") if getattr(kind, split) is not None}
-    require_splits(arrays, splits, side_px=side_px, classes=len(names))
+    require_splits(arrays, splits, size=size, classes=len(names))
     for split in splits:
         require_facts(arrays, len(arrays[f"{split}_labels"]), f"{split}_")
 
@@ -142,7 +143,7 @@ def _read(name: str, kind: TorchvisionSet, root: Path, reading: "Reading") -> Ar
     parts = {split: getattr(kind, split) for split in ("train", "val", "test")}
     opened = {split: _open(name, kind, arguments, root) for split, arguments in parts.items() if arguments is not None}
     total = sum(len(images) for images in opened.values())
-    require_memory(images=total, side_px=reading.side_px, where=f"data {name}")
+    require_memory(images=total, size=reading.size, where=f"data {name}")
     arrays: dict[str, Any] = {}
     for split, images in opened.items():
         arrays[f"{split}_images"], arrays[f"{split}_labels"], facts = _decode(name, images, reading)
@@ -170,15 +171,15 @@ def _open(name: str, kind: TorchvisionSet, arguments: Arguments, root: Path) -> 
 
 
 def _decode(name: str, images: Any, reading: "Reading") -> tuple[Any, Any, ImageFacts]:
-    from scalesearch.data.decode import UNREADABLE, read_square
+    from scalesearch.data.decode import UNREADABLE, read_image
 
-    pixels = np.empty((len(images), reading.side_px, reading.side_px, 3), np.uint8)
+    pixels = np.empty((len(images), *reading.size.sides, 3), np.uint8)
     facts: list[ImageFact] = []
     labels = np.empty(len(images), np.int64)
     for index in range(len(images)):
         try:
             image, labels[index] = images[index]
-            pixels[index], fact = read_square(image, reading)
+            pixels[index], fact = read_image(image, reading)
             facts.append(fact)
         except UNREADABLE as error:
             msg = f"data {name}: image {index} cannot be read: {error}.\nDelete the download and let it come anew."

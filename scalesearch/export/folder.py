@@ -247,7 +247,7 @@ def _write_calibration(record: MeasuredTrial, session: Session, folder: Path) ->
         try:
             indices = calibration_indices(
                 find_study_data(session).settings,
-                storage_px=session.storage_px,
+                storage_px=session.storage,
                 count=asked.calibration_images,
                 channels=session.base.image_channels,
                 fingerprint=session.data.fingerprint,

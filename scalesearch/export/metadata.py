@@ -12,7 +12,14 @@ import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.errors import ConfigError
-from scalesearch.export.reading import FIT_TEXTS, GREY_TEXT, PLAIN, SECOND, depth_text, reading_facts
+from scalesearch.export.reading import (
+    GREY_TEXT,
+    depth_text,
+    fit_text,
+    preprocessing_version,
+    reading_facts,
+    sides_px,
+)
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_values
 from scalesearch.records.plausible import first_fault, impossible
@@ -20,7 +27,7 @@ from scalesearch.records.run_file import layout_of_before
 from scalesearch.toml_file import read_toml
 from scalesearch.values.candidate import CALIBRATED, Candidate
 from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import DataSummary, Session
 from scalesearch.values.settings import RunSettings
@@ -65,11 +72,18 @@ class ExportedConfig:
     data: DataSummary
     settings: RunSettings
     storage_px: int
-    """Side in pixels of the stored images that the network's own were resized from."""
+    """Height in pixels of the stored images that the network's own were resized from."""
     model_sha256: str = ""
     """SHA-256 of the model.onnx beside it; empty in an older export."""
     run_folder: str = ""
     """The working folder that relative paths in the settings start from; empty in an older export."""
+    storage_width_px: int = 0
+    """Width in pixels of the stored images; 0 means that they are square."""
+
+    @property
+    def storage(self) -> InputSize:
+        """Height and width of the stored images."""
+        return InputSize(height_px=self.storage_px, width_px=self.storage_width_px or self.storage_px)
 
 
 def write_config(
@@ -101,6 +115,7 @@ def write_config(
         data=session.data,
         settings=session.settings,
         storage_px=session.storage_px,
+        storage_width_px=session.storage_width_px,
         model_sha256=model_sha256,
         run_folder=session.run_folder,
     )
@@ -145,16 +160,16 @@ def preprocessing(record: MeasuredTrial, session: Session) -> dict[str, object]:
     It says how an image file becomes the network's input, and what the network's answers mean.
     """
     spec, data, asked = _spec(record), session.data, session.settings.data
-    grey, beyond, storage_px = spec.image_channels == 1, reading_facts(spec, asked), session.storage_px
+    grey, beyond, storage = spec.image_channels == 1, reading_facts(spec, asked), session.storage
     return {
-        "version": SECOND if beyond else PLAIN,
-        "resolution_px": spec.resolution_px,
-        "storage_px": storage_px,
+        "version": preprocessing_version(spec, asked, storage),
+        "resolution_px": sides_px(spec.input_size),
+        "storage_px": sides_px(storage),
         "steps": [
             f"turn upright as EXIF says; {depth_text(asked)}; transparency laid on white; RGB",
-            f"{FIT_TEXTS[asked.fit]}, to {storage_px} px by Pillow: BILINEAR, reducing_gap 3.0, JPEG draft mode",
+            f"{fit_text(asked.fit, storage)}, to {storage} by Pillow: BILINEAR, reducing_gap 3.0, JPEG draft mode",
             *([GREY_TEXT] if grey else []),
-            f"to {spec.resolution_px} px: antialiased bilinear in integers, as torch's interpolate on uint8 does",
+            f"to {spec.input_size}: antialiased bilinear in integers, as torch's interpolate on uint8 does",
             "pixel / 255, minus mean, over std",
         ],
         "channel_order": "grey" if grey else "RGB",
@@ -176,16 +191,16 @@ def write_preprocessing(record: MeasuredTrial, session: Session, folder: Path) -
 
 def onnx_metadata(record: MeasuredTrial, session: Session) -> dict[str, str]:
     """Return what `infer.py` needs to feed the ONNX file and read its answer, as texts for the file's own metadata."""
-    data, beyond = session.data, reading_facts(_spec(record), session.settings.data)
-    colours = "grey" if _spec(record).image_channels == 1 else "RGB"
+    spec, data = _spec(record), session.data
+    beyond, colours = reading_facts(spec, session.settings.data), "grey" if spec.image_channels == 1 else "RGB"
     return {
-        "scalesearch.preprocessing": SECOND if beyond else PLAIN,
+        "scalesearch.preprocessing": preprocessing_version(spec, session.settings.data, session.storage),
         **{f"scalesearch.{key}": json.dumps(value) for key, value in beyond.items()},
         "scalesearch.class_names": json.dumps(data.class_names),
         "scalesearch.mean": json.dumps(data.mean),
         "scalesearch.std": json.dumps(data.std),
-        "scalesearch.storage_px": str(session.storage_px),
-        "scalesearch.resolution_px": str(_spec(record).resolution_px),
+        "scalesearch.storage_px": json.dumps(sides_px(session.storage)),
+        "scalesearch.resolution_px": json.dumps(sides_px(spec.input_size)),
         "scalesearch.input": f"{colours} / 255, minus mean, over std; float32 NCHW",
         "scalesearch.precision": record.candidate.quantization.precision,
         "scalesearch.trial": f"{session.folder.name}/{record.trial}",

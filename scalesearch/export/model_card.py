@@ -217,7 +217,7 @@ def _use(
         f"gives logits (batch, {record.spec.num_classes}). Preprocessing is in `{PREPROCESSING}` and in the file's own "
         "metadata, class names too."
     )
-    if words := reading_words(record.spec, session.settings.data):
+    if words := reading_words(record.spec, session.settings.data, session.storage):
         yield words
     if session.target.backend.startswith("tensorrt"):
         batch = session.settings.latency.batch

@@ -1,17 +1,36 @@
 """Describes unusual ways in which a study's images are read: for the metadata of exports, and in words."""
 
-from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.settings import DataSettings, Fit, Window
 
-PLAIN, SECOND = "1", "2"
-"""Versions of what `infer.py` can do. The second is required only where it is needed, so that older copies of the
-script still read all other files, and refuse these."""
-FIT_TEXTS: dict[Fit, str] = {
-    "crop": "centre square",
-    "stretch": "stretched to a square",
-    "pad": "shrunk whole into a square, centred, on grey 114",
-}
+PLAIN, SECOND, THIRD = "1", "2", "3"
+"""Versions of what `infer.py` can do. The second (window, fit, grey) and the third (rectangles) are required only where
+they are needed, so that older copies of the script still read all other files, and refuse these."""
 GREY_TEXT = "to grey: (19595 R + 38470 G + 7471 B + 32768) >> 16, as Pillow's mode L"
+
+
+def preprocessing_version(spec: NetworkSpec, data: DataSettings, storage: InputSize) -> str:
+    """Return the lowest version of the preprocessing that can make the network's input from a picture."""
+    if not (spec.input_size.is_square and storage.is_square):
+        return THIRD
+    return SECOND if reading_facts(spec, data) else PLAIN
+
+
+def sides_px(size: InputSize) -> int | list[int]:
+    """Return the size as exports state it: the side of a square, or height and width, in pixels."""
+    return size.height_px if size.is_square else list(size.sides)
+
+
+def fit_text(fit: Fit, storage: InputSize) -> str:
+    """Say how a picture of another shape is given that of the stored images."""
+    shape = "square" if storage.is_square else f"rectangle of height x width {storage.label}"
+    crop = "centre square" if storage.is_square else f"largest centred part of the shape height x width {storage.label}"
+    texts: dict[Fit, str] = {
+        "crop": crop,
+        "stretch": f"stretched to a {shape}",
+        "pad": f"shrunk whole into a {shape}, centred, on grey 114",
+    }
+    return texts[fit]
 
 
 def fixed_window(data: DataSettings) -> Window | None:
@@ -20,7 +39,7 @@ def fixed_window(data: DataSettings) -> Window | None:
 
 
 def reading_facts(spec: NetworkSpec, data: DataSettings) -> dict[str, object]:
-    """Return what version 2 of the preprocessing says beyond version 1; empty where version 1 is enough."""
+    """Return what version 2 of the preprocessing says beyond version 1; empty where there is nothing to say."""
     window = fixed_window(data)
     if window is None and data.fit == "crop" and spec.image_channels == 3:
         return {}
@@ -40,13 +59,15 @@ def depth_text(data: DataSettings) -> str:
     return f"more than 8 bits scaled to 8, {low:.10g} and less to 0, {high:.10g} and more to 255"
 
 
-def reading_words(spec: NetworkSpec, data: DataSettings) -> str:
+def reading_words(spec: NetworkSpec, data: DataSettings, storage: InputSize) -> str:
     """Return a sentence on everything unusual; empty where nothing is."""
     parts = []
     if fixed_window(data) is not None:
         parts.append(f"pixels of {depth_text(data)}")
-    if data.fit != "crop":
-        parts.append(f"an image that is no square is {FIT_TEXTS[data.fit]}")
+    if data.fit != "crop" or not storage.is_square:
+        other = "an image that is no square is" if storage.is_square else "an image of another shape is"
+        cut = "cut to its " if data.fit == "crop" else ""
+        parts.append(f"{other} {cut}{fit_text(data.fit, storage)}")
     if spec.image_channels == 1:
         parts.append("colours become grey (ITU-R BT.601, as Pillow's mode L)")
     text = "; ".join(parts)

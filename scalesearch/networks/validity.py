@@ -22,6 +22,7 @@ _WIDTH_RULES: tuple[str, ...] = get_args(HeadWidthRule)
 # Far beyond any network that was ever trained. Without a bound, one wrong digit uses up all memory without a message.
 _MOST = {
     "resolution_px": 16_384,
+    "width_px": 16_384,
     "num_classes": 1_000_000,
     "image_channels": 1024,
     "channels": 65_536,
@@ -65,6 +66,7 @@ def _whole_faults(spec: NetworkSpec) -> Iterator[str]:
     if not spec.stages:
         yield "stages is empty, at least one is needed"
     yield from _below("resolution_px", spec.resolution_px, 1)
+    yield from _below("width_px", spec.width_px, 0)
     yield from _below("num_classes", spec.num_classes, 2)
     if spec.image_channels not in (1, 3) or isinstance(spec.image_channels, bool):
         yield f"image_channels must be 1 (grey) or 3 (RGB), not {spec.image_channels!r}"

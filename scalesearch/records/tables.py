@@ -138,7 +138,7 @@ def _costs(record: TrialRecord) -> Row:
     row = _named(record.cost, "macs", "params")
     row |= {"dense_macs": record.dense_macs, "size_bytes": record.size_bytes}
     row["network"] = record.spec.name if record.spec else None
-    row["resolution_px"] = record.spec.resolution_px if record.spec else None
+    row["resolution_px"] = record.spec.input_size.cell if record.spec else None
     return row
 
 

@@ -148,7 +148,7 @@ def _facts(study: StudyContents) -> Iterator[tuple[str, str]]:
             f"{data.train_images} train, {data.val_images} validation, {data.calibration_images} calibration, "
             f"{data.test_images} test; {len(data.class_names)} classes",
         )
-        if words := reading_words(session.base, settings.data):
+        if words := reading_words(session.base, settings.data, session.storage):
             yield "Read", words
         yield "Data fingerprint", data.fingerprint
         yield "Space", f"{session.space.name}, base network {session.base.name}"

@@ -69,7 +69,7 @@ def attributes(record: TrialRecord, space: SearchSpace) -> dict[str, Value]:
         **{f"{gain.step}_speedup": float(gain.speedup) for gain in record.gains},
         "reason": record.reason[:_MAX_TEXT],
         **{name: candidate_value(record.candidate, name) for name in by_position},
-        "resolution_px": record.spec.resolution_px if record.spec else None,
+        "resolution_px": record.spec.input_size.cell if record.spec else None,
         "macs": record.cost.macs if record.cost else None,
         "params": record.cost.params if record.cost else None,
         "size_bytes": record.size_bytes,

@@ -34,7 +34,7 @@ def open_session(
     folder: Path,
     *,
     base: NetworkSpec | None = None,
-    storage_px: int = 0,
+    storage: InputSize | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Session:
     """Make the session of a new study in `folder`, or compare with the study already there and return its session.
@@ -47,7 +47,7 @@ def open_session(
         space: The search space.
         folder: The study's folder.
         base: Replaces the space's base network, where an exported network is trained again.
-        storage_px: Replaces the side of the stored images in pixels, so that it is trained on the very same images.
+        storage: Replaces the size of the stored images, so that it is trained on the very same images.
         say: Is called with one line per step that takes time.
 
     Raises:
@@ -65,9 +65,8 @@ def open_session(
     space = for_target(space, target)
     base = base or find_spec(space.network)
     check_stages(space, len(base.stages))
-    largest = InputSize.square(storage_px) if storage_px else largest_input(space, base)
-    require_batch_memory(space, largest)
-    storage_px = square_side(largest)
+    storage = storage or largest_input(space, base)
+    require_batch_memory(space, storage)
     stored = read_run_file(folder)
     if stored and settings.data.window == "auto":  # found by the first run: images added since must not change it
         settings = _with_window(settings, stored.settings.data.window)
@@ -77,7 +76,7 @@ def open_session(
         layout = stored.settings.data.layout
         settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, layout=layout))
     say(f"data: loading {settings.data.source}")
-    dataset, run_folder = _data(settings.data, stored, storage_px=storage_px, channels=base.image_channels)
+    dataset, run_folder = _data(settings.data, stored, storage=storage, channels=base.image_channels)
     for note in dataset.notes:
         say(note)
     settings = _with_window(settings, dataset.window)
@@ -94,7 +93,8 @@ def open_session(
         machine=machine,
         device=device,
         data=_summary(dataset),
-        storage_px=storage_px,
+        storage_px=storage.height_px,
+        storage_width_px=0 if storage.is_square else storage.width_px,
         reference_calm_ms=stored.reference_calm_ms if stored else 0.0,
         reference_sha256=stored.reference_sha256 if stored else "",
         run_folder=run_folder,
@@ -114,22 +114,6 @@ def largest_input(space: SearchSpace, base: NetworkSpec) -> InputSize:
     axis = next((named.axis for named in space.axes if named.name == "scaling.resolution"), Choice(values=(1.0,)))
     largest = max(float(value) for value in axis.values) if isinstance(axis, Choice) else axis.high
     return scale_base(space, base, Scaling(resolution=max(largest, 1.0))).input_size
-
-
-def square_side(size: InputSize) -> int:
-    """Return the side in pixels of images of that size.
-
-    Raises:
-        ConfigError: The images are not square. Networks, costs and engines of any shape can be planned, but images are
-            read as squares.
-    """
-    if not size.is_square:
-        message = (
-            f"resolution_px: images are read as squares, and the space asks for {size}.\n"
-            "Give one number; `check` and `--dry-run` plan rectangles, too."
-        )
-        raise ConfigError(message)
-    return size.height_px
 
 
 def _require_targets(task: Task) -> None:
@@ -158,12 +142,12 @@ def _with_window(settings: RunSettings, window: WindowSetting) -> RunSettings:
     return dataclasses.replace(settings, data=dataclasses.replace(settings.data, window=window))
 
 
-def _data(settings: DataSettings, stored: Session | None, *, storage_px: int, channels: int) -> tuple[Dataset, str]:
+def _data(settings: DataSettings, stored: Session | None, *, storage: InputSize, channels: int) -> tuple[Dataset, str]:
     """Return the images, and the folder that relative paths in the settings start from.
 
     A study's own images are found from any working folder by the command that the study was begun with.
     """
-    if stored and same_images(stored.settings.data, settings) and stored.storage_px == storage_px:
+    if stored and same_images(stored.settings.data, settings) and stored.storage == storage:
         asked = dataclasses.replace(stored.settings, data=settings)
         try:
             found = find_study_data(dataclasses.replace(stored, settings=asked))
@@ -173,7 +157,7 @@ def _data(settings: DataSettings, stored: Session | None, *, storage_px: int, ch
             # Other images are here: comparing the two sessions shows the difference.
         else:
             return found.dataset, found.folder
-    return load_dataset(settings, storage_px=storage_px, channels=channels), str(Path.cwd())
+    return load_dataset(settings, storage_px=storage, channels=channels), str(Path.cwd())
 
 
 def _summary(dataset: Dataset) -> DataSummary:

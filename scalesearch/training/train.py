@@ -146,7 +146,9 @@ def train(
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-            reason = f"out of memory at {recipe.batch_size} images of {images.shape[-1]} px: lower training.batch_size"
+            reason = (
+                f"out of memory at {recipe.batch_size} images of {network.spec.input_size}: lower training.batch_size"
+            )
             raise StageFailed(_STAGE, reason) from error
     return Trained(
         network=replace(network, module=module),

@@ -22,6 +22,11 @@ class InputSize:
         """Return the size of a square image."""
         return cls(height_px=side_px, width_px=side_px)
 
+    @classmethod
+    def of(cls, size: "int | InputSize") -> "InputSize":
+        """Return the size itself; a number stands for the side of a square in pixels."""
+        return size if isinstance(size, InputSize) else cls.square(size)
+
     @property
     def is_square(self) -> bool:
         """Whether both sides are equal."""
@@ -41,6 +46,11 @@ class InputSize:
     def label(self) -> str:
         """The size as text: `64`, or `720x1280` (height, width). Meant for columns whose header names the unit px."""
         return str(self.height_px) if self.is_square else f"{self.height_px}x{self.width_px}"
+
+    @property
+    def cell(self) -> int | str:
+        """The size for tables that programs read: a number for squares, as it always was, and text for rectangles."""
+        return self.height_px if self.is_square else self.label
 
     def __str__(self) -> str:
         return f"{self.label} px"

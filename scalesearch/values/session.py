@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.settings import Machine, RunSettings
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.target import Device, Target
@@ -62,13 +62,20 @@ class Session:
     device: Device
     data: DataSummary
     storage_px: int
-    """Side of the stored images in pixels: the largest resolution that the space can ask for."""
+    """Height of the stored images in pixels: the largest that the space can ask for."""
     reference_calm_ms: float
     """Calm latency of the reference engine in milliseconds. Every latency of the study is expressed in this unit."""
     reference_sha256: str = ""
     """SHA-256 of `reference.onnx`; empty in the session of a study that was made before this was stored."""
     run_folder: str = ""
     """The working folder that relative paths in the settings start from; empty in older studies, as above."""
+    storage_width_px: int = 0
+    """Width of the stored images in pixels; 0 means that they are square."""
+
+    @property
+    def storage(self) -> InputSize:
+        """Height and width of the stored images."""
+        return InputSize(height_px=self.storage_px, width_px=self.storage_width_px or self.storage_px)
 
     @property
     def synthetic(self) -> bool:

@@ -40,7 +40,7 @@ class DataSettings:
     """Which values become black and white in images of more than 8 bits: `[low, high]`; `auto` finds the two values on
     the training images and then keeps them in the study; `full` means 0..65535, and 0..1 in float images."""
     fit: Fit = "crop"
-    """How an image that is not square becomes square: cut to its centre square, stretched, or padded with grey."""
+    """How an image of another shape is given the stored one: its centre cut out, stretched, or padded with grey."""
     memory: MemorySetting = "auto"
     """Where a folder's images are held: `ram` is memory, `disk` a file from which each batch is read; `auto` decides by
     their size. The pixels are the same, so a study may go on with either."""

@@ -307,12 +307,17 @@ def test_what_a_run_would_plan_the_previews_take(document: dict[str, Any]) -> No
 
 
 @pytest.mark.usefixtures("no_clock")
-def test_rectangles_are_planned_and_it_is_said_that_images_are_squares(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rectangles_are_planned_and_it_is_said_that_signs_are_squares(capsys: pytest.CaptureFixture[str]) -> None:
     document = {"network": "resnet_small", "resolution_px": [32, 64], "scaling": {"resolution": [0.5, 1.0]}}
     wide = parse_space(document, name="wide", origin="wide.toml")
+    refusal = "a run cannot start on these data: data signs: expected a square resolution_px"
+    assert SETTINGS.data.source == "signs"
     check_space(SETTINGS, wide, with_data=False)
     told = " ".join(capsys.readouterr().out.split())
-    assert "images are read as squares, and the space asks for 32x64 px" in told
+    assert refusal in told and "came 32x64 px" in told
+    padded = dataclasses.replace(SETTINGS, data=dataclasses.replace(SETTINGS.data, fit="pad"))
+    check_space(padded, wide, with_data=False)
+    assert refusal not in " ".join(capsys.readouterr().out.split())
     preview_run(SETTINGS, wide)
     shown = capsys.readouterr().out
     assert "32x64 px" in shown or "16x32 px" in shown

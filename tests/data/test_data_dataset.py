@@ -10,6 +10,7 @@ from scalesearch.data.dataset import channel_statistics, make_dataset
 from scalesearch.data.grey import to_grey
 from scalesearch.data.resize import resize_images
 from scalesearch.errors import ConfigError
+from scalesearch.values.network_spec import InputSize
 
 
 def make_split(count: int, seed: int, side_px: int = 32) -> ImageSplit:
@@ -114,6 +115,28 @@ def test_at_keeps_the_last_resolutions_within_the_sets_own_size() -> None:
 def test_at_refuses_what_is_not_stored(resolution_px: int) -> None:
     with pytest.raises(ConfigError, match=f"expected a resolution of 1 to 32 px .* came {resolution_px} px"):
         make().at(resolution_px)
+
+
+def size(height_px: int, width_px: int) -> InputSize:
+    return InputSize(height_px=height_px, width_px=width_px)
+
+
+def test_at_gives_rectangles_of_the_whole_image() -> None:
+    data = make()
+    wide = data.at(size(8, 20))
+    assert (wide.size, wide.resolution_px, wide.val.images.shape[1:]) == (size(8, 20), 8, (8, 20, 3))
+    np.testing.assert_array_equal(wide.val.images[:], resize_images(data.val.images[:], size(8, 20), fit="stretch"))
+    assert data.at(size(8, 20)) is wide and data.at(size(20, 8)) is not wide
+    np.testing.assert_array_equal(data.at(size(16, 16)).val.images[:], data.at(16).val.images[:])
+    assert wide.at(size(4, 20)).size == size(4, 20)
+
+
+def test_at_refuses_a_rectangle_with_one_side_too_large() -> None:
+    stored = make().at(size(8, 20))
+    with pytest.raises(ConfigError, match=r"expected a resolution of 1 to 8x20 px \(what is stored\), came 9x20 px"):
+        stored.at(size(9, 20))
+    with pytest.raises(ConfigError, match=r"storage_px=InputSize\(height_px=8, width_px=21\) or more"):
+        stored.at(size(8, 21))
 
 
 def test_fingerprint_follows_content_and_class_names() -> None:

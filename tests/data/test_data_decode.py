@@ -180,7 +180,7 @@ def test_a_file_of_another_kind_under_an_images_name_is_not_opened(
     from scalesearch.tasks.classification import infer
 
     with pytest.raises(OSError, match="cannot identify image file"):
-        infer.decode(path, 8)
+        infer.decode(path, (8, 8))
     assert infer.FORMATS == FORMATS
 
 

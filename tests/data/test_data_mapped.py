@@ -19,6 +19,7 @@ from scalesearch.data.calibration_images import calibration_indices
 from scalesearch.data.dataset import make_dataset
 from scalesearch.data.mapped import MappedImages, MappedPlanes, planes
 from scalesearch.errors import ConfigError
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings, MemorySetting
 
 SPLITS = ("train", "val", "calibration", "test")
@@ -37,9 +38,11 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def load(root: Path, memory: MemorySetting, *, channels: int = 3, cache: str = "cache") -> Dataset:
+def load(
+    root: Path, memory: MemorySetting, *, channels: int = 3, cache: str = "cache", storage_px: int | InputSize = 32
+) -> Dataset:
     settings = replace(SETTINGS, source=str(root), memory=memory)
-    return load_dataset(settings, storage_px=32, channels=channels, cache_folder=root.parent / cache)
+    return load_dataset(settings, storage_px=storage_px, channels=channels, cache_folder=root.parent / cache)
 
 
 def available(monkeypatch: pytest.MonkeyPatch, size_bytes: int) -> None:
@@ -75,6 +78,20 @@ def test_both_ways_give_equal_images_at_every_size(tree: Path, channels: int, ca
             assert (mapped.images.shape, mapped.images.nbytes) == (plain.images.shape, plain.images.nbytes)
             assert mapped.images[:].flags.writeable
     assert (disk.size_bytes, disk.at(16).size_bytes) == (0, 0)
+
+
+def test_rectangles_are_equal_in_both_ways_too(tree: Path) -> None:
+    stored = InputSize(height_px=20, width_px=32)
+    disk, ram = (load(tree, memory, storage_px=stored) for memory in ("disk", "ram"))
+    assert disk.on_disk and (disk.size, disk.fingerprint) == (stored, ram.fingerprint)
+    for sides in ((20, 32), (20, 16), (10, 32), (7, 11)):
+        size = InputSize(height_px=sides[0], width_px=sides[1])
+        mapped, plain = (data.at(size).train.images for data in (disk, ram))
+        assert isinstance(mapped, MappedImages) and mapped.shape[1:] == (*sides, 3)
+        np.testing.assert_array_equal(mapped[:], plain)
+    kept = len(list((tree.parent / "cache").glob("folder-*.npz")))
+    load(tree, "ram", storage_px=InputSize(height_px=32, width_px=20))
+    assert len(list((tree.parent / "cache").glob("folder-*.npz"))) == kept + 1  # the other way round is another file
 
 
 def test_the_calibration_images_are_found_again_in_both_ways(tree: Path) -> None:

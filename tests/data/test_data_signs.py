@@ -8,8 +8,11 @@ import pytest
 
 from scalesearch.data import load_dataset, signs
 from scalesearch.data.cache import cached_arrays
+from scalesearch.data.framing import PAD_GREY
 from scalesearch.data.sign_faces import CLASS_NAMES
 from scalesearch.data.sign_scenes import FORESHORTENING, PERSPECTIVE, SIGN_SIZES, draw_sign
+from scalesearch.errors import ConfigError
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
 
 
@@ -75,6 +78,18 @@ def test_less_than_64_px_is_drawn_at_64_and_resized(tmp_path: Path) -> None:
     large, small = (load_dataset(DataSettings(), storage_px=px, cache_folder=tmp_path) for px in (64, 24))
     np.testing.assert_array_equal(large.at(24).val.images, small.val.images)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.usefixtures("few")
+def test_signs_are_padded_into_rectangles_but_never_cut(tmp_path: Path) -> None:
+    wide = InputSize(height_px=24, width_px=40)
+    with pytest.raises(ConfigError, match=r"expected a square resolution_px, .* came 24x40 px\.\n.*data\.fit=pad"):
+        load_dataset(DataSettings(), storage_px=wide, cache_folder=tmp_path)
+    padded = load_dataset(DataSettings(fit="pad"), storage_px=wide, cache_folder=tmp_path)
+    square = load_dataset(DataSettings(), storage_px=24, cache_folder=tmp_path)
+    images = padded.val.images[:]
+    np.testing.assert_array_equal(images[:, :, 8:32], square.val.images[:])  # (40 - 24) // 2 = 8
+    assert (images[:, :, :8] == PAD_GREY).all() and (images[:, :, 32:] == PAD_GREY).all()
 
 
 @pytest.mark.usefixtures("few")

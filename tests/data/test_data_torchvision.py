@@ -12,6 +12,7 @@ import pytest
 
 from scalesearch.data import load_dataset, torchvision_sets
 from scalesearch.errors import ConfigError, MissingBackendError
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
 
 torchvision = pytest.importorskip("torchvision")
@@ -55,6 +56,18 @@ def test_cifar10_is_read_by_torchvision_and_kept(name: str, cifar10: Path) -> No
     assert data.test.labels.tolist() == stored["labels"]
     (cifar10 / "downloads").rename(cifar10 / "gone")  # the second time it comes from the cache
     assert load_dataset(settings, storage_px=32, cache_folder=cifar10 / "cache").fingerprint == data.fingerprint
+
+
+def test_a_set_becomes_rectangles_and_is_kept_apart_from_its_squares(cifar10: Path) -> None:
+    settings = DataSettings(source="cifar10", download_folder=str(cifar10 / "downloads"), calibration_images=10)
+    wide = InputSize(height_px=16, width_px=32)
+    data = load_dataset(settings, storage_px=wide, cache_folder=cifar10 / "cache")
+    whole = load_dataset(settings, storage_px=32, cache_folder=cifar10 / "cache")
+    # The middle 16 of 32 rows, in which nothing is resized.
+    np.testing.assert_array_equal(data.test.images, whole.test.images[:][:, 8:24])
+    assert any("keeps 50 % of them" in text for text in data.warnings)
+    (cifar10 / "downloads").rename(cifar10 / "gone")  # the second time it comes from the cache
+    assert load_dataset(settings, storage_px=wide, cache_folder=cifar10 / "cache").fingerprint == data.fingerprint
 
 
 @pytest.mark.parametrize("name", list(torchvision_sets.SETS))

@@ -46,7 +46,7 @@ def test_metadata_tells_how_to_feed_the_file(session: Session, make_record: Reco
     texts = onnx_metadata(make_record(1), session)
     told = infer.read_preprocessing(texts)
     assert (told.class_names, told.mean, told.std) == (session.data.class_names, session.data.mean, session.data.std)
-    assert (told.storage_px, told.resolution_px) == (session.storage_px, 32)
+    assert (told.storage_px, told.resolution_px) == (session.storage.sides, (32, 32))
 
 
 def test_preprocessing_says_the_same_in_toml(session: Session, make_record: RecordFactory) -> None:

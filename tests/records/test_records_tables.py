@@ -25,6 +25,12 @@ def test_rows_hold_the_records_numbers_in_trial_order(make_record: MakeRecord) -
     assert rows[1]["total_s"] == 14.0
 
 
+def test_a_rectangle_is_told_by_both_sides(make_record: MakeRecord) -> None:
+    spec = replace(make_record(1).spec, resolution_px=24, width_px=40)
+    (row,) = trial_rows([replace(make_record(1), spec=spec)])
+    assert row["resolution_px"] == "24x40"
+
+
 def test_every_row_has_the_same_keys_in_the_same_order(make_record: MakeRecord) -> None:
     staged = replace(make_record(1), candidate=Candidate(scaling=Scaling(stages=(StageScaling(width=2.0),) * 2)))
     rows = trial_rows([make_record(0), staged, make_record(2, top1=None)])

@@ -16,7 +16,8 @@ from PIL import Image
 from small_graphs import CLASSES, small_model
 
 from scalesearch.data import to_input
-from scalesearch.data.decode import UNREADABLE, decode_square
+from scalesearch.data.dataset import ImageSplit, make_dataset
+from scalesearch.data.decode import UNREADABLE, Reading, decode, decode_square
 from scalesearch.data.grey import to_grey
 from scalesearch.data.resize import resize_images
 from scalesearch.deployment.backends import EngineOptions, get_backend
@@ -24,6 +25,7 @@ from scalesearch.deployment.onnx_file import annotate
 from scalesearch.tasks.classification import infer
 from scalesearch.values.candidate import Precision
 from scalesearch.values.network import OnnxModel
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.target import QuantizationProfile
 
 REAL = os.environ.get("SCALESEARCH_TEST_PHOTOS", "")
@@ -119,7 +121,7 @@ def ours(path: Path, storage_px: int, resolution_px: int) -> np.ndarray:
 def test_the_input_is_that_of_training_bit_for_bit(files: list[Path], sides: tuple[int, int]) -> None:
     storage_px, resolution_px = sides
     told = infer.Preprocessing(
-        class_names=NAMES, mean=MEAN, std=STD, storage_px=storage_px, resolution_px=resolution_px
+        class_names=NAMES, mean=MEAN, std=STD, storage_px=(storage_px,) * 2, resolution_px=(resolution_px,) * 2
     )
     seen = set()
     for path in files:
@@ -127,6 +129,46 @@ def test_the_input_is_that_of_training_bit_for_bit(files: list[Path], sides: tup
         np.testing.assert_array_equal(infer.read_input(path, told), expected, err_msg=path.name)
         seen.add(expected.tobytes())
     assert len(seen) == len(files) >= 20  # the images differ, so equal inputs mean something
+
+
+RECTANGLES = {
+    "wide": ((48, 80), (24, 40)),
+    "rounded": ((64, 96), (40, 64)),
+    "height kept": ((48, 80), (48, 56)),
+    "width kept": ((50, 30), (30, 30)),
+    "as stored": ((20, 90), (20, 90)),
+}
+
+
+@pytest.mark.parametrize("fit", infer.FITS)
+@pytest.mark.parametrize(("storage", "wanted"), RECTANGLES.values(), ids=RECTANGLES)
+def test_rectangles_are_those_of_training_bit_for_bit(
+    storage: tuple[int, int], wanted: tuple[int, int], fit: Any, tmp_path: Path
+) -> None:
+    told = infer.Preprocessing(class_names=NAMES, mean=MEAN, std=STD, storage_px=storage, resolution_px=wanted, fit=fit)
+    stored, small = (InputSize(height_px=height, width_px=width) for height, width in (storage, wanted))
+    seen = set()
+    for path in written([photo(seed) for seed in range(12)], tmp_path):
+        pixels, _ = decode(path, Reading(size=stored, fit=fit))
+        split = ImageSplit(images=pixels[np.newaxis], labels=np.zeros(1, np.int64))
+        data = make_dataset(name="one", class_names=NAMES, splits=(split,) * 4)
+        expected = to_input(data.at(small).test.images[:], mean=MEAN, std=STD)
+        found = infer.read_input(path, told)
+        assert found.shape == (1, 3, *wanted)
+        np.testing.assert_array_equal(found, expected, err_msg=path.name)
+        seen.add(found.tobytes())
+    assert len(seen) == 12
+
+
+@pytest.mark.parametrize(("text", "sides"), [("64", (64, 64)), ("[48, 80]", (48, 80))])
+def test_one_number_is_a_square_and_two_are_height_and_width(text: str, sides: tuple[int, int]) -> None:
+    assert infer.read_sides(text) == sides
+
+
+@pytest.mark.parametrize("text", ["0", "[48]", "[48, 80, 3]", "[48, -80]", '"48x80"', "48x80", "1.5"])
+def test_sides_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        infer.read_sides(text)
 
 
 READINGS = {
@@ -163,7 +205,12 @@ def test_window_fit_and_channels_are_those_of_training_bit_for_bit(
     channels = reading.get("channels", 3)
     mean, std = MEAN[:channels], STD[:channels]
     told = infer.Preprocessing(
-        class_names=NAMES, mean=mean, std=std, storage_px=storage_px, resolution_px=resolution_px, **reading
+        class_names=NAMES,
+        mean=mean,
+        std=std,
+        storage_px=(storage_px,) * 2,
+        resolution_px=(resolution_px,) * 2,
+        **reading,
     )
     files = [*written([photo(seed) for seed in range(10)], tmp_path), *deep_files(tmp_path)]
     if "window" not in reading:
@@ -189,7 +236,7 @@ def test_the_second_version_of_the_metadata_is_read_and_the_first_means_what_it_
 
 
 @pytest.mark.parametrize(
-    "more", [{"preprocessing": "3"}, {"fit": '"letterbox"'}, {"channels": "4"}], ids=lambda more: next(iter(more))
+    "more", [{"preprocessing": "4"}, {"fit": '"letterbox"'}, {"channels": "4"}], ids=lambda more: next(iter(more))
 )
 def test_what_this_script_cannot_do_is_refused(more: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="expected"):
@@ -258,7 +305,7 @@ def test_shrinking_is_torchs_own_on_the_hardest_pixels(side: int, to: int) -> No
     images[2], images[3] = 255, 0
     for channels in (3, 1):
         some = images[..., :channels]
-        mine = np.stack([infer.shrink(image, to) for image in some])
+        mine = np.stack([infer.shrink(image, (to, to)) for image in some])
         np.testing.assert_array_equal(mine, resize_images(some, to))
 
 

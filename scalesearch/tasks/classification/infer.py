@@ -51,8 +51,8 @@ if TYPE_CHECKING:
 
 VERSION = "1"
 """Version of the preprocessing if images are RGB, cropped to squares, and 16 bits are read on their whole scale."""
-VERSIONS = (VERSION, "2")
-"""All versions that can be used: the second adds window, fit and channels. A model of another version is refused."""
+VERSIONS = (VERSION, "2", "3")
+"""All versions that can be used: the second adds window, fit and channels, the third rectangles. Others are refused."""
 FITS = ("crop", "stretch", "pad")
 PAD_GREY = 114
 """Grey value of the bars beside a padded image."""
@@ -96,14 +96,14 @@ class Preprocessing:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    storage_px: int
-    """Side of the square that an image is converted to first; the training images were stored at this size."""
-    resolution_px: int
-    """Side of the network's input; the square is shrunk to it."""
+    storage_px: tuple[int, int]
+    """Height and width that an image is given first; the training images were stored at this size."""
+    resolution_px: tuple[int, int]
+    """Height and width of the network's input; the stored image is shrunk to it."""
     window: tuple[float, ...] | None = None
     """Pixel values that become 0 and 255, for images of more than 8 bits; None: 0 and 65535, in floats 0 and 1."""
     fit: str = "crop"
-    """How an image becomes square: its centre is cut out ("crop"), or it is stretched or padded with grey bars."""
+    """How an image gets its shape: its centre is cut out ("crop"), or it is stretched or padded with grey bars."""
     channels: int = 3
     """3 for RGB, 1 for grey."""
 
@@ -128,7 +128,7 @@ class Labeller:
         self._input = self._session.get_inputs()[0].name
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the network's raw answers (N, classes) for inputs (N, channels, side, side)."""
+        """Return the network's raw answers (N, classes) for inputs (N, channels, height, width)."""
         return np.asarray(self._session.run(None, {self._input: images})[0], np.float32)
 
     def label(self, path: str | Path, *, top: int = 1) -> list[tuple[str, float]]:
@@ -311,20 +311,34 @@ def read_preprocessing(metadata: dict[str, str]) -> Preprocessing:
         class_names=tuple(json.loads(metadata["scalesearch.class_names"])),
         mean=tuple(json.loads(metadata["scalesearch.mean"])),
         std=tuple(json.loads(metadata["scalesearch.std"])),
-        storage_px=int(metadata["scalesearch.storage_px"]),
-        resolution_px=int(metadata["scalesearch.resolution_px"]),
+        storage_px=read_sides(metadata["scalesearch.storage_px"]),
+        resolution_px=read_sides(metadata["scalesearch.resolution_px"]),
         window=tuple(window) if window else None,
         fit=fit,
         channels=channels,
     )
 
 
+def read_sides(text: str) -> tuple[int, int]:
+    """Return height and width in pixels from their JSON: `[48, 80]`, or one number, which is a square.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    given = json.loads(text)
+    sides = given if isinstance(given, list) else [given, given]
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        message = f"expected a number of pixels or [height, width], came {text!r}"
+        raise ValueError(message)
+    return sides[0], sides[1]
+
+
 def read_input(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Return the network's input (1, channels, side, side) for an image file; raises one of `UNREADABLE`."""
-    square = decode(path, preprocessing.storage_px, window=preprocessing.window, fit=preprocessing.fit)
+    """Return the network's input (1, channels, height, width) for an image file; raises one of `UNREADABLE`."""
+    stored = decode(path, preprocessing.storage_px, window=preprocessing.window, fit=preprocessing.fit)
     if preprocessing.channels == 1:
-        square = to_grey(square)
-    pixels = shrink(square, preprocessing.resolution_px)
+        stored = to_grey(stored)
+    pixels = shrink(stored, preprocessing.resolution_px)
     std = np.asarray(preprocessing.std)
     scale = (1 / (255 * std)).astype(np.float32)
     offset = (-np.asarray(preprocessing.mean) / std).astype(np.float32)
@@ -335,9 +349,9 @@ def read_input(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
 
 
 def decode(
-    path: Path, side_px: int, *, window: tuple[float, ...] | None = None, fit: str = "crop"
+    path: Path, sides_px: tuple[int, int], *, window: tuple[float, ...] | None = None, fit: str = "crop"
 ) -> NDArray[np.uint8]:
-    """Read an image file as a square (side_px, side_px, 3) in RGB, upright as its EXIF says.
+    """Read an image file as RGB pixels (height, width, 3) of the given height and width, upright as its EXIF says.
 
     Transparency is laid on white.
     """
@@ -349,27 +363,36 @@ def decode(
         warnings.simplefilter("ignore")  # odd EXIF and palettes are read all the same
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=known_formats()) as image:
-            image.draft(None, (2 * side_px, 2 * side_px))
+            image.draft(None, (2 * max(sides_px), 2 * max(sides_px)))
             image.load()
             upright = to_rgb(turned_upright(image), window)
-    return np.asarray(to_square(upright, side_px, fit))
+    return np.asarray(framed(upright, sides_px, fit))
 
 
-def to_square(image: Image.Image, side_px: int, fit: str) -> Image.Image:
-    """Return the RGB image as a square: its centre cut out, the image stretched, or the whole image with grey bars."""
-    width, height = image.size
+def framed(image: Image.Image, sides_px: tuple[int, int], fit: str) -> Image.Image:
+    """Return the RGB image at this height and width.
+
+    Its largest centred part of that shape is cut out, or it is stretched, or all of it is put between grey bars.
+    """
+    (width, height), (to_height, to_width) = image.size, sides_px
+    wide = width * to_height >= height * to_width
     if fit == "pad":
-        longer = max(width, height)
-        to = [max(1, (2 * side * side_px + longer) // (2 * longer)) for side in (width, height)]
-        small = image.resize((to[0], to[1]), BILINEAR, reducing_gap=3.0)
-        square = Image.new("RGB", (side_px, side_px), (PAD_GREY,) * 3)
-        square.paste(small, ((side_px - to[0]) // 2, (side_px - to[1]) // 2))
-        return square
+        if wide:
+            to = to_width, max(1, (2 * height * to_width + width) // (2 * width))
+        else:
+            to = max(1, (2 * width * to_height + height) // (2 * height)), to_height
+        small = image.resize(to, BILINEAR, reducing_gap=3.0)
+        whole = Image.new("RGB", (to_width, to_height), (PAD_GREY,) * 3)
+        whole.paste(small, ((to_width - to[0]) // 2, (to_height - to[1]) // 2))
+        return whole
     if fit == "crop":
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    return image.resize((side_px, side_px), BILINEAR, reducing_gap=3.0)
+        if wide:
+            part = max(1, (2 * height * to_width + to_height) // (2 * to_height)), height
+        else:
+            part = width, max(1, (2 * width * to_height + to_width) // (2 * to_width))
+        left, top = (width - part[0]) // 2, (height - part[1]) // 2
+        image = image.crop((left, top, left + part[0], top + part[1]))
+    return image.resize((to_width, to_height), BILINEAR, reducing_gap=3.0)
 
 
 def known_formats() -> Any:
@@ -425,9 +448,9 @@ def to_8_bits(values: NDArray[Any], window: tuple[float, ...] | None) -> NDArray
     return np.asarray((255 * values).round(), np.uint8)
 
 
-def to_grey(square: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return luma (side, side, 1) of RGB pixels (side, side, 3): ITU-R BT.601 in whole numbers, as Pillow's mode L."""
-    red, green, blue = np.moveaxis(square.astype(np.uint32), -1, 0)
+def to_grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return luma (height, width, 1) of RGB pixels (height, width, 3): ITU-R BT.601 in integers, as Pillow's mode L."""
+    red, green, blue = np.moveaxis(pixels.astype(np.uint32), -1, 0)
     grey = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
     return np.asarray(grey[..., np.newaxis], np.uint8)
 
@@ -439,20 +462,19 @@ def has_transparency(image: Image.Image) -> bool:
     return image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A")
 
 
-def shrink(pixels: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
-    """Shrink a square (side, side, channels) to (side_px, side_px, channels): antialiased bilinear, in integers.
+def shrink(pixels: NDArray[np.uint8], sides_px: tuple[int, int]) -> NDArray[np.uint8]:
+    """Shrink pixels (height, width, channels) to a smaller height and width: antialiased bilinear, in integers.
 
     It is shrunk along the rows first, then along the columns. The result is bit for bit that of torch's
     `interpolate(uint8, mode="bilinear", antialias=True)`, which made the training images
     (aten/src/ATen/native/cpu/UpSampleKernel.cpp).
     """
-    if pixels.shape[0] == side_px:
-        return pixels
-    weights, shift = filter_weights(pixels.shape[0], side_px)
-    half = 1 << (shift - 1)
     values = pixels.astype(np.int64)
-    values = (np.einsum("oi,yic->yoc", weights, values) + half >> shift).clip(0, 255)
-    values = (np.einsum("oi,ixc->oxc", weights, values) + half >> shift).clip(0, 255)
+    for sum_along, axis in (("oi,yic->yoc", 1), ("oi,ixc->oxc", 0)):
+        if pixels.shape[axis] == sides_px[axis]:
+            continue
+        weights, shift = filter_weights(pixels.shape[axis], sides_px[axis])
+        values = (np.einsum(sum_along, weights, values) + (1 << (shift - 1)) >> shift).clip(0, 255)
     return np.asarray(values, np.uint8)
 
 
