@@ -186,7 +186,8 @@ def predicted(
 ) -> str:
     """Return a sentence with the predicted time of the budget, from timed steps of sampled networks and one export."""
     from scalesearch.spaces.suggest import cheapest
-    from scalesearch.study.predicted_time import USUAL_VAL_IMAGES, measure_pieces, predict
+    from scalesearch.study.pieces import measure_pieces
+    from scalesearch.study.predicted_time import USUAL_VAL_IMAGES, PlannedRun, predict
 
     allowed = [plan for plan in samples.plans if not plan.rejected_because]
     if not allowed:
@@ -198,14 +199,14 @@ def predicted(
     _say("timing some training steps and an export, to predict how long the run takes (up to half a minute)")
     try:
         first, _ = _planned(planner, cheapest(space))
-        pieces = measure_pieces(settings, [*allowed, first])
+        pieces = measure_pieces(
+            [*allowed, first], task=settings.task, settings=settings.machine, workers=settings.workers
+        )
     except StageFailed as failure:
         return f"How long a budget of {settings.budget} takes cannot be told: {failure.reason}."
     val_images = len(data.val) if data is not None else USUAL_VAL_IMAGES
-    found = predict(
-        settings, space, target.backend, allowed, pieces,
-        first=None if first.rejected_because else first, val_images=val_images,
-    )  # fmt: skip
+    run = PlannedRun(settings=settings, space=space, backend=target.backend, val_images=val_images)
+    found = predict(run, allowed, pieces, first=None if first.rejected_because else first)
     return f"A budget of {settings.budget} {found.words}; {settings.workers} worker(s)."
 
 

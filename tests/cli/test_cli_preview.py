@@ -20,7 +20,7 @@ from scalesearch.deployment.targets import get_target
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks import base_spec
 from scalesearch.spaces.suggest import ends_short, for_target, random_candidates
-from scalesearch.study.predicted_time import Pieces
+from scalesearch.study.pieces import Pieces
 from scalesearch.values.plan import Plan
 from scalesearch.values.settings import MachineSettings, RunSettings
 from scalesearch.values.space import SearchSpace
@@ -31,8 +31,8 @@ SETTINGS = RunSettings(machine=MachineSettings(threads=1, bf16="off"))
 
 @pytest.fixture
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is timed; tests/test_predicted_time.py does that."""
-    monkeypatch.setattr("scalesearch.study.predicted_time.measure_pieces", lambda *_: PIECES)
+    """Nothing is timed; tests/study/test_study_pieces.py does that."""
+    monkeypatch.setattr("scalesearch.study.pieces.measure_pieces", lambda *_, **__: PIECES)
 
 
 def space(scaling: dict[str, object], **limits: float) -> SearchSpace:
@@ -168,7 +168,7 @@ def test_what_cannot_be_planned_is_counted_and_the_others_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run records such a candidate as failed, and goes on."""
-    monkeypatch.setattr("scalesearch.study.predicted_time.measure_pieces", lambda *_: PIECES)
+    monkeypatch.setattr("scalesearch.study.pieces.measure_pieces", lambda *_, **__: PIECES)
     planned = Planner.__call__
 
     def call(self: Planner, candidate: Any) -> Plan:
