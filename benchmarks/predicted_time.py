@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from scalesearch.chain.planner import PlanBasis, Planner
-from scalesearch.cli.preview import sampled
 from scalesearch.cli.run import choose_chip
+from scalesearch.cli.samples import sampled
 from scalesearch.config import load_run
 from scalesearch.data import load_dataset
 from scalesearch.deployment.targets import get_target
@@ -58,7 +58,7 @@ def _prediction(settings: RunSettings, space: SearchSpace, val_images: int) -> P
     planner = Planner(
         PlanBasis(base=find_spec(space.network), space=space, target=target, num_classes=43, seed=settings.seed)
     )
-    plans = [plan for plan in sampled(settings, space, planner).plans if not plan.rejected_because]
+    plans = [plan for plan in sampled(space, planner, seed=settings.seed).plans if not plan.rejected_because]
     first = planner(cheapest(space))
     pieces = measure_pieces([*plans, first], task=settings.task, settings=settings.machine, workers=settings.workers)
     run = PlannedRun(settings=settings, space=space, backend=target.backend, val_images=val_images)

@@ -66,13 +66,19 @@ def open_export(export: Path, *, threads: int = 1) -> "Predictor":
             here.
     """
     from scalesearch.export.metadata import task_of
-    from scalesearch.tasks.registry import get_task
+    from scalesearch.tasks.registry import get_task, task_names
 
     path = export / "model.onnx" if export.is_dir() else export
     if not path.is_file():
         message = f"{path} is not there: expected a folder that `scalesearch export` wrote, or its model.onnx."
         raise ConfigError(message)
-    task = get_task(task_of(path))
+    name = task_of(path)
+    try:
+        task = get_task(name)
+    except ConfigError as error:
+        way_out = "" if name in task_names() else "\nInstall the package that offers the task of this network."
+        message = f"{path} cannot be used: {error}{way_out}"
+        raise ConfigError(message) from None
     try:
         return task.open_export(path, threads=threads)
     except Exception as error:  # ONNX Runtime's errors share no base class

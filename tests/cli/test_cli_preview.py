@@ -11,7 +11,7 @@ from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 
 from scalesearch.chain.planner import PlanBasis, Planner
-from scalesearch.cli import compiling, preview
+from scalesearch.cli import compiling, preview, samples
 from scalesearch.cli.collapsing import collapses
 from scalesearch.cli.compiling import compile_space
 from scalesearch.cli.preview import check_space, limit_lines, preview_run
@@ -96,8 +96,8 @@ def test_dry_run_shows_settings_and_five_candidates(capsys: pytest.CaptureFixtur
 @pytest.fixture
 def no_clock(no_probe: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is timed, and one sample of large networks is enough."""
-    monkeypatch.setattr(preview, "_PLANNING_S", 0.0)
-    monkeypatch.setattr(preview, "_SHOWN", 1)
+    monkeypatch.setattr(samples, "_PLANNING_S", 0.0)
+    monkeypatch.setattr(samples, "_SHOWN", 1)
 
 
 @pytest.mark.usefixtures("no_clock")
@@ -144,7 +144,7 @@ def test_a_stage_scaled_alone_is_previewed(network: str, stage: int, capsys: pyt
 
 @pytest.mark.usefixtures("no_probe")
 def test_limits_are_counted_after_pruning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(preview, "_PLANNING_S", 1000.0)
+    monkeypatch.setattr(samples, "_PLANNING_S", 1000.0)
     document = {"network": "resnet_small", "resolution_px": 32, "pruning": {"channel_fraction": 0.5}}
     target = get_target("cpu")
 

@@ -158,8 +158,11 @@ def test_a_models_unknown_task_is_told(
 ) -> None:
     write_export(records[0], session, tmp_path / "export", formats=())
     monkeypatch.delitem(registry_homes(), "brightness")
-    with pytest.raises(ConfigError, match=r"no task is called 'brightness'.*There are: classification"):
+    with pytest.raises(ConfigError, match=r"model\.onnx cannot be used: .*no task is called 'brightness'") as caught:
         predict.open_export(tmp_path / "export")
+    assert str(caught.value).endswith(
+        "There are: classification\nInstall the package that offers the task of this network."
+    )
 
 
 def test_the_error_of_a_score_that_is_no_proportion_is_its_metrics_own(records: tuple[MeasuredTrial, ...]) -> None:
