@@ -13,14 +13,15 @@ import time
 from pathlib import Path
 
 from scalesearch.chain.planner import PlanBasis, Planner
-from scalesearch.cli.preview import sampled
 from scalesearch.cli.run import choose_chip
+from scalesearch.cli.samples import sampled
 from scalesearch.config import load_run
 from scalesearch.data import load_dataset
 from scalesearch.deployment.targets import get_target
 from scalesearch.networks import find_spec
 from scalesearch.spaces.suggest import cheapest, for_target
-from scalesearch.study.predicted_time import PredictedTime, measure_pieces, predict
+from scalesearch.study.pieces import measure_pieces
+from scalesearch.study.predicted_time import PlannedRun, PredictedTime, predict
 from scalesearch.study.run import run_search
 from scalesearch.study.session import largest_input
 from scalesearch.values.settings import RunSettings
@@ -57,10 +58,11 @@ def _prediction(settings: RunSettings, space: SearchSpace, val_images: int) -> P
     planner = Planner(
         PlanBasis(base=find_spec(space.network), space=space, target=target, num_classes=43, seed=settings.seed)
     )
-    plans = [plan for plan in sampled(settings, space, planner).plans if not plan.rejected_because]
+    plans = [plan for plan in sampled(space, planner, seed=settings.seed).plans if not plan.rejected_because]
     first = planner(cheapest(space))
-    pieces = measure_pieces(settings, [*plans, first])
-    return predict(settings, space, target.backend, plans, pieces, first=first, val_images=val_images)
+    pieces = measure_pieces([*plans, first], task=settings.task, settings=settings.machine, workers=settings.workers)
+    run = PlannedRun(settings=settings, space=space, backend=target.backend, val_images=val_images)
+    return predict(run, plans, pieces, first=first)
 
 
 def _asked() -> tuple[RunSettings, SearchSpace]:

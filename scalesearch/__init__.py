@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from scalesearch.api import evaluate, load_space, run_search
     from scalesearch.config import load_run
     from scalesearch.confirm.front import ConfirmOutcome, confirm_front
+    from scalesearch.confirm.request import ConfirmRequest
     from scalesearch.errors import ScalesearchError
     from scalesearch.records.run_file import read_run_file
     from scalesearch.search.events import StudyOutcome
@@ -27,6 +28,7 @@ _HOMES = {
     "api": ("evaluate", "load_space", "run_search"),
     "config": ("load_run",),
     "confirm.front": ("ConfirmOutcome", "confirm_front"),
+    "confirm.request": ("ConfirmRequest",),
     "errors": ("ScalesearchError",),
     "records.run_file": ("read_run_file",),
     "analysis.choice": ("Choice", "Wish"),
@@ -45,6 +47,7 @@ __all__ = [
     "Candidate",
     "Choice",
     "ConfirmOutcome",
+    "ConfirmRequest",
     "DataSettings",
     "Latency",
     "LatencySettings",

@@ -20,6 +20,7 @@ from scalesearch.analysis.front import pareto_front
 from scalesearch.chain.planner import Planner
 from scalesearch.config import load_run
 from scalesearch.confirm.front import confirm_front
+from scalesearch.confirm.request import ConfirmRequest
 from scalesearch.deployment.backends import get_backend
 from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.run_file import stored_session
@@ -120,5 +121,5 @@ def test_it_goes_on_to_a_larger_budget_without_one_retraining_and_is_confirmed(s
     assert sum(record.charged for record in new) == 1
     trained = {record.key for record in before}
     assert not any(record.charged and record.key in trained for record in new)
-    confirmed = confirm_front(study, top=1, steps=25)
+    confirmed = confirm_front(study, ConfirmRequest(top=1, steps=25))
     assert confirmed.ended == "complete" and confirmed.confirmation is not None

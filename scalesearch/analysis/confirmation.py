@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from scalesearch.analysis.front import dominates, latencies_overlap, overlap
 from scalesearch.analysis.ranks import RankAgreement, rank_agreement
+from scalesearch.analysis.score_error import variance
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.quality import Z_975, Quality
 from scalesearch.values.record import FrontScore, Latency, MeasuredTrial
@@ -14,7 +15,7 @@ from scalesearch.values.record import FrontScore, Latency, MeasuredTrial
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedMean:
-    """Mean top-1 over the seeds, as a fraction."""
+    """Mean score over the seeds, as a fraction."""
 
     score: float
     low: float
@@ -48,12 +49,12 @@ class Move:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitGap:
-    """Mean over the members of validation minus test top-1, as a fraction, with its 95 % interval."""
+    """Mean over the members of validation minus test score, as a fraction, with its 95 % interval."""
 
     mean: float
     half: float
-    """Half of the 95 % interval, from the numbers of images alone: all members are scored on the same images, so their
-    errors go the same way."""
+    """Half of the 95 % interval, from the errors of the scores alone: all members are scored on the same images, so
+    their errors go the same way."""
     members: int
 
     @property
@@ -68,7 +69,7 @@ class Confirmation:
 
     moves: tuple[Move, ...]
     ranks: RankAgreement | None
-    """Rank agreement of brief and full validation top-1; None with fewer than three members, or where one never
+    """Rank agreement of brief and full validation score; None with fewer than three members, or where one never
     varies."""
     brief_gap: SplitGap | None
     """Gap of the search's own files. It holds the luck of the selection, and the difference in difficulty of the two
@@ -233,9 +234,5 @@ def _gap(pairs: Sequence[tuple[Sequence[Quality], Sequence[Quality]]]) -> SplitG
     if not pairs:
         return None
     gaps = [statistics.fmean(q.score for q in ours) - statistics.fmean(q.score for q in tests) for ours, tests in pairs]
-    variance = statistics.fmean(_variance(ours[0]) + _variance(tests[0]) for ours, tests in pairs)
-    return SplitGap(mean=statistics.fmean(gaps), half=Z_975 * math.sqrt(variance), members=len(gaps))
-
-
-def _variance(quality: Quality) -> float:
-    return quality.score * (1 - quality.score) / quality.images
+    squared = statistics.fmean(variance(ours[0]) + variance(tests[0]) for ours, tests in pairs)
+    return SplitGap(mean=statistics.fmean(gaps), half=Z_975 * math.sqrt(squared), members=len(gaps))

@@ -94,7 +94,7 @@ def compile_space(settings: RunSettings, space: SearchSpace) -> "tuple[str, Tabl
     )
     rows, refused = list[tuple[str, ...]](), 0
     with tempfile.TemporaryDirectory() as scratch:
-        for candidate, spec in _distinct(settings, space, planner):
+        for candidate, spec in _distinct(space, planner, settings.seed):
             for precision, told in _compiled(candidate, planner, settings, target, gate, Path(scratch)):
                 refused += isinstance(told, str)
                 cells = (
@@ -120,12 +120,12 @@ _COMPILE_COLUMNS = (
 )
 
 
-def _distinct(settings: RunSettings, space: SearchSpace, planner: "Planner") -> "list[tuple[Candidate, NetworkSpec]]":
+def _distinct(space: SearchSpace, planner: "Planner", seed: int) -> "list[tuple[Candidate, NetworkSpec]]":
     """Return a few sampled candidates that differ in network or pruning."""
     from scalesearch.spaces.suggest import random_candidates
 
     found: dict[object, tuple[Candidate, NetworkSpec]] = {}
-    for candidate in random_candidates(space, _SAMPLES, settings.seed):
+    for candidate in random_candidates(space, _SAMPLES, seed):
         spec = planner.spec(candidate)
         found.setdefault((spec, candidate.pruning), (candidate, spec))
     return list(found.values())[:_COMPILED]

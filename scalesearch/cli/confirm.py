@@ -9,7 +9,7 @@ import typer
 from scalesearch.cli.screen import Column, print_table, wide_console
 from scalesearch.cli.studies import MovedData, StudyArgument, find_study, front_under, read_records
 from scalesearch.cli.terminal import echo
-from scalesearch.confirm.request import check_request
+from scalesearch.confirm.request import DEFAULT_SEEDS, ConfirmRequest
 from scalesearch.errors import ScalesearchError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def confirm(
     steps: Annotated[
         int | None, typer.Option("--steps", help="Updates of one training (default: 8 times the search's).")
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each member, from fresh seeds.")] = 2,
+    seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each member, from fresh seeds.")] = DEFAULT_SEEDS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; what was confirmed is kept beside it.")] = False,
     data: MovedData = None,
     as_json: Annotated[
@@ -44,7 +44,7 @@ def confirm(
 
     The same command continues a stopped one. All is written to STUDY/confirmed; the study itself stays as it is.
     """
-    check_request(top=top, epochs=epochs, steps=steps, seeds=seeds)
+    request = ConfirmRequest(top=top, epochs=epochs, steps=steps, seeds=seeds)
     folder = find_study(study)
     front_under(read_records(folder))  # gives the reason if there is no front, before torch is loaded
 
@@ -53,7 +53,7 @@ def confirm(
     def say(line: str) -> None:
         echo(line, err=as_json)
 
-    outcome = confirm_front(folder, top=top, steps=steps, epochs=epochs, seeds=seeds, fresh=fresh, data=data, say=say)
+    outcome = confirm_front(folder, request, fresh=fresh, data=data, say=say)
     if outcome.ended == "interrupted":
         say(f"stopped: {outcome.done} of {outcome.asked} trainings are on disk; the same command goes on")
         return 130

@@ -234,7 +234,7 @@ def trial_line(record: TrialRecord) -> str:
 
 def show_end(console: "Console", outcome: StudyOutcome, folder: Path) -> None:
     """Print the front as a table, where everything is, and what to type next."""
-    from scalesearch.cli.study_commands import print_front
+    from scalesearch.cli.front_table import print_front
 
     states = [record.state for record in outcome.records]
     counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))

@@ -1,4 +1,4 @@
-"""`predict`: labels pictures with an export's model.onnx, by the same code as the export's own infer.py."""
+"""`predict`: prints what an export's model.onnx answers for pictures, in the words of the network's task."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from scalesearch.errors import ConfigError
 from scalesearch.plain_text import shortened, utf8_text, visible
 
 if TYPE_CHECKING:
-    from scalesearch.tasks.classification.infer import Labeller
+    from scalesearch.tasks.answers import Answer, Predictor
 
 _SHOWN_LITTER = 3
 
@@ -31,48 +31,56 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="A list of one object per image.")] = False,
 ) -> int:
     """Label images with an exported network, by ONNX Runtime. Exit code 1 where an image got no label."""
-    from scalesearch.tasks.classification.infer import UNREADABLE, NotFiniteError
+    from scalesearch.tasks.answers import Answer, NoAnswerError, UnreadableImageError
 
-    labeller = open_export(export, threads=threads)
+    predictor = open_export(export, threads=threads)
     for line in replaced_model(export):
         echo(f"warning: {line}", err=True)
     files = list(image_files(images))
-    rows, failed = list[tuple[str, list[tuple[str, float]]]](), list[tuple[str, str]]()
-    unlabelled = list[tuple[str, str]]()
+    rows, failed, unanswered = list[tuple[str, Answer]](), list[tuple[str, str]](), list[tuple[str, str]]()
     for path in files:
         try:
-            rows.append((_path_text(path), labeller.label(path, top=top)))
-        except NotFiniteError as error:
-            unlabelled.append((_path_text(path), str(error)))
-        except UNREADABLE as error:
-            failed.append((_path_text(path), _first_line(error)))
+            rows.append((_path_text(path), predictor.answer(path, top=top)))
+        except NoAnswerError as error:
+            unanswered.append((_path_text(path), str(error)))
+        except UnreadableImageError as error:
+            failed.append((_path_text(path), str(error)))
     if as_json:
-        typer.echo(json.dumps(_objects(rows, failed + unlabelled), indent=1))
+        typer.echo(json.dumps(_objects(rows, failed + unanswered), indent=1))
     else:
-        _print_table(rows)
+        _print_table(rows, predictor)
     for name, reason in failed:
         echo(f"cannot read {name}: {reason}", err=True)
     if failed:
         echo(f"{len(failed)} of {len(files)} images could not be read.", err=True)
-    for name, reason in unlabelled:
-        echo(f"no label for {name}: {reason}", err=True)
-    return 1 if failed or unlabelled else 0
+    for name, reason in unanswered:
+        echo(f"no {predictor.noun} for {name}: {reason}", err=True)
+    return 1 if failed or unanswered else 0
 
 
-def open_export(export: Path, *, threads: int = 1) -> "Labeller":
-    """Open the network of an export's folder, or an ONNX file, ready to label.
+def open_export(export: Path, *, threads: int = 1) -> "Predictor":
+    """Open the network of an export's folder, or an ONNX file, by the task that it is for.
 
     Raises:
-        ConfigError: It is not there, is not an ONNX file, or not one that `export` wrote.
+        ConfigError: It is not there, is not an ONNX file, is not one that `export` wrote, or its task is not known
+            here.
     """
-    from scalesearch.tasks.classification.infer import Labeller
+    from scalesearch.export.metadata import task_of
+    from scalesearch.tasks.registry import get_task, task_names
 
     path = export / "model.onnx" if export.is_dir() else export
     if not path.is_file():
         message = f"{path} is not there: expected a folder that `scalesearch export` wrote, or its model.onnx."
         raise ConfigError(message)
+    name = task_of(path)
     try:
-        return Labeller(path, threads=threads)
+        task = get_task(name)
+    except ConfigError as error:
+        way_out = "" if name in task_names() else "\nInstall the package that offers the task of this network."
+        message = f"{path} cannot be used: {error}{way_out}"
+        raise ConfigError(message) from None
+    try:
+        return task.open_export(path, threads=threads)
     except Exception as error:  # ONNX Runtime's errors share no base class
         message = (
             f"{path} cannot be used: {_first_line(error)}.\nExpected a model.onnx that `scalesearch export` wrote."
@@ -147,31 +155,19 @@ def _first_line(error: Exception) -> str:
     return visible(shortened((str(error).splitlines() or [""])[0], 200)) or type(error).__name__
 
 
-def _objects(rows: list[tuple[str, list[tuple[str, float]]]], failed: list[tuple[str, str]]) -> list[dict[str, object]]:
-    return [
-        {
-            "file": name,
-            "label": answers[0][0],
-            "probability": answers[0][1],
-            "classes": [{"name": label, "probability": probability} for label, probability in answers],
-        }
-        for name, answers in rows
-    ] + [{"file": name, "error": reason} for name, reason in failed]
+def _objects(rows: "list[tuple[str, Answer]]", failed: list[tuple[str, str]]) -> list[dict[str, object]]:
+    answered: list[dict[str, object]] = [{"file": name, **answer.fields} for name, answer in rows]
+    return answered + [{"file": name, "error": reason} for name, reason in failed]
 
 
-def _print_table(rows: list[tuple[str, list[tuple[str, float]]]]) -> None:
+def _print_table(rows: "list[tuple[str, Answer]]", predictor: "Predictor") -> None:
     from scalesearch.cli.screen import Column, print_table, wide_console
 
     if not rows:
         return
-    most = max(len(answers) for _, answers in rows)
-    columns = [Column(head="file", keep=2 * most + 2, folds=True)]
-    for place in range(most):
-        head = "label" if place == 0 else "runner-up" if place == 1 else f"{place + 1}."
-        columns.append(Column(head=head, keep=2 * (most - place) + 1, folds=True))
-        columns.append(Column(head="%", keep=2 * (most - place), right=True))
-    cells = [
-        [name, *(part for label, share in answers for part in (visible(label, newlines=False), f"{100 * share:.1f}"))]
-        for name, answers in rows
-    ]
+    heads = predictor.heads(max(len(answer.cells) for _, answer in rows))
+    columns = [Column(head="file", keep=len(heads) + 2, folds=True)]
+    for place, head in enumerate(heads):
+        columns.append(Column(head=head.text, keep=len(heads) + 1 - place, right=head.number, folds=not head.number))
+    cells = [[name, *answer.cells] for name, answer in rows]
     print_table(wide_console(), columns, [[*row, *[""] * (len(columns) - len(row))] for row in cells])

@@ -94,7 +94,7 @@ def run(
     if fresh or not continues_with(settings.data, folder):
         find_source(settings.data.source)
     if fresh or not _continues(folder, settings.data.source):
-        refuse_two_meanings(settings, data, overrides)
+        refuse_two_meanings(settings.data.source, data, overrides)
     if dry_run:
         from scalesearch.cli.preview import preview_run
 
@@ -137,7 +137,7 @@ def run(
     return 0
 
 
-def refuse_two_meanings(settings: RunSettings, data: str | None, overrides: list[str] | None) -> None:
+def refuse_two_meanings(source: str, data: str | None, overrides: list[str] | None) -> None:
     """Raise ConfigError if a data set was typed whose name is that of both a built-in one and a folder here.
 
     The default was not typed: it means the built-in set, and a folder of its name is only mentioned.
@@ -145,7 +145,7 @@ def refuse_two_meanings(settings: RunSettings, data: str | None, overrides: list
     from scalesearch.data import refuse_ambiguous_source
 
     if data is not None or any(text.partition("=")[0].strip() == "data.source" for text in overrides or ()):
-        refuse_ambiguous_source(settings.data.source)
+        refuse_ambiguous_source(source)
 
 
 def _continues(folder: Path, source: str) -> bool:
@@ -194,7 +194,7 @@ def check(
 
     flags = {"data.source": data, "network": network, "target": target, "budget": budget}
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
-    refuse_two_meanings(settings, data, overrides)
+    refuse_two_meanings(settings.data.source, data, overrides)
     settings, _ = choose_chip(settings)
     check_space(settings, search_space, with_data=data is not None)
     if compiled:

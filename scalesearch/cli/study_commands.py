@@ -1,17 +1,16 @@
 """Commands that read a study: `front`, `show` and `dashboard`."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalesearch.cli.screen import NARROW, Column, fitted, print_left_out, wide_console
+from scalesearch.cli.front_table import knee_of, print_front
+from scalesearch.cli.screen import NARROW, wide_console
 from scalesearch.cli.studies import (
     StudyArgument,
-    data_text,
     find_study,
     front_under,
     parse_fraction,
@@ -20,11 +19,10 @@ from scalesearch.cli.studies import (
 )
 from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
-from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
+from scalesearch.values.record import TrialRecord
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from scalesearch.records.tables import Row
     from scalesearch.views.description import Section
@@ -97,40 +95,6 @@ def dashboard(
     return 0
 
 
-def print_front(
-    console: "Console",
-    records: Sequence[TrialRecord],
-    folder: Path,
-    *,
-    members: Sequence[MeasuredTrial] | None = None,
-) -> None:
-    """Print the front (or `members` of it) as a table, with what was scored, where, and what cannot be told apart.
-
-    Raises:
-        NoFeasibleTrialError: The records hold no front.
-    """
-    from scalesearch.records.front_scores import read_front_scores
-
-    shown = front_under(records) if members is None else members
-    scores = {score.trial: score for score in read_front_scores(folder)}
-    for line in _heading(records, shown, folder):
-        console.print(line, markup=False, highlight=False)
-    knee = _knee(records).trial
-    table, left_out = _front_table(shown, scores, knee=knee, width=console.width)
-    console.print(table)
-    print_left_out(console, left_out)
-    for line in (*_footnotes(shown, scores, knee=knee), *_confirmed(folder), *_what_paid(records)):
-        console.print(line, markup=False, highlight=False)
-
-
-def _knee(records: Sequence[TrialRecord]) -> MeasuredTrial:
-    from scalesearch.analysis.front import knee
-
-    found = knee(front_under(records))
-    assert found is not None  # front_under raises on an empty front
-    return found
-
-
 def choose_record(records: Sequence[TrialRecord], trial: int | None) -> TrialRecord:
     """Return the record of that trial, or of the knee.
 
@@ -139,7 +103,7 @@ def choose_record(records: Sequence[TrialRecord], trial: int | None) -> TrialRec
         NoFeasibleTrialError: The knee was asked for, and there is no front.
     """
     if trial is None:
-        return _knee(records)
+        return knee_of(records)
     for record in records:
         if record.trial == trial:
             return record
@@ -171,111 +135,8 @@ def _json(rows: "Sequence[Row]") -> str:
     return json.dumps(rows, indent=1, allow_nan=False)
 
 
-def _heading(records: Sequence[TrialRecord], shown: Sequence[MeasuredTrial], folder: Path) -> list[str]:
-    from scalesearch.views.words import device_text
-
-    first = shown[0]
-    data = data_text(folder)
-    images = f"{first.quality.images} validation images{f' of {data}' if data else ''}"
-    lines = [
-        f"{folder}: {len(shown)} of {len(records)} trials on the front"
-        f" ({sum(record.feasible and record.same_as is None for record in records)} feasible)",
-        f"scored: the deployed file itself, on {images}",
-    ]
-    if first.device:
-        lines.append(f"timed:  {device_text(first.device)}, batch {first.latency.batch}")
-    return lines
-
-
-def _front_table(
-    shown: Sequence[MeasuredTrial], scores: dict[int, FrontScore], *, knee: int, width: int
-) -> "tuple[Table, tuple[str, ...]]":
-    """Return the table for a screen of that width, and the columns left out to fit.
-
-    Where the cells do not fit in one line each, intervals and sizes go to a second line of their cells; after that,
-    columns are left out.
-    """
-    columns, cells = _front_columns(shown, scores, knee=knee)
-    rows = [[cell(record) for cell in cells] for record in shown]
-    bold = [place for place, record in enumerate(shown) if record.trial == knee]
-    table, left_out = fitted(width, columns, rows, bold=bold, ruled=True)
-    if not left_out:
-        return table, ()
-    stacked = [
-        replace(column, head=column.head.replace(" ", "\n", 1).replace("precision", "preci-\nsion"))
-        for column in columns
-    ]
-    broken = [
-        [cell.replace(" (", "\n(").replace(", ", ",\n").replace(" x ", "x").replace(" but", "\nbut") for cell in row]
-        for row in rows
-    ]
-    return fitted(width, stacked, broken, bold=bold)
-
-
-def _front_columns(
-    shown: Sequence[MeasuredTrial], scores: dict[int, FrontScore], *, knee: int
-) -> tuple[list[Column], list[Callable[[TrialRecord], str]]]:
-    """Return the columns of the front and what makes their cells."""
-    from scalesearch.views import columns as of
-
-    def marked(record: TrialRecord) -> str:
-        unstable = record.latency is not None and not record.latency.stable
-        return f"{'*' * (record.trial == knee)}{'!' * unstable}{record.trial}"
-
-    kept = [
-        (of.number_column(marked), 9),
-        (of.score_column(shown), 8),
-        *((column, 4) for column in of.tested_columns(scores, lambda quality: f"{100 * quality.score:.1f}")),
-        (of.LATENCY, 7),
-        (of.MACS_AND_SIZE, 3),
-        (of.SIDES, 2),
-        (of.SHAPE, 1),
-        (of.PRUNED, 5),
-        (of.PRECISION, 6),
-    ]
-    columns = [Column(head=column.head, keep=keep, right=column.right) for column, keep in kept]
-    return columns, [column.cell for column, _ in kept]
-
-
-def _footnotes(shown: Sequence[MeasuredTrial], scores: dict[int, FrontScore], *, knee: int) -> list[str]:
-    from scalesearch.analysis.front import ties
-    from scalesearch.analysis.timing_doubts import timing_doubts
-
-    lines = []
-    if any(record.trial == knee for record in shown):
-        lines.append(f"* trial {knee} is the knee: the best trade of accuracy for latency (on a log scale)")
-    pairs = ties(shown)
-    if pairs:
-        told = ", ".join(f"{one} = {other}" for one, other in pairs)
-        lines.append(f"ties: {told} (both 95 % intervals overlap: these images and timings cannot tell them apart)")
-    if any(record.latency and not record.latency.stable for record in shown):
-        lines.append("! its latency did not settle within the time limit (why: `scalesearch show --trial N`)")
-    lines += timing_doubts(shown)
-    if any(record.candidate.scaling.stages for record in shown):
-        lines.append("x* its stages are scaled apart: see `scalesearch show --trial N`")
-    flagged = [str(record.trial) for record in shown if any(gain.no_gain for gain in record.gains)]
-    if flagged:
-        lines.append(f"no gain: a compression step of trial {', '.join(flagged)} costs accuracy and is not faster")
-    if scores:
-        lines.append("test: the same file on images that the search never saw")
-    return lines
-
-
-def _confirmed(folder: Path) -> list[str]:
-    from scalesearch.records.confirmed import confirmed_hint
-
-    hint = confirmed_hint(folder)
-    return [hint] if hint else []
-
-
-def _what_paid(records: Sequence[TrialRecord]) -> list[str]:
-    from scalesearch.analysis.paid import paid_lines
-
-    lines = paid_lines(records)
-    return ["", "what paid on this chip, each step against the same network without it:", *lines] if lines else []
-
-
 def _print_trial(console: "Console", record: TrialRecord, folder: Path) -> None:
+
     from rich.table import Table
 
     from scalesearch.records.front_scores import read_front_scores

@@ -3,7 +3,6 @@
 The trainings start from fresh seeds.
 """
 
-import math
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from scalesearch.analysis.confirmation import Confirmation, confirm_moves, mean_latency
-from scalesearch.analysis.front import knee, picture
-from scalesearch.chain.planner import Planner
 from scalesearch.confirm.files import write_confirmation
-from scalesearch.confirm.request import check_request
+from scalesearch.confirm.jobs import asked_runs, end_text, intention, jobs_of, nearest_knee, unfinished
+from scalesearch.confirm.request import ConfirmRequest
 from scalesearch.confirm.setup import (
     lay_reference,
     refuse_another_device,
@@ -24,24 +22,19 @@ from scalesearch.confirm.setup import (
     work_session,
 )
 from scalesearch.confirm.timing import ROUNDS, Entry, TimingLost, time_together
-from scalesearch.confirm.training import Job, LostRun, train_jobs
+from scalesearch.confirm.training import LostRun, train_jobs
 from scalesearch.data.finding import find_study_data, with_data
 from scalesearch.deployment.export_cache import ExportCache
-from scalesearch.errors import ConfigError
 from scalesearch.execution.stopping import stop_signals
 from scalesearch.files import remove_partial_files
 from scalesearch.folder_lock import FolderHold, hold_folder
-from scalesearch.records.confirmed import FOLDER, confirmed_model_path, read_confirmed, write_confirmed
+from scalesearch.records.confirmed import FOLDER, confirmed_model_path, write_confirmed
 from scalesearch.records.front_scores import read_front_scores
-from scalesearch.records.stored_files import confirmed_model, kept_reference
+from scalesearch.records.stored_files import kept_reference
 from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.identity import seed_from
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
-from scalesearch.values.training_length import full_length
-from scalesearch.views.words import percent
 
-DEFAULT_SEEDS = 2
 _WAY_OUT = "Wait until it ends, or stop it: what it has done so far is kept."
 
 
@@ -62,11 +55,8 @@ class ConfirmOutcome:
 
 def confirm_front(
     folder: Path | str,
+    request: ConfirmRequest | None = None,
     *,
-    top: int | None = None,
-    steps: int | None = None,
-    epochs: int | None = None,
-    seeds: int = DEFAULT_SEEDS,
     fresh: bool = False,
     data: str | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -78,10 +68,7 @@ def confirm_front(
 
     Args:
         folder: The study's folder.
-        top: Number of members, those nearest to the knee; None takes all.
-        steps: Updates of one training; None (and no `epochs`): 8 times the search's.
-        epochs: Passes over the training images, instead of `steps`.
-        seeds: Trainings of each member.
+        request: Which members, how long and how often; by default all of them, 8 times as long as in the search.
         fresh: Start anew; what was confirmed before is kept beside it.
         data: Where the study's images are now, if they were moved.
         say: Is called with one line for each step that takes time.
@@ -91,10 +78,9 @@ def confirm_front(
             or another process works on it.
         NoFeasibleTrialError: The study has no front.
     """
-    check_request(top=top, steps=steps, epochs=epochs, seeds=seeds)
-    folder = Path(folder)
+    request, folder = request or ConfirmRequest(), Path(folder)
     session, members = study_and_front(folder)
-    members = members if top is None else nearest_knee(members, top)
+    members = members if request.top is None else nearest_knee(members, request.top)
     refuse_another_device(session)
     kept_reference(session)  # a wrong file there is reported before anything is moved or made
     session = with_data(session, data)
@@ -102,29 +88,43 @@ def confirm_front(
         if fresh:
             hold.set_aside()
         remove_partial_files(folder / FOLDER)
-        work = work_session(session)
-        say("data: comparing with what the study was run on")
-        found = find_study_data(session)
-        work = replace(work, run_folder=found.folder)  # older studies lack it: workers then look there at once
-        lay_reference(session, work, found.dataset)
-        jobs = _jobs(work, members, seeds, steps=steps, epochs=epochs)
-        left = _unfinished(folder, jobs)
-        say(_intention(members, seeds, left, session.settings.workers))
-        lost = train_jobs(work, folder, left, stopped=stopped, on_end=lambda job, end: say(_end_text(job, end, seeds)))
-        runs = _asked_runs(folder, jobs)
-        outcome = ConfirmOutcome(ended="interrupted", confirmation=None, done=len(runs), asked=len(jobs), lost=lost)
-        if stopped.is_set() or not runs:
-            return outcome if stopped.is_set() else replace(outcome, ended="complete")
-        timing_lost = _timed(work, folder, members, runs, stopped=stopped, say=say)
-        if timing_lost is None:
-            return outcome
-        runs = _asked_runs(folder, jobs)
-        confirmation = confirm_moves(members, runs, read_front_scores(folder))
-        assert confirmation is not None  # there are runs, all of members
-        write_confirmation(folder, session, confirmation, runs, lost=[(x.trial, x.seed, x.reason) for x in lost])
-        shutil.rmtree(work.folder / "models", ignore_errors=True)
-        ExportCache(work.folder).clear()
-        return replace(outcome, ended="complete", confirmation=confirmation, timing_lost=timing_lost)
+        return _confirm(session, members, request, stopped=stopped, say=say)
+
+
+def _confirm(
+    session: Session,
+    members: Sequence[MeasuredTrial],
+    request: ConfirmRequest,
+    *,
+    stopped: threading.Event,
+    say: Callable[[str], None],
+) -> ConfirmOutcome:
+    """Train, time and compare the members; the study's folder is held."""
+    folder, work = session.folder, work_session(session)
+    say("data: comparing with what the study was run on")
+    found = find_study_data(session)
+    work = replace(work, run_folder=found.folder)  # older studies lack it: workers then look there at once
+    lay_reference(session, work, found.dataset)
+    jobs = jobs_of(work, members, request)
+    left = unfinished(folder, jobs)
+    say(intention(members, request.seeds, left, session.settings.workers))
+    lost = train_jobs(
+        work, folder, left, stopped=stopped, on_end=lambda job, end: say(end_text(job, end, request.seeds))
+    )
+    runs = asked_runs(folder, jobs)
+    outcome = ConfirmOutcome(ended="interrupted", confirmation=None, done=len(runs), asked=len(jobs), lost=lost)
+    if stopped.is_set() or not runs:
+        return outcome if stopped.is_set() else replace(outcome, ended="complete")
+    timing_lost = _timed(work, folder, members, runs, stopped=stopped, say=say)
+    if timing_lost is None:
+        return outcome
+    runs = asked_runs(folder, jobs)
+    confirmation = confirm_moves(members, runs, read_front_scores(folder))
+    assert confirmation is not None  # there are runs, all of members
+    write_confirmation(folder, session, confirmation, runs, lost=[(x.trial, x.seed, x.reason) for x in lost])
+    shutil.rmtree(work.folder / "models", ignore_errors=True)
+    ExportCache(work.folder).clear()
+    return replace(outcome, ended="complete", confirmation=confirmation, timing_lost=timing_lost)
 
 
 @contextmanager
@@ -139,84 +139,6 @@ def _held(study: Path) -> Iterator[FolderHold]:
         hold_folder(study / FOLDER, "confirmation", way_out=_WAY_OUT) as hold,
     ):
         yield hold
-
-
-def fresh_seeds(session: Session, count: int) -> tuple[int, ...]:
-    """Return seeds that the search did not use.
-
-    They are derived from the study's own seed, so the same call gives the same ones.
-    """
-    own, found, place = session.settings.seed, list[int](), 0
-    while len(found) < count:
-        place += 1
-        seed = seed_from("confirm", own, session.data.fingerprint, place)
-        if seed != own and seed not in found:
-            found.append(seed)
-    return tuple(found)
-
-
-def nearest_knee(front: Sequence[MeasuredTrial], count: int) -> tuple[MeasuredTrial, ...]:
-    """Return the `count` members nearest to the knee (the knee included), fastest first.
-
-    Distance is measured where the knee is found: in accuracy and log latency, each scaled to 0..1 over the front.
-    """
-    balance = knee(front)
-    if balance is None:
-        return ()
-    places = {record.trial: place for record, place in zip(front, picture(front), strict=True)}
-    near = sorted(front, key=lambda record: math.dist(places[record.trial], places[balance.trial]))[:count]
-    return tuple(record for record in front if record in near)
-
-
-def _jobs(
-    work: Session, members: Sequence[MeasuredTrial], seeds: int, *, steps: int | None, epochs: int | None
-) -> tuple[Job, ...]:
-    """Return one job for each member and seed.
-
-    All members' first seed comes first, so that a stopped confirmation has at least one run of each member.
-    """
-    jobs = list[Job]()
-    for place, seed in enumerate(fresh_seeds(work, seeds), 1):
-        planner = Planner(replace(work, settings=replace(work.settings, seed=seed)))
-        for record in members:
-            recipe = full_length(
-                record.candidate.recipe, steps=steps, epochs=epochs, train_images=work.data.train_images
-            )
-            plan = planner.plan_spec(record.spec, replace(record.candidate, recipe=recipe))
-            jobs.append(Job(number=len(jobs), record=record, seed=seed, seed_place=place, plan=plan))
-    return tuple(jobs)
-
-
-def _unfinished(folder: Path, jobs: Sequence[Job]) -> tuple[Job, ...]:
-    """Return the jobs without a run on disk.
-
-    Raises:
-        ConfigError: A run of the same member and seed is there with another length (or program version), or its model
-            is not the file that was confirmed.
-    """
-    there = {(run.trial, run.seed): run for run in read_confirmed(folder)}
-    left = list[Job]()
-    for job in jobs:
-        run = there.get((job.record.trial, job.seed))
-        if run is None or confirmed_model(folder, run) is None:
-            left.append(job)
-        elif run.key != job.plan.key:
-            recipe = job.plan.candidate.recipe
-            asked = recipe.steps + (recipe.retrain_steps if job.plan.pruning.any else 0)
-            message = (
-                f"{folder / FOLDER} holds trial {run.trial} trained for {run.steps} steps, and {asked} are asked for: "
-                "unlike trainings may not share a front.\nGive the old length to continue it, or --fresh to confirm "
-                "anew (the old folder is kept)."
-            )
-            raise ConfigError(message)
-    return tuple(left)
-
-
-def _asked_runs(folder: Path, jobs: Sequence[Job]) -> tuple[ConfirmedRun, ...]:
-    """Return the runs on disk that were asked for, those of the first seed first."""
-    there = {(run.trial, run.seed): run for run in read_confirmed(folder)}
-    found = [there.get((job.record.trial, job.seed)) for job in jobs]
-    return tuple(run for run in found if run is not None)
 
 
 def _timed(
@@ -257,29 +179,3 @@ def _timed(
         if run.timed_together and run.seed != first[run.trial].seed:
             write_confirmed(folder, replace(run, timed_together=()))
     return ""
-
-
-def _intention(members: Sequence[MeasuredTrial], seeds: int, left: Sequence[Job], workers: int) -> str:
-    """Say what is about to be done, and how long it takes if an update takes as long as in the search."""
-    total = len(members) * seeds
-    text = f"{len(members)} front member{'s' * (len(members) > 1)} x {seeds} seed{'s' * (seeds > 1)}: "
-    if not left:
-        return f"{text}all {total} trainings are on disk"
-    seconds = 0.0
-    for job in left:
-        training = job.record.training
-        if training and training.steps:
-            longer = job.plan.candidate.recipe.steps / job.record.candidate.recipe.steps
-            seconds += (training.train_s + training.retrain_s) * longer / workers
-    time = f"{seconds / 60:.0f} min" if seconds > 90 else f"{max(seconds, 1):.0f} s"
-    return f"{text}{len(left)} of {total} trainings to do, about {time} of training"
-
-
-def _end_text(job: Job, end: MeasuredTrial | LostRun, seeds: int) -> str:
-    name = f"trial {job.record.trial}, seed {job.seed_place} of {seeds}"
-    if isinstance(end, LostRun):
-        return f"{name}: lost, {end.reason}"
-    return (
-        f"{name}: {end.training.steps} steps in {end.training.train_s + end.training.retrain_s:.0f} s, validation "
-        f"{percent(job.record.quality.score)} -> {percent(end.quality.score)}"
-    )

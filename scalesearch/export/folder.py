@@ -1,11 +1,10 @@
 """The folder that `export` writes for one trial: each file, and a line on each that could not be made."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from scalesearch.errors import ConfigError, ScalesearchError
 from scalesearch.export.environment import LOCK
@@ -13,15 +12,13 @@ from scalesearch.export.metadata import CALIBRATION, NAME, PREPROCESSING
 from scalesearch.export.target import MODEL, SCRIPT, WEIGHTS
 from scalesearch.files import replace_file
 from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.network import OnnxModel
 from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import Session
 
 if TYPE_CHECKING:
     from scalesearch.deployment.formats import CheckImages, Format, FormatOptions
-    from scalesearch.export.model_card import ExportedFile
+    from scalesearch.export.model_card import ExportedFile, Later
 
-_FP32: Final = "fp32"
 _CHECK_IMAGES = 8
 
 
@@ -85,43 +82,33 @@ def _fill(
     from scalesearch.deployment.onnx_file import annotate, onnx_model
     from scalesearch.export.environment import write_lock
     from scalesearch.export.metadata import onnx_metadata, write_config, write_preprocessing
-    from scalesearch.export.model_card import ExportedFile, write_model_card
-    from scalesearch.export.target import kept_parts
+    from scalesearch.export.model_card import ExportedFile, Written, write_model_card
+    from scalesearch.export.parts import as_trained, confirmed_file, remade, write_calibration, write_weights
     from scalesearch.export.trial_files import deployed_file
-    from scalesearch.records.confirmed import read_confirmed
-    from scalesearch.records.front_scores import read_front_scores
     from scalesearch.tasks.classification.infer import oldest_versions
     from scalesearch.tasks.registry import get_task, views_of
 
-    score = next((each for each in read_front_scores(session.folder) if each.trial == record.trial), None)
-    confirmed = [run for run in read_confirmed(session.folder) if run.trial == record.trial]
-    study = session
+    later, study = _later(record, session, run), session
     if run:
-        score = FrontScore(trial=run.trial, test=run.test, latency=run.latency)
         session = replace(session, settings=replace(session.settings, seed=run.seed))
-    measured = _confirmed_file(study, run, folder / MODEL) if run else deployed_file(record, session, folder / MODEL)
+    measured = confirmed_file(study, run, folder / MODEL) if run else deployed_file(record, session, folder / MODEL)
     model = annotate(onnx_model(measured.path), onnx_metadata(record, session), folder / MODEL)
-    write_config(record, session, folder, score=score, confirmed=confirmed, model_sha256=model.sha256)
+    write_config(record, session, folder, score=later.score, confirmed=later.confirmed, model_sha256=model.sha256)
     write_preprocessing(record, session, folder)
     replace_file(folder / SCRIPT, get_task(session.settings.task).infer_script())
     oldest = oldest_versions(model.path)
     write_lock(session.folder, folder, oldest=oldest)
-    trained = _as_trained(record, session, run) if run else (record, session)
+    trained = as_trained(record, session, run) if run else (record, session)
     notes = [
-        *_remade(record, measured),
-        *_write_weights(*trained, model, folder),
-        *_write_calibration(record, session, folder),
+        *remade(record, measured),
+        *write_weights(*trained, model, folder),
+        *write_calibration(record, session, folder),
     ]
     files = _usual_files(record)
     options = _format_options(record, session)
     for writer in writers:
         files += [ExportedFile(name=name, what=writer.what) for name in writer.write(model, folder, options)]
-    pictures_of = None if run else (study.folder.name, record.trial)  # they show the search's network
-    for name in kept_parts(old, model=folder / MODEL, pictures_of=pictures_of):
-        if not (folder / name).exists():
-            _copy(old / name, folder / name)
-            shown = f"{name}/" if (folder / name).is_dir() else name
-            files.append(ExportedFile(name=shown, what="of the same network, from an earlier call"))
+    files += _kept(old, folder, pictures_of=None if run else (study.folder.name, record.trial))
     first = {file.name: file for file in reversed(files)}
     files = [file for file in files if first[file.name] is file and (folder / file.name).exists()]
     views = views_of(record)
@@ -129,15 +116,44 @@ def _fill(
         record,
         session,
         folder,
-        files=files,
-        notes=notes,
-        score=score,
-        confirmed=confirmed,
-        exported=run,
-        oldest=oldest,
-        task_lines=views.card(record, score) if views else (),
+        later=later,
+        written=Written(files=tuple(files), notes=tuple(notes), oldest=oldest),
+        task_lines=views.card(record, later.score) if views else (),
     )
     return tuple(notes)
+
+
+def _later(record: MeasuredTrial, session: Session, run: ConfirmedRun | None) -> "Later":
+    """Return what was measured of the trial after its search; of an exported run, its own test score."""
+    from scalesearch.export.model_card import Later
+    from scalesearch.records.confirmed import read_confirmed
+    from scalesearch.records.front_scores import read_front_scores
+
+    score = next((each for each in read_front_scores(session.folder) if each.trial == record.trial), None)
+    confirmed = tuple(each for each in read_confirmed(session.folder) if each.trial == record.trial)
+    if run:
+        score = FrontScore(trial=run.trial, test=run.test, latency=run.latency)
+    return Later(score=score, confirmed=confirmed, exported=run)
+
+
+def _kept(old: Path, folder: Path, *, pictures_of: tuple[str, int] | None) -> "list[ExportedFile]":
+    """Copy what an earlier export of the very same file holds besides, and return these parts.
+
+    Args:
+        old: The earlier export.
+        folder: The new one.
+        pictures_of: Study and trial whose pictures are kept; None: none are, since they show the search's network.
+    """
+    from scalesearch.export.model_card import ExportedFile
+    from scalesearch.export.target import kept_parts
+
+    kept = list[ExportedFile]()
+    for name in kept_parts(old, model=folder / MODEL, pictures_of=pictures_of):
+        if not (folder / name).exists():
+            _copy(old / name, folder / name)
+            shown = f"{name}/" if (folder / name).is_dir() else name
+            kept.append(ExportedFile(name=shown, what="of the same network, from an earlier call"))
+    return kept
 
 
 def _usual_files(record: MeasuredTrial) -> "list[ExportedFile]":
@@ -154,110 +170,11 @@ def _usual_files(record: MeasuredTrial) -> "list[ExportedFile]":
     ]
 
 
-def _remade(record: MeasuredTrial, model: OnnxModel) -> tuple[str, ...]:
-    """Return a line where the file had to be made again and differs, since nobody has measured it then."""
-    if not record.onnx_sha256 or model.sha256 == record.onnx_sha256:
-        return ()
-    return (
-        f"{MODEL} was made again, for the study does not keep it, and is not the measured file bit for bit: its "
-        "accuracy may differ a little from the one that is told",
-    )
-
-
 def _copy(path: Path, to: Path) -> None:
     if path.is_dir():
         shutil.copytree(path, to, symlinks=True)
     else:
         shutil.copy2(path, to)
-
-
-def _confirmed_file(session: Session, run: ConfirmedRun, to: Path) -> OnnxModel:
-    from scalesearch.deployment.onnx_file import onnx_model
-    from scalesearch.records.confirmed import confirmed_model_path
-    from scalesearch.records.stored_files import confirmed_model
-
-    file = confirmed_model(session.folder, run)
-    if file is None:
-        missing = confirmed_model_path(session.folder, run.trial, run.seed)
-        message = f"{missing} is missing.\nPut it back, or run `scalesearch confirm`: it trains that network again."
-        raise ConfigError(message)
-    replace_file(to, file.read_bytes())
-    return onnx_model(to)
-
-
-def _as_trained(record: MeasuredTrial, session: Session, run: ConfirmedRun) -> tuple[MeasuredTrial, Session]:
-    """Return the record and session under which the run's weights are stored."""
-    from scalesearch.records.confirmed import work_folder
-    from scalesearch.values.training_length import recipe_of
-
-    candidate = record.candidate
-    recipe = recipe_of(candidate.recipe, total_steps=run.steps, pruned=candidate.pruning.any)
-    work = replace(session, folder=work_folder(session.folder))
-    return replace(record, candidate=replace(candidate, recipe=recipe)), work
-
-
-def _write_weights(record: MeasuredTrial, session: Session, model: OnnxModel, folder: Path) -> tuple[str, ...]:
-    """Write weights.safetensors: the weights of an fp32 file itself, or those of the network built again in float.
-
-    Both use the tensor names of the folded network.
-    """
-    import safetensors.numpy
-
-    from scalesearch.deployment.float_weights import float_weights, unlike_weight
-    from scalesearch.deployment.onnx_file import read_onnx
-    from scalesearch.export.trial_files import float_network
-
-    deployed, qat = read_onnx(model.path), record.candidate.quantization.qat_steps > 0
-    if record.candidate.quantization.precision == _FP32:
-        weights = float_weights(deployed)
-    else:
-        try:
-            weights = float_weights(float_network(record, session))
-        except ScalesearchError as error:
-            first = str(error).splitlines()[0]
-            return (f"{WEIGHTS} is left out: the float network had to be built again, and that failed: {first}",)
-        if unlike := unlike_weight(weights, deployed, after_qat=qat):
-            return (
-                f"{WEIGHTS} is left out: the study does not keep them any more, and training again gave others than "
-                f"those in {MODEL} ({unlike})",
-            )
-    about = {
-        "study": session.folder.name,
-        "trial": str(record.trial),
-        "network_sha256": record.network_sha256 or "",
-        "state": "trained, pruned, BatchNorm folded, fp32" + ("; before quantization-aware updates" if qat else ""),
-    }
-    replace_file(folder / WEIGHTS, safetensors.numpy.save(weights, metadata=about))
-    return ()
-
-
-def _write_calibration(record: MeasuredTrial, session: Session, folder: Path) -> tuple[str, ...]:
-    from scalesearch.export.metadata import calibration_document
-    from scalesearch.values.candidate import CALIBRATED
-
-    asked = record.candidate.quantization
-    indices: tuple[int, ...] | None = ()
-    why, notes = "", list[str]()
-    if asked.precision not in CALIBRATED:
-        why = f"{asked.precision} needs no calibration"
-    else:
-        from scalesearch.data.calibration_images import calibration_indices
-        from scalesearch.data.finding import find_study_data
-
-        try:
-            indices = calibration_indices(
-                find_study_data(session).settings,
-                storage_px=session.storage,
-                count=asked.calibration_images,
-                channels=session.base.image_channels,
-                fingerprint=session.data.fingerprint,
-            )
-        except ScalesearchError as error:
-            indices, why = None, str(error).splitlines()[0]
-            notes.append(f"{CALIBRATION} names no images: {why}")
-    document = calibration_document(record, session, indices, why_not=why)
-    replace_file(folder / CALIBRATION, (json.dumps(document, indent=1) + "\n").encode())
-    return tuple(notes)
 
 
 def _format_options(record: MeasuredTrial, session: Session) -> "FormatOptions":

@@ -11,7 +11,7 @@ from typing import Any
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
-from scalesearch.errors import ConfigError
+from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.export.reading import (
     GREY_TEXT,
     depth_text,
@@ -24,6 +24,7 @@ from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_values
 from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.records.run_file import layout_of_before
+from scalesearch.tasks.registry import DEFAULT
 from scalesearch.toml_file import read_toml
 from scalesearch.values.candidate import CALIBRATED, Candidate
 from scalesearch.values.confirmed import ConfirmedRun
@@ -35,6 +36,8 @@ from scalesearch.values.settings import RunSettings
 NAME = "config.toml"
 PREPROCESSING = "preprocessing.toml"
 CALIBRATION = "calibration.json"
+_TASK_KEY = "scalesearch.task"
+"""Only the files of other tasks than classification have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +208,22 @@ def onnx_metadata(record: MeasuredTrial, session: Session) -> dict[str, str]:
         "scalesearch.precision": record.candidate.quantization.precision,
         "scalesearch.trial": f"{session.folder.name}/{record.trial}",
         "scalesearch.network_sha256": record.network_sha256 or "",
+        **({} if session.settings.task == DEFAULT else {_TASK_KEY: session.settings.task}),
     }
+
+
+def task_of(model: Path) -> str:
+    """Return the name of the task that an exported ONNX file is for.
+
+    A file that cannot be read is taken for one of the usual task, whose own opening says what is wrong with it.
+    """
+    from scalesearch.deployment.onnx_file import read_onnx
+
+    try:
+        properties = read_onnx(model).metadata_props
+    except StageFailed:
+        return DEFAULT
+    return next((each.value for each in properties if each.key == _TASK_KEY), DEFAULT)
 
 
 def calibration_document(

@@ -1,7 +1,7 @@
 """MODEL_CARD.md of an export: what the network is, how good and how fast, how to use it, and what not to believe."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -31,17 +31,39 @@ class ExportedFile:
     """A few words for the reader."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Later:
+    """What was measured of a trial after the search."""
+
+    score: FrontScore | None = None
+    """The trial's second evaluation, on test images, if it had one."""
+    confirmed: tuple[ConfirmedRun, ...] = ()
+    """The trial's runs at full length, if it was confirmed."""
+    exported: ConfirmedRun | None = None
+    """The one of them whose file is exported; the record is then `confirmed.as_confirmed` of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What an export holds besides its card."""
+
+    files: tuple[ExportedFile, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What could not be exported and why, one line each."""
+    oldest: Mapping[str, str] = field(default_factory=dict)
+    """The oldest versions that run `infer.py` on this model: python, onnxruntime, numpy, pillow."""
+
+
+_NOTHING_LATER, _NOTHING_WRITTEN = Later(), Written()
+
+
 def write_model_card(
     record: MeasuredTrial,
     session: Session,
     folder: Path,
     *,
-    files: Sequence[ExportedFile] = (),
-    notes: Sequence[str] = (),
-    score: FrontScore | None = None,
-    confirmed: Sequence[ConfirmedRun] = (),
-    exported: ConfirmedRun | None = None,
-    oldest: Mapping[str, str] | None = None,
+    later: Later = _NOTHING_LATER,
+    written: Written = _NOTHING_WRITTEN,
     task_lines: Sequence[str] = (),
 ) -> Path:
     """Write MODEL_CARD.md for a complete trial into `folder` and return its path.
@@ -50,23 +72,20 @@ def write_model_card(
         record: Record of the trial.
         session: Session of its study.
         folder: The export.
-        files: What else is in it.
-        notes: What could not be exported and why, one line each.
-        score: The trial's second evaluation, on test images, if it had one.
-        confirmed: The trial's runs at full length, if it was confirmed.
-        exported: The one of them whose file this is; `record` is then `confirmed.as_confirmed` of it.
-        oldest: The oldest versions that run `infer.py` on this model: python, onnxruntime, numpy, pillow.
+        later: What was measured of the trial after the search.
+        written: What else is in the export.
         task_lines: What the task says of its score (`TaskViews.card`).
     """
+    rows = ((f"`{file.name}`", file.what) for file in written.files)
     sections = (
         _head(record, session),
         ("## Network", *_network(record)),
-        ("## Accuracy", *_accuracy(record, score, confirmed, exported), *task_lines),
-        ("## Latency", *_latency(record, None if exported else score, confirmed, exported)),
+        ("## Accuracy", *_accuracy(record, later), *task_lines),
+        ("## Latency", *_latency(record, later)),
         ("## How it was made", *_making(record, session)),
-        ("## How to use it", *_use(record, session, exported, oldest or {})),
-        ("## Files", *markdown_table(("file", "what"), ((f"`{file.name}`", file.what) for file in files))),
-        ("## Limits", *_limits(record, session, confirmed, notes)),
+        ("## How to use it", *_use(record, session, later.exported, written.oldest)),
+        ("## Files", *markdown_table(("file", "what"), rows)),
+        ("## Limits", *_limits(record, session, later.confirmed, written.notes)),
     )
     path = folder / CARD
     text = "\n\n".join("\n".join(section) for section in sections)
@@ -111,9 +130,8 @@ def _network(record: MeasuredTrial) -> Iterator[str]:
         yield f"Channels and blocks are those before pruning; pruned: {pruned}. The counts are those after it."
 
 
-def _accuracy(
-    record: MeasuredTrial, score: FrontScore | None, confirmed: Sequence[ConfirmedRun], exported: ConfirmedRun | None
-) -> Iterator[str]:
+def _accuracy(record: MeasuredTrial, later: Later) -> Iterator[str]:
+    score, confirmed, exported = later.score, later.confirmed, later.exported
     name = f"validation, confirmed: seed {exported.seed}" if exported else "validation, by which it was chosen"
     rows = [(name, *_quality_cells(record.quality))]
     if score and not exported:
@@ -149,17 +167,15 @@ def _quality_cells(quality: Quality) -> tuple[str, ...]:
     )
 
 
-def _latency(
-    record: MeasuredTrial, score: FrontScore | None, confirmed: Sequence[ConfirmedRun], exported: ConfirmedRun | None
-) -> Iterator[str]:
+def _latency(record: MeasuredTrial, later: Later) -> Iterator[str]:
     latency = record.latency
     rows = [("search", report.latency_with_interval(latency), "yes" if latency.stable else "NO")]
-    if exported:  # the search timed another file
+    if later.exported:  # the search timed another file
         rows.clear()
-    if score:
-        again = score.latency
+    elif later.score:
+        again = later.score.latency
         rows.append(("fresh process", report.latency_with_interval(again), "yes" if again.stable else "NO"))
-    for run in confirmed:
+    for run in later.confirmed:
         timed = run.latency
         rows.append(
             (f"confirmed, seed {run.seed}", report.latency_with_interval(timed), "yes" if timed.stable else "NO")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from scalesearch.analysis.baselines import distance_from_base
 from scalesearch.analysis.front import hypervolume, point, ties
+from scalesearch.analysis.score_error import variance
 from scalesearch.analysis.timing_doubts import timing_doubts
 from scalesearch.study.contents import StudyContents
 from scalesearch.values.record import MeasuredTrial, TrialRecord
@@ -188,7 +189,7 @@ def _few_images(study: StudyContents) -> Iterator[str]:
     best = study.front[-1].quality if study.front else None
     if best is None:
         return
-    error = (best.score * (1 - best.score) / best.images) ** 0.5
+    error = variance(best) ** 0.5
     if error > HIGH_STANDARD_ERROR:
         yield (
             f"High standard error: {best.images} validation images tell accuracies apart to {100 * error:.1f} points "

@@ -77,7 +77,3 @@ def attributes(record: TrialRecord, space: SearchSpace) -> dict[str, Value]:
         "stable": record.latency.stable if record.latency else None,
     }
     return {name: value for name, value in shown.items() if value is not None and value != ""}
-
-
-def _objective_names(record: TrialRecord) -> tuple[str, str]:
-    return (record.quality.metric if record.quality else DEFAULT_METRIC, "p50_ms")

@@ -22,8 +22,9 @@ from scalesearch.folder_lock import FolderHold, hold_folder
 from scalesearch.records.front_scores import read_front_scores, write_front_scores
 from scalesearch.records.store import RecordStore
 from scalesearch.records.tables import write_tables
-from scalesearch.search.coordinator import run_study
+from scalesearch.search.coordinator import Problem, run_study
 from scalesearch.search.events import Event, StudyOutcome, TrialFinished
+from scalesearch.search.showing import Watchers
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import get_task
 from scalesearch.values.histogram import LayerHistogram
@@ -68,17 +69,14 @@ def run_search(
                 keeper.keep(event.record)
             on_event(event)
 
-        outcome = run_study(
-            folder=folder,
+        problem = Problem(
             space=session.space,
             plan=Planner(session),
             make_evaluator=functools.partial(TrialEvaluator, session, exports=exports),
-            settings=settings,
-            on_event=heard,
-            listener=DashboardListener(folder, session.space, settings.sampler),
             metric=get_task(settings.task).metric,
-            held=True,
         )
+        watchers = Watchers(on_event=heard, listener=DashboardListener(folder, session.space, settings.sampler))
+        outcome = run_study(folder, problem, settings, watchers=watchers, held=True)
         with stop_signals() as stopped:
             try:
                 if outcome.front and outcome.ended in ("budget", "exhausted"):

@@ -24,8 +24,9 @@ from scalesearch.training.machine import probe_machine
 from scalesearch.values.candidate import Recipe, Scaling
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.session import DataSummary, Session
-from scalesearch.values.settings import DataSettings, RunSettings, WindowSetting
+from scalesearch.values.settings import DataSettings, RunSettings
 from scalesearch.values.space import Choice, SearchSpace
+from scalesearch.values.target import Device, Target
 
 
 def open_session(
@@ -55,33 +56,18 @@ def open_session(
             difference).
         MissingBackendError: The target's backend is not installed.
     """
-    target = get_target(settings.target)
-    backend = get_backend(target.backend)
-    device = backend.device(settings.latency.threads)
-    target = fit_chip(target)
+    target, device = _chip(settings)
     _require_targets(get_task(settings.task))
-    if settings.accept == "rtx":
-        Gate(target.compute_capability)  # a missing library is reported now, not by every trial
     space = for_target(space, target)
     base = base or find_spec(space.network)
     check_stages(space, len(base.stages))
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)
     stored = read_run_file(folder)
-    if stored and settings.data.window == "auto":  # found by the first run: images added since must not change it
-        settings = _with_window(settings, stored.settings.data.window)
-    # Not where older programs took Training/ and Testing/ for classes: it is better to refuse that study than to
-    # continue it.
-    if stored and settings.data.layout == "auto" and "train" not in splits_of(stored.data.class_names).values():
-        layout = stored.settings.data.layout
-        settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, layout=layout))
-    say(f"data: loading {settings.data.source}")
-    dataset, run_folder = _data(settings.data, stored, storage=storage, channels=base.image_channels)
-    for note in dataset.notes:
-        say(note)
-    settings = _with_window(settings, dataset.window)
-    plain = dataclasses.replace(settings.data, source=plain_source(settings.data.source))
-    settings = dataclasses.replace(settings, data=plain)
+    asked = _as_found_before(settings.data, stored) if stored else settings.data
+    dataset, run_folder = _data(asked, stored, storage=storage, channels=base.image_channels, say=say)
+    used = dataclasses.replace(asked, window=dataset.window, source=plain_source(asked.source))
+    settings = dataclasses.replace(settings, data=used)
     say("machine: probing threads and number format" if stored is None else "machine: as probed by the first run")
     machine = stored.machine if stored else probe_machine(settings.machine, workers=settings.workers)
     session = Session(
@@ -99,14 +85,34 @@ def open_session(
         reference_sha256=stored.reference_sha256 if stored else "",
         run_folder=run_folder,
     )
-    if stored:
-        refuse_changes(stored, session)
-        session = with_reference(session, dataset, say=say)
-    else:
-        say("reference: building the engine that every latency is compared with")
-        session = make_reference(session, dataset)
+    session = _with_reference(session, stored, dataset, say=say)
     write_run_file(session)
     return session
+
+
+def _chip(settings: RunSettings) -> tuple[Target, Device]:
+    """Return the target, fitted to the chip that is here, and the device.
+
+    Raises:
+        MissingBackendError: The target's backend, or the compiler that must accept every graph, is not installed.
+    """
+    target = get_target(settings.target)
+    device = get_backend(target.backend).device(settings.latency.threads)
+    target = fit_chip(target)
+    if settings.accept == "rtx":
+        Gate(target.compute_capability)  # a missing library is reported now, not by every trial
+    return target, device
+
+
+def _with_reference(
+    session: Session, stored: Session | None, dataset: Dataset, *, say: Callable[[str], None]
+) -> Session:
+    """Return the session with its reference engine: the study's own, or a new one for a new study."""
+    if stored:
+        refuse_changes(stored, session)
+        return with_reference(session, dataset, say=say)
+    say("reference: building the engine that every latency is compared with")
+    return make_reference(session, dataset)
 
 
 def largest_input(space: SearchSpace, base: NetworkSpec) -> InputSize:
@@ -138,12 +144,34 @@ def require_batch_memory(space: SearchSpace, size: InputSize) -> None:
         raise ConfigError(message)
 
 
-def _with_window(settings: RunSettings, window: WindowSetting) -> RunSettings:
-    return dataclasses.replace(settings, data=dataclasses.replace(settings.data, window=window))
+def _as_found_before(asked: DataSettings, stored: Session) -> DataSettings:
+    """Return the settings with what the study's first run found out for those that are `auto`.
+
+    Images that were added since must not change it.
+    """
+    known = stored.settings.data
+    if asked.window == "auto":
+        asked = dataclasses.replace(asked, window=known.window)
+    # Not where older programs took Training/ and Testing/ for classes: it is better to refuse that study than to
+    # continue it.
+    if asked.layout == "auto" and "train" not in splits_of(stored.data.class_names).values():
+        asked = dataclasses.replace(asked, layout=known.layout)
+    return asked
 
 
-def _data(settings: DataSettings, stored: Session | None, *, storage: InputSize, channels: int) -> tuple[Dataset, str]:
-    """Return the images, and the folder that relative paths in the settings start from.
+def _data(
+    settings: DataSettings, stored: Session | None, *, storage: InputSize, channels: int, say: Callable[[str], None]
+) -> tuple[Dataset, str]:
+    """Return the images, and the folder that relative paths in the settings start from; say what is odd about them."""
+    say(f"data: loading {settings.source}")
+    dataset, folder = _found(settings, stored, storage=storage, channels=channels)
+    for note in dataset.notes:
+        say(note)
+    return dataset, folder
+
+
+def _found(settings: DataSettings, stored: Session | None, *, storage: InputSize, channels: int) -> tuple[Dataset, str]:
+    """Return the images and that folder.
 
     A study's own images are found from any working folder by the command that the study was begun with.
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scalesearch.measurement.metric import Metric, Outputs
+from scalesearch.tasks.answers import Predictor
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 
@@ -63,7 +64,7 @@ class TaskViews(Protocol):
 
 
 class Task(Protocol):
-    """A task: one object without state, registered in `tasks/registry.py`."""
+    """A task: one object without state, registered in `tasks/registry.py` or by the entry point of another package."""
 
     name: str
     """Name of the task, as in `task = "classification"`."""
@@ -121,6 +122,13 @@ class Task(Protocol):
 
     def views(self) -> TaskViews:
         """Return the object that shows the details behind the task's scores."""
+        ...
+
+    def open_export(self, model: Path, *, threads: int) -> Predictor:
+        """Open an exported ONNX file for `scalesearch predict`; with `threads` 0 it uses all cores.
+
+        It may raise whatever ONNX Runtime raises: the caller says which file it was.
+        """
         ...
 
 

@@ -1,12 +1,21 @@
-"""All tasks by name; the code of a task is loaded only when that task is asked for."""
+"""All tasks by name: those of this package, and those that other packages offer by entry points.
 
+The code of a task is loaded only when that task is asked for.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
+from scalesearch.errors import ConfigError
 from scalesearch.registry import load, look_up
 from scalesearch.tasks.base import Task, TaskViews
 from scalesearch.values.record import TrialRecord
 
 DEFAULT: Final = "classification"
+GROUP: Final = "scalesearch.tasks"
+"""The group of entry points in which another package offers its tasks: `name = "package.module:OBJECT"`."""
 _HOMES: Final = {
     "classification": "scalesearch.tasks.classification.task:TASK",
 }
@@ -15,22 +24,83 @@ _HOMES: Final = {
 
 def task_names() -> tuple[str, ...]:
     """Return the names of all tasks."""
-    return tuple(sorted(_HOMES))
+    return tuple(sorted({*_HOMES, *(offer.name for offer in entry_points(group=GROUP))}))
 
 
 def get_task(name: str) -> Task:
     """Return the task of that name.
 
     Raises:
-        ConfigError: There is no such task; the message suggests the nearest name.
+        ConfigError: There is no such task (the message suggests the nearest name), two packages offer one by that name,
+            or the package that offers it gives no such task.
     """
-    task: Task = load(look_up(name, _HOMES, missing="task: no task is called"))
-    return task
+    offers = tuple(entry_points(group=GROUP, name=name))
+    if name in _HOMES:
+        if offers:
+            _refuse_two(name, ["scalesearch itself", *map(_told, offers)])
+        task: Task = load(_HOMES[name])
+        return task
+    known = {offer.name: offer for offer in entry_points(group=GROUP)}
+    offer = look_up(name, {**dict.fromkeys(_HOMES), **known}, missing="task: no task is called")
+    if len({each.value for each in offers}) > 1:
+        _refuse_two(name, [_told(each) for each in offers])
+    assert offer is not None  # the names of this package were looked up above
+    return _loaded(offer)
 
 
 def views_of(record: TrialRecord) -> TaskViews | None:
     """Return the views of the task that scored the record; None if it has no score or its task is not known here."""
     if record.quality is None:
         return None
-    tasks = (get_task(name) for name in task_names())
-    return next((task.views() for task in tasks if task.metric == record.quality.metric), None)
+    metric = record.quality.metric
+    return next((task.views() for task in _own_first() if task.metric == metric), None)
+
+
+def _own_first() -> Iterator[Task]:
+    """Yield all tasks that can be loaded; those of other packages, which may be slow or broken, come last."""
+    for name in sorted(task_names(), key=lambda name: (name not in _HOMES, name)):
+        with contextlib.suppress(ConfigError):
+            yield get_task(name)
+
+
+def _loaded(offer: EntryPoint) -> Task:
+    """Return the task that a package offers.
+
+    Raises:
+        ConfigError: It cannot be loaded, or is no task of that name.
+    """
+    try:
+        task: Task = offer.load()
+    except Exception as error:  # whatever the package's own code raises
+        came = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        message = (
+            f"task {offer.name!r}: expected a task at {_told(offer)}, came {came}.\nInstall a version of that package "
+            "that fits this one, or remove it."
+        )
+        raise ConfigError(message) from error
+    lacking = [part for part in sorted(_parts()) if not hasattr(task, part)]
+    if lacking or task.name != offer.name:
+        came = f"an object without {', '.join(lacking)}" if lacking else f"a task with name = {task.name!r}"
+        message = (
+            f"task {offer.name!r}: expected a task of that name at {_told(offer)}, came {came}.\nWhat a task must have "
+            "is said in scalesearch/tasks/base.py; install a version of that package that fits."
+        )
+        raise ConfigError(message)
+    return task
+
+
+def _parts() -> set[str]:
+    """Return the names of what every task must have."""
+    return {name for name in (*Task.__annotations__, *vars(Task)) if not name.startswith("_")}
+
+
+def _refuse_two(name: str, homes: list[str]) -> None:
+    message = (
+        f"task {name!r}: expected one task of that name, found {' and '.join(homes)}.\nRemove one of the packages."
+    )
+    raise ConfigError(message)
+
+
+def _told(offer: EntryPoint) -> str:
+    package = f" of {offer.dist.name} {offer.dist.version}" if offer.dist else ""
+    return f"{offer.value}{package}"

@@ -18,6 +18,7 @@ from scalesearch.confirm.files import write_confirmation
 from scalesearch.errors import ConfigError
 from scalesearch.records.confirmed import confirmed_hint, confirmed_path, read_confirmed, write_confirmed
 from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.quality import Quality
 from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import Session
 
@@ -108,6 +109,21 @@ def test_the_winners_curse_is_what_the_splits_do_not_explain(make_record: MakeRe
     assert found.brief_gap.half == pytest.approx(1.959964 * math.sqrt((0.7 * 0.3 + 0.6 * 0.4) / 1000))
     without = confirm_moves(front, runs)
     assert without and without.brief_gap is None and without.winners_curse is None and without.full_gap
+
+
+def test_a_score_that_is_no_proportion_brings_its_own_error(make_record: MakeRecord, make_run: MakeRun) -> None:
+    def own(quality: Quality, half: float) -> Quality:
+        low, high = quality.score - half, quality.score + half
+        return replace(quality, metric="closeness", score_low=low, score_high=high)
+
+    front = [make_record(trial, top1=0.7, p50_ms=1.0 + trial) for trial in range(2)]
+    runs = [make_run(trial, 1, 0.8, test=0.78) for trial in range(2)]
+    binomial = confirm_moves(front, runs)
+    runs = [replace(run, validation=own(run.validation, 0.003), test=own(run.test, 0.004)) for run in runs]
+    found = confirm_moves(front, runs)
+    assert binomial and binomial.full_gap and found and found.full_gap
+    assert not binomial.splits_differ and found.splits_differ
+    assert found.full_gap.half == pytest.approx(0.005)
 
 
 def test_splits_that_differ_by_themselves_hide_the_curse(make_record: MakeRecord, make_run: MakeRun) -> None:

@@ -11,7 +11,7 @@ from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 
 from scalesearch.chain.planner import PlanBasis, Planner
-from scalesearch.cli import compiling, preview
+from scalesearch.cli import compiling, preview, samples
 from scalesearch.cli.collapsing import collapses
 from scalesearch.cli.compiling import compile_space
 from scalesearch.cli.preview import check_space, limit_lines, preview_run
@@ -20,7 +20,7 @@ from scalesearch.deployment.targets import get_target
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks import base_spec
 from scalesearch.spaces.suggest import ends_short, for_target, random_candidates
-from scalesearch.study.predicted_time import Pieces
+from scalesearch.study.pieces import Pieces
 from scalesearch.values.plan import Plan
 from scalesearch.values.settings import MachineSettings, RunSettings
 from scalesearch.values.space import SearchSpace
@@ -31,8 +31,8 @@ SETTINGS = RunSettings(machine=MachineSettings(threads=1, bf16="off"))
 
 @pytest.fixture
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is timed; tests/test_predicted_time.py does that."""
-    monkeypatch.setattr("scalesearch.study.predicted_time.measure_pieces", lambda *_: PIECES)
+    """Nothing is timed; tests/study/test_study_pieces.py does that."""
+    monkeypatch.setattr("scalesearch.study.pieces.measure_pieces", lambda *_, **__: PIECES)
 
 
 def space(scaling: dict[str, object], **limits: float) -> SearchSpace:
@@ -96,8 +96,8 @@ def test_dry_run_shows_settings_and_five_candidates(capsys: pytest.CaptureFixtur
 @pytest.fixture
 def no_clock(no_probe: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is timed, and one sample of large networks is enough."""
-    monkeypatch.setattr(preview, "_PLANNING_S", 0.0)
-    monkeypatch.setattr(preview, "_SHOWN", 1)
+    monkeypatch.setattr(samples, "_PLANNING_S", 0.0)
+    monkeypatch.setattr(samples, "_SHOWN", 1)
 
 
 @pytest.mark.usefixtures("no_clock")
@@ -144,7 +144,7 @@ def test_a_stage_scaled_alone_is_previewed(network: str, stage: int, capsys: pyt
 
 @pytest.mark.usefixtures("no_probe")
 def test_limits_are_counted_after_pruning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(preview, "_PLANNING_S", 1000.0)
+    monkeypatch.setattr(samples, "_PLANNING_S", 1000.0)
     document = {"network": "resnet_small", "resolution_px": 32, "pruning": {"channel_fraction": 0.5}}
     target = get_target("cpu")
 
@@ -168,7 +168,7 @@ def test_what_cannot_be_planned_is_counted_and_the_others_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run records such a candidate as failed, and goes on."""
-    monkeypatch.setattr("scalesearch.study.predicted_time.measure_pieces", lambda *_: PIECES)
+    monkeypatch.setattr("scalesearch.study.pieces.measure_pieces", lambda *_, **__: PIECES)
     planned = Planner.__call__
 
     def call(self: Planner, candidate: Any) -> Plan:

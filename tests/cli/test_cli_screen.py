@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 
 from scalesearch.cli import pick
+from scalesearch.cli.front_table import print_front
 from scalesearch.cli.screen import Column, command_word, fitted, print_table, shown, usable_sizes, wide_console
-from scalesearch.cli.study_commands import print_front, show
+from scalesearch.cli.study_commands import show
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.values.record import MeasuredTrial

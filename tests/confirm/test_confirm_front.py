@@ -21,8 +21,11 @@ from scalesearch.chain.planner import Planner
 from scalesearch.cli.export import export_trial
 from scalesearch.config import load_run
 from scalesearch.confirm import front as confirming
+from scalesearch.confirm import jobs as confirm_jobs
 from scalesearch.confirm import training as confirm_training
-from scalesearch.confirm.front import confirm_front, fresh_seeds, nearest_knee
+from scalesearch.confirm.front import confirm_front
+from scalesearch.confirm.jobs import fresh_seeds, nearest_knee
+from scalesearch.confirm.request import ConfirmRequest
 from scalesearch.confirm.timing import Entry, Rounds, TimingLost, time_together
 from scalesearch.confirm.training import Job, LostRun, train_jobs
 from scalesearch.data import Dataset, load_dataset
@@ -146,7 +149,7 @@ class FakePlanner:
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeTraining, FakeTiming]:
     training, timing = FakeTraining(), FakeTiming()
-    monkeypatch.setattr(confirming, "Planner", FakePlanner)
+    monkeypatch.setattr(confirm_jobs, "Planner", FakePlanner)
     monkeypatch.setattr(confirming, "train_jobs", training)
     monkeypatch.setattr(confirming, "time_together", timing)
     return training, timing
@@ -162,7 +165,7 @@ def test_every_member_is_trained_from_every_seed_and_the_study_stays_as_it_is(
     study: Path, fakes: tuple[FakeTraining, FakeTiming]
 ) -> None:
     before = everything(study)
-    outcome = confirm_front(study, steps=30)
+    outcome = confirm_front(study, ConfirmRequest(steps=30))
     training, timing = fakes
     session = read_run_file(study)
     assert session
@@ -180,14 +183,14 @@ def test_the_same_call_adds_nothing_and_more_seeds_add_theirs(
     study: Path, fakes: tuple[FakeTraining, FakeTiming]
 ) -> None:
     training, timing = fakes
-    first = confirm_front(study, steps=30)
-    again = confirm_front(study, steps=30)
+    first = confirm_front(study, ConfirmRequest(steps=30))
+    again = confirm_front(study, ConfirmRequest(steps=30))
     assert len(training.asked) == 6 and len(timing.sessions) == 1
     assert again.confirmation == first.confirmation
-    confirm_front(study, steps=30, seeds=3)
+    confirm_front(study, ConfirmRequest(steps=30, seeds=3))
     assert len(training.asked) == 9 and len(timing.sessions) == 1
     confirmed_model_path(study, *training.asked[0]).unlink()
-    confirm_front(study, steps=30)
+    confirm_front(study, ConfirmRequest(steps=30))
     assert training.asked[9:] == training.asked[:1]
 
 
@@ -196,24 +199,24 @@ def test_the_same_call_adds_nothing_and_more_seeds_add_theirs(
 def test_beside_a_run_or_another_confirmation_it_is_refused_and_nothing_is_touched(
     study: Path, fakes: tuple[FakeTraining, FakeTiming], fresh: bool, inside: str
 ) -> None:
-    confirm_front(study, steps=30)
+    confirm_front(study, ConfirmRequest(steps=30))
     with hold_folder(study / inside, "run"):
         before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
         with pytest.raises(ConfigError, match=rf"(?s)another run \(process {os.getpid()}\) works on .*Wait"):
-            confirm_front(study, steps=30, fresh=fresh)
+            confirm_front(study, ConfirmRequest(steps=30), fresh=fresh)
         assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
-    assert confirm_front(study, steps=30, fresh=fresh).done == 6
+    assert confirm_front(study, ConfirmRequest(steps=30), fresh=fresh).done == 6
     assert (study / "confirmed.old1").is_dir() == fresh
 
 
 def test_a_stopped_one_goes_on(study: Path, fakes: tuple[FakeTraining, FakeTiming]) -> None:
     training, timing = fakes
     training.stop_after = 2
-    outcome = confirm_front(study, steps=30)
+    outcome = confirm_front(study, ConfirmRequest(steps=30))
     assert (outcome.ended, outcome.done, outcome.confirmation) == ("interrupted", 2, None)
     assert timing.sessions == []
     training.stop_after = 1000
-    assert confirm_front(study, steps=30).done == 6
+    assert confirm_front(study, ConfirmRequest(steps=30)).done == 6
     assert len(training.asked) == len(set(training.asked)) == 6
 
 
@@ -221,21 +224,21 @@ def test_a_lost_run_costs_itself_and_is_tried_again(study: Path, fakes: tuple[Fa
     training, timing = fakes
     training.lose = {1}
     said = list[str]()
-    outcome = confirm_front(study, steps=30, say=said.append)
+    outcome = confirm_front(study, ConfirmRequest(steps=30), say=said.append)
     assert [(lost.trial, lost.reason) for lost in outcome.lost] == [(1, "train: killed")] * 2
     assert any("trial 1, seed 1 of 2: lost, train: killed" in line for line in said)
     assert outcome.confirmation and [move.record.trial for move in outcome.confirmation.moves] == [0, 2]
     document = json.loads((study / "confirmed" / "confirmed.json").read_text())
     assert [each["trial"] for each in document["lost"]] == [1, 1]
     training.lose = set()
-    whole = confirm_front(study, steps=30)
+    whole = confirm_front(study, ConfirmRequest(steps=30))
     assert whole.done == 6 and not whole.lost
     assert timing.sessions == [(0, 2), (0, 1, 2)]  # one session for all that are compared
 
 
 def test_nothing_confirmed_is_no_table(study: Path, fakes: tuple[FakeTraining, FakeTiming]) -> None:
     fakes[0].lose = {0, 1, 2}
-    outcome = confirm_front(study, steps=30)
+    outcome = confirm_front(study, ConfirmRequest(steps=30))
     assert outcome.ended == "complete" and outcome.confirmation is None and len(outcome.lost) == 6
     assert not (study / "confirmed" / "confirmed.csv").exists()
 
@@ -244,7 +247,7 @@ def test_without_the_timing_session_the_latencies_of_each_alone_remain(
     study: Path, fakes: tuple[FakeTraining, FakeTiming]
 ) -> None:
     fakes[1].lost = "its process died (code -11)"
-    outcome = confirm_front(study, steps=30)
+    outcome = confirm_front(study, ConfirmRequest(steps=30))
     assert outcome.timing_lost == "its process died (code -11)"
     assert outcome.confirmation
     assert [(move.latency.p50_ms, move.timed_together) for move in outcome.confirmation.moves] == [
@@ -253,13 +256,13 @@ def test_without_the_timing_session_the_latencies_of_each_alone_remain(
 
 
 def test_another_length_is_refused_unless_started_anew(study: Path, fakes: tuple[FakeTraining, FakeTiming]) -> None:
-    confirm_front(study, steps=30)
+    confirm_front(study, ConfirmRequest(steps=30))
     kept = read_confirmed(study)
     with pytest.raises(ConfigError, match="trained for 30 steps") as caught:
-        confirm_front(study, steps=40)
+        confirm_front(study, ConfirmRequest(steps=40))
     assert "--fresh" in str(caught.value) and len(str(caught.value).splitlines()) <= 3
     assert read_confirmed(study) == kept
-    confirm_front(study, steps=40, fresh=True)
+    confirm_front(study, ConfirmRequest(steps=40), fresh=True)
     assert {run.steps for run in read_confirmed(study)} == {40}
     assert len(list((study / "confirmed.old1").glob("trial_*.json"))) == 6
 
@@ -293,7 +296,7 @@ def test_a_reference_that_was_replaced_is_refused_and_a_lost_one_is_built_again(
     write_run_file(replace(session, reference_sha256=known))
     (study / "reference.onnx").write_bytes(b"another")
     with pytest.raises(ConfigError, match=r"reference\.onnx is not the file .* was expected") as caught:
-        confirm_front(study, steps=30)
+        confirm_front(study, ConfirmRequest(steps=30))
     assert "delete this one" in str(caught.value) and len(str(caught.value).splitlines()) <= 3
     assert not (study / "confirmed").exists() and fakes[0].asked == []
 
@@ -303,7 +306,7 @@ def test_a_reference_that_was_replaced_is_refused_and_a_lost_one_is_built_again(
 
     monkeypatch.setattr("scalesearch.confirm.setup.rebuild_reference", build)
     (study / "reference.onnx").unlink()
-    assert confirm_front(study, steps=30).ended == "complete"
+    assert confirm_front(study, ConfirmRequest(steps=30)).ended == "complete"
     assert (study / "confirmed" / "work" / "reference.onnx").read_bytes() == b"reference"
     assert not (study / "reference.onnx").exists(), "nothing of the study itself is written"
 
@@ -311,15 +314,15 @@ def test_a_reference_that_was_replaced_is_refused_and_a_lost_one_is_built_again(
 def test_a_confirmed_model_that_was_replaced_is_refused_and_a_deleted_one_is_trained_again(
     study: Path, fakes: tuple[FakeTraining, FakeTiming]
 ) -> None:
-    first = confirm_front(study, steps=30)
+    first = confirm_front(study, ConfirmRequest(steps=30))
     kept = read_confirmed(study)[0]
     model = confirmed_model_path(study, kept.trial, kept.seed)
     model.write_bytes(b"a model of somebody else")
     with pytest.raises(ConfigError, match=f"{model.name} is not the file that was confirmed"):
-        confirm_front(study, steps=30)
+        confirm_front(study, ConfirmRequest(steps=30))
     asked = len(fakes[0].asked)
     model.unlink()
-    assert confirm_front(study, steps=30).done == first.done
+    assert confirm_front(study, ConfirmRequest(steps=30)).done == first.done
     assert fakes[0].asked[asked:] == [(kept.trial, kept.seed)]
 
 
@@ -329,14 +332,14 @@ def test_a_moved_data_set_is_found_by_its_fingerprint(
     moved = tmp_path / "elsewhere.npz"
     (tmp_path / "colours.npz").rename(moved)
     with pytest.raises(ConfigError, match=r"are gone: it was run with --data '.*colours\.npz'.*\n.*--data PATH"):
-        confirm_front(study, steps=30)
+        confirm_front(study, ConfirmRequest(steps=30))
     assert fakes[0].asked == []
-    assert confirm_front(study, steps=30, data=str(moved)).ended == "complete"
+    assert confirm_front(study, ConfirmRequest(steps=30), data=str(moved)).ended == "complete"
 
 
 def test_bad_numbers_are_told_before_anything_is_made(study: Path) -> None:
     with pytest.raises(ConfigError, match="--seeds 0"):
-        confirm_front(study, seeds=0)
+        confirm_front(study, ConfirmRequest(seeds=0))
     assert not (study / "confirmed").exists()
 
 

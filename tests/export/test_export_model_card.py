@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from scalesearch.export.model_card import ExportedFile, write_model_card
+from scalesearch.export.model_card import ExportedFile, Later, Written, write_model_card
 from scalesearch.tasks.classification.views import ClassificationViews
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import FrontScore, MeasuredTrial
@@ -23,7 +23,7 @@ def test_every_number_is_that_of_the_record(session: Session, make_record: Recor
     score = FrontScore(trial=7, test=other.quality, latency=other.latency)
     real = dataclasses.replace(session, settings=RunSettings(data=DataSettings(source="photos")))
     text = write_model_card(
-        record, real, session.folder, score=score, task_lines=ClassificationViews().card(record, score)
+        record, real, session.folder, later=Later(score=score), task_lines=ClassificationViews().card(record, score)
     ).read_text(encoding="utf-8")
     assert "| validation, by which it was chosen | 80.0 (78.0-82.0) | 79.0 % | 80.0 % | 1000 |" in text
     assert "| test | 60.0 (58.0-62.0) |" in text
@@ -52,7 +52,7 @@ def test_confirmed_runs_are_shown_and_end_the_warning(session: Session, make_rec
         onnx_sha256="0",
         network_sha256="0",
     )
-    text = write_model_card(record, session, session.folder, confirmed=[run]).read_text(encoding="utf-8")
+    text = write_model_card(record, session, session.folder, later=Later(confirmed=(run,))).read_text(encoding="utf-8")
     assert "| test, confirmed: seed 3, 2400 steps | 90.0 (88.0-92.0) |" in text
     assert "Not confirmed" not in text
 
@@ -89,13 +89,14 @@ def test_a_users_words_stay_words(hostile: str, session: Session, make_record: R
         record,
         named,
         session.folder,
-        files=[file],
-        notes=[hostile],
+        written=Written(files=(file,), notes=(hostile,)),
         task_lines=ClassificationViews().card(record, None),
     ).read_text(encoding="utf-8")
     tame = make_record(1, classes=("a", "yield"))
     lines = ClassificationViews().card(tame, None)
-    plain = write_model_card(tame, session, session.folder, files=[file], notes=["a"], task_lines=lines)
+    plain = write_model_card(
+        tame, session, session.folder, written=Written(files=(file,), notes=("a",)), task_lines=lines
+    )
     assert "<script" not in text and "<img" not in text and "\x1b" not in text
     assert not re.search(r"(?<!\\)\]\(", text)
     # As many cells as with a harmless name: no pipe or line break of the name made one.
@@ -109,6 +110,8 @@ def test_ordinary_names_stay_readable() -> None:
 
 def test_the_oldest_versions_that_run_it_are_stated(session: Session, make_record: RecordFactory) -> None:
     oldest = {"python": "3.8", "onnxruntime": "1.17", "pillow": "8.0"}
-    text = write_model_card(make_record(7), session, session.folder, oldest=oldest).read_text(encoding="utf-8")
+    text = write_model_card(make_record(7), session, session.folder, written=Written(oldest=oldest)).read_text(
+        encoding="utf-8"
+    )
     assert "The oldest versions that do: Python 3.8, ONNX Runtime 1.17, Pillow 8.0." in text
     assert "nothing else is needed" not in text

@@ -8,12 +8,13 @@ import psutil
 from fake_evaluators import FakePlanner, MakeFake, make_space
 
 from scalesearch.records.store import RecordStore
-from scalesearch.search.coordinator import run_study
+from scalesearch.search.coordinator import Problem, run_study
 from scalesearch.search.events import (
     Event,
     StudyOutcome,
 )
-from scalesearch.search.listener import StudyListener
+from scalesearch.search.listener import NoListener, StudyListener
+from scalesearch.search.showing import Watchers
 from scalesearch.search.storage import STUDY_FILE, STUDY_NAME, open_storage
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
@@ -41,23 +42,22 @@ def run(
     listener: StudyListener | None = None,
 ) -> StudyOutcome:
     space = space or make_space()
-    return run_study(
-        folder=folder,
+    problem = Problem(
         space=space,
         plan=plan or FakePlanner(space.limits.max_macs),
         make_evaluator=make or MakeFake(fates=tuple((fates or {}).items())),
-        settings=RunSettings(
-            budget=budget,
-            workers=workers,
-            seed=7,
-            sampler=sampler,
-            stage_limits=limits or StageLimits(),
-            siblings=siblings,
-            adaptive=adaptive,
-        ),
-        on_event=on_event,
-        listener=listener,
     )
+    settings = RunSettings(
+        budget=budget,
+        workers=workers,
+        seed=7,
+        sampler=sampler,
+        stage_limits=limits or StageLimits(),
+        siblings=siblings,
+        adaptive=adaptive,
+    )
+    watchers = Watchers(on_event=on_event, listener=listener or NoListener())
+    return run_study(folder, problem, settings, watchers=watchers)
 
 
 def told(folder: Path) -> list[optuna.trial.FrozenTrial]:

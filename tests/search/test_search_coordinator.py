@@ -11,7 +11,6 @@ from study_runs import assert_sound, run, running, told
 from scalesearch.dashboard.publisher import FRONT_FIGURE, DashboardListener
 from scalesearch.errors import CandidateRejected, ConfigError, ScalesearchError, StageFailed
 from scalesearch.records.store import RecordStore
-from scalesearch.search.coordinator import FREE_IN_A_ROW
 from scalesearch.search.events import (
     Event,
     RunStarted,
@@ -19,6 +18,7 @@ from scalesearch.search.events import (
     StageEntered,
     TrialFinished,
 )
+from scalesearch.search.ledger import FREE_IN_A_ROW
 from scalesearch.search.storage import STUDY_FILE, STUDY_NAME, only_coordinator, open_storage
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
@@ -80,7 +80,7 @@ def test_an_exhausted_space_ends_the_run_and_every_candidate_was_trained_once(tm
 
 
 def test_a_repeat_of_a_failed_candidate_fails_free_of_charge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scalesearch.search.coordinator.FREE_IN_A_ROW", 3)
+    monkeypatch.setattr("scalesearch.search.ledger.FREE_IN_A_ROW", 3)
     space = replace(TINY, axes=(NamedAxis(name="scaling.width", axis=Choice(values=(0.5,))),))
     outcome = run(tmp_path, 2, space=space, fates={0: "stage failed"})
     records = assert_sound(tmp_path, 1)
@@ -94,7 +94,7 @@ def test_a_repeat_of_a_failed_candidate_fails_free_of_charge(tmp_path: Path, mon
 def test_limits_that_nothing_meets_end_the_run(
     tmp_path: Path, sampler: SamplerName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scalesearch.search.coordinator.FREE_IN_A_ROW", 6)  # two drawn by chance, for nsga2
+    monkeypatch.setattr("scalesearch.search.ledger.FREE_IN_A_ROW", 6)  # two drawn by chance, for nsga2
     outcome = run(tmp_path, 3, space=make_space(max_macs=1), sampler=sampler)
     assert outcome.ended == "exhausted" and "the limits are too tight" in outcome.message
     records = assert_sound(tmp_path, 0)

@@ -183,17 +183,16 @@ def test_a_search_on_a_server_goes_on_where_it_stopped(
 
     from scalesearch.dashboard.publisher import DashboardListener
     from scalesearch.records.store import RecordStore
-    from scalesearch.search.coordinator import run_study
+    from scalesearch.search.coordinator import Problem, run_study
+    from scalesearch.search.showing import Watchers
 
     monkeypatch.setenv("PGPASSWORD", "s3cret")
     for budget in (3, 5):
         outcome = run_study(
-            folder=tmp_path,
-            space=make_space(),
-            plan=FakePlanner(),
-            make_evaluator=MakeFake(),
-            settings=RunSettings(budget=budget, siblings=False, storage=server),
-            listener=DashboardListener(tmp_path, make_space(), "tpe"),
+            tmp_path,
+            Problem(space=make_space(), plan=FakePlanner(), make_evaluator=MakeFake()),
+            RunSettings(budget=budget, siblings=False, storage=server),
+            watchers=Watchers(listener=DashboardListener(tmp_path, make_space(), "tpe")),
         )
         assert (outcome.ended, outcome.charged) == ("budget", budget)
     records = RecordStore(tmp_path).all()

@@ -203,8 +203,8 @@ def test_siblings_do_not_shorten_the_random_start(tmp_path: Path, monkeypatch: p
         asked[trial] = name
         return make_sampler(name, seed=seed, trial=trial, workers=workers)
 
-    monkeypatch.setattr("scalesearch.search.coordinator.make_sampler", heard)
-    monkeypatch.setattr("scalesearch.search.coordinator.BY_CHANCE_AFTER", 1000)
+    monkeypatch.setattr("scalesearch.search.asking.make_sampler", heard)
+    monkeypatch.setattr("scalesearch.search.asking.BY_CHANCE_AFTER", 1000)
     for budget in (4, 14):  # continued in the middle of its start
         run(tmp_path, budget, siblings=True)
     siblings = {record.trial for record in RecordStore(tmp_path).all() if record.sibling_of is not None}

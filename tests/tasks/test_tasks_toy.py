@@ -1,16 +1,22 @@
 """A second task, of one folder and one registry line, goes the whole way: trained, cut, deployed, scored, told."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
+from PIL import Image
 from toy_task.task import LEVELS, TASK
+from typer.testing import CliRunner
 
 from scalesearch.analysis.front import pareto_front
+from scalesearch.analysis.score_error import variance
 from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.chain.planner import Planner
+from scalesearch.cli import predict
 from scalesearch.config import load_run, parse_space
 from scalesearch.errors import ConfigError
 from scalesearch.export.folder import write_export
@@ -127,3 +133,40 @@ def test_report_and_export_carry_what_the_task_adds(
     write_export(best, session, tmp_path / "export", formats=())
     assert (tmp_path / "export" / "infer.py").read_bytes() == TASK.infer_script()
     assert "Its cells were looked at." in (tmp_path / "export" / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def test_predict_prints_what_the_task_answers(
+    records: tuple[MeasuredTrial, ...], session: Session, tmp_path: Path
+) -> None:
+    write_export(records[0], session, tmp_path / "export", formats=())
+    for level in (30, 210):
+        Image.new("RGB", (20, 12), (level,) * 3).save(tmp_path / f"{level}.png")
+    (tmp_path / "torn.png").write_bytes(b"no image")
+    app = typer.Typer()
+    predict.register(app)
+    images = [str(tmp_path / name) for name in ("30.png", "210.png", "torn.png")]
+    done = CliRunner().invoke(app, [str(tmp_path / "export"), *images, "--json"], standalone_mode=False)
+    dark, bright, torn = json.loads(done.stdout)
+    assert set(dark) == {"file", "level"} and set(torn) == {"file", "error"} and done.return_value == 1
+    assert dark["level"] < 0.35 and bright["level"] > 0.65
+    table = CliRunner().invoke(app, [str(tmp_path / "export"), images[1]], standalone_mode=False).stdout.split()
+    assert table[:2] == ["file", "level"] and table[-1] == f"{bright['level']:.2f}"
+
+
+def test_a_models_unknown_task_is_told(
+    records: tuple[MeasuredTrial, ...], session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_export(records[0], session, tmp_path / "export", formats=())
+    monkeypatch.delitem(registry_homes(), "brightness")
+    with pytest.raises(ConfigError, match=r"model\.onnx cannot be used: .*no task is called 'brightness'") as caught:
+        predict.open_export(tmp_path / "export")
+    assert str(caught.value).endswith(
+        "There are: classification\nInstall the package that offers the task of this network."
+    )
+
+
+def test_the_error_of_a_score_that_is_no_proportion_is_its_metrics_own(records: tuple[MeasuredTrial, ...]) -> None:
+    quality = records[0].quality
+    assert math.sqrt(variance(quality)) == pytest.approx(0.01 / 1.959964)  # the toy's interval is +- 0.01
+    plain = replace(quality, metric="top1")
+    assert variance(plain) == plain.score * (1 - plain.score) / plain.images

@@ -16,7 +16,9 @@ from scalesearch.data.mapped import ImageSource
 from scalesearch.errors import StageFailed
 from scalesearch.measurement.metric import Outputs
 from scalesearch.networks.backbone import Backbone, feature_strides
+from scalesearch.tasks.answers import Answer, Head
 from scalesearch.tasks.base import ReportPart, TorchOutputs
+from scalesearch.tasks.exported import ExportedNetwork
 from scalesearch.training.train import BatchSource
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.network_spec import NetworkSpec
@@ -106,6 +108,20 @@ class Views:
         return ("Its cells were looked at.",)
 
 
+class LevelPredictor:
+    noun = "level"
+
+    def __init__(self, model: Path, *, threads: int) -> None:
+        self._network = ExportedNetwork(model, threads=threads)
+
+    def answer(self, image: Path, *, top: int) -> Answer:
+        level = float(self._network.outputs(image)["level"][0, 0])
+        return Answer(cells=(f"{level:.2f}",), fields={"level": level})
+
+    def heads(self, cells: int) -> tuple[Head, ...]:
+        return (Head(text="level", number=True),)
+
+
 class ToyTask:
     name = "brightness"
     metric = "closeness"
@@ -143,6 +159,9 @@ class ToyTask:
 
     def views(self) -> Views:
         return Views()
+
+    def open_export(self, model: Path, *, threads: int) -> LevelPredictor:
+        return LevelPredictor(model, threads=threads)
 
 
 TASK = ToyTask()

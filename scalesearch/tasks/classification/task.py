@@ -1,9 +1,11 @@
 """The classification task: top-1 accuracy with one label for each image."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from scalesearch.measurement.metric import Metric, Outputs
+from scalesearch.tasks.answers import Predictor
 from scalesearch.tasks.base import TaskViews, TorchOutputs
 from scalesearch.values.candidate import Recipe
 
@@ -87,6 +89,12 @@ class Classification:
         from scalesearch.tasks.classification.views import ClassificationViews
 
         return ClassificationViews()
+
+    def open_export(self, model: Path, *, threads: int) -> Predictor:
+        """Open an exported ONNX file, ready to label."""
+        from scalesearch.tasks.classification.predictor import LabelPredictor
+
+        return LabelPredictor(model, threads=threads)
 
 
 TASK: Final = Classification()

@@ -1,0 +1,125 @@
+"""Candidates drawn at random, as a run would plan them: what a preview shows and what its prediction is made of."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from scalesearch.errors import CandidateRejected, StageFailed
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.plan import Plan
+from scalesearch.values.space import SearchSpace
+
+if TYPE_CHECKING:
+    from scalesearch.chain.planner import Planner
+
+_SAMPLES, _SHOWN = 24, 5
+_PLANNING_S = 10.0
+"""After this many seconds no more samples are planned, once there are some to show. Cutting a large network takes
+seconds."""
+_LARGEST_CUT_PARAMS = 60_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Randomly drawn candidates, as a run would plan them."""
+
+    plans: tuple[Plan, ...]
+    drawn: int
+    refused: tuple[str, ...]
+    """Why candidates could not be planned. A run records them as failed and goes on."""
+    uncut: int
+    """Number of plans of networks too large to be cut on paper. Their cost is counted before pruning."""
+
+
+def sampled(space: SearchSpace, planner: "Planner", *, seed: int) -> Samples:
+    """Return up to 24 candidates as a run would plan them: rounded, cut on paper, and compared with the limits."""
+    from scalesearch.chain.planner import limits_before_training  # loads torch, before the clock runs
+    from scalesearch.spaces.suggest import random_candidates
+    from scalesearch.training.machine import torch_threads
+    from scalesearch.values.settings import Machine
+
+    plans, refused, uncut, drawn = list[Plan](), list[str](), 0, 0
+    known = dict[object, tuple[Plan, bool]]()
+    until = time.monotonic() + _PLANNING_S
+    # Cutting consists of many small steps, which threads only slow down.
+    with torch_threads(Machine(device="cpu", threads=1, bf16=False, channels_last=True)):
+        for candidate in random_candidates(space, _SAMPLES, seed):
+            drawn += 1
+            try:
+                shape = (candidate.scaling, candidate.pruning)
+                if shape not in known:
+                    known[shape] = planned(planner, candidate)
+                plan, whole = known[shape]
+                limits = limits_before_training(space.limits, plan.cost, candidate.quantization.precision)
+                plans.append(replace(plan, candidate=candidate, limits=limits))
+                uncut += not whole
+            except (CandidateRejected, StageFailed) as verdict:
+                refused.append(str(verdict).splitlines()[0])
+            if time.monotonic() > until and len(plans) >= _SHOWN:
+                break
+    return Samples(plans=tuple(plans), drawn=drawn, refused=tuple(refused), uncut=uncut)
+
+
+def planned(planner: "Planner", candidate: Candidate) -> tuple[Plan, bool]:
+    """Return the plan, and whether its cost is the one after pruning."""
+    from scalesearch.values.candidate import Pruning
+
+    dense = planner(replace(candidate, pruning=Pruning()))
+    if not candidate.pruning.any:
+        return dense, True
+    if dense.dense_cost.params > _LARGEST_CUT_PARAMS:
+        return replace(dense, candidate=candidate, pruning=candidate.pruning), False
+    return planner(candidate), True
+
+
+def sizes_bytes(plans: Iterable[Plan]) -> list[int]:
+    """Return the least size in bytes that each plan's file can have."""
+    from scalesearch.chain.planner import least_size_bytes
+
+    return [least_size_bytes(plan.cost, plan.candidate.quantization.precision) for plan in plans]
+
+
+def sample_notes(samples: Samples) -> Iterable[str]:
+    """Yield what the samples leave out, and why."""
+    if samples.drawn < _SAMPLES:
+        yield (
+            f"note: {samples.drawn} of {_SAMPLES} candidates were drawn: planning such large networks takes over "
+            f"{_PLANNING_S:g} s."
+        )
+    if samples.uncut:
+        yield f"note: {samples.uncut} of them are too large to be cut on paper; their costs are those before pruning."
+    if samples.refused:
+        yield f"note: {len(samples.refused)} of {samples.drawn} cannot be planned: {samples.refused[0]}"
+
+
+def print_samples(samples: Samples) -> None:
+    """Print the first samples as a table."""
+    from scalesearch.cli.screen import Column, print_table, wide_console
+    from scalesearch.views.words import count
+
+    columns = (
+        Column(head="resolution", keep=2, right=True),
+        Column(head="depth x width x kernel", keep=4, right=True),
+        Column(head="pruned", keep=3, right=True),
+        Column(head="precision", keep=5),
+        Column(head="MACs", keep=9, right=True),
+        Column(head="parameters", keep=1, right=True),
+    )
+    rows = []
+    for plan in samples.plans[:_SHOWN]:
+        scaling, pruning = plan.candidate.scaling, plan.candidate.pruning
+        shape = f"x{scaling.depth:.4g} x{scaling.width:.4g} x{scaling.kernel:.4g}{'*' if scaling.stages else ''}"
+        rows.append(
+            (
+                str(plan.spec.input_size),
+                shape,
+                pruning.label.removeprefix("channels ") or "-",
+                plan.candidate.quantization.precision,
+                count(plan.cost.macs),
+                count(plan.cost.params),
+            )
+        )
+    console = wide_console()
+    console.print("Five sampled candidates, as they would be deployed:" if len(rows) == _SHOWN else "Sampled:")
+    print_table(console, columns, rows)

@@ -1,0 +1,132 @@
+"""Asks Optuna for trials: first what a killed run left behind, then siblings, then what the sampler proposes."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import optuna
+
+from scalesearch.analysis.baselines import DRAWS_ITS_START, by_chance
+from scalesearch.search.ledger import Ledger
+from scalesearch.search.precisions import Precisions
+from scalesearch.search.samplers import LEARNS_FROM_REJECTED, calm_threads, make_sampler
+from scalesearch.search.siblings import SIBLING_OF
+from scalesearch.search.storage import OpenStudy
+from scalesearch.spaces.suggest import cheapest, suggest, trial_parameters
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.settings import SamplerName
+from scalesearch.values.space import SearchSpace
+
+BY_CHANCE_AFTER = 4
+"""After this many candidates in a row that teach the sampler nothing, candidates are drawn at random until a new one
+comes. If a sampler is told the same values for the same candidate again, it only grows surer of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the sampler is made, anew for each trial."""
+
+    sampler: SamplerName
+    seed: int
+    workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A trial that Optuna gave, with its candidate."""
+
+    trial: optuna.Trial
+    candidate: Candidate
+    sibling_of: int | None
+    continued: bool
+    """Whether a killed run had begun it."""
+
+
+class Asker:
+    """The queue of trials of one study, and the only place that asks Optuna for one."""
+
+    def __init__(
+        self, opened: OpenStudy, space: SearchSpace, sampling: Sampling, *, ledger: Ledger, precisions: Precisions
+    ) -> None:
+        """Begin with an empty queue; `begin` fills it."""
+        self._opened, self._space, self._sampling = opened, space, sampling
+        self._ledger, self._precisions = ledger, precisions
+        self._left_behind: deque[int] = deque()  # RUNNING in the study, left by a run that was killed
+        self._postponed: list[int] = []  # those of `_left_behind` that the budget has no room for now
+        self._continued: frozenset[int] = frozenset()  # all that were left behind, also once they are asked again
+        self._next_number = 0
+
+    def begin(self, left_behind: Iterable[int]) -> None:
+        """Queue the trials that a killed run left behind, and in a new study the cheapest candidate."""
+        self._left_behind.extend(left_behind)
+        self._continued = frozenset(self._left_behind)
+        self._next_number = len(self._opened.study.get_trials(deepcopy=False))
+        if self._next_number == 0:  # a first result within seconds, and the fast end of the front
+            self._opened.study.enqueue_trial(trial_parameters(cheapest(self._space), self._space))
+
+    @property
+    def left_behind(self) -> int:
+        """Number of trials that a killed run left behind and that were not asked for again."""
+        return len(self._left_behind)
+
+    def was_begun_before(self, number: int) -> bool:
+        """Tell whether a killed run had begun this trial."""
+        return number in self._continued
+
+    def may_ask(self) -> bool:
+        """Tell whether there is one more candidate to ask for; except for siblings, the budget must have room."""
+        if self._precisions.wanted:
+            return True
+        if self._left_behind:  # whatever the budget: a sibling or a repeat is not charged to it
+            return True
+        if not self._ledger.has_room:
+            return False
+        if self._postponed:
+            self._left_behind.extend(self._postponed)
+            self._postponed.clear()
+            return True
+        return not self._ledger.used_up
+
+    def ask(self) -> Proposal:
+        """Return the next trial in the queue."""
+        number = self._left_behind.popleft() if self._left_behind else self._next_number
+        if number == self._next_number and self._precisions.wanted:
+            candidate, origin = self._precisions.next_sibling()
+            parameters = trial_parameters(candidate, self._space)
+            self._opened.study.enqueue_trial(parameters, user_attrs={SIBLING_OF: origin})
+        trial = self._trial(number)
+        sibling_of = trial.user_attrs.get(SIBLING_OF)
+        with calm_threads(self._sampling.sampler):
+            candidate = suggest(trial, self._space)
+        return Proposal(
+            trial=trial, candidate=candidate, sibling_of=sibling_of, continued=self.was_begun_before(number)
+        )
+
+    def postpone(self, number: int) -> None:
+        """Put a trial that was left behind aside until the budget has room for it."""
+        self._postponed.append(number)
+
+    def take_postponed(self) -> Iterator[Proposal]:
+        """Yield the trials that this run's budget had no room for until its end."""
+        for number in self._postponed:
+            trial = self._trial(number)
+            yield Proposal(trial=trial, candidate=suggest(trial, self._space), sibling_of=None, continued=True)
+        self._postponed.clear()
+
+    def _trial(self, number: int) -> optuna.Trial:
+        """Return the trial of that number: a new one, or one that was left behind."""
+        study, sampling = self._opened.study, self._sampling
+        name = self._sampler_of(number)
+        study.sampler = make_sampler(name, seed=sampling.seed, trial=number, workers=sampling.workers)
+        if number < self._next_number:
+            return self._opened.live_trial(number)
+        self._next_number += 1
+        trial = study.ask()
+        assert trial.number == number  # the lock keeps every other writer out
+        return trial
+
+    def _sampler_of(self, number: int) -> SamplerName:
+        name, ledger = self._sampling.sampler, self._ledger
+        idle = ledger.repeats_in_a_row if name in LEARNS_FROM_REJECTED else ledger.free_in_a_row
+        start = name not in DRAWS_ITS_START and by_chance(number, ledger.unlike_siblings(), name)
+        return "random" if start or idle >= BY_CHANCE_AFTER else name

@@ -1,0 +1,136 @@
+"""The trials of a study and where each of them stands: recorded, running, or waiting for one that is equal to it.
+
+The budget, and how many candidates in a row cost no training, are counted here too.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import optuna
+
+from scalesearch.records.store import RecordStore
+from scalesearch.search.events import Ending
+from scalesearch.values.plan import Plan
+from scalesearch.values.record import StageTime, TrialRecord
+
+FREE_IN_A_ROW = 20
+"""The run ends after this many candidates in a row that cost no training."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Asked:
+    """A trial that has its candidate and plan, but no record yet."""
+
+    trial: optuna.Trial
+    plan: Plan
+    sibling_of: int | None = None
+    stages: list[StageTime] = field(default_factory=list)
+    stage: str = "start"
+    stage_since: float = 0.0
+
+    def enter(self, stage: str) -> None:
+        """Enter a stage, and note the wall time of the stage that ends with it."""
+        now = time.monotonic()
+        if self.stage_since:
+            self.stages.append(StageTime(stage=self.stage, seconds=now - self.stage_since))
+        self.stage, self.stage_since = stage, now
+
+
+class Ledger:
+    """All trials of one study. What it holds is derived from the records on disk, so any later run has it too."""
+
+    def __init__(self, folder: Path, *, budget: int) -> None:
+        """Read the records of the study in `folder`."""
+        self._store, self._budget = RecordStore(folder), budget
+        self.records = {record.trial: record for record in self._store.all()}
+        self.running: dict[int, Asked] = {}
+        self._parked: list[Asked] = []  # equal to a running one: answered when that one ends
+        self._finished: dict[str, TrialRecord] = {}  # by key: repeated candidates are answered from these
+        for record in sorted(self.records.values(), key=lambda each: each.trial):
+            self._remember(record)
+        self.free_in_a_row = self.repeats_in_a_row = 0
+
+    @property
+    def charged(self) -> int:
+        """Number of candidates that were charged to the budget."""
+        return sum(record.charged for record in self.records.values())
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the budget has room for one more training besides those that are running."""
+        training = sum(asked.sibling_of is None for asked in self.running.values())
+        return self.charged + training < self._budget
+
+    @property
+    def used_up(self) -> bool:
+        """Whether so many candidates in a row cost no training that it is no use to ask for more."""
+        return self.free_in_a_row >= FREE_IN_A_ROW
+
+    def finished(self, key: str) -> TrialRecord | None:
+        """Return the record that a candidate with this key is answered from; None if there is none yet."""
+        return self._finished.get(key)
+
+    def is_running(self, key: str) -> bool:
+        """Tell whether equal work is running."""
+        return any(key == asked.plan.key for asked in self.running.values())
+
+    def unlike_siblings(self) -> Iterator[int]:
+        """Yield the numbers of the trials that the sampler was asked for, finished or not."""
+        yield from (record.trial for record in self.records.values() if record.sibling_of is None)
+        for asked in (*self.running.values(), *self._parked):
+            if asked.sibling_of is None:
+                yield asked.trial.number
+
+    def save(self, record: TrialRecord) -> None:
+        """Write the record to the disk, before anybody is told of it."""
+        self._store.save(record)
+
+    def enter(self, record: TrialRecord) -> None:
+        """Enter a record that is on the disk, and answer equal candidates from it from now on."""
+        self.records[record.trial] = record
+        self._remember(record)
+
+    def count(self, record: TrialRecord) -> None:
+        """Update the two counts of candidates in a row that cost no training: of all kinds, and of trained networks.
+
+        Siblings are not counted: this program asks for them, not the sampler, so they do not show how much of the space
+        is left.
+        """
+        if record.sibling_of is not None:
+            return
+        self.free_in_a_row = 0 if record.charged else self.free_in_a_row + 1
+        again = not record.charged and record.state != "rejected"
+        self.repeats_in_a_row = self.repeats_in_a_row + 1 if again else 0
+
+    def park(self, asked: Asked) -> None:
+        """Let a trial wait for the running one that it is equal to."""
+        self._parked.append(asked)
+        if asked.sibling_of is None:
+            self.free_in_a_row += 1
+            self.repeats_in_a_row += 1
+
+    def take_parked(self, key: str) -> list[Asked]:
+        """Return the trials that waited for this key. They wait no more."""
+        waiting = [asked for asked in self._parked if asked.plan.key == key]
+        self._parked = [asked for asked in self._parked if asked.plan.key != key]
+        return waiting
+
+    def ending(self, *, interrupted: bool, owed: int) -> tuple[Ending, str]:
+        """Return how the run ended and a sentence that says why; `owed` trials are still to be evaluated."""
+        if self.charged >= self._budget and not (interrupted and owed):
+            return "budget", f"{self.charged} candidates trained"
+        if interrupted:
+            return "interrupted", f"stopped at {self.charged} of {self._budget}; run again to continue"
+        last = sorted(self.records)[-FREE_IN_A_ROW:]
+        rejected = sum(self.records[number].state == "rejected" for number in last)
+        cause = "the limits are too tight" if 2 * rejected > len(last) else "the space is exhausted"
+        return "exhausted", (
+            f"{cause}: of the last {len(last)} candidates none needed training ({rejected} broke a limit, "
+            f"{len(last) - rejected} repeated an earlier one or used its weights)"
+        )
+
+    def _remember(self, record: TrialRecord) -> None:
+        if record.key and record.same_as is None:
+            self._finished.setdefault(record.key, record)

@@ -1,0 +1,65 @@
+"""What the search decides about precisions besides the sampler: siblings it wants evaluated, precisions it gives up."""
+
+import contextlib
+from collections.abc import Callable
+
+from scalesearch.errors import CandidateRejected, StageFailed
+from scalesearch.search.events import Narrowed
+from scalesearch.search.ledger import Ledger
+from scalesearch.search.narrowing import given_up, reason
+from scalesearch.search.siblings import siblings_of
+from scalesearch.values.candidate import Candidate, Precision
+from scalesearch.values.plan import Plan
+from scalesearch.values.record import TrialRecord
+from scalesearch.values.space import SearchSpace
+
+
+class Precisions:
+    """The siblings that are still to be evaluated, and the precisions that are not asked for any more."""
+
+    def __init__(
+        self, ledger: Ledger, space: SearchSpace, plan: Callable[[Candidate], Plan], *, siblings: bool, adaptive: bool
+    ) -> None:
+        """Begin without any; `siblings` and `adaptive` say whether there may be wanted and given up ones at all."""
+        self._ledger, self._space, self._plan = ledger, space, plan
+        self._siblings, self._adaptive = siblings, adaptive
+        self._wanted: dict[str, tuple[Candidate, int]] = {}  # by key: siblings to evaluate, and whose they are
+        self._given_up: dict[Precision, int] = {}
+
+    @property
+    def wanted(self) -> int:
+        """Number of siblings that are still to be evaluated."""
+        return len(self._wanted)
+
+    def next_sibling(self) -> tuple[Candidate, int]:
+        """Take the sibling that was wanted first, and the number of the trial that it is a sibling of."""
+        return self._wanted.pop(next(iter(self._wanted)))
+
+    def want_siblings(self, record: TrialRecord) -> None:
+        """List the record's network for evaluation in its other precisions, where their results are not known yet."""
+        if not self._siblings or record.sibling_of is not None:
+            return
+        for candidate in siblings_of(record.candidate, self._space):
+            with contextlib.suppress(CandidateRejected, StageFailed):
+                plan = self._plan(candidate)
+                known = self._ledger.finished(plan.key) or self._ledger.is_running(plan.key) or plan.rejected_because
+                if not known and candidate.quantization.precision not in self._given_up:
+                    self._wanted.setdefault(plan.key, (candidate, record.trial))
+
+    def narrow(self) -> tuple[Narrowed, ...]:
+        """Give up the precisions that never paid, and return an event for each that was not given up before."""
+        if not self._adaptive:
+            return ()
+        found = given_up(self._ledger.records.values())
+        new = {precision: tries for precision, tries in found.items() if precision not in self._given_up}
+        self._given_up |= new
+        self._wanted = {
+            key: (candidate, origin)
+            for key, (candidate, origin) in self._wanted.items()
+            if candidate.quantization.precision not in self._given_up
+        }
+        return tuple(Narrowed(precision=precision, tries=tries) for precision, tries in new.items())
+
+    def refusal(self, precision: Precision) -> str:
+        """Return why candidates of that precision are rejected; empty if they are not."""
+        return reason(precision, self._given_up[precision]) if precision in self._given_up else ""

@@ -1,0 +1,61 @@
+"""The trials of a study: what is charged, what is answered from records, and when it is no use to ask for more."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scalesearch.records.store import RecordStore
+from scalesearch.search import ledger as module
+from scalesearch.search.ledger import Ledger
+from scalesearch.values.record import MeasuredTrial
+
+
+def test_equal_candidates_are_answered_from_the_first_record_of_their_key(
+    make_record: Callable[..., MeasuredTrial], tmp_path: Path
+) -> None:
+    first = replace(make_record(0), key="a")
+    for record in (first, replace(make_record(1), key="a", same_as=0, charged=False), replace(make_record(2), key="")):
+        RecordStore(tmp_path).save(record)
+    ledger = Ledger(tmp_path, budget=2)
+    assert ledger.finished("a") == first and ledger.finished("") is None
+    assert ledger.charged == 2 and not ledger.has_room
+    assert Ledger(tmp_path, budget=3).has_room
+
+
+def test_a_saved_record_is_on_disk_before_it_counts(make_record: Callable[..., MeasuredTrial], tmp_path: Path) -> None:
+    ledger, record = Ledger(tmp_path, budget=1), make_record(0)
+    ledger.save(record)
+    assert RecordStore(tmp_path).all() == (record,) and ledger.charged == 0
+    ledger.enter(record)
+    assert ledger.charged == 1 and ledger.finished(record.key) == record
+
+
+def test_siblings_say_nothing_about_how_much_of_the_space_is_left(
+    make_record: Callable[..., MeasuredTrial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FREE_IN_A_ROW", 2)
+    ledger, free = Ledger(tmp_path, budget=9), replace(make_record(1), charged=False)
+    for _ in range(3):
+        ledger.count(replace(free, sibling_of=0))
+    assert not ledger.used_up
+    ledger.count(free)
+    ledger.count(replace(free, state="rejected"))
+    assert ledger.used_up and (ledger.free_in_a_row, ledger.repeats_in_a_row) == (2, 0)
+    ledger.count(make_record(2))
+    assert not ledger.used_up
+
+
+def test_the_ending_tells_a_tight_limit_from_a_used_up_space(
+    make_record: Callable[..., MeasuredTrial], tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path, budget=1)
+    for trial in range(3):
+        ledger.enter(replace(make_record(trial), state="rejected" if trial else "cached", charged=False))
+    ended, message = ledger.ending(interrupted=False, owed=0)
+    assert ended == "exhausted" and message.startswith("the limits are too tight: of the last 3 candidates")
+    assert ledger.ending(interrupted=True, owed=1)[0] == "interrupted"
+    ledger.enter(make_record(5))
+    assert ledger.ending(interrupted=False, owed=1) == ("budget", "1 candidates trained")
+    assert ledger.ending(interrupted=True, owed=1)[0] == "interrupted"

@@ -1,0 +1,82 @@
+"""Tasks of other packages are found by their entry points; a package that gives none is told by name."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from toy_task.task import ToyTask
+
+from scalesearch.errors import ConfigError
+from scalesearch.tasks.registry import get_task, task_names, views_of
+from scalesearch.values.record import TrialRecord
+
+
+def install(folder: Path, offers: str, *, name: str = "brightness-pack", code: str = "") -> None:
+    """A distribution on sys.path: its metadata, and the module `bright_pack`."""
+    info = folder / f"{name.replace('-', '_')}-1.2.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(f"[scalesearch.tasks]\n{offers}\n")
+    (folder / "bright_pack.py").write_text(code or "from toy_task.task import ToyTask\nTASK = ToyTask()\n")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "bright_pack", raising=False)
+    return tmp_path
+
+
+def test_a_task_of_another_package_is_found_by_its_name(site: Path) -> None:
+    assert task_names() == ("classification",)
+    install(site, "brightness = bright_pack:TASK")
+    assert task_names() == ("brightness", "classification")
+    assert isinstance(get_task("brightness"), ToyTask)
+    with pytest.raises(ConfigError, match=r"'brightnes'\. Did you mean 'brightness'\? There are: brightness, class"):
+        get_task("brightnes")
+
+
+@pytest.mark.parametrize(
+    ("offers", "code", "told"),
+    [
+        ("bright_pack:TASK", "raise OSError('no licence')", r"came OSError: no licence\."),
+        ("bright_pack:TASKS", "TASK = 1", r"came AttributeError: module 'bright_pack' has no attribute 'TASKS'"),
+        ("absent_pack:TASK", "", r"came ModuleNotFoundError: No module named 'absent_pack'"),
+        (
+            "bright_pack:TASK",
+            "class TASK: name = metric = 'brightness'",
+            r"came an object without divergence, infer_scr",
+        ),
+        (
+            "bright_pack:TASK",
+            "from toy_task.task import ToyTask\nclass Dark(ToyTask): name = 'dark'\nTASK = Dark()",
+            r"came a task with name = 'dark'",
+        ),
+    ],
+)
+def test_a_package_that_gives_no_task_is_told(site: Path, offers: str, code: str, told: str) -> None:
+    install(site, f"brightness = {offers}", code=code)
+    with pytest.raises(ConfigError, match=told) as caught:
+        get_task("brightness")
+    assert f"at {offers} of brightness-pack 1.2" in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3
+    assert get_task("classification").name == "classification"
+
+
+def test_two_tasks_of_one_name_are_refused(site: Path) -> None:
+    install(site, "brightness = bright_pack:TASK\nclassification = bright_pack:TASK")
+    install(site, "brightness = other_pack:TASK", name="other-pack")
+    with pytest.raises(
+        ConfigError, match=r"found (bright|other)_pack:TASK of \S+ 1\.2 and (bright|other)_pack:TASK of"
+    ):
+        get_task("brightness")
+    with pytest.raises(ConfigError, match=r"found scalesearch itself and bright_pack:TASK of brightness-pack 1\.2"):
+        get_task("classification")
+
+
+def test_a_broken_package_does_not_hide_what_stands_behind_a_score(site: Path, make_record: object) -> None:
+    install(site, "a_broken_one = absent_pack:TASK\nbrightness = bright_pack:TASK")
+    assert callable(make_record)
+    record: TrialRecord = make_record(0)
+    views = views_of(record)
+    assert views is not None and views.picture == "classes.svg"
