@@ -10,7 +10,7 @@ from typing import Final
 
 from scalesearch.errors import ConfigError, ScalesearchError
 from scalesearch.export.metadata import CALIBRATION
-from scalesearch.export.names import MODEL, WEIGHTS
+from scalesearch.export.target import MODEL, WEIGHTS
 from scalesearch.files import replace_file
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.network import OnnxModel
