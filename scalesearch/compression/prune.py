@@ -5,7 +5,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -64,6 +64,7 @@ def prune(
     seed: int = 0,
     ratios: Mapping[str, float] | None = None,
     widths: Mapping[str, int] | None = None,
+    follower: nn.Module | None = None,
 ) -> Network:
     """Remove about `channel_fraction` of the channels, the least important ones by `criterion`.
 
@@ -87,6 +88,7 @@ def prune(
         widths: The widths that the fractions refer to, for a network that has already lost channels in earlier rounds:
             `prunable_widths` of the network before the first round. In `uniform` scope the last round then leaves the
             same shape as a single round would.
+        follower: A module of the same structure, which loses the same channels, in place.
 
     Returns:
         A pruned copy in the same mode; the network itself if all fractions are 0.
@@ -116,6 +118,11 @@ def prune(
             if excess > 0:
                 least = torch.argsort(group.importance, stable=True)[:excess].tolist()
                 graph.get_pruning_group(group.root, group.handler, idxs=least).prune()
+    if follower is not None:
+        with _evaluating(follower):
+            _graph(follower, _example_images(replace(network, module=follower))).load_pruning_history(
+                graph.pruning_history()
+            )
     module.zero_grad(set_to_none=True)
     if not any(chosen):
         _log.info("nothing pruned: no layer of %s has %d channels to spare", network.spec.name, channel_multiple)
@@ -152,9 +159,7 @@ class _Group:
 
 def _groups(module: nn.Module, example: Tensor) -> tuple[Any, list[_Group]]:
     """Return the dependency graph of a module in eval mode, and its groups in the order of its layers."""
-    with warnings.catch_warnings(), torch.enable_grad():
-        warnings.simplefilter("ignore")
-        graph = tp.DependencyGraph().build_dependency(module, example_inputs=example)
+    graph = _graph(module, example)
     names = {layer: name for name, layer in module.named_modules()}
     found = graph.get_all_groups(ignored_layers=output_layers(module), root_module_types=[nn.Conv2d, nn.Linear])
     groups = []
@@ -171,6 +176,12 @@ def _groups(module: nn.Module, example: Tensor) -> tuple[Any, list[_Group]]:
             )
         )
     return graph, groups
+
+
+def _graph(module: nn.Module, example: Tensor) -> Any:
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")
+        return tp.DependencyGraph().build_dependency(module, example_inputs=example)
 
 
 def _measure_importance(

@@ -1,7 +1,10 @@
-"""Reads stored JSON whose fields had other names, so that studies of earlier versions can still be opened."""
+"""Reads stored JSON of earlier versions, whose fields had other names or did not exist yet."""
 
 import json
 from typing import Any, Final
+
+from scalesearch.values.candidate import Recipe
+from scalesearch.values.identity import values_before
 
 _OLD: Final = b'top1"'
 """Text that occurs in every file that needs renaming, and in few others."""
@@ -22,7 +25,8 @@ def with_todays_names(content: bytes) -> bytes:
     Raises:
         ValueError: The content is not JSON.
     """
-    if _OLD not in content:
+    complete = b'"recipe"' not in content or b'"schedule"' in content
+    if _OLD not in content and complete:
         return content
     return json.dumps(_renamed(json.loads(content))).encode()
 
@@ -33,6 +37,8 @@ def _renamed(part: Any) -> Any:
     if not isinstance(part, dict):
         return part
     found = {_RENAMED.get(name, name): _renamed(value) for name, value in part.items()}
+    if isinstance(found.get("recipe"), dict):
+        found["recipe"] = values_before(Recipe) | found["recipe"]
     if "top1_low" in part and "macro_precision" in part:
         found["metric"] = "top1"
         found["detail"] = {"kind": "classes", **{name: found.pop(name) for name in _CLASS_DETAIL if name in found}}

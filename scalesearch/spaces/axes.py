@@ -42,12 +42,24 @@ CONDITIONS: dict[str, Callable[[Mapping[str, Value]], bool]] = {
     },
     "pruning.sparse_fraction": lambda asked: asked["pruning.sparsity"] == "unstructured",
     "training.retrain_steps": lambda asked: (
-        float(asked["pruning.channel_fraction"]) > 0
-        or float(asked["pruning.block_fraction"]) > 0
-        or asked["pruning.sparsity"] != "none"
+        asked["training.schedule"] == "cosine"
+        and (
+            float(asked["pruning.channel_fraction"]) > 0
+            or float(asked["pruning.block_fraction"]) > 0
+            or asked["pruning.sparsity"] != "none"
+        )
     ),
+    "training.warmup_fraction": lambda asked: asked["training.schedule"] == "cosine",
+    **{
+        f"training.{name}": lambda asked: asked["training.schedule"] == "wsd"
+        for name in ("branch_fraction", "warmup_steps")
+    },
     "training.muon_learning_rate": lambda asked: asked["training.optimizer"] == "muon",
 }
+
+
+SCHEDULE_AXES: tuple[str, ...] = ("training.schedule", "training.branch_fraction", "training.warmup_steps")
+"""What was added with the schedule `wsd`. A study without the first of them was run with the schedule `cosine`."""
 
 
 class TrialLike(Protocol):

@@ -27,6 +27,7 @@ from scalesearch.tasks.base import Task
 from scalesearch.tasks.hooks import Objective
 from scalesearch.tasks.registry import get_task
 from scalesearch.training.machine import probe_machine, torch_threads
+from scalesearch.training.schedule import trunk_steps
 from scalesearch.training.train import train
 from scalesearch.values.candidate import Quantization
 from scalesearch.values.plan import Plan
@@ -252,9 +253,13 @@ def _seconds(
 
 def _training_s(plan: Plan, pieces: Pieces) -> float:
     recipe, quantization = plan.candidate.recipe, plan.candidate.quantization
-    seconds = recipe.steps * pieces.step_s(plan.dense_cost.macs)
-    if plan.pruning.any:
-        seconds += recipe.retrain_steps * pieces.step_s(plan.cost.macs)
+    if plan.trunk_key:
+        seconds = trunk_steps(recipe) * pieces.step_s(plan.dense_cost.macs)
+        seconds += plan.branch_updates * pieces.step_s(plan.cost.macs)
+    else:
+        seconds = recipe.steps * pieces.step_s(plan.dense_cost.macs)
+        if plan.pruning.any:
+            seconds += recipe.retrain_steps * pieces.step_s(plan.cost.macs)
     if quantization.precision == "int8":  # rounding in the forward pass about doubles a step
         seconds += 2 * quantization.qat_steps * pieces.step_s(plan.cost.macs)
     return seconds
@@ -321,7 +326,7 @@ def _timed_step_s(plan: Plan, machine: Machine, task: Task, batch: int) -> float
         network = build(spec, task.make_module)
         train(
             network, images, labels, recipe, machine, objective=Objective(task=task),
-            mean=(0.5,) * shape[1], std=(0.25,) * shape[1], seed=0, steps=PROBE_STEPS + 1, breathe=breathe,
+            mean=(0.5,) * shape[1], std=(0.25,) * shape[1], seed=0, rates=(1.0,) * (PROBE_STEPS + 1), breathe=breathe,
         )  # fmt: skip
     except _EnoughError:
         pass

@@ -16,6 +16,7 @@ from scalesearch.errors import ConfigError
 from scalesearch.memory import available_bytes
 from scalesearch.networks import find_spec
 from scalesearch.records.run_file import read_run_file, refuse_changes, same_images, write_run_file
+from scalesearch.spaces.axes import SCHEDULE_AXES, default_value
 from scalesearch.spaces.suggest import for_target
 from scalesearch.study.reference import make_reference, scale_base, with_reference
 from scalesearch.tasks.base import Task
@@ -63,13 +64,13 @@ def open_session(
     _require_targets(get_task(settings.task))
     if settings.accept == "rtx":
         Gate(target.compute_capability)  # a missing library is reported now, not by every trial
-    space = for_target(space, target)
+    stored = read_run_file(folder)
+    space = with_schedule(for_target(space, target), stored.space if stored else None)
     base = base or find_spec(space.network)
     check_stages(space, len(base.stages))
     largest = InputSize.square(storage_px) if storage_px else largest_input(space, base)
     require_batch_memory(space, largest)
     storage_px = square_side(largest)
-    stored = read_run_file(folder)
     if stored and settings.data.window == "auto":  # found by the first run: images added since must not change it
         settings = _with_window(settings, stored.settings.data.window)
     # Not where older programs took Training/ and Testing/ for classes: it is better to refuse that study than to
@@ -108,6 +109,20 @@ def open_session(
         session = make_reference(session, dataset)
     write_run_file(session)
     return session
+
+
+def with_schedule(space: SearchSpace, stored: SearchSpace | None) -> SearchSpace:
+    """Return the space with the schedule of its trainings written out: the stored study's, or today's default.
+
+    So a study goes on with the schedule that it was begun with, whatever a later version's default is.
+    """
+    for name in SCHEDULE_AXES:
+        held = next((named.axis for named in stored.axes if named.name == name), None) if stored else None
+        if stored is None:
+            space = space.with_fixed(name, default_value(name))
+        elif isinstance(held, Choice) and len(held.values) == 1:
+            space = space.with_fixed(name, held.values[0])
+    return space
 
 
 def largest_input(space: SearchSpace, base: NetworkSpec) -> InputSize:

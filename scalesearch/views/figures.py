@@ -132,9 +132,12 @@ def layout(*, title: str, x: Mapping[str, Any], y: Mapping[str, Any], shapes: Se
 
 def _gain_points(name: str, gains: Sequence[Gain], style: tuple[str, str]) -> dict[str, Any]:
     colour, symbol = style
+    points = [
+        (round(gain.speedup, 3), round(100 * gain.score_change, 2)) for gain in gains if gain.score_change is not None
+    ]
     return {
         "type": "scatter", "mode": "markers", "name": html.escape(name),
-        "x": [round(gain.speedup, 3) for gain in gains], "y": [round(100 * gain.score_change, 2) for gain in gains],
+        "x": [x for x, _ in points], "y": [y for _, y in points],
         "marker": {"color": colour, "symbol": symbol, "size": 9, "opacity": 0.75},
         "hovertemplate": "%{x}x as fast, %{y:+} points<extra>" + html.escape(name) + "</extra>",
     }  # fmt: skip

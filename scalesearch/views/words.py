@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from scalesearch.values.candidate import CALIBRATED, Candidate, Pruning, Quantization, Recipe, Scaling
 from scalesearch.values.network_spec import NetworkSpec, StageSpec
 from scalesearch.values.quality import DEFAULT_METRIC, ClassDetail, Quality, metric_title
-from scalesearch.values.record import FrontScore, Latency, TrialRecord
+from scalesearch.values.record import FrontScore, Gain, Latency, TrialRecord
 from scalesearch.values.target import Device
 
 _MOST_DECIMALS = 9
@@ -302,7 +302,14 @@ def _gains(record: TrialRecord) -> Iterator[tuple[str, str]]:
     for gain in record.gains:
         verdict = ", NO GAIN: it costs accuracy and is not faster" if gain.no_gain else ""
         speed = f"{gain.speedup:.2f}x as fast ({gain.speedup_low:.2f}-{gain.speedup_high:.2f})"
-        yield (gain.what, f"{speed}, {title} {100 * gain.score_change:+.1f} points{verdict}")
+        yield (gain.what, f"{speed}, {title} {score_change_text(gain)}{verdict}")
+
+
+def score_change_text(gain: Gain) -> str:
+    """Return the points that a step gained or lost, or that the network without it was not trained."""
+    if gain.score_change is None:
+        return "not compared: no candidate trained the network without it"
+    return f"{100 * gain.score_change:+.1f} points"
 
 
 def _acceptance(record: TrialRecord) -> Iterator[tuple[str, str]]:

@@ -38,6 +38,8 @@ FULL = make_space(
         "quantization.calibration": ["minmax", "percentile"],
         "quantization.precision": ["fp32", "fp16", "int8"],
         "training.retrain_steps": [30, 60],
+        "training.branch_fraction": [0.25, 0.5],
+        "training.schedule": ["cosine", "wsd"],
         "training.muon_learning_rate": Range(low=1e-4, high=1e-2, log=True),
         "training.optimizer": ["muon", "adamw"],
         "training.steps": Range(low=100, high=300, step=100),
@@ -107,6 +109,7 @@ def test_numbers_are_asked_as_numbers_and_only_names_as_categories() -> None:
         "quantization.precision",
         "quantization.calibration",
         "training.optimizer",
+        "training.schedule",
         "training.flip",
     }
     assert kinds[index_name("scaling.resolution")] == optuna.distributions.IntDistribution(0, 3)
@@ -162,8 +165,12 @@ class Recorder:
             {"pruning__channel_fraction": 0.5, "training__optimizer": "adamw"},
             {"training.retrain_steps"},
         ),
+        (
+            {"pruning__channel_fraction": 0.5, "training__optimizer": "adamw", "training__schedule": "wsd"},
+            {"training.branch_fraction"},
+        ),
     ],
-    ids=["none", "muon", "fp16", "int8 minmax", "int8 percentile", "pruned"],
+    ids=["none", "muon", "fp16", "int8 minmax", "int8 percentile", "retrained", "branch"],
 )
 def test_conditional_axes_are_asked_where_they_mean_something(
     answers: dict[str, OptunaChoice], conditional: set[str]
