@@ -1,6 +1,7 @@
 """Train the network of a plan and make it smaller: a trunk, a cut, and a branch of equal length for every candidate."""
 
 import copy
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -141,42 +142,54 @@ class Shrinker:
 
     def _cut_branch(self, plan: Plan, data: Dataset, trunk: _Part, stages: StageClock) -> _Part:
         """Return the network at the end of a branch on which it is cut, in one or several rounds."""
-        recipe, rounds = plan.candidate.recipe, plan.pruning.rounds
+        rounds, every = plan.pruning.rounds, decay(plan.branch_updates)
         cutter = Cutter(plan, data, self._task, channel_multiple=self._session.target.channel_multiple)
-        every = decay(plan.branch_updates)
-        network, state, parts = trunk.network, trunk.state, list[KeptTraining]()
+        at, parts = trunk, list[_Part]()
         for number in range(1, rounds + 1):
             with stages("prune"):
-                before, follower = network.module, numbered(network.module)
-                network = cutter.cut(network, number, follower=follower)
-                if state:
-                    moments = kept_moments(state.moments, before, follower)
-                    state = replace(state, moments=moments)
-            if number == rounds:
-                kept = self._weights.load(plan.shape_key, module := copy.deepcopy(network.module))
-                if kept is not None:
-                    return _Part(network=_ready(replace(network, module=module)), kept=kept, stored=True)
+                follower = numbered(at.network.module)
+                network = cutter.cut(at.network, number, follower=follower)
+                state = at.state and at.state.after(kept_moments(at.state.moments, at.network.module, follower))
             share = every[len(every) * (number - 1) // rounds : len(every) * number // rounds]
-            if not share:  # more rounds than updates: there is nothing to train between two of them
-                continue
             with stages("retrain"):
-                trained, train_s = self._train(
-                    network,
-                    data,
-                    recipe,
-                    seed=seed_from("train", plan.trunk_key),
-                    rates=share,
-                    start=state,
-                    masks=cutter.masks,
-                )
-                network, state = trained.network, trained.state
-                score = self._score(network, data) if number == rounds else 0.0
-                parts.append(_kept(trained, train_s, score=score))
-        kept = parts[0]
-        for part in parts[1:]:
-            kept = _continued(kept, part)
-        self._weights.save(plan.shape_key, network.module, kept)
-        return _Part(network=network, kept=kept, stored=False, new_steps=kept.steps)
+                at = self._round(plan, data, replace(at, network=network, state=state), number, share, cutter.masks)
+            parts.append(at)
+        return replace(
+            at,
+            kept=functools.reduce(_continued, (part.kept for part in parts)),
+            stored=all(part.stored for part in parts),
+            new_steps=sum(part.new_steps for part in parts),
+        )
+
+    def _round(
+        self,
+        plan: Plan,
+        data: Dataset,
+        cut: _Part,
+        number: int,
+        share: Sequence[float],
+        masks: dict[str, torch.Tensor],
+    ) -> _Part:
+        """Return the network, cut for the round, after the round's share of the branch, stored or trained now."""
+        last = number == plan.pruning.rounds
+        key = plan.shape_key if last else content_hash(plan.shape_key, number)
+        network, state, kept = cut.network, cut.state, _NOTHING
+        module = copy.deepcopy(network.module)
+        if last and (found := self._weights.load(key, module)):
+            return _Part(network=_ready(replace(network, module=module)), kept=found, stored=True)
+        if not last and (begun := self._weights.load_trunk(key, len(share), module)):
+            network = _ready(replace(network, module=module))
+            return _Part(network=network, kept=begun.kept, stored=True, state=begun.state)
+        if share:  # there is none where a branch has fewer updates than rounds
+            recipe, seed = plan.candidate.recipe, seed_from("train", plan.trunk_key)
+            trained, train_s = self._train(network, data, recipe, seed=seed, rates=share, start=state, masks=masks)
+            network, state, kept = trained.network, trained.state, _kept(trained, train_s, score=0.0)
+        if last:
+            kept = replace(kept, float_score=self._score(network, data))
+            self._weights.save(key, network.module, kept)
+        elif share and state:
+            self._weights.save_trunk(key, network.module, kept, state)
+        return _Part(network=network, kept=kept, stored=False, state=state, new_steps=len(share))
 
     def _retrained(self, plan: Plan, data: Dataset, stages: StageClock) -> Shrunk:
         """Return the network as the schedule `cosine` makes it: trained to its end, cut, and trained once more.
@@ -319,7 +332,9 @@ def _kept(trained: Trained, train_s: float, *, score: float) -> KeptTraining:
 
 
 def _continued(first: KeptTraining, second: KeptTraining) -> KeptTraining:
-    """Return what is known about a training in two parts; both have equally many points of the loss curve a step."""
+    """Return what is known about a training in two parts; its score is that of the second."""
+    if not second.steps:
+        return replace(first, float_score=second.float_score)
     losses = [*_spread(first), *_spread(second)]
     points = min(_CURVE_POINTS, len(losses))
     stretches = [losses[len(losses) * at // points : len(losses) * (at + 1) // points] for at in range(points)]

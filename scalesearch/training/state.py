@@ -1,7 +1,7 @@
 """The state from which a stopped training goes on as if it had not been stopped: moments, batches, random numbers."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -23,6 +23,10 @@ class TrainingState:
     """States of torch's generators, from which dropout draws, by type of device."""
     safe_recipe_used: bool = False
     """Whether the training diverged and started over with the safe recipe, whose optimizer the moments belong to."""
+
+    def after(self, moments: Moments) -> "TrainingState":
+        """Return the state with other moments: those of the weights that a cut has left."""
+        return replace(self, moments=moments)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors by flat names, as `TrainingState.of` takes them."""
