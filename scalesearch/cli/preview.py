@@ -218,9 +218,9 @@ def _say(text: str) -> None:
 def _notes(settings: RunSettings, space: SearchSpace, target: "Target") -> Iterable[str]:
     """Yield what is not wrong with the space, but should be known before it runs."""
     from scalesearch.deployment.backends import get_backend
-    from scalesearch.spaces.suggest import ends_short
+    from scalesearch.spaces.suggest import ends_short, without_effect
 
-    for line in ends_short(space):
+    for line in (*ends_short(space), *without_effect(space)):
         yield f"note: {line}"
     if not space.input_size.is_square:
         yield f"note: a run cannot start yet: images are read as squares, and the space asks for {space.input_size}."

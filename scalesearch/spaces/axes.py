@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from scalesearch.errors import ConfigError
-from scalesearch.values.candidate import CALIBRATED, Pruning, Quantization, Recipe, Scaling, StageScaling
+from scalesearch.values.candidate import CALIBRATED, Pruning, Quantization, Recipe, Scaling, ScheduleName, StageScaling
 from scalesearch.values.space import Axis, Choice, NamedAxis, Range
 
 Value = float | int | str | bool
@@ -57,6 +57,14 @@ CONDITIONS: dict[str, Callable[[Mapping[str, Value]], bool]] = {
     "training.muon_learning_rate": lambda asked: asked["training.optimizer"] == "muon",
 }
 
+
+READ_BY: dict[str, tuple[ScheduleName, ...]] = {
+    "training.retrain_steps": ("cosine",),
+    "training.warmup_fraction": ("cosine",),
+    "training.branch_fraction": ("wsd",),
+    "training.warmup_steps": ("wsd",),
+}
+"""The schedules that read an axis of the training; the others are read by all."""
 
 SCHEDULE_AXES: tuple[str, ...] = ("training.schedule", "training.branch_fraction", "training.warmup_steps")
 """What was added with the schedule `wsd`. A study without the first of them was run with the schedule `cosine`."""

@@ -144,7 +144,7 @@ def _gain_points(name: str, gains: Sequence[Gain], style: tuple[str, str]) -> di
 
 
 def loss_figure(records: Sequence[TrialRecord], knee: TrialRecord | None) -> Figure:
-    """Draw each record's training loss over its steps, followed by its retraining; the knee's line is strong."""
+    """Draw each record's training loss over its steps, trunk and branch; the knee's line is strong."""
     data = []
     for record in records:
         x, y = _losses(record)
@@ -159,7 +159,7 @@ def loss_figure(records: Sequence[TrialRecord], knee: TrialRecord | None) -> Fig
         )  # fmt: skip
     data.sort(key=lambda trace: bool(trace["showlegend"]))  # the strong line on top
     axes = layout(
-        title="Loss while training (a gap: pruning, then retraining)",
+        title="Loss while training (a gap: where the branch begins, cut or not)",
         x={"title": {"text": "step"}},
         y={"title": {"text": "loss, means of equal stretches"}},
     )

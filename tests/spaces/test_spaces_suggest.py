@@ -14,6 +14,7 @@ from scalesearch.spaces.suggest import (
     random_candidates,
     suggest,
     trial_parameters,
+    without_effect,
 )
 from scalesearch.values.candidate import Candidate, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.space import Axis, Choice, NamedAxis, Range, SearchSpace
@@ -117,6 +118,26 @@ def test_numbers_are_asked_as_numbers_and_only_names_as_categories() -> None:
     assert kinds["training.retrain_steps"] == optuna.distributions.IntDistribution(30, 60, step=30)
     assert kinds["training.muon_learning_rate"] == optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
     assert "scaling.stages.3.depth" not in kinds  # fixed
+
+
+@pytest.mark.parametrize(
+    ("axes", "told"),
+    [
+        ({"training.retrain_steps": 800}, ["training.retrain_steps has no effect with training.schedule = 'wsd'"]),
+        ({"training.retrain_steps": 800, "training.schedule": "cosine"}, []),
+        ({"training.retrain_steps": 800, "training.schedule": ["cosine", "wsd"]}, []),
+        ({"training.branch_fraction": 0.2, "training.steps": 10}, []),
+        (
+            {"training.branch_fraction": 0.2, "training.schedule": "cosine"},
+            ["training.branch_fraction has no effect with training.schedule = 'cosine': it belongs to 'wsd'."],
+        ),
+    ],
+)
+def test_axes_that_the_schedule_does_not_read_are_told(axes: dict[str, Any], told: list[str]) -> None:
+    lines = without_effect(make_space(axes))
+
+    assert len(lines) == len(told)
+    assert all(line.startswith(start) for line, start in zip(lines, told, strict=True))
 
 
 class Recorder:
