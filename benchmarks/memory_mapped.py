@@ -107,7 +107,7 @@ def train_some(
 ) -> float:
     """Train and return the seconds that it took, its own set-up included."""
     started = time.perf_counter()
-    train(network, images, labels, Recipe(batch_size=BATCH), machine, mean=MEAN, std=STD, seed=0, steps=steps)
+    train(network, images, labels, Recipe(steps=steps, batch_size=BATCH), machine, mean=MEAN, std=STD, seed=0)
     return time.perf_counter() - started
 
 

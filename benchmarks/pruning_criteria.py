@@ -16,7 +16,7 @@ import argparse
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -135,7 +135,8 @@ class Bench:
     def _train(self, network: Network, seed: int, steps: int) -> Network:
         images, labels = tensors(self._data.train)
         mean, std = self._data.mean, self._data.std
-        return train(network, images, labels, self._recipe, MACHINE, mean=mean, std=std, seed=seed, steps=steps).network
+        recipe = replace(self._recipe, steps=steps)
+        return train(network, images, labels, recipe, MACHINE, mean=mean, std=std, seed=seed).network
 
     def _score(self, network: Network, part: ImageSplit) -> float:
         return score(network, *tensors(part), MACHINE, mean=self._data.mean, std=self._data.std)

@@ -1,25 +1,24 @@
-"""Does brief training rank networks as long training does? Two recipes at equal CPU time, on one real data set.
+"""Does a brief training rank networks as a long one does? 24 networks, 8 of them cut, recipe by recipe.
 
-    python benchmarks/rank_fidelity.py --data DIR --to rank_fidelity.jsonl --workers 2
+    python benchmarks/rank_fidelity.py --data DIR --to rank_fidelity.jsonl --steps 240 480 --flip off on
 
-Sixteen networks of the space `resnet_small`, eight of them at 48 px and differing in width, depth and kernel only, are
-trained briefly (as a search does: the default recipe's steps, scored on validation images) and long (six times the
-steps, scored on test images). Declared before the first run:
+Sixteen dense networks of the space `resnet_small`, eight of them at 48 px, and eight that are cut from four of these
+(25 and 50 % of the channels, by the size of their weights) are trained by the program's own trunk and branch: briefly
+by each recipe, scored on validation images as a search scores them, and long (1,920 updates, cut and branched in the
+same way), twice, from seeds that the brief trainings do not use. `--cosine` adds the recipe of before: cosine, and 60
+more updates after a cut.
 
-* brief arms: muon and adamw, two seeds each. adamw gets as many more steps as make its CPU time over all networks
-  equal to muon's, found by a calibration that is kept with the results. The rates are the best of those tried for each
-  by brief validation accuracy on three of the networks (muon 0.01-0.08 with 0.002-0.032 beside it; adamw 0.002-0.016).
-* truth of a network: the mean of its long test accuracies, first within each optimizer and then over the two, so that
-  neither arm is judged by its own optimizer alone. Each optimizer trains every network long with its own rate from one
-  seed; muon trains nine of the networks from a second one. Per-optimizer truths are printed too.
-* added after the first run: the same on the brief trainings' validation images. What is asked for is whether brief
-  training ranks as long training does; where the test images are of another kind (other shops), the truth above also
-  asks whether validation images rank as test images do, and the two answers must be told apart.
-* the numbers to beat without any training: sorting by MACs, and by resolution.
-* the ceiling: how well one long training ranks as another does.
+Printed for each recipe, with the ceiling (one long training against the other) beside it:
+
+* Spearman between the brief scores and the mean of the two long ones: over all networks, over those of 48 px, and over
+  the dense ones; both scored on the same validation images, so that the images are not what is asked about. The same
+  with the long trainings scored on the test images is printed below.
+* gap: mean of brief less long, in points; by how many points it grows with each doubling of the resolution and of the
+  MACs; and the mean gap of the dense networks less that of the cut ones. All are 0 for a recipe that is fair.
+* CPU seconds of all brief trainings, each counted as if it alone had been trained.
 
 Every finished training is a line of the results file; the same command continues where it was stopped, and prints the
-report alone once all is there.
+report alone once all is there. Weights are kept beside the results, since a longer trunk continues a shorter one.
 """
 
 import argparse
@@ -35,67 +34,100 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from brief_training import tensors
 from numpy.typing import NDArray
 
-from scalesearch.data import Dataset, load_dataset
-from scalesearch.measurement.cost import formula_cost
-from scalesearch.networks import base_spec, scale
-from scalesearch.tasks.classification.pieces import build, score, train
-from scalesearch.values.candidate import OptimizerName, Recipe, Scaling
-from scalesearch.values.network_spec import NetworkSpec
-from scalesearch.values.settings import DataSettings, Machine
+from scalesearch.chain.planner import Planner
+from scalesearch.chain.shrink import Shrinker, tensors
+from scalesearch.chain.stages import StageClock
+from scalesearch.config import load_run
+from scalesearch.data import Dataset
+from scalesearch.data.finding import load_study_data
+from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
+from scalesearch.study.session import open_session
+from scalesearch.tasks.classification.task import TASK
+from scalesearch.tasks.hooks import score_torch
+from scalesearch.training.train import answers
+from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling, ScheduleName
+from scalesearch.values.network import Network
+from scalesearch.values.session import Session
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-BASE, BASE_PX, FIXED_PX = "resnet_small", 64, 48
-LONG_FACTOR = 6
-CALIBRATION_STEPS = 12
-SCORING_STEPS = 20  # scoring 3,366 images forward costs about as much as this many steps of 64 forward and back
+SPACE, BASE_PX, FIXED_PX = "resnet_small", 64, 48
+LONG_STEPS, LONG_SEEDS = 1920, (1000, 1001)
 BOOTSTRAPS = 4000
-MACHINE = Machine(device="cpu", threads=1, bf16=False, channels_last=True)
-OPTIMIZERS: tuple[OptimizerName, ...] = ("muon", "adamw")
-RECIPES: dict[OptimizerName, Recipe] = {
-    "muon": replace(Recipe(), optimizer="muon", learning_rate=0.016, muon_learning_rate=0.04),
-    "adamw": replace(Recipe(), optimizer="adamw", learning_rate=0.008),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """One network of the space, and whether its truth is trained from a second seed."""
+    """One network of the space, cut or not."""
 
     resolution_px: int
-    width: float
-    depth: float
-    kernel: float
-    second_seed: bool = False
+    width: float = 1.0
+    depth: float = 1.0
+    kernel: float = 1.0
+    cut: float = 0.0
 
     @property
     def name(self) -> str:
         """Short and unique."""
-        return f"{self.resolution_px}px w{self.width:g} d{self.depth:g} k{self.kernel:g}"
+        cut = f" -{100 * self.cut:.0f}%" if self.cut else ""
+        return f"{self.resolution_px}px w{self.width:g} d{self.depth:g} k{self.kernel:g}{cut}"
+
+    def candidate(self, recipe: Recipe) -> Candidate:
+        """The network as a candidate of the space."""
+        scaling = Scaling(
+            resolution=self.resolution_px / BASE_PX, width=self.width, depth=self.depth, kernel=self.kernel
+        )
+        return Candidate(scaling=scaling, pruning=Pruning(channel_fraction=self.cut), recipe=recipe)
 
 
 SHAPES = (
-    Shape(resolution_px=48, width=0.5, depth=1, kernel=1, second_seed=True),
-    Shape(resolution_px=48, width=0.5, depth=2, kernel=1, second_seed=True),
-    Shape(resolution_px=48, width=0.5, depth=1, kernel=1.67, second_seed=True),
-    Shape(resolution_px=48, width=0.75, depth=1, kernel=1, second_seed=True),
-    Shape(resolution_px=48, width=0.75, depth=2, kernel=1),
-    Shape(resolution_px=48, width=1, depth=1, kernel=1, second_seed=True),
-    Shape(resolution_px=48, width=1, depth=1, kernel=1.67),
-    Shape(resolution_px=48, width=1.5, depth=1, kernel=1),
-    Shape(resolution_px=24, width=1, depth=1, kernel=1, second_seed=True),
-    Shape(resolution_px=24, width=0.5, depth=2, kernel=1.67, second_seed=True),
-    Shape(resolution_px=32, width=0.5, depth=1, kernel=1, second_seed=True),
-    Shape(resolution_px=32, width=1, depth=1, kernel=1),
-    Shape(resolution_px=32, width=1.5, depth=1, kernel=1),
+    Shape(resolution_px=48, width=0.5),
+    Shape(resolution_px=48, width=0.5, depth=2),
+    Shape(resolution_px=48, width=0.5, kernel=1.67),
+    Shape(resolution_px=48, width=0.75),
+    Shape(resolution_px=48, width=0.75, depth=2),
+    Shape(resolution_px=48),
+    Shape(resolution_px=48, cut=0.25),
+    Shape(resolution_px=48, cut=0.5),
+    Shape(resolution_px=48, kernel=1.67),
+    Shape(resolution_px=48, width=1.5),
+    Shape(resolution_px=48, width=1.5, cut=0.25),
+    Shape(resolution_px=48, width=1.5, cut=0.5),
+    Shape(resolution_px=24),
+    Shape(resolution_px=24, width=0.5, depth=2, kernel=1.67),
+    Shape(resolution_px=32, width=0.5),
+    Shape(resolution_px=32),
+    Shape(resolution_px=32, cut=0.25),
+    Shape(resolution_px=32, cut=0.5),
+    Shape(resolution_px=32, width=1.5),
     Shape(resolution_px=32, width=0.5, depth=2, kernel=1.67),
-    Shape(resolution_px=64, width=0.5, depth=1, kernel=1, second_seed=True),
-    Shape(resolution_px=64, width=1, depth=1, kernel=1),
+    Shape(resolution_px=64, width=0.5),
+    Shape(resolution_px=64),
+    Shape(resolution_px=64, cut=0.25),
+    Shape(resolution_px=64, cut=0.5),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """A recipe, as far as it is varied here."""
+
+    steps: int
+    flip: bool
+    schedule: ScheduleName = "wsd"
+
+    @property
+    def name(self) -> str:
+        """Short and unique."""
+        return f"{self.schedule} {self.steps}{' flips' * self.flip}"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The whole recipe; the cosine's retraining keeps the share that it had, 60 of 240."""
+        return Recipe(steps=self.steps, flip=self.flip, schedule=self.schedule, retrain_steps=self.steps // 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,88 +135,66 @@ class Job:
     """One training: equal jobs have equal results, so a line of the results file answers for it."""
 
     network: str
-    arm: str
-    optimizer: OptimizerName
-    steps: int
+    way: str
     seed: int
 
 
 # ---- training, in worker processes ------------------------------------------------------------------------------
 
-_data: list[Dataset] = []  # one per worker process, filled once by `_load`
+_held: list[tuple[Session, Dataset]] = []  # one per worker process, filled once by `_load`
 
 
-def _load(settings: DataSettings) -> None:
-    _data.append(load_dataset(settings, storage_px=max(shape.resolution_px for shape in SHAPES)))
+def _load(session: Session) -> None:
+    _held.append((session, load_study_data(session)))
 
 
-def _spec(shape: Shape, num_classes: int) -> NetworkSpec:
-    scaling = Scaling(
-        resolution=shape.resolution_px / BASE_PX, width=shape.width, depth=shape.depth, kernel=shape.kernel
-    )
-    return scale(base_spec(BASE), scaling, resolution_px=BASE_PX, num_classes=num_classes)
+def run(shapes: list[Shape], way: Way, seed: int) -> list[dict[str, Any]]:
+    """The lines of several networks of one trunk: CPU seconds of what is new, scores on validation and test images."""
+    session, dataset = _held[0]
+    planner = Planner(replace(session, settings=replace(session.settings, seed=seed)))
+    shrink = Shrinker(session, DeviceLock(MEASURED_DEVICE))
+    lines = []
+    for shape in shapes:
+        plan = planner(shape.candidate(way.recipe))
+        data = dataset.at(plan.spec.input_size)
+        started = time.process_time()
+        shrunk = shrink(plan, data, StageClock())
+        spent_s = time.process_time() - started
+        test = _test_score(shrunk.network, data, session)
+        lines.append(
+            {
+                **asdict(Job(network=shape.name, way=way.name, seed=seed)),
+                "val": shrunk.training.float_score,
+                "test": test,
+                "train_s": shrunk.training.train_s + shrunk.training.retrain_s,
+                "cpu_s": spent_s,
+                "macs": plan.cost.macs,
+                "safe_recipe_used": shrunk.training.safe_recipe_used,
+            }
+        )
+    return lines
 
 
-def _recipe(job: Job) -> Recipe:
-    return replace(RECIPES[job.optimizer], steps=job.steps)
-
-
-def run(job: Job) -> dict[str, Any]:
-    """The job's line: CPU seconds of training, accuracies on validation and on test images."""
-    shape = next(shape for shape in SHAPES if shape.name == job.network)
-    data = _data[0].at(shape.resolution_px)
-    # The seed of the first weights differs between brief and long: the truth must not share the brief run's luck.
-    seed = job.seed + (1000 if job.arm == "long" else 0)
-    network = build(_spec(shape, len(data.class_names)), seed=seed)
-    started = time.process_time()
-    trained = train(
-        network, *tensors(data.train), _recipe(job), MACHINE, mean=data.mean, std=data.std, seed=seed
-    )  # fmt: skip
-    cpu_s = time.process_time() - started
-    val, test = (
-        score(trained.network, *tensors(part), MACHINE, mean=data.mean, std=data.std) for part in (data.val, data.test)
-    )
-    return {**asdict(job), "cpu_s": cpu_s, "val": val, "test": test, "safe_recipe_used": trained.safe_recipe_used}
-
-
-def calibrate() -> dict[str, dict[str, float]]:
-    """CPU seconds of one step of every network, by optimizer: the least of three short trainings."""
-    seconds: dict[str, dict[str, float]] = {}
-    for shape in SHAPES:
-        data = _data[0].at(shape.resolution_px)
-        network = build(_spec(shape, len(data.class_names)))
-        for optimizer in OPTIMIZERS * 3:
-            job = Job(network=shape.name, arm="", optimizer=optimizer, steps=CALIBRATION_STEPS, seed=0)
-            started = time.process_time()
-            train(network, *tensors(data.train), _recipe(job), MACHINE, mean=data.mean, std=data.std, seed=0)
-            spent = (time.process_time() - started) / CALIBRATION_STEPS
-            row = seconds.setdefault(shape.name, {})
-            row[optimizer] = min(spent, row.get(optimizer, math.inf))
-    return seconds
+def _test_score(network: Network, data: Dataset, session: Session) -> float:
+    images, labels = tensors(data.test)
+    given = answers(network, images, session.machine, mean=data.mean, std=data.std)
+    return score_torch(TASK, TASK.make_metric(data.class_names), given, labels)
 
 
 # ---- what to train, and the results file ------------------------------------------------------------------------
 
 
-def plan(brief_steps: int, seconds: dict[str, dict[str, float]]) -> list[Job]:
-    """All jobs: brief ones first, then the first long ones, then their second seeds; the slowest first in each."""
-    totals = {optimizer: sum(row[optimizer] for row in seconds.values()) for optimizer in OPTIMIZERS}
-    steps = {"muon": brief_steps, "adamw": round(brief_steps * totals["muon"] / totals["adamw"])}
-    slowest_first = sorted(SHAPES, key=lambda shape: -seconds[shape.name]["muon"])
-    brief = [
-        Job(network=shape.name, arm="brief", optimizer=optimizer, steps=steps[optimizer], seed=seed)
-        for seed in (0, 1)
-        for shape in slowest_first
-        for optimizer in OPTIMIZERS
+def groups(ways: Iterable[Way], long: Way, seeds: Iterable[int]) -> list[tuple[list[Shape], Way, int]]:
+    """The networks of each trunk together, by recipe and seed; brief trainings first, shorter trunks before longer."""
+    trunks: dict[Shape, list[Shape]] = {}
+    for shape in SHAPES:
+        trunks.setdefault(replace(shape, cut=0.0), []).append(shape)
+    brief = [(way, seed) for seed in seeds for way in sorted(ways, key=lambda way: way.steps)]
+    return [
+        (members, way, seed)
+        for way, seed in (*brief, *((long, seed) for seed in LONG_SEEDS))
+        for members in trunks.values()
     ]
-    long = [
-        Job(network=shape.name, arm="long", optimizer=optimizer, steps=LONG_FACTOR * brief_steps, seed=seed)
-        for seed in (0, 1)
-        for shape in slowest_first
-        for optimizer in OPTIMIZERS
-        if seed == 0 or (shape.second_seed and optimizer == "muon")
-    ]
-    return brief + long
 
 
 class Results:
@@ -208,16 +218,10 @@ class Results:
             file.flush()
             os.fsync(file.fileno())
 
-    def calibration(self) -> dict[str, dict[str, float]] | None:
-        """The kept calibration, if there is one."""
-        return next((line["calibration"] for line in self._lines if "calibration" in line), None)
-
-    def of(self, jobs: Iterable[Job]) -> dict[Job, dict[str, Any]]:
-        """The lines of those jobs that are done."""
+    def done(self) -> dict[Job, dict[str, Any]]:
+        """The lines by job."""
         names = tuple(Job.__dataclass_fields__)
-        done = {tuple(line[name] for name in names): line for line in self._lines if "arm" in line}
-        keys = {job: tuple(getattr(job, name) for name in names) for job in jobs}
-        return {job: done[key] for job, key in keys.items() if key in done}
+        return {Job(**{name: line[name] for name in names}): line for line in self._lines if "way" in line}
 
 
 def _lines(path: Path) -> list[str]:
@@ -230,11 +234,6 @@ def _parsed(line: str) -> dict[str, Any] | None:
     except json.JSONDecodeError:
         return None
     return parsed
-
-
-def predicted_cpu_s(jobs: Iterable[Job], seconds: dict[str, dict[str, float]]) -> float:
-    """CPU seconds that the jobs will take, scoring included, by the calibration."""
-    return sum((job.steps + SCORING_STEPS) * seconds[job.network][job.optimizer] for job in jobs)
 
 
 # ---- the report -------------------------------------------------------------------------------------------------
@@ -259,7 +258,7 @@ def slope(xs: Array, ys: Array) -> float:
     return float(np.polyfit(xs, ys, 1)[0])
 
 
-def cell(statistic: Callable[[Indices], Array], count: int, form: str = "7.2f") -> str:
+def cell(statistic: Callable[[Indices], Array], count: int, form: str = "5.2f") -> str:
     """A statistic of networks (by index, along the last axis) with its 95 % bootstrap interval, as a table's cell."""
     value = float(statistic(np.arange(count)))
     if math.isnan(value):
@@ -271,200 +270,139 @@ def cell(statistic: Callable[[Indices], Array], count: int, form: str = "7.2f") 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Every number of the networks, one array each, in the order of SHAPES; accuracies in points."""
+    """The numbers of the networks that have all of them, one array each, in one order; scores in points."""
 
-    brief: dict[tuple[OptimizerName, int], Array]
-    """By optimizer and seed, on validation images: what a search sees."""
-    brief_test: dict[OptimizerName, Array]
-    """Mean over seeds, on test images: what the gap to the truth is taken from."""
-    long: dict[tuple[OptimizerName, int], Array]
-    """By optimizer and seed; NaN where not trained."""
-    truth: Array
-    truth_val: Array
-    """As `truth`, but on the validation images that the brief trainings are scored on."""
+    shapes: tuple[Shape, ...]
+    brief: dict[str, list[Array]]
+    """By recipe: for each seed, on validation images."""
+    train_s: dict[str, list[Array]]
+    long: list[Array]
+    long_test: list[Array]
     macs: Array
-    resolution_px: Array
 
 
-def tabulate(done: dict[Job, dict[str, Any]], num_classes: int) -> Table:
-    """The results as arrays."""
+def tabulate(done: dict[Job, dict[str, Any]], ways: list[Way], long: Way, seeds: list[int]) -> Table:
+    """The results as arrays, of the networks whose trainings are all done."""
+    wanted = [(way.name, seed) for way in ways for seed in seeds] + [(long.name, seed) for seed in LONG_SEEDS]
+    ready = tuple(
+        shape for shape in SHAPES if all(Job(network=shape.name, way=name, seed=seed) in done for name, seed in wanted)
+    )
 
-    def column(arm: str, optimizer: OptimizerName, seed: int, key: str) -> Array:
-        found = {
-            job.network: 100 * line[key]
-            for job, line in done.items()
-            if (job.arm, job.optimizer, job.seed) == (arm, optimizer, seed)
-        }
-        return np.array([found.get(shape.name, math.nan) for shape in SHAPES])
+    def column(way: str, seed: int, key: str, factor: float = 100) -> Array:
+        return np.array([factor * done[Job(network=shape.name, way=way, seed=seed)][key] for shape in ready])
 
-    pairs = [(optimizer, seed) for optimizer in OPTIMIZERS for seed in (0, 1)]
-    long = {pair: column("long", *pair, "test") for pair in pairs}
-    long_val = {pair: column("long", *pair, "val") for pair in pairs}
     return Table(
-        brief={pair: column("brief", *pair, "val") for pair in pairs},
-        brief_test={
-            optimizer: np.mean([column("brief", optimizer, seed, "test") for seed in (0, 1)], axis=0)
-            for optimizer in OPTIMIZERS
-        },
-        long=long,
-        truth=_truth(long),
-        truth_val=_truth(long_val),
-        macs=np.array([formula_cost(build(_spec(shape, num_classes))).macs for shape in SHAPES], dtype=float),
-        resolution_px=np.array([shape.resolution_px for shape in SHAPES], dtype=float),
+        shapes=ready,
+        brief={way.name: [column(way.name, seed, "val") for seed in seeds] for way in ways},
+        train_s={way.name: [column(way.name, seed, "train_s", 1) for seed in seeds] for way in ways},
+        long=[column(long.name, seed, "val") for seed in LONG_SEEDS],
+        long_test=[column(long.name, seed, "test") for seed in LONG_SEEDS],
+        macs=column(long.name, LONG_SEEDS[0], "macs", 1),
     )
 
 
-def _truth(long: dict[tuple[OptimizerName, int], Array]) -> Array:
-    """Mean over the optimizers, each the mean of its seeds."""
-    of_optimizer = [np.nanmean(np.stack([long["muon", 0], long["muon", 1]]), axis=0), long["adamw", 0]]
-    mean: Array = np.mean(of_optimizer, axis=0)
-    return mean
-
-
-def report(table: Table, done: dict[Job, dict[str, Any]]) -> list[str]:
+def report(table: Table) -> list[str]:
     """The lines to print."""
-    fixed = np.array([shape.resolution_px == FIXED_PX for shape in SHAPES])
-    groups = {f"all {len(SHAPES)}": np.ones(len(SHAPES), dtype=bool), f"{FIXED_PX} px, {fixed.sum()}": fixed}
-    lines = ["", *_networks(table), "", "Spearman with the truth [95 % bootstrap over networks]", _heading(groups)]
-    for optimizer in OPTIMIZERS:
-        seeds = [table.brief[optimizer, seed] for seed in (0, 1)]
-        lines.append(_row(f"brief {optimizer}, one seed (mean of 2)", seeds, table.truth, groups))
-        for other in OPTIMIZERS:
-            lines.append(_row(f"  against {other}'s truth alone", seeds, table.long[other, 0], groups))
-    lines.append(_row("sort by MACs", [table.macs], table.truth, groups))
-    lines.append(_row("sort by resolution", [table.resolution_px], table.truth, groups))
-    lines += ["", "The same, long training scored on the brief ones' validation images", _heading(groups)]
-    for optimizer in OPTIMIZERS:
-        seeds = [table.brief[optimizer, seed] for seed in (0, 1)]
-        lines.append(_row(f"brief {optimizer}, one seed (mean of 2)", seeds, table.truth_val, groups))
-    lines.append(_row("sort by MACs", [table.macs], table.truth_val, groups))
-    lines.append(_row("sort by resolution", [table.resolution_px], table.truth_val, groups))
-    lines.append(_row("long training, on the test images", [table.truth], table.truth_val, groups))
-    lines += ["", "brief muon minus brief adamw, Spearman", _heading(groups), _difference(table, groups)]
-    lines += ["", "ceiling: one long training against another", _heading(groups)]
-    lines.append(_row("muon, adamw", [table.long["muon", 0]], table.long["adamw", 0], groups))
-    second = ~np.isnan(table.long["muon", 1])
-    seconds = {f"{second.sum()} networks": second, f"{FIXED_PX} px, {(second & fixed).sum()}": second & fixed}
-    lines += [_heading(seconds), _row("muon, two seeds", [table.long["muon", 0]], table.long["muon", 1], seconds)]
-    spread = float(np.nanstd(table.long["muon", 0] - table.long["muon", 1]) / math.sqrt(2))
-    lines.append(f"standard deviation of one long training over seeds: {spread:.2f} points")
-    return [*lines, "", *_gaps(table, done)]
+    resolution = np.array([float(shape.resolution_px) for shape in table.shapes])
+    dense = np.array([not shape.cut for shape in table.shapes])
+    truth: Array = np.mean(table.long, axis=0)
+    sets = {
+        f"all {len(dense)}": np.ones(len(dense), dtype=bool),
+        f"{FIXED_PX} px, {(resolution == FIXED_PX).sum()}": resolution == FIXED_PX,
+        f"dense, {dense.sum()}": dense,
+    }
+    names = [*table.brief]
+    lines = [f"{'network':26} {'MMACs':>6} {'long':>11}   " + "  ".join(f"{name:>16}" for name in names)]
+    for place in np.argsort(truth):
+        pairs = ["/".join(f"{values[place]:.1f}" for values in table.brief[name]).rjust(16) for name in names]
+        twice = "/".join(f"{values[place]:.1f}" for values in table.long)
+        shape = table.shapes[place].name
+        lines.append(f"{shape:26} {table.macs[place] / 1e6:6.2f} {twice:>11}   {'  '.join(pairs)}")
+    for title, long in (("validation", table.long), ("test", table.long_test)):
+        lines += ["", f"Spearman with the long trainings on {title} images [95 % bootstrap over networks]"]
+        lines.append(f"{'':24}" + "".join(f"{name:>22}" for name in sets))
+        truth_there: Array = np.mean(long, axis=0)
+        for name, runs in table.brief.items():
+            lines.append(_row(name, runs, truth_there, sets))
+        lines.append(_row("sort by resolution", [resolution], truth_there, sets))
+        lines.append(_row("sort by MACs", [table.macs], truth_there, sets))
+        lines.append(_row("ceiling: long, long", [long[0]], long[1], sets))
+    noise = float(np.std(table.long[0] - table.long[1]) / math.sqrt(2))
+    lines += ["", f"gap = brief less long, points (one long training: standard deviation {noise:.1f} over seeds)"]
+    lines.append(f"{'':24} {'mean':>6} {'per 2 x px':>11} {'per 2 x MACs':>13} {'dense less cut':>15} {'CPU s':>7}")
+    for name, runs in table.brief.items():
+        gap: Array = np.mean(runs, axis=0) - truth
+        unlike = gap[dense].mean() - gap[~dense].mean() if (~dense).any() else math.nan
+        spent_s = np.mean([values.sum() for values in table.train_s[name]])
+        lines.append(
+            f"{name:24} {gap.mean():6.1f} {slope(np.log2(resolution), gap):11.1f} "
+            f"{slope(np.log2(table.macs), gap):13.1f} {unlike:15.1f} {spent_s:7.0f}"
+        )
+    return lines
 
 
-def _heading(groups: dict[str, NDArray[np.bool_]]) -> str:
-    return f"{'':36}" + "".join(f"{name:>26}" for name in groups)
-
-
-def _row(name: str, scores: list[Array], truth: Array, groups: dict[str, NDArray[np.bool_]]) -> str:
-    """Mean Spearman of the scores with the truth, within each group."""
+def _row(name: str, runs: list[Array], truth: Array, sets: dict[str, NDArray[np.bool_]]) -> str:
+    """Mean Spearman of the runs with the truth, within each set of networks."""
 
     def within(members: NDArray[np.bool_]) -> str:
         def mean(index: Indices) -> Array:
-            return _mean_spearman([values[members] for values in scores], truth[members], index)
+            found: Array = np.mean([spearman(values[members][index], truth[members][index]) for values in runs], axis=0)
+            return found
 
         return cell(mean, int(members.sum()))
 
-    return f"{name:36}" + "".join(f"{within(members):>26}" for members in groups.values())
-
-
-def _difference(table: Table, groups: dict[str, NDArray[np.bool_]]) -> str:
-    """Lead of brief muon over brief adamw, on the same networks in every draw."""
-
-    def within(members: NDArray[np.bool_]) -> str:
-        def lead(index: Indices) -> Array:
-            muon, adamw = (
-                _mean_spearman([table.brief[name, seed][members] for seed in (0, 1)], table.truth[members], index)
-                for name in OPTIMIZERS
-            )
-            return muon - adamw
-
-        return cell(lead, int(members.sum()), form="+7.2f")
-
-    return f"{'':36}" + "".join(f"{within(members):>26}" for members in groups.values())
-
-
-def _mean_spearman(scores: list[Array], truth: Array, index: Indices) -> Array:
-    mean: Array = np.mean([spearman(values[index], truth[index]) for values in scores], axis=0)
-    return mean
-
-
-def _networks(table: Table) -> list[str]:
-    lines = [f"{'network':20} {'MMACs':>6} {'truth':>6}   long muon   long adamw   brief muon   brief adamw  (points)"]
-    for place in np.argsort(table.truth):
-        pairs = [
-            "/".join(f"{values[optimizer, seed][place]:.1f}" for seed in (0, 1)).replace("/nan", "").rjust(12)
-            for values in (table.long, table.brief)
-            for optimizer in OPTIMIZERS
-        ]
-        truth, mmacs = table.truth[place], table.macs[place] / 1e6
-        lines.append(f"{SHAPES[place].name:20} {mmacs:6.1f} {truth:6.1f} {' '.join(pairs)}")
-    return lines
-
-
-def _gaps(table: Table, done: dict[Job, dict[str, Any]]) -> list[str]:
-    lines = ["gap = brief - long, both on test, points per doubling (negative punishes large networks)"]
-    lines.append(
-        f"{'':14} {'steps':>6} {'CPU s':>7} {'safe':>5} {'mean gap':>9} {'per MACs':>9} {'per resolution':>15}"
-    )
-    for optimizer in OPTIMIZERS:
-        runs = {job: line for job, line in done.items() if (job.arm, job.optimizer) == ("brief", optimizer)}
-        gap = table.brief_test[optimizer] - table.truth
-        lines.append(
-            f"brief {optimizer:8} {next(iter(runs)).steps:6d} {sum(line['cpu_s'] for line in runs.values()) / 2:7.0f} "
-            f"{sum(line['safe_recipe_used'] for line in runs.values()):5d} {gap.mean():9.1f} "
-            f"{slope(np.log2(table.macs), gap):9.2f} {slope(np.log2(table.resolution_px), gap):15.2f}"
-        )
-    return lines
+    return f"{name:24}" + "".join(f"{within(members):>22}" for members in sets.values())
 
 
 def main() -> None:
     """Train what is missing, then print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of images, train/CLASS/*.jpg")
+    parser.add_argument("--data", required=True, help="as of `scalesearch run --data`")
     parser.add_argument("--to", type=Path, required=True, help="results file (JSON lines), continued if there")
     parser.add_argument("--workers", type=int, default=1, help="trainings at the same time, one thread each")
-    parser.add_argument("--steps", type=int, default=Recipe().steps, help="of the brief trainings")
-    parser.add_argument("--val-fraction", type=float, default=0.3)
-    parser.add_argument("--predict", action="store_true", help="calibrate and say how long it will take, no more")
+    parser.add_argument("--steps", type=int, nargs="+", default=[240, 480], help="lengths of the brief trainings")
+    parser.add_argument("--flip", nargs="+", choices=["off", "on"], default=["off"], help="of the brief trainings")
+    parser.add_argument("--long-flip", choices=["off", "on"], default="off", help="of the long trainings")
+    parser.add_argument("--cosine", type=int, nargs="*", default=[], help="lengths with the cosine schedule")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the brief trainings")
+    parser.add_argument("--set", action="append", default=[], help="settings, e.g. data.val_fraction=0.3")
+    parser.add_argument("--report", action="store_true", help="print the report of what is there, and train nothing")
     told = parser.parse_args()
 
-    settings = DataSettings(source=told.data, val_fraction=told.val_fraction)
-    _load(settings)
-    results = Results(
-        told.to,
-        {
-            "data": _data[0].fingerprint,
-            "steps": told.steps,
-            "recipes": {name: asdict(recipe) for name, recipe in RECIPES.items()},
-        },
-    )
-    if results.calibration() is None:
-        results.add({"calibration": calibrate()})
-    seconds = results.calibration() or {}
-    jobs = plan(told.steps, seconds)
-    left = [job for job in jobs if job not in results.of(jobs)]
-    minutes = predicted_cpu_s(left, seconds) / 60
-    clock = f"{minutes:.0f} CPU minutes, {minutes / told.workers:.0f} by the clock"
-    print(f"{len(left)} of {len(jobs)} trainings left: {clock}", flush=True)
-    if told.predict:
-        return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        told.workers, mp_context=context, initializer=_load, initargs=(settings,)
-    ) as pool:
-        try:
-            for number, finished in enumerate(
-                concurrent.futures.as_completed([pool.submit(run, job) for job in left]), start=1
-            ):
-                line = finished.result()
-                results.add(line)
-                print(f"{number}/{len(left)} {line['arm']} {line['optimizer']} {line['network']}: "
-                      f"val {100 * line['val']:.1f}, test {100 * line['test']:.1f}, {line['cpu_s']:.0f} s")  # fmt: skip
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
-            raise
-    done = results.of(jobs)
-    print("\n".join(report(tabulate(done, len(_data[0].class_names)), done)))
+    ways = [Way(steps=steps, flip=flip == "on") for steps in told.steps for flip in told.flip]
+    ways += [Way(steps=steps, flip=flip == "on", schedule="cosine") for steps in told.cosine for flip in told.flip]
+    long = Way(steps=LONG_STEPS, flip=told.long_flip == "on")
+    overrides = ("machine.threads=1", "machine.bf16=off", *told.set)
+    settings, space = load_run(space=SPACE, overrides=overrides, flags={"data.source": told.data})
+    folder = told.to.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    session = open_session(settings, space, folder, say=print)
+    results = Results(told.to, {"data": session.data.fingerprint, "val_images": session.data.val_images})
+    if not told.report:
+        todo = [
+            (members, way, seed)
+            for members, way, seed in groups(ways, long, told.seeds)
+            if any(Job(network=shape.name, way=way.name, seed=seed) not in results.done() for shape in members)
+        ]
+        print(f"{len(todo)} trunks left", flush=True)
+        context = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(
+            told.workers, mp_context=context, initializer=_load, initargs=(session,)
+        ) as pool:
+            try:
+                futures = [pool.submit(run, *group) for group in todo]
+                for number, finished in enumerate(concurrent.futures.as_completed(futures), start=1):
+                    for line in finished.result():
+                        results.add(line)
+                        print(
+                            f"{number}/{len(todo)} {line['way']} {line['network']}: val {100 * line['val']:.1f}, "
+                            f"test {100 * line['test']:.1f}, {line['cpu_s']:.0f} s",
+                            flush=True,
+                        )
+            except KeyboardInterrupt:
+                pool.shutdown(cancel_futures=True)
+                raise
+    print("\n".join(report(tabulate(results.done(), ways, long, told.seeds))))
 
 
 if __name__ == "__main__":

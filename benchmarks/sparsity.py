@@ -11,6 +11,7 @@ seed must hold exactly two zeros in each four on every chosen layer, and is buil
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def _train(
     network: Network, data: Dataset, recipe: Recipe, seed: int, steps: int, masks: dict[str, torch.Tensor] | None = None
 ) -> Network:
     return train(
-        network, *tensors(data.train), recipe, MACHINE, mean=data.mean, std=data.std, seed=seed, steps=steps,
+        network, *tensors(data.train), replace(recipe, steps=steps), MACHINE, mean=data.mean, std=data.std, seed=seed,
         after_step=lambda module: apply_masks(module, masks or {}),
     ).network  # fmt: skip
 

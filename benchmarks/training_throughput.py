@@ -12,6 +12,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ def our_round(
 ) -> None:
     """`train` for some steps, its own set-up included."""
     recipe = Recipe(optimizer=optimizer, learning_rate=0.002, batch_size=BATCH)
-    train(network, *data, recipe, machine, mean=MEAN, std=STD, seed=0, steps=steps)
+    train(network, *data, replace(recipe, steps=steps), machine, mean=MEAN, std=STD, seed=0)
 
 
 def main() -> None:

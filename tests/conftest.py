@@ -172,6 +172,7 @@ def session(tmp_path: Path) -> Session:
                 NamedAxis(name="scaling.width", axis=Choice(values=(0.5, 1.0))),
                 NamedAxis(name="training.learning_rate", axis=Range(low=0.001, high=0.1, log=True)),
                 NamedAxis(name="quantization.precision", axis=Choice(values=("fp32", "int8"))),
+                NamedAxis(name="training.schedule", axis=Choice(values=("wsd",))),
             ),
         ),
         base=spec,

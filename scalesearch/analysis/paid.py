@@ -32,10 +32,11 @@ def gains_by_step(records: Iterable[TrialRecord]) -> dict[tuple[str, str], list[
 def _line(what: str, kind: str, gains: list[Gain]) -> str:
     speedups = sorted(gain.speedup for gain in gains)
     paid = sum(gain.speedup_low > 1.0 for gain in gains)
-    change = 100 * statistics.median(gain.score_change for gain in gains)
+    changes = [100 * gain.score_change for gain in gains if gain.score_change is not None]
+    accuracy = f"accuracy {statistics.median(changes):+.1f} points" if changes else "accuracy not compared"
     networks = f"{kind} network{'' if len(gains) == 1 else 's'}"
     spread = f" ({speedups[0]:.2f} to {speedups[-1]:.2f})" if len(gains) > 1 else ""
     return (
         f"{what} paid on {paid} of {len(gains)} {networks}: median speed-up "
-        f"{statistics.median(speedups):.2f}x{spread}, accuracy {change:+.1f} points"
+        f"{statistics.median(speedups):.2f}x{spread}, {accuracy}"
     )

@@ -221,6 +221,9 @@ class TrialEvaluator:
                     folded, ranges = tuned.network, tuned.ranges
                     spent_s = training.retrain_s + time.perf_counter() - self._lock.paused_s - started
                     training = replace(training, retrain_s=spent_s, weights_reused=False)
+                    if plan.trunk_key:
+                        made = (training.new_steps or 0) + quantization.qat_steps
+                        training = replace(training, steps=training.steps + quantization.qat_steps, new_steps=made)
             with stages("export"):
                 float_model = self._to_onnx(folded, to=float_path, check_images=calibration[:_CHECK_IMAGES])
             with stages("quantize"):
@@ -276,7 +279,8 @@ class TrialEvaluator:
             self._twins.latency(work.float_model.sha256, lambda: latency)
         if plan.pruning.any:
             dense = self._twin(plan.weights_key, lambda: self._dense_file(plan, work), stages)
-            change = work.shrunk.training.float_score - work.shrunk.dense_score
+            score, before = work.shrunk.training.float_score, work.shrunk.dense_score
+            change = None if before is None else score - before
             what = plan.pruning.label
             found.append(gain("pruning", what, without=dense, having=as_fp32, score_change=change))
         if precision != "fp32":

@@ -36,7 +36,7 @@ class TwinStore:
 
 
 def gain(
-    step: Literal["pruning", "precision"], what: str, *, without: Latency, having: Latency, score_change: float
+    step: Literal["pruning", "precision"], what: str, *, without: Latency, having: Latency, score_change: float | None
 ) -> Gain:
     """Return what a step changed in speed and score.
 
@@ -48,7 +48,7 @@ def gain(
         what: The step in words.
         without: Latency of the network without the step.
         having: Latency of the network with it.
-        score_change: Score with the step minus score without it, as a fraction.
+        score_change: Score with the step minus score without it, as a fraction; None if there is no score without it.
     """
     speedup = without.ratio / having.ratio
     spread = math.hypot(*((each.p50_high_ms - each.p50_low_ms) / 2 / each.p50_ms for each in (without, having)))

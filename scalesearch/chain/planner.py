@@ -8,8 +8,9 @@ from scalesearch.measurement.cost import formula_cost
 from scalesearch.networks.build import build, outline
 from scalesearch.networks.scaling import scale
 from scalesearch.tasks.registry import DEFAULT, get_task
-from scalesearch.training.weights import weights_key
-from scalesearch.values.candidate import Candidate, Precision, Pruning
+from scalesearch.training.schedule import branch_steps
+from scalesearch.training.weights import trunk_key, weights_key
+from scalesearch.values.candidate import Candidate, Precision, Pruning, Quantization
 from scalesearch.values.identity import content_hash
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
@@ -91,9 +92,16 @@ class Planner:
         dense = make(spec, self._make_module)
         pruning, shape = self._effective(dense, candidate.pruning)
         dense_cost, cost = formula_cost(dense), formula_cost(shape)
-        dense_key = weights_key(spec, candidate.recipe, basis.data_fingerprint, basis.seed, task=basis.task)
+        recipe, quantization = candidate.recipe, candidate.quantization
+        dense_key = weights_key(spec, recipe, basis.data_fingerprint, basis.seed, task=basis.task)
+        trunk = trunk_key(spec, recipe, basis.data_fingerprint, basis.seed, task=basis.task)
+        updates, aware = branch_steps(recipe), _aware_updates(quantization)
+        if trunk and aware:  # the last updates are those with rounding, so the branch falls earlier
+            dense_key, updates = content_hash(dense_key, "float updates", updates - aware), updates - aware
         # The kind of pruning and the retrain steps are part of the identity only if something is pruned.
-        how = (_identity(pruning), candidate.recipe.retrain_steps) if pruning.any else ()
+        how: tuple[object, ...] = (_identity(pruning),) if pruning.any else ()
+        if pruning.any and not trunk:
+            how = (*how, recipe.retrain_steps)
         shape_key = content_hash(dense_key, how, layer_shapes(shape))
         return Plan(
             candidate=candidate,
@@ -101,10 +109,15 @@ class Planner:
             dense_cost=dense_cost,
             cost=cost,
             weights_key=dense_key,
+            trunk_key=trunk,
+            branch_updates=updates if trunk else 0,
             shape_key=shape_key,
             key=content_hash(shape_key, candidate.quantization, basis.target.name),
             pruning=pruning,
-            limits=limits_before_training(basis.space.limits, cost, candidate.quantization.precision),
+            limits=(
+                *limits_before_training(basis.space.limits, cost, quantization.precision),
+                *(_branch_use(aware, branch_steps(recipe)) if trunk and aware else ()),
+            ),
         )
 
     def _effective(self, dense: Network, asked: Pruning) -> tuple[Pruning, Network]:
@@ -132,6 +145,16 @@ class Planner:
                 rounds=asked.rounds,
             )
         return effective, network
+
+
+def _aware_updates(quantization: Quantization) -> int:
+    """Return how many updates are made with simulated rounding."""
+    return quantization.qat_steps if quantization.precision == "int8" else 0
+
+
+def _branch_use(aware: int, branch: int) -> tuple[LimitUse, ...]:
+    """Return how far updates with simulated rounding use up the branch, whose first update is always a float one."""
+    return (LimitUse(limit="updates of the branch", excess=(aware - (branch - 1)) / branch),)
 
 
 def _identity(pruning: Pruning) -> Pruning:

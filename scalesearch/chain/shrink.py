@@ -1,27 +1,28 @@
-"""Train the network of a plan and then make it smaller: remove blocks, channels and single weights, and retrain."""
+"""Train the network of a plan and make it smaller: a trunk, a cut, and a branch of equal length for every candidate."""
 
 import copy
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
+from scalesearch.chain.cutter import Cutter
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.stages import StageClock
-from scalesearch.compression.blocks import drop_blocks
-from scalesearch.compression.importance import Judged
-from scalesearch.compression.prune import prunable_widths, prune
-from scalesearch.compression.sensitivity import LayerSensitivity, channel_sensitivity, ratios_from_sensitivity
-from scalesearch.compression.sparsity import apply_masks, masked, sparsity_masks
-from scalesearch.data import Dataset, ImageSplit, to_input
+from scalesearch.compression.kept_entries import kept_moments, numbered
+from scalesearch.compression.sensitivity import LayerSensitivity
+from scalesearch.compression.sparsity import apply_masks
+from scalesearch.data import Dataset, ImageSplit
 from scalesearch.data.finding import load_study_data
 from scalesearch.data.mapped import ImageSource, planes
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.networks.build import build
-from scalesearch.tasks.base import Task
-from scalesearch.tasks.hooks import Objective, plain_loss, score_torch
+from scalesearch.tasks.hooks import Objective, score_torch
 from scalesearch.tasks.registry import get_task
-from scalesearch.training.train import answers, train
+from scalesearch.training.schedule import decay, rates, trunk_rates, trunk_steps
+from scalesearch.training.state import TrainingState
+from scalesearch.training.train import Trained, answers, train
 from scalesearch.training.weights import KeptTraining, WeightStore
 from scalesearch.values.candidate import Candidate, Pruning, Recipe
 from scalesearch.values.identity import content_hash, seed_from
@@ -30,25 +31,34 @@ from scalesearch.values.plan import Plan
 from scalesearch.values.record import LossCurve, TrainingResult
 from scalesearch.values.session import Session
 
-_JUDGING_IMAGES = 256
-_TAYLOR_IMAGES = 128
-_SENSITIVITY_FRACTIONS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
-_DATA_FREE = ("l1", "l2", "bn_scale")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shrunk:
-    """The network that a plan asks for, the dense network that it was made from, and how training went."""
+    """The network that a plan asks for, a dense network of its shape before pruning, and how training went."""
 
     network: Network
     dense: Network
-    dense_score: float
-    """Score of the dense network on the validation images, as a fraction."""
+    dense_score: float | None
+    """Score of the dense network on the validation images after as many updates, as a fraction; None if no candidate
+    has trained it yet."""
     training: TrainingResult
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """A part of a training: the network at its end, what is known about it, and whether it was stored before."""
+
+    network: Network
+    kept: KeptTraining
+    stored: bool
+    state: TrainingState | None = None
+    """From which the training can go on."""
+    new_steps: int = 0
+    """Updates that were made now."""
+
+
 class Shrinker:
-    """Trains, prunes and retrains networks; all weights are stored by what they depend on and reused from there."""
+    """Trains and prunes networks; all weights are stored by what they depend on and reused from there."""
 
     def __init__(self, session: Session, lock: DeviceLock) -> None:
         self._session = session
@@ -57,36 +67,162 @@ class Shrinker:
         self._task = get_task(session.settings.task)
 
     def __call__(self, plan: Plan, data: Dataset, stages: StageClock) -> Shrunk:
-        """Return the plan's network, trained and pruned; weights that are already stored are not trained again.
+        """Return the plan's network, trained and pruned; weights that are already stored are not trained again."""
+        return self._branched(plan, data, stages) if plan.trunk_key else self._retrained(plan, data, stages)
+
+    def _branched(self, plan: Plan, data: Dataset, stages: StageClock) -> Shrunk:
+        """Return the network of a branch of the plan's trunk, cut where the branch begins.
+
+        A dense network and every network cut from it make the same number of updates, and only the branch's are the
+        network's own. With several rounds of pruning, each begins an equal part of the branch.
+        """
+        with stages("train"):
+            trunk = self._trunk(plan, data)
+            if not plan.pruning.any:
+                branch = self._branch(plan, data, trunk)
+                training = _result((trunk, branch), train_parts=2)
+                return Shrunk(
+                    network=branch.network,
+                    dense=branch.network,
+                    dense_score=branch.kept.float_score,
+                    training=training,
+                )
+        branch = self._cut_branch(plan, data, trunk, stages)
+        return Shrunk(
+            network=branch.network,
+            dense=trunk.network,
+            dense_score=self._weights.score(plan.weights_key),
+            training=_result((trunk, branch), train_parts=1),
+        )
+
+    def _trunk(self, plan: Plan, data: Dataset) -> _Part:
+        """Return the trunk, stored or trained now; the longest shorter one that is stored is continued."""
+        recipe, spec, key = plan.candidate.recipe, plan.spec, plan.trunk_key
+        steps = trunk_steps(recipe)
+        network = build(spec, self._task.make_module, dropout=recipe.dropout, seed=seed_from("init", key))
+        begun = self._weights.load_trunk(key, steps, network.module)
+        if begun and begun.kept.steps == steps:
+            return _Part(network=_ready(network), kept=begun.kept, stored=True, state=begun.state)
+        first = begun.kept.steps if begun else 0
+        every = trunk_rates(recipe)
+        if not every:
+            return _Part(network=network, kept=_NOTHING, stored=False)
+        trained, train_s = self._train(
+            network,
+            data,
+            replace(recipe, ema_decay=0.0),
+            seed=seed_from("train", key),
+            rates=every[first:],
+            start=begun.state if begun else None,
+        )
+        kept = _kept(trained, train_s, score=0.0)  # a trunk's weights are those of a high rate: nobody deploys them
+        if begun:
+            kept = _continued(begun.kept, kept)
+        self._weights.save_trunk(key, trained.network.module, kept, trained.state)
+        return _Part(network=trained.network, kept=kept, stored=False, state=trained.state, new_steps=trained.steps)
+
+    def _branch(self, plan: Plan, data: Dataset, trunk: _Part) -> _Part:
+        """Return the dense network at the end of its branch."""
+        module = copy.deepcopy(trunk.network.module)
+        kept = self._weights.load(plan.weights_key, module)
+        if kept is not None:
+            return _Part(network=_ready(replace(trunk.network, module=module)), kept=kept, stored=True)
+        recipe = plan.candidate.recipe
+        trained, train_s = self._train(
+            trunk.network,
+            data,
+            recipe,
+            seed=seed_from("train", plan.trunk_key),
+            rates=decay(plan.branch_updates),
+            start=trunk.state,
+        )
+        kept = _kept(trained, train_s, score=self._score(trained.network, data))
+        self._weights.save(plan.weights_key, trained.network.module, kept)
+        return _Part(network=trained.network, kept=kept, stored=False, new_steps=kept.steps)
+
+    def _cut_branch(self, plan: Plan, data: Dataset, trunk: _Part, stages: StageClock) -> _Part:
+        """Return the network at the end of a branch on which it is cut, in one or several rounds."""
+        rounds, every = plan.pruning.rounds, decay(plan.branch_updates)
+        cutter = Cutter(plan, data, self._task, channel_multiple=self._session.target.channel_multiple)
+        at, parts = trunk, list[_Part]()
+        for number in range(1, rounds + 1):
+            with stages("prune"):
+                follower = numbered(at.network.module)
+                network = cutter.cut(at.network, number, follower=follower)
+                state = at.state and at.state.after(kept_moments(at.state.moments, at.network.module, follower))
+            share = every[len(every) * (number - 1) // rounds : len(every) * number // rounds]
+            with stages("retrain"):
+                at = self._round(plan, data, replace(at, network=network, state=state), number, share, cutter.masks)
+            parts.append(at)
+        return replace(
+            at,
+            kept=functools.reduce(_continued, (part.kept for part in parts)),
+            stored=all(part.stored for part in parts),
+            new_steps=sum(part.new_steps for part in parts),
+        )
+
+    def _round(
+        self,
+        plan: Plan,
+        data: Dataset,
+        cut: _Part,
+        number: int,
+        share: Sequence[float],
+        masks: dict[str, torch.Tensor],
+    ) -> _Part:
+        """Return the network, cut for the round, after the round's share of the branch, stored or trained now."""
+        last = number == plan.pruning.rounds
+        key = plan.shape_key if last else content_hash(plan.shape_key, number)
+        network, state, kept = cut.network, cut.state, _NOTHING
+        module = copy.deepcopy(network.module)
+        if last and (found := self._weights.load(key, module)):
+            return _Part(network=_ready(replace(network, module=module)), kept=found, stored=True)
+        if not last and (begun := self._weights.load_trunk(key, len(share), module)):
+            network = _ready(replace(network, module=module))
+            return _Part(network=network, kept=begun.kept, stored=True, state=begun.state)
+        if share:  # there is none where a branch has fewer updates than rounds
+            recipe, seed = plan.candidate.recipe, seed_from("train", plan.trunk_key)
+            trained, train_s = self._train(network, data, recipe, seed=seed, rates=share, start=state, masks=masks)
+            network, state, kept = trained.network, trained.state, _kept(trained, train_s, score=0.0)
+        if last:
+            kept = replace(kept, float_score=self._score(network, data))
+            self._weights.save(key, network.module, kept)
+        elif share and state:
+            self._weights.save_trunk(key, network.module, kept, state)
+        return _Part(network=network, kept=kept, stored=False, state=state, new_steps=len(share))
+
+    def _retrained(self, plan: Plan, data: Dataset, stages: StageClock) -> Shrunk:
+        """Return the network as the schedule `cosine` makes it: trained to its end, cut, and trained once more.
 
         Blocks are removed before the first round of channel pruning, and zeros are set before the last retraining. So
         there is no further retraining for them, and the retraining's steps are those of the recipe, however much is
-        removed.
+        removed. Each retraining uses the whole schedule again, with warm-up and full rate: so few updates recover more
+        that way than at a third of the rate.
         """
         recipe = plan.candidate.recipe
         with stages("train"):
             untrained = build(
                 plan.spec, self._task.make_module, dropout=recipe.dropout, seed=seed_from("init", plan.weights_key)
             )
-            dense, kept, reused = self._stored_or_trained(plan.weights_key, untrained, data, recipe, steps=recipe.steps)
-        if not plan.pruning.any:
-            training = _training_result(kept, (), reused=reused)
-            return Shrunk(network=dense, dense=dense, dense_score=kept.float_score, training=training)
-        network, retrainings, rounds = dense, list[KeptTraining](), plan.pruning.rounds
-        cutter = _Cutter(plan, data, self._task, channel_multiple=self._session.target.channel_multiple)
-        for number in range(1, rounds + 1):
-            with stages("prune"):
-                network = cutter.cut(network, number)
-            key = plan.shape_key if number == rounds else content_hash(plan.shape_key, number)
-            steps = recipe.retrain_steps * number // rounds - recipe.retrain_steps * (number - 1) // rounds
-            with stages("retrain"):
-                network, again, kept_too = self._stored_or_trained(
-                    key, network, data, recipe, steps=steps, masks=cutter.masks
-                )
-            retrainings.append(again)
-            reused = reused and kept_too
-        training = _training_result(kept, tuple(retrainings), reused=reused)
-        return Shrunk(network=network, dense=dense, dense_score=kept.float_score, training=training)
+            dense = self._stored_or_trained(plan.weights_key, untrained, data, recipe)
+        last, parts = dense, [dense]
+        if plan.pruning.any:
+            rounds = plan.pruning.rounds
+            cutter = Cutter(plan, data, self._task, channel_multiple=self._session.target.channel_multiple)
+            for number in range(1, rounds + 1):
+                with stages("prune"):
+                    network = cutter.cut(last.network, number)
+                key = plan.shape_key if number == rounds else content_hash(plan.shape_key, number)
+                steps = recipe.retrain_steps * number // rounds - recipe.retrain_steps * (number - 1) // rounds
+                with stages("retrain"):
+                    last = self._stored_or_trained(key, network, data, replace(recipe, steps=steps), cutter.masks)
+                parts.append(last)
+        return Shrunk(
+            network=last.network,
+            dense=dense.network,
+            dense_score=dense.kept.float_score,
+            training=_result(parts, train_parts=1),
+        )
 
     def _stored_or_trained(
         self,
@@ -94,132 +230,60 @@ class Shrinker:
         network: Network,
         data: Dataset,
         recipe: Recipe,
-        *,
-        steps: int,
         masks: dict[str, torch.Tensor] | None = None,
-    ) -> tuple[Network, KeptTraining, bool]:
+    ) -> _Part:
         """Return the network with the weights stored under `key`; if there are none, train it now and store them.
 
-        The retrain after pruning (left out if `steps` is 0) uses the whole recipe again, with warm-up and full rate: so
-        few updates recover more that way than at a third of the rate.
-
-        Returns:
-            The network, what is known about its training, and whether its weights were stored before.
+        Without any step (no retraining after pruning) it stays as it is.
         """
         module = copy.deepcopy(network.module)
         kept = self._weights.load(key, module)
         if kept is not None:
-            return Network(spec=network.spec, module=module.eval()), kept, True
-        machine, loss, train_s, safe, losses = self._session.machine, 0.0, 0.0, False, tuple[float, ...]()
-        paused_before_s = self._lock.paused_s
-        if steps:
-            trained = train(
-                network,
-                *tensors(data.train),
-                recipe,
-                machine,
-                objective=Objective(task=self._task),
-                mean=data.mean,
-                std=data.std,
-                seed=seed_from("train", key),
-                steps=steps,
-                breathe=self._lock.breathe,
-                after_step=lambda module: apply_masks(module, masks or {}),
+            return _Part(network=_ready(replace(network, module=module)), kept=kept, stored=True)
+        kept = _NOTHING
+        if recipe.steps:
+            trained, train_s = self._train(
+                network, data, recipe, seed=seed_from("train", key), rates=rates(recipe), masks=masks
             )
-            network, loss, train_s = trained.network, trained.final_loss, trained.seconds
-            train_s -= self._lock.paused_s - paused_before_s
-            safe, losses = trained.safe_recipe_used, trained.losses
-        kept = KeptTraining(
-            float_score=self._score(network, data),
-            train_s=train_s,
-            final_loss=loss,
-            losses=losses,
-            steps=steps,
-            safe_recipe_used=safe,
-        )
+            network, kept = trained.network, _kept(trained, train_s, score=0.0)
+        kept = replace(kept, float_score=self._score(network, data))
         self._weights.save(key, network.module, kept)
-        return network, kept, False
+        return _Part(network=network, kept=kept, stored=False, new_steps=kept.steps)
+
+    def _train(
+        self,
+        network: Network,
+        data: Dataset,
+        recipe: Recipe,
+        *,
+        seed: int,
+        rates: Sequence[float],
+        start: TrainingState | None = None,
+        masks: dict[str, torch.Tensor] | None = None,
+    ) -> tuple[Trained, float]:
+        """Return the trained network, and the seconds of training without those in which it was held up."""
+        paused_before_s = self._lock.paused_s
+        trained = train(
+            network,
+            *tensors(data.train),
+            recipe,
+            self._session.machine,
+            objective=Objective(task=self._task),
+            mean=data.mean,
+            std=data.std,
+            seed=seed,
+            rates=rates,
+            start=start,
+            breathe=self._lock.breathe,
+            after_step=lambda module: apply_masks(module, masks or {}),
+        )
+        return trained, trained.seconds - (self._lock.paused_s - paused_before_s)
 
     def _score(self, network: Network, data: Dataset) -> float:
         """Return the score of the torch module in float32 on the validation images, as a fraction."""
         images, targets = tensors(data.val)
         given = answers(network, images, self._session.machine, mean=data.mean, std=data.std)
         return score_torch(self._task, self._task.make_metric(data.class_names), given, targets)
-
-
-class _Cutter:
-    """Prunes one plan's network, round by round, judging by calibration images, which are never trained on."""
-
-    def __init__(self, plan: Plan, data: Dataset, task: Task, *, channel_multiple: int) -> None:
-        self._task, self._metric, self._plain_loss = task, task.make_metric(data.class_names), plain_loss(task)
-        self._plan, self._pruning, self._multiple = plan, plan.pruning, channel_multiple
-        images = data.calibration.images[:_JUDGING_IMAGES]
-        self._images = torch.from_numpy(to_input(images, mean=data.mean, std=data.std))
-        self._targets = torch.from_numpy(data.calibration.labels[:_JUDGING_IMAGES]).long()
-        self._widths: dict[str, int] = {}
-        self._ratios: dict[str, float] | None = None
-        self.masks: dict[str, torch.Tensor] = {}
-        """Masks by weight name, False where the retraining must keep a weight at zero."""
-
-    def cut(self, network: Network, number: int) -> Network:
-        """Return the network of round `number` (from 1), pruned but not yet retrained."""
-        pruning = self._pruning
-        if number == 1 and pruning.block_fraction > 0:
-            network = drop_blocks(network, pruning.block_fraction, loss_without=self._loss)
-        if pruning.channel_fraction > 0:
-            network = self._fewer_channels(network, number)
-        if number == pruning.rounds and pruning.sparsity != "none":
-            self.masks = sparsity_masks(network, pruning)
-            network = masked(network, self.masks)
-        return network
-
-    def _fewer_channels(self, network: Network, number: int) -> Network:
-        pruning = self._pruning
-        if number == 1:
-            self._widths = dict(prunable_widths(network))
-            if pruning.scope == "sensitivity":
-                self._ratios = ratios_from_sensitivity(
-                    self.sensitivity(network), budget_fraction=pruning.channel_fraction
-                )
-        share = number / pruning.rounds
-        ratios = None if self._ratios is None else {name: share * each for name, each in self._ratios.items()}
-        return prune(
-            network,
-            replace(pruning, channel_fraction=share * pruning.channel_fraction),
-            channel_multiple=self._multiple,
-            batch=Judged(
-                images=self._images[:_TAYLOR_IMAGES], targets=self._targets[:_TAYLOR_IMAGES], loss=self._plain_loss
-            ),
-            seed=seed_from("prune", self._plan.shape_key, number),
-            ratios=ratios,
-            widths=self._widths,
-        )
-
-    @property
-    def images(self) -> int:
-        """Number of images that are judged on."""
-        return len(self._targets)
-
-    def sensitivity(self, network: Network) -> tuple[LayerSensitivity, ...]:
-        """Measure how much score each layer loses when it alone loses channels."""
-        return channel_sensitivity(
-            network,
-            fractions=_SENSITIVITY_FRACTIONS,
-            score=self.score,
-            channel_multiple=self._multiple,
-            criterion=self._pruning.criterion if self._pruning.criterion in _DATA_FREE else "l2",
-        )
-
-    def score(self, network: Network) -> float:
-        """Return the score on the images that are judged on, as a fraction."""
-        return score_torch(self._task, self._metric, [self._answers(network)], self._targets)
-
-    def _loss(self, network: Network) -> float:
-        return float(self._plain_loss(self._answers(network), self._targets))
-
-    def _answers(self, network: Network) -> Any:
-        with torch.inference_mode():
-            return network.module.eval()(self._images)
 
 
 def layer_sensitivity(session: Session, candidate: Candidate) -> tuple[tuple[LayerSensitivity, ...], float, int]:
@@ -237,7 +301,7 @@ def layer_sensitivity(session: Session, candidate: Candidate) -> tuple[tuple[Lay
         data = load_study_data(session).at(plan.spec.input_size)
         network = Shrinker(session, lock)(plan, data, StageClock()).network
         task = get_task(session.settings.task)
-        cutter = _Cutter(plan, data, task, channel_multiple=session.target.channel_multiple)
+        cutter = Cutter(plan, data, task, channel_multiple=session.target.channel_multiple)
         return cutter.sensitivity(network), cutter.score(network), cutter.images
 
 
@@ -246,15 +310,62 @@ def tensors(split: ImageSplit) -> tuple[torch.Tensor | ImageSource, torch.Tensor
     return planes(split.images), torch.from_numpy(split.labels)
 
 
-def _training_result(dense: KeptTraining, again: tuple[KeptTraining, ...], *, reused: bool) -> TrainingResult:
-    every = (dense, *again)
+_CURVE_POINTS = 40
+_NOTHING = KeptTraining(float_score=0.0, train_s=0.0, final_loss=0.0, losses=(), steps=0, safe_recipe_used=False)
+
+
+def _ready(network: Network) -> Network:
+    """Return the network in eval mode."""
+    network.module.eval()
+    return network
+
+
+def _kept(trained: Trained, train_s: float, *, score: float) -> KeptTraining:
+    return KeptTraining(
+        float_score=score,
+        train_s=train_s,
+        final_loss=trained.final_loss,
+        losses=trained.losses,
+        steps=trained.steps,
+        safe_recipe_used=trained.safe_recipe_used,
+    )
+
+
+def _continued(first: KeptTraining, second: KeptTraining) -> KeptTraining:
+    """Return what is known about a training in two parts; its score is that of the second."""
+    if not second.steps:
+        return replace(first, float_score=second.float_score)
+    losses = [*_spread(first), *_spread(second)]
+    points = min(_CURVE_POINTS, len(losses))
+    stretches = [losses[len(losses) * at // points : len(losses) * (at + 1) // points] for at in range(points)]
+    return replace(
+        second,
+        train_s=first.train_s + second.train_s,
+        steps=first.steps + second.steps,
+        losses=tuple(sum(stretch) / len(stretch) for stretch in stretches),
+        safe_recipe_used=first.safe_recipe_used or second.safe_recipe_used,
+    )
+
+
+def _spread(kept: KeptTraining) -> list[float]:
+    """Return a loss for each step: the mean of its stretch of the curve."""
+    points = len(kept.losses)
+    return [kept.losses[min(points - 1, points * step // kept.steps)] for step in range(kept.steps)]
+
+
+def _result(parts: Sequence[_Part], *, train_parts: int) -> TrainingResult:
+    """Return the result of a training whose first `train_parts` parts are those of the dense network."""
+    last = parts[-1].kept
     return TrainingResult(
-        float_score=every[-1].float_score,
-        train_s=dense.train_s,
-        retrain_s=sum(part.train_s for part in again),
-        steps=sum(part.steps for part in every),
-        safe_recipe_used=any(part.safe_recipe_used for part in every),
-        weights_reused=reused,
-        final_loss=every[-1].final_loss,
-        loss_curves=tuple(LossCurve(steps=part.steps, losses=part.losses) for part in every if part.steps),
+        float_score=last.float_score,
+        train_s=sum(part.kept.train_s for part in parts[:train_parts]),
+        retrain_s=sum(part.kept.train_s for part in parts[train_parts:]),
+        steps=sum(part.kept.steps for part in parts),
+        safe_recipe_used=any(part.kept.safe_recipe_used for part in parts),
+        weights_reused=all(part.stored for part in parts),
+        final_loss=last.final_loss,
+        loss_curves=tuple(
+            LossCurve(steps=part.kept.steps, losses=part.kept.losses) for part in parts if part.kept.steps
+        ),
+        new_steps=sum(part.new_steps for part in parts),
     )

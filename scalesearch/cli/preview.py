@@ -158,10 +158,10 @@ def _notes(settings: RunSettings, space: SearchSpace, target: "Target") -> Itera
     from scalesearch.data import plain_source, signs
     from scalesearch.deployment.backends import get_backend
     from scalesearch.networks import find_spec
-    from scalesearch.spaces.suggest import ends_short
+    from scalesearch.spaces.suggest import ends_short, without_effect
     from scalesearch.study.session import largest_input
 
-    for line in ends_short(space):
+    for line in (*ends_short(space), *without_effect(space)):
         yield f"note: {line}"
     if plain_source(settings.data.source).lower() in signs.SOURCE.names:
         try:

@@ -106,14 +106,14 @@ def run(
         prepare_folder(folder, fresh=fresh, hold=hold)
 
         from scalesearch.cli.live import view
-        from scalesearch.spaces.suggest import ends_short
+        from scalesearch.spaces.suggest import ends_short, without_effect
         from scalesearch.study.run import run_search
 
         try:
             with view(folder, as_json=as_json) as shown:
                 if chosen:
                     shown.say(chosen)
-                for line in ends_short(search_space):
+                for line in (*ends_short(search_space), *without_effect(search_space)):
                     shown.say(f"note: {line}")
                 outcome = run_search(settings, search_space, folder, on_event=shown.event, say=shown.say, hold=hold)
         except (ScalesearchError, KeyboardInterrupt):

@@ -14,7 +14,13 @@ from scalesearch.values.network import Network
 _log = logging.getLogger(__name__)
 
 
-def drop_blocks(network: Network, fraction: float, *, loss_without: Callable[[Network], float]) -> Network:
+def drop_blocks(
+    network: Network,
+    fraction: float,
+    *,
+    loss_without: Callable[[Network], float],
+    follower: nn.Module | None = None,
+) -> Network:
     """Return a copy without `fraction` of the droppable blocks, with a spec of fewer blocks that builds its shape.
 
     A residual block computes x + f(x). Without it the network still has the paths around it, and so loses little (Veit
@@ -29,6 +35,7 @@ def drop_blocks(network: Network, fraction: float, *, loss_without: Callable[[Ne
             blocks; a tie keeps more blocks.
         loss_without: Returns the loss of a network, lower is better, on images that this choice may use. It is called
             at most (dropped blocks times droppable blocks) times and must not change the network.
+        follower: A module of the same structure, which loses the same blocks, in place.
 
     Raises:
         StageFailed: The fraction is not in [0, 1].
@@ -43,8 +50,12 @@ def drop_blocks(network: Network, fraction: float, *, loss_without: Callable[[Ne
         places = droppable_blocks(network)
         if not places:
             break  # nothing can be dropped: the blocks left are the last ones of their stages
-        without = (_without(network, place) for place in places)
-        network = min(without, key=lambda smaller: _comparable(loss_without(smaller)))
+        without = {place: _without(network, place) for place in places}
+        losses = {place: _comparable(loss_without(smaller)) for place, smaller in without.items()}
+        least = min(losses, key=losses.__getitem__)
+        network = without[least]
+        if follower is not None:
+            _take_out(follower, least)
     return network
 
 
@@ -67,15 +78,21 @@ def _without(network: Network, place: tuple[int, int]) -> Network:
 
     The later blocks of the stage move up, as if the spec had been built with one block fewer.
     """
-    stage, block = place
+    stage, _ = place
     module = copy.deepcopy(network.module)
+    _take_out(module, place)
+    stages = list(network.spec.stages)
+    stages[stage] = dataclasses.replace(stages[stage], depth=stages[stage].depth - 1)
+    return Network(spec=dataclasses.replace(network.spec, stages=tuple(stages)), module=module)
+
+
+def _take_out(module: nn.Module, place: tuple[int, int]) -> None:
+    """Remove one block of a module, in place."""
+    stage, block = place
     blocks = list(module.get_submodule(f"stages.{stage}").children())
     shorter = nn.Sequential(*blocks[:block], *blocks[block + 1 :])
     shorter.training = module.get_submodule(f"stages.{stage}").training
     module.set_submodule(f"stages.{stage}", shorter)
-    stages = list(network.spec.stages)
-    stages[stage] = dataclasses.replace(stages[stage], depth=len(shorter))
-    return Network(spec=dataclasses.replace(network.spec, stages=tuple(stages)), module=module)
 
 
 def _comparable(loss: float) -> float:

@@ -62,11 +62,16 @@ class Group:
     importance: Tensor
 
 
-def groups_of(module: nn.Module, example: Tensor) -> tuple[Any, list[Group]]:
-    """Return the dependency graph of a module in eval mode, and its groups in the order of its layers."""
+def graph_of(module: nn.Module, example: Tensor) -> Any:
+    """Return the dependency graph of a module in eval mode."""
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
-        graph = tp.DependencyGraph().build_dependency(module, example_inputs=example)
+        return tp.DependencyGraph().build_dependency(module, example_inputs=example)
+
+
+def groups_of(module: nn.Module, example: Tensor) -> tuple[Any, list[Group]]:
+    """Return the dependency graph of a module in eval mode, and its groups in the order of its layers."""
+    graph = graph_of(module, example)
     names = {layer: name for name, layer in module.named_modules()}
     found = graph.get_all_groups(ignored_layers=output_layers(module), root_module_types=[nn.Conv2d, nn.Linear])
     groups = []

@@ -4,11 +4,12 @@ import contextlib
 import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from scalesearch.compression.importance import Group, Judged, groups_of, measure_importance
+from scalesearch.compression.importance import Group, Judged, graph_of, groups_of, measure_importance
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Pruning
 from scalesearch.values.network import Network
@@ -25,6 +26,7 @@ def prune(
     seed: int = 0,
     ratios: Mapping[str, float] | None = None,
     widths: Mapping[str, int] | None = None,
+    follower: nn.Module | None = None,
 ) -> Network:
     """Remove about `channel_fraction` of the channels, the least important ones by `criterion`.
 
@@ -48,6 +50,7 @@ def prune(
         widths: The widths that the fractions refer to, for a network that has already lost channels in earlier rounds:
             `prunable_widths` of the network before the first round. In `uniform` scope the last round then leaves the
             same shape as a single round would.
+        follower: A module of the same structure, which loses the same channels, in place.
 
     Returns:
         A pruned copy in the same mode; the network itself if all fractions are 0.
@@ -77,6 +80,11 @@ def prune(
             if excess > 0:
                 least = torch.argsort(group.importance, stable=True)[:excess].tolist()
                 graph.get_pruning_group(group.root, group.handler, idxs=least).prune()
+    if follower is not None:
+        with _evaluating(follower):
+            graph_of(follower, _example_images(replace(network, module=follower))).load_pruning_history(
+                graph.pruning_history()
+            )
     module.zero_grad(set_to_none=True)
     if not any(chosen):
         _log.info("nothing pruned: no layer of %s has %d channels to spare", network.spec.name, channel_multiple)

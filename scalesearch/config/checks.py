@@ -39,6 +39,8 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "training.retrain_steps": (0, 10_000_000),
     "training.batch_size": (2, 65_536),
     "training.warmup_fraction": (0, 1),
+    "training.branch_fraction": (TINY, 1),
+    "training.warmup_steps": (0, 10_000_000),
     "training.ema_decay": (0, 1 - TINY),
     "training.dropout": (0, 0.95),
     "training.shift_fraction": (0, 0.5),

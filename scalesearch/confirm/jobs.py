@@ -16,7 +16,7 @@ from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.identity import seed_from
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
-from scalesearch.values.training_length import full_length
+from scalesearch.values.training_length import full_length, updates
 from scalesearch.views.words import percent
 
 
@@ -81,8 +81,7 @@ def unfinished(folder: Path, jobs: Sequence[Job]) -> tuple[Job, ...]:
         if run is None or confirmed_model(folder, run) is None:
             left.append(job)
         elif run.key != job.plan.key:
-            recipe = job.plan.candidate.recipe
-            asked = recipe.steps + (recipe.retrain_steps if job.plan.pruning.any else 0)
+            asked = updates(job.plan.candidate.recipe, pruned=job.plan.pruning.any)
             message = (
                 f"{folder / FOLDER} holds trial {run.trial} trained for {run.steps} steps, and {asked} are asked for: "
                 "unlike trainings may not share a front.\nGive the old length to continue it, or --fresh to confirm "

@@ -26,8 +26,9 @@ from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.records.run_file import layout_of_before
 from scalesearch.tasks.registry import DEFAULT
 from scalesearch.toml_file import read_toml
-from scalesearch.values.candidate import CALIBRATED, Candidate
+from scalesearch.values.candidate import CALIBRATED, Candidate, Recipe
 from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.identity import values_before
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import DataSummary, Session
@@ -139,6 +140,8 @@ def read_config(path: Path) -> ExportedConfig:
     file = path / NAME if path.is_dir() else path
     try:
         document = read_toml(file)
+        if isinstance(asked := document.get("candidate", {}), dict) and isinstance(asked.get("recipe"), dict):
+            asked["recipe"] = values_before(Recipe) | asked["recipe"]
         config = TypeAdapter(ExportedConfig).validate_python(document)
         problem = impossible(config)
     except ValidationError as error:

@@ -201,9 +201,11 @@ def _making(record: MeasuredTrial, session: Session) -> Iterator[str]:
     yield f"* Precision: {report.quantization_text(record.candidate.quantization)}."
     for gain in record.gains:
         verdict = ", no gain" if gain.no_gain else ""
+        points = None if gain.score_change is None else f"{100 * gain.score_change:+.1f}"
+        change = f"and {points} points of {report.score_title([record])}" if points else "(scores not compared)"
         yield (
             f"* {gain.what} brought {gain.speedup:.2f}x the speed ({gain.speedup_low:.2f} to {gain.speedup_high:.2f}) "
-            f"and {100 * gain.score_change:+.1f} points of {report.score_title([record])}{verdict}."
+            f"{change}{verdict}."
         )
 
 

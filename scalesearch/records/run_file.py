@@ -18,6 +18,8 @@ from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text, utf8_values, without_secrets
 from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.toml_file import read_toml
+from scalesearch.values.candidate import Recipe
+from scalesearch.values.identity import values_before
 from scalesearch.values.session import Session
 from scalesearch.values.settings import DataSettings
 from scalesearch.values.storage_url import check_storage_url
@@ -40,6 +42,7 @@ _IDENTITY = (
 # Two names for the same images do not make two data sets (a folder may have been moved). The fingerprint decides.
 _NO_IDENTITY = ("data.warnings", "data.name")
 _SHOWN_DIFFERENCES = 4
+_SCHEDULE = "training.schedule"
 
 
 def write_run_file(session: Session) -> None:
@@ -131,6 +134,9 @@ def same_images(one: DataSettings, other: DataSettings) -> bool:
 
 def _renamed(document: dict[str, Any]) -> dict[str, Any]:
     """Return the session's document with today's names, where an older version wrote it."""
+    axes = document["space"]["axes"]
+    if all(axis["name"] != _SCHEDULE for axis in axes):
+        axes.append({"name": _SCHEDULE, "axis": {"values": [values_before(Recipe)["schedule"]]}})
     data = document["data"]
     if "val_standard_error" in data:  # always in percentage points, but the old name did not say so
         data["val_standard_error_points"] = data.pop("val_standard_error")

@@ -1,4 +1,4 @@
-"""Stored JSON as values and back: fields that had other names in earlier versions, and files that were damaged."""
+"""Stored JSON as values and back: fields that had other names in earlier versions, or none, and damaged files."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 from scalesearch.files import read_file
 from scalesearch.plain_text import utf8_values
 from scalesearch.records.plausible import first_fault, impossible
+from scalesearch.values.candidate import Recipe
+from scalesearch.values.identity import values_before
 
 T = TypeVar("T")
 _OLD: Final = b'top1"'
@@ -64,7 +66,8 @@ def _with_todays_names(content: bytes) -> bytes:
     Raises:
         ValueError: The content is not JSON.
     """
-    if _OLD not in content:
+    complete = b'"recipe"' not in content or b'"schedule"' in content
+    if _OLD not in content and complete:
         return content
     return json.dumps(_renamed(json.loads(content))).encode()
 
@@ -75,6 +78,8 @@ def _renamed(part: Any) -> Any:
     if not isinstance(part, dict):
         return part
     found = {_RENAMED.get(name, name): _renamed(value) for name, value in part.items()}
+    if isinstance(found.get("recipe"), dict):
+        found["recipe"] = values_before(Recipe) | found["recipe"]
     if "top1_low" in part and "macro_precision" in part:
         found["metric"] = "top1"
         found["detail"] = {"kind": "classes", **{name: found.pop(name) for name in _CLASS_DETAIL if name in found}}

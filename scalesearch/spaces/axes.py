@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from scalesearch.errors import ConfigError
 from scalesearch.registry import nearest
-from scalesearch.values.candidate import CALIBRATED, Pruning, Quantization, Recipe, Scaling, StageScaling
+from scalesearch.values.candidate import CALIBRATED, Pruning, Quantization, Recipe, Scaling, ScheduleName, StageScaling
 from scalesearch.values.space import Axis, Choice, NamedAxis, Range
 
 Value = float | int | str | bool
@@ -42,12 +42,32 @@ CONDITIONS: dict[str, Callable[[Mapping[str, Value]], bool]] = {
     },
     "pruning.sparse_fraction": lambda asked: asked["pruning.sparsity"] == "unstructured",
     "training.retrain_steps": lambda asked: (
-        float(asked["pruning.channel_fraction"]) > 0
-        or float(asked["pruning.block_fraction"]) > 0
-        or asked["pruning.sparsity"] != "none"
+        asked["training.schedule"] == "cosine"
+        and (
+            float(asked["pruning.channel_fraction"]) > 0
+            or float(asked["pruning.block_fraction"]) > 0
+            or asked["pruning.sparsity"] != "none"
+        )
     ),
+    "training.warmup_fraction": lambda asked: asked["training.schedule"] == "cosine",
+    **{
+        f"training.{name}": lambda asked: asked["training.schedule"] == "wsd"
+        for name in ("branch_fraction", "warmup_steps")
+    },
     "training.muon_learning_rate": lambda asked: asked["training.optimizer"] == "muon",
 }
+
+
+READ_BY: dict[str, tuple[ScheduleName, ...]] = {
+    "training.retrain_steps": ("cosine",),
+    "training.warmup_fraction": ("cosine",),
+    "training.branch_fraction": ("wsd",),
+    "training.warmup_steps": ("wsd",),
+}
+"""The schedules that read an axis of the training; the others are read by all."""
+
+SCHEDULE_AXES: tuple[str, ...] = ("training.schedule", "training.branch_fraction", "training.warmup_steps")
+"""What was added with the schedule `wsd`. A study without the first of them was run with the schedule `cosine`."""
 
 
 class TrialLike(Protocol):

@@ -8,6 +8,7 @@ from typing import Any
 from scalesearch.errors import ConfigError
 from scalesearch.spaces.axes import (
     CONDITIONS,
+    READ_BY,
     OptunaChoice,
     TrialLike,
     Value,
@@ -125,6 +126,20 @@ def ends_short(space: SearchSpace) -> tuple[str, ...]:
         f"never asked; write high = {axis.last:g}, or a step that meets it."
         for named in space.axes
         if isinstance(axis := named.axis, Range) and axis.last != axis.high
+    )
+
+
+def without_effect(space: SearchSpace) -> tuple[str, ...]:
+    """Return a line for each axis of the training that the space's schedule does not read."""
+    axis = axis_of(space.axes, "training.schedule")
+    schedules: tuple[Value, ...] = (default_value("training.schedule"),)
+    if isinstance(axis, Choice):
+        schedules = axis.values
+    return tuple(
+        f"{named.name} has no effect with training.schedule = {' or '.join(map(repr, schedules))}: it belongs to "
+        f"{' or '.join(map(repr, sorted(set(READ_BY[named.name]))))}."
+        for named in space.axes
+        if named.name in READ_BY and not set(READ_BY[named.name]) & set(schedules)
     )
 
 

@@ -146,7 +146,7 @@ def _timed_step_s(plan: Plan, machine: Machine, task: Task, batch: int) -> float
         network = build(spec, task.make_module)
         train(
             network, images, labels, recipe, machine, objective=Objective(task=task),
-            mean=(0.5,) * shape[1], std=(0.25,) * shape[1], seed=0, steps=PROBE_STEPS + 1, breathe=breathe,
+            mean=(0.5,) * shape[1], std=(0.25,) * shape[1], seed=0, rates=(1.0,) * (PROBE_STEPS + 1), breathe=breathe,
         )  # fmt: skip
     except _EnoughError:
         pass

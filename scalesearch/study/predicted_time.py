@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from scalesearch.measurement.latency import FIRST_LOOK_PAIRS, MIN_S, WARMUP_WINDOWS
 from scalesearch.study.pieces import Pieces
+from scalesearch.training.schedule import trunk_steps
 from scalesearch.values.candidate import Quantization
 from scalesearch.values.plan import Plan
 from scalesearch.values.settings import LatencySettings, RunSettings
@@ -151,9 +152,13 @@ def _seconds(plan: Plan, run: PlannedRun, pieces: Pieces, end: int, *, training:
 
 def _training_s(plan: Plan, pieces: Pieces) -> float:
     recipe, quantization = plan.candidate.recipe, plan.candidate.quantization
-    seconds = recipe.steps * pieces.step_s(plan.dense_cost.macs)
-    if plan.pruning.any:
-        seconds += recipe.retrain_steps * pieces.step_s(plan.cost.macs)
+    if plan.trunk_key:
+        seconds = trunk_steps(recipe) * pieces.step_s(plan.dense_cost.macs)
+        seconds += plan.branch_updates * pieces.step_s(plan.cost.macs)
+    else:
+        seconds = recipe.steps * pieces.step_s(plan.dense_cost.macs)
+        if plan.pruning.any:
+            seconds += recipe.retrain_steps * pieces.step_s(plan.cost.macs)
     if quantization.precision == "int8":  # rounding in the forward pass about doubles a step
         seconds += 2 * quantization.qat_steps * pieces.step_s(plan.cost.macs)
     return seconds

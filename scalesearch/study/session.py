@@ -16,6 +16,7 @@ from scalesearch.errors import ConfigError
 from scalesearch.memory import available_bytes
 from scalesearch.networks import find_spec
 from scalesearch.records.run_file import read_run_file, refuse_changes, same_images, write_run_file
+from scalesearch.spaces.axes import SCHEDULE_AXES, default_value
 from scalesearch.spaces.suggest import for_target
 from scalesearch.study.reference import make_reference, scale_base, with_reference
 from scalesearch.tasks.base import Task
@@ -58,12 +59,12 @@ def open_session(
     """
     target, device = _chip(settings)
     _require_targets(get_task(settings.task))
-    space = for_target(space, target)
+    stored = read_run_file(folder)
+    space = with_schedule(for_target(space, target), stored.space if stored else None)
     base = base or find_spec(space.network)
     check_stages(space, len(base.stages))
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)
-    stored = read_run_file(folder)
     asked = _as_found_before(settings.data, stored) if stored else settings.data
     dataset, run_folder = _data(asked, stored, storage=storage, channels=base.image_channels, say=say)
     used = dataclasses.replace(asked, window=dataset.window, source=plain_source(asked.source))
@@ -113,6 +114,20 @@ def _with_reference(
         return with_reference(session, dataset, say=say)
     say("reference: building the engine that every latency is compared with")
     return make_reference(session, dataset)
+
+
+def with_schedule(space: SearchSpace, stored: SearchSpace | None) -> SearchSpace:
+    """Return the space with the schedule of its trainings written out: the stored study's, or today's default.
+
+    So a study goes on with the schedule that it was begun with, whatever a later version's default is.
+    """
+    for name in SCHEDULE_AXES:
+        held = next((named.axis for named in stored.axes if named.name == name), None) if stored else None
+        if stored is None:
+            space = space.with_fixed(name, default_value(name))
+        elif isinstance(held, Choice) and len(held.values) == 1:
+            space = space.with_fixed(name, held.values[0])
+    return space
 
 
 def largest_input(space: SearchSpace, base: NetworkSpec) -> InputSize:

@@ -68,6 +68,9 @@ class ConvolutionMuon(torch.optim.Optimizer):
         self._momenta = {
             shape: torch.zeros((len(members), *shape), device=members[0].device) for shape, members in shapes.items()
         }
+        for shape, members in shapes.items():
+            for weight, momentum in zip(members, self._momenta[shape], strict=True):
+                self.state[weight]["momentum"] = momentum.view(weight.shape)  # the same memory
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # closure: never used
@@ -139,14 +142,3 @@ _OPTIMIZERS: Final[dict[OptimizerName, Callable[[nn.Module, Recipe], list[torch.
 def make_optimizers(module: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Make the optimizers, which together hold every parameter of the module once, at the recipe's peak rates."""
     return _OPTIMIZERS[recipe.optimizer](module, recipe)
-
-
-def rate_factor(step: int, *, steps: int, warmup_fraction: float) -> float:
-    """Return the share of the peak rate at a step, counted from 0.
-
-    It rises linearly and ends at 1, then falls along a cosine that ends near 0.
-    """
-    warmup = min(steps - 1, round(warmup_fraction * steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))

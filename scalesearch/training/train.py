@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -16,7 +16,10 @@ from scalesearch.data.dataset import PerChannel, normalise
 from scalesearch.data.mapped import ImageSource
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.training.machine import torch_threads
-from scalesearch.training.optimizers import make_optimizers, rate_factor
+from scalesearch.training.optimizers import make_optimizers
+from scalesearch.training.schedule import rates as all_rates
+from scalesearch.training.schedule import trunk_steps
+from scalesearch.training.state import TrainingState, moments_of, random_states, restore_moments, restore_random
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.network import Network
 from scalesearch.values.settings import Machine
@@ -44,10 +47,19 @@ class Trained:
     seconds: float
     steps: int
     safe_recipe_used: bool
+    state: TrainingState
+    """From which the same training can be continued."""
 
 
 class BatchSource(Protocol):
     """A source of endless batches."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what the next batches depend on."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with the batches that came next when `state` was taken, of a source over the same images."""
 
     def next(self) -> tuple[Tensor, Any]:
         """Return normalised images (batch, C, H, W) and their targets, on the device that trains."""
@@ -91,15 +103,17 @@ def train(
     mean: PerChannel,
     std: PerChannel,
     seed: int,
-    steps: int | None = None,
+    rates: Sequence[float] | None = None,
+    start: TrainingState | None = None,
     breathe: Callable[[], None] = lambda: None,
     after_step: Callable[[nn.Module], None] = lambda _: None,
 ) -> Trained:
-    """Train a copy of the network for exactly `steps` updates; the given network stays as it is.
+    """Train a copy of the network, one update for each rate; the given network stays as it is.
 
     Equal seed, machine and inputs give bit-equal weights on a CPU. The thread count must be equal too, since it changes
-    the order of sums. If loss, gradients or weights become infinite or NaN, training starts over once with the safe
-    recipe: AdamW at a third of its usual rate, clipped gradients, float32.
+    the order of sums. A training in two parts, the second from the first one's network and state, gives the weights of
+    one in a single part. If loss, gradients or weights become infinite or NaN, training starts over once, from the
+    given network, with the safe recipe: AdamW at a third of its usual rate, clipped gradients, float32.
 
     Args:
         network: The network to start from, with its weights.
@@ -111,7 +125,9 @@ def train(
         mean: Mean of each channel, of pixels in 0..1.
         std: Standard deviation of each channel, of pixels in 0..1.
         seed: Seed of the order of images, augmentation and dropout.
-        steps: Number of updates, instead of `recipe.steps`; used by the retrain after pruning.
+        rates: Share of the peak learning rate at each update; None takes the whole schedule of the recipe. Averages of
+            weights (`ema_decay`) begin with the first rate, or with the branch of a whole schedule.
+        start: The state of the training that this one continues; None begins one.
         breathe: Called once before every step. It may block for as long as something runs that training must not
             disturb.
         after_step: Called with the module in training after every update, before weights are averaged. It may change
@@ -122,11 +138,12 @@ def train(
             step to take.
         StageFailed: The images do not fit the spec, memory ran out, or the safe recipe diverged too.
     """
-    recipe = replace(recipe, steps=recipe.steps if steps is None else steps)
-    _check_inputs(network, images, targets, recipe)
+    average_from = trunk_steps(recipe) if rates is None else 0
+    rates = all_rates(recipe) if rates is None else rates
+    _check_inputs(network, images, targets, len(rates))
     started = time.perf_counter()
 
-    def attempt(chosen: Recipe, on: Machine, max_norm: float) -> tuple[nn.Module, Tensor]:
+    def attempt(chosen: Recipe, on: Machine, max_norm: float, begin: TrainingState | None) -> _Fitted:
         batches = objective.make_batches(images, targets, chosen, mean=mean, std=std, device=on.device, seed=seed)
         return _fit(
             network.module,
@@ -134,6 +151,9 @@ def train(
             objective.loss,
             chosen,
             on,
+            rates=rates,
+            average_from=average_from,
+            start=begin,
             seed=seed,
             max_norm=max_norm,
             breathe=breathe,
@@ -142,7 +162,7 @@ def train(
 
     with torch_threads(machine):
         try:
-            module, losses, safe_recipe_used = _with_safe_retry(attempt, recipe, machine)
+            fitted, safe_recipe_used = _with_safe_retry(attempt, recipe, machine, start)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -150,29 +170,46 @@ def train(
                 f"out of memory at {recipe.batch_size} images of {network.spec.input_size}: lower training.batch_size"
             )
             raise StageFailed(_STAGE, reason) from error
+    losses = fitted.losses
     return Trained(
-        network=replace(network, module=module),
-        final_loss=float(losses[-max(1, round(_FINAL_LOSS_FRACTION * recipe.steps)) :].mean()),
-        losses=tuple(float(stretch.mean()) for stretch in losses.tensor_split(min(_CURVE_POINTS, recipe.steps))),
+        network=replace(network, module=fitted.module),
+        final_loss=float(losses[-max(1, round(_FINAL_LOSS_FRACTION * len(rates))) :].mean()),
+        losses=tuple(float(stretch.mean()) for stretch in losses.tensor_split(min(_CURVE_POINTS, len(rates)))),
         seconds=time.perf_counter() - started,
-        steps=recipe.steps,
+        steps=len(rates),
         safe_recipe_used=safe_recipe_used,
+        state=replace(fitted.state, safe_recipe_used=safe_recipe_used),
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Fitted:
+    """The trained module on the CPU in eval mode, the loss of each step (steps,), and the state at the end."""
+
+    module: nn.Module
+    losses: Tensor
+    state: TrainingState
+
+
 def _with_safe_retry(
-    attempt: Callable[[Recipe, Machine, float], tuple[nn.Module, Tensor]], recipe: Recipe, machine: Machine
-) -> tuple[nn.Module, Tensor, bool]:
-    """Return the module, the loss of each step, and whether the safe recipe was needed."""
-    try:
-        return *attempt(recipe, machine, math.inf), False
-    except _NonFiniteError as first:
-        _logger.warning("%s with %s: starting over with the safe recipe", first, recipe.optimizer)
+    attempt: Callable[[Recipe, Machine, float, TrainingState | None], _Fitted],
+    recipe: Recipe,
+    machine: Machine,
+    start: TrainingState | None,
+) -> tuple[_Fitted, bool]:
+    """Return the result, and whether the safe recipe was needed, now or where the training was begun."""
+    first: _NonFiniteError | None = None
+    if start is None or not start.safe_recipe_used:
         try:
-            return *attempt(_safe(recipe), replace(machine, bf16=False), _SAFE_GRADIENT_NORM), True
-        except _NonFiniteError as second:
-            reason = f"{first} with {recipe.optimizer}, then {second} with the safe recipe: lower the learning rate"
-            raise StageFailed(_STAGE, reason) from second
+            return attempt(recipe, machine, math.inf, start), False
+        except _NonFiniteError as error:
+            first, start = error, None  # the moments belong to another optimizer, and may be what went wrong
+            _logger.warning("%s with %s: starting over with the safe recipe", first, recipe.optimizer)
+    try:
+        return attempt(_safe(recipe), replace(machine, bf16=False), _SAFE_GRADIENT_NORM, start), True
+    except _NonFiniteError as second:
+        reason = f"{first or 'not finite'} with {recipe.optimizer}, then {second} with the safe recipe"
+        raise StageFailed(_STAGE, f"{reason}: lower the learning rate") from second
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
@@ -227,9 +264,9 @@ def _refuse_broken(returned: Any, images: int) -> None:
             raise StageFailed(_STAGE, f"{reason}: lower the learning rate")
 
 
-def _check_inputs(network: Network, images: Tensor | ImageSource, targets: Any, recipe: Recipe) -> None:
-    if recipe.steps < 1:
-        msg = f"training needs at least 1 step, got {recipe.steps}: raise training.steps or training.retrain_steps"
+def _check_inputs(network: Network, images: Tensor | ImageSource, targets: Any, steps: int) -> None:
+    if steps < 1:
+        msg = f"training needs at least 1 step, got {steps}: raise training.steps or training.retrain_steps"
         raise ConfigError(msg)
     if not len(images) or len(images) != len(targets):
         msg = f"training needs images with one target each, got {len(images)} images and {len(targets)} targets"
@@ -253,26 +290,36 @@ def _fit(
     recipe: Recipe,
     machine: Machine,
     *,
+    rates: Sequence[float],
+    average_from: int,
+    start: TrainingState | None,
     seed: int,
     max_norm: float,
     breathe: Callable[[], None],
     after_step: Callable[[nn.Module], None],
-) -> tuple[nn.Module, Tensor]:
-    """Return the trained copy on the CPU in eval mode, and the loss of each step (steps,)."""
+) -> _Fitted:
+    """Train a copy of the module, one update for each rate."""
     module = _on_device(module, machine).train()
     _set_dropout(module, recipe.dropout)
-    average = _average(module, recipe.ema_decay) if recipe.ema_decay > 0 else None
+    average: AveragedModel | None = None
     parameters = [weight for weight in module.parameters() if weight.requires_grad]
     optimizers = make_optimizers(module, recipe)
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    if start:
+        restore_moments(module, optimizers, start.moments)
+        batches.restore(start.batches)
     losses: list[Tensor] = []
     health = torch.zeros((), device=machine.device)
     # Dropout draws from the global generators: seed them here and restore their state afterwards.
     with torch.random.fork_rng(devices=[machine.device] if machine.device != "cpu" else []):
         torch.manual_seed(seed)
-        for step in range(recipe.steps):
+        if start:
+            restore_random(start.random, machine.device)
+        for step, rate in enumerate(rates):
             breathe()
-            _set_rates(optimizers, peaks, rate_factor(step, steps=recipe.steps, warmup_fraction=recipe.warmup_fraction))
+            if step == average_from and recipe.ema_decay > 0:
+                average = _average(module, recipe.ema_decay)
+            _set_rates(optimizers, peaks, rate)
             images, wanted = batches.next()
             with torch.autocast(torch.device(machine.device).type, dtype=torch.bfloat16, enabled=machine.bf16):
                 answers = module(_laid_out(images, machine))
@@ -289,12 +336,14 @@ def _fit(
                 average.update_parameters(module)
             losses.append(loss.detach())
             health = health + 0 * (losses[-1] + norm)  # after one infinity or NaN it stays NaN
-            if step % _HEALTH_CHECK_STEPS == 0 or step == recipe.steps - 1:
-                _check_finite(health, f"loss or gradient not finite by step {step + 1} of {recipe.steps}")
+            if step % _HEALTH_CHECK_STEPS == 0 or step == len(rates) - 1:
+                _check_finite(health, f"loss or gradient not finite by step {step + 1} of {len(rates)}")
+        random = random_states(machine.device)
+    state = TrainingState(moments=moments_of(module, optimizers), batches=batches.state(), random=random)
     trained = (module if average is None else average.module).cpu().to(memory_format=torch.contiguous_format).eval()
     for tensor in trained.state_dict().values():
         _check_finite(tensor, "weights not finite at the end")
-    return trained, torch.stack(losses).cpu()
+    return _Fitted(module=trained, losses=torch.stack(losses).cpu(), state=state)
 
 
 def _in_float(answers: Any) -> Any:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,8 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from scalesearch.files import replace_file
+from scalesearch.training.schedule import trunk_recipe, warmup_steps
+from scalesearch.training.state import TrainingState
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.identity import content_hash
 from scalesearch.values.network_spec import NetworkSpec
@@ -23,6 +26,8 @@ _TRAINER_REVISION: Final = 1
 _FIRST_TASK: Final = "classification"
 _HEADER: Final = "scalesearch"
 _OLD_SCORE: Final = "float_top1"
+_STATE: Final = "state:"
+_UNUSABLE: Final = (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +52,35 @@ def weights_key(spec: NetworkSpec, recipe: Recipe, data_fingerprint: str, seed: 
     training = replace(recipe, retrain_steps=0)
     if recipe.optimizer != "muon":
         training = replace(training, muon_learning_rate=0.0)
+    if recipe.schedule == "cosine":
+        training = replace(training, branch_fraction=0.0, warmup_steps=0)
+    else:
+        training = replace(training, warmup_fraction=0.0, warmup_steps=warmup_steps(recipe))
     others = () if task == _FIRST_TASK else (task,)
     return content_hash(replace(spec, name=""), training, data_fingerprint, seed, _TRAINER_REVISION, *others)
 
 
+def trunk_key(spec: NetworkSpec, recipe: Recipe, data_fingerprint: str, seed: int, *, task: str = _FIRST_TASK) -> str:
+    """Return the identity (64 hex digits) of a trunk of any length; empty if the recipe's schedule has no trunk."""
+    if recipe.schedule == "cosine":
+        return ""
+    held = (replace(spec, name=""), trunk_recipe(recipe), data_fingerprint, seed, task)
+    return content_hash("trunk", *held, _TRAINER_REVISION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTrunk:
+    """What is known about a stored trunk, and the state from which its training can go on."""
+
+    kept: KeptTraining
+    state: TrainingState
+
+
 class WeightStore:
-    """A folder of safetensors files, one per key. Files are written whole or not at all; a bad one counts as absent."""
+    """A folder of safetensors files, one per key. Files are written whole or not at all; a bad one counts as absent.
+
+    A trunk has a file for each length at which it was left, with the state of its training.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -64,44 +92,92 @@ class WeightStore:
             None if there are no such weights; the module is then unchanged. A file that is damaged, or whose tensors do
             not fit the module, counts as absent too, with a warning in the log.
         """
-        path = self._path(key)
-        if not path.is_file():
-            return None
+        loaded = _loaded(self._path(key), key, module)
+        return loaded and loaded[0]
+
+    def score(self, key: str) -> float | None:
+        """Return the score of the weights stored under the key; None if there are none, or their file is damaged."""
         try:
-            tensors, kept = _read(path, key)
-            _check_fit(tensors, module)
-        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-            _logger.warning("%s holds no usable weights (%s): training again, the file will be replaced", path, error)
+            return _header(self._path(key), key)[1].float_score
+        except _UNUSABLE:
             return None
-        module.load_state_dict(tensors)
-        return kept
 
     def save(self, key: str, module: nn.Module, kept: KeptTraining) -> None:
         """Store the module's weights under the key, replacing older ones; they are on disk when this returns."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-        header = json.dumps({"key": key, "digest": _digest(tensors), "kept": asdict(kept)})
-        content = safetensors.torch.save(tensors, metadata={_HEADER: header})
-        replace_file(self._path(key), content)
+        _save(self._path(key), key, module.state_dict(), kept)
+
+    def load_trunk(self, key: str, steps: int, module: nn.Module) -> StoredTrunk | None:
+        """Load the longest stored trunk of at most `steps` updates into the module.
+
+        Returns:
+            None if there is none; the module is then unchanged.
+        """
+        lengths = sorted((int(found.stem.partition("-")[2]) for found in self._trunks(key)), reverse=True)
+        for length in lengths:
+            loaded = _loaded(self._trunk_path(key, length), key, module) if 0 < length <= steps else None
+            if loaded:
+                kept, state = loaded
+                return StoredTrunk(kept=kept, state=TrainingState.of(state, safe_recipe_used=kept.safe_recipe_used))
+        return None
+
+    def save_trunk(self, key: str, module: nn.Module, kept: KeptTraining, state: TrainingState) -> None:
+        """Store the trunk's weights and state under its key and length; they are on disk when this returns."""
+        tensors = {_STATE + name: tensor for name, tensor in state.tensors().items()}
+        _save(self._trunk_path(key, kept.steps), key, module.state_dict() | tensors, kept)
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.safetensors"
 
+    def _trunk_path(self, key: str, steps: int) -> Path:
+        return self._folder / f"{key}-{steps}.safetensors"
 
-def _read(path: Path, key: str) -> tuple[dict[str, Tensor], KeptTraining]:
+    def _trunks(self, key: str) -> list[Path]:
+        return [path for path in self._folder.glob(f"{key}-*.safetensors") if path.stem.partition("-")[2].isdecimal()]
+
+
+def _save(path: Path, key: str, named: Mapping[str, Tensor], kept: KeptTraining) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+    header = json.dumps({"key": key, "digest": _digest(tensors), "kept": asdict(kept)})
+    replace_file(path, safetensors.torch.save(tensors, metadata={_HEADER: header}))
+
+
+def _loaded(path: Path, key: str, module: nn.Module) -> tuple[KeptTraining, dict[str, Tensor]] | None:
+    """Load a file's weights into the module; return what is known about them, and the state beside them (if any)."""
+    if not path.is_file():
+        return None
+    try:
+        tensors, kept = _read(path, key)
+        state = {name.removeprefix(_STATE): tensors.pop(name) for name in tuple(tensors) if name.startswith(_STATE)}
+        _check_fit(tensors, module)
+    except _UNUSABLE as error:
+        _logger.warning("%s holds no usable weights (%s): training again, the file will be replaced", path, error)
+        return None
+    module.load_state_dict(tensors)
+    return kept, state
+
+
+def _header(path: Path, key: str) -> tuple[str, KeptTraining]:
+    """Return the digest of a file's tensors, and what is known about them."""
     with safetensors.safe_open(path, framework="pt") as file:
         header = json.loads((file.metadata() or {})[_HEADER])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     if header["key"] != key:
         msg = f"its header names another key, {header['key'][:12]}..."
-        raise ValueError(msg)
-    if header["digest"] != _digest(tensors):
-        msg = "its bytes do not match their own digest"
         raise ValueError(msg)
     known = header["kept"]
     if _OLD_SCORE in known:  # kept by an earlier version
         known["float_score"] = known.pop(_OLD_SCORE)
     kept = KeptTraining(**{field.name: known[field.name] for field in fields(KeptTraining)})
-    return tensors, replace(kept, losses=tuple(kept.losses))  # JSON knows lists only
+    return header["digest"], replace(kept, losses=tuple(kept.losses))  # JSON knows lists only
+
+
+def _read(path: Path, key: str) -> tuple[dict[str, Tensor], KeptTraining]:
+    digest, kept = _header(path, key)
+    with safetensors.safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    if digest != _digest(tensors):
+        msg = "its bytes do not match their own digest"
+        raise ValueError(msg)
+    return tensors, kept
 
 
 def _check_fit(tensors: dict[str, Tensor], module: nn.Module) -> None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from scalesearch.values.identity import new_field
+
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 CALIBRATED: frozenset[Precision] = frozenset({"int8", "fp8"})
 """Precisions whose value ranges are calibrated on images. The other precisions read no calibration setting."""
@@ -13,6 +15,7 @@ PruningScope = Literal["uniform", "global", "sensitivity"]
 Sparsity = Literal["none", "2:4", "unstructured"]
 OptimizerName = Literal["muon", "adamw", "sgd"]
 LossName = Literal["cross_entropy", "focal", "bce"]
+ScheduleName = Literal["wsd", "cosine"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,9 +130,11 @@ class Recipe:
     loss: LossName = "cross_entropy"
     steps: int = 300
     retrain_steps: int = 60
-    """Updates after channel pruning, which start from the weights that are left."""
+    """Updates after pruning with the schedule `cosine`, in addition to `steps`. With `wsd` pruning happens at the
+    beginning of the branch, and every candidate makes `steps` updates in all."""
     batch_size: int = 64
     warmup_fraction: float = 0.25
+    """Share of the updates over which the rate rises, with the schedule `cosine`."""
     ema_decay: float = 0.0
     """Decay of the exponential moving average of the weights; 0 switches it off."""
     dropout: float = 0.1
@@ -139,6 +144,15 @@ class Recipe:
     """Random horizontal flip. It is off by default, since a mirrored road sign is another sign."""
     jitter: float = 0.2
     """Brightness and contrast jitter, as a fraction."""
+    schedule: ScheduleName = new_field("wsd", before="cosine")  # noqa: RUF009  (new_field returns a field)
+    """How the learning rate moves: it rises, stays and falls along a line (wsd), or it rises and falls along a cosine.
+    With `wsd` the updates before the fall, the trunk, are shared by all candidates that differ in compression only."""
+    branch_fraction: float = new_field(1 / 3, before=0.0)
+    """Share of the updates that belong to the branch, in which the rate falls, with the schedule `wsd`. What is removed
+    from a network is removed where its branch begins."""
+    warmup_steps: int = new_field(60, before=0)
+    """Updates over which the rate rises, with the schedule `wsd`; at most half of the trunk. It is a number, so that a
+    longer training is the same one continued."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,16 +5,26 @@ import hashlib
 import json
 from typing import Any
 
-_NEW = "new"
+_BEFORE = "before"
+_DEFAULT = object()
 
 
-def new_field(default: object) -> Any:
+def new_field(default: object, *, before: object = _DEFAULT) -> Any:
     """Return a dataclass field that was added after values of the dataclass had been stored with their identity.
 
-    While the field has its default, `content_hash` leaves it out. So values that were stored before keep their
+    While the field has the value `before`, `content_hash` leaves it out. So values that were stored before keep their
     identity, and a resumed study does not train anything again.
+
+    Args:
+        default: The field's default.
+        before: The value that stands for how things were before the field existed; without it, that is the default.
     """
-    return dataclasses.field(default=default, metadata={_NEW: True})
+    return dataclasses.field(default=default, metadata={_BEFORE: default if before is _DEFAULT else before})
+
+
+def values_before(kind: type) -> dict[str, Any]:
+    """Return the values of a dataclass's new fields, by name, that stand for how things were before they existed."""
+    return {field.name: field.metadata[_BEFORE] for field in dataclasses.fields(kind) if _BEFORE in field.metadata}
 
 
 def content_hash(*parts: object) -> str:
@@ -30,7 +40,7 @@ def seed_from(*parts: object) -> int:
 
 def _plain(part: object) -> object:
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
-        held = {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if not _is_new_and_default(f, part)}
+        held = {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if not _is_as_before(f, part)}
         return {"type": type(part).__name__, **{name: _plain(value) for name, value in held.items()}}
     if isinstance(part, tuple | list):
         return [_plain(item) for item in part]
@@ -40,5 +50,5 @@ def _plain(part: object) -> object:
     return float(part) if isinstance(part, int) and not isinstance(part, bool) else part
 
 
-def _is_new_and_default(field: "dataclasses.Field[object]", owner: object) -> bool:
-    return bool(field.metadata.get(_NEW)) and getattr(owner, field.name) == field.default
+def _is_as_before(field: "dataclasses.Field[object]", owner: object) -> bool:
+    return _BEFORE in field.metadata and getattr(owner, field.name) == field.metadata[_BEFORE]

@@ -23,6 +23,10 @@ class Plan:
     key: str
     weights_key: str
     """Identity of the trained dense weights: spec, recipe, data and seed."""
+    trunk_key: str = ""
+    """Identity of the trunk that the candidate branches off; empty with the schedule `cosine`, which has none."""
+    branch_updates: int = 0
+    """Updates of the branch that are made in float; those of quantization-aware training follow them."""
     shape_key: str
     """Identity of the weights after pruning and the retraining that follows it."""
     pruning: Pruning

@@ -47,6 +47,8 @@ class TrainingResult:
     final_loss: float
     loss_curves: tuple[LossCurve, ...] = ()
     """Loss curves of the dense network's training, then of each retraining after pruning."""
+    new_steps: int | None = None
+    """Updates that this trial made itself; the others were stored. None in records that are older than this field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,13 +151,14 @@ class Gain:
     speedup_low: float
     speedup_high: float
     """The 95 % interval of the speed-up."""
-    score_change: float
-    """Score with the step minus score without it, as a fraction."""
+    score_change: float | None
+    """Score with the step minus score without it, after as many updates, as a fraction. None if the network without the
+    step was not trained."""
 
     @property
     def no_gain(self) -> bool:
         """Whether the step was of no use: it did not raise the score, and its speed-up cannot be told from none."""
-        return self.score_change <= 0 and self.speedup_low <= 1.0
+        return (self.score_change is None or self.score_change <= 0) and self.speedup_low <= 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What a search may ask for: axes of choices or ranges, limits, and the base network."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from scalesearch.values.network_spec import InputSize
@@ -93,3 +93,9 @@ class SearchSpace:
     def input_size(self) -> InputSize:
         """The image size at resolution multiplier 1."""
         return InputSize(height_px=self.resolution_px, width_px=self.width_px or self.resolution_px)
+
+    def with_fixed(self, name: str, value: str | float) -> "SearchSpace":
+        """Return the space with the axis `name` fixed to the value; the space itself if it has that axis already."""
+        if any(named.name == name for named in self.axes):
+            return self
+        return replace(self, axes=(*self.axes, NamedAxis(name=name, axis=Choice(values=(value,)))))

@@ -11,7 +11,7 @@ FULL_LENGTH = 8
 
 def recipe_of(recipe: Recipe, *, total_steps: int, pruned: bool) -> Recipe:
     """Return the full-length recipe with `total_steps` updates, including the retraining after pruning (if any)."""
-    if pruned:
+    if pruned and recipe.schedule == "cosine":
         near = round(total_steps * recipe.steps / (recipe.steps + recipe.retrain_steps))
         for steps in (near, near - 1, near + 1):
             found = full_length(recipe, steps=max(1, steps))
@@ -20,12 +20,18 @@ def recipe_of(recipe: Recipe, *, total_steps: int, pruned: bool) -> Recipe:
     return full_length(recipe, steps=total_steps)  # a fraction that rounds to nothing is not retrained
 
 
+def updates(recipe: Recipe, *, pruned: bool) -> int:
+    """Return how many updates a candidate makes; with the schedule `wsd` pruning changes nothing about that."""
+    return recipe.steps + (recipe.retrain_steps if pruned and recipe.schedule == "cosine" else 0)
+
+
 def full_length(
     recipe: Recipe, *, steps: int | None = None, epochs: int | None = None, train_images: int = 0
 ) -> Recipe:
     """Return the recipe at full length.
 
-    The retraining after pruning grows by the same factor.
+    The retraining after pruning grows by the same factor. The warm-up of the schedule `wsd` does not grow, so that the
+    longer training continues the brief one's trunk.
 
     Args:
         recipe: The brief recipe of the search.

@@ -19,6 +19,7 @@ from scalesearch.views.words import (
     percent,
     pruning_text,
     quantization_text,
+    score_change_text,
     score_title,
     verdict,
 )
@@ -186,7 +187,7 @@ def _gains(record: TrialRecord) -> Iterator[tuple[str, str]]:
     for gain in record.gains:
         verdict = ", NO GAIN: it costs accuracy and is not faster" if gain.no_gain else ""
         speed = f"{gain.speedup:.2f}x as fast ({gain.speedup_low:.2f}-{gain.speedup_high:.2f})"
-        yield (gain.what, f"{speed}, {title} {100 * gain.score_change:+.1f} points{verdict}")
+        yield (gain.what, f"{speed}, {title} {score_change_text(gain)}{verdict}")
 
 
 def _acceptance(record: TrialRecord) -> Iterator[tuple[str, str]]:

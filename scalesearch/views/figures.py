@@ -132,16 +132,19 @@ def layout(*, title: str, x: Mapping[str, Any], y: Mapping[str, Any], shapes: Se
 
 def _gain_points(name: str, gains: Sequence[Gain], style: tuple[str, str]) -> dict[str, Any]:
     colour, symbol = style
+    points = [
+        (round(gain.speedup, 3), round(100 * gain.score_change, 2)) for gain in gains if gain.score_change is not None
+    ]
     return {
         "type": "scatter", "mode": "markers", "name": html.escape(name),
-        "x": [round(gain.speedup, 3) for gain in gains], "y": [round(100 * gain.score_change, 2) for gain in gains],
+        "x": [x for x, _ in points], "y": [y for _, y in points],
         "marker": {"color": colour, "symbol": symbol, "size": 9, "opacity": 0.75},
         "hovertemplate": "%{x}x as fast, %{y:+} points<extra>" + html.escape(name) + "</extra>",
     }  # fmt: skip
 
 
 def loss_figure(records: Sequence[TrialRecord], knee: TrialRecord | None) -> Figure:
-    """Draw each record's training loss over its steps, followed by its retraining; the knee's line is strong."""
+    """Draw each record's training loss over its steps, trunk and branch; the knee's line is strong."""
     data = []
     for record in records:
         x, y = _losses(record)
@@ -156,7 +159,7 @@ def loss_figure(records: Sequence[TrialRecord], knee: TrialRecord | None) -> Fig
         )  # fmt: skip
     data.sort(key=lambda trace: bool(trace["showlegend"]))  # the strong line on top
     axes = layout(
-        title="Loss while training (a gap: pruning, then retraining)",
+        title="Loss while training (a gap: where the branch begins, cut or not)",
         x={"title": {"text": "step"}},
         y={"title": {"text": "loss, means of equal stretches"}},
     )

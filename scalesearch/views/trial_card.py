@@ -107,7 +107,7 @@ def _gains(record: TrialRecord) -> Iterator[str]:
         (
             gain.what,
             f"{gain.speedup:.2f}x ({gain.speedup_low:.2f}-{gain.speedup_high:.2f})",
-            f"{100 * gain.score_change:+.1f}",
+            "" if gain.score_change is None else f"{100 * gain.score_change:+.1f}",
             "NO GAIN" if gain.no_gain else "",
         )
         for gain in record.gains

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from scalesearch.values.candidate import CALIBRATED, Pruning, Quantization, Scaling
 from scalesearch.values.quality import DEFAULT_METRIC, Quality, metric_title
-from scalesearch.values.record import Latency, TrialRecord
+from scalesearch.values.record import Gain, Latency, TrialRecord
 from scalesearch.values.target import Device
 
 _MOST_DECIMALS = 9
@@ -136,3 +136,10 @@ def pruning_text(pruning: Pruning) -> str:
     if pruning.sparsity == "unstructured":
         parts.append(f"{100 * pruning.sparse_fraction:.0f} % zeros")
     return ", ".join(parts) or "none"
+
+
+def score_change_text(gain: Gain) -> str:
+    """Return the points that a step gained or lost, or that the network without it was not trained."""
+    if gain.score_change is None:
+        return "not compared: no candidate trained the network without it"
+    return f"{100 * gain.score_change:+.1f} points"

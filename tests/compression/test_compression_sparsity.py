@@ -185,7 +185,7 @@ def test_retraining_learns_and_keeps_the_zeros(ema_decay: float) -> None:
     images = torch.from_numpy(np.clip(floats * 32 + 128, 0, 255).astype(np.uint8))
     labels = torch.from_numpy(classes)
     mean, std = (0.5, 0.5, 0.5), (0.125, 0.125, 0.125)
-    recipe = Recipe(batch_size=32, ema_decay=ema_decay, shift_fraction=0.0, jitter=0.0)
+    recipe = Recipe(steps=30, batch_size=32, ema_decay=ema_decay, shift_fraction=0.0, jitter=0.0)
     trained = train(
         masked(network, masks),
         images,
@@ -195,7 +195,6 @@ def test_retraining_learns_and_keeps_the_zeros(ema_decay: float) -> None:
         mean=mean,
         std=std,
         seed=0,
-        steps=30,
         after_step=lambda module: apply_masks(module, masks),
     ).network
     for name, mask in masks.items():

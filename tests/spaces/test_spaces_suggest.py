@@ -14,6 +14,7 @@ from scalesearch.spaces.suggest import (
     random_candidates,
     suggest,
     trial_parameters,
+    without_effect,
 )
 from scalesearch.values.candidate import Candidate, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.space import Axis, Choice, NamedAxis, Range, SearchSpace
@@ -38,6 +39,8 @@ FULL = make_space(
         "quantization.calibration": ["minmax", "percentile"],
         "quantization.precision": ["fp32", "fp16", "int8"],
         "training.retrain_steps": [30, 60],
+        "training.branch_fraction": [0.25, 0.5],
+        "training.schedule": ["cosine", "wsd"],
         "training.muon_learning_rate": Range(low=1e-4, high=1e-2, log=True),
         "training.optimizer": ["muon", "adamw"],
         "training.steps": Range(low=100, high=300, step=100),
@@ -107,6 +110,7 @@ def test_numbers_are_asked_as_numbers_and_only_names_as_categories() -> None:
         "quantization.precision",
         "quantization.calibration",
         "training.optimizer",
+        "training.schedule",
         "training.flip",
     }
     assert kinds[index_name("scaling.resolution")] == optuna.distributions.IntDistribution(0, 3)
@@ -114,6 +118,26 @@ def test_numbers_are_asked_as_numbers_and_only_names_as_categories() -> None:
     assert kinds["training.retrain_steps"] == optuna.distributions.IntDistribution(30, 60, step=30)
     assert kinds["training.muon_learning_rate"] == optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
     assert "scaling.stages.3.depth" not in kinds  # fixed
+
+
+@pytest.mark.parametrize(
+    ("axes", "told"),
+    [
+        ({"training.retrain_steps": 800}, ["training.retrain_steps has no effect with training.schedule = 'wsd'"]),
+        ({"training.retrain_steps": 800, "training.schedule": "cosine"}, []),
+        ({"training.retrain_steps": 800, "training.schedule": ["cosine", "wsd"]}, []),
+        ({"training.branch_fraction": 0.2, "training.steps": 10}, []),
+        (
+            {"training.branch_fraction": 0.2, "training.schedule": "cosine"},
+            ["training.branch_fraction has no effect with training.schedule = 'cosine': it belongs to 'wsd'."],
+        ),
+    ],
+)
+def test_axes_that_the_schedule_does_not_read_are_told(axes: dict[str, Any], told: list[str]) -> None:
+    lines = without_effect(make_space(axes))
+
+    assert len(lines) == len(told)
+    assert all(line.startswith(start) for line, start in zip(lines, told, strict=True))
 
 
 class Recorder:
@@ -162,8 +186,12 @@ class Recorder:
             {"pruning__channel_fraction": 0.5, "training__optimizer": "adamw"},
             {"training.retrain_steps"},
         ),
+        (
+            {"pruning__channel_fraction": 0.5, "training__optimizer": "adamw", "training__schedule": "wsd"},
+            {"training.branch_fraction"},
+        ),
     ],
-    ids=["none", "muon", "fp16", "int8 minmax", "int8 percentile", "pruned"],
+    ids=["none", "muon", "fp16", "int8 minmax", "int8 percentile", "retrained", "branch"],
 )
 def test_conditional_axes_are_asked_where_they_mean_something(
     answers: dict[str, OptunaChoice], conditional: set[str]

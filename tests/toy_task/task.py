@@ -54,6 +54,12 @@ class _Batches:
         self._levels, self._size = labels.float() / (LEVELS - 1), recipe.batch_size
         self._random = torch.Generator().manual_seed(seed)
 
+    def state(self) -> dict[str, Tensor]:
+        return {"generator": self._random.get_state()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self._random.set_state(state["generator"])
+
     def next(self) -> tuple[Tensor, Tensor]:
         chosen = torch.randint(0, len(self._images), (self._size,), generator=self._random)
         return self._images[chosen], self._levels[chosen]

@@ -1,10 +1,8 @@
-import math
-
 import pytest
 import torch
 from torch import nn
 
-from scalesearch.training.optimizers import ConvolutionMuon, make_optimizers, muon_weights, orthogonalize, rate_factor
+from scalesearch.training.optimizers import ConvolutionMuon, make_optimizers, muon_weights, orthogonalize
 from scalesearch.values.candidate import OptimizerName, Recipe
 
 
@@ -109,18 +107,3 @@ def test_muon_without_a_second_convolution_is_adamw_alone() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
     (only,) = make_optimizers(module, Recipe(optimizer="muon"))
     assert isinstance(only, torch.optim.AdamW)
-
-
-def test_rate_climbs_to_the_peak_and_falls_as_a_cosine() -> None:
-    factors = [rate_factor(step, steps=100, warmup_fraction=0.25) for step in range(100)]
-    assert factors[0] == pytest.approx(1 / 25)
-    assert factors[24] == pytest.approx(1.0)
-    assert factors[25] == pytest.approx(1.0)
-    assert factors[25 + 25] == pytest.approx(0.5 * (1 + math.cos(math.pi / 3)))
-    assert 0 < factors[-1] < 0.001
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_even_the_shortest_training_moves(steps: int) -> None:
-    factors = [rate_factor(step, steps=steps, warmup_fraction=1.0) for step in range(steps)]
-    assert max(factors) == 1.0

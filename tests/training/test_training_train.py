@@ -131,6 +131,7 @@ def test_steps_and_rates_are_obeyed_and_breathe_comes_once_per_step() -> None:
             *coloured_squares(),
             replace(
                 RECIPE,
+                steps=7,
                 learning_rate=scale * RECIPE.learning_rate,
                 muon_learning_rate=scale * RECIPE.muon_learning_rate,
             ),
@@ -138,7 +139,6 @@ def test_steps_and_rates_are_obeyed_and_breathe_comes_once_per_step() -> None:
             mean=MEAN,
             std=STD,
             seed=0,
-            steps=7,
             breathe=lambda: calls.append(1),
         )
         assert trained.steps == 7
@@ -165,7 +165,14 @@ def test_after_step_changes_the_module_under_training_before_averages_see_it() -
 
     for recipe in (RECIPE, replace(RECIPE, ema_decay=0.9)):
         trained = train(
-            network, *coloured_squares(), recipe, MACHINE, mean=MEAN, std=STD, seed=0, steps=7, after_step=mask
+            network,
+            *coloured_squares(),
+            replace(recipe, steps=7),
+            MACHINE,
+            mean=MEAN,
+            std=STD,
+            seed=0,
+            after_step=mask,
         )
         weight = trained.network.module.get_parameter(frozen)
         assert not weight[:, 0].any()
@@ -286,7 +293,7 @@ def test_impossible_inputs_are_told_apart() -> None:
     images, labels = coloured_squares()
     arguments = {"mean": MEAN, "std": STD, "seed": 0}
     with pytest.raises(ConfigError, match=r"at least 1 step, got 0: raise training\.steps"):
-        train(build(SPEC), images, labels, RECIPE, MACHINE, steps=0, **arguments)
+        train(build(SPEC), images, labels, replace(RECIPE, steps=0), MACHINE, **arguments)
     with pytest.raises(ConfigError, match="got 60 images and 59 targets"):
         train(build(SPEC), images, labels[1:], RECIPE, MACHINE, **arguments)
     with pytest.raises(StageFailed, match=r"expects images of 16 x 16 px, got \(8, 8\)"):

@@ -9,13 +9,16 @@ import torch
 from tiny_training import SPEC
 from torch import nn
 
-from scalesearch.training.weights import KeptTraining, WeightStore, weights_key
-from scalesearch.values.candidate import Recipe
+from scalesearch.training.state import TrainingState
+from scalesearch.training.weights import KeptTraining, WeightStore, trunk_key, weights_key
+from scalesearch.values.candidate import Recipe, ScheduleName
+from scalesearch.values.identity import values_before
 
 KEPT = KeptTraining(
     float_score=0.625, train_s=1.5, final_loss=0.1 + 0.2, losses=(2.5, 0.3), steps=30, safe_recipe_used=True
 )
 KEY = weights_key(SPEC, Recipe(), "data", 0)
+OLD_KEY = "eb687c7871cf8d618c7fa5b6227d22e1d83ebf2f21b4b8daf4d21b93c1711208"
 
 
 def module(seed: int, width: int = 4) -> nn.Module:
@@ -134,13 +137,100 @@ OTHER_VALUES: dict[str, object] = {
     "shift_fraction": 0.0,
     "flip": True,
     "jitter": 0.0,
+    "branch_fraction": 0.5,
+    "warmup_steps": 30,
 }
+NOT_READ = {"cosine": {"retrain_steps", "branch_fraction", "warmup_steps"}, "wsd": {"retrain_steps", "warmup_fraction"}}
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])
-def test_the_key_changes_with_every_part_of_the_recipe_that_changes_training(name: str) -> None:
+@pytest.mark.parametrize("schedule", ["wsd", "cosine"])
+@pytest.mark.parametrize("name", [field.name for field in fields(Recipe) if field.name != "schedule"])
+def test_the_key_changes_with_every_part_of_the_recipe_that_changes_training(name: str, schedule: ScheduleName) -> None:
+    recipe = Recipe(schedule=schedule)
+    other = replace(recipe, **{name: OTHER_VALUES[name]})  # type: ignore[arg-type]
+    same = weights_key(SPEC, other, "data", 0) == weights_key(SPEC, recipe, "data", 0)
+    assert same == (name in NOT_READ[schedule])
+
+
+def test_the_schedules_have_different_keys() -> None:
+    assert weights_key(SPEC, Recipe(schedule="cosine"), "data", 0) != KEY
+
+
+def test_a_recipe_of_before_the_schedules_has_the_key_that_it_had() -> None:
+    """The expected key was made by the version without `schedule`."""
+    before = Recipe(**values_before(Recipe))
+    assert weights_key(SPEC, before, "data", 0) == OLD_KEY
+    assert weights_key(SPEC, Recipe(schedule="cosine"), "data", 0) == OLD_KEY
+
+
+TRUNK = ("batch_size", "flip", "learning_rate", "loss", "optimizer", "warmup_steps")
+BRANCH = ("branch_fraction", "ema_decay", "retrain_steps", "steps", "warmup_fraction")
+
+
+@pytest.mark.parametrize("name", TRUNK + BRANCH)
+def test_a_trunk_is_shared_by_all_recipes_that_differ_in_the_branch_only(name: str) -> None:
     other = replace(Recipe(), **{name: OTHER_VALUES[name]})  # type: ignore[arg-type]
-    assert (weights_key(SPEC, other, "data", 0) == KEY) == (name == "retrain_steps")
+    assert (trunk_key(SPEC, other, "data", 0) == trunk_key(SPEC, Recipe(), "data", 0)) == (name in BRANCH)
+
+
+def test_there_is_no_trunk_with_cosine() -> None:
+    assert trunk_key(SPEC, Recipe(schedule="cosine"), "data", 0) == ""
+
+
+def state() -> TrainingState:
+    return TrainingState(
+        moments={"0.weight": {"exp_avg": torch.ones(4, 3, 3, 3), "step": torch.tensor(7.0)}},
+        batches={"order": torch.arange(5)},
+        random={"cpu": torch.get_rng_state()},
+        safe_recipe_used=True,
+    )
+
+
+def test_a_trunk_comes_back_with_its_state(tmp_path: Path) -> None:
+    store, trained, fresh = WeightStore(tmp_path), module(0), module(1)
+    store.save_trunk(KEY, trained, KEPT, state())
+
+    found = store.load_trunk(KEY, 30, fresh)
+
+    assert found is not None
+    assert same(trained, fresh)
+    assert found.kept == KEPT
+    assert found.state.safe_recipe_used
+    came, expected = found.state.tensors(), state().tensors()
+    assert came.keys() == expected.keys()
+    assert all(torch.equal(came[name], expected[name]) for name in came)
+
+
+def test_the_longest_trunk_that_is_not_too_long_is_taken(tmp_path: Path) -> None:
+    store = WeightStore(tmp_path)
+    for steps in (9, 30, 100):
+        store.save_trunk(KEY, module(steps), replace(KEPT, steps=steps), state())
+
+    lengths = [store.load_trunk(KEY, steps, module(0)) for steps in (8, 9, 99, 100, 1000)]
+
+    assert [found and found.kept.steps for found in lengths] == [None, 9, 30, 100, 100]
+
+
+def test_a_damaged_trunk_is_absent_and_a_shorter_one_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = WeightStore(tmp_path)
+    for steps in (9, 30):
+        store.save_trunk(KEY, module(steps), replace(KEPT, steps=steps), state())
+    flip_a_weight_bit(tmp_path / f"{KEY}-30.safetensors")
+
+    found = store.load_trunk(KEY, 30, module(0))
+
+    assert found is not None
+    assert found.kept.steps == 9
+    assert "holds no usable weights" in caplog.text
+
+
+def test_the_score_is_read_without_the_weights(tmp_path: Path) -> None:
+    store = WeightStore(tmp_path)
+    assert store.score(KEY) is None
+    store.save(KEY, module(0), KEPT)
+    assert store.score(KEY) == KEPT.float_score
+    cut_short(tmp_path / f"{KEY}.safetensors")
+    assert store.score(KEY) is None
 
 
 def test_the_key_changes_with_shape_data_and_seed_but_not_with_a_name() -> None:

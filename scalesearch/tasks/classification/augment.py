@@ -1,5 +1,7 @@
 """Make endless training batches from images in memory or on disk: shuffled, shifted, flipped, jittered, normalized."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -44,6 +46,15 @@ class Batches:
         self._device = device
         self._random = torch.Generator().manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.int64)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what the next batches depend on: the state of the generator, and the images left of this epoch."""
+        return {"generator": self._random.get_state(), "order": self._order.clone()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with the batches that came next when `state` was taken, of a source over as many images."""
+        self._random.set_state(state["generator"])
+        self._order = state["order"].clone()
 
     def next(self) -> tuple[Tensor, Tensor]:
         """Return the next images (batch, C, H, W) and labels (batch,), both on the device.

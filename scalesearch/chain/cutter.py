@@ -1,0 +1,103 @@
+"""Make a trained network smaller, round by round: leave out blocks, channels and single weights."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from scalesearch.compression.blocks import drop_blocks
+from scalesearch.compression.importance import Judged
+from scalesearch.compression.prune import prunable_widths, prune
+from scalesearch.compression.sensitivity import LayerSensitivity, channel_sensitivity, ratios_from_sensitivity
+from scalesearch.compression.sparsity import masked, sparsity_masks
+from scalesearch.data import Dataset, to_input
+from scalesearch.tasks.base import Task
+from scalesearch.tasks.hooks import plain_loss, score_torch
+from scalesearch.values.identity import seed_from
+from scalesearch.values.network import Network
+from scalesearch.values.plan import Plan
+
+_JUDGING_IMAGES = 256
+_TAYLOR_IMAGES = 128
+_SENSITIVITY_FRACTIONS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
+_DATA_FREE = ("l1", "l2", "bn_scale")
+
+
+class Cutter:
+    """Prunes one plan's network, round by round, judging by calibration images, which are never trained on."""
+
+    def __init__(self, plan: Plan, data: Dataset, task: Task, *, channel_multiple: int) -> None:
+        self._task, self._metric, self._plain_loss = task, task.make_metric(data.class_names), plain_loss(task)
+        self._plan, self._pruning, self._multiple = plan, plan.pruning, channel_multiple
+        images = data.calibration.images[:_JUDGING_IMAGES]
+        self._images = torch.from_numpy(to_input(images, mean=data.mean, std=data.std))
+        self._targets = torch.from_numpy(data.calibration.labels[:_JUDGING_IMAGES]).long()
+        self._widths: dict[str, int] = {}
+        self._ratios: dict[str, float] | None = None
+        self.masks: dict[str, torch.Tensor] = {}
+        """Masks by weight name, False where further training must keep a weight at zero."""
+
+    def cut(self, network: Network, number: int, *, follower: nn.Module | None = None) -> Network:
+        """Return the network of round `number` (from 1), pruned but not yet trained on.
+
+        `follower` is a module of the same structure, which loses the same blocks and channels, in place.
+        """
+        pruning = self._pruning
+        if number == 1 and pruning.block_fraction > 0:
+            network = drop_blocks(network, pruning.block_fraction, loss_without=self._loss, follower=follower)
+        if pruning.channel_fraction > 0:
+            network = self._fewer_channels(network, number, follower)
+        if number == pruning.rounds and pruning.sparsity != "none":
+            self.masks = sparsity_masks(network, pruning)
+            network = masked(network, self.masks)
+        return network
+
+    def _fewer_channels(self, network: Network, number: int, follower: nn.Module | None) -> Network:
+        pruning = self._pruning
+        if number == 1:
+            self._widths = dict(prunable_widths(network))
+            if pruning.scope == "sensitivity":
+                self._ratios = ratios_from_sensitivity(
+                    self.sensitivity(network), budget_fraction=pruning.channel_fraction
+                )
+        share = number / pruning.rounds
+        ratios = None if self._ratios is None else {name: share * each for name, each in self._ratios.items()}
+        return prune(
+            network,
+            replace(pruning, channel_fraction=share * pruning.channel_fraction),
+            channel_multiple=self._multiple,
+            batch=Judged(
+                images=self._images[:_TAYLOR_IMAGES], targets=self._targets[:_TAYLOR_IMAGES], loss=self._plain_loss
+            ),
+            seed=seed_from("prune", self._plan.shape_key, number),
+            ratios=ratios,
+            widths=self._widths,
+            follower=follower,
+        )
+
+    @property
+    def images(self) -> int:
+        """Number of images that are judged on."""
+        return len(self._targets)
+
+    def sensitivity(self, network: Network) -> tuple[LayerSensitivity, ...]:
+        """Measure how much score each layer loses when it alone loses channels."""
+        return channel_sensitivity(
+            network,
+            fractions=_SENSITIVITY_FRACTIONS,
+            score=self.score,
+            channel_multiple=self._multiple,
+            criterion=self._pruning.criterion if self._pruning.criterion in _DATA_FREE else "l2",
+        )
+
+    def score(self, network: Network) -> float:
+        """Return the score on the images that are judged on, as a fraction."""
+        return score_torch(self._task, self._metric, [self._answers(network)], self._targets)
+
+    def _loss(self, network: Network) -> float:
+        return float(self._plain_loss(self._answers(network), self._targets))
+
+    def _answers(self, network: Network) -> Any:
+        with torch.inference_mode():
+            return network.module.eval()(self._images)

@@ -1,0 +1,61 @@
+"""Follow every single weight through a cut, so that what belongs to a weight (its momentum) can follow it."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Moments = Mapping[str, Mapping[str, Tensor]]
+"""Tensors of the shape of a parameter (or single numbers), by the parameter's name and a name of their own."""
+
+
+def numbered(module: nn.Module) -> nn.Module:
+    """Return a copy of the module whose parameters hold the numbers 0, 1, 2, ... instead of weights.
+
+    The copy is cut together with the module. What is left then tells where each remaining weight was. float64 holds
+    whole numbers up to 2^53 exactly.
+    """
+    follower = copy.deepcopy(module).double()
+    with torch.no_grad():
+        for place in _places(module):
+            ids = torch.arange(place.start, place.start + place.parameter.numel(), dtype=torch.float64)
+            follower.get_parameter(place.name).copy_(ids.view(place.parameter.shape))
+    return follower
+
+
+def kept_moments(moments: Moments, before: nn.Module, follower: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """Return the moments of what is left after a cut.
+
+    Args:
+        moments: Those of the module before the cut; parameters without moments are passed over.
+        before: The module before the cut.
+        follower: `numbered(before)` after the same cut.
+    """
+    places = list(_places(before))
+    starts = torch.tensor([place.start for place in places])
+    kept: dict[str, dict[str, Tensor]] = {}
+    for name, parameter in follower.named_parameters():
+        ids = parameter.detach().long()
+        place = places[int(torch.searchsorted(starts, ids.min(), right=True)) - 1]
+        kept[name] = {
+            kind: moment.reshape(-1)[ids - place.start] if moment.ndim else moment.clone()
+            for kind, moment in moments.get(place.name, {}).items()
+        }
+    return {name: held for name, held in kept.items() if held}
+
+
+class _Place(NamedTuple):
+    """A parameter, and the number of its first entry."""
+
+    name: str
+    parameter: nn.Parameter
+    start: int
+
+
+def _places(module: nn.Module) -> Iterator[_Place]:
+    start = 0
+    for name, parameter in module.named_parameters():
+        yield _Place(name, parameter, start)
+        start += parameter.numel()

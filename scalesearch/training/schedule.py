@@ -1,0 +1,80 @@
+"""The learning rate of a training: the share of the peak rate at each update.
+
+`wsd` (warm-up, stable, decay; Hägele et al., arXiv 2405.18392) has two parts. The trunk warms up and then stays at the
+peak rate. The branch falls along a line to zero. A trunk does not depend on how long the branch will be, so one trunk
+serves many branches, and it can go on to become a longer one. `cosine` falls along a cosine from the end of the warm-up
+on, so its weights are worth something at its end only.
+"""
+
+import dataclasses
+import math
+
+from scalesearch.values.candidate import Recipe
+
+
+def branch_steps(recipe: Recipe) -> int:
+    """Return how many of the recipe's updates belong to the branch: at least 1; all of them with `cosine`."""
+    if recipe.schedule == "cosine":
+        return recipe.steps
+    return min(recipe.steps, max(1, round(recipe.branch_fraction * recipe.steps)))
+
+
+def trunk_steps(recipe: Recipe) -> int:
+    """Return how many updates come before the branch; 0 with `cosine`, which has no trunk."""
+    return recipe.steps - branch_steps(recipe)
+
+
+def warmup_steps(recipe: Recipe) -> int:
+    """Return over how many updates the rate rises: at most half of a trunk."""
+    if recipe.schedule == "cosine":
+        return min(recipe.steps - 1, round(recipe.warmup_fraction * recipe.steps))
+    return min(recipe.warmup_steps, trunk_steps(recipe) // 2)
+
+
+def rates(recipe: Recipe) -> tuple[float, ...]:
+    """Return the share of the peak rate at each of the recipe's updates (steps,)."""
+    return trunk_rates(recipe) + branch_rates(recipe)
+
+
+def trunk_rates(recipe: Recipe) -> tuple[float, ...]:
+    """Return the share of the peak rate at each update of the trunk: it rises along a line and then stays at 1."""
+    rising = warmup_steps(recipe)
+    return tuple(min(1.0, (step + 1) / rising) if rising else 1.0 for step in range(trunk_steps(recipe)))
+
+
+def branch_rates(recipe: Recipe) -> tuple[float, ...]:
+    """Return the share of the peak rate at each update of the branch.
+
+    With `wsd` it falls along a line from just below 1 to just above 0. With `cosine` the branch is the whole training:
+    a rise along a line that ends at 1, and then a fall along a cosine that ends near 0.
+    """
+    steps = branch_steps(recipe)
+    if recipe.schedule == "wsd":
+        return decay(steps)
+    rising = warmup_steps(recipe)
+    return tuple(
+        (step + 1) / rising if step < rising else 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
+        for step in range(steps)
+    )
+
+
+def decay(steps: int) -> tuple[float, ...]:
+    """Return rates that fall along a line: 1 would be the one before the first, and 0 the one after the last."""
+    return tuple((steps - step) / (steps + 1) for step in range(steps))
+
+
+def trunk_recipe(recipe: Recipe) -> Recipe:
+    """Return the recipe without everything that a trunk does not depend on, its length included.
+
+    Two recipes with equal results are at two points of one trunk, or at the same one.
+    """
+    without_rates = recipe if recipe.optimizer == "muon" else dataclasses.replace(recipe, muon_learning_rate=0.0)
+    return dataclasses.replace(
+        without_rates,
+        steps=0,
+        retrain_steps=0,
+        branch_fraction=0.0,
+        warmup_fraction=0.0,
+        warmup_steps=warmup_steps(recipe),
+        ema_decay=0.0,  # averages begin with the branch
+    )

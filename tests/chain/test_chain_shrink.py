@@ -1,0 +1,233 @@
+"""One trunk, many branches: equal updates for all, nothing trained twice, and longer trainings that go on."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scalesearch.chain.planner import Planner
+from scalesearch.chain.shrink import Shrinker, Shrunk, tensors
+from scalesearch.chain.stages import StageClock
+from scalesearch.config import load_run, parse_space
+from scalesearch.data import Dataset
+from scalesearch.data.finding import load_study_data
+from scalesearch.measurement.device_lock import DeviceLock
+from scalesearch.study.session import open_session
+from scalesearch.tasks.classification.pieces import build, train
+from scalesearch.training import train as training
+from scalesearch.training.schedule import rates
+from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling
+from scalesearch.values.identity import seed_from
+from scalesearch.values.network import Network
+from scalesearch.values.session import Session
+from scalesearch.values.settings import MachineSettings
+
+SPACE = {"network": "resnet_small", "resolution_px": 16, "scaling": {"width": [0.5], "depth": [2.0]}}
+RECIPE = Recipe(optimizer="adamw", learning_rate=0.01, steps=30, branch_fraction=0.4, warmup_steps=4, batch_size=16)
+DENSE = Candidate(scaling=Scaling(depth=2), recipe=RECIPE)
+HALF = replace(DENSE, pruning=Pruning(channel_fraction=0.5))
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    folder = tmp_path_factory.mktemp("shrink")
+    random = np.random.default_rng(0)
+    labels = np.arange(150) % 3
+    images = random.integers(0, 120, (150, 16, 16, 3))
+    images[np.arange(150), :, :, labels] += 90
+    np.savez(folder / "colours.npz", images=images.astype(np.uint8), labels=labels)
+    settings, _ = load_run(flags={"data.source": str(folder / "colours.npz"), "target": "cpu"}, overrides=[])
+    settings = replace(
+        settings,
+        latency=replace(settings.latency, max_s=0.2, warmup_s=0.02),
+        machine=MachineSettings(threads=1, bf16="off", device="cpu"),
+    )
+    (folder / "study").mkdir()
+    return open_session(settings, parse_space(SPACE, name="s", origin="s.toml"), folder / "study")
+
+
+@dataclass
+class Bench:
+    """A shrinker with a folder of weights of its own; counts the updates that are really made."""
+
+    session: Session
+    updates: list[int]
+
+    def __call__(self, candidate: Candidate) -> Shrunk:
+        plan = Planner(self.session)(candidate)
+        shrinker = Shrinker(self.session, DeviceLock("cpu", folder=self.session.folder))
+        return shrinker(plan, self.data, StageClock())
+
+    @property
+    def data(self) -> Dataset:
+        return load_study_data(self.session).at(16)
+
+    def made(self) -> int:
+        """Return the number of updates since the last call."""
+        total = sum(self.updates)
+        self.updates.clear()
+        return total
+
+
+@pytest.fixture
+def bench(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    made: list[int] = []
+
+    def counted(*arguments: object, **more: object) -> object:
+        result = training.train(*arguments, **more)  # type: ignore[arg-type]
+        made.append(result.steps)
+        return result
+
+    monkeypatch.setattr("scalesearch.chain.shrink.train", counted)
+    return Bench(session=replace(session, folder=tmp_path), updates=made)
+
+
+def weights(network: Network) -> dict[str, torch.Tensor]:
+    return network.module.state_dict()
+
+
+def equal(first: Network, second: Network) -> bool:
+    ours, theirs = weights(first), weights(second)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_dense_and_cut_networks_make_equal_updates_and_share_their_trunk(bench: Bench) -> None:
+    dense = bench(DENSE)
+    assert bench.made() == 30
+    half = bench(HALF)
+    assert bench.made() == 12  # the branch alone
+    blocks = bench(replace(DENSE, pruning=Pruning(block_fraction=0.5)))
+    assert bench.made() == 12
+
+    for shrunk in (dense, half, blocks):
+        assert shrunk.training.steps == 30
+        assert sum(curve.steps for curve in shrunk.training.loss_curves) == 30
+    assert [shrunk.training.new_steps for shrunk in (dense, half, blocks)] == [30, 12, 12]
+    assert half.dense_score == dense.training.float_score
+
+
+def test_a_cut_network_may_come_first(bench: Bench) -> None:
+    half = bench(HALF)
+    assert bench.made() == 30
+    assert half.dense_score is None  # no candidate has trained the dense network's branch
+
+    bench(DENSE)
+
+    assert bench.made() == 12
+
+
+def test_the_dense_network_is_one_training_of_the_whole_schedule(bench: Bench) -> None:
+    plan, data = Planner(bench.session)(DENSE), bench.data
+    whole = train(
+        build(plan.spec, dropout=RECIPE.dropout, seed=seed_from("init", plan.trunk_key)),
+        *tensors(data.train),
+        RECIPE,
+        bench.session.machine,
+        mean=data.mean,
+        std=data.std,
+        seed=seed_from("train", plan.trunk_key),
+        rates=rates(RECIPE),
+    )
+
+    assert equal(bench(DENSE).network, whole.network)
+
+
+@pytest.mark.parametrize(
+    "pruning",
+    [
+        Pruning(),
+        Pruning(channel_fraction=0.5),
+        Pruning(channel_fraction=0.5, rounds=3, criterion="taylor"),
+        Pruning(block_fraction=0.5, channel_fraction=0.25),
+        Pruning(sparsity="unstructured", sparse_fraction=0.5),
+    ],
+    ids=["dense", "channels", "rounds", "blocks", "zeros"],
+)
+def test_what_is_stored_is_not_trained_again_and_is_the_same(bench: Bench, pruning: Pruning) -> None:
+    candidate = replace(DENSE, pruning=pruning)
+    first = bench(candidate)
+    assert bench.made() == 30
+
+    second = bench(candidate)
+
+    assert bench.made() == 0
+    assert second.training.weights_reused
+    assert second.training.new_steps == 0
+    assert second.training.steps == first.training.steps == 30
+    assert equal(first.network, second.network)
+
+
+def test_masked_weights_stay_zero_to_the_end_of_the_branch(bench: Bench) -> None:
+    shrunk = bench(replace(DENSE, pruning=Pruning(sparsity="unstructured", sparse_fraction=0.5)))
+
+    convolutions = [tensor for name, tensor in weights(shrunk.network).items() if tensor.ndim == 4]
+    zeros = sum(int((tensor == 0).sum()) for tensor in convolutions)
+    assert zeros / sum(tensor.numel() for tensor in convolutions) == pytest.approx(0.5, abs=0.001)
+
+
+def test_a_longer_training_goes_on_from_the_trunk_and_ends_as_if_it_had_not_stopped(
+    bench: Bench, tmp_path: Path
+) -> None:
+    longer = replace(DENSE, recipe=replace(RECIPE, steps=50))
+    bench(DENSE)
+    bench.made()
+
+    continued = bench(longer)
+
+    assert bench.made() == 50 - 18  # the shorter trunk's updates were there
+    assert continued.training.steps == 50
+    assert continued.training.new_steps == 32
+    apart = Bench(session=replace(bench.session, folder=tmp_path / "apart"), updates=bench.updates)
+    assert equal(continued.network, apart(longer).network)
+    assert bench.made() == 50
+
+
+def test_updates_with_simulated_rounding_are_taken_from_the_branch(bench: Bench) -> None:
+    aware = replace(DENSE, quantization=Quantization(precision="int8", qat_steps=5))
+
+    shrunk = bench(aware)
+
+    assert shrunk.training.steps == 25  # the chain makes the other 5
+    bench.made()
+    bench(DENSE)
+    assert bench.made() == 12  # the same trunk
+
+
+@pytest.mark.parametrize("qat_steps", [12, 40])
+def test_a_branch_without_a_float_update_is_refused_before_training(bench: Bench, qat_steps: int) -> None:
+    asked = replace(DENSE, quantization=Quantization(precision="int8", qat_steps=qat_steps))
+
+    assert "updates of the branch exceeded" in Planner(bench.session)(asked).rejected_because
+    fewer = replace(DENSE, quantization=Quantization(precision="int8", qat_steps=11))
+    assert not Planner(bench.session)(fewer).rejected_because
+
+
+def test_more_rounds_than_updates_still_end_at_the_asked_shape(bench: Bench) -> None:
+    recipe = replace(RECIPE, steps=5)  # a branch of 2
+    many = replace(HALF, recipe=recipe, pruning=Pruning(channel_fraction=0.5, rounds=4))
+
+    shrunk = bench(many)
+
+    assert shrunk.training.steps == 5
+    assert (
+        shrunk.network.module.get_parameter("stem.0.weight").shape
+        == bench(replace(HALF, recipe=recipe)).network.module.get_parameter("stem.0.weight").shape
+    )
+
+
+def test_a_single_update_is_a_branch_without_a_trunk(bench: Bench) -> None:
+    for pruning in (Pruning(), Pruning(channel_fraction=0.5)):
+        shrunk = bench(Candidate(recipe=replace(RECIPE, steps=1), pruning=pruning))
+        assert shrunk.training.steps == 1
+
+
+def test_cosine_trains_to_its_end_and_once_more_after_the_cut(bench: Bench) -> None:
+    recipe = replace(RECIPE, schedule="cosine", retrain_steps=6)
+
+    shrunk = bench(replace(HALF, recipe=recipe))
+
+    assert bench.made() == 36
+    assert shrunk.training.steps == 36
+    assert shrunk.dense_score is not None
