@@ -71,7 +71,7 @@ def main() -> None:
             volumes = [hypervolume(map(point, members)) for members in (front, pareto_front(each.records))]
             best = max(point(member)[0] for member in front)
             fastest = min(point(member)[1] for member in front)
-            charged = sum(record.charged for record in each.records)
+            charged = f"{sum(record.charge for record in each.records):.1f}"
             rows.append(
                 f"| {space} | {arm} | {charged} | {len(each.records)} | {max(each.done_s.values()) / 60:.1f} | "
                 f"{volumes[0]:.3f} | {volumes[1]:.3f} | {len(front)} | {100 * best:.1f} | {fastest:.3f} |"

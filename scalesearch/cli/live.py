@@ -100,10 +100,9 @@ class _Progress:
     """The running numbers that both views for people show."""
 
     def __init__(self) -> None:
-        self.budget = self.done = self.front_size = self.free = 0
-        self.hypervolume = 0.0
+        self.budget = self.front_size = self.free = 0
+        self.hypervolume = self.done = self._done_before = 0.0
         self._start = time.monotonic()
-        self._done_before = 0
 
     def hear(self, event: Event) -> None:
         if isinstance(event, RunStarted):
@@ -138,9 +137,8 @@ class _LineView:
         elif isinstance(event, TrialFinished):
             remaining = self._progress.remaining_s
             eta = f"  about {_span(remaining)} left" if remaining else ""
-            self._print(
-                f"[{event.charged_done}/{event.budget}] {trial_line(event.record)}  front {event.front_size}{eta}"
-            )
+            used = f"[{trainings(event.charged_done)}/{event.budget}]"
+            self._print(f"{used} {trial_line(event.record)}  front {event.front_size}{eta}")
         elif isinstance(event, Narrowed):
             self._print(_narrowed(event))
         elif isinstance(event, RunStopped):
@@ -202,7 +200,7 @@ class _LiveView:
         head = Table.grid(padding=(0, 2))
         head.add_row(
             ProgressBar(total=max(progress.budget, 1), completed=progress.done, width=30),
-            f"{progress.done} of {progress.budget}",
+            f"{trainings(progress.done)} of {progress.budget}",
             f"about {_span(remaining)} left" if remaining is not None else "first trial",
             f"front {progress.front_size}",
             f"hypervolume {progress.hypervolume:.3f}",
@@ -258,12 +256,17 @@ def _opening(event: RunStarted, folder: Path) -> str:
     if not event.records:
         return f"study {folder}: budget {event.budget}"
     left = max(0, event.budget - event.charged_done)
-    return f"study {folder}: continuing after {event.charged_done} charged trials, {left} to go"
+    return f"study {folder}: continuing after {trainings(event.charged_done)} full trainings, {trainings(left)} to go"
 
 
 def _narrowed(event: Narrowed) -> str:
     tried = f"{event.tries} networks gained nothing from it"
     return f"adaptive: {event.precision} is not asked any more: {tried} (run without --adaptive to ask it again)"
+
+
+def trainings(charged: float) -> str:
+    """Return a number of full trainings as text: with one decimal, unless it is whole."""
+    return f"{charged:.1f}".removesuffix(".0")
 
 
 def _span(seconds: float) -> str:

@@ -184,7 +184,12 @@ def _efforts(record: TrialRecord) -> Row:
     row: Row = {"trained_steps": training.steps if training else None}
     row |= _named(training, "final_loss", "weights_reused", "safe_recipe_used", "train_s", "retrain_s")
     row["total_s"] = sum(stage.seconds for stage in record.stages) if record.stages else None
-    row |= {"charged": record.charged, "same_as": record.same_as, "sibling_of": record.sibling_of}
+    row |= {
+        "charged": record.charged,
+        "charge": record.charge,
+        "same_as": record.same_as,
+        "sibling_of": record.sibling_of,
+    }
     row["device"] = device.name if device else None
     row["backend"] = f"{device.backend} {device.backend_version}" if device else None
     row["accepted_by"] = record.acceptance.compiler if record.acceptance else None

@@ -14,7 +14,7 @@ class RunStarted:
     """The study is open. Earlier runs have used `charged_done` of the budget."""
 
     budget: int
-    charged_done: int
+    charged_done: float
     records: int
     continued: int
     """Trials that a killed run left behind, and that this run continues."""
@@ -41,7 +41,7 @@ class TrialFinished:
     """A trial's record is on disk, and Optuna was told. The other fields are the state of the study with it."""
 
     record: TrialRecord
-    charged_done: int
+    charged_done: float
     budget: int
     front_size: int
     hypervolume: float
@@ -75,8 +75,8 @@ class StudyOutcome:
     front: tuple[MeasuredTrial, ...]
     ended: Ending
     message: str
-    charged: int
-    """Candidates that were charged to the budget, over all runs of the study."""
+    charged: float
+    """What was charged to the budget over all runs of the study, in full trainings."""
     wall_s: float
     """Wall time of this run in seconds."""
     search_s: float

@@ -17,6 +17,8 @@ from scalesearch.values.record import StageTime, TrialRecord
 
 FREE_IN_A_ROW = 20
 """The run ends after this many candidates in a row that cost no training."""
+_DIGITS = 6
+"""Decimals to which charges are added up, so that three thirds are one."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,13 +55,13 @@ class Ledger:
         self.free_in_a_row = self.repeats_in_a_row = 0
 
     @property
-    def charged(self) -> int:
-        """Number of candidates that were charged to the budget."""
-        return sum(record.charged for record in self.records.values())
+    def charged(self) -> float:
+        """What was charged to the budget so far: the number of full trainings that all the updates made would be."""
+        return round(sum(record.charge for record in self.records.values()), _DIGITS)
 
     @property
     def has_room(self) -> bool:
-        """Whether the budget has room for one more training besides those that are running."""
+        """Whether a part of the budget is left if those that are running are full trainings."""
         training = sum(asked.sibling_of is None for asked in self.running.values())
         return self.charged + training < self._budget
 
@@ -120,9 +122,9 @@ class Ledger:
     def ending(self, *, interrupted: bool, owed: int) -> tuple[Ending, str]:
         """Return how the run ended and a sentence that says why; `owed` trials are still to be evaluated."""
         if self.charged >= self._budget and not (interrupted and owed):
-            return "budget", f"{self.charged} candidates trained"
+            return "budget", self._trained
         if interrupted:
-            return "interrupted", f"stopped at {self.charged} of {self._budget}; run again to continue"
+            return "interrupted", f"stopped at {self.charged:g} of {self._budget}; run again to continue"
         last = sorted(self.records)[-FREE_IN_A_ROW:]
         rejected = sum(self.records[number].state == "rejected" for number in last)
         cause = "the limits are too tight" if 2 * rejected > len(last) else "the space is exhausted"
@@ -130,6 +132,13 @@ class Ledger:
             f"{cause}: of the last {len(last)} candidates none needed training ({rejected} broke a limit, "
             f"{len(last) - rejected} repeated an earlier one or used its weights)"
         )
+
+    @property
+    def _trained(self) -> str:
+        """How many candidates were trained; and how many full trainings that were, where trunks were shared."""
+        candidates = sum(record.charged for record in self.records.values())
+        shared = "" if candidates == self.charged else f" with the updates of {self.charged:.1f} full trainings"
+        return f"{candidates} candidates trained{shared}"
 
     def _remember(self, record: TrialRecord) -> None:
         if record.key and record.same_as is None:

@@ -43,7 +43,9 @@ class Precisions:
             with contextlib.suppress(CandidateRejected, StageFailed):
                 plan = self._plan(candidate)
                 known = self._ledger.finished(plan.key) or self._ledger.is_running(plan.key) or plan.rejected_because
-                if not known and candidate.quantization.precision not in self._given_up:
+                # After quantization-aware updates the float weights are those of a shorter branch.
+                trained = plan.shape_key == self._plan(record.candidate).shape_key
+                if trained and not known and candidate.quantization.precision not in self._given_up:
                     self._wanted.setdefault(plan.key, (candidate, record.trial))
 
     def narrow(self) -> tuple[Narrowed, ...]:

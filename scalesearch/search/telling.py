@@ -63,6 +63,7 @@ def attributes(record: TrialRecord, space: SearchSpace) -> dict[str, Value]:
         "state": record.state,
         "feasible": record.feasible,
         "charged": record.charged,
+        "charge": record.charge,
         "same_as": record.same_as,
         SIBLING_OF: record.sibling_of,
         "no_gain": ", ".join(gain.what for gain in record.gains if gain.no_gain),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from scalesearch.measurement.latency import FIRST_LOOK_PAIRS, MIN_S, WARMUP_WINDOWS
 from scalesearch.study.pieces import Pieces
-from scalesearch.training.schedule import trunk_steps
+from scalesearch.training.schedule import branch_steps, trunk_steps
 from scalesearch.values.candidate import Quantization
 from scalesearch.values.plan import Plan
 from scalesearch.values.settings import LatencySettings, RunSettings
@@ -52,8 +52,9 @@ class PredictedTime:
 
     low_s: float
     high_s: float
-    trained: int
-    """Number of trained candidates: the budget, or fewer where the space holds fewer."""
+    trained: tuple[int, int]
+    """Number of trained candidates: the budget, or fewer where the space holds fewer; and more where candidates share
+    trunks, at most the second number."""
     training_s: float
     other_s: Bounds
 
@@ -61,9 +62,11 @@ class PredictedTime:
     def words(self) -> str:
         """The range and its parts as a sentence."""
         low, high = self.other_s
+        fewest, most = self.trained
+        candidates = f"{fewest}" if fewest == most else f"{fewest} to {most}"
         return (
-            f"takes about {_span(self.low_s, self.high_s)} here: {self.trained} candidates of {self.training_s:.0f} s "
-            f"training each, and {low:.0f} to {high:.0f} s for the rest (export, timing, scoring, twins, siblings)"
+            f"takes about {_span(self.low_s, self.high_s)} here: {candidates} candidates, {self.training_s:.0f} s for "
+            f"a full training, and {low:.0f} to {high:.0f} s for the rest (export, timing, scoring, twins, siblings)"
         )
 
 
@@ -89,9 +92,10 @@ def predict(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, *, first: Pl
         pieces: The times that were measured.
         first: The plan of the run's first trial, the cheapest candidate.
     """
-    trained = int(min(run.settings.budget, distinct_trainings(run.space)))
+    fewest, most = candidates_of(plans, run)
+    training = statistics.fmean(_training_s(plan, pieces) for plan in plans)
     ends = []
-    for end in (0, 1):
+    for end, trained in enumerate((fewest, most)):
         costs = [_seconds(plan, run, pieces, end) for plan in plans]
         mean = statistics.fmean(costs)
         if len(costs) > 1:  # the mean of so few candidates is itself random
@@ -100,12 +104,31 @@ def predict(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, *, first: Pl
         begin = _seconds(first, run, pieces, end) if first else mean
         members = min(FRONT_MEMBERS[end], trained * len(_precisions(run.space)))
         ending = ENDING_S[end] + members * (FRONT_S[end] + _latency_s(plans[0], run.settings.latency, pieces)[end])
+        # However many candidates share trunks, the budget is a number of full trainings.
+        mean -= (1 - fewest / trained) * TRAINING_SPREAD[end] * training / run.settings.workers
         ends.append(OPENING_S[end] + begin + (trained - 1) * mean + ending)
-    training = statistics.fmean(_training_s(plan, pieces) for plan in plans)
     low, high = (statistics.fmean(_seconds(plan, run, pieces, end, training=False) for plan in plans) for end in (0, 1))
     return PredictedTime(
-        low_s=ends[0], high_s=ends[1], trained=trained, training_s=training, other_s=(low, max(low, high))
+        low_s=ends[0], high_s=ends[1], trained=(fewest, most), training_s=training, other_s=(low, max(low, high))
     )
+
+
+def candidates_of(plans: Sequence[Plan], run: PlannedRun) -> tuple[int, int]:
+    """Return the least and the largest number of candidates that the budget is likely to train.
+
+    The largest is how many more of the drawn candidates would be trained once all their trunks are there: a candidate
+    whose trunk is stored is charged with its branch alone.
+    """
+    space = distinct_trainings(run.space)
+    fewest = int(min(run.settings.budget, space))
+    seen = set[str]()
+    charges = list[float]()
+    for plan in {plan.shape_key: plan for plan in plans}.values():  # equal networks are trained once
+        stored = bool(plan.trunk_key) and plan.trunk_key in seen
+        seen.add(plan.trunk_key)
+        recipe = plan.candidate.recipe
+        charges.append(branch_steps(recipe) / recipe.steps if stored else 1.0)
+    return fewest, max(fewest, int(min(run.settings.budget / statistics.fmean(charges), space)))
 
 
 def distinct_trainings(space: SearchSpace) -> float:

@@ -195,7 +195,7 @@ class TrialRecord:
     state: TrialState
     candidate: Candidate
     charged: bool
-    """Whether the trial's training was started. If so, it counts against the budget."""
+    """Whether the trial's training was started. If so, it counts against the budget, by its `charge`."""
     reason: str = ""
     same_as: int | None = None
     spec: NetworkSpec | None = None
@@ -229,6 +229,17 @@ class TrialRecord:
         if self.state not in ("complete", "cached"):
             return False
         return self.quality is not None and self.latency is not None and all(use.excess <= 0 for use in self.limits)
+
+    @property
+    def charge(self) -> float:
+        """The part of a full training that counts against the budget: 1 unless the trial's trunk was there already.
+
+        It is 1, too, where nothing is known about the updates: a trial that failed, or was begun by a run that was
+        killed, or is of an earlier version.
+        """
+        if not self.charged or self.training is None or not self.training.new_steps:
+            return float(self.charged)
+        return min(1.0, self.training.new_steps / self.training.steps)
 
     @property
     def measured(self) -> "MeasuredTrial | None":

@@ -76,7 +76,8 @@ def _result(record: TrialRecord) -> Iterator[tuple[str, str]]:
     free = "no: it used the weights of an earlier trial" if reused else "no"
     if record.sibling_of is not None:
         yield ("sibling of", f"trial {record.sibling_of}: the same network in another precision")
-    yield ("charged", "yes: its training was started" if record.charged else free)
+    full = f"yes: {100 * record.charge:.0f} % of a training, the rest was there" if 0 < record.charge < 1 else ""
+    yield ("charged", (full or "yes: its training was started") if record.charged else free)
 
 
 def _asked(candidate: Candidate) -> Iterator[tuple[str, str]]:

@@ -59,3 +59,30 @@ def test_the_ending_tells_a_tight_limit_from_a_used_up_space(
     ledger.enter(make_record(5))
     assert ledger.ending(interrupted=False, owed=1) == ("budget", "1 candidates trained")
     assert ledger.ending(interrupted=True, owed=1)[0] == "interrupted"
+
+
+def test_a_branch_of_a_stored_trunk_is_charged_by_its_share(
+    make_record: Callable[..., MeasuredTrial], tmp_path: Path
+) -> None:
+    ledger, full = Ledger(tmp_path, budget=2), make_record(0)
+    ledger.enter(replace(full, training=replace(full.training, steps=30, new_steps=30)))
+    for trial in (1, 2):
+        ledger.enter(replace(full, trial=trial, training=replace(full.training, steps=30, new_steps=10)))
+    assert ledger.charged == pytest.approx(1 + 2 / 3) and ledger.has_room
+    ledger.enter(replace(full, trial=3, training=replace(full.training, steps=30, new_steps=10)))
+    assert ledger.charged == 2 and not ledger.has_room
+    assert ledger.ending(interrupted=False, owed=0) == (
+        "budget",
+        "4 candidates trained with the updates of 2.0 full trainings",
+    )
+
+
+@pytest.mark.parametrize("new_steps", [None, 0])
+def test_a_charged_trial_whose_updates_are_not_known_is_a_full_training(
+    make_record: Callable[..., MeasuredTrial], tmp_path: Path, new_steps: int | None
+) -> None:
+    full = make_record(0)
+    record = replace(full, training=replace(full.training, new_steps=new_steps))
+    assert record.charge == 1
+    assert replace(record, charged=False).charge == 0
+    assert replace(record.without_measurement(), training=None, state="failed").charge == 1

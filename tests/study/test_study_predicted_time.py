@@ -38,7 +38,7 @@ def test_training_takes_its_steps_and_every_candidate_adds_its_own() -> None:
     found = predict(planned(lean, space), plans, PIECES)
     assert found.training_s == pytest.approx(sum(expected) / len(expected))
     more = predict(planned(replace(lean, budget=20), space), plans, PIECES)
-    assert found.trained == 10 and more.trained == 20
+    assert found.trained == (10, 10) and more.trained == (20, 20)
     assert more.low_s > found.low_s and more.high_s > found.high_s > found.low_s
 
 
@@ -56,4 +56,20 @@ def test_siblings_and_twins_take_time_and_workers_save_some() -> None:
 def test_a_space_that_is_used_up_ends_the_run_sooner() -> None:
     space, plans = made(quantization={"precision": ["fp32", "int8"]})
     assert distinct_trainings(space) == 4  # precision costs no training
-    assert predict(planned(SETTINGS, space), plans, PIECES).trained == 4
+    assert predict(planned(SETTINGS, space), plans, PIECES).trained == (4, 4)
+
+
+def test_candidates_that_share_a_trunk_are_more_than_the_budget_has_full_trainings() -> None:
+    """Of n networks, cut from one, the first trains the trunk: together they are 1 + (n - 1) / 3 full trainings."""
+    cuts = {"low": 0.0, "high": 0.9}
+    space, plans = made(scaling={"width": [1.0]}, pruning={"channel_fraction": cuts}, training={"steps": 30})
+    lean = replace(SETTINGS, siblings=False, twins=False)
+
+    found = predict(planned(lean, space), plans, PIECES)
+
+    networks = len({plan.shape_key for plan in plans})
+    assert networks > 3
+    assert found.trained == (10, int(10 * networks / (1 + (networks - 1) / 3)))
+    cosine = {"steps": 30, "schedule": "cosine"}
+    space, plans = made(scaling={"width": [1.0]}, pruning={"channel_fraction": cuts}, training=cosine)
+    assert predict(planned(lean, space), plans, PIECES).trained == (10, 10)
