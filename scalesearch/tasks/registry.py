@@ -41,7 +41,7 @@ def get_task(name: str) -> Task:
         task: Task = load(_HOMES[name])
         return task
     known = {offer.name: offer for offer in entry_points(group=GROUP)}
-    offer = look_up(name, {**dict.fromkeys(_HOMES), **known}, missing="task: no task is called")
+    offer = look_up(name, dict(sorted({**dict.fromkeys(_HOMES), **known}.items())), missing="task: no task is called")
     if len({each.value for each in offers}) > 1:
         _refuse_two(name, [_told(each) for each in offers])
     assert offer is not None  # the names of this package were looked up above

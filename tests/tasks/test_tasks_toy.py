@@ -150,7 +150,8 @@ def test_predict_prints_what_the_task_answers(
     assert set(dark) == {"file", "level"} and set(torn) == {"file", "error"} and done.return_value == 1
     assert dark["level"] < 0.35 and bright["level"] > 0.65
     table = CliRunner().invoke(app, [str(tmp_path / "export"), images[1]], standalone_mode=False).stdout.split()
-    assert table[:2] == ["file", "level"] and table[-1] == f"{bright['level']:.2f}"
+    assert table[:2] == ["file", "level"]
+    assert f"{bright['level']:.2f}" in table  # before the rest of a long file name that was broken into lines
 
 
 def test_a_models_unknown_task_is_told(
