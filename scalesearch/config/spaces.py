@@ -20,7 +20,7 @@ from scalesearch.config.checks import (
 from scalesearch.toml_file import read_toml
 from scalesearch.values.candidate import Pruning, Quantization, Recipe, StageScaling
 from scalesearch.values.network_spec import InputSize
-from scalesearch.values.space import Axis, Choice, Limits, NamedAxis, Range, SearchSpace
+from scalesearch.values.space import AUTO, FLIP, Axis, Choice, Limits, NamedAxis, Range, SearchSpace
 
 _SPACE_KEYS = ("network", "resolution_px", "resolution_multiple", "summary")
 SPACE_NUMBERS = ("resolution_px", "resolution_multiple")
@@ -184,6 +184,9 @@ def _axes_of(section: str, table: Document, kinds: Mapping[str, Any], origin: st
         name = f"{section}.{key}"
         if key not in kinds:
             unknown_key(origin, section + ".", key, kinds)
+        if name == FLIP and raw in ("auto", ["auto"]):
+            yield NamedAxis(name=name, axis=AUTO)
+            continue
         yield NamedAxis(name=name, axis=_parse_axis(name, raw, kinds[key], origin))
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 from scalesearch.errors import ConfigError
 from scalesearch.registry import nearest
 from scalesearch.values.candidate import CALIBRATED, Pruning, Quantization, Recipe, Scaling, ScheduleName, StageScaling
-from scalesearch.values.space import Axis, Choice, NamedAxis, Range
+from scalesearch.values.space import AUTO, Axis, Choice, NamedAxis, Range
 
 Value = float | int | str | bool
 OptunaChoice = bool | int | float | str | None
@@ -153,6 +153,8 @@ def typed(name: str, value: Value) -> Value:
 
 def fixed_value(named: NamedAxis) -> Value | None:
     """Return the value of an axis that has only one; None if the axis must be sampled."""
+    if named.axis == AUTO:  # undecided as yet
+        return default_value(named.name)
     axis = named.axis
     values = axis.values if isinstance(axis, Choice) else (axis.low, axis.high)
     return typed(named.name, values[0]) if len(set(values)) == 1 else None

@@ -18,6 +18,7 @@ from scalesearch.networks import find_spec
 from scalesearch.records.run_file import read_run_file, refuse_changes, same_images, write_run_file
 from scalesearch.spaces.axes import SCHEDULE_AXES, default_value
 from scalesearch.spaces.suggest import for_target
+from scalesearch.study.flips import with_flip
 from scalesearch.study.reference import make_reference, scale_base, with_reference
 from scalesearch.tasks.base import Task
 from scalesearch.tasks.registry import get_task
@@ -26,7 +27,7 @@ from scalesearch.values.candidate import Recipe, Scaling
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.session import DataSummary, Session
 from scalesearch.values.settings import DataSettings, RunSettings
-from scalesearch.values.space import Choice, SearchSpace
+from scalesearch.values.space import FLIP, Choice, SearchSpace
 from scalesearch.values.target import Device, Target
 
 
@@ -61,6 +62,7 @@ def open_session(
     _require_targets(get_task(settings.task))
     stored = read_run_file(folder)
     space = with_schedule(for_target(space, target), stored.space if stored else None)
+    space = _as_decided_before(space, stored.space) if stored else space
     base = base or find_spec(space.network)
     check_stages(space, len(base.stages))
     storage = storage or largest_input(space, base)
@@ -87,6 +89,7 @@ def open_session(
         run_folder=run_folder,
     )
     session = _with_reference(session, stored, dataset, say=say)
+    session = with_flip(session, dataset, say=say)
     write_run_file(session)
     return session
 
@@ -128,6 +131,13 @@ def with_schedule(space: SearchSpace, stored: SearchSpace | None) -> SearchSpace
         elif isinstance(held, Choice) and len(held.values) == 1:
             space = space.with_fixed(name, held.values[0])
     return space
+
+
+def _as_decided_before(space: SearchSpace, stored: SearchSpace) -> SearchSpace:
+    """Return the space with the first run's decision whether training mirrors images."""
+    axis = next((named.axis for named in stored.axes if named.name == FLIP), None)
+    decided = isinstance(axis, Choice) and len(axis.values) == 1
+    return space.with_flip(flip=bool(axis.values[0])) if decided and isinstance(axis, Choice) else space
 
 
 def largest_input(space: SearchSpace, base: NetworkSpec) -> InputSize:

@@ -3,7 +3,7 @@
 Nothing here loads torch: types of torch and NumPy are named in annotations only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -36,6 +36,14 @@ class ReportPart:
     """Text of the link to the section."""
     html: str
     data: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorVerdict:
+    """Whether training may mirror images left to right, and why."""
+
+    flip: bool
+    words: str
 
 
 class TaskViews(Protocol):
@@ -102,6 +110,15 @@ class Task(Protocol):
 
     def losses(self, outputs: TorchOutputs, targets: Any, recipe: Recipe) -> "Mapping[str, Tensor]":
         """Return the loss terms by name, each already weighted and averaged over the batch; training adds them up."""
+        ...
+
+    def mirror_verdict(
+        self, plain: Iterable[Any], mirrored: Iterable[Any], targets: Any, class_names: Sequence[str]
+    ) -> MirrorVerdict:
+        """Compare what a module returned for images and for their mirror images: may training mirror images?
+
+        The module was trained without mirror images.
+        """
         ...
 
     def make_metric(self, class_names: Sequence[str]) -> Metric:

@@ -57,6 +57,11 @@ class NamedAxis:
     axis: Axis
 
 
+FLIP = "training.flip"
+AUTO = Choice(values=("auto",))
+"""The value of an axis that the program decides once a study."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Upper bounds; None means no bound.
@@ -93,6 +98,18 @@ class SearchSpace:
     def input_size(self) -> InputSize:
         """The image size at resolution multiplier 1."""
         return InputSize(height_px=self.resolution_px, width_px=self.width_px or self.resolution_px)
+
+    @property
+    def flip_undecided(self) -> bool:
+        """Whether the program is to decide if training mirrors images."""
+        return any(named.name == FLIP and named.axis == AUTO for named in self.axes)
+
+    def with_flip(self, *, flip: bool) -> "SearchSpace":
+        """Return the space with that decision; the space itself if it needs none."""
+        if not self.flip_undecided:
+            return self
+        decided = NamedAxis(name=FLIP, axis=Choice(values=(flip,)))
+        return replace(self, axes=tuple(decided if named.name == FLIP else named for named in self.axes))
 
     def with_fixed(self, name: str, value: str | float) -> "SearchSpace":
         """Return the space with the axis `name` fixed to the value; the space itself if it has that axis already."""

@@ -3,7 +3,7 @@
 The label of a picture, divided by the number of classes less one, stands for its brightness (0 to 1).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from scalesearch.errors import StageFailed
 from scalesearch.measurement.metric import Outputs
 from scalesearch.networks.backbone import Backbone, feature_strides
 from scalesearch.tasks.answers import Answer, Head
-from scalesearch.tasks.base import ReportPart, TorchOutputs
+from scalesearch.tasks.base import MirrorVerdict, ReportPart, TorchOutputs
 from scalesearch.tasks.exported import ExportedNetwork
 from scalesearch.training.train import BatchSource
 from scalesearch.values.candidate import Recipe
@@ -149,6 +149,11 @@ class ToyTask:
         wide = wide if wide.max() <= 1 else wide / (LEVELS - 1)  # batches give levels, calibration images labels
         cells = outputs["cells"].mean(dim=(2, 3))
         return {"level": ((outputs["level"] - wide) ** 2).mean(), "cells": 0.5 * ((cells - wide) ** 2).mean()}
+
+    def mirror_verdict(
+        self, plain: Iterable[Any], mirrored: Iterable[Any], targets: Any, class_names: Sequence[str]
+    ) -> MirrorVerdict:
+        return MirrorVerdict(flip=True, words="brightness has no left and right")
 
     def make_metric(self, class_names: Sequence[str]) -> Closeness:
         assert len(class_names) == LEVELS

@@ -1,12 +1,12 @@
 """The classification task: top-1 accuracy with one label for each image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from scalesearch.measurement.metric import Metric, Outputs
 from scalesearch.tasks.answers import Predictor
-from scalesearch.tasks.base import TaskViews, TorchOutputs
+from scalesearch.tasks.base import MirrorVerdict, TaskViews, TorchOutputs
 from scalesearch.values.candidate import Recipe
 
 if TYPE_CHECKING:
@@ -55,6 +55,14 @@ class Classification:
         from scalesearch.tasks.classification.losses import LOSSES
 
         return {recipe.loss: LOSSES[recipe.loss](outputs[_LOGITS], targets, recipe.label_smoothing)}
+
+    def mirror_verdict(
+        self, plain: Iterable[Any], mirrored: Iterable[Any], targets: "Tensor", class_names: Sequence[str]
+    ) -> MirrorVerdict:
+        """Return whether every class is still recognised in the mirror."""
+        from scalesearch.tasks.classification.mirror import mirror_verdict
+
+        return mirror_verdict(plain, mirrored, targets, class_names)
 
     def make_metric(self, class_names: Sequence[str]) -> Metric:
         """Return a metric: top-1 with a Wilson interval, and precision, recall and a precision-recall curve.

@@ -1,0 +1,66 @@
+"""Pictures may be mirrored where every class is still recognised in the mirror."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from scalesearch.tasks.classification.mirror import mirror_verdict
+
+NAMES = ("left", "right", "stop")
+
+
+def answers(labels: Tensor) -> list[Tensor]:
+    """Return logits of these labels, in two batches."""
+    return list(torch.split(torch.nn.functional.one_hot(labels, len(NAMES)).float(), 7))
+
+
+def labels(count: int) -> Tensor:
+    return torch.arange(len(NAMES)).repeat_interleave(count)
+
+
+def test_arrows_that_become_each_other_are_not_mirrored() -> None:
+    truth = labels(10)
+    swapped = torch.where(truth == 2, 2, 1 - truth)
+
+    verdict = mirror_verdict(answers(truth), answers(swapped), truth, NAMES)
+
+    assert not verdict.flip
+    assert verdict.words == (
+        "100.0 % of 30 images recognised, 33.3 % of them mirrored; "
+        "lost in the mirror: left (10 of 10), right (10 of 10)"
+    )
+
+
+def test_a_few_lost_images_of_each_class_are_no_reason() -> None:
+    truth, mirrored = labels(50), labels(50)
+    mirrored[[0, 1, 2, 50, 51, 100]] = torch.tensor([1, 1, 1, 0, 0, 0])
+
+    verdict = mirror_verdict(answers(truth), answers(mirrored), truth, NAMES)
+
+    assert verdict.flip
+    assert verdict.words == "100.0 % of 150 images recognised, 96.0 % of them mirrored; no class is lost in the mirror"
+
+
+@pytest.mark.parametrize(
+    ("recognised", "gone", "flip"),
+    # Lower ends of Wilson's 95 % interval: 0.44, 0.30, 0.15, 0.25, 0.25, 0.27 (A. Agresti, Categorical Data Analysis).
+    [(3, 3, False), (4, 3, False), (4, 2, True), (12, 6, False), (100, 33, True), (100, 36, False)],
+)
+def test_a_class_is_lost_if_a_quarter_of_it_is_lost_for_certain(recognised: int, gone: int, flip: bool) -> None:
+    truth = torch.zeros(recognised, dtype=torch.int64)
+    mirrored = truth.clone()
+    mirrored[:gone] = 1
+
+    verdict = mirror_verdict(answers(truth), answers(mirrored), truth, NAMES[:1])
+
+    assert verdict.flip == flip
+
+
+def test_images_that_were_not_recognised_before_say_nothing() -> None:
+    truth = labels(10)
+    wrong = (truth + 1) % 3
+
+    verdict = mirror_verdict(answers(wrong), answers(truth), truth, NAMES)
+
+    assert not verdict.flip
+    assert verdict.words == "0.0 % of 30 images recognised, 100.0 % of them mirrored: of too few classes to tell"
