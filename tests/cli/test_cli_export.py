@@ -37,7 +37,7 @@ from scalesearch.values.network import OnnxModel
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 from scalesearch.values.settings import DataSettings, RunSettings
-from scalesearch.values.training_length import full_length
+from scalesearch.values.training_length import full_length, updates
 
 MakeRecord = Callable[..., MeasuredTrial]
 SIDE_PX = 8
@@ -282,8 +282,7 @@ def _confirm(study: Study, record: MeasuredTrial, *, top1: float, seed: int = 7,
     longer = numpy_helper.to_array(weight) * np.float32(1 + seed)
     weight.CopyFrom(numpy_helper.from_array(longer, weight.name))
     model = write_onnx(proto, file)
-    recipe = full_length(record.candidate.recipe)
-    steps = recipe.steps + recipe.retrain_steps * record.candidate.pruning.any
+    steps = updates(full_length(record.candidate.recipe), pruned=record.candidate.pruning.any)
     quality = dataclasses.replace(record.quality, score=top1, score_low=top1 - 0.01, score_high=top1 + 0.01)
     run = ConfirmedRun(
         trial=record.trial, seed=seed, steps=steps, train_s=9.0, float_score=top1,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scalesearch.errors import CandidateRejected, ConfigError, StageFailed
-from scalesearch.values.candidate import Candidate
+from scalesearch.values.candidate import Candidate, Quantization
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
 from scalesearch.values.plan import Plan
 from scalesearch.values.quality import Quality
@@ -69,7 +69,7 @@ class FakePlanner:
             cost=cost,
             key=key,
             weights_key=key,
-            shape_key=key,
+            shape_key=hashlib.sha256(repr(replace(candidate, quantization=Quantization())).encode()).hexdigest(),
             pruning=candidate.pruning,
             limits=limits,
         )
