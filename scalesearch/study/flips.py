@@ -14,7 +14,7 @@ from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.spaces.suggest import cheapest
 from scalesearch.tasks.registry import get_task
 from scalesearch.training.train import answers
-from scalesearch.values.candidate import Pruning, Quantization
+from scalesearch.values.candidate import Candidate
 from scalesearch.values.session import Session
 
 MOST_IMAGES = 4096
@@ -23,9 +23,9 @@ MOST_IMAGES = 4096
 def with_flip(session: Session, dataset: Dataset, *, say: Callable[[str], None]) -> Session:
     """Return the session with `training.flip` decided, if its space leaves that to the program.
 
-    The cheapest network of the space, which a search trains first in any case, is trained without mirror images; its
-    task then compares its answers for validation images and for their mirror images. If images are not to be mirrored,
-    the search uses the same weights.
+    The base network (all multipliers 1) is trained without mirror images, by the first recipe of the space; its task
+    then compares its answers for validation images and for their mirror images. A weak network would not do: whatever
+    it sees changed, it no longer recognises. If images are not to be mirrored, the search uses the same weights.
 
     Args:
         session: The session of a new study.
@@ -35,9 +35,8 @@ def with_flip(session: Session, dataset: Dataset, *, say: Callable[[str], None])
     if not session.space.flip_undecided:
         return session
     task, machine = get_task(session.settings.task), session.machine
-    undecided = cheapest(session.space.with_flip(flip=False))
-    candidate = dataclasses.replace(undecided, pruning=Pruning(), quantization=Quantization())
-    plan = Planner(session)(candidate)
+    recipe = cheapest(session.space.with_flip(flip=False)).recipe
+    plan = Planner(session)(Candidate(recipe=recipe))
     network_text = f"{plan.spec.name} at {plan.spec.input_size}"
     say(f"flips: training {network_text} without them, to see whether images may be mirrored")
     lock = DeviceLock(MEASURED_DEVICE)

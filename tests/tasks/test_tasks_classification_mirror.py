@@ -43,8 +43,8 @@ def test_a_few_lost_images_of_each_class_are_no_reason() -> None:
 
 @pytest.mark.parametrize(
     ("recognised", "gone", "flip"),
-    # Lower ends of Wilson's 95 % interval: 0.44, 0.30, 0.15, 0.25, 0.25, 0.27 (A. Agresti, Categorical Data Analysis).
-    [(3, 3, False), (4, 3, False), (4, 2, True), (12, 6, False), (100, 33, True), (100, 36, False)],
+    # Lower ends of Wilson's 95 % interval: 0.57, 0.31, 0.22, 0.254, 0.246, 0.27.
+    [(5, 5, False), (8, 5, False), (8, 4, True), (12, 6, False), (100, 33, True), (100, 36, False)],
 )
 def test_a_class_is_lost_if_a_quarter_of_it_is_lost_for_certain(recognised: int, gone: int, flip: bool) -> None:
     truth = torch.zeros(recognised, dtype=torch.int64)
@@ -54,6 +54,19 @@ def test_a_class_is_lost_if_a_quarter_of_it_is_lost_for_certain(recognised: int,
     verdict = mirror_verdict(answers(truth), answers(mirrored), truth, NAMES[:1])
 
     assert verdict.flip == flip
+
+
+@pytest.mark.parametrize("recognised", [4, 9])
+def test_a_class_of_which_little_is_recognised_is_not_judged(recognised: int) -> None:
+    """4 of 4 are too few, and 9 of 20 are less than half: all of them are lost, which says nothing."""
+    truth = torch.zeros(4 if recognised == 4 else 20, dtype=torch.int64)
+    seen = truth.clone()
+    seen[recognised:] = 1
+
+    verdict = mirror_verdict(answers(seen), answers(truth + 1), truth, NAMES[:1])
+
+    assert not verdict.flip
+    assert verdict.words.endswith("of too few classes to tell")
 
 
 def test_images_that_were_not_recognised_before_say_nothing() -> None:

@@ -16,6 +16,8 @@ LOST_SHARE: Final = 0.25
 
 Signs for left and right lose 92 to 100 % of them. Of photographs of groceries, cartons with text lose 14 to 20 %.
 """
+KNOWN_IMAGES: Final = 5
+"""A class is judged if at least so many of its images, and at least half of them, are recognised unmirrored."""
 _SHOWN: Final = 4
 
 
@@ -40,10 +42,13 @@ def mirror_verdict(
     shares = f"{100 * before.mean():.1f} % of {len(labels)} images recognised, {now}"
     lost, judged = [], 0
     for number, name in enumerate(class_names):
-        known = before & (labels == number)
+        members = labels == number
+        known = before & members
         recognised, gone = int(known.sum()), int((known & ~after).sum())
-        judged += recognised > 0
-        if recognised and wilson_interval(gone, recognised)[0] > LOST_SHARE:
+        if recognised < max(KNOWN_IMAGES, members.sum() / 2):
+            continue
+        judged += 1
+        if wilson_interval(gone, recognised)[0] > LOST_SHARE:
             lost.append(f"{name} ({gone} of {recognised})")
     if lost:
         more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""

@@ -1,0 +1,99 @@
+"""Whether training mirrors images is decided once a study, told, and kept."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scalesearch.config import load_run, parse_space
+from scalesearch.errors import ConfigError
+from scalesearch.records.run_file import read_run_file
+from scalesearch.spaces.suggest import random_candidates
+from scalesearch.study.session import open_session
+from scalesearch.values.session import Session
+from scalesearch.values.settings import MachineSettings, RunSettings
+from scalesearch.values.space import Choice, SearchSpace
+
+SPACE = {
+    "network": "resnet_small",
+    "resolution_px": 16,
+    "scaling": {"width": [0.5, 1.0]},
+    "training": {"steps": 60, "batch_size": 32, "optimizer": "adamw", "learning_rate": 0.01, "shift_fraction": 0.0},
+}
+
+
+def space(**training: object) -> SearchSpace:
+    return parse_space({**SPACE, "training": {**SPACE["training"], **training}}, name="s", origin="s.toml")  # type: ignore[dict-item]
+
+
+def pictures(folder: Path, *, sided: bool) -> RunSettings:
+    """Bright spots: left or right of the centre, which a mirror swaps; or high or low, which it does not."""
+    random = np.random.default_rng(0)
+    labels = np.arange(240) % 2
+    images = random.integers(0, 60, (240, 16, 16, 3))
+    for image, label in zip(images, labels, strict=True):
+        spot = slice(2, 6) if label else slice(10, 14)
+        image[(slice(4, 12), spot) if sided else (spot, slice(4, 12))] += 150
+    np.savez(folder / "spots.npz", images=images.astype(np.uint8), labels=labels)
+    settings, _ = load_run(flags={"data.source": str(folder / "spots.npz"), "target": "cpu"}, overrides=[])
+    quick = replace(settings.latency, max_s=0.2, warmup_s=0.02)
+    return replace(settings, latency=quick, machine=MachineSettings(threads=1, bf16="off", device="cpu"))
+
+
+def opened(folder: Path, settings: RunSettings, asked: SearchSpace, said: list[str]) -> Session:
+    study = folder / "study"
+    study.mkdir(exist_ok=True)
+    return open_session(settings, asked, study, say=said.append)
+
+
+def flip_of(session: Session) -> object:
+    axis = next(named.axis for named in session.space.axes if named.name == "training.flip")
+    assert isinstance(axis, Choice)
+    return axis.values
+
+
+@pytest.mark.parametrize(("sided", "flip"), [(True, False), (False, True)])
+def test_images_are_mirrored_only_where_their_classes_survive_it(tmp_path: Path, sided: bool, flip: bool) -> None:
+    settings, said = pictures(tmp_path, sided=sided), list[str]()
+
+    session = opened(tmp_path, settings, space(flip="auto"), said)
+
+    assert flip_of(session) == (flip,)
+    (line,) = [line for line in said if line.startswith("flips: o")]
+    assert line.startswith("flips: on: " if flip else "flips: off: ")
+    assert ("lost in the mirror: " in line) != flip
+    stored = read_run_file(session.folder)
+    assert stored is not None
+    assert flip_of(stored) == (flip,)
+
+
+def test_the_decision_is_kept_and_nothing_is_trained_for_it_again(tmp_path: Path) -> None:
+    settings, said = pictures(tmp_path, sided=False), list[str]()
+    first = opened(tmp_path, settings, space(flip="auto"), [])
+
+    second = opened(tmp_path, settings, space(flip="auto"), said)
+
+    assert second.space == first.space
+    assert not [line for line in said if line.startswith("flips")]
+    with pytest.raises(ConfigError, match=r"training\.flip|space\.axes"):
+        opened(tmp_path, settings, space(flip=False), [])
+
+
+@pytest.mark.parametrize("training", [{}, {"flip": True}, {"flip": [False, True]}])
+def test_where_it_is_not_left_to_the_program_nothing_is_decided(tmp_path: Path, training: dict[str, object]) -> None:
+    said = list[str]()
+
+    session = opened(tmp_path, pictures(tmp_path, sided=False), space(**training), said)
+
+    assert not [line for line in said if line.startswith("flips")]
+    assert not (session.folder / "weights").exists()
+
+
+def test_before_the_decision_candidates_are_planned_without_flips() -> None:
+    assert {candidate.recipe.flip for candidate in random_candidates(space(flip="auto"), 4, 0)} == {False}
+
+
+def test_auto_is_no_choice_among_others() -> None:
+    with pytest.raises(ConfigError, match=r"training\.flip must be true or false, got 'auto'"):
+        space(flip=["auto", True])
