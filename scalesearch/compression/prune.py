@@ -191,7 +191,8 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 def _example_images(network: Network) -> Tensor:
     """Return one image of the smallest size, which gives a 1x1 last feature map.
 
-    The size does not matter: the dependency graph does not depend on it.
+    The size does not matter: the dependency graph does not depend on it. A module of the user's may insist on its own.
     """
-    side, weight = network.spec.total_stride, next(network.module.parameters())
-    return torch.zeros(1, network.spec.image_channels, side, side, dtype=weight.dtype, device=weight.device)
+    spec, weight = network.spec, next(network.module.parameters())
+    sides = spec.input_size.sides if spec.origin else (spec.total_stride, spec.total_stride)
+    return torch.zeros(1, spec.image_channels, *sides, dtype=weight.dtype, device=weight.device)
