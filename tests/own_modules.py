@@ -149,3 +149,40 @@ def of_one_size() -> nn.Module:
 
 def with_branches() -> nn.Module:
     return Wrapped("branch")
+
+
+class BatchNormAct2d(nn.BatchNorm2d):
+    """As in timm: the activation is part of the norm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))  # type: ignore[no-any-return]
+
+
+def fused_norm() -> nn.Module:
+    norm = BatchNormAct2d(8)
+    nn.init.uniform_(norm.weight)
+    nn.init.uniform_(norm.bias)
+    layers = nn.Conv2d(3, 8, 3, stride=2), norm, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    return nn.Sequential(*layers)
+
+
+class Shuffled(nn.Module):
+    """Channels in two groups that are mixed by a reshape to a fixed number of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.fc = nn.Conv2d(3, 16, 3, stride=4), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x)
+        x = x.reshape(x.shape[0], 2, 8, x.shape[2], x.shape[3]).transpose(1, 2).flatten(1, 2)
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+
+def shuffled() -> nn.Module:
+    return Shuffled()

@@ -125,9 +125,24 @@ def _keep(module: nn.Module, reference: str) -> str:
     for layer in ready.modules():
         if getattr(layer, "inplace", False) is True:
             layer.inplace = False  # type: ignore[assignment]
+    _split_norms(ready)
     _kept.clear()
     _kept[reference, sha256] = ready
     return sha256
+
+
+def _split_norms(module: nn.Module) -> None:
+    """Take apart, in place, timm's layers that are BatchNorm and activation in one: so the norm can be folded."""
+    for name, layer in list(module.named_modules()):
+        if type(layer).__name__ != "BatchNormAct2d" or not isinstance(layer, nn.BatchNorm2d):
+            continue
+        norm = nn.BatchNorm2d(
+            layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
+        ).train(layer.training)
+        own = norm.state_dict()
+        norm.load_state_dict({key: value for key, value in layer.state_dict().items() if key in own})
+        parts = [part for part in (getattr(layer, "drop", None), getattr(layer, "act", None)) if part is not None]
+        module.set_submodule(name, nn.Sequential(norm, *parts))
 
 
 def _kept_module(spec: NetworkSpec) -> nn.Module:

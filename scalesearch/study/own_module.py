@@ -2,19 +2,24 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Final
 
 from scalesearch.compression.fold import foldable_pairs
+from scalesearch.compression.prune import prune
 from scalesearch.data import Dataset
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks.own_module import own_module, replaced_layer
 from scalesearch.study.reference import scale_base
-from scalesearch.values.candidate import Scaling
+from scalesearch.values.candidate import Pruning, Scaling
+from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.space import Choice, SearchSpace
 
+_TRIED: Final = Pruning(channel_fraction=0.5)
+
 
 def require_fit(space: SearchSpace, base: NetworkSpec, num_classes: int) -> None:
-    """Raise ConfigError if the base network is a module that cannot be run at the space's sizes, or not be traced.
+    """Raise ConfigError if the base network is a module that cannot be run at the space's sizes, traced or cut.
 
     Other networks are built to fit and are not looked at.
     """
@@ -28,8 +33,12 @@ def require_fit(space: SearchSpace, base: NetworkSpec, num_classes: int) -> None
             module = own_module(spec, seed=0)
             if not place:
                 foldable_pairs(module)
+                if _cuts_channels(space):
+                    prune(Network(spec=spec, module=module), _TRIED, channel_multiple=1)
     except StageFailed as failure:
-        message = f"network {failure.reason}."
+        message = f"network {base.origin}: {failure.reason.removeprefix(f'{base.origin}: ')}."
+        if failure.stage == "prune":
+            message += "\nSearch it without: --set pruning.channel_fraction=0"
         raise ConfigError(message) from failure
 
 
@@ -52,6 +61,11 @@ def module_notes(space: SearchSpace, base: NetworkSpec, num_classes: int) -> Ite
 def normalised(dataset: Dataset, base: NetworkSpec) -> Dataset:
     """Return the data set with the normalisation that the base network asks for, where it does."""
     return dataclasses.replace(dataset, mean=base.mean, std=base.std) if base.mean else dataset
+
+
+def _cuts_channels(space: SearchSpace) -> bool:
+    axis = next((named.axis for named in space.axes if named.name == "pruning.channel_fraction"), None)
+    return axis is not None and axis != Choice(values=(0.0,))
 
 
 def _multipliers(space: SearchSpace) -> tuple[float, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from scalesearch.compression.fold import foldable_pairs
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks import find_spec, scale
 from scalesearch.networks.build import build
@@ -153,3 +154,17 @@ def test_keys_of_ordinary_networks_are_what_they_were() -> None:
 
 TRUNK_KEY = "c14c000a9fd351af39daf693554f5a49c6b964c1027e4688984326d943821ca1"
 WEIGHTS_KEY = "b86feb03a7dca932210d94b35b40b6fb83ad2fbcd581fe8fbd4c8c37d7d5476d"
+
+
+def test_a_norm_with_an_activation_inside_is_taken_apart() -> None:
+    spec = spec_at("fused_norm")
+    module = built(spec).module.eval()
+    assert not [layer for layer in module.modules() if type(layer).__name__ == "BatchNormAct2d"]
+    import own_modules
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        original = own_modules.fused_norm().eval()
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(module(images), original(images))
+    assert foldable_pairs(module) == (("0", "1.0"),)
