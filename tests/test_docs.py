@@ -76,13 +76,23 @@ def test_the_example_space_of_the_docs_is_sound() -> None:
     assert {named.name for named in space.axes} >= {"scaling.stages.3.width", "training.learning_rate"}
 
 
-def test_the_network_of_the_docs_builds() -> None:
+def test_the_networks_of_the_docs_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scalesearch.networks import find_spec, scale
     from scalesearch.tasks.classification.pieces import build
+    from scalesearch.values.candidate import Scaling
+
+    pytest.importorskip("torchvision")
 
     text = (ROOT / "docs" / "search-spaces.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    spec_example, module_example = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     names: dict[str, object] = {}
-    exec(example, names)
+    exec(spec_example, names)
     spec = names["spec"]
     assert callable(spec)
     assert build(spec()).spec.name == "mynet"
+    (tmp_path / "mine_of_the_docs.py").write_text(module_example)
+    monkeypatch.syspath_prepend(tmp_path)
+    base = find_spec("mine_of_the_docs:network")
+    assert base.mean == (0.485, 0.456, 0.406)
+    at_96_px = scale(base, Scaling(), resolution_px=96, num_classes=7)
+    assert build(at_96_px).module.get_submodule("classifier.1").out_features == 7

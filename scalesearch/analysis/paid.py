@@ -18,12 +18,16 @@ def paid_lines(records: Iterable[TrialRecord]) -> tuple[str, ...]:
 
 
 def gains_by_step(records: Iterable[TrialRecord]) -> dict[tuple[str, str], list[Gain]]:
-    """Group the gains of complete trials by (step in words, `dense` or `depthwise` network), in the records' order."""
+    """Group the gains of complete trials by (step in words, kind of network), in the records' order.
+
+    The kinds are `dense`, `depthwise`, and `own` for modules of the user's.
+    """
     groups: dict[tuple[str, str], list[Gain]] = {}
     for record in records:
         if record.state != "complete" or record.spec is None:
             continue
         kind = "depthwise" if any(stage.block in _DEPTHWISE for stage in record.spec.stages) else "dense"
+        kind = "own" if record.spec.origin else kind
         for gain in record.gains:
             groups.setdefault((gain.what, kind), []).append(gain)
     return groups

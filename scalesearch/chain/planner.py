@@ -4,7 +4,7 @@ import dataclasses
 
 from scalesearch.compression.blocks import drop_blocks
 from scalesearch.compression.prune import prune
-from scalesearch.measurement.cost import formula_cost
+from scalesearch.measurement.cost import count_cost, formula_cost
 from scalesearch.networks.build import build, outline
 from scalesearch.networks.scaling import scale
 from scalesearch.tasks.registry import DEFAULT, get_task
@@ -60,6 +60,7 @@ class Planner:
     def __init__(self, source: Session | PlanBasis) -> None:
         self._basis = source if isinstance(source, PlanBasis) else PlanBasis.of(source)
         self._make_module = get_task(self._basis.task).make_module
+        self._costs: dict[str, Cost] = {}
 
     def __call__(self, candidate: Candidate) -> Plan:
         """Return the plan of a candidate.
@@ -91,7 +92,7 @@ class Planner:
         make = build if candidate.pruning.any else outline
         dense = make(spec, self._make_module)
         pruning, shape = self._effective(dense, candidate.pruning)
-        dense_cost, cost = formula_cost(dense), formula_cost(shape)
+        dense_cost, cost = self._cost(dense), self._cost(shape)
         recipe, quantization = candidate.recipe, candidate.quantization
         dense_key = weights_key(spec, recipe, basis.data_fingerprint, basis.seed, task=basis.task)
         trunk = trunk_key(spec, recipe, basis.data_fingerprint, basis.seed, task=basis.task)
@@ -119,6 +120,19 @@ class Planner:
                 *(_branch_use(aware, branch_steps(recipe)) if trunk and aware else ()),
             ),
         )
+
+    def _cost(self, network: Network) -> Cost:
+        """Return the cost of a network.
+
+        That of a module of the user's is fvcore's count, kept by its shape: its layers need not be those that the
+        formula knows, nor run without weights.
+        """
+        if not network.spec.origin:
+            return formula_cost(network)
+        shape = content_hash(network.spec, layer_shapes(network))
+        if shape not in self._costs:
+            self._costs[shape] = count_cost(network)
+        return self._costs[shape]
 
     def _effective(self, dense: Network, asked: Pruning) -> tuple[Pruning, Network]:
         """Return which part of the asked pruning changes this network, and the network's shape after it.

@@ -62,6 +62,7 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
         resolution_px=config.network.resolution_px,
         width_px=config.network.width_px,
         axes=(),
+        resolution_multiple=int(bool(config.network.origin)),  # its size is settled, and its stride not known
     )
     session = open_session(settings, space, to, base=config.network, storage=config.storage, say=echo)
     spec = dataclasses.replace(config.network, num_classes=len(session.data.class_names))

@@ -77,17 +77,19 @@ def _checked(space: SearchSpace, target_name: str) -> "tuple[SearchSpace, Networ
     Raises:
         ConfigError: As a run would.
     """
-    from scalesearch.config import check_stages
+    from scalesearch.config import check_axes
     from scalesearch.deployment.targets import get_target
     from scalesearch.networks import find_spec
     from scalesearch.spaces.suggest import for_target
+    from scalesearch.study.own_module import require_fit
     from scalesearch.study.session import largest_input, require_batch_memory
 
     target = get_target(target_name)
     space = for_target(space, target)
     base = find_spec(space.network)
-    check_stages(space, len(base.stages))
+    check_axes(space, base)
     require_batch_memory(space, largest_input(space, base))
+    require_fit(space, base, base.num_classes)
     return space, base, target
 
 

@@ -76,6 +76,8 @@ def groups_of(module: nn.Module, example: Tensor) -> tuple[Any, list[Group]]:
     found = graph.get_all_groups(ignored_layers=output_layers(module), root_module_types=[nn.Conv2d, nn.Linear])
     groups = []
     for members in found:
+        if any(_is_grouped(dep.target.module) for dep, _ in members):
+            continue  # its groups would have to lose equally many channels
         root, channels = members[0].dep.target.module, len(members[0].idxs)
         groups.append(
             Group(
@@ -88,6 +90,11 @@ def groups_of(module: nn.Module, example: Tensor) -> tuple[Any, list[Group]]:
             )
         )
     return graph, groups
+
+
+def _is_grouped(layer: nn.Module) -> bool:
+    """Tell whether it is a convolution in groups of several channels: neither a plain one nor a depthwise one."""
+    return isinstance(layer, nn.Conv2d) and 1 < layer.groups < max(layer.in_channels, layer.out_channels)
 
 
 def measure_importance(

@@ -66,7 +66,7 @@ def prune(
     if not any(fractions):
         return network
     module = copy.deepcopy(network.module)
-    with _evaluating(module):
+    with _evaluating(module), _foreign(network, module):
         graph, groups = groups_of(module, _example_images(network))
         measure_importance(module, groups, pruning.criterion, batch, seed)
         before = _widths_before(groups, widths)
@@ -103,7 +103,7 @@ def channels_left(channels: int, *, fraction: float, multiple: int) -> int:
 def prunable_widths(network: Network) -> dict[str, int]:
     """Return the channels of every group of layers that are pruned together, by the name of the group's first layer."""
     module = copy.deepcopy(network.module)
-    with _evaluating(module):
+    with _evaluating(module), _foreign(network, module):
         return {group.name: group.channels for group in groups_of(module, _example_images(network))[1]}
 
 
@@ -188,10 +188,38 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         layer.training = mode
 
 
+@contextlib.contextmanager
+def _foreign(network: Network, module: nn.Module) -> Iterator[None]:
+    """Make sure that a module of the user's still works after it was cut inside the block.
+
+    Its operations may be such as the dependency graph does not know: channels in groups, shuffles, reshapes.
+
+    Raises:
+        StageFailed: It could not be cut, or does not run any more, or has lost outputs.
+    """
+    if not network.spec.origin:
+        yield
+        return
+    try:
+        yield
+        with torch.no_grad():
+            outputs = module(_example_images(network)).shape[1]
+        if outputs != network.spec.num_classes:
+            reason = f"{network.spec.origin} has {outputs} outputs after the cut, expected {network.spec.num_classes}"
+            raise StageFailed(stage="prune", reason=reason)
+    except StageFailed:
+        raise
+    except Exception as error:  # the graph runs the module's own forward, and knows few of the operations there are
+        said = (str(error).splitlines() or [""])[0]
+        reason = f"the channels of {network.spec.origin} cannot be cut: {type(error).__name__}: {said}"
+        raise StageFailed(stage="prune", reason=reason) from error
+
+
 def _example_images(network: Network) -> Tensor:
     """Return one image of the smallest size, which gives a 1x1 last feature map.
 
-    The size does not matter: the dependency graph does not depend on it.
+    The size does not matter: the dependency graph does not depend on it. A module of the user's may insist on its own.
     """
-    side, weight = network.spec.total_stride, next(network.module.parameters())
-    return torch.zeros(1, network.spec.image_channels, side, side, dtype=weight.dtype, device=weight.device)
+    spec, weight = network.spec, next(network.module.parameters())
+    sides = spec.input_size.sides if spec.origin else (spec.total_stride, spec.total_stride)
+    return torch.zeros(1, spec.image_channels, *sides, dtype=weight.dtype, device=weight.device)

@@ -56,6 +56,8 @@ class Simulation:
             self._round_layer(node, per_channel=per_channel)
         for node in list(self._graph.nodes):
             if node.op == "call_function" and node.target in _ADDS:
+                if node.target is operator.iadd:  # it would change a rounded tensor that others read
+                    node.target = operator.add
                 self._round_residual(node, set(layers))
         self.module = fx.GraphModule(self._modules, self._graph)
 

@@ -19,7 +19,7 @@ from scalesearch.config.checks import (
 )
 from scalesearch.toml_file import read_toml
 from scalesearch.values.candidate import Pruning, Quantization, Recipe, StageScaling
-from scalesearch.values.network_spec import InputSize
+from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.space import AUTO, FLIP, Axis, Choice, Limits, NamedAxis, Range, SearchSpace
 
 _SPACE_KEYS = ("network", "resolution_px", "resolution_multiple", "summary")
@@ -237,6 +237,35 @@ def space_keys() -> tuple[str, ...]:
     keys = [f"scaling.{key}" for key in _SCALING_KEYS]
     keys += [f"{section}.{key}" for section, kind in sections.items() for key in field_types(kind)]
     return tuple(keys)
+
+
+_BUILT_HERE = ("scaling.depth", "scaling.width", "scaling.kernel", "scaling.stages.", "pruning.block_fraction")
+"""The axes that change how a network is built, by the beginnings of their names."""
+
+
+def check_axes(space: SearchSpace, base: NetworkSpec) -> None:
+    """Raise ConfigError if the space asks for another shape of a module, or scales a stage that the network lacks."""
+    if base.origin:
+        _check_module_axes(space)
+    check_stages(space, len(base.stages))
+
+
+def _check_module_axes(space: SearchSpace) -> None:
+    """Raise ConfigError if the space asks for what a module of the user's does not have."""
+    asked = [
+        named.name
+        for named in space.axes
+        if named.name.startswith(_BUILT_HERE)
+        and named.axis != Choice(values=(0.0 if named.name == "pruning.block_fraction" else 1.0,))
+    ]
+    if asked:
+        fixed = " ".join(f"--set {name}={int(name != 'pruning.block_fraction')}" for name in asked)
+        fail(
+            f"space {space.name!r} asks for {', '.join(asked)}, and {space.network} returns a torch module, which is "
+            "never built anew.",
+            "On a module are searched: resolution, channels, zeros, precision, calibration, and the training.",
+            f"Take --space resnet_small_compress_only, or fix them: {fixed}",
+        )
 
 
 def check_stages(space: SearchSpace, stages: int) -> None:

@@ -50,7 +50,7 @@ def find_study_data(session: Session) -> FoundData:
         ConfigError: If they are nowhere, or have changed.
     """
     folders = _folders(session.run_folder, session.folder)
-    return find_data(
+    found = find_data(
         session.settings.data,
         session.data,
         storage_px=session.storage,
@@ -58,6 +58,10 @@ def find_study_data(session: Session) -> FoundData:
         folders=folders,
         asker=str(session.folder),
     )
+    if not session.base.mean:
+        return found
+    # A network that came with its own normalisation keeps it, whatever the images' is.
+    return replace(found, dataset=replace(found.dataset, mean=session.data.mean, std=session.data.std))
 
 
 def find_data(

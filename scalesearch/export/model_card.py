@@ -10,6 +10,7 @@ from scalesearch.export.reading import reading_words
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
 from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.quality import ClassDetail, Quality
 from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import Session
@@ -111,7 +112,10 @@ def _head(record: MeasuredTrial, session: Session) -> Iterator[str]:
 
 
 def _network(record: MeasuredTrial) -> Iterator[str]:
-    spec, cost = record.spec, record.cost
+    spec = record.spec
+    if spec.origin:
+        yield from _module(spec, record)
+        return
     rows = [("stem", f"{spec.stem.kernel}x{spec.stem.kernel}", 1, spec.stem.channels, spec.stem.stride)]
     rows += [
         (stage.block.replace("_", " "), f"{stage.kernel}x{stage.kernel}", stage.depth, stage.channels, stage.stride)
@@ -122,12 +126,32 @@ def _network(record: MeasuredTrial) -> Iterator[str]:
     yield from markdown_table(("part", "kernel", "blocks", "channels", "stride"), rows)
     pruned = report.pruning_text(record.candidate.pruning)
     yield ""
+    yield _size(record)
+    if pruned != "none":
+        yield f"Channels and blocks are those before pruning; pruned: {pruned}. The counts are those after it."
+
+
+def _module(spec: NetworkSpec, record: MeasuredTrial) -> Iterator[str]:
     yield (
+        f"The torch module that `{spec.origin}` returns, trained on from its weights (SHA-256 over their names and "
+        f"bytes `{spec.origin_sha256[:16]}`)."
+    )
+    pruned = report.pruning_text(record.candidate.pruning)
+    yield f"Pruned: {pruned}."
+    yield ""
+    yield _size(record)
+    yield (
+        "`model.onnx` and `infer.py` need nothing of that module. `scalesearch train` does: the function must be found "
+        "where it is run, and return the same weights. Their licence is that of their source."
+    )
+
+
+def _size(record: MeasuredTrial) -> str:
+    cost = record.cost
+    return (
         f"{report.count(cost.macs)} multiply-accumulates an image, {report.count(cost.params)} parameters, "
         f"{report.bytes_text(record.size_bytes or 0)} deployed."
     )
-    if pruned != "none":
-        yield f"Channels and blocks are those before pruning; pruned: {pruned}. The counts are those after it."
 
 
 def _accuracy(record: MeasuredTrial, later: Later) -> Iterator[str]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.memory import available_bytes
+from scalesearch.networks.own_module import own_module
 from scalesearch.networks.validity import check_spec
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
@@ -26,9 +27,9 @@ class MakeModule(Protocol):
 def build(spec: NetworkSpec, make_module: MakeModule, *, dropout: float = 0.0, seed: int = 0) -> Network:
     """Build the network of a spec on the CPU, in float32 and training mode.
 
-    Equal spec and seed give equal weights; torch's global random state is neither read nor changed.
+    A module of the user's comes with its own weights; only a new last layer has seeded ones, and `dropout` is its own.
 
-    Equal spec and seed give equal weights; torch's global random state is neither read nor moved.
+    Equal spec and seed give equal weights; torch's global random state is neither read nor changed.
 
     Args:
         spec: The network's shape.
@@ -38,12 +39,14 @@ def build(spec: NetworkSpec, make_module: MakeModule, *, dropout: float = 0.0, s
 
     Raises:
         ConfigError: The spec cannot be built, or `dropout` is not in [0, 1).
-        StageFailed: Its weights would not fit into memory.
+        StageFailed: Its weights would not fit into memory, or a module of the user's does not fit the spec.
     """
     check_spec(spec)
     if not 0.0 <= dropout < 1.0:
         message = f"dropout must be at least 0 and below 1, not {dropout!r}"
         raise ConfigError(message)
+    if spec.origin:
+        return Network(spec=spec, module=own_module(spec, seed=seed))
     # On the meta device layers draw no random numbers; `_fill` sets every tensor below.
     with torch.device("meta"):
         module = make_module(spec, dropout=dropout)
@@ -67,10 +70,14 @@ def _require_memory(spec: NetworkSpec, module: nn.Module) -> None:
 def outline(spec: NetworkSpec, make_module: MakeModule) -> Network:
     """Build the network without weights (on torch's meta device), to get shapes and costs of any size in milliseconds.
 
+    A module of the user's has its weights: its forward may need them.
+
     Raises:
         ConfigError: The spec cannot be built.
     """
     check_spec(spec)
+    if spec.origin:
+        return Network(spec=spec, module=own_module(spec, seed=0))
     with torch.device("meta"):
         return Network(spec=spec, module=make_module(spec))
 

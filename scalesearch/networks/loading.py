@@ -7,20 +7,56 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, TypeGuard
 
 from scalesearch.errors import ConfigError
 from scalesearch.networks.validity import check_spec
 from scalesearch.registry import nearest
 from scalesearch.values.network_spec import NetworkSpec
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 def load_spec(reference: str) -> NetworkSpec:
-    """Return the spec that the named function returns; modules in the current folder are found as well.
+    """Return the spec that the named function returns, or one whose `origin` is the function if it returns a module.
+
+    Modules in the current folder are found as well.
 
     Raises:
         ConfigError: The text is not of the form `package.module:function`, the module cannot be imported or lacks the
-            function, or the function does not return a spec that can be built.
+            function, or the function returns neither a spec that can be built nor a torch module that can be searched.
     """
+    returned = _returned(reference)
+    if _is_module(returned):
+        from scalesearch.networks.own_module import spec_of
+
+        return spec_of(returned, reference)
+    if not isinstance(returned, NetworkSpec):
+        message = (
+            f"network {reference!r}: expected a scalesearch NetworkSpec or a torch.nn.Module, "
+            f"got {type(returned).__name__}"
+        )
+        raise ConfigError(message)
+    check_spec(returned)
+    return returned
+
+
+def load_module(reference: str) -> "nn.Module":
+    """Return the torch module that the named function returns.
+
+    Raises:
+        ConfigError: As `load_spec`, or the function returns something else.
+    """
+    returned = _returned(reference)
+    if not _is_module(returned):
+        message = f"network {reference!r}: expected a torch.nn.Module as before, got {type(returned).__name__}"
+        raise ConfigError(message)
+    return returned
+
+
+def _returned(reference: str) -> "nn.Module | object":
+    """Import the module and return what its function returns."""
     module_name, colon, function_name = reference.partition(":")
     if not (colon and all(part.isidentifier() for part in (*module_name.split("."), function_name))):
         message = f"a network of your own is given as package.module:function, not {reference!r}"
@@ -29,7 +65,29 @@ def load_spec(reference: str) -> NetworkSpec:
     if not hasattr(module, function_name):
         message = f"network {reference!r}: module {module_name} has no {function_name!r}{_near(function_name, module)}"
         raise ConfigError(message)
-    return _call(getattr(module, function_name), reference)
+    function = getattr(module, function_name)
+    knew_torch = "torch" in sys.modules
+    returned = _call(function, reference)
+    # Only with torch loaded could its random numbers be seeded: without weights of its own, a module must be the same
+    # in every process.
+    return returned if knew_torch or not _is_module(returned) else _call(function, reference)
+
+
+def _is_module(returned: object) -> "TypeGuard[nn.Module]":
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(returned, torch.nn.Module)
+
+
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    """Seed torch inside the block, where it is loaded, and leave its random state as it was."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def _import(module_name: str, reference: str) -> ModuleType:
@@ -41,13 +99,14 @@ def _import(module_name: str, reference: str) -> ModuleType:
         sys.path.append(here)
     importlib.invalidate_caches()
     try:
-        with _held():
+        with _held(), _seeded():
             return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             message = f"network {reference!r}: no module {error.name!r}, neither installed nor in {here}"
         else:
             message = f"network {reference!r}: module {module_name} itself needs {error.name!r}, which is not installed"
+        message += ".\nRun it where it is found (its folder, or an environment that has it installed)."
         raise ConfigError(message) from error
     except BaseException as error:  # whatever a user's module raises on import is for the user to fix
         _let_interrupt_through(error)
@@ -58,22 +117,18 @@ def _import(module_name: str, reference: str) -> ModuleType:
             sys.path.remove(here)
 
 
-def _call(function: object, reference: str) -> NetworkSpec:
+def _call(function: object, reference: str) -> object:
     if not callable(function):
         message = f"network {reference!r}: expected a function that returns a NetworkSpec, found {function!r}"
         raise ConfigError(message)
     try:
-        with _held():
-            spec = function()
+        with _held(), _seeded():
+            returned: object = function()
     except BaseException as error:
         _let_interrupt_through(error)
         message = f"network {reference!r}: calling it without arguments failed with {_told(error)}"
         raise ConfigError(message) from error
-    if not isinstance(spec, NetworkSpec):
-        message = f"network {reference!r}: expected a scalesearch NetworkSpec, got {type(spec).__name__}"
-        raise ConfigError(message)
-    check_spec(spec)
-    return spec
+    return returned
 
 
 @contextlib.contextmanager

@@ -43,6 +43,8 @@ def scale(
             or it lacks a stage that is scaled.
     """
     check_spec(base)
+    if base.origin:
+        _refuse_other_shapes(base, scaling)
     size = resolution_px if isinstance(resolution_px, InputSize) else InputSize.square(resolution_px)
     _check(base, scaling, resolution_px=min(size.sides), num_classes=num_classes, channel_multiple=channel_multiple)
     if resolution_multiple < 0:
@@ -50,13 +52,13 @@ def scale(
         raise ConfigError(message)
     multiple = resolution_multiple or base.total_stride
     height_px, width_px = (round_resolution(side_px, scaling.resolution, multiple=multiple) for side_px in size.sides)
+    base = replace(base, resolution_px=height_px, width_px=0 if size.is_square else width_px, num_classes=num_classes)
+    if base.origin:
+        return base
     # A space names only the stages that it scales on their own, and its candidates end with the last stage named.
     per_stage = (*scaling.stages, *(StageScaling(),) * (len(base.stages) - len(scaling.stages)))
     return replace(
         base,
-        resolution_px=height_px,
-        width_px=0 if size.is_square else width_px,
-        num_classes=num_classes,
         stem=replace(base.stem, channels=round_channels(base.stem.channels, scaling.width, multiple=channel_multiple)),
         stages=tuple(
             _scale_stage(stage, scaling, own, channel_multiple)
@@ -98,6 +100,16 @@ def round_resolution(resolution_px: int, multiplier: float, *, multiple: int) ->
     """Return the image side in pixels: the nearest multiple of `multiple` (ties go up), and at least one of them."""
     wanted = round(resolution_px * multiplier, _DECIMALS)
     return max(1, math.floor(wanted / multiple + 0.5)) * multiple
+
+
+def _refuse_other_shapes(base: NetworkSpec, scaling: Scaling) -> None:
+    """Raise ConfigError where a module of the user's is asked to be another than it is."""
+    if scaling != Scaling(resolution=scaling.resolution):
+        message = (
+            f"{base.origin} returns a torch module, of which only the resolution can be scaled: expected multipliers "
+            f"of 1 for depth, width, kernel and stages, got {scaling}"
+        )
+        raise ConfigError(message)
 
 
 def _scale_stage(stage: StageSpec, scaling: Scaling, own: StageScaling, multiple: int) -> StageSpec:

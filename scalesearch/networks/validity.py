@@ -38,7 +38,7 @@ def check_spec(spec: NetworkSpec) -> None:
 
     The message names the first three faults by their dotted places.
     """
-    faults = [*_kind_faults(spec)] or [*_whole_faults(spec), *_stage_faults(spec)]
+    faults = [*_kind_faults(spec)] or [*_input_faults(spec), *(() if spec.origin else _built_faults(spec))]
     if faults:
         more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
         message = f"network {spec.name!r} cannot be built: {'; '.join(faults[:3])}{more}"
@@ -62,14 +62,18 @@ def _kind_faults(spec: NetworkSpec) -> Iterator[str]:
         yield f"norm_eps must be a number, not {spec.norm_eps!r}"
 
 
-def _whole_faults(spec: NetworkSpec) -> Iterator[str]:
-    if not spec.stages:
-        yield "stages is empty, at least one is needed"
+def _input_faults(spec: NetworkSpec) -> Iterator[str]:
     yield from _below("resolution_px", spec.resolution_px, 1)
     yield from _below("width_px", spec.width_px, 0)
     yield from _below("num_classes", spec.num_classes, 2)
     if spec.image_channels not in (1, 3) or isinstance(spec.image_channels, bool):
         yield f"image_channels must be 1 (grey) or 3 (RGB), not {spec.image_channels!r}"
+
+
+def _built_faults(spec: NetworkSpec) -> Iterator[str]:
+    """Yield what is wrong with the parts of which a network is built here."""
+    if not spec.stages:
+        yield "stages is empty, at least one is needed"
     yield from _below("stem.channels", spec.stem.channels, 1)
     yield from _below("stem.stride", spec.stem.stride, 1)
     yield from _even("stem.kernel", spec.stem.kernel)
@@ -78,9 +82,6 @@ def _whole_faults(spec: NetworkSpec) -> Iterator[str]:
     yield from _unknown("activation", spec.activation, _ACTIVATIONS)
     if not 0 < spec.norm_eps < 1:
         yield f"norm_eps must be positive and below 1, not {spec.norm_eps!r}"
-
-
-def _stage_faults(spec: NetworkSpec) -> Iterator[str]:
     for number, stage in enumerate(spec.stages, start=1):
         place = f"stages.{number}"
         for name in ("depth", "channels", "stride", "expansion"):

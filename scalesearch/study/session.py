@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from scalesearch.config import check_stages
+from scalesearch.config import check_axes
 from scalesearch.data import Dataset, load_dataset, plain_source, val_standard_error_points
 from scalesearch.data.finding import find_study_data, leads_somewhere
 from scalesearch.data.source import SOURCE_TARGETS
@@ -19,6 +19,7 @@ from scalesearch.records.run_file import read_run_file, refuse_changes, same_ima
 from scalesearch.spaces.axes import SCHEDULE_AXES, default_value
 from scalesearch.spaces.suggest import for_target
 from scalesearch.study.flips import with_flip
+from scalesearch.study.own_module import module_notes, normalised, require_fit
 from scalesearch.study.reference import make_reference, scale_base, with_reference
 from scalesearch.tasks.base import Task
 from scalesearch.tasks.registry import get_task
@@ -64,11 +65,15 @@ def open_session(
     space = with_schedule(for_target(space, target), stored.space if stored else None)
     space = _as_decided_before(space, stored.space) if stored else space
     base = base or find_spec(space.network)
-    check_stages(space, len(base.stages))
+    check_axes(space, base)
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)
     asked = _as_found_before(settings.data, stored) if stored else settings.data
     dataset, run_folder = _data(asked, stored, storage=storage, channels=base.image_channels, say=say)
+    dataset = normalised(dataset, base)
+    require_fit(space, base, len(dataset.class_names))
+    for line in module_notes(space, base, len(dataset.class_names)):
+        say(line)
     used = dataclasses.replace(asked, window=dataset.window, source=plain_source(asked.source))
     settings = dataclasses.replace(settings, data=used)
     say("machine: probing threads and number format" if stored is None else "machine: as probed by the first run")

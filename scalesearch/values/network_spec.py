@@ -9,6 +9,9 @@ BlockKind = Literal["basic", "bottleneck", "inverted_residual", "mbconv"]
 Activation = Literal["relu", "relu6", "silu"]
 HeadWidthRule = Literal["scaled", "at_least_base"]
 
+UNKNOWN_STRIDE = 32
+"""Taken for the total stride of a module of the user's, whose own is not known: that of most networks for photos."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSize:
@@ -92,7 +95,11 @@ class HeadSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSpec:
-    """A whole network as data: stem, stages, head."""
+    """A whole network as data: stem, stages, head; or where a module of the user's comes from.
+
+    With an `origin` there are no stages, and stem and head mean nothing: the network is what that function returns,
+    with a last layer for `num_classes`.
+    """
 
     name: str
     resolution_px: int
@@ -106,6 +113,14 @@ class NetworkSpec:
     norm_eps: float = 1e-5
     width_px: int = new_field(0)
     """Width of the images in pixels; 0 means that they are square."""
+    origin: str = new_field("")
+    """`package.module:function` that returns a torch module with its weights; empty for all other networks."""
+    origin_sha256: str = new_field("")
+    """SHA-256 over names and bytes of the state dict of that module."""
+    mean: tuple[float, ...] = new_field(())
+    """Mean of each channel, of pixels in 0..1, that the module of `origin` asks for; empty: the data set's own."""
+    std: tuple[float, ...] = new_field(())
+    """Standard deviation of each channel, as `mean`."""
 
     @property
     def input_size(self) -> InputSize:
@@ -115,6 +130,8 @@ class NetworkSpec:
     @property
     def total_stride(self) -> int:
         """Side of the input divided by the side of the last feature map."""
+        if self.origin:
+            return UNKNOWN_STRIDE
         stride = self.stem.stride * (2 if self.stem.pool else 1)
         for stage in self.stages:
             stride *= stage.stride

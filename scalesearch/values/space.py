@@ -83,7 +83,7 @@ class SearchSpace:
 
     name: str
     network: str
-    """Name of a base network, or `package.module:function` that returns a NetworkSpec."""
+    """Name of a base network, or `package.module:function` that returns a NetworkSpec or a torch module."""
     resolution_px: int
     """The height in pixels at resolution multiplier 1."""
     axes: tuple[NamedAxis, ...]

@@ -94,7 +94,10 @@ def _became(record: TrialRecord) -> Iterator[tuple[str, str]]:
     spec, cost = record.spec, record.cost
     if spec:
         yield ("network", f"{spec.name}, {spec.input_size}, {spec.num_classes} classes")
-        yield ("stem", _stem(spec))
+        if spec.origin:
+            yield ("module of", f"{spec.origin}, weights of SHA-256 {spec.origin_sha256[:12]}...")
+        else:
+            yield ("stem", _stem(spec))
         for place, stage in enumerate(spec.stages, 1):
             yield (f"stage {place}", _stage(stage))
         if spec.head.channels:

@@ -24,8 +24,11 @@ class LayerRow:
 
 
 def layer_rows(spec: NetworkSpec) -> tuple[LayerRow, ...]:
-    """Return the rows of stem, pooling, stages, head and classifier, with the spec's channels before any pruning."""
-    return tuple(_rows(spec))
+    """Return the rows of stem, pooling, stages, head and classifier, with the spec's channels before any pruning.
+
+    There are none for a module of the user's: its layers are not known without calling its function.
+    """
+    return () if spec.origin else tuple(_rows(spec))
 
 
 def _rows(spec: NetworkSpec) -> Iterator[LayerRow]:

@@ -116,6 +116,10 @@ def _gains(record: TrialRecord) -> Iterator[str]:
 
 
 def _layers(spec: NetworkSpec) -> Iterator[str]:
+    if spec.origin:
+        weights = f"weights of SHA-256 {spec.origin_sha256[:12]}..."
+        yield f"The module that {inert(spec.origin)} returns, with its {inert(weights)} Its layers are its own."
+        return
     yield f"{inert(spec.name)}, {spec.activation}, as built before pruning; sizes are those of one image."
     yield ""
     yield from _table(

@@ -2,11 +2,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
-from scalesearch.chain.planner import Planner
-from scalesearch.networks import base_spec
+from scalesearch.chain.planner import PlanBasis, Planner
+from scalesearch.deployment.targets import get_target
+from scalesearch.networks import base_spec, find_spec
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Scaling
 from scalesearch.values.session import Session
+from scalesearch.values.space import SearchSpace
 
 
 @pytest.fixture
@@ -76,3 +79,21 @@ def test_precision_changes_the_work_and_not_the_weights(planner: Planner) -> Non
     int8 = replace(plain, quantization=Quantization(precision="int8"))
     assert planner(plain).key != planner(int8).key
     assert planner(plain).shape_key == planner(int8).shape_key
+
+
+def test_a_module_is_counted_by_fvcore_and_cut_by_its_graph() -> None:
+    space = replace(SPACE_OF_A_MODULE, resolution_multiple=16)
+    basis = PlanBasis(base=find_spec(space.network), space=space, target=get_target("cpu"), num_classes=4, seed=0)
+    planner = Planner(basis)
+    dense, cut = planner(Candidate()), planner(Candidate(pruning=Pruning(channel_fraction=0.5)))
+    # stem 16x16 of 32 px, two 3x3 layers of 16 and 32 channels, depthwise at 8x8, pointwise, head of 4 classes
+    macs = 16 * 16 * (27 * 16 + 2 * 9 * 16 * 32) + 8 * 8 * (9 * 16 + 16 * 32) + 32 * 4
+    assert dense.dense_cost.macs == dense.cost.macs == macs
+    assert cut.dense_cost.macs == macs and cut.cost.macs < 0.35 * macs
+    assert (cut.weights_key, cut.trunk_key) == (dense.weights_key, dense.trunk_key)
+    assert cut.shape_key != dense.shape_key
+    network = planner.cut(Candidate(pruning=Pruning(channel_fraction=0.5)))
+    assert network.module.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
+
+
+SPACE_OF_A_MODULE = SearchSpace(name="module", network="own_modules:residual", resolution_px=32, axes=())

@@ -321,3 +321,24 @@ def test_rectangles_are_planned_and_it_is_said_that_signs_are_squares(capsys: py
     preview_run(SETTINGS, wide)
     shown = capsys.readouterr().out
     assert "32x64 px" in shown or "16x32 px" in shown
+
+
+def test_a_module_in_a_space_that_builds_networks_anew_is_refused() -> None:
+    settings, space = load_run(space="resnet_small", overrides=(), flags={"network": "own_modules:residual"})
+    for look in (preview_run, lambda *given: check_space(*given, with_data=False)):
+        with pytest.raises(
+            ConfigError, match=r"scaling\.depth, scaling\.width, scaling\.kernel.*returns a torch module"
+        ):
+            look(dataclasses.replace(settings, target="cpu"), space)
+
+
+def test_a_module_is_previewed_like_any_network(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("scalesearch.study.pieces.measure_pieces", lambda *_, **__: PIECES)
+    flags = {"network": "own_modules:residual", "target": "cpu"}
+    settings, space = load_run(space="resnet_small_compress_only", overrides=(), flags=flags)
+    check_space(settings, space, with_data=False)
+    told = capsys.readouterr().out
+    assert "2 combinations of scaling choices give 2 distinct networks" in told
+    assert "The space is sound." in told

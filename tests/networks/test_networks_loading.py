@@ -62,7 +62,7 @@ FAULTS = {
     "my_nets_xyz:tinny": "module my_nets_xyz has no 'tinny'; did you mean 'tiny'",
     "my_nets_xyz:constant": "expected a function that returns a NetworkSpec, found 5",
     "my_nets_xyz:wants": "calling it without arguments failed with TypeError",
-    "my_nets_xyz:a_number": "expected a scalesearch NetworkSpec, got int",
+    "my_nets_xyz:a_number": "expected a scalesearch NetworkSpec or a torch.nn.Module, got int",
     "my_nets_xyz:broken": "network 'resnet_small' cannot be built: stages is empty",
 }
 

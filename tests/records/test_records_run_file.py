@@ -152,3 +152,14 @@ def test_a_study_from_before_a_latency_setting_was_there_goes_on(session: Sessio
     assert stored == session
     assert stored is not None
     refuse_changes(stored, session)
+
+
+def test_a_module_with_other_weights_cannot_go_on(session: Session) -> None:
+    base = replace(session.base, stages=(), origin="mine:network", origin_sha256="a" * 64, mean=(0.5,), std=(0.2,))
+    own = replace(session, base=base)
+    write_run_file(own)
+    stored = read_run_file(own.folder)
+    assert stored == own
+    refuse_changes(own, own)
+    with pytest.raises(ConfigError, match=r"base\.origin_sha256: was 'aaaa"):
+        refuse_changes(own, replace(own, base=replace(base, origin_sha256="b" * 64)))

@@ -42,3 +42,11 @@ def test_a_failed_trial_has_a_card_too(make_record: MakeRecord) -> None:
     assert note.startswith("**failed: train: loss is not finite**")
     assert "| - | - | 20 M | 310 k | - |" in note
     assert "Where accuracy went" not in note
+
+
+def test_the_card_of_a_module_names_its_function_and_has_no_layers(make_record: MakeRecord) -> None:
+    record = make_record(3)
+    spec = replace(record.spec, stages=(), origin="mine:network", origin_sha256="abcdef0123456789")
+    note = _plain(trial_note(replace(record, spec=spec)))
+    assert "The module that mine:network returns, with its weights of SHA-256 abcdef012345..." in note
+    assert "| stage |" not in note and "stem" not in note

@@ -1,0 +1,269 @@
+"""A torch module of the user's as a base network: what of it goes into a spec, and how it is built from one again."""
+
+import copy
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.networks.loading import load_module
+from scalesearch.values.network_spec import UNKNOWN_STRIDE, HeadSpec, NetworkSpec, StemSpec
+
+_STAGE: Final = "build"
+_SHOWN: Final = 12
+_NOTHING: Final = StemSpec(channels=0, kernel=0, stride=0)
+_kept: dict[tuple[str, str], nn.Module] = {}
+"""The module that was returned last, by function and hash, since a function may take seconds to read its weights."""
+
+
+def spec_of(module: nn.Module, reference: str) -> NetworkSpec:
+    """Return the spec that stands for the module which the function `reference` has returned.
+
+    Raises:
+        ConfigError: The module has no weights or weights without values, takes other images than grey or RGB, or asks
+            for a normalisation that makes no sense.
+    """
+    sha256 = _keep(module, reference)
+    mean, std = _normalisation(module, reference)
+    taken = [layer.in_channels for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    channels = next((number for number in taken if number in (1, 3)), 0 if taken else 3)
+    if not channels:
+        message = (
+            f"network {reference!r}: expected a module for images of 1 (grey) or 3 (RGB) channels, came one whose "
+            f"convolutions take {', '.join(map(str, dict.fromkeys(taken[:3])))}."
+        )
+        raise ConfigError(message)
+    if mean and not len(mean) == len(std) == channels:
+        message = f"network {reference!r}: expected mean and std of {channels} channels, came {mean!r} and {std!r}."
+        raise ConfigError(message)
+    return NetworkSpec(
+        name=reference,
+        resolution_px=UNKNOWN_STRIDE,
+        num_classes=_outputs_by_guess(module),
+        stem=_NOTHING,
+        stages=(),
+        head=HeadSpec(),
+        image_channels=channels,
+        origin=reference,
+        origin_sha256=sha256,
+        mean=mean,
+        std=std,
+    )
+
+
+def own_module(spec: NetworkSpec, *, seed: int) -> nn.Module:
+    """Return the module of the spec's origin on the CPU, in float32 and training mode, with `num_classes` outputs.
+
+    If it has another number of outputs, its last layer is replaced by one with weights of this seed. Every parameter
+    can be trained, and no layer works in place.
+
+    Raises:
+        ConfigError: The function is gone, or returns another module than it did.
+        StageFailed: The module does not take the spec's images or return (N, classes), or its last layer is not found.
+    """
+    module = copy.deepcopy(_kept_module(spec)).eval()
+    outputs, layer_name = _tried(module, spec)
+    if outputs != spec.num_classes:
+        _replace(module, layer_name, spec, outputs, seed)
+        outputs, layer_name = _tried(module, spec)
+        if outputs != spec.num_classes:
+            reason = (
+                f"{spec.origin}: with a new last layer ({layer_name}) for {spec.num_classes} classes, it still returns "
+                f"{outputs}: let the function return a module with {spec.num_classes} outputs"
+            )
+            raise StageFailed(_STAGE, reason)
+    # Pruning and sparsity keep the outputs of this layer.
+    module.output_layers = (layer_name,) if layer_name else ()  # type: ignore[assignment]  # nn.Module takes any value
+    return module.train()
+
+
+def replaced_layer(spec: NetworkSpec) -> str:
+    """Return a line on the last layer that is replaced because the data have other classes; empty if none is.
+
+    Raises:
+        ConfigError: As `own_module`.
+        StageFailed: As `own_module`.
+    """
+    outputs, layer_name = _tried(copy.deepcopy(_kept_module(spec)).eval(), spec)
+    if outputs == spec.num_classes:
+        return ""
+    return (
+        f"network: {spec.origin} has {outputs} outputs and the data {spec.num_classes} classes: its last layer "
+        f"({layer_name}) is replaced by a new one"
+    )
+
+
+def state_sha256(module: nn.Module) -> str:
+    """Return the SHA-256 over names, shapes, types and bytes of a module's state dict, sorted by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if isinstance(tensor, Tensor):
+            digest.update(repr((name, tuple(tensor.shape), str(tensor.dtype))).encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _keep(module: nn.Module, reference: str) -> str:
+    """Keep a copy of the module in the form in which it is searched; return its hash."""
+    try:
+        sha256 = state_sha256(module)
+        ready = copy.deepcopy(module).cpu().float()
+    except Exception as error:  # lazy layers without weights, tensors that cannot be copied, code of the user's
+        message = (
+            f"network {reference!r}: expected a torch module whose weights have values and which can be copied, "
+            f"came {type(module).__name__}: {(str(error).splitlines() or [''])[0]}."
+        )
+        raise ConfigError(message) from error
+    if not any(True for _ in ready.parameters()):
+        message = f"network {reference!r}: expected a torch module with weights, {type(module).__name__} has none."
+        raise ConfigError(message)
+    for parameter in ready.parameters():
+        parameter.requires_grad_(True)  # the dependency graph sees only what has gradients
+    for layer in ready.modules():
+        if getattr(layer, "inplace", False) is True:
+            layer.inplace = False  # type: ignore[assignment]
+    _split_norms(ready)
+    _kept.clear()
+    _kept[reference, sha256] = ready
+    return sha256
+
+
+def _split_norms(module: nn.Module) -> None:
+    """Take apart, in place, timm's layers that are BatchNorm and activation in one: so the norm can be folded."""
+    for name, layer in list(module.named_modules()):
+        if type(layer).__name__ != "BatchNormAct2d" or not isinstance(layer, nn.BatchNorm2d):
+            continue
+        norm = nn.BatchNorm2d(
+            layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
+        ).train(layer.training)
+        own = norm.state_dict()
+        norm.load_state_dict({key: value for key, value in layer.state_dict().items() if key in own})
+        parts = [part for part in (getattr(layer, "drop", None), getattr(layer, "act", None)) if part is not None]
+        module.set_submodule(name, nn.Sequential(norm, *parts))
+
+
+def _kept_module(spec: NetworkSpec) -> nn.Module:
+    key = (spec.origin, spec.origin_sha256)
+    if key not in _kept:
+        came = _keep(load_module(spec.origin), spec.origin)
+        if came != spec.origin_sha256:
+            message = (
+                f"network {spec.origin!r}: expected the module with the weights of SHA-256 "
+                f"{spec.origin_sha256[:_SHOWN]}..., which this work was begun with; came {came[:_SHOWN]}...\n"
+                "Let the function return the same weights every time (random ones: call torch.manual_seed before)."
+            )
+            raise ConfigError(message)
+    return _kept[key]
+
+
+def _tried(module: nn.Module, spec: NetworkSpec) -> tuple[int, str]:
+    """Return the module's number of outputs, and the name of the layer that gives them (empty if none is found).
+
+    It is run on two images of zeros. That layer is the convolution or linear layer that ran last with as many outputs.
+    """
+    ran: list[tuple[str, int]] = []
+    names: dict[nn.Module, str] = {
+        layer: name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
+
+    def note(layer: nn.Module, *_: object) -> None:
+        ran.append((names[layer], _width(layer)))
+
+    hooks = [layer.register_forward_hook(note) for layer in names]
+    shape = (2, spec.image_channels, *spec.input_size.sides)
+    try:
+        with torch.no_grad():
+            returned = module(torch.zeros(shape))
+    except Exception as error:  # whatever the user's forward raises
+        reason = (
+            f"{spec.origin}: expected a module that takes images {shape}, "
+            f"its forward raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        )
+        raise StageFailed(_STAGE, reason) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not isinstance(returned, Tensor) or returned.ndim != 2 or len(returned) != shape[0]:
+        reason = (
+            f"{spec.origin}: expected one tensor ({shape[0]}, classes) for images {shape}, came {_told(returned)}: "
+            "wrap it in a module that returns the logits alone"
+        )
+        raise StageFailed(_STAGE, reason)
+    outputs = returned.shape[1]
+    return outputs, next((name for name, width in reversed(ran) if width == outputs), "")
+
+
+def _replace(module: nn.Module, layer_name: str, spec: NetworkSpec, outputs: int, seed: int) -> None:
+    """Replace the last layer by one for the spec's classes, in place."""
+    layer = module.get_submodule(layer_name) if layer_name else None
+    bias = layer is not None and layer.bias is not None
+    with torch.device("meta"):  # where no random numbers are drawn
+        if isinstance(layer, nn.Linear):
+            new: nn.Linear | nn.Conv2d = nn.Linear(layer.in_features, spec.num_classes, bias=bias)
+        elif isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1:
+            new = nn.Conv2d(layer.in_channels, spec.num_classes, 1, bias=bias)
+        else:
+            reason = (
+                f"{spec.origin}: expected {spec.num_classes} outputs, or a last linear layer or 1x1 convolution to "
+                f"replace; it has {outputs} outputs, and no such layer gives them: let the function return a module "
+                f"with {spec.num_classes} outputs"
+            )
+            raise StageFailed(_STAGE, reason)
+    new.to_empty(device="cpu")
+    nn.init.normal_(new.weight, std=0.01, generator=torch.Generator().manual_seed(seed))
+    if new.bias is not None:
+        nn.init.zeros_(new.bias)
+    module.set_submodule(layer_name, new.eval())
+
+
+def _width(layer: nn.Module) -> int:
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    return layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features
+
+
+def _outputs_by_guess(module: nn.Module) -> int:
+    """Return the outputs of the last linear layer, which stand for the classes as long as no data are known."""
+    layers = [layer.out_features for layer in module.modules() if isinstance(layer, nn.Linear)]
+    return max(2, layers[-1]) if layers else 2
+
+
+def _told(returned: object) -> str:
+    if isinstance(returned, Tensor):
+        return f"one of {tuple(returned.shape)}"
+    if isinstance(returned, tuple | list | Mapping):
+        return f"a {type(returned).__name__} of {len(returned)}"
+    return f"a {type(returned).__name__}"
+
+
+def _normalisation(module: nn.Module, reference: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and std that the module names, in attributes or in timm's `pretrained_cfg`; empty if it has none.
+
+    Buffers of these names are passed over: a module that holds them normalises by itself.
+    """
+    buffers = {name for name, _ in module.named_buffers(recurse=False)}
+    sources: list[Mapping[str, Any]] = [{name: getattr(module, name, None) for name in {"mean", "std"} - buffers}]
+    cfg = getattr(module, "pretrained_cfg", None)
+    sources += [cfg] if isinstance(cfg, Mapping) else []
+    for source in sources:
+        if any(source.get(name) is None or callable(source[name]) for name in ("mean", "std")):
+            continue
+        mean, std = (tuple(_numbers(source[name])) for name in ("mean", "std"))
+        if not (mean and std and all(0 <= value <= 1 for value in mean) and all(0 < value <= 1 for value in std)):
+            message = (
+                f"network {reference!r}: expected mean and std of each channel for pixels in 0..1, "
+                f"came mean {source['mean']!r} and std {source['std']!r}."
+            )
+            raise ConfigError(message)
+        return mean, std
+    return (), ()
+
+
+def _numbers(given: object) -> Iterator[float]:
+    """Yield the numbers of a list, an array or a tensor; nothing if there are none."""
+    try:
+        yield from torch.as_tensor(given, dtype=torch.float64).reshape(-1).tolist()
+    except (TypeError, ValueError, RuntimeError):
+        return

@@ -1,0 +1,188 @@
+"""Torch modules as a user would bring them, found by `own_modules:NAME`."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Residual(nn.Module):
+    """A skip connection in place, a depthwise convolution, BatchNorm and a linear head; total stride 4."""
+
+    def __init__(self, classes: int = 10, channels: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)
+        )
+        self.one = nn.Sequential(
+            nn.Conv2d(16, 32, 3, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(32, 16, 3, padding=1, bias=False),
+            nn.BatchNorm2d(16),
+        )
+        self.act = nn.ReLU(inplace=True)
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(16, 16, 3, stride=2, padding=1, groups=16, bias=False), nn.BatchNorm2d(16), nn.ReLU6(inplace=True)
+        )
+        self.point = nn.Sequential(nn.Conv2d(16, 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True))
+        self.drop = nn.Dropout(0.1)
+        self.fc = nn.Linear(32, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.one(x)
+        y += x
+        x = self.point(self.depthwise(self.act(y)))
+        x = torch.flatten(nn.functional.adaptive_avg_pool2d(x, 1), 1)
+        logits: Tensor = self.fc(self.drop(x))
+        return logits
+
+
+class ConvolutionHead(nn.Module):
+    """Its last layer is a 1x1 convolution, and is not the last one that was registered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Conv2d(12, 7, 1, bias=False)
+        self.body = nn.Sequential(nn.Conv2d(1, 12, 3, stride=4), nn.ReLU(), nn.Conv2d(12, 12, 1), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.score(self.body(x)).mean(dim=(2, 3))
+        return scores
+
+
+class Wrapped(nn.Module):
+    """What a user's forward may return instead of logits."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.net, self.kind = Residual(), kind
+
+    def forward(self, x: Tensor) -> object:
+        logits = self.net(x)
+        if self.kind == "fixed" and x.shape[2] != 32:
+            msg = "expected 32 px"
+            raise ValueError(msg)
+        if self.kind == "branch" and float(x.sum()) > 1e9:
+            return logits * 2
+        answers = {
+            "tuple": (logits, logits),
+            "map": x,
+            "dict": {"logits": logits},
+            "doubled": torch.cat([logits, logits], dim=1),
+        }
+        return answers.get(self.kind, logits)
+
+
+def residual() -> nn.Module:
+    return Residual()
+
+
+def two_classes() -> nn.Module:
+    return Residual(classes=2)
+
+
+def four_channels() -> nn.Module:
+    return Residual(channels=4)
+
+
+def convolution_head() -> nn.Module:
+    return ConvolutionHead()
+
+
+def with_constants() -> nn.Module:
+    net = Residual()
+    net.mean, net.std = (0.4, 0.5, 0.6), torch.tensor([0.2, 0.25, 0.3])  # type: ignore[assignment]
+    return net
+
+
+def of_timm() -> nn.Module:
+    net = Residual()
+    net.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}  # type: ignore[assignment]
+    return net
+
+
+def normalising() -> nn.Module:
+    """Normalises in its forward (as far as anyone knows): its constants are buffers."""
+    net = Residual()
+    net.register_buffer("mean", torch.full((1, 3, 1, 1), 0.5))
+    net.register_buffer("std", torch.full((1, 3, 1, 1), 0.5))
+    return net
+
+
+def in_bytes() -> nn.Module:
+    net = Residual()
+    net.mean, net.std = (123.7, 116.3, 103.5), (58.4, 57.1, 57.4)  # type: ignore[assignment]
+    return net
+
+
+def weightless() -> nn.Module:
+    return nn.Flatten()
+
+
+def lazy() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+
+
+def half_and_frozen() -> nn.Module:
+    return Residual().half().requires_grad_(False)
+
+
+def returns_tuple() -> nn.Module:
+    return Wrapped("tuple")
+
+
+def returns_map() -> nn.Module:
+    return Wrapped("map")
+
+
+def returns_dict() -> nn.Module:
+    return Wrapped("dict")
+
+
+def doubled() -> nn.Module:
+    return Wrapped("doubled")
+
+
+def of_one_size() -> nn.Module:
+    return Wrapped("fixed")
+
+
+def with_branches() -> nn.Module:
+    return Wrapped("branch")
+
+
+class BatchNormAct2d(nn.BatchNorm2d):
+    """As in timm: the activation is part of the norm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))  # type: ignore[no-any-return]
+
+
+def fused_norm() -> nn.Module:
+    norm = BatchNormAct2d(8)
+    nn.init.uniform_(norm.weight)
+    nn.init.uniform_(norm.bias)
+    layers = nn.Conv2d(3, 8, 3, stride=2), norm, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    return nn.Sequential(*layers)
+
+
+class Shuffled(nn.Module):
+    """Channels in two groups that are mixed by a reshape to a fixed number of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.fc = nn.Conv2d(3, 16, 3, stride=4), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x)
+        x = x.reshape(x.shape[0], 2, 8, x.shape[2], x.shape[3]).transpose(1, 2).flatten(1, 2)
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+
+def shuffled() -> nn.Module:
+    return Shuffled()

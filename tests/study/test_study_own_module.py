@@ -1,0 +1,57 @@
+"""What of a space a module of the user's cannot have is refused before anything runs; what is done to it is said."""
+
+from dataclasses import replace
+
+import pytest
+
+from scalesearch.config import check_axes
+from scalesearch.errors import ConfigError
+from scalesearch.networks import find_spec
+from scalesearch.study.own_module import module_notes, require_fit
+from scalesearch.values.space import Choice, NamedAxis, SearchSpace
+
+SPACE = SearchSpace(name="module", network="own_modules:residual", resolution_px=32, axes=())
+
+
+def test_axes_that_a_module_lacks_are_refused_with_a_way_out() -> None:
+    axes = tuple(
+        NamedAxis(name=name, axis=Choice(values=values))
+        for name, values in (
+            ("scaling.width", (0.5, 1.0)),
+            ("scaling.depth", (1.0,)),
+            ("scaling.stages.2.kernel", (2.0,)),
+            ("pruning.block_fraction", (0.3,)),
+            ("pruning.channel_fraction", (0.0, 0.5)),
+        )
+    )
+    base = find_spec("own_modules:residual")
+    with pytest.raises(
+        ConfigError, match=r"scaling\.width, scaling\.stages\.2\.kernel, pruning\.block_fraction"
+    ) as told:
+        check_axes(replace(SPACE, axes=axes), base)
+    assert str(told.value).endswith(
+        "--set scaling.width=1 --set scaling.stages.2.kernel=1 --set pruning.block_fraction=0"
+    )
+    assert len(str(told.value).splitlines()) == 3
+    check_axes(replace(SPACE, axes=(axes[1], axes[4])), base)
+    with pytest.raises(ConfigError, match=r"cannot be traced by torch\.fx"):
+        require_fit(SPACE, find_spec("own_modules:with_branches"), 10)
+    with pytest.raises(ConfigError, match="expected one tensor"):
+        require_fit(SPACE, find_spec("own_modules:returns_tuple"), 10)
+
+
+def test_channels_that_cannot_be_cut_are_refused_where_the_space_cuts_them() -> None:
+    base = find_spec("own_modules:shuffled")
+    cutting = NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.5,)))
+    require_fit(SPACE, base, 10)
+    with pytest.raises(ConfigError, match="the channels of own_modules:shuffled cannot be cut") as told:
+        require_fit(replace(SPACE, axes=(cutting,)), base, 10)
+    assert str(told.value).endswith("--set pruning.channel_fraction=0")
+
+
+def test_what_is_done_to_a_module_is_said() -> None:
+    notes = list(module_notes(SPACE, find_spec("own_modules:with_constants"), 4))
+    assert [note.partition(" ")[0] for note in notes] == ["network:"] * 3
+    assert "multiples of 32" in notes[0] and "(fc) is replaced" in notes[1] and "mean (0.4, 0.5, 0.6)" in notes[2]
+    assert not list(module_notes(replace(SPACE, resolution_multiple=4), find_spec("own_modules:residual"), 10))
+    assert not list(module_notes(SPACE, find_spec("resnet_small"), 4))
