@@ -117,7 +117,7 @@ class _Progress:
     def remaining_s(self) -> float | None:
         """Seconds of wall time until the budget is used up at this run's pace; None before its first trial."""
         mine = self.done - self._done_before
-        return (time.monotonic() - self._start) / mine * (self.budget - self.done) if mine else None
+        return (time.monotonic() - self._start) / mine * max(0.0, self.budget - self.done) if mine else None
 
 
 class _LineView:

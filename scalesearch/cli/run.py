@@ -44,7 +44,7 @@ def run(
         str | None,
         typer.Option("--accept", help="rtx: every graph must also compile with TensorRT for RTX (no GPU needed)."),
     ] = None,
-    budget: Annotated[int | None, typer.Option("--budget", help="Candidates whose training is started.")] = None,
+    budget: Annotated[int | None, typer.Option("--budget", help="Full trainings, in updates.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Candidates that are evaluated at once.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the search and of every training.")] = None,
     sampler: Annotated[str | None, typer.Option("--sampler", help="tpe, gp, nsga2 or random.")] = None,
