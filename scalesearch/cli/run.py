@@ -212,7 +212,8 @@ def check(
 def train(
     config: Annotated[Path, typer.Argument(help="config.toml of an exported trial.")],
     steps: Annotated[
-        int | None, typer.Option("--steps", help="Updates of the full training (default: 8 times the brief one).")
+        int | None,
+        typer.Option("--steps", min=1, help="Updates of the full training (default: 8 times the brief one)."),
     ] = None,
     data: Annotated[
         str | None, typer.Option("--data", help="Train on this data set instead of the exported one.")

@@ -35,7 +35,8 @@ def test_every_part_of_a_complete_trial_is_told(make_record: MakeRecord) -> None
     assert page["Quality of the deployed file"]["way to the engine"] == way
     assert page["What compression brought"] == {
         "channels 25 %": "1.20x as fast (1.10-1.30), top-1 -2.0 points",
-        "int8": "0.95x as fast (0.90-1.00), top-1 -1.0 points, NO GAIN: not faster beyond doubt, and no accuracy was gained",
+        "int8": "0.95x as fast (0.90-1.00), top-1 -1.0 points, "
+        "NO GAIN: not faster beyond doubt, and no accuracy was gained",
     }
     assert list(page["Weakest classes"]) == ["speed 30", "priority", "yield", "stop"], "lowest recall first"
     assert page["Time"]["together"] == "14.0 s"
