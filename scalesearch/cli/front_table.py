@@ -137,7 +137,8 @@ def _footnotes(shown: Sequence[MeasuredTrial], scores: dict[int, FrontScore], *,
         lines.append("x* its stages are scaled apart: see `scalesearch show --trial N`")
     flagged = [str(record.trial) for record in shown if any(gain.no_gain for gain in record.gains)]
     if flagged:
-        lines.append(f"no gain: a compression step of trial {', '.join(flagged)} costs accuracy and is not faster")
+        told = "is not faster beyond doubt, and no gain of accuracy is known"
+        lines.append(f"no gain: a compression step of trial {', '.join(flagged)} {told}")
     if scores:
         lines.append("test: the same file on images that the search never saw")
     return lines

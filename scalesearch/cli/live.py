@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import sys
 import time
 from collections import deque
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _SHOWN_TRIALS = 8
+_ROUNDING = 1e-6
 
 
 class View(Protocol):
@@ -117,7 +119,7 @@ class _Progress:
     def remaining_s(self) -> float | None:
         """Seconds of wall time until the budget is used up at this run's pace; None before its first trial."""
         mine = self.done - self._done_before
-        return (time.monotonic() - self._start) / mine * (self.budget - self.done) if mine else None
+        return (time.monotonic() - self._start) / mine * max(0.0, self.budget - self.done) if mine else None
 
 
 class _LineView:
@@ -255,8 +257,9 @@ def show_end(console: "Console", outcome: StudyOutcome, folder: Path) -> None:
 def _opening(event: RunStarted, folder: Path) -> str:
     if not event.records:
         return f"study {folder}: budget {event.budget}"
-    left = max(0, event.budget - event.charged_done)
-    return f"study {folder}: continuing after {trainings(event.charged_done)} full trainings, {trainings(left)} to go"
+    done = trainings(event.charged_done)
+    left = trainings(max(0.0, event.budget - float(done)))
+    return f"study {folder}: continuing after {done} full trainings, {left} to go"
 
 
 def _narrowed(event: Narrowed) -> str:
@@ -265,8 +268,11 @@ def _narrowed(event: Narrowed) -> str:
 
 
 def trainings(charged: float) -> str:
-    """Return a number of full trainings as text: with one decimal, unless it is whole."""
-    return f"{charged:.1f}".removesuffix(".0")
+    """Return a number of full trainings as text, with one decimal unless that is 0.
+
+    It is rounded down, so that a budget that is not used up does not look as if it were.
+    """
+    return f"{math.floor(10 * charged + _ROUNDING) / 10:.1f}".removesuffix(".0")
 
 
 def _span(seconds: float) -> str:

@@ -2,16 +2,13 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from scalesearch.cli.study_folder import prepare_folder
 from scalesearch.errors import ConfigError, NoFeasibleTrialError, ScalesearchError
 from scalesearch.values.settings import RunSettings
-
-if TYPE_CHECKING:
-    pass
 
 Space = Annotated[str, typer.Option("--space", help="Search space: a name from `scalesearch spaces`, or a .toml file.")]
 Overrides = Annotated[
@@ -44,7 +41,7 @@ def run(
         str | None,
         typer.Option("--accept", help="rtx: every graph must also compile with TensorRT for RTX (no GPU needed)."),
     ] = None,
-    budget: Annotated[int | None, typer.Option("--budget", help="Candidates whose training is started.")] = None,
+    budget: Annotated[int | None, typer.Option("--budget", help="Full trainings, in updates.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Candidates that are evaluated at once.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the search and of every training.")] = None,
     sampler: Annotated[str | None, typer.Option("--sampler", help="tpe, gp, nsga2 or random.")] = None,
@@ -74,6 +71,7 @@ def run(
     from scalesearch.data import find_source
     from scalesearch.networks import find_spec
     from scalesearch.records.run_file import continues_with
+    from scalesearch.tasks.registry import check_task_name
 
     flags = {
         "data.source": data,
@@ -90,6 +88,7 @@ def run(
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
     settings, chosen = choose_chip(settings)
     find_spec(search_space.network)  # wrong names are reported now, not once torch is loaded
+    check_task_name(settings.task)
     folder = to or default_folder(search_space.name, settings.data.source, settings.target)
     if fresh or not continues_with(settings.data, folder):
         find_source(settings.data.source)
@@ -212,7 +211,8 @@ def check(
 def train(
     config: Annotated[Path, typer.Argument(help="config.toml of an exported trial.")],
     steps: Annotated[
-        int | None, typer.Option("--steps", help="Updates of the full training (default: 8 times the brief one).")
+        int | None,
+        typer.Option("--steps", min=1, help="Updates of the full training (default: 8 times the brief one)."),
     ] = None,
     data: Annotated[
         str | None, typer.Option("--data", help="Train on this data set instead of the exported one.")

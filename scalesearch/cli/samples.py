@@ -84,8 +84,8 @@ def sample_notes(samples: Samples) -> Iterable[str]:
     """Yield what the samples leave out, and why."""
     if samples.drawn < _SAMPLES:
         yield (
-            f"note: {samples.drawn} of {_SAMPLES} candidates were drawn: planning such large networks takes over "
-            f"{_PLANNING_S:g} s."
+            f"note: {samples.drawn} of {_SAMPLES} candidates were drawn: planning them all would take over "
+            f"{_PLANNING_S:g} s here."
         )
     if samples.uncut:
         yield f"note: {samples.uncut} of them are too large to be cut on paper; their costs are those before pruning."

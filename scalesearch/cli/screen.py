@@ -92,13 +92,13 @@ def fitted(
         columns: At least one.
         rows: Cells as plain text, any number of lines each.
         bold: Positions of the rows to print in bold.
-        ruled: With a line under the header, which takes two characters at each side.
+        ruled: With a line under the header. It takes a character at each side, and one more between columns.
     """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    places = shown(width - 2 * ruled, columns, rows)
+    places = shown(width - ruled * (len(columns) + 1), columns, rows)
     table = Table(
         box=box.SIMPLE_HEAD if ruled else None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=ruled
     )  # fmt: skip

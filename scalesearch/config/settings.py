@@ -47,7 +47,9 @@ def load_run(
         put(document, key, value, origin="--set")
     if settings.network:
         document["network"] = settings.network
-    return settings, parse_space(document, name=path.stem, origin=str(path))
+    set_keys = ", ".join(key for key, _ in space_overrides)
+    origin = f"{path} with --set {set_keys}" if set_keys else str(path)
+    return settings, parse_space(document, name=path.stem, origin=origin)
 
 
 def parse_override(text: str) -> tuple[str, object]:

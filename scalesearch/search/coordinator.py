@@ -16,7 +16,7 @@ from scalesearch.execution.stopping import stop_signals
 from scalesearch.execution.worker import NO_TRIAL, Entered, Evaluator, Fatal
 from scalesearch.search.asking import Asker, Sampling
 from scalesearch.search.events import RunStopped, StageEntered, StudyOutcome, TrialStarted
-from scalesearch.search.fates import given_up_on, record_of, rejected, repeat, unplanned
+from scalesearch.search.fates import given_up_on, gone_on_with, record_of, rejected, repeat, unplanned
 from scalesearch.search.ledger import Asked, Ledger
 from scalesearch.search.precisions import Precisions
 from scalesearch.search.resume import catch_up
@@ -191,6 +191,14 @@ class _Run:
         refusal = plan.rejected_because or self._precisions.refusal(plan.candidate.quantization.precision)
         return rejected(number, plan, refusal) if refusal else None
 
+    def _is_shared(self, plan: Plan) -> bool:
+        """Tell whether a finished trial has trained the plan's trunk."""
+        return bool(plan.trunk_key) and any(
+            record.state == "complete" and self._problem.plan(record.candidate).trunk_key == plan.trunk_key
+            for record in self._ledger.records.values()
+            if record.charged and record.spec == plan.spec
+        )
+
     def _give_up_postponed(self) -> None:
         """Finish the trials that a killed run had begun and that this run's smaller budget has no room for.
 
@@ -213,8 +221,7 @@ class _Run:
             raise report.error  # the trial stays RUNNING: the next run continues it
         record = record_of(report, asked.plan, tuple(asked.stages))
         if self._asker.was_begun_before(report.trial):
-            # Weights of the killed run may be on disk already: the training was started in any case.
-            record = replace(record, charged=True)
+            record = gone_on_with(record, asked.plan, shared=self._is_shared(asked.plan))
         if asked.sibling_of is not None:
             record = replace(record, charged=False, sibling_of=asked.sibling_of)
         del self._ledger.running[report.trial]

@@ -72,6 +72,20 @@ def record_of(result: Result, plan: Plan, stages: tuple[StageTime, ...]) -> Tria
     return replace(record, charged=True, stages=stages)
 
 
+def gone_on_with(record: TrialRecord, plan: Plan, *, shared: bool) -> TrialRecord:
+    """Return the record of a trial that a killed run had begun, charged with that run's updates too.
+
+    Their weights may be on the disk already, so the worker that went on has made fewer. `shared` says that another
+    trial has trained the plan's trunk: only the branch is this trial's own then.
+    """
+    training = record.training
+    if training is None:
+        return replace(record, charged=True)
+    own = plan.branch_updates if shared else training.steps
+    made = max(own, training.new_steps or 0)
+    return replace(record, charged=True, training=replace(training, new_steps=made))
+
+
 def _bare(trial: int, plan: Plan, *, state: TrialState, reason: str) -> TrialRecord:
     return TrialRecord(
         trial=trial,

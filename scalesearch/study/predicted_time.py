@@ -16,6 +16,7 @@ from scalesearch.values.candidate import Quantization
 from scalesearch.values.plan import Plan
 from scalesearch.values.settings import LatencySettings, RunSettings
 from scalesearch.values.space import Choice, SearchSpace
+from scalesearch.values.training_length import updates
 
 USUAL_VAL_IMAGES = 1500
 """Used where no data set is loaded: as many as the built-in signs have."""
@@ -117,17 +118,17 @@ def candidates_of(plans: Sequence[Plan], run: PlannedRun) -> tuple[int, int]:
     """Return the least and the largest number of candidates that the budget is likely to train.
 
     The largest is how many more of the drawn candidates would be trained once all their trunks are there: a candidate
-    whose trunk is stored is charged with its branch alone.
+    whose trunk is stored is charged with its branch alone; with the schedule `cosine`, with its retraining alone.
     """
     space = distinct_trainings(run.space)
     fewest = int(min(run.settings.budget, space))
     seen = set[str]()
     charges = list[float]()
     for plan in {plan.shape_key: plan for plan in plans}.values():  # equal networks are trained once
-        stored = bool(plan.trunk_key) and plan.trunk_key in seen
-        seen.add(plan.trunk_key)
-        recipe = plan.candidate.recipe
-        charges.append(branch_steps(recipe) / recipe.steps if stored else 1.0)
+        recipe, begun = plan.candidate.recipe, plan.trunk_key or plan.weights_key
+        own = branch_steps(recipe) if plan.trunk_key else updates(recipe, pruned=plan.pruning.any) - recipe.steps
+        charges.append(own / updates(recipe, pruned=plan.pruning.any) if begun in seen and own else 1.0)
+        seen.add(begun)
     return fewest, max(fewest, int(min(run.settings.budget / statistics.fmean(charges), space)))
 
 

@@ -40,12 +40,22 @@ def get_task(name: str) -> Task:
             _refuse_two(name, ["scalesearch itself", *map(_told, offers)])
         task: Task = load(_HOMES[name])
         return task
-    known = {offer.name: offer for offer in entry_points(group=GROUP)}
-    offer = look_up(name, dict(sorted({**dict.fromkeys(_HOMES), **known}.items())), missing="task: no task is called")
+    offer = _offer(name)
     if len({each.value for each in offers}) > 1:
         _refuse_two(name, [_told(each) for each in offers])
     assert offer is not None  # the names of this package were looked up above
     return _loaded(offer)
+
+
+def check_task_name(name: str) -> None:
+    """Raise ConfigError if there is no task of that name; no task is loaded for that."""
+    _offer(name)
+
+
+def _offer(name: str) -> EntryPoint | None:
+    """Return another package's offer of that name; None if the task is this package's own."""
+    known = {offer.name: offer for offer in entry_points(group=GROUP)}
+    return look_up(name, dict(sorted({**known, **dict.fromkeys(_HOMES)}.items())), missing="task: no task is called")
 
 
 def views_of(record: TrialRecord) -> TaskViews | None:

@@ -234,8 +234,7 @@ class TrialRecord:
     def charge(self) -> float:
         """The part of a full training that counts against the budget: 1 unless the trial's trunk was there already.
 
-        It is 1, too, where nothing is known about the updates: a trial that failed, or was begun by a run that was
-        killed, or is of an earlier version.
+        It is 1, too, where nothing is known about the updates: of a trial that failed, or of an earlier version.
         """
         if not self.charged or self.training is None or not self.training.new_steps:
             return float(self.charged)

@@ -120,7 +120,7 @@ class RunSettings:
     adaptive: bool = False
     """Whether the search stops asking for a precision that has never paid on this chip."""
     budget: int = 20
-    """Number of candidates whose training is started."""
+    """Number of full trainings: a candidate whose trunk was there already counts by its share of updates."""
     workers: int = 1
     seed: int = 0
     sampler: SamplerName = "tpe"

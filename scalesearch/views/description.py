@@ -189,7 +189,8 @@ def _quality(record: TrialRecord) -> Iterator[tuple[str, str]]:
 def _gains(record: TrialRecord) -> Iterator[tuple[str, str]]:
     title = score_title([record])
     for gain in record.gains:
-        verdict = ", NO GAIN: it costs accuracy and is not faster" if gain.no_gain else ""
+        no_gain = "" if gain.score_change is None else ", and no accuracy was gained"
+        verdict = f", NO GAIN: not faster beyond doubt{no_gain}" if gain.no_gain else ""
         speed = f"{gain.speedup:.2f}x as fast ({gain.speedup_low:.2f}-{gain.speedup_high:.2f})"
         yield (gain.what, f"{speed}, {title} {score_change_text(gain)}{verdict}")
 

@@ -68,6 +68,28 @@ def test_a_log_gets_one_line_per_trial(make_record: RecordFactory, tmp_path: Pat
     assert "\x1b" not in path.read_text()
 
 
+def test_no_time_is_left_where_the_last_training_was_larger_than_the_rest_of_the_budget(
+    make_record: RecordFactory, tmp_path: Path
+) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as file:
+        shown = _LineView(Console(file=file), tmp_path)
+        shown.event(RunStarted(budget=2, charged_done=0, records=0, continued=0))
+        shown.event(TrialFinished(record=make_record(3), charged_done=2.35, budget=2, front_size=1, hypervolume=1.5))
+    assert path.read_text().splitlines()[-1].startswith("[2.3/2]")
+    assert " left" not in path.read_text()
+
+
+def test_a_budget_that_is_not_used_up_does_not_look_as_if_it_were(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as file:
+        shown = _LineView(Console(file=file), tmp_path)
+        for done in (1.975, 1.3, 2.0):
+            shown.event(RunStarted(budget=2, charged_done=done, records=5, continued=0))
+    told = [line.partition("after ")[2] for line in path.read_text().splitlines()]
+    assert told == ["1.9 full trainings, 0.1 to go", "1.3 full trainings, 0.7 to go", "2 full trainings, 0 to go"]
+
+
 def test_the_terminal_shows_progress_stage_and_last_trials(make_record: RecordFactory, tmp_path: Path) -> None:
     console = Console(width=120, record=True, force_terminal=True, file=(tmp_path / "screen").open("w"))
     shown = _LiveView(console, tmp_path)

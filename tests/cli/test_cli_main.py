@@ -54,6 +54,7 @@ CASES = (
     Case("no-such-study", ("export", "nothing"), 2, ("nothing",)),
     Case("check", ("check", "resnet_small", "--set", "scaling.width=[]"), 2, ("scaling.width",)),
     Case("config", ("train", "missing.toml"), 2, ("missing.toml",)),
+    Case("no-steps", ("train", "missing.toml", "--steps", "0"), 2, ("--steps", "greater than or equal to 1")),
 )
 
 
@@ -67,6 +68,16 @@ def test_a_mistake_is_answered_shortly_and_with_the_right_code(case: Case, tmp_p
     for part in case.says:
         assert part in done.stderr
     assert not list(tmp_path.glob("results/*")), "nothing was begun, so nothing is left behind"
+
+
+def test_a_wrong_task_is_told_before_an_old_study_is_set_aside(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "run.toml").write_text("")
+    done = scalesearch("run", "--fresh", "--to", "study", "--set", "task=clasification", folder=tmp_path)
+    assert done.returncode == 2
+    assert "no task is called 'clasification'. Did you mean 'classification'?" in done.stderr
+    assert list(tmp_path.iterdir()) == [study]
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

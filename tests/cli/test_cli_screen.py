@@ -1,5 +1,6 @@
 """Tables at any width keep the trial and the main figures; odd sizes print; what is to be typed is quoted."""
 
+import io
 import os
 import shlex
 import subprocess
@@ -106,3 +107,17 @@ def test_a_reader_that_has_enough_is_no_error(arguments: list[str]) -> None:
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("ruled", [True, False])
+def test_no_cell_is_cut_at_any_width_at_which_all_columns_are_shown(ruled: bool) -> None:
+    columns = [Column(head=f"column {place}", keep=place) for place in range(6)]
+    rows = [[f"{place}" * 12 for place in range(6)]]
+    whole = 0
+    for width in range(60, 100):
+        table, left_out = fitted(width, columns, rows, ruled=ruled)
+        console = Console(width=width, file=io.StringIO(), record=True)
+        console.print(table)
+        whole += not left_out
+        assert "…" not in console.export_text()
+    assert whole == (100 - (6 * 13 + (7 if ruled else 0)))

@@ -33,6 +33,13 @@ def space_file(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_wrong_value_that_was_set_is_not_blamed_on_the_file_alone(space_file: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"mine\.toml with --set training\.branch_fraction: training\.branch_fraction = 0"
+    ):
+        load_run(space=str(space_file), overrides=["training.branch_fraction=0"])
+
+
 def test_a_file_becomes_axes_with_dotted_names(space_file: Path) -> None:
     settings, space = load_run(space=str(space_file))
     axes = {named.name: named.axis for named in space.axes}

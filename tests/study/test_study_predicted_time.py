@@ -70,6 +70,17 @@ def test_candidates_that_share_a_trunk_are_more_than_the_budget_has_full_trainin
     networks = len({plan.shape_key for plan in plans})
     assert networks > 3
     assert found.trained == (10, int(10 * networks / (1 + (networks - 1) / 3)))
-    cosine = {"steps": 30, "schedule": "cosine"}
+
+
+def test_cuts_of_one_cosine_training_are_charged_with_their_retraining_alone() -> None:
+    cosine = {"steps": 30, "retrain_steps": 10, "schedule": "cosine"}
+    cuts = {"low": 0.2, "high": 0.9}
     space, plans = made(scaling={"width": [1.0]}, pruning={"channel_fraction": cuts}, training=cosine)
-    assert predict(planned(lean, space), plans, PIECES).trained == (10, 10)
+    networks = len({plan.shape_key for plan in plans})
+    assert networks > 3
+    assert predict(planned(SETTINGS, space), plans, PIECES).trained == (
+        10,
+        int(10 * networks / (1 + (networks - 1) / 4)),
+    )
+    space, plans = made(training=cosine)
+    assert predict(planned(SETTINGS, space), plans, PIECES).trained == (4, 4)  # widths share nothing

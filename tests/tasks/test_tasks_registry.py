@@ -7,7 +7,7 @@ import pytest
 from toy_task.task import ToyTask
 
 from scalesearch.errors import ConfigError
-from scalesearch.tasks.registry import get_task, task_names, views_of
+from scalesearch.tasks.registry import check_task_name, get_task, task_names, views_of
 from scalesearch.values.record import TrialRecord
 
 
@@ -61,6 +61,14 @@ def test_a_package_that_gives_no_task_is_told(site: Path, offers: str, code: str
     assert f"at {offers} of brightness-pack 1.2" in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
     assert get_task("classification").name == "classification"
+
+
+def test_a_name_is_checked_without_loading_its_task(site: Path) -> None:
+    install(site, "brightness = pack:TASK", code="raise RuntimeError('loaded')")
+    check_task_name("brightness")
+    check_task_name("classification")
+    with pytest.raises(ConfigError, match=r"'brightnes'\. Did you mean 'brightness'"):
+        check_task_name("brightnes")
 
 
 def test_two_tasks_of_one_name_are_refused(site: Path) -> None:

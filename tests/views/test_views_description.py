@@ -35,10 +35,19 @@ def test_every_part_of_a_complete_trial_is_told(make_record: MakeRecord) -> None
     assert page["Quality of the deployed file"]["way to the engine"] == way
     assert page["What compression brought"] == {
         "channels 25 %": "1.20x as fast (1.10-1.30), top-1 -2.0 points",
-        "int8": "0.95x as fast (0.90-1.00), top-1 -1.0 points, NO GAIN: it costs accuracy and is not faster",
+        "int8": "0.95x as fast (0.90-1.00), top-1 -1.0 points, "
+        "NO GAIN: not faster beyond doubt, and no accuracy was gained",
     }
     assert list(page["Weakest classes"]) == ["speed 30", "priority", "yield", "stop"], "lowest recall first"
     assert page["Time"]["together"] == "14.0 s"
+
+
+def test_a_step_whose_accuracy_was_not_compared_is_not_said_to_cost_any(make_record: MakeRecord) -> None:
+    record = make_record(3, precision="int8")
+    unknown = tuple(replace(gain, speedup_low=0.9, score_change=None) for gain in record.gains)
+    for text in _text(replace(record, gains=unknown))["What compression brought"].values():
+        assert "not compared" in text
+        assert text.endswith("NO GAIN: not faster beyond doubt")
 
 
 def test_a_failed_trial_tells_its_reason_and_nothing_that_it_never_reached(make_record: MakeRecord) -> None:

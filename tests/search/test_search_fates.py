@@ -1,0 +1,69 @@
+"""The charge of a trial that a killed run had begun, whose weights may be on the disk already."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_evaluators import FakePlanner, make_space
+from study_runs import run
+
+from scalesearch.records.store import RecordStore
+from scalesearch.search.fates import gone_on_with
+from scalesearch.search.storage import opened_study
+from scalesearch.spaces.suggest import suggest, trial_parameters
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.plan import Plan
+from scalesearch.values.record import MeasuredTrial
+
+
+@pytest.mark.parametrize(
+    ("shared", "new_steps", "charge"),
+    [
+        (False, 0, 1.0),  # killed while it was measured
+        (False, 20, 1.0),  # killed in its branch: the trunk is its own
+        (True, 0, 0.2),
+        (True, 20, 0.2),
+        (True, 100, 1.0),  # the other trial's trunk was gone
+    ],
+)
+def test_the_updates_of_the_killed_run_are_charged_too(
+    make_record: Callable[..., MeasuredTrial], shared: bool, new_steps: int, charge: float
+) -> None:
+    record = make_record(3)
+    training = replace(record.training, steps=100, new_steps=new_steps, weights_reused=not new_steps)
+    record = replace(record, charged=bool(new_steps), training=training)
+    plan = replace(FakePlanner()(record.candidate), trunk_key="trunk", branch_updates=20)
+
+    assert gone_on_with(record, plan, shared=shared).charge == charge
+
+
+def test_a_failed_trial_is_charged_fully(make_record: Callable[..., MeasuredTrial]) -> None:
+    record = replace(make_record(3).without_measurement(), training=None, charged=False)
+    assert gone_on_with(record, FakePlanner()(record.candidate), shared=True).charge == 1.0
+
+
+def _one_trunk(candidate: Candidate) -> Plan:
+    return replace(FakePlanner()(candidate), trunk_key="trunk", branch_updates=0)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_run_looks_for_another_trial_of_the_same_trunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    told: list[bool] = []
+
+    def heard(record: MeasuredTrial, plan: Plan, *, shared: bool) -> object:
+        told.append(shared)
+        return gone_on_with(record, plan, shared=shared)
+
+    monkeypatch.setattr("scalesearch.search.coordinator.gone_on_with", heard)
+    plan = _one_trunk if shared else FakePlanner()
+    run(tmp_path, 2, sampler="random", plan=plan)
+    candidate = RecordStore(tmp_path).all()[1].candidate
+    scaling = replace(candidate.scaling, width=1.25 if candidate.scaling.width != 1.25 else 1.5)
+    with opened_study(tmp_path, url="") as opened:
+        opened.study.enqueue_trial(trial_parameters(replace(candidate, scaling=scaling), make_space()))
+        suggest(opened.study.ask(), make_space())
+    run(tmp_path, 3, sampler="random", plan=plan)
+    assert told == [shared]
