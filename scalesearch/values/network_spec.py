@@ -8,6 +8,7 @@ from scalesearch.values.identity import new_field
 BlockKind = Literal["basic", "bottleneck", "inverted_residual", "mbconv"]
 Activation = Literal["relu", "relu6", "silu"]
 HeadWidthRule = Literal["scaled", "at_least_base"]
+Padding = Literal["symmetric", "same"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +107,9 @@ class NetworkSpec:
     norm_eps: float = 1e-5
     width_px: int = new_field(0)
     """Width of the images in pixels; 0 means that they are square."""
+    padding: Padding = new_field("symmetric")  # noqa: RUF009  (new_field returns a field)
+    """How strided convolutions pad: by kernel // 2 on all sides (symmetric), or as TensorFlow's SAME, which on even
+    sides pads one pixel less at the top and on the left. Weights trained with one are wrong with the other."""
 
     @property
     def input_size(self) -> InputSize:
