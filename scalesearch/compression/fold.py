@@ -64,9 +64,9 @@ def fold_batchnorm(network: Network) -> Network:
 def unfold_batchnorm(network: Network, folded: Mapping[str, Tensor], images: Tensor) -> Network:
     """Return a copy with the folded weights, each norm made anew so that training can go on.
 
-    A folded network cannot be trained with norms that do nothing, since in training they would take each channel's
-    scale away. So each norm gets the mean and variance that its channels have on these images, and the scale and shift that
-    undo them: in eval mode it changes nothing but the last digits, and in training next to nothing.
+    A folded network cannot be trained with norms that do nothing: in training they would take away the scale of each
+    channel. So each norm gets the mean and variance that its channels have on these images, and the scale and
+    shift that undo them: in eval mode it changes nothing but the last digits, and in training next to nothing.
 
     Args:
         network: A network of the spec with its norms; its weights do not matter.

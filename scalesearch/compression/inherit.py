@@ -136,6 +136,7 @@ def _silence_new_blocks(module: nn.Module, have: NetworkSpec, want: NetworkSpec)
             inside = module.get_submodule(f"stages.{number}.{block}.body")
             last = [each for each in inside.modules() if isinstance(each, nn.BatchNorm2d)][-1]
             nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
 
 def _fitted(held: Tensor, fresh: Tensor) -> Tensor:
