@@ -36,6 +36,8 @@ class PlanBasis:
     data_fingerprint: str = ""
     """Empty if no data set is loaded: costs and limits are then right, but the keys mean nothing."""
     task: str = DEFAULT
+    parent: str = ""
+    """Key of the fine-tuned parent that weights are inherited from; empty if they begin at random."""
 
     @classmethod
     def of(cls, session: Session) -> "PlanBasis":
@@ -48,6 +50,7 @@ class PlanBasis:
             seed=session.settings.seed,
             data_fingerprint=session.data.fingerprint,
             task=session.settings.task,
+            parent=session.parent.key if session.parent else "",
         )
 
 
@@ -94,8 +97,9 @@ class Planner:
         pruning, shape = self._effective(dense, candidate.pruning)
         dense_cost, cost = self._cost(dense), self._cost(shape)
         recipe, quantization = candidate.recipe, candidate.quantization
-        dense_key = weights_key(spec, recipe, basis.data_fingerprint, basis.seed, task=basis.task)
-        trunk = trunk_key(spec, recipe, basis.data_fingerprint, basis.seed, task=basis.task)
+        held = (spec, recipe, basis.data_fingerprint, basis.seed)
+        dense_key = weights_key(*held, task=basis.task, parent=basis.parent)
+        trunk = trunk_key(*held, task=basis.task, parent=basis.parent)
         updates, aware = branch_steps(recipe), _aware_updates(quantization)
         if trunk and aware:  # the last updates are those with rounding, so the branch falls earlier
             dense_key, updates = content_hash(dense_key, "float updates", updates - aware), updates - aware

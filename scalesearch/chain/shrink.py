@@ -2,12 +2,13 @@
 
 import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from scalesearch.chain.cutter import Cutter
+from scalesearch.chain.inheritance import Starter
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.stages import StageClock
 from scalesearch.compression.kept_entries import kept_moments, numbered
@@ -17,13 +18,12 @@ from scalesearch.data import Dataset, ImageSplit
 from scalesearch.data.finding import load_study_data
 from scalesearch.data.mapped import ImageSource, planes
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
-from scalesearch.networks.build import build
 from scalesearch.tasks.hooks import Objective, score_torch
 from scalesearch.tasks.registry import get_task
 from scalesearch.training.schedule import decay, rates, trunk_rates, trunk_steps
 from scalesearch.training.state import TrainingState
 from scalesearch.training.train import Trained, answers, train
-from scalesearch.training.weights import KeptTraining, WeightStore
+from scalesearch.training.weights import KeptTraining, WeightStore, kept_training
 from scalesearch.values.candidate import Candidate, Pruning, Recipe
 from scalesearch.values.identity import content_hash, seed_from
 from scalesearch.values.network import Network
@@ -65,6 +65,7 @@ class Shrinker:
         self._lock = lock
         self._weights = WeightStore(session.folder / "weights")
         self._task = get_task(session.settings.task)
+        self._starter = Starter(session, lock)
 
     def __call__(self, plan: Plan, data: Dataset, stages: StageClock) -> Shrunk:
         """Return the plan's network, trained and pruned; weights that are already stored are not trained again."""
@@ -99,11 +100,13 @@ class Shrinker:
         """Return the trunk, stored or trained now; the longest shorter one that is stored is continued."""
         recipe, spec, key = plan.candidate.recipe, plan.spec, plan.trunk_key
         steps = trunk_steps(recipe)
-        network = build(spec, self._task.make_module, dropout=recipe.dropout, seed=seed_from("init", key))
+        network = self._starter.fresh(spec, dropout=recipe.dropout, seed=seed_from("init", key))
         begun = self._weights.load_trunk(key, steps, network.module)
         if begun and begun.kept.steps == steps:
             return _Part(network=_ready(network), kept=begun.kept, stored=True, state=begun.state)
         first = begun.kept.steps if begun else 0
+        if begun is None:
+            network = self._starter.start(network, data)
         every = trunk_rates(recipe)
         if not every:
             return _Part(network=network, kept=_NOTHING, stored=False)
@@ -115,7 +118,9 @@ class Shrinker:
             rates=every[first:],
             start=begun.state if begun else None,
         )
-        kept = _kept(trained, train_s, score=0.0)  # a trunk's weights are those of a high rate: nobody deploys them
+        kept = kept_training(
+            trained, train_s, score=0.0
+        )  # a trunk's weights are those of a high rate: nobody deploys them
         if begun:
             kept = _continued(begun.kept, kept)
         self._weights.save_trunk(key, trained.network.module, kept, trained.state)
@@ -136,7 +141,7 @@ class Shrinker:
             rates=decay(plan.branch_updates),
             start=trunk.state,
         )
-        kept = _kept(trained, train_s, score=self._score(trained.network, data))
+        kept = kept_training(trained, train_s, score=self._score(trained.network, data))
         self._weights.save(plan.weights_key, trained.network.module, kept)
         return _Part(network=trained.network, kept=kept, stored=False, new_steps=kept.steps)
 
@@ -183,7 +188,7 @@ class Shrinker:
         if share:  # there is none where a branch has fewer updates than rounds
             recipe, seed = plan.candidate.recipe, seed_from("train", plan.trunk_key)
             trained, train_s = self._train(network, data, recipe, seed=seed, rates=share, start=state, masks=masks)
-            network, state, kept = trained.network, trained.state, _kept(trained, train_s, score=0.0)
+            network, state, kept = trained.network, trained.state, kept_training(trained, train_s, score=0.0)
         if last:
             kept = replace(kept, float_score=self._score(network, data))
             self._weights.save(key, network.module, kept)
@@ -201,10 +206,9 @@ class Shrinker:
         """
         recipe = plan.candidate.recipe
         with stages("train"):
-            untrained = build(
-                plan.spec, self._task.make_module, dropout=recipe.dropout, seed=seed_from("init", plan.weights_key)
-            )
-            dense = self._stored_or_trained(plan.weights_key, untrained, data, recipe)
+            seed = seed_from("init", plan.weights_key)
+            fresh = self._starter.fresh(plan.spec, dropout=recipe.dropout, seed=seed)
+            dense = self._stored_or_trained(plan.weights_key, fresh, data, recipe, start=self._starter.start)
         last, parts = dense, [dense]
         if plan.pruning.any:
             rounds = plan.pruning.rounds
@@ -231,21 +235,24 @@ class Shrinker:
         data: Dataset,
         recipe: Recipe,
         masks: dict[str, torch.Tensor] | None = None,
+        *,
+        start: Callable[[Network, Dataset], Network] = lambda network, _: network,
     ) -> _Part:
         """Return the network with the weights stored under `key`; if there are none, train it now and store them.
 
-        Without any step (no retraining after pruning) it stays as it is.
+        Training begins from what `start` makes of the network. Without any step (no retraining after pruning) it stays
+        as it is.
         """
         module = copy.deepcopy(network.module)
         kept = self._weights.load(key, module)
         if kept is not None:
             return _Part(network=_ready(replace(network, module=module)), kept=kept, stored=True)
-        kept = _NOTHING
+        kept, network = _NOTHING, start(network, data)
         if recipe.steps:
             trained, train_s = self._train(
                 network, data, recipe, seed=seed_from("train", key), rates=rates(recipe), masks=masks
             )
-            network, kept = trained.network, _kept(trained, train_s, score=0.0)
+            network, kept = trained.network, kept_training(trained, train_s, score=0.0)
         kept = replace(kept, float_score=self._score(network, data))
         self._weights.save(key, network.module, kept)
         return _Part(network=network, kept=kept, stored=False, new_steps=kept.steps)
@@ -318,17 +325,6 @@ def _ready(network: Network) -> Network:
     """Return the network in eval mode."""
     network.module.eval()
     return network
-
-
-def _kept(trained: Trained, train_s: float, *, score: float) -> KeptTraining:
-    return KeptTraining(
-        float_score=score,
-        train_s=train_s,
-        final_loss=trained.final_loss,
-        losses=trained.losses,
-        steps=trained.steps,
-        safe_recipe_used=trained.safe_recipe_used,
-    )
 
 
 def _continued(first: KeptTraining, second: KeptTraining) -> KeptTraining:

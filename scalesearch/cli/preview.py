@@ -161,8 +161,11 @@ def _notes(settings: RunSettings, space: SearchSpace, target: "Target") -> Itera
     from scalesearch.deployment.backends import get_backend
     from scalesearch.networks import find_spec
     from scalesearch.spaces.suggest import ends_short, without_effect
+    from scalesearch.study.parent import look_ahead
     from scalesearch.study.session import largest_input
 
+    if outlook := look_ahead(settings, find_spec(space.network)):
+        yield outlook.words
     for line in (*ends_short(space), *without_effect(space)):
         yield f"note: {line}"
     if plain_source(settings.data.source).lower() in signs.SOURCE.names:

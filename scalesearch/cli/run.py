@@ -34,6 +34,10 @@ def run(
         str | None,
         typer.Option("--network", help="Replace the space's base network: a name or package.module:function."),
     ] = None,
+    parent: Annotated[
+        str | None,
+        typer.Option("--parent", help="Inherit trained weights: an export, a .safetensors or .pth, or pretrained."),
+    ] = None,
     target: Annotated[
         str | None, typer.Option("--target", help="The chip, from `scalesearch targets` (default: auto).")
     ] = None,
@@ -76,6 +80,7 @@ def run(
     flags = {
         "data.source": data,
         "network": network,
+        "parent": parent,
         "target": target,
         "accept": accept,
         "siblings": siblings,
@@ -179,6 +184,7 @@ def check(
     space: Annotated[str, typer.Argument(help="A name from `scalesearch spaces`, or a .toml file.")] = "resnet_small",
     data: Annotated[str | None, typer.Option("--data", help="Also check this data set.")] = None,
     network: Annotated[str | None, typer.Option("--network", help="Replace the space's base network.")] = None,
+    parent: Annotated[str | None, typer.Option("--parent", help="Also check the trained network to inherit.")] = None,
     target: Annotated[str | None, typer.Option("--target", help="The chip.")] = None,
     budget: Annotated[int | None, typer.Option("--budget", help="The budget to predict the cost of.")] = None,
     compiled: Annotated[
@@ -191,7 +197,7 @@ def check(
     from scalesearch.cli.preview import check_space
     from scalesearch.config import load_run
 
-    flags = {"data.source": data, "network": network, "target": target, "budget": budget}
+    flags = {"data.source": data, "network": network, "parent": parent, "target": target, "budget": budget}
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
     refuse_two_meanings(settings.data.source, data, overrides)
     settings, _ = choose_chip(settings)

@@ -50,7 +50,7 @@ def drop_blocks(
         places = droppable_blocks(network)
         if not places:
             break  # nothing can be dropped: the blocks left are the last ones of their stages
-        without = {place: _without(network, place) for place in places}
+        without = {place: without_block(network, place) for place in places}
         losses = {place: _comparable(loss_without(smaller)) for place, smaller in without.items()}
         least = min(losses, key=losses.__getitem__)
         network = without[least]
@@ -73,8 +73,8 @@ def droppable_blocks(network: Network) -> tuple[tuple[int, int], ...]:
     return tuple(places)
 
 
-def _without(network: Network, place: tuple[int, int]) -> Network:
-    """Return a copy without one block.
+def without_block(network: Network, place: tuple[int, int]) -> Network:
+    """Return a copy without one block, given as (stage, block), both from 0.
 
     The later blocks of the stage move up, as if the spec had been built with one block fewer.
     """

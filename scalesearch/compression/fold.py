@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections import Counter
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, fx, nn
@@ -57,6 +58,62 @@ def fold_batchnorm(network: Network) -> Network:
         module.set_submodule(norm_name, nn.Identity().eval())
     if not pairs:
         _log.info("nothing folded: no BatchNorm of %s follows a convolution or linear layer", network.spec.name)
+    return Network(spec=network.spec, module=module)
+
+
+def unfold_batchnorm(network: Network, folded: Mapping[str, Tensor], images: Tensor) -> Network:
+    """Return a copy with the folded weights, each norm made anew so that training can go on.
+
+    A folded network cannot be trained with norms that do nothing: in training they would take away the scale of each
+    channel. So each norm gets the mean and variance that its channels have on these images, and the scale and
+    shift that undo them: in eval mode it changes nothing but the last digits, and in training next to nothing.
+
+    Args:
+        network: A network of the spec with its norms; its weights do not matter.
+        folded: Weights of `fold_batchnorm` of such a network, by name.
+        images: (N, C, H, W), normalised, of the network's size.
+
+    Raises:
+        StageFailed: The names or shapes of the weights are not those of the folded network.
+    """
+    module = copy.deepcopy(network.module).eval()
+    pairs = foldable_pairs(module)
+    plain = fold_batchnorm(Network(spec=network.spec, module=module)).module
+    expected = {name: tensor.shape for name, tensor in plain.state_dict().items()}
+    unlike = sorted(
+        name
+        for name in expected.keys() | folded.keys()
+        if name not in folded or expected.get(name) != folded[name].shape
+    )
+    if unlike:
+        reason = f"{len(unlike)} weights are not those of {network.spec.name}, folded, first {unlike[0]!r}"
+        raise StageFailed(stage="unfold", reason=reason)
+    plain.load_state_dict(dict(folded))
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        def look(_: nn.Module, __: object, out: Tensor) -> None:
+            across = [axis for axis in range(out.ndim) if axis != 1]
+            seen[name] = out.double().mean(across), out.double().var(across, unbiased=False)
+
+        return look
+
+    hooks = [plain.get_submodule(layer).register_forward_hook(watch(layer)) for layer, _ in pairs]
+    with torch.inference_mode():
+        plain(images)
+    for hook in hooks:
+        hook.remove()
+    held = dict(plain.state_dict())
+    for layer, norm_name in pairs:
+        norm = module.get_submodule(norm_name)
+        assert isinstance(norm, _NORMS)
+        mean, variance = seen[layer]
+        held[f"{norm_name}.running_mean"] = (mean - held.pop(f"{layer}.bias").double()).float()
+        held[f"{norm_name}.running_var"] = variance.float()
+        held[f"{norm_name}.weight"] = (variance + norm.eps).sqrt().float()
+        held[f"{norm_name}.bias"] = mean.float()
+        held[f"{norm_name}.num_batches_tracked"] = torch.zeros((), dtype=torch.long)
+    module.load_state_dict(held)
     return Network(spec=network.spec, module=module)
 
 

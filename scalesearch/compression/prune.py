@@ -91,6 +91,32 @@ def prune(
     return Network(spec=network.spec, module=module)
 
 
+def cut_to(network: Network, widths: Mapping[str, int], *, batch: Judged) -> Network:
+    """Keep so many channels of each layer, those that matter most by the criterion `taylor`.
+
+    Args:
+        network: On any device, in eval mode; it is not changed.
+        widths: Channels to keep, by the names of `prunable_widths`. A layer that has no more than these, or is not
+            named, keeps all. Other names are passed over.
+        batch: Images with their targets and the task's loss.
+
+    Returns:
+        A copy in eval mode; the network itself if nothing leaves.
+    """
+    module = copy.deepcopy(network.module)
+    graph, groups = groups_of(module, _example_images(network))
+    chosen = [max(0, group.channels - widths.get(group.name, group.channels)) for group in groups]
+    if not any(chosen):
+        return network
+    measure_importance(module, groups, "taylor", batch, seed=0)
+    for group, excess in zip(groups, chosen, strict=True):
+        if excess > 0:
+            least = torch.argsort(group.importance, stable=True)[:excess].tolist()
+            graph.get_pruning_group(group.root, group.handler, idxs=least).prune()
+    module.zero_grad(set_to_none=True)
+    return Network(spec=network.spec, module=module)
+
+
 def channels_left(channels: int, *, fraction: float, multiple: int) -> int:
     """Return how many of a layer's channels are kept: the multiple that is nearest to (1 - fraction) * channels.
 

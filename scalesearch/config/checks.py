@@ -45,6 +45,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "training.dropout": (0, 0.95),
     "training.shift_fraction": (0, 0.5),
     "training.jitter": (0, 1),
+    "parent_steps": (1, 10_000_000),
     "budget": (1, 1_000_000),
     "workers": (1, 256),
     "seed": (0, 2**32 - 1),

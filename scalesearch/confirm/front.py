@@ -16,6 +16,7 @@ from scalesearch.confirm.files import write_confirmation
 from scalesearch.confirm.jobs import asked_runs, end_text, intention, jobs_of, nearest_knee, unfinished
 from scalesearch.confirm.request import ConfirmRequest
 from scalesearch.confirm.setup import (
+    lay_parent,
     lay_reference,
     refuse_another_device,
     study_and_front,
@@ -105,6 +106,7 @@ def _confirm(
     found = find_study_data(session)
     work = replace(work, run_folder=found.folder)  # older studies lack it: workers then look there at once
     lay_reference(session, work, found.dataset)
+    lay_parent(session, work)
     jobs = jobs_of(work, members, request)
     left = unfinished(folder, jobs)
     say(intention(members, request.seeds, left, session.settings.workers))

@@ -13,6 +13,7 @@ from scalesearch.records.run_file import stored_session
 from scalesearch.records.store import RecordStore
 from scalesearch.records.stored_files import kept_reference
 from scalesearch.study.reference import rebuild_reference
+from scalesearch.values.parent import parent_folder
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session, reference_path
 from scalesearch.views.words import device_text
@@ -55,6 +56,18 @@ def work_session(session: Session) -> Session:
         raise _unwritable(work, error) from None
     # Twins and the compiler check say nothing about full length.
     return replace(session, folder=work, settings=replace(session.settings, twins=False, accept="off"))
+
+
+def lay_parent(session: Session, work: Session) -> None:
+    """Copy the parent's weights into the folder of the full trainings, which all inherit from the study's own."""
+    kept, target = parent_folder(session.folder), parent_folder(work.folder)
+    try:
+        for path in sorted(kept.glob("*.safetensors")) if session.parent else ():
+            if not (target / path.name).is_file():
+                target.mkdir(exist_ok=True)
+                replace_file(target / path.name, path.read_bytes())
+    except OSError as error:
+        raise _unwritable(work.folder, error) from None
 
 
 def lay_reference(session: Session, work: Session, dataset: Dataset) -> None:

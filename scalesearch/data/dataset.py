@@ -147,6 +147,13 @@ class Dataset:
                 self._memo.put(wanted, kept)
         return kept
 
+    def normalised_by(self, mean: PerChannel, std: PerChannel) -> "Dataset":
+        """Return the same images with other constants of normalisation: those that a trained parent has seen."""
+        if (mean, std) == (self.mean, self.std):
+            return self
+        changed = replace(self, mean=mean, std=std, _memo=None)
+        return replace(changed, _memo=ResizeMemo(room_bytes() if self.on_disk else self.size_bytes))
+
     def _resized(self, size: InputSize) -> "Dataset":
         number = sum(len(part) for part in (self.train, self.val, self.calibration, self.test))
         size_bytes = number * size.pixels * self.train.images.shape[-1]

@@ -96,7 +96,8 @@ def find_data(
             faults.append(str(error).splitlines()[0])
             continue
         if dataset.fingerprint == expected.fingerprint:
-            return FoundData(dataset=dataset, settings=asked, folder=str(folder))
+            found = dataset.normalised_by(expected.mean, expected.std)  # those of a parent, where there is one
+            return FoundData(dataset=found, settings=asked, folder=str(folder))
         others.append(_unlike(asked.source, dataset, expected, asker))
     given = f"{settings.source!r}{f' in {folders[0]}' if folders and _is_relative(settings.source) else ''}"
     remedy = "Give the place where they are now: --data PATH."

@@ -30,6 +30,7 @@ from scalesearch.values.candidate import CALIBRATED, Candidate, Recipe
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.identity import values_before
 from scalesearch.values.network_spec import InputSize, NetworkSpec
+from scalesearch.values.parent import Parent
 from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import DataSummary, Session
 from scalesearch.values.settings import RunSettings
@@ -83,6 +84,8 @@ class ExportedConfig:
     """The working folder that relative paths in the settings start from; empty in an older export."""
     storage_width_px: int = 0
     """Width in pixels of the stored images; 0 means that they are square."""
+    parent: Parent | None = None
+    """The trained network that the study's networks inherited from."""
 
     @property
     def storage(self) -> InputSize:
@@ -122,6 +125,7 @@ def write_config(
         storage_width_px=session.storage_width_px,
         model_sha256=model_sha256,
         run_folder=session.run_folder,
+        parent=session.parent,
     )
     document: dict[str, Any] = TypeAdapter(ExportedConfig).dump_python(config, mode="json", exclude_none=True)
     path = folder / NAME

@@ -221,6 +221,13 @@ def _making(record: MeasuredTrial, session: Session) -> Iterator[str]:
         f"* Training: {recipe.optimizer}, {record.training.steps} steps of {recipe.batch_size} images, seed "
         f"{session.settings.seed}."
     )
+    if parent := session.parent:
+        tuned = f"fine-tuned on these images by {parent.steps} updates" if parent.steps else "used as it was"
+        yield (
+            f"* Parent: begun with weights of {markdown_text(parent.network.name)} from {markdown_text(parent.source)} "
+            f"(SHA-256 `{parent.sha256[:16]}`), {tuned}."
+        )
+        yield f"* Licence of the parent: {markdown_text(parent.licence)}."
     yield f"* Pruning: {report.pruning_text(record.candidate.pruning)}."
     yield f"* Precision: {report.quantization_text(record.candidate.quantization)}."
     for gain in record.gains:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from scalesearch.networks.efficientnet import efficientnet_b0, efficientnet_small
+from scalesearch.networks.efficientnet import efficientnet_b0, efficientnet_lite0, efficientnet_small
 from scalesearch.networks.loading import load_spec
 from scalesearch.networks.mobilenet_v2 import mobilenet_small, mobilenet_v2
 from scalesearch.networks.resnet import resnet18, resnet50, resnet_small
@@ -20,6 +20,7 @@ BASES: Mapping[str, Callable[[], NetworkSpec]] = MappingProxyType(
         "resnet50": resnet50,
         "mobilenet_v2": mobilenet_v2,
         "efficientnet_b0": efficientnet_b0,
+        "efficientnet_lite0": efficientnet_lite0,
     }
 )
 """Every base network that comes with scalesearch, by name. A new one needs a function, a line here and a space file."""

@@ -52,6 +52,7 @@ def _stem(spec: NetworkSpec) -> nn.Sequential:
         stride=spec.stem.stride,
         activation=spec.activation,
         norm_eps=spec.norm_eps,
+        padding=spec.padding,
     )
     if spec.stem.pool:
         layers.append(nn.MaxPool2d(3, stride=2, padding=1))
@@ -69,6 +70,7 @@ def _stage(spec: NetworkSpec, stage: StageSpec, *, in_channels: int) -> nn.Seque
                 expansion=stage.expansion,
                 activation=spec.activation,
                 norm_eps=spec.norm_eps,
+                padding=spec.padding,
             )
         )
         for number in range(stage.depth)

@@ -1,7 +1,7 @@
 """The building blocks of networks: four kinds of residual block, each made from a small description of its shape.
 
 In shapes, B is the batch, C the channels, H and W the sides of the feature map. Every convolution pads by kernel // 2
-on both sides, so a stride of s turns a side of H into ceil(H / s), whatever the kernel.
+on both sides or as TensorFlow's SAME, so a stride of s turns a side of H into ceil(H / s), whatever the kernel.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from torch import Tensor, nn
+from torch.nn import functional
 
-from scalesearch.values.network_spec import Activation, BlockKind
+from scalesearch.values.network_spec import Activation, BlockKind, Padding
 
 ACTIVATIONS: Mapping[Activation, Callable[[], nn.Module]] = MappingProxyType(
     {
@@ -33,6 +34,27 @@ class BlockShape:
     expansion: int
     activation: Activation
     norm_eps: float
+    padding: Padding = "symmetric"
+
+
+class SamePad(nn.Module):
+    """Pads as TensorFlow's SAME does for the convolution after it, whose kernel is larger than its stride.
+
+    The output side is ceil(H / stride) as with symmetric padding, but where the total is odd (strides of 2 on even
+    sides) the smaller half comes first: (0, 1) pixels for a kernel of 3, (1, 2) for one of 5.
+    """
+
+    def __init__(self, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pad with zeros: (B, C, H, W) to (B, C, H + total, W + total)."""
+        height, width = self._total(x.shape[2]), self._total(x.shape[3])
+        return functional.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+
+    def _total(self, side: int) -> int:
+        return (side - 1) // self.stride * self.stride + self.kernel - side
 
 
 def conv_norm(
@@ -44,10 +66,17 @@ def conv_norm(
     stride: int = 1,
     groups: int = 1,
     activation: Activation | None = None,
+    padding: Padding = "symmetric",
 ) -> nn.Sequential:
-    """Make a convolution without bias, a BatchNorm and, if named, an activation: (B, C, H, W) to (B, out, H/s, W/s)."""
+    """Make a convolution without bias, a BatchNorm and, if named, an activation: (B, C, H, W) to (B, out, H/s, W/s).
+
+    A strided convolution with SAME padding has a layer before it that pads. At stride 1 both kinds are the same.
+    """
+    same = padding == "same" and kernel > stride > 1
+    pad = 0 if same else kernel // 2
     layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False),
+        *([SamePad(kernel, stride)] if same else []),
+        nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=pad, groups=groups, bias=False),
         nn.BatchNorm2d(out_channels, eps=norm_eps),
     ]
     if activation is not None:
@@ -120,6 +149,7 @@ def basic(shape: BlockShape) -> nn.Module:
         stride=shape.stride,
         activation=shape.activation,
         norm_eps=shape.norm_eps,
+        padding=shape.padding,
     )
     second = conv_norm(shape.out_channels, shape.out_channels, kernel=shape.kernel, norm_eps=shape.norm_eps)
     return ResidualBlock(nn.Sequential(first, second), shape)
@@ -133,7 +163,13 @@ def bottleneck(shape: BlockShape) -> nn.Module:
     hidden = shape.out_channels // shape.expansion
     down = conv_norm(shape.in_channels, hidden, kernel=1, activation=shape.activation, norm_eps=shape.norm_eps)
     spatial = conv_norm(
-        hidden, hidden, kernel=shape.kernel, stride=shape.stride, activation=shape.activation, norm_eps=shape.norm_eps
+        hidden,
+        hidden,
+        kernel=shape.kernel,
+        stride=shape.stride,
+        activation=shape.activation,
+        norm_eps=shape.norm_eps,
+        padding=shape.padding,
     )
     up = conv_norm(hidden, shape.out_channels, kernel=1, norm_eps=shape.norm_eps)
     return ResidualBlock(nn.Sequential(down, spatial, up), shape)
@@ -173,6 +209,7 @@ def _inverted(shape: BlockShape, *, squeeze_excitation: bool) -> nn.Module:
             groups=hidden,
             activation=shape.activation,
             norm_eps=shape.norm_eps,
+            padding=shape.padding,
         )
     )
     if squeeze_excitation:

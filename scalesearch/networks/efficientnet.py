@@ -1,8 +1,10 @@
-"""EfficientNet (arXiv 1905.11946, table 1): MBConv with squeeze-and-excitation, and a small one for 64 px images.
+"""EfficientNet (arXiv 1905.11946, table 1): MBConv with squeeze-and-excitation, B0's plain form, and a small one.
 
 Stochastic depth is left out: it has no parameters, and brief training of small networks does not overfit enough to
 need it.
 """
+
+from dataclasses import replace
 
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
 
@@ -28,6 +30,23 @@ def efficientnet_b0() -> NetworkSpec:
         ),
         head=HeadSpec(channels=1280),
         activation="silu",
+    )
+
+
+def efficientnet_lite0() -> NetworkSpec:
+    """Return EfficientNet-Lite0: B0 without squeeze-and-excitation and with ReLU6, 0.38 GMACs and 4.65 M parameters.
+
+    It is the form for chips with integers. Epsilon and padding are those of its ImageNet weights, which come from
+    TensorFlow (github.com/tensorflow/tpu, models/official/efficientnet/lite).
+    """
+    base = efficientnet_b0()
+    return replace(
+        base,
+        name="efficientnet_lite0",
+        stages=tuple(replace(stage, block="inverted_residual") for stage in base.stages),
+        activation="relu6",
+        norm_eps=1e-3,
+        padding="same",
     )
 
 

@@ -10,6 +10,7 @@ from scalesearch.values.network_spec import (
     HeadSpec,
     HeadWidthRule,
     NetworkSpec,
+    Padding,
     StageSpec,
     StemSpec,
 )
@@ -17,6 +18,7 @@ from scalesearch.values.network_spec import (
 _BLOCKS: tuple[str, ...] = get_args(BlockKind)
 _ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 _WIDTH_RULES: tuple[str, ...] = get_args(HeadWidthRule)
+_PADDINGS: tuple[str, ...] = get_args(Padding)
 
 
 # Far beyond any network that was ever trained. Without a bound, one wrong digit uses up all memory without a message.
@@ -80,6 +82,9 @@ def _built_faults(spec: NetworkSpec) -> Iterator[str]:
     yield from _below("head.channels", spec.head.channels, 0)
     yield from _unknown("head.width_rule", spec.head.width_rule, _WIDTH_RULES)
     yield from _unknown("activation", spec.activation, _ACTIVATIONS)
+    yield from _unknown("padding", spec.padding, _PADDINGS)
+    if spec.padding == "same" and spec.stem.pool:
+        yield "stem.pool pads symmetrically, so padding must be symmetric, not 'same'"
     if not 0 < spec.norm_eps < 1:
         yield f"norm_eps must be positive and below 1, not {spec.norm_eps!r}"
     for number, stage in enumerate(spec.stages, start=1):

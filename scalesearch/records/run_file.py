@@ -34,13 +34,14 @@ _IDENTITY = (
     "device",
     "data",
     "settings.task",
+    "parent",
     "settings.seed",
     "settings.latency",
     "settings.tensorrt",
     "settings.machine.device",
 )
 # Two names for the same images do not make two data sets (a folder may have been moved). The fingerprint decides.
-_NO_IDENTITY = ("data.warnings", "data.name")
+_NO_IDENTITY = ("data.warnings", "data.name", "parent.source", "parent.licence", "parent.head")
 _SHOWN_DIFFERENCES = 4
 _SCHEDULE = "training.schedule"
 

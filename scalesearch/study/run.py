@@ -10,10 +10,11 @@ from typing import TypeVar
 
 from scalesearch.analysis.front import knee, pareto_front
 from scalesearch.chain.evaluate import TrialEvaluator
+from scalesearch.chain.inheritance import tuned_apart
 from scalesearch.chain.planner import Planner
 from scalesearch.dashboard.publisher import DashboardListener, installed, keep_histograms, stored_histograms
 from scalesearch.deployment.export_cache import ExportCache
-from scalesearch.errors import ScalesearchError
+from scalesearch.errors import ScalesearchError, StageFailed
 from scalesearch.execution.child_process import ChildLost, ChildStopped, run_apart
 from scalesearch.execution.stopping import interrupted_by_sigterm, stop_signals
 from scalesearch.export.trial_files import restore_model, trial_histograms
@@ -62,6 +63,8 @@ def run_search(
         session = open_session(settings, space, folder, say=say)
         for warning in session.data.warnings:
             say(f"warning: {warning}")
+        for line in tune_parent(session, say):
+            say(line)
         keeper, exports = _Keeper(session), ExportCache(folder)
 
         def heard(event: Event) -> None:
@@ -89,6 +92,22 @@ def run_search(
                 exports.clear()
             keeper.write(outcome.records, outcome.front)
         return outcome
+
+
+def tune_parent(session: Session, say: Callable[[str], None] = lambda _: None) -> tuple[str, ...]:
+    """Fine-tune the study's parent in a process of its own, unless that is done; return lines on how it went.
+
+    Raises:
+        StageFailed: The process died.
+    """
+    if session.parent is None:
+        return ()
+    if session.parent.steps:
+        say(f"parent: fine-tuning it by {session.parent.steps} updates, once for the whole study")
+    try:
+        return run_apart(tuned_apart, session, log=session.folder / "logs" / "parent.log")
+    except ChildLost as lost:
+        raise StageFailed(stage="parent", reason=f"fine-tuning the parent failed: {lost}") from lost
 
 
 def clear_leftovers(folder: Path, say: Callable[[str], None]) -> None:

@@ -20,6 +20,7 @@ from scalesearch.spaces.axes import SCHEDULE_AXES, default_value
 from scalesearch.spaces.suggest import for_target
 from scalesearch.study.flips import with_flip
 from scalesearch.study.own_module import module_notes, normalised, require_fit
+from scalesearch.study.parent import prepare_parent
 from scalesearch.study.reference import make_reference, scale_base, with_reference
 from scalesearch.tasks.base import Task
 from scalesearch.tasks.registry import get_task
@@ -57,7 +58,7 @@ def open_session(
     Raises:
         ConfigError: Bad data, network or target; or the study there was made with other ones (the text has the
             difference).
-        MissingBackendError: The target's backend is not installed.
+        MissingBackendError: The target's backend, or the package of the parent's weights, is not installed.
     """
     target, device = _chip(settings)
     _require_targets(get_task(settings.task))
@@ -74,6 +75,9 @@ def open_session(
     require_fit(space, base, len(dataset.class_names))
     for line in module_notes(space, base, len(dataset.class_names)):
         say(line)
+    parent = prepare_parent(settings, space, base, dataset, folder, stored=stored.parent if stored else None, say=say)
+    if parent:
+        dataset = dataset.normalised_by(parent.mean, parent.std)
     used = dataclasses.replace(asked, window=dataset.window, source=plain_source(asked.source))
     settings = dataclasses.replace(settings, data=used)
     say("machine: probing threads and number format" if stored is None else "machine: as probed by the first run")
@@ -92,6 +96,7 @@ def open_session(
         reference_calm_ms=stored.reference_calm_ms if stored else 0.0,
         reference_sha256=stored.reference_sha256 if stored else "",
         run_folder=run_folder,
+        parent=parent,
     )
     session = _with_reference(session, stored, dataset, say=say)
     session = with_flip(session, dataset, say=say)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from scalesearch.files import replace_file
 from scalesearch.training.schedule import trunk_recipe, warmup_steps
 from scalesearch.training.state import TrainingState
+from scalesearch.training.train import Trained
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.identity import content_hash
 from scalesearch.values.network_spec import NetworkSpec
@@ -43,11 +44,26 @@ class KeptTraining:
     safe_recipe_used: bool
 
 
-def weights_key(spec: NetworkSpec, recipe: Recipe, data_fingerprint: str, seed: int, *, task: str = _FIRST_TASK) -> str:
+def kept_training(trained: Trained, train_s: float, *, score: float) -> KeptTraining:
+    """Return what is to be kept of a training that took `train_s` seconds and gave this score, as a fraction."""
+    return KeptTraining(
+        float_score=score,
+        train_s=train_s,
+        final_loss=trained.final_loss,
+        losses=trained.losses,
+        steps=trained.steps,
+        safe_recipe_used=trained.safe_recipe_used,
+    )
+
+
+def weights_key(
+    spec: NetworkSpec, recipe: Recipe, data_fingerprint: str, seed: int, *, task: str = _FIRST_TASK, parent: str = ""
+) -> str:
     """Return the identity (64 hex digits) of trained weights, made of everything that changes training.
 
     The spec's name, the steps of the retrain after pruning, and muon's rate if muon is not used are left out. 1 and 1.0
-    count as equal. The task is part of it only if it is not classification, which used to be the only task.
+    count as equal. The task is part of it only if it is not classification, which used to be the only task; `parent`,
+    the key of the fine-tuned parent that weights are inherited from, only if there is one.
     """
     training = replace(recipe, retrain_steps=0)
     if recipe.optimizer != "muon":
@@ -56,16 +72,21 @@ def weights_key(spec: NetworkSpec, recipe: Recipe, data_fingerprint: str, seed: 
         training = replace(training, branch_fraction=0.0, warmup_steps=0)
     else:
         training = replace(training, warmup_fraction=0.0, warmup_steps=warmup_steps(recipe))
-    others = () if task == _FIRST_TASK else (task,)
+    others = (*(() if task == _FIRST_TASK else (task,)), *((("parent", parent),) if parent else ()))
     return content_hash(replace(spec, name=""), training, data_fingerprint, seed, _TRAINER_REVISION, *others)
 
 
-def trunk_key(spec: NetworkSpec, recipe: Recipe, data_fingerprint: str, seed: int, *, task: str = _FIRST_TASK) -> str:
-    """Return the identity (64 hex digits) of a trunk of any length; empty if the recipe's schedule has no trunk."""
+def trunk_key(
+    spec: NetworkSpec, recipe: Recipe, data_fingerprint: str, seed: int, *, task: str = _FIRST_TASK, parent: str = ""
+) -> str:
+    """Return the identity (64 hex digits) of a trunk of any length; empty if the recipe's schedule has no trunk.
+
+    `parent` is as in `weights_key`.
+    """
     if recipe.schedule == "cosine":
         return ""
     held = (replace(spec, name=""), trunk_recipe(recipe), data_fingerprint, seed, task)
-    return content_hash("trunk", *held, _TRAINER_REVISION)
+    return content_hash("trunk", *held, _TRAINER_REVISION, *((("parent", parent),) if parent else ()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

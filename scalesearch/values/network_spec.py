@@ -8,6 +8,7 @@ from scalesearch.values.identity import new_field
 BlockKind = Literal["basic", "bottleneck", "inverted_residual", "mbconv"]
 Activation = Literal["relu", "relu6", "silu"]
 HeadWidthRule = Literal["scaled", "at_least_base"]
+Padding = Literal["symmetric", "same"]
 
 UNKNOWN_STRIDE = 32
 """Taken for the total stride of a module of the user's, whose own is not known: that of most networks for photos."""
@@ -121,6 +122,9 @@ class NetworkSpec:
     """Mean of each channel, of pixels in 0..1, that the module of `origin` asks for; empty: the data set's own."""
     std: tuple[float, ...] = new_field(())
     """Standard deviation of each channel, as `mean`."""
+    padding: Padding = new_field("symmetric")  # noqa: RUF009  (new_field returns a field)
+    """How strided convolutions pad: by kernel // 2 on all sides (symmetric), or as TensorFlow's SAME, which on even
+    sides pads one pixel less at the top and on the left. Weights trained with one are wrong with the other."""
 
     @property
     def input_size(self) -> InputSize:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scalesearch.values.network_spec import InputSize, NetworkSpec
+from scalesearch.values.parent import Parent
 from scalesearch.values.settings import Machine, RunSettings
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.target import Device, Target
@@ -71,6 +72,8 @@ class Session:
     """The working folder that relative paths in the settings start from; empty in older studies, as above."""
     storage_width_px: int = 0
     """Width of the stored images in pixels; 0 means that they are square."""
+    parent: Parent | None = None
+    """The trained network that all candidates inherit from; None if they begin with random weights."""
 
     @property
     def storage(self) -> InputSize:

@@ -108,6 +108,11 @@ class RunSettings:
     space: str = "resnet_small"
     network: str = ""
     """Replaces the space's base network: a name, or `package.module:function`."""
+    parent: str = ""
+    """A trained network that candidates inherit from: an export or a training of this program, a .safetensors or .pth
+    file, `pretrained`, or `torchvision:WEIGHTS`; empty: they begin with random weights."""
+    parent_steps: int = 240
+    """Updates by which a parent that does not know the study's classes is fine-tuned first, once a study."""
     task: str = "classification"
     """What the network is for: the name of a task."""
     target: str = "auto"

@@ -1,15 +1,16 @@
 import copy
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from tiny_networks import BLOCK_KINDS, tiny_network, tiny_spec
 from torch import Tensor, nn
 
-from scalesearch.compression.fold import fold_batchnorm, foldable_pairs
+from scalesearch.compression.fold import fold_batchnorm, foldable_pairs, unfold_batchnorm
 from scalesearch.errors import StageFailed
+from scalesearch.networks import base_spec
 from scalesearch.tasks.classification.pieces import build
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import BlockKind
@@ -385,3 +386,37 @@ class _Branching(nn.Module):
 def test_a_network_that_cannot_be_traced_is_refused() -> None:
     with pytest.raises(StageFailed, match=r"fold: the network cannot be traced by torch\.fx"):
         fold_batchnorm(Network(spec=_SPEC, module=_Branching().eval()))
+
+
+def test_unfolding_gives_back_the_function_and_norms_that_training_needs() -> None:
+    network = build(replace(base_spec("mobilenet_small"), num_classes=7), seed=1)
+    generator = torch.Generator().manual_seed(0)
+    for layer in network.module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5, generator=generator)
+            nn.init.normal_(layer.bias, generator=generator)
+    images = torch.randn(64, 3, 64, 64, generator=generator)
+    network.module.train()(images)  # statistics that are not the usual ones
+    network.module.eval()
+    folded = fold_batchnorm(network).module
+    unfolded = unfold_batchnorm(build(network.spec, seed=5), folded.state_dict(), images)
+    other = torch.randn(8, 3, 64, 64, generator=generator)
+    with torch.no_grad():
+        expected = folded(other)
+        assert torch.allclose(unfolded.module.eval()(other), expected, atol=1e-4 * float(expected.abs().max()))
+        unfolded.module.train()
+        dropout = [each for each in unfolded.module.modules() if isinstance(each, nn.Dropout)]
+        assert all(each.p == 0 for each in dropout)
+        # In training, the statistics are those of the batch: of the very images, the function is the same.
+        assert torch.allclose(unfolded.module(images), folded(images), atol=1e-3 * float(expected.abs().max()))
+
+
+def test_unfolding_refuses_the_weights_of_another_network() -> None:
+    network = build(base_spec("mobilenet_small"))
+    network.module.eval()
+    held = dict(fold_batchnorm(network).module.state_dict())
+    held.pop("classifier.bias")
+    with pytest.raises(
+        StageFailed, match=r"1 weights are not those of mobilenet_small, folded, first 'classifier.bias'"
+    ):
+        unfold_batchnorm(network, held, torch.zeros(2, 3, 64, 64))

@@ -1,0 +1,152 @@
+"""The network that a training starts from: fresh, or with a trained parent the weights that it inherits."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from scalesearch.compression.importance import Judged
+from scalesearch.compression.inherit import inherit
+from scalesearch.data import Dataset, to_input
+from scalesearch.data.finding import load_study_data
+from scalesearch.data.mapped import planes
+from scalesearch.errors import ConfigError
+from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
+from scalesearch.networks.build import build
+from scalesearch.tasks.hooks import Objective, plain_loss, score_torch
+from scalesearch.tasks.registry import get_task
+from scalesearch.training.train import answers, train
+from scalesearch.training.weights import KeptTraining, WeightStore, kept_training
+from scalesearch.values.candidate import Recipe
+from scalesearch.values.identity import content_hash, seed_from
+from scalesearch.values.network import Network
+from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.parent import Parent, parent_folder
+from scalesearch.values.session import Session
+
+_JUDGING_IMAGES = 128
+_BLOCK_IMAGES = 64
+_BATCH = 32
+
+
+def tuning_recipe(steps: int) -> Recipe:
+    """Return how a parent is fine-tuned: measured on EfficientNet-Lite0, where muon forgets what was learnt before."""
+    return Recipe(
+        optimizer="adamw",
+        learning_rate=1e-3,
+        steps=steps,
+        batch_size=_BATCH,
+        schedule="cosine",
+        warmup_fraction=0.1,
+        branch_fraction=0.0,
+        warmup_steps=0,
+    )
+
+
+def keep_found(network: Network, parent: Parent, study: Path) -> None:
+    """Keep a parent's weights, as they were found, in the study's folder: the study needs the user's file no more."""
+    WeightStore(parent_folder(study)).save(_found_key(parent), network.module, _UNTRAINED)
+
+
+def is_kept(parent: Parent, study: Path) -> bool:
+    """Tell whether a parent's weights, as found or fine-tuned, lie in the study's folder."""
+    store = WeightStore(parent_folder(study))
+    return any(store.score(key) is not None for key in (parent.key, _found_key(parent)))
+
+
+class Starter:
+    """Gives the networks from which a study's trainings start, and fine-tunes the study's parent once."""
+
+    def __init__(self, session: Session, lock: DeviceLock) -> None:
+        self._session, self._lock = session, lock
+        self._task = get_task(session.settings.task)
+        self._parent: Network | None = None
+
+    def fresh(self, spec: NetworkSpec, *, dropout: float, seed: int) -> Network:
+        """Return a network with random weights."""
+        return build(spec, self._task.make_module, dropout=dropout, seed=seed)
+
+    def start(self, fresh: Network, data: Dataset) -> Network:
+        """Return the network that a training of this spec starts from: fresh itself where the study has no parent.
+
+        Args:
+            fresh: The network with random weights.
+            data: The study's images at the network's resolution; calibration images alone are looked at.
+        """
+        if self._session.parent is None:
+            return fresh
+        images = torch.from_numpy(to_input(data.calibration.images[:_JUDGING_IMAGES], mean=data.mean, std=data.std))
+        targets = torch.from_numpy(data.calibration.labels[:_JUDGING_IMAGES]).long()
+        loss = plain_loss(self._task)
+
+        def loss_without(network: Network) -> float:
+            with torch.inference_mode():
+                return float(loss(network.module.eval()(images[:_BLOCK_IMAGES]), targets[:_BLOCK_IMAGES]))
+
+        judged = Judged(images=images, targets=targets, loss=loss)
+        return inherit(self.parent(), fresh, judged=judged, loss_without=loss_without)
+
+    def parent(self, say: Callable[[str], None] = lambda _: None) -> Network:
+        """Return the fine-tuned parent in eval mode; it is trained now if that has not been done yet.
+
+        Raises:
+            ConfigError: Its weights are no longer in the study's folder.
+        """
+        if self._parent is None:
+            assert self._session.parent is not None
+            self._parent = self._tuned(self._session.parent, say)
+        return self._parent
+
+    def _tuned(self, parent: Parent, say: Callable[[str], None]) -> Network:
+        store = WeightStore(parent_folder(self._session.folder))
+        network = build(parent.network, self._task.make_module)
+        if store.load(parent.key, network.module):
+            network.module.eval()
+            return network
+        if not store.load(_found_key(parent), network.module):
+            message = (
+                f"The weights of the parent, {parent.source}, are no longer in {parent_folder(self._session.folder)}.\n"
+                "Put that folder back, or give the same command again: it reads the parent anew."
+            )
+            raise ConfigError(message)
+        kept = _UNTRAINED
+        data = load_study_data(self._session).at(parent.network.input_size)
+        if parent.steps:
+            trained = train(
+                network,
+                planes(data.train.images),
+                torch.from_numpy(data.train.labels),
+                tuning_recipe(parent.steps),
+                self._session.machine,
+                objective=Objective(task=self._task),
+                mean=data.mean,
+                std=data.std,
+                seed=seed_from("train", parent.key),
+                breathe=self._lock.breathe,
+            )
+            network = trained.network
+            kept = kept_training(trained, trained.seconds, score=0.0)
+        network.module.eval()
+        given = answers(network, planes(data.val.images), self._session.machine, mean=data.mean, std=data.std)
+        metric = self._task.make_metric(data.class_names)
+        score = score_torch(self._task, metric, given, torch.from_numpy(data.val.labels))
+        store.save(parent.key, network.module, replace(kept, float_score=score))
+        at = parent.network.input_size
+        say(f"parent: {100 * score:.1f} % on the validation images at {at}, after {kept.steps} updates")
+        return network
+
+
+def tuned_apart(session: Session) -> tuple[str, ...]:
+    """Fine-tune the session's parent, unless that is done; return lines on how it went. For a process of its own."""
+    lines, lock = list[str](), DeviceLock(MEASURED_DEVICE)
+    with lock.busy():
+        Starter(session, lock).parent(lines.append)
+    return tuple(lines)
+
+
+_UNTRAINED = KeptTraining(float_score=0.0, train_s=0.0, final_loss=0.0, losses=(), steps=0, safe_recipe_used=False)
+
+
+def _found_key(parent: Parent) -> str:
+    return content_hash(parent.key, "as found")

@@ -1,0 +1,162 @@
+"""Inherit: cut a trained network to a smaller spec, so that what was learnt stays.
+
+Depth goes first (blocks whose absence costs least), then width (channels that matter least to the loss), then kernels
+(cropped at the centre). Where the child is larger, what is new begins without effect. Channels are judged by Taylor's
+term: on a network that was trained elsewhere, the magnitudes of its weights say no more than chance.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from scalesearch.compression.blocks import droppable_blocks, without_block
+from scalesearch.compression.importance import Judged
+from scalesearch.compression.prune import cut_to
+from scalesearch.values.network import Network
+from scalesearch.values.network_spec import NetworkSpec, StageSpec
+
+
+def inherit(parent: Network, child: Network, *, judged: Judged, loss_without: Callable[[Network], float]) -> Network:
+    """Return `child` with the weights that it inherits from `parent`, in training mode.
+
+    A child of the parent's own shape has exactly its weights, whatever its resolution.
+
+    Args:
+        parent: The trained network, in eval mode; it is not changed.
+        child: A fresh network of the same family (`kinship`). Its weights stay only where nothing can be inherited.
+        judged: Images on which channels are judged, of the child's resolution.
+        loss_without: Returns the loss of a network on such images; for blocks. It must not change the network.
+    """
+    network = _shallower(parent, child.spec, loss_without)
+    network = _untied(network, child)
+    network = cut_to(network, _widths(child, network), batch=judged)
+    held, module = network.module.state_dict(), copy.deepcopy(child.module)
+    _silence_new_blocks(module, network.spec, child.spec)
+    fitted = {
+        name: _fitted(held[name], fresh) if name in held else fresh for name, fresh in module.state_dict().items()
+    }
+    module.load_state_dict(fitted)
+    return Network(spec=child.spec, module=module.train())
+
+
+def kinship(parent: NetworkSpec, child: NetworkSpec) -> str:
+    """Return why the child cannot inherit; empty if the two differ in width, depth, kernel and resolution only."""
+    if len(parent.stages) != len(child.stages):
+        return f"it has {len(parent.stages)} stages, the space's network has {len(child.stages)}"
+    for place in ("activation", "image_channels", "norm_eps", "padding"):
+        mine, theirs = getattr(parent, place), getattr(child, place)
+        if mine != theirs:
+            return f"its {place} is {mine!r}, that of the space's network is {theirs!r}"
+    pairs = [
+        ("stem", _shape_of_stem(parent), _shape_of_stem(child)),
+        *(
+            (f"stages.{number}", _kind(one), _kind(other))
+            for number, (one, other) in enumerate(zip(parent.stages, child.stages, strict=True), 1)
+        ),
+        ("head", bool(parent.head.channels), bool(child.head.channels)),
+    ]
+    unlike = next(((place, one, other) for place, one, other in pairs if one != other), None)
+    return f"its {unlike[0]} is {unlike[1]}, that of the space's network is {unlike[2]}" if unlike else ""
+
+
+def _shape_of_stem(spec: NetworkSpec) -> tuple[int, int, bool]:
+    return spec.stem.kernel, spec.stem.stride, spec.stem.pool
+
+
+def _kind(stage: StageSpec) -> tuple[str, int, int]:
+    return stage.block, stage.stride, stage.expansion
+
+
+def _shallower(network: Network, wanted: NetworkSpec, loss_without: Callable[[Network], float]) -> Network:
+    """Return the network without the blocks that the wanted spec has too few places for.
+
+    Every block is judged once, alone. Judging again after each removal would cost a pass over the images for each pair
+    of blocks, and brought nothing on a pretrained network.
+    """
+    excess = [max(0, have.depth - want.depth) for have, want in zip(network.spec.stages, wanted.stages, strict=True)]
+    places = [place for place in droppable_blocks(network) if excess[place[0]]]
+    losses = {place: loss_without(without_block(network, place)) for place in places} if any(excess) else {}
+    leaving = list[tuple[int, int]]()
+    for stage, count in enumerate(excess):
+        inside = sorted((place for place in places if place[0] == stage), key=losses.__getitem__)
+        leaving += inside[:count]
+    for place in sorted(leaving, reverse=True):  # from the last one, so that places of earlier ones stay right
+        network = without_block(network, place)
+    return network
+
+
+def _untied(network: Network, child: Network) -> Network:
+    """Return the network with the child's shortcuts, where the child's widths differ and the network's do not.
+
+    Channels that are added to one another leave together. Where the child adds nothing, or adds a projection, they may
+    differ; the projection begins as the identity.
+    """
+    module = copy.deepcopy(network.module)
+    modules = dict(module.named_modules())
+    for name, theirs in child.module.named_modules():
+        mine = modules.get(name)
+        if mine is None:
+            continue
+        if getattr(mine, "adds_input", False) and not getattr(theirs, "adds_input", True):
+            mine.adds_input = False
+        shortcut = getattr(mine, "shortcut", None)
+        if isinstance(shortcut, nn.Identity) and isinstance(theirs.shortcut, nn.Sequential):
+            channels = next(each for each in mine.modules() if isinstance(each, nn.Conv2d)).in_channels
+            module.set_submodule(f"{name}.shortcut", _identity_projection(theirs.shortcut, channels))
+    return Network(spec=network.spec, module=module)
+
+
+def _identity_projection(like: nn.Sequential, channels: int) -> nn.Sequential:
+    """Return a 1x1 convolution and a norm that together change nothing in eval mode."""
+    norm = next(each for each in like if isinstance(each, nn.BatchNorm2d))
+    convolution = nn.Conv2d(channels, channels, 1, bias=False)
+    ours = nn.BatchNorm2d(channels, eps=norm.eps)
+    with torch.no_grad():
+        nn.init.dirac_(convolution.weight)
+        ours.weight.fill_((1 + norm.eps) ** 0.5)
+    return nn.Sequential(convolution, ours).eval()
+
+
+def _widths(child: Network, network: Network) -> dict[str, int]:
+    """Return how many outputs each layer of the network is to keep, by name: as many as the child's layer has."""
+    theirs = dict(child.module.named_modules())
+    return {
+        name: theirs[name].weight.shape[0]
+        for name, layer in network.module.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear) and name in theirs
+    }
+
+
+def _silence_new_blocks(module: nn.Module, have: NetworkSpec, want: NetworkSpec) -> None:
+    """Make blocks that the network does not have add nothing to what goes around them."""
+    for number, (mine, theirs) in enumerate(zip(have.stages, want.stages, strict=True)):
+        for block in range(mine.depth, theirs.depth):
+            inside = module.get_submodule(f"stages.{number}.{block}.body")
+            last = [each for each in inside.modules() if isinstance(each, nn.BatchNorm2d)][-1]
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+
+def _fitted(held: Tensor, fresh: Tensor) -> Tensor:
+    """Return the held tensor in the shape of the fresh one.
+
+    Kernels are cropped or padded with zeros at their centre. New inputs have no effect at first; new outputs are fresh.
+    """
+    if held.shape == fresh.shape:
+        return held
+    if held.ndim == 4:
+        held = _centred(held, fresh.shape[-2:])
+    common = tuple(slice(0, min(one, other)) for one, other in zip(held.shape, fresh.shape, strict=True))
+    fitted = fresh.clone()
+    if held.ndim > 1:
+        fitted[: held.shape[0], held.shape[1] :] = 0
+    fitted[common] = held[common]
+    return fitted
+
+
+def _centred(kernel: Tensor, sides: torch.Size) -> Tensor:
+    """Return the kernel (out, in, k, k) cropped or padded with zeros around its centre; all sides are odd."""
+    grown = [side - have for side, have in zip(sides, kernel.shape[-2:], strict=True)]
+    return nn.functional.pad(kernel, (grown[1] // 2, grown[1] // 2, grown[0] // 2, grown[0] // 2))
