@@ -83,10 +83,21 @@ def look_ahead(settings: RunSettings, base: NetworkSpec) -> Outlook | None:
     """
     if not settings.parent:
         return None
+    _require_spec(base, settings.parent)
     found = _find(settings.parent, base, settings.task)
     _require_kin(found, base, settings.parent)
     shown = f"{base.name} from {settings.parent} (SHA-256 {found.sha256[:12]}...), {found.spec.num_classes} classes"
     return Outlook(parent=f"{shown}; {found.licence}", steps=settings.parent_steps)
+
+
+def _require_spec(base: NetworkSpec, source: str) -> None:
+    """Raise ConfigError if the base network brings its own weights."""
+    if base.origin:
+        message = (
+            f"--parent {source}: expected a base network of scalesearch, came the module of {base.origin}, which has "
+            "its own weights.\nLeave --parent out, or let that function return the module with the parent's weights."
+        )
+        raise ConfigError(message)
 
 
 def prepare_parent(
@@ -117,6 +128,7 @@ def prepare_parent(
     """
     if not settings.parent:
         return None
+    _require_spec(base, settings.parent)
     same = stored and stored.source == settings.parent and stored.steps in (0, settings.parent_steps)
     if stored and same and is_kept(stored, folder):
         return stored
