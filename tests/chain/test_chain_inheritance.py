@@ -50,13 +50,14 @@ def colours(path: Path, classes: int, seed: int) -> None:
     np.savez(path, images=images.astype(np.uint8), labels=labels)
 
 
-def opened(folder: Path, data: Path, **changes: object) -> Session:
+def opened(folder: Path, data: Path, *, parent: str = "", parent_steps: int = 240) -> Session:
     settings, _ = load_run(flags={"data.source": str(data), "target": "cpu"}, overrides=[])
     settings = replace(
         settings,
         latency=replace(settings.latency, max_s=0.2, warmup_s=0.02),
         machine=MachineSettings(threads=1, bf16="off", device="cpu"),
-        **changes,
+        parent=parent,
+        parent_steps=parent_steps,
     )
     folder.mkdir(exist_ok=True)
     return open_session(settings, parse_space(SPACE, name="s", origin="s.toml"), folder)

@@ -107,7 +107,8 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(name: str) -> None:
     first, again, other = (build(quarter(name), seed=seed).module.state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
-    assert not torch.equal(first["stem.0.weight"], other["stem.0.weight"])
+    stem = next(iter(first))  # a layer that pads may come before the convolution
+    assert stem.startswith("stem.") and not torch.equal(first[stem], other[stem])
 
 
 @every_base

@@ -83,7 +83,8 @@ def test_every_base_has_a_space_of_its_name_and_others_begin_with_it() -> None:
 @every_space
 def test_a_space_names_its_network_resolution_and_fields(name: str) -> None:
     space = read(name)
-    assert space["resolution_px"] == base_of(name).resolution_px
+    # 224 px, at which its weights were made, are too many for brief trainings on a CPU.
+    assert space["resolution_px"] == {"efficientnet_lite0": 96}.get(name, base_of(name).resolution_px)
     assert 20 < len(space["summary"]) < 90
     for table, known in FIELDS.items():
         assert set(space.get(table, {})) <= known, table
