@@ -37,7 +37,7 @@ steps = 30
 retrain_steps = 10
 batch_size = 16
 """
-SETTINGS = ("latency.max_s=0.3", "latency.warmup_s=0.02", "machine.threads=1", "machine.bf16=off")
+SETTINGS = ("latency.max_s=0.3", "latency.warmup_s=0.02", "machine.threads=1", "machine.bf16=off", "siblings=false")
 # 24 x 40 and half of it, with both sides rounded to multiples of resnet_small's total stride of 8 (ties go up).
 SIZES = {(24, 40), (16, 24)}
 
