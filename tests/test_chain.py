@@ -61,7 +61,8 @@ def complete(outcome: StudyOutcome) -> list[MeasuredTrial]:
 def test_a_run_ends_with_a_front_of_learned_networks(study: tuple[Path, StudyOutcome]) -> None:
     folder, outcome = study
     assert outcome.ended == "budget"
-    assert outcome.charged == 3 == sum(record.charged for record in outcome.records)
+    assert 3 <= outcome.charged < 4  # the last training may be larger than what was left
+    assert outcome.charged == pytest.approx(sum(record.charge for record in outcome.records))
     for record in complete(outcome):
         assert record.quality and record.latency and record.training and record.cost
         # chance is a third; a network that answers the same for every image cannot pass
@@ -102,7 +103,7 @@ def test_the_same_command_adds_nothing_and_a_larger_budget_goes_on(
     assert again.records == first.records
     heard: list[Event] = []
     more = search(folder, data_file, space_file, budget=4, heard=heard)
-    assert more.charged == 4
+    assert 4 <= more.charged < 5
     assert more.records[: len(first.records)] == first.records
     new = [event.record for event in heard if isinstance(event, TrialFinished)]
     assert [record.trial for record in new] == [record.trial for record in more.records[len(first.records) :]]
