@@ -59,7 +59,6 @@ calibration_images = 16
 optimizer = "adamw"
 learning_rate = [0.001, 0.002, 0.004, 0.008]
 steps = 8
-retrain_steps = 2
 batch_size = 16
 """
 

@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--val-fraction", type=float, default=0.3)
     told = parser.parse_args()
 
-    recipe = Recipe(steps=told.steps, retrain_steps=told.retrain_steps)
+    recipe = Recipe(steps=told.steps, retrain_steps=told.retrain_steps, schedule="cosine")
     settings = DataSettings(source=told.data, val_fraction=told.val_fraction)
     bench = Bench(load_dataset(settings, storage_px=RESOLUTION_PX), told.to, recipe)
     jobs = plan(told.seeds)

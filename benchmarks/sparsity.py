@@ -75,7 +75,7 @@ def main() -> None:
     spec = base_spec(told.network)
     scaling = Scaling(resolution=told.resolution / spec.resolution_px)
     spec = scale(spec, scaling, resolution_px=spec.resolution_px, num_classes=len(data.class_names))
-    recipe, rows = Recipe(), []
+    recipe, rows = Recipe(schedule="cosine"), []
     print(f"{told.network} at {told.resolution} px on {data.name}, {told.steps} steps, then {told.retrain}: top-1, %")
     for seed in range(told.seeds):
         trained = _train(build(spec, dropout=recipe.dropout, seed=seed), data, recipe, seed, told.steps)

@@ -44,6 +44,5 @@ calibration_images = 16
 optimizer = "adamw"
 learning_rate = 0.004
 steps = 24
-retrain_steps = 6
 batch_size = 16
 """

@@ -34,7 +34,6 @@ calibration_images = 16
 optimizer = "adamw"
 learning_rate = 0.004
 steps = 30
-retrain_steps = 10
 batch_size = 16
 """
 SETTINGS = ("latency.max_s=0.3", "latency.warmup_s=0.02", "machine.threads=1", "machine.bf16=off", "siblings=false")

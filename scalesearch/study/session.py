@@ -75,7 +75,7 @@ def open_session(
     require_fit(space, base, len(dataset.class_names))
     for line in module_notes(space, base, len(dataset.class_names)):
         say(line)
-    parent = prepare_parent(settings, space, base, dataset, folder, stored=stored.parent if stored else None, say=say)
+    parent = prepare_parent(settings, space, base, dataset, folder, stored=stored, say=say)
     if parent:
         dataset = dataset.normalised_by(parent.mean, parent.std)
     used = dataclasses.replace(asked, window=dataset.window, source=plain_source(asked.source))

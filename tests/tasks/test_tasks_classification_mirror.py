@@ -56,6 +56,18 @@ def test_a_class_is_lost_if_a_quarter_of_it_is_lost_for_certain(recognised: int,
     assert verdict.flip == flip
 
 
+@pytest.mark.parametrize(("classes", "flip"), [(1, False), (40, True)])
+def test_one_of_many_classes_is_not_lost_by_chance(classes: int, flip: bool) -> None:
+    """5 of 9: the lower end of Wilson's interval is 0.27 for one class, and 0.16 for the worst of 40."""
+    names = tuple(map(str, range(classes)))
+    truth = torch.arange(classes).repeat_interleave(9)
+    mirrored = truth.clone()
+    mirrored[:5] = (truth[:5] + 1) % max(2, classes)
+    plain, seen = (list(torch.nn.functional.one_hot(each, max(2, classes)).float()[None]) for each in (truth, mirrored))
+
+    assert mirror_verdict(plain, seen, truth, names).flip == flip
+
+
 @pytest.mark.parametrize("recognised", [4, 9])
 def test_a_class_of_which_little_is_recognised_is_not_judged(recognised: int) -> None:
     """4 of 4 are too few, and 9 of 20 are less than half: all of them are lost, which says nothing."""

@@ -1,6 +1,7 @@
 """Tell whether pictures may be mirrored in training: whether a mirror image is still a picture of its class."""
 
 from collections.abc import Iterable, Sequence
+from statistics import NormalDist
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +15,7 @@ from scalesearch.tasks.classification.quality import wilson_interval
 LOST_SHARE: Final = 0.25
 """From this share on a class does not survive the mirror: so many of its recognised images must certainly be lost.
 
-Signs for left and right lose 92 to 100 % of them. Of photographs of groceries, cartons with text lose 14 to 20 %.
+Road signs for left and right lose 97 to 100 % of them (docs/measurements.md, "Mirror images").
 """
 KNOWN_IMAGES: Final = 5
 """A class is judged if at least so many of its images, and at least half of them, are recognised unmirrored."""
@@ -28,7 +29,8 @@ def mirror_verdict(
 
     The network was trained without mirror images. If a mirrored picture of a class is a picture of another class, or of
     none, the network recognises few of those that it recognised before. A class is lost if that holds for more than a
-    quarter of them, given the number of images (lower end of Wilson's 95 % interval).
+    quarter of them, given the number of images (lower end of Wilson's interval). The interval is so wide that in one of
+    20 data sets at most any class is called lost by chance, however many classes there are (Bonferroni's correction).
 
     Args:
         plain: Logits (batch, classes) of the images, batch by batch.
@@ -40,7 +42,7 @@ def mirror_verdict(
     before, after = (_right(answers, labels) for answers in (plain, mirrored))
     now = f"{100 * after.mean():.1f} % of them mirrored"
     shares = f"{100 * before.mean():.1f} % of {len(labels)} images recognised, {now}"
-    lost, judged = [], 0
+    lost, judged, z = [], 0, NormalDist().inv_cdf(1 - 0.025 / len(class_names))
     for number, name in enumerate(class_names):
         members = labels == number
         known = before & members
@@ -48,7 +50,7 @@ def mirror_verdict(
         if recognised < max(KNOWN_IMAGES, members.sum() / 2):
             continue
         judged += 1
-        if wilson_interval(gone, recognised)[0] > LOST_SHARE:
+        if wilson_interval(gone, recognised, z=z)[0] > LOST_SHARE:
             lost.append(f"{name} ({gone} of {recognised})")
     if lost:
         more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""

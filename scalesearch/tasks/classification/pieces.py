@@ -26,7 +26,6 @@ from scalesearch.values.network import Network, OnnxModel
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.settings import Machine
 
-OUTPUT_NAME = TASK.output_names[0]
 LOSS, DIVERGENCE, TORCH_DIVERGENCE = plain_loss(TASK), TASK.divergence, torch_divergence(TASK)
 
 
