@@ -13,6 +13,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from scalesearch.deployment.graph_templates import GraphTemplates
 from scalesearch.deployment.onnx_file import annotate, checking_session, onnx_model, write_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.plain_text import one_line
@@ -69,18 +70,39 @@ def to_onnx(
     tensors = returned if isinstance(returned, tuple) else (returned,)
     expected = [tensor.float().cpu().numpy() for tensor in tensors]
     _ensure_spread(expected)
-    proto = _exported(module, images, opset, output_names)
-    _tidy(proto)
+    answers, asked = dict(zip(output_names, expected, strict=True)), f"{tuple(output_names)} {opset}"
+    # The code of a module of the user's may do anything, so each of its networks is exported by torch.
+    kept = None if network.spec.origin else _TEMPLATES.find(module, images, asked=asked)
+    proto: onnx.ModelProto | None = None
+    if kept:
+        with contextlib.suppress(StageFailed):  # then torch exports it, whose own failure is told
+            proto = _checked(kept, check_images, answers)
+    if proto is None:
+        traced = _exported(module, images, opset, output_names)
+        _tidy(traced)
+        if not network.spec.origin:
+            _TEMPLATES.keep(traced, module, images, asked=asked)
+        proto = _checked(traced, check_images, answers)
+    return write_onnx(proto, to)
+
+
+_TEMPLATES = GraphTemplates()
+
+
+def _checked(
+    proto: onnx.ModelProto, check_images: NDArray[np.float32], answers: Mapping[str, NDArray[np.float32]]
+) -> onnx.ModelProto:
+    """Return the graph as it is deployed, after ONNX Runtime gave the expected answers with it."""
     _name_global_pools(proto.graph)
     _merge_pads(proto.graph)
-    _ensure_parity(proto, check_images, dict(zip(output_names, expected, strict=True)))
-    return write_onnx(proto, to)
+    _ensure_parity(proto, check_images, answers)
+    return proto
 
 
 def _exported(
     module: torch.nn.Module, images: torch.Tensor, opset: int, output_names: Sequence[str]
 ) -> onnx.ModelProto:
-    # Half of the time goes into tracing with fake tensors (twice: capture and decomposition), and a quarter into
+    # It takes seconds, so `graph_templates` keeps what it gives. Half of the time goes into tracing with fake tensors (twice: capture and decomposition), and a quarter into
     # reading the operator library, which torch does again each time. A fixed batch would save a third of the time, the
     # deprecated exporter nine tenths.
     with _quiet(), torch.no_grad():

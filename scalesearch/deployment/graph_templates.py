@@ -1,0 +1,237 @@
+"""Export a network again by its structure: keep the graph that torch wrote, and put other weights into it.
+
+Torch takes seconds to trace a network, yet networks that differ in their weights and widths alone have the same graph.
+What is kept of an export is its graph without the weights, by the structure of the module. A graph is kept only if
+every weight of the module is in it unchanged and under its own name, so that nothing in it was computed from weights.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import nn
+
+_KEPT = 32
+"""Number of graphs that a process keeps; a graph without weights takes some tens of kilobytes."""
+_WIDTHS: Final = frozenset({"in_channels", "out_channels", "in_features", "out_features", "num_features"})
+"""Attributes of layers that only repeat the shapes of their weights."""
+_OF_TORCH: Final = frozenset(vars(nn.Module()))
+_FREE_OF_SIZES: Final = frozenset({"Add", "Clip", "Conv", "Gemm", "MaxPool", "Mul", "ReduceMean", "Relu", "Sigmoid"})
+"""Operators that torch writes in the same way for every width and image size; of Reshape, one use is as well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Structure:
+    """What the graph of a module depends on, as texts."""
+
+    shared: str
+    """What networks of other widths and image sizes may share."""
+    whole: str
+    """The same with the shapes of all weights and the size of the images."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Template:
+    """The graph of an export, without its weights."""
+
+    proto: onnx.ModelProto
+    weights: tuple[str, ...]
+    """Names of the weights, in the order of the graph's constants."""
+    flattened: tuple[tuple[str, str], ...]
+    """Constants that flatten a feature map before a fully connected layer, with the name of that layer's weight."""
+    grouped: Mapping[str, str]
+    """Convolutions by the name of their weight: path of the layer."""
+
+
+class GraphTemplates:
+    """The graphs exported last by this process, by the structure of their modules."""
+
+    def __init__(self, most: int = _KEPT) -> None:
+        self._most = most
+        self._kept: OrderedDict[str, _Template] = OrderedDict()
+
+    def find(self, module: nn.Module, images: torch.Tensor, *, asked: str = "") -> onnx.ModelProto | None:
+        """Return the module's graph, made from a kept one of the same structure; None if there is none.
+
+        Args:
+            module: The module in eval mode.
+            images: Images (N, C, H, W) as it takes them.
+            asked: Whatever else the graph depends on: names of outputs, version of the operators.
+        """
+        structure = _structure(module, images, asked)
+        if structure is None:
+            return None
+        weights = _weights(module)
+        for key in (structure.shared, structure.whole):
+            template = self._kept.get(key)
+            proto = template and _filled(template, module, weights, images)
+            if proto:
+                self._kept.move_to_end(key)
+                return proto
+        return None
+
+    def keep(self, proto: onnx.ModelProto, module: nn.Module, images: torch.Tensor, *, asked: str = "") -> None:
+        """Keep the graph that torch wrote of the module, if other weights may be put into it; arguments as of `find`."""
+        structure = _structure(module, images, asked)
+        template = structure and _template(proto, module, _weights(module))
+        if structure is None or template is None:
+            return
+        shared = all(node.op_type in _FREE_OF_SIZES or _flattens(node, template) for node in proto.graph.node)
+        self._kept[structure.shared if shared else structure.whole] = template
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+
+
+def _structure(module: nn.Module, images: torch.Tensor, asked: str) -> _Structure | None:
+    """Return the structure of a module; None where it cannot be told from plain attributes, or depends on weights."""
+    lines = [asked]
+    for name, layer in module.named_modules():
+        own = {key: value for key, value in vars(layer).items() if key not in _OF_TORCH and key not in _WIDTHS}
+        if isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels:
+            own["groups"] = "as many as inputs"
+        hooked = layer._forward_hooks or layer._forward_pre_hooks
+        if hooked or not all(map(_plain, own.values())):
+            return None
+        lines.append(f"{name}: {type(layer).__module__}.{type(layer).__qualname__} {sorted(own.items())!r}")
+    if any(tensor.dtype == torch.bfloat16 for tensor in module.state_dict().values()):
+        return None  # NumPy has no such type
+    weights = _weights(module)
+    # Torch leaves a bias of zeros out, and may leave out other constants that change nothing.
+    level = {name: array.flat[0].item() for name, array in weights.items() if _is_level(array)}
+    others = [_content(array) for name, array in weights.items() if name not in level]
+    if len(set(others)) < len(others):
+        return None  # torch writes equal weights once
+    lines.append(repr(level))
+    sizes = [(name, array.shape, str(array.dtype)) for name, array in weights.items()]
+    shared = "\n".join(lines)
+    return _Structure(shared=shared, whole=f"{shared}\n{sizes!r} {tuple(images.shape[1:])}")
+
+
+def _is_level(array: NDArray[np.generic]) -> bool:
+    """Tell whether all entries of an array, which has some, are equal."""
+    return array.size > 0 and bool((array == array.flat[0]).all())
+
+
+def _plain(value: Any) -> bool:
+    """Tell whether a value's text says all about it."""
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _weights(module: nn.Module) -> dict[str, NDArray[np.generic]]:
+    """Return parameters and buffers as arrays, by name."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()}
+
+
+def _content(array: NDArray[np.generic]) -> bytes:
+    return hashlib.sha256(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes()).digest()
+
+
+def _template(
+    proto: onnx.ModelProto, module: nn.Module, weights: Mapping[str, NDArray[np.generic]]
+) -> _Template | None:
+    """Return the graph without weights; None unless all weights are in it as they are, but for biases of zeros."""
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    inside = [name for name in constants if name in weights]
+    if any(not np.array_equal(constants[name], weights[name]) for name in inside):
+        return None
+    if any(array.any() for name, array in weights.items() if name not in constants):
+        return None
+    if any(array.dtype.kind == "f" and array.size > 1 for name, array in constants.items() if name not in weights):
+        return None
+    stripped = onnx.ModelProto()
+    stripped.CopyFrom(proto)
+    for tensor in stripped.graph.initializer:
+        if tensor.name in weights:
+            tensor.ClearField("raw_data")
+    layers = dict(module.named_modules())
+    return _Template(
+        proto=stripped,
+        weights=tuple(inside),
+        flattened=tuple(_flattened(proto.graph, constants)),
+        grouped={name: path for name in inside if isinstance(layers.get(path := name.rpartition(".")[0]), nn.Conv2d)},
+    )
+
+
+def _flattened(
+    graph: onnx.GraphProto, constants: Mapping[str, NDArray[np.generic]]
+) -> Iterable[tuple[str, str]]:
+    """Yield the constants [-1, C] of reshapes whose result a fully connected layer of C inputs alone reads."""
+    for node in graph.node:
+        if node.op_type != "Reshape" or node.input[1] not in constants:
+            continue
+        readers = [reader for reader in graph.node if node.output[0] in reader.input]
+        users = [each for each in graph.node if node.input[1] in each.input]
+        if len(readers) == 1 and len(users) == 1 and readers[0].op_type == "Gemm":
+            shape, weight = constants[node.input[1]], readers[0].input[1]
+            transposed = any(attribute.name == "transB" and attribute.i for attribute in readers[0].attribute)
+            if transposed and weight in constants and shape.tolist() == [-1, constants[weight].shape[1]]:
+                yield node.input[1], weight
+
+
+def _flattens(node: onnx.NodeProto, template: _Template) -> bool:
+    return node.op_type == "Reshape" and node.input[1] in dict(template.flattened)
+
+
+def _filled(
+    template: _Template, module: nn.Module, weights: Mapping[str, NDArray[np.generic]], images: torch.Tensor
+) -> onnx.ModelProto | None:
+    """Return the kept graph with these weights, and with all shapes as they are with them; None if it does not fit."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(template.proto)
+    graph, layers = proto.graph, dict(module.named_modules())
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for name in template.weights:
+        tensor = numpy_helper.from_array(np.ascontiguousarray(weights[name]), name)
+        if tensor.data_type != constants[name].data_type:
+            return None
+        constants[name].dims[:] = tensor.dims
+        constants[name].raw_data = tensor.raw_data
+    for name, weight in template.flattened:
+        flat = np.array([-1, weights[weight].shape[1]], np.int64)
+        constants[name].CopyFrom(numpy_helper.from_array(flat, name))
+    for node in graph.node:
+        path = template.grouped.get(node.input[1]) if node.op_type == "Conv" else None
+        for attribute in node.attribute if path else ():
+            if attribute.name == "group":
+                attribute.i = layers[path].groups
+    for dim, side in zip(graph.input[0].type.tensor_type.shape.dim[1:], images.shape[1:], strict=True):
+        dim.dim_value = side
+    return proto if _reshaped(proto, {name: weights[name].shape for name in template.weights}) else None
+
+
+def _reshaped(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Write the shapes of all values as they follow from the weights and the images; tell whether all are known."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    bare.graph.ClearField("value_info")
+    for output in bare.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    found = onnx.shape_inference.infer_shapes(bare, strict_mode=True).graph
+    dims = {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in (*found.value_info, *found.output)
+    }
+    dims |= shapes
+    for value in (*proto.graph.value_info, *proto.graph.output):
+        kept = value.type.tensor_type.shape.dim
+        fresh = dims.get(value.name, ())
+        if len(fresh) != len(kept):
+            if value.name in {tensor.name for tensor in proto.graph.initializer}:
+                continue  # a constant that is no weight, of the same shape in every network
+            return False
+        for dim, side in zip(kept, fresh, strict=True):
+            if dim.dim_param:
+                continue
+            if not side:
+                return False
+            dim.dim_value = side
+    return True
