@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from scalesearch.records.stored_files import file_sha256
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Scaling
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
 from scalesearch.values.quality import ClassDetail, ClassQuality, Quality
@@ -23,7 +24,7 @@ from scalesearch.values.record import (
     TrainingResult,
     TrialRecord,
 )
-from scalesearch.values.session import DataSummary, Session
+from scalesearch.values.session import DataSummary, Session, reference_path
 from scalesearch.values.settings import Machine, RunSettings
 from scalesearch.values.space import Choice, NamedAxis, Range, SearchSpace
 from scalesearch.values.target import Device, Target
@@ -215,3 +216,26 @@ def chromium() -> Iterator[Any]:
 def no_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
     """As without the extra: loading plotly and drawing at every trial would take most of the time of whole runs."""
     monkeypatch.setattr("scalesearch.dashboard.publisher.installed", lambda: False)
+
+
+@pytest.fixture(scope="module")
+def stand_in_reference() -> Iterator[None]:
+    """A file in place of the reference engine, for sessions in which no latency is measured: it costs seconds."""
+
+    def make(session: Session, dataset: object) -> Session:
+        path = reference_path(session.folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"stands in for the reference engine")
+        return replace(session, reference_sha256=file_sha256(path), reference_calm_ms=1.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scalesearch.study.session.make_reference", make)
+        yield
+
+
+@pytest.fixture(scope="module")
+def brief_calm() -> Iterator[None]:
+    """The search for the calm time of a session's reference engine takes a tenth of a second, not three."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scalesearch.measurement.latency.CALM_S", 0.1)
+        yield

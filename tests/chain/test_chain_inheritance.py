@@ -68,7 +68,7 @@ def starter(session: Session) -> Starter:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Session:
+def plain(tmp_path_factory: pytest.TempPathFactory, stand_in_reference: None) -> Session:
     """A study without a parent, on three classes."""
     folder = tmp_path_factory.mktemp("inheritance")
     colours(folder / "three.npz", 3, seed=0)

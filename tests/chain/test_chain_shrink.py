@@ -31,7 +31,7 @@ HALF = replace(DENSE, pruning=Pruning(channel_fraction=0.5))
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+def session(tmp_path_factory: pytest.TempPathFactory, stand_in_reference: None) -> Session:
     folder = tmp_path_factory.mktemp("shrink")
     random = np.random.default_rng(0)
     labels = np.arange(150) % 3

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.deployment import export_cache
 from scalesearch.deployment.export_cache import ExportCache
 from scalesearch.deployment.to_onnx import to_onnx
@@ -29,14 +30,18 @@ _IMAGES = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32)
 
 
 def _network(seed: int = 0, spec: NetworkSpec = _SPEC) -> Network:
-    network = build(spec, dropout=0.0, seed=seed)
+    """A network as it is deployed: its norms are folded, so that one trace by torch serves all of equal layers."""
+    network, generator = build(spec, dropout=0.0, seed=seed), torch.Generator().manual_seed(seed)
+    for layer in network.module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.bias, 0.1, 1.0, generator=generator)
     network.module.eval()
-    return network
+    return fold_batchnorm(network)
 
 
 @pytest.fixture
 def exports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Where torch's exporter really wrote."""
+    """Where an export was really written."""
     done: list[Path] = []
 
     def counted(network: Network, *, to: Path, check_images: np.ndarray, output_names: tuple[str, ...]) -> object:

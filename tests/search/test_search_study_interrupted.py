@@ -172,7 +172,7 @@ def test_a_resumed_run_evaluates_the_siblings_that_are_missing(tmp_path: Path) -
 
 def test_a_precision_that_never_paid_is_given_up_once_and_said(tmp_path: Path) -> None:
     events: list[Event] = []
-    run(tmp_path, 40, make=MakeFake(no_gain="fp16"), adaptive=True, on_event=events.append, sampler="random")
+    run(tmp_path, 30, make=MakeFake(no_gain="fp16"), adaptive=True, on_event=events.append, sampler="random")
     (narrowed,) = [event for event in events if isinstance(event, Narrowed)]
     assert (narrowed.precision, narrowed.tries) == ("fp16", TRIES)
     turned_down = [record for record in RecordStore(tmp_path).all() if record.reason.startswith("adaptive: fp16")]
@@ -182,7 +182,7 @@ def test_a_precision_that_never_paid_is_given_up_once_and_said(tmp_path: Path) -
     ]
     assert len(tried) == TRIES
     # Reversible: without the flag it is asked again.
-    run(tmp_path, 60, make=MakeFake(no_gain="fp16"), sampler="random")
+    run(tmp_path, 40, make=MakeFake(no_gain="fp16"), sampler="random")
     later = [
         r for r in RecordStore(tmp_path).all() if r.state == "complete" and r.candidate.quantization.precision == "fp16"
     ]

@@ -15,6 +15,8 @@ from scalesearch.values.session import Session
 from scalesearch.values.settings import MachineSettings, RunSettings
 from scalesearch.values.space import Choice, SearchSpace
 
+pytestmark = pytest.mark.usefixtures("stand_in_reference")
+
 SPACE = {
     "network": "resnet_small",
     "resolution_px": 16,

@@ -53,7 +53,7 @@ def registry_homes() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+def session(tmp_path_factory: pytest.TempPathFactory, brief_calm: None) -> Session:
     folder = tmp_path_factory.mktemp("toy")
     random = np.random.default_rng(0)
     labels = np.arange(400) % LEVELS
