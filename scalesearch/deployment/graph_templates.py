@@ -161,9 +161,7 @@ def _template(
     )
 
 
-def _flattened(
-    graph: onnx.GraphProto, constants: Mapping[str, NDArray[np.generic]]
-) -> Iterable[tuple[str, str]]:
+def _flattened(graph: onnx.GraphProto, constants: Mapping[str, NDArray[np.generic]]) -> Iterable[tuple[str, str]]:
     """Yield the constants [-1, C] of reshapes whose result a fully connected layer of C inputs alone reads."""
     for node in graph.node:
         if node.op_type != "Reshape" or node.input[1] not in constants:

@@ -1,0 +1,216 @@
+"""Which length of brief training, with or without flips, gives the user the best front at equal wall time?
+
+    python benchmarks/rank_fidelity.py --data DIR --to F.jsonl --steps 240 480 --flip off on --long-flip on
+    python benchmarks/recipe_choice.py F.jsonl --minutes 5 10 20
+
+Reads what `rank_fidelity.py` has trained: 24 networks of the default space, each by every recipe, and long. The latency
+of each network is measured once (fp32, ONNX Runtime, one thread) and kept beside the results. Searches are then
+replayed: networks in random order, each for the CPU seconds that its training took (a cut network whose trunk is there
+pays its branch alone) and `--fixed-s` for everything else of a trial. What is finished in time is ranked by brief
+validation score and latency, as a run ranks it. Printed is what the user then has, on images that nothing looked at:
+
+* front: the front's own brief networks, by their test scores;
+* confirmed: the same members after the long training (test scores, mean of the seeds), for which no time is counted,
+  since it is the same for all.
+
+Both as the hypervolume over the logarithm of the latency between the fastest and the slowest network: the mean of the
+best test score, in points, over all latencies a user may ask for. The spread is the standard deviation over the seeds
+of the brief trainings; with a single seed it is that over the orders. A star marks searches that had nothing left to
+train: there the table says what the recipe makes of all networks, not what is best at that time.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rank_fidelity import LONG_SEEDS, LONG_STEPS, SHAPES, Job, Results, Shape, Way
+
+from scalesearch.analysis.front import undominated
+from scalesearch.chain.planner import PlanBasis, Planner
+from scalesearch.compression.fold import fold_batchnorm
+from scalesearch.config import load_run
+from scalesearch.deployment.backends import EngineOptions, get_backend
+from scalesearch.deployment.targets import get_target
+from scalesearch.measurement.cores import wandering
+from scalesearch.measurement.latency import calm_time
+from scalesearch.networks import find_spec
+from scalesearch.tasks.classification.pieces import to_onnx
+from scalesearch.values.candidate import Recipe
+from scalesearch.values.settings import LatencySettings
+
+SPACE = "resnet_small"
+FIRST_STEPS = 240
+"""The shortest trainings of rank_fidelity.py."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """One network under one recipe and seed; scores as fractions."""
+
+    shape: Shape
+    whole_s: float
+    """CPU seconds from random weights."""
+    branch_s: float
+    """CPU seconds where the trunk is there."""
+    val: float
+    test: float
+
+
+def latencies_ms(path: Path, classes: int) -> dict[str, float]:
+    """Return the calm latency of every network by its name; measured once, then read from `path`."""
+    if path.exists():
+        known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+        return known
+    target, (_, space) = get_target("cpu"), load_run(space=SPACE, overrides=(), flags={})
+    basis = PlanBasis(base=find_spec(space.network), space=space, target=target, num_classes=classes, seed=0)
+    planner, found = Planner(basis), dict[str, float]()
+    with tempfile.TemporaryDirectory() as scratch:
+        for shape in SHAPES:
+            network = planner.cut(shape.candidate(Recipe()))
+            network.module.eval()
+            images = np.random.default_rng(0).normal(size=(4, 3, *network.spec.input_size.sides)).astype(np.float32)
+            model = to_onnx(fold_batchnorm(network), to=Path(scratch) / "m.onnx", check_images=images)
+            with get_backend("onnxruntime").compile(model, EngineOptions()) as engine, wandering(1) as move:
+                found[shape.name] = calm_time(engine, settings=LatencySettings(), move=move)
+            print(f"latency of {shape.name}: {found[shape.name]:.4f} ms", flush=True)
+    path.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return found
+
+
+def trained(done: dict[Job, dict[str, float]], way: Way, seed: int) -> tuple[Trained, ...] | None:
+    """Return all networks under this recipe and seed; None where one of them is not trained yet.
+
+    Seconds come from the trainings of 240 updates, which alone began with random weights: longer ones go on from their
+    trunks. They are scaled by the number of updates.
+    """
+    found = list[Trained]()
+    for shape in SHAPES:
+        line = done.get(Job(network=shape.name, way=way.name, seed=seed))
+        first = replace(way, steps=FIRST_STEPS).name
+        whole, own = (
+            done.get(Job(network=each.name, way=first, seed=seed)) for each in (replace(shape, cut=0.0), shape)
+        )
+        if line is None or whole is None or own is None:
+            return None
+        longer = way.steps / FIRST_STEPS
+        whole_s = branch_s = whole["cpu_s"] * longer
+        if shape.cut:  # by the cosine it is cut after the whole training, by trunk and branch before the branch
+            branch_s = own["cpu_s"] * longer
+            whole_s = branch_s + whole_s * (1 if way.schedule == "cosine" else 1 - Recipe().branch_fraction)
+        found.append(Trained(shape=shape, whole_s=whole_s, branch_s=branch_s, val=line["val"], test=line["test"]))
+    return tuple(found)
+
+
+def mean_best(points: Sequence[tuple[float, float]], fastest_ms: float, slowest_ms: float) -> float:
+    """Return the best score within a latency, in points, averaged over the logarithm of the latency."""
+    area, best, below = 0.0, 0.0, fastest_ms
+    for p50_ms, score in sorted(points):
+        if score > best:
+            area += best * math.log(p50_ms / below)
+            best, below = score, p50_ms
+    area += best * math.log(slowest_ms / below)
+    return 100 * area / math.log(slowest_ms / fastest_ms)
+
+
+def replay(
+    networks: Sequence[Trained], order: Sequence[int], seconds: float, fixed_s: float, ms: dict[str, float]
+) -> tuple[int, list[Trained]]:
+    """Return how many networks a search in this order has after so many seconds, and its front by brief validation."""
+    trunks, finished, spent_s = set[Shape](), list[Trained](), 0.0
+    for place in order:
+        each = networks[place]
+        trunk = replace(each.shape, cut=0.0)
+        spent_s += fixed_s + (each.branch_s if each.shape.cut and trunk in trunks else each.whole_s)
+        if spent_s > seconds:
+            break
+        trunks.add(trunk)
+        finished.append(each)
+    return len(finished), undominated(finished, lambda each: (each.val, ms[each.shape.name]))
+
+
+def rows(
+    done: dict[Job, dict[str, float]],
+    ways: Sequence[Way],
+    long: Way,
+    *,
+    minutes: Sequence[float],
+    fixed_s: float,
+    orders: int,
+    ms: dict[str, float],
+) -> Iterator[str]:
+    """Yield the lines of the table."""
+    ends = min(ms.values()), max(ms.values())
+    yield f"{'':20}" + "".join(f"{f'{each:g} min':>34}" for each in minutes)
+    yield f"{'recipe':20}" + f"{'networks':>10}{'front':>12}{'confirmed':>12}" * len(minutes)
+    random = np.random.default_rng(0)
+    drawn = [random.permutation(len(SHAPES)).tolist() for _ in range(orders)]
+    for way in ways:
+        seeds = [seed for seed in range(100) if (found := trained(done, way, seed))]
+        cells = list[str]()
+        for each in minutes:
+            by_seed = list[tuple[float, float, float]]()
+            spreads = list[float]()
+            for seed in seeds:
+                found = trained(done, way, seed)
+                assert found
+                counts, fronts = zip(*(replay(found, order, 60 * each, fixed_s, ms) for order in drawn), strict=True)
+                brief = [mean_best([(ms[m.shape.name], m.test) for m in front], *ends) for front in fronts]
+                full = [mean_best(_confirmed(front, done, long, ms), *ends) for front in fronts]
+                spreads.append(statistics.stdev(brief))
+                by_seed.append((statistics.fmean(counts), statistics.fmean(brief), statistics.fmean(full)))
+            if not by_seed:
+                continue
+            count, brief_mean, full_mean = (statistics.fmean(column) for column in zip(*by_seed, strict=True))
+            spread = statistics.stdev(row[1] for row in by_seed) if len(by_seed) > 1 else spreads[0]
+            out = "*" if count > 0.95 * len(SHAPES) else " "
+            cells.append(f"{count:>9.1f}{out}{brief_mean:>7.1f} ±{spread:<3.1f}{full_mean:>11.1f}")
+        if cells:
+            yield f"{way.name:20}" + "".join(cells) + f"   {len(seeds)} seed{'s' * (len(seeds) > 1)}"
+
+
+def _confirmed(
+    front: Sequence[Trained], done: dict[Job, dict[str, float]], long: Way, ms: dict[str, float]
+) -> list[tuple[float, float]]:
+    """Return (milliseconds, mean test score after the long trainings) of the members."""
+    points = list[tuple[float, float]]()
+    for member in front:
+        name = member.shape.name
+        lines = [done.get(Job(network=name, way=long.name, seed=seed)) for seed in LONG_SEEDS]
+        scores = [line["test"] for line in lines if line]
+        if scores:
+            points.append((ms[name], statistics.fmean(scores)))
+    return points
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="results file of rank_fidelity.py")
+    parser.add_argument("--classes", type=int, default=10, help="number of classes, for the latencies")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[5, 10, 20], help="wall time of the searches")
+    parser.add_argument("--fixed-s", type=float, default=6.0, help="seconds of a trial beside its training")
+    parser.add_argument("--orders", type=int, default=300, help="random orders that are replayed")
+    parser.add_argument("--long-flip", choices=["off", "on"], default="on", help="of the long trainings")
+    told = parser.parse_args()
+    lines = [json.loads(line) for line in told.results.read_text(encoding="utf-8").splitlines() if line.strip()]
+    done = Results(told.results, lines[0]).done()
+    ms = latencies_ms(told.results.with_suffix(".latency.json"), told.classes)
+    ways = [
+        Way(steps=steps, flip=flip, schedule=schedule)
+        for schedule in ("cosine", "wsd")
+        for steps in (240, 360, 480, 720, 1000)
+        for flip in (False, True)
+    ]
+    long = Way(steps=LONG_STEPS, flip=told.long_flip == "on")
+    for row in rows(done, ways, long, minutes=told.minutes, fixed_s=told.fixed_s, orders=told.orders, ms=ms):
+        print(row)
+
+
+if __name__ == "__main__":
+    main()
