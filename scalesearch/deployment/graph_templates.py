@@ -78,9 +78,9 @@ class GraphTemplates:
         return None
 
     def keep(self, proto: onnx.ModelProto, module: nn.Module, images: torch.Tensor, *, asked: str = "") -> None:
-        """Keep the graph that torch wrote of the module, if other weights may be put into it; arguments as of `find`."""
+        """Keep the graph that torch wrote of the module, if other weights may be put into it."""
         structure = _structure(module, images, asked)
-        template = structure and _template(proto, module, _weights(module))
+        template = _template(proto, module, _weights(module)) if structure else None
         if structure is None or template is None:
             return
         shared = all(node.op_type in _FREE_OF_SIZES or _flattens(node, template) for node in proto.graph.node)

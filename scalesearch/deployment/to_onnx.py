@@ -102,9 +102,9 @@ def _checked(
 def _exported(
     module: torch.nn.Module, images: torch.Tensor, opset: int, output_names: Sequence[str]
 ) -> onnx.ModelProto:
-    # It takes seconds, so `graph_templates` keeps what it gives. Half of the time goes into tracing with fake tensors (twice: capture and decomposition), and a quarter into
-    # reading the operator library, which torch does again each time. A fixed batch would save a third of the time, the
-    # deprecated exporter nine tenths.
+    # It takes seconds, so `graph_templates` keeps what it gives. Half of the time goes into tracing with fake tensors
+    # (twice: capture and decomposition), and a quarter into reading the operator library, which torch does again each
+    # time. A fixed batch would save a third of the time, the deprecated exporter nine tenths.
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(

@@ -94,7 +94,7 @@ def test_another_depth_or_a_bias_of_zeros_is_another_graph(tmp_path: Path, trace
     written(deployed("resnet_small", depth=2), tmp_path / "two.onnx")
     assert len(traced) == 2
     without = deployed("resnet_small")
-    torch.nn.init.zeros_(without.module.get_submodule("stem.0").bias)
+    nn.init.zeros_(without.module.get_parameter("stem.0.bias"))
     written(without, tmp_path / "three.onnx")
     assert len(traced) == 3
     biases = [len(node.input) == 3 for node in read_onnx(tmp_path / "three.onnx").graph.node if node.op_type == "Conv"]
@@ -168,7 +168,12 @@ def test_a_kept_graph_that_answers_otherwise_is_not_used(
     written(network, tmp_path / "a.onnx")
     other = odd("plain", seed=1)
     kept = exporter._TEMPLATES.find(network.module, torch.from_numpy(images(network)), asked=repr(("logits",)) + " 18")
-    monkeypatch.setattr(wrong, "find", lambda *_, **__: found.append(1) or kept)
+
+    def find(*_: object, **__: object) -> object:
+        found.append(1)
+        return kept
+
+    monkeypatch.setattr(wrong, "find", find)
     monkeypatch.setattr(exporter, "_TEMPLATES", wrong)
     right = written(other, tmp_path / "b.onnx")
     assert found and kept is not None and len(traced) == 2
