@@ -142,7 +142,7 @@ class Starter:
 def tuned_apart(session: Session) -> tuple[str, ...]:
     """Fine-tune the session's parent, unless that is done; return lines on how it went. For a process of its own.
 
-    If candidates can learn from the parent's answers, these are found here too, so that not every worker must find them.
+    If candidates can learn from the parent's answers, these are found here too, so that workers need not do so.
     """
     lines, lock = list[str](), DeviceLock(MEASURED_DEVICE)
     weight, flip = (largest_value(session.space.axes, f"training.{name}") for name in ("distill_weight", "flip"))

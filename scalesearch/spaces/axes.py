@@ -232,10 +232,15 @@ def asking_order(axes: Sequence[NamedAxis]) -> tuple[NamedAxis, ...]:
 
 
 def largest_value(axes: Sequence[NamedAxis], name: str) -> float:
-    """Return the largest number that a numeric axis or switch can ask for; the default if there is no such axis."""
+    """Return the largest number that a numeric axis or switch can ask for; the default if there is no such axis.
+
+    A switch counts as 0 or 1; one that is left to the program may become 1.
+    """
     axis = axis_of(axes, name)
     if axis is None:
         return float(default_value(name))
+    if axis == AUTO:
+        return 1.0
     return max(float(value) for value in (axis.values if isinstance(axis, Choice) else (axis.low, axis.high)))
 
 
