@@ -43,14 +43,6 @@ def starter(session: Session) -> Starter:
     return Starter(session, DeviceLock("cpu", folder=session.folder))
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    """A study without a parent, on three classes."""
-    folder = tmp_path_factory.mktemp("inheritance")
-    colours(folder / "three.npz", 3, seed=0)
-    return opened(folder / "study", folder / "three.npz")
-
-
 @pytest.fixture
 def trained(plain: Session, make_record: MakeRecord, tmp_path: Path) -> tuple[Path, Network]:
     """A folder as `train` leaves it, and the network whose weights it holds."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from parent_studies import colours, opened, trained_folder
+from parent_studies import opened, trained_folder
 
 from scalesearch.chain import inheritance, teacher
 from scalesearch.chain.inheritance import Starter, tuned_apart
@@ -19,7 +19,7 @@ from scalesearch.data.finding import load_study_data
 from scalesearch.errors import ConfigError
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.training.batches import Drawn
-from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling
+from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling, ScheduleName
 from scalesearch.values.parent import parent_folder
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
@@ -32,13 +32,13 @@ DRAWN = Drawn(indices=torch.tensor([7, 3, 3, 20]), mirrored=torch.tensor([False,
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory, make_record: Callable[..., MeasuredTrial]) -> Session:
+def session(
+    plain: Session, tmp_path_factory: pytest.TempPathFactory, make_record: Callable[..., MeasuredTrial]
+) -> Session:
     """A study with a parent that knows its classes; its answers are not found yet."""
     folder = tmp_path_factory.mktemp("teacher")
-    colours(folder / "three.npz", 3, seed=0)
-    plain = opened(folder / "plain", folder / "three.npz")
     trained_folder(plain, make_record(0), folder / "trained")
-    return opened(folder / "study", folder / "three.npz", parent=str(folder / "trained"))
+    return opened(folder / "study", Path(plain.settings.data.source), parent=str(folder / "trained"))
 
 
 def lock(session: Session) -> DeviceLock:
@@ -56,7 +56,7 @@ def stored(session: Session) -> list[Path]:
 def expected(session: Session, drawn: Drawn) -> torch.Tensor:
     """What the parent answers for the images of a batch, computed one by one."""
     data, module = load_study_data(session), Starter(session, lock(session)).parent().module
-    images = torch.from_numpy(data.train.images[drawn.indices.numpy()]).permute(0, 3, 1, 2)  # type: ignore[arg-type]
+    images = torch.from_numpy(data.train.images[drawn.indices.numpy()]).permute(0, 3, 1, 2)
     shown = [each.flip(2) if mirrored else each for each, mirrored in zip(images, drawn.mirrored, strict=True)]
     with torch.no_grad():
         return torch.cat([module(normalise(each[None], mean=data.mean, std=data.std)) for each in shown])
@@ -132,7 +132,7 @@ def emptied(session: Session) -> None:
 
 @pytest.mark.parametrize("schedule", ["wsd", "cosine"])
 @pytest.mark.parametrize("pruning", [Pruning(), Pruning(channel_fraction=0.5)], ids=["dense", "cut"])
-def test_every_part_of_a_training_is_taught(session: Session, schedule: str, pruning: Pruning) -> None:
+def test_every_part_of_a_training_is_taught(session: Session, schedule: ScheduleName, pruning: Pruning) -> None:
     recipe = replace(RECIPE, schedule=schedule, retrain_steps=2)
     plain = shrunk(session, replace(recipe, distill_weight=0.0), pruning)
     assert same(plain, shrunk(session, replace(recipe, distill_weight=0.0, distill_temperature=9.0), pruning))
@@ -150,8 +150,6 @@ def test_a_taught_trunk_that_was_stopped_ends_at_the_same_weights(session: Sessi
     assert same(at_once, shrunk(session, longer))
 
 
-def test_without_a_parent_nothing_is_taught(session: Session, tmp_path: Path) -> None:
-    colours(tmp_path / "three.npz", 3, seed=0)
-    plain = opened(tmp_path / "study", tmp_path / "three.npz")
+def test_without_a_parent_nothing_is_taught(plain: Session) -> None:
     with pytest.raises(ConfigError, match=r"distill_weight = 0\.5: expected a parent"):
         shrunk(plain, RECIPE)

@@ -4,6 +4,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from scalesearch.tasks.classification.losses import LOSSES, bce, cross_entropy, distillation, focal
 from scalesearch.values.candidate import LossName
@@ -56,9 +57,10 @@ def test_distillation_is_the_softened_divergence_from_the_teacher_times_the_squa
     random = np.random.default_rng(0)
     ours, theirs = random.normal(0, 3, (2, 6, 5))
 
-    def softened(logits: np.ndarray) -> np.ndarray:
-        powers = np.exp(logits / temperature)
-        return powers / powers.sum(axis=1, keepdims=True)
+    def softened(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        powers: NDArray[np.float64] = np.exp(logits / temperature)
+        powers /= powers.sum(axis=1, keepdims=True)
+        return powers
 
     p, q = softened(theirs), softened(ours)
     expected = temperature**2 * (p * np.log(p / q)).sum(axis=1).mean()
