@@ -1,10 +1,12 @@
 """Tiny studies on coloured images, with and without a parent, for tests of what is inherited and taught."""
 
+import functools
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker
@@ -44,6 +46,14 @@ def opened(folder: Path, data: Path, *, parent: str = "", parent_steps: int = 24
     )
     folder.mkdir(exist_ok=True)
     return open_session(settings, parse_space(SPACE, name="s", origin="s.toml"), folder)
+
+
+@functools.cache
+def plain_study(made_in: pytest.TempPathFactory) -> Session:
+    """Open a study without a parent, on three classes; all tests of a session share it."""
+    folder = made_in.mktemp("plain")
+    colours(folder / "three.npz", 3, seed=0)
+    return opened(folder / "study", folder / "three.npz")
 
 
 def trained_folder(session: Session, record: MeasuredTrial, folder: Path) -> Network:

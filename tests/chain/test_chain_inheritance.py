@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.numpy
 import torch
-from parent_studies import colours, opened, trained_folder
+from parent_studies import colours, opened, plain_study, trained_folder
 
 from scalesearch.chain import inheritance
 from scalesearch.chain.inheritance import Starter
@@ -41,6 +41,12 @@ MakeRecord = Callable[..., MeasuredTrial]
 
 def starter(session: Session) -> Starter:
     return Starter(session, DeviceLock("cpu", folder=session.folder))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """A study without a parent, on three classes."""
+    return plain_study(tmp_path_factory)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from parent_studies import opened, trained_folder
+from parent_studies import opened, plain_study, trained_folder
 
 from scalesearch.chain import inheritance, teacher
 from scalesearch.chain.inheritance import Starter, tuned_apart
@@ -29,6 +29,12 @@ RECIPE = Recipe(
     optimizer="adamw", learning_rate=0.01, steps=6, warmup_steps=1, batch_size=16, flip=True, distill_weight=0.5
 )
 DRAWN = Drawn(indices=torch.tensor([7, 3, 3, 20]), mirrored=torch.tensor([False, True, False, True]))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """A study without a parent, on three classes."""
+    return plain_study(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
