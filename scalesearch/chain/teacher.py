@@ -54,9 +54,7 @@ class Teacher:
             StageFailed: The parent answers NaN or infinity.
         """
         require_teacher(recipe.distill_weight, self._session.parent.source if self._session.parent else "")
-        for mirrored in (False, True) if recipe.flip else (False,):
-            if mirrored not in self._kept and self._live is None:
-                self._prepare(mirrored)
+        self._find(mirrored=recipe.flip)
         return self
 
     def answers(self, drawn: Drawn) -> Answers:
@@ -64,14 +62,21 @@ class Teacher:
 
         A mirrored image gets the answers for the mirrored image. The tensors have no gradients.
         """
+        some_mirrored = bool(drawn.mirrored.any())
+        self._find(mirrored=some_mirrored)
         if self._live is not None:
             return self._live(drawn)
-        straight = {name: rows[drawn.indices] for name, rows in self._kept[False].items()}
-        if not bool(drawn.mirrored.any()):
-            return straight
-        for name, rows in straight.items():
-            rows[drawn.mirrored] = self._kept[True][name][drawn.indices[drawn.mirrored]]
-        return straight
+        found = {name: rows[drawn.indices] for name, rows in self._kept[False].items()}
+        if some_mirrored:
+            for name, rows in found.items():
+                rows[drawn.mirrored] = self._kept[True][name][drawn.indices[drawn.mirrored]]
+        return found
+
+    def _find(self, *, mirrored: bool) -> None:
+        """Make sure that there are answers for the images and, if `mirrored`, for their mirror images."""
+        for side in (False, True) if mirrored else (False,):
+            if side not in self._kept and self._live is None:
+                self._prepare(side)
 
     def _prepare(self, mirrored: bool) -> None:
         """Read the answers for all images, compute and store them, or arrange for them to be computed when asked."""

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker
@@ -49,9 +48,10 @@ def opened(folder: Path, data: Path, *, parent: str = "", parent_steps: int = 24
 
 
 @functools.cache
-def plain_study(made_in: pytest.TempPathFactory) -> Session:
-    """Open a study without a parent, on three classes; all tests of a session share it."""
-    folder = made_in.mktemp("plain")
+def plain_study(temporary: Path) -> Session:
+    """Open a study without a parent, on three classes; all tests that name the same folder share it."""
+    folder = temporary / "plain_study"
+    folder.mkdir()
     colours(folder / "three.npz", 3, seed=0)
     return opened(folder / "study", folder / "three.npz")
 

@@ -46,7 +46,7 @@ def starter(session: Session) -> Starter:
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Session:
     """A study without a parent, on three classes."""
-    return plain_study(tmp_path_factory)
+    return plain_study(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ DRAWN = Drawn(indices=torch.tensor([7, 3, 3, 20]), mirrored=torch.tensor([False,
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Session:
     """A study without a parent, on three classes."""
-    return plain_study(tmp_path_factory)
+    return plain_study(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,8 @@ def test_a_second_worker_reads_what_the_first_found(session: Session, monkeypatc
     first = teacher_of(session).ready(RECIPE).answers(DRAWN)["logits"]
     monkeypatch.setattr(teacher, "answers", None)  # to compute them again would fail
     assert torch.equal(teacher_of(session).ready(RECIPE).answers(DRAWN)["logits"], first)
+    unmirrored = teacher_of(session).ready(replace(RECIPE, flip=False))
+    assert torch.equal(unmirrored.answers(DRAWN)["logits"], first)  # a task may mirror whatever the recipe says
 
 
 def test_a_damaged_file_is_found_again(session: Session, caplog: pytest.LogCaptureFixture) -> None:
