@@ -8,7 +8,7 @@ from pathlib import Path
 from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.chain.planner import Planner
 from scalesearch.config import load_run, parse_override
-from scalesearch.config.checks import fail
+from scalesearch.config.checks import fail, require_teacher
 from scalesearch.config.spaces import SPACE_NUMBERS, SPACE_SECTIONS
 from scalesearch.deployment.targets import AUTO, choose_target
 from scalesearch.errors import ConfigError
@@ -90,6 +90,7 @@ def evaluate(
         StageFailed: A stage could not do its work.
     """
     settings = _with_chip(settings or RunSettings())
+    require_teacher(candidate.recipe.distill_weight, settings.parent)
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="scalesearch-") as temporary:
             return _evaluate(candidate, space, settings, Path(temporary), report)

@@ -101,7 +101,7 @@ def _gains(precision: str) -> tuple[Gain, ...]:
     return (pruning,) if precision == "fp32" else (pruning, step)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_record() -> RecordFactory:
     """A complete, feasible record; `top1=None` gives one that never got so far, other keywords replace its fields."""
 

@@ -123,6 +123,13 @@ def test_one_candidate_is_not_evaluated_inside_a_search(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["study.sqlite3"]
 
 
+def test_a_candidate_that_is_to_be_taught_needs_a_parent(tmp_path: Path) -> None:
+    space = scalesearch.load_space("resnet_small", ["training.distill_weight=0.5"])  # a space alone is no run
+    candidate = scalesearch.Candidate(recipe=scalesearch.Recipe(distill_weight=0.5))
+    with pytest.raises(ConfigError, match=r"distill_weight = 0\.5: expected a parent"):
+        scalesearch.evaluate(candidate, space, folder=tmp_path)
+
+
 def test_the_notebook_names_what_is_public() -> None:
     used = set(re.findall(r"scalesearch\.(\w+)\(", "".join(BLOCKS)))
     imported = {

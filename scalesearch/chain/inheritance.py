@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from scalesearch.chain.teacher import Teacher
 from scalesearch.compression.importance import Judged
 from scalesearch.compression.inherit import inherit
 from scalesearch.data import Dataset, to_input
@@ -14,6 +15,7 @@ from scalesearch.data.mapped import planes
 from scalesearch.errors import ConfigError
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.networks.build import build
+from scalesearch.spaces.axes import largest_value
 from scalesearch.tasks.hooks import Objective, plain_loss, score_torch
 from scalesearch.tasks.registry import get_task
 from scalesearch.training.train import answers, train
@@ -138,10 +140,17 @@ class Starter:
 
 
 def tuned_apart(session: Session) -> tuple[str, ...]:
-    """Fine-tune the session's parent, unless that is done; return lines on how it went. For a process of its own."""
+    """Fine-tune the session's parent, unless that is done; return lines on how it went. For a process of its own.
+
+    If candidates can learn from the parent's answers, these are found here too, so that workers need not do so.
+    """
     lines, lock = list[str](), DeviceLock(MEASURED_DEVICE)
+    weight, flip = (largest_value(session.space.axes, f"training.{name}") for name in ("distill_weight", "flip"))
     with lock.busy():
-        Starter(session, lock).parent(lines.append)
+        starter = Starter(session, lock)
+        starter.parent(lines.append)
+        if weight:
+            Teacher(session, lock, starter.parent).ready(Recipe(distill_weight=weight, flip=bool(flip)))
     return tuple(lines)
 
 

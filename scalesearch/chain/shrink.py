@@ -11,6 +11,7 @@ from scalesearch.chain.cutter import Cutter
 from scalesearch.chain.inheritance import Starter
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.stages import StageClock
+from scalesearch.chain.teacher import Teacher
 from scalesearch.compression.kept_entries import kept_moments, numbered
 from scalesearch.compression.sensitivity import LayerSensitivity
 from scalesearch.compression.sparsity import apply_masks
@@ -66,6 +67,7 @@ class Shrinker:
         self._weights = WeightStore(session.folder / "weights")
         self._task = get_task(session.settings.task)
         self._starter = Starter(session, lock)
+        self._teacher = Teacher(session, lock, self._starter.parent)
 
     def __call__(self, plan: Plan, data: Dataset, stages: StageClock) -> Shrunk:
         """Return the plan's network, trained and pruned; weights that are already stored are not trained again."""
@@ -267,13 +269,14 @@ class Shrinker:
         masks: dict[str, torch.Tensor] | None = None,
     ) -> tuple[Trained, float]:
         """Return the trained network, and the seconds of training without those in which it was held up."""
+        teacher = self._teacher.ready(recipe) if recipe.distill_weight else None
         paused_before_s = self._lock.paused_s
         trained = train(
             network,
             *tensors(data.train),
             recipe,
             self._session.machine,
-            objective=Objective(task=self._task),
+            objective=Objective(task=self._task, teacher=teacher),
             mean=data.mean,
             std=data.std,
             seed=seed,

@@ -9,6 +9,7 @@ from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.chain.planner import Planner
 from scalesearch.cli.study_folder import prepare_folder
 from scalesearch.cli.terminal import echo
+from scalesearch.config.checks import require_teacher
 from scalesearch.data.finding import find_data, leads_somewhere
 from scalesearch.deployment.graph_structure import first_difference
 from scalesearch.deployment.onnx_file import read_onnx
@@ -41,6 +42,7 @@ def train_export(config_path: Path, *, steps: int | None, data: str | None, seed
     """
     config = read_config(config_path)
     full_length(config.candidate.recipe, steps=steps)  # a wrong length is reported before anything is read or made
+    require_teacher(config.candidate.recipe.distill_weight, config.settings.parent)
     settings = dataclasses.replace(
         config.settings,
         data=_data_settings(config, config_path, data),

@@ -23,7 +23,7 @@ def preview_run(settings: RunSettings, space: SearchSpace) -> None:
     from scalesearch.cli.screen import wide_console
 
     console = wide_console()
-    space, base, target = _checked(space, settings.target)
+    space, base, target = _checked(settings, space)
     for key, value in _flat(asdict(settings)):
         console.print(f"{key} = {value!r}", highlight=False, markup=False)
     for named in space.axes:
@@ -46,7 +46,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -
     from scalesearch.study.session import largest_input
 
     console = wide_console()
-    space, base, target = _checked(space, settings.target)
+    space, base, target = _checked(settings, space)
     console.print(
         f"space {space.name}: network {space.network}, {len(space.axes)} axes, target {target.name}", markup=False
     )
@@ -71,20 +71,23 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -
     console.print("The space is sound.")
 
 
-def _checked(space: SearchSpace, target_name: str) -> "tuple[SearchSpace, NetworkSpec, Target]":
+def _checked(settings: RunSettings, space: SearchSpace) -> "tuple[SearchSpace, NetworkSpec, Target]":
     """Return the space for its target, the base network and the target, after the checks at the start of a run.
 
     Raises:
         ConfigError: As a run would.
     """
     from scalesearch.config import check_axes
+    from scalesearch.config.checks import require_teacher
     from scalesearch.deployment.targets import get_target
     from scalesearch.networks import find_spec
+    from scalesearch.spaces.axes import largest_value
     from scalesearch.spaces.suggest import for_target
     from scalesearch.study.own_module import require_fit
     from scalesearch.study.session import largest_input, require_batch_memory
 
-    target = get_target(target_name)
+    require_teacher(largest_value(space.axes, "training.distill_weight"), settings.parent)
+    target = get_target(settings.target)
     space = for_target(space, target)
     base = find_spec(space.network)
     check_axes(space, base)

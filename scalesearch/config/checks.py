@@ -45,6 +45,8 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "training.dropout": (0, 0.95),
     "training.shift_fraction": (0, 0.5),
     "training.jitter": (0, 1),
+    "training.distill_weight": (0, 1),
+    "training.distill_temperature": (0.1, 100),
     "parent_steps": (1, 10_000_000),
     "budget": (1, 1_000_000),
     "workers": (1, 256),
@@ -152,6 +154,20 @@ def check_bounds(name: str, value: float, origin: str = "settings") -> None:
     if not (low <= value <= high):
         shown = "above 0" if low == TINY else f"{low:g}"
         fail(f"{origin}: {name} = {value!r} is out of range: allowed is {shown} to {high:g}.")
+
+
+def require_teacher(weight: float, parent: str) -> None:
+    """Raise ConfigError if training is to learn from a parent's answers and there is no parent.
+
+    Args:
+        weight: The largest `training.distill_weight` that is asked for.
+        parent: What the settings name as the parent; empty if nothing.
+    """
+    if weight > 0 and not parent:
+        fail(
+            f"training.distill_weight = {weight:g}: expected a parent, whose answers training learns from; came none.",
+            "Give --parent, as docs/parents.md has it, or set training.distill_weight=0.",
+        )
 
 
 def check_keys(kind: type[Any], document: Document, *, prefix: str, origin: str) -> None:

@@ -227,6 +227,11 @@ def _making(record: MeasuredTrial, session: Session) -> Iterator[str]:
             f"* Parent: begun with weights of {markdown_text(parent.network.name)} from {markdown_text(parent.source)} "
             f"(SHA-256 `{parent.sha256[:16]}`), {tuned}."
         )
+        if recipe.distill_weight:
+            yield (
+                f"* Distillation: {100 * recipe.distill_weight:.0f} % of the loss asked for the parent's answers, at "
+                f"temperature {recipe.distill_temperature:g}."
+            )
         yield f"* Licence of the parent: {markdown_text(parent.licence)}."
     yield f"* Pruning: {report.pruning_text(record.candidate.pruning)}."
     yield f"* Precision: {report.quantization_text(record.candidate.quantization)}."

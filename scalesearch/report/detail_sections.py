@@ -99,7 +99,9 @@ def _training_row(record: MeasuredTrial) -> tuple[str, ...]:
     training, recipe = record.training, record.candidate.recipe
     return (
         str(record.trial),
-        recipe.optimizer + (" (safe recipe)" if training.safe_recipe_used else ""),
+        recipe.optimizer
+        + (", distilled" if recipe.distill_weight else "")
+        + (" (safe recipe)" if training.safe_recipe_used else ""),
         str(training.steps),
         str(recipe.batch_size),
         f"{training.final_loss:.4g}",

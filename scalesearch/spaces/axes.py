@@ -55,6 +55,7 @@ CONDITIONS: dict[str, Callable[[Mapping[str, Value]], bool]] = {
         for name in ("branch_fraction", "warmup_steps")
     },
     "training.muon_learning_rate": lambda asked: asked["training.optimizer"] == "muon",
+    "training.distill_temperature": lambda asked: float(asked["training.distill_weight"]) > 0,
 }
 
 
@@ -228,6 +229,19 @@ def asking_order(axes: Sequence[NamedAxis]) -> tuple[NamedAxis, ...]:
     """Sort the axes so that conditional ones come last, each after those that its condition looks at."""
     order = list(CONDITIONS)
     return tuple(sorted(axes, key=lambda named: order.index(named.name) if named.name in order else -1))
+
+
+def largest_value(axes: Sequence[NamedAxis], name: str) -> float:
+    """Return the largest number that a numeric axis or switch can ask for; the default if there is no such axis.
+
+    A switch counts as 0 or 1; one that is left to the program may become 1.
+    """
+    axis = axis_of(axes, name)
+    if axis is None:
+        return float(default_value(name))
+    if axis == AUTO:
+        return 1.0
+    return max(float(value) for value in (axis.values if isinstance(axis, Choice) else (axis.low, axis.high)))
 
 
 def axis_of(axes: Sequence[NamedAxis], name: str) -> Axis | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scalesearch.config import check_axes
+from scalesearch.config.checks import require_teacher
 from scalesearch.data import Dataset, load_dataset, plain_source, val_standard_error_points
 from scalesearch.data.finding import find_study_data, leads_somewhere
 from scalesearch.data.source import SOURCE_TARGETS
@@ -16,7 +17,7 @@ from scalesearch.errors import ConfigError
 from scalesearch.memory import available_bytes
 from scalesearch.networks import find_spec
 from scalesearch.records.run_file import read_run_file, refuse_changes, same_images, write_run_file
-from scalesearch.spaces.axes import SCHEDULE_AXES, default_value
+from scalesearch.spaces.axes import SCHEDULE_AXES, default_value, largest_value
 from scalesearch.spaces.suggest import for_target
 from scalesearch.study.flips import with_flip
 from scalesearch.study.own_module import module_notes, normalised, require_fit
@@ -25,7 +26,7 @@ from scalesearch.study.reference import make_reference, scale_base, with_referen
 from scalesearch.tasks.base import Task
 from scalesearch.tasks.registry import get_task
 from scalesearch.training.machine import probe_machine
-from scalesearch.values.candidate import Recipe, Scaling
+from scalesearch.values.candidate import Scaling
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.session import DataSummary, Session
 from scalesearch.values.settings import DataSettings, RunSettings
@@ -60,6 +61,7 @@ def open_session(
             difference).
         MissingBackendError: The target's backend, or the package of the parent's weights, is not installed.
     """
+    require_teacher(largest_value(space.axes, "training.distill_weight"), settings.parent)
     target, device = _chip(settings)
     _require_targets(get_task(settings.task))
     stored = read_run_file(folder)
@@ -152,9 +154,8 @@ def _as_decided_before(space: SearchSpace, stored: SearchSpace) -> SearchSpace:
 
 def largest_input(space: SearchSpace, base: NetworkSpec) -> InputSize:
     """Return the size of the largest image that the space can ask for, or that multiplier 1 (the reference) needs."""
-    axis = next((named.axis for named in space.axes if named.name == "scaling.resolution"), Choice(values=(1.0,)))
-    largest = max(float(value) for value in axis.values) if isinstance(axis, Choice) else axis.high
-    return scale_base(space, base, Scaling(resolution=max(largest, 1.0))).input_size
+    largest = max(largest_value(space.axes, "scaling.resolution"), 1.0)
+    return scale_base(space, base, Scaling(resolution=largest)).input_size
 
 
 def _require_targets(task: Task) -> None:
@@ -166,9 +167,7 @@ def _require_targets(task: Task) -> None:
 
 def require_batch_memory(space: SearchSpace, size: InputSize) -> None:
     """Raise ConfigError where one training batch of the largest images would not fit into memory."""
-    axis = next((named.axis for named in space.axes if named.name == "training.batch_size"), None)
-    sizes = (Recipe().batch_size,) if axis is None else axis.values if isinstance(axis, Choice) else (axis.high,)
-    images = max(int(size) for size in sizes)
+    images = int(largest_value(space.axes, "training.batch_size"))
     size_bytes = images * size.pixels * 3 * 4  # red, green and blue in float32; the layers need more
     if size_bytes > available_bytes() / 2:
         message = (

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from scalesearch.data.dataset import PerChannel
     from scalesearch.data.mapped import ImageSource
-    from scalesearch.training.train import BatchSource
+    from scalesearch.training.batches import BatchSource
     from scalesearch.values.network_spec import NetworkSpec
     from scalesearch.views.description import Section
 
@@ -110,6 +110,16 @@ class Task(Protocol):
 
     def losses(self, outputs: TorchOutputs, targets: Any, recipe: Recipe) -> "Mapping[str, Tensor]":
         """Return the loss terms by name, each already weighted and averaged over the batch; training adds them up."""
+        ...
+
+    def distill_losses(
+        self, outputs: TorchOutputs, taught: TorchOutputs, *, temperature: float
+    ) -> "Mapping[str, Tensor]":
+        """Return loss terms by name that are least where the outputs are the teacher's; training adds them up.
+
+        Each is averaged over the batch, with gradients of about the size of those of `losses`. A task whose answers are
+        no logits may leave the temperature out of account.
+        """
         ...
 
     def mirror_verdict(

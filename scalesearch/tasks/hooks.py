@@ -1,8 +1,8 @@
 """The parts of a task as plain callables, so that training, compression and measurement need not know about tasks."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -10,8 +10,8 @@ from torch import Tensor
 from scalesearch.data.dataset import PerChannel
 from scalesearch.data.mapped import ImageSource
 from scalesearch.measurement.metric import Metric
-from scalesearch.tasks.base import Task, named
-from scalesearch.training.train import BatchSource
+from scalesearch.tasks.base import Task, TorchOutputs, named
+from scalesearch.training.batches import BatchSource, Drawn
 from scalesearch.values.candidate import Recipe
 
 _PLAIN = Recipe(label_smoothing=0.0)
@@ -20,11 +20,50 @@ recipe is.
 """
 
 
+class Teacher(Protocol):
+    """A trained network that tells what it answers for training images."""
+
+    def answers(self, drawn: Drawn) -> TorchOutputs:
+        """Return its answers for the images of a batch, by the names of the task's outputs, without gradients."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Taught:
+    """Targets of a batch, and beside them what a teacher answers for its images."""
+
+    targets: Any
+    answers: TorchOutputs
+
+
+class _TaughtBatches:
+    """The batches of another source, with a teacher's answers beside the targets."""
+
+    def __init__(self, source: BatchSource, teacher: Teacher, device: str) -> None:
+        self._source, self._teacher, self._device = source, teacher, device
+
+    def state(self) -> dict[str, Tensor]:
+        return self._source.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self._source.restore(state)
+
+    def next(self) -> tuple[Tensor, _Taught]:
+        images, targets = self._source.next()
+        answers = self._teacher.answers(self._source.drawn())
+        return images, _Taught(targets=targets, answers={name: each.to(self._device) for name, each in answers.items()})
+
+    def drawn(self) -> Drawn:
+        return self._source.drawn()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """The parts of a task that `training.train.train` needs."""
+    """The parts of a task that `training.train.train` needs, and the teacher where the recipe distils."""
 
     task: Task
+    teacher: Teacher | None = None
+    """Is asked only if the recipe's `distill_weight` is above 0. Without one the loss is that of the targets alone."""
 
     def make_batches(
         self,
@@ -38,15 +77,29 @@ class Objective:
         seed: int,
     ) -> BatchSource:
         """Return endless augmented batches of uint8 images (N, C, H, W) and their targets."""
-        return self.task.make_batches(images, targets, recipe, mean=mean, std=std, device=device, seed=seed)
+        batches = self.task.make_batches(images, targets, recipe, mean=mean, std=std, device=device, seed=seed)
+        if self.teacher is None or not recipe.distill_weight:
+            return batches
+        return _TaughtBatches(batches, self.teacher, device)
 
     def loss(self, answers: Any, targets: Any, recipe: Recipe) -> Tensor:
-        """Return the sum of the task's weighted loss terms for what a module returned."""
-        terms = iter(self.task.losses(named(self.task.output_names, answers), targets, recipe).values())
-        total = next(terms)
-        for term in terms:
-            total = total + term
-        return total
+        """Return the sum of the task's weighted loss terms for what a module returned.
+
+        With a teacher, `distill_weight` is the share of the terms that ask for its answers.
+        """
+        outputs = named(self.task.output_names, answers)
+        if not isinstance(targets, _Taught):
+            return _sum(self.task.losses(outputs, targets, recipe))
+        taught = self.task.distill_losses(outputs, targets.answers, temperature=recipe.distill_temperature)
+        share = recipe.distill_weight
+        return (1 - share) * _sum(self.task.losses(outputs, targets.targets, recipe)) + share * _sum(taught)
+
+
+def _sum(terms: Mapping[str, Tensor]) -> Tensor:
+    first, *others = terms.values()
+    for term in others:
+        first = first + term
+    return first
 
 
 def plain_loss(task: Task) -> Callable[[Any, Any], Tensor]:

@@ -63,14 +63,25 @@ def decay(steps: int) -> tuple[float, ...]:
     return tuple((steps - step) / (steps + 1) for step in range(steps))
 
 
+def without_unread(recipe: Recipe) -> Recipe:
+    """Return the recipe without what its own settings switch off, so that equal work has equal recipes.
+
+    Those are muon's rate with another optimizer, and the temperature without distillation.
+    """
+    if recipe.optimizer != "muon":
+        recipe = dataclasses.replace(recipe, muon_learning_rate=0.0)
+    if not recipe.distill_weight:
+        recipe = dataclasses.replace(recipe, distill_temperature=Recipe().distill_temperature)
+    return recipe
+
+
 def trunk_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe without everything that a trunk does not depend on, its length included.
 
     Two recipes with equal results are at two points of one trunk, or at the same one.
     """
-    without_rates = recipe if recipe.optimizer == "muon" else dataclasses.replace(recipe, muon_learning_rate=0.0)
     return dataclasses.replace(
-        without_rates,
+        without_unread(recipe),
         steps=0,
         retrain_steps=0,
         branch_fraction=0.0,

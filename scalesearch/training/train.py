@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from scalesearch.data.dataset import PerChannel, normalise
 from scalesearch.data.mapped import ImageSource
 from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.training.batches import BatchSource
 from scalesearch.training.machine import torch_threads
 from scalesearch.training.optimizers import make_optimizers
 from scalesearch.training.schedule import rates as all_rates
@@ -49,21 +50,6 @@ class Trained:
     safe_recipe_used: bool
     state: TrainingState
     """From which the same training can be continued."""
-
-
-class BatchSource(Protocol):
-    """A source of endless batches."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Return what the next batches depend on."""
-        ...
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with the batches that came next when `state` was taken, of a source over the same images."""
-
-    def next(self) -> tuple[Tensor, Any]:
-        """Return normalised images (batch, C, H, W) and their targets, on the device that trains."""
-        ...
 
 
 class Objective(Protocol):
@@ -239,12 +225,21 @@ def answers(
     Raises:
         StageFailed: An answer holds NaN or infinity: such answers cannot be ranked.
     """
-    module = _on_device(network.module, machine).eval()
+    answer = answering(network, machine, mean=mean, std=std)
     with torch_threads(machine), torch.inference_mode():
         for chunk in _chunks(images, batch):
-            returned = module(_laid_out(normalise(chunk.to(machine.device), mean=mean, std=std), machine))
+            returned = answer(chunk)
             _refuse_broken(returned, len(chunk))
             yield returned
+
+
+def answering(network: Network, machine: Machine, *, mean: PerChannel, std: PerChannel) -> Callable[[Tensor], Any]:
+    """Return a function of images, uint8 (n, C, H, W), that returns what the torch module answers in eval mode.
+
+    It works on a copy of the module. The caller decides on threads and on gradients.
+    """
+    module = _on_device(network.module, machine).eval()
+    return lambda images: module(_laid_out(normalise(images.to(machine.device), mean=mean, std=std), machine))
 
 
 def _chunks(images: Tensor | ImageSource, size: int) -> Iterator[Tensor]:

@@ -1,20 +1,16 @@
 """Storage of trained weights by content, so that candidates that differ only in pruning or quantization train once."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import safetensors
-import safetensors.torch
 from torch import Tensor, nn
 
-from scalesearch.files import replace_file
-from scalesearch.training.schedule import trunk_recipe, warmup_steps
+from scalesearch.training.schedule import trunk_recipe, warmup_steps, without_unread
 from scalesearch.training.state import TrainingState
+from scalesearch.training.tensor_file import UNUSABLE, read_header, read_tensors, write_tensors
 from scalesearch.training.train import Trained
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.identity import content_hash
@@ -25,10 +21,8 @@ _logger = logging.getLogger(__name__)
 # Raise this number when a change to the trainer changes its results: older stored weights are then not reused.
 _TRAINER_REVISION: Final = 1
 _FIRST_TASK: Final = "classification"
-_HEADER: Final = "scalesearch"
 _OLD_SCORE: Final = "float_top1"
 _STATE: Final = "state:"
-_UNUSABLE: Final = (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +55,12 @@ def weights_key(
 ) -> str:
     """Return the identity (64 hex digits) of trained weights, made of everything that changes training.
 
-    The spec's name, the steps of the retrain after pruning, and muon's rate if muon is not used are left out. 1 and 1.0
-    count as equal. The task is part of it only if it is not classification, which used to be the only task; `parent`,
-    the key of the fine-tuned parent that weights are inherited from, only if there is one.
+    The spec's name, the steps of the retrain after pruning, and what the recipe does not read (muon's rate without
+    muon, the temperature without distillation) are left out. 1 and 1.0 count as equal. The task is part of it only if
+    it is not classification, which used to be the only task; `parent`, the key of the fine-tuned parent that weights
+    are inherited from, only if there is one.
     """
-    training = replace(recipe, retrain_steps=0)
-    if recipe.optimizer != "muon":
-        training = replace(training, muon_learning_rate=0.0)
+    training = replace(without_unread(recipe), retrain_steps=0)
     if recipe.schedule == "cosine":
         training = replace(training, branch_fraction=0.0, warmup_steps=0)
     else:
@@ -119,8 +112,8 @@ class WeightStore:
     def score(self, key: str) -> float | None:
         """Return the score of the weights stored under the key; None if there are none, or their file is damaged."""
         try:
-            return _header(self._path(key), key)[1].float_score
-        except _UNUSABLE:
+            return _kept(read_header(self._path(key), key)).float_score
+        except UNUSABLE:
             return None
 
     def save(self, key: str, module: nn.Module, kept: KeptTraining) -> None:
@@ -157,9 +150,7 @@ class WeightStore:
 
 
 def _save(path: Path, key: str, named: Mapping[str, Tensor], kept: KeptTraining) -> None:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
-    header = json.dumps({"key": key, "digest": _digest(tensors), "kept": asdict(kept)})
-    replace_file(path, safetensors.torch.save(tensors, metadata={_HEADER: header}))
+    write_tensors(path, key, named, kept=asdict(kept))
 
 
 def _loaded(path: Path, key: str, module: nn.Module) -> tuple[KeptTraining, dict[str, Tensor]] | None:
@@ -167,38 +158,23 @@ def _loaded(path: Path, key: str, module: nn.Module) -> tuple[KeptTraining, dict
     if not path.is_file():
         return None
     try:
-        tensors, kept = _read(path, key)
+        tensors, header = read_tensors(path, key)
+        kept = _kept(header)
         state = {name.removeprefix(_STATE): tensors.pop(name) for name in tuple(tensors) if name.startswith(_STATE)}
         _check_fit(tensors, module)
-    except _UNUSABLE as error:
+    except UNUSABLE as error:
         _logger.warning("%s holds no usable weights (%s): training again, the file will be replaced", path, error)
         return None
     module.load_state_dict(tensors)
     return kept, state
 
 
-def _header(path: Path, key: str) -> tuple[str, KeptTraining]:
-    """Return the digest of a file's tensors, and what is known about them."""
-    with safetensors.safe_open(path, framework="pt") as file:
-        header = json.loads((file.metadata() or {})[_HEADER])
-    if header["key"] != key:
-        msg = f"its header names another key, {header['key'][:12]}..."
-        raise ValueError(msg)
+def _kept(header: Mapping[str, Any]) -> KeptTraining:
     known = header["kept"]
     if _OLD_SCORE in known:  # kept by an earlier version
         known["float_score"] = known.pop(_OLD_SCORE)
     kept = KeptTraining(**{field.name: known[field.name] for field in fields(KeptTraining)})
-    return header["digest"], replace(kept, losses=tuple(kept.losses))  # JSON knows lists only
-
-
-def _read(path: Path, key: str) -> tuple[dict[str, Tensor], KeptTraining]:
-    digest, kept = _header(path, key)
-    with safetensors.safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    if digest != _digest(tensors):
-        msg = "its bytes do not match their own digest"
-        raise ValueError(msg)
-    return tensors, kept
+    return replace(kept, losses=tuple(kept.losses))  # JSON knows lists only
 
 
 def _check_fit(tensors: dict[str, Tensor], module: nn.Module) -> None:
@@ -208,12 +184,3 @@ def _check_fit(tensors: dict[str, Tensor], module: nn.Module) -> None:
     if unlike:
         msg = f"{len(unlike)} tensors differ from the network's, first {unlike[0]!r}"
         raise ValueError(msg)
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    """Return a hash of all tensors. It is needed because safetensors itself checks sizes, not content."""
-    running = hashlib.sha256()
-    for name in sorted(tensors):
-        running.update(name.encode())
-        running.update(tensors[name].numpy().tobytes())
-    return running.hexdigest()

@@ -153,6 +153,12 @@ class Recipe:
     warmup_steps: int = new_field(60, before=0)
     """Updates over which the rate rises, with the schedule `wsd`; at most half of the trunk. It is a number, so that a
     longer training is the same one continued."""
+    distill_weight: float = new_field(0.0)
+    """Share of the loss, 0 to 1, that asks for the answers of the study's fine-tuned parent instead of the targets; 0
+    switches distillation off. It needs a parent."""
+    distill_temperature: float = new_field(4.0)
+    """Temperature that softens both sides of that share: logits are divided by it, where the task's answers are
+    logits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

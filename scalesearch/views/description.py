@@ -133,6 +133,9 @@ def _training(record: TrialRecord) -> Iterator[tuple[str, str]]:
         "recipe",
         f"{recipe.optimizer}, peak rate {_peak_rate(recipe):g}, {training.steps} steps of {recipe.batch_size}",
     )
+    if recipe.distill_weight:
+        share = f"{100 * recipe.distill_weight:.0f} % of the loss"
+        yield ("distillation", f"{share} by the parent's answers, at temperature {recipe.distill_temperature:g}")
     if training.safe_recipe_used:
         yield ("safe recipe", "used: the asked one gave a loss that is not finite")
     yield (f"float {score_title([record])}", percent(training.float_score))

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from parent_studies import colours, opened, plain_study, trained_folder
 
 from scalesearch.chain import inheritance
 from scalesearch.chain.inheritance import Starter
@@ -16,7 +16,6 @@ from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker
 from scalesearch.chain.stages import StageClock
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.config import load_run, parse_space
 from scalesearch.data import load_dataset, to_input
 from scalesearch.data.finding import load_study_data
 from scalesearch.deployment.float_weights import float_weights
@@ -27,40 +26,17 @@ from scalesearch.export.metadata import write_config
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.networks import find_spec
 from scalesearch.study.parent import look_ahead
-from scalesearch.study.session import open_session
 from scalesearch.tasks.classification.pieces import build
 from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling
 from scalesearch.values.network import Network
 from scalesearch.values.parent import parent_folder
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
-from scalesearch.values.settings import MachineSettings, RunSettings
+from scalesearch.values.settings import RunSettings
 
-SPACE = {"network": "resnet_small", "resolution_px": 16, "scaling": {"width": [0.5, 1.0], "depth": [1.0]}}
 STILL = Recipe(optimizer="adamw", learning_rate=1e-9, steps=3, warmup_steps=1, batch_size=16, dropout=0.0)
 """So slow that the weights after training are those that it began with."""
 MakeRecord = Callable[..., MeasuredTrial]
-
-
-def colours(path: Path, classes: int, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    labels = np.arange(150) % classes
-    images = random.integers(0, 120, (150, 16, 16, 3))
-    images[np.arange(150), :, :, labels % 3] += 60 + 20 * (labels[:, None, None] // 3)
-    np.savez(path, images=images.astype(np.uint8), labels=labels)
-
-
-def opened(folder: Path, data: Path, *, parent: str = "", parent_steps: int = 240) -> Session:
-    settings, _ = load_run(flags={"data.source": str(data), "target": "cpu"}, overrides=[])
-    settings = replace(
-        settings,
-        latency=replace(settings.latency, max_s=0.2, warmup_s=0.02),
-        machine=MachineSettings(threads=1, bf16="off", device="cpu"),
-        parent=parent,
-        parent_steps=parent_steps,
-    )
-    folder.mkdir(exist_ok=True)
-    return open_session(settings, parse_space(SPACE, name="s", origin="s.toml"), folder)
 
 
 def starter(session: Session) -> Starter:
@@ -70,23 +46,14 @@ def starter(session: Session) -> Starter:
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory, stand_in_reference: None) -> Session:
     """A study without a parent, on three classes."""
-    folder = tmp_path_factory.mktemp("inheritance")
-    colours(folder / "three.npz", 3, seed=0)
-    return opened(folder / "study", folder / "three.npz")
+    return plain_study(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
 def trained(plain: Session, make_record: MakeRecord, tmp_path: Path) -> tuple[Path, Network]:
     """A folder as `train` leaves it, and the network whose weights it holds."""
-    recipe = Recipe(optimizer="adamw", learning_rate=0.01, steps=20, batch_size=16)
-    plan = Planner(plain)(Candidate(recipe=recipe))
-    data = load_study_data(plain)
-    network = Shrinker(plain, DeviceLock("cpu", folder=plain.folder))(plan, data, StageClock()).network
     folder = tmp_path / "trained"
-    (folder / "weights").mkdir(parents=True)
-    shutil.copy(plain.folder / "weights" / f"{plan.weights_key}.safetensors", folder / "weights")
-    write_config(replace(make_record(0), spec=plan.spec, candidate=plan.candidate), plain, folder)
-    return folder, network
+    return folder, trained_folder(plain, make_record(0), folder)
 
 
 def exported(folder: Path, network: Network, session: Session) -> None:

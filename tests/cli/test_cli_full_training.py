@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scalesearch.cli.full_training import check_target, compared_numbers
+from scalesearch.cli.full_training import check_target, compared_numbers, train_export
 from scalesearch.errors import ConfigError
 from scalesearch.export.metadata import ExportedConfig, read_config, write_config
 from scalesearch.records.run_file import write_run_file
@@ -91,3 +91,15 @@ def test_a_folder_of_anything_else_is_refused(
         with pytest.raises(ConfigError) as caught:
             check_target(folder, config)
         assert says in str(caught.value) and "--to" in str(caught.value)
+
+
+def test_an_export_that_was_taught_is_not_trained_without_its_parent(
+    session: Session, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    record = make_record(4)
+    recipe = dataclasses.replace(record.candidate.recipe, distill_weight=0.5)
+    taught = dataclasses.replace(record, candidate=dataclasses.replace(record.candidate, recipe=recipe))
+    path = write_config(taught, session, tmp_path / "export")
+    with pytest.raises(ConfigError, match=r"distill_weight = 0\.5: expected a parent"):
+        train_export(path, steps=None, data=None, seed=None, to=tmp_path / "to")
+    assert not (tmp_path / "to").exists()

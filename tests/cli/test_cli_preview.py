@@ -342,3 +342,16 @@ def test_a_module_is_previewed_like_any_network(
     told = capsys.readouterr().out
     assert "2 combinations of scaling choices give 2 distinct networks" in told
     assert "The space is sound." in told
+
+
+def test_a_space_that_distils_without_a_parent_is_refused_before_anything_is_timed() -> None:
+    taught = parse_space(
+        {"network": "resnet_small", "resolution_px": 16, "training": {"distill_weight": [0.0, 0.5]}},
+        name="taught",
+        origin="taught.toml",
+    )
+    refused = r"distill_weight = 0\.5: expected a parent.*came none\.\nGive --parent"
+    with pytest.raises(ConfigError, match=refused):
+        preview_run(SETTINGS, taught)
+    with pytest.raises(ConfigError, match=refused):
+        check_space(SETTINGS, taught, with_data=False)

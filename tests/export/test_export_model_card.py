@@ -9,6 +9,7 @@ import pytest
 from scalesearch.export.model_card import ExportedFile, Later, Written, write_model_card
 from scalesearch.tasks.classification.views import ClassificationViews
 from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.parent import Parent
 from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import Session
 from scalesearch.values.settings import DataSettings, RunSettings
@@ -115,3 +116,20 @@ def test_the_oldest_versions_that_run_it_are_stated(session: Session, make_recor
     )
     assert "The oldest versions that do: Python 3.8, ONNX Runtime 1.17, Pillow 8.0." in text
     assert "nothing else is needed" not in text
+
+
+def test_what_was_learnt_from_a_parent_is_stated(session: Session, make_record: RecordFactory) -> None:
+    record = make_record(7)
+    parent = Parent(
+        source="net.pth", sha256="a" * 64, licence="free to use", network=session.base, mean=(0.5,), std=(0.5,),
+        head="it gets a new classifier", steps=9, key="k",
+    )  # fmt: skip
+    recipe = dataclasses.replace(record.candidate.recipe, distill_weight=0.25)
+    taught = dataclasses.replace(record, candidate=dataclasses.replace(record.candidate, recipe=recipe))
+    told = {
+        weight: write_model_card(each, dataclasses.replace(session, parent=parent), session.folder, written=Written())
+        .read_text(encoding="utf-8")
+        for weight, each in ((0, record), (0.25, taught))
+    }  # fmt: skip
+    line = "* Distillation: 25 % of the loss asked for the parent's answers, at temperature 4."
+    assert line in told[0.25] and "Distillation" not in told[0] and "fine-tuned on these images by 9" in told[0]

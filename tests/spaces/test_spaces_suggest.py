@@ -6,7 +6,14 @@ import optuna
 import pytest
 
 from scalesearch.errors import ConfigError
-from scalesearch.spaces.axes import CONDITIONS, OptunaChoice, default_value, index_name, plain_axis_names
+from scalesearch.spaces.axes import (
+    CONDITIONS,
+    OptunaChoice,
+    default_value,
+    index_name,
+    largest_value,
+    plain_axis_names,
+)
 from scalesearch.spaces.suggest import (
     candidate_of,
     candidate_value,
@@ -43,6 +50,8 @@ FULL = make_space(
         "training.schedule": ["cosine", "wsd"],
         "training.muon_learning_rate": Range(low=1e-4, high=1e-2, log=True),
         "training.optimizer": ["muon", "adamw"],
+        "training.distill_temperature": [2, 4],
+        "training.distill_weight": [0, 0.5],
         "training.steps": Range(low=100, high=300, step=100),
         "training.flip": [True, False],
         "pruning.channel_fraction": [0, 0.25, 0.5],
@@ -190,8 +199,12 @@ class Recorder:
             {"pruning__channel_fraction": 0.5, "training__optimizer": "adamw", "training__schedule": "wsd"},
             {"training.branch_fraction"},
         ),
+        (
+            {"training__optimizer": "adamw", "training__distill_weight": 0.5},
+            {"training.distill_temperature"},
+        ),
     ],
-    ids=["none", "muon", "fp16", "int8 minmax", "int8 percentile", "retrained", "branch"],
+    ids=["none", "muon", "fp16", "int8 minmax", "int8 percentile", "retrained", "branch", "distilled"],
 )
 def test_conditional_axes_are_asked_where_they_mean_something(
     answers: dict[str, OptunaChoice], conditional: set[str]
@@ -294,3 +307,13 @@ def test_for_target_says_so_where_none_is_left() -> None:
 def test_random_candidates_are_seeded() -> None:
     assert random_candidates(FULL, 5, seed=3) == random_candidates(FULL, 5, seed=3)
     assert random_candidates(FULL, 5, seed=3) != random_candidates(FULL, 5, seed=4)
+
+
+def test_the_largest_value_of_an_axis_is_found_or_that_of_the_default() -> None:
+    largest = {
+        name: largest_value(FULL.axes, name) for name in ("training.steps", "scaling.resolution", "training.flip")
+    }
+    assert largest == {"training.steps": 300, "scaling.resolution": 1, "training.flip": 1}
+    assert largest_value((), "training.steps") == Recipe().steps and largest_value((), "training.flip") == 0
+    undecided = make_space({"training.flip": Choice(values=("auto",))})
+    assert largest_value(undecided.axes, "training.flip") == 1

@@ -227,3 +227,8 @@ def test_a_task_that_needs_other_targets_than_the_sources_give_is_refused_before
     monkeypatch.setattr(type(get_task("classification")), "targets", "boxes")
     with pytest.raises(ConfigError, match=r"'classification': expected data with boxes; .* labels"):
         opened(tmp_path / "not_there")
+
+
+def test_a_space_that_distils_is_refused_without_a_parent_before_images_are_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.distill_weight = 0\.5: expected a parent"):
+        opened(tmp_path / "nothing", "training.distill_weight=[0.0, 0.5]")

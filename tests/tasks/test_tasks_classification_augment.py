@@ -118,3 +118,29 @@ def test_equal_seeds_give_equal_batches() -> None:
         assert torch.equal(given[0], again[0])
         assert torch.equal(given[1], again[1])
     assert not torch.equal(given[0], [other.next() for _ in range(4)][-1][0])
+
+
+@pytest.mark.parametrize("mapped", [False, True], ids=["in memory", "on disk"])
+def test_a_batch_tells_which_images_it_holds_and_which_are_mirrored(mapped: bool, tmp_path: Path) -> None:
+    images = some_images(10)
+    given: torch.Tensor | ImageSource = images
+    if mapped:
+        np.save(tmp_path / "images.npy", images.permute(0, 2, 3, 1).numpy())
+        given = planes(MappedImages(np.load(tmp_path / "images.npy", mmap_mode="r")))
+    source = batches(given, replace(PLAIN, batch_size=6, flip=True))
+    seen = []
+    for _ in range(5):
+        batch, labels = source.next()
+        drawn = source.drawn()
+        assert torch.equal(drawn.indices, labels)  # the labels number the images here
+        expected = normalise(images[drawn.indices], mean=MEAN, std=STD)
+        expected[drawn.mirrored] = expected[drawn.mirrored].flip(3)
+        torch.testing.assert_close(batch, expected, atol=1e-5, rtol=1e-5)
+        seen.append(drawn.mirrored)
+    assert 0 < torch.cat(seen).sum() < 30
+
+
+def test_without_flips_no_image_is_told_to_be_mirrored() -> None:
+    source = batches(some_images(10), PLAIN)
+    source.next()
+    assert source.drawn().mirrored.tolist() == [False] * 4

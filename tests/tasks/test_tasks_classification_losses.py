@@ -1,10 +1,12 @@
 import math
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from scalesearch.tasks.classification.losses import LOSSES, bce, cross_entropy, focal
+from scalesearch.tasks.classification.losses import LOSSES, bce, cross_entropy, distillation, focal
 from scalesearch.values.candidate import LossName
 
 # Softmax of (ln 9, 0) is (0.9, 0.1); sigmoid of ln 9 is 0.9, of 0 it is 0.5.
@@ -46,3 +48,29 @@ def test_every_loss_is_a_mean_over_images_that_learning_lowers(name: LossName) -
     before = loss(logits, labels, 0.1)
     (gradient,) = torch.autograd.grad(before, logits)
     assert loss(logits - 0.1 * gradient, labels, 0.1).item() < before.item()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
+def test_distillation_is_the_softened_divergence_from_the_teacher_times_the_squared_temperature(
+    temperature: float,
+) -> None:
+    random = np.random.default_rng(0)
+    ours, theirs = random.normal(0, 3, (2, 6, 5))
+
+    def softened(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        powers: NDArray[np.float64] = np.exp(logits / temperature)
+        powers /= powers.sum(axis=1, keepdims=True)
+        return powers
+
+    p, q = softened(theirs), softened(ours)
+    expected = temperature**2 * (p * np.log(p / q)).sum(axis=1).mean()
+    given = distillation(torch.tensor(ours), torch.tensor(theirs), temperature)
+    assert given.item() == pytest.approx(expected)
+    assert distillation(torch.tensor(theirs), torch.tensor(theirs), temperature).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_a_high_temperature_pulls_about_as_hard_as_the_difference_of_logits() -> None:
+    # Hinton et al. 2015, equation 4, times T^2: the gradient tends to (z - v) / classes for logits z, v of mean 0.
+    ours, theirs = torch.tensor([[1.0, -1.0]], requires_grad=True), torch.tensor([[-0.5, 0.5]])
+    (gradient,) = torch.autograd.grad(distillation(ours, theirs, 500.0), ours)
+    torch.testing.assert_close(gradient, (ours.detach() - theirs) / 2, atol=1e-3, rtol=0)

@@ -45,7 +45,7 @@ def test_a_task_of_another_package_is_found_by_its_name(site: Path) -> None:
         (
             "bright_pack:TASK",
             "class TASK: name = metric = 'brightness'",
-            r"came an object without divergence, infer_scr",
+            r"came an object without distill_losses, divergence, infer_scr",
         ),
         (
             "bright_pack:TASK",

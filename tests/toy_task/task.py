@@ -19,7 +19,7 @@ from scalesearch.networks.backbone import Backbone, feature_strides
 from scalesearch.tasks.answers import Answer, Head
 from scalesearch.tasks.base import MirrorVerdict, ReportPart, TorchOutputs
 from scalesearch.tasks.exported import ExportedNetwork
-from scalesearch.training.train import BatchSource
+from scalesearch.training.batches import BatchSource, Drawn
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.quality import NamedNumber, NumbersDetail, Quality
@@ -62,7 +62,11 @@ class _Batches:
 
     def next(self) -> tuple[Tensor, Tensor]:
         chosen = torch.randint(0, len(self._images), (self._size,), generator=self._random)
+        self._drawn = Drawn(indices=chosen, mirrored=torch.zeros(self._size, dtype=torch.bool))
         return self._images[chosen], self._levels[chosen]
+
+    def drawn(self) -> Drawn:
+        return self._drawn
 
 
 class Closeness:
@@ -149,6 +153,9 @@ class ToyTask:
         wide = wide if wide.max() <= 1 else wide / (LEVELS - 1)  # batches give levels, calibration images labels
         cells = outputs["cells"].mean(dim=(2, 3))
         return {"level": ((outputs["level"] - wide) ** 2).mean(), "cells": 0.5 * ((cells - wide) ** 2).mean()}
+
+    def distill_losses(self, outputs: TorchOutputs, taught: TorchOutputs, *, temperature: float) -> dict[str, Tensor]:
+        return {name: ((outputs[name] - taught[name]) ** 2).mean() for name in self.output_names}
 
     def mirror_verdict(
         self, plain: Iterable[Any], mirrored: Iterable[Any], targets: Any, class_names: Sequence[str]

@@ -139,8 +139,13 @@ OTHER_VALUES: dict[str, object] = {
     "jitter": 0.0,
     "branch_fraction": 0.5,
     "warmup_steps": 30,
+    "distill_weight": 0.5,
+    "distill_temperature": 2.0,
 }
-NOT_READ = {"cosine": {"retrain_steps", "branch_fraction", "warmup_steps"}, "wsd": {"retrain_steps", "warmup_fraction"}}
+NOT_READ = {
+    "cosine": {"retrain_steps", "branch_fraction", "warmup_steps", "distill_temperature"},
+    "wsd": {"retrain_steps", "warmup_fraction", "distill_temperature"},
+}
 
 
 @pytest.mark.parametrize("schedule", ["wsd", "cosine"])
@@ -150,6 +155,13 @@ def test_the_key_changes_with_every_part_of_the_recipe_that_changes_training(nam
     other = replace(recipe, **{name: OTHER_VALUES[name]})  # type: ignore[arg-type]
     same = weights_key(SPEC, other, "data", 0) == weights_key(SPEC, recipe, "data", 0)
     assert same == (name in NOT_READ[schedule])
+
+
+@pytest.mark.parametrize("schedule", ["wsd", "cosine"])
+def test_the_temperature_belongs_to_the_key_where_the_teacher_has_a_share(schedule: ScheduleName) -> None:
+    taught = Recipe(schedule=schedule, distill_weight=0.5)
+    warmer = replace(taught, distill_temperature=2.0)
+    assert weights_key(SPEC, taught, "data", 0) != weights_key(SPEC, warmer, "data", 0)
 
 
 def test_the_schedules_have_different_keys() -> None:
@@ -163,8 +175,8 @@ def test_a_recipe_of_before_the_schedules_has_the_key_that_it_had() -> None:
     assert weights_key(SPEC, Recipe(schedule="cosine"), "data", 0) == OLD_KEY
 
 
-TRUNK = ("batch_size", "flip", "learning_rate", "loss", "optimizer", "warmup_steps")
-BRANCH = ("branch_fraction", "ema_decay", "retrain_steps", "steps", "warmup_fraction")
+TRUNK = ("batch_size", "distill_weight", "flip", "learning_rate", "loss", "optimizer", "warmup_steps")
+BRANCH = ("branch_fraction", "distill_temperature", "ema_decay", "retrain_steps", "steps", "warmup_fraction")
 
 
 @pytest.mark.parametrize("name", TRUNK + BRANCH)

@@ -69,3 +69,11 @@ def test_the_last_look_is_told(make_record: MakeRecord) -> None:
     assert record.quality and record.latency
     page = _text(record, FrontScore(trial=0, test=record.quality, latency=record.latency))
     assert page["Looked at again after the search"]["test top-1, %"].startswith("70.0 (68.0-72.0) on 1000")
+
+
+def test_the_teachers_share_is_told_where_there_is_one(make_record: MakeRecord) -> None:
+    record = make_record(3)
+    assert "distillation" not in _text(record)["Training"]
+    recipe = replace(record.candidate.recipe, distill_weight=0.25, distill_temperature=2.0)
+    taught = replace(record, candidate=replace(record.candidate, recipe=recipe))
+    assert _text(taught)["Training"]["distillation"] == "25 % of the loss by the parent's answers, at temperature 2"

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from scalesearch.data.dataset import PerChannel
 from scalesearch.data.mapped import ImageSource
+from scalesearch.training.batches import Drawn
 from scalesearch.values.candidate import Recipe
 
 
@@ -46,6 +47,7 @@ class Batches:
         self._device = device
         self._random = torch.Generator().manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.int64)
+        self._drawn = Drawn(indices=self._order, mirrored=self._order.bool())
 
     def state(self) -> dict[str, Tensor]:
         """Return what the next batches depend on: the state of the generator, and the images left of this epoch."""
@@ -64,13 +66,19 @@ class Batches:
         chosen = self._draw_indices()
         rows = self._offsets(self._height)
         columns = self._offsets(self._width)
+        mirrored = torch.zeros(self._size, 1, dtype=torch.bool)
         if self._recipe.flip:
             mirrored = torch.rand(self._size, 1, generator=self._random) < 0.5
             columns = torch.where(mirrored, columns.flip(1), columns)
+        self._drawn = Drawn(indices=chosen, mirrored=mirrored[:, 0])
         scale, offset = self._brightness_and_contrast()
         images = self._gather(chosen, rows, columns)
         chosen, scale, offset = (part.to(self._device) for part in (chosen, scale, offset))
         return images.to(torch.float32).mul_(scale).add_(offset), self._labels[chosen]
+
+    def drawn(self) -> Drawn:
+        """Return which images the batch holds that `next` returned last, and which of them are mirrored."""
+        return self._drawn
 
     def _draw_indices(self) -> Tensor:
         while len(self._order) < self._size:

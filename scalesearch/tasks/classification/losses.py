@@ -42,6 +42,16 @@ def bce(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(labels)
 
 
+def distillation(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """Return the mean divergence of softened class probabilities from the teacher's.
+
+    T^2 KL(softmax(taught / T) || softmax(logits / T)), for logits (batch, classes) of both. The gradient shrinks with
+    1 / T^2, which the factor makes up for. Reference: Hinton et al. 2015 (arXiv 1503.02531), section 2.
+    """
+    ours, theirs = (functional.log_softmax(each / temperature, dim=1) for each in (logits, taught))
+    return temperature**2 * functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
 def _smoothed(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     classes = logits.shape[1]
     one_hot = functional.one_hot(labels, classes).to(torch.float32)

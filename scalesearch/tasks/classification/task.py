@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from scalesearch.data.dataset import PerChannel
     from scalesearch.data.mapped import ImageSource
-    from scalesearch.training.train import BatchSource
+    from scalesearch.training.batches import BatchSource
     from scalesearch.values.network_spec import NetworkSpec
 
 _LOGITS: Final = "logits"
@@ -55,6 +55,14 @@ class Classification:
         from scalesearch.tasks.classification.losses import LOSSES
 
         return {recipe.loss: LOSSES[recipe.loss](outputs[_LOGITS], targets, recipe.label_smoothing)}
+
+    def distill_losses(
+        self, outputs: TorchOutputs, taught: TorchOutputs, *, temperature: float
+    ) -> "Mapping[str, Tensor]":
+        """Return the divergence of softened class probabilities (batch, classes) from the teacher's."""
+        from scalesearch.tasks.classification.losses import distillation
+
+        return {"distillation": distillation(outputs[_LOGITS], taught[_LOGITS], temperature)}
 
     def mirror_verdict(
         self, plain: Iterable[Any], mirrored: Iterable[Any], targets: "Tensor", class_names: Sequence[str]
