@@ -75,30 +75,28 @@ class Shrinker:
         """Return the network of a branch of the plan's trunk, cut where the branch begins.
 
         A dense network and every network cut from it make the same number of updates, and only the branch's are the
-        network's own. With several rounds of pruning, each begins an equal part of the branch.
+        network's own. The trunk of a larger network is cut to the plan's spec first. With several rounds of pruning,
+        each begins an equal part of the branch.
         """
         with stages("train"):
             trunk = self._trunk(plan, data)
-            if not plan.pruning.any:
-                branch = self._branch(plan, data, trunk)
-                training = _result((trunk, branch), train_parts=2)
-                return Shrunk(
-                    network=branch.network,
-                    dense=branch.network,
-                    dense_score=branch.kept.float_score,
-                    training=training,
-                )
-        branch = self._cut_branch(plan, data, trunk, stages)
+            if not (plan.pruning.any or plan.cut_from):
+                return _unpruned(trunk, self._branch(plan, data, trunk), train_parts=2)
+        whole = self._at_spec(plan, data, trunk, stages)
+        if not plan.pruning.any:
+            with stages("retrain"):
+                return _unpruned(trunk, self._branch(plan, data, whole), train_parts=1)
+        branch = self._cut_branch(plan, data, whole, stages)
         return Shrunk(
             network=branch.network,
-            dense=trunk.network,
+            dense=whole.network,
             dense_score=self._weights.score(plan.weights_key),
             training=_result((trunk, branch), train_parts=1),
         )
 
     def _trunk(self, plan: Plan, data: Dataset) -> _Part:
         """Return the trunk, stored or trained now; the longest shorter one that is stored is continued."""
-        recipe, spec, key = plan.candidate.recipe, plan.spec, plan.trunk_key
+        recipe, key, (spec, _) = plan.candidate.recipe, plan.trunk_key, plan.begun
         steps = trunk_steps(recipe)
         network = self._starter.fresh(spec, dropout=recipe.dropout, seed=seed_from("init", key))
         begun = self._weights.load_trunk(key, steps, network.module)
@@ -123,6 +121,18 @@ class Shrinker:
             kept = _continued(begun.kept, kept)
         self._weights.save_trunk(key, trained.network.module, kept, trained.state)
         return _Part(network=trained.network, kept=kept, stored=False, state=trained.state, new_steps=trained.steps)
+
+    def _at_spec(self, plan: Plan, data: Dataset, trunk: _Part, stages: StageClock) -> _Part:
+        """Return the trunk cut to the plan's spec, with the moments of what is left; the trunk itself if it has it."""
+        if plan.cut_from is None:
+            return trunk
+        with stages("prune"):
+            held, follower = _ready(copy.deepcopy(trunk.network)), numbered(trunk.network.module)
+            seed = seed_from("init", plan.weights_key)
+            fresh = self._starter.fresh(plan.spec, dropout=plan.candidate.recipe.dropout, seed=seed)
+            network = self._starter.inherited(held, fresh, data, follower=follower)
+            state = trunk.state and trunk.state.after(kept_moments(trunk.state.moments, trunk.network.module, follower))
+        return replace(trunk, network=_ready(network), state=state)
 
     def _branch(self, plan: Plan, data: Dataset, trunk: _Part) -> _Part:
         """Return the dense network at the end of its branch."""
@@ -323,6 +333,16 @@ def _ready(network: Network) -> Network:
     """Return the network in eval mode."""
     network.module.eval()
     return network
+
+
+def _unpruned(trunk: _Part, branch: _Part, *, train_parts: int) -> Shrunk:
+    """Return the result of a branch on which nothing is pruned."""
+    return Shrunk(
+        network=branch.network,
+        dense=branch.network,
+        dense_score=branch.kept.float_score,
+        training=_result((trunk, branch), train_parts=train_parts),
+    )
 
 
 def _continued(first: KeptTraining, second: KeptTraining) -> KeptTraining:

@@ -18,14 +18,15 @@ from scalesearch.config.checks import (
     unknown_key,
 )
 from scalesearch.toml_file import read_toml
-from scalesearch.values.candidate import Pruning, Quantization, Recipe, StageScaling
+from scalesearch.values.candidate import Pruning, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.space import AUTO, FLIP, Axis, Choice, Limits, NamedAxis, Range, SearchSpace
 
 _SPACE_KEYS = ("network", "resolution_px", "resolution_multiple", "summary")
 SPACE_NUMBERS = ("resolution_px", "resolution_multiple")
 SPACE_SECTIONS = ("scaling", "pruning", "quantization", "training", "limits")
-_SCALING_KEYS = ("resolution", "depth", "width", "kernel")
+_SCALING_KINDS = {key: kind for key, kind in field_types(Scaling).items() if key != "stages"}
+_BY = ("scaling.width_by", "scaling.depth_by", "scaling.kernel_by")
 
 MAX_RESOLUTION_PX = 8192
 """Largest allowed side of an image in pixels, with the multiplier applied. A batch of 64 such images takes 13 GB."""
@@ -119,6 +120,7 @@ def parse_space(document: Document, *, name: str, origin: str) -> SearchSpace:
         fail(f"{origin}: resolution_multiple = {multiple!r} is out of range: allowed is 0 to {MAX_RESOLUTION_PX}.")
     axes = tuple(_section_axes(document, origin))
     _check_largest(size, axes, origin)
+    _check_cuts(axes, origin)
     return SearchSpace(
         name=name,
         network=document["network"],
@@ -134,7 +136,7 @@ def parse_space(document: Document, *, name: str, origin: str) -> SearchSpace:
 def _section_axes(document: Document, origin: str) -> Iterable[NamedAxis]:
     scaling = dict(document.get("scaling", {}))
     stages = scaling.pop("stages", {})
-    yield from _axes_of("scaling", scaling, dict.fromkeys(_SCALING_KEYS, float), origin)
+    yield from _axes_of("scaling", scaling, _SCALING_KINDS, origin)
     if not isinstance(stages, dict):
         fail(f"{origin}: scaling.stages must hold tables such as [scaling.stages.1], got {stages!r}.")
     spelled: dict[int, str] = {}
@@ -176,6 +178,19 @@ def _check_largest(size: InputSize, axes: Iterable[NamedAxis], origin: str) -> N
         fail(
             f"{origin}: resolution_px = {side_px} times scaling.resolution {largest:g} gives images of "
             f"{side_px * largest:.0f} px; allowed is up to {MAX_RESOLUTION_PX} px."
+        )
+
+
+def _check_cuts(axes: Iterable[NamedAxis], origin: str) -> None:
+    """Raise ConfigError where networks are to be cut from trunks, and no training has one."""
+    by_name = {named.name: named.axis for named in axes}
+    asked = [name for name in _BY if isinstance(axis := by_name.get(name), Choice) and "cut" in axis.values]
+    schedules = by_name.get("training.schedule", Choice(values=(Recipe().schedule,)))
+    if asked and isinstance(schedules, Choice) and "wsd" not in schedules.values:
+        fail(
+            f'{origin}: {asked[0]} asks for "cut", which cuts a trunk where its branch begins, and training.schedule = '
+            f"{schedules.values[0]!r} has no trunk.",
+            f'Take training.schedule = "wsd", or {asked[0]} = "scratch".',
         )
 
 
@@ -234,7 +249,7 @@ def _parse_limits(table: Document, origin: str) -> Limits:
 def space_keys() -> tuple[str, ...]:
     """Return every dotted key of a space file's sections, except the per-stage ones."""
     sections = {"pruning": Pruning, "quantization": Quantization, "training": Recipe, "limits": Limits}
-    keys = [f"scaling.{key}" for key in _SCALING_KEYS]
+    keys = [f"scaling.{key}" for key in _SCALING_KINDS]
     keys += [f"{section}.{key}" for section, kind in sections.items() for key in field_types(kind)]
     return tuple(keys)
 
@@ -250,16 +265,20 @@ def check_axes(space: SearchSpace, base: NetworkSpec) -> None:
     check_stages(space, len(base.stages))
 
 
+def _as_it_is(axis: str) -> str | int:
+    """Return the value of an axis with which a network is built as it is."""
+    return "scratch" if axis in _BY else 0 if axis == "pruning.block_fraction" else 1
+
+
 def _check_module_axes(space: SearchSpace) -> None:
     """Raise ConfigError if the space asks for what a module of the user's does not have."""
     asked = [
         named.name
         for named in space.axes
-        if named.name.startswith(_BUILT_HERE)
-        and named.axis != Choice(values=(0.0 if named.name == "pruning.block_fraction" else 1.0,))
+        if named.name.startswith(_BUILT_HERE) and named.axis != Choice(values=(_as_it_is(named.name),))
     ]
     if asked:
-        fixed = " ".join(f"--set {name}={int(name != 'pruning.block_fraction')}" for name in asked)
+        fixed = " ".join(f"--set {name}={_as_it_is(name)}" for name in asked)
         fail(
             f"space {space.name!r} asks for {', '.join(asked)}, and {space.network} returns a torch module, which is "
             "never built anew.",

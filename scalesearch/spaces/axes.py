@@ -55,6 +55,10 @@ CONDITIONS: dict[str, Callable[[Mapping[str, Value]], bool]] = {
         for name in ("branch_fraction", "warmup_steps")
     },
     "training.muon_learning_rate": lambda asked: asked["training.optimizer"] == "muon",
+    # Nor is it asked how the largest size is reached: see `suggest`.
+    **{
+        f"scaling.{name}_by": lambda asked: asked["training.schedule"] == "wsd" for name in ("width", "depth", "kernel")
+    },
 }
 
 
