@@ -65,10 +65,9 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
         resolution_multiple=int(bool(config.network.origin)),  # its size is settled, and its stride not known
     )
     session = open_session(settings, space, to, base=config.network, storage=config.storage, say=echo)
-    spec, cut_from = (
-        each and dataclasses.replace(each, num_classes=len(session.data.class_names))
-        for each in (config.network, config.cut_from)
-    )
+    classes = len(session.data.class_names)
+    spec = dataclasses.replace(config.network, num_classes=classes)
+    cut_from = config.cut_from and dataclasses.replace(config.cut_from, num_classes=classes)
     candidate = dataclasses.replace(config.candidate, recipe=recipe)
     plan = Planner(session).plan_spec(spec, candidate, cut_from=cut_from)
     larger = f", begun with {cut_text(plan.spec, plan.cut_from)}" if plan.cut_from else ""

@@ -17,6 +17,7 @@ from scalesearch.config.checks import (
     suggest,
     unknown_key,
 )
+from scalesearch.spaces.trunks import BY_AXES
 from scalesearch.toml_file import read_toml
 from scalesearch.values.candidate import Pruning, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.network_spec import InputSize, NetworkSpec
@@ -26,7 +27,6 @@ _SPACE_KEYS = ("network", "resolution_px", "resolution_multiple", "summary")
 SPACE_NUMBERS = ("resolution_px", "resolution_multiple")
 SPACE_SECTIONS = ("scaling", "pruning", "quantization", "training", "limits")
 _SCALING_KINDS = {key: kind for key, kind in field_types(Scaling).items() if key != "stages"}
-_BY = ("scaling.width_by", "scaling.depth_by", "scaling.kernel_by")
 
 MAX_RESOLUTION_PX = 8192
 """Largest allowed side of an image in pixels, with the multiplier applied. A batch of 64 such images takes 13 GB."""
@@ -184,7 +184,7 @@ def _check_largest(size: InputSize, axes: Iterable[NamedAxis], origin: str) -> N
 def _check_cuts(axes: Iterable[NamedAxis], origin: str) -> None:
     """Raise ConfigError where networks are to be cut from trunks, and no training has one."""
     by_name = {named.name: named.axis for named in axes}
-    asked = [name for name in _BY if isinstance(axis := by_name.get(name), Choice) and "cut" in axis.values]
+    asked = [name for name in BY_AXES if isinstance(axis := by_name.get(name), Choice) and "cut" in axis.values]
     schedules = by_name.get("training.schedule", Choice(values=(Recipe().schedule,)))
     if asked and isinstance(schedules, Choice) and "wsd" not in schedules.values:
         fail(
@@ -267,7 +267,7 @@ def check_axes(space: SearchSpace, base: NetworkSpec) -> None:
 
 def _as_it_is(axis: str) -> str | int:
     """Return the value of an axis with which a network is built as it is."""
-    return "scratch" if axis in _BY else 0 if axis == "pruning.block_fraction" else 1
+    return "scratch" if axis in BY_AXES else 0 if axis == "pruning.block_fraction" else 1
 
 
 def _check_module_axes(space: SearchSpace) -> None:

@@ -55,7 +55,7 @@ CONDITIONS: dict[str, Callable[[Mapping[str, Value]], bool]] = {
         for name in ("branch_fraction", "warmup_steps")
     },
     "training.muon_learning_rate": lambda asked: asked["training.optimizer"] == "muon",
-    # Nor is it asked how the largest size is reached: see `suggest`.
+    # Nor is it asked how the largest size is reached (`suggest`).
     **{
         f"scaling.{name}_by": lambda asked: asked["training.schedule"] == "wsd" for name in ("width", "depth", "kernel")
     },

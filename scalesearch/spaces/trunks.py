@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from scalesearch.spaces.axes import Value, axis_of, stage_of
 from scalesearch.values.candidate import Scaling, StageScaling
@@ -50,7 +50,7 @@ def is_below_largest(axes: Sequence[NamedAxis], chosen: Mapping[str, Value], mul
 
 def _enlarged(
     axes: Sequence[NamedAxis], place: str, owner: Scaling | StageScaling, names: Sequence[str]
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Return the named multipliers of `owner`, each as large as its axis allows."""
     found = {name: axis_of(axes, f"{place}.{name}") for name in names}
     return {

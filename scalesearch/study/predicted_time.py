@@ -96,8 +96,8 @@ def predict(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, *, first: Pl
     fewest, most = candidates_of(plans, run)
     training = statistics.fmean(_training_s(plan, pieces) for plan in plans)
     # What is not trained again is charged by its updates, and those of a trunk that is cut take longer than the others.
-    shared_s = statistics.fmean(_begun_s(plan, pieces) for plan in plans)
-    shared_s /= statistics.fmean(_begun_updates(plan) / _updates(plan) for plan in plans)
+    share = statistics.fmean(_begun_updates(plan) / _updates(plan) for plan in plans)
+    shared_s = statistics.fmean(_begun_s(plan, pieces) for plan in plans) / share if share else 0.0
     ends = []
     for end, trained in enumerate((fewest, most)):
         costs = [_seconds(plan, run, pieces, end) for plan in plans]
