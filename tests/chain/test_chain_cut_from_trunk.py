@@ -41,7 +41,7 @@ NARROW = Candidate(scaling=Scaling(width=0.5), recipe=RECIPE)
 
 def cut(candidate: Candidate, *names: str, **scaling: Any) -> Candidate:
     """The candidate with other multipliers, reached by cutting these ones."""
-    by = {f"{name}_by": "cut" for name in names or ("width",)}
+    by: dict[str, Any] = {f"{name}_by": "cut" for name in names or ("width",)}
     return replace(candidate, scaling=replace(candidate.scaling, **by, **scaling))
 
 
