@@ -40,7 +40,12 @@ def test_pieces_are_timed_on_real_networks() -> None:
 def test_steps_of_trunks_that_are_cut_are_timed_too(monkeypatch: pytest.MonkeyPatch) -> None:
     scaling = {"width": [0.5, 1.0, 2.0], "width_by": "cut"}
     timed = list[int]()
-    monkeypatch.setattr(pieces, "_step_s", lambda plan, *_: timed.append(plan.dense_cost.macs) or 1.0)
+
+    def step_s(plan: Plan, *_: object) -> float:
+        timed.append(plan.dense_cost.macs)
+        return 1.0
+
+    monkeypatch.setattr(pieces, "_step_s", step_s)
     monkeypatch.setattr(pieces, "_file_pieces", lambda *_: (1.0, 1.0, 1.0))
     plans = [plan for plan in made(scaling=scaling) if plan.cut_from]
     assert plans
