@@ -94,14 +94,14 @@ class Planner:
         """Return the candidate's network, untrained, in the shape after its pruning (an estimate, see `Plan.cost`)."""
         return self._effective(build(self.spec(candidate), self._make_module), candidate.pruning)[1]
 
-    def plan_spec(self, spec: NetworkSpec, candidate: Candidate, *, cut_from: NetworkSpec | None = None) -> Plan:
+    def plan_spec(self, spec: NetworkSpec, candidate: Candidate, *, cut_from: NetworkSpec | None) -> Plan:
         """Return the plan of a spec that is already scaled; the candidate's multipliers are ignored.
 
         Args:
             spec: The network before pruning.
             candidate: Its pruning, precision and recipe.
-            cut_from: The network whose trunk is cut to the spec. It counts for nothing where it is of that spec itself,
-                or the recipe has no trunk.
+            cut_from: The network whose trunk is cut to the spec; None if none is. It counts for nothing where it is of
+                that spec itself, or the recipe has no trunk.
         """
         basis = self._basis
         if cut_from == spec or not trunk_steps(candidate.recipe):
