@@ -156,6 +156,7 @@ class TrialEvaluator:
             charged=not training.weights_reused,
             candidate=plan.candidate,
             spec=plan.spec,  # the spec before pruning: rebuilding prunes it again
+            cut_from=plan.cut_from,
             cost=cost,
             dense_macs=plan.dense_cost.macs,
             training=training,

@@ -76,8 +76,19 @@ class Starter:
             fresh: The network with random weights.
             data: The study's images at the network's resolution; calibration images alone are looked at.
         """
-        if self._session.parent is None:
-            return fresh
+        return fresh if self._session.parent is None else self.inherited(self.parent(), fresh, data)
+
+    def inherited(
+        self, held: Network, fresh: Network, data: Dataset, *, follower: torch.nn.Module | None = None
+    ) -> Network:
+        """Return `fresh` with the weights that it inherits from another network, cut to its spec.
+
+        Args:
+            held: The trained network, in eval mode.
+            fresh: As in `start`.
+            data: As in `start`.
+            follower: `numbered(held.module)`, which is cut in the same way, in place.
+        """
         images = torch.from_numpy(to_input(data.calibration.images[:_JUDGING_IMAGES], mean=data.mean, std=data.std))
         targets = torch.from_numpy(data.calibration.labels[:_JUDGING_IMAGES]).long()
         loss = plain_loss(self._task)
@@ -87,7 +98,7 @@ class Starter:
                 return float(loss(network.module.eval()(images[:_BLOCK_IMAGES]), targets[:_BLOCK_IMAGES]))
 
         judged = Judged(images=images, targets=targets, loss=loss)
-        return inherit(self.parent(), fresh, judged=judged, loss_without=loss_without)
+        return inherit(held, fresh, judged=judged, loss_without=loss_without, follower=follower)
 
     def parent(self, say: Callable[[str], None] = lambda _: None) -> Network:
         """Return the fine-tuned parent in eval mode; it is trained now if that has not been done yet.

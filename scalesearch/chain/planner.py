@@ -7,10 +7,11 @@ from scalesearch.compression.prune import prune
 from scalesearch.measurement.cost import count_cost, formula_cost
 from scalesearch.networks.build import build, outline
 from scalesearch.networks.scaling import scale
+from scalesearch.spaces.trunks import trunk_scaling
 from scalesearch.tasks.registry import DEFAULT, get_task
-from scalesearch.training.schedule import branch_steps
+from scalesearch.training.schedule import branch_steps, trunk_steps
 from scalesearch.training.weights import trunk_key, weights_key
-from scalesearch.values.candidate import Candidate, Precision, Pruning, Quantization
+from scalesearch.values.candidate import Candidate, Precision, Pruning, Quantization, Scaling
 from scalesearch.values.identity import content_hash
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
@@ -70,14 +71,19 @@ class Planner:
 
         This takes a fraction of a second, most of it for the pruned shape.
         """
-        return self.plan_spec(self.spec(candidate), candidate)
+        whole = trunk_scaling(self._basis.space, candidate.scaling)
+        cut_from = None if whole == candidate.scaling else self._scaled(whole)
+        return self.plan_spec(self.spec(candidate), candidate, cut_from=cut_from)
 
     def spec(self, candidate: Candidate) -> NetworkSpec:
         """Return the candidate's network in whole numbers, before pruning."""
+        return self._scaled(candidate.scaling)
+
+    def _scaled(self, scaling: Scaling) -> NetworkSpec:
         basis = self._basis
         return scale(
             basis.base,
-            candidate.scaling,
+            scaling,
             resolution_px=basis.space.input_size,
             num_classes=basis.num_classes,
             channel_multiple=basis.target.channel_multiple,
@@ -88,18 +94,29 @@ class Planner:
         """Return the candidate's network, untrained, in the shape after its pruning (an estimate, see `Plan.cost`)."""
         return self._effective(build(self.spec(candidate), self._make_module), candidate.pruning)[1]
 
-    def plan_spec(self, spec: NetworkSpec, candidate: Candidate) -> Plan:
-        """Return the plan of a spec that is already scaled; the candidate's multipliers are ignored."""
+    def plan_spec(self, spec: NetworkSpec, candidate: Candidate, *, cut_from: NetworkSpec | None) -> Plan:
+        """Return the plan of a spec that is already scaled; the candidate's multipliers are ignored.
+
+        Args:
+            spec: The network before pruning.
+            candidate: Its pruning, precision and recipe.
+            cut_from: The network whose trunk is cut to the spec; None if none is. It counts for nothing where it is of
+                that spec itself, or the recipe has no trunk.
+        """
         basis = self._basis
+        if cut_from == spec or not trunk_steps(candidate.recipe):
+            cut_from = None
         # Weights are made only if something is pruned.
         make = build if candidate.pruning.any else outline
         dense = make(spec, self._make_module)
         pruning, shape = self._effective(dense, candidate.pruning)
         dense_cost, cost = self._cost(dense), self._cost(shape)
         recipe, quantization = candidate.recipe, candidate.quantization
-        held = (spec, recipe, basis.data_fingerprint, basis.seed)
-        dense_key = weights_key(*held, task=basis.task, parent=basis.parent)
-        trunk = trunk_key(*held, task=basis.task, parent=basis.parent)
+        held = (recipe, basis.data_fingerprint, basis.seed)
+        dense_key = weights_key(spec, *held, task=basis.task, parent=basis.parent)
+        trunk = trunk_key(cut_from or spec, *held, task=basis.task, parent=basis.parent)
+        if cut_from:
+            dense_key = content_hash(dense_key, "cut from", dataclasses.replace(cut_from, name=""))
         updates, aware = branch_steps(recipe), _aware_updates(quantization)
         if trunk and aware:  # the last updates are those with rounding, so the branch falls earlier
             dense_key, updates = content_hash(dense_key, "float updates", updates - aware), updates - aware
@@ -119,6 +136,8 @@ class Planner:
             shape_key=shape_key,
             key=content_hash(shape_key, candidate.quantization, basis.target.name),
             pruning=pruning,
+            cut_from=cut_from,
+            trunk_cost=self._cost(outline(cut_from, self._make_module)) if cut_from else None,
             limits=(
                 *limits_before_training(basis.space.limits, cost, quantization.precision),
                 *(_branch_use(aware, branch_steps(recipe)) if trunk and aware else ()),

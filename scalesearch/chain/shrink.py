@@ -9,6 +9,7 @@ import torch
 
 from scalesearch.chain.cutter import Cutter
 from scalesearch.chain.inheritance import Starter
+from scalesearch.chain.parts import NOTHING, Part, continued, ready, result
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.stages import StageClock
 from scalesearch.chain.teacher import Teacher
@@ -24,12 +25,12 @@ from scalesearch.tasks.registry import get_task
 from scalesearch.training.schedule import decay, rates, trunk_rates, trunk_steps
 from scalesearch.training.state import TrainingState
 from scalesearch.training.train import Trained, answers, train
-from scalesearch.training.weights import KeptTraining, WeightStore, kept_training
+from scalesearch.training.weights import WeightStore, kept_training
 from scalesearch.values.candidate import Candidate, Pruning, Recipe
 from scalesearch.values.identity import content_hash, seed_from
 from scalesearch.values.network import Network
 from scalesearch.values.plan import Plan
-from scalesearch.values.record import LossCurve, TrainingResult
+from scalesearch.values.record import TrainingResult
 from scalesearch.values.session import Session
 
 
@@ -43,19 +44,6 @@ class Shrunk:
     """Score of the dense network on the validation images after as many updates, as a fraction; None if no candidate
     has trained it yet."""
     training: TrainingResult
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """A part of a training: the network at its end, what is known about it, and whether it was stored before."""
-
-    network: Network
-    kept: KeptTraining
-    stored: bool
-    state: TrainingState | None = None
-    """From which the training can go on."""
-    new_steps: int = 0
-    """Updates that were made now."""
 
 
 class Shrinker:
@@ -77,41 +65,39 @@ class Shrinker:
         """Return the network of a branch of the plan's trunk, cut where the branch begins.
 
         A dense network and every network cut from it make the same number of updates, and only the branch's are the
-        network's own. With several rounds of pruning, each begins an equal part of the branch.
+        network's own. The trunk of a larger network is cut to the plan's spec first. With several rounds of pruning,
+        each begins an equal part of the branch.
         """
         with stages("train"):
             trunk = self._trunk(plan, data)
-            if not plan.pruning.any:
-                branch = self._branch(plan, data, trunk)
-                training = _result((trunk, branch), train_parts=2)
-                return Shrunk(
-                    network=branch.network,
-                    dense=branch.network,
-                    dense_score=branch.kept.float_score,
-                    training=training,
-                )
-        branch = self._cut_branch(plan, data, trunk, stages)
+            if not (plan.pruning.any or plan.cut_from):
+                return _unpruned(trunk, self._branch(plan, data, trunk), train_parts=2)
+        whole = self._at_spec(plan, data, trunk, stages)
+        if not plan.pruning.any:
+            with stages("retrain"):
+                return _unpruned(trunk, self._branch(plan, data, whole), train_parts=1)
+        branch = self._cut_branch(plan, data, whole, stages)
         return Shrunk(
             network=branch.network,
-            dense=trunk.network,
+            dense=whole.network,
             dense_score=self._weights.score(plan.weights_key),
-            training=_result((trunk, branch), train_parts=1),
+            training=result((trunk, branch), train_parts=1),
         )
 
-    def _trunk(self, plan: Plan, data: Dataset) -> _Part:
+    def _trunk(self, plan: Plan, data: Dataset) -> Part:
         """Return the trunk, stored or trained now; the longest shorter one that is stored is continued."""
-        recipe, spec, key = plan.candidate.recipe, plan.spec, plan.trunk_key
+        recipe, key, (spec, _) = plan.candidate.recipe, plan.trunk_key, plan.begun
         steps = trunk_steps(recipe)
         network = self._starter.fresh(spec, dropout=recipe.dropout, seed=seed_from("init", key))
         begun = self._weights.load_trunk(key, steps, network.module)
         if begun and begun.kept.steps == steps:
-            return _Part(network=_ready(network), kept=begun.kept, stored=True, state=begun.state)
+            return Part(network=ready(network), kept=begun.kept, stored=True, state=begun.state)
         first = begun.kept.steps if begun else 0
         if begun is None:
             network = self._starter.start(network, data)
         every = trunk_rates(recipe)
         if not every:
-            return _Part(network=network, kept=_NOTHING, stored=False)
+            return Part(network=network, kept=NOTHING, stored=False)
         trained, train_s = self._train(
             network,
             data,
@@ -122,16 +108,28 @@ class Shrinker:
         )
         kept = kept_training(trained, train_s, score=0.0)  # weights at a high rate: nobody deploys or scores them
         if begun:
-            kept = _continued(begun.kept, kept)
+            kept = continued(begun.kept, kept)
         self._weights.save_trunk(key, trained.network.module, kept, trained.state)
-        return _Part(network=trained.network, kept=kept, stored=False, state=trained.state, new_steps=trained.steps)
+        return Part(network=trained.network, kept=kept, stored=False, state=trained.state, new_steps=trained.steps)
 
-    def _branch(self, plan: Plan, data: Dataset, trunk: _Part) -> _Part:
+    def _at_spec(self, plan: Plan, data: Dataset, trunk: Part, stages: StageClock) -> Part:
+        """Return the trunk cut to the plan's spec, with the moments of what is left; the trunk itself if it has it."""
+        if plan.cut_from is None:
+            return trunk
+        with stages("prune"):
+            held, follower = ready(copy.deepcopy(trunk.network)), numbered(trunk.network.module)
+            seed = seed_from("init", plan.weights_key)
+            fresh = self._starter.fresh(plan.spec, dropout=plan.candidate.recipe.dropout, seed=seed)
+            network = self._starter.inherited(held, fresh, data, follower=follower)
+            state = trunk.state and trunk.state.after(kept_moments(trunk.state.moments, trunk.network.module, follower))
+        return replace(trunk, network=ready(network), state=state)
+
+    def _branch(self, plan: Plan, data: Dataset, trunk: Part) -> Part:
         """Return the dense network at the end of its branch."""
         module = copy.deepcopy(trunk.network.module)
         kept = self._weights.load(plan.weights_key, module)
         if kept is not None:
-            return _Part(network=_ready(replace(trunk.network, module=module)), kept=kept, stored=True)
+            return Part(network=ready(replace(trunk.network, module=module)), kept=kept, stored=True)
         recipe = plan.candidate.recipe
         trained, train_s = self._train(
             trunk.network,
@@ -143,13 +141,13 @@ class Shrinker:
         )
         kept = kept_training(trained, train_s, score=self._score(trained.network, data))
         self._weights.save(plan.weights_key, trained.network.module, kept)
-        return _Part(network=trained.network, kept=kept, stored=False, new_steps=kept.steps)
+        return Part(network=trained.network, kept=kept, stored=False, new_steps=kept.steps)
 
-    def _cut_branch(self, plan: Plan, data: Dataset, trunk: _Part, stages: StageClock) -> _Part:
+    def _cut_branch(self, plan: Plan, data: Dataset, trunk: Part, stages: StageClock) -> Part:
         """Return the network at the end of a branch on which it is cut, in one or several rounds."""
         rounds, every = plan.pruning.rounds, decay(plan.branch_updates)
         cutter = Cutter(plan, data, self._task, channel_multiple=self._session.target.channel_multiple)
-        at, parts = trunk, list[_Part]()
+        at, parts = trunk, list[Part]()
         for number in range(1, rounds + 1):
             with stages("prune"):
                 follower = numbered(at.network.module)
@@ -161,7 +159,7 @@ class Shrinker:
             parts.append(at)
         return replace(
             at,
-            kept=functools.reduce(_continued, (part.kept for part in parts)),
+            kept=functools.reduce(continued, (part.kept for part in parts)),
             stored=all(part.stored for part in parts),
             new_steps=sum(part.new_steps for part in parts),
         )
@@ -170,21 +168,21 @@ class Shrinker:
         self,
         plan: Plan,
         data: Dataset,
-        cut: _Part,
+        cut: Part,
         number: int,
         share: Sequence[float],
         masks: dict[str, torch.Tensor],
-    ) -> _Part:
+    ) -> Part:
         """Return the network, cut for the round, after the round's share of the branch, stored or trained now."""
         last = number == plan.pruning.rounds
         key = plan.shape_key if last else content_hash(plan.shape_key, number)
-        network, state, kept = cut.network, cut.state, _NOTHING
+        network, state, kept = cut.network, cut.state, NOTHING
         module = copy.deepcopy(network.module)
         if last and (found := self._weights.load(key, module)):
-            return _Part(network=_ready(replace(network, module=module)), kept=found, stored=True)
+            return Part(network=ready(replace(network, module=module)), kept=found, stored=True)
         if not last and (begun := self._weights.load_trunk(key, len(share), module)):
-            network = _ready(replace(network, module=module))
-            return _Part(network=network, kept=begun.kept, stored=True, state=begun.state)
+            network = ready(replace(network, module=module))
+            return Part(network=network, kept=begun.kept, stored=True, state=begun.state)
         if share:  # there is none where a branch has fewer updates than rounds
             recipe, seed = plan.candidate.recipe, seed_from("train", plan.trunk_key)
             trained, train_s = self._train(network, data, recipe, seed=seed, rates=share, start=state, masks=masks)
@@ -194,7 +192,7 @@ class Shrinker:
             self._weights.save(key, network.module, kept)
         elif share and state:
             self._weights.save_trunk(key, network.module, kept, state)
-        return _Part(network=network, kept=kept, stored=False, state=state, new_steps=len(share))
+        return Part(network=network, kept=kept, stored=False, state=state, new_steps=len(share))
 
     def _retrained(self, plan: Plan, data: Dataset, stages: StageClock) -> Shrunk:
         """Return the network as the schedule `cosine` makes it: trained to its end, cut, and trained once more.
@@ -225,7 +223,7 @@ class Shrinker:
             network=last.network,
             dense=dense.network,
             dense_score=dense.kept.float_score,
-            training=_result(parts, train_parts=1),
+            training=result(parts, train_parts=1),
         )
 
     def _stored_or_trained(
@@ -237,7 +235,7 @@ class Shrinker:
         masks: dict[str, torch.Tensor] | None = None,
         *,
         start: Callable[[Network, Dataset], Network] = lambda network, _: network,
-    ) -> _Part:
+    ) -> Part:
         """Return the network with the weights stored under `key`; if there are none, train it now and store them.
 
         Training begins from what `start` makes of the network. Without any step (no retraining after pruning) it stays
@@ -246,8 +244,8 @@ class Shrinker:
         module = copy.deepcopy(network.module)
         kept = self._weights.load(key, module)
         if kept is not None:
-            return _Part(network=_ready(replace(network, module=module)), kept=kept, stored=True)
-        kept, network = _NOTHING, start(network, data)
+            return Part(network=ready(replace(network, module=module)), kept=kept, stored=True)
+        kept, network = NOTHING, start(network, data)
         if recipe.steps:
             trained, train_s = self._train(
                 network, data, recipe, seed=seed_from("train", key), rates=rates(recipe), masks=masks
@@ -255,7 +253,7 @@ class Shrinker:
             network, kept = trained.network, kept_training(trained, train_s, score=0.0)
         kept = replace(kept, float_score=self._score(network, data))
         self._weights.save(key, network.module, kept)
-        return _Part(network=network, kept=kept, stored=False, new_steps=kept.steps)
+        return Part(network=network, kept=kept, stored=False, new_steps=kept.steps)
 
     def _train(
         self,
@@ -318,51 +316,11 @@ def tensors(split: ImageSplit) -> tuple[torch.Tensor | ImageSource, torch.Tensor
     return planes(split.images), torch.from_numpy(split.labels)
 
 
-_CURVE_POINTS = 40
-_NOTHING = KeptTraining(float_score=0.0, train_s=0.0, final_loss=0.0, losses=(), steps=0, safe_recipe_used=False)
-
-
-def _ready(network: Network) -> Network:
-    """Return the network in eval mode."""
-    network.module.eval()
-    return network
-
-
-def _continued(first: KeptTraining, second: KeptTraining) -> KeptTraining:
-    """Return what is known about a training in two parts; its score is that of the second."""
-    if not second.steps:
-        return replace(first, float_score=second.float_score)
-    losses = [*_spread(first), *_spread(second)]
-    points = min(_CURVE_POINTS, len(losses))
-    stretches = [losses[len(losses) * at // points : len(losses) * (at + 1) // points] for at in range(points)]
-    return replace(
-        second,
-        train_s=first.train_s + second.train_s,
-        steps=first.steps + second.steps,
-        losses=tuple(sum(stretch) / len(stretch) for stretch in stretches),
-        safe_recipe_used=first.safe_recipe_used or second.safe_recipe_used,
-    )
-
-
-def _spread(kept: KeptTraining) -> list[float]:
-    """Return a loss for each step: the mean of its stretch of the curve."""
-    points = len(kept.losses)
-    return [kept.losses[min(points - 1, points * step // kept.steps)] for step in range(kept.steps)]
-
-
-def _result(parts: Sequence[_Part], *, train_parts: int) -> TrainingResult:
-    """Return the result of a training whose first `train_parts` parts are those of the dense network."""
-    last = parts[-1].kept
-    return TrainingResult(
-        float_score=last.float_score,
-        train_s=sum(part.kept.train_s for part in parts[:train_parts]),
-        retrain_s=sum(part.kept.train_s for part in parts[train_parts:]),
-        steps=sum(part.kept.steps for part in parts),
-        safe_recipe_used=any(part.kept.safe_recipe_used for part in parts),
-        weights_reused=all(part.stored for part in parts),
-        final_loss=last.final_loss,
-        loss_curves=tuple(
-            LossCurve(steps=part.kept.steps, losses=part.kept.losses) for part in parts if part.kept.steps
-        ),
-        new_steps=sum(part.new_steps for part in parts),
+def _unpruned(trunk: Part, branch: Part, *, train_parts: int) -> Shrunk:
+    """Return the result of a branch on which nothing is pruned."""
+    return Shrunk(
+        network=branch.network,
+        dense=branch.network,
+        dense_score=branch.kept.float_score,
+        training=result((trunk, branch), train_parts=train_parts),
     )

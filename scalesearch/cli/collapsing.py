@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from scalesearch.spaces.trunks import BY_AXES
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 
@@ -27,8 +28,9 @@ def collapses(space: SearchSpace, base: NetworkSpec, target: "Target") -> Iterat
     Only neighbouring values of an axis are compared. Rounding never turns back, so if two values give the same network,
     all values between them give it too.
     """
-    axes = [named for named in space.axes if named.name.startswith("scaling.") and _listed(named)]
-    ranged = [named.name for named in space.axes if named.name.startswith("scaling.") and not _listed(named)]
+    scaled = [named for named in space.axes if named.name.startswith("scaling.") and named.name not in BY_AXES]
+    axes = [named for named in scaled if _listed(named)]
+    ranged = [named.name for named in scaled if not _listed(named)]
     values = [_listed(named) for named in axes]
     names = [named.name for named in axes]
     combinations = math.prod(len(each) for each in values)

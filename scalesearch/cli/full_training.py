@@ -28,7 +28,7 @@ from scalesearch.values.session import model_path, reference_path
 from scalesearch.values.settings import DataSettings, RunSettings
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.training_length import full_length
-from scalesearch.views.words import milliseconds
+from scalesearch.views.words import cut_text, milliseconds
 
 RESULT = "result.json"
 _SPACE = "export"
@@ -67,9 +67,13 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
         resolution_multiple=int(bool(config.network.origin)),  # its size is settled, and its stride not known
     )
     session = open_session(settings, space, to, base=config.network, storage=config.storage, say=echo)
-    spec = dataclasses.replace(config.network, num_classes=len(session.data.class_names))
-    plan = Planner(session).plan_spec(spec, dataclasses.replace(config.candidate, recipe=recipe))
-    echo(f"training {spec.name} for {recipe.steps} steps")
+    classes = len(session.data.class_names)
+    spec = dataclasses.replace(config.network, num_classes=classes)
+    cut_from = config.cut_from and dataclasses.replace(config.cut_from, num_classes=classes)
+    candidate = dataclasses.replace(config.candidate, recipe=recipe)
+    plan = Planner(session).plan_spec(spec, candidate, cut_from=cut_from)
+    larger = f", begun with {cut_text(plan.spec, plan.cut_from)}" if plan.cut_from else ""
+    echo(f"training {spec.name} for {recipe.steps} steps{larger}")
     evaluator = TrialEvaluator(session)
     record = evaluator.evaluate(plan, trial=0, report=lambda stage: echo(f"  {stage}"))
     test = evaluator.test_quality(record)

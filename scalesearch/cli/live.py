@@ -217,6 +217,7 @@ def trial_line(record: TrialRecord) -> str:
     scaling, quantization = record.candidate.scaling, record.candidate.quantization
     size = str(record.spec.input_size) if record.spec else f"res x{scaling.resolution:g}"
     shape = f"{size} depth x{scaling.depth:g} width x{scaling.width:g} kernel x{scaling.kernel:g}"
+    shape += ", cut from a larger trunk" if record.cut_from else ""
     pruned = record.candidate.pruning.label
     what = f"{shape}{f', {pruned},' if pruned else ''} {quantization.label}"
     seconds = sum(stage.seconds for stage in record.stages)

@@ -19,7 +19,7 @@ from scalesearch.cli.studies import (
 from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
 from scalesearch.values.record import MeasuredTrial, TrialRecord
-from scalesearch.views.words import accuracy_with_interval, latency_with_interval, multipliers, percent
+from scalesearch.views.words import accuracy_with_interval, latency_with_interval, percent, shape_text
 
 if TYPE_CHECKING:
     from scalesearch.analysis.choice import Choice, Wish
@@ -120,7 +120,7 @@ def _told(record: MeasuredTrial) -> str:
     score = f"{record.quality.title} {accuracy_with_interval(record.quality)} %"
     return (
         f"{score}, p50 {latency_with_interval(record.latency)} ms, {shape}"
-        f"depth x width x kernel {multipliers(record.candidate.scaling)}, {record.candidate.quantization.precision}"
+        f"depth x width x kernel {shape_text(record)}, {record.candidate.quantization.precision}"
     )
 
 

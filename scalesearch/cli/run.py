@@ -233,7 +233,8 @@ def train(
 
     exported = read_config(config)  # a wrong file is reported now, not once torch is loaded
     check_stored(exported.settings, exported.candidate, origin=str(config))
-    check_spec(exported.network)
+    for spec in (exported.network, *filter(None, (exported.cut_from,))):
+        check_spec(spec)
     if data is not None:
         from scalesearch.data import refuse_ambiguous_source
 

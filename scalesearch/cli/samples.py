@@ -81,7 +81,9 @@ def sizes_bytes(plans: Iterable[Plan]) -> list[int]:
 
 
 def sample_notes(samples: Samples) -> Iterable[str]:
-    """Yield what the samples leave out, and why."""
+    """Yield what the samples leave out, and why; and what trunks they are cut from."""
+    from scalesearch.views.words import count
+
     if samples.drawn < _SAMPLES:
         yield (
             f"note: {samples.drawn} of {_SAMPLES} candidates were drawn: planning them all would take over "
@@ -89,6 +91,12 @@ def sample_notes(samples: Samples) -> Iterable[str]:
         )
     if samples.uncut:
         yield f"note: {samples.uncut} of them are too large to be cut on paper; their costs are those before pruning."
+    if cut := [plan for plan in samples.plans if plan.cut_from]:
+        trunks = {plan.trunk_key: plan.begun[1].macs for plan in cut}
+        yield (
+            f"note: {len(cut)} of {samples.drawn} candidates are cut from {len(trunks)} larger trunks, the largest of "
+            f"{count(max(trunks.values()))}MACs: limits hold for what is cut, not for its trunk."
+        )
     if samples.refused:
         yield f"note: {len(samples.refused)} of {samples.drawn} cannot be planned: {samples.refused[0]}"
 
@@ -109,7 +117,8 @@ def print_samples(samples: Samples) -> None:
     rows = []
     for plan in samples.plans[:_SHOWN]:
         scaling, pruning = plan.candidate.scaling, plan.candidate.pruning
-        shape = f"x{scaling.depth:.4g} x{scaling.width:.4g} x{scaling.kernel:.4g}{'*' if scaling.stages else ''}"
+        marks = f"{'*' if scaling.stages else ''}{', cut' if plan.cut_from else ''}"
+        shape = f"x{scaling.depth:.4g} x{scaling.width:.4g} x{scaling.kernel:.4g}{marks}"
         rows.append(
             (
                 str(plan.spec.input_size),

@@ -55,7 +55,7 @@ def drop_blocks(
         least = min(losses, key=losses.__getitem__)
         network = without[least]
         if follower is not None:
-            _take_out(follower, least)
+            take_out(follower, least)
     return network
 
 
@@ -80,13 +80,13 @@ def without_block(network: Network, place: tuple[int, int]) -> Network:
     """
     stage, _ = place
     module = copy.deepcopy(network.module)
-    _take_out(module, place)
+    take_out(module, place)
     stages = list(network.spec.stages)
     stages[stage] = dataclasses.replace(stages[stage], depth=stages[stage].depth - 1)
     return Network(spec=dataclasses.replace(network.spec, stages=tuple(stages)), module=module)
 
 
-def _take_out(module: nn.Module, place: tuple[int, int]) -> None:
+def take_out(module: nn.Module, place: tuple[int, int]) -> None:
     """Remove one block of a module, in place."""
     stage, block = place
     blocks = list(module.get_submodule(f"stages.{stage}").children())

@@ -6,19 +6,27 @@ term: on a network that was trained elsewhere, the magnitudes of its weights say
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from scalesearch.compression.blocks import droppable_blocks, without_block
+from scalesearch.compression.blocks import droppable_blocks, take_out, without_block
 from scalesearch.compression.importance import Judged
+from scalesearch.compression.kept_entries import NEW
 from scalesearch.compression.prune import cut_to
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec, StageSpec
 
 
-def inherit(parent: Network, child: Network, *, judged: Judged, loss_without: Callable[[Network], float]) -> Network:
+def inherit(
+    parent: Network,
+    child: Network,
+    *,
+    judged: Judged,
+    loss_without: Callable[[Network], float],
+    follower: nn.Module | None = None,
+) -> Network:
     """Return `child` with the weights that it inherits from `parent`, in training mode.
 
     A child of the parent's own shape has exactly its weights, whatever its resolution.
@@ -28,16 +36,25 @@ def inherit(parent: Network, child: Network, *, judged: Judged, loss_without: Ca
         child: A fresh network of the same family (`kinship`). Its weights stay only where nothing can be inherited.
         judged: Images on which channels are judged, of the child's resolution.
         loss_without: Returns the loss of a network on such images; for blocks. It must not change the network.
+        follower: `numbered(parent.module)`, which is cut in the same way, in place; entries that the parent does not
+            have become `NEW`. Whole blocks and shortcuts of the child alone are not made in it.
     """
-    network = _shallower(parent, child.spec, loss_without)
-    network = _untied(network, child)
-    network = cut_to(network, _widths(child, network), batch=judged)
+    network, leaving = _shallower(parent, child.spec, loss_without)
+    network = Network(spec=network.spec, module=copy.deepcopy(network.module))
+    _untie(network.module, child)
+    if follower is not None:
+        for place in leaving:
+            take_out(follower, place)
+        _fill(_untie(follower, child), NEW)
+    network = cut_to(network, _widths(child, network), batch=judged, follower=follower)
     held, module = network.module.state_dict(), copy.deepcopy(child.module)
     _silence_new_blocks(module, network.spec, child.spec)
     fitted = {
         name: _fitted(held[name], fresh) if name in held else fresh for name, fresh in module.state_dict().items()
     }
     module.load_state_dict(fitted)
+    if follower is not None:
+        _refit(follower, module)
     return Network(spec=child.spec, module=module.train())
 
 
@@ -69,8 +86,10 @@ def _kind(stage: StageSpec) -> tuple[str, int, int]:
     return stage.block, stage.stride, stage.expansion
 
 
-def _shallower(network: Network, wanted: NetworkSpec, loss_without: Callable[[Network], float]) -> Network:
-    """Return the network without the blocks that the wanted spec has too few places for.
+def _shallower(
+    network: Network, wanted: NetworkSpec, loss_without: Callable[[Network], float]
+) -> tuple[Network, list[tuple[int, int]]]:
+    """Return the network without the blocks that the wanted spec has too few places for, and those, last ones first.
 
     Every block is judged once, alone. Judging again after each removal would cost a pass over the images for each pair
     of blocks, and brought nothing on a pretrained network.
@@ -82,19 +101,22 @@ def _shallower(network: Network, wanted: NetworkSpec, loss_without: Callable[[Ne
     for stage, count in enumerate(excess):
         inside = sorted((place for place in places if place[0] == stage), key=losses.__getitem__)
         leaving += inside[:count]
-    for place in sorted(leaving, reverse=True):  # from the last one, so that places of earlier ones stay right
+    leaving.sort(reverse=True)  # from the last one, so that places of earlier ones stay right
+    for place in leaving:
         network = without_block(network, place)
-    return network
+    return network, leaving
 
 
-def _untied(network: Network, child: Network) -> Network:
-    """Return the network with the child's shortcuts, where the child's widths differ and the network's do not.
+def _untie(module: nn.Module, child: Network) -> list[nn.Module]:
+    """Give the module, in place, the child's shortcuts, where the child's widths differ and its own do not.
 
     Channels that are added to one another leave together. Where the child adds nothing, or adds a projection, they may
     differ; the projection begins as the identity.
+
+    Returns:
+        The projections, which are new.
     """
-    module = copy.deepcopy(network.module)
-    modules = dict(module.named_modules())
+    modules, added = dict(module.named_modules()), list[nn.Module]()
     for name, theirs in child.module.named_modules():
         mine = modules.get(name)
         if mine is None:
@@ -104,8 +126,24 @@ def _untied(network: Network, child: Network) -> Network:
         shortcut = getattr(mine, "shortcut", None)
         if isinstance(shortcut, nn.Identity) and isinstance(theirs.shortcut, nn.Sequential):
             channels = next(each for each in mine.modules() if isinstance(each, nn.Conv2d)).in_channels
-            module.set_submodule(f"{name}.shortcut", _identity_projection(theirs.shortcut, channels))
-    return Network(spec=network.spec, module=module)
+            added.append(_identity_projection(theirs.shortcut, channels).to(next(module.parameters()).dtype))
+            module.set_submodule(f"{name}.shortcut", added[-1])
+    return added
+
+
+def _fill(modules: Iterable[nn.Module], value: float) -> None:
+    for module in modules:
+        for parameter in module.parameters():
+            nn.init.constant_(parameter, value)
+
+
+def _refit(follower: nn.Module, module: nn.Module) -> None:
+    """Give the follower's parameters, in place, the shapes of the module's; what it does not have is `NEW`."""
+    wanted_by_name = dict(module.named_parameters())
+    for name, parameter in follower.named_parameters():
+        if (wanted := wanted_by_name.get(name)) is not None:
+            fresh = torch.full(wanted.shape, NEW, dtype=parameter.dtype)
+            parameter.data = _fitted(parameter.detach(), fresh, empty=NEW)
 
 
 def _identity_projection(like: nn.Sequential, channels: int) -> nn.Sequential:
@@ -139,24 +177,26 @@ def _silence_new_blocks(module: nn.Module, have: NetworkSpec, want: NetworkSpec)
             nn.init.zeros_(last.bias)
 
 
-def _fitted(held: Tensor, fresh: Tensor) -> Tensor:
+def _fitted(held: Tensor, fresh: Tensor, *, empty: float = 0.0) -> Tensor:
     """Return the held tensor in the shape of the fresh one.
 
-    Kernels are cropped or padded with zeros at their centre. New inputs have no effect at first; new outputs are fresh.
+    Kernels are cropped or padded with `empty` at their centre. New inputs are `empty`, so that they have no effect at
+    first; new outputs are fresh.
     """
     if held.shape == fresh.shape:
         return held
     if held.ndim == 4:
-        held = _centred(held, fresh.shape[-2:])
+        held = _centred(held, fresh.shape[-2:], empty)
     common = tuple(slice(0, min(one, other)) for one, other in zip(held.shape, fresh.shape, strict=True))
     fitted = fresh.clone()
     if held.ndim > 1:
-        fitted[: held.shape[0], held.shape[1] :] = 0
+        fitted[: held.shape[0], held.shape[1] :] = empty
     fitted[common] = held[common]
     return fitted
 
 
-def _centred(kernel: Tensor, sides: torch.Size) -> Tensor:
-    """Return the kernel (out, in, k, k) cropped or padded with zeros around its centre; all sides are odd."""
+def _centred(kernel: Tensor, sides: torch.Size, empty: float) -> Tensor:
+    """Return the kernel (out, in, k, k) cropped or padded with `empty` around its centre; all sides are odd."""
     grown = [side - have for side, have in zip(sides, kernel.shape[-2:], strict=True)]
-    return nn.functional.pad(kernel, (grown[1] // 2, grown[1] // 2, grown[0] // 2, grown[0] // 2))
+    around = (grown[1] // 2, grown[1] // 2, grown[0] // 2, grown[0] // 2)
+    return nn.functional.pad(kernel, around, value=empty)

@@ -2,20 +2,22 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 Moments = Mapping[str, Mapping[str, Tensor]]
 """Tensors of the shape of a parameter (or single numbers), by the parameter's name and a name of their own."""
+NEW: Final = -1
+"""What a numbered copy holds for weights that the module did not have."""
 
 
 def numbered(module: nn.Module) -> nn.Module:
     """Return a copy of the module whose parameters hold the numbers 0, 1, 2, ... instead of weights.
 
-    The copy is cut together with the module. What is left then tells where each remaining weight was. float64 holds
-    whole numbers up to 2^53 exactly.
+    The copy is cut together with the module. What is left then tells where each remaining weight was; weights that are
+    new get `NEW`. float64 holds whole numbers up to 2^53 exactly.
     """
     follower = copy.deepcopy(module).double()
     with torch.no_grad():
@@ -26,7 +28,9 @@ def numbered(module: nn.Module) -> nn.Module:
 
 
 def kept_moments(moments: Moments, before: nn.Module, follower: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """Return the moments of what is left after a cut.
+    """Return the moments of what is left after a cut; those of new weights are 0.
+
+    Parameters that are new as a whole have none, and their training starts anew.
 
     Args:
         moments: Those of the module before the cut; parameters without moments are passed over.
@@ -38,9 +42,13 @@ def kept_moments(moments: Moments, before: nn.Module, follower: nn.Module) -> di
     kept: dict[str, dict[str, Tensor]] = {}
     for name, parameter in follower.named_parameters():
         ids = parameter.detach().long()
-        place = places[int(torch.searchsorted(starts, ids.min(), right=True)) - 1]
+        known = ids != NEW
+        if not known.any():
+            continue
+        place = places[int(torch.searchsorted(starts, ids[known].min(), right=True)) - 1]
+        own = (ids - place.start).where(known, 0)
         kept[name] = {
-            kind: moment.reshape(-1)[ids - place.start] if moment.ndim else moment.clone()
+            kind: moment.reshape(-1)[own].where(known, 0) if moment.ndim else moment.clone()
             for kind, moment in moments.get(place.name, {}).items()
         }
     return {name: held for name, held in kept.items() if held}

@@ -5,6 +5,7 @@ import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,17 +82,14 @@ def prune(
                 least = torch.argsort(group.importance, stable=True)[:excess].tolist()
                 graph.get_pruning_group(group.root, group.handler, idxs=least).prune()
     if follower is not None:
-        with _evaluating(follower):
-            graph_of(follower, _example_images(replace(network, module=follower))).load_pruning_history(
-                graph.pruning_history()
-            )
+        _follow(follower, network, graph)
     module.zero_grad(set_to_none=True)
     if not any(chosen):
         _log.info("nothing pruned: no layer of %s has %d channels to spare", network.spec.name, channel_multiple)
     return Network(spec=network.spec, module=module)
 
 
-def cut_to(network: Network, widths: Mapping[str, int], *, batch: Judged) -> Network:
+def cut_to(network: Network, widths: Mapping[str, int], *, batch: Judged, follower: nn.Module | None = None) -> Network:
     """Keep so many channels of each layer, those that matter most by the criterion `taylor`.
 
     Args:
@@ -99,6 +97,7 @@ def cut_to(network: Network, widths: Mapping[str, int], *, batch: Judged) -> Net
         widths: Channels to keep, by the names of `prunable_widths`. A layer that has no more than these, or is not
             named, keeps all. Other names are passed over.
         batch: Images with their targets and the task's loss.
+        follower: A module of the same structure, which loses the same channels, in place.
 
     Returns:
         A copy in eval mode; the network itself if nothing leaves.
@@ -113,8 +112,17 @@ def cut_to(network: Network, widths: Mapping[str, int], *, batch: Judged) -> Net
         if excess > 0:
             least = torch.argsort(group.importance, stable=True)[:excess].tolist()
             graph.get_pruning_group(group.root, group.handler, idxs=least).prune()
+    if follower is not None:
+        _follow(follower, network, graph)
     module.zero_grad(set_to_none=True)
     return Network(spec=network.spec, module=module)
+
+
+def _follow(follower: nn.Module, network: Network, graph: Any) -> None:
+    """Remove from the follower, in place, what was removed from the network's copy by its dependency graph."""
+    with _evaluating(follower):
+        example = _example_images(replace(network, module=follower))
+        graph_of(follower, example).load_pruning_history(graph.pruning_history())
 
 
 def channels_left(channels: int, *, fraction: float, multiple: int) -> int:

@@ -17,18 +17,17 @@ from scalesearch.config.checks import (
     suggest,
     unknown_key,
 )
+from scalesearch.config.space_checks import MAX_RESOLUTION_PX, check_cuts, check_largest
 from scalesearch.toml_file import read_toml
-from scalesearch.values.candidate import Pruning, Quantization, Recipe, StageScaling
-from scalesearch.values.network_spec import InputSize, NetworkSpec
+from scalesearch.values.candidate import Pruning, Quantization, Recipe, Scaling, StageScaling
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.space import AUTO, FLIP, Axis, Choice, Limits, NamedAxis, Range, SearchSpace
 
 _SPACE_KEYS = ("network", "resolution_px", "resolution_multiple", "summary")
 SPACE_NUMBERS = ("resolution_px", "resolution_multiple")
 SPACE_SECTIONS = ("scaling", "pruning", "quantization", "training", "limits")
-_SCALING_KEYS = ("resolution", "depth", "width", "kernel")
+_SCALING_KINDS = {key: kind for key, kind in field_types(Scaling).items() if key != "stages"}
 
-MAX_RESOLUTION_PX = 8192
-"""Largest allowed side of an image in pixels, with the multiplier applied. A batch of 64 such images takes 13 GB."""
 MAX_CHOICES = 1000
 """Largest number of choices of one axis; it is limited because `check` compares them in pairs."""
 
@@ -118,7 +117,8 @@ def parse_space(document: Document, *, name: str, origin: str) -> SearchSpace:
     if not 0 <= multiple <= MAX_RESOLUTION_PX:
         fail(f"{origin}: resolution_multiple = {multiple!r} is out of range: allowed is 0 to {MAX_RESOLUTION_PX}.")
     axes = tuple(_section_axes(document, origin))
-    _check_largest(size, axes, origin)
+    check_largest(size, axes, origin)
+    check_cuts(axes, origin)
     return SearchSpace(
         name=name,
         network=document["network"],
@@ -134,7 +134,7 @@ def parse_space(document: Document, *, name: str, origin: str) -> SearchSpace:
 def _section_axes(document: Document, origin: str) -> Iterable[NamedAxis]:
     scaling = dict(document.get("scaling", {}))
     stages = scaling.pop("stages", {})
-    yield from _axes_of("scaling", scaling, dict.fromkeys(_SCALING_KEYS, float), origin)
+    yield from _axes_of("scaling", scaling, _SCALING_KINDS, origin)
     if not isinstance(stages, dict):
         fail(f"{origin}: scaling.stages must hold tables such as [scaling.stages.1], got {stages!r}.")
     spelled: dict[int, str] = {}
@@ -164,19 +164,6 @@ def _input_size(given: object, origin: str) -> InputSize:
             f"or [height, width], 1 to {MAX_RESOLUTION_PX}, got {given!r}."
         )
     return InputSize(height_px=sides[0], width_px=sides[1])
-
-
-def _check_largest(size: InputSize, axes: Iterable[NamedAxis], origin: str) -> None:
-    axis = next((named.axis for named in axes if named.name == "scaling.resolution"), None)
-    if axis is None:
-        return
-    largest = axis.high if isinstance(axis, Range) else max(float(value) for value in axis.values)
-    side_px = max(size.sides)
-    if side_px * largest > MAX_RESOLUTION_PX:
-        fail(
-            f"{origin}: resolution_px = {side_px} times scaling.resolution {largest:g} gives images of "
-            f"{side_px * largest:.0f} px; allowed is up to {MAX_RESOLUTION_PX} px."
-        )
 
 
 def _axes_of(section: str, table: Document, kinds: Mapping[str, Any], origin: str) -> Iterable[NamedAxis]:
@@ -234,45 +221,6 @@ def _parse_limits(table: Document, origin: str) -> Limits:
 def space_keys() -> tuple[str, ...]:
     """Return every dotted key of a space file's sections, except the per-stage ones."""
     sections = {"pruning": Pruning, "quantization": Quantization, "training": Recipe, "limits": Limits}
-    keys = [f"scaling.{key}" for key in _SCALING_KEYS]
+    keys = [f"scaling.{key}" for key in _SCALING_KINDS]
     keys += [f"{section}.{key}" for section, kind in sections.items() for key in field_types(kind)]
     return tuple(keys)
-
-
-_BUILT_HERE = ("scaling.depth", "scaling.width", "scaling.kernel", "scaling.stages.", "pruning.block_fraction")
-"""The axes that change how a network is built, by the beginnings of their names."""
-
-
-def check_axes(space: SearchSpace, base: NetworkSpec) -> None:
-    """Raise ConfigError if the space asks for another shape of a module, or scales a stage that the network lacks."""
-    if base.origin:
-        _check_module_axes(space)
-    check_stages(space, len(base.stages))
-
-
-def _check_module_axes(space: SearchSpace) -> None:
-    """Raise ConfigError if the space asks for what a module of the user's does not have."""
-    asked = [
-        named.name
-        for named in space.axes
-        if named.name.startswith(_BUILT_HERE)
-        and named.axis != Choice(values=(0.0 if named.name == "pruning.block_fraction" else 1.0,))
-    ]
-    if asked:
-        fixed = " ".join(f"--set {name}={int(name != 'pruning.block_fraction')}" for name in asked)
-        fail(
-            f"space {space.name!r} asks for {', '.join(asked)}, and {space.network} returns a torch module, which is "
-            "never built anew.",
-            "On a module are searched: resolution, channels, zeros, precision, calibration, and the training.",
-            f"Take --space resnet_small_compress_only, or fix them: {fixed}",
-        )
-
-
-def check_stages(space: SearchSpace, stages: int) -> None:
-    """Raise ConfigError if the space scales a stage that its base network does not have."""
-    for named in space.axes:
-        if named.name.startswith("scaling.stages.") and int(named.name.split(".")[2]) > stages:
-            fail(
-                f"{space.name}: {named.name} names a stage that {space.network} does not have.",
-                f"Its stages are numbered 1 to {stages}.",
-            )

@@ -62,7 +62,8 @@ def jobs_of(work: Session, members: Sequence[MeasuredTrial], request: ConfirmReq
                 epochs=request.epochs,
                 train_images=work.data.train_images,
             )
-            plan = planner.plan_spec(record.spec, replace(record.candidate, recipe=recipe))
+            candidate = replace(record.candidate, recipe=recipe)
+            plan = planner.plan_spec(record.spec, candidate, cut_from=record.cut_from)
             jobs.append(Job(number=len(jobs), record=record, seed=seed, seed_place=place, plan=plan))
     return tuple(jobs)
 

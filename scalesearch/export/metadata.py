@@ -86,6 +86,8 @@ class ExportedConfig:
     """Width in pixels of the stored images; 0 means that they are square."""
     parent: Parent | None = None
     """The trained network that the study's networks inherited from."""
+    cut_from: NetworkSpec | None = None
+    """The larger network whose trunk was cut to this one where the branch began."""
 
     @property
     def storage(self) -> InputSize:
@@ -119,6 +121,7 @@ def write_config(
         expected=_expected(record, score, confirmed),
         candidate=record.candidate,
         network=_spec(record),
+        cut_from=record.cut_from,
         data=session.data,
         settings=session.settings,
         storage_px=session.storage_px,

@@ -221,6 +221,8 @@ def _making(record: MeasuredTrial, session: Session) -> Iterator[str]:
         f"* Training: {recipe.optimizer}, {record.training.steps} steps of {recipe.batch_size} images, seed "
         f"{session.settings.seed}."
     )
+    if record.cut_from:
+        yield f"* Begun as {report.cut_text(record.spec, record.cut_from)}; cut to this one for the last updates."
     if parent := session.parent:
         tuned = f"fine-tuned on these images by {parent.steps} updates" if parent.steps else "used as it was"
         yield (

@@ -30,8 +30,8 @@ from scalesearch.views.words import (
     count,
     latency_with_interval,
     milliseconds,
-    multipliers,
     percent,
+    shape_text,
 )
 
 LARGE_GAP = 0.02
@@ -55,8 +55,7 @@ def _card(title: str, record: MeasuredTrial) -> str:
     size = f"{count(record.cost.macs)} MACs, " if record.cost else ""
     lines = (
         f"{latency_with_interval(record.latency)} ms",
-        f"trial {record.trial}, {record.spec.input_size}, "
-        f"{multipliers(record.candidate.scaling)}, {record.candidate.quantization.label}",
+        f"trial {record.trial}, {record.spec.input_size}, {shape_text(record)}, {record.candidate.quantization.label}",
         f"{size}{bytes_text(record.size_bytes or 0)}",
     )
     told = "".join(f"<p>{text(line)}</p>" for line in lines)

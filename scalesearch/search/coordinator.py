@@ -196,7 +196,7 @@ class _Run:
         return bool(plan.trunk_key) and any(
             record.state == "complete" and self._problem.plan(record.candidate).trunk_key == plan.trunk_key
             for record in self._ledger.records.values()
-            if record.charged and record.spec == plan.spec
+            if record.charged and (record.cut_from or record.spec) == plan.begun[0]
         )
 
     def _give_up_postponed(self) -> None:

@@ -95,6 +95,7 @@ def _bare(trial: int, plan: Plan, *, state: TrialState, reason: str) -> TrialRec
         charged=False,
         reason=reason,
         spec=plan.spec,
+        cut_from=plan.cut_from,
         cost=plan.cost,
         dense_macs=plan.dense_cost.macs,
         limits=plan.limits,

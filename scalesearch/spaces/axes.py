@@ -56,6 +56,10 @@ CONDITIONS: dict[str, Callable[[Mapping[str, Value]], bool]] = {
     },
     "training.muon_learning_rate": lambda asked: asked["training.optimizer"] == "muon",
     "training.distill_temperature": lambda asked: float(asked["training.distill_weight"]) > 0,
+    # Nor is it asked how the largest size is reached (`suggest`).
+    **{
+        f"scaling.{name}_by": lambda asked: asked["training.schedule"] == "wsd" for name in ("width", "depth", "kernel")
+    },
 }
 
 

@@ -24,6 +24,7 @@ from scalesearch.spaces.axes import (
     stage_of,
     typed,
 )
+from scalesearch.spaces.trunks import BY_AXES, is_below_largest
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.space import Choice, NamedAxis, Range, SearchSpace
 from scalesearch.values.target import Target
@@ -33,16 +34,24 @@ def suggest(trial: TrialLike, space: SearchSpace) -> Candidate:
     """Return the candidate that `trial` stands for: sampled by a live trial, or replayed by a fixed or frozen one.
 
     An axis with only one value is applied without asking. An axis that has no effect on this candidate (see
-    `axes.CONDITIONS`) is not asked and keeps its default.
+    `axes.CONDITIONS`) is not asked and keeps its default; so does one that says how a size is reached, where that is
+    the largest of the space.
     """
     chosen: dict[str, Value] = {name: default_value(name) for name in plain_axis_names()}
     for named in asking_order(space.axes):
         fixed = fixed_value(named)
         if fixed is not None:
             chosen[named.name] = fixed
-        elif named.name not in CONDITIONS or CONDITIONS[named.name](chosen):
+        elif _has_effect(named.name, chosen, space):
             chosen[named.name] = ask(trial, named)
     return candidate_of(chosen)
+
+
+def _has_effect(name: str, chosen: Mapping[str, Value], space: SearchSpace) -> bool:
+    """Tell whether an axis matters to a candidate with these values of the axes before it."""
+    if name in BY_AXES and not is_below_largest(space.axes, chosen, BY_AXES[name]):
+        return False
+    return name not in CONDITIONS or CONDITIONS[name](chosen)
 
 
 def candidate_of(chosen: Mapping[str, Value]) -> Candidate:
@@ -130,16 +139,36 @@ def ends_short(space: SearchSpace) -> tuple[str, ...]:
 
 
 def without_effect(space: SearchSpace) -> tuple[str, ...]:
-    """Return a line for each axis of the training that the space's schedule does not read."""
+    """Return a line for each axis that changes nothing.
+
+    These are axes of the training that the space's schedule does not read, and cuts where there is one size alone.
+    """
     axis = axis_of(space.axes, "training.schedule")
     schedules: tuple[Value, ...] = (default_value("training.schedule"),)
     if isinstance(axis, Choice):
         schedules = axis.values
-    return tuple(
+    single = tuple(
+        f"{named.name} has no effect: the space has one {BY_AXES[named.name]} alone, and nothing is cut to it."
+        for named in space.axes
+        if named.name in BY_AXES and named.axis != _FROM_SCRATCH and not _has_sizes(space, BY_AXES[named.name])
+    )
+    return single + tuple(
         f"{named.name} has no effect with training.schedule = {' or '.join(map(repr, schedules))}: it belongs to "
         f"{' or '.join(map(repr, sorted(set(READ_BY[named.name]))))}."
         for named in space.axes
         if named.name in READ_BY and not set(READ_BY[named.name]) & set(schedules)
+    )
+
+
+_FROM_SCRATCH = Choice(values=("scratch",))
+
+
+def _has_sizes(space: SearchSpace, multiplier: str) -> bool:
+    """Tell whether the space has several values of a multiplier, or of that of a stage."""
+    return any(
+        fixed_value(named) is None
+        for named in space.axes
+        if named.name == f"scaling.{multiplier}" or ((stage := stage_of(named.name)) and stage[1] == multiplier)
     )
 
 
@@ -148,7 +177,7 @@ def cheapest(space: SearchSpace) -> Candidate:
     chosen: dict[str, Value] = {name: default_value(name) for name in plain_axis_names()}
     for named in asking_order(space.axes):
         fixed = fixed_value(named)
-        if fixed is None and named.name in CONDITIONS and not CONDITIONS[named.name](chosen):
+        if fixed is None and not _has_effect(named.name, chosen, space):
             continue
         ordered = ordered_values(named)
         axis = named.axis

@@ -76,7 +76,7 @@ def measure_pieces(plans: Sequence[Plan], *, task: str, settings: MachineSetting
         StageFailed: Not one step could be timed.
     """
     machine, trained = probe_machine(settings, workers=workers), get_task(task)
-    ordered = sorted(plans, key=lambda plan: plan.dense_cost.macs)
+    ordered = sorted([*plans, *_trunks(plans)], key=lambda plan: plan.dense_cost.macs)
     buildable = [plan for plan in ordered if _is_buildable(plan)] or ordered[:1]
     places = np.linspace(0, len(buildable) - 1, PROBED_NETWORKS).round().astype(int)
     points: dict[int, float] = {}
@@ -101,6 +101,16 @@ def measure_pieces(plans: Sequence[Plan], *, task: str, settings: MachineSetting
         quantize_s=quantize_s,
         image_s_per_mac=image_s_per_mac,
     )
+
+
+def _trunks(plans: Sequence[Plan]) -> list[Plan]:
+    """Return the plans of the larger networks that trunks are trained of, once each."""
+    larger = {plan.trunk_key: plan for plan in plans if plan.cut_from}
+    return [
+        replace(plan, spec=spec, dense_cost=cost, cut_from=None)
+        for plan in larger.values()
+        for spec, cost in (plan.begun,)
+    ]
 
 
 def _is_buildable(plan: Plan) -> bool:

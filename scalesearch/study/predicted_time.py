@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from scalesearch.measurement.latency import FIRST_LOOK_PAIRS, MIN_S, WARMUP_WINDOWS
 from scalesearch.study.pieces import Pieces
-from scalesearch.training.schedule import branch_steps, trunk_steps
+from scalesearch.training.schedule import trunk_steps
 from scalesearch.values.candidate import Quantization
 from scalesearch.values.plan import Plan
 from scalesearch.values.settings import LatencySettings, RunSettings
@@ -95,6 +95,9 @@ def predict(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, *, first: Pl
     """
     fewest, most = candidates_of(plans, run)
     training = statistics.fmean(_training_s(plan, pieces) for plan in plans)
+    # What is not trained again is charged by its updates, and those of a trunk that is cut take longer than the others.
+    share = statistics.fmean(_begun_updates(plan) / _updates(plan) for plan in plans)
+    shared_s = statistics.fmean(_begun_s(plan, pieces) for plan in plans) / share if share else 0.0
     ends = []
     for end, trained in enumerate((fewest, most)):
         costs = [_seconds(plan, run, pieces, end) for plan in plans]
@@ -106,7 +109,7 @@ def predict(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, *, first: Pl
         members = min(FRONT_MEMBERS[end], trained * len(_precisions(run.space)))
         ending = ENDING_S[end] + members * (FRONT_S[end] + _latency_s(plans[0], run.settings.latency, pieces)[end])
         # However many candidates share trunks, the budget is a number of full trainings.
-        mean -= (1 - fewest / trained) * TRAINING_SPREAD[end] * training / run.settings.workers
+        mean -= (1 - fewest / trained) * TRAINING_SPREAD[end] * shared_s / run.settings.workers
         ends.append(OPENING_S[end] + begin + (trained - 1) * mean + ending)
     low, high = (statistics.fmean(_seconds(plan, run, pieces, end, training=False) for plan in plans) for end in (0, 1))
     return PredictedTime(
@@ -125,9 +128,8 @@ def candidates_of(plans: Sequence[Plan], run: PlannedRun) -> tuple[int, int]:
     seen = set[str]()
     charges = list[float]()
     for plan in {plan.shape_key: plan for plan in plans}.values():  # equal networks are trained once
-        recipe, begun = plan.candidate.recipe, plan.trunk_key or plan.weights_key
-        own = branch_steps(recipe) if plan.trunk_key else updates(recipe, pruned=plan.pruning.any) - recipe.steps
-        charges.append(own / updates(recipe, pruned=plan.pruning.any) if begun in seen and own else 1.0)
+        begun, own = plan.trunk_key or plan.weights_key, _updates(plan) - _begun_updates(plan)
+        charges.append(own / _updates(plan) if begun in seen and own else 1.0)
         seen.add(begun)
     return fewest, max(fewest, int(min(run.settings.budget / statistics.fmean(charges), space)))
 
@@ -176,16 +178,28 @@ def _seconds(plan: Plan, run: PlannedRun, pieces: Pieces, end: int, *, training:
 
 def _training_s(plan: Plan, pieces: Pieces) -> float:
     recipe, quantization = plan.candidate.recipe, plan.candidate.quantization
+    seconds = _begun_s(plan, pieces)
     if plan.trunk_key:
-        seconds = trunk_steps(recipe) * pieces.step_s(plan.dense_cost.macs)
         seconds += plan.branch_updates * pieces.step_s(plan.cost.macs)
-    else:
-        seconds = recipe.steps * pieces.step_s(plan.dense_cost.macs)
-        if plan.pruning.any:
-            seconds += recipe.retrain_steps * pieces.step_s(plan.cost.macs)
+    elif plan.pruning.any:
+        seconds += recipe.retrain_steps * pieces.step_s(plan.cost.macs)
     if quantization.precision == "int8":  # rounding in the forward pass about doubles a step
         seconds += 2 * quantization.qat_steps * pieces.step_s(plan.cost.macs)
     return seconds
+
+
+def _begun_s(plan: Plan, pieces: Pieces) -> float:
+    """Return the seconds of what other candidates may share: the trunk, or with `cosine` the dense training."""
+    return _begun_updates(plan) * pieces.step_s(plan.begun[1].macs)
+
+
+def _begun_updates(plan: Plan) -> int:
+    recipe = plan.candidate.recipe
+    return trunk_steps(recipe) if plan.trunk_key else recipe.steps
+
+
+def _updates(plan: Plan) -> int:
+    return updates(plan.candidate.recipe, pruned=plan.pruning.any)
 
 
 def _latency_s(plan: Plan, latency: LatencySettings, pieces: Pieces) -> Bounds:

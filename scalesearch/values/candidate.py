@@ -16,6 +16,8 @@ Sparsity = Literal["none", "2:4", "unstructured"]
 OptimizerName = Literal["muon", "adamw", "sgd"]
 LossName = Literal["cross_entropy", "focal", "bce"]
 ScheduleName = Literal["wsd", "cosine"]
+Way = Literal["scratch", "cut"]
+"""How a size below the space's largest is reached: trained from the first update on, or cut out of a larger trunk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,13 @@ class Scaling:
     width: float = 1.0
     kernel: float = 1.0
     stages: tuple[StageScaling, ...] = ()
+    width_by: Way = new_field("scratch")  # noqa: RUF009  (new_field returns a field)
+    """With `cut`, the trunk is that of the widest network of the space, and is cut to this width where the branch
+    begins. It needs the schedule `wsd`, and changes nothing about a candidate that has the largest width itself."""
+    depth_by: Way = new_field("scratch")  # noqa: RUF009
+    """As `width_by`: with `cut`, the trunk is the deepest network's, which loses blocks."""
+    kernel_by: Way = new_field("scratch")  # noqa: RUF009
+    """As `width_by`: with `cut`, the trunk has the largest kernels, which are cropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,8 +31,17 @@ class Plan:
     """Identity of the weights after pruning and the retraining that follows it."""
     pruning: Pruning
     """The part of the requested pruning that has an effect on this network; all other fields have their defaults."""
+    cut_from: NetworkSpec | None = None
+    """The larger network whose trunk is cut to `spec` where the branch begins; None where the trunk is of that spec."""
+    trunk_cost: Cost | None = None
+    """Cost of `cut_from`."""
     limits: tuple[LimitUse, ...]
     """How much of each limit is used, for the limits that are known before training (MACs, size)."""
+
+    @property
+    def begun(self) -> tuple[NetworkSpec, Cost]:
+        """Spec and cost of the network that the training begins with: the trunk's."""
+        return self.cut_from or self.spec, self.trunk_cost or self.dense_cost
 
     @property
     def rejected_because(self) -> str:

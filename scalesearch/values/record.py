@@ -199,6 +199,8 @@ class TrialRecord:
     reason: str = ""
     same_as: int | None = None
     spec: NetworkSpec | None = None
+    cut_from: NetworkSpec | None = None
+    """The larger network whose trunk was cut to `spec`; None where the whole training was of that spec."""
     cost: Cost | None = None
     dense_macs: int | None = None
     """MACs before channel pruning."""

@@ -14,8 +14,8 @@ from scalesearch.views.words import (
     bytes_text,
     count,
     latency_with_interval,
-    multipliers,
     score_title,
+    shape_text,
 )
 
 NONE: Final = "-"
@@ -76,7 +76,7 @@ RESOLUTION: Final = TrialColumn(
         f"x {record.candidate.scaling.resolution:.4g}" + (f" = {record.spec.input_size}" if record.spec else "")
     ),
 )
-SHAPE: Final = TrialColumn(head="depth x width x kernel", cell=lambda record: multipliers(record.candidate.scaling))
+SHAPE: Final = TrialColumn(head="depth x width x kernel", cell=shape_text)
 PRUNED: Final = TrialColumn(
     head="pruned", cell=lambda record: record.candidate.pruning.label.removeprefix("channels ") or NONE
 )

@@ -12,6 +12,7 @@ from scalesearch.views.words import (
     accuracy_with_interval,
     bytes_text,
     count,
+    cut_text,
     device_text,
     latency_with_interval,
     milliseconds,
@@ -84,6 +85,8 @@ def _asked(candidate: Candidate) -> Iterator[tuple[str, str]]:
     scaling = candidate.scaling
     yield ("resolution", f"x {scaling.resolution:.4g}")
     yield ("depth x width x kernel", multipliers(scaling))
+    if by_cut := [name for name in ("width", "depth", "kernel") if getattr(scaling, f"{name}_by") == "cut"]:
+        yield ("by a cut", f"{', '.join(by_cut)}, where it is below the largest of the space")
     for place, stage in enumerate(scaling.stages, 1):
         yield (f"stage {place} on top", f"{stage.depth:.4g} x {stage.width:.4g} x {stage.kernel:.4g}")
     yield ("pruning", pruning_text(candidate.pruning))
@@ -102,6 +105,8 @@ def _became(record: TrialRecord) -> Iterator[tuple[str, str]]:
             yield (f"stage {place}", _stage(stage))
         if spec.head.channels:
             yield ("head", f"1x1 convolution to {spec.head.channels} channels")
+    if spec and record.cut_from:
+        yield ("begun as", cut_text(spec, record.cut_from))
     if cost:
         pruned = record.dense_macs is not None and record.dense_macs != cost.macs
         before = f", {count(record.dense_macs)} before pruning" if pruned and record.dense_macs is not None else ""
@@ -141,7 +146,8 @@ def _training(record: TrialRecord) -> Iterator[tuple[str, str]]:
     yield (f"float {score_title([record])}", percent(training.float_score))
     yield ("final loss", f"{training.final_loss:.4g}")
     reused = " (weights of an equal network reused)" if training.weights_reused else ""
-    retrain = f", {training.retrain_s:.1f} s after pruning" if training.retrain_s else ""
+    cut = "the cut" if record.cut_from else "pruning"
+    retrain = f", {training.retrain_s:.1f} s after {cut}" if training.retrain_s else ""
     yield ("time", f"{training.train_s:.1f} s{reused}{retrain}")
 
 

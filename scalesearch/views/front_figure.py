@@ -11,7 +11,7 @@ from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.views.figures import STYLES, Figure, layout, ticks
 from scalesearch.views.front_picture import crowded, latency_limit_ms
 from scalesearch.views.palette import FAINT, INK, ORANGE
-from scalesearch.views.words import multipliers, score_axis
+from scalesearch.views.words import score_axis, shape_text
 
 _LABEL_WIDTH, _LABEL_HEIGHT = 0.05, 0.09
 """Fractions of the picture's sides. If two members are nearer than this, one's number would cover the other's."""
@@ -69,7 +69,7 @@ def _points(records: Sequence[TrialRecord], name: str) -> dict[str, Any]:
 def _what(record: TrialRecord) -> str:
     resolution = f"{record.spec.input_size}, " if record.spec else ""
     pruned = record.candidate.pruning.label
-    parts = f"{resolution}{multipliers(record.candidate.scaling)}{f', {pruned}' if pruned else ''}"
+    parts = f"{resolution}{shape_text(record)}{f', {pruned}' if pruned else ''}"
     return html.escape(f"{parts}, {record.candidate.quantization.label}")  # plotly reads some HTML
 
 

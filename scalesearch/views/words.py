@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 
 from scalesearch.values.candidate import CALIBRATED, Pruning, Quantization, Scaling
+from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.quality import DEFAULT_METRIC, Quality, metric_title
 from scalesearch.values.record import Gain, Latency, TrialRecord
 from scalesearch.values.target import Device
@@ -97,6 +98,26 @@ def multipliers(scaling: Scaling) -> str:
     """Return depth, width and kernel as text: `1.5 x 0.75 x 1`; `*` says that single stages differ."""
     star = "*" if scaling.stages else ""
     return f"{scaling.depth:.4g} x {scaling.width:.4g} x {scaling.kernel:.4g}{star}"
+
+
+def shape_text(record: TrialRecord) -> str:
+    """Return the multipliers of a trial as text, with `, cut` where its network was cut from a larger trunk."""
+    return f"{multipliers(record.candidate.scaling)}{', cut' if record.cut_from else ''}"
+
+
+def cut_text(spec: NetworkSpec, larger: NetworkSpec) -> str:
+    """Return the trunk that a network is cut from as text: `the trunk of stem 24, stages 2 x 32 (3x3), ...`."""
+    stages = ", ".join(f"{stage.depth} x {stage.channels} ({stage.kernel}x{stage.kernel})" for stage in larger.stages)
+    unlike = [
+        word
+        for word, differs in (
+            ("width", [each.channels for each in spec.stages] != [each.channels for each in larger.stages]),
+            ("depth", [each.depth for each in spec.stages] != [each.depth for each in larger.stages]),
+            ("kernel", [each.kernel for each in spec.stages] != [each.kernel for each in larger.stages]),
+        )
+        if differs
+    ]
+    return f"the trunk of a network of larger {' and '.join(unlike) or 'width'}: stem {larger.stem.channels}, {stages}"
 
 
 def quantization_text(quantization: Quantization) -> str:

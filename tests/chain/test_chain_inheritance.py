@@ -203,3 +203,19 @@ def test_a_narrower_child_begins_with_a_part_of_the_parent(
     whole = trained[1].module.get_parameter("stem.0.weight")
     assert rows.shape[0] == 8 < whole.shape[0]
     assert all(any(torch.equal(row, other) for other in whole) for row in rows)
+
+
+def test_a_width_by_a_cut_comes_from_the_parent_by_way_of_the_widest_trunk(
+    plain: Session, trained: tuple[Path, Network], tmp_path: Path
+) -> None:
+    session = opened(tmp_path / "study", Path(plain.settings.data.source), parent=str(trained[0]))
+    narrow = Candidate(scaling=Scaling(width=0.5, width_by="cut"), recipe=STILL)
+    plan, widest = Planner(session)(narrow), Planner(session)(Candidate(recipe=STILL))
+    assert (plan.cut_from, plan.trunk_key) == (widest.spec, widest.trunk_key)
+    assert Planner(plain)(narrow).trunk_key != plan.trunk_key
+
+    shrunk = Shrinker(session, DeviceLock("cpu", folder=session.folder))(plan, load_study_data(session), StageClock())
+
+    rows, whole = (each.module.get_parameter("stem.0.weight") for each in (shrunk.network, trained[1]))
+    assert rows.shape[0] == 8 < whole.shape[0]
+    assert all(any(torch.allclose(row, other, atol=1e-6) for other in whole) for row in rows)

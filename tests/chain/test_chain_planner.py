@@ -71,7 +71,7 @@ def test_dropped_blocks_cost_less_before_training_and_the_spec_stays_what_they_a
     assert found.cost.macs < found.dense_cost.macs
     assert found.spec == plan(planner, depth=2.0).spec
     # A rebuilt trial starts from its record's spec and pruning: the same plan again.
-    assert planner.plan_spec(found.spec, found.candidate) == found
+    assert planner.plan_spec(found.spec, found.candidate, cut_from=None) == found
 
 
 def test_precision_changes_the_work_and_not_the_weights(planner: Planner) -> None:

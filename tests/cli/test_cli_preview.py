@@ -73,6 +73,23 @@ def test_check_prints_axes_cost_and_verdict(capsys: pytest.CaptureFixture[str]) 
     assert "The space is sound." in text
 
 
+@pytest.mark.usefixtures("no_probe")
+def test_check_tells_which_trunks_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    by_cut = space({"width": [0.5, 1.0, 1.5], "depth": [1.0, 2.0], "width_by": "cut"}, max_macs=1_000_000)
+    drawn = [candidate.scaling for candidate in random_candidates(by_cut, 24, SETTINGS.seed)]
+    cut = [scaling for scaling in drawn if scaling.width < 1.5]
+    assert {scaling.depth for scaling in cut} == {1.0, 2.0}
+
+    check_space(SETTINGS, by_cut, with_data=False)
+
+    text = " ".join(capsys.readouterr().out.split())
+    assert "scaling.width_by = 'cut'" in text
+    assert f"note: {len(cut)} of 24 candidates are cut from 2 larger trunks, the largest of" in text
+    assert "6 combinations of scaling choices give 6 distinct networks" in text
+    preview_run(SETTINGS, by_cut)
+    assert ", cut" in capsys.readouterr().out
+
+
 def test_check_refuses_a_stage_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match="numbered 1 to 3"):
         check_space(SETTINGS, space({"stages": {"9": {"width": [0.5]}}}), with_data=False)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from scalesearch.compression.importance import Judged
 from scalesearch.compression.inherit import inherit, kinship
+from scalesearch.compression.kept_entries import kept_moments, numbered
 from scalesearch.networks import base_spec, scale
 from scalesearch.tasks.classification.pieces import build
 from scalesearch.values.candidate import Scaling, StageScaling
@@ -36,14 +37,14 @@ def judged(side: int = SIDE) -> Judged:
     return Judged(images=images(8, side), targets=torch.arange(8) % 5, loss=nn.functional.cross_entropy)
 
 
-def inherited(parent: Network, child: Network) -> Network:
+def inherited(parent: Network, child: Network, follower: nn.Module | None = None) -> Network:
     side = child.spec.resolution_px
 
     def loss(network: Network) -> float:
         with torch.inference_mode():
             return float(nn.functional.cross_entropy(network.module(images(8, side)), torch.arange(8) % 5))
 
-    return inherit(parent, child, judged=judged(side), loss_without=loss)
+    return inherit(parent, child, judged=judged(side), loss_without=loss, follower=follower)
 
 
 def answers(network: Network, side: int = SIDE) -> Tensor:
@@ -143,3 +144,42 @@ def test_kin_differ_in_scaling_alone() -> None:
     assert "norm_eps is 0.001" in kinship(replace(base, norm_eps=1e-3), base)
     unlike = replace(base, stages=(replace(base.stages[0], stride=2), *base.stages[1:]))
     assert kinship(unlike, base).startswith("its stages.1 is ")
+
+
+CHANGED = [
+    Scaling(width=0.5),
+    Scaling(width=0.5, depth=0.5, kernel=0.6),
+    Scaling(width=3, depth=3, kernel=2.4),  # larger: new entries have no moments
+    # shortcuts of the child alone
+    Scaling(stages=(StageScaling(width=0.5), StageScaling(width=2), StageScaling(width=0.5, depth=2))),
+]
+
+
+@pytest.mark.parametrize("scaling", CHANGED, ids=str)
+@pytest.mark.parametrize("name", BASES)
+def test_moments_follow_every_weight_that_is_inherited(name: str, scaling: Scaling) -> None:
+    """With the weights themselves as moments, each kept entry's moment is the entry, and that of a new one is 0."""
+    parent, child = made(name, Scaling(depth=2, width=2, kernel=1.67), seed=1), made(name, scaling, seed=2)
+    for module in (parent.module, child.module):
+        for parameter in module.parameters():  # no two entries are alike, and none is 0
+            nn.init.uniform_(parameter, 1.0, 2.0)
+    moments = {key: {"momentum": each.detach().clone()} for key, each in parent.module.named_parameters()}
+    moments["stem.0.weight"]["step"] = torch.tensor(7.0)
+    follower = numbered(parent.module)
+
+    held = dict(inherited(parent, child, follower).module.named_parameters())
+    kept = {key: each for key, each in kept_moments(moments, parent.module, follower).items() if key in held}
+
+    fresh, old, entries = dict(child.module.named_parameters()), dict(parent.module.named_parameters()), 0
+    assert kept["stem.0.weight"]["step"] == 7
+    for key, each in held.items():
+        if key not in kept:  # new as a whole: a block or a shortcut
+            assert key not in old or each.shape != old[key].shape, key
+            continue
+        momentum = kept[key]["momentum"]
+        is_old = momentum != 0
+        assert torch.equal(momentum[is_old], each[is_old])
+        assert torch.equal(each[~is_old], fresh[key][~is_old].where(each[~is_old] != 0, torch.tensor(0.0)))
+        entries += int(is_old.sum())
+    smaller = all(one <= 1 for one in (scaling.width, scaling.depth, scaling.kernel)) and not scaling.stages
+    assert entries == sum(each.numel() for each in held.values()) if smaller else entries > 0

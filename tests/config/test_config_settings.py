@@ -97,6 +97,11 @@ MISTAKES = (
     Mistake("training.flip=1", ("true or false",)),
     Mistake("limits.max_macs=0", ("limits.max_macs", "above 0")),
     Mistake("limits.max_mac=1", ("'limits.max_macs'",)),
+    Mistake("scaling.width_by=cutting", ("scaling.width_by = 'cutting'", "Did you mean 'cut'?", "scratch, cut")),
+    Mistake("scaling.width_by=true", ("scaling.width_by = True", "scratch, cut")),
+    Mistake("scaling.depth_by={low = 1, high = 2}", ("scaling.depth_by takes a list of choices, not a range",)),
+    Mistake("scaling.widthby=cut", ("'scaling.width_by'",)),
+    Mistake("scaling.stages.1.width_by=cut", ("unknown key 'scaling.stages.1.width_by'",)),
     Mistake("nonsense", ("key=value",)),
 )
 
@@ -109,6 +114,18 @@ def test_a_mistake_names_the_place_and_the_remedy_in_three_lines(space_file: Pat
     for part in mistake.says:
         assert part in text
     assert len(text.splitlines()) <= 3
+
+
+def test_a_cut_without_any_trunk_is_refused_and_with_some_it_is_not(space_file: Path) -> None:
+    asked = ["scaling.width_by=['scratch', 'cut']", "training.schedule=cosine"]
+    with pytest.raises(
+        ConfigError, match=r'(?s)scaling\.width_by asks for "cut".*\'cosine\' has no trunk.*"wsd"'
+    ) as caught:
+        load_run(space=str(space_file), overrides=asked)
+    assert len(str(caught.value).splitlines()) == 2
+    load_run(space=str(space_file), overrides=["scaling.width_by=scratch", "training.schedule=cosine"])
+    load_run(space=str(space_file), overrides=["scaling.width_by=cut"])
+    load_run(space=str(space_file), overrides=[asked[0], "training.schedule=['wsd', 'cosine']"])
 
 
 def test_a_misspelt_space_is_answered_with_the_near_one() -> None:

@@ -24,7 +24,7 @@ from scalesearch.confirm import front as confirming
 from scalesearch.confirm import jobs as confirm_jobs
 from scalesearch.confirm import training as confirm_training
 from scalesearch.confirm.front import confirm_front
-from scalesearch.confirm.jobs import fresh_seeds, nearest_knee
+from scalesearch.confirm.jobs import fresh_seeds, jobs_of, nearest_knee
 from scalesearch.confirm.request import ConfirmRequest
 from scalesearch.confirm.timing import Entry, Rounds, TimingLost, time_together
 from scalesearch.confirm.training import Job, LostRun, train_jobs
@@ -138,11 +138,11 @@ class FakePlanner:
     def __init__(self, session: Session) -> None:
         self._seed = session.settings.seed
 
-    def plan_spec(self, spec: NetworkSpec, candidate: Candidate) -> Plan:
+    def plan_spec(self, spec: NetworkSpec, candidate: Candidate, *, cut_from: NetworkSpec | None) -> Plan:
         cost, key = Cost(macs=1, params=1), content_hash(spec, candidate, self._seed)
         return Plan(
             candidate=candidate, spec=spec, dense_cost=cost, cost=cost, key=key, weights_key=key, shape_key=key,
-            pruning=candidate.pruning, limits=(),
+            pruning=candidate.pruning, limits=(), cut_from=cut_from,
         )  # fmt: skip
 
 
@@ -361,6 +361,15 @@ def test_seeds_are_fresh_and_always_the_same(session: Session) -> None:
     assert not set(fresh_seeds(other, 20)) & set(seeds)
 
 
+def test_what_was_cut_from_a_larger_trunk_is_cut_from_it_at_full_length(
+    session: Session, make_record: MakeRecord, fakes: tuple[FakeTraining, FakeTiming]
+) -> None:
+    record = make_record(1)
+    wide = replace(record.spec, stem=replace(record.spec.stem, channels=32))
+    jobs = jobs_of(session, (record, replace(record, cut_from=wide)), ConfirmRequest(seeds=2))
+    assert [job.plan.cut_from for job in jobs] == [None, wide, None, wide]
+
+
 def test_the_nearest_to_the_knee_are_the_knee_and_its_neighbours(make_record: MakeRecord) -> None:
     # log latencies 0, 1, 2, 3, 4; accuracies rise steeply to the third: it is the knee
     points = ((0.5, 1.0), (0.65, 10.0), (0.8, 100.0), (0.82, 1000.0), (0.84, 10000.0))
@@ -403,7 +412,13 @@ def test_a_dead_worker_costs_its_own_job(study: Path, monkeypatch: pytest.Monkey
     assert session
     planner = Planner(session)
     jobs = [
-        Job(number=n, record=record, seed=5, seed_place=1, plan=planner.plan_spec(record.spec, record.candidate))
+        Job(
+            number=n,
+            record=record,
+            seed=5,
+            seed_place=1,
+            plan=planner.plan_spec(record.spec, record.candidate, cut_from=None),
+        )
         for n, record in enumerate(each.measured for each in RecordStore(study).all())
         if record
     ]

@@ -31,6 +31,14 @@ def test_the_config_holds_all_that_rebuilds_the_network(session: Session, make_r
     assert config.expected.top1 == 0.83
     assert config.expected.network_sha256 == "a" * 64
     assert read_config(session.folder) == config
+    assert config.cut_from is None
+
+
+def test_the_config_holds_the_larger_network_that_was_cut(session: Session, make_record: RecordFactory) -> None:
+    record = make_record(7)
+    wide = dataclasses.replace(record.spec, stem=dataclasses.replace(record.spec.stem, channels=32))
+    config = read_config(write_config(dataclasses.replace(record, cut_from=wide), session, session.folder))
+    assert (config.network, config.cut_from) == (record.spec, wide)
 
 
 def test_a_missing_or_foreign_file_is_an_error_that_names_it(session: Session, make_record: RecordFactory) -> None:

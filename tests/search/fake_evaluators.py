@@ -88,6 +88,7 @@ def good_record(plan: Plan, trial: int, *, top1: float | None = None) -> TrialRe
         candidate=plan.candidate,
         charged=True,
         spec=plan.spec,
+        cut_from=plan.cut_from,
         cost=plan.cost,
         quality=make_quality(top1),
         latency=make_latency(p50_ms),

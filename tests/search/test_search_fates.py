@@ -47,9 +47,20 @@ def _one_trunk(candidate: Candidate) -> Plan:
     return replace(FakePlanner()(candidate), trunk_key="trunk", branch_updates=0)
 
 
-@pytest.mark.parametrize("shared", [True, False])
+def _cut_from_one(candidate: Candidate) -> Plan:
+    """Return the plan of a network of its own width, cut from the trunk that all share."""
+    plan = _one_trunk(candidate)
+    stem = replace(plan.spec.stem, channels=int(32 * candidate.scaling.width))
+    return replace(plan, spec=replace(plan.spec, stem=stem), cut_from=plan.spec)
+
+
+@pytest.mark.parametrize(
+    ("plan", "shared"),
+    [(_one_trunk, True), (_cut_from_one, True), (FakePlanner(), False)],
+    ids=["one", "cut", "none"],
+)
 def test_a_run_looks_for_another_trial_of_the_same_trunk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Callable[[Candidate], Plan], shared: bool
 ) -> None:
     told: list[bool] = []
 
@@ -58,7 +69,6 @@ def test_a_run_looks_for_another_trial_of_the_same_trunk(
         return gone_on_with(record, plan, shared=shared)
 
     monkeypatch.setattr("scalesearch.search.coordinator.gone_on_with", heard)
-    plan = _one_trunk if shared else FakePlanner()
     run(tmp_path, 2, sampler="random", plan=plan)
     candidate = RecordStore(tmp_path).all()[1].candidate
     scaling = replace(candidate.scaling, width=1.25 if candidate.scaling.width != 1.25 else 1.5)

@@ -17,12 +17,14 @@ from scalesearch.spaces.axes import (
 from scalesearch.spaces.suggest import (
     candidate_of,
     candidate_value,
+    cheapest,
     for_target,
     random_candidates,
     suggest,
     trial_parameters,
     without_effect,
 )
+from scalesearch.spaces.trunks import trunk_scaling
 from scalesearch.values.candidate import Candidate, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.space import Axis, Choice, NamedAxis, Range, SearchSpace
 from scalesearch.values.target import Target
@@ -140,9 +142,16 @@ def test_numbers_are_asked_as_numbers_and_only_names_as_categories() -> None:
             {"training.branch_fraction": 0.2, "training.schedule": "cosine"},
             ["training.branch_fraction has no effect with training.schedule = 'cosine': it belongs to 'wsd'."],
         ),
+        ({"scaling.width_by": ["scratch", "cut"], "scaling.width": [0.5, 1.0]}, []),
+        ({"scaling.width_by": "cut", "scaling.stages.2.width": [0.5, 1.0]}, []),
+        ({"scaling.width_by": "scratch", "scaling.width": 0.5}, []),
+        (
+            {"scaling.width_by": "cut", "scaling.width": 0.5, "scaling.depth": [1.0, 2.0]},
+            ["scaling.width_by has no effect: the space has one width alone, and nothing is cut to it."],
+        ),
     ],
 )
-def test_axes_that_the_schedule_does_not_read_are_told(axes: dict[str, Any], told: list[str]) -> None:
+def test_axes_that_change_nothing_are_told(axes: dict[str, Any], told: list[str]) -> None:
     lines = without_effect(make_space(axes))
 
     assert len(lines) == len(told)
@@ -317,3 +326,38 @@ def test_the_largest_value_of_an_axis_is_found_or_that_of_the_default() -> None:
     assert largest_value((), "training.steps") == Recipe().steps and largest_value((), "training.flip") == 0
     undecided = make_space({"training.flip": Choice(values=("auto",))})
     assert largest_value(undecided.axes, "training.flip") == 1
+BY_CUT = make_space(
+    {
+        "scaling.width_by": ["scratch", "cut"],
+        "scaling.depth_by": "cut",
+        "scaling.width": [0.5, 0.75, 1.25],
+        "scaling.depth": Range(low=1.0, high=2.2, step=0.5),
+        "scaling.stages.2.width": [0.5, 1.0],
+        "training.schedule": ["wsd", "cosine"],
+    }
+)
+
+
+def test_how_a_size_is_reached_is_asked_only_below_the_largest_and_with_a_trunk() -> None:
+    for candidate in random_candidates(BY_CUT, 100, seed=0):
+        largest = candidate.scaling.width == 1.25 and candidate.scaling.stages[1].width == 1.0
+        asked = trial_parameters(candidate, BY_CUT)
+        assert ("scaling.width_by" in asked) == (not largest and candidate.recipe.schedule == "wsd")
+        assert "scaling.depth_by" not in asked  # fixed
+        assert asked_of(BY_CUT, asked) == candidate
+    assert {candidate.scaling.width_by for candidate in random_candidates(BY_CUT, 100, seed=0)} == {"scratch", "cut"}
+    assert cheapest(BY_CUT).scaling.width_by == "scratch"  # the first one listed
+
+
+def test_the_trunk_has_the_largest_multipliers_of_what_is_cut() -> None:
+    narrow = Scaling(width=0.5, depth=1.0, resolution=0.5, stages=(StageScaling(depth=0.5), StageScaling(width=0.5)))
+    assert trunk_scaling(BY_CUT, narrow) is narrow
+    wide = (StageScaling(depth=0.5), StageScaling(width=1.0))
+    assert trunk_scaling(BY_CUT, replace(narrow, width_by="cut")) == replace(
+        narrow, width_by="cut", width=1.25, stages=wide
+    )
+    # the last step of the range; no axis says how deep stage 1 can be, nor how large kernels
+    all_cut = replace(narrow, width_by="cut", depth_by="cut", kernel_by="cut")
+    assert trunk_scaling(BY_CUT, all_cut) == replace(all_cut, width=1.25, depth=2.0, stages=wide)
+    outside = Scaling(width=3.0, width_by="cut")  # wider than anything in the space
+    assert trunk_scaling(BY_CUT, outside) == replace(outside, stages=(StageScaling(), StageScaling()))

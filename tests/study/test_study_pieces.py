@@ -37,6 +37,25 @@ def test_pieces_are_timed_on_real_networks() -> None:
     assert all(seconds > 0 for _, seconds in found.steps)
 
 
+def test_steps_of_trunks_that_are_cut_are_timed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    scaling = {"width": [0.5, 1.0, 2.0], "width_by": "cut"}
+    timed = list[int]()
+
+    def step_s(plan: Plan, *_: object) -> float:
+        timed.append(plan.dense_cost.macs)
+        return 1.0
+
+    monkeypatch.setattr(pieces, "_step_s", step_s)
+    monkeypatch.setattr(pieces, "_file_pieces", lambda *_: (1.0, 1.0, 1.0))
+    plans = [plan for plan in made(scaling=scaling) if plan.cut_from]
+    assert plans
+
+    measure_pieces(plans, task="classification", settings=MachineSettings(threads=1, bf16="off"))
+
+    (widest,) = {plan.begun[1].macs for plan in plans}
+    assert max(timed) == widest > max(plan.dense_cost.macs for plan in plans)
+
+
 def test_dear_steps_are_timed_with_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     plans = made(training={"batch_size": 4096})
     batches = list[int]()

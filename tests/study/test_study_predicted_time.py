@@ -72,6 +72,24 @@ def test_candidates_that_share_a_trunk_are_more_than_the_budget_has_full_trainin
     assert found.trained == (10, int(10 * networks / (1 + (networks - 1) / 3)))
 
 
+def test_a_trunk_that_is_cut_takes_the_time_of_the_larger_network() -> None:
+    lean = replace(SETTINGS, siblings=False, twins=False)
+    scaling = {"width": {"low": 0.5, "high": 2.0}}
+    space, plans = made(scaling={**scaling, "width_by": "cut"}, training={"steps": 100, "branch_fraction": 0.25})
+    _, widest = made(scaling={"width": [2.0]}, training={"steps": 100})
+    trunk_s = 75 * PIECES.step_s(widest[0].dense_cost.macs)
+    branches_s = [25 * PIECES.step_s(plan.cost.macs) for plan in plans]
+
+    found = predict(planned(lean, space), plans, PIECES)
+
+    assert found.training_s == pytest.approx(trunk_s + sum(branches_s) / len(branches_s))
+    networks = len({plan.shape_key for plan in plans})
+    assert found.trained == (10, int(10 * networks / (1 + (networks - 1) / 4)))  # one trunk for all of them
+    _, scratch = made(scaling=scaling, training={"steps": 100, "branch_fraction": 0.25})
+    slower = predict(planned(lean, space), scratch, PIECES)
+    assert found.training_s > slower.training_s
+
+
 def test_cuts_of_one_cosine_training_are_charged_with_their_retraining_alone() -> None:
     cosine = {"steps": 30, "retrain_steps": 10, "schedule": "cosine"}
     cuts = {"low": 0.2, "high": 0.9}

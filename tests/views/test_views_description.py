@@ -3,7 +3,9 @@ from dataclasses import replace
 
 from scalesearch.tasks.classification.views import ClassificationViews
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
+from scalesearch.views.columns import SHAPE
 from scalesearch.views.description import describe
+from scalesearch.views.words import shape_text
 
 MakeRecord = Callable[..., MeasuredTrial]
 
@@ -48,6 +50,23 @@ def test_a_step_whose_accuracy_was_not_compared_is_not_said_to_cost_any(make_rec
     for text in _text(replace(record, gains=unknown))["What compression brought"].values():
         assert "not compared" in text
         assert text.endswith("NO GAIN: not faster beyond doubt")
+
+
+def test_a_trial_that_was_cut_from_a_larger_trunk_tells_of_it(make_record: MakeRecord) -> None:
+    record = make_record(3)
+    scaling = replace(record.candidate.scaling, width_by="cut", kernel_by="cut")
+    first, last = record.spec.stages
+    wide = replace(record.spec, stages=(replace(first, channels=40, kernel=5), last))
+    cut = replace(record, cut_from=wide, candidate=replace(record.candidate, scaling=scaling))
+
+    page = _text(cut)
+
+    assert page["What was asked"]["by a cut"] == "width, kernel, where it is below the largest of the space"
+    begun = "the trunk of a network of larger width and kernel: stem 16, 2 x 40 (5x5), 3 x 48 (3x3)"
+    assert page["What it became"]["begun as"] == begun
+    assert page["Training"]["time"].endswith("after the cut")
+    assert shape_text(cut) == f"{shape_text(record)}, cut"
+    assert SHAPE.cell(cut) == shape_text(cut)
 
 
 def test_a_failed_trial_tells_its_reason_and_nothing_that_it_never_reached(make_record: MakeRecord) -> None:
