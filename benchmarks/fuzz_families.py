@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from scalesearch.analysis.front import knee, pareto_front
 from scalesearch.config import check_stages, check_stored, load_run, space_paths
 from scalesearch.config.settings import known_keys
-from scalesearch.data import load_dataset
+from scalesearch.data import LABEL_SOURCES, load_dataset
 from scalesearch.data.decode import UNREADABLE, decode_square
 from scalesearch.errors import ScalesearchError
 from scalesearch.export.metadata import Expected, ExportedConfig, read_config
@@ -273,7 +273,7 @@ def archives(rng: random.Random, folder: Path) -> Iterator[Case]:
         def case(content: bytes = content) -> bool:
             path.write_bytes(content)
             settings = DataSettings(source=str(path), calibration_images=3)
-            load_dataset(settings, storage_px=6, cache_folder=folder / "cache")
+            load_dataset(settings, LABEL_SOURCES, storage_px=6, cache_folder=folder / "cache")
             return True
 
         yield case
@@ -286,7 +286,7 @@ def caches(rng: random.Random, folder: Path) -> Iterator[Case]:
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((8, 8, 3), 9 * number, np.uint8)).save(place / f"{number}.png")
     settings, cache = DataSettings(source=str(folder / "images"), calibration_images=2), folder / "cache"
-    whole = load_dataset(settings, storage_px=6, cache_folder=cache)
+    whole = load_dataset(settings, LABEL_SOURCES, storage_px=6, cache_folder=cache)
     files = {}
     for kept in sorted(cache.glob("*.npz")):
         with np.load(kept) as stored:
@@ -309,7 +309,7 @@ def caches(rng: random.Random, folder: Path) -> Iterator[Case]:
 
         def case(path: Path = path, damaged: bytes = damaged) -> bool:
             path.write_bytes(damaged)
-            found = load_dataset(settings, storage_px=6, cache_folder=cache)
+            found = load_dataset(settings, LABEL_SOURCES, storage_px=6, cache_folder=cache)
             if found.fingerprint != whole.fingerprint:
                 message = "other images than those in the folder"
                 raise Fault(message)

@@ -53,11 +53,13 @@ def export(
     from scalesearch.export.target import check_place, earlier_export
     from scalesearch.records.confirmed import first_runs
     from scalesearch.records.run_file import stored_session
+    from scalesearch.tasks.registry import sources_of
 
     for name in formats or ():
         get_format(name)  # a wrong name is reported before anything is read
     folder = find_study(study)
-    session = with_data(stored_session(folder), data)
+    session = stored_session(folder)
+    session = with_data(session, data, sources_of(session.settings.task))
     runs = first_runs(folder)
     if confirmed and not runs:
         message = f"{folder} has no network of full length: nothing was confirmed.\n{_how_to_confirm(folder)}"

@@ -21,6 +21,7 @@ from scalesearch.records.run_file import read_run_file
 from scalesearch.records.tables import trial_rows
 from scalesearch.study.run import clear_leftovers
 from scalesearch.study.session import open_session
+from scalesearch.tasks.registry import sources_of
 from scalesearch.values.quality import Quality
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.session import model_path, reference_path
@@ -131,19 +132,21 @@ def _data_settings(config: ExportedConfig, config_path: Path, data: str | None) 
     asked = config.settings.data
     if data is not None:
         return dataclasses.replace(asked, source=data)
+    sources = sources_of(config.settings.task)
     folder = _config_file(config_path).resolve().parent
     folders = (*((Path(config.run_folder),) if config.run_folder else ()), Path.cwd(), folder)
     try:
         found = find_data(
             asked,
             config.data,
+            sources,
             storage_px=config.storage,
             channels=config.network.image_channels,
             folders=folders,
             asker=f"the study of {config_path}",
         )
     except ConfigError as error:
-        if not leads_somewhere(asked.source, (Path.cwd(),)):
+        if not leads_somewhere(asked.source, (Path.cwd(),), sources):
             raise
         echo(f"data: {str(error).splitlines()[0]}")  # training on other images is not forbidden
         return asked

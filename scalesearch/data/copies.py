@@ -72,6 +72,8 @@ def without_copies(tree: ImageTree, first: NDArray[np.int64], *, pooled: bool = 
 def equal_images(splits: dict[str, ImageSplit], *, name: str) -> tuple[str, ...]:
     """Warn of images that are equal, pixel for pixel, in two splits, in two classes or in one class.
 
+    Classes are those by which the targets are stratified; without them only the splits are compared.
+
     Args:
         splits: Splits by name, with images of shape (number, height, width, 3).
         name: Name of the data set, for the warnings.
@@ -93,19 +95,21 @@ def equal_images(splits: dict[str, ImageSplit], *, name: str) -> tuple[str, ...]
 
 def _copies_within(splits: dict[str, ImageSplit], digests: dict[str, list[bytes]], name: str) -> Iterator[str]:
     """Warn of images that are twice in one class of an array, and of images that have two labels."""
-    copies = sum(
-        sum(Counter(zip(digests[split], part.labels.tolist(), strict=True)).values())
-        - len(set(zip(digests[split], part.labels.tolist(), strict=True)))
-        for split, part in splits.items()
-    )
+    strata = {split: part.targets.strata() for split, part in splits.items()}
+    pairs = {
+        split: list(zip(digests[split], found.tolist(), strict=True))
+        for split, found in strata.items()
+        if found is not None
+    }
+    copies = sum(len(of_split) - len(set(of_split)) for of_split in pairs.values())
     if copies:
         yield (
             f"data {name}: {copies} images are copies of others of their class, which may fall into two splits where "
             "arrays are split anew; write the file without them"
         )
     labels: defaultdict[bytes, set[int]] = defaultdict(set)
-    for split, part in splits.items():
-        for digest, label in zip(digests[split], part.labels.tolist(), strict=True):
+    for of_split in pairs.values():
+        for digest, label in of_split:
             labels[digest].add(label)
     if two := sum(len(found) > 1 for found in labels.values()):
         yield f"data {name}: {two} images are in two classes: one of the labels is wrong"

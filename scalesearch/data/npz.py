@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.data.copies import equal_images
-from scalesearch.data.dataset import Images, ImageSplit, Labels
+from scalesearch.data.dataset import Images, ImageSplit
 from scalesearch.data.depth import to_8_bits
 from scalesearch.data.facts import FLOAT, WHOLE, ImageFact, ImageFacts, gathered, sample_of
 from scalesearch.data.memory import require_memory
@@ -16,6 +16,7 @@ from scalesearch.data.npz_file import read_arrays
 from scalesearch.data.resize import resize_images
 from scalesearch.data.source import Source, SourceData
 from scalesearch.data.split_names import folded_name
+from scalesearch.data.targets import LABELS, Labels
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings, WindowSetting
@@ -104,7 +105,7 @@ def _split(arrays: Arrays, prefix: str, path: Path, settings: DataSettings, stor
         msg = f"data {path}: expected as many {prefix}images as {prefix}labels, came {len(stored)} and {len(labels)}."
         raise ConfigError(msg)
     images, facts = _bytes(stored, settings.window, where), _facts(stored)
-    return ImageSplit(images=resize_images(images, storage, fit=settings.fit), labels=labels, facts=facts)
+    return ImageSplit(images=resize_images(images, storage, fit=settings.fit), targets=labels, facts=facts)
 
 
 def _images(images: NDArray[np.generic], where: str) -> NDArray[np.generic]:
@@ -159,7 +160,7 @@ def _labels(labels: NDArray[np.generic], where: str) -> Labels:
     if flat.size and flat.astype(np.int64).min() < 0:
         msg = f"{where}: expected classes 0, 1, 2, ..., came {flat.min()}."
         raise ConfigError(msg)
-    return flat.astype(np.int64)
+    return Labels(flat.astype(np.int64))
 
 
 def _advice_on_rows(labels: NDArray[np.generic]) -> str:
@@ -179,7 +180,7 @@ def _advice_on_rows(labels: NDArray[np.generic]) -> str:
 
 
 def _class_names(arrays: Arrays, splits: Mapping[str, ImageSplit], path: Path) -> tuple[str, ...]:
-    highest = max(int(split.labels.max()) for split in splits.values())
+    highest = max(int(np.asarray(split.targets).max()) for split in splits.values())
     if "class_names" in arrays:
         names = tuple(str(name) for name in arrays["class_names"].ravel())
         folded = [folded_name(name) for name in names]
@@ -203,4 +204,4 @@ def _is_npz(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() == ".npz"
 
 
-SOURCE = Source(kind="npz", load=load, takes_path=_is_npz)
+SOURCE = Source(kind="npz", targets=LABELS, load=load, takes_path=_is_npz, path_words="an .npz file", least_classes=2)

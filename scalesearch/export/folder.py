@@ -199,10 +199,11 @@ def check_images(record: MeasuredTrial, session: Session) -> "CheckImages":
     from scalesearch.data import to_input
     from scalesearch.data.finding import load_study_data
     from scalesearch.deployment.formats import CheckImages
+    from scalesearch.tasks.registry import sources_of
 
     size, channels = record.spec.input_size, record.spec.image_channels
     try:
-        data = load_study_data(session).at(size)
+        data = load_study_data(session, sources_of(session.settings.task)).at(size)
     except ScalesearchError:
         noise = np.random.default_rng(0).standard_normal((_CHECK_IMAGES, channels, *size.sides), dtype=np.float32)
         return CheckImages(images=noise, told=f"{_CHECK_IMAGES} inputs of normal noise, for the images are gone")

@@ -14,10 +14,11 @@ from scalesearch.values.candidate import Recipe
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Generator, Tensor, nn
 
     from scalesearch.data.dataset import PerChannel
     from scalesearch.data.mapped import ImageSource
+    from scalesearch.data.source import Sources
     from scalesearch.training.train import BatchSource
     from scalesearch.values.network_spec import NetworkSpec
     from scalesearch.views.description import Section
@@ -79,9 +80,20 @@ class Task(Protocol):
     metric: str
     """Name of the score, as columns, figures and exports show it."""
     targets: str
-    """Kind of targets that the task's data sources give."""
+    """Kind of targets that the task is trained on, and that all of its data sources give."""
     output_names: tuple[str, ...]
     """Outputs of the ONNX file, in the order in which the module returns them; images are along their first axes."""
+
+    def sources(self) -> "Sources":
+        """Return the data sources of the task, in the order in which a name or path is offered to them."""
+        ...
+
+    def made_up_targets(self, spec: "NetworkSpec", number: int, random: "Generator") -> "Tensor":
+        """Return made-up targets of so many images, as `Targets.tensor` returns real ones.
+
+        With them the time of a training step is found before any data are loaded.
+        """
+        ...
 
     def make_module(self, spec: "NetworkSpec", *, dropout: float = 0.0) -> "nn.Module":
         """Return the backbone with the task's head on its feature maps; its weights are not initialised.
@@ -94,7 +106,7 @@ class Task(Protocol):
     def make_batches(
         self,
         images: "Tensor | ImageSource",
-        targets: Any,
+        targets: "Tensor",
         recipe: Recipe,
         *,
         mean: "PerChannel",
@@ -102,9 +114,10 @@ class Task(Protocol):
         device: str,
         seed: int,
     ) -> "BatchSource":
-        """Return endless augmented batches of uint8 images (N, C, H, W) and their targets.
+        """Return endless augmented batches of uint8 images (N, C, H, W) and their targets (N, ...).
 
-        An `ImageSource` gives the same images batch by batch, where they are too large for memory.
+        The targets are what `Targets.tensor` of the data set gave. An `ImageSource` gives the same images batch by
+        batch, where they are too large for memory.
         """
         ...
 

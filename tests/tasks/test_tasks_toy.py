@@ -5,11 +5,10 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import typer
 from PIL import Image
-from toy_task.task import LEVELS, TASK
+from toy_task.task import TASK
 from typer.testing import CliRunner
 
 from scalesearch.analysis.front import pareto_front
@@ -55,13 +54,7 @@ def registry_homes() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     folder = tmp_path_factory.mktemp("toy")
-    random = np.random.default_rng(0)
-    labels = np.arange(400) % LEVELS
-    images = (labels * 60 + 30)[:, None, None, None] + random.integers(-20, 20, (400, 16, 16, 3))
-    np.savez(folder / "levels.npz", images=images.astype(np.uint8), labels=labels)
-    settings, space = load_run(
-        flags={"data.source": str(folder / "levels.npz"), "target": "cpu", "task": "brightness"}, overrides=[]
-    )
+    settings, space = load_run(flags={"data.source": "flats", "target": "cpu", "task": "brightness"}, overrides=[])
     quick = replace(settings.latency, max_s=0.2, warmup_s=0.02)
     machine = MachineSettings(threads=1, bf16="off", device="cpu")
     settings = replace(settings, latency=quick, machine=machine)
@@ -88,7 +81,7 @@ def records(session: Session) -> tuple[MeasuredTrial, ...]:
 
 
 def test_it_is_found_by_its_name_and_a_misspelt_one_is_told() -> None:
-    assert get_task("brightness") is TASK
+    assert isinstance(get_task("brightness"), type(TASK))
     assert set(task_names()) >= {"brightness", "classification"}
     with pytest.raises(ConfigError, match=r"no task is called 'brightnes'\. Did you mean 'brightness'\?"):
         get_task("brightnes")
@@ -97,7 +90,7 @@ def test_it_is_found_by_its_name_and_a_misspelt_one_is_told() -> None:
 def test_networks_of_two_outputs_are_trained_cut_quantized_and_scored(records: tuple[MeasuredTrial, ...]) -> None:
     dense, cut, partly, aware = records
     assert all(record.quality.metric == "closeness" for record in records)
-    assert dense.quality.score > 0.78  # one level for all pictures gives 0.67 at best
+    assert dense.quality.score > 0.78  # one level for all pictures gives 0.75 at best
     assert cut.cost.macs < 0.5 * dense.cost.macs and cut.quality.score > 0.72
     assert {record.quality.score > 0.72 for record in (partly, aware)} == {True}
     assert [step.step for step in dense.accuracy_path] == ["float", "onnx_fp32", "engine"]
