@@ -386,7 +386,7 @@ def exports(rng: random.Random, folder: Path) -> Iterator[Case]:
         study="example",
         trial=0,
         expected=Expected(
-            network_sha256="ab", macs=1, params=1, size_bytes=1, float_top1=0.8, top1=0.8, p50_ms=1.0, device="cpu"
+            network_sha256="ab", macs=1, params=1, size_bytes=1, float_score=0.8, score=0.8, p50_ms=1.0, device="cpu"
         ),
         candidate=Candidate(),
         network=replace(base_spec("resnet_small"), num_classes=10),

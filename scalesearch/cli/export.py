@@ -41,7 +41,7 @@ def export(
 ) -> int:
     """Write a folder that rebuilds, explains and runs a trial's network: config.toml, model.onnx, infer.py and more.
 
-    config.toml retrains it (`scalesearch train config.toml`), infer.py labels images with nothing but onnxruntime,
+    config.toml retrains it (`scalesearch train config.toml`), infer.py runs it on images with nothing but onnxruntime,
     numpy and Pillow, MODEL_CARD.md tells the rest. The folder holds this one trial: an earlier export in it is
     replaced whole, anything else there is refused.
     """

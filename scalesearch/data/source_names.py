@@ -103,6 +103,6 @@ def _unknown_source(source: str, path: Path, sources: Sources) -> str:
         came = f"{source!r}" + (f"; did you mean {near}?" if near else "")
     kinds = " and ".join(dict.fromkeys(kind.targets for kind in sources))
     lines = [f"data.source: expected {expected}, came {came}"]
-    lines += [f"Known names, all of data with {kinds}: {', '.join(names)}."] * bool(names)
+    lines += [f"Known names: {', '.join(names)}. All sources of this task give {kinds}."] * bool(names)
     lines += [kind.layout for kind in sources if kind.layout][: 3 - len(lines)]
     return "\n".join(lines)

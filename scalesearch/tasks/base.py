@@ -40,6 +40,24 @@ class ReportPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CardParts:
+    """What a task says on the model card of an exported network."""
+
+    noun: str
+    """What the network is, with its article: `An image classifier of 10 classes`."""
+    answers: str
+    """What the ONNX file gives: `logits (batch, 10)`."""
+    script: str
+    """What infer.py does with the file: `labels images`."""
+    score: str = "Score"
+    """Heading of the section on the score; in lower case it stands for the score in sentences."""
+    details: tuple[str, ...] = ()
+    """Lines on the details behind the score."""
+    limits: tuple[str, ...] = ()
+    """Sentences on what the network cannot do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorVerdict:
     """Whether training may mirror images left to right, and why."""
 
@@ -64,8 +82,8 @@ class TaskViews(Protocol):
         """Return the section of the report about the members of the front."""
         ...
 
-    def card(self, record: MeasuredTrial, score: FrontScore | None) -> tuple[str, ...]:
-        """Return the lines of the model card about the details behind the score.
+    def card(self, record: MeasuredTrial, score: FrontScore | None) -> CardParts:
+        """Return what the model card says of the network and of the details behind its score.
 
         `score` holds the score on the test images, or None if they were not looked at.
         """

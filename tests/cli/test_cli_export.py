@@ -310,9 +310,9 @@ def test_a_confirmed_export_is_the_file_of_full_length(study: Study, tmp_path: P
     config = read_config(tmp_path / "best")
     # Trained again from the config alone, it is the same training: the run's seed, and eight times the brief steps.
     assert config.settings.seed == 7 and config.candidate == RecordStore(study.session.folder).load(1).candidate
-    assert config.expected.top1 == 0.9
-    assert config.expected.test_top1 == pytest.approx(0.7)
-    assert list(config.expected.confirmed_test_top1) == pytest.approx([0.75, 0.7])
+    assert config.expected.score == 0.9
+    assert config.expected.test_score == pytest.approx(0.7)
+    assert list(config.expected.confirmed_test_score) == pytest.approx([0.75, 0.7])
     card = (tmp_path / "best" / "MODEL_CARD.md").read_text()
     assert "The exported file is the confirmed one of seed 7" in card and "by which it was chosen" not in card
     assert f"{run.steps} steps of" in card and "| search |" not in card

@@ -206,7 +206,7 @@ def test_unknown_sources_are_named(source: str, message: str, tmp_path: Path, mo
 
 def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "photos.zip").write_text("")
-    with pytest.raises(ConfigError, match=r"came the file .*photos.zip, which is no .npz"):
+    with pytest.raises(ConfigError, match=r"came the file .*photos.zip, which is of no kind that is read"):
         find_source(str(tmp_path / "photos.zip"), LABEL_SOURCES)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from scalesearch.data import ImageSplit
 from scalesearch.data.source import SourceData
-from scalesearch.data.split import Splits, missing_classes, split_source, stratified
+from scalesearch.data.split import Splits, missing_classes, require_classes, split_source, stratified
 from scalesearch.data.targets import Labels
 from scalesearch.errors import ConfigError
 from scalesearch.values.settings import DataSettings
@@ -129,7 +129,8 @@ def test_a_class_without_train_images_is_an_error() -> None:
 
 def test_one_class_is_an_error() -> None:
     with pytest.raises(ConfigError, match="expected at least two classes, came 1"):
-        split_source(make_source((20,)), DataSettings())
+        require_classes(make_source((20,)), 2)
+    require_classes(make_source((20,)), 1)
 
 
 def test_too_few_images_for_four_splits_is_an_error() -> None:

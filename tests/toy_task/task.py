@@ -17,7 +17,7 @@ from scalesearch.errors import StageFailed
 from scalesearch.measurement.metric import Outputs
 from scalesearch.networks.backbone import Backbone, feature_strides
 from scalesearch.tasks.answers import Answer, Head
-from scalesearch.tasks.base import MirrorVerdict, ReportPart, TorchOutputs
+from scalesearch.tasks.base import CardParts, MirrorVerdict, ReportPart, TorchOutputs
 from scalesearch.tasks.exported import ExportedNetwork
 from scalesearch.training.train import BatchSource
 from scalesearch.values.candidate import Recipe
@@ -109,8 +109,13 @@ class Views:
         html = section("cells", "Cells", paragraph(f"{len(front)} members look at cells."))
         return ReportPart(name="cells", link="Cells", html=html, data={"members": len(front)})
 
-    def card(self, record: MeasuredTrial, score: FrontScore | None) -> tuple[str, ...]:
-        return ("Its cells were looked at.",)
+    def card(self, record: MeasuredTrial, score: FrontScore | None) -> CardParts:
+        return CardParts(
+            noun="A light meter",
+            answers="level (batch, 1) and cells (batch, 1, height, width)",
+            script="tells the brightness of images",
+            details=("Its cells were looked at.",),
+        )
 
 
 class LevelPredictor:
