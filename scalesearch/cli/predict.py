@@ -26,9 +26,7 @@ def register(app: typer.Typer) -> None:
 def predict(
     export: Annotated[Path, typer.Argument(help="Folder that `scalesearch export` wrote, or its model.onnx.")],
     images: Annotated[list[Path], typer.Argument(help="Image files; folders stand for the images in them.")],
-    top: Annotated[
-        int, typer.Option("--top", min=1, help="So many answers for each image, if there are several.")
-    ] = 2,
+    top: Annotated[int, typer.Option("--top", min=1, help="So many answers for each image, if there are several.")] = 2,
     threads: Annotated[int, typer.Option("--threads", min=0, help="Of the CPU; 0: as many as cores.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="A list of one object per image.")] = False,
 ) -> int:

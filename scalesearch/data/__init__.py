@@ -73,8 +73,8 @@ def load_dataset(
 ) -> Dataset:
     """Load the data set, split, with all its images at one size.
 
-    `Dataset.at` gives the smaller sizes. A folder's images are in memory, or stay on disk if they are large
-    (`data.memory`); those of other sources are always in memory.
+    `Dataset.at` gives the smaller sizes. The images of a folder or an .npz file are in memory, or stay on
+    disk if they are large (`data.memory`); those of other sources are always in memory: they are small or generated.
 
     Args:
         settings: Where the images come from and how they are split.
@@ -162,7 +162,10 @@ def _in_grey(images: Images | MappedImages) -> Images | MappedImages:
 def _not_on_disk(dataset: Dataset, settings: DataSettings) -> tuple[str, ...]:
     if settings.memory != "disk" or dataset.on_disk:
         return ()
-    return (f"data {dataset.name}: is held in memory all the same: only the images of a folder can be read from disk",)
+    return (
+        f"data {dataset.name}: is held in memory all the same: only the images of a folder, or of an .npz file not in "
+        "Fortran order, can be read from disk",
+    )
 
 
 def _training_facts(splits: Splits) -> ImageFacts | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from scalesearch.data.dataset import ImageSplit
 from scalesearch.data.folder_tree import ImageFile, ImageTree
+from scalesearch.data.resize import rows_of_chunk
 from scalesearch.data.split_names import SPLITS
 
 _CHUNK_BYTES: Final = 2**20
@@ -79,7 +80,7 @@ def equal_images(splits: dict[str, ImageSplit], *, name: str) -> tuple[str, ...]
         name: Name of the data set, for the warnings.
     """
     digests = {
-        split: [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in part.images[:]]
+        split: [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in _each(part)]
         for split, part in splits.items()
     }
     names = list(digests)
@@ -91,6 +92,13 @@ def equal_images(splits: dict[str, ImageSplit], *, name: str) -> tuple[str, ...]
                     f"data {name}: {both} images are in {first} and in {second}: accuracy on {second} will be too high"
                 )
     return (*warnings, *_copies_within(splits, digests, name))
+
+
+def _each(split: ImageSplit) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images one by one; of images on disk only a few are in memory at a time."""
+    step = rows_of_chunk(split.images.shape)
+    for start in range(0, len(split), step):
+        yield from split.images[start : start + step]
 
 
 def _copies_within(splits: dict[str, ImageSplit], digests: dict[str, list[bytes]], name: str) -> Iterator[str]:

@@ -247,12 +247,12 @@ def test_a_damaged_file_is_made_anew(tree: Path, damage: str) -> None:
         assert archive.testzip() is None
 
 
-def test_sources_other_than_folders_say_that_they_stay_in_memory(tmp_path: Path) -> None:
-    images, labels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40) % 2
-    np.savez(tmp_path / "a.npz", images=images, labels=labels)
-    data = load_dataset(DataSettings(source=str(tmp_path / "a.npz"), memory="disk"), LABEL_SOURCES, storage_px=8)
+def test_generated_images_say_that_they_stay_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scalesearch.data.signs.SPLIT_SIZES", (("train", 100), ("val", 50), ("test", 50)))
+    data = load_dataset(DataSettings(memory="disk"), LABEL_SOURCES, storage_px=8, cache_folder=tmp_path)
     assert not data.on_disk
-    assert data.notes == ("data a: is held in memory all the same: only the images of a folder can be read from disk",)
+    (note,) = data.notes
+    assert note.startswith("data signs: is held in memory all the same: only the images of a folder, or of an .npz")
 
 
 def test_statistics_and_fingerprint_of_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
