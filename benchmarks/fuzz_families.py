@@ -25,7 +25,8 @@ from scalesearch.config.settings import known_keys
 from scalesearch.data import LABEL_SOURCES, load_dataset
 from scalesearch.data.decode import UNREADABLE, decode_square
 from scalesearch.errors import ScalesearchError
-from scalesearch.export.metadata import Expected, ExportedConfig, read_config
+from scalesearch.export.expected import Expected
+from scalesearch.export.metadata import ExportedConfig, read_config
 from scalesearch.networks import base_spec, find_spec
 from scalesearch.networks.scaling import scale
 from scalesearch.networks.validity import check_spec

@@ -20,13 +20,13 @@ SETTINGS = DataSettings(val_fraction=0.3, calibration_images=6)
 Save = Callable[..., None]
 
 
-def whole(dtype: str, *, shape: tuple[int, ...] = (10, 12, 3), seed: int = 0) -> dict[str, NDArray[Any]]:
+def whole(dtype: str, *, shape: tuple[int, ...] = (10, 12, 3), seed: int = 0) -> Any:
     random = np.random.default_rng(seed)
     images = random.integers(0, 200, (60, *shape)).astype(dtype)
     return {"images": images * 5 if dtype == "uint16" else images, "labels": np.arange(60) % 3}
 
 
-def split() -> dict[str, NDArray[Any]]:
+def split() -> Any:
     parts = {name: whole("uint8", seed=seed) for seed, name in enumerate(("train", "val", "test"))}
     arrays = {f"{name}_{key}": array for name, part in parts.items() for key, array in part.items()}
     return {**arrays, "class_names": np.asarray(["x", "y", "z"])}
@@ -123,7 +123,8 @@ def test_rows_are_those_of_the_array(tmp_path: Path) -> None:
     array = np.arange(7 * 6, dtype=np.int16).reshape(7, 2, 3)
     np.savez_compressed(tmp_path / "a.npz", a=array, b=np.float32(1))
     headers = read_headers(tmp_path / "a.npz")
-    assert (headers["a"].shape, headers["a"].dtype, headers["a"].size_bytes) == ((7, 2, 3), np.int16, array.nbytes)
+    assert (headers["a"].shape, headers["a"].size_bytes) == ((7, 2, 3), array.nbytes)
+    assert headers["a"].dtype == array.dtype
     assert headers["b"].shape == ()
     parts = list(read_rows(tmp_path / "a.npz", "a", 3))
     assert [len(part) for part in parts] == [3, 3, 1]

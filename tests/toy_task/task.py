@@ -17,7 +17,7 @@ from scalesearch.errors import StageFailed
 from scalesearch.measurement.metric import Outputs
 from scalesearch.networks.backbone import Backbone, feature_strides
 from scalesearch.tasks.answers import Answer, Head
-from scalesearch.tasks.base import CardParts, MirrorVerdict, ReportPart, TorchOutputs
+from scalesearch.tasks.base import CardParts, MirrorVerdict, ReportPart, Task, TorchOutputs
 from scalesearch.tasks.exported import ExportedNetwork
 from scalesearch.training.train import BatchSource
 from scalesearch.values.candidate import Recipe
@@ -192,4 +192,4 @@ class ToyTask:
         return LevelPredictor(model, threads=threads)
 
 
-TASK = ToyTask()
+TASK: Task = ToyTask()
