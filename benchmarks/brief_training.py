@@ -50,4 +50,4 @@ def trained(
 
 def tensors(split: ImageSplit) -> tuple[Tensor, Tensor]:
     """Images (N, C, H, W) and labels."""
-    return torch.from_numpy(split.images[:]).permute(0, 3, 1, 2), torch.from_numpy(np.asarray(split.labels))
+    return torch.from_numpy(split.images[:]).permute(0, 3, 1, 2), torch.from_numpy(np.asarray(split.targets))

@@ -22,7 +22,7 @@ from brief_training import MACHINE, trained
 from qat_vs_ptq import RESOLUTION_PX, Images
 
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.data import Dataset, load_dataset, to_input
+from scalesearch.data import LABEL_SOURCES, Dataset, load_dataset, to_input
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.backends.base import EngineOptions
 from scalesearch.deployment.onnx_file import read_onnx
@@ -88,7 +88,7 @@ def answers(file: OnnxModel, profile: QuantizationProfile, images: Images) -> Im
 def run_network(name: str, data: Dataset, told: argparse.Namespace) -> list[Row]:
     """One network's table, printed as it grows."""
     calibration, val = (to_input(part.images[:], mean=data.mean, std=data.std) for part in (data.calibration, data.val))
-    labels = np.asarray(data.val.labels)
+    labels = np.asarray(data.val.targets)
     network = fold_batchnorm(trained(name, data, told.steps, told.to / "weights"))
     model = to_onnx(network, to=told.to / f"{name}.onnx", check_images=calibration[:8])
     expected = run_as_written(read_onnx(model.path), val)
@@ -160,7 +160,7 @@ def main() -> None:
     told.to.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(MACHINE.threads)
     settings = DataSettings(source=told.data, val_fraction=told.val_fraction)
-    data = load_dataset(settings, storage_px=RESOLUTION_PX)
+    data = load_dataset(settings, LABEL_SOURCES, storage_px=RESOLUTION_PX)
     print(f"{data.name}, {len(data.class_names)} classes at {RESOLUTION_PX} px: {len(data.val)} validation images")
     rows: list[Row] = []
     for name in NETWORKS:

@@ -107,7 +107,7 @@ class Bench:
 
     def __init__(self, session: Session, results: Results) -> None:
         self.session, self.results = session, results
-        self.task, self.dataset = get_task(session.settings.task), load_study_data(session)
+        self.task, self.dataset = (task := get_task(session.settings.task)), load_study_data(session, task.sources())
         self.lock = DeviceLock(MEASURED_DEVICE)
 
     def teacher(self, *, flip: bool) -> dict[str, Any]:

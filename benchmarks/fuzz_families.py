@@ -22,10 +22,11 @@ from pydantic import TypeAdapter
 from scalesearch.analysis.front import knee, pareto_front
 from scalesearch.config import check_stages, check_stored, load_run, space_paths
 from scalesearch.config.settings import known_keys
-from scalesearch.data import load_dataset
+from scalesearch.data import LABEL_SOURCES, load_dataset
 from scalesearch.data.decode import UNREADABLE, decode_square
 from scalesearch.errors import ScalesearchError
-from scalesearch.export.metadata import Expected, ExportedConfig, read_config
+from scalesearch.export.expected import Expected
+from scalesearch.export.metadata import ExportedConfig, read_config
 from scalesearch.networks import base_spec, find_spec
 from scalesearch.networks.scaling import scale
 from scalesearch.networks.validity import check_spec
@@ -273,7 +274,7 @@ def archives(rng: random.Random, folder: Path) -> Iterator[Case]:
         def case(content: bytes = content) -> bool:
             path.write_bytes(content)
             settings = DataSettings(source=str(path), calibration_images=3)
-            load_dataset(settings, storage_px=6, cache_folder=folder / "cache")
+            load_dataset(settings, LABEL_SOURCES, storage_px=6, cache_folder=folder / "cache")
             return True
 
         yield case
@@ -286,7 +287,7 @@ def caches(rng: random.Random, folder: Path) -> Iterator[Case]:
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((8, 8, 3), 9 * number, np.uint8)).save(place / f"{number}.png")
     settings, cache = DataSettings(source=str(folder / "images"), calibration_images=2), folder / "cache"
-    whole = load_dataset(settings, storage_px=6, cache_folder=cache)
+    whole = load_dataset(settings, LABEL_SOURCES, storage_px=6, cache_folder=cache)
     files = {}
     for kept in sorted(cache.glob("*.npz")):
         with np.load(kept) as stored:
@@ -309,7 +310,7 @@ def caches(rng: random.Random, folder: Path) -> Iterator[Case]:
 
         def case(path: Path = path, damaged: bytes = damaged) -> bool:
             path.write_bytes(damaged)
-            found = load_dataset(settings, storage_px=6, cache_folder=cache)
+            found = load_dataset(settings, LABEL_SOURCES, storage_px=6, cache_folder=cache)
             if found.fingerprint != whole.fingerprint:
                 message = "other images than those in the folder"
                 raise Fault(message)
@@ -386,7 +387,7 @@ def exports(rng: random.Random, folder: Path) -> Iterator[Case]:
         study="example",
         trial=0,
         expected=Expected(
-            network_sha256="ab", macs=1, params=1, size_bytes=1, float_top1=0.8, top1=0.8, p50_ms=1.0, device="cpu"
+            network_sha256="ab", macs=1, params=1, size_bytes=1, float_score=0.8, score=0.8, p50_ms=1.0, device="cpu"
         ),
         candidate=Candidate(),
         network=replace(base_spec("resnet_small"), num_classes=10),

@@ -22,7 +22,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 
 from scalesearch.compression.calibration import calibrate
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.data import Dataset, load_dataset, to_input
+from scalesearch.data import LABEL_SOURCES, Dataset, load_dataset, to_input
 from scalesearch.deployment.backends import EngineOptions, get_backend
 from scalesearch.deployment.devices import read_cpu
 from scalesearch.deployment.to_onnx import onnx_model
@@ -55,10 +55,12 @@ def main() -> None:
     arguments = parser.parse_args()
     cpu = read_cpu()
     print(f"{cpu.name} ({', '.join(cpu.features)}), onnxruntime {ort.__version__}, 1 thread, {RESOLUTION_PX} px")
-    dataset = load_dataset(DataSettings(source=arguments.data), storage_px=RESOLUTION_PX).at(RESOLUTION_PX)
+    dataset = load_dataset(DataSettings(source=arguments.data), LABEL_SOURCES, storage_px=RESOLUTION_PX).at(
+        RESOLUTION_PX
+    )
     images = to_input(dataset.val.images[:], mean=dataset.mean, std=dataset.std)
     calibration = to_input(dataset.calibration.images[:128], mean=dataset.mean, std=dataset.std)
-    labels = np.asarray(dataset.val.labels)
+    labels = np.asarray(dataset.val.targets)
     with tempfile.TemporaryDirectory() as folder:
         for name in NETWORKS:
             network = trained(name, dataset, arguments.steps)
@@ -72,7 +74,7 @@ def trained(name: str, dataset: Dataset, steps: int) -> Network:
     spec = replace(base_spec(name), resolution_px=RESOLUTION_PX, num_classes=len(dataset.class_names))
     machine = probe_machine(MachineSettings(threads=1, device="cpu"))
     images = torch.from_numpy(dataset.train.images[:].transpose(0, 3, 1, 2).copy())
-    labels = torch.from_numpy(np.asarray(dataset.train.labels, dtype=np.int64))
+    labels = torch.from_numpy(np.asarray(dataset.train.targets, dtype=np.int64))
     recipe = Recipe(steps=steps)
     return train(
         build(spec, dropout=recipe.dropout), images, labels, recipe, machine, mean=dataset.mean, std=dataset.std, seed=0

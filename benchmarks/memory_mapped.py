@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scalesearch.data import load_dataset
+from scalesearch.data import LABEL_SOURCES, load_dataset
 from scalesearch.data.mapped import ImageSource, MappedImages, planes
 from scalesearch.networks import base_spec, scale
 from scalesearch.tasks.classification.pieces import build, train
@@ -125,7 +125,7 @@ def load_and_train(root: Path, cache: Path, memory: str, steps: int) -> None:
     )
     before, started = peak_bytes(), time.perf_counter()
     settings = DataSettings(source=str(root), memory=memory)  # type: ignore[arg-type]
-    data = load_dataset(settings, storage_px=STORED_PX, cache_folder=cache)
+    data = load_dataset(settings, LABEL_SOURCES, storage_px=STORED_PX, cache_folder=cache)
     loaded_s = time.perf_counter() - started
     loaded = peak_bytes()
     for note in data.notes:
@@ -133,7 +133,7 @@ def load_and_train(root: Path, cache: Path, memory: str, steps: int) -> None:
     started = time.perf_counter()
     small = data.at(TRAINED_PX)
     resized_s = time.perf_counter() - started
-    labels = torch.from_numpy(small.train.labels)
+    labels = small.train.targets.tensor()
     train_some(network, planes(small.train.images), labels, machine, steps)
     images = sum(len(part) for part in (data.train, data.val, data.calibration, data.test))
     print(

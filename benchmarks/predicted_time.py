@@ -16,7 +16,7 @@ from scalesearch.chain.planner import PlanBasis, Planner
 from scalesearch.cli.run import choose_chip
 from scalesearch.cli.samples import sampled
 from scalesearch.config import load_run
-from scalesearch.data import load_dataset
+from scalesearch.data import LABEL_SOURCES, load_dataset
 from scalesearch.deployment.targets import get_target
 from scalesearch.networks import find_spec
 from scalesearch.spaces.suggest import cheapest, for_target
@@ -35,7 +35,9 @@ def main() -> int:
     space = for_target(space, target)
     # The images are made or read before: a first reading of a data set is not what is predicted.
     base = find_spec(space.network)
-    data = load_dataset(settings.data, storage_px=largest_input(space, base), channels=base.image_channels)
+    data = load_dataset(
+        settings.data, LABEL_SOURCES, storage_px=largest_input(space, base), channels=base.image_channels
+    )
     images = len(data.val)
     found = _prediction(settings, space, images)
     print(f"predicted: {found.low_s:.0f} to {found.high_s:.0f} s ({found.words})", flush=True)

@@ -25,7 +25,7 @@ import torch
 from brief_training import tensors
 
 from scalesearch.compression.prune import prune
-from scalesearch.data import Dataset, ImageSplit, load_dataset, to_input
+from scalesearch.data import LABEL_SOURCES, Dataset, ImageSplit, load_dataset, to_input
 from scalesearch.measurement.cost import formula_cost
 from scalesearch.networks import base_spec, scale
 from scalesearch.tasks.classification.pieces import build, judged, score, train
@@ -71,7 +71,7 @@ class Bench:
         base, kept = self._base(job.network, job.seed)
         calibration = self._data.calibration
         images = to_input(calibration.images[:TAYLOR_IMAGES], mean=self._data.mean, std=self._data.std)
-        batch = judged(torch.from_numpy(images), torch.from_numpy(calibration.labels[:TAYLOR_IMAGES]))
+        batch = judged(torch.from_numpy(images), calibration.targets[:TAYLOR_IMAGES].tensor())
         pruning = Pruning(channel_fraction=job.fraction, criterion=job.criterion, scope=job.scope)
         cut = prune(base, pruning, channel_multiple=CHANNEL_MULTIPLE, batch=batch, seed=job.seed)
         retrained = self._train(cut, job.seed, self._recipe.retrain_steps)
@@ -218,7 +218,7 @@ def main() -> None:
 
     recipe = Recipe(steps=told.steps, retrain_steps=told.retrain_steps, schedule="cosine")
     settings = DataSettings(source=told.data, val_fraction=told.val_fraction)
-    bench = Bench(load_dataset(settings, storage_px=RESOLUTION_PX), told.to, recipe)
+    bench = Bench(load_dataset(settings, LABEL_SOURCES, storage_px=RESOLUTION_PX), told.to, recipe)
     jobs = plan(told.seeds)
     left = [job for job in jobs if job not in bench.done()]
     for number, job in enumerate(left, start=1):

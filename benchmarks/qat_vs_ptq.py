@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.qdq import weighted_nodes
-from scalesearch.data import load_dataset, to_input
+from scalesearch.data import LABEL_SOURCES, load_dataset, to_input
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.backends.base import EngineOptions
 from scalesearch.deployment.onnx_file import read_onnx
@@ -117,12 +117,12 @@ class Bench:
     def __init__(self, told: argparse.Namespace) -> None:
         self._told = told
         settings = DataSettings(source=told.data, val_fraction=told.val_fraction)
-        self._data = load_dataset(settings, storage_px=RESOLUTION_PX)
+        self._data = load_dataset(settings, LABEL_SOURCES, storage_px=RESOLUTION_PX)
         self._val, self._calibration = (
             to_input(part.images[:], mean=self._data.mean, std=self._data.std)
             for part in (self._data.val, self._data.calibration)
         )
-        self._labels = np.asarray(self._data.val.labels)
+        self._labels = np.asarray(self._data.val.targets)
         self._path = told.to / "qat_vs_ptq.jsonl"
         lines = self._path.read_text().splitlines() if self._path.exists() else []
         self.rows = [Row(**json.loads(line)) for line in lines]

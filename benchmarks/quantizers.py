@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 from onnxruntime import quantization as ort_quantization
 
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.data import Dataset, load_dataset, to_input
+from scalesearch.data import LABEL_SOURCES, Dataset, load_dataset, to_input
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.onnx_file import onnx_model, read_onnx
 from scalesearch.deployment.targets import get_target
@@ -369,7 +369,7 @@ def run_network(name: str, data: Dataset, gate: Gate, processes: Processes, told
     network = trained(name, data, told.steps, told.to / "weights", channel_multiple=get_target(CHIP).channel_multiple)
     model = to_onnx(fold_batchnorm(network), to=files / f"{name}.onnx", check_images=calibration[:8])
     predicted = as_written(model.path, val).argmax(axis=1)
-    truth = Truth(network=name, images=val, labels=np.asarray(data.val.labels), predicted=predicted)
+    truth = Truth(network=name, images=val, labels=np.asarray(data.val.targets), predicted=predicted)
     half = quantize(
         model,
         Quantization(precision="fp16"),
@@ -410,7 +410,9 @@ def main() -> None:
     except MissingBackendError as error:
         raise SystemExit(str(error)) from error
     torch.set_num_threads(MACHINE.threads)
-    data = load_dataset(DataSettings(source=told.data, val_fraction=told.val_fraction), storage_px=RESOLUTION_PX)
+    data = load_dataset(
+        DataSettings(source=told.data, val_fraction=told.val_fraction), LABEL_SOURCES, storage_px=RESOLUTION_PX
+    )
     print(f"{gate.name}; {versions()}\n{data.name}, {len(data.class_names)} classes at {RESOLUTION_PX} px:", end=" ")
     print(f"{len(data.train)} train, {len(data.val)} validation, {CALIBRATION_IMAGES} calibration images")
     print("loss and standard error in points; same: answers equal to the float network's; 8-bit: of conv and linear")

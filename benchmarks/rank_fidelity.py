@@ -40,7 +40,7 @@ from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker, tensors
 from scalesearch.chain.stages import StageClock
 from scalesearch.config import load_run
-from scalesearch.data import Dataset
+from scalesearch.data import LABEL_SOURCES, Dataset
 from scalesearch.data.finding import load_study_data
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.study.session import open_session
@@ -145,7 +145,7 @@ _held: list[tuple[Session, Dataset]] = []  # one per worker process, filled once
 
 
 def _load(session: Session) -> None:
-    _held.append((session, load_study_data(session)))
+    _held.append((session, load_study_data(session, LABEL_SOURCES)))
 
 
 def run(shapes: list[Shape], way: Way, seed: int) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from scalesearch.data import Dataset, load_dataset
+from scalesearch.data import LABEL_SOURCES, Dataset, load_dataset
 from scalesearch.measurement.cost import formula_cost
 from scalesearch.networks import base_spec
 from scalesearch.networks.scaling import scale
@@ -33,7 +33,7 @@ def top1(
     spec = scale(base_spec(base), Scaling(width=width), resolution_px=resolution_px, num_classes=len(data.class_names))
     network = build(spec, seed=seed)
     planes = [torch.from_numpy(split.images[:]).permute(0, 3, 1, 2) for split in (small.train, small.val)]
-    labels = [torch.from_numpy(split.labels) for split in (small.train, small.val)]
+    labels = [split.targets.tensor() for split in (small.train, small.val)]
     trained = train(network, planes[0], labels[0], recipe, machine, mean=data.mean, std=data.std, seed=seed)
     accuracy = score(trained.network, planes[1], labels[1], machine, data.mean, data.std)
     return 100 * accuracy, trained.seconds, formula_cost(network).macs
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=Recipe().steps)
     parser.add_argument("--cache-folder", type=Path, default=None)
     given = parser.parse_args()
-    data = load_dataset(DataSettings(), storage_px=64, cache_folder=given.cache_folder)
+    data = load_dataset(DataSettings(), LABEL_SOURCES, storage_px=64, cache_folder=given.cache_folder)
     machine = probe_machine(MachineSettings())
     recipe = replace(Recipe(), steps=given.steps)
     print(f"{given.base}, {recipe.steps} steps of {recipe.batch_size}, {recipe.optimizer}")

@@ -22,7 +22,7 @@ from onnx import numpy_helper
 
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.sparsity import apply_masks, masked, sparsity_masks
-from scalesearch.data import Dataset, load_dataset, to_input
+from scalesearch.data import LABEL_SOURCES, Dataset, load_dataset, to_input
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends.tensorrt.library import is_installed
 from scalesearch.networks import base_spec, scale
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--val-fraction", type=float, default=0.0)
     told = parser.parse_args()
     settings = DataSettings(source=told.data, val_fraction=told.val_fraction)
-    data = load_dataset(settings, storage_px=told.resolution).at(told.resolution)
+    data = load_dataset(settings, LABEL_SOURCES, storage_px=told.resolution).at(told.resolution)
     spec = base_spec(told.network)
     scaling = Scaling(resolution=told.resolution / spec.resolution_px)
     spec = scale(spec, scaling, resolution_px=spec.resolution_px, num_classes=len(data.class_names))

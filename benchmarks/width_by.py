@@ -29,6 +29,7 @@ from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker
 from scalesearch.chain.stages import StageClock
 from scalesearch.config import load_run
+from scalesearch.data import LABEL_SOURCES
 from scalesearch.data.finding import load_study_data
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.study.session import open_session
@@ -73,7 +74,7 @@ def trained(session: Session, shape: Shape, way: str, seed: int, steps: int) -> 
     seeded = replace(session, settings=replace(session.settings, seed=seed))
     recipe = Recipe(steps=steps)
     plan = Planner(seeded)(candidate(shape, "scratch" if way == "widest" else way, recipe))
-    data = load_study_data(session).at(plan.spec.input_size)
+    data = load_study_data(session, LABEL_SOURCES).at(plan.spec.input_size)
     loaded = time.process_time()
     shrunk = Shrinker(seeded, DeviceLock(MEASURED_DEVICE))(plan, data, StageClock())
     return {

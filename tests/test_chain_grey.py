@@ -11,7 +11,7 @@ from PIL import Image
 from scalesearch.cli.export import export_trial
 from scalesearch.cli.full_training import train_export
 from scalesearch.config import load_run
-from scalesearch.data import load_dataset, to_input
+from scalesearch.data import LABEL_SOURCES, load_dataset, to_input
 from scalesearch.deployment.backends import EngineOptions, get_backend
 from scalesearch.deployment.onnx_file import onnx_model, read_onnx
 from scalesearch.export.metadata import read_config
@@ -85,7 +85,7 @@ def test_grey_long_and_deep_images_go_through_everything(
 
     script = runpy.run_path(str(best / "infer.py"), run_name="script")
     labeller = script["Labeller"](model.path)
-    data = load_dataset(config.settings.data, storage_px=config.storage_px, channels=1).at(16)
+    data = load_dataset(config.settings.data, LABEL_SOURCES, storage_px=config.storage_px, channels=1).at(16)
     trained_on = {image.tobytes() for image in to_input(data.train.images[:], mean=data.mean, std=data.std)}
     files = sorted(root.rglob("*.png"))
     inputs = [script["read_input"](path, labeller.preprocessing) for path in files]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scalesearch.data import load_dataset, to_input
+from scalesearch.data import LABEL_SOURCES, load_dataset, to_input
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.export.metadata import read_config
 from scalesearch.records.run_file import stored_session
@@ -88,7 +88,9 @@ def test_rectangles_go_through_everything(tmp_path: Path, monkeypatch: pytest.Mo
 
         told = infer.Labeller(export / "model.onnx").preprocessing
         assert (told.storage_px, told.resolution_px) == ((24, 40), sides)
-        data = load_dataset(config.settings.data, storage_px=config.storage).at(config.network.input_size)
+        data = load_dataset(config.settings.data, LABEL_SOURCES, storage_px=config.storage).at(
+            config.network.input_size
+        )
         trained_on = {image.tobytes() for image in to_input(data.train.images[:], mean=data.mean, std=data.std)}
         found = [infer.read_input(path, told)[0].tobytes() in trained_on for path in files]
         assert sum(found) == len(data.train) == len(trained_on)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gpu_steps import Day
-from scalesearch.data import Dataset, load_dataset
+from scalesearch.data import LABEL_SOURCES, Dataset, load_dataset
 from scalesearch.networks import base_spec
 from scalesearch.networks.scaling import scale
 from scalesearch.tasks.classification.pieces import build, score, train
@@ -25,7 +25,9 @@ def run(day: Day) -> None:
     """Put down equality, accuracy by seed on both devices, and seconds."""
     steps, seeds = (40, 2) if day.quick else (240, 3)
     started_s = time.perf_counter()
-    data = load_dataset(DataSettings(source="signs"), storage_px=_RESOLUTION_PX, cache_folder=day.folder / "cache")
+    data = load_dataset(
+        DataSettings(source="signs"), LABEL_SOURCES, storage_px=_RESOLUTION_PX, cache_folder=day.folder / "cache"
+    )
     day.put("data, s", time.perf_counter() - started_s, f"signs, {len(data.train)} training images")
     here = probe_machine(MachineSettings(device="cuda" if day.device == "cuda" else "cpu"))
     day.put("machine", f"{here.device}, bf16 {here.bf16}, {here.threads} threads")
@@ -77,5 +79,5 @@ def _planes(data: Dataset, split: str) -> Tensor:
 
 
 def _labels(data: Dataset, split: str) -> Tensor:
-    labels: Tensor = torch.from_numpy(getattr(data, split).labels)
+    labels: Tensor = getattr(data, split).targets.tensor()
     return labels

@@ -32,7 +32,8 @@ class Cutter:
         self._plan, self._pruning, self._multiple = plan, plan.pruning, channel_multiple
         images = data.calibration.images[:_JUDGING_IMAGES]
         self._images = torch.from_numpy(to_input(images, mean=data.mean, std=data.std))
-        self._targets = torch.from_numpy(data.calibration.labels[:_JUDGING_IMAGES]).long()
+        self._wanted = data.calibration.targets[:_JUDGING_IMAGES]
+        self._targets = self._wanted.tensor()
         self._widths: dict[str, int] = {}
         self._ratios: dict[str, float] | None = None
         self.masks: dict[str, torch.Tensor] = {}
@@ -93,7 +94,7 @@ class Cutter:
 
     def score(self, network: Network) -> float:
         """Return the score on the images that are judged on, as a fraction."""
-        return score_torch(self._task, self._metric, [self._answers(network)], self._targets)
+        return score_torch(self._task, self._metric, [self._answers(network)], self._wanted)
 
     def _loss(self, network: Network) -> float:
         return float(self._plain_loss(self._answers(network), self._targets))

@@ -107,7 +107,7 @@ class TrialEvaluator:
         )
         self._task = get_task(session.settings.task)
         self._gate = None if session.settings.accept == "off" else _gate(session)
-        self.dataset = load_study_data(session)
+        self.dataset = load_study_data(session, self._task.sources())
         """The study's images, at the size in which they are stored."""
         if measures:
             kept_reference(session)
@@ -354,7 +354,7 @@ class TrialEvaluator:
     def _score(self, model: OnnxModel, split: ImageSplit) -> float:
         threads, metric = self._session.settings.latency.threads, self._metric()
         with get_backend("onnxruntime").compile(model, EngineOptions(threads=threads)) as engine:
-            answer_all(engine.run, self._batches(split.images), split.labels, metric)
+            answer_all(engine.run, self._batches(split.images), split.targets, metric)
         return metric.score()
 
     def _metric(self) -> Metric:
@@ -376,7 +376,7 @@ class TrialEvaluator:
 
     def _quality(self, engine: Engine, split: ImageSplit, warnings: list[str]) -> Quality:
         batches = self._batches(split.images)
-        return measure_quality(engine.run, batches, split.labels, self._metric(), warn=warnings.append)
+        return measure_quality(engine.run, batches, split.targets, self._metric(), warn=warnings.append)
 
     def _compile(self, model: OnnxModel, pruning: Pruning = _UNPRUNED) -> Engine:
         return self._backend.compile(model, engine_options(self._session.settings, pruning))

@@ -90,7 +90,7 @@ class Starter:
             follower: `numbered(held.module)`, which is cut in the same way, in place.
         """
         images = torch.from_numpy(to_input(data.calibration.images[:_JUDGING_IMAGES], mean=data.mean, std=data.std))
-        targets = torch.from_numpy(data.calibration.labels[:_JUDGING_IMAGES]).long()
+        targets = data.calibration.targets[:_JUDGING_IMAGES].tensor()
         loss = plain_loss(self._task)
 
         def loss_without(network: Network) -> float:
@@ -124,12 +124,12 @@ class Starter:
             )
             raise ConfigError(message)
         kept = _UNTRAINED
-        data = load_study_data(self._session).at(parent.network.input_size)
+        data = load_study_data(self._session, self._task.sources()).at(parent.network.input_size)
         if parent.steps:
             trained = train(
                 network,
                 planes(data.train.images),
-                torch.from_numpy(data.train.labels),
+                data.train.targets.tensor(),
                 tuning_recipe(parent.steps),
                 self._session.machine,
                 objective=Objective(task=self._task),
@@ -143,7 +143,7 @@ class Starter:
         network.module.eval()
         given = answers(network, planes(data.val.images), self._session.machine, mean=data.mean, std=data.std)
         metric = self._task.make_metric(data.class_names)
-        score = score_torch(self._task, metric, given, torch.from_numpy(data.val.labels))
+        score = score_torch(self._task, metric, given, data.val.targets)
         store.save(parent.key, network.module, replace(kept, float_score=score))
         at = parent.network.input_size
         say(f"parent: {100 * score:.1f} % on the validation images at {at}, after {kept.steps} updates")

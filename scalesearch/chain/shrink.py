@@ -287,9 +287,8 @@ class Shrinker:
 
     def _score(self, network: Network, data: Dataset) -> float:
         """Return the score of the torch module in float32 on the validation images, as a fraction."""
-        images, targets = tensors(data.val)
-        given = answers(network, images, self._session.machine, mean=data.mean, std=data.std)
-        return score_torch(self._task, self._task.make_metric(data.class_names), given, targets)
+        given = answers(network, planes(data.val.images), self._session.machine, mean=data.mean, std=data.std)
+        return score_torch(self._task, self._task.make_metric(data.class_names), given, data.val.targets)
 
 
 def layer_sensitivity(session: Session, candidate: Candidate) -> tuple[tuple[LayerSensitivity, ...], float, int]:
@@ -304,16 +303,16 @@ def layer_sensitivity(session: Session, candidate: Candidate) -> tuple[tuple[Lay
     plan = Planner(session)(dense)
     lock = DeviceLock(MEASURED_DEVICE)
     with lock.busy():
-        data = load_study_data(session).at(plan.spec.input_size)
-        network = Shrinker(session, lock)(plan, data, StageClock()).network
         task = get_task(session.settings.task)
+        data = load_study_data(session, task.sources()).at(plan.spec.input_size)
+        network = Shrinker(session, lock)(plan, data, StageClock()).network
         cutter = Cutter(plan, data, task, channel_multiple=session.target.channel_multiple)
         return cutter.sensitivity(network), cutter.score(network), cutter.images
 
 
 def tensors(split: ImageSplit) -> tuple[torch.Tensor | ImageSource, torch.Tensor]:
-    """Return a split's images, uint8 (N, C, H, W), and its labels (N,), as training takes them."""
-    return planes(split.images), torch.from_numpy(split.labels)
+    """Return a split's images, uint8 (N, C, H, W), and its targets (N, ...), as training takes them."""
+    return planes(split.images), split.targets.tensor()
 
 
 def _unpruned(trunk: Part, branch: Part, *, train_parts: int) -> Shrunk:

@@ -86,7 +86,7 @@ class Teacher:
         if found := self._read(path, key):
             self._kept[mirrored] = found
             return
-        data = load_study_data(self._session).at(self._session.parent.network.input_size)
+        data = load_study_data(self._session, self._task.sources()).at(self._session.parent.network.input_size)
         images, network, machine = planes(data.train.images), self._parent(), self._session.machine
         answer = answering(network, machine, mean=data.mean, std=data.std)
         with torch.no_grad():

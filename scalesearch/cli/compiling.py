@@ -53,10 +53,12 @@ def profile(
     from scalesearch.data.finding import with_data
     from scalesearch.export.trial_files import deployed_file
     from scalesearch.records.run_file import stored_session
+    from scalesearch.tasks.registry import sources_of
 
     folder = find_study(study)
     record = choose_record(read_records(folder), trial)
-    session = with_data(stored_session(folder), data)
+    session = stored_session(folder)
+    session = with_data(session, data, sources_of(session.settings.task))
     console = wide_console()
     with tempfile.TemporaryDirectory() as scratch:
         model = deployed_file(record, session, Path(scratch) / "model.onnx")

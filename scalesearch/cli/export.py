@@ -41,7 +41,7 @@ def export(
 ) -> int:
     """Write a folder that rebuilds, explains and runs a trial's network: config.toml, model.onnx, infer.py and more.
 
-    config.toml retrains it (`scalesearch train config.toml`), infer.py labels images with nothing but onnxruntime,
+    config.toml retrains it (`scalesearch train config.toml`), infer.py runs it on images with nothing but onnxruntime,
     numpy and Pillow, MODEL_CARD.md tells the rest. The folder holds this one trial: an earlier export in it is
     replaced whole, anything else there is refused.
     """
@@ -53,11 +53,13 @@ def export(
     from scalesearch.export.target import check_place, earlier_export
     from scalesearch.records.confirmed import first_runs
     from scalesearch.records.run_file import stored_session
+    from scalesearch.tasks.registry import sources_of
 
     for name in formats or ():
         get_format(name)  # a wrong name is reported before anything is read
     folder = find_study(study)
-    session = with_data(stored_session(folder), data)
+    session = stored_session(folder)
+    session = with_data(session, data, sources_of(session.settings.task))
     runs = first_runs(folder)
     if confirmed and not runs:
         message = f"{folder} has no network of full length: nothing was confirmed.\n{_how_to_confirm(folder)}"

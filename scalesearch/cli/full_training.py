@@ -19,9 +19,10 @@ from scalesearch.export.metadata import NAME, ExportedConfig, read_config
 from scalesearch.files import replace_file
 from scalesearch.folder_lock import hold_folder
 from scalesearch.records.run_file import read_run_file
-from scalesearch.records.tables import trial_rows
+from scalesearch.records.tables import by_metric, trial_rows
 from scalesearch.study.run import clear_leftovers
 from scalesearch.study.session import open_session
+from scalesearch.tasks.registry import sources_of
 from scalesearch.values.quality import Quality
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.session import model_path, reference_path
@@ -81,9 +82,10 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
     model_path(to, 0).replace(to / "model.onnx")
     result = {
         **trial_rows([record])[0],
-        "test_top1": test.score,
-        "test_top1_low": test.score_low,
-        "test_top1_high": test.score_high,
+        **by_metric(
+            {"test_score": test.score, "test_score_low": test.score_low, "test_score_high": test.score_high},
+            test.metric,
+        ),
     }
     replace_file(to / RESULT, json.dumps(result, indent=1).encode())
     for line in (
@@ -137,19 +139,21 @@ def _data_settings(config: ExportedConfig, config_path: Path, data: str | None) 
     asked = config.settings.data
     if data is not None:
         return dataclasses.replace(asked, source=data)
+    sources = sources_of(config.settings.task)
     folder = _config_file(config_path).resolve().parent
     folders = (*((Path(config.run_folder),) if config.run_folder else ()), Path.cwd(), folder)
     try:
         found = find_data(
             asked,
             config.data,
+            sources,
             storage_px=config.storage,
             channels=config.network.image_channels,
             folders=folders,
             asker=f"the study of {config_path}",
         )
     except ConfigError as error:
-        if not leads_somewhere(asked.source, (Path.cwd(),)):
+        if not leads_somewhere(asked.source, (Path.cwd(),), sources):
             raise
         echo(f"data: {str(error).splitlines()[0]}")  # training on other images is not forbidden
         return asked
@@ -177,14 +181,14 @@ def compared_numbers(config: ExportedConfig, record: MeasuredTrial, test: Qualit
     """Yield the training's results beside the search's, and the spread of seeds where the study was confirmed."""
     expected = config.expected
     interval = ""
-    if expected.top1_low is not None and expected.top1_high is not None:
-        interval = f", {100 * expected.top1_low:.1f} to {100 * expected.top1_high:.1f}"
-    exported = f"as exported {100 * expected.top1:.1f} %{interval}"
+    if expected.score_low is not None and expected.score_high is not None:
+        interval = f", {100 * expected.score_low:.1f} to {100 * expected.score_high:.1f}"
+    exported = f"as exported {100 * expected.score:.1f} %{interval}"
     yield f"{test.title} on validation: {100 * record.quality.score:.1f} % ({exported})"
-    before = "" if expected.test_top1 is None else f"; as exported {100 * expected.test_top1:.1f} %"
+    before = "" if expected.test_score is None else f"; as exported {100 * expected.test_score:.1f} %"
     interval = f"{100 * test.score_low:.1f} to {100 * test.score_high:.1f}"
     yield f"{test.title} on test: {100 * test.score:.1f} % ({interval}{before})"
-    seeds = expected.confirmed_test_top1
+    seeds = expected.confirmed_test_score
     if seeds:
         low, high = min(seeds), max(seeds)
         steps = f"{len(seeds)} seeds of {expected.confirmed_steps} steps gave {100 * low:.1f} to {100 * high:.1f} %"

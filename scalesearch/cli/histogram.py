@@ -47,12 +47,14 @@ def histogram(
     from scalesearch.data.finding import with_data
     from scalesearch.export.trial_files import trial_histograms
     from scalesearch.records.run_file import stored_session
+    from scalesearch.tasks.registry import sources_of
 
     if front and (trial is not None or as_json):
         message = "Give --front alone: it draws every member, and prints no JSON."
         raise ConfigError(message)
     folder = find_study(study)
-    session = with_data(stored_session(folder), data)
+    session = stored_session(folder)
+    session = with_data(session, data, sources_of(session.settings.task))
     chosen = [_chosen(folder, each.trial) for each in front_under(read_records(folder))] if front else []
     for record in chosen or [_chosen(folder, trial)]:
         name = f"trial_{record.trial:06d}"

@@ -26,11 +26,14 @@ def register(app: typer.Typer) -> None:
 def predict(
     export: Annotated[Path, typer.Argument(help="Folder that `scalesearch export` wrote, or its model.onnx.")],
     images: Annotated[list[Path], typer.Argument(help="Image files; folders stand for the images in them.")],
-    top: Annotated[int, typer.Option("--top", min=1, help="Name so many classes for each image.")] = 2,
+    top: Annotated[int, typer.Option("--top", min=1, help="So many answers for each image, if there are several.")] = 2,
     threads: Annotated[int, typer.Option("--threads", min=0, help="Of the CPU; 0: as many as cores.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="A list of one object per image.")] = False,
 ) -> int:
-    """Label images with an exported network, by ONNX Runtime. Exit code 1 where an image got no label."""
+    """Print what an exported network answers for images, by ONNX Runtime.
+
+    Exit code 1 where an image got no answer.
+    """
     from scalesearch.tasks.answers import Answer, NoAnswerError, UnreadableImageError
 
     predictor = open_export(export, threads=threads)
@@ -101,7 +104,7 @@ def replaced_model(export: Path) -> Iterator[str]:
         return
     if expected and file_sha256(export / "model.onnx") != expected:
         yield (
-            f"{export / 'model.onnx'} is not the file that was exported with {export / NAME}: labels are its own, "
+            f"{export / 'model.onnx'} is not the file that was exported with {export / NAME}: its answers are its own, "
             "the numbers of MODEL_CARD.md are not. Export again to have the two agree."
         )
 

@@ -44,6 +44,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -
     from scalesearch.cli.screen import wide_console
     from scalesearch.data import load_dataset
     from scalesearch.study.session import largest_input
+    from scalesearch.tasks.registry import sources_of
 
     console = wide_console()
     space, base, target = _checked(settings, space)
@@ -57,7 +58,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -
     data = None
     if with_data:
         storage = largest_input(space, base)
-        data = load_dataset(settings.data, storage_px=storage, channels=base.image_channels)
+        data = load_dataset(settings.data, sources_of(settings.task), storage_px=storage, channels=base.image_channels)
     planner = _planner(settings, space, base, target, data)
     samples = sampled(space, planner, seed=settings.seed)
     for line in limit_lines(space, [plan.cost.macs for plan in samples.plans], sizes_bytes(samples.plans)):
@@ -66,7 +67,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -
     for line in (*notes, *sample_notes(samples)):
         console.print(line, highlight=False, markup=False)
     if data is not None:
-        console.print(_data_line(data), highlight=False, markup=False)
+        console.print(_data_line(data, settings.task), highlight=False, markup=False)
     console.print(predicted(settings, space, target, planner, samples, data), highlight=False, markup=False)
     console.print("The space is sound.")
 
@@ -160,22 +161,23 @@ def _say(text: str) -> None:
 
 def _notes(settings: RunSettings, space: SearchSpace, target: "Target") -> Iterable[str]:
     """Yield what is not wrong with the space, but should be known before it runs."""
-    from scalesearch.data import plain_source, signs
+    from scalesearch.data import find_source
     from scalesearch.deployment.backends import get_backend
     from scalesearch.networks import find_spec
     from scalesearch.spaces.suggest import ends_short, without_effect
     from scalesearch.study.parent import look_ahead
     from scalesearch.study.session import largest_input
+    from scalesearch.tasks.registry import sources_of
 
     if outlook := look_ahead(settings, find_spec(space.network)):
         yield outlook.words
     for line in (*ends_short(space), *without_effect(space)):
         yield f"note: {line}"
-    if plain_source(settings.data.source).lower() in signs.SOURCE.names:
-        try:
-            signs.require_square(largest_input(space, find_spec(space.network)), settings.data)
-        except ConfigError as error:
-            yield f"note: a run cannot start on these data: {str(error).splitlines()[0]}"
+    try:
+        source = find_source(settings.data.source, sources_of(settings.task))
+        source.check(settings.data, largest_input(space, find_spec(space.network)))
+    except ConfigError as error:
+        yield f"note: a run cannot start on these data: {str(error).splitlines()[0]}"
     try:
         get_backend(target.backend).device(settings.latency.threads)
         if settings.accept == "rtx":
@@ -186,15 +188,18 @@ def _notes(settings: RunSettings, space: SearchSpace, target: "Target") -> Itera
         yield f"note: a run cannot start on this machine: {str(error).splitlines()[0]}"
 
 
-def _data_line(data: "Dataset") -> str:
-    from scalesearch.data import val_standard_error_points
+def _data_line(data: "Dataset", task: str) -> str:
+    from scalesearch.data import LABELS, val_standard_error_points
+    from scalesearch.tasks.registry import get_task
 
     notes = "".join(f"\n  {note}" for note in data.notes)
     warnings = "".join(f"\n  warning: {warning}" for warning in data.warnings)
+    classes = f"{len(data.class_names)} classes, " if data.class_names else ""
+    error = f"; standard error of a val accuracy {val_standard_error_points(data):.1f} points"
     return (
-        f"data {data.name}: {len(data.class_names)} classes, {len(data.train)} train, {len(data.val)} val, "
-        f"{len(data.calibration)} calibration, {len(data.test)} test; "
-        f"standard error of a val accuracy {val_standard_error_points(data):.1f} points{notes}{warnings}"
+        f"data {data.name}: {classes}{len(data.train)} train, {len(data.val)} val, "
+        f"{len(data.calibration)} calibration, {len(data.test)} test"
+        f"{error if get_task(task).targets == LABELS else ''}{notes}{warnings}"
     )
 
 

@@ -36,8 +36,10 @@ def report(
     if data is not None:
         from scalesearch.data.finding import with_data
         from scalesearch.records.run_file import stored_session
+        from scalesearch.tasks.registry import sources_of
 
-        with_data(stored_session(folder), data)
+        session = stored_session(folder)
+        with_data(session, data, sources_of(session.settings.task))
     from scalesearch.dashboard.publisher import stored_histograms
     from scalesearch.report.page import write_page
     from scalesearch.study.contents import read_contents

@@ -75,7 +75,7 @@ def run(
     from scalesearch.data import find_source
     from scalesearch.networks import find_spec
     from scalesearch.records.run_file import continues_with
-    from scalesearch.tasks.registry import check_task_name
+    from scalesearch.tasks.registry import check_task_name, sources_of
 
     flags = {
         "data.source": data,
@@ -96,9 +96,9 @@ def run(
     check_task_name(settings.task)
     folder = to or default_folder(search_space.name, settings.data.source, settings.target)
     if fresh or not continues_with(settings.data, folder):
-        find_source(settings.data.source)
+        find_source(settings.data.source, sources_of(settings.task))
     if fresh or not _continues(folder, settings.data.source):
-        refuse_two_meanings(settings.data.source, data, overrides)
+        refuse_two_meanings(settings, data, overrides)
     if dry_run:
         from scalesearch.cli.preview import preview_run
 
@@ -141,15 +141,16 @@ def run(
     return 0
 
 
-def refuse_two_meanings(source: str, data: str | None, overrides: list[str] | None) -> None:
+def refuse_two_meanings(settings: RunSettings, data: str | None, overrides: list[str] | None) -> None:
     """Raise ConfigError if a data set was typed whose name is that of both a built-in one and a folder here.
 
     The default was not typed: it means the built-in set, and a folder of its name is only mentioned.
     """
     from scalesearch.data import refuse_ambiguous_source
+    from scalesearch.tasks.registry import sources_of
 
     if data is not None or any(text.partition("=")[0].strip() == "data.source" for text in overrides or ()):
-        refuse_ambiguous_source(source)
+        refuse_ambiguous_source(settings.data.source, sources_of(settings.task))
 
 
 def _continues(folder: Path, source: str) -> bool:
@@ -199,7 +200,7 @@ def check(
 
     flags = {"data.source": data, "network": network, "parent": parent, "target": target, "budget": budget}
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
-    refuse_two_meanings(settings.data.source, data, overrides)
+    refuse_two_meanings(settings, data, overrides)
     settings, _ = choose_chip(settings)
     check_space(settings, search_space, with_data=data is not None)
     if compiled:
@@ -237,8 +238,9 @@ def train(
         check_spec(spec)
     if data is not None:
         from scalesearch.data import refuse_ambiguous_source
+        from scalesearch.tasks.registry import sources_of
 
-        refuse_ambiguous_source(data)
+        refuse_ambiguous_source(data, sources_of(exported.settings.task))
     from scalesearch.cli.full_training import train_export
 
     train_export(config, steps=steps, data=data, seed=seed, to=to)

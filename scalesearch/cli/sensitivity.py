@@ -33,6 +33,7 @@ def sensitivity(
     from scalesearch.cli.study_commands import choose_record
     from scalesearch.data.finding import with_data
     from scalesearch.records.run_file import stored_session
+    from scalesearch.tasks.registry import sources_of
     from scalesearch.views.words import score_title
 
     folder = find_study(study)
@@ -40,7 +41,9 @@ def sensitivity(
     if record.spec is None:
         message = f"Trial {record.trial} never became a network: {record.state}, {record.reason or 'no reason known'}."
         raise ConfigError(message)
-    layers, score, images = layer_sensitivity(with_data(stored_session(folder), data), record.candidate)
+    session = stored_session(folder)
+    session = with_data(session, data, sources_of(session.settings.task))
+    layers, score, images = layer_sensitivity(session, record.candidate)
     if as_json:
         typer.echo(json.dumps(_rows(layers), indent=1))
         return 0

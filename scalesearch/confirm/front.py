@@ -32,6 +32,7 @@ from scalesearch.folder_lock import FolderHold, hold_folder
 from scalesearch.records.confirmed import FOLDER, confirmed_model_path, write_confirmed
 from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.stored_files import kept_reference
+from scalesearch.tasks.registry import sources_of
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
@@ -84,7 +85,7 @@ def confirm_front(
     members = members if request.top is None else nearest_knee(members, request.top)
     refuse_another_device(session)
     kept_reference(session)  # a wrong file there is reported before anything is moved or made
-    session = with_data(session, data)
+    session = with_data(session, data, sources_of(session.settings.task))
     with _held(folder) as hold, stop_signals() as stopped:
         if fresh:
             hold.set_aside()
@@ -103,7 +104,7 @@ def _confirm(
     """Train, time and compare the members; the study's folder is held."""
     folder, work = session.folder, work_session(session)
     say("data: comparing with what the study was run on")
-    found = find_study_data(session)
+    found = find_study_data(session, sources_of(session.settings.task))
     work = replace(work, run_folder=found.folder)  # older studies lack it: workers then look there at once
     lay_reference(session, work, found.dataset)
     lay_parent(session, work)

@@ -1,4 +1,4 @@
-"""Load images: each kind of source is one file, registered with one line in `SOURCES`."""
+"""Load images with their targets: each kind of source is one file, and a task says which sources it has."""
 
 import math
 from dataclasses import replace
@@ -22,18 +22,22 @@ from scalesearch.data.facts import ImageFacts, joined
 from scalesearch.data.framing import long_images_note
 from scalesearch.data.grey import to_grey
 from scalesearch.data.mapped import MappedImages
-from scalesearch.data.source import Source, SourceData
-from scalesearch.data.split import DEFAULT_VAL_FRACTION, Splits, missing_classes, split_source
+from scalesearch.data.source import SourceData, Sources
+from scalesearch.data.source_names import (
+    find_source,
+    hidden_warning,
+    plain_source,
+    refuse_ambiguous_source,
+)
+from scalesearch.data.split import DEFAULT_VAL_FRACTION, Splits, missing_classes, require_classes, split_source
+from scalesearch.data.targets import LABELS
 from scalesearch.errors import ConfigError
-from scalesearch.registry import nearest
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings, Fit, MemorySetting, WindowSetting
 
-BUILTIN = "builtin:"
-"""Prefix that makes a name mean the built-in data set, never a folder of that name."""
-
-# Tried in this order: names first, then paths. A new source needs one new file and one line here.
-SOURCES: tuple[Source, ...] = (
+# Tried in this order. A new source of labelled images needs one new file and one line here; sources of other targets
+# stand in the folder of their task, or beside these.
+LABEL_SOURCES: Sources = (
     signs.SOURCE,
     torchvision_sets.SOURCE,
     folder.SOURCE,
@@ -44,7 +48,8 @@ SOURCES: tuple[Source, ...] = (
 SUGGESTED_VAL_FRACTION = 0.3
 
 __all__ = [
-    "SOURCES",
+    "LABELS",
+    "LABEL_SOURCES",
     "Dataset",
     "ImageSplit",
     "find_source",
@@ -59,15 +64,21 @@ __all__ = [
 
 
 def load_dataset(
-    settings: DataSettings, *, storage_px: int | InputSize, channels: int = 3, cache_folder: Path | None = None
+    settings: DataSettings,
+    sources: Sources,
+    *,
+    storage_px: int | InputSize,
+    channels: int = 3,
+    cache_folder: Path | None = None,
 ) -> Dataset:
     """Load the data set, split, with all its images at one size.
 
-    `Dataset.at` gives the smaller sizes. A folder's images are in memory, or stay on disk if they are large
-    (`data.memory`); those of other sources are always in memory.
+    `Dataset.at` gives the smaller sizes. The images of a folder or an .npz file are in memory, or stay on
+    disk if they are large (`data.memory`); those of other sources are always in memory: they are small or generated.
 
     Args:
         settings: Where the images come from and how they are split.
+        sources: The sources of the task (`Task.sources`), among which the settings name one.
         storage_px: Size of the stored images, the largest that will be asked for: the side of squares in pixels, or
             their height and width.
         channels: 3 for RGB; 1 for grey, computed from the same RGB pixels.
@@ -77,8 +88,10 @@ def load_dataset(
         ConfigError: If the source, its content or the settings are wrong.
         MissingBackendError: If the source needs torchvision, which is not installed.
     """
-    hidden = _hidden_warning(settings.source)
-    data, splits, settings = load_splits(settings, storage_px=storage_px, cache_folder=cache_folder)
+    # The error of an accuracy is known before any network is trained; that of another score is its metric's own.
+    has_accuracy = find_source(settings.source, sources).targets == LABELS
+    hidden = hidden_warning(settings.source, sources)
+    data, splits, settings = load_splits(settings, sources, storage_px=storage_px, cache_folder=cache_folder)
     warnings = (*hidden, *data.warnings, *_reading_notes(data, splits, settings, InputSize.of(storage_px)))
     dataset = make_dataset(
         name=data.name,
@@ -89,13 +102,13 @@ def load_dataset(
     )
     return replace(
         dataset,
-        warnings=(*warnings, *_drawn(data, settings), *_split_warnings(dataset, settings)),
+        warnings=(*warnings, *_drawn(data, settings), *_split_warnings(dataset, settings, has_accuracy=has_accuracy)),
         notes=(*data.notes, *_not_on_disk(dataset, settings)),
     )
 
 
 def load_splits(
-    settings: DataSettings, *, storage_px: int | InputSize, cache_folder: Path | None = None
+    settings: DataSettings, sources: Sources, *, storage_px: int | InputSize, cache_folder: Path | None = None
 ) -> tuple[SourceData, Splits, DataSettings]:
     """Load the source in RGB and split it.
 
@@ -107,10 +120,11 @@ def load_splits(
         ConfigError: As `load_dataset`.
     """
     check_settings(settings)
-    source, folder = find_source(settings.source), cache_folder or default_cache_folder()
+    source, folder = find_source(settings.source, sources), cache_folder or default_cache_folder()
     storage = InputSize.of(storage_px)
     settings = replace(settings, source=plain_source(settings.source))
     data = source.load(settings, storage=storage, cache_folder=folder)
+    require_classes(data, source.least_classes)
     splits = split_source(data, settings)
     training, every = _training_facts(splits), _all_facts(splits)
     if settings.window != "auto" or training is None or every is None or not deep(every).any():
@@ -148,7 +162,10 @@ def _in_grey(images: Images | MappedImages) -> Images | MappedImages:
 def _not_on_disk(dataset: Dataset, settings: DataSettings) -> tuple[str, ...]:
     if settings.memory != "disk" or dataset.on_disk:
         return ()
-    return (f"data {dataset.name}: is held in memory all the same: only the images of a folder can be read from disk",)
+    return (
+        f"data {dataset.name}: is held in memory all the same: only the images of a folder, or of an .npz file not in "
+        "Fortran order, can be read from disk",
+    )
 
 
 def _training_facts(splits: Splits) -> ImageFacts | None:
@@ -171,84 +188,14 @@ def _reading_notes(data: SourceData, splits: Splits, settings: DataSettings, sto
     return (*depth, *long_images_note(data.name, every, settings.fit, storage))
 
 
-def find_source(source: str) -> Source:
-    """Return the kind of source that a name or path stands for; names take precedence.
-
-    Nothing is read from the disk except what kind of file or folder the path is.
-
-    Raises:
-        ConfigError: If it is neither a known name, nor a folder, nor an .npz file.
-    """
-    bare = source.removeprefix(BUILTIN)
-    name = _as_name(bare)
-    path = Path(source).expanduser()
-    for kind in SOURCES:
-        if bare and name in kind.names:
-            return kind
-        if source and bare == source and kind.takes_path(path):  # Path("") would be the working folder
-            return kind
-    raise ConfigError(_unknown_source(source, path))
-
-
-def refuse_ambiguous_source(source: str) -> None:
-    """Raise an error if a typed name is that of a built-in set and also of a folder or file here.
-
-    This is not called for stored studies, since it is known what they were run with.
-
-    Raises:
-        ConfigError: If both exist; the message says how to name each of them.
-    """
-    there = _same_name_here(source)
-    if there is not None:
-        name = _as_name(source)
-        message = (
-            f"data.source: {source!r} is a built-in data set, and ./{there} is here, too.\n"
-            f"For the one here: --data ./{there}; for the built-in set: --data {BUILTIN}{name}"
-        )
-        raise ConfigError(message)
-
-
-def plain_source(source: str) -> str:
-    """Return the source as it is stored, without the prefix `builtin:`.
-
-    The prefix is needed only when a user types a name: a stored name of a built-in set has no other meaning.
-    """
-    return source.removeprefix(BUILTIN)
-
-
-def _same_name_here(source: str) -> Path | None:
-    """Find a folder or .npz file here that a built-in set's name would hide, in any spelling of the name."""
-    name = _as_name(source)
-    if not any(name in kind.names for kind in SOURCES):
-        return None
-    try:
-        here = sorted(Path().iterdir(), key=lambda path: (path.name != source, path.name))
-    except OSError:
-        return None
-    return next((path for path in here if _as_name(path.name.removesuffix(".npz")) == name and _is_source(path)), None)
-
-
-def _is_source(path: Path) -> bool:
-    return any(kind.takes_path(path) for kind in SOURCES)
-
-
-def _hidden_warning(source: str) -> tuple[str, ...]:
-    there = _same_name_here(source)
-    return () if there is None else (f"data {source}: the built-in set is read, not ./{there} here (--data ./{there})",)
-
-
-def _as_name(source: str) -> str:
-    return source.lower().replace("_", "-")
-
-
 def _drawn(data: SourceData, settings: DataSettings) -> tuple[str, ...]:
     """Warn that validation images are taken from train, if the source brought other splits but none for validation."""
     if not (data.divided or data.test is not None) or data.val is not None or settings.val_fraction:
         return ()
     share = f"{100 * DEFAULT_VAL_FRACTION:g} %"
+    how = "at random" if data.train.targets.strata() is None else "by class"
     return (
-        f"data {data.name}: has no validation images, so {share} of train, drawn by class, are taken "
-        "(data.val_fraction)",
+        f"data {data.name}: has no validation images, so {share} of train, drawn {how}, are taken (data.val_fraction)",
     )
 
 
@@ -281,28 +228,12 @@ def _is_window(window: WindowSetting) -> bool:
     return len(window) == 2 and all(math.isfinite(end) for end in window) and window[0] < window[1]
 
 
-def _unknown_source(source: str, path: Path) -> str:
-    names = [name for kind in SOURCES for name in kind.names]
-    if path.is_file():
-        came = f"the file {source}, which is no .npz"
-    elif path.suffix or len(path.parts) > 1:
-        came = f"{source!r}, where there is nothing"
-    else:
-        near = nearest(source.lower(), names)
-        came = f"{source!r}" + (f"; did you mean {near}?" if near else "")
-    return (
-        f"data.source: expected a folder, an .npz file or a known name, came {came}\n"
-        f"Known names: {', '.join(names)}.\n"
-        f"A folder holds train/CLASS/*.jpg and val/CLASS/*.jpg, or CLASS/*.jpg to be split."
-    )
-
-
-def _split_warnings(dataset: Dataset, settings: DataSettings) -> tuple[str, ...]:
+def _split_warnings(dataset: Dataset, settings: DataSettings, *, has_accuracy: bool) -> tuple[str, ...]:
     """Return warnings about a small validation set and about classes without images in a split."""
     warnings = []
     images = len(dataset.val)
     error = val_standard_error_points(dataset)
-    if error > MAX_VAL_STANDARD_ERROR_POINTS:
+    if has_accuracy and error > MAX_VAL_STANDARD_ERROR_POINTS:
         pool = images + len(dataset.train) + len(dataset.calibration)
         better = error * (images / (SUGGESTED_VAL_FRACTION * pool)) ** 0.5
         advice = "only more images help"

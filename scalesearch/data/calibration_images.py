@@ -7,7 +7,7 @@ import numpy as np
 
 from scalesearch.data import in_channels, load_splits
 from scalesearch.data.dataset import ImageSplit, make_dataset
-from scalesearch.data.source import SourceData
+from scalesearch.data.source import SourceData, Sources
 from scalesearch.data.split import split_source
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
@@ -16,6 +16,7 @@ from scalesearch.values.settings import DataSettings
 
 def calibration_indices(
     settings: DataSettings,
+    sources: Sources,
     *,
     storage_px: int | InputSize,
     count: int,
@@ -30,6 +31,7 @@ def calibration_indices(
 
     Args:
         settings: The study's data settings.
+        sources: The sources of the study's task.
         storage_px: Size of the study's stored images: the side of squares in pixels, or their height and width.
         count: How many images were used for calibration.
         fingerprint: Fingerprint of the data set that was used for calibration; the source must still have it.
@@ -39,7 +41,7 @@ def calibration_indices(
     Raises:
         ConfigError: If the data are gone or have changed.
     """
-    data, splits, settings = load_splits(settings, storage_px=storage_px, cache_folder=cache_folder)
+    data, splits, settings = load_splits(settings, sources, storage_px=storage_px, cache_folder=cache_folder)
     splits = in_channels(splits, channels)
     found = make_dataset(name=data.name, class_names=data.class_names, splits=splits).fingerprint
     if found != fingerprint:
@@ -68,4 +70,4 @@ def _numbered(data: SourceData) -> SourceData:
 
 def _places(split: ImageSplit, start: int) -> ImageSplit:
     places = np.arange(start, start + len(split), dtype=np.int64).reshape(-1, 1, 1, 1)
-    return ImageSplit(images=places, labels=split.labels)  # type: ignore[arg-type]  # indexed only, whatever its type
+    return ImageSplit(images=places, targets=split.targets)  # type: ignore[arg-type]  # indexed only, whatever its type

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from scalesearch.data.dataset import ImageSplit
 from scalesearch.data.folder_tree import ImageFile, ImageTree
+from scalesearch.data.resize import rows_of_chunk
 from scalesearch.data.split_names import SPLITS
 
 _CHUNK_BYTES: Final = 2**20
@@ -72,12 +73,14 @@ def without_copies(tree: ImageTree, first: NDArray[np.int64], *, pooled: bool = 
 def equal_images(splits: dict[str, ImageSplit], *, name: str) -> tuple[str, ...]:
     """Warn of images that are equal, pixel for pixel, in two splits, in two classes or in one class.
 
+    Classes are those by which the targets are stratified; without them only the splits are compared.
+
     Args:
         splits: Splits by name, with images of shape (number, height, width, 3).
         name: Name of the data set, for the warnings.
     """
     digests = {
-        split: [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in part.images[:]]
+        split: [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in _each(part)]
         for split, part in splits.items()
     }
     names = list(digests)
@@ -91,21 +94,30 @@ def equal_images(splits: dict[str, ImageSplit], *, name: str) -> tuple[str, ...]
     return (*warnings, *_copies_within(splits, digests, name))
 
 
+def _each(split: ImageSplit) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images one by one; of images on disk only a few are in memory at a time."""
+    step = rows_of_chunk(split.images.shape)
+    for start in range(0, len(split), step):
+        yield from split.images[start : start + step]
+
+
 def _copies_within(splits: dict[str, ImageSplit], digests: dict[str, list[bytes]], name: str) -> Iterator[str]:
     """Warn of images that are twice in one class of an array, and of images that have two labels."""
-    copies = sum(
-        sum(Counter(zip(digests[split], part.labels.tolist(), strict=True)).values())
-        - len(set(zip(digests[split], part.labels.tolist(), strict=True)))
-        for split, part in splits.items()
-    )
+    strata = {split: part.targets.strata() for split, part in splits.items()}
+    pairs = {
+        split: list(zip(digests[split], found.tolist(), strict=True))
+        for split, found in strata.items()
+        if found is not None
+    }
+    copies = sum(len(of_split) - len(set(of_split)) for of_split in pairs.values())
     if copies:
         yield (
             f"data {name}: {copies} images are copies of others of their class, which may fall into two splits where "
             "arrays are split anew; write the file without them"
         )
     labels: defaultdict[bytes, set[int]] = defaultdict(set)
-    for split, part in splits.items():
-        for digest, label in zip(digests[split], part.labels.tolist(), strict=True):
+    for of_split in pairs.values():
+        for digest, label in of_split:
             labels[digest].add(label)
     if two := sum(len(found) > 1 for found in labels.values()):
         yield f"data {name}: {two} images are in two classes: one of the labels is wrong"

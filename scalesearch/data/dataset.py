@@ -13,6 +13,7 @@ from scalesearch.data.facts import ImageFacts
 from scalesearch.data.mapped import MappedImages
 from scalesearch.data.memory import fits_beside, room_bytes
 from scalesearch.data.resize import resize_images, rows_of_chunk
+from scalesearch.data.targets import Targets
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import MemorySetting, WindowSetting
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
 PerChannel = tuple[float, ...]
 
 # Accuracy for which the standard error is stated: about what brief training reaches on hard sets (grocery42: 60 %).
@@ -32,15 +32,15 @@ MAX_VAL_STANDARD_ERROR_POINTS = 1.5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageSplit:
-    """Images (number, height, width, 3 for RGB or 1 for grey) and their class indices, in the same order."""
+    """Images (number, height, width, 3 for RGB or 1 for grey) and their targets, in the same order."""
 
     images: Images | MappedImages
-    labels: Labels
+    targets: Targets
     facts: ImageFacts | None = None
     """What the images were like before they had one size; None where that is not known or does not matter."""
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
 
 class ResizeMemo:
@@ -76,7 +76,7 @@ class Dataset:
     """
     std: PerChannel
     fingerprint: str
-    """SHA-256 of the class names, images and labels of all splits as they are stored."""
+    """SHA-256 of the class names, images and targets of all splits as they are stored."""
     train: ImageSplit
     val: ImageSplit
     calibration: ImageSplit
@@ -160,10 +160,11 @@ class Dataset:
         stays = self.on_disk and (self.memory == "disk" or not fits_beside(size_bytes))
 
         def part(split: ImageSplit) -> ImageSplit:
+            targets = split.targets.at(size)
             if not isinstance(split.images, MappedImages):
-                return ImageSplit(images=resize_images(split.images, size, fit="stretch"), labels=split.labels)
+                return ImageSplit(images=resize_images(split.images, size, fit="stretch"), targets=targets)
             small = split.images.at(size)
-            return ImageSplit(images=small if stays else small[:], labels=split.labels)
+            return ImageSplit(images=small if stays else small[:], targets=targets)
 
         return replace(
             self,
@@ -188,7 +189,7 @@ def make_dataset(
 
     Args:
         name: Name of the data set.
-        class_names: The names of the classes; labels are indices into them.
+        class_names: The names of the classes, into which targets are indices; none for targets without classes.
         splits: Train, val, calibration and test, with images of shape (number, height, width, C).
         warnings: What the user should know about the data.
         window: The window that images of more than 8 bits were read by.
@@ -245,7 +246,8 @@ def _fingerprint(class_names: tuple[str, ...], splits: tuple[ImageSplit, ...]) -
         step = rows_of_chunk(split.images.shape)
         for start in range(0, len(split.images), step):
             digest.update(np.ascontiguousarray(split.images[start : start + step]).data)
-        digest.update(np.ascontiguousarray(split.labels).data)
+        for part in split.targets.content():
+            digest.update(part)
     return digest.hexdigest()
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scalesearch.data.source import Sources
+from scalesearch.data.source_names import is_name
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.session import DataSummary, Session
@@ -31,19 +33,23 @@ class FoundData:
     """The folder that relative paths in the settings that were asked for start from."""
 
 
-def load_study_data(session: Session) -> "Dataset":
+def load_study_data(session: Session, sources: Sources) -> "Dataset":
     """Load exactly the images that the session was made with.
 
     They are looked for where the study was run and in the present folder. If the study does not tell where it was run,
     they are looked for in the present folder and in the folders above the study.
 
+    Args:
+        session: The session of the study.
+        sources: The sources of its task (`tasks.registry.sources_of`).
+
     Raises:
         ConfigError: If they are not there, or have changed.
     """
-    return find_study_data(session).dataset
+    return find_study_data(session, sources).dataset
 
 
-def find_study_data(session: Session) -> FoundData:
+def find_study_data(session: Session, sources: Sources) -> FoundData:
     """Load the study's images as `load_study_data` does, and return where they were found, too.
 
     Raises:
@@ -53,6 +59,7 @@ def find_study_data(session: Session) -> FoundData:
     found = find_data(
         session.settings.data,
         session.data,
+        sources,
         storage_px=session.storage,
         channels=session.base.image_channels,
         folders=folders,
@@ -67,6 +74,7 @@ def find_study_data(session: Session) -> FoundData:
 def find_data(
     settings: DataSettings,
     expected: DataSummary,
+    sources: Sources,
     *,
     storage_px: int | InputSize,
     channels: int,
@@ -78,6 +86,7 @@ def find_data(
     Args:
         settings: The data settings as they were given originally.
         expected: What the data set was then.
+        sources: The sources of the task.
         storage_px: Size of its stored images: the side of squares in pixels, or their height and width.
         channels: Number of channels of the network's images.
         folders: Folders that relative paths may start from, the likeliest first.
@@ -89,9 +98,9 @@ def find_data(
     from scalesearch.data import load_dataset
 
     others, faults = list[str](), list[str]()
-    for folder, asked in _places(settings, folders):
+    for folder, asked in _places(settings, folders, sources):
         try:
-            dataset = load_dataset(asked, storage_px=storage_px, channels=channels)
+            dataset = load_dataset(asked, sources, storage_px=storage_px, channels=channels)
         except ConfigError as error:  # another folder of that name, perhaps no data set at all
             faults.append(str(error).splitlines()[0])
             continue
@@ -99,7 +108,7 @@ def find_data(
             found = dataset.normalised_by(expected.mean, expected.std)  # those of a parent, where there is one
             return FoundData(dataset=found, settings=asked, folder=str(folder))
         others.append(_unlike(asked.source, dataset, expected, asker))
-    given = f"{settings.source!r}{f' in {folders[0]}' if folders and _is_relative(settings.source) else ''}"
+    given = f"{settings.source!r}{f' in {folders[0]}' if folders and _is_relative(settings.source, sources) else ''}"
     remedy = "Give the place where they are now: --data PATH."
     if others:
         message = f"{others[0]}\nRestore them. {remedy}"
@@ -108,12 +117,12 @@ def find_data(
         message = f"The images that {asker} was run on ({given}) cannot be loaded: {faults[0]}\n{remedy}"
         raise ConfigError(message)
     message = f"The images that {asker} was run on are gone: it was run with --data {given}, and nothing is there"
-    message += f", nor in {Path.cwd()}." if _is_relative(settings.source) else "."
+    message += f", nor in {Path.cwd()}." if _is_relative(settings.source, sources) else "."
     message += f"\n{remedy}"
     raise ConfigError(message)
 
 
-def with_data(session: Session, data: str | None) -> Session:
+def with_data(session: Session, data: str | None, sources: Sources) -> Session:
     """Return the session with its images taken from `data`, the place where they are now.
 
     The images are loaded once, so that other images are refused before any work is done.
@@ -121,6 +130,7 @@ def with_data(session: Session, data: str | None) -> Session:
     Args:
         session: The session of the study.
         data: Where the images are now; None leaves the session as it is.
+        sources: The sources of the study's task.
 
     Raises:
         ConfigError: If there are no images, or others than the study's.
@@ -129,9 +139,9 @@ def with_data(session: Session, data: str | None) -> Session:
         return session
     from scalesearch.data import load_dataset
 
-    asked = _seen_from(Path.cwd(), replace(session.settings.data, source=data))
+    asked = _seen_from(Path.cwd(), replace(session.settings.data, source=data), sources)
     try:
-        dataset = load_dataset(asked, storage_px=session.storage, channels=session.base.image_channels)
+        dataset = load_dataset(asked, sources, storage_px=session.storage, channels=session.base.image_channels)
     except ConfigError as error:
         message = (
             f"--data {data}: expected the images that {session.folder} was run on "
@@ -145,19 +155,19 @@ def with_data(session: Session, data: str | None) -> Session:
     return replace(session, settings=replace(session.settings, data=asked), run_folder=str(Path.cwd()))
 
 
-def leads_somewhere(source: str, folders: Sequence[Path]) -> bool:
+def leads_somewhere(source: str, folders: Sequence[Path], sources: Sources) -> bool:
     """Tell whether `source`, seen from one of the folders, can mean something that exists."""
-    return any(True for _ in _places(DataSettings(source=source), folders))
+    return any(True for _ in _places(DataSettings(source=source), folders, sources))
 
 
-def data_path(session: Session) -> Path | None:
+def data_path(session: Session, sources: Sources) -> Path | None:
     """Return where the study's images seem to be, judged by name alone.
 
     Returns:
         The path; None for a data set that is known by its name, or if nothing is found.
     """
-    for _, asked in _places(session.settings.data, _folders(session.run_folder, session.folder)):
-        return None if _is_name(asked.source) else Path(asked.source).resolve()
+    for _, asked in _places(session.settings.data, _folders(session.run_folder, session.folder), sources):
+        return None if is_name(asked.source, sources) else Path(asked.source).resolve()
     return None
 
 
@@ -172,22 +182,22 @@ def _folders(run_folder: str, study: Path) -> tuple[Path, ...]:
     return (Path.cwd(), *study.resolve().parents[:_ANCESTORS])
 
 
-def _places(settings: DataSettings, folders: Sequence[Path]) -> Iterator[tuple[Path, DataSettings]]:
+def _places(settings: DataSettings, folders: Sequence[Path], sources: Sources) -> Iterator[tuple[Path, DataSettings]]:
     """Yield the settings as seen from each folder where something exists; each place only once."""
     seen = set[DataSettings]()
     for folder in folders:
-        asked = _seen_from(folder, settings)
-        if asked not in seen and (_is_name(asked.source) or _exists(asked.source)):
+        asked = _seen_from(folder, settings, sources)
+        if asked not in seen and (is_name(asked.source, sources) or _exists(asked.source)):
             seen.add(asked)
             yield folder, asked
 
 
-def _seen_from(folder: Path, settings: DataSettings) -> DataSettings:
+def _seen_from(folder: Path, settings: DataSettings, sources: Sources) -> DataSettings:
     """Return the settings with absolute paths, seen from `folder`."""
     source, download = settings.source, settings.download_folder
     return replace(
         settings,
-        source=source if _is_name(source) else _absolute(folder, source),
+        source=source if is_name(source, sources) else _absolute(folder, source),
         download_folder=_absolute(folder, download) if download else "",
     )
 
@@ -196,16 +206,8 @@ def _absolute(folder: Path, path: str) -> str:
     return os.path.abspath(folder / Path(path).expanduser())  # noqa: PTH100  (keeps links, removes `..`)
 
 
-def _is_name(source: str) -> bool:
-    """Tell whether it is the name of a known data set rather than a path."""
-    from scalesearch.data import BUILTIN, SOURCES
-
-    name = source.removeprefix(BUILTIN).lower().replace("_", "-")
-    return any(name in kind.names for kind in SOURCES)
-
-
-def _is_relative(source: str) -> bool:
-    return not _is_name(source) and not Path(source).expanduser().is_absolute()
+def _is_relative(source: str, sources: Sources) -> bool:
+    return not is_name(source, sources) and not Path(source).expanduser().is_absolute()
 
 
 def _exists(path: str) -> bool:

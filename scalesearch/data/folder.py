@@ -18,6 +18,7 @@ from scalesearch.data.folder_tree import ImageTree, scan_tree
 from scalesearch.data.mapped import MappedImages
 from scalesearch.data.memory import disk_note, goes_to_disk, not_written
 from scalesearch.data.source import Source, SourceData
+from scalesearch.data.targets import LABELS, Labels
 from scalesearch.data.unreadable_kinds import KINDS, check_kinds
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
@@ -206,9 +207,9 @@ def _split(tree: ImageTree, arrays: Arrays, split: str) -> ImageSplit:
     facts, stored = from_arrays(arrays).part(where), arrays["images"]
     if isinstance(stored, np.memmap):
         images = MappedImages(stored, places=np.flatnonzero(where))
-        return ImageSplit(images=images, labels=labels[where], facts=facts)
+        return ImageSplit(images=images, targets=Labels(labels[where]), facts=facts)
     pixels: NDArray[np.uint8] = stored[: len(kept)].astype(np.uint8, copy=False)
-    return ImageSplit(images=pixels[where], labels=labels[where], facts=facts)
+    return ImageSplit(images=pixels[where], targets=Labels(labels[where]), facts=facts)
 
 
 def _skip_warnings(tree: ImageTree, arrays: Arrays, *, max_fraction: float) -> tuple[str, ...]:
@@ -243,4 +244,12 @@ def _shown(path: Path, root: Path) -> str:
     return os.fsencode(path.relative_to(root)).decode("utf-8", "replace")
 
 
-SOURCE = Source(kind="folder", load=load, takes_path=Path.is_dir)
+SOURCE = Source(
+    kind="folder",
+    targets=LABELS,
+    load=load,
+    takes_path=Path.is_dir,
+    path_words="a folder",
+    layout="A folder holds train/CLASS/*.jpg and val/CLASS/*.jpg, or CLASS/*.jpg to be split.",
+    least_classes=2,
+)

@@ -1,4 +1,4 @@
-"""Read .npz files that others wrote or that a disk damaged: return plain arrays, or raise an error with the reason."""
+"""Read .npz files that others wrote or a disk damaged: plain arrays, whole or in rows, or an error that says why."""
 
 import errno
 import math
@@ -7,7 +7,9 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -46,7 +48,24 @@ _DAMAGE = (
 )
 
 
-def read_arrays(path: Path, *, mapped: Collection[str] = ()) -> dict[str, NDArray[np.generic]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayHeader:
+    """What a file says of one of its arrays."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    fortran_order: bool
+    """Whether the first axis changes fastest; the array then cannot be read row by row."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that the array takes as a whole."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_arrays(
+    path: Path, *, mapped: Collection[str] = (), left_out: Collection[str] = ()
+) -> dict[str, NDArray[np.generic]]:
     """Read every array of the file.
 
     The headers are compared with the sizes in the file before memory is taken for what they promise.
@@ -56,19 +75,66 @@ def read_arrays(path: Path, *, mapped: Collection[str] = ()) -> dict[str, NDArra
         mapped: Names of arrays that are mapped into memory instead: they cannot be written to, take no memory, and are
             read from the file when their elements are. They must be stored uncompressed. Their checksums are compared,
             too.
+        left_out: Names of arrays that are not read at all.
 
     Raises:
         OSError: If the file is not there, or cannot be read.
         ValueError: If it is not a complete .npz file of plain arrays, or does not fit into memory; the message is meant
             for the user.
     """
+    with _told(path):
+        return _read(path, mapped, left_out)
+
+
+def read_headers(path: Path) -> dict[str, ArrayHeader]:
+    """Return what the file says of its arrays, by their names; no array is read.
+
+    Raises:
+        OSError: As `read_arrays`.
+        ValueError: As `read_arrays`, except that the arrays need not fit into memory.
+    """
+    with _told(path), zipfile.ZipFile(path) as archive:
+        return {_name(member): _check_header(archive, member) for member in _members(archive)}
+
+
+def read_rows(path: Path, name: str, rows: int) -> Iterator[NDArray[np.generic]]:
+    """Yield an array of the file in parts of so many rows, none of which is kept; it may be compressed.
+
+    Args:
+        path: The .npz file.
+        name: Name of an array that is not in Fortran order.
+        rows: Number of rows in each part; the last part may have fewer.
+
+    Raises:
+        OSError: As `read_arrays`.
+        ValueError: If the file is damaged, which may be found after the last row: the checksum is compared there.
+    """
+    with _told(path), zipfile.ZipFile(path) as archive:
+        member = next(member for member in reversed(_members(archive)) if _name(member) == name)
+        header = _check_header(archive, member)
+        row_bytes = math.prod(header.shape[1:]) * header.dtype.itemsize
+        with archive.open(member) as stream:
+            _header(stream)
+            for start in range(0, header.shape[0], rows):
+                count = min(rows, header.shape[0] - start)
+                content = stream.read(count * row_bytes)
+                if len(content) != count * row_bytes:
+                    message = "an array ends too early"
+                    raise EOFError(message)
+                yield np.frombuffer(content, header.dtype).reshape(count, *header.shape[1:])
+            stream.read(1)  # reading to the end makes zipfile compare the checksum
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn whatever is raised for a damaged file into an error that says so."""
     if path.exists() and not path.is_file():
         message = "it is no plain file"
         raise ValueError(message)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy warns of odd headers, which are checked here
-            return _read(path, mapped)
+            yield
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):
             raise
@@ -87,14 +153,19 @@ class _RefusedError(Exception):
     """The file is refused; the text of the error says why."""
 
 
-def _read(path: Path, mapped: Collection[str]) -> dict[str, NDArray[np.generic]]:
+def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    members = archive.infolist()
+    if len(members) > _MAX_NAMES:
+        message = f"it holds {len(members)} arrays, expected at most {_MAX_NAMES}"
+        raise _RefusedError(message)
+    return members
+
+
+def _read(path: Path, mapped: Collection[str], left_out: Collection[str]) -> dict[str, NDArray[np.generic]]:
     with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
+        members = [member for member in _members(archive) if _name(member) not in left_out]
         unpacked = sum(member.file_size for member in members if _name(member) not in mapped)
         available = available_bytes()
-        if len(members) > _MAX_NAMES:
-            message = f"it holds {len(members)} arrays, expected at most {_MAX_NAMES}"
-            raise _RefusedError(message)
         if unpacked > MAX_FRACTION * available:
             message = (
                 f"it unpacks to {unpacked / 1e9:.1f} GB, expected at most half of the {available / 1e9:.1f} GB of "
@@ -141,10 +212,10 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.gener
     return shape, fortran_order, dtype, stream.tell()
 
 
-def _check_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Raise an error if a member is not a plain array, or its header does not match the bytes that it holds."""
+def _check_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> ArrayHeader:
+    """Return the header of a member; raise an error if it is no plain array, or the header does not match its bytes."""
     with archive.open(member) as stream:
-        shape, _, dtype, header_bytes = _header(stream)
+        shape, fortran_order, dtype, header_bytes = _header(stream)
     if dtype.hasobject or dtype.names or dtype.kind not in _PLAIN:
         message = f"the array {member.filename[:80]!r} holds {str(dtype)[:80]}, expected plain numbers or texts"
         raise _RefusedError(message)
@@ -154,3 +225,4 @@ def _check_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
             f"{member.file_size - header_bytes} bytes"
         )
         raise _RefusedError(message)
+    return ArrayHeader(shape=shape, dtype=dtype, fortran_order=fortran_order)

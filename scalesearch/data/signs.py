@@ -9,6 +9,7 @@ from scalesearch.data.cache import Arrays, cached_arrays, content_key, require_s
 from scalesearch.data.dataset import ImageSplit
 from scalesearch.data.resize import resize_images
 from scalesearch.data.source import Source, SourceData
+from scalesearch.data.targets import LABELS, Labels
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
@@ -31,7 +32,7 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
     Raises:
         ConfigError: As `require_square` says.
     """
-    require_square(storage, settings)
+    require_square(settings, storage)
     drawn_px = min(max(*storage.sides, MIN_DRAWN_PX), MAX_DRAWN_PX)
     key = content_key(GENERATOR_VERSION, SPLIT_SIZES, settings.seed, drawn_px)
     arrays = cached_arrays(
@@ -43,7 +44,7 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
     parts = {
         split: ImageSplit(
             images=resize_images(arrays[f"{split}_images"].astype(np.uint8, copy=False), storage, fit=settings.fit),
-            labels=arrays[f"{split}_labels"].astype(np.int64, copy=False),
+            targets=Labels(arrays[f"{split}_labels"].astype(np.int64, copy=False)),
         )
         for split, _ in SPLIT_SIZES
     }
@@ -53,7 +54,7 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
     )
 
 
-def require_square(storage: InputSize, settings: DataSettings) -> None:
+def require_square(settings: DataSettings, storage: InputSize) -> None:
     """Raise an error if rectangles are to be cropped from the square drawings, which would cut signs in two.
 
     Raises:
@@ -98,4 +99,4 @@ def _generate(seed: int, drawn_px: int) -> Arrays:
     return arrays
 
 
-SOURCE = Source(kind="synthetic", load=load, names=("signs",))
+SOURCE = Source(kind="synthetic", targets=LABELS, load=load, names=("signs",), least_classes=2, check=require_square)

@@ -1,16 +1,13 @@
-"""What every kind of source gives before splitting, and how the registry describes a source."""
+"""What every kind of source gives before splitting, and how a list of sources describes each of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from scalesearch.data.dataset import ImageSplit
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
-
-SOURCE_TARGETS: Final = "labels"
-"""Kind of targets that every source gives: one class index per image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -19,6 +16,7 @@ class SourceData:
 
     name: str
     class_names: tuple[str, ...]
+    """Empty for targets without classes."""
     train: ImageSplit
     val: ImageSplit | None = None
     test: ImageSplit | None = None
@@ -33,7 +31,11 @@ class LoadSource(Protocol):
     """A function that reads one source."""
 
     def __call__(self, settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> SourceData:
-        """Return the source's images (number, height, width, 3) at this size, in RGB."""
+        """Return the source's images (number, height, width, 3) at this size, in RGB, with their targets."""
+
+
+def _no_check(settings: DataSettings, storage: InputSize) -> None:
+    """Accept any settings and any size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,20 @@ class Source:
     """One kind of source: the names it has, or the paths it accepts, and the function that reads it."""
 
     kind: str
+    targets: str
+    """The kind of targets that it gives, e.g. `labels`: it serves the tasks that are trained on these."""
     load: LoadSource
     names: tuple[str, ...] = ()
     takes_path: Callable[[Path], bool] = lambda path: False
+    path_words: str = ""
+    """What a path that it takes is, in a few words (`a folder`); empty if it takes none."""
+    layout: str = ""
+    """A sentence on what there must be at such a path, for messages; may be empty."""
+    least_classes: int = 0
+    """The fewest classes that a data set of it may have."""
+    check: Callable[[DataSettings, InputSize], None] = _no_check
+    """Raises ConfigError if images of this size cannot be had with these settings; reads nothing."""
+
+
+Sources = tuple[Source, ...]
+"""The sources of a task, in the order in which a name or path is offered to them."""

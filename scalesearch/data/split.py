@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.data import facts
-from scalesearch.data.dataset import Images, ImageSplit, Labels
+from scalesearch.data.dataset import Images, ImageSplit
 from scalesearch.data.mapped import MappedImages
 from scalesearch.data.source import SourceData
 from scalesearch.errors import ConfigError
@@ -20,7 +20,9 @@ Splits = tuple[ImageSplit, ImageSplit, ImageSplit, ImageSplit]
 _TEST_STREAM, _VAL_STREAM, _CALIBRATION_STREAM = 1, 2, 3
 
 
-def stratified(labels: Labels, count: int, *, rng: np.random.Generator, every_class: bool) -> NDArray[np.bool_]:
+def stratified(
+    labels: NDArray[np.int64], count: int, *, rng: np.random.Generator, every_class: bool
+) -> NDArray[np.bool_]:
     """Draw about `count` images so that every class has its proportional share (method of largest remainders).
 
     At least one image of every class is left undrawn. With `every_class`, at least one image is drawn from each class
@@ -49,6 +51,19 @@ def stratified(labels: Labels, count: int, *, rng: np.random.Generator, every_cl
     return drawn
 
 
+def require_classes(data: SourceData, least: int) -> None:
+    """Raise ConfigError if the data set has fewer classes than it may have.
+
+    Args:
+        data: The data set.
+        least: The fewest classes that it may have (`Source.least_classes`).
+    """
+    if len(data.class_names) < least:
+        came = f"{len(data.class_names)}: {data.class_names}"
+        msg = f"data {data.name!r}: expected at least {'two' if least == 2 else least} classes, came {came}."
+        raise ConfigError(msg)
+
+
 def split_source(data: SourceData, settings: DataSettings) -> Splits:
     """Split the source into train, val, calibration and test.
 
@@ -57,11 +72,8 @@ def split_source(data: SourceData, settings: DataSettings) -> Splits:
     refer to the images they are drawn from before either is taken.
 
     Raises:
-        ConfigError: If there are fewer than two classes, a class has no image to train on, or a split is empty.
+        ConfigError: If a class has no image to train on, or a split is empty.
     """
-    if len(data.class_names) < 2:
-        msg = f"data {data.name!r}: expected at least two classes, came {len(data.class_names)}: {data.class_names}."
-        raise ConfigError(msg)
     train, val, test = data.train, data.val, data.test
     val_fraction = settings.val_fraction or (0.0 if val is not None else DEFAULT_VAL_FRACTION)
     if val_fraction and val is not None:
@@ -78,14 +90,14 @@ def split_source(data: SourceData, settings: DataSettings) -> Splits:
 
 def missing_classes(data_classes: tuple[str, ...], split: ImageSplit) -> tuple[str, ...]:
     """Return the names of the classes of which this split has no image."""
-    present = np.bincount(split.labels, minlength=len(data_classes))
+    present = split.targets.class_counts(len(data_classes))
     return tuple(name for name, count in zip(data_classes, present, strict=True) if count == 0)
 
 
 def _joined(first: ImageSplit, second: ImageSplit) -> ImageSplit:
     return ImageSplit(
         images=_concatenated(first.images, second.images),
-        labels=np.concatenate([first.labels, second.labels]),
+        targets=first.targets.joined(second.targets),
         facts=facts.joined((first.facts, second.facts)) if first.facts and second.facts else None,
     )
 
@@ -99,18 +111,25 @@ def _concatenated(first: Images | MappedImages, second: Images | MappedImages) -
 def _part(split: ImageSplit, where: NDArray[np.bool_] | NDArray[np.int64]) -> ImageSplit:
     part = split.facts.part(where) if split.facts else None
     images = split.images.part(where) if isinstance(split.images, MappedImages) else split.images[where]
-    return ImageSplit(images=images, labels=split.labels[where], facts=part)
+    return ImageSplit(images=images, targets=split.targets[where], facts=part)
+
+
+def _drawn(pool: ImageSplit, count: int, *, rng: np.random.Generator, every_class: bool) -> NDArray[np.bool_]:
+    """Draw about `count` images, stratified if the targets have strata, and return a mask of shape (number,)."""
+    strata = pool.targets.strata()
+    one = np.zeros(len(pool), np.int64)  # one stratum: plain chance
+    return stratified(one if strata is None else strata, count, rng=rng, every_class=every_class)
 
 
 def _draw(pool: ImageSplit, count: int, *, seed: tuple[int, int]) -> tuple[ImageSplit, ImageSplit]:
-    drawn = stratified(pool.labels, count, rng=np.random.default_rng(seed), every_class=True)
+    drawn = _drawn(pool, count, rng=np.random.default_rng(seed), every_class=True)
     return _part(pool, drawn), _part(pool, ~drawn)
 
 
 def _draw_calibration(train: ImageSplit, settings: DataSettings) -> tuple[ImageSplit, ImageSplit]:
     count = min(settings.calibration_images, int(MAX_CALIBRATION_FRACTION * len(train)))
     rng = np.random.default_rng((settings.seed, _CALIBRATION_STREAM))
-    drawn = stratified(train.labels, count, rng=rng, every_class=False)
+    drawn = _drawn(train, count, rng=rng, every_class=False)
     # Shuffled because the quantizer may take only the first few, and the files of a folder are ordered by class.
     return _part(train, rng.permutation(np.flatnonzero(drawn))), _part(train, ~drawn)
 

@@ -15,6 +15,7 @@ from scalesearch.data.dataset import ImageSplit
 from scalesearch.data.facts import ImageFact, ImageFacts, as_arrays, from_arrays, gathered, require_facts
 from scalesearch.data.memory import require_memory
 from scalesearch.data.source import Source, SourceData
+from scalesearch.data.targets import LABELS, Labels
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
@@ -190,9 +191,9 @@ def _decode(name: str, images: Any, reading: "Reading") -> tuple[Any, Any, Image
 def _split(arrays: Arrays, split: str) -> ImageSplit:
     return ImageSplit(
         images=arrays[f"{split}_images"].astype(np.uint8, copy=False),
-        labels=arrays[f"{split}_labels"].astype(np.int64, copy=False),
+        targets=Labels(arrays[f"{split}_labels"].astype(np.int64, copy=False)),
         facts=from_arrays(arrays, f"{split}_"),
     )
 
 
-SOURCE = Source(kind="torchvision", load=load, names=tuple(SETS))
+SOURCE = Source(kind="torchvision", targets=LABELS, load=load, names=tuple(SETS), least_classes=2)

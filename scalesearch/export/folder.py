@@ -18,6 +18,7 @@ from scalesearch.values.session import Session
 if TYPE_CHECKING:
     from scalesearch.deployment.formats import CheckImages, Format, FormatOptions
     from scalesearch.export.model_card import ExportedFile, Later
+    from scalesearch.tasks.base import CardParts
 
 _CHECK_IMAGES = 8
 
@@ -86,8 +87,9 @@ def _fill(
     from scalesearch.export.parts import as_trained, confirmed_file, remade, write_calibration, write_weights
     from scalesearch.export.trial_files import deployed_file
     from scalesearch.tasks.classification.infer import oldest_versions
-    from scalesearch.tasks.registry import get_task, views_of
+    from scalesearch.tasks.registry import get_task
 
+    task = get_task(session.settings.task)
     later, study = _later(record, session, run), session
     if run:
         session = replace(session, settings=replace(session.settings, seed=run.seed))
@@ -95,7 +97,7 @@ def _fill(
     model = annotate(onnx_model(measured.path), onnx_metadata(record, session), folder / MODEL)
     write_config(record, session, folder, score=later.score, confirmed=later.confirmed, model_sha256=model.sha256)
     write_preprocessing(record, session, folder)
-    replace_file(folder / SCRIPT, get_task(session.settings.task).infer_script())
+    replace_file(folder / SCRIPT, task.infer_script())
     oldest = oldest_versions(model.path)
     write_lock(session.folder, folder, oldest=oldest)
     trained = as_trained(record, session, run) if run else (record, session)
@@ -104,21 +106,21 @@ def _fill(
         *write_weights(*trained, model, folder),
         *write_calibration(record, session, folder),
     ]
-    files = _usual_files(record)
+    card = task.views().card(record, later.score)
+    files = _usual_files(record, session, card)
     options = _format_options(record, session)
     for writer in writers:
         files += [ExportedFile(name=name, what=writer.what) for name in writer.write(model, folder, options)]
     files += _kept(old, folder, pictures_of=None if run else (study.folder.name, record.trial))
     first = {file.name: file for file in reversed(files)}
     files = [file for file in files if first[file.name] is file and (folder / file.name).exists()]
-    views = views_of(record)
     write_model_card(
         record,
         session,
         folder,
+        card=card,
         later=later,
         written=Written(files=tuple(files), notes=tuple(notes), oldest=oldest),
-        task_lines=views.card(record, later.score) if views else (),
     )
     return tuple(notes)
 
@@ -156,14 +158,15 @@ def _kept(old: Path, folder: Path, *, pictures_of: tuple[str, int] | None) -> "l
     return kept
 
 
-def _usual_files(record: MeasuredTrial) -> "list[ExportedFile]":
+def _usual_files(record: MeasuredTrial, session: Session, card: "CardParts") -> "list[ExportedFile]":
     from scalesearch.export.model_card import ExportedFile
 
+    names = "; class names" if session.data.class_names else ""
     return [
         ExportedFile(name=MODEL, what=f"the deployed network, {record.candidate.quantization.precision}"),
-        ExportedFile(name=SCRIPT, what="labels images with it: onnxruntime, numpy and Pillow alone"),
+        ExportedFile(name=SCRIPT, what=f"{card.script} with it: onnxruntime, numpy and Pillow alone"),
         ExportedFile(name=NAME, what="rebuilds and retrains the network: `scalesearch train config.toml`"),
-        ExportedFile(name=PREPROCESSING, what="from an image file to the network's input; class names"),
+        ExportedFile(name=PREPROCESSING, what=f"from an image file to the network's input{names}"),
         ExportedFile(name=WEIGHTS, what="trained, pruned, folded weights before quantization, fp32"),
         ExportedFile(name=CALIBRATION, what="which images gave the ranges of int8 or fp8"),
         ExportedFile(name=LOCK, what="exact package versions"),
@@ -199,10 +202,11 @@ def check_images(record: MeasuredTrial, session: Session) -> "CheckImages":
     from scalesearch.data import to_input
     from scalesearch.data.finding import load_study_data
     from scalesearch.deployment.formats import CheckImages
+    from scalesearch.tasks.registry import sources_of
 
     size, channels = record.spec.input_size, record.spec.image_channels
     try:
-        data = load_study_data(session).at(size)
+        data = load_study_data(session, sources_of(session.settings.task)).at(size)
     except ScalesearchError:
         noise = np.random.default_rng(0).standard_normal((_CHECK_IMAGES, channels, *size.sides), dtype=np.float32)
         return CheckImages(images=noise, told=f"{_CHECK_IMAGES} inputs of normal noise, for the images are gone")

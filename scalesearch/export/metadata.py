@@ -12,6 +12,7 @@ import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.export.expected import Expected, as_read, as_written, expected_of
 from scalesearch.export.reading import (
     GREY_TEXT,
     depth_text,
@@ -40,28 +41,6 @@ PREPROCESSING = "preprocessing.toml"
 CALIBRATION = "calibration.json"
 _TASK_KEY = "scalesearch.task"
 """Only the files of other tasks than classification have it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
-    """What the search measured, for comparison with a rebuilt network."""
-
-    network_sha256: str
-    macs: int
-    params: int
-    size_bytes: int
-    float_top1: float
-    top1: float
-    p50_ms: float
-    device: str
-    top1_low: float | None = None
-    top1_high: float | None = None
-    """The 95 % interval of `top1`."""
-    test_top1: float | None = None
-    """Test top-1 of the searched network; None where the study never scored it."""
-    confirmed_steps: int = 0
-    confirmed_test_top1: tuple[float, ...] = ()
-    """Test top-1 of each seed that `scalesearch confirm` trained for that many steps: the spread between seeds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +97,7 @@ def write_config(
         written_by=f"scalesearch {importlib.metadata.version('scalesearch')}",
         study=session.folder.name,
         trial=record.trial,
-        expected=_expected(record, score, confirmed),
+        expected=expected_of(record, score, confirmed),
         candidate=record.candidate,
         network=_spec(record),
         cut_from=record.cut_from,
@@ -131,6 +110,7 @@ def write_config(
         parent=session.parent,
     )
     document: dict[str, Any] = TypeAdapter(ExportedConfig).dump_python(config, mode="json", exclude_none=True)
+    document["expected"] = as_written(document["expected"])
     path = folder / NAME
     replace_file(path, tomli_w.dumps(utf8_values(document)).encode())
     return path
@@ -149,6 +129,8 @@ def read_config(path: Path) -> ExportedConfig:
         document = read_toml(file)
         if isinstance(asked := document.get("candidate", {}), dict) and isinstance(asked.get("recipe"), dict):
             asked["recipe"] = values_before(Recipe) | asked["recipe"]
+        if isinstance(expected := document.get("expected"), dict):
+            document["expected"] = as_read(expected)
         config = TypeAdapter(ExportedConfig).validate_python(document)
         problem = impossible(config)
     except ValidationError as error:
@@ -259,25 +241,6 @@ def calibration_document(
         "indices": None if indices is None else list(indices),
         **({"note": why_not} if why_not else {}),
     }
-
-
-def _expected(record: MeasuredTrial, score: FrontScore | None, confirmed: Sequence[ConfirmedRun]) -> Expected:
-    steps = max((run.steps for run in confirmed), default=0)
-    return Expected(
-        network_sha256=record.network_sha256 or "",
-        macs=record.cost.macs,
-        params=record.cost.params,
-        size_bytes=record.size_bytes or 0,
-        float_top1=record.training.float_score,
-        top1=record.quality.score,
-        top1_low=record.quality.score_low,
-        top1_high=record.quality.score_high,
-        p50_ms=record.latency.p50_ms,
-        device=record.device.name if record.device else "",
-        test_top1=score.test.score if score else None,
-        confirmed_steps=steps,
-        confirmed_test_top1=tuple(run.test.score for run in confirmed if run.steps == steps),
-    )
 
 
 def _spec(record: MeasuredTrial) -> NetworkSpec:

@@ -9,6 +9,7 @@ from scalesearch.export.metadata import PREPROCESSING
 from scalesearch.export.reading import reading_words
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
+from scalesearch.tasks.base import CardParts
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.quality import ClassDetail, Quality
@@ -63,9 +64,9 @@ def write_model_card(
     session: Session,
     folder: Path,
     *,
+    card: CardParts,
     later: Later = _NOTHING_LATER,
     written: Written = _NOTHING_WRITTEN,
-    task_lines: Sequence[str] = (),
 ) -> Path:
     """Write MODEL_CARD.md for a complete trial into `folder` and return its path.
 
@@ -73,20 +74,20 @@ def write_model_card(
         record: Record of the trial.
         session: Session of its study.
         folder: The export.
+        card: What the task says (`TaskViews.card`).
         later: What was measured of the trial after the search.
         written: What else is in the export.
-        task_lines: What the task says of its score (`TaskViews.card`).
     """
     rows = ((f"`{file.name}`", file.what) for file in written.files)
     sections = (
-        _head(record, session),
+        _head(record, session, card.noun),
         ("## Network", *_network(record)),
-        ("## Accuracy", *_accuracy(record, later), *task_lines),
+        (f"## {card.score}", *_accuracy(record, later), *card.details),
         ("## Latency", *_latency(record, later)),
         ("## How it was made", *_making(record, session)),
-        ("## How to use it", *_use(record, session, later.exported, written.oldest)),
+        ("## How to use it", *_use(record, session, later.exported, written.oldest, answers=card.answers)),
         ("## Files", *markdown_table(("file", "what"), rows)),
-        ("## Limits", *_limits(record, session, later.confirmed, written.notes)),
+        ("## Limits", *_limits(record, session, later.confirmed, written.notes, card)),
     )
     path = folder / CARD
     text = "\n\n".join("\n".join(section) for section in sections)
@@ -94,12 +95,12 @@ def write_model_card(
     return path
 
 
-def _head(record: MeasuredTrial, session: Session) -> Iterator[str]:
+def _head(record: MeasuredTrial, session: Session, noun: str) -> Iterator[str]:
     data, title = session.data, record.quality.title
     yield f"# {markdown_text(record.spec.name)} for {markdown_text(data.name)}"
     yield ""
     yield (
-        f"An image classifier of {len(data.class_names)} classes, found by scalesearch: trial {record.trial} of study "
+        f"{noun}, found by scalesearch: trial {record.trial} of study "
         f"{markdown_text(session.folder.name)}. It takes {record.spec.input_size} "
         f"{'grey' if record.spec.image_channels == 1 else 'RGB'} images and is deployed in "
         f"{record.candidate.quantization.precision}. {title[:1].upper()}{title[1:]} is "
@@ -248,7 +249,12 @@ def _making(record: MeasuredTrial, session: Session) -> Iterator[str]:
 
 
 def _use(
-    record: MeasuredTrial, session: Session, exported: ConfirmedRun | None, oldest: Mapping[str, str]
+    record: MeasuredTrial,
+    session: Session,
+    exported: ConfirmedRun | None,
+    oldest: Mapping[str, str],
+    *,
+    answers: str,
 ) -> Iterator[str]:
     train = "scalesearch train config.toml --to trained"
     if exported:
@@ -270,8 +276,8 @@ def _use(
         yield "`infer.py` cannot run bf16: ONNX Runtime has no such convolutions for CPUs. Run it by TensorRT."
     yield (
         f"`model.onnx` takes float32 images (batch, {channels}, {height_px}, {width_px}) and "
-        f"gives logits (batch, {record.spec.num_classes}). Preprocessing is in `{PREPROCESSING}` and in the file's own "
-        "metadata, class names too."
+        f"gives {answers}. Preprocessing is in `{PREPROCESSING}` and in the file's own "
+        f"metadata{', class names too' if session.data.class_names else ''}."
     )
     if words := reading_words(record.spec, session.settings.data, session.storage):
         yield words
@@ -290,16 +296,21 @@ def _use(
 
 
 def _limits(
-    record: MeasuredTrial, session: Session, confirmed: Sequence[ConfirmedRun], notes: Sequence[str]
+    record: MeasuredTrial,
+    session: Session,
+    confirmed: Sequence[ConfirmedRun],
+    notes: Sequence[str],
+    card: CardParts,
 ) -> Iterator[str]:
     if session.synthetic:
         yield "* Synthetic data: do not expect these accuracies on photographs."
     if not confirmed:
         yield (
-            "* Not confirmed: trained briefly, and chosen among many by these very validation images, so that accuracy "
-            "is flattered (winner's curse). `scalesearch confirm` looks again."
+            "* Not confirmed: trained briefly, and chosen among many by these very validation images, so that "
+            f"{card.score.lower()} is flattered (winner's curse). `scalesearch confirm` looks again."
         )
-    yield "* It answers with one of its classes whatever it sees: an image of none of them gets a label too."
+    for limit in card.limits:
+        yield f"* {limit}"
     yield "* Latency holds for the named device, library version and number of threads, and for no other."
     for warning in (*session.data.warnings, *record.warnings):
         yield f"* {markdown_text(warning)}"

@@ -108,10 +108,13 @@ def write_calibration(record: MeasuredTrial, session: Session, folder: Path) -> 
     else:
         from scalesearch.data.calibration_images import calibration_indices
         from scalesearch.data.finding import find_study_data
+        from scalesearch.tasks.registry import sources_of
 
         try:
+            sources = sources_of(session.settings.task)
             indices = calibration_indices(
-                find_study_data(session).settings,
+                find_study_data(session, sources).settings,
+                sources,
                 storage_px=session.storage,
                 count=asked.calibration_images,
                 channels=session.base.image_channels,

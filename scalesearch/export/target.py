@@ -36,6 +36,7 @@ def check_place(folder: Path, session: "Session") -> None:
         session: Session of the study.
     """
     from scalesearch.data.finding import data_path
+    from scalesearch.tasks.registry import sources_of
 
     remedy = "Give a folder for the export alone with --to."
     try:
@@ -50,7 +51,7 @@ def check_place(folder: Path, session: "Session") -> None:
     if is_other:
         message = f"{folder} is a file: expected a folder, or a name that is free. {remedy}"
         raise ConfigError(message)
-    study, data = session.folder.resolve(), data_path(session)
+    study, data = session.folder.resolve(), data_path(session, sources_of(session.settings.task))
     for needed, what in (
         (Path.cwd(), "the folder that you are in"),
         (Path.home(), "your home folder"),

@@ -95,9 +95,10 @@ def trial_histograms(
     from scalesearch.compression.histogram import layer_histograms
     from scalesearch.data import to_input
     from scalesearch.data.finding import load_study_data
+    from scalesearch.tasks.registry import sources_of
 
     asked = record.candidate.quantization
-    data = evaluator.dataset if evaluator else load_study_data(session)
+    data = evaluator.dataset if evaluator else load_study_data(session, sources_of(session.settings.task))
     from scalesearch.chain.planner import Planner
 
     shown = data.at(Planner(session).spec(record.candidate).input_size).calibration.images[: asked.calibration_images]

@@ -34,7 +34,7 @@ def scale(
         scaling: The multipliers. Stages of `base` without an entry in `scaling.stages` (the last ones) have own
             multipliers of 1.
         resolution_px: Image size at resolution multiplier 1: the side of square images in pixels, or an `InputSize`.
-        num_classes: Outputs of the classifier, at least 2.
+        num_classes: Classes of the data; 0 for a task without classes.
         channel_multiple: Channels of stem, stages and head are multiples of this, also at multiplier 1.
         resolution_multiple: Both sides of the images are multiples of this; 0 means the base network's total stride.
 
@@ -137,7 +137,7 @@ def _scale_head(head: HeadSpec, width: float, multiple: int) -> HeadSpec:
 def _check(base: NetworkSpec, scaling: Scaling, *, resolution_px: int, num_classes: int, channel_multiple: int) -> None:
     for name, count, least in (
         ("resolution_px", resolution_px, 1),
-        ("num_classes", num_classes, 2),
+        ("num_classes", num_classes, 0),
         ("channel_multiple", channel_multiple, 1),
     ):
         if count < least:

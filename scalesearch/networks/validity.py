@@ -67,7 +67,7 @@ def _kind_faults(spec: NetworkSpec) -> Iterator[str]:
 def _input_faults(spec: NetworkSpec) -> Iterator[str]:
     yield from _below("resolution_px", spec.resolution_px, 1)
     yield from _below("width_px", spec.width_px, 0)
-    yield from _below("num_classes", spec.num_classes, 2)
+    yield from _below("num_classes", spec.num_classes, 0)
     if spec.image_channels not in (1, 3) or isinstance(spec.image_channels, bool):
         yield f"image_channels must be 1 (grey) or 3 (RGB), not {spec.image_channels!r}"
 

@@ -137,6 +137,7 @@ def _facts(study: StudyContents) -> Iterator[tuple[str, str]]:
         yield "Instruction sets", ", ".join(device.features)
     if session:
         settings, data = session.settings, session.data
+        classes = f"; {len(data.class_names)} classes" if data.class_names else ""
         trained = session.machine
         yield (
             "Trained on",
@@ -148,7 +149,7 @@ def _facts(study: StudyContents) -> Iterator[tuple[str, str]]:
         yield (
             "Images",
             f"{data.train_images} train, {data.val_images} validation, {data.calibration_images} calibration, "
-            f"{data.test_images} test; {len(data.class_names)} classes",
+            f"{data.test_images} test{classes}",
         )
         if words := reading_words(session.base, settings.data, session.storage):
             yield "Read", words

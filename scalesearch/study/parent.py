@@ -140,7 +140,7 @@ def prepare_parent(
     classes = len(dataset.class_names)
     at = scale_base(space, base, Scaling(), classes)
     spec = replace(found.spec, resolution_px=at.resolution_px, width_px=at.width_px, num_classes=classes)
-    known = found.class_names == dataset.class_names
+    known = bool(found.class_names) and found.class_names == dataset.class_names
     alike = known or (not found.class_names and found.spec.num_classes == classes)
     steps = 0 if known else settings.parent_steps
     constants = dataset.normalised_by(found.mean, found.std)
@@ -165,6 +165,8 @@ def prepare_parent(
 
 
 def _head_words(found: _Found, classes: int, *, known: bool, alike: bool) -> str:
+    if not classes and alike:
+        return "its head is inherited: the task knows no classes"
     if known:
         return f"its classifier is inherited: the same {classes} classes"
     if alike:

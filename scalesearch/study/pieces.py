@@ -150,12 +150,12 @@ def _timed_step_s(plan: Plan, machine: Machine, task: Task, batch: int) -> float
     shape = (batch, spec.image_channels, *spec.input_size.sides)
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
-    labels = torch.randint(0, spec.num_classes, (batch,), generator=random)
+    targets = task.made_up_targets(spec, batch, random)
     recipe = replace(plan.candidate.recipe, batch_size=batch)
     try:
         network = build(spec, task.make_module)
         train(
-            network, images, labels, recipe, machine, objective=Objective(task=task),
+            network, images, targets, recipe, machine, objective=Objective(task=task),
             mean=(0.5,) * shape[1], std=(0.25,) * shape[1], seed=0, rates=(1.0,) * (PROBE_STEPS + 1), breathe=breathe,
         )  # fmt: skip
     except _EnoughError:

@@ -8,7 +8,7 @@ from scalesearch.config import check_axes
 from scalesearch.config.checks import require_teacher
 from scalesearch.data import Dataset, load_dataset, plain_source, val_standard_error_points
 from scalesearch.data.finding import find_study_data, leads_somewhere
-from scalesearch.data.source import SOURCE_TARGETS
+from scalesearch.data.source import Sources
 from scalesearch.data.split_names import splits_of
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends import get_backend
@@ -23,8 +23,7 @@ from scalesearch.study.flips import with_flip
 from scalesearch.study.own_module import module_notes, normalised, require_fit
 from scalesearch.study.parent import prepare_parent
 from scalesearch.study.reference import make_reference, scale_base, with_reference
-from scalesearch.tasks.base import Task
-from scalesearch.tasks.registry import get_task
+from scalesearch.tasks.registry import sources_of
 from scalesearch.training.machine import probe_machine
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.network_spec import InputSize, NetworkSpec
@@ -63,7 +62,7 @@ def open_session(
     """
     require_teacher(largest_value(space.axes, "training.distill_weight"), settings.parent)
     target, device = _chip(settings)
-    _require_targets(get_task(settings.task))
+    sources = sources_of(settings.task)
     stored = read_run_file(folder)
     space = with_schedule(for_target(space, target), stored.space if stored else None)
     space = _as_decided_before(space, stored.space) if stored else space
@@ -72,7 +71,10 @@ def open_session(
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)
     asked = _as_found_before(settings.data, stored) if stored else settings.data
-    dataset, run_folder = _data(asked, stored, storage=storage, channels=base.image_channels, say=say)
+    say(f"data: loading {asked.source}")
+    dataset, run_folder = _found(asked, stored, sources, storage=storage, channels=base.image_channels)
+    for note in dataset.notes:
+        say(note)
     dataset = normalised(dataset, base)
     require_fit(space, base, len(dataset.class_names))
     for line in module_notes(space, base, len(dataset.class_names)):
@@ -158,13 +160,6 @@ def largest_input(space: SearchSpace, base: NetworkSpec) -> InputSize:
     return scale_base(space, base, Scaling(resolution=largest)).input_size
 
 
-def _require_targets(task: Task) -> None:
-    """Raise ConfigError if no data source gives the targets that the task is trained on."""
-    if task.targets != SOURCE_TARGETS:
-        message = f"task {task.name!r}: expected data with {task.targets}; every data source gives {SOURCE_TARGETS}."
-        raise ConfigError(message)
-
-
 def require_batch_memory(space: SearchSpace, size: InputSize) -> None:
     """Raise ConfigError where one training batch of the largest images would not fit into memory."""
     images = int(largest_value(space.axes, "training.batch_size"))
@@ -193,33 +188,24 @@ def _as_found_before(asked: DataSettings, stored: Session) -> DataSettings:
     return asked
 
 
-def _data(
-    settings: DataSettings, stored: Session | None, *, storage: InputSize, channels: int, say: Callable[[str], None]
+def _found(
+    settings: DataSettings, stored: Session | None, sources: Sources, *, storage: InputSize, channels: int
 ) -> tuple[Dataset, str]:
-    """Return the images, and the folder that relative paths in the settings start from; say what is odd about them."""
-    say(f"data: loading {settings.source}")
-    dataset, folder = _found(settings, stored, storage=storage, channels=channels)
-    for note in dataset.notes:
-        say(note)
-    return dataset, folder
-
-
-def _found(settings: DataSettings, stored: Session | None, *, storage: InputSize, channels: int) -> tuple[Dataset, str]:
-    """Return the images and that folder.
+    """Return the images, and the folder that relative paths in the settings start from.
 
     A study's own images are found from any working folder by the command that the study was begun with.
     """
     if stored and same_images(stored.settings.data, settings) and stored.storage == storage:
         asked = dataclasses.replace(stored.settings, data=settings)
         try:
-            found = find_study_data(dataclasses.replace(stored, settings=asked))
+            found = find_study_data(dataclasses.replace(stored, settings=asked), sources)
         except ConfigError:
-            if not leads_somewhere(settings.source, (Path.cwd(),)):
+            if not leads_somewhere(settings.source, (Path.cwd(),), sources):
                 raise
             # Other images are here: comparing the two sessions shows the difference.
         else:
             return found.dataset, found.folder
-    return load_dataset(settings, storage_px=storage, channels=channels), str(Path.cwd())
+    return load_dataset(settings, sources, storage_px=storage, channels=channels), str(Path.cwd())
 
 
 def _summary(dataset: Dataset) -> DataSummary:

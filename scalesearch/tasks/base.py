@@ -14,10 +14,11 @@ from scalesearch.values.candidate import Recipe
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Generator, Tensor, nn
 
     from scalesearch.data.dataset import PerChannel
     from scalesearch.data.mapped import ImageSource
+    from scalesearch.data.source import Sources
     from scalesearch.training.batches import BatchSource
     from scalesearch.values.network_spec import NetworkSpec
     from scalesearch.views.description import Section
@@ -36,6 +37,24 @@ class ReportPart:
     """Text of the link to the section."""
     html: str
     data: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardParts:
+    """What a task says on the model card of an exported network."""
+
+    noun: str
+    """What the network is, with its article: `An image classifier of 10 classes`."""
+    answers: str
+    """What the ONNX file gives: `logits (batch, 10)`."""
+    script: str
+    """What infer.py does with the file: `labels images`."""
+    score: str = "Score"
+    """Heading of the section on the score; in lower case it stands for the score in sentences."""
+    details: tuple[str, ...] = ()
+    """Lines on the details behind the score."""
+    limits: tuple[str, ...] = ()
+    """Sentences on what the network cannot do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +82,8 @@ class TaskViews(Protocol):
         """Return the section of the report about the members of the front."""
         ...
 
-    def card(self, record: MeasuredTrial, score: FrontScore | None) -> tuple[str, ...]:
-        """Return the lines of the model card about the details behind the score.
+    def card(self, record: MeasuredTrial, score: FrontScore | None) -> CardParts:
+        """Return what the model card says of the network and of the details behind its score.
 
         `score` holds the score on the test images, or None if they were not looked at.
         """
@@ -79,9 +98,20 @@ class Task(Protocol):
     metric: str
     """Name of the score, as columns, figures and exports show it."""
     targets: str
-    """Kind of targets that the task's data sources give."""
+    """Kind of targets that the task is trained on, and that all of its data sources give."""
     output_names: tuple[str, ...]
     """Outputs of the ONNX file, in the order in which the module returns them; images are along their first axes."""
+
+    def sources(self) -> "Sources":
+        """Return the data sources of the task, in the order in which a name or path is offered to them."""
+        ...
+
+    def made_up_targets(self, spec: "NetworkSpec", number: int, random: "Generator") -> "Tensor":
+        """Return made-up targets of so many images, as `Targets.tensor` returns real ones.
+
+        With them the time of a training step is found before any data are loaded.
+        """
+        ...
 
     def make_module(self, spec: "NetworkSpec", *, dropout: float = 0.0) -> "nn.Module":
         """Return the backbone with the task's head on its feature maps; its weights are not initialised.
@@ -94,7 +124,7 @@ class Task(Protocol):
     def make_batches(
         self,
         images: "Tensor | ImageSource",
-        targets: Any,
+        targets: "Tensor",
         recipe: Recipe,
         *,
         mean: "PerChannel",
@@ -102,9 +132,10 @@ class Task(Protocol):
         device: str,
         seed: int,
     ) -> "BatchSource":
-        """Return endless augmented batches of uint8 images (N, C, H, W) and their targets.
+        """Return endless augmented batches of uint8 images (N, C, H, W) and their targets (N, ...).
 
-        An `ImageSource` gives the same images batch by batch, where they are too large for memory.
+        The targets are what `Targets.tensor` of the data set gave. An `ImageSource` gives the same images batch by
+        batch, where they are too large for memory.
         """
         ...
 

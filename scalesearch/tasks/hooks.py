@@ -68,7 +68,7 @@ class Objective:
     def make_batches(
         self,
         images: Tensor | ImageSource,
-        targets: Any,
+        targets: Tensor,
         recipe: Recipe,
         *,
         mean: PerChannel,
@@ -125,7 +125,7 @@ def score_torch(task: Task, metric: Metric, answers: Iterable[Any], targets: Any
         task: The task.
         metric: A metric of the task; it is reset first.
         answers: What the module returned, batch by batch.
-        targets: Targets of all images, sliced along the images.
+        targets: Targets of all images, sliced along the images: `Targets`, an array or a tensor.
     """
     metric.reset()
     done = 0

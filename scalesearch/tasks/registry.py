@@ -6,12 +6,15 @@ The code of a task is loaded only when that task is asked for.
 import contextlib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from scalesearch.errors import ConfigError
 from scalesearch.registry import load, look_up
 from scalesearch.tasks.base import Task, TaskViews
 from scalesearch.values.record import TrialRecord
+
+if TYPE_CHECKING:
+    from scalesearch.data.source import Sources
 
 DEFAULT: Final = "classification"
 GROUP: Final = "scalesearch.tasks"
@@ -45,6 +48,22 @@ def get_task(name: str) -> Task:
         _refuse_two(name, [_told(each) for each in offers])
     assert offer is not None  # the names of this package were looked up above
     return _loaded(offer)
+
+
+def sources_of(name: str) -> "Sources":
+    """Return the data sources of the task of that name.
+
+    Raises:
+        ConfigError: As `get_task`; or a source gives other targets than the task is trained on.
+    """
+    task = get_task(name)
+    sources = task.sources()
+    other = next((source for source in sources if source.targets != task.targets), None)
+    if other or not sources:
+        came = f"its source {other.kind!r} with {other.targets}" if other else "no source"
+        message = f"task {name!r}: expected data sources with {task.targets}, came {came}.\nThe task must be mended."
+        raise ConfigError(message)
+    return sources
 
 
 def check_task_name(name: str) -> None:

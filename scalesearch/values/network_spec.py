@@ -106,6 +106,7 @@ class NetworkSpec:
     resolution_px: int
     """Height of the images in pixels."""
     num_classes: int
+    """Classes of the data; 0 for a task without classes. What is made of them is the task's business."""
     stem: StemSpec
     stages: tuple[StageSpec, ...]
     head: HeadSpec

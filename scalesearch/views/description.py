@@ -96,7 +96,10 @@ def _asked(candidate: Candidate) -> Iterator[tuple[str, str]]:
 def _became(record: TrialRecord) -> Iterator[tuple[str, str]]:
     spec, cost = record.spec, record.cost
     if spec:
-        yield ("network", f"{spec.name}, {spec.input_size}, {spec.num_classes} classes")
+        yield (
+            "network",
+            ", ".join((spec.name, str(spec.input_size), *([f"{spec.num_classes} classes"] * (spec.num_classes > 0)))),
+        )
         if spec.origin:
             yield ("module of", f"{spec.origin}, weights of SHA-256 {spec.origin_sha256[:12]}...")
         else:

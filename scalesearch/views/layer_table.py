@@ -26,6 +26,8 @@ class LayerRow:
 def layer_rows(spec: NetworkSpec) -> tuple[LayerRow, ...]:
     """Return the rows of stem, pooling, stages, head and classifier, with the spec's channels before any pruning.
 
+    There is no classifier without classes.
+
     There are none for a module of the user's: its layers are not known without calling its function.
     """
     return () if spec.origin else tuple(_rows(spec))
@@ -56,7 +58,8 @@ def _rows(spec: NetworkSpec) -> Iterator[LayerRow]:
         channels = spec.head.channels
         yield _row("head", "convolution", channels=channels, kernel=1, stride=1, size=size)
     yield _row("head", "average pooling", channels=channels, kernel=max(size.sides), stride=1, size=InputSize.square(1))
-    yield _row("classes", "linear", channels=spec.num_classes, kernel=1, stride=1, size=InputSize.square(1))
+    if spec.num_classes:
+        yield _row("classes", "linear", channels=spec.num_classes, kernel=1, stride=1, size=InputSize.square(1))
 
 
 def _shrunk(size: InputSize, stride: int) -> InputSize:

@@ -11,6 +11,7 @@ from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker
 from scalesearch.chain.stages import StageClock
 from scalesearch.config import load_run, parse_space
+from scalesearch.data import LABEL_SOURCES
 from scalesearch.data.finding import load_study_data
 from scalesearch.export.metadata import write_config
 from scalesearch.measurement.device_lock import DeviceLock
@@ -60,7 +61,7 @@ def trained_folder(session: Session, record: MeasuredTrial, folder: Path) -> Net
     """Train the base network briefly, leave it in a folder as `train` does, and return it."""
     recipe = Recipe(optimizer="adamw", learning_rate=0.01, steps=20, batch_size=16)
     plan = Planner(session)(Candidate(recipe=recipe))
-    data = load_study_data(session)
+    data = load_study_data(session, LABEL_SOURCES)
     network = Shrinker(session, DeviceLock("cpu", folder=session.folder))(plan, data, StageClock()).network
     (folder / "weights").mkdir(parents=True)
     shutil.copy(session.folder / "weights" / f"{plan.weights_key}.safetensors", folder / "weights")

@@ -16,7 +16,7 @@ from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker
 from scalesearch.chain.stages import StageClock
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.data import load_dataset, to_input
+from scalesearch.data import LABEL_SOURCES, load_dataset, to_input
 from scalesearch.data.finding import load_study_data
 from scalesearch.deployment.float_weights import float_weights
 from scalesearch.deployment.onnx_file import read_onnx
@@ -58,7 +58,7 @@ def trained(plain: Session, make_record: MakeRecord, tmp_path: Path) -> tuple[Pa
 
 def exported(folder: Path, network: Network, session: Session) -> None:
     """Replace the weights of a training by those of an export: folded, as the ONNX file has them."""
-    data = load_study_data(session)
+    data = load_study_data(session, LABEL_SOURCES)
     images = to_input(data.calibration.images[:4], mean=data.mean, std=data.std)
     model = to_onnx(fold_batchnorm(network), to=folder / "m.onnx", check_images=images, output_names=["logits"])
     safetensors.numpy.save_file(float_weights(read_onnx(model.path)), folder / "weights.safetensors")
@@ -66,7 +66,7 @@ def exported(folder: Path, network: Network, session: Session) -> None:
 
 
 def answers(network: Network, session: Session) -> torch.Tensor:
-    data = load_study_data(session)
+    data = load_study_data(session, LABEL_SOURCES)
     images = torch.from_numpy(to_input(data.val.images[:16], mean=data.mean, std=data.std))
     with torch.inference_mode():
         return network.module.eval()(images)  # type: ignore[no-any-return]
@@ -79,7 +79,7 @@ def test_a_parent_that_knows_the_classes_is_inherited_whole(
     session = opened(tmp_path / "study", Path(plain.settings.data.source), parent=str(folder))
     assert session.parent and session.parent.steps == 0 and "the same 3 classes" in session.parent.head
     plan = Planner(session)(Candidate(recipe=STILL))
-    data = load_study_data(session)
+    data = load_study_data(session, LABEL_SOURCES)
     begun = starter(session).start(build(plan.spec, seed=7), data)
     held = network.module.state_dict()
     assert all(torch.equal(held[name], each) for name, each in begun.module.state_dict().items())
@@ -117,10 +117,10 @@ def test_for_other_classes_it_is_fine_tuned_once_and_its_constants_are_kept(
         and parent.steps == 4
         and parent.head == "its 3 classes are not the 5 of these images: it gets a new classifier"
     )
-    data = load_study_data(session)
+    data = load_study_data(session, LABEL_SOURCES)
     assert (data.mean, data.std) == (plain.data.mean, plain.data.std) == (session.data.mean, session.data.std)
     assert data.at(8).mean == plain.data.mean  # at every resolution
-    own = load_dataset(session.settings.data, storage_px=16)
+    own = load_dataset(session.settings.data, LABEL_SOURCES, storage_px=16)
     assert own.mean != data.mean and own.fingerprint == session.data.fingerprint
     tuned = starter(session).parent()
     assert tuned.module.get_parameter("classifier.weight").shape[0] == 5
@@ -198,7 +198,7 @@ def test_a_narrower_child_begins_with_a_part_of_the_parent(
 ) -> None:
     session = opened(tmp_path / "study", Path(plain.settings.data.source), parent=str(trained[0]))
     spec = Planner(session).spec(Candidate(scaling=Scaling(width=0.5)))
-    child = starter(session).start(build(spec), load_study_data(session)).module
+    child = starter(session).start(build(spec), load_study_data(session, LABEL_SOURCES)).module
     rows = child.get_parameter("stem.0.weight")
     whole = trained[1].module.get_parameter("stem.0.weight")
     assert rows.shape[0] == 8 < whole.shape[0]
@@ -214,7 +214,9 @@ def test_a_width_by_a_cut_comes_from_the_parent_by_way_of_the_widest_trunk(
     assert (plan.cut_from, plan.trunk_key) == (widest.spec, widest.trunk_key)
     assert Planner(plain)(narrow).trunk_key != plan.trunk_key
 
-    shrunk = Shrinker(session, DeviceLock("cpu", folder=session.folder))(plan, load_study_data(session), StageClock())
+    shrunk = Shrinker(session, DeviceLock("cpu", folder=session.folder))(
+        plan, load_study_data(session, LABEL_SOURCES), StageClock()
+    )
 
     rows, whole = (each.module.get_parameter("stem.0.weight") for each in (shrunk.network, trained[1]))
     assert rows.shape[0] == 8 < whole.shape[0]

@@ -11,7 +11,7 @@ from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker, Shrunk, tensors
 from scalesearch.chain.stages import StageClock
 from scalesearch.config import load_run, parse_space
-from scalesearch.data import Dataset
+from scalesearch.data import LABEL_SOURCES, Dataset
 from scalesearch.data.finding import load_study_data
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.study.session import open_session
@@ -62,7 +62,7 @@ class Bench:
 
     @property
     def data(self) -> Dataset:
-        return load_study_data(self.session).at(16)
+        return load_study_data(self.session, LABEL_SOURCES).at(16)
 
     def made(self) -> int:
         """Return the number of updates since the last call."""

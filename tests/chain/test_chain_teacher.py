@@ -14,6 +14,7 @@ from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker
 from scalesearch.chain.stages import StageClock
 from scalesearch.chain.teacher import Mirrored, Teacher
+from scalesearch.data import LABEL_SOURCES
 from scalesearch.data.dataset import normalise
 from scalesearch.data.finding import load_study_data
 from scalesearch.errors import ConfigError
@@ -61,7 +62,7 @@ def stored(session: Session) -> list[Path]:
 
 def expected(session: Session, drawn: Drawn) -> torch.Tensor:
     """What the parent answers for the images of a batch, computed one by one."""
-    data, module = load_study_data(session), Starter(session, lock(session)).parent().module
+    data, module = load_study_data(session, LABEL_SOURCES), Starter(session, lock(session)).parent().module
     images = torch.from_numpy(data.train.images[drawn.indices.numpy()]).permute(0, 3, 1, 2)
     shown = [each.flip(2) if mirrored else each for each, mirrored in zip(images, drawn.mirrored, strict=True)]
     with torch.no_grad():
@@ -125,7 +126,7 @@ def test_mirrored_images_are_taken_as_the_others_are() -> None:
 
 def shrunk(session: Session, recipe: Recipe, pruning: Pruning = Pruning()) -> dict[str, torch.Tensor]:  # noqa: B008
     plan = Planner(session)(Candidate(scaling=Scaling(width=0.5), recipe=recipe, pruning=pruning))
-    data = load_study_data(session)
+    data = load_study_data(session, LABEL_SOURCES)
     return Shrinker(session, lock(session))(plan, data, StageClock()).network.module.state_dict()
 
 

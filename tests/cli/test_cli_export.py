@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from small_graphs import CLASSES, small_graph, small_model
 
 from scalesearch.cli import export
-from scalesearch.data import load_dataset, to_input
+from scalesearch.data import LABEL_SOURCES, load_dataset, to_input
 from scalesearch.deployment.graph_structure import first_difference
 from scalesearch.deployment.onnx_file import onnx_model, read_onnx, write_onnx
 from scalesearch.errors import ConfigError, MissingBackendError
@@ -83,7 +83,7 @@ def study(session: Session, make_record: MakeRecord, tmp_path: Path, monkeypatch
     labels = np.arange(200) % CLASSES
     np.savez(path, images=rng.integers(0, 256, (200, SIDE_PX, SIDE_PX, 3), dtype=np.uint8), labels=labels)
     settings = RunSettings(data=DataSettings(source=str(path), calibration_images=30, val_fraction=0.3))
-    found = load_dataset(settings.data, storage_px=SIDE_PX)
+    found = load_dataset(settings.data, LABEL_SOURCES, storage_px=SIDE_PX)
     data = dataclasses.replace(session.data, fingerprint=found.fingerprint, mean=found.mean, std=found.std)
     made = dataclasses.replace(
         session, folder=tmp_path / "results" / "first", settings=settings, storage_px=SIDE_PX, data=data
@@ -151,7 +151,7 @@ def test_calibration_leads_to_the_images_that_calibrated(
     notes = export.export_trial(study.trial(2, "int8"), study.session, tmp_path / "best")
     assert notes == ()
     told = json.loads((tmp_path / "best" / "calibration.json").read_text())
-    data = load_dataset(study.session.settings.data, storage_px=SIDE_PX)
+    data = load_dataset(study.session.settings.data, LABEL_SOURCES, storage_px=SIDE_PX)
     with np.load(study.data) as source:
         np.testing.assert_array_equal(source["images"][told["indices"]], data.calibration.images[:20])
     assert told["data_fingerprint"] == data.fingerprint
@@ -214,7 +214,7 @@ def test_formats_land_in_the_folder_and_on_the_card(study: Study, tmp_path: Path
 def test_formats_are_checked_on_the_studys_images_or_on_noise_that_is_called_so(study: Study) -> None:
     record = study.trial(1)
     check = check_images(record, study.session)
-    data = load_dataset(study.session.settings.data, storage_px=SIDE_PX)
+    data = load_dataset(study.session.settings.data, LABEL_SOURCES, storage_px=SIDE_PX)
     np.testing.assert_array_equal(check.images, to_input(data.calibration.images[:8], mean=data.mean, std=data.std))
     assert check.told == "8 calibration images of pictures"
     study.data.unlink()
@@ -310,9 +310,9 @@ def test_a_confirmed_export_is_the_file_of_full_length(study: Study, tmp_path: P
     config = read_config(tmp_path / "best")
     # Trained again from the config alone, it is the same training: the run's seed, and eight times the brief steps.
     assert config.settings.seed == 7 and config.candidate == RecordStore(study.session.folder).load(1).candidate
-    assert config.expected.top1 == 0.9
-    assert config.expected.test_top1 == pytest.approx(0.7)
-    assert list(config.expected.confirmed_test_top1) == pytest.approx([0.75, 0.7])
+    assert config.expected.score == 0.9
+    assert config.expected.test_score == pytest.approx(0.7)
+    assert list(config.expected.confirmed_test_score) == pytest.approx([0.75, 0.7])
     card = (tmp_path / "best" / "MODEL_CARD.md").read_text()
     assert "The exported file is the confirmed one of seed 7" in card and "by which it was chosen" not in card
     assert f"{run.steps} steps of" in card and "| search |" not in card

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from scalesearch.cli import histogram
 from scalesearch.dashboard.publisher import stored_histograms
-from scalesearch.data import load_dataset
+from scalesearch.data import LABEL_SOURCES, load_dataset
 from scalesearch.deployment.onnx_file import write_onnx
 from scalesearch.errors import ConfigError
 from scalesearch.export import trial_files
@@ -45,7 +45,7 @@ def study(
         data=DataSettings(source=str(tmp_path / "noise.npz"), calibration_images=20, val_fraction=0.3), accept="rtx"
     )
     target = dataclasses.replace(session.target, backend="tensorrt", quantization_profile="tensorrt")
-    found = load_dataset(settings.data, storage_px=32).fingerprint
+    found = load_dataset(settings.data, LABEL_SOURCES, storage_px=32).fingerprint
     data = dataclasses.replace(session.data, fingerprint=found)
     write_run_file(
         dataclasses.replace(session, folder=folder, settings=settings, target=target, storage_px=32, data=data)

@@ -209,7 +209,8 @@ def test_the_standard_error_is_in_points() -> None:
         train = val = calibration = test = Split(range(337))
 
     # sqrt(0.6 * 0.4 / 337) is 0.0267
-    assert "standard error of a val accuracy 2.7 points" in preview._data_line(Data())  # type: ignore[arg-type]
+    line = preview._data_line(Data(), "classification")  # type: ignore[arg-type]
+    assert "standard error of a val accuracy 2.7 points" in line
 
 
 def test_giant_lists_are_sampled_in_seconds() -> None:

@@ -28,7 +28,7 @@ from scalesearch.confirm.jobs import fresh_seeds, jobs_of, nearest_knee
 from scalesearch.confirm.request import ConfirmRequest
 from scalesearch.confirm.timing import Entry, Rounds, TimingLost, time_together
 from scalesearch.confirm.training import Job, LostRun, train_jobs
-from scalesearch.data import Dataset, load_dataset
+from scalesearch.data import LABEL_SOURCES, Dataset, load_dataset
 from scalesearch.deployment.backends import get_backend
 from scalesearch.errors import ConfigError, NoFeasibleTrialError, StageFailed
 from scalesearch.folder_lock import hold_folder
@@ -59,7 +59,7 @@ def study(tmp_path: Path, session: Session, make_record: MakeRecord) -> Path:
     """Three front members and one dominated trial, as a run leaves them."""
     data = replace(session.settings.data, source=str(colour_file(tmp_path / "colours.npz")), calibration_images=16)
     folder = tmp_path / "study"
-    loaded = load_dataset(data, storage_px=16)
+    loaded = load_dataset(data, LABEL_SOURCES, storage_px=16)
     own = replace(
         session,
         folder=folder,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scalesearch.data import load_dataset
+from scalesearch.data import LABEL_SOURCES, load_dataset
 from scalesearch.data.calibration_images import calibration_indices
 from scalesearch.errors import ConfigError
 from scalesearch.values.settings import DataSettings
@@ -28,8 +28,8 @@ def settings(tmp_path: Path) -> DataSettings:
 @pytest.mark.parametrize("count", [7, 12])
 def test_each_place_holds_the_image_that_calibrated(settings: DataSettings, val_fraction: float, count: int) -> None:
     settings = dataclasses.replace(settings, val_fraction=val_fraction)
-    data = load_dataset(settings, storage_px=8)
-    places = calibration_indices(settings, storage_px=8, count=count, fingerprint=data.fingerprint)
+    data = load_dataset(settings, LABEL_SOURCES, storage_px=8)
+    places = calibration_indices(settings, LABEL_SOURCES, storage_px=8, count=count, fingerprint=data.fingerprint)
     with np.load(settings.source) as stored:
         source = stored["train_images"]
         if val_fraction:
@@ -40,10 +40,10 @@ def test_each_place_holds_the_image_that_calibrated(settings: DataSettings, val_
 
 def test_other_images_are_not_taken_for_the_studys(settings: DataSettings) -> None:
     with pytest.raises(ConfigError, match=r"not those of the study any more: expected fingerprint 000000000000\.\.\."):
-        calibration_indices(settings, storage_px=8, count=5, fingerprint="0" * 64)
+        calibration_indices(settings, LABEL_SOURCES, storage_px=8, count=5, fingerprint="0" * 64)
 
 
 def test_data_that_are_gone_are_named(settings: DataSettings) -> None:
     Path(settings.source).unlink()
     with pytest.raises(ConfigError, match=r"noise\.npz"):
-        calibration_indices(settings, storage_px=8, count=5, fingerprint="0" * 64)
+        calibration_indices(settings, LABEL_SOURCES, storage_px=8, count=5, fingerprint="0" * 64)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scalesearch.data import Dataset, load_dataset
+from scalesearch.data import LABEL_SOURCES, Dataset, load_dataset
 from scalesearch.data.copies import first_of_equal
 from scalesearch.errors import ConfigError
 from scalesearch.values.settings import DataSettings
@@ -20,7 +20,7 @@ def write(path: Path, number: int) -> None:
 
 def load(root: Path, **settings: object) -> Dataset:
     chosen = DataSettings(source=str(root), calibration_images=2, **settings)  # type: ignore[arg-type]
-    return load_dataset(chosen, storage_px=8, cache_folder=root.parent / "cache")
+    return load_dataset(chosen, LABEL_SOURCES, storage_px=8, cache_folder=root.parent / "cache")
 
 
 @pytest.fixture

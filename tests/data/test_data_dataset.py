@@ -9,6 +9,7 @@ from scalesearch.data import Dataset, ImageSplit, normalise, to_input, val_stand
 from scalesearch.data.dataset import channel_statistics, make_dataset
 from scalesearch.data.grey import to_grey
 from scalesearch.data.resize import resize_images
+from scalesearch.data.targets import Labels
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
 
@@ -16,7 +17,8 @@ from scalesearch.values.network_spec import InputSize
 def make_split(count: int, seed: int, side_px: int = 32) -> ImageSplit:
     rng = np.random.default_rng(seed)
     return ImageSplit(
-        images=rng.integers(0, 256, (count, side_px, side_px, 3), np.uint8), labels=np.arange(count, dtype=np.int64) % 2
+        images=rng.integers(0, 256, (count, side_px, side_px, 3), np.uint8),
+        targets=Labels(np.arange(count, dtype=np.int64) % 2),
     )
 
 
@@ -68,7 +70,7 @@ def test_normalised_train_images_have_mean_0_and_deviation_1() -> None:
 
 
 def test_images_of_one_colour_do_not_divide_by_zero() -> None:
-    flat = ImageSplit(images=np.full((4, 8, 8, 3), 77, np.uint8), labels=np.asarray([0, 1, 0, 1]))
+    flat = ImageSplit(images=np.full((4, 8, 8, 3), 77, np.uint8), targets=Labels(np.asarray([0, 1, 0, 1])))
     data = make_dataset(name="flat", class_names=("a", "b"), splits=(flat, flat, flat, flat))
     np.testing.assert_allclose(to_input(flat.images[:], mean=data.mean, std=data.std), 0, atol=1e-4)
 
@@ -96,7 +98,7 @@ def test_at_gives_the_same_set_smaller() -> None:
     assert small.resolution_px == 16
     assert small.size_bytes * 4 == data.size_bytes
     assert (small.mean, small.std, small.fingerprint) == (data.mean, data.std, data.fingerprint)
-    np.testing.assert_array_equal(small.val.labels, data.val.labels)
+    np.testing.assert_array_equal(np.asarray(small.val.targets), np.asarray(data.val.targets))
     np.testing.assert_array_equal(small.test.images[:], resize_images(data.test.images[:], 16))
     assert data.at(32) is data
 

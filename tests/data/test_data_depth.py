@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scalesearch.data import Dataset, load_dataset
+from scalesearch.data import LABEL_SOURCES, Dataset, load_dataset
 from scalesearch.data.decode import decode_square
 from scalesearch.errors import ConfigError
 from scalesearch.values.settings import DataSettings, Window, WindowSetting
@@ -34,7 +34,7 @@ def write(root: Path, low: float, high: float, *, split: str = "train", kind: ty
 
 def load(root: Path, **settings: Any) -> Dataset:
     asked = DataSettings(source=str(root), calibration_images=4, **settings)
-    return load_dataset(asked, storage_px=SIDE, cache_folder=root.parent / "cache")
+    return load_dataset(asked, LABEL_SOURCES, storage_px=SIDE, cache_folder=root.parent / "cache")
 
 
 def three_splits(root: Path, low: float, high: float, kind: type = np.uint16) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scalesearch.data import load_dataset
+from scalesearch.data import LABEL_SOURCES, load_dataset
 from scalesearch.data.finding import data_path, find_study_data, load_study_data, with_data
 from scalesearch.errors import ConfigError
 from scalesearch.records.run_file import continues_with
@@ -31,7 +31,7 @@ def study(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     grain(project / "grain.npz", seed=1)
     monkeypatch.chdir(project)
     data = DataSettings(source="grain.npz", calibration_images=12, val_fraction=0.3)
-    found = load_dataset(data, storage_px=SIDE_PX)
+    found = load_dataset(data, LABEL_SOURCES, storage_px=SIDE_PX)
     away.mkdir()
     monkeypatch.chdir(away)
     summary = dataclasses.replace(session.data, name="grain", fingerprint=found.fingerprint, train_images=31)
@@ -43,21 +43,21 @@ def study(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_relative_data_are_found_from_another_folder(study: Session, tmp_path: Path) -> None:
-    assert load_study_data(study).fingerprint == study.data.fingerprint
-    found = find_study_data(study)
-    assert Path(found.settings.source) == tmp_path / "project" / "grain.npz" == data_path(study)
+    assert load_study_data(study, LABEL_SOURCES).fingerprint == study.data.fingerprint
+    found = find_study_data(study, LABEL_SOURCES)
+    assert Path(found.settings.source) == tmp_path / "project" / "grain.npz" == data_path(study, LABEL_SOURCES)
     assert found.folder == study.run_folder
 
 
 def test_a_set_of_that_name_here_is_taken_only_if_it_is_the_same(study: Session, tmp_path: Path) -> None:
     grain(Path("grain.npz"), seed=2)
-    assert load_study_data(study).fingerprint == study.data.fingerprint
+    assert load_study_data(study, LABEL_SOURCES).fingerprint == study.data.fingerprint
     (tmp_path / "project" / "grain.npz").unlink()
     with pytest.raises(ConfigError, match=r"fingerprint was .*, is ") as caught:
-        load_study_data(study)
+        load_study_data(study, LABEL_SOURCES)
     assert "--data PATH" in str(caught.value) and len(str(caught.value).splitlines()) <= 3
     grain(Path("grain.npz"), seed=1)
-    assert find_study_data(study).folder == str(tmp_path / "away")
+    assert find_study_data(study, LABEL_SOURCES).folder == str(tmp_path / "away")
 
 
 @pytest.mark.parametrize("below", ["results/first", "first", "."])
@@ -65,15 +65,15 @@ def test_a_study_of_old_finds_its_data_beside_itself(study: Session, tmp_path: P
     old = dataclasses.replace(study, run_folder="", folder=tmp_path / "project" / below)
     if below == ".":  # nothing beside it: what is in a study is no data set
         with pytest.raises(ConfigError, match="nothing is there"):
-            load_study_data(old)
+            load_study_data(old, LABEL_SOURCES)
         return
-    assert load_study_data(old).fingerprint == study.data.fingerprint
+    assert load_study_data(old, LABEL_SOURCES).fingerprint == study.data.fingerprint
 
 
 def test_gone_data_are_told_with_study_folder_and_remedy(study: Session, tmp_path: Path) -> None:
     (tmp_path / "project" / "grain.npz").unlink()
     with pytest.raises(ConfigError) as caught:
-        load_study_data(study)
+        load_study_data(study, LABEL_SOURCES)
     told = str(caught.value)
     for part in (str(study.folder), "'grain.npz'", str(tmp_path / "project"), "--data PATH"):
         assert part in told
@@ -82,10 +82,10 @@ def test_gone_data_are_told_with_study_folder_and_remedy(study: Session, tmp_pat
 
 def test_a_moved_set_is_given_and_compared(study: Session, tmp_path: Path) -> None:
     moved = (tmp_path / "project" / "grain.npz").rename(tmp_path / "renamed.npz")
-    session = with_data(study, "../renamed.npz")
+    session = with_data(study, "../renamed.npz", LABEL_SOURCES)
     assert session.settings.data.source == str(moved)
-    assert load_study_data(session).fingerprint == study.data.fingerprint
-    assert with_data(study, None) is study
+    assert load_study_data(session, LABEL_SOURCES).fingerprint == study.data.fingerprint
+    assert with_data(study, None, LABEL_SOURCES) is study
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_other_images_are_refused(study: Session, tmp_path: Path, given: str, sa
     grain(tmp_path / "other.npz", seed=1, count=150, classes=5)
     study = dataclasses.replace(study, data=dataclasses.replace(study.data, class_names=("a", "b", "c")))
     with pytest.raises(ConfigError) as caught:
-        with_data(study, given)
+        with_data(study, given, LABEL_SOURCES)
     for part in (*says, str(study.folder)):
         assert part in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
@@ -108,8 +108,8 @@ def test_other_images_are_refused(study: Session, tmp_path: Path, given: str, sa
 
 def test_named_sets_have_no_place(study: Session) -> None:
     named = dataclasses.replace(study, settings=RunSettings(data=DataSettings(source="signs")))
-    assert data_path(named) is None
-    assert data_path(dataclasses.replace(study, run_folder="/nowhere", folder=Path("/nowhere"))) is None
+    assert data_path(named, LABEL_SOURCES) is None
+    assert data_path(dataclasses.replace(study, run_folder="/nowhere", folder=Path("/nowhere")), LABEL_SOURCES) is None
 
 
 def test_a_run_goes_on_with_equal_settings_only(study: Session) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scalesearch.data import Dataset, folder, load_dataset
+from scalesearch.data import LABEL_SOURCES, Dataset, folder, load_dataset
 from scalesearch.errors import ConfigError
 from scalesearch.values.settings import DataSettings
 
@@ -28,6 +28,7 @@ def make_tree(root: Path, **splits: dict[str, int]) -> Path:
 def load(root: Path, **settings: float | str) -> Dataset:
     return load_dataset(
         DataSettings(source=str(root), **settings),  # type: ignore[arg-type]
+        LABEL_SOURCES,
         storage_px=8,
         cache_folder=root.parent / "cache",
     )
@@ -49,7 +50,7 @@ def test_split_folders_are_kept(tree: Path) -> None:
     assert sizes(data) == (25, 8, 5, 5)
     assert data.name == "fruit"
     assert data.class_names == ("apple", "pear")
-    assert data.test.labels.tolist() == [0, 0, 1, 1, 1]
+    assert np.asarray(data.test.targets).tolist() == [0, 0, 1, 1, 1]
     assert data.test.images[:][:, 0, 0].tolist() == [[index, 120, 30] for index in (0, 1, 0, 1, 2)]
 
 
@@ -100,7 +101,7 @@ def test_bad_files_are_skipped_counted_and_named(tree: Path) -> None:
 def test_labels_stay_with_their_images_when_files_are_skipped(tree: Path) -> None:
     (tree / "test" / "apple" / "000.png").write_text("no image")
     data = load(tree, max_skipped_fraction=0.5)
-    assert data.test.labels.tolist() == [0, 1, 1, 1]
+    assert np.asarray(data.test.targets).tolist() == [0, 1, 1, 1]
     assert data.test.images[:][:, 0, 0, 0].tolist() == [1, 0, 1, 2]
 
 
@@ -145,7 +146,9 @@ def test_images_are_decoded_once_until_a_file_changes(tree: Path, monkeypatch: p
 
 def test_a_read_only_cache_costs_time_and_not_the_run(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tree.parent / "file").write_text("")
-    data = load_dataset(DataSettings(source=str(tree)), storage_px=8, cache_folder=tree.parent / "file" / "cache")
+    data = load_dataset(
+        DataSettings(source=str(tree)), LABEL_SOURCES, storage_px=8, cache_folder=tree.parent / "file" / "cache"
+    )
     assert len(data.val) == 8
     assert "cannot keep" in caplog.text
 

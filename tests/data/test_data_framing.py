@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scalesearch.data import Dataset, load_dataset
+from scalesearch.data import LABEL_SOURCES, Dataset, load_dataset
 from scalesearch.data.decode import DECODER_VERSION, Reading, decode, read_image, to_square
 from scalesearch.data.framing import PAD_GREY, crop_box, padded_size
 from scalesearch.data.resize import resize_images
@@ -74,7 +74,7 @@ def tree(root: Path, sizes: list[tuple[int, int]]) -> Path:
 
 def load(source: Path, **settings: Any) -> Dataset:
     asked = DataSettings(source=str(source), calibration_images=4, **settings)
-    return load_dataset(asked, storage_px=8, cache_folder=source.parent / "cache")
+    return load_dataset(asked, LABEL_SOURCES, storage_px=8, cache_folder=source.parent / "cache")
 
 
 def long_notes(data: Dataset) -> list[str]:
@@ -197,14 +197,14 @@ def test_what_a_rectangle_loses_is_counted_by_its_own_shape(tmp_path: Path) -> N
     root = tree(tmp_path / "road", 12 * [(160, 90)] + 8 * [(90, 90)])
     asked = DataSettings(source=str(root), calibration_images=4)
     cache = tmp_path / "cache"
-    wide = load_dataset(asked, storage_px=InputSize(height_px=9, width_px=16), cache_folder=cache)
+    wide = load_dataset(asked, LABEL_SOURCES, storage_px=InputSize(height_px=9, width_px=16), cache_folder=cache)
     notes = [text for text in wide.warnings if "centre crop" in text]
     # A square keeps 9/16 = 56 % in a frame of 16:9; the pictures of 16:9 lose nothing.
     assert notes == [
         "data road: 8 of 20 images are much wider or higher than height x width 9x16 (typical 90 x 90): the centre "
         "crop keeps 56 % of them; --set data.fit=pad or --set data.fit=stretch keeps all"
     ]
-    square = load_dataset(asked, storage_px=9, cache_folder=cache)
+    square = load_dataset(asked, LABEL_SOURCES, storage_px=9, cache_folder=cache)
     assert "12 of 20 images are longer than 4:3 (typical 160 x 90): the centre crop keeps 56 %" in str(square.warnings)
 
 
@@ -212,6 +212,6 @@ def test_arrays_become_rectangles_too(tmp_path: Path) -> None:
     images = np.stack([gradient(48, 12)] * 40)
     np.savez(tmp_path / "set.npz", images=images, labels=np.arange(40) % 2)
     asked = DataSettings(source=str(tmp_path / "set.npz"), calibration_images=4, fit="stretch")
-    data = load_dataset(asked, storage_px=WIDE, cache_folder=tmp_path)
+    data = load_dataset(asked, LABEL_SOURCES, storage_px=WIDE, cache_folder=tmp_path)
     assert (data.size, data.resolution_px) == (WIDE, 12)
     np.testing.assert_array_equal(data.val.images[0], resize_images(images[:1], WIDE, fit="stretch")[0])

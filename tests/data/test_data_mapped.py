@@ -14,10 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from scalesearch.data import Dataset, ImageSplit, load_dataset
+from scalesearch.data import LABEL_SOURCES, Dataset, ImageSplit, load_dataset
 from scalesearch.data.calibration_images import calibration_indices
 from scalesearch.data.dataset import make_dataset
 from scalesearch.data.mapped import MappedImages, MappedPlanes, planes
+from scalesearch.data.targets import Labels
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings, MemorySetting
@@ -42,7 +43,9 @@ def load(
     root: Path, memory: MemorySetting, *, channels: int = 3, cache: str = "cache", storage_px: int | InputSize = 32
 ) -> Dataset:
     settings = replace(SETTINGS, source=str(root), memory=memory)
-    return load_dataset(settings, storage_px=storage_px, channels=channels, cache_folder=root.parent / cache)
+    return load_dataset(
+        settings, LABEL_SOURCES, storage_px=storage_px, channels=channels, cache_folder=root.parent / cache
+    )
 
 
 def available(monkeypatch: pytest.MonkeyPatch, size_bytes: int) -> None:
@@ -74,7 +77,7 @@ def test_both_ways_give_equal_images_at_every_size(tree: Path, channels: int, ca
             mapped, plain = (getattr(data.at(size_px), name) for data in (disk, ram))
             assert isinstance(mapped.images, MappedImages) and isinstance(plain.images, np.ndarray)
             np.testing.assert_array_equal(mapped.images[:], plain.images)
-            np.testing.assert_array_equal(mapped.labels, plain.labels)
+            np.testing.assert_array_equal(np.asarray(mapped.targets), np.asarray(plain.targets))
             assert (mapped.images.shape, mapped.images.nbytes) == (plain.images.shape, plain.images.nbytes)
             assert mapped.images[:].flags.writeable
     assert (disk.size_bytes, disk.at(16).size_bytes) == (0, 0)
@@ -99,6 +102,7 @@ def test_the_calibration_images_are_found_again_in_both_ways(tree: Path) -> None
     found = [
         calibration_indices(
             replace(SETTINGS, source=str(tree), memory=memory),
+            LABEL_SOURCES,
             storage_px=32,
             count=4,
             fingerprint=load(tree, "ram").fingerprint,
@@ -173,7 +177,7 @@ def test_a_forced_way_is_taken_whatever_the_size(tree: Path, monkeypatch: pytest
 
 def test_an_unknown_way_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data.memory: expected auto or ram or disk, came 'tape'"):
-        load_dataset(DataSettings(memory="tape"), storage_px=32)  # type: ignore[arg-type]
+        load_dataset(DataSettings(memory="tape"), LABEL_SOURCES, storage_px=32)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("memory", ["auto", "disk"])
@@ -243,17 +247,17 @@ def test_a_damaged_file_is_made_anew(tree: Path, damage: str) -> None:
         assert archive.testzip() is None
 
 
-def test_sources_other_than_folders_say_that_they_stay_in_memory(tmp_path: Path) -> None:
-    images, labels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40) % 2
-    np.savez(tmp_path / "a.npz", images=images, labels=labels)
-    data = load_dataset(DataSettings(source=str(tmp_path / "a.npz"), memory="disk"), storage_px=8)
+def test_generated_images_say_that_they_stay_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scalesearch.data.signs.SPLIT_SIZES", (("train", 100), ("val", 50), ("test", 50)))
+    data = load_dataset(DataSettings(memory="disk"), LABEL_SOURCES, storage_px=8, cache_folder=tmp_path)
     assert not data.on_disk
-    assert data.notes == ("data a: is held in memory all the same: only the images of a folder can be read from disk",)
+    (note,) = data.notes
+    assert note.startswith("data signs: is held in memory all the same: only the images of a folder, or of an .npz")
 
 
 def test_statistics_and_fingerprint_of_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(1).integers(0, 256, (20, 8, 8, 3), np.uint8)
-    split = ImageSplit(images=images, labels=np.arange(20) % 2)
+    split = ImageSplit(images=images, targets=Labels(np.arange(20) % 2))
     whole = make_dataset(name="made", class_names=("a", "b"), splits=(split,) * 4)
     monkeypatch.setattr("scalesearch.data.resize.CHUNK_BYTES", 3 * 8 * 8 * 3)
     parts = make_dataset(name="made", class_names=("a", "b"), splits=(split,) * 4)
@@ -264,7 +268,7 @@ PEAK = """
 import sys
 from pathlib import Path
 import torch
-from scalesearch.data import load_dataset
+from scalesearch.data import LABEL_SOURCES, load_dataset
 from scalesearch.data.mapped import planes
 from scalesearch.values.settings import DataSettings
 
@@ -274,7 +278,8 @@ def peak():
 
 torch.zeros(1, 3, 8, 8).float()
 before = peak()
-data = load_dataset(DataSettings(source=sys.argv[1], memory=sys.argv[2], fit="stretch"), storage_px=512,
+settings = DataSettings(source=sys.argv[1], memory=sys.argv[2], fit="stretch")
+data = load_dataset(settings, LABEL_SOURCES, storage_px=512,
     cache_folder=Path(sys.argv[3])).at(256)
 source = planes(data.train.images)
 for start in range(0, 224, 32):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scalesearch.data import Dataset, load_dataset
+from scalesearch.data import LABEL_SOURCES, Dataset, load_dataset
 from scalesearch.errors import ConfigError
 from scalesearch.values.settings import DataSettings
 
@@ -23,6 +23,7 @@ def labels(count: int) -> Any:
 def load(path: Path, **settings: float) -> Dataset:
     return load_dataset(
         DataSettings(source=str(path), **settings),  # type: ignore[arg-type]
+        LABEL_SOURCES,
         storage_px=8,
         cache_folder=path.parent,
     )
@@ -41,7 +42,7 @@ def test_split_arrays_are_kept(tmp_path: Path) -> None:
     assert (len(data.train), len(data.calibration)) == (24, 6)
     assert data.class_names == ("x", "y", "z")
     np.testing.assert_array_equal(data.val.images, parts["val"])
-    np.testing.assert_array_equal(data.test.labels, labels(6))
+    np.testing.assert_array_equal(np.asarray(data.test.targets), labels(6))
 
 
 def test_one_array_is_split(tmp_path: Path) -> None:

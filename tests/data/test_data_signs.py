@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scalesearch.data import load_dataset, signs
+from scalesearch.data import LABEL_SOURCES, load_dataset, signs
 from scalesearch.data.cache import cached_arrays
 from scalesearch.data.framing import PAD_GREY
 from scalesearch.data.sign_faces import CLASS_NAMES
@@ -57,25 +57,30 @@ def test_equal_random_states_draw_equal_images() -> None:
 
 @pytest.mark.usefixtures("few")
 def test_every_class_has_its_share_and_splits_differ(tmp_path: Path) -> None:
-    data = load_dataset(DataSettings(calibration_images=20), storage_px=64, cache_folder=tmp_path)
+    data = load_dataset(DataSettings(calibration_images=20), LABEL_SOURCES, storage_px=64, cache_folder=tmp_path)
     assert data.class_names == CLASS_NAMES
-    assert np.bincount(data.train.labels).tolist() == [2] * 20
-    assert np.bincount(data.val.labels).tolist() == [2] * 20
+    assert np.bincount(np.asarray(data.train.targets)).tolist() == [2] * 20
+    assert np.bincount(np.asarray(data.val.targets)).tolist() == [2] * 20
     everything = np.concatenate([data.train.images, data.val.images, data.calibration.images, data.test.images])
     assert len({image.tobytes() for image in everything}) == 120
 
 
 @pytest.mark.usefixtures("few")
 def test_an_image_comes_from_its_own_seed(tmp_path: Path) -> None:
-    data = load_dataset(DataSettings(seed=7), storage_px=64, cache_folder=tmp_path)
+    data = load_dataset(DataSettings(seed=7), LABEL_SOURCES, storage_px=64, cache_folder=tmp_path)
     expected = draw_sign(CLASS_NAMES[11], rng=np.random.default_rng((7, 2, 11)), image_px=64).image
     np.testing.assert_array_equal(data.test.images[11], expected)
-    assert load_dataset(DataSettings(seed=8), storage_px=64, cache_folder=tmp_path).fingerprint != data.fingerprint
+    assert (
+        load_dataset(DataSettings(seed=8), LABEL_SOURCES, storage_px=64, cache_folder=tmp_path).fingerprint
+        != data.fingerprint
+    )
 
 
 @pytest.mark.usefixtures("few")
 def test_less_than_64_px_is_drawn_at_64_and_resized(tmp_path: Path) -> None:
-    large, small = (load_dataset(DataSettings(), storage_px=px, cache_folder=tmp_path) for px in (64, 24))
+    large, small = (
+        load_dataset(DataSettings(), LABEL_SOURCES, storage_px=px, cache_folder=tmp_path) for px in (64, 24)
+    )
     np.testing.assert_array_equal(large.at(24).val.images, small.val.images)
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -84,9 +89,9 @@ def test_less_than_64_px_is_drawn_at_64_and_resized(tmp_path: Path) -> None:
 def test_signs_are_padded_into_rectangles_but_never_cut(tmp_path: Path) -> None:
     wide = InputSize(height_px=24, width_px=40)
     with pytest.raises(ConfigError, match=r"expected a square resolution_px, .* came 24x40 px\.\n.*data\.fit=pad"):
-        load_dataset(DataSettings(), storage_px=wide, cache_folder=tmp_path)
-    padded = load_dataset(DataSettings(fit="pad"), storage_px=wide, cache_folder=tmp_path)
-    square = load_dataset(DataSettings(), storage_px=24, cache_folder=tmp_path)
+        load_dataset(DataSettings(), LABEL_SOURCES, storage_px=wide, cache_folder=tmp_path)
+    padded = load_dataset(DataSettings(fit="pad"), LABEL_SOURCES, storage_px=wide, cache_folder=tmp_path)
+    square = load_dataset(DataSettings(), LABEL_SOURCES, storage_px=24, cache_folder=tmp_path)
     images = padded.val.images[:]
     np.testing.assert_array_equal(images[:, :, 8:32], square.val.images[:])  # (40 - 24) // 2 = 8
     assert (images[:, :, :8] == PAD_GREY).all() and (images[:, :, 32:] == PAD_GREY).all()
@@ -95,22 +100,28 @@ def test_signs_are_padded_into_rectangles_but_never_cut(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("damage", [b"", b"PK nonsense"])
 def test_a_damaged_cache_is_made_anew(damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    first = load_dataset(DataSettings(), storage_px=64, cache_folder=tmp_path)
+    first = load_dataset(DataSettings(), LABEL_SOURCES, storage_px=64, cache_folder=tmp_path)
     (kept,) = tmp_path.iterdir()
     kept.write_bytes(damage)
-    assert load_dataset(DataSettings(), storage_px=64, cache_folder=tmp_path).fingerprint == first.fingerprint
+    assert (
+        load_dataset(DataSettings(), LABEL_SOURCES, storage_px=64, cache_folder=tmp_path).fingerprint
+        == first.fingerprint
+    )
     assert "is damaged" in caplog.text
     assert kept.stat().st_size > 1000
 
 
 @pytest.mark.usefixtures("few")
 def test_a_flipped_pixel_in_the_cache_is_found(tmp_path: Path) -> None:
-    first = load_dataset(DataSettings(), storage_px=64, cache_folder=tmp_path)
+    first = load_dataset(DataSettings(), LABEL_SOURCES, storage_px=64, cache_folder=tmp_path)
     (kept,) = tmp_path.iterdir()
     content = bytearray(kept.read_bytes())
     content[len(content) // 2] ^= 0xFF
     kept.write_bytes(content)
-    assert load_dataset(DataSettings(), storage_px=64, cache_folder=tmp_path).fingerprint == first.fingerprint
+    assert (
+        load_dataset(DataSettings(), LABEL_SOURCES, storage_px=64, cache_folder=tmp_path).fingerprint
+        == first.fingerprint
+    )
 
 
 def test_the_cache_drops_what_was_used_longest_ago(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from scalesearch.data import (
-    SOURCES,
+    LABEL_SOURCES,
     find_source,
     load_dataset,
     refuse_ambiguous_source,
@@ -72,14 +72,16 @@ MAKERS: dict[str, Maker] = {
 }
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.kind)
+@pytest.mark.parametrize("source", LABEL_SOURCES, ids=lambda source: source.kind)
 def test_every_source_gives_the_same_kind_of_data(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = MAKERS[source.kind](tmp_path, monkeypatch)
-    assert find_source(name) is source
+    assert find_source(name, LABEL_SOURCES) is source
     settings = DataSettings(source=name, calibration_images=6)
-    data, again = (load_dataset(settings, storage_px=16, cache_folder=tmp_path / "cache") for _ in range(2))
+    data, again = (
+        load_dataset(settings, LABEL_SOURCES, storage_px=16, cache_folder=tmp_path / "cache") for _ in range(2)
+    )
     assert data.fingerprint == again.fingerprint
     assert data.resolution_px == 16
     classes = len(data.class_names)
@@ -87,20 +89,20 @@ def test_every_source_gives_the_same_kind_of_data(
         assert split.images.dtype == np.uint8
         assert split.images.shape == (len(split), 16, 16, 3)
         assert split.images[:].flags.writeable  # torch warns of those that are not
-        assert split.labels.dtype == np.int64
-        assert split.labels.shape == (len(split),)
+        assert np.asarray(split.targets).dtype == np.int64
+        assert np.asarray(split.targets).shape == (len(split),)
         assert len(split) > 0
-        assert 0 <= split.labels.min() <= split.labels.max() < classes
+        assert 0 <= np.asarray(split.targets).min() <= np.asarray(split.targets).max() < classes
         assert split.images[:].std() > 10
-    assert set(data.train.labels.tolist()) == set(range(classes))
+    assert set(np.asarray(data.train.targets).tolist()) == set(range(classes))
     assert len(data.calibration) == 6
     assert data.at(8).train.images.shape == (len(data.train), 8, 8, 3)
 
 
 def test_names_are_taken_once_and_found_in_any_spelling() -> None:
-    names = [name for source in SOURCES for name in source.names]
+    names = [name for source in LABEL_SOURCES for name in source.names]
     assert len(names) == len(set(names))
-    assert find_source("Fashion_MNIST") is torchvision_sets.SOURCE
+    assert find_source("Fashion_MNIST", LABEL_SOURCES) is torchvision_sets.SOURCE
 
 
 @pytest.mark.parametrize(("source", "here"), [("signs", "signs"), ("GTSRB", "GTSRB"), ("cifar-10", "cifar-10")])
@@ -108,21 +110,21 @@ def test_a_built_in_name_that_is_also_here_is_asked_about(
     source: str, here: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    refuse_ambiguous_source(source)
+    refuse_ambiguous_source(source, LABEL_SOURCES)
     (tmp_path / here).mkdir()
     name = source.lower().replace("cifar-10", "cifar10")
     if name != source.lower():
-        refuse_ambiguous_source(source)  # no name of ours
+        refuse_ambiguous_source(source, LABEL_SOURCES)  # no name of ours
         return
     with pytest.raises(
         ConfigError, match=rf"For the one here: --data \./{here}; for the built-in set: .*builtin:{name}"
     ):
-        refuse_ambiguous_source(source)
-    refuse_ambiguous_source(f"./{here}")
-    refuse_ambiguous_source(f"builtin:{name}")
-    assert find_source(f"./{here}").kind == "folder"
-    assert find_source(f"builtin:{name}").kind in ("synthetic", "torchvision")
-    assert find_source(source).kind in ("synthetic", "torchvision")  # as stored studies mean it
+        refuse_ambiguous_source(source, LABEL_SOURCES)
+    refuse_ambiguous_source(f"./{here}", LABEL_SOURCES)
+    refuse_ambiguous_source(f"builtin:{name}", LABEL_SOURCES)
+    assert find_source(f"./{here}", LABEL_SOURCES).kind == "folder"
+    assert find_source(f"builtin:{name}", LABEL_SOURCES).kind in ("synthetic", "torchvision")
+    assert find_source(source, LABEL_SOURCES).kind in ("synthetic", "torchvision")  # as stored studies mean it
 
 
 def test_a_folder_in_another_spelling_and_an_archive_are_asked_about_too(
@@ -135,10 +137,10 @@ def test_a_folder_in_another_spelling_and_an_archive_are_asked_about_too(
     with pytest.raises(
         ConfigError, match=r"--data \./Fashion_MNIST; for the built-in set: --data builtin:fashion-mnist"
     ):
-        refuse_ambiguous_source("fashion-mnist")
+        refuse_ambiguous_source("fashion-mnist", LABEL_SOURCES)
     with pytest.raises(ConfigError, match=r"--data \./signs\.npz; .*builtin:signs"):
-        refuse_ambiguous_source("signs")
-    refuse_ambiguous_source("gtsrb")
+        refuse_ambiguous_source("signs", LABEL_SOURCES)
+    refuse_ambiguous_source("gtsrb", LABEL_SOURCES)
 
 
 def test_a_folder_hidden_by_the_default_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +149,7 @@ def test_a_folder_hidden_by_the_default_is_told(tmp_path: Path, monkeypatch: pyt
 
     def told(source: str) -> list[str]:
         settings = DataSettings(source=source, calibration_images=6)
-        texts = load_dataset(settings, storage_px=16, cache_folder=tmp_path / "cache").warnings
+        texts = load_dataset(settings, LABEL_SOURCES, storage_px=16, cache_folder=tmp_path / "cache").warnings
         return [text for text in texts if "not ./signs here (--data ./signs)" in text]
 
     assert not told("signs")
@@ -173,7 +175,7 @@ def test_validation_drawn_from_train_is_said(kind: str, test: bool, tmp_path: Pa
 
     def load(**settings: float) -> tuple[int, bool]:
         chosen = DataSettings(source=str(path), calibration_images=6, **settings)  # type: ignore[arg-type]
-        data = load_dataset(chosen, storage_px=8, cache_folder=tmp_path / "cache")
+        data = load_dataset(chosen, LABEL_SOURCES, storage_px=8, cache_folder=tmp_path / "cache")
         return len(data.val), any("no validation images, so 20 % of train" in text for text in data.warnings)
 
     assert load() == (12, True)
@@ -182,7 +184,7 @@ def test_validation_drawn_from_train_is_said(kind: str, test: bool, tmp_path: Pa
 
 def test_builtin_stands_before_names_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a folder"):
-        find_source(f"builtin:{tmp_path}")
+        find_source(f"builtin:{tmp_path}", LABEL_SOURCES)
 
 
 @pytest.mark.parametrize(
@@ -198,14 +200,14 @@ def test_builtin_stands_before_names_alone(tmp_path: Path) -> None:
 def test_unknown_sources_are_named(source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=message) as caught:
-        find_source(source)
+        find_source(source, LABEL_SOURCES)
     assert str(caught.value).count("\n") == 2
 
 
 def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "photos.zip").write_text("")
-    with pytest.raises(ConfigError, match=r"came the file .*photos.zip, which is no .npz"):
-        find_source(str(tmp_path / "photos.zip"))
+    with pytest.raises(ConfigError, match=r"came the file .*photos.zip, which is of no kind that is read"):
+        find_source(str(tmp_path / "photos.zip"), LABEL_SOURCES)
 
 
 @pytest.mark.parametrize(
@@ -222,4 +224,4 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
 )
 def test_settings_that_cannot_be_are_named(settings: DataSettings, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        load_dataset(settings, storage_px=16, cache_folder=tmp_path)
+        load_dataset(settings, LABEL_SOURCES, storage_px=16, cache_folder=tmp_path)

@@ -7,7 +7,8 @@ import pytest
 
 from scalesearch.data import ImageSplit
 from scalesearch.data.source import SourceData
-from scalesearch.data.split import Splits, missing_classes, split_source, stratified
+from scalesearch.data.split import Splits, missing_classes, require_classes, split_source, stratified
+from scalesearch.data.targets import Labels
 from scalesearch.errors import ConfigError
 from scalesearch.values.settings import DataSettings
 
@@ -18,7 +19,7 @@ def make_part(sizes: tuple[int, ...], start: int = 0) -> ImageSplit:
     numbers = np.arange(start, start + len(labels))
     images = np.zeros((len(labels), 2, 2, 3), np.uint8)
     images[:, 0, 0, 0], images[:, 0, 0, 1] = numbers % 256, numbers // 256
-    return ImageSplit(images=images, labels=labels)
+    return ImageSplit(images=images, targets=Labels(labels))
 
 
 def make_source(
@@ -38,7 +39,7 @@ def numbers(split: ImageSplit) -> list[int]:
 
 
 def counts(split: ImageSplit, classes: int) -> list[int]:
-    return [int((split.labels == index).sum()) for index in range(classes)]
+    return [int((np.asarray(split.targets) == index).sum()) for index in range(classes)]
 
 
 def everything(splits: Splits) -> list[int]:
@@ -61,7 +62,7 @@ def test_calibration_is_at_most_a_third_of_train() -> None:
 
 def test_calibration_is_shuffled_so_that_its_first_part_is_a_sample() -> None:
     _, _, calibration, _ = split_source(make_source((600, 600), val=(5, 5), test=(4, 6)), DataSettings())
-    assert 20 <= calibration.labels[:64].sum() <= 44
+    assert 20 <= np.asarray(calibration.targets)[:64].sum() <= 44
 
 
 def test_val_fraction_pools_train_and_val_and_keeps_test() -> None:
@@ -104,7 +105,7 @@ def test_more_calibration_images_leave_val_and_test_as_they_were() -> None:
 @pytest.mark.parametrize("sizes", [(7, 7, 7), (100, 10, 1), (3, 2, 90), (33, 33, 34)])
 @pytest.mark.parametrize("count", [1, 5, 20])
 def test_stratified_shares_differ_from_exact_ones_by_less_than_one(sizes: tuple[int, ...], count: int) -> None:
-    labels = make_part(sizes).labels
+    labels = np.asarray(make_part(sizes).targets)
     count = min(count, sum(sizes) // 2)
     drawn = stratified(labels, count, rng=np.random.default_rng(0), every_class=False)
     taken = np.bincount(labels[drawn], minlength=len(sizes))
@@ -128,7 +129,8 @@ def test_a_class_without_train_images_is_an_error() -> None:
 
 def test_one_class_is_an_error() -> None:
     with pytest.raises(ConfigError, match="expected at least two classes, came 1"):
-        split_source(make_source((20,)), DataSettings())
+        require_classes(make_source((20,)), 2)
+    require_classes(make_source((20,)), 1)
 
 
 def test_too_few_images_for_four_splits_is_an_error() -> None:

@@ -10,7 +10,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 
-from scalesearch.data import load_dataset, torchvision_sets
+from scalesearch.data import LABEL_SOURCES, load_dataset, torchvision_sets
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
@@ -46,28 +46,34 @@ def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("name", ["cifar10", "CIFAR10"])
 def test_cifar10_is_read_by_torchvision_and_kept(name: str, cifar10: Path) -> None:
     settings = DataSettings(source=name, download_folder=str(cifar10 / "downloads"), calibration_images=10)
-    data = load_dataset(settings, storage_px=32, cache_folder=cifar10 / "cache")
+    data = load_dataset(settings, LABEL_SOURCES, storage_px=32, cache_folder=cifar10 / "cache")
     assert data.name == "cifar10"
     assert data.class_names == tuple(CIFAR_NAMES)
     assert (len(data.train), len(data.val), len(data.calibration), len(data.test)) == (70, 20, 10, 20)
     stored = pickle.loads((cifar10 / "downloads" / "cifar-10-batches-py" / "test_batch").read_bytes())
     expected = stored["data"].reshape(20, 3, 32, 32).transpose(0, 2, 3, 1)
     np.testing.assert_array_equal(data.test.images, expected)
-    assert data.test.labels.tolist() == stored["labels"]
+    assert np.asarray(data.test.targets).tolist() == stored["labels"]
     (cifar10 / "downloads").rename(cifar10 / "gone")  # the second time it comes from the cache
-    assert load_dataset(settings, storage_px=32, cache_folder=cifar10 / "cache").fingerprint == data.fingerprint
+    assert (
+        load_dataset(settings, LABEL_SOURCES, storage_px=32, cache_folder=cifar10 / "cache").fingerprint
+        == data.fingerprint
+    )
 
 
 def test_a_set_becomes_rectangles_and_is_kept_apart_from_its_squares(cifar10: Path) -> None:
     settings = DataSettings(source="cifar10", download_folder=str(cifar10 / "downloads"), calibration_images=10)
     wide = InputSize(height_px=16, width_px=32)
-    data = load_dataset(settings, storage_px=wide, cache_folder=cifar10 / "cache")
-    whole = load_dataset(settings, storage_px=32, cache_folder=cifar10 / "cache")
+    data = load_dataset(settings, LABEL_SOURCES, storage_px=wide, cache_folder=cifar10 / "cache")
+    whole = load_dataset(settings, LABEL_SOURCES, storage_px=32, cache_folder=cifar10 / "cache")
     # The middle 16 of 32 rows, in which nothing is resized.
     np.testing.assert_array_equal(data.test.images, whole.test.images[:][:, 8:24])
     assert any("keeps 50 % of them" in text for text in data.warnings)
     (cifar10 / "downloads").rename(cifar10 / "gone")  # the second time it comes from the cache
-    assert load_dataset(settings, storage_px=wide, cache_folder=cifar10 / "cache").fingerprint == data.fingerprint
+    assert (
+        load_dataset(settings, LABEL_SOURCES, storage_px=wide, cache_folder=cifar10 / "cache").fingerprint
+        == data.fingerprint
+    )
 
 
 @pytest.mark.parametrize("name", list(torchvision_sets.SETS))
@@ -101,7 +107,7 @@ def test_sets_without_names_are_numbered_and_notes_are_shown(tmp_path: Path, mon
         return [(made[index][0], index % 3) for index in range(len(made))]
 
     monkeypatch.setattr(torchvision.datasets, "GTSRB", fake)
-    data = load_dataset(DataSettings(source="gtsrb"), storage_px=8, cache_folder=tmp_path)
+    data = load_dataset(DataSettings(source="gtsrb"), LABEL_SOURCES, storage_px=8, cache_folder=tmp_path)
     assert data.class_names == ("0", "1", "2")
     assert len(data.test) == 12
     assert "30 frames of each physical sign" in data.warnings[0]
@@ -110,5 +116,5 @@ def test_sets_without_names_are_numbered_and_notes_are_shown(tmp_path: Path, mon
 def test_without_torchvision_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(MissingBackendError, match=r"pip install 'scalesearch\[datasets\]'") as caught:
-        load_dataset(DataSettings(source="mnist"), storage_px=8, cache_folder=tmp_path)
+        load_dataset(DataSettings(source="mnist"), LABEL_SOURCES, storage_px=8, cache_folder=tmp_path)
     assert str(caught.value).count("\n") == 2

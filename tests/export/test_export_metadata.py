@@ -28,7 +28,7 @@ def test_the_config_holds_all_that_rebuilds_the_network(session: Session, make_r
     config = read_config(path)
     assert (config.trial, config.candidate, config.network) == (7, record.candidate, record.spec)
     assert (config.data, config.settings) == (session.data, session.settings)
-    assert config.expected.top1 == 0.83
+    assert config.expected.score == 0.83
     assert config.expected.network_sha256 == "a" * 64
     assert read_config(session.folder) == config
     assert config.cut_from is None
@@ -91,15 +91,15 @@ def test_the_spread_of_confirmed_seeds_is_kept_for_the_retraining(session: Sessi
     runs = (run(1, 800, 0.7), run(2, 800, 0.74), run(3, 100, 0.2))
     score = FrontScore(trial=1, test=record.quality, latency=record.latency)
     expected = read_config(write_config(record, session, session.folder, score=score, confirmed=runs)).expected
-    assert (expected.confirmed_steps, expected.confirmed_test_top1) == (800, (0.7, 0.74))
-    assert expected.test_top1 == record.quality.score
+    assert (expected.confirmed_steps, expected.confirmed_test_score) == (800, (0.7, 0.74))
+    assert expected.test_score == record.quality.score
 
 
 def test_a_config_from_before_the_intervals_still_reads(session: Session, make_record: RecordFactory) -> None:
     path = write_config(make_record(1), session, session.folder)
     new = ("top1_low", "top1_high", "confirmed")
     path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith(new)))
-    assert read_config(path).expected.top1_low is None
+    assert read_config(path).expected.score_low is None
 
 
 def test_calibration_names_images_only_where_some_calibrated(session: Session, make_record: RecordFactory) -> None:

@@ -18,14 +18,21 @@ from scalesearch.views.markup import markdown_text
 RecordFactory = Callable[..., MeasuredTrial]
 
 
+def card_of(
+    record: MeasuredTrial, session: Session, *, later: Later | None = None, written: Written | None = None
+) -> str:
+    later, written = later or Later(), written or Written()
+    parts = ClassificationViews().card(record, later.score)
+    path = write_model_card(record, session, session.folder, card=parts, later=later, written=written)
+    return path.read_text(encoding="utf-8")
+
+
 def test_every_number_is_that_of_the_record(session: Session, make_record: RecordFactory) -> None:
     record, other = make_record(7, top1=0.8, p50_ms=1.25), make_record(7, top1=0.6, p50_ms=1.5)
     assert other.quality and other.latency
     score = FrontScore(trial=7, test=other.quality, latency=other.latency)
     real = dataclasses.replace(session, settings=RunSettings(data=DataSettings(source="photos")))
-    text = write_model_card(
-        record, real, session.folder, later=Later(score=score), task_lines=ClassificationViews().card(record, score)
-    ).read_text(encoding="utf-8")
+    text = card_of(record, real, later=Later(score=score))
     assert "| validation, by which it was chosen | 80.0 (78.0-82.0) | 79.0 % | 80.0 % | 1000 |" in text
     assert "| test | 60.0 (58.0-62.0) |" in text
     assert "| search | 1.250 (1.238-1.262) | yes |" in text
@@ -53,20 +60,20 @@ def test_confirmed_runs_are_shown_and_end_the_warning(session: Session, make_rec
         onnx_sha256="0",
         network_sha256="0",
     )
-    text = write_model_card(record, session, session.folder, later=Later(confirmed=(run,))).read_text(encoding="utf-8")
+    text = card_of(record, session, later=Later(confirmed=(run,)))
     assert "| test, confirmed: seed 3, 2400 steps | 90.0 (88.0-92.0) |" in text
     assert "Not confirmed" not in text
 
 
 def test_synthetic_data_are_called_so(session: Session, make_record: RecordFactory) -> None:
     made_up = dataclasses.replace(session, settings=RunSettings(data=DataSettings(source="signs")))
-    text = write_model_card(make_record(1), made_up, session.folder).read_text(encoding="utf-8")
+    text = card_of(make_record(1), made_up)
     assert text.count("ynthetic") >= 2
 
 
 def test_a_tensorrt_study_says_how_to_build_the_engine(session: Session, make_record: RecordFactory) -> None:
     target = dataclasses.replace(session.target, backend="tensorrt")
-    text = write_model_card(make_record(1), dataclasses.replace(session, target=target), session.folder).read_text()
+    text = card_of(make_record(1), dataclasses.replace(session, target=target))
     assert "trtexec --onnx=model.onnx --stronglyTyped --optShapes=image:1x3x32x32" in text
 
 
@@ -86,23 +93,14 @@ def test_a_users_words_stay_words(hostile: str, session: Session, make_record: R
     record = make_record(1, classes=(hostile, "yield"), warnings=(hostile,))
     named = dataclasses.replace(session, data=data)
     file = ExportedFile(name="model.onnx", what="the network")
-    text = write_model_card(
-        record,
-        named,
-        session.folder,
-        written=Written(files=(file,), notes=(hostile,)),
-        task_lines=ClassificationViews().card(record, None),
-    ).read_text(encoding="utf-8")
+    text = card_of(record, named, written=Written(files=(file,), notes=(hostile,)))
     tame = make_record(1, classes=("a", "yield"))
-    lines = ClassificationViews().card(tame, None)
-    plain = write_model_card(
-        tame, session, session.folder, written=Written(files=(file,), notes=("a",)), task_lines=lines
-    )
+    plain = card_of(tame, session, written=Written(files=(file,), notes=("a",)))
     assert "<script" not in text and "<img" not in text and "\x1b" not in text
     assert not re.search(r"(?<!\\)\]\(", text)
     # As many cells as with a harmless name: no pipe or line break of the name made one.
     cells = [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")]
-    assert cells == [line.count("|") for line in plain.read_text().splitlines() if line.startswith("|")]
+    assert cells == [line.count("|") for line in plain.splitlines() if line.startswith("|")]
 
 
 def test_ordinary_names_stay_readable() -> None:
@@ -111,9 +109,7 @@ def test_ordinary_names_stay_readable() -> None:
 
 def test_the_oldest_versions_that_run_it_are_stated(session: Session, make_record: RecordFactory) -> None:
     oldest = {"python": "3.8", "onnxruntime": "1.17", "pillow": "8.0"}
-    text = write_model_card(make_record(7), session, session.folder, written=Written(oldest=oldest)).read_text(
-        encoding="utf-8"
-    )
+    text = card_of(make_record(7), session, written=Written(oldest=oldest))
     assert "The oldest versions that do: Python 3.8, ONNX Runtime 1.17, Pillow 8.0." in text
     assert "nothing else is needed" not in text
 
@@ -126,10 +122,7 @@ def test_what_was_learnt_from_a_parent_is_stated(session: Session, make_record: 
     )  # fmt: skip
     recipe = dataclasses.replace(record.candidate.recipe, distill_weight=0.25)
     taught = dataclasses.replace(record, candidate=dataclasses.replace(record.candidate, recipe=recipe))
-    told = {
-        weight: write_model_card(each, dataclasses.replace(session, parent=parent), session.folder, written=Written())
-        .read_text(encoding="utf-8")
-        for weight, each in ((0, record), (0.25, taught))
-    }  # fmt: skip
+    inherited = dataclasses.replace(session, parent=parent)
+    told = {weight: card_of(each, inherited) for weight, each in ((0, record), (0.25, taught))}
     line = "* Distillation: 25 % of the loss asked for the parent's answers, at temperature 4."
     assert line in told[0.25] and "Distillation" not in told[0] and "fine-tuned on these images by 9" in told[0]

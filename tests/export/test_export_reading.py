@@ -12,6 +12,7 @@ from scalesearch.export.model_card import write_model_card
 from scalesearch.export.reading import reading_words
 from scalesearch.records.run_file import NAME, read_run_file, refuse_changes, write_run_file
 from scalesearch.tasks.classification import infer
+from scalesearch.tasks.classification.views import ClassificationViews
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
@@ -52,7 +53,7 @@ def test_what_is_not_as_usual_reaches_script_document_and_card(session: Session,
     assert (document["window"], document["fit"]) == ([-100.0, 4095.5], "pad")
     steps = " ".join(document["steps"])
     assert "-100 and less to 0, 4095.5 and more to 255" in steps and "grey 114" in steps and "19595 R" in steps
-    card = write_model_card(record, asked, asked.folder).read_text()
+    card = write_model_card(record, asked, asked.folder, card=ClassificationViews().card(record, None)).read_text()
     assert "32 px grey images" in card and "float32 images (batch, 1, 32, 32)" in card
     assert "4095.5 and more to 255" in card and "grey 114" in card
 
@@ -79,7 +80,7 @@ def test_rectangles_ask_for_the_third_version(session: Session, make_record: Rec
     document = tomllib.loads(write_preprocessing(record, asked, asked.folder).read_text())
     assert (document["version"], document["storage_px"], document["resolution_px"]) == ("3", [48, 80], [24, 40])
     assert "to 48x80 px by Pillow" in document["steps"][1] and document["steps"][2].startswith("to 24x40 px:")
-    card = write_model_card(record, asked, asked.folder).read_text()
+    card = write_model_card(record, asked, asked.folder, card=ClassificationViews().card(record, None)).read_text()
     assert "It takes 24x40 px RGB images" in card and "float32 images (batch, 3, 24, 40)" in card
     assert "An image of another shape is cut to its largest centred part of the shape height x width 48x80." in card
 

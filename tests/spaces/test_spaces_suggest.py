@@ -326,6 +326,8 @@ def test_the_largest_value_of_an_axis_is_found_or_that_of_the_default() -> None:
     assert largest_value((), "training.steps") == Recipe().steps and largest_value((), "training.flip") == 0
     undecided = make_space({"training.flip": Choice(values=("auto",))})
     assert largest_value(undecided.axes, "training.flip") == 1
+
+
 BY_CUT = make_space(
     {
         "scaling.width_by": ["scratch", "cut"],

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scalesearch.data import Dataset, load_dataset
+from scalesearch.data import LABEL_SOURCES, Dataset, load_dataset
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import ConfigError
 from scalesearch.study import reference
@@ -22,7 +22,9 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     rng, path = np.random.default_rng(4), tmp_path / "grain.npz"
     np.savez(path, images=rng.integers(0, 256, (120, 64, 64, 3), dtype=np.uint8), labels=np.arange(120) % 4)
-    return load_dataset(DataSettings(source=str(path), calibration_images=16, val_fraction=0.3), storage_px=64)
+    return load_dataset(
+        DataSettings(source=str(path), calibration_images=16, val_fraction=0.3), LABEL_SOURCES, storage_px=64
+    )
 
 
 def builds(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from scalesearch.config import load_run
-from scalesearch.data import load_dataset
+from scalesearch.data import LABEL_SOURCES, load_dataset
 from scalesearch.data.calibration_images import calibration_indices
 from scalesearch.errors import ConfigError
 from scalesearch.records.run_file import read_run_file
@@ -59,11 +59,13 @@ def test_the_window_found_is_kept_and_all_later_work_reads_by_it(tmp_path: Path)
     stored = read_run_file(session.folder)
     assert stored is not None
     assert session.settings.data.window == stored.settings.data.window == (0.0, 1023.0)
-    again = load_dataset(stored.settings.data, storage_px=stored.storage_px)  # as workers, confirm and export do
+    again = load_dataset(
+        stored.settings.data, LABEL_SOURCES, storage_px=stored.storage_px
+    )  # as workers, confirm and export do
     assert again.fingerprint == session.data.fingerprint
     assert "data.window = [0, 1023]" in " ".join(session.data.warnings)
     found = calibration_indices(
-        stored.settings.data, storage_px=stored.storage_px, count=4, fingerprint=session.data.fingerprint
+        stored.settings.data, LABEL_SOURCES, storage_px=stored.storage_px, count=4, fingerprint=session.data.fingerprint
     )
     assert len(found) == 4
 
@@ -93,7 +95,7 @@ def test_a_grey_network_is_given_grey_images(tmp_path: Path) -> None:
     base = dataclasses.replace(find_spec("resnet_small"), image_channels=1)
     session = opened(root, base=base)
     assert len(session.data.mean) == len(session.data.std) == 1
-    data = load_dataset(session.settings.data, storage_px=16, channels=1)
+    data = load_dataset(session.settings.data, LABEL_SOURCES, storage_px=16, channels=1)
     assert data.train.images.shape[1:] == (16, 16, 1) and data.at(8).train.images.shape[1:] == (8, 8, 1)
     assert data.fingerprint == session.data.fingerprint
 
@@ -176,7 +178,10 @@ def test_a_study_from_before_layouts_goes_on_where_a_new_one_is_asked(
     root = put(tmp_path / "set", *folders)
     before = opened(root, f"data.layout={layout}")
     stored = without_layout(before)
-    assert load_dataset(stored.settings.data, storage_px=stored.storage_px).fingerprint == before.data.fingerprint
+    assert (
+        load_dataset(stored.settings.data, LABEL_SOURCES, storage_px=stored.storage_px).fingerprint
+        == before.data.fingerprint
+    )
     resumed = opened(root)
     assert resumed.data.fingerprint == before.data.fingerprint and resumed.data.class_names == classes
     run_file = resumed.folder / "run.toml"
@@ -218,7 +223,7 @@ def test_a_built_in_set_is_stored_by_its_bare_name(tmp_path: Path, monkeypatch: 
     assert session.synthetic
     stored = read_run_file(session.folder)
     assert stored and stored.settings == session.settings
-    assert load_dataset(stored.settings.data, storage_px=16).fingerprint == session.data.fingerprint
+    assert load_dataset(stored.settings.data, LABEL_SOURCES, storage_px=16).fingerprint == session.data.fingerprint
 
 
 def test_a_task_that_needs_other_targets_than_the_sources_give_is_refused_before_data_is_read(

@@ -20,6 +20,7 @@ from scalesearch.data.dataset import ImageSplit, make_dataset
 from scalesearch.data.decode import UNREADABLE, Reading, decode, decode_square
 from scalesearch.data.grey import to_grey
 from scalesearch.data.resize import resize_images
+from scalesearch.data.targets import Labels
 from scalesearch.deployment.backends import EngineOptions, get_backend
 from scalesearch.deployment.onnx_file import annotate
 from scalesearch.tasks.classification import infer
@@ -150,7 +151,7 @@ def test_rectangles_are_those_of_training_bit_for_bit(
     seen = set()
     for path in written([photo(seed) for seed in range(12)], tmp_path):
         pixels, _ = decode(path, Reading(size=stored, fit=fit))
-        split = ImageSplit(images=pixels[np.newaxis], labels=np.zeros(1, np.int64))
+        split = ImageSplit(images=pixels[np.newaxis], targets=Labels(np.zeros(1, np.int64)))
         data = make_dataset(name="one", class_names=NAMES, splits=(split,) * 4)
         expected = to_input(data.at(small).test.images[:], mean=MEAN, std=STD)
         found = infer.read_input(path, told)

@@ -7,7 +7,7 @@ import pytest
 from toy_task.task import ToyTask
 
 from scalesearch.errors import ConfigError
-from scalesearch.tasks.registry import check_task_name, get_task, task_names, views_of
+from scalesearch.tasks.registry import check_task_name, get_task, sources_of, task_names, views_of
 from scalesearch.values.record import TrialRecord
 
 
@@ -88,3 +88,17 @@ def test_a_broken_package_does_not_hide_what_stands_behind_a_score(site: Path, m
     record: TrialRecord = make_record(0)
     views = views_of(record)
     assert views is not None and views.picture == "classes.svg"
+
+
+def test_the_sources_of_a_task_give_its_targets(site: Path) -> None:
+    install(site, "brightness = bright_pack:TASK")
+    for name in task_names():
+        assert {source.targets for source in sources_of(name)} == {get_task(name).targets}
+    assert [source.kind for source in sources_of("classification")] == ["synthetic", "torchvision", "folder", "npz"]
+
+
+def test_a_task_whose_sources_give_other_targets_is_told(site: Path) -> None:
+    code = "from toy_task.task import ToyTask\nclass Mixed(ToyTask): targets = 'boxes'\nTASK = Mixed()\n"
+    install(site, "brightness = bright_pack:TASK", code=code)
+    with pytest.raises(ConfigError, match=r"expected data sources with boxes, came its source 'flats' with levels"):
+        sources_of("brightness")

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
-from toy_task.task import LEVELS, TASK
+from toy_task.levels import Levels
+from toy_task.task import TASK
 from typer.testing import CliRunner
 
 from scalesearch.analysis.front import pareto_front
@@ -17,9 +20,13 @@ from scalesearch.analysis.score_error import variance
 from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.chain.planner import Planner
 from scalesearch.cli import predict
+from scalesearch.cli.full_training import train_export
+from scalesearch.cli.preview import check_space
 from scalesearch.config import load_run, parse_space
-from scalesearch.errors import ConfigError
+from scalesearch.data.finding import load_study_data
+from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.export.folder import write_export
+from scalesearch.export.metadata import read_config
 from scalesearch.records.front_scores import read_front_scores, write_front_scores
 from scalesearch.records.store import RecordStore
 from scalesearch.records.tables import trial_rows
@@ -55,13 +62,7 @@ def registry_homes() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory, brief_calm: None) -> Session:
     folder = tmp_path_factory.mktemp("toy")
-    random = np.random.default_rng(0)
-    labels = np.arange(400) % LEVELS
-    images = (labels * 60 + 30)[:, None, None, None] + random.integers(-20, 20, (400, 16, 16, 3))
-    np.savez(folder / "levels.npz", images=images.astype(np.uint8), labels=labels)
-    settings, space = load_run(
-        flags={"data.source": str(folder / "levels.npz"), "target": "cpu", "task": "brightness"}, overrides=[]
-    )
+    settings, space = load_run(flags={"data.source": "flats", "target": "cpu", "task": "brightness"}, overrides=[])
     quick = replace(settings.latency, max_s=0.2, warmup_s=0.02)
     machine = MachineSettings(threads=1, bf16="off", device="cpu")
     settings = replace(settings, latency=quick, machine=machine)
@@ -97,7 +98,7 @@ def test_it_is_found_by_its_name_and_a_misspelt_one_is_told() -> None:
 def test_networks_of_two_outputs_are_trained_cut_quantized_and_scored(records: tuple[MeasuredTrial, ...]) -> None:
     dense, cut, partly, aware = records
     assert all(record.quality.metric == "closeness" for record in records)
-    assert dense.quality.score > 0.78  # one level for all pictures gives 0.67 at best
+    assert dense.quality.score > 0.78  # one level for all pictures gives 0.75 at best
     assert cut.cost.macs < 0.5 * dense.cost.macs and cut.quality.score > 0.72
     assert {record.quality.score > 0.72 for record in (partly, aware)} == {True}
     assert [step.step for step in dense.accuracy_path] == ["float", "onnx_fp32", "engine"]
@@ -132,7 +133,72 @@ def test_report_and_export_carry_what_the_task_adds(
     best = pareto_front(records)[0]
     write_export(best, session, tmp_path / "export", formats=())
     assert (tmp_path / "export" / "infer.py").read_bytes() == TASK.infer_script()
-    assert "Its cells were looked at." in (tmp_path / "export" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    card = (tmp_path / "export" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "A light meter, found by scalesearch" in card and "Its cells were looked at." in card
+    assert "gives level (batch, 1) and cells (batch, 1, height, width)" in card and "## Score" in card
+    assert not re.search(r"top-1|classif|class names|labels|accuracy", card.replace("On the way", ""), re.IGNORECASE)
+
+
+def test_config_holds_the_scores_by_the_metrics_name_and_comes_back(
+    records: tuple[MeasuredTrial, ...], session: Session, tmp_path: Path
+) -> None:
+    best = pareto_front(records)[0]
+    write_export(best, session, tmp_path / "export", formats=())
+    told = tomllib.loads((tmp_path / "export" / "config.toml").read_text(encoding="utf-8"))["expected"]
+    assert told["closeness"] == best.quality.score and told["float_closeness"] == best.training.float_score
+    assert {"closeness_low", "closeness_high", "test_closeness", "confirmed_test_closeness"} <= set(told)
+    assert not any("top1" in name or "score" in name for name in told)
+    expected = read_config(tmp_path / "export").expected
+    assert (expected.metric, expected.score) == ("closeness", best.quality.score)
+    assert expected.test_score == told["test_closeness"]
+
+
+def test_an_export_is_trained_at_full_length_and_told_by_the_metrics_name(
+    records: tuple[MeasuredTrial, ...], session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_export(records[0], session, tmp_path / "export", formats=())
+    train_export(tmp_path / "export", steps=20, data=None, seed=None, to=tmp_path / "trained")
+    told = capsys.readouterr().out
+    assert "closeness on validation: " in told and "closeness on test: " in told and "top-1" not in told
+    result = json.loads((tmp_path / "trained" / "result.json").read_text(encoding="utf-8"))
+    assert {"closeness", "test_closeness", "test_closeness_low", "test_closeness_high"} <= set(result)
+
+
+@pytest.mark.parametrize("name", ["c", "litert"])
+def test_a_format_for_classifiers_says_that_it_holds_one_output(
+    name: str, records: tuple[MeasuredTrial, ...], session: Session, tmp_path: Path
+) -> None:
+    pytest.importorskip({"c": "emx_onnx_cgen", "litert": "litert_torch"}[name])
+    with pytest.raises(StageFailed, match="networks of one output, and this one has several: level, cells"):
+        write_export(records[0], session, tmp_path / "export", formats=(name,))
+
+
+def test_targets_are_the_sources_real_numbers(session: Session) -> None:
+    data = load_study_data(session, TASK.sources())
+    assert data.class_names == () and data.fingerprint == session.data.fingerprint
+    for split in (data.train, data.val, data.calibration, data.test):
+        assert isinstance(split.targets, Levels) and split.targets.values.dtype == np.float32
+        # A picture's mean is 30 + 180 level, and the mean of 768 noises of -20..20 is within 3 grey levels of 0.
+        grey = np.asarray(split.images).mean(axis=(1, 2, 3))
+        assert np.abs(grey - (30 + 180 * split.targets.values)).max() < 3
+    assert not any("accuracy" in warning or "classes" in warning for warning in data.warnings)
+
+
+def test_a_source_of_another_task_is_refused_with_those_of_this_one(session: Session, tmp_path: Path) -> None:
+    other = replace(session.settings, data=replace(session.settings.data, source="signs"))
+    with pytest.raises(ConfigError, match=r"expected a known name, came 'signs'\nKnown names: flats\. All .* levels"):
+        open_session(other, session.space, tmp_path)
+    labels = replace(other, task="classification", data=replace(other.data, source="flats"))
+    with pytest.raises(ConfigError, match=r"expected a folder, .* came 'flats'\nKnown names: signs, .* give labels"):
+        open_session(labels, session.space, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_check_times_steps_on_made_up_levels(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    check_space(replace(session.settings, budget=2), session.space, with_data=True)
+    told = capsys.readouterr().out
+    assert re.search(r"data flats: \d+ train, \d+ val", told) and "accuracy" not in told
+    assert "A budget of 2 takes" in " ".join(told.split()) and "The space is sound." in told
 
 
 def test_predict_prints_what_the_task_answers(

@@ -1,6 +1,6 @@
 """The toy task: it proves that a task is one folder and one line in the registry.
 
-The label of a picture, divided by the number of classes less one, stands for its brightness (0 to 1).
+It is trained on real numbers, not on classes, and has its own source of data (`levels.py`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scalesearch.data.mapped import ImageSource
+from scalesearch.data.source import Sources
 from scalesearch.errors import StageFailed
 from scalesearch.measurement.metric import Outputs
 from scalesearch.networks.backbone import Backbone, feature_strides
 from scalesearch.tasks.answers import Answer, Head
-from scalesearch.tasks.base import MirrorVerdict, ReportPart, TorchOutputs
+from scalesearch.tasks.base import CardParts, MirrorVerdict, ReportPart, Task, TorchOutputs
 from scalesearch.tasks.exported import ExportedNetwork
 from scalesearch.training.batches import BatchSource, Drawn
 from scalesearch.values.candidate import Recipe
@@ -26,8 +26,7 @@ from scalesearch.values.quality import NamedNumber, NumbersDetail, Quality
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.views.description import Section
 from scalesearch.views.markup import paragraph, section
-
-LEVELS = 4
+from toy_task.levels import KIND, SOURCE, Levels
 
 
 class Brightness(Backbone):
@@ -49,9 +48,9 @@ class Brightness(Backbone):
 
 
 class _Batches:
-    def __init__(self, images: Tensor, labels: Tensor, recipe: Recipe, mean: Any, std: Any, seed: int) -> None:
+    def __init__(self, images: Tensor, levels: Tensor, recipe: Recipe, mean: Any, std: Any, seed: int) -> None:
         self._images = (images.float() / 255 - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
-        self._levels, self._size = labels.float() / (LEVELS - 1), recipe.batch_size
+        self._levels, self._size = levels, recipe.batch_size
         self._random = torch.Generator().manual_seed(seed)
 
     def state(self) -> dict[str, Tensor]:
@@ -78,8 +77,8 @@ class Closeness:
     def reset(self) -> None:
         self._error, self._cells, self._images = 0.0, 0.0, 0
 
-    def update(self, outputs: Outputs, targets: NDArray[np.integer]) -> None:
-        wanted = np.asarray(targets) / (LEVELS - 1)
+    def update(self, outputs: Outputs, targets: Levels) -> None:
+        wanted = targets.values
         self._error += float(np.abs(outputs["level"][:, 0] - wanted).sum())
         self._cells += float(outputs["cells"].mean(axis=(1, 2, 3)).sum())
         self._images += len(wanted)
@@ -114,8 +113,13 @@ class Views:
         html = section("cells", "Cells", paragraph(f"{len(front)} members look at cells."))
         return ReportPart(name="cells", link="Cells", html=html, data={"members": len(front)})
 
-    def card(self, record: MeasuredTrial, score: FrontScore | None) -> tuple[str, ...]:
-        return ("Its cells were looked at.",)
+    def card(self, record: MeasuredTrial, score: FrontScore | None) -> CardParts:
+        return CardParts(
+            noun="A light meter",
+            answers="level (batch, 1) and cells (batch, 1, height, width)",
+            script="tells the brightness of images",
+            details=("Its cells were looked at.",),
+        )
 
 
 class LevelPredictor:
@@ -135,22 +139,35 @@ class LevelPredictor:
 class ToyTask:
     name = "brightness"
     metric = "closeness"
-    targets = "labels"
+    targets = KIND
     output_names: tuple[str, ...] = ("level", "cells")
+
+    def sources(self) -> Sources:
+        return (SOURCE,)
+
+    def made_up_targets(self, spec: NetworkSpec, number: int, random: torch.Generator) -> Tensor:
+        return torch.rand(number, generator=random)
 
     def make_module(self, spec: NetworkSpec, *, dropout: float = 0.0) -> nn.Module:
         return Brightness(spec)
 
     def make_batches(
-        self, images: Tensor | ImageSource, targets: Any, recipe: Recipe, *, mean: Any, std: Any, device: str, seed: int
+        self,
+        images: Tensor | ImageSource,
+        targets: Tensor,
+        recipe: Recipe,
+        *,
+        mean: Any,
+        std: Any,
+        device: str,
+        seed: int,
     ) -> BatchSource:
         assert device == "cpu"
         images = images if isinstance(images, Tensor) else images.take(torch.arange(len(images)))
         return _Batches(images, targets, recipe, mean, std, seed)
 
     def losses(self, outputs: TorchOutputs, targets: Any, recipe: Recipe) -> Mapping[str, Tensor]:
-        wide = targets.float().view(-1, 1)
-        wide = wide if wide.max() <= 1 else wide / (LEVELS - 1)  # batches give levels, calibration images labels
+        wide = targets.view(-1, 1)
         cells = outputs["cells"].mean(dim=(2, 3))
         return {"level": ((outputs["level"] - wide) ** 2).mean(), "cells": 0.5 * ((cells - wide) ** 2).mean()}
 
@@ -163,7 +180,7 @@ class ToyTask:
         return MirrorVerdict(flip=True, words="brightness has no left and right")
 
     def make_metric(self, class_names: Sequence[str]) -> Closeness:
-        assert len(class_names) == LEVELS
+        assert not class_names
         return Closeness()
 
     def divergence(self, expected: Outputs, answers: Outputs) -> float:
@@ -182,4 +199,4 @@ class ToyTask:
         return LevelPredictor(model, threads=threads)
 
 
-TASK = ToyTask()
+TASK: Task = ToyTask()

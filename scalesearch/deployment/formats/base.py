@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from scalesearch.errors import MissingBackendError
+from scalesearch.errors import MissingBackendError, StageFailed
 from scalesearch.values.candidate import Precision
 from scalesearch.values.network import OnnxModel
 from scalesearch.values.settings import TensorRtSettings
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
     from numpy.typing import NDArray
 
 
@@ -79,6 +80,14 @@ class Format(Protocol):
                 format.
         """
         ...
+
+
+def require_one_output(proto: "onnx.ModelProto") -> None:
+    """Raise StageFailed if the network has several outputs, of which a writer for classifiers would keep the first."""
+    if len(proto.graph.output) != 1:
+        outputs = ", ".join(output.name for output in proto.graph.output)
+        reason = f"this format is written for networks of one output, and this one has several: {outputs}"
+        raise StageFailed(stage="export", reason=reason)
 
 
 def ensure_installed(package: str, *, name: str, needs: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from scalesearch.deployment.formats.base import Format, FormatOptions, ensure_installed
+from scalesearch.deployment.formats.base import Format, FormatOptions, ensure_installed, require_one_output
 from scalesearch.deployment.formats.c_texts import MAKEFILE, header, labels, labels_header, self_test
 from scalesearch.deployment.onnx_file import checking_session, read_onnx
 from scalesearch.errors import ConfigError, StageFailed
@@ -65,10 +65,14 @@ class C99(Format):
         They are model.c, model.h, labels.c, labels.h, self_test.c and Makefile, in the folder `c`.
 
         Raises:
-            StageFailed: The generator cannot express the network, or the network's answers to the check images hardly
-                differ.
+            StageFailed: The network is no classifier, the generator cannot express it, or its answers to the check
+                images hardly differ.
         """
         proto = at_batch_one(read_onnx(model.path))
+        require_one_output(proto)
+        if not options.class_names:
+            reason = "C is written for classifiers, and this network has no class names"
+            raise StageFailed(stage="export", reason=reason)
         check = options.check_images()
         expected = answers_as_written(proto, check.images)
         tolerance = allowed_difference(expected, options.precision)

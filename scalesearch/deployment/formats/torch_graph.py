@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scalesearch.deployment.formats.base import require_one_output
 from scalesearch.deployment.onnx_file import checking_session, read_onnx
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.values.candidate import Precision
@@ -61,10 +62,12 @@ def float_module(model: OnnxModel, name: str) -> TorchGraph:
     """Make the torch module of an fp32 file, in eval mode.
 
     Raises:
-        StageFailed: The file holds an operator that is not in `OPERATORS`.
+        StageFailed: The file holds an operator that is not in `OPERATORS`, or several outputs.
     """
     try:
-        return TorchGraph(read_onnx(model.path)).eval()
+        proto = read_onnx(model.path)
+        require_one_output(proto)
+        return TorchGraph(proto).eval()
     except StageFailed as error:
         raise StageFailed(stage="export", reason=f"--format {name}: {error.reason}") from error
 

@@ -4,16 +4,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from scalesearch.errors import ConfigError
 from scalesearch.measurement.metric import Metric, Outputs
 from scalesearch.tasks.answers import Predictor
 from scalesearch.tasks.base import MirrorVerdict, TaskViews, TorchOutputs
 from scalesearch.values.candidate import Recipe
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Generator, Tensor, nn
 
     from scalesearch.data.dataset import PerChannel
     from scalesearch.data.mapped import ImageSource
+    from scalesearch.data.source import Sources
     from scalesearch.training.batches import BatchSource
     from scalesearch.values.network_spec import NetworkSpec
 
@@ -28,9 +30,29 @@ class Classification:
     targets = "labels"
     output_names: tuple[str, ...] = (_LOGITS,)
 
+    def sources(self) -> "Sources":
+        """Return the sources of images with one class each."""
+        from scalesearch.data import LABEL_SOURCES
+
+        return LABEL_SOURCES
+
+    def made_up_targets(self, spec: "NetworkSpec", number: int, random: "Generator") -> "Tensor":
+        """Return random labels (number,)."""
+        import torch
+
+        return torch.randint(0, spec.num_classes, (number,), generator=random)
+
     def make_module(self, spec: "NetworkSpec", *, dropout: float = 0.0) -> "nn.Module":
-        """Return an `ImageClassifier`."""
+        """Return an `ImageClassifier`.
+
+        Raises:
+            ConfigError: There are fewer than two classes to tell apart.
+        """
         from scalesearch.tasks.classification.head import ImageClassifier
+
+        if spec.num_classes < 2:
+            message = f"network {spec.name!r}: expected at least two classes to tell apart, came {spec.num_classes}."
+            raise ConfigError(message)
 
         return ImageClassifier(spec, dropout=dropout)
 

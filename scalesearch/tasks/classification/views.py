@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from scalesearch.tasks.base import ReportPart
+from scalesearch.tasks.base import CardParts, ReportPart
 from scalesearch.tasks.classification.class_picture import draw_classes
 from scalesearch.tasks.classification.report_data import class_data
 from scalesearch.values.quality import ClassQuality, Quality
@@ -35,9 +35,19 @@ class ClassificationViews:
         html = _section(front, knee, left_out=data["left_out"])
         return ReportPart(name="classes", link="Classes", html=html, data=data)
 
-    def card(self, record: MeasuredTrial, score: FrontScore | None) -> tuple[str, ...]:
-        """Return a table of all classes, with their numbers on the test images if those were looked at."""
-        return tuple(_card(record, score))
+    def card(self, record: MeasuredTrial, score: FrontScore | None) -> CardParts:
+        """Return a classifier's words and a table of all classes.
+
+        The table has the classes' numbers on the test images if those were looked at.
+        """
+        return CardParts(
+            noun=f"An image classifier of {record.spec.num_classes} classes",
+            answers=f"logits (batch, {record.spec.num_classes})",
+            script="labels images",
+            score="Accuracy",
+            details=tuple(_card(record, score)),
+            limits=("It answers with one of its classes whatever it sees: an image of none of them gets a label too.",),
+        )
 
 
 def _weakest(quality: Quality | None) -> Iterator[tuple[str, str]]:
