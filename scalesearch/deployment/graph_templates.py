@@ -103,20 +103,20 @@ def _structure(module: nn.Module, images: torch.Tensor, asked: str) -> _Structur
     if any(tensor.dtype == torch.bfloat16 for tensor in module.state_dict().values()):
         return None  # NumPy has no such type
     weights = _weights(module)
-    # Torch leaves a bias of zeros out, and may leave out other constants that change nothing.
-    level = {name: array.flat[0].item() for name, array in weights.items() if _is_level(array)}
-    others = [_content(array) for name, array in weights.items() if name not in level]
+    # Torch leaves a bias of zeros out, and may leave out a factor of one.
+    idle = {name: array.flat[0].item() for name, array in weights.items() if _is_idle(array)}
+    others = [_content(array) for name, array in weights.items() if name not in idle]
     if len(set(others)) < len(others):
         return None  # torch writes equal weights once
-    lines.append(repr(level))
+    lines.append(repr(idle))
     sizes = [(name, array.shape, str(array.dtype)) for name, array in weights.items()]
     shared = "\n".join(lines)
     return _Structure(shared=shared, whole=f"{shared}\n{sizes!r} {tuple(images.shape[1:])}")
 
 
-def _is_level(array: NDArray[np.generic]) -> bool:
-    """Tell whether all entries of an array, which has some, are equal."""
-    return array.size > 0 and bool((array == array.flat[0]).all())
+def _is_idle(array: NDArray[np.generic]) -> bool:
+    """Tell whether all entries of an array are 0, or all are 1."""
+    return array.size > 0 and array.flat[0] in (0, 1) and bool((array == array.flat[0]).all())
 
 
 def _plain(value: Any) -> bool:

@@ -46,7 +46,7 @@ def cut(candidate: Candidate, *names: str, **scaling: Any) -> Candidate:
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+def session(tmp_path_factory: pytest.TempPathFactory, stand_in_reference: None) -> Session:
     folder = tmp_path_factory.mktemp("cut")
     random = np.random.default_rng(0)
     labels = np.arange(150) % 3

@@ -33,7 +33,7 @@ DRAWN = Drawn(indices=torch.tensor([7, 3, 3, 20]), mirrored=torch.tensor([False,
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Session:
+def plain(tmp_path_factory: pytest.TempPathFactory, stand_in_reference: None) -> Session:
     """A study without a parent, on three classes."""
     return plain_study(tmp_path_factory.getbasetemp())
 
