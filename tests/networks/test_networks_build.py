@@ -97,7 +97,7 @@ BAD_SPECS = {
     r"width_px must be at most 16384, not 100000": {"width_px": 100_000},
     r"resolution_px .* num_classes .* image_channels .* \(and 2 more\)": {
         "resolution_px": 0,
-        "num_classes": 1,
+        "num_classes": -1,
         "image_channels": 0,
         "norm_eps": 0.0,
         "activation": "gelu",
@@ -110,3 +110,8 @@ def test_a_spec_that_cannot_be_built_says_where(message: str) -> None:
     spec: NetworkSpec = replace(base_spec("resnet_small"), **BAD_SPECS[message])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=f"network 'resnet_small' cannot be built: {message}"):
         build(spec)
+
+
+def test_a_classifier_of_one_class_is_refused_by_its_task() -> None:
+    with pytest.raises(ConfigError, match=r"'resnet_small': expected at least two classes to tell apart, came 1"):
+        build(replace(base_spec("resnet_small"), num_classes=1))

@@ -206,7 +206,7 @@ BAD_REQUESTS = (
         message=r"scaling.stages has 4 entries, but resnet_small has 3 stages: give at most one for each of 1..3",
     ),
     BadRequest(id="resolution", resolution_px=0, message="resolution_px must be at least 1, not 0"),
-    BadRequest(id="classes", num_classes=1, message="num_classes must be at least 2, not 1"),
+    BadRequest(id="classes", num_classes=-1, message="num_classes must be at least 0, not -1"),
     BadRequest(id="multiple", channel_multiple=0, message="channel_multiple must be at least 1, not 0"),
     BadRequest(id="resolution multiple", resolution_multiple=-8, message="resolution_multiple must be 0 .* not -8"),
 )

@@ -230,7 +230,10 @@ def test_a_task_that_needs_other_targets_than_the_sources_give_is_refused_before
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(get_task("classification")), "targets", "boxes")
-    with pytest.raises(ConfigError, match=r"'classification': expected data with boxes; .* labels"):
+    with pytest.raises(
+        ConfigError,
+        match=r"'classification': expected data sources with boxes, came its source 'synthetic' with labels",
+    ):
         opened(tmp_path / "not_there")
 
 
