@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from scipy.stats import spearmanr
 
-from scalesearch.analysis.confirmation import confirm_moves, mean_latency
+from scalesearch.analysis.confirmation import confirm_moves
+from scalesearch.analysis.confirmed_latency import mean_latency
 from scalesearch.analysis.front import pareto_front
 from scalesearch.confirm.files import write_confirmation
 from scalesearch.errors import ConfigError

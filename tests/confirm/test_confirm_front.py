@@ -24,7 +24,8 @@ from scalesearch.confirm import front as confirming
 from scalesearch.confirm import jobs as confirm_jobs
 from scalesearch.confirm import training as confirm_training
 from scalesearch.confirm.front import confirm_front
-from scalesearch.confirm.jobs import fresh_seeds, nearest_knee
+from scalesearch.confirm.jobs import fresh_seeds
+from scalesearch.confirm.members import nearest_knee
 from scalesearch.confirm.request import ConfirmRequest
 from scalesearch.confirm.timing import Entry, Rounds, TimingLost, time_together
 from scalesearch.confirm.training import Job, LostRun, train_jobs
