@@ -48,7 +48,9 @@ def asked_members(
     named = {trial: _confirmable(trial, there, members) for trial in request.also}
     if request.also_likely:
         named |= {record.trial: record for record in _likely(folder, front, records)}
-    return members, tuple(named[trial] for trial in sorted(named))
+    members = tuple(record for record in front if record in members or record.trial in named)
+    beside = set(named) - {record.trial for record in members}
+    return members, tuple(named[trial] for trial in sorted(beside))
 
 
 def added_before(
