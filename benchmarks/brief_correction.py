@@ -7,7 +7,8 @@ scores are the means of the long trainings. `--study` takes folders that hold th
 confirmed study: members of a front, as `confirm` has them. Scores are on validation images.
 
 Printed for each: the effects at equal brief scores with their 95 % intervals, and the root mean square error, in
-points, of each network predicted from all others by the correction, by the mean gain and by the brief score alone.
+points, of each network predicted from all others by the correction, by the mean gain, by the brief score alone, and by
+a correction that does not know the brief score.
 Where there are enough networks, the same with a front's usual few: the errors over `DRAWS` random sets of `FEW`.
 """
 
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 from rank_fidelity import BASE_PX, SHAPES, SPACE
 
+from scalesearch.analysis.bayesian_regression import fit
 from scalesearch.analysis.brief_bias import BriefBias, Traits, fit_brief_bias
 from scalesearch.config import load_run
 from scalesearch.measurement.cost import formula_cost
@@ -133,12 +135,23 @@ def report(title: str, pairs: Sequence[Pair]) -> Iterator[str]:
         if each.varies
     ]
     yield f"  mean gain {bias.mean_gain:+.1f}; {', '.join(told)}; residual {bias.residual_sd:.1f}"
-    yield f"  {_errors([bias])}"
+    yield f"  {_errors([bias])}; without the brief score among its causes {_without_brief_score(pairs):.2f}"
     if len(pairs) > 2 * FEW:
         random = np.random.default_rng(0)
         drawn = (random.choice(len(pairs), FEW, replace=False) for _ in range(DRAWS))
         few = [_fitted([pairs[place] for place in places]) for places in drawn]
         yield f"  sets of {FEW}: {_errors([each for each in few if each])}"
+
+
+def _without_brief_score(pairs: Sequence[Pair]) -> float:
+    columns = np.array([traits.columns[1:] for traits, _, _ in pairs])
+    gains = np.array([100 * (score - traits.brief_score) for traits, score, _ in pairs])
+    noise = np.array([1e4 * variance for _, _, variance in pairs])
+    errors = []
+    for place in range(len(pairs)):
+        others = np.arange(len(pairs)) != place
+        errors.append(gains[place] - fit(columns[others], gains[others], noise[others]).value(columns[place]))
+    return math.sqrt(np.mean(np.square(errors)))
 
 
 def _fitted(pairs: Sequence[Pair]) -> BriefBias | None:
