@@ -75,26 +75,25 @@ def likely_members(
 ) -> tuple[LikelyMember, ...]:
     """Return trials that are more likely than not on the front after long training: at most `MOST_NAMED`.
 
-    Asked are feasible, measured trials that are neither on the front nor confirmed nor repeated from another one. The
-    rivals are the confirmed trials with their measured long scores, and front members that were not confirmed with
-    their corrected scores. A trial is kept off the front by the best rival that is at least as fast; its own long score
-    is taken as normally distributed around the corrected one. Latencies are those of the search, for trial and rivals
+    Asked are feasible, measured trials that are neither on the front nor repeated from another one, and whose network
+    was not confirmed in any precision: precisions share a training, so longer training moves them together. The rivals
+    are the confirmed trials with their measured long scores, and front members that were not confirmed with their
+    corrected scores. A trial is kept off the front by the best rival that is at least as fast; its own long score is
+    taken as normally distributed around the corrected one. Latencies are those of the search, for trial and rivals
     alike.
     """
-    networks, confirmed = _by_network(moves), {move.record.trial for move in moves}
-
-    def corrected(record: MeasuredTrial) -> Corrected:
-        twin = networks.get(_network(record))
-        if twin is None:
-            return bias.predict(traits_of(record))
-        gain = twin.long_score - twin.traits.brief_score  # measured, in another precision
-        return Corrected(score=min(1.0, record.quality.score + gain), sd=math.sqrt(bias.noise_variance) / 100)
-
+    confirmed, networks = {move.record.trial for move in moves}, _by_network(moves)
     rivals = [(move.validation.score, move.record.latency.p50_ms) for move in moves]
-    rivals += [(corrected(record).score, point(record)[1]) for record in front if record.trial not in confirmed]
-    known = confirmed | {record.trial for record in front}
-    asked = (each.measured for each in records if each.feasible and each.same_as is None and each.trial not in known)
-    found = [_chance(record, corrected(record), rivals) for record in asked if record]
+    rivals += [
+        (bias.predict(traits_of(record)).score, point(record)[1]) for record in front if record.trial not in confirmed
+    ]
+    members = {record.trial for record in front}
+    asked = (each.measured for each in records if each.feasible and each.same_as is None and each.trial not in members)
+    found = [
+        _chance(record, bias.predict(traits_of(record)), rivals)
+        for record in asked
+        if record and _network(record) not in networks
+    ]
     likely = [one for one in found if one.probability > _LIKELY]
     return tuple(sorted(likely, key=lambda one: (-one.probability, one.record.trial))[:MOST_NAMED])
 

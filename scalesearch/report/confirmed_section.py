@@ -79,7 +79,7 @@ def _correction(study: StudyContents, found: Confirmation) -> Iterator[str]:
     if study.correction:
         command = command_for(shlex.quote(study.name), found.moves)
         for line in correction_lines(found, study.correction, command=command):
-            yield f"{line[0].upper()}{line[1:]}."
+            yield f"{line[0].upper()}{line[1:]}{'' if command in line else '.'}"
 
 
 def confirmed_figure(study: StudyContents) -> Figure:

@@ -44,7 +44,8 @@ def correction_lines(confirmation: Confirmation, correction: Correction, *, comm
             for one in correction.likely
         )
         flags = " ".join(f"--also {one.record.trial}" for one in correction.likely)
-        yield f"not on the brief front, but likely on the long one: {named}: {command} {flags}"
+        yield f"not on the brief front, but likely on the long one: {named}"
+        yield f"confirm them: {command} {flags}"
 
 
 def _why_unknown(confirmation: Confirmation) -> str:

@@ -114,13 +114,15 @@ def test_precisions_of_one_network_are_one_observation(make: MakeRecord, front: 
     assert first.traits.brief_score == pytest.approx(0.495)
     assert first.long_score == pytest.approx(0.595)
     assert first.variance == pytest.approx((0.01 / 1.959964) ** 2)  # as that of either: the images are the same
-    # a precision of a confirmed network gains what was measured, so it is no better than its slightly faster twin
+    # a further precision of a confirmed network is not named, however badly the long training of its twin went
     lucky = [run_of(record, long_score(record) - 0.05 * (record.trial == 1)) for record in front]
     found = confirm_moves(front, lucky)
     assert found
     slower = twin(front[1], 70, -0.002)
     slower = replace(slower, latency=replace(slower.latency, p50_ms=2.01))
     assert correct(found, front, [*front, slower]).likely == ()
+    other = replace(slower, spec=replace(slower.spec, num_classes=99))
+    assert [one.record for one in correct(found, front, [*front, other]).likely] == [other]
 
 
 def test_too_little_says_nothing(front: list[MeasuredTrial]) -> None:

@@ -82,10 +82,11 @@ def test_those_that_were_wronged_are_named_with_the_command(
         for trial, chance in ((12, 0.71), (17, 0.552))
     )
     told = lines(confirmation, Correction(bias=bias_of({"side": (3.1, 1.2, 5.0)}), likely=likely))
-    assert told[3] == (
+    assert told[3:] == [
         "not on the brief front, but likely on the long one: trial 12 (71 %: 50.0 % -> 70.0 (66.1-73.9)), "
-        "trial 17 (55 %: 50.0 % -> 70.0 (66.1-73.9)): scalesearch confirm small --also 12 --also 17"
-    )
+        "trial 17 (55 %: 50.0 % -> 70.0 (66.1-73.9))",
+        "confirm them: scalesearch confirm small --also 12 --also 17",
+    ]
 
 
 def test_without_a_figure_the_reason_is_said(confirmation: Confirmation) -> None:
