@@ -1,6 +1,5 @@
 """Confirming: the coordinator with made-up trainings, and (slow) the whole on tiny work, killed and resumed."""
 
-import csv
 import hashlib
 import json
 import os
@@ -12,154 +11,47 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from colours import colour_file, colour_space
+from confirm_fakes import FakeTiming, FakeTraining, MakeRecord, use_fakes, write_study
 
-from scalesearch.analysis.front import pareto_front
 from scalesearch.chain.planner import Planner
 from scalesearch.cli.export import export_trial
 from scalesearch.config import load_run
-from scalesearch.confirm import front as confirming
-from scalesearch.confirm import jobs as confirm_jobs
 from scalesearch.confirm import training as confirm_training
 from scalesearch.confirm.front import confirm_front
 from scalesearch.confirm.jobs import fresh_seeds
-from scalesearch.confirm.members import nearest_knee
 from scalesearch.confirm.request import ConfirmRequest
-from scalesearch.confirm.timing import Entry, Rounds, TimingLost, time_together
-from scalesearch.confirm.training import Job, LostRun, train_jobs
-from scalesearch.data import Dataset, load_dataset
-from scalesearch.deployment.backends import get_backend
+from scalesearch.confirm.timing import Entry, TimingLost, time_together
+from scalesearch.confirm.training import Job, train_jobs
+from scalesearch.data import Dataset
 from scalesearch.errors import ConfigError, NoFeasibleTrialError, StageFailed
 from scalesearch.folder_lock import hold_folder
 from scalesearch.records.confirmed import (
     as_confirmed,
     confirmed_model_path,
-    confirmed_path,
     first_runs,
     read_confirmed,
-    write_confirmed,
 )
 from scalesearch.records.run_file import read_run_file, stored_session, write_run_file
 from scalesearch.records.store import RecordStore
-from scalesearch.study.contents import read_contents
 from scalesearch.study.run import run_search
-from scalesearch.values.candidate import Candidate, Pruning, Recipe
-from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.identity import content_hash
-from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.candidate import Pruning, Recipe
 from scalesearch.values.plan import Plan
-from scalesearch.values.record import Cost, MeasuredTrial, TrialRecord
+from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
 from scalesearch.values.training_length import FULL_LENGTH, full_length
-
-MakeRecord = Callable[..., MeasuredTrial]
 
 
 @pytest.fixture
 def study(tmp_path: Path, session: Session, make_record: MakeRecord) -> Path:
-    """Three front members and one dominated trial, as a run leaves them."""
-    data = replace(session.settings.data, source=str(colour_file(tmp_path / "colours.npz")), calibration_images=16)
-    folder = tmp_path / "study"
-    loaded = load_dataset(data, storage_px=16)
-    own = replace(
-        session,
-        folder=folder,
-        settings=replace(session.settings, data=data),
-        storage_px=16,
-        device=get_backend("onnxruntime").device(1),
-        data=replace(session.data, fingerprint=loaded.fingerprint, train_images=len(loaded.train)),
-    )
-    write_run_file(own)
-    (folder / "reference.onnx").write_bytes(b"reference")
-    for trial, (top1, p50_ms) in enumerate(((0.5, 1.0), (0.8, 2.0), (0.85, 4.0), (0.4, 3.0))):
-        RecordStore(folder).save(make_record(trial, top1=top1, p50_ms=p50_ms, device=own.device))
-    return folder
-
-
-class FakeTraining:
-    """Stands for the workers: writes the files that they write; loses the jobs that it is told to."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[int, int]] = []
-        self.lose: set[int] = set()
-        self.stop_after = 1000
-
-    def __call__(
-        self, session: Session, study: Path, jobs: Sequence[Job], *, stopped: threading.Event, on_end: Any
-    ) -> tuple[LostRun, ...]:
-        lost = []
-        for job in jobs:
-            trial = job.record.trial
-            self.asked.append((trial, job.seed))
-            if trial in self.lose:
-                lost.append(LostRun(trial=trial, seed=job.seed, reason="train: killed"))
-                on_end(job, lost[-1])
-                continue
-            quality, latency, training = job.record.quality, job.record.latency, job.record.training
-            assert quality and latency and training
-            path = confirmed_model_path(study, trial, job.seed)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"model")
-            run = ConfirmedRun(
-                trial=trial, seed=job.seed, steps=job.plan.candidate.recipe.steps, train_s=1.0, float_score=0.9,
-                validation=quality, test=quality, latency=latency, size_bytes=5,
-                onnx_sha256=hashlib.sha256(b"model").hexdigest(), network_sha256="",
-                key=job.plan.key,
-            )  # fmt: skip
-            write_confirmed(study, run)
-            on_end(job, job.record)
-            if len(self.asked) >= self.stop_after:
-                stopped.set()
-                break
-        return tuple(lost)
-
-
-class FakeTiming:
-    """Stands for the timing process: half the latency that the search saw, or lost."""
-
-    def __init__(self) -> None:
-        self.sessions: list[tuple[int, ...]] = []
-        self.lost = ""
-
-    def __call__(
-        self, session: Session, entries: Sequence[Entry], *, stopped: threading.Event
-    ) -> Rounds | TimingLost | None:
-        self.sessions.append(tuple(entry.trial for entry in entries))
-        if self.lost:
-            return TimingLost(reason=self.lost)
-        runs = {run.trial: run for run in read_confirmed(session.folder.parents[1])}
-        return {
-            e.trial: (replace(runs[e.trial].latency, p50_ms=runs[e.trial].latency.p50_ms / 2),) * 2 for e in entries
-        }
-
-
-class FakePlanner:
-    """Stands for the planner, which builds and prunes every network: the identity alone."""
-
-    def __init__(self, session: Session) -> None:
-        self._seed = session.settings.seed
-
-    def plan_spec(self, spec: NetworkSpec, candidate: Candidate) -> Plan:
-        cost, key = Cost(macs=1, params=1), content_hash(spec, candidate, self._seed)
-        return Plan(
-            candidate=candidate, spec=spec, dense_cost=cost, cost=cost, key=key, weights_key=key, shape_key=key,
-            pruning=candidate.pruning, limits=(),
-        )  # fmt: skip
+    return write_study(tmp_path, session, make_record)
 
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeTraining, FakeTiming]:
-    training, timing = FakeTraining(), FakeTiming()
-    monkeypatch.setattr(confirm_jobs, "Planner", FakePlanner)
-    monkeypatch.setattr(confirming, "train_jobs", training)
-    monkeypatch.setattr(confirming, "time_together", timing)
-    # drawing takes a second, and is tested beside the other files
-    monkeypatch.setattr("scalesearch.confirm.files.confirmation_figure", lambda *_, **__: None)
-    monkeypatch.setattr("scalesearch.confirm.files.png", lambda _: b"")
-    return training, timing
+    return use_fakes(monkeypatch)
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -241,106 +133,6 @@ def test_a_lost_run_costs_itself_and_is_tried_again(study: Path, fakes: tuple[Fa
     whole = confirm_front(study, ConfirmRequest(steps=30))
     assert whole.done == 6 and not whole.lost
     assert timing.sessions == [(0, 2), (0, 1, 2)]  # one session for all that are compared
-
-
-def test_a_trial_off_the_front_is_confirmed_beside_it_and_nothing_twice(
-    study: Path, fakes: tuple[FakeTraining, FakeTiming]
-) -> None:
-    training, timing = fakes
-    confirm_front(study, ConfirmRequest(steps=30))
-    said = list[str]()
-    outcome = confirm_front(study, ConfirmRequest(steps=30, also=(3,)), say=said.append)
-    assert [trial for trial, _ in training.asked[6:]] == [3, 3]
-    assert timing.sessions == [(0, 1, 2), (0, 1, 2, 3)]
-    assert any(line.startswith("3 front members and trial 3 beside them x 2 seeds: 2 of 8 trainings") for line in said)
-    assert outcome.confirmation
-    moves = outcome.confirmation.moves
-    assert [(move.record.trial, move.added, move.on_front) for move in moves] == [
-        (0, False, True), (1, False, True), (3, True, False), (2, False, True),
-    ]  # fmt: skip
-    assert all(move.timed_together and move.seeds == 2 for move in moves)
-    rows = list(csv.DictReader((study / "confirmed" / "confirmed.csv").read_text().splitlines()))
-    assert {row["trial"]: row["added"] for row in rows} == {"0": "False", "1": "False", "2": "False", "3": "True"}
-    # it stays, without being named again: in the table, in what a report reads, and when more seeds are asked for
-    again = confirm_front(study, ConfirmRequest(steps=30))
-    assert again.confirmation == outcome.confirmation and len(training.asked) == 8 and len(timing.sessions) == 2
-    assert read_contents(study).confirmation == outcome.confirmation
-    assert confirm_front(study, ConfirmRequest(steps=30, seeds=3)).done == 12
-
-
-def test_an_added_trial_of_another_length_is_left_out(study: Path, fakes: tuple[FakeTraining, FakeTiming]) -> None:
-    confirm_front(study, ConfirmRequest(steps=30, also=(3,)))
-    for run in read_confirmed(study):
-        if run.trial != 3:
-            confirmed_path(study, run.trial, run.seed).unlink()
-    outcome = confirm_front(study, ConfirmRequest(steps=40))
-    assert outcome.confirmation and [move.record.trial for move in outcome.confirmation.moves] == [0, 1, 2]
-    with pytest.raises(ConfigError, match="trial 3 trained for 30 steps, and 40 are asked for"):
-        confirm_front(study, ConfirmRequest(steps=40, also=(3,)))
-
-
-def test_a_stopped_addition_goes_on_without_being_named(study: Path, fakes: tuple[FakeTraining, FakeTiming]) -> None:
-    training, _ = fakes
-    training.stop_after = 4
-    assert confirm_front(study, ConfirmRequest(steps=30, also=(3,))).ended == "interrupted"
-    assert training.asked[3][0] == 3
-    training.stop_after = 1000
-    assert confirm_front(study, ConfirmRequest(steps=30)).done == 8
-    assert len(training.asked) == len(set(training.asked)) == 8
-
-
-def test_what_cannot_be_added_is_told_before_anything_is_made(
-    study: Path, make_record: MakeRecord, fakes: tuple[FakeTraining, FakeTiming]
-) -> None:
-    store = RecordStore(study)
-    store.save(make_record(4, top1=None))
-    store.save(make_record(5, top1=0.4, p50_ms=3.0, excess=0.2))
-    store.save(replace(make_record(6, top1=0.4, p50_ms=3.0), same_as=3))
-    told = {
-        9: "no such trial; this study has 7, 0 to 6",
-        4: r"is not complete \(failed: train: loss is not finite\)",
-        5: "is infeasible: max_latency_ms exceeded by 20 %",
-        6: "is the same network as trial 3",
-        1: "is on the front already",
-    }
-    for trial, words in told.items():
-        with pytest.raises(ConfigError, match=f"--also {trial}: .*{words}") as caught:
-            confirm_front(study, ConfirmRequest(also=(trial,)))
-        assert len(str(caught.value).splitlines()) <= 3
-    with pytest.raises(ConfigError, match=r"--also auto: nothing of .* was confirmed yet"):
-        confirm_front(study, ConfirmRequest(also_likely=True))
-    assert not (study / "confirmed").exists()
-    # with --top, a member that is left out may be named; it is no addition to the front
-    outcome = confirm_front(study, ConfirmRequest(steps=30, top=1, also=(2,)))
-    assert outcome.confirmation
-    assert [(move.record.trial, move.added) for move in outcome.confirmation.moves] == [(1, False), (2, False)]
-
-
-def test_auto_adds_those_that_the_corrected_scores_name(
-    study: Path, make_record: MakeRecord, fakes: tuple[FakeTraining, FakeTiming]
-) -> None:
-    training, _ = fakes
-    store, said = RecordStore(study), list[str]()
-    sides = {0: 16, 1: 24, 2: 48, 3: 64, 4: 20, 5: 32}
-    # trial 3 is just below trial 1, which is faster; two more members of the front
-    for trial, top1, p50_ms in ((3, 0.78, 3.0), (4, 0.94, 8.0), (5, 0.95, 9.0)):
-        store.save(make_record(trial, top1=top1, p50_ms=p50_ms, device=store.load(0).device))
-    for trial, side in sides.items():
-        record = store.load(trial)
-        assert record.spec
-        store.save(replace(record, spec=replace(record.spec, resolution_px=side)))
-    first = confirm_front(study, ConfirmRequest(steps=30))
-    assert first.correction and first.correction.bias and first.correction.likely == ()
-    confirm_front(study, ConfirmRequest(steps=30, also_likely=True), say=said.append)
-    assert len(training.asked) == 10 and any("no further trial" in line for line in said)
-    # long, small images lose 40 points: trial 3, with large ones, is then better than trial 1
-    for run in read_confirmed(study):
-        change = -0.4 if sides[run.trial] < 30 else 0.0
-        write_confirmed(study, replace(run, validation=replace(run.validation, score=run.validation.score + change)))
-    added = confirm_front(study, ConfirmRequest(steps=30, also_likely=True))
-    assert {trial for trial, _ in training.asked[10:]} == {3} and added.done == 12
-    document = json.loads((study / "confirmed" / "confirmed.json").read_text())
-    assert document["brief_bias"]["networks"] == 6 and len(document["brief_bias"]["effects_points"]) == 4
 
 
 def test_nothing_confirmed_is_no_table(study: Path, fakes: tuple[FakeTraining, FakeTiming]) -> None:
@@ -466,17 +258,6 @@ def test_seeds_are_fresh_and_always_the_same(session: Session) -> None:
     assert hit.settings.seed not in fresh_seeds(hit, 20)
     other = replace(session, settings=replace(session.settings, seed=1))
     assert not set(fresh_seeds(other, 20)) & set(seeds)
-
-
-def test_the_nearest_to_the_knee_are_the_knee_and_its_neighbours(make_record: MakeRecord) -> None:
-    # log latencies 0, 1, 2, 3, 4; accuracies rise steeply to the third: it is the knee
-    points = ((0.5, 1.0), (0.65, 10.0), (0.8, 100.0), (0.82, 1000.0), (0.84, 10000.0))
-    front = pareto_front(make_record(i, top1=top1, p50_ms=p50_ms) for i, (top1, p50_ms) in enumerate(points))
-    assert [record.trial for record in nearest_knee(front, 1)] == [2]
-    # 3 is 1/4 and 0.02/0.34 away, 1 is 1/4 and 0.15/0.34
-    assert [record.trial for record in nearest_knee(front, 2)] == [2, 3]
-    assert nearest_knee(front, 9) == front
-    assert nearest_knee((), 1) == ()
 
 
 def test_full_length_is_a_multiple_steps_or_passes() -> None:
