@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from scalesearch.cli.screen import Column, command_word, fitted, print_left_out
 from scalesearch.cli.studies import data_text, front_under
+from scalesearch.errors import ConfigError
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 
 if TYPE_CHECKING:
@@ -158,7 +159,10 @@ def _confirmed(folder: Path, records: Sequence[TrialRecord]) -> list[str]:
     from scalesearch.views.brief_bias import correction_lines
 
     front = pareto_front(records)
-    confirmation = stored_confirmation(folder, front, records)
+    try:
+        confirmation = stored_confirmation(folder, front, records)
+    except ConfigError as error:  # the searched front can be shown all the same
+        return [hint, f"warning: {error}"]
     if confirmation is None:
         return [hint]
     command = command_for(command_word(folder), confirmation.moves)

@@ -294,3 +294,7 @@ def test_the_front_of_a_confirmed_study_says_how_far_it_can_be_trusted(
     assert "likely on the long one: trial 9" in told
     steps = 2 * make_record(0).candidate.recipe.steps
     assert f"scalesearch confirm results/first --steps {steps} --seeds 1 --also 9" in told
+    (damaged,) = (folder / "confirmed").glob("trial_000003_*.json")
+    damaged.write_text("{")
+    told = " ".join(run_command(study_commands.register, "front", "first").split())
+    assert f"warning: {damaged} cannot be read" in told and "6 of 7 trials on the front" in told
