@@ -102,7 +102,7 @@ def _legend(figure: "Figure", moves: Sequence[Move]) -> None:
         Line2D([], [], color=INK, marker="_", markersize=9, linestyle="", label="test images, mean over seeds"),
     ]
     if not all(move.on_front for move in moves):
-        off = "not on it" if any(move.added for move in moves) else "fell off the front"
+        off = "not on the front" if any(move.added for move in moves) else "fell off the front"
         marks.append(Line2D([], [], color=PALE, marker="o", markerfacecolor="white", linestyle="", label=off))
     # Outside: marks of the test images may be anywhere below the front.
     columns = len(marks) if len(marks) < 6 else math.ceil(len(marks) / 2)  # six in one line are wider than the picture
