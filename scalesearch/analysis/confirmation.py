@@ -5,12 +5,13 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from scalesearch.analysis.confirmed_latency import timed
 from scalesearch.analysis.front import dominates, latencies_overlap, overlap
 from scalesearch.analysis.ranks import RankAgreement, rank_agreement
 from scalesearch.analysis.score_error import variance
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.quality import Z_975, Quality
-from scalesearch.values.record import FrontScore, Latency, MeasuredTrial
+from scalesearch.values.record import FrontScore, Latency, MeasuredTrial, TrialRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,7 @@ class SeedMean:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """One member of the front: what the search measured, and what full training made of it."""
+    """One confirmed trial (mostly a front member): what the search measured, and what full training made of it."""
 
     record: MeasuredTrial
     seeds: int
@@ -38,13 +39,15 @@ class Move:
     test: SeedMean
     latency: Latency
     timed_together: bool
-    """Whether the latency comes from the session that timed all members in turn."""
+    """Whether the latency comes from the session that timed all confirmed trials in turn."""
     on_front: bool
-    """Whether no other confirmed member is at least as accurate (full validation) and as fast, and better in one of the
+    """Whether no other confirmed trial is at least as accurate (full validation) and as fast, and better in one of the
     two."""
     beaten_by: tuple[int, ...] = ()
+    added: bool = False
+    """Whether it was not on the searched front, and was confirmed beside its members."""
     ties: tuple[int, ...] = ()
-    """Members that cannot be told from it: the intervals of both validation accuracy and latency overlap."""
+    """Confirmed trials that cannot be told from it: the intervals of both validation accuracy and latency overlap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,30 +92,37 @@ class Confirmation:
 
     @property
     def fallen(self) -> tuple[Move, ...]:
-        """Members that are no longer on the front."""
-        return tuple(move for move in self.moves if not move.on_front)
+        """Members of the searched front that are on the front no longer."""
+        return tuple(move for move in self.moves if not move.on_front and not move.added)
 
 
 def confirm_moves(
-    front: Iterable[MeasuredTrial], runs: Iterable[ConfirmedRun], scores: Iterable[FrontScore] = ()
+    front: Iterable[MeasuredTrial],
+    runs: Iterable[ConfirmedRun],
+    scores: Iterable[FrontScore] = (),
+    *,
+    added: Iterable[MeasuredTrial] = (),
 ) -> Confirmation | None:
-    """Compare the searched members of the front with their full-length runs; None where no member has a run.
+    """Compare trials as the search measured them with their full-length runs; None where none of them has a run.
 
     The new front is decided by validation accuracy, so that the test numbers are free of selection.
 
     Args:
         front: Members of the searched front.
-        runs: All confirmed runs; those of other trials are ignored.
+        runs: All confirmed runs; those of trials that are neither in `front` nor in `added` are ignored.
         scores: Test scores of the search's own files.
+        added: Trials off the searched front that were confirmed beside its members (`added_trials`).
     """
     by_trial: dict[int, list[ConfirmedRun]] = {}
     for run in runs:
         by_trial.setdefault(run.trial, []).append(run)
-    members = [(record, by_trial[record.trial]) for record in front if record.trial in by_trial]
+    added = tuple(added)
+    members = [(record, by_trial[record.trial]) for record in (*front, *added) if record.trial in by_trial]
     if not members:
         return None
     spread = {name: _pooled_sd([_scores(own, name) for _, own in members]) for name in ("validation", "test")}
-    moves = [_move(record, own, spread) for record, own in members]
+    off = {record.trial for record in added}
+    moves = [_move(record, own, spread, added=record.trial in off) for record, own in members]
     moves = sorted((_placed(move, moves) for move in moves), key=lambda m: (m.latency.p50_ms, m.record.trial))
     tested = {score.trial: score.test for score in scores}
     brief_gap = _gap([(_brief(move), [tested[move.record.trial]]) for move in moves if move.record.trial in tested])
@@ -128,45 +138,25 @@ def confirm_moves(
     )
 
 
-def timed(runs: Sequence[ConfirmedRun]) -> ConfirmedRun:
-    """Return the run of one member whose latency counts.
+def added_trials(
+    front: Sequence[MeasuredTrial], records: Iterable[TrialRecord], runs: Sequence[ConfirmedRun]
+) -> tuple[MeasuredTrial, ...]:
+    """Return the feasible trials off the front that were trained as much longer as its members were, by trial number.
 
-    That is the run from the session that timed all members in turn, or else the first one (the first seed's).
+    Runs of another length are left out: a trial may have been confirmed when it was on the front of a smaller study.
     """
-    return next((run for run in runs if run.timed_together), runs[0])
+    members = {record.trial: record for record in front}
+    lengths = [run.steps / max(1, members[run.trial].training.steps) for run in runs if run.trial in members]
+
+    def alike(record: MeasuredTrial) -> bool:
+        own = [run.steps / max(1, record.training.steps) for run in runs if run.trial == record.trial]
+        return bool(own) and all(any(math.isclose(one, other, rel_tol=0.02) for other in lengths) for one in own)
+
+    others = (each.measured for each in records if each.feasible and each.same_as is None and each.trial not in members)
+    return tuple(sorted((record for record in others if record and alike(record)), key=lambda record: record.trial))
 
 
-def mean_latency(rounds: Sequence[Latency]) -> Latency:
-    """Return one latency for several rounds.
-
-    Its numbers are means, and its interval contains those of all rounds, so that effects of the order show.
-    """
-
-    def mean(name: str) -> float:
-        return statistics.fmean(getattr(each, name) for each in rounds)
-
-    def seen_mean(name: str) -> float | None:
-        seen = [value for each in rounds if (value := getattr(each, name)) is not None]
-        return statistics.fmean(seen) if seen else None
-
-    names = ("p50_ms", "raw_p50_ms", "raw_p90_ms", "raw_p99_ms", "reference_p50_ms", "ratio")
-    return Latency(
-        **{name: mean(name) for name in names},
-        p50_low_ms=min(each.p50_low_ms for each in rounds),
-        p50_high_ms=max(each.p50_high_ms for each in rounds),
-        raw_min_ms=min(each.raw_min_ms for each in rounds),
-        runs=sum(each.runs for each in rounds),
-        batch=rounds[0].batch,
-        stable=all(each.stable for each in rounds),
-        enqueue_p50_ms=seen_mean("enqueue_p50_ms"),
-        calm_fraction=seen_mean("calm_fraction"),
-        raw_calm_p50_ms=seen_mean("raw_calm_p50_ms"),
-        raw_disturbed_p50_ms=seen_mean("raw_disturbed_p50_ms"),
-        reference_lowest_ms=seen_mean("reference_lowest_ms"),
-    )
-
-
-def _move(record: MeasuredTrial, runs: Sequence[ConfirmedRun], spread: dict[str, float]) -> Move:
+def _move(record: MeasuredTrial, runs: Sequence[ConfirmedRun], spread: dict[str, float], *, added: bool) -> Move:
     chosen = timed(runs)
     return Move(
         record=record,
@@ -177,6 +167,7 @@ def _move(record: MeasuredTrial, runs: Sequence[ConfirmedRun], spread: dict[str,
         latency=chosen.latency,
         timed_together=bool(chosen.timed_together),
         on_front=True,
+        added=added,
     )
 
 

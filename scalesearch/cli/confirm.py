@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalesearch.cli.screen import Column, print_table, wide_console
+from scalesearch.cli.screen import Column, command_word, print_table, wide_console
 from scalesearch.cli.studies import MovedData, StudyArgument, find_study, front_under, read_records
 from scalesearch.cli.terminal import echo
-from scalesearch.confirm.request import DEFAULT_SEEDS, ConfirmRequest
+from scalesearch.confirm.request import DEFAULT_SEEDS, ConfirmRequest, command_for, parse_also
 from scalesearch.errors import ScalesearchError
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ def confirm(
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each member, from fresh seeds.")] = DEFAULT_SEEDS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; what was confirmed is kept beside it.")] = False,
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--also", metavar="N", help="This trial off the front, too; auto: those likely on the long one."),
+    ] = None,
     data: MovedData = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="What confirmed.json holds on stdout; words on stderr.")
@@ -44,9 +48,14 @@ def confirm(
 
     The same command continues a stopped one. All is written to STUDY/confirmed; the study itself stays as it is.
     """
-    request = ConfirmRequest(top=top, epochs=epochs, steps=steps, seeds=seeds)
+    trials, likely = parse_also(also or ())
+    request = ConfirmRequest(top=top, epochs=epochs, steps=steps, seeds=seeds, also=trials, also_likely=likely)
     folder = find_study(study)
-    front_under(read_records(folder))  # gives the reason if there is no front, before torch is loaded
+    records = read_records(folder)
+    front_under(records)  # gives the reason if there is no front, before torch is loaded
+    from scalesearch.confirm.members import asked_members
+
+    asked_members(folder, records, request)  # and if a trial cannot be added to it
 
     from scalesearch.confirm.front import confirm_front
 
@@ -70,7 +79,11 @@ def confirm(
 def _print(folder: Path, outcome: "ConfirmOutcome", confirmation: "Confirmation") -> None:
     console = wide_console()
     print_table(console, _COLUMNS, [_cells(move) for move in confirmation.moves])
-    for line in (*_footnotes(confirmation, outcome), f"written: {folder}/confirmed/confirmed.csv, .json, .png"):
+    for line in (
+        *_footnotes(confirmation, outcome),
+        *_correction(folder, outcome),
+        f"written: {folder}/confirmed/confirmed.csv, .json, .png",
+    ):
         console.print(line, markup=False, highlight=False)
 
 
@@ -91,6 +104,7 @@ def _cells(move: "Move") -> tuple[str, ...]:
     value, test = move.validation, move.test
     spread = f" ({100 * test.lowest:.1f}-{100 * test.highest:.1f})" if move.seeds > 1 else ""
     beaten = [f"{trial}{' (tie)' if trial in move.ties else ''}" for trial in move.beaten_by]
+    named = ", ".join(beaten[:_NAMED]) + ", ..." * (len(beaten) > _NAMED)
     return (
         str(move.record.trial),
         accuracy_with_interval(move.record.quality),
@@ -98,7 +112,7 @@ def _cells(move: "Move") -> tuple[str, ...]:
         f"{100 * test.score:.1f}{spread}",
         milliseconds(move.record.latency.p50_ms).removesuffix(" ms"),
         f"{'' if move.latency.stable else '!'}{latency_with_interval(move.latency)}",
-        "yes" if move.on_front else f"no: {', '.join(beaten[:_NAMED])}{', ...' if len(beaten) > _NAMED else ''}",
+        ("added: " if move.added else "") + ("yes" if move.on_front else f"no: {named}"),
     )
 
 
@@ -106,8 +120,10 @@ def _footnotes(confirmation: "Confirmation", outcome: "ConfirmOutcome") -> Itera
     moves, ranks = confirmation.moves, confirmation.ranks
     if not all(move.latency.stable for move in moves):
         yield "! its latency did not settle within the time limit: see its interval"
-    if confirmation.fallen:
-        yield "no: on the front no longer; the numbers are those that beat it (tie: within the error)"
+    if any(move.added for move in moves):
+        yield "added: not on the brief front, confirmed by --also"
+    if not all(move.on_front for move in moves):
+        yield "no: not on the front of these trials; the numbers are those that beat it (tie: within the error)"
     lengths = sorted({move.steps for move in moves})
     yield (
         f"full: {lengths[0]}{f' to {lengths[-1]}' if len(lengths) > 1 else ''} steps, mean of "
@@ -120,7 +136,8 @@ def _footnotes(confirmation: "Confirmation", outcome: "ConfirmOutcome") -> Itera
     yield from _gaps(confirmation)
     fallen = confirmation.fallen
     real = [move for move in fallen if not set(move.beaten_by) <= set(move.ties)]
-    yield f"fell off: {len(fallen)} of {len(moves)}, {len(fallen) - len(real)} of them within the error (ties)"
+    members = len(moves) - sum(move.added for move in moves)
+    yield f"fell off: {len(fallen)} of {members}, {len(fallen) - len(real)} of them within the error (ties)"
     pairs = [(m.record.trial, other) for m in moves for other in m.ties if m.record.trial < other]
     if pairs:
         yield f"ties (intervals overlap in both): {', '.join(f'{one} = {other}' for one, other in pairs)}"
@@ -128,6 +145,14 @@ def _footnotes(confirmation: "Confirmation", outcome: "ConfirmOutcome") -> Itera
         yield f"warning: no session timed all engines ({outcome.timing_lost}); latencies are those of each alone"
     for lost in outcome.lost:
         yield f"warning: trial {lost.trial}, seed {lost.seed} was lost: {lost.reason}; the same command tries it again"
+
+
+def _correction(folder: Path, outcome: "ConfirmOutcome") -> Iterator[str]:
+    from scalesearch.views.brief_bias import correction_lines
+
+    if outcome.confirmation and outcome.correction:
+        command = command_for(command_word(folder), outcome.confirmation.moves)
+        yield from correction_lines(outcome.confirmation, outcome.correction, command=command)
 
 
 def _gaps(confirmation: "Confirmation") -> Iterator[str]:

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalesearch.cli.screen import Column, fitted, print_left_out
+from scalesearch.cli.screen import Column, command_word, fitted, print_left_out
 from scalesearch.cli.studies import data_text, front_under
+from scalesearch.errors import ConfigError
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def print_front(
     table, left_out = _front_table(shown, scores, knee=knee, width=console.width)
     console.print(table)
     print_left_out(console, left_out)
-    for line in (*_footnotes(shown, scores, knee=knee), *_confirmed(folder), *_what_paid(records)):
+    for line in (*_footnotes(shown, scores, knee=knee), *_confirmed(folder, records), *_what_paid(records)):
         console.print(line, markup=False, highlight=False)
 
 
@@ -144,11 +145,28 @@ def _footnotes(shown: Sequence[MeasuredTrial], scores: dict[int, FrontScore], *,
     return lines
 
 
-def _confirmed(folder: Path) -> list[str]:
+def _confirmed(folder: Path, records: Sequence[TrialRecord]) -> list[str]:
+    """Return where the confirmed front lies, and what it says of the one that is shown."""
     from scalesearch.records.confirmed import confirmed_hint
 
     hint = confirmed_hint(folder)
-    return [hint] if hint else []
+    if not hint:
+        return []
+    from scalesearch.analysis.front import pareto_front
+    from scalesearch.analysis.likely_members import correct
+    from scalesearch.confirm.request import command_for
+    from scalesearch.study.confirmation import stored_confirmation
+    from scalesearch.views.brief_bias import correction_lines
+
+    front = pareto_front(records)
+    try:
+        confirmation = stored_confirmation(folder, front, records)
+    except ConfigError as error:  # the searched front can be shown all the same
+        return [hint, f"warning: {error}"]
+    if confirmation is None:
+        return [hint]
+    command = command_for(command_word(folder), confirmation.moves)
+    return [hint, *correction_lines(confirmation, correct(confirmation, front, records), command=command)]
 
 
 def _what_paid(records: Sequence[TrialRecord]) -> list[str]:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from scalesearch.analysis.brief_bias import BriefBias
 from scalesearch.analysis.confirmation import Confirmation, Move, SplitGap
+from scalesearch.analysis.likely_members import Correction, LikelyMember
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
 from scalesearch.records.confirmed import FOLDER
@@ -23,8 +25,9 @@ def write_confirmation(
     study: Path,
     session: Session,
     confirmation: Confirmation,
-    runs: Iterable[ConfirmedRun],
+    correction: Correction,
     *,
+    runs: Iterable[ConfirmedRun],
     lost: Iterable[tuple[int, int, str]] = (),
 ) -> None:
     """Write the three files, each whole or not at all.
@@ -34,7 +37,8 @@ def write_confirmation(
     folder = study / FOLDER
     rows = confirmation_rows(confirmation)
     replace_file(folder / TABLE, utf8_text(csv_text(rows)).encode())
-    document = confirmation_document(confirmation, runs, lost=lost) | {"device": dataclasses.asdict(session.device)}
+    document = confirmation_document(confirmation, correction, runs=runs, lost=lost)
+    document |= {"device": dataclasses.asdict(session.device)}
     replace_file(folder / DOCUMENT, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
     caption = f"{session.data_words}, {session.data.val_images} validation, {session.data.test_images} test images"
     replace_file(folder / PICTURE, png(confirmation_figure(confirmation, caption=caption)))
@@ -49,11 +53,16 @@ def confirmation_rows(confirmation: Confirmation) -> list[Row]:
 
 
 def confirmation_document(
-    confirmation: Confirmation, runs: Iterable[ConfirmedRun], *, lost: Iterable[tuple[int, int, str]] = ()
+    confirmation: Confirmation,
+    correction: Correction,
+    *,
+    runs: Iterable[ConfirmedRun],
+    lost: Iterable[tuple[int, int, str]] = (),
 ) -> dict[str, Any]:
     """Return the content of confirmed.json.
 
-    It holds the same rows with rank agreement, gaps between the splits, rounds of the timing, and the runs behind them.
+    It holds the same rows with rank agreement, gaps between the splits, the bias of the brief front and whom it
+    wronged, rounds of the timing, and the runs behind them.
     """
     gaps = {"brief": confirmation.brief_gap, "full": confirmation.full_gap}
     ranks = confirmation.ranks
@@ -63,6 +72,8 @@ def confirmation_document(
         "validation_less_test": {name: dataclasses.asdict(gap) if gap else None for name, gap in gaps.items()},
         "splits_differ": confirmation.splits_differ,
         "winners_curse": confirmation.winners_curse,
+        "brief_bias": _bias(correction.bias) if correction.bias else None,
+        "likely_on_front": [_likely(one) for one in correction.likely],
         "runs": [_run(run) for run in runs],
         "lost": [{"trial": trial, "seed": seed, "reason": reason} for trial, seed, reason in lost],
     }
@@ -73,6 +84,7 @@ def _row(move: Move) -> Row:
     row: Row = {
         "trial": record.trial,
         "on_front": move.on_front,
+        "added": move.added,
         "beaten_by": _numbers(move.beaten_by),
         "ties": _numbers(move.ties),
         "seeds": move.seeds,
@@ -89,6 +101,29 @@ def _row(move: Move) -> Row:
     row |= {"timed_together": move.timed_together, "stable": latency.stable}
     row |= {"precision": record.candidate.quantization.precision, "pruned": record.candidate.pruning.label}
     return by_metric(row, record.quality.metric)
+
+
+def _bias(bias: BriefBias) -> dict[str, Any]:
+    """Return the effects in points for 10 points of brief score, a doubling of side or MACs, and being cut."""
+    return {
+        "networks": bias.networks,
+        "mean_gain_points": bias.mean_gain,
+        "effects_points": [dataclasses.asdict(effect) for effect in bias.effects],
+        "residual_sd_points": bias.residual_sd,
+        "left_out_rms_points": dataclasses.asdict(bias.left_out),
+    }
+
+
+def _likely(one: LikelyMember) -> dict[str, Any]:
+    corrected = one.corrected
+    return {
+        "trial": one.record.trial,
+        "probability": one.probability,
+        "brief_score": one.record.quality.score,
+        "corrected_score": corrected.score,
+        "corrected_sd": corrected.sd,
+        "p50_ms": one.record.latency.p50_ms,
+    }
 
 
 def _run(run: ConfirmedRun) -> dict[str, Any]:

@@ -11,15 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from scalesearch.analysis.confirmation import Confirmation, confirm_moves, mean_latency
+from scalesearch.analysis.confirmation import Confirmation, confirm_moves
+from scalesearch.analysis.confirmed_latency import mean_latency
+from scalesearch.analysis.front import pareto_front
+from scalesearch.analysis.likely_members import Correction, correct
 from scalesearch.confirm.files import write_confirmation
-from scalesearch.confirm.jobs import asked_runs, end_text, intention, jobs_of, nearest_knee, unfinished
+from scalesearch.confirm.jobs import asked_runs, end_text, intention, jobs_of, unfinished
+from scalesearch.confirm.members import added_before, asked_members
 from scalesearch.confirm.request import ConfirmRequest
 from scalesearch.confirm.setup import (
     lay_parent,
     lay_reference,
     refuse_another_device,
-    study_and_front,
+    study_with_front,
     work_session,
 )
 from scalesearch.confirm.timing import ROUNDS, Entry, TimingLost, time_together
@@ -34,7 +38,7 @@ from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.stored_files import kept_reference
 from scalesearch.tasks.registry import sources_of
 from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.session import Session
 
 _WAY_OUT = "Wait until it ends, or stop it: what it has done so far is kept."
@@ -53,6 +57,8 @@ class ConfirmOutcome:
     lost: tuple[LostRun, ...]
     timing_lost: str = ""
     """Why there is no session that timed all members in turn; empty where there is one."""
+    correction: Correction | None = None
+    """What the confirmed trials say of the brief front; None where there is no `confirmation`."""
 
 
 def confirm_front(
@@ -81,21 +87,45 @@ def confirm_front(
         NoFeasibleTrialError: The study has no front.
     """
     request, folder = request or ConfirmRequest(), Path(folder)
-    session, members = study_and_front(folder)
-    members = members if request.top is None else nearest_knee(members, request.top)
+    session, records = study_with_front(folder)
+    asked_members(folder, records, request)  # a wrong trial is reported before anything is moved or made
     refuse_another_device(session)
     kept_reference(session)  # a wrong file there is reported before anything is moved or made
     session = with_data(session, data, sources_of(session.settings.task))
     with _held(folder) as hold, stop_signals() as stopped:
+        members, named = asked_members(folder, records, request)  # by what is on disk, before that is set aside
         if fresh:
             hold.set_aside()
         remove_partial_files(folder / FOLDER)
-        return _confirm(session, members, request, stopped=stopped, say=say)
+        before = added_before(
+            folder, records, request, front=pareto_front(records), train_images=session.data.train_images
+        )
+        added = {record.trial: record for record in (*named, *before)}
+        if request.also_likely and not named:
+            say("--also auto: the corrected scores put no further trial on the front")
+        chosen = _Chosen(records=records, members=members, added=tuple(added[trial] for trial in sorted(added)))
+        return _confirm(session, chosen, request, stopped=stopped, say=say)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chosen:
+    """The trials that are confirmed."""
+
+    records: Sequence[TrialRecord]
+    """All trials of the study."""
+    members: Sequence[MeasuredTrial]
+    """Of the front, fastest first."""
+    added: Sequence[MeasuredTrial]
+    """Beside it, by number."""
+
+    @property
+    def all(self) -> tuple[MeasuredTrial, ...]:
+        return (*self.members, *self.added)
 
 
 def _confirm(
     session: Session,
-    members: Sequence[MeasuredTrial],
+    chosen: _Chosen,
     request: ConfirmRequest,
     *,
     stopped: threading.Event,
@@ -108,9 +138,9 @@ def _confirm(
     work = replace(work, run_folder=found.folder)  # older studies lack it: workers then look there at once
     lay_reference(session, work, found.dataset)
     lay_parent(session, work)
-    jobs = jobs_of(work, members, request)
+    jobs = jobs_of(work, chosen.all, request)
     left = unfinished(folder, jobs)
-    say(intention(members, request.seeds, left, session.settings.workers))
+    say(intention(chosen.members, request.seeds, left, session.settings.workers, added=chosen.added))
     lost = train_jobs(
         work, folder, left, stopped=stopped, on_end=lambda job, end: say(end_text(job, end, request.seeds))
     )
@@ -118,16 +148,18 @@ def _confirm(
     outcome = ConfirmOutcome(ended="interrupted", confirmation=None, done=len(runs), asked=len(jobs), lost=lost)
     if stopped.is_set() or not runs:
         return outcome if stopped.is_set() else replace(outcome, ended="complete")
-    timing_lost = _timed(work, folder, members, runs, stopped=stopped, say=say)
+    timing_lost = _timed(work, folder, chosen.all, runs, stopped=stopped, say=say)
     if timing_lost is None:
         return outcome
     runs = asked_runs(folder, jobs)
-    confirmation = confirm_moves(members, runs, read_front_scores(folder))
-    assert confirmation is not None  # there are runs, all of members
-    write_confirmation(folder, session, confirmation, runs, lost=[(x.trial, x.seed, x.reason) for x in lost])
+    confirmation = confirm_moves(chosen.members, runs, read_front_scores(folder), added=chosen.added)
+    assert confirmation is not None  # there are runs, all of chosen trials
+    correction = correct(confirmation, pareto_front(chosen.records), chosen.records)
+    lines = [(each.trial, each.seed, each.reason) for each in lost]
+    write_confirmation(folder, session, confirmation, correction, runs=runs, lost=lines)
     shutil.rmtree(work.folder / "models", ignore_errors=True)
     ExportCache(work.folder).clear()
-    return replace(outcome, ended="complete", confirmation=confirmation, timing_lost=timing_lost)
+    return replace(outcome, ended="complete", confirmation=confirmation, timing_lost=timing_lost, correction=correction)
 
 
 @contextmanager

@@ -1,11 +1,9 @@
 """The trainings of a confirmation: of which members, from which seeds, how long, and which of them are on disk."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from scalesearch.analysis.front import knee, picture
 from scalesearch.chain.planner import Planner
 from scalesearch.confirm.request import ConfirmRequest
 from scalesearch.confirm.training import Job, LostRun
@@ -18,19 +16,6 @@ from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 from scalesearch.values.training_length import full_length, updates
 from scalesearch.views.words import percent
-
-
-def nearest_knee(front: Sequence[MeasuredTrial], count: int) -> tuple[MeasuredTrial, ...]:
-    """Return the `count` members nearest to the knee (the knee included), fastest first.
-
-    Distance is measured where the knee is found: in accuracy and log latency, each scaled to 0..1 over the front.
-    """
-    balance = knee(front)
-    if balance is None:
-        return ()
-    places = {record.trial: place for record, place in zip(front, picture(front), strict=True)}
-    near = sorted(front, key=lambda record: math.dist(places[record.trial], places[balance.trial]))[:count]
-    return tuple(record for record in front if record in near)
 
 
 def fresh_seeds(session: Session, count: int) -> tuple[int, ...]:
@@ -99,10 +84,14 @@ def asked_runs(folder: Path, jobs: Sequence[Job]) -> tuple[ConfirmedRun, ...]:
     return tuple(run for run in found if run is not None)
 
 
-def intention(members: Sequence[MeasuredTrial], seeds: int, left: Sequence[Job], workers: int) -> str:
+def intention(
+    members: Sequence[MeasuredTrial], seeds: int, left: Sequence[Job], workers: int, *, added: Sequence[MeasuredTrial]
+) -> str:
     """Say what is about to be done, and how long it takes if an update takes as long as in the search."""
-    total = len(members) * seeds
-    text = f"{len(members)} front member{'s' * (len(members) > 1)} x {seeds} seed{'s' * (seeds > 1)}: "
+    total = (len(members) + len(added)) * seeds
+    numbers = ", ".join(str(record.trial) for record in added)
+    beside = f" and trial{'s' * (len(added) > 1)} {numbers} beside them" if added else ""
+    text = f"{len(members)} front member{'s' * (len(members) > 1)}{beside} x {seeds} seed{'s' * (seeds > 1)}: "
     if not left:
         return f"{text}all {total} trainings are on disk"
     seconds = 0.0

@@ -1,8 +1,17 @@
-"""What may be asked of a confirmation. Light, so that a wrong number is reported before torch is loaded."""
+"""What may be asked of a confirmation, and the command for it.
 
+Light, so that a wrong number is reported before torch is loaded.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from scalesearch.errors import ConfigError
+from scalesearch.values.training_length import FULL_LENGTH
+
+if TYPE_CHECKING:
+    from scalesearch.analysis.confirmation import Move
 
 DEFAULT_SEEDS = 2
 MOST_SEEDS = 99
@@ -10,7 +19,7 @@ MOST_SEEDS = 99
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmRequest:
-    """Which members of a front are trained at full length, how long, and how often.
+    """Which members of a front (and which other trials) are trained at full length, how long, and how often.
 
     Raises:
         ConfigError: A number below 1, both kinds of length, or more seeds than anybody can mean.
@@ -24,6 +33,10 @@ class ConfirmRequest:
     """Passes over the training images, instead of `steps`."""
     seeds: int = DEFAULT_SEEDS
     """Trainings of each member."""
+    also: tuple[int, ...] = ()
+    """Numbers of trials off the front that are confirmed beside its members."""
+    also_likely: bool = False
+    """Whether to add those that the corrected scores put on the front, too (`analysis.likely_members`)."""
 
     def __post_init__(self) -> None:
         """Refuse what no confirmation can do."""
@@ -37,3 +50,31 @@ class ConfirmRequest:
         if self.seeds > MOST_SEEDS:
             message = f"--seeds {self.seeds}: expected {MOST_SEEDS} or fewer."
             raise ConfigError(message)
+
+
+def parse_also(words: Sequence[str]) -> tuple[tuple[int, ...], bool]:
+    """Parse the values of `--also` into trial numbers, each once, and whether `auto` is among them.
+
+    Raises:
+        ConfigError: A word is neither.
+    """
+    for word in words:
+        if word != "auto" and not (word.isascii() and word.isdigit()):
+            message = f"--also {word!r}: expected a trial's number, or auto for those that the corrected scores name."
+            raise ConfigError(message)
+    return tuple(dict.fromkeys(int(word) for word in words if word != "auto")), "auto" in words
+
+
+def command_for(study: str, moves: "Sequence[Move]") -> str:
+    """Return the command that goes on with a confirmation: as long and from as many seeds as it was made.
+
+    Args:
+        study: The study as one word for a shell.
+        moves: The confirmed trials.
+    """
+    recipe, training = moves[0].record.candidate.recipe, moves[0].record.training
+    steps = round(recipe.steps * moves[0].steps / max(1, training.steps))  # without those that retrain a cut network
+    seeds = max(move.seeds for move in moves)
+    flags = [f"--steps {steps}"] if steps != FULL_LENGTH * recipe.steps else []
+    flags += [f"--seeds {seeds}"] if seeds != DEFAULT_SEEDS else []
+    return " ".join(("scalesearch confirm", study, *flags))

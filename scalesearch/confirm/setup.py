@@ -14,26 +14,26 @@ from scalesearch.records.store import RecordStore
 from scalesearch.records.stored_files import kept_reference
 from scalesearch.study.reference import rebuild_reference
 from scalesearch.values.parent import parent_folder
-from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session, reference_path
 from scalesearch.views.words import device_text
 
 
-def study_and_front(folder: Path) -> tuple[Session, tuple[MeasuredTrial, ...]]:
-    """Return the session that the study was run with, and its front, fastest first.
+def study_with_front(folder: Path) -> tuple[Session, tuple[TrialRecord, ...]]:
+    """Return the session that the study was run with, and all its trials.
 
     Raises:
         ConfigError: The folder holds no study.
         NoFeasibleTrialError: The study has no front.
     """
     session = stored_session(folder)
-    members = pareto_front(RecordStore(folder).all())
-    if not members:
+    records = RecordStore(folder).all()
+    if not pareto_front(records):
         message = (
             f"{folder} has no feasible trial, so there is no front to confirm.\nContinue the run, or loosen [limits]."
         )
         raise NoFeasibleTrialError(message)
-    return session, members
+    return session, records
 
 
 def refuse_another_device(session: Session) -> None:

@@ -1,12 +1,15 @@
 """The confirmed front beside the searched one: what moved, rank agreement, and the winner's curse."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from scalesearch.analysis.confirmation import Confirmation, Move, SeedMean
 from scalesearch.analysis.front import point
 from scalesearch.confirm.files import gap_text
+from scalesearch.confirm.request import command_for
 from scalesearch.study.contents import StudyContents
+from scalesearch.views.brief_bias import correction_lines
 from scalesearch.views.figures import STYLES, Figure, layout, ticks
 from scalesearch.views.markup import bullets, chart, paragraph, section, table
 from scalesearch.views.palette import FAINT, INK
@@ -26,13 +29,14 @@ def confirmed(study: StudyContents) -> str:
         title,
         chart("confirmed", "Accuracy against latency after full training, joined with where the search had put each"),
         table(header, map(_row, found.moves), caption="Members trained anew at full length, with 95 % intervals"),
-        bullets(_lines(found)),
+        bullets((*_lines(found), *_correction(study, found))),
     )  # fmt: skip
 
 
 def _row(move: Move) -> tuple[str, ...]:
     record = move.record
-    standing = "yes" if move.on_front else f"no: {', '.join(map(str, move.beaten_by))} beat it"
+    standing = "added: " * move.added
+    standing += "yes" if move.on_front else f"no: {', '.join(map(str, move.beaten_by))} beat it"
     return (
         str(record.trial),
         str(move.seeds),
@@ -54,6 +58,10 @@ def _mean(found: SeedMean) -> str:
 def _lines(found: Confirmation) -> Iterator[str]:
     fallen = ", ".join(str(move.record.trial) for move in found.fallen)
     yield f"Off the front after full training: {fallen}." if fallen else "Every confirmed member stayed on the front."
+    added = [move for move in found.moves if move.added]
+    if added:
+        told = ", ".join(f"{move.record.trial} ({'on' if move.on_front else 'off'} the front now)" for move in added)
+        yield f"Added, though not on the brief front: {told}."
     yield (
         f"Order of brief and full validation accuracy (Spearman): {found.ranks}."
         if found.ranks
@@ -65,6 +73,13 @@ def _lines(found: Confirmation) -> Iterator[str]:
         curse = f"{100 * found.winners_curse:+.1f} points"
         yield f"Winner's curse (what luck in the selection had added to the searched accuracies): {curse}."
     yield "The test images were seen by neither the search nor this training; membership goes by validation accuracy."
+
+
+def _correction(study: StudyContents, found: Confirmation) -> Iterator[str]:
+    if study.correction:
+        command = command_for(shlex.quote(study.name), found.moves)
+        for line in correction_lines(found, study.correction, command=command):
+            yield f"{line[0].upper()}{line[1:]}{'' if command in line else '.'}"
 
 
 def confirmed_figure(study: StudyContents) -> Figure:

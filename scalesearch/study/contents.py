@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from scalesearch.analysis.baselines import base_network, chance_front, drawn_by_chance
-from scalesearch.analysis.confirmation import Confirmation, confirm_moves
+from scalesearch.analysis.confirmation import Confirmation
 from scalesearch.analysis.front import knee, pareto_front
 from scalesearch.analysis.importance import AxisImportance, axis_importance
+from scalesearch.analysis.likely_members import Correction, correct
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
-from scalesearch.records.confirmed import read_confirmed
 from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.run_file import NAME, read_run_file
 from scalesearch.records.store import RecordStore
+from scalesearch.study.confirmation import stored_confirmation
 from scalesearch.toml_file import read_toml
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.values.session import Session
@@ -43,6 +44,8 @@ class StudyContents:
     scores: dict[int, FrontScore]
     confirmation: Confirmation | None
     """None where no member of the front was confirmed."""
+    correction: Correction | None
+    """What the confirmed trials say of the brief front; None where none was confirmed."""
     importance: tuple[AxisImportance, ...]
     session: Session | None
     """None where run.toml is absent or of another version. The results can still be read without it."""
@@ -73,6 +76,7 @@ def read_contents(folder: Path, *, histograms: dict[int, dict[str, Any]] | None 
     sampler = session.settings.sampler if session else "tpe"
     front = pareto_front(records)
     scores = read_front_scores(folder)
+    confirmation = stored_confirmation(folder, front, records, scores)
     return StudyContents(
         name=folder.resolve().name,
         records=records,
@@ -82,7 +86,8 @@ def read_contents(folder: Path, *, histograms: dict[int, dict[str, Any]] | None 
         chance_trials=len(drawn_by_chance(records, sampler)),
         base=base_network(records),
         scores={score.trial: score for score in scores},
-        confirmation=confirm_moves(front, read_confirmed(folder), scores),
+        confirmation=confirmation,
+        correction=correct(confirmation, front, records) if confirmation else None,
         importance=axis_importance(records, session.space) if session else (),
         session=session,
         origin=_origin(folder),

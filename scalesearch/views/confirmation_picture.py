@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def confirmation_figure(confirmation: Confirmation, *, caption: str = "") -> "Figure":
     """Draw arrows from the searched to the confirmed point of every member, both on validation images.
 
-    The points have their 95 % intervals. Members that fell off the front are hollow. A short bar beside each point is
+    The points have their 95 % intervals. Trials that are not on the front now are hollow, and
+    those that were added to it are named so. A short bar beside each point is
     its mean top-1 on the test images.
     """
     from matplotlib.figure import Figure  # takes 0.5 s, so it is imported only once a picture is asked for
@@ -79,8 +80,9 @@ def _draw(axes: "Axes", move: Move, *, crowded: bool) -> None:
         markeredgecolor="white" if move.on_front else colour, markeredgewidth=0.8 if move.on_front else 1.4,
     )  # fmt: skip
     axes.scatter(now[0], 100 * move.test.score, marker="_", s=130, color=INK, linewidths=1.6, zorder=5)
+    name = f"{move.record.trial}{' added' * move.added}"
     axes.annotate(
-        str(move.record.trial), now, xytext=(6, -13) if crowded else (6, 6), textcoords="offset points",
+        name, now, xytext=(6, -13) if crowded else (6, 6), textcoords="offset points",
         fontsize=8.5, color=INK, zorder=6, path_effects=[withStroke(linewidth=2.5, foreground="white")],
     )  # fmt: skip
 
@@ -100,9 +102,8 @@ def _legend(figure: "Figure", moves: Sequence[Move]) -> None:
         Line2D([], [], color=INK, marker="_", markersize=9, linestyle="", label="test images, mean over seeds"),
     ]
     if not all(move.on_front for move in moves):
-        marks.append(
-            Line2D([], [], color=PALE, marker="o", markerfacecolor="white", linestyle="", label="fell off the front")
-        )
+        off = "not on the front" if any(move.added for move in moves) else "fell off the front"
+        marks.append(Line2D([], [], color=PALE, marker="o", markerfacecolor="white", linestyle="", label=off))
     # Outside: marks of the test images may be anywhere below the front.
     columns = len(marks) if len(marks) < 6 else math.ceil(len(marks) / 2)  # six in one line are wider than the picture
     figure.legend(handles=marks, loc="outside upper center", ncols=columns, fontsize=8, frameon=False)

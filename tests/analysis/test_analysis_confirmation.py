@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from scipy.stats import spearmanr
 
-from scalesearch.analysis.confirmation import confirm_moves, mean_latency
+from scalesearch.analysis.confirmation import confirm_moves
+from scalesearch.analysis.confirmed_latency import mean_latency
 from scalesearch.analysis.front import pareto_front
+from scalesearch.analysis.likely_members import correct
 from scalesearch.confirm.files import write_confirmation
 from scalesearch.errors import ConfigError
 from scalesearch.records.confirmed import confirmed_hint, confirmed_path, read_confirmed, write_confirmed
@@ -175,12 +177,15 @@ def test_the_files_say_the_same_and_cannot_run_as_formulas(
     found = confirm_moves(front, runs)
     assert found
     assert confirmed_hint(session.folder) == ""
-    write_confirmation(session.folder, session, found, runs, lost=[(3, 9, "train: killed")])
+    correction = correct(found, front, front)
+    write_confirmation(session.folder, session, found, correction, runs=runs, lost=[(3, 9, "train: killed")])
     folder = session.folder / "confirmed"
     rows = list(csv.DictReader(io.StringIO((folder / "confirmed.csv").read_text())))
     document = json.loads((folder / "confirmed.json").read_text())
     assert [row["trial"] for row in rows] == ["0", "1", "2", "3"] == [str(m["trial"]) for m in document["members"]]
     assert [row["on_front"] for row in rows] == ["True", "False", "False", "False"]
+    assert [row["added"] for row in rows] == ["False"] * 4
+    assert document["brief_bias"] is None and document["likely_on_front"] == []  # all are of one network
     assert rows[3]["beaten_by"] == "0 1 2"
     assert float(rows[1]["val_top1"]) == pytest.approx(0.8)
     assert document["spearman"]["spearman"] == pytest.approx(-1)

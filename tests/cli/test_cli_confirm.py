@@ -2,15 +2,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 from command import run_command
 
+from scalesearch.analysis.confirmation import confirm_moves
 from scalesearch.cli import confirm
+from scalesearch.confirm.request import command_for, parse_also
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.records.store import RecordStore
+from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import MeasuredTrial
 
 _run = partial(run_command, confirm.register)
@@ -24,6 +28,8 @@ _run = partial(run_command, confirm.register)
         (("--epochs", "0"), "--epochs 0: expected 1 or more"),
         (("--steps", "10", "--epochs", "2"), "one of --epochs and --steps"),
         (("--seeds", "1000"), "99 or fewer"),
+        (("--also", "3", "--also", "best"), "--also 'best': expected a trial's number, or auto"),
+        (("--also=-1",), "--also '-1': expected a trial's number"),
     ],
 )
 def test_bad_numbers_are_told_before_anything_is_read(flags: tuple[str, ...], words: str, tmp_path: Path) -> None:
@@ -41,6 +47,36 @@ def test_no_study_no_results_and_no_front_are_told(tmp_path: Path, make_record: 
     with pytest.raises(ConfigError, match=r"run\.toml"):
         _run(str(tmp_path))
     assert not (tmp_path / "confirmed").exists()
+
+
+def test_a_trial_that_cannot_be_added_is_told_first(tmp_path: Path, make_record: Callable[..., MeasuredTrial]) -> None:
+    for trial, p50_ms in ((0, 1.0), (1, 2.0)):
+        RecordStore(tmp_path).save(make_record(trial, p50_ms=p50_ms))
+    for word, told in (
+        ("0", "is on the front already"),
+        ("7", "no such trial"),
+        ("auto", "nothing of .* was confirmed"),
+    ):
+        with pytest.raises(ConfigError, match=f"--also {word}: .*{told}"):  # before run.toml is missed
+            _run(str(tmp_path), "--also", word)
+
+
+def test_each_number_is_taken_once_and_auto_is_no_number() -> None:
+    assert parse_also(("3", "auto", "12", "3")) == ((3, 12), True)
+    assert parse_also(()) == ((), False)
+
+
+def test_the_command_that_goes_on_names_what_is_not_the_default(make_record: Callable[..., MeasuredTrial]) -> None:
+    record = make_record(0)
+    run = ConfirmedRun(
+        trial=0, seed=1, steps=8 * record.training.steps, train_s=1.0, float_score=0.9, validation=record.quality,
+        test=record.quality, latency=record.latency, size_bytes=1, onnx_sha256="0", network_sha256="1",
+    )  # fmt: skip
+    plain = confirm_moves([record], [run, replace(run, seed=2)])
+    other = confirm_moves([record], [replace(run, steps=2 * record.training.steps)])
+    assert plain and command_for("small", plain.moves) == "scalesearch confirm small"
+    steps = 2 * record.candidate.recipe.steps
+    assert other and command_for("small", other.moves) == f"scalesearch confirm small --steps {steps} --seeds 1"
 
 
 def test_help_and_bad_input_never_load_torch(tmp_path: Path) -> None:

@@ -334,6 +334,16 @@ def test_the_best_at_full_length_need_not_be_the_best_of_the_search(study: Study
     assert _run("first", "--max-latency", "3.5ms", "--confirmed", "--to", "full").startswith("trial 1 at full length")
 
 
+def test_a_trial_that_was_added_to_the_front_is_chosen_by_what_it_is_at_full_length(study: Study) -> None:
+    _confirm(study, study.trial(1), top1=0.8)  # 71 % at 2 ms
+    wronged = study.trial(2)  # at 3 ms
+    wronged = dataclasses.replace(wronged, quality=dataclasses.replace(wronged.quality, score=0.65, score_low=0.6))
+    RecordStore(study.session.folder).save(wronged)
+    _confirm(study, wronged, top1=0.95)
+    assert _run("first", "--max-latency", "3.5ms", "--to", "searched").startswith("trial 1: top-1 71.0 %")
+    assert _run("first", "--max-latency", "3.5ms", "--confirmed", "--to", "full").startswith("trial 2 at full length")
+
+
 def test_an_export_of_brief_training_names_the_better_file(study: Study) -> None:
     record = study.trial(1)
     assert "--confirmed" not in _run("first", "--to", "best")

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,10 +15,12 @@ from loading import loaded
 from scalesearch.cli import study_commands
 from scalesearch.cli.studies import find_study, front_under, parse_fraction, parse_latency_ms, read_records
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.records.confirmed import write_confirmed
 from scalesearch.records.front_scores import write_front_scores
 from scalesearch.records.store import RecordStore
 from scalesearch.records.tables import trial_rows, write_tables
-from scalesearch.values.record import FrontScore, LimitUse, MeasuredTrial, TrialRecord
+from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.record import Cost, FrontScore, LimitUse, MeasuredTrial, TrialRecord
 
 MakeRecord = Callable[..., MeasuredTrial]
 
@@ -261,3 +264,37 @@ def test_front_points_to_the_confirmed_one(folder: Path) -> None:
     (folder / "confirmed").mkdir()
     (folder / "confirmed" / "confirmed.csv").write_text("trial\n")
     assert "confirmed at full length: results/first/confirmed/confirmed.png" in _run("front")
+
+
+def test_the_front_of_a_confirmed_study_says_how_far_it_can_be_trusted(
+    make_record: MakeRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six networks whose long scores rise by 5 points a doubling of the side, and one that was wronged."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("results/first")
+    members = [(0, 24), (1, 24), (2, 32), (3, 32), (4, 48), (5, 48)]
+    for trial, side_px in [*members, (9, 64)]:
+        top1, p50_ms = (0.50 + 0.03 * trial, 1.0 + trial) if trial < 9 else (0.525, 2.2)
+        record = make_record(trial, top1=top1, p50_ms=p50_ms)
+        spec = replace(record.spec, resolution_px=side_px, num_classes=5 + trial)
+        record = replace(record, spec=spec, cost=Cost(macs=2000 * side_px**2, params=1000))
+        RecordStore(folder).save(record)
+        if trial < 9:
+            long = top1 + 0.1 + 0.05 * math.log2(side_px / 24)
+            quality = replace(record.quality, score=long, score_low=long - 0.01, score_high=long + 0.01)
+            run = ConfirmedRun(
+                trial=trial, seed=1, steps=2 * record.training.steps, train_s=1.0, float_score=long, test=quality,
+                validation=quality, latency=record.latency, size_bytes=1, onnx_sha256="0", network_sha256="1",
+            )  # fmt: skip
+            write_confirmed(folder, run)
+    assert "brief front" not in run_command(study_commands.register, "front", "first")  # until the confirmation ends
+    (folder / "confirmed" / "confirmed.csv").touch()
+    told = " ".join(run_command(study_commands.register, "front", "first").split())
+    assert "the brief front favours small images; no bias by MACs or cutting can be told" in told
+    assert "likely on the long one: trial 9" in told
+    steps = 2 * make_record(0).candidate.recipe.steps
+    assert f"scalesearch confirm results/first --steps {steps} --seeds 1 --also 9" in told
+    (damaged,) = (folder / "confirmed").glob("trial_000003_*.json")
+    damaged.write_text("{")
+    told = " ".join(run_command(study_commands.register, "front", "first").split())
+    assert f"warning: {damaged} cannot be read" in told and "6 of 7 trials on the front" in told

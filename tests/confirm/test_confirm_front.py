@@ -11,25 +11,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from colours import colour_file, colour_space
+from confirm_fakes import FakeTiming, FakeTraining, MakeRecord, use_fakes, write_study
 
-from scalesearch.analysis.front import pareto_front
 from scalesearch.chain.planner import Planner
 from scalesearch.cli.export import export_trial
 from scalesearch.config import load_run
-from scalesearch.confirm import front as confirming
-from scalesearch.confirm import jobs as confirm_jobs
 from scalesearch.confirm import training as confirm_training
 from scalesearch.confirm.front import confirm_front
-from scalesearch.confirm.jobs import fresh_seeds, jobs_of, nearest_knee
+from scalesearch.confirm.jobs import fresh_seeds, jobs_of
 from scalesearch.confirm.request import ConfirmRequest
-from scalesearch.confirm.timing import Entry, Rounds, TimingLost, time_together
-from scalesearch.confirm.training import Job, LostRun, train_jobs
-from scalesearch.data import LABEL_SOURCES, Dataset, load_dataset
-from scalesearch.deployment.backends import get_backend
+from scalesearch.confirm.timing import Entry, TimingLost, time_together
+from scalesearch.confirm.training import Job, train_jobs
+from scalesearch.data import Dataset
 from scalesearch.errors import ConfigError, NoFeasibleTrialError, StageFailed
 from scalesearch.folder_lock import hold_folder
 from scalesearch.records.confirmed import (
@@ -37,122 +33,25 @@ from scalesearch.records.confirmed import (
     confirmed_model_path,
     first_runs,
     read_confirmed,
-    write_confirmed,
 )
 from scalesearch.records.run_file import read_run_file, stored_session, write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.study.run import run_search
-from scalesearch.values.candidate import Candidate, Pruning, Recipe
-from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.identity import content_hash
-from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.candidate import Pruning, Recipe
 from scalesearch.values.plan import Plan
-from scalesearch.values.record import Cost, MeasuredTrial, TrialRecord
+from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
 from scalesearch.values.training_length import FULL_LENGTH, full_length
-
-MakeRecord = Callable[..., MeasuredTrial]
 
 
 @pytest.fixture
 def study(tmp_path: Path, session: Session, make_record: MakeRecord) -> Path:
-    """Three front members and one dominated trial, as a run leaves them."""
-    data = replace(session.settings.data, source=str(colour_file(tmp_path / "colours.npz")), calibration_images=16)
-    folder = tmp_path / "study"
-    loaded = load_dataset(data, LABEL_SOURCES, storage_px=16)
-    own = replace(
-        session,
-        folder=folder,
-        settings=replace(session.settings, data=data),
-        storage_px=16,
-        device=get_backend("onnxruntime").device(1),
-        data=replace(session.data, fingerprint=loaded.fingerprint, train_images=len(loaded.train)),
-    )
-    write_run_file(own)
-    (folder / "reference.onnx").write_bytes(b"reference")
-    for trial, (top1, p50_ms) in enumerate(((0.5, 1.0), (0.8, 2.0), (0.85, 4.0), (0.4, 3.0))):
-        RecordStore(folder).save(make_record(trial, top1=top1, p50_ms=p50_ms, device=own.device))
-    return folder
-
-
-class FakeTraining:
-    """Stands for the workers: writes the files that they write; loses the jobs that it is told to."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[int, int]] = []
-        self.lose: set[int] = set()
-        self.stop_after = 1000
-
-    def __call__(
-        self, session: Session, study: Path, jobs: Sequence[Job], *, stopped: threading.Event, on_end: Any
-    ) -> tuple[LostRun, ...]:
-        lost = []
-        for job in jobs:
-            trial = job.record.trial
-            self.asked.append((trial, job.seed))
-            if trial in self.lose:
-                lost.append(LostRun(trial=trial, seed=job.seed, reason="train: killed"))
-                on_end(job, lost[-1])
-                continue
-            quality, latency, training = job.record.quality, job.record.latency, job.record.training
-            assert quality and latency and training
-            path = confirmed_model_path(study, trial, job.seed)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"model")
-            run = ConfirmedRun(
-                trial=trial, seed=job.seed, steps=job.plan.candidate.recipe.steps, train_s=1.0, float_score=0.9,
-                validation=quality, test=quality, latency=latency, size_bytes=5,
-                onnx_sha256=hashlib.sha256(b"model").hexdigest(), network_sha256="",
-                key=job.plan.key,
-            )  # fmt: skip
-            write_confirmed(study, run)
-            on_end(job, job.record)
-            if len(self.asked) >= self.stop_after:
-                stopped.set()
-                break
-        return tuple(lost)
-
-
-class FakeTiming:
-    """Stands for the timing process: half the latency that the search saw, or lost."""
-
-    def __init__(self) -> None:
-        self.sessions: list[tuple[int, ...]] = []
-        self.lost = ""
-
-    def __call__(
-        self, session: Session, entries: Sequence[Entry], *, stopped: threading.Event
-    ) -> Rounds | TimingLost | None:
-        self.sessions.append(tuple(entry.trial for entry in entries))
-        if self.lost:
-            return TimingLost(reason=self.lost)
-        runs = {run.trial: run for run in read_confirmed(session.folder.parents[1])}
-        return {
-            e.trial: (replace(runs[e.trial].latency, p50_ms=runs[e.trial].latency.p50_ms / 2),) * 2 for e in entries
-        }
-
-
-class FakePlanner:
-    """Stands for the planner, which builds and prunes every network: the identity alone."""
-
-    def __init__(self, session: Session) -> None:
-        self._seed = session.settings.seed
-
-    def plan_spec(self, spec: NetworkSpec, candidate: Candidate, *, cut_from: NetworkSpec | None) -> Plan:
-        cost, key = Cost(macs=1, params=1), content_hash(spec, candidate, self._seed)
-        return Plan(
-            candidate=candidate, spec=spec, dense_cost=cost, cost=cost, key=key, weights_key=key, shape_key=key,
-            pruning=candidate.pruning, limits=(), cut_from=cut_from,
-        )  # fmt: skip
+    return write_study(tmp_path, session, make_record)
 
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeTraining, FakeTiming]:
-    training, timing = FakeTraining(), FakeTiming()
-    monkeypatch.setattr(confirm_jobs, "Planner", FakePlanner)
-    monkeypatch.setattr(confirming, "train_jobs", training)
-    monkeypatch.setattr(confirming, "time_together", timing)
-    return training, timing
+    return use_fakes(monkeypatch)
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -368,17 +267,6 @@ def test_what_was_cut_from_a_larger_trunk_is_cut_from_it_at_full_length(
     wide = replace(record.spec, stem=replace(record.spec.stem, channels=32))
     jobs = jobs_of(session, (record, replace(record, cut_from=wide)), ConfirmRequest(seeds=2))
     assert [job.plan.cut_from for job in jobs] == [None, wide, None, wide]
-
-
-def test_the_nearest_to_the_knee_are_the_knee_and_its_neighbours(make_record: MakeRecord) -> None:
-    # log latencies 0, 1, 2, 3, 4; accuracies rise steeply to the third: it is the knee
-    points = ((0.5, 1.0), (0.65, 10.0), (0.8, 100.0), (0.82, 1000.0), (0.84, 10000.0))
-    front = pareto_front(make_record(i, top1=top1, p50_ms=p50_ms) for i, (top1, p50_ms) in enumerate(points))
-    assert [record.trial for record in nearest_knee(front, 1)] == [2]
-    # 3 is 1/4 and 0.02/0.34 away, 1 is 1/4 and 0.15/0.34
-    assert [record.trial for record in nearest_knee(front, 2)] == [2, 3]
-    assert nearest_knee(front, 9) == front
-    assert nearest_knee((), 1) == ()
 
 
 def test_full_length_is_a_multiple_steps_or_passes() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from scalesearch.errors import NoFeasibleTrialError
-from scalesearch.records.confirmed import write_confirmed
+from scalesearch.records.confirmed import read_confirmed, write_confirmed
 from scalesearch.records.front_scores import write_front_scores
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
@@ -153,6 +153,21 @@ def test_the_numbers_are_those_of_the_records(folder: Path) -> None:
         assert x == pytest.approx(record.latency.p50_ms, rel=1e-4)
         assert y == pytest.approx(100 * record.quality.score, abs=0.01)
     assert set(data["figures"]) == {"front", "hypervolume", "importance", "paid", "confirmed", "losses"}
+
+
+@pytest.mark.usefixtures("small_plotly")
+def test_a_trial_that_was_confirmed_beside_the_front_is_marked_and_the_bias_is_told(folder: Path) -> None:
+    study = read_contents(folder)
+    assert study.confirmation
+    (member,) = study.confirmation.moves
+    other = next(record.measured for record in study.records if record.feasible and record not in study.front)
+    assert other
+    run = next(run for run in read_confirmed(folder) if run.trial == member.record.trial)
+    write_confirmed(folder, replace(run, trial=other.trial, latency=replace(run.latency, p50_ms=99.0)))
+    html = page(read_contents(folder), written=NOON)
+    assert f"<td>added: no: {member.record.trial} beat it" in html
+    assert f"Added, though not on the brief front: {other.trial} (off the front now)." in html
+    assert "Bias of the brief front: nothing to say, it takes 4 confirmed networks" in html
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,128 @@
+"""Trials that the brief ranking kept off the front, and that are likely on it after long training."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from scalesearch.analysis.brief_bias import BriefBias, Corrected, Traits, fit_brief_bias, traits_of
+from scalesearch.analysis.confirmation import Confirmation, Move
+from scalesearch.analysis.front import point
+from scalesearch.values.candidate import Pruning
+from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.quality import Z_975
+from scalesearch.values.record import MeasuredTrial, TrialRecord
+
+MOST_NAMED = 5
+_LIKELY = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LikelyMember:
+    """A trial that is not on the brief front, and its chance to be on the long one."""
+
+    record: MeasuredTrial
+    probability: float
+    """That no rival, at least as fast, reaches at least the score that a long training of this trial would measure."""
+    corrected: Corrected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """What the confirmed trials say of the brief front."""
+
+    bias: BriefBias | None
+    """None where there are too few confirmed networks, or too like ones."""
+    likely: tuple[LikelyMember, ...] = ()
+    """Trials that are worth a long training, most probable first."""
+
+
+def correct(confirmation: Confirmation, front: Sequence[MeasuredTrial], records: Iterable[TrialRecord]) -> Correction:
+    """Fit the bias of the brief training to the confirmed trials, and name the trials that it wronged.
+
+    Args:
+        confirmation: The confirmed trials.
+        front: The front of the search.
+        records: All trials of the study.
+    """
+    networks = confirmed_networks(confirmation.moves)
+    bias = fit_brief_bias(
+        [network.traits for network in networks],
+        [network.long_score for network in networks],
+        [network.variance for network in networks],
+    )
+    return Correction(bias=bias, likely=likely_members(bias, confirmation.moves, front, records) if bias else ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmedNetwork:
+    """One network, in whatever precisions it was confirmed: they share a training, so they are one observation."""
+
+    traits: Traits
+    """Its brief score is the mean over the precisions."""
+    long_score: float
+    variance: float
+    """Square of the standard error of the long score: of the images, and of the seeds."""
+
+
+def confirmed_networks(moves: Iterable[Move]) -> tuple[ConfirmedNetwork, ...]:
+    """Return the networks that were confirmed, each once."""
+    return tuple(_by_network(moves).values())
+
+
+def likely_members(
+    bias: BriefBias, moves: Sequence[Move], front: Sequence[MeasuredTrial], records: Iterable[TrialRecord]
+) -> tuple[LikelyMember, ...]:
+    """Return trials that are more likely than not on the front after long training: at most `MOST_NAMED`.
+
+    Asked are feasible, measured trials that are neither on the front nor repeated from another one, and whose network
+    was not confirmed in any precision: precisions share a training, so longer training moves them together. The rivals
+    are the confirmed trials with their measured long scores, and front members that were not confirmed with their
+    corrected scores. A trial is kept off the front by the best rival that is at least as fast; its own long score is
+    taken as normally distributed around the corrected one. Latencies are those of the search, for trial and rivals
+    alike.
+    """
+    confirmed, networks = {move.record.trial for move in moves}, _by_network(moves)
+    rivals = [(move.validation.score, move.record.latency.p50_ms) for move in moves]
+    rivals += [
+        (bias.predict(traits_of(record)).score, point(record)[1]) for record in front if record.trial not in confirmed
+    ]
+    members = {record.trial for record in front}
+    asked = (each.measured for each in records if each.feasible and each.same_as is None and each.trial not in members)
+    found = [
+        _chance(record, bias.predict(traits_of(record)), rivals)
+        for record in asked
+        if record and _network(record) not in networks
+    ]
+    likely = [one for one in found if one.probability > _LIKELY]
+    return tuple(sorted(likely, key=lambda one: (-one.probability, one.record.trial))[:MOST_NAMED])
+
+
+def _chance(record: MeasuredTrial, corrected: Corrected, rivals: Sequence[tuple[float, float]]) -> LikelyMember:
+    best = max((score for score, p50_ms in rivals if p50_ms <= record.latency.p50_ms), default=-math.inf)
+    probability = 0.5 * math.erfc((best - corrected.score) / (corrected.sd * math.sqrt(2)))
+    return LikelyMember(record=record, probability=probability, corrected=corrected)
+
+
+def _network(record: MeasuredTrial) -> tuple[NetworkSpec, Pruning]:
+    return record.spec, record.candidate.pruning
+
+
+def _by_network(moves: Iterable[Move]) -> dict[tuple[NetworkSpec, Pruning], ConfirmedNetwork]:
+    groups: dict[tuple[NetworkSpec, Pruning], list[Move]] = {}
+    for move in moves:
+        groups.setdefault(_network(move.record), []).append(move)
+    return {
+        network: ConfirmedNetwork(
+            traits=replace(
+                traits_of(own[0].record), brief_score=statistics.fmean(move.record.quality.score for move in own)
+            ),
+            long_score=statistics.fmean(move.validation.score for move in own),
+            variance=statistics.fmean(_variance(move) for move in own),  # the same images and seeds: no fewer errors
+        )
+        for network, own in groups.items()
+    }
+
+
+def _variance(move: Move) -> float:
+    return ((move.validation.high - move.validation.low) / (2 * Z_975)) ** 2

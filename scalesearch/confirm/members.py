@@ -1,0 +1,110 @@
+"""Which trials are confirmed: members of the front, and others that are asked for or were added before. No torch."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from scalesearch.analysis.front import knee, pareto_front, picture
+from scalesearch.analysis.likely_members import correct
+from scalesearch.confirm.request import ConfirmRequest
+from scalesearch.errors import ConfigError
+from scalesearch.records.confirmed import read_confirmed
+from scalesearch.study.confirmation import stored_confirmation
+from scalesearch.values.record import MeasuredTrial, TrialRecord
+from scalesearch.values.training_length import full_length, updates
+from scalesearch.views.words import verdict
+
+
+def nearest_knee(front: Sequence[MeasuredTrial], count: int) -> tuple[MeasuredTrial, ...]:
+    """Return the `count` members nearest to the knee (the knee included), fastest first.
+
+    Distance is measured where the knee is found: in accuracy and log latency, each scaled to 0..1 over the front.
+    """
+    balance = knee(front)
+    if balance is None:
+        return ()
+    places = {record.trial: place for record, place in zip(front, picture(front), strict=True)}
+    near = sorted(front, key=lambda record: math.dist(places[record.trial], places[balance.trial]))[:count]
+    return tuple(record for record in front if record in near)
+
+
+def asked_members(
+    folder: Path, records: Sequence[TrialRecord], request: ConfirmRequest
+) -> tuple[tuple[MeasuredTrial, ...], tuple[MeasuredTrial, ...]]:
+    """Return the members of the front that are confirmed, fastest first, and the trials that are asked for beside them.
+
+    Args:
+        folder: The study's folder.
+        records: All trials of the study.
+        request: What is asked for.
+
+    Raises:
+        ConfigError: A trial that cannot be confirmed beside the front, or corrected scores are asked for where nothing
+            was confirmed.
+    """
+    front = pareto_front(records)
+    members = front if request.top is None else nearest_knee(front, request.top)
+    there = {record.trial: record for record in records}
+    named = {trial: _confirmable(trial, there, members) for trial in request.also}
+    if request.also_likely:
+        named |= {record.trial: record for record in _likely(folder, front, records)}
+    members = tuple(record for record in front if record in members or record.trial in named)
+    beside = set(named) - {record.trial for record in members}
+    return members, tuple(named[trial] for trial in sorted(beside))
+
+
+def added_before(
+    folder: Path,
+    records: Sequence[TrialRecord],
+    request: ConfirmRequest,
+    *,
+    front: Sequence[MeasuredTrial],
+    train_images: int,
+) -> tuple[MeasuredTrial, ...]:
+    """Return the trials off the front of which a run of the length that is asked for is on disk, by trial number."""
+    members = {record.trial for record in front}
+    lengths: dict[int, set[int]] = {}
+    for run in read_confirmed(folder):
+        lengths.setdefault(run.trial, set()).add(run.steps)
+
+    def same_length(record: MeasuredTrial) -> bool:
+        candidate = record.candidate
+        recipe = full_length(candidate.recipe, steps=request.steps, epochs=request.epochs, train_images=train_images)
+        return lengths.get(record.trial) == {updates(recipe, pruned=candidate.pruning.any)}
+
+    others = (each.measured for each in records if each.feasible and each.same_as is None and each.trial not in members)
+    return tuple(sorted((record for record in others if record and same_length(record)), key=lambda one: one.trial))
+
+
+def _confirmable(trial: int, records: dict[int, TrialRecord], members: Sequence[MeasuredTrial]) -> MeasuredTrial:
+    record = records.get(trial)
+    if record is None:
+        message = f"--also {trial}: no such trial; this study has {len(records)}, {min(records)} to {max(records)}."
+        raise ConfigError(message)
+    if record.same_as is not None:
+        message = (
+            f"--also {trial}: that trial is the same network as trial {record.same_as}, and was answered from it.\n"
+            f"Name trial {record.same_as}, if it is not on the front."
+        )
+        raise ConfigError(message)
+    measured = record.measured
+    if measured is None or not record.feasible:
+        words = verdict(record)
+        told = f"is {words}" if measured else f"is not complete ({words})"
+        message = f"--also {trial}: that trial {told}.\nExpected a complete trial within all limits."
+        raise ConfigError(message)
+    if trial in {member.trial for member in members}:
+        message = f"--also {trial}: that trial is on the front already, and is confirmed without --also."
+        raise ConfigError(message)
+    return measured
+
+
+def _likely(folder: Path, front: Sequence[MeasuredTrial], records: Sequence[TrialRecord]) -> tuple[MeasuredTrial, ...]:
+    confirmation = stored_confirmation(folder, front, records)
+    if confirmation is None:
+        message = (
+            f"--also auto: nothing of {folder} was confirmed yet, so no score can be corrected.\n"
+            "Run `scalesearch confirm` without it first."
+        )
+        raise ConfigError(message)
+    return tuple(one.record for one in correct(confirmation, front, records).likely)

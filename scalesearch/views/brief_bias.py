@@ -1,0 +1,88 @@
+"""What the confirmed trials say of the brief front, in words: the bias, how far to trust it, and whom it wronged."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from scalesearch.analysis.brief_bias import LEAST_NETWORKS, Aspect, BriefBias, Corrected, Effect
+from scalesearch.analysis.confirmation import Confirmation
+from scalesearch.analysis.likely_members import Correction, confirmed_networks
+from scalesearch.values.quality import Z_975
+from scalesearch.views.words import percent
+
+
+class _Aspect(NamedTuple):
+    unit: str
+    noun: str
+    more: str
+    """What the brief front favours where longer training gives more for a larger value of the aspect."""
+    less: str
+
+
+_ASPECTS: dict[Aspect, _Aspect] = {
+    "side": _Aspect("a doubling of the side", "side", "small images", "large images"),
+    "macs": _Aspect("a doubling of the MACs at equal side", "MACs", "small networks", "large networks"),
+    "cut": _Aspect("cut networks", "cutting", "networks that are not cut", "cut networks"),
+}
+
+
+def correction_lines(confirmation: Confirmation, correction: Correction, *, command: str) -> Iterator[str]:
+    """Yield the lines that stand below a confirmed front.
+
+    Args:
+        confirmation: The confirmed trials.
+        correction: What they say of the brief front.
+        command: The command that confirms more of this study, without the trials.
+    """
+    if correction.bias is None:
+        yield f"bias of the brief front: nothing to say, {_why_unknown(confirmation)}"
+        return
+    yield from _bias_lines(correction.bias)
+    if correction.likely:
+        named = ", ".join(
+            f"trial {one.record.trial} ({100 * one.probability:.0f} %: {percent(one.record.quality.score)} -> "
+            f"{_interval(one.corrected)})"
+            for one in correction.likely
+        )
+        flags = " ".join(f"--also {one.record.trial}" for one in correction.likely)
+        yield f"not on the brief front, but likely on the long one: {named}"
+        yield f"confirm them: {command} {flags}"
+
+
+def _why_unknown(confirmation: Confirmation) -> str:
+    count = len(confirmed_networks(confirmation.moves))
+    if count < LEAST_NETWORKS:
+        return f"it takes {LEAST_NETWORKS} confirmed networks (precisions aside), and there are {count}"
+    return f"the {count} confirmed networks are alike in side, MACs and cutting"
+
+
+def _bias_lines(bias: BriefBias) -> Iterator[str]:
+    parts = [f"{_points(effect)} for {words.unit}" for effect, words in _effects(bias) if effect.varies]
+    yield (
+        f"longer training gave {bias.mean_gain:+.1f} points on average; at equal brief scores, in points (95 %): "
+        f"{', '.join(parts)}"
+    )
+    told = [(effect, words) for effect, words in _effects(bias) if effect.told]
+    open_ones = [words.noun for effect, words in _effects(bias) if not effect.told]
+    favours = " and ".join(words.more if effect.points > 0 else words.less for effect, words in told)
+    untold = f"no bias by {' or '.join(open_ones)} can be told" if open_ones else ""
+    yield "; ".join(part for part in (f"the brief front favours {favours}" if favours else "", untold) if part)
+    left_out = bias.left_out
+    trust = "" if left_out.helps else "; the correction predicts no better than the simpler ways: take it as a hint"
+    yield (
+        f"how far to trust it: each of {bias.networks} networks, predicted from the others, is "
+        f"{left_out.corrected:.1f} points off; by the mean gain {left_out.mean_gain:.1f}, by the brief score alone "
+        f"{left_out.brief_score_alone:.1f}{trust}"
+    )
+
+
+def _effects(bias: BriefBias) -> list[tuple[Effect, _Aspect]]:
+    return [(bias.effect(aspect), words) for aspect, words in _ASPECTS.items()]
+
+
+def _interval(corrected: Corrected) -> str:
+    low, high = (max(0.0, min(1.0, corrected.score + sign * Z_975 * corrected.sd)) for sign in (-1, 1))
+    return f"{100 * corrected.score:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def _points(effect: Effect) -> str:
+    return f"{effect.points:+.1f} ({effect.low:+.1f} to {effect.high:+.1f})"
