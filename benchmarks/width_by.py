@@ -140,7 +140,7 @@ def report(done: Mapping[Job, Mapping[str, Any]], ways: list[str], seeds: list[i
         score = _cell(column(shape, "widest"))
         yield f"{shape.name:20} {spent_s:.1f}, of which the trunk {share * spent_s:.1f}; top-1 {score}"
     if len(ready) == len(SHAPES) and len(whole) == len(TRUNKS):
-        for way in ways:
+        for way in ("scratch", *(["cut"] if "cut" in ways else [])):  # `both` has trunks of its depth alone
             spent_s = sum(statistics.fmean(column(shape, way, "cpu_s")) for shape in SHAPES)
             wide_s = sum(statistics.fmean(column(shape, "widest", "cpu_s")) for shape in TRUNKS)
             trunks = "" if way == "scratch" else f" ({spent_s + share * wide_s:.0f} with the trunks)"
