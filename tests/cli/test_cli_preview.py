@@ -127,7 +127,7 @@ def test_every_shipped_space_passes_check_and_dry_run(name: str, capsys: pytest.
     assert "A budget of 20 takes about" in " ".join(capsys.readouterr().out.split())
 
 
-_QUICKLY_COMPILED = ("resnet_small", "mobilenet_small")
+_QUICKLY_COMPILED = ("resnet_small",)
 
 
 @pytest.mark.parametrize(
