@@ -44,7 +44,9 @@ test-lowest: $(LOWEST_VENV)/.installed
 	$(LOWEST_VENV)/bin/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
 
 slow: $(BIN)/.installed-dev
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --max-worker-restart=0
+	# The longest files first: with the default order, a single one of two minutes ends the run beside an idle core.
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 \
+		tests/deployment tests/test_*.py tests/confirm tests/cli tests
 
 static: $(BIN)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Load a user's own base network, given as `package.module:function`."""
+"""Call a user's own function, given as `package.module:function`, for what it returns."""
 
 import contextlib
 import importlib
@@ -10,53 +10,32 @@ from types import ModuleType
 from typing import TYPE_CHECKING, TypeGuard
 
 from scalesearch.errors import ConfigError
-from scalesearch.networks.validity import check_spec
 from scalesearch.registry import nearest
-from scalesearch.values.network_spec import NetworkSpec
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-def load_spec(reference: str) -> NetworkSpec:
-    """Return the spec that the named function returns, or one whose `origin` is the function if it returns a module.
-
-    Modules in the current folder are found as well.
-
-    Raises:
-        ConfigError: The text is not of the form `package.module:function`, the module cannot be imported or lacks the
-            function, or the function returns neither a spec that can be built nor a torch module that can be searched.
-    """
-    returned = _returned(reference)
-    if _is_module(returned):
-        from scalesearch.networks.own_module import spec_of
-
-        return spec_of(returned, reference)
-    if not isinstance(returned, NetworkSpec):
-        message = (
-            f"network {reference!r}: expected a scalesearch NetworkSpec or a torch.nn.Module, "
-            f"got {type(returned).__name__}"
-        )
-        raise ConfigError(message)
-    check_spec(returned)
-    return returned
 
 
 def load_module(reference: str) -> "nn.Module":
     """Return the torch module that the named function returns.
 
     Raises:
-        ConfigError: As `load_spec`, or the function returns something else.
+        ConfigError: As `returned_by`, or the function returns something else.
     """
-    returned = _returned(reference)
-    if not _is_module(returned):
+    returned = returned_by(reference)
+    if not is_module(returned):
         message = f"network {reference!r}: expected a torch.nn.Module as before, got {type(returned).__name__}"
         raise ConfigError(message)
     return returned
 
 
-def _returned(reference: str) -> "nn.Module | object":
-    """Import the module and return what its function returns."""
+def returned_by(reference: str) -> "nn.Module | object":
+    """Return what the named function returns. Modules in the current folder are found as well.
+
+    Raises:
+        ConfigError: The text is not of the form `package.module:function`, the module cannot be imported or lacks the
+            function, or the function fails.
+    """
     module_name, colon, function_name = reference.partition(":")
     if not (colon and all(part.isidentifier() for part in (*module_name.split("."), function_name))):
         message = f"a network of your own is given as package.module:function, not {reference!r}"
@@ -70,10 +49,11 @@ def _returned(reference: str) -> "nn.Module | object":
     returned = _call(function, reference)
     # Only with torch loaded could its random numbers be seeded: without weights of its own, a module must be the same
     # in every process.
-    return returned if knew_torch or not _is_module(returned) else _call(function, reference)
+    return returned if knew_torch or not is_module(returned) else _call(function, reference)
 
 
-def _is_module(returned: object) -> "TypeGuard[nn.Module]":
+def is_module(returned: object) -> "TypeGuard[nn.Module]":
+    """Tell whether a value is a torch module; torch is not loaded for that."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(returned, torch.nn.Module)
 
