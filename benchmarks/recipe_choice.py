@@ -24,7 +24,7 @@ import json
 import math
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -134,58 +134,60 @@ def replay(
     return len(finished), undominated(finished, lambda each: (each.val, ms[each.shape.name]))
 
 
-def rows(
-    done: dict[Job, dict[str, float]],
-    ways: Sequence[Way],
-    long: Way,
-    *,
-    minutes: Sequence[float],
-    fixed_s: float,
-    orders: int,
-    ms: dict[str, float],
-) -> Iterator[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """All that replays of one results file share."""
+
+    done: dict[Job, dict[str, float]]
+    ms: dict[str, float]
+    long: dict[str, float]
+    """Mean test score after the long trainings, by network; empty while some of them are missing."""
+    orders: tuple[tuple[int, ...], ...]
+    fixed_s: float
+
+    def hypervolume(self, front: Sequence[Trained], score: Callable[[Trained], float]) -> float:
+        """Return the mean best score of the members over latency, in points."""
+        points = [(self.ms[member.shape.name], score(member)) for member in front]
+        return mean_best(points, min(self.ms.values()), max(self.ms.values()))
+
+
+def rows(pool: Pool, ways: Sequence[Way], minutes: Sequence[float]) -> Iterator[str]:
     """Yield the lines of the table."""
-    ends = min(ms.values()), max(ms.values())
     yield f"{'':20}" + "".join(f"{f'{each:g} min':>34}" for each in minutes)
     yield f"{'recipe':20}" + f"{'networks':>10}{'front':>12}{'confirmed':>12}" * len(minutes)
-    random = np.random.default_rng(0)
-    drawn = [random.permutation(len(SHAPES)).tolist() for _ in range(orders)]
     for way in ways:
-        seeds = [seed for seed in range(100) if (found := trained(done, way, seed))]
-        cells = list[str]()
-        for each in minutes:
-            by_seed = list[tuple[float, float, float]]()
-            spreads = list[float]()
-            for seed in seeds:
-                found = trained(done, way, seed)
-                assert found
-                counts, fronts = zip(*(replay(found, order, 60 * each, fixed_s, ms) for order in drawn), strict=True)
-                brief = [mean_best([(ms[m.shape.name], m.test) for m in front], *ends) for front in fronts]
-                full = [mean_best(_confirmed(front, done, long, ms), *ends) for front in fronts]
-                spreads.append(statistics.stdev(brief))
-                by_seed.append((statistics.fmean(counts), statistics.fmean(brief), statistics.fmean(full)))
-            if not by_seed:
-                continue
-            count, brief_mean, full_mean = (statistics.fmean(column) for column in zip(*by_seed, strict=True))
-            spread = statistics.stdev(row[1] for row in by_seed) if len(by_seed) > 1 else spreads[0]
-            out = "*" if count > 0.95 * len(SHAPES) else " "
-            cells.append(f"{count:>9.1f}{out}{brief_mean:>7.1f} ±{spread:<3.1f}{full_mean:>11.1f}")
-        if cells:
-            yield f"{way.name:20}" + "".join(cells) + f"   {len(seeds)} seed{'s' * (len(seeds) > 1)}"
+        by_seed = [found for seed in range(100) if (found := trained(pool.done, way, seed))]
+        if by_seed:
+            cells = "".join(_cells(pool, by_seed, 60 * each) for each in minutes)
+            yield f"{way.name:20}{cells}   {len(by_seed)} seed{'s' * (len(by_seed) > 1)}"
 
 
-def _confirmed(
-    front: Sequence[Trained], done: dict[Job, dict[str, float]], long: Way, ms: dict[str, float]
-) -> list[tuple[float, float]]:
-    """Return (milliseconds, mean test score after the long trainings) of the members."""
-    points = list[tuple[float, float]]()
-    for member in front:
-        name = member.shape.name
-        lines = [done.get(Job(network=name, way=long.name, seed=seed)) for seed in LONG_SEEDS]
-        scores = [line["test"] for line in lines if line]
-        if scores:
-            points.append((ms[name], statistics.fmean(scores)))
-    return points
+def _cells(pool: Pool, by_seed: Sequence[Sequence[Trained]], seconds: float) -> str:
+    """Return networks trained, hypervolume of the front with its spread, and that of the front confirmed."""
+    counts, briefs, longs = list[float](), list[list[float]](), list[float]()
+    for networks in by_seed:
+        replays = [replay(networks, order, seconds, pool.fixed_s, pool.ms) for order in pool.orders]
+        counts.append(statistics.fmean(count for count, _ in replays))
+        briefs.append([pool.hypervolume(front, lambda member: member.test) for _, front in replays])
+        if pool.long:
+            longs += [pool.hypervolume(front, lambda member: pool.long[member.shape.name]) for _, front in replays]
+    means = [statistics.fmean(each) for each in briefs]
+    spread = statistics.stdev(means) if len(means) > 1 else statistics.stdev(briefs[0])
+    count = statistics.fmean(counts)
+    out = "*" if count > 0.95 * len(SHAPES) else " "
+    confirmed = f"{statistics.fmean(longs):.1f}" if longs else "-"
+    return f"{count:>9.1f}{out}{statistics.fmean(means):>7.1f} ±{spread:<3.1f}{confirmed:>11}"
+
+
+def long_scores(done: dict[Job, dict[str, float]], long: Way) -> dict[str, float]:
+    """Return the mean test score after the long trainings by network; empty unless all networks have them."""
+    found = dict[str, float]()
+    for shape in SHAPES:
+        lines = [done.get(Job(network=shape.name, way=long.name, seed=seed)) for seed in LONG_SEEDS]
+        if not all(lines):
+            return {}
+        found[shape.name] = statistics.fmean(line["test"] for line in lines if line)
+    return found
 
 
 def main() -> None:
@@ -207,8 +209,15 @@ def main() -> None:
         for steps in (240, 360, 480, 720, 1000)
         for flip in (False, True)
     ]
-    long = Way(steps=LONG_STEPS, flip=told.long_flip == "on")
-    for row in rows(done, ways, long, minutes=told.minutes, fixed_s=told.fixed_s, orders=told.orders, ms=ms):
+    random = np.random.default_rng(0)
+    pool = Pool(
+        done=done,
+        ms=ms,
+        long=long_scores(done, Way(steps=LONG_STEPS, flip=told.long_flip == "on")),
+        orders=tuple(tuple(random.permutation(len(SHAPES)).tolist()) for _ in range(told.orders)),
+        fixed_s=told.fixed_s,
+    )
+    for row in rows(pool, ways, told.minutes):
         print(row)
 
 
