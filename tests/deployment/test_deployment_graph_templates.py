@@ -72,7 +72,6 @@ def written(network: Network, to: Path) -> bytes:
         pytest.param("efficientnet_small", marks=pytest.mark.slow),
         pytest.param("efficientnet_lite0", marks=pytest.mark.slow),
         pytest.param("resnet50", marks=pytest.mark.slow),
-        pytest.param("mobilenet_v2", marks=pytest.mark.slow),
     ],
 )
 def test_other_weights_widths_and_sizes_give_the_bytes_of_torchs_export(
