@@ -43,10 +43,11 @@ test: $(BIN)/.installed-dev
 test-lowest: $(LOWEST_VENV)/.installed
 	$(LOWEST_VENV)/bin/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
 
+LONGEST := tests/deployment $(wildcard tests/test_*.py) tests/confirm tests/cli
 slow: $(BIN)/.installed-dev
 	# The longest files first: with the default order, a single one of two minutes ends the run beside an idle core.
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 \
-		tests/deployment tests/test_*.py tests/confirm tests/cli tests
+		$(LONGEST) $(filter-out $(LONGEST) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 
 static: $(BIN)/.installed-dev
 	$(BIN)/ruff format --check .
