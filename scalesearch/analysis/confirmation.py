@@ -72,7 +72,7 @@ class Confirmation:
 
     moves: tuple[Move, ...]
     ranks: RankAgreement | None
-    """Rank agreement of brief and full validation score; None with fewer than three members, or where one never
+    """Rank agreement of brief and full validation score; None where fewer than three members differ, or one never
     varies."""
     brief_gap: SplitGap | None
     """Gap of the search's own files. It holds the luck of the selection, and the difference in difficulty of the two

@@ -32,10 +32,11 @@ def rank_agreement(first: Sequence[float], second: Sequence[float]) -> RankAgree
         second: N values of the same things, in the same order.
 
     Returns:
-        None for fewer than three values, or where one of the two measurements never varies.
+        None for fewer than three things that differ in either measurement (a network and its equal in another
+        precision count once), or where one of the two measurements never varies.
     """
     one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
+    if len(set(zip(first, second, strict=True))) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
     random = np.random.default_rng(0)
     drawn = random.integers(0, len(one), size=(_DRAWS, len(one)))

@@ -44,17 +44,24 @@ def read_confirmed(study: Path) -> tuple[ConfirmedRun, ...]:
     """Return every confirmed run of a study, by trial and seed; empty where nothing was ever confirmed.
 
     Raises:
-        ConfigError: One of the files cannot be read.
+        ConfigError: One of the files cannot be read, or holds another run than its name says.
     """
     found = []
     for path in (study / FOLDER).glob("trial_*_seed_*.json"):
         if not _NAME.fullmatch(path.name) or path.is_dir():  # another program's file
             continue
         try:
-            found.append(read_json(path, _ADAPTER))
+            run = read_json(path, _ADAPTER)
         except ValueError as error:
             message = f"{path} cannot be read: {error}.\nRestore it, or remove it to confirm again."
             raise ConfigError(message) from error
+        if path.name != confirmed_path(study, run.trial, run.seed).name:  # a copy would count as one more seed
+            message = (
+                f"{path} holds trial {run.trial}, seed {run.seed}: its name says another.\n"
+                "Restore it, or remove it to confirm again."
+            )
+            raise ConfigError(message)
+        found.append(run)
     return tuple(sorted(found, key=lambda run: (run.trial, run.seed)))
 
 

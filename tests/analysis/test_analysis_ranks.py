@@ -37,3 +37,8 @@ def test_the_same_order_is_one_and_the_opposite_minus_one() -> None:
 def test_there_is_no_order_in_two_things_or_in_equal_ones() -> None:
     assert rank_agreement([1, 2], [1, 2]) is None
     assert rank_agreement([1, 1, 1], [1, 2, 3]) is None
+
+
+def test_things_that_measure_alike_count_once() -> None:
+    assert rank_agreement([1, 1, 2], [5, 5, 9]) is None
+    assert rank_agreement([1, 1, 2], [5, 6, 9]) is not None

@@ -31,6 +31,7 @@ from scalesearch.folder_lock import hold_folder
 from scalesearch.records.confirmed import (
     as_confirmed,
     confirmed_model_path,
+    confirmed_path,
     first_runs,
     read_confirmed,
 )
@@ -208,6 +209,19 @@ def test_a_reference_that_was_replaced_is_refused_and_a_lost_one_is_built_again(
     assert confirm_front(study, ConfirmRequest(steps=30)).ended == "complete"
     assert (study / "confirmed" / "work" / "reference.onnx").read_bytes() == b"reference"
     assert not (study / "reference.onnx").exists(), "nothing of the study itself is written"
+
+
+def test_a_copy_of_a_run_under_another_name_is_no_further_seed(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming]
+) -> None:
+    confirm_front(study, ConfirmRequest(steps=30))
+    run = read_confirmed(study)[0]
+    path, copy = (confirmed_path(study, run.trial, seed) for seed in (run.seed, 1))
+    copy.write_bytes(path.read_bytes())
+    with pytest.raises(ConfigError, match=f"{copy.name} holds trial {run.trial}, seed {run.seed}: its name says"):
+        read_confirmed(study)
+    copy.unlink()
+    assert run in read_confirmed(study)
 
 
 def test_a_confirmed_model_that_was_replaced_is_refused_and_a_deleted_one_is_trained_again(
