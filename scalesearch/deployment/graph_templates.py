@@ -100,8 +100,11 @@ def _structure(module: nn.Module, images: torch.Tensor, asked: str) -> _Structur
         if hooked or not all(map(_plain, own.values())):
             return None
         lines.append(f"{name}: {type(layer).__module__}.{type(layer).__qualname__} {sorted(own.items())!r}")
-    if any(tensor.dtype == torch.bfloat16 for tensor in module.state_dict().values()):
+    state = module.state_dict()
+    if any(tensor.dtype == torch.bfloat16 for tensor in state.values()):
         return None  # NumPy has no such type
+    if any(name not in state for name, _ in module.named_buffers()):
+        return None  # a buffer that is not stored may differ between two modules of one structure
     weights = _weights(module)
     # Torch leaves a bias of zeros out, and may leave out a factor of one.
     idle = {name: array.flat[0].item() for name, array in weights.items() if _is_idle(array)}
@@ -213,7 +216,10 @@ def _reshaped(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> 
     bare.graph.ClearField("value_info")
     for output in bare.graph.output:
         output.type.tensor_type.ClearField("shape")
-    found = onnx.shape_inference.infer_shapes(bare, strict_mode=True).graph
+    try:
+        found = onnx.shape_inference.infer_shapes(bare, strict_mode=True).graph
+    except onnx.shape_inference.InferenceError:
+        return False
     dims = {
         value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
         for value in (*found.value_info, *found.output)

@@ -112,11 +112,14 @@ class _Odd(nn.Module):
         self.linear = nn.Linear(16, 5)
         if how == "function":
             self.act = torch.tanh
+        if how == "unstored":
+            self.register_buffer("offset", torch.randn(4, 1, 1), persistent=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
         kernel = self.conv.weight * 2 if self.how == "computed" else self.conv.weight
         maps = nn.functional.conv2d(pictures, kernel, self.conv.bias) * self.scale
         maps = self.act(maps) if self.how == "function" else maps
+        maps = maps + self.get_buffer("offset") if self.how == "unstored" else maps
         return self.linear(nn.functional.adaptive_avg_pool2d(maps, 2).flatten(1))  # type: ignore[no-any-return]
 
 
@@ -132,7 +135,9 @@ def odd(how: str, px: int = 16, seed: int = 0) -> Network:
     return Network(spec=spec, module=_Odd(how, seed).eval())
 
 
-@pytest.mark.parametrize(("how", "again"), [("plain", False), ("computed", True), ("function", True)])
+@pytest.mark.parametrize(
+    ("how", "again"), [("plain", False), ("computed", True), ("function", True), ("unstored", True)]
+)
 def test_a_graph_with_something_computed_or_unknown_in_it_is_traced_again(
     how: str, again: bool, tmp_path: Path, traced: list[str]
 ) -> None:
