@@ -54,7 +54,7 @@ CASES = (
     Case("no-such-study", ("export", "nothing"), 2, ("nothing",)),
     Case("check", ("check", "resnet_small", "--set", "scaling.width=[]"), 2, ("scaling.width",)),
     Case("config", ("train", "missing.toml"), 2, ("missing.toml",)),
-    Case("no-steps", ("train", "missing.toml", "--steps", "0"), 2, ("'--steps'", " 1")),
+    Case("no-steps", ("train", "missing.toml", "--steps", "0"), 2, ("'--steps'", "1")),
 )
 
 
