@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 from rank_fidelity import LONG_SEEDS, LONG_STEPS, SHAPES, Job, Results, Shape, Way
 
-from scalesearch.analysis.front import undominated
+from scalesearch.analysis.front import hypervolume, undominated
 from scalesearch.chain.planner import PlanBasis, Planner
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.config import load_run
@@ -107,17 +107,6 @@ def trained(done: dict[Job, dict[str, float]], way: Way, seed: int) -> tuple[Tra
     return tuple(found)
 
 
-def mean_best(points: Sequence[tuple[float, float]], fastest_ms: float, slowest_ms: float) -> float:
-    """Return the best score within a latency, in points, averaged over the logarithm of the latency."""
-    area, best, below = 0.0, 0.0, fastest_ms
-    for p50_ms, score in sorted(points):
-        if score > best:
-            area += best * math.log(p50_ms / below)
-            best, below = score, p50_ms
-    area += best * math.log(slowest_ms / below)
-    return 100 * area / math.log(slowest_ms / fastest_ms)
-
-
 def replay(
     networks: Sequence[Trained], order: Sequence[int], seconds: float, fixed_s: float, ms: dict[str, float]
 ) -> tuple[int, list[Trained]]:
@@ -145,10 +134,11 @@ class Pool:
     orders: tuple[tuple[int, ...], ...]
     fixed_s: float
 
-    def hypervolume(self, front: Sequence[Trained], score: Callable[[Trained], float]) -> float:
-        """Return the mean best score of the members over latency, in points."""
-        points = [(self.ms[member.shape.name], score(member)) for member in front]
-        return mean_best(points, min(self.ms.values()), max(self.ms.values()))
+    def mean_best(self, front: Sequence[Trained], score: Callable[[Trained], float]) -> float:
+        """Return the best score within a latency, in points, averaged over the logarithm of the latency."""
+        fastest_ms, slowest_ms = min(self.ms.values()), max(self.ms.values())
+        points = [(score(member), self.ms[member.shape.name]) for member in front]
+        return 100 * hypervolume(points, (0.0, slowest_ms)) / math.log(slowest_ms / fastest_ms)
 
 
 def rows(pool: Pool, ways: Sequence[Way], minutes: Sequence[float]) -> Iterator[str]:
@@ -168,9 +158,9 @@ def _cells(pool: Pool, by_seed: Sequence[Sequence[Trained]], seconds: float) -> 
     for networks in by_seed:
         replays = [replay(networks, order, seconds, pool.fixed_s, pool.ms) for order in pool.orders]
         counts.append(statistics.fmean(count for count, _ in replays))
-        briefs.append([pool.hypervolume(front, lambda member: member.test) for _, front in replays])
+        briefs.append([pool.mean_best(front, lambda member: member.test) for _, front in replays])
         if pool.long:
-            longs += [pool.hypervolume(front, lambda member: pool.long[member.shape.name]) for _, front in replays]
+            longs += [pool.mean_best(front, lambda member: pool.long[member.shape.name]) for _, front in replays]
     means = [statistics.fmean(each) for each in briefs]
     spread = statistics.stdev(means) if len(means) > 1 else statistics.stdev(briefs[0])
     count = statistics.fmean(counts)

@@ -13,7 +13,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from scalesearch.deployment.graph_templates import GraphTemplates
+from scalesearch.deployment.graph_templates import GraphTemplates, structure_of
 from scalesearch.deployment.onnx_file import annotate, checking_session, onnx_model, write_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.plain_text import one_line
@@ -72,7 +72,8 @@ def to_onnx(
     _ensure_spread(expected)
     answers, asked = dict(zip(output_names, expected, strict=True)), f"{tuple(output_names)} {opset}"
     # The code of a module of the user's may do anything, so each of its networks is exported by torch.
-    kept = None if network.spec.origin else _TEMPLATES.find(module, images, asked=asked)
+    structure = None if network.spec.origin else structure_of(module, images, asked=asked)
+    kept = _TEMPLATES.find(structure) if structure else None
     proto: onnx.ModelProto | None = None
     if kept:
         with contextlib.suppress(StageFailed):  # then torch exports it, whose own failure is told
@@ -80,8 +81,8 @@ def to_onnx(
     if proto is None:
         traced = _exported(module, images, opset, output_names)
         _tidy(traced)
-        if not network.spec.origin:
-            _TEMPLATES.keep(traced, module, images, asked=asked)
+        if structure:
+            _TEMPLATES.keep(traced, structure)
         proto = _checked(traced, check_images, answers)
     return write_onnx(proto, to)
 

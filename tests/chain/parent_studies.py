@@ -2,8 +2,10 @@
 
 import functools
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -34,7 +36,14 @@ def colours(path: Path, classes: int, seed: int) -> None:
     np.savez(path, images=images.astype(np.uint8), labels=labels)
 
 
-def opened(folder: Path, data: Path, *, parent: str = "", parent_steps: int = 240) -> Session:
+def opened(
+    folder: Path,
+    data: Path,
+    *,
+    parent: str = "",
+    parent_steps: int = 240,
+    space: Mapping[str, object] = MappingProxyType(SPACE),
+) -> Session:
     """Open a study, whose latencies are not worth anything."""
     settings, _ = load_run(flags={"data.source": str(data), "target": "cpu"}, overrides=[])
     settings = replace(
@@ -45,7 +54,7 @@ def opened(folder: Path, data: Path, *, parent: str = "", parent_steps: int = 24
         parent_steps=parent_steps,
     )
     folder.mkdir(exist_ok=True)
-    return open_session(settings, parse_space(SPACE, name="s", origin="s.toml"), folder)
+    return open_session(settings, parse_space(dict(space), name="s", origin="s.toml"), folder)
 
 
 @functools.cache

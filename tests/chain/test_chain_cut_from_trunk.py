@@ -5,25 +5,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from parent_studies import colours, opened
 
 from scalesearch.chain import shrink
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker, Shrunk
 from scalesearch.chain.stages import StageClock
-from scalesearch.config import load_run, parse_space
 from scalesearch.data import LABEL_SOURCES, Dataset
 from scalesearch.data.finding import load_study_data
 from scalesearch.measurement.device_lock import DeviceLock
-from scalesearch.study.session import open_session
 from scalesearch.training import train as training
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
-from scalesearch.values.settings import MachineSettings
 
 SPACE: dict[str, Any] = {
     "network": "resnet_small",
@@ -48,19 +45,8 @@ def cut(candidate: Candidate, *names: str, **scaling: Any) -> Candidate:
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory, stand_in_reference: None) -> Session:
     folder = tmp_path_factory.mktemp("cut")
-    random = np.random.default_rng(0)
-    labels = np.arange(150) % 3
-    images = random.integers(0, 120, (150, 16, 16, 3))
-    images[np.arange(150), :, :, labels] += 90
-    np.savez(folder / "colours.npz", images=images.astype(np.uint8), labels=labels)
-    settings, _ = load_run(flags={"data.source": str(folder / "colours.npz"), "target": "cpu"}, overrides=[])
-    settings = replace(
-        settings,
-        latency=replace(settings.latency, max_s=0.2, warmup_s=0.02),
-        machine=MachineSettings(threads=1, bf16="off", device="cpu"),
-    )
-    (folder / "study").mkdir()
-    return open_session(settings, parse_space(SPACE, name="s", origin="s.toml"), folder / "study")
+    colours(folder / "colours.npz", 3, seed=0)
+    return opened(folder / "study", folder / "colours.npz", space=SPACE)
 
 
 @dataclass

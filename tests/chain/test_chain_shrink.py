@@ -3,18 +3,16 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from parent_studies import colours, opened
 
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker, Shrunk, tensors
 from scalesearch.chain.stages import StageClock
-from scalesearch.config import load_run, parse_space
 from scalesearch.data import LABEL_SOURCES, Dataset
 from scalesearch.data.finding import load_study_data
 from scalesearch.measurement.device_lock import DeviceLock
-from scalesearch.study.session import open_session
 from scalesearch.tasks.classification.pieces import build, train
 from scalesearch.training import train as training
 from scalesearch.training.schedule import rates
@@ -22,7 +20,6 @@ from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recip
 from scalesearch.values.identity import seed_from
 from scalesearch.values.network import Network
 from scalesearch.values.session import Session
-from scalesearch.values.settings import MachineSettings
 
 SPACE = {"network": "resnet_small", "resolution_px": 16, "scaling": {"width": [0.5], "depth": [2.0]}}
 RECIPE = Recipe(optimizer="adamw", learning_rate=0.01, steps=30, branch_fraction=0.4, warmup_steps=4, batch_size=16)
@@ -33,19 +30,8 @@ HALF = replace(DENSE, pruning=Pruning(channel_fraction=0.5))
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory, stand_in_reference: None) -> Session:
     folder = tmp_path_factory.mktemp("shrink")
-    random = np.random.default_rng(0)
-    labels = np.arange(150) % 3
-    images = random.integers(0, 120, (150, 16, 16, 3))
-    images[np.arange(150), :, :, labels] += 90
-    np.savez(folder / "colours.npz", images=images.astype(np.uint8), labels=labels)
-    settings, _ = load_run(flags={"data.source": str(folder / "colours.npz"), "target": "cpu"}, overrides=[])
-    settings = replace(
-        settings,
-        latency=replace(settings.latency, max_s=0.2, warmup_s=0.02),
-        machine=MachineSettings(threads=1, bf16="off", device="cpu"),
-    )
-    (folder / "study").mkdir()
-    return open_session(settings, parse_space(SPACE, name="s", origin="s.toml"), folder / "study")
+    colours(folder / "colours.npz", 3, seed=0)
+    return opened(folder / "study", folder / "colours.npz", space=SPACE)
 
 
 @dataclass

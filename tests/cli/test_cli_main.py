@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -35,9 +36,11 @@ class Case:
     name: str
     arguments: tuple[str, ...]
     code: int
-    says: tuple[str, ...]
+    says: tuple[str | re.Pattern[str], ...]
 
 
+FROM_ONE = re.compile(r"greater than or equal to 1\b|not in the range x>=1\b")
+"""As typer says it, and as it said it in the oldest version that is allowed."""
 CASES = (
     Case("space", ("run", "--space", "resnet_smal"), 2, ("'resnet_smal'", "Did you mean 'resnet_small'?")),
     Case("key", ("run", "--set", "train.steps=3"), 2, ("train.steps", "training.steps")),
@@ -54,7 +57,7 @@ CASES = (
     Case("no-such-study", ("export", "nothing"), 2, ("nothing",)),
     Case("check", ("check", "resnet_small", "--set", "scaling.width=[]"), 2, ("scaling.width",)),
     Case("config", ("train", "missing.toml"), 2, ("missing.toml",)),
-    Case("no-steps", ("train", "missing.toml", "--steps", "0"), 2, ("'--steps'", "1")),
+    Case("no-steps", ("train", "missing.toml", "--steps", "0"), 2, ("'--steps'", FROM_ONE)),
 )
 
 
@@ -66,7 +69,7 @@ def test_a_mistake_is_answered_shortly_and_with_the_right_code(case: Case, tmp_p
     lines = done.stderr.strip().splitlines()
     assert 1 <= len(lines) <= 3, done.stderr
     for part in case.says:
-        assert part in done.stderr
+        assert part in done.stderr if isinstance(part, str) else part.search(done.stderr), done.stderr
     assert not list(tmp_path.glob("results/*")), "nothing was begun, so nothing is left behind"
 
 

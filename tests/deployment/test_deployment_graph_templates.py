@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.prune import prune
 from scalesearch.deployment import to_onnx as exporter
-from scalesearch.deployment.graph_templates import GraphTemplates
+from scalesearch.deployment.graph_templates import GraphTemplates, Structure, structure_of
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.networks import find_spec
@@ -171,7 +171,8 @@ def test_a_kept_graph_that_answers_otherwise_is_not_used(
     wrong = GraphTemplates()
     written(network, tmp_path / "a.onnx")
     other = odd("plain", seed=1)
-    kept = exporter._TEMPLATES.find(network.module, torch.from_numpy(images(network)), asked=repr(("logits",)) + " 18")
+    structure = structure_of(network.module, torch.from_numpy(images(network)), asked=repr(("logits",)) + " 18")
+    kept = structure and exporter._TEMPLATES.find(structure)
 
     def find(*_: object, **__: object) -> object:
         found.append(1)
@@ -185,15 +186,16 @@ def test_a_kept_graph_that_answers_otherwise_is_not_used(
 
 
 def test_the_graph_kept_longest_unused_goes_first() -> None:
-    templates, networks = GraphTemplates(most=2), [odd("plain", px) for px in (8, 12, 16)]
-    protos = []
-    for network in networks:
+    templates, structures = GraphTemplates(most=2), list[Structure]()
+    for px in (8, 12, 16):
+        network = odd("plain", px)
         pictures = torch.from_numpy(images(network))
-        proto = exporter._exported(network.module, pictures, 18, ("logits",))
-        protos.append((network.module, pictures))
-        templates.keep(proto, network.module, pictures)
-        assert templates.find(*protos[0]) is not None or len(protos) == 3
-    assert [templates.find(*each) is not None for each in protos] == [True, False, True]
+        structure = structure_of(network.module, pictures)
+        assert structure
+        structures.append(structure)
+        templates.keep(exporter._exported(network.module, pictures, 18, ("logits",)), structure)
+        assert templates.find(structures[0]) is not None
+    assert [templates.find(each) is not None for each in structures] == [True, False, True]
 
 
 def test_a_failed_export_keeps_nothing(tmp_path: Path, traced: list[str]) -> None:
