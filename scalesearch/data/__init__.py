@@ -10,11 +10,8 @@ from scalesearch.data.cache import default_cache_folder
 from scalesearch.data.dataset import (
     MAX_VAL_STANDARD_ERROR_POINTS,
     Dataset,
-    Images,
     ImageSplit,
     make_dataset,
-    normalise,
-    to_input,
     val_standard_error_points,
 )
 from scalesearch.data.depth import deep, depth_notes, find_window
@@ -22,6 +19,7 @@ from scalesearch.data.facts import ImageFacts, joined
 from scalesearch.data.framing import long_images_note
 from scalesearch.data.grey import to_grey
 from scalesearch.data.mapped import MappedImages
+from scalesearch.data.normalisation import Images, normalise, to_input
 from scalesearch.data.source import SourceData, Sources
 from scalesearch.data.source_names import (
     find_source,

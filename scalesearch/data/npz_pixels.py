@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.data.cache import Arrays, Put, cache_file, content_key, mapped_arrays
-from scalesearch.data.dataset import Images
 from scalesearch.data.depth import to_8_bits
 from scalesearch.data.facts import (
     FLOAT,
@@ -23,6 +22,7 @@ from scalesearch.data.facts import (
 )
 from scalesearch.data.mapped import MappedImages
 from scalesearch.data.memory import disk_note, goes_to_disk, not_written
+from scalesearch.data.normalisation import Images
 from scalesearch.data.npz_file import MAX_FRACTION, ArrayHeader, read_rows
 from scalesearch.data.resize import resize_images
 from scalesearch.errors import ConfigError

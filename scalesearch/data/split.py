@@ -4,8 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.data import facts
-from scalesearch.data.dataset import Images, ImageSplit
+from scalesearch.data.dataset import ImageSplit
 from scalesearch.data.mapped import MappedImages
+from scalesearch.data.normalisation import Images
 from scalesearch.data.source import SourceData
 from scalesearch.errors import ConfigError
 from scalesearch.values.settings import DataSettings

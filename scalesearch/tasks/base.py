@@ -16,8 +16,8 @@ from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
-    from scalesearch.data.dataset import PerChannel
     from scalesearch.data.mapped import ImageSource
+    from scalesearch.data.normalisation import PerChannel
     from scalesearch.data.source import Sources
     from scalesearch.training.batches import BatchSource
     from scalesearch.values.network_spec import NetworkSpec

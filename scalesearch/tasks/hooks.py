@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from scalesearch.data.dataset import PerChannel
 from scalesearch.data.mapped import ImageSource
+from scalesearch.data.normalisation import PerChannel
 from scalesearch.measurement.metric import Metric
 from scalesearch.tasks.base import Task, TorchOutputs, named
 from scalesearch.training.batches import BatchSource, Drawn

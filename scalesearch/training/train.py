@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from scalesearch.data.dataset import PerChannel, normalise
 from scalesearch.data.mapped import ImageSource
+from scalesearch.data.normalisation import PerChannel, normalise
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.training.batches import BatchSource
 from scalesearch.training.machine import torch_threads

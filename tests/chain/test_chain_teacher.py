@@ -15,8 +15,8 @@ from scalesearch.chain.shrink import Shrinker
 from scalesearch.chain.stages import StageClock
 from scalesearch.chain.teacher import Mirrored, Teacher
 from scalesearch.data import LABEL_SOURCES
-from scalesearch.data.dataset import normalise
 from scalesearch.data.finding import load_study_data
+from scalesearch.data.normalisation import normalise
 from scalesearch.errors import ConfigError
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.training.batches import Drawn

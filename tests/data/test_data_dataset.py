@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 from scalesearch.data import Dataset, ImageSplit, normalise, to_input, val_standard_error_points
-from scalesearch.data.dataset import channel_statistics, make_dataset
+from scalesearch.data.dataset import make_dataset
 from scalesearch.data.grey import to_grey
+from scalesearch.data.normalisation import channel_statistics
 from scalesearch.data.resize import resize_images
 from scalesearch.data.targets import Labels
 from scalesearch.errors import ConfigError

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from scalesearch.data.dataset import normalise
 from scalesearch.data.mapped import ImageSource, MappedImages, planes
+from scalesearch.data.normalisation import normalise
 from scalesearch.data.resize import resize_images
 from scalesearch.tasks.classification.augment import Batches
 from scalesearch.values.candidate import Recipe

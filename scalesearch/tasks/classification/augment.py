@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from scalesearch.data.dataset import PerChannel
 from scalesearch.data.mapped import ImageSource
+from scalesearch.data.normalisation import PerChannel
 from scalesearch.training.batches import Drawn
 from scalesearch.values.candidate import Recipe
 
