@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from scalesearch.chain.evaluate import TrialEvaluator
+from scalesearch.chain.examples import tensors
 from scalesearch.chain.inheritance import Starter
 from scalesearch.chain.planner import Planner
-from scalesearch.chain.shrink import Shrinker, tensors
+from scalesearch.chain.shrink import Shrinker
 from scalesearch.chain.stages import StageClock
 from scalesearch.chain.teacher import Teacher
 from scalesearch.config import load_run
@@ -40,7 +41,7 @@ from scalesearch.spaces.suggest import cheapest
 from scalesearch.study.session import open_session
 from scalesearch.tasks.hooks import score_torch
 from scalesearch.tasks.registry import get_task
-from scalesearch.training.train import answers
+from scalesearch.training.answers import answers
 from scalesearch.values.candidate import Candidate, Recipe, Scaling
 from scalesearch.values.network import Network
 from scalesearch.values.session import Session

@@ -36,8 +36,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scalesearch.chain.examples import tensors
 from scalesearch.chain.planner import Planner
-from scalesearch.chain.shrink import Shrinker, tensors
+from scalesearch.chain.shrink import Shrinker
 from scalesearch.chain.stages import StageClock
 from scalesearch.config import load_run
 from scalesearch.data import LABEL_SOURCES, Dataset
@@ -46,7 +47,7 @@ from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.study.session import open_session
 from scalesearch.tasks.classification.task import TASK
 from scalesearch.tasks.hooks import score_torch
-from scalesearch.training.train import answers
+from scalesearch.training.answers import answers
 from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling, ScheduleName
 from scalesearch.values.network import Network
 from scalesearch.values.session import Session

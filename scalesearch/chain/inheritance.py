@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from scalesearch.chain.examples import examples
 from scalesearch.chain.teacher import Teacher
 from scalesearch.compression.importance import Judged
 from scalesearch.compression.inherit import inherit
@@ -18,7 +19,9 @@ from scalesearch.networks.build import build
 from scalesearch.spaces.axes import largest_value
 from scalesearch.tasks.hooks import Objective, plain_loss, score_torch
 from scalesearch.tasks.registry import get_task
-from scalesearch.training.train import answers, train
+from scalesearch.training.answers import answers
+from scalesearch.training.fit import Course
+from scalesearch.training.train import train
 from scalesearch.training.weights import KeptTraining, WeightStore, kept_training
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.identity import content_hash, seed_from
@@ -128,15 +131,11 @@ class Starter:
         if parent.steps:
             trained = train(
                 network,
-                planes(data.train.images),
-                data.train.targets.tensor(),
+                examples(data),
                 tuning_recipe(parent.steps),
                 self._session.machine,
+                Course(seed=seed_from("train", parent.key), breathe=self._lock.breathe),
                 objective=Objective(task=self._task),
-                mean=data.mean,
-                std=data.std,
-                seed=seed_from("train", parent.key),
-                breathe=self._lock.breathe,
             )
             network = trained.network
             kept = kept_training(trained, trained.seconds, score=0.0)

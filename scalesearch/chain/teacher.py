@@ -15,9 +15,9 @@ from scalesearch.data.memory import fits_beside
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.tasks.base import named
 from scalesearch.tasks.registry import get_task
+from scalesearch.training.answers import answering, answers
 from scalesearch.training.batches import Drawn
 from scalesearch.training.tensor_file import UNUSABLE, read_tensors, write_tensors
-from scalesearch.training.train import answering, answers
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.identity import content_hash
 from scalesearch.values.network import Network

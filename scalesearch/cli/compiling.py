@@ -171,17 +171,16 @@ def _compiled(
 
 
 def _times(model: "OnnxModel", session: "Session", *, top: int) -> "Iterator[Table | str]":
-    from scalesearch.chain.evaluate import engine_options
+    from scalesearch.chain.timer import Timer
     from scalesearch.cli.screen import fitted, wide_console
-    from scalesearch.deployment.backends import get_backend
     from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
     from scalesearch.views.words import device_text, milliseconds, milliseconds_number
 
-    backend = get_backend(session.target.backend)
-    with backend.compile(model, engine_options(session.settings)) as engine, DeviceLock(MEASURED_DEVICE).quiet():
+    timer = Timer(session)
+    with timer.compile(model) as engine, DeviceLock(MEASURED_DEVICE).quiet():
         layers = engine.profile(_PROFILE_RUNS)
     total_ms = sum(layer.mean_ms for layer in layers)
-    device = device_text(backend.device(session.settings.latency.threads))
+    device = device_text(timer.backend.device(session.settings.latency.threads))
     yield f"{len(layers)} layers, {milliseconds(total_ms)} together, on {device}"
     columns = (
         Column(head="layer", keep=5, folds=True), Column(head="kernel", keep=1, folds=True),

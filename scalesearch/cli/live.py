@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import math
 import sys
 import time
 from collections import deque
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from scalesearch.cli.screen import command_word
+from scalesearch.cli.run_lines import narrowed, opening, show_end, span, trainings, trial_line
 from scalesearch.plain_text import visible
 from scalesearch.records.tables import trial_rows
 from scalesearch.search.events import (
@@ -25,13 +24,11 @@ from scalesearch.search.events import (
     TrialStarted,
 )
 from scalesearch.values.record import TrialRecord
-from scalesearch.views.words import milliseconds_number, verdict
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _SHOWN_TRIALS = 8
-_ROUNDING = 1e-6
 
 
 class View(Protocol):
@@ -135,14 +132,14 @@ class _LineView:
     def event(self, event: Event) -> None:
         self._progress.hear(event)
         if isinstance(event, RunStarted):
-            self._print(_opening(event, self._folder))
+            self._print(opening(event, self._folder))
         elif isinstance(event, TrialFinished):
             remaining = self._progress.remaining_s
-            eta = f"  about {_span(remaining)} left" if remaining else ""
+            eta = f"  about {span(remaining)} left" if remaining else ""
             used = f"[{trainings(event.charged_done)}/{event.budget}]"
             self._print(f"{used} {trial_line(event.record)}  front {event.front_size}{eta}")
         elif isinstance(event, Narrowed):
-            self._print(_narrowed(event))
+            self._print(narrowed(event))
         elif isinstance(event, RunStopped):
             self._print(event.message)
 
@@ -179,14 +176,14 @@ class _LiveView:
     def event(self, event: Event) -> None:
         self._progress.hear(event)
         if isinstance(event, RunStarted):
-            self.say(_opening(event, self._folder))
+            self.say(opening(event, self._folder))
         elif isinstance(event, StageEntered):
             self._stages[event.trial] = event.stage
         elif isinstance(event, TrialFinished):
             self._stages.pop(event.record.trial, None)
             self._last.append(event.record)
         elif isinstance(event, Narrowed):
-            self.say(_narrowed(event))
+            self.say(narrowed(event))
 
     def ended(self, outcome: StudyOutcome) -> None:
         show_end(self._console, outcome, self._folder)
@@ -203,80 +200,10 @@ class _LiveView:
         head.add_row(
             ProgressBar(total=max(progress.budget, 1), completed=progress.done, width=30),
             f"{trainings(progress.done)} of {progress.budget}",
-            f"about {_span(remaining)} left" if remaining is not None else "first trial",
+            f"about {span(remaining)} left" if remaining is not None else "first trial",
             f"front {progress.front_size}",
             f"hypervolume {progress.hypervolume:.3f}",
             f"{progress.free} free" if progress.free else "",
         )
         working = "   ".join(f"trial {trial}: {stage}" for trial, stage in sorted(self._stages.items()))
         return Group(head, Text(working, style="dim"), *(Text(visible(trial_line(record))) for record in self._last))
-
-
-def trial_line(record: TrialRecord) -> str:
-    """Return one trial as one line: number, result or why it has none, and what it was."""
-    scaling, quantization = record.candidate.scaling, record.candidate.quantization
-    size = str(record.spec.input_size) if record.spec else f"res x{scaling.resolution:g}"
-    shape = f"{size} depth x{scaling.depth:g} width x{scaling.width:g} kernel x{scaling.kernel:g}"
-    shape += ", cut from a larger trunk" if record.cut_from else ""
-    pruned = record.candidate.pruning.label
-    what = f"{shape}{f', {pruned},' if pruned else ''} {quantization.label}"
-    seconds = sum(stage.seconds for stage in record.stages)
-    if record.quality is not None and record.latency is not None:
-        mark = "" if record.feasible else f"  ({verdict(record)})"
-        unstable = "" if record.latency.stable else " unstable"
-        origin = f"same as {record.same_as}" if record.same_as is not None else f"{seconds:.0f} s"
-        if record.sibling_of is not None and record.same_as is None:
-            origin = f"sibling of {record.sibling_of}, {origin}"
-        result = f"{record.quality.title} {100 * record.quality.score:5.1f} %  "
-        result += f"{milliseconds_number(record.latency.p50_ms):>7} ms{unstable}"
-        return f"trial {record.trial:3d}  {result}  {what}  [{origin}]{mark}"
-    return f"trial {record.trial:3d}  {record.state}: {record.reason.splitlines()[0] if record.reason else ''}  {what}"
-
-
-def show_end(console: "Console", outcome: StudyOutcome, folder: Path) -> None:
-    """Print the front as a table, where everything is, and what to type next."""
-    from scalesearch.cli.front_table import print_front
-
-    states = [record.state for record in outcome.records]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
-    console.print(
-        f"\n{outcome.message}  ({counts or 'no trials'}; {_span(outcome.wall_s)} in this run)", highlight=False
-    )
-    if outcome.front:
-        word = command_word(folder)
-        print_front(console, outcome.records, folder)
-        console.print(
-            f"Written to {folder}: front.png, front.csv, trials.csv, records/, models/, run.toml\n"
-            f"Next: scalesearch report {word}   scalesearch pick {word}   scalesearch confirm {word}",
-            highlight=False,
-            markup=False,
-        )
-    if outcome.ended == "interrupted":
-        console.print("Type the same command again to go on.", highlight=False)
-
-
-def _opening(event: RunStarted, folder: Path) -> str:
-    if not event.records:
-        return f"study {folder}: budget {event.budget}"
-    done = trainings(event.charged_done)
-    left = trainings(max(0.0, event.budget - float(done)))
-    return f"study {folder}: continuing after {done} full trainings, {left} to go"
-
-
-def _narrowed(event: Narrowed) -> str:
-    tried = f"{event.tries} networks gained nothing from it"
-    return f"adaptive: {event.precision} is not asked any more: {tried} (run without --adaptive to ask it again)"
-
-
-def trainings(charged: float) -> str:
-    """Return a number of full trainings as text, with one decimal unless that is 0.
-
-    It is rounded down, so that a budget that is not used up does not look as if it were.
-    """
-    return f"{math.floor(10 * charged + _ROUNDING) / 10:.1f}".removesuffix(".0")
-
-
-def _span(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -28,7 +28,7 @@ def sensitivity(
 
     The trial's dense network is judged on the calibration images. `pruning.scope = "sensitivity"` prunes by this.
     """
-    from scalesearch.chain.shrink import layer_sensitivity
+    from scalesearch.chain.layer_sensitivity import layer_sensitivity
     from scalesearch.cli.screen import Column, print_table, wide_console
     from scalesearch.cli.study_commands import choose_record
     from scalesearch.data.finding import with_data

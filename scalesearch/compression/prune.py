@@ -3,14 +3,15 @@
 import contextlib
 import copy
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from scalesearch.compression.importance import Group, Judged, graph_of, groups_of, measure_importance
+from scalesearch.compression.channels_left import by_rank, by_ratio, named_ratios, widths_before
+from scalesearch.compression.importance import Judged, graph_of, groups_of, measure_importance
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Pruning
 from scalesearch.values.network import Network
@@ -70,13 +71,13 @@ def prune(
     with _evaluating(module), _foreign(network, module):
         graph, groups = groups_of(module, _example_images(network))
         measure_importance(module, groups, pruning.criterion, batch, seed)
-        before = _widths_before(groups, widths)
+        before = widths_before(groups, widths)
         if ratios is not None:
-            chosen = _by_ratio(groups, _named_ratios(ratios, before), before, channel_multiple)
+            chosen = by_ratio(groups, named_ratios(ratios, before), before, channel_multiple)
         elif pruning.scope == "global":
-            chosen = _by_rank(groups, pruning.channel_fraction, before, channel_multiple)
+            chosen = by_rank(groups, pruning.channel_fraction, before, channel_multiple)
         else:
-            chosen = _by_ratio(groups, dict.fromkeys(before, pruning.channel_fraction), before, channel_multiple)
+            chosen = by_ratio(groups, dict.fromkeys(before, pruning.channel_fraction), before, channel_multiple)
         for group, excess in zip(groups, chosen, strict=True):
             if excess > 0:
                 least = torch.argsort(group.importance, stable=True)[:excess].tolist()
@@ -125,88 +126,11 @@ def _follow(follower: nn.Module, network: Network, graph: Any) -> None:
         graph_of(follower, example).load_pruning_history(graph.pruning_history())
 
 
-def channels_left(channels: int, *, fraction: float, multiple: int) -> int:
-    """Return how many of a layer's channels are kept: the multiple that is nearest to (1 - fraction) * channels.
-
-    At least `multiple` channels are kept (or all, if there are fewer); a tie keeps more.
-    """
-    nearest = int(channels * (1 - fraction) / multiple + 0.5) * multiple
-    return min(channels, max(multiple, nearest))
-
-
 def prunable_widths(network: Network) -> dict[str, int]:
     """Return the channels of every group of layers that are pruned together, by the name of the group's first layer."""
     module = copy.deepcopy(network.module)
     with _evaluating(module), _foreign(network, module):
         return {group.name: group.channels for group in groups_of(module, _example_images(network))[1]}
-
-
-def _widths_before(groups: Sequence[Group], widths: Mapping[str, int] | None) -> dict[str, int]:
-    if widths is None:
-        return {group.name: group.channels for group in groups}
-    missing = sorted({group.name for group in groups} - widths.keys())
-    if missing:
-        reason = (
-            f"widths must be those of the same layers, before the first round; there is none of {', '.join(missing)}"
-        )
-        raise StageFailed(stage="prune", reason=reason)
-    return {group.name: widths[group.name] for group in groups}
-
-
-def _named_ratios(ratios: Mapping[str, float], before: Mapping[str, int]) -> Mapping[str, float]:
-    unknown = sorted(ratios.keys() - before.keys())
-    if unknown:
-        reason = f"ratios name what is not the first layer of a prunable group: {', '.join(unknown)}"
-        raise StageFailed(stage="prune", reason=reason)
-    return ratios
-
-
-def _by_ratio(
-    groups: Sequence[Group], ratios: Mapping[str, float], before: Mapping[str, int], multiple: int
-) -> list[int]:
-    """Return how many channels leave each group, by the group's own fraction."""
-    left = [
-        channels_left(before[group.name], fraction=ratios[group.name], multiple=multiple)
-        if ratios.get(group.name, 0) > 0
-        else group.channels
-        for group in groups
-    ]
-    return [max(0, group.channels - keep) for group, keep in zip(groups, left, strict=True)]
-
-
-def _by_rank(groups: Sequence[Group], fraction: float, before: Mapping[str, int], multiple: int) -> list[int]:
-    """Return how many channels leave each group, ranked over all groups.
-
-    Together they are the fraction of all channels, to within half a multiple where possible.
-    """
-    ranked: list[tuple[float, int, int]] = []
-    for place, group in enumerate(groups):
-        sizes = _portions(group.channels, multiple)
-        ascending = group.importance.sort().values[: sum(sizes)]
-        means = [float(part.mean()) for part in torch.split(ascending, sizes)]
-        # Means of equal numbers can differ in the last bit, but the portions of a group must still leave in order.
-        ranked += [(max(means[: rank + 1]), place, size) for rank, size in enumerate(sizes)]
-    ranked.sort(key=lambda portion: portion[0])
-    left_before = sum(before.values()) - sum(group.channels for group in groups)
-    missing = fraction * sum(before.values()) - left_before
-    chosen = [0] * len(groups)
-    for _, place, size in ranked:
-        if missing <= size / 2:
-            break
-        chosen[place] += size
-        missing -= size
-    return chosen
-
-
-def _portions(channels: int, multiple: int) -> list[int]:
-    """Return the sizes of the portions in which channels may leave a layer, in order.
-
-    First leaves what exceeds a whole multiple, then one multiple after the other; one multiple stays.
-    """
-    if channels <= multiple:
-        return []
-    odd = channels % multiple
-    return ([odd] if odd else []) + [multiple] * (channels // multiple - 1)
 
 
 @contextlib.contextmanager

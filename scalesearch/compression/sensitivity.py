@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scalesearch.compression.channels_left import channels_left
 from scalesearch.compression.importance import Judged
-from scalesearch.compression.prune import channels_left, prunable_widths, prune
+from scalesearch.compression.prune import prunable_widths, prune
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Criterion, Pruning
 from scalesearch.values.network import Network

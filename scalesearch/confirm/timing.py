@@ -6,17 +6,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scalesearch.chain.evaluate import engine_options
-from scalesearch.deployment.backends import get_backend
+from scalesearch.chain.timer import Timer
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import ScalesearchError
 from scalesearch.execution.child_process import ChildLost, ChildStopped, run_apart
-from scalesearch.measurement.cores import wandering
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
-from scalesearch.measurement.latency import measure_latency
 from scalesearch.values.candidate import Pruning
 from scalesearch.values.record import Latency
-from scalesearch.values.session import Session, reference_path
+from scalesearch.values.session import Session
 
 ROUNDS = 2
 _OVERHEAD_S = 10.0
@@ -69,34 +66,21 @@ def time_together(
 
 
 def _time_all(session: Session, entries: tuple[Entry, ...]) -> Rounds:
-    backend, lock = get_backend(session.target.backend), DeviceLock(MEASURED_DEVICE)
+    timer, lock = Timer(session), DeviceLock(MEASURED_DEVICE)
     found: dict[int, list[Latency]] = {entry.trial: [] for entry in entries}
-    calmest_ms = session.reference_calm_ms
     with ExitStack() as opened:
         with lock.busy():
-            reference = opened.enter_context(
-                backend.compile(onnx_model(reference_path(session.folder)), engine_options(session.settings))
-            )
+            opened.enter_context(timer.open_reference())
             engines = {
-                entry.trial: opened.enter_context(
-                    backend.compile(onnx_model(entry.model), engine_options(session.settings, entry.pruning))
-                )
+                entry.trial: opened.enter_context(timer.compile(onnx_model(entry.model), entry.pruning))
                 for entry in entries
             }
         for number in range(ROUNDS):
             # Forwards and backwards, so that no member is always first, or always after the same one.
             for trial in list(engines)[:: 1 if number % 2 == 0 else -1]:
                 # Locked for each measurement, not for all: another run on this machine must get its turn in time.
-                with lock.quiet(), wandering(session.settings.latency.threads) as move:
-                    latency = measure_latency(
-                        engines[trial],
-                        reference,
-                        settings=session.settings.latency,
-                        reference_calm_ms=session.reference_calm_ms,
-                        calmest_ms=calmest_ms,
-                        move=move,
-                    )
-                calmest_ms = min(calmest_ms, latency.reference_lowest_ms or calmest_ms)
+                with lock.quiet():
+                    latency = timer.time(engines[trial])
                 enqueue_ms = engines[trial].timing_notes().enqueue_p50_ms
                 found[trial].append(replace(latency, enqueue_p50_ms=enqueue_ms))
     return {trial: tuple(rounds) for trial, rounds in found.items()}

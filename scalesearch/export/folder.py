@@ -17,7 +17,7 @@ from scalesearch.values.session import Session
 
 if TYPE_CHECKING:
     from scalesearch.deployment.formats import CheckImages, Format, FormatOptions
-    from scalesearch.export.model_card import ExportedFile, Later
+    from scalesearch.export.contents import ExportedFile, Later
     from scalesearch.tasks.base import CardParts
 
 _CHECK_IMAGES = 8
@@ -81,9 +81,10 @@ def _fill(
 ) -> tuple[str, ...]:
     """Write all files into `folder`, which is to replace `old`; return a line for each that could not be made."""
     from scalesearch.deployment.onnx_file import annotate, onnx_model
+    from scalesearch.export.contents import ExportedFile, Written
     from scalesearch.export.environment import write_lock
     from scalesearch.export.metadata import onnx_metadata, write_config, write_preprocessing
-    from scalesearch.export.model_card import ExportedFile, Written, write_model_card
+    from scalesearch.export.model_card import write_model_card
     from scalesearch.export.parts import as_trained, confirmed_file, remade, write_calibration, write_weights
     from scalesearch.export.trial_files import deployed_file
     from scalesearch.tasks.classification.infer import oldest_versions
@@ -127,7 +128,7 @@ def _fill(
 
 def _later(record: MeasuredTrial, session: Session, run: ConfirmedRun | None) -> "Later":
     """Return what was measured of the trial after its search; of an exported run, its own test score."""
-    from scalesearch.export.model_card import Later
+    from scalesearch.export.contents import Later
     from scalesearch.records.confirmed import read_confirmed
     from scalesearch.records.front_scores import read_front_scores
 
@@ -146,7 +147,7 @@ def _kept(old: Path, folder: Path, *, pictures_of: tuple[str, int] | None) -> "l
         folder: The new one.
         pictures_of: Study and trial whose pictures are kept; None: none are, since they show the search's network.
     """
-    from scalesearch.export.model_card import ExportedFile
+    from scalesearch.export.contents import ExportedFile
     from scalesearch.export.target import kept_parts
 
     kept = list[ExportedFile]()
@@ -159,7 +160,7 @@ def _kept(old: Path, folder: Path, *, pictures_of: tuple[str, int] | None) -> "l
 
 
 def _usual_files(record: MeasuredTrial, session: Session, card: "CardParts") -> "list[ExportedFile]":
-    from scalesearch.export.model_card import ExportedFile
+    from scalesearch.export.contents import ExportedFile
 
     names = "; class names" if session.data.class_names else ""
     return [

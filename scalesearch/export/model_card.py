@@ -1,59 +1,21 @@
 """MODEL_CARD.md of an export: what the network is, how good and how fast, how to use it, and what not to believe."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
-from scalesearch.export.metadata import PREPROCESSING
-from scalesearch.export.reading import reading_words
+from scalesearch.export.card_numbers import latency_section, score_section
+from scalesearch.export.card_use import limits_section, use_section
+from scalesearch.export.contents import Later, Written
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
 from scalesearch.tasks.base import CardParts
-from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.network_spec import NetworkSpec
-from scalesearch.values.quality import ClassDetail, Quality
-from scalesearch.values.record import FrontScore, MeasuredTrial
+from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
-from scalesearch.values.training_length import full_length, recipe_of
 from scalesearch.views import words as report
 from scalesearch.views.markup import markdown_table, markdown_text
 
 CARD = "MODEL_CARD.md"
-_PACKAGES: Final = {"python": "Python", "pillow": "Pillow", "onnxruntime": "ONNX Runtime"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportedFile:
-    """One file of an export."""
-
-    name: str
-    """Its path within the export's folder."""
-    what: str
-    """A few words for the reader."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Later:
-    """What was measured of a trial after the search."""
-
-    score: FrontScore | None = None
-    """The trial's second evaluation, on test images, if it had one."""
-    confirmed: tuple[ConfirmedRun, ...] = ()
-    """The trial's runs at full length, if it was confirmed."""
-    exported: ConfirmedRun | None = None
-    """The one of them whose file is exported; the record is then `confirmed.as_confirmed` of it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """What an export holds besides its card."""
-
-    files: tuple[ExportedFile, ...] = ()
-    notes: tuple[str, ...] = ()
-    """What could not be exported and why, one line each."""
-    oldest: Mapping[str, str] = field(default_factory=dict)
-    """The oldest versions that run `infer.py` on this model: python, onnxruntime, numpy, pillow."""
 
 
 _NOTHING_LATER, _NOTHING_WRITTEN = Later(), Written()
@@ -82,12 +44,12 @@ def write_model_card(
     sections = (
         _head(record, session, card.noun),
         ("## Network", *_network(record)),
-        (f"## {card.score}", *_accuracy(record, later), *card.details),
-        ("## Latency", *_latency(record, later)),
+        (f"## {card.score}", *score_section(record, later), *card.details),
+        ("## Latency", *latency_section(record, later)),
         ("## How it was made", *_making(record, session)),
-        ("## How to use it", *_use(record, session, later.exported, written.oldest, answers=card.answers)),
+        ("## How to use it", *use_section(record, session, later.exported, written.oldest, answers=card.answers)),
         ("## Files", *markdown_table(("file", "what"), rows)),
-        ("## Limits", *_limits(record, session, later.confirmed, written.notes, card)),
+        ("## Limits", *limits_section(record, session, later.confirmed, written.notes, card)),
     )
     path = folder / CARD
     text = "\n\n".join("\n".join(section) for section in sections)
@@ -155,62 +117,6 @@ def _size(record: MeasuredTrial) -> str:
     )
 
 
-def _accuracy(record: MeasuredTrial, later: Later) -> Iterator[str]:
-    score, confirmed, exported = later.score, later.confirmed, later.exported
-    name = f"validation, confirmed: seed {exported.seed}" if exported else "validation, by which it was chosen"
-    rows = [(name, *_quality_cells(record.quality))]
-    if score and not exported:
-        rows.append(("test", *_quality_cells(score.test)))
-    for run in confirmed:
-        rows.append((f"test, confirmed: seed {run.seed}, {run.steps} steps", *_quality_cells(run.test)))
-    macro = ("macro precision", "macro recall") if isinstance(record.quality.detail, ClassDetail) else ()
-    yield from markdown_table(("images", f"{record.quality.title}, % (95 % interval)", *macro, "number"), rows)
-    yield ""
-    yield "All by the deployed file, run by the engine that was timed."
-    path = " -> ".join(f"{report.STEP_NAMES[step.step]} {report.percent(step.score)}" for step in record.accuracy_path)
-    if path:
-        yield f"On the way to it (validation): {path}."
-    if exported:
-        yield (
-            f"The exported file is the confirmed one of seed {exported.seed}, trained at full length. It is the first "
-            "seed's, whatever the others reached, so its numbers are no winner's."
-        )
-    elif confirmed:
-        yield (
-            f"The exported weights are the search's ({record.training.steps} steps); the confirmed rows are this "
-            "network trained anew at full length: `scalesearch export --confirmed` exports those."
-        )
-
-
-def _quality_cells(quality: Quality) -> tuple[str, ...]:
-    detail = quality.detail
-    macro = (detail.macro_precision, detail.macro_recall) if isinstance(detail, ClassDetail) else ()
-    return (
-        report.accuracy_with_interval(quality),
-        *(report.percent(each) for each in macro),
-        str(quality.images),
-    )
-
-
-def _latency(record: MeasuredTrial, later: Later) -> Iterator[str]:
-    latency = record.latency
-    rows = [("search", report.latency_with_interval(latency), "yes" if latency.stable else "NO")]
-    if later.exported:  # the search timed another file
-        rows.clear()
-    elif later.score:
-        again = later.score.latency
-        rows.append(("fresh process", report.latency_with_interval(again), "yes" if again.stable else "NO"))
-    for run in later.confirmed:
-        timed = run.latency
-        rows.append(
-            (f"confirmed, seed {run.seed}", report.latency_with_interval(timed), "yes" if timed.stable else "NO")
-        )
-    yield from markdown_table(("measured", "p50, ms (95 % interval)", "stable"), rows)
-    yield ""
-    device = markdown_text(report.device_text(record.device)) if record.device else "a device that was not recorded"
-    yield f"At batch {latency.batch} on {device}. The network alone: reading and resizing the image are not in it."
-
-
 def _making(record: MeasuredTrial, session: Session) -> Iterator[str]:
     data, recipe = session.data, record.candidate.recipe
     yield f"* Data: {markdown_text(data.name)}: {data.train_images} training, {data.val_images} validation,"
@@ -246,73 +152,3 @@ def _making(record: MeasuredTrial, session: Session) -> Iterator[str]:
             f"* {gain.what} brought {gain.speedup:.2f}x the speed ({gain.speedup_low:.2f} to {gain.speedup_high:.2f}) "
             f"{change}{verdict}."
         )
-
-
-def _use(
-    record: MeasuredTrial,
-    session: Session,
-    exported: ConfirmedRun | None,
-    oldest: Mapping[str, str],
-    *,
-    answers: str,
-) -> Iterator[str]:
-    train = "scalesearch train config.toml --to trained"
-    if exported:
-        recipe = record.candidate.recipe
-        length = recipe_of(recipe, total_steps=exported.steps, pruned=record.candidate.pruning.any).steps
-        train += f" --steps {length}" * (length != full_length(recipe).steps)
-    yield "```bash"
-    yield "pip install onnxruntime numpy pillow"
-    yield "python infer.py photo.jpg                     # needs nothing of scalesearch"
-    yield "scalesearch predict . photo.jpg --json        # the same with scalesearch installed"
-    yield f"{train:<45} # the same network at full length, on your machine"
-    yield "```"
-    height_px, width_px = record.spec.input_size.sides
-    sides, channels = f"{height_px}x{width_px}", record.spec.image_channels
-    if oldest:
-        told = ", ".join(f"{_PACKAGES.get(name, name)} {version}" for name, version in oldest.items())
-        yield f"The oldest versions that do: {told}. numpy 2 wants ONNX Runtime 1.19; AVIF pictures want Pillow 11.3."
-    if record.candidate.quantization.precision == "bf16":
-        yield "`infer.py` cannot run bf16: ONNX Runtime has no such convolutions for CPUs. Run it by TensorRT."
-    yield (
-        f"`model.onnx` takes float32 images (batch, {channels}, {height_px}, {width_px}) and "
-        f"gives {answers}. Preprocessing is in `{PREPROCESSING}` and in the file's own "
-        f"metadata{', class names too' if session.data.class_names else ''}."
-    )
-    if words := reading_words(record.spec, session.settings.data, session.storage):
-        yield words
-    if session.target.backend.startswith("tensorrt"):
-        batch = session.settings.latency.batch
-        tool = "tensorrt_rtx" if session.target.backend == "tensorrt_rtx" else "trtexec"
-        yield ""
-        yield "A TensorRT engine fits one GPU and one TensorRT version only; build yours on the machine that runs it:"
-        yield "```bash"
-        yield (
-            f"{tool} --onnx=model.onnx --stronglyTyped --optShapes=image:{batch}x{channels}x{sides}"
-            f" --minShapes=image:{batch}x{channels}x{sides} --maxShapes=image:{batch}x{channels}x{sides}"
-            " --saveEngine=model.engine"
-        )
-        yield "```"
-
-
-def _limits(
-    record: MeasuredTrial,
-    session: Session,
-    confirmed: Sequence[ConfirmedRun],
-    notes: Sequence[str],
-    card: CardParts,
-) -> Iterator[str]:
-    if session.synthetic:
-        yield "* Synthetic data: do not expect these accuracies on photographs."
-    if not confirmed:
-        yield (
-            "* Not confirmed: trained briefly, and chosen among many by these very validation images, so that "
-            f"{card.score.lower()} is flattered (winner's curse). `scalesearch confirm` looks again."
-        )
-    for limit in card.limits:
-        yield f"* {limit}"
-    yield "* Latency holds for the named device, library version and number of threads, and for no other."
-    for warning in (*session.data.warnings, *record.warnings):
-        yield f"* {markdown_text(warning)}"
-    for note in notes:
-        yield f"* {markdown_text(note)}"

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.networks.last_layer import STAGE, outputs_and_layer, replace_layer
 from scalesearch.networks.loading import load_module
 from scalesearch.values.network_spec import UNKNOWN_STRIDE, HeadSpec, NetworkSpec, StemSpec
 
-_STAGE: Final = "build"
 _SHOWN: Final = 12
 _NOTHING: Final = StemSpec(channels=0, kernel=0, stride=0)
 _kept: dict[tuple[str, str], nn.Module] = {}
@@ -65,16 +65,16 @@ def own_module(spec: NetworkSpec, *, seed: int) -> nn.Module:
         StageFailed: The module does not take the spec's images or return (N, classes), or its last layer is not found.
     """
     module = copy.deepcopy(_kept_module(spec)).eval()
-    outputs, layer_name = _tried(module, spec)
+    outputs, layer_name = outputs_and_layer(module, spec)
     if outputs != spec.num_classes:
-        _replace(module, layer_name, spec, outputs, seed)
-        outputs, layer_name = _tried(module, spec)
+        replace_layer(module, layer_name, spec, outputs, seed)
+        outputs, layer_name = outputs_and_layer(module, spec)
         if outputs != spec.num_classes:
             reason = (
                 f"{spec.origin}: with a new last layer ({layer_name}) for {spec.num_classes} classes, it still returns "
                 f"{outputs}: let the function return a module with {spec.num_classes} outputs"
             )
-            raise StageFailed(_STAGE, reason)
+            raise StageFailed(STAGE, reason)
     # Pruning and sparsity keep the outputs of this layer.
     module.output_layers = (layer_name,) if layer_name else ()  # type: ignore[assignment]  # nn.Module takes any value
     return module.train()
@@ -87,7 +87,7 @@ def replaced_layer(spec: NetworkSpec) -> str:
         ConfigError: As `own_module`.
         StageFailed: As `own_module`.
     """
-    outputs, layer_name = _tried(copy.deepcopy(_kept_module(spec)).eval(), spec)
+    outputs, layer_name = outputs_and_layer(copy.deepcopy(_kept_module(spec)).eval(), spec)
     if outputs == spec.num_classes:
         return ""
     return (
@@ -159,83 +159,10 @@ def _kept_module(spec: NetworkSpec) -> nn.Module:
     return _kept[key]
 
 
-def _tried(module: nn.Module, spec: NetworkSpec) -> tuple[int, str]:
-    """Return the module's number of outputs, and the name of the layer that gives them (empty if none is found).
-
-    It is run on two images of zeros. That layer is the convolution or linear layer that ran last with as many outputs.
-    """
-    ran: list[tuple[str, int]] = []
-    names: dict[nn.Module, str] = {
-        layer: name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)
-    }
-
-    def note(layer: nn.Module, *_: object) -> None:
-        ran.append((names[layer], _width(layer)))
-
-    hooks = [layer.register_forward_hook(note) for layer in names]
-    shape = (2, spec.image_channels, *spec.input_size.sides)
-    try:
-        with torch.no_grad():
-            returned = module(torch.zeros(shape))
-    except Exception as error:  # whatever the user's forward raises
-        reason = (
-            f"{spec.origin}: expected a module that takes images {shape}, "
-            f"its forward raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        )
-        raise StageFailed(_STAGE, reason) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not isinstance(returned, Tensor) or returned.ndim != 2 or len(returned) != shape[0]:
-        reason = (
-            f"{spec.origin}: expected one tensor ({shape[0]}, classes) for images {shape}, came {_told(returned)}: "
-            "wrap it in a module that returns the logits alone"
-        )
-        raise StageFailed(_STAGE, reason)
-    outputs = returned.shape[1]
-    return outputs, next((name for name, width in reversed(ran) if width == outputs), "")
-
-
-def _replace(module: nn.Module, layer_name: str, spec: NetworkSpec, outputs: int, seed: int) -> None:
-    """Replace the last layer by one for the spec's classes, in place."""
-    layer = module.get_submodule(layer_name) if layer_name else None
-    bias = layer is not None and layer.bias is not None
-    with torch.device("meta"):  # where no random numbers are drawn
-        if isinstance(layer, nn.Linear):
-            new: nn.Linear | nn.Conv2d = nn.Linear(layer.in_features, spec.num_classes, bias=bias)
-        elif isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1:
-            new = nn.Conv2d(layer.in_channels, spec.num_classes, 1, bias=bias)
-        else:
-            reason = (
-                f"{spec.origin}: expected {spec.num_classes} outputs, or a last linear layer or 1x1 convolution to "
-                f"replace; it has {outputs} outputs, and no such layer gives them: let the function return a module "
-                f"with {spec.num_classes} outputs"
-            )
-            raise StageFailed(_STAGE, reason)
-    new.to_empty(device="cpu")
-    nn.init.normal_(new.weight, std=0.01, generator=torch.Generator().manual_seed(seed))
-    if new.bias is not None:
-        nn.init.zeros_(new.bias)
-    module.set_submodule(layer_name, new.eval())
-
-
-def _width(layer: nn.Module) -> int:
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
-    return layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features
-
-
 def _outputs_by_guess(module: nn.Module) -> int:
     """Return the outputs of the last linear layer, which stand for the classes as long as no data are known."""
     layers = [layer.out_features for layer in module.modules() if isinstance(layer, nn.Linear)]
     return max(2, layers[-1]) if layers else 2
-
-
-def _told(returned: object) -> str:
-    if isinstance(returned, Tensor):
-        return f"one of {tuple(returned.shape)}"
-    if isinstance(returned, tuple | list | Mapping):
-        return f"a {type(returned).__name__} of {len(returned)}"
-    return f"a {type(returned).__name__}"
 
 
 def _normalisation(module: nn.Module, reference: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -5,15 +5,16 @@ from collections.abc import Callable
 
 import torch
 
+from scalesearch.chain.examples import tensors
 from scalesearch.chain.planner import Planner
-from scalesearch.chain.shrink import Shrinker, tensors
+from scalesearch.chain.shrink import Shrinker
 from scalesearch.chain.stages import StageClock
 from scalesearch.data import Dataset
 from scalesearch.data.mapped import ImageSource
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.spaces.suggest import cheapest
 from scalesearch.tasks.registry import get_task
-from scalesearch.training.train import answers
+from scalesearch.training.answers import answers
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.session import Session
 

@@ -19,8 +19,9 @@ from scalesearch.networks.build import build, settle_norms
 from scalesearch.tasks.base import Task
 from scalesearch.tasks.hooks import Objective
 from scalesearch.tasks.registry import get_task
+from scalesearch.training.fit import Course
 from scalesearch.training.machine import probe_machine, torch_threads
-from scalesearch.training.train import train
+from scalesearch.training.train import Examples, train
 from scalesearch.values.plan import Plan
 from scalesearch.values.settings import Machine, MachineSettings
 
@@ -154,10 +155,9 @@ def _timed_step_s(plan: Plan, machine: Machine, task: Task, batch: int) -> float
     recipe = replace(plan.candidate.recipe, batch_size=batch)
     try:
         network = build(spec, task.make_module)
-        train(
-            network, images, targets, recipe, machine, objective=Objective(task=task),
-            mean=(0.5,) * shape[1], std=(0.25,) * shape[1], seed=0, rates=(1.0,) * (PROBE_STEPS + 1), breathe=breathe,
-        )  # fmt: skip
+        examples = Examples(images=images, targets=targets, mean=(0.5,) * shape[1], std=(0.25,) * shape[1])
+        course = Course(seed=0, rates=(1.0,) * (PROBE_STEPS + 1), breathe=breathe)
+        train(network, examples, recipe, machine, course, objective=Objective(task=task))
     except _EnoughError:
         pass
     except MemoryError as error:

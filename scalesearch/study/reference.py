@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from scalesearch.chain.evaluate import engine_options
+from scalesearch.chain.timer import Timer
 from scalesearch.data import Dataset, to_input
-from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.to_onnx import to_onnx
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.execution.child_process import ChildLost, run_apart
@@ -110,7 +109,7 @@ def _calm_time_of(model: OnnxModel, session: Session) -> float:
 
 
 def _calm_time(model: OnnxModel, session: Session) -> float:
-    engine = get_backend(session.target.backend).compile(model, engine_options(session.settings))
     latency = session.settings.latency
+    engine = Timer(session).compile(model)
     with engine, DeviceLock(MEASURED_DEVICE).quiet(), wandering(latency.threads) as move:
         return calm_time(engine, settings=latency, move=move)

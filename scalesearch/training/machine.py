@@ -1,5 +1,6 @@
 """How to train on this machine: device, thread count and bf16, taken from the settings or timed in a second or two."""
 
+import copy
 import os
 import statistics
 import time
@@ -142,3 +143,17 @@ def _time_step(module: nn.Module, images: Tensor, labels: Tensor, threads: int, 
     torch.autograd.backward(functional.cross_entropy(logits.float(), labels))
     module.zero_grad()
     return time.perf_counter() - started
+
+
+def on_device(module: nn.Module, machine: Machine) -> nn.Module:
+    """Return a copy of the module on the machine's device and in its memory layout."""
+    layout = torch.channels_last if machine.channels_last else torch.contiguous_format
+    # torch's stubs know `memory_format` only without other arguments.
+    return copy.deepcopy(module).to(  # type: ignore[call-overload, no-any-return]
+        device=machine.device, memory_format=layout
+    )
+
+
+def laid_out(images: Tensor, machine: Machine) -> Tensor:
+    """Return the images (N, C, H, W) in the machine's memory layout."""
+    return images.contiguous(memory_format=torch.channels_last if machine.channels_last else torch.contiguous_format)

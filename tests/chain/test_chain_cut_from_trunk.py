@@ -9,7 +9,6 @@ import pytest
 import torch
 from parent_studies import colours, opened
 
-from scalesearch.chain import shrink
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker, Shrunk
 from scalesearch.chain.stages import StageClock
@@ -17,6 +16,7 @@ from scalesearch.data import LABEL_SOURCES, Dataset
 from scalesearch.data.finding import load_study_data
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.training import train as training
+from scalesearch.training.fit import Course
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import TrialRecord
@@ -78,13 +78,13 @@ class Bench:
 def bench(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     calls: list[dict[str, Any]] = []
 
-    def watched(network: Any, *arguments: Any, **more: Any) -> Any:
+    def watched(network: Any, examples: Any, recipe: Any, machine: Any, course: Course, **more: Any) -> Any:
         before = {name: tensor.clone() for name, tensor in network.module.state_dict().items()}
-        result = training.train(network, *arguments, **more)
-        calls.append({"steps": result.steps, "weights": before, "start": more.get("start"), "state": result.state})
+        result = training.train(network, examples, recipe, machine, course, **more)
+        calls.append({"steps": result.steps, "weights": before, "start": course.start, "state": result.state})
         return result
 
-    monkeypatch.setattr(shrink, "train", watched)
+    monkeypatch.setattr("scalesearch.chain.trainer.train", watched)
     yield Bench(session=replace(session, folder=tmp_path), calls=calls)
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from parent_studies import colours, opened
 
+from scalesearch.chain.examples import tensors
 from scalesearch.chain.planner import Planner
-from scalesearch.chain.shrink import Shrinker, Shrunk, tensors
+from scalesearch.chain.shrink import Shrinker, Shrunk
 from scalesearch.chain.stages import StageClock
 from scalesearch.data import LABEL_SOURCES, Dataset
 from scalesearch.data.finding import load_study_data
@@ -66,7 +67,7 @@ def bench(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         made.append(result.steps)
         return result
 
-    monkeypatch.setattr("scalesearch.chain.shrink.train", counted)
+    monkeypatch.setattr("scalesearch.chain.trainer.train", counted)
     return Bench(session=replace(session, folder=tmp_path), updates=made)
 
 

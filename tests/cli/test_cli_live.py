@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from scalesearch.cli.live import _LineView, _LiveView, trial_line, view
+from scalesearch.cli.live import _LineView, _LiveView, view
+from scalesearch.cli.run_lines import trial_line
 from scalesearch.search.events import RunStarted, RunStopped, StageEntered, StudyOutcome, TrialFinished, TrialStarted
 from scalesearch.values.record import MeasuredTrial
 

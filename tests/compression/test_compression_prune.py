@@ -8,7 +8,8 @@ from tiny_networks import BLOCK_KINDS, gratings, tiny_network, tiny_spec
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from scalesearch.compression.prune import channels_left, prunable_widths, prune
+from scalesearch.compression.channels_left import channels_left
+from scalesearch.compression.prune import prunable_widths, prune
 from scalesearch.errors import StageFailed
 from scalesearch.tasks.classification.pieces import build, judged
 from scalesearch.values.candidate import Criterion, Pruning, PruningScope

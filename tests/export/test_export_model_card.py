@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from scalesearch.export.model_card import ExportedFile, Later, Written, write_model_card
+from scalesearch.export.contents import ExportedFile, Later, Written
+from scalesearch.export.model_card import write_model_card
 from scalesearch.tasks.classification.views import ClassificationViews
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.parent import Parent

@@ -13,7 +13,8 @@ from scalesearch.tasks.classification.losses import cross_entropy, distillation
 from scalesearch.tasks.classification.task import TASK
 from scalesearch.tasks.hooks import Objective
 from scalesearch.training.batches import Drawn
-from scalesearch.training.train import Trained, train
+from scalesearch.training.fit import Course
+from scalesearch.training.train import Examples, Trained, train
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.settings import Machine
 
@@ -40,9 +41,8 @@ class NumberTeacher:
 
 
 def trained(recipe: Recipe, objective: Objective) -> Trained:
-    return train(
-        NETWORK, IMAGES, LABELS, recipe, MACHINE, objective=objective, mean=(0.5, 0.5, 0.5), std=STD, seed=5
-    )  # fmt: skip
+    examples = Examples(images=IMAGES, targets=LABELS, mean=(0.5, 0.5, 0.5), std=STD)
+    return train(NETWORK, examples, recipe, MACHINE, Course(seed=5), objective=objective)
 
 
 def test_the_loss_is_shared_between_the_targets_and_the_teacher_of_the_very_images() -> None:

@@ -2,6 +2,7 @@ import copy
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from scalesearch.data.mapped import MappedImages, planes
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.tasks.classification.pieces import build, score, train
-from scalesearch.training.train import Trained, answers
+from scalesearch.training.answers import answers
+from scalesearch.training.train import Trained
 from scalesearch.values.candidate import OptimizerName, Recipe
 from scalesearch.values.network import Network
 from scalesearch.values.settings import Machine
@@ -291,7 +293,7 @@ def test_ctrl_c_passes_through() -> None:
 
 def test_impossible_inputs_are_told_apart() -> None:
     images, labels = coloured_squares()
-    arguments = {"mean": MEAN, "std": STD, "seed": 0}
+    arguments: dict[str, Any] = {"mean": MEAN, "std": STD, "seed": 0}
     with pytest.raises(ConfigError, match=r"at least 1 step, got 0: raise training\.steps"):
         train(build(SPEC), images, labels, replace(RECIPE, steps=0), MACHINE, **arguments)
     with pytest.raises(ConfigError, match="got 60 images and 59 targets"):

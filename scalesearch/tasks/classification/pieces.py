@@ -15,12 +15,15 @@ from scalesearch.compression.importance import Judged
 from scalesearch.compression.layer_ranking import Insert, LayerDamage
 from scalesearch.compression.qat import QatResult
 from scalesearch.data.mapped import ImageSource
+from scalesearch.data.normalisation import PerChannel
 from scalesearch.deployment import to_onnx as exporting
 from scalesearch.networks import build as building
 from scalesearch.tasks.classification.task import TASK
 from scalesearch.tasks.hooks import Objective, plain_loss, score_torch, torch_divergence
 from scalesearch.training import train as training
-from scalesearch.training.train import Trained
+from scalesearch.training.answers import answers
+from scalesearch.training.fit import Course
+from scalesearch.training.train import Examples, Trained
 from scalesearch.values.candidate import Quantization, Recipe
 from scalesearch.values.network import Network, OnnxModel
 from scalesearch.values.network_spec import NetworkSpec
@@ -45,17 +48,24 @@ def train(
     labels: torch.Tensor,
     recipe: Recipe,
     machine: Machine,
-    **more: Any,
+    *,
+    mean: PerChannel,
+    std: PerChannel,
+    **course: Any,
 ) -> Trained:
-    """Train a copy on uint8 images (N, C, H, W) and labels (N,) (`training.train.train`, whose keywords it takes)."""
-    return training.train(network, images, labels, recipe, machine, objective=Objective(task=TASK), **more)
+    """Train a copy on uint8 images (N, C, H, W) and labels (N,) by `training.train.train`.
+
+    The other keywords are those of its `Course`.
+    """
+    examples = Examples(images=images, targets=labels, mean=mean, std=std)
+    return training.train(network, examples, recipe, machine, Course(**course), objective=Objective(task=TASK))
 
 
 def score(network: Network, images: torch.Tensor, labels: torch.Tensor, machine: Machine, mean: Any, std: Any) -> float:
     """Return the top-1 accuracy (0..1) of the torch module on uint8 images (N, C, H, W) and labels (N,)."""
     names = [str(place) for place in range(network.spec.num_classes)]
-    answers = training.answers(network, images, machine, mean=mean, std=std)
-    return score_torch(TASK, TASK.make_metric(names), answers, labels)
+    given = answers(network, images, machine, mean=mean, std=std)
+    return score_torch(TASK, TASK.make_metric(names), given, labels)
 
 
 def to_onnx(network: Network, *, to: Path, check_images: NDArray[np.float32], **more: Any) -> OnnxModel:

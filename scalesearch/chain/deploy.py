@@ -1,0 +1,181 @@
+"""From a plan to the files that are deployed: train, prune, fold, export, quantize, and let a compiler judge."""
+
+import functools
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scalesearch.chain.examples import tensors
+from scalesearch.chain.shrink import Shrinker, Shrunk
+from scalesearch.chain.stages import StageClock
+from scalesearch.compression.fold import fold_batchnorm
+from scalesearch.compression.qat import QatResult, quantization_aware
+from scalesearch.compression.quantize import quantize
+from scalesearch.data import Dataset, to_input
+from scalesearch.deployment.export_cache import ExportCache
+from scalesearch.deployment.to_onnx import to_onnx
+from scalesearch.measurement.device_lock import DeviceLock
+from scalesearch.tasks.base import Task
+from scalesearch.tasks.hooks import plain_loss, torch_divergence
+from scalesearch.training.machine import torch_threads
+from scalesearch.values.candidate import Quantization
+from scalesearch.values.identity import seed_from
+from scalesearch.values.network import Network, OnnxModel
+from scalesearch.values.plan import Plan
+from scalesearch.values.record import (
+    Acceptance,
+    TrainingResult,
+)
+from scalesearch.values.session import Session
+
+if TYPE_CHECKING:
+    from scalesearch.deployment.acceptance import Gate
+
+_CHECK_IMAGES = 8
+_STYLED = ("int8", "fp8")
+"""Precisions whose files differ between the styles of quantization of the targets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployed:
+    """A trial's network and file, with everything that was found on the way."""
+
+    shrunk: Shrunk
+    training: TrainingResult
+    """The numbers of all training, quantization-aware updates included."""
+    float_model: OnnxModel
+    """The same network in fp32. Its file is a twin to compare with and is removed at the end."""
+    model: OnnxModel
+    acceptance: Acceptance | None
+
+
+class Deployer:
+    """Makes the files of one plan at a time.
+
+    Args:
+        session: The settings and target of the study.
+        task: What the network is for.
+        lock: The device, which is left to whoever measures between two updates.
+        exports: Where exported files are kept for later candidates; None: exported files are not kept.
+    """
+
+    def __init__(self, session: Session, task: Task, lock: DeviceLock, exports: ExportCache | None) -> None:
+        self._task, self._lock = task, lock
+        self._shrink = Shrinker(session, lock)
+        self._to_onnx = functools.partial(exports.to_onnx if exports else to_onnx, output_names=task.output_names)
+        self._gate = None if session.settings.accept == "off" else _gate(session)
+        self._profile, self._machine = session.target.quantization_profile, session.machine
+        self._batch = session.settings.latency.batch
+
+    def __call__(self, plan: Plan, data: Dataset, path: Path, stages: StageClock) -> Deployed:
+        """Train, prune, fold, export, quantize and judge the plan's network, and write its file to `path`."""
+        quantization = plan.candidate.quantization
+        shrunk = self._shrink(plan, data, stages)
+        training, ranges = shrunk.training, None
+        calibration = _inputs(data, quantization.calibration_images)
+        float_path = path.with_suffix(".fp32.onnx")
+        try:
+            with stages("export"):
+                folded = fold_batchnorm(shrunk.network)
+            if quantization.qat_steps and quantization.precision == "int8":
+                with stages("retrain"):
+                    started = time.perf_counter() - self._lock.paused_s
+                    tuned = self._quantization_aware(folded, plan, data, calibration)
+                    folded, ranges = tuned.network, tuned.ranges
+                    spent_s = training.retrain_s + time.perf_counter() - self._lock.paused_s - started
+                    training = replace(training, retrain_s=spent_s, weights_reused=False)
+                    if plan.trunk_key:
+                        made = (training.new_steps or 0) + quantization.qat_steps
+                        training = replace(training, steps=training.steps + quantization.qat_steps, new_steps=made)
+            with stages("export"):
+                float_model = self._to_onnx(folded, to=float_path, check_images=calibration[:_CHECK_IMAGES])
+            with stages("quantize"):
+                model = quantize(
+                    float_model,
+                    quantization,
+                    calibration=calibration,
+                    profile=self._profile,
+                    to=path,
+                    input_ranges=ranges,
+                    divergence=self._task.divergence,
+                )
+            with stages("accept"):
+                acceptance = self._accepted(float_model, model, quantization, calibration)
+        except BaseException:
+            float_path.unlink(missing_ok=True)
+            raise
+        return Deployed(shrunk=shrunk, training=training, float_model=float_model, model=model, acceptance=acceptance)
+
+    def _quantization_aware(
+        self, folded: Network, plan: Plan, data: Dataset, calibration: NDArray[np.float32]
+    ) -> QatResult:
+        seed = seed_from("qat", plan.key)
+        images, targets = tensors(data.train)
+        batches = self._task.make_batches(
+            images, targets, plan.candidate.recipe, mean=data.mean, std=data.std, device="cpu", seed=seed
+        )
+        with torch_threads(self._machine):
+            return quantization_aware(
+                folded,
+                plan.candidate.quantization,
+                batches=batches.next,
+                loss=plain_loss(self._task),
+                divergence=torch_divergence(self._task),
+                calibration=torch.from_numpy(calibration),
+                profile=self._profile,
+                seed=seed,
+                breathe=self._lock.breathe,
+            )
+
+    def _accepted(
+        self,
+        float_model: OnnxModel,
+        model: OnnxModel,
+        quantization: Quantization,
+        calibration: NDArray[np.float32],
+    ) -> Acceptance | None:
+        """Let NVIDIA's compiler judge the deployed graph, or a twin in TensorRT's style if the target's differs."""
+        if self._gate is None:
+            return None
+        if self._profile == "tensorrt" or quantization.precision not in _STYLED:
+            return self._gate.judge(model, batch=self._batch)
+        twin_path = model.path.with_suffix(".tensorrt.onnx")
+        try:
+            twin = quantize(
+                float_model,
+                quantization,
+                calibration=calibration,
+                profile="tensorrt",
+                to=twin_path,
+                divergence=self._task.divergence,
+            )
+            return self._gate.judge(twin, batch=self._batch)
+        finally:
+            twin_path.unlink(missing_ok=True)
+
+    def dense_file(self, work: Deployed, data: Dataset) -> OnnxModel:
+        """Write the network as it is without any pruning, in fp32, beside the trial's file."""
+        images = _inputs(data, _CHECK_IMAGES)
+        dense = fold_batchnorm(work.shrunk.dense)
+        return self._to_onnx(dense, to=dense_path(work.model.path), check_images=images)
+
+
+def _inputs(data: Dataset, images: int) -> NDArray[np.float32]:
+    """Return the first calibration images as the network takes them, (N, C, H, W)."""
+    return to_input(data.calibration.images[:images], mean=data.mean, std=data.std)
+
+
+def _gate(session: Session) -> "Gate":
+    from scalesearch.deployment.acceptance import Gate  # here, since it loads a native library that only the gate needs
+
+    return Gate(session.target.compute_capability, session.settings.tensorrt)
+
+
+def dense_path(model: Path) -> Path:
+    """Return where `dense_file` writes, for a trial's file at `model`."""
+    return model.with_suffix(".dense.onnx")

@@ -1,0 +1,33 @@
+"""How much score each layer of a candidate's dense network loses when it alone loses channels."""
+
+from dataclasses import replace
+
+from scalesearch.chain.cutter import Cutter
+from scalesearch.chain.planner import Planner
+from scalesearch.chain.shrink import Shrinker
+from scalesearch.chain.stages import StageClock
+from scalesearch.compression.sensitivity import LayerSensitivity
+from scalesearch.data.finding import load_study_data
+from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
+from scalesearch.tasks.registry import get_task
+from scalesearch.values.candidate import Candidate, Pruning
+from scalesearch.values.session import Session
+
+
+def layer_sensitivity(session: Session, candidate: Candidate) -> tuple[tuple[LayerSensitivity, ...], float, int]:
+    """Measure how much score each layer of the candidate's dense network loses with its channels.
+
+    The network's stored weights are used; if they are gone, it is trained again.
+
+    Returns:
+        The sensitivities, the score of the dense network as a fraction, and the number of images it is measured on.
+    """
+    dense = replace(candidate, pruning=Pruning())
+    plan = Planner(session)(dense)
+    lock = DeviceLock(MEASURED_DEVICE)
+    with lock.busy():
+        task = get_task(session.settings.task)
+        data = load_study_data(session, task.sources()).at(plan.spec.input_size)
+        network = Shrinker(session, lock)(plan, data, StageClock()).network
+        cutter = Cutter(plan, data, task, channel_multiple=session.target.channel_multiple)
+        return cutter.sensitivity(network), cutter.score(network), cutter.images

@@ -1,0 +1,92 @@
+"""The lines that a run shows to people: how it begins, one for each trial, and what to do next."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scalesearch.cli.screen import command_word
+from scalesearch.search.events import (
+    Narrowed,
+    RunStarted,
+    StudyOutcome,
+)
+from scalesearch.values.record import TrialRecord
+from scalesearch.views.words import milliseconds_number, verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_ROUNDING = 1e-6
+
+
+def trial_line(record: TrialRecord) -> str:
+    """Return one trial as one line: number, result or why it has none, and what it was."""
+    scaling, quantization = record.candidate.scaling, record.candidate.quantization
+    size = str(record.spec.input_size) if record.spec else f"res x{scaling.resolution:g}"
+    shape = f"{size} depth x{scaling.depth:g} width x{scaling.width:g} kernel x{scaling.kernel:g}"
+    shape += ", cut from a larger trunk" if record.cut_from else ""
+    pruned = record.candidate.pruning.label
+    what = f"{shape}{f', {pruned},' if pruned else ''} {quantization.label}"
+    seconds = sum(stage.seconds for stage in record.stages)
+    if record.quality is not None and record.latency is not None:
+        mark = "" if record.feasible else f"  ({verdict(record)})"
+        unstable = "" if record.latency.stable else " unstable"
+        origin = f"same as {record.same_as}" if record.same_as is not None else f"{seconds:.0f} s"
+        if record.sibling_of is not None and record.same_as is None:
+            origin = f"sibling of {record.sibling_of}, {origin}"
+        result = f"{record.quality.title} {100 * record.quality.score:5.1f} %  "
+        result += f"{milliseconds_number(record.latency.p50_ms):>7} ms{unstable}"
+        return f"trial {record.trial:3d}  {result}  {what}  [{origin}]{mark}"
+    return f"trial {record.trial:3d}  {record.state}: {record.reason.splitlines()[0] if record.reason else ''}  {what}"
+
+
+def show_end(console: "Console", outcome: StudyOutcome, folder: Path) -> None:
+    """Print the front as a table, where everything is, and what to type next."""
+    from scalesearch.cli.front_table import print_front
+
+    states = [record.state for record in outcome.records]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+    console.print(
+        f"\n{outcome.message}  ({counts or 'no trials'}; {span(outcome.wall_s)} in this run)", highlight=False
+    )
+    if outcome.front:
+        word = command_word(folder)
+        print_front(console, outcome.records, folder)
+        console.print(
+            f"Written to {folder}: front.png, front.csv, trials.csv, records/, models/, run.toml\n"
+            f"Next: scalesearch report {word}   scalesearch pick {word}   scalesearch confirm {word}",
+            highlight=False,
+            markup=False,
+        )
+    if outcome.ended == "interrupted":
+        console.print("Type the same command again to go on.", highlight=False)
+
+
+def opening(event: RunStarted, folder: Path) -> str:
+    """Return the line on how much of the budget a run begins with."""
+    if not event.records:
+        return f"study {folder}: budget {event.budget}"
+    done = trainings(event.charged_done)
+    left = trainings(max(0.0, event.budget - float(done)))
+    return f"study {folder}: continuing after {done} full trainings, {left} to go"
+
+
+def narrowed(event: Narrowed) -> str:
+    """Return the line on a precision that the search gives up."""
+    tried = f"{event.tries} networks gained nothing from it"
+    return f"adaptive: {event.precision} is not asked any more: {tried} (run without --adaptive to ask it again)"
+
+
+def trainings(charged: float) -> str:
+    """Return a number of full trainings as text, with one decimal unless that is 0.
+
+    It is rounded down, so that a budget that is not used up does not look as if it were.
+    """
+    return f"{math.floor(10 * charged + _ROUNDING) / 10:.1f}".removesuffix(".0")
+
+
+def span(seconds: float) -> str:
+    """Return a time in seconds, minutes or hours, whichever reads best."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

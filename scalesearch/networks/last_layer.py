@@ -1,0 +1,85 @@
+"""The last layer of a module of the user's: which one gives its outputs, and another in its place."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from scalesearch.errors import StageFailed
+from scalesearch.values.network_spec import NetworkSpec
+
+STAGE: Final = "build"
+
+
+def outputs_and_layer(module: nn.Module, spec: NetworkSpec) -> tuple[int, str]:
+    """Return the module's number of outputs, and the name of the layer that gives them (empty if none is found).
+
+    It is run on two images of zeros. That layer is the convolution or linear layer that ran last with as many outputs.
+    """
+    ran: list[tuple[str, int]] = []
+    names: dict[nn.Module, str] = {
+        layer: name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
+
+    def note(layer: nn.Module, *_: object) -> None:
+        ran.append((names[layer], _width(layer)))
+
+    hooks = [layer.register_forward_hook(note) for layer in names]
+    shape = (2, spec.image_channels, *spec.input_size.sides)
+    try:
+        with torch.no_grad():
+            returned = module(torch.zeros(shape))
+    except Exception as error:  # whatever the user's forward raises
+        reason = (
+            f"{spec.origin}: expected a module that takes images {shape}, "
+            f"its forward raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        )
+        raise StageFailed(STAGE, reason) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not isinstance(returned, Tensor) or returned.ndim != 2 or len(returned) != shape[0]:
+        reason = (
+            f"{spec.origin}: expected one tensor ({shape[0]}, classes) for images {shape}, came {_told(returned)}: "
+            "wrap it in a module that returns the logits alone"
+        )
+        raise StageFailed(STAGE, reason)
+    outputs = returned.shape[1]
+    return outputs, next((name for name, width in reversed(ran) if width == outputs), "")
+
+
+def replace_layer(module: nn.Module, layer_name: str, spec: NetworkSpec, outputs: int, seed: int) -> None:
+    """Replace the last layer by one for the spec's classes, in place."""
+    layer = module.get_submodule(layer_name) if layer_name else None
+    bias = layer is not None and layer.bias is not None
+    with torch.device("meta"):  # where no random numbers are drawn
+        if isinstance(layer, nn.Linear):
+            new: nn.Linear | nn.Conv2d = nn.Linear(layer.in_features, spec.num_classes, bias=bias)
+        elif isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1:
+            new = nn.Conv2d(layer.in_channels, spec.num_classes, 1, bias=bias)
+        else:
+            reason = (
+                f"{spec.origin}: expected {spec.num_classes} outputs, or a last linear layer or 1x1 convolution to "
+                f"replace; it has {outputs} outputs, and no such layer gives them: let the function return a module "
+                f"with {spec.num_classes} outputs"
+            )
+            raise StageFailed(STAGE, reason)
+    new.to_empty(device="cpu")
+    nn.init.normal_(new.weight, std=0.01, generator=torch.Generator().manual_seed(seed))
+    if new.bias is not None:
+        nn.init.zeros_(new.bias)
+    module.set_submodule(layer_name, new.eval())
+
+
+def _width(layer: nn.Module) -> int:
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    return layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features
+
+
+def _told(returned: object) -> str:
+    if isinstance(returned, Tensor):
+        return f"one of {tuple(returned.shape)}"
+    if isinstance(returned, tuple | list | Mapping):
+        return f"a {type(returned).__name__} of {len(returned)}"
+    return f"a {type(returned).__name__}"

