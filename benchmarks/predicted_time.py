@@ -20,10 +20,10 @@ from scalesearch.data import LABEL_SOURCES, load_dataset
 from scalesearch.deployment.targets import get_target
 from scalesearch.networks import find_spec
 from scalesearch.spaces.suggest import cheapest, for_target
+from scalesearch.study.fitted_space import largest_input
 from scalesearch.study.pieces import measure_pieces
 from scalesearch.study.predicted_time import PlannedRun, PredictedTime, predict
 from scalesearch.study.run import run_search
-from scalesearch.study.session import largest_input
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
 

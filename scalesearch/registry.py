@@ -42,6 +42,20 @@ def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     return next(iter(get_close_matches(word, list(known), n=1, cutoff=cutoff)), "")
 
 
+def load_member(name: str, homes: Mapping[str, str], *, missing: str) -> Any:
+    """Return what stands at the place of the member of that name.
+
+    Args:
+        name: The name as the user wrote it.
+        homes: The family's places by name, each written as `package.module:attribute`.
+        missing: As `look_up` takes it.
+
+    Raises:
+        ConfigError: There is no such member.
+    """
+    return load(look_up(name, homes, missing=missing))
+
+
 def load(place: str) -> Any:
     """Import the module and return the attribute of a place written as `package.module:attribute`."""
     module, _, attribute = place.partition(":")

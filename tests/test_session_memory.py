@@ -8,7 +8,7 @@ from scalesearch.config import load_run
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.memory import file_bytes
 from scalesearch.networks import base_spec
-from scalesearch.study.session import require_batch_memory
+from scalesearch.study.fitted_space import require_batch_memory
 from scalesearch.tasks.classification.pieces import build
 from scalesearch.values.network_spec import InputSize
 

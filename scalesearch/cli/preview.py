@@ -43,7 +43,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -
     """Print what the space asks for, which choices collapse, and the predicted cost; raise on anything wrong."""
     from scalesearch.cli.screen import wide_console
     from scalesearch.data import load_dataset
-    from scalesearch.study.session import largest_input
+    from scalesearch.study.fitted_space import largest_input
     from scalesearch.tasks.registry import sources_of
 
     console = wide_console()
@@ -84,8 +84,8 @@ def _checked(settings: RunSettings, space: SearchSpace) -> "tuple[SearchSpace, N
     from scalesearch.networks import find_spec
     from scalesearch.spaces.axes import largest_value
     from scalesearch.spaces.suggest import for_target
+    from scalesearch.study.fitted_space import largest_input, require_batch_memory
     from scalesearch.study.own_module import require_fit
-    from scalesearch.study.session import largest_input, require_batch_memory
 
     require_teacher(largest_value(space.axes, "training.distill_weight"), settings.parent)
     target = get_target(settings.target)
@@ -165,11 +165,11 @@ def _notes(settings: RunSettings, space: SearchSpace, target: "Target") -> Itera
     from scalesearch.deployment.backends import get_backend
     from scalesearch.networks import find_spec
     from scalesearch.spaces.suggest import ends_short, without_effect
-    from scalesearch.study.parent import look_ahead
-    from scalesearch.study.session import largest_input
+    from scalesearch.study.fitted_space import largest_input
+    from scalesearch.study.parent import look_ahead, requested_parent
     from scalesearch.tasks.registry import sources_of
 
-    if outlook := look_ahead(settings, find_spec(space.network)):
+    if outlook := look_ahead(requested_parent(settings), find_spec(space.network)):
         yield outlook.words
     for line in (*ends_short(space), *without_effect(space)):
         yield f"note: {line}"

@@ -7,6 +7,7 @@ from scalesearch.errors import ConfigError
 from scalesearch.networks.validity import check_spec
 from scalesearch.values.candidate import Scaling, StageScaling
 from scalesearch.values.network_spec import HeadSpec, InputSize, NetworkSpec, StageSpec
+from scalesearch.values.space import SearchSpace
 
 # 2 * 1.1 is 2.2000000000000002 and 24 * 0.7 is 16.799999999999997. Products are rounded to this many decimals first, so
 # that ceil and the rounding borders depend on the numbers the user wrote and not on how they are stored in binary.
@@ -156,3 +157,14 @@ def _check(base: NetworkSpec, scaling: Scaling, *, resolution_px: int, num_class
         if not (math.isfinite(multiplier) and multiplier > 0):
             message = f"scaling.{name} must be a positive, finite multiplier such as 0.75, not {multiplier!r}"
             raise ConfigError(message)
+
+
+def scale_base(space: SearchSpace, base: NetworkSpec, scaling: Scaling, num_classes: int = 10) -> NetworkSpec:
+    """Return the base network of `space` at these multipliers."""
+    return scale(
+        base,
+        scaling,
+        resolution_px=space.input_size,
+        num_classes=num_classes,
+        resolution_multiple=space.resolution_multiple,
+    )

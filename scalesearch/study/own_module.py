@@ -9,7 +9,7 @@ from scalesearch.compression.prune import prune
 from scalesearch.data import Dataset
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks.own_module import own_module, replaced_layer
-from scalesearch.study.reference import scale_base
+from scalesearch.networks.scaling import scale_base
 from scalesearch.values.candidate import Pruning, Scaling
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
@@ -42,10 +42,17 @@ def require_fit(space: SearchSpace, base: NetworkSpec, num_classes: int) -> None
         raise ConfigError(message) from failure
 
 
-def module_notes(space: SearchSpace, base: NetworkSpec, num_classes: int) -> Iterator[str]:
-    """Yield a line on each thing that is done to a module of the user's, or taken from it, without being asked."""
-    if not base.origin:
-        return
+def fitted_module_notes(space: SearchSpace, base: NetworkSpec, num_classes: int) -> tuple[str, ...]:
+    """Check a module of the user's as `require_fit` does, and return a line on each thing that is done to it unasked.
+
+    Raises:
+        ConfigError: As `require_fit`.
+    """
+    require_fit(space, base, num_classes)
+    return tuple(_notes(space, base, num_classes)) if base.origin else ()
+
+
+def _notes(space: SearchSpace, base: NetworkSpec, num_classes: int) -> Iterator[str]:
     if not space.resolution_multiple:
         yield (
             f"network: {base.origin} does not tell its total stride, so resolutions are multiples of "

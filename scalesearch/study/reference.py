@@ -16,14 +16,12 @@ from scalesearch.measurement.cores import wandering
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.measurement.latency import calm_time
 from scalesearch.networks.build import build
-from scalesearch.networks.scaling import scale
+from scalesearch.networks.scaling import scale_base
 from scalesearch.records.stored_files import file_sha256, kept_reference
 from scalesearch.tasks.registry import get_task
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.network import OnnxModel
-from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.session import Session, reference_path
-from scalesearch.values.space import SearchSpace
 
 _IMAGES = 8
 
@@ -68,17 +66,6 @@ def rebuild_reference(session: Session, dataset: Dataset, *, to: Path) -> Path:
             raise ConfigError(message)
         replace_file(to, model.path.read_bytes())
     return to
-
-
-def scale_base(space: SearchSpace, base: NetworkSpec, scaling: Scaling, num_classes: int = 10) -> NetworkSpec:
-    """Return the base network of `space` at these multipliers."""
-    return scale(
-        base,
-        scaling,
-        resolution_px=space.input_size,
-        num_classes=num_classes,
-        resolution_multiple=space.resolution_multiple,
-    )
 
 
 def _build(session: Session, dataset: Dataset, to: Path) -> OnnxModel:

@@ -56,12 +56,22 @@ def sources_of(name: str) -> "Sources":
     Raises:
         ConfigError: As `get_task`; or a source gives other targets than the task is trained on.
     """
-    task = get_task(name)
+    return checked_sources(get_task(name))
+
+
+def checked_sources(task: Task) -> "Sources":
+    """Return the data sources of a task.
+
+    Raises:
+        ConfigError: There is none, or one gives other targets than the task is trained on.
+    """
     sources = task.sources()
     other = next((source for source in sources if source.targets != task.targets), None)
     if other or not sources:
         came = f"its source {other.kind!r} with {other.targets}" if other else "no source"
-        message = f"task {name!r}: expected data sources with {task.targets}, came {came}.\nThe task must be mended."
+        message = (
+            f"task {task.name!r}: expected data sources with {task.targets}, came {came}.\nThe task must be mended."
+        )
         raise ConfigError(message)
     return sources
 

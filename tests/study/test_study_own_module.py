@@ -7,7 +7,7 @@ import pytest
 from scalesearch.config import check_axes
 from scalesearch.errors import ConfigError
 from scalesearch.networks import find_spec
-from scalesearch.study.own_module import module_notes, require_fit
+from scalesearch.study.own_module import fitted_module_notes, require_fit
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 
 SPACE = SearchSpace(name="module", network="own_modules:residual", resolution_px=32, axes=())
@@ -50,8 +50,8 @@ def test_channels_that_cannot_be_cut_are_refused_where_the_space_cuts_them() -> 
 
 
 def test_what_is_done_to_a_module_is_said() -> None:
-    notes = list(module_notes(SPACE, find_spec("own_modules:with_constants"), 4))
+    notes = list(fitted_module_notes(SPACE, find_spec("own_modules:with_constants"), 4))
     assert [note.partition(" ")[0] for note in notes] == ["network:"] * 3
     assert "multiples of 32" in notes[0] and "(fc) is replaced" in notes[1] and "mean (0.4, 0.5, 0.6)" in notes[2]
-    assert not list(module_notes(replace(SPACE, resolution_multiple=4), find_spec("own_modules:residual"), 10))
-    assert not list(module_notes(SPACE, find_spec("resnet_small"), 4))
+    assert not list(fitted_module_notes(replace(SPACE, resolution_multiple=4), find_spec("own_modules:residual"), 10))
+    assert not list(fitted_module_notes(SPACE, find_spec("resnet_small"), 4))

@@ -12,7 +12,8 @@ from scalesearch.errors import ConfigError
 from scalesearch.networks import base_spec
 from scalesearch.networks.build import build
 from scalesearch.study import parent as module
-from scalesearch.study.parent import look_ahead, prepare_parent
+from scalesearch.study.parent import ParentRequest, look_ahead, prepare_parent, requested_parent
+from scalesearch.study.parent_sources import FoundParent
 from scalesearch.tasks.registry import get_task
 from scalesearch.values.session import Session
 from scalesearch.values.settings import RunSettings
@@ -22,10 +23,10 @@ def test_a_module_of_the_users_own_takes_no_parent() -> None:
     own = replace(base_spec("resnet_small"), origin="mine.nets:make")
 
     with pytest.raises(ConfigError, match=r"came the module of mine\.nets:make, which has its own weights") as caught:
-        look_ahead(RunSettings(parent="weights.pth"), own)
+        look_ahead(ParentRequest(source="weights.pth", steps=1, task=get_task("classification")), own)
 
     assert len(str(caught.value).splitlines()) <= 3
-    assert look_ahead(RunSettings(), own) is None
+    assert look_ahead(requested_parent(RunSettings()), own) is None
 
 
 @pytest.mark.parametrize("begun_before", [False, True])
@@ -34,14 +35,14 @@ def test_weights_are_kept_for_a_new_study_and_not_for_one_that_was_begun_without
 ) -> None:
     base = base_spec("resnet_small")
     weights = build(base, get_task("classification").make_module).module.state_dict()
-    found = module._Found(
+    found = FoundParent(
         spec=base, tensors=weights, sha256="a" * 64, mean=(0.5,) * 3, std=(0.5,) * 3, licence="free to use"
     )
-    monkeypatch.setattr(module, "_find", lambda *_: found)
+    monkeypatch.setattr(module, "find_parent", lambda *_: found)
     images: Any = SimpleNamespace(class_names=("a", "b", "c"), fingerprint="f", normalised_by=lambda *_: None)
 
     parent = prepare_parent(
-        replace(session.settings, parent="weights.pth"),
+        requested_parent(replace(session.settings, parent="weights.pth")),
         session.space,
         base,
         images,

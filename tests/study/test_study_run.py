@@ -1,7 +1,6 @@
 """What a run does to its folder besides searching: who may work in it, and what lies in it that is not ours."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,10 @@ from scalesearch.errors import ConfigError
 from scalesearch.folder_lock import hold_folder
 from scalesearch.records.store import RecordStore
 from scalesearch.study import run as running
+from scalesearch.study.keeper import Keeper
 from scalesearch.study.run import clear_leftovers, run_search
 from scalesearch.values.record import MeasuredTrial
-from scalesearch.values.session import Session, model_path
+from scalesearch.values.session import model_path
 
 
 def everything(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -50,12 +50,10 @@ def test_a_folder_in_which_nothing_came_about_is_removed_again(tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_stray_files_in_models_stop_nothing_and_stay(
-    session: Session, tmp_path: Path, make_record: Callable[..., MeasuredTrial]
-) -> None:
+def test_stray_files_in_models_stop_nothing_and_stay(tmp_path: Path, make_record: Callable[..., MeasuredTrial]) -> None:
     record = make_record(1)
     RecordStore(tmp_path).save(record)
-    keeper = running._Keeper(replace(session, folder=tmp_path))
+    keeper = Keeper(tmp_path, "signs, 300 validation images")
     models = tmp_path / "models"
     (models / "trial_000001.dense.onnx").mkdir(parents=True)
     strays = ("notes.txt", "trial_abc.onnx", "trial_.onnx", "trial_000001 (copy).onnx", "trial_000005.fp32.onnx")

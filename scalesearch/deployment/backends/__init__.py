@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from scalesearch.deployment.backends.base import Backend, BackendStatus, Engine, EngineOptions
-from scalesearch.registry import load, look_up
+from scalesearch.registry import load_member
 
 __all__ = ["BACKENDS", "Backend", "BackendStatus", "Engine", "EngineOptions", "get_backend"]
 
@@ -25,5 +25,5 @@ def get_backend(name: str) -> Backend:
     Raises:
         ConfigError: There is none of that name; the message names the nearest one and lists all.
     """
-    backend: Backend = load(look_up(name, BACKENDS, missing="no backend is called"))()
+    backend: Backend = load_member(name, BACKENDS, missing="no backend is called")()
     return backend

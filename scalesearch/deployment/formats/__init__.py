@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from scalesearch.deployment.formats.base import CheckImages, Format, FormatOptions
-from scalesearch.registry import load, look_up
+from scalesearch.registry import load_member
 
 __all__ = ["FORMATS", "OUTPUTS", "CheckImages", "Format", "FormatOptions", "get_format"]
 
@@ -36,5 +36,5 @@ def get_format(name: str) -> Format:
     Raises:
         ConfigError: There is none of that name; the message names the nearest one and lists all.
     """
-    writer: Format = load(look_up(name, FORMATS, missing="--format: no format is called"))()
+    writer: Format = load_member(name, FORMATS, missing="--format: no format is called")()
     return writer

@@ -1,0 +1,87 @@
+"""Look at a finished front once more: scores on the test images, and histograms of weights and activations."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from scalesearch.chain.evaluate import TrialEvaluator
+from scalesearch.dashboard.publisher import installed, keep_histograms, stored_histograms
+from scalesearch.deployment.export_cache import ExportCache
+from scalesearch.errors import ScalesearchError
+from scalesearch.execution.child_process import ChildLost, run_apart
+from scalesearch.export.trial_files import restore_model, trial_histograms
+from scalesearch.records.front_scores import read_front_scores, write_front_scores
+from scalesearch.values.histogram import LayerHistogram
+from scalesearch.values.record import FrontScore, MeasuredTrial
+from scalesearch.values.session import Session
+
+_logger = logging.getLogger(__name__)
+
+_Found = TypeVar("_Found")
+
+
+class FrontLooks:
+    """Looks at the members of a front in processes of their own, since their engines are built by native code.
+
+    Args:
+        folder: The study's folder, in which the results are kept.
+        session: The study.
+        stopped: Set when the run is to end.
+    """
+
+    def __init__(self, folder: Path, session: Session, stopped: threading.Event) -> None:
+        self._folder, self._session, self._stopped = folder, session, stopped
+
+    def score(self, front: Sequence[MeasuredTrial]) -> None:
+        """Score the front members that have no test scores yet. The test images are used here and nowhere else."""
+        done = {score.trial: score for score in read_front_scores(self._folder)}
+        missing = [record for record in front if record.trial not in done]
+        scores = self._apart(_score_all, missing, task="be scored on the test images")
+        if scores is not None:
+            write_front_scores(self._folder, [*done.values(), *scores])
+
+    def draw(self, front: Sequence[MeasuredTrial], say: Callable[[str], None]) -> None:
+        """Make the missing histograms of front members for report and dashboard; do nothing without that extra."""
+        if not installed():
+            return
+        done = stored_histograms(self._folder)
+        missing = [record for record in front if record.trial not in done]
+        if missing:
+            say("front: looking at the weights and activations of its members")
+            layers = self._apart(_histograms_of_all, missing, task="be looked at") or {}
+            keep_histograms(self._folder, layers, held=True)
+
+    def _apart(
+        self, work: Callable[[Session, Sequence[MeasuredTrial]], _Found], front: Sequence[MeasuredTrial], *, task: str
+    ) -> _Found | None:
+        """Return the result of `work`, done in a fresh process; None, with a log entry, if it fails.
+
+        If native code crashes, only that process is lost.
+
+        Raises:
+            ChildStopped: The run is to end.
+        """
+        try:
+            log = self._folder / "logs" / "front.log"
+            return run_apart(work, self._session, front, log=log, stopped=self._stopped) if front else None
+        except (ScalesearchError, ChildLost) as error:
+            _logger.warning("the front could not %s: %s", task, error)
+            return None
+
+
+def _score_all(session: Session, front: Sequence[MeasuredTrial]) -> tuple[FrontScore, ...]:
+    evaluator, scores = TrialEvaluator(session), list[FrontScore]()
+    for record in front:
+        try:
+            restore_model(record, session, evaluator)
+            scores.append(evaluator.score_on_test(record))
+        except ScalesearchError as error:  # the others are still scored
+            _logger.warning("trial %d could not be scored on the test images: %s", record.trial, error)
+    return tuple(scores)
+
+
+def _histograms_of_all(session: Session, front: Sequence[MeasuredTrial]) -> dict[int, tuple[LayerHistogram, ...]]:
+    evaluator = TrialEvaluator(session, exports=ExportCache(session.folder))
+    return {record.trial: trial_histograms(record, session, evaluator=evaluator) for record in front}

@@ -1,0 +1,55 @@
+"""Keep a study's folder up to date after every trial: tables, picture, and models of front members only."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from scalesearch.analysis.front import knee, pareto_front
+from scalesearch.records.front_scores import read_front_scores
+from scalesearch.records.store import RecordStore
+from scalesearch.records.tables import write_tables
+from scalesearch.values.record import MeasuredTrial, TrialRecord
+from scalesearch.values.session import model_path, trial_of_model
+from scalesearch.views.front_picture import draw_front
+
+
+class Keeper:
+    """Updates a study's folder after every trial.
+
+    Args:
+        folder: The study's folder.
+        caption: What stands under the picture of the front.
+    """
+
+    def __init__(self, folder: Path, caption: str) -> None:
+        self._folder, self._caption = folder, caption
+        self._drawn: set[int] = set()
+        self._records = {record.trial: record for record in RecordStore(folder).all()}
+
+    def keep(self, record: TrialRecord) -> None:
+        """Take in a finished trial, and write everything anew."""
+        self._records[record.trial] = record
+        records = tuple(self._records.values())
+        self.write(records, pareto_front(records))
+
+    def write(self, records: Sequence[TrialRecord], front: Sequence[MeasuredTrial]) -> None:
+        """Write tables and picture, and remove the models of trials that are not in the front."""
+        folder = self._folder
+        members = {record.trial for record in front}
+        write_tables(folder, records, front=members, scores=read_front_scores(folder))
+        # A picture takes half a second, so it is drawn only when there is something new to see.
+        if members and members != self._drawn:
+            balance = knee(front)
+            draw_front(
+                records,
+                front=members,
+                to=folder / "front.png",
+                title="Deployed accuracy against measured latency",
+                caption=self._caption,
+                knee=balance.trial if balance else None,
+            )
+            self._drawn = members
+        kept = {model_path(folder, trial).name for trial in members}
+        for path in (folder / "models").glob("trial_*.onnx"):
+            # The models of a trial without a record belong to one that is in progress.
+            if path.name not in kept and trial_of_model(path) in self._records and not path.is_dir():
+                path.unlink(missing_ok=True)
