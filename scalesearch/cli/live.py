@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from scalesearch.cli.screen import command_word
+from scalesearch.cli.time_span import span
 from scalesearch.plain_text import visible
 from scalesearch.records.tables import trial_rows
 from scalesearch.search.events import (
     Event,
     Narrowed,
+    Plateau,
     RunStarted,
     RunStopped,
     StageEntered,
@@ -25,6 +27,7 @@ from scalesearch.search.events import (
     TrialStarted,
 )
 from scalesearch.values.record import TrialRecord
+from scalesearch.values.settings import UNLIMITED_BUDGET
 from scalesearch.views.words import milliseconds_number, verdict
 
 if TYPE_CHECKING:
@@ -105,21 +108,31 @@ class _Progress:
         self.budget = self.front_size = self.free = 0
         self.hypervolume = self.done = self._done_before = 0.0
         self._start = time.monotonic()
+        self._max_time_s = 0.0
 
     def hear(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             self.budget, self.done, self._done_before = event.budget, event.charged_done, event.charged_done
-            self._start = time.monotonic()
+            self._start, self._max_time_s = time.monotonic(), event.max_time_s
         elif isinstance(event, TrialFinished):
             self.done, self.budget = event.charged_done, event.budget
             self.front_size, self.hypervolume = event.front_size, event.hypervolume
             self.free += not event.record.charged
 
     @property
+    def share(self) -> float:
+        """What is used up of budget or time, whichever is further, as a fraction."""
+        by_time = (time.monotonic() - self._start) / self._max_time_s if self._max_time_s else 0.0
+        return max(self.done / max(self.budget, 1), by_time)
+
+    @property
     def remaining_s(self) -> float | None:
-        """Seconds of wall time until the budget is used up at this run's pace; None before its first trial."""
-        mine = self.done - self._done_before
-        return (time.monotonic() - self._start) / mine * max(0.0, self.budget - self.done) if mine else None
+        """Seconds of wall time until budget or time is used up at this run's pace; None before its first trial."""
+        mine, spent_s = self.done - self._done_before, time.monotonic() - self._start
+        if not mine:
+            return None
+        budget_s = spent_s / mine * max(0.0, self.budget - self.done)
+        return min(budget_s, max(0.0, self._max_time_s - spent_s)) if self._max_time_s else budget_s
 
 
 class _LineView:
@@ -138,11 +151,13 @@ class _LineView:
             self._print(_opening(event, self._folder))
         elif isinstance(event, TrialFinished):
             remaining = self._progress.remaining_s
-            eta = f"  about {_span(remaining)} left" if remaining else ""
-            used = f"[{trainings(event.charged_done)}/{event.budget}]"
+            eta = f"  about {span(remaining)} left" if remaining else ""
+            used = f"[{_of_budget(event.charged_done, event.budget, '/')}]"
             self._print(f"{used} {trial_line(event.record)}  front {event.front_size}{eta}")
         elif isinstance(event, Narrowed):
             self._print(_narrowed(event))
+        elif isinstance(event, Plateau):
+            self._print(_plateau(event))
         elif isinstance(event, RunStopped):
             self._print(event.message)
 
@@ -187,6 +202,8 @@ class _LiveView:
             self._last.append(event.record)
         elif isinstance(event, Narrowed):
             self.say(_narrowed(event))
+        elif isinstance(event, Plateau):
+            self.say(_plateau(event))
 
     def ended(self, outcome: StudyOutcome) -> None:
         show_end(self._console, outcome, self._folder)
@@ -201,9 +218,9 @@ class _LiveView:
         remaining = progress.remaining_s
         head = Table.grid(padding=(0, 2))
         head.add_row(
-            ProgressBar(total=max(progress.budget, 1), completed=progress.done, width=30),
-            f"{trainings(progress.done)} of {progress.budget}",
-            f"about {_span(remaining)} left" if remaining is not None else "first trial",
+            ProgressBar(total=1.0, completed=progress.share, width=30),
+            _of_budget(progress.done, progress.budget, " of "),
+            f"about {span(remaining)} left" if remaining is not None else "first trial",
             f"front {progress.front_size}",
             f"hypervolume {progress.hypervolume:.3f}",
             f"{progress.free} free" if progress.free else "",
@@ -240,7 +257,7 @@ def show_end(console: "Console", outcome: StudyOutcome, folder: Path) -> None:
     states = [record.state for record in outcome.records]
     counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
     console.print(
-        f"\n{outcome.message}  ({counts or 'no trials'}; {_span(outcome.wall_s)} in this run)", highlight=False
+        f"\n{outcome.message}  ({counts or 'no trials'}; {span(outcome.wall_s)} in this run)", highlight=False
     )
     if outcome.front:
         word = command_word(folder)
@@ -251,21 +268,36 @@ def show_end(console: "Console", outcome: StudyOutcome, folder: Path) -> None:
             highlight=False,
             markup=False,
         )
-    if outcome.ended == "interrupted":
+    if outcome.ended in ("interrupted", "time"):
         console.print("Type the same command again to go on.", highlight=False)
 
 
 def _opening(event: RunStarted, folder: Path) -> str:
+    limit = f", at most {span(event.max_time_s)}" if event.max_time_s else ""
     if not event.records:
-        return f"study {folder}: budget {event.budget}"
+        budget = "no budget" if event.budget == UNLIMITED_BUDGET else f"budget {event.budget}"
+        return f"study {folder}: {budget}{limit}"
     done = trainings(event.charged_done)
     left = trainings(max(0.0, event.budget - float(done)))
-    return f"study {folder}: continuing after {done} full trainings, {left} to go"
+    to_go = limit if event.budget == UNLIMITED_BUDGET else f", {left} to go{limit}"
+    return f"study {folder}: continuing after {done} full trainings{to_go}"
 
 
 def _narrowed(event: Narrowed) -> str:
     tried = f"{event.tries} networks gained nothing from it"
     return f"adaptive: {event.precision} is not asked any more: {tried} (run without --adaptive to ask it again)"
+
+
+def _of_budget(done: float, budget: int, between: str) -> str:
+    """Return the trainings done, with those of the budget if there is one."""
+    return trainings(done) if budget == UNLIMITED_BUDGET else f"{trainings(done)}{between}{budget}"
+
+
+def _plateau(event: Plateau) -> str:
+    return (
+        f"plateau: hypervolume grew by {100 * event.growth:.2f} % in the last {event.candidates} trained candidates; "
+        "more of them are unlikely to change the front much"
+    )
 
 
 def trainings(charged: float) -> str:
@@ -274,9 +306,3 @@ def trainings(charged: float) -> str:
     It is rounded down, so that a budget that is not used up does not look as if it were.
     """
     return f"{math.floor(10 * charged + _ROUNDING) / 10:.1f}".removesuffix(".0")
-
-
-def _span(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

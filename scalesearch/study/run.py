@@ -24,7 +24,7 @@ from scalesearch.records.front_scores import read_front_scores, write_front_scor
 from scalesearch.records.store import RecordStore
 from scalesearch.records.tables import write_tables
 from scalesearch.search.coordinator import Problem, run_study
-from scalesearch.search.events import Event, StudyOutcome, TrialFinished
+from scalesearch.search.events import ENDED_WHOLE, Event, StudyOutcome, TrialFinished
 from scalesearch.search.showing import Watchers
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import get_task
@@ -82,13 +82,13 @@ def run_search(
         outcome = run_study(folder, problem, settings, watchers=watchers, held=True)
         with stop_signals() as stopped:
             try:
-                if outcome.front and outcome.ended in ("budget", "exhausted"):
+                if outcome.front and outcome.ended in ENDED_WHOLE:
                     say("front: scoring its members on the test images, and timing them again in a fresh process")
                     keeper.score_front(outcome.front, stopped)
                     keeper.look_at_front(outcome.front, say, stopped)
             except ChildStopped:
                 outcome = replace(outcome, ended="interrupted", message="stopped while the front was looked at")
-            if outcome.ended in ("budget", "exhausted"):
+            if outcome.ended in ENDED_WHOLE:
                 exports.clear()
             keeper.write(outcome.records, outcome.front)
         return outcome
