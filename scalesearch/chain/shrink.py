@@ -9,6 +9,7 @@ import torch
 
 from scalesearch.chain.cutter import Cutter
 from scalesearch.chain.inheritance import Starter
+from scalesearch.chain.one_trainer import OneTrainer
 from scalesearch.chain.parts import NOTHING, Part, continued, ready, result
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.stages import StageClock
@@ -53,6 +54,7 @@ class Shrinker:
         self._session = session
         self._lock = lock
         self._weights = WeightStore(session.folder / "weights")
+        self._alone = OneTrainer(session.folder / "weights", lock)
         self._task = get_task(session.settings.task)
         self._starter = Starter(session, lock)
         self._teacher = Teacher(session, lock, self._starter.parent)
@@ -69,7 +71,8 @@ class Shrinker:
         each begins an equal part of the branch.
         """
         with stages("train"):
-            trunk = self._trunk(plan, data)
+            with self._alone(plan.trunk_key):
+                trunk = self._trunk(plan, data)
             if not (plan.pruning.any or plan.cut_from):
                 return _unpruned(trunk, self._branch(plan, data, trunk), train_parts=2)
         whole = self._at_spec(plan, data, trunk, stages)
@@ -206,7 +209,8 @@ class Shrinker:
         with stages("train"):
             seed = seed_from("init", plan.weights_key)
             fresh = self._starter.fresh(plan.spec, dropout=recipe.dropout, seed=seed)
-            dense = self._stored_or_trained(plan.weights_key, fresh, data, recipe, start=self._starter.start)
+            with self._alone(plan.weights_key):
+                dense = self._stored_or_trained(plan.weights_key, fresh, data, recipe, start=self._starter.start)
         last, parts = dense, [dense]
         if plan.pruning.any:
             rounds = plan.pruning.rounds
