@@ -18,9 +18,9 @@ class OneTrainer:
     """A lock for each key of weights, held while they are looked for and, if absent, trained and stored.
 
     The kernel frees the lock of a process that dies. A process that waits lets measurements run meanwhile, as one that
-    trains does; its waiting is counted in the device lock's `paused_s`. Nothing is locked where the system has no `flock`
-    (Windows; two workers may train the same weights at once) or where no lock file can be made: a study on a read-only
-    disk, in which no process can store weights.
+    trains does; its waiting is counted in the device lock's `paused_s`. Nothing is locked where the system has no
+    `flock` (Windows; two workers may train the same weights at once) or where no lock file can be made: a study on a
+    read-only disk, in which no process can store weights.
     """
 
     def __init__(self, folder: Path, device: DeviceLock) -> None:
