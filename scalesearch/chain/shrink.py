@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from scalesearch.chain.cutter import Cutter
+from scalesearch.chain.one_trainer import OneTrainer
 from scalesearch.chain.parts import NOTHING, Part, continued, ready, result
 from scalesearch.chain.stages import StageClock
 from scalesearch.chain.trainer import Trainer, keeping_zeros
@@ -43,6 +44,7 @@ class Shrinker:
         self._trainer = Trainer(session, lock)
         self._weights, self._starter = self._trainer.weights, self._trainer.starter
         self._channel_multiple = session.target.channel_multiple
+        self._alone = OneTrainer(session.folder / "weights", lock)
 
     def __call__(self, plan: Plan, data: Dataset, stages: StageClock) -> Shrunk:
         """Return the plan's network, trained and pruned; weights that are already stored are not trained again."""
@@ -56,7 +58,8 @@ class Shrinker:
         each begins an equal part of the branch.
         """
         with stages("train"):
-            trunk = self._trunk(plan, data)
+            with self._alone(plan.trunk_key):
+                trunk = self._trunk(plan, data)
             if not (plan.pruning.any or plan.cut_from):
                 return _unpruned(trunk, self._branch(plan, data, trunk), train_parts=2)
         whole = self._at_spec(plan, data, trunk, stages)
@@ -181,7 +184,10 @@ class Shrinker:
         with stages("train"):
             seed = seed_from("init", plan.weights_key)
             fresh = self._starter.fresh(plan.spec, dropout=recipe.dropout, seed=seed)
-            dense = self._trainer.stored_or_trained(plan.weights_key, fresh, data, recipe, start=self._starter.start)
+            with self._alone(plan.weights_key):
+                dense = self._trainer.stored_or_trained(
+                    plan.weights_key, fresh, data, recipe, start=self._starter.start
+                )
         last, parts = dense, [dense]
         if plan.pruning.any:
             rounds = plan.pruning.rounds

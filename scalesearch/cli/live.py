@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from scalesearch.cli.run_lines import narrowed, opening, show_end, span, trainings, trial_line
+from scalesearch.cli.run_lines import narrowed, of_budget, opening, plateau, show_end, trial_line
+from scalesearch.cli.time_span import span
 from scalesearch.plain_text import visible
 from scalesearch.records.tables import trial_rows
 from scalesearch.search.events import (
     Event,
     Narrowed,
+    Plateau,
     RunStarted,
     RunStopped,
     StageEntered,
@@ -102,21 +104,31 @@ class _Progress:
         self.budget = self.front_size = self.free = 0
         self.hypervolume = self.done = self._done_before = 0.0
         self._start = time.monotonic()
+        self._max_time_s = 0.0
 
     def hear(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             self.budget, self.done, self._done_before = event.budget, event.charged_done, event.charged_done
-            self._start = time.monotonic()
+            self._start, self._max_time_s = time.monotonic(), event.max_time_s
         elif isinstance(event, TrialFinished):
             self.done, self.budget = event.charged_done, event.budget
             self.front_size, self.hypervolume = event.front_size, event.hypervolume
             self.free += not event.record.charged
 
     @property
+    def share(self) -> float:
+        """What is used up of budget or time, whichever is further, as a fraction."""
+        by_time = (time.monotonic() - self._start) / self._max_time_s if self._max_time_s else 0.0
+        return max(self.done / max(self.budget, 1), by_time)
+
+    @property
     def remaining_s(self) -> float | None:
-        """Seconds of wall time until the budget is used up at this run's pace; None before its first trial."""
-        mine = self.done - self._done_before
-        return (time.monotonic() - self._start) / mine * max(0.0, self.budget - self.done) if mine else None
+        """Seconds of wall time until budget or time is used up at this run's pace; None before its first trial."""
+        mine, spent_s = self.done - self._done_before, time.monotonic() - self._start
+        if not mine:
+            return None
+        budget_s = spent_s / mine * max(0.0, self.budget - self.done)
+        return min(budget_s, max(0.0, self._max_time_s - spent_s)) if self._max_time_s else budget_s
 
 
 class _LineView:
@@ -136,10 +148,12 @@ class _LineView:
         elif isinstance(event, TrialFinished):
             remaining = self._progress.remaining_s
             eta = f"  about {span(remaining)} left" if remaining else ""
-            used = f"[{trainings(event.charged_done)}/{event.budget}]"
+            used = f"[{of_budget(event.charged_done, event.budget, '/')}]"
             self._print(f"{used} {trial_line(event.record)}  front {event.front_size}{eta}")
         elif isinstance(event, Narrowed):
             self._print(narrowed(event))
+        elif isinstance(event, Plateau):
+            self._print(plateau(event))
         elif isinstance(event, RunStopped):
             self._print(event.message)
 
@@ -184,6 +198,8 @@ class _LiveView:
             self._last.append(event.record)
         elif isinstance(event, Narrowed):
             self.say(narrowed(event))
+        elif isinstance(event, Plateau):
+            self.say(plateau(event))
 
     def ended(self, outcome: StudyOutcome) -> None:
         show_end(self._console, outcome, self._folder)
@@ -198,8 +214,8 @@ class _LiveView:
         remaining = progress.remaining_s
         head = Table.grid(padding=(0, 2))
         head.add_row(
-            ProgressBar(total=max(progress.budget, 1), completed=progress.done, width=30),
-            f"{trainings(progress.done)} of {progress.budget}",
+            ProgressBar(total=1.0, completed=progress.share, width=30),
+            of_budget(progress.done, progress.budget, " of "),
             f"about {span(remaining)} left" if remaining is not None else "first trial",
             f"front {progress.front_size}",
             f"hypervolume {progress.hypervolume:.3f}",

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 from scalesearch.cli.collapsing import collapses
 from scalesearch.cli.samples import Samples, planned, print_samples, sample_notes, sampled, sizes_bytes
+from scalesearch.cli.time_span import span
 from scalesearch.errors import ConfigError, MissingBackendError, StageFailed
 from scalesearch.values.network_spec import NetworkSpec
-from scalesearch.values.settings import RunSettings
+from scalesearch.values.settings import UNLIMITED_BUDGET, RunSettings
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 
 if TYPE_CHECKING:
     from scalesearch.chain.planner import Planner
     from scalesearch.data import Dataset
+    from scalesearch.study.predicted_time import PredictedTime
     from scalesearch.values.target import Target
 
 
@@ -146,11 +148,25 @@ def predicted(
             [*allowed, first], task=settings.task, settings=settings.machine, workers=settings.workers
         )
     except StageFailed as failure:
-        return f"How long a budget of {settings.budget} takes cannot be told: {failure.reason}."
+        return f"How long it takes cannot be told: {failure.reason}."
     val_images = len(data.val) if data is not None else USUAL_VAL_IMAGES
     run = PlannedRun(settings=settings, space=space, backend=target.backend, val_images=val_images)
     found = predict(run, allowed, pieces, first=None if first.rejected_because else first)
-    return f"A budget of {settings.budget} {found.words}; {settings.workers} worker(s)."
+    return _length_of_run(settings, found)
+
+
+def _length_of_run(settings: RunSettings, found: "PredictedTime") -> str:
+    """Return a sentence on how long the budget takes, or how many candidates the time suffices for."""
+    workers, limit = f"{settings.workers} worker(s)", span(settings.max_time_s)
+    if settings.budget < UNLIMITED_BUDGET:
+        ends = f"; it ends after {limit} at the latest" if settings.max_time_s else ""
+        return f"A budget of {settings.budget} {found.words}; {workers}{ends}."
+    low_s, high_s = (found.training_s + other_s for other_s in found.other_s)
+    fewest, most = (max(1, int(settings.workers * settings.max_time_s / each_s)) for each_s in (high_s, low_s))
+    return (
+        f"{limit} suffice here for about {fewest} to {most} full trainings, {found.training_s:.0f} s each, with the "
+        f"rest of their trials; {workers}."
+    )
 
 
 def _say(text: str) -> None:

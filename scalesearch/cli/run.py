@@ -8,7 +8,7 @@ import typer
 
 from scalesearch.cli.study_folder import prepare_folder
 from scalesearch.errors import ConfigError, NoFeasibleTrialError, ScalesearchError
-from scalesearch.values.settings import RunSettings
+from scalesearch.values.settings import UNLIMITED_BUDGET, RunSettings
 
 Space = Annotated[str, typer.Option("--space", help="Search space: a name from `scalesearch spaces`, or a .toml file.")]
 Overrides = Annotated[
@@ -46,6 +46,9 @@ def run(
         typer.Option("--accept", help="rtx: every graph must also compile with TensorRT for RTX (no GPU needed)."),
     ] = None,
     budget: Annotated[int | None, typer.Option("--budget", help="Full trainings, in updates.")] = None,
+    max_time: Annotated[
+        str | None, typer.Option("--max-time", help="Begin no candidate that would end later, e.g. 30m, 1h30m.")
+    ] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Candidates that are evaluated at once.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the search and of every training.")] = None,
     sampler: Annotated[str | None, typer.Option("--sampler", help="tpe, gp, nsga2 or random.")] = None,
@@ -69,14 +72,16 @@ def run(
 ) -> int:
     """Search: sample, train, compress, deploy and measure candidates, and find the Pareto front.
 
-    The same command continues a stopped run to its budget.
+    The same command continues a stopped run to its budget. With --max-time and no --budget, the time alone ends it.
     """
+    from scalesearch.cli.time_span import seconds_of
     from scalesearch.config import load_run
     from scalesearch.data import find_source
     from scalesearch.networks import find_spec
     from scalesearch.records.run_file import continues_with
     from scalesearch.tasks.registry import check_task_name, sources_of
 
+    only_time_limits = max_time is not None and budget is None and not _is_set("budget", overrides)
     flags = {
         "data.source": data,
         "network": network,
@@ -85,7 +90,8 @@ def run(
         "accept": accept,
         "siblings": siblings,
         "adaptive": adaptive,
-        "budget": budget,
+        "budget": UNLIMITED_BUDGET if only_time_limits else budget,
+        "max_time_s": None if max_time is None else seconds_of(max_time),
         "workers": workers,
         "seed": seed,
         "sampler": sampler,
@@ -149,8 +155,13 @@ def refuse_two_meanings(settings: RunSettings, data: str | None, overrides: list
     from scalesearch.data import refuse_ambiguous_source
     from scalesearch.tasks.registry import sources_of
 
-    if data is not None or any(text.partition("=")[0].strip() == "data.source" for text in overrides or ()):
+    if data is not None or _is_set("data.source", overrides):
         refuse_ambiguous_source(settings.data.source, sources_of(settings.task))
+
+
+def _is_set(name: str, overrides: list[str] | None) -> bool:
+    """Tell whether `--set` gives the setting."""
+    return any(text.partition("=")[0].strip() == name for text in overrides or ())
 
 
 def _continues(folder: Path, source: str) -> bool:

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalesearch.cli.screen import command_word
+from scalesearch.cli.time_span import span
 from scalesearch.search.events import (
     Narrowed,
+    Plateau,
     RunStarted,
     StudyOutcome,
 )
 from scalesearch.values.record import TrialRecord
+from scalesearch.values.settings import UNLIMITED_BUDGET
 from scalesearch.views.words import milliseconds_number, verdict
 
 if TYPE_CHECKING:
@@ -58,17 +61,20 @@ def show_end(console: "Console", outcome: StudyOutcome, folder: Path) -> None:
             highlight=False,
             markup=False,
         )
-    if outcome.ended == "interrupted":
+    if outcome.ended in ("interrupted", "time"):
         console.print("Type the same command again to go on.", highlight=False)
 
 
 def opening(event: RunStarted, folder: Path) -> str:
     """Return the line on how much of the budget a run begins with."""
+    limit = f", at most {span(event.max_time_s)}" if event.max_time_s else ""
     if not event.records:
-        return f"study {folder}: budget {event.budget}"
+        budget = "no budget" if event.budget == UNLIMITED_BUDGET else f"budget {event.budget}"
+        return f"study {folder}: {budget}{limit}"
     done = trainings(event.charged_done)
     left = trainings(max(0.0, event.budget - float(done)))
-    return f"study {folder}: continuing after {done} full trainings, {left} to go"
+    to_go = limit if event.budget == UNLIMITED_BUDGET else f", {left} to go{limit}"
+    return f"study {folder}: continuing after {done} full trainings{to_go}"
 
 
 def narrowed(event: Narrowed) -> str:
@@ -77,16 +83,22 @@ def narrowed(event: Narrowed) -> str:
     return f"adaptive: {event.precision} is not asked any more: {tried} (run without --adaptive to ask it again)"
 
 
+def of_budget(done: float, budget: int, between: str) -> str:
+    """Return the trainings done, with those of the budget if there is one."""
+    return trainings(done) if budget == UNLIMITED_BUDGET else f"{trainings(done)}{between}{budget}"
+
+
+def plateau(event: Plateau) -> str:
+    """Return the line on a front that has stopped growing."""
+    return (
+        f"plateau: hypervolume grew by {100 * event.growth:.2f} % in the last {event.candidates} trained candidates; "
+        "more of them are unlikely to change the front much"
+    )
+
+
 def trainings(charged: float) -> str:
     """Return a number of full trainings as text, with one decimal unless that is 0.
 
     It is rounded down, so that a budget that is not used up does not look as if it were.
     """
     return f"{math.floor(10 * charged + _ROUNDING) / 10:.1f}".removesuffix(".0")
-
-
-def span(seconds: float) -> str:
-    """Return a time in seconds, minutes or hours, whichever reads best."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

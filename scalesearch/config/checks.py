@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.errors import ConfigError
 from scalesearch.registry import nearest
+from scalesearch.values.settings import UNLIMITED_BUDGET
 
 Document = dict[str, Any]
 T = typing.TypeVar("T")
@@ -48,7 +49,8 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "training.distill_weight": (0, 1),
     "training.distill_temperature": (0.1, 100),
     "parent_steps": (1, 10_000_000),
-    "budget": (1, 1_000_000),
+    "budget": (1, UNLIMITED_BUDGET),
+    "max_time_s": (0, 10_000_000),
     "workers": (1, 256),
     "seed": (0, 2**32 - 1),
     "data.val_fraction": (0, 0.9),

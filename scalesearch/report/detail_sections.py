@@ -10,6 +10,7 @@ from scalesearch.export.reading import reading_words
 from scalesearch.report.effects import axis_levels, effects_table
 from scalesearch.study.contents import StudyContents
 from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.settings import UNLIMITED_BUDGET
 from scalesearch.views.markup import bullets, chart, paragraph, section, table, text
 from scalesearch.views.words import device_text, percent, score_title
 
@@ -155,7 +156,9 @@ def _facts(study: StudyContents) -> Iterator[tuple[str, str]]:
             yield "Read", words
         yield "Data fingerprint", data.fingerprint
         yield "Space", f"{session.space.name}, base network {session.base.name}"
-        yield "Sampler", f"{settings.sampler}, budget {settings.budget}, {settings.workers} workers"
+        budget = "no budget" if settings.budget == UNLIMITED_BUDGET else f"budget {settings.budget}"
+        limit = f", at most {settings.max_time_s:g} s a run" if settings.max_time_s else ""
+        yield "Sampler", f"{settings.sampler}, {budget}{limit}, {settings.workers} workers"
         yield "Seeds", f"search {settings.seed}, data {settings.data.seed}"
     yield "Host", ", ".join(f"{key} {value}" for key, value in study.origin.host)
     yield "Versions", ", ".join(f"{key} {value}" for key, value in study.origin.versions)

@@ -24,6 +24,7 @@ from scalesearch.search.showing import Showing, Watchers
 from scalesearch.search.siblings import near_front
 from scalesearch.search.storage import OpenStudy, only_coordinator, opened_study, sync_study
 from scalesearch.search.telling import tell
+from scalesearch.search.time_limit import TimeLimit
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
 from scalesearch.values.quality import DEFAULT_METRIC
@@ -105,11 +106,12 @@ class _Run:
         )
         sampling = Sampling(sampler=settings.sampler, seed=settings.seed, workers=settings.workers)
         self._asker = Asker(opened, problem.space, sampling, ledger=self._ledger, precisions=self._precisions)
-        self._showing = Showing(watchers, opened.study, self._ledger, budget=settings.budget)
+        self._showing = Showing(watchers, opened.study, self._ledger, settings)
+        self._limit = TimeLimit(settings.max_time_s)
         self._search_s = 0.0
 
     def to_the_end(self, stopped: threading.Event) -> StudyOutcome:
-        """Run until the budget is used up, candidates run out, or `stopped` is set; return the outcome."""
+        """Run until budget, time or candidates run out, or `stopped` is set; return the outcome."""
         began = time.monotonic()
         with self._timed():
             self._open()
@@ -117,7 +119,7 @@ class _Run:
         with self._pool:
             while not stopped.is_set():
                 with self._timed():
-                    while self._pool.free and self._asker.may_ask() and not stopped.is_set():
+                    while self._pool.free and self._asker.may_ask() and not (stopped.is_set() or self._time_is_up()):
                         self._ask()
                 if not self._ledger.running:
                     break
@@ -125,10 +127,11 @@ class _Run:
                 with self._timed():
                     for report in reports:
                         self._hear(report)
-            if not stopped.is_set():
+            early = self._asker.may_ask() and not stopped.is_set()
+            if not (early or stopped.is_set()):
                 self._give_up_postponed()
         owed = len(self._ledger.running) + self._precisions.wanted + self._asker.left_behind
-        ended, message = self._ledger.ending(interrupted=stopped.is_set(), owed=owed)
+        ended, message = self._ledger.ending(interrupted=stopped.is_set(), out_of_time=early, owed=owed)
         self._showing.statistics()
         self._showing.tell((RunStopped(ended=ended, message=message),))
         records = tuple(record for _, record in sorted(self._ledger.records.items()))
@@ -149,6 +152,9 @@ class _Run:
             yield
         finally:
             self._search_s += time.monotonic() - began
+
+    def _time_is_up(self) -> bool:
+        return self._limit.is_up(self._ledger.records.values())
 
     def _open(self) -> None:
         """Bring study and records into agreement, and derive from the records where the search stands."""

@@ -1,12 +1,14 @@
 """What a run reports while it goes on, and its outcome: for the live view, the NDJSON stream and the exit code."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 
-Ending = Literal["budget", "exhausted", "interrupted", "error"]
+Ending = Literal["budget", "exhausted", "time", "interrupted", "error"]
+ENDED_WHOLE: Final = ("budget", "exhausted", "time")
+"""Ways in which a run ends by itself: its front is then scored and looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +20,8 @@ class RunStarted:
     records: int
     continued: int
     """Trials that a killed run left behind, and that this run continues."""
+    max_time_s: float = 0.0
+    """Seconds after which the run begins no further candidate; 0: no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,16 @@ class Narrowed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Plateau:
+    """The front has hardly grown for a while. The run goes on; told again only after the front has grown once more."""
+
+    candidates: int
+    """Number of trained candidates by which it grew so little."""
+    growth: float
+    """Growth of the hypervolume with them, as a fraction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunStopped:
     """The run is over; `message` says why in a sentence."""
 
@@ -64,7 +78,7 @@ class RunStopped:
     message: str
 
 
-Event = RunStarted | TrialStarted | StageEntered | TrialFinished | Narrowed | RunStopped
+Event = RunStarted | TrialStarted | StageEntered | TrialFinished | Narrowed | Plateau | RunStopped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from scalesearch.records.store import RecordStore
 from scalesearch.search.events import Ending
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import StageTime, TrialRecord
+from scalesearch.values.settings import UNLIMITED_BUDGET
 
 FREE_IN_A_ROW = 20
 """The run ends after this many candidates in a row that cost no training."""
@@ -119,12 +120,14 @@ class Ledger:
         self._parked = [asked for asked in self._parked if asked.plan.key != key]
         return waiting
 
-    def ending(self, *, interrupted: bool, owed: int) -> tuple[Ending, str]:
+    def ending(self, *, interrupted: bool, out_of_time: bool, owed: int) -> tuple[Ending, str]:
         """Return how the run ended and a sentence that says why; `owed` trials are still to be evaluated."""
-        if self.charged >= self._budget and not (interrupted and owed):
+        if self.charged >= self._budget and not ((interrupted or out_of_time) and owed):
             return "budget", self._trained
         if interrupted:
-            return "interrupted", f"stopped at {self.charged:g} of {self._budget}; run again to continue"
+            return "interrupted", f"stopped at {self._done}; run again to continue"
+        if out_of_time:
+            return "time", f"the time is up at {self._done}; run again to go on"
         last = sorted(self.records)[-FREE_IN_A_ROW:]
         rejected = sum(self.records[number].state == "rejected" for number in last)
         cause = "the limits are too tight" if 2 * rejected > len(last) else "the space is exhausted"
@@ -132,6 +135,11 @@ class Ledger:
             f"{cause}: of the last {len(last)} candidates none needed training ({rejected} broke a limit, "
             f"{len(last) - rejected} repeated an earlier one or used its weights)"
         )
+
+    @property
+    def _done(self) -> str:
+        whole = f"{self.charged:g}"
+        return f"{whole} full trainings" if self._budget == UNLIMITED_BUDGET else f"{whole} of {self._budget}"
 
     @property
     def _trained(self) -> str:

@@ -1,19 +1,27 @@
 """Tells those who watch a search what has happened: events for the caller, calls for the listener."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import optuna
 
 from scalesearch.analysis.front import hypervolume, point
-from scalesearch.search.events import Event, RunStarted, TrialFinished
+from scalesearch.search.events import Event, Plateau, RunStarted, TrialFinished
 from scalesearch.search.ledger import Ledger
 from scalesearch.search.listener import NoListener, StudyListener
 from scalesearch.values.record import TrialRecord
+from scalesearch.values.settings import RunSettings
 
 STATISTICS_EVERY = 10
 """Number of trials between two updates of the dashboard's statistics. With many trials it is larger, since the update
 then takes longer."""
+
+
+PLATEAU_CANDIDATES = 20
+PLATEAU_GROWTH = 0.002
+"""A front is on a plateau if its hypervolume grew by less than this fraction with the last so many trained candidates.
+"""
 
 
 def _nobody(_: Event) -> None:
@@ -30,12 +38,35 @@ class Watchers:
     """Shows the study to others, for example in the dashboard."""
 
 
+class PlateauWatch:
+    """Notices when a front has stopped growing."""
+
+    def __init__(self) -> None:
+        """Begin before the run's first candidate."""
+        self._volumes: deque[float] = deque(maxlen=PLATEAU_CANDIDATES + 1)
+        self._told = False
+
+    def after(self, volume: float) -> Plateau | None:
+        """Return the event if the front with one more trained candidate has come to a plateau.
+
+        Args:
+            volume: The front's hypervolume with that candidate.
+        """
+        self._volumes.append(volume)
+        if len(self._volumes) <= PLATEAU_CANDIDATES or not self._volumes[0]:
+            return None
+        growth = self._volumes[-1] / self._volumes[0] - 1
+        known, self._told = self._told, growth < PLATEAU_GROWTH
+        return Plateau(candidates=PLATEAU_CANDIDATES, growth=growth) if self._told and not known else None
+
+
 class Showing:
     """Shows one study to its watchers, and remembers which front they have seen."""
 
-    def __init__(self, watchers: Watchers, study: optuna.Study, ledger: Ledger, *, budget: int) -> None:
+    def __init__(self, watchers: Watchers, study: optuna.Study, ledger: Ledger, settings: RunSettings) -> None:
         """Begin before anything was shown."""
-        self._watchers, self._study, self._ledger, self._budget = watchers, study, ledger, budget
+        self._watchers, self._study, self._ledger, self._settings = watchers, study, ledger, settings
+        self._plateau = PlateauWatch()
         self._figure: set[int] = set()  # front members that the dashboard's figure shows
 
     def opened(self, front: Sequence[TrialRecord]) -> None:
@@ -47,7 +78,14 @@ class Showing:
     def started(self, *, continued: int) -> None:
         """Tell that the run begins, and how many trials of a killed run it continues."""
         done, records = self._ledger.charged, len(self._ledger.records)
-        self.tell((RunStarted(budget=self._budget, charged_done=done, records=records, continued=continued),))
+        event = RunStarted(
+            budget=self._settings.budget,
+            charged_done=done,
+            records=records,
+            continued=continued,
+            max_time_s=self._settings.max_time_s,
+        )
+        self.tell((event,))
 
     def finished(self, record: TrialRecord, front: Sequence[TrialRecord]) -> None:
         """Show the study as it is with this record."""
@@ -58,11 +96,12 @@ class Showing:
         event = TrialFinished(
             record=record,
             charged_done=self._ledger.charged,
-            budget=self._budget,
+            budget=self._settings.budget,
             front_size=len(front),
             hypervolume=hypervolume(point(member) for member in front),
         )
-        self.tell((event,))
+        plateau = self._plateau.after(event.hypervolume) if record.charged else None
+        self.tell(filter(None, (event, plateau)))
 
     def statistics(self) -> None:
         """Have the figures over all records drawn again."""

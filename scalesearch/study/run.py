@@ -16,7 +16,7 @@ from scalesearch.execution.stopping import interrupted_by_sigterm, stop_signals
 from scalesearch.files import remove_partial_files
 from scalesearch.folder_lock import FolderHold, hold_folder
 from scalesearch.search.coordinator import Problem, run_study
-from scalesearch.search.events import Event, StudyOutcome, TrialFinished
+from scalesearch.search.events import ENDED_WHOLE, Event, StudyOutcome, TrialFinished
 from scalesearch.search.showing import Watchers
 from scalesearch.study.front_looks import FrontLooks
 from scalesearch.study.keeper import Keeper
@@ -71,14 +71,14 @@ def run_search(
         outcome = run_study(folder, problem, settings, watchers=watchers, held=True)
         with stop_signals() as stopped:
             try:
-                if outcome.front and outcome.ended in ("budget", "exhausted"):
+                if outcome.front and outcome.ended in ENDED_WHOLE:
                     say("front: scoring its members on the test images, and timing them again in a fresh process")
                     looks = FrontLooks(folder, session, stopped)
                     looks.score(outcome.front)
                     looks.draw(outcome.front, say)
             except ChildStopped:
                 outcome = replace(outcome, ended="interrupted", message="stopped while the front was looked at")
-            if outcome.ended in ("budget", "exhausted"):
+            if outcome.ended in ENDED_WHOLE:
                 exports.clear()
             keeper.write(outcome.records, outcome.front)
         return outcome

@@ -16,6 +16,10 @@ MemorySetting = Literal["auto", "ram", "disk"]
 DataLayout = Literal["auto", "classes", "splits"]
 
 
+UNLIMITED_BUDGET = 1_000_000
+"""The budget of a run that only its time limits."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
     """Where the images come from and how they are split."""
@@ -126,6 +130,8 @@ class RunSettings:
     """Whether the search stops asking for a precision that has never paid on this chip."""
     budget: int = 20
     """Number of full trainings: a candidate whose trunk was there already counts by its share of updates."""
+    max_time_s: float = 0.0
+    """Seconds of wall time after which a run begins no further candidate, counted anew in each run; 0: no limit."""
     workers: int = 1
     seed: int = 0
     sampler: SamplerName = "tpe"

@@ -1,5 +1,6 @@
 """One trunk, many branches: equal updates for all, nothing trained twice, and longer trainings that go on."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,6 +104,14 @@ def test_a_cut_network_may_come_first(bench: Bench) -> None:
     bench(DENSE)
 
     assert bench.made() == 12
+
+
+def test_two_workers_at_once_train_a_shared_trunk_once(bench: Bench) -> None:
+    with ThreadPoolExecutor(2) as workers:
+        dense, half = workers.map(bench, (DENSE, HALF))
+    assert bench.made() == 30 + 12
+    assert {dense.training.new_steps, half.training.new_steps} == {12, 30}
+    assert not list((bench.session.folder / "weights").glob("*.lock"))
 
 
 def test_the_dense_network_is_one_training_of_the_whole_schedule(bench: Bench) -> None:

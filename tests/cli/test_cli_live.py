@@ -9,8 +9,17 @@ from rich.console import Console
 
 from scalesearch.cli.live import _LineView, _LiveView, view
 from scalesearch.cli.run_lines import trial_line
-from scalesearch.search.events import RunStarted, RunStopped, StageEntered, StudyOutcome, TrialFinished, TrialStarted
+from scalesearch.search.events import (
+    Plateau,
+    RunStarted,
+    RunStopped,
+    StageEntered,
+    StudyOutcome,
+    TrialFinished,
+    TrialStarted,
+)
 from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.settings import UNLIMITED_BUDGET
 
 RecordFactory = Callable[..., MeasuredTrial]
 
@@ -110,3 +119,22 @@ def test_a_trial_without_result_says_why(make_record: RecordFactory) -> None:
     assert "loss is not finite" in trial_line(make_record(1, top1=None))
     assert "same as 1" in trial_line(make_record(4, same_as=1, charged=False))
     assert "max_latency_ms" in trial_line(make_record(5, excess=0.5))
+
+
+def test_a_run_without_a_budget_counts_trainings_and_the_time_that_is_left(
+    make_record: RecordFactory, tmp_path: Path
+) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as file:
+        shown = _LineView(Console(file=file), tmp_path)
+        shown.event(RunStarted(budget=UNLIMITED_BUDGET, charged_done=0, records=0, continued=0, max_time_s=1800))
+        shown._progress._start -= 600.0
+        event = TrialFinished(
+            record=make_record(3), charged_done=2.35, budget=UNLIMITED_BUDGET, front_size=1, hypervolume=1.5
+        )
+        shown.event(event)
+        shown.event(Plateau(candidates=20, growth=0.0012))
+    opening, trial, plateau = path.read_text().splitlines()
+    assert opening.endswith(": no budget, at most 30 min")
+    assert trial.startswith("[2.3] trial") and trial.endswith("about 20 min left")
+    assert plateau.startswith("plateau: hypervolume grew by 0.12 % in the last 20 trained candidates")

@@ -40,6 +40,7 @@ def run(
     siblings: bool = False,
     adaptive: bool = False,
     listener: StudyListener | None = None,
+    max_time_s: float = 0.0,
 ) -> StudyOutcome:
     space = space or make_space()
     problem = Problem(
@@ -55,6 +56,7 @@ def run(
         stage_limits=limits or StageLimits(),
         siblings=siblings,
         adaptive=adaptive,
+        max_time_s=max_time_s,
     )
     watchers = Watchers(on_event=on_event, listener=listener or NoListener())
     return run_study(folder, problem, settings, watchers=watchers)

@@ -1,0 +1,62 @@
+"""Lets one process at a time train weights that several workers need, so that the others find them stored."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from scalesearch.errors import ConfigError
+from scalesearch.measurement.device_lock import DeviceLock
+from scalesearch.measurement.lock_files import HAS_FLOCK, open_lock_file, release, try_lock
+
+_POLL_S: Final = 0.05
+
+
+class OneTrainer:
+    """A lock for each key of weights, held while they are looked for and, if absent, trained and stored.
+
+    The kernel frees the lock of a process that dies. A process that waits lets measurements run meanwhile, as one that
+    trains does; its waiting is counted in the device lock's `paused_s`. Nothing is locked where the system has no
+    `flock` (Windows; two workers may train the same weights at once) or where no lock file can be made: a study on a
+    read-only disk, in which no process can store weights.
+    """
+
+    def __init__(self, folder: Path, device: DeviceLock) -> None:
+        """Name the folder of the lock files, which are made beside the weights, and the lock that this process holds.
+
+        Args:
+            folder: Is made if absent.
+            device: The lock by which measurements hold up trainings.
+        """
+        self._folder, self._device = folder, device
+
+    @contextmanager
+    def __call__(self, key: str) -> Iterator[None]:
+        """Wait until no other process trains the weights of this key, and keep all others from it inside the block."""
+        path = self._folder / f"{key}.lock"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            descriptor = open_lock_file(path) if HAS_FLOCK else -1
+        except (OSError, ConfigError):
+            descriptor = -1
+        if descriptor < 0:
+            yield
+            return
+        try:
+            self._wait(descriptor)
+            yield
+        finally:
+            with suppress(OSError):  # those who wait have the file open; they look for the weights once they are let in
+                path.unlink()
+            release(descriptor)
+            os.close(descriptor)
+
+    def _wait(self, descriptor: int) -> None:
+        began_s, paused_before_s = time.monotonic(), self._device.paused_s
+        while not try_lock(descriptor, alone=True):
+            self._device.breathe()
+            time.sleep(_POLL_S)
+        paused_s = self._device.paused_s - paused_before_s  # counted already
+        self._device.paused_s += max(0.0, time.monotonic() - began_s - paused_s)

@@ -1,0 +1,28 @@
+"""The time limit of a run: when no further candidate is begun."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+
+from scalesearch.values.record import TrialRecord
+
+
+class TimeLimit:
+    """Tells whether one more candidate can be expected to end before the run's time is up.
+
+    The expectation is the median time of the study's candidates so far. Those that are running always end: nothing that
+    was begun is lost.
+    """
+
+    def __init__(self, max_time_s: float, *, now: Callable[[], float] = time.monotonic) -> None:
+        """Start the clock; with a limit of 0 seconds the time is never up."""
+        self._max_time_s, self._now = max_time_s, now
+        self._began_s = now()
+
+    def is_up(self, records: Iterable[TrialRecord]) -> bool:
+        """Tell whether a candidate as long as the median of these would end too late; before the first, none would."""
+        if not self._max_time_s:
+            return False
+        spent_s = [sum(stage.seconds for stage in record.stages) for record in records if record.stages]
+        usual_s = statistics.median(spent_s) if spent_s else 0.0
+        return self._now() - self._began_s + usual_s > self._max_time_s

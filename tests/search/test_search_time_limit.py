@@ -1,0 +1,47 @@
+"""When a run begins no further candidate."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from study_runs import assert_sound, run
+
+from scalesearch.records.store import RecordStore
+from scalesearch.search.events import Event, RunStarted, RunStopped
+from scalesearch.search.time_limit import TimeLimit
+from scalesearch.values.record import MeasuredTrial, StageTime
+from scalesearch.values.settings import UNLIMITED_BUDGET
+
+
+def test_the_time_is_up_once_a_usual_candidate_would_end_too_late(make_record: Callable[..., MeasuredTrial]) -> None:
+    now_s = [100.0]
+    limit = TimeLimit(60.0, now=lambda: now_s[0])
+    lasted = [
+        (StageTime(stage="train", seconds=seconds), StageTime(stage="export", seconds=1)) for seconds in (9, 19, 99)
+    ]
+    records = [replace(make_record(trial), stages=stages) for trial, stages in enumerate(lasted)]
+    now_s[0] = 159.0
+    assert not limit.is_up([])
+    now_s[0] = 140.0
+    assert not limit.is_up(records)
+    now_s[0] = 140.1
+    assert limit.is_up(records)
+    assert not limit.is_up([replace(record, stages=()) for record in records])
+    assert not TimeLimit(0.0, now=lambda: now_s[0]).is_up(records)
+
+
+def test_a_run_out_of_time_ends_whole_and_goes_on_later(tmp_path: Path) -> None:
+    events: list[Event] = []
+    first = run(tmp_path, UNLIMITED_BUDGET, max_time_s=1e-6, on_event=events.append)
+    assert (first.ended, first.records) == ("time", ())
+    assert first.message == "the time is up at 0 full trainings; run again to go on"
+    assert isinstance(events[0], RunStarted) and events[0].max_time_s == 1e-6
+    assert isinstance(events[-1], RunStopped) and events[-1].ended == "time"
+    assert run(tmp_path, 3, max_time_s=1000.0).ended == "budget"
+    assert_sound(tmp_path, 3)
+
+
+def test_a_budget_that_is_used_up_before_the_time_ends_the_run(tmp_path: Path) -> None:
+    run(tmp_path, 2)
+    outcome = run(tmp_path, 2, max_time_s=1e-6)
+    assert outcome.ended == "budget" and len(RecordStore(tmp_path).all()) == len(outcome.records)
