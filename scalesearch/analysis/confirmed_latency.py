@@ -28,15 +28,20 @@ def mean_latency(rounds: Sequence[Latency]) -> Latency:
         seen = [value for each in rounds if (value := getattr(each, name)) is not None]
         return statistics.fmean(seen) if seen else None
 
-    names = ("p50_ms", "raw_p50_ms", "raw_p90_ms", "raw_p99_ms", "reference_p50_ms", "ratio")
     return Latency(
-        **{name: mean(name) for name in names},
+        p50_ms=mean("p50_ms"),
+        raw_p50_ms=mean("raw_p50_ms"),
+        raw_p90_ms=mean("raw_p90_ms"),
+        raw_p99_ms=mean("raw_p99_ms"),
+        reference_p50_ms=mean("reference_p50_ms"),
+        ratio=mean("ratio"),
         p50_low_ms=min(each.p50_low_ms for each in rounds),
         p50_high_ms=max(each.p50_high_ms for each in rounds),
         raw_min_ms=min(each.raw_min_ms for each in rounds),
         runs=sum(each.runs for each in rounds),
         batch=rounds[0].batch,
         stable=all(each.stable for each in rounds),
+        coarse=any(each.coarse for each in rounds),
         enqueue_p50_ms=seen_mean("enqueue_p50_ms"),
         calm_fraction=seen_mean("calm_fraction"),
         raw_calm_p50_ms=seen_mean("raw_calm_p50_ms"),

@@ -4,10 +4,13 @@ Candidate -> spec -> network -> limits -> train -> prune, retrain -> fold -> ONN
 """
 
 import contextlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from scalesearch.analysis.front import Point
+from scalesearch.analysis.near_front import far_above_ms
 from scalesearch.chain.deploy import Deployed, Deployer, dense_path
 from scalesearch.chain.gains import TwinStore, gain
 from scalesearch.chain.planner import layer_shapes, limit_use
@@ -67,13 +70,16 @@ class TrialEvaluator:
             kept_reference(session)
             self._timer.open_reference()
 
-    def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None]) -> MeasuredTrial:
+    def evaluate(
+        self, plan: Plan, *, trial: int, report: Callable[[str], None], rivals: Sequence[Point] = ()
+    ) -> MeasuredTrial:
         """Run all stages for a plan and return the complete record of the trial.
 
         Args:
             plan: The plan of the trial's candidate.
             trial: Number of the trial.
             report: Called with the name of each stage as it begins.
+            rivals: Points of the front so far. A candidate that is surely far from it is timed less exactly.
 
         Raises:
             StageFailed: A stage failed; the reason belongs into the record.
@@ -92,14 +98,14 @@ class TrialEvaluator:
                     cost = count_cost(work.shrunk.network)
                 with stages("compile"):
                     engine = scratch.enter_context(self._timer.compile(work.model, plan.pruning))
+                with stages("quality"):
+                    quality = self._score.quality(engine, data.val, warnings)
+                    steps = (*self._accuracy_steps(work, data), StepScore(step="engine", score=quality.score))
             with stages.held(self._lock.quiet()), stages("latency"):
-                latency = self._timer.time(engine)
+                latency = self._timer.time(engine, far_above_ms=far_above_ms(quality.score_high, rivals))
                 notes = engine.timing_notes()
                 latency = replace(latency, enqueue_p50_ms=notes.enqueue_p50_ms)
                 warnings += notes.doubts
-            with stages.held(self._lock.busy()), stages("quality"):
-                quality = self._score.quality(engine, data.val, warnings)
-                steps = (*self._accuracy_steps(work, data), StepScore(step="engine", score=quality.score))
             gains = self._gains(plan, work, latency, steps, stages) if session.settings.twins else ()
         training = work.training
         return MeasuredTrial(
@@ -168,12 +174,15 @@ class TrialEvaluator:
         precision, found = plan.candidate.quantization.precision, []
         as_fp32 = latency
         if precision != "fp32":
-            as_fp32 = self._twin(work.float_model.sha256, lambda: work.float_model, stages)
+            as_fp32 = self._twin(work.float_model.sha256, lambda: work.float_model, stages, coarse=latency.coarse)
         else:
             self._twins.latency(work.float_model.sha256, lambda: latency)
         if plan.pruning.any:
             dense = self._twin(
-                plan.weights_key, lambda: self._deploy.dense_file(work, self.dataset.at(plan.spec.input_size)), stages
+                plan.weights_key,
+                lambda: self._deploy.dense_file(work, self.dataset.at(plan.spec.input_size)),
+                stages,
+                coarse=latency.coarse,
             )
             score, before = work.shrunk.training.float_score, work.shrunk.dense_score
             change = None if before is None else score - before
@@ -186,16 +195,19 @@ class TrialEvaluator:
             found.append(gain("precision", what, without=as_fp32, having=latency, score_change=change))
         return tuple(found)
 
-    def _twin(self, key: str, file: Callable[[], OnnxModel], stages: StageClock) -> Latency:
-        """Return the fp32 latency of a network to compare with, measured now unless this study has done so before."""
+    def _twin(self, key: str, file: Callable[[], OnnxModel], stages: StageClock, *, coarse: bool) -> Latency:
+        """Return the fp32 latency of a network to compare with, measured now unless this study has done so before.
+
+        If `coarse`, what it is compared with was not timed exactly either.
+        """
 
         def measure() -> Latency:
             with stages.held(self._lock.busy()), stages("twin"):
                 engine = self._timer.compile(file())
             with engine, stages.held(self._lock.quiet()), stages("twin"):
-                return self._timer.time(engine)
+                return self._timer.time(engine, far_above_ms=0.0 if coarse else math.inf)
 
-        return self._twins.latency(key, measure)
+        return self._twins.latency(key, measure, coarse=coarse)
 
     def _accuracy_steps(self, work: Deployed, data: Dataset) -> tuple[StepScore, ...]:
         """Return the scores of the network in torch, of the fp32 file and of the deployed file.
@@ -229,7 +241,7 @@ def _doubts(training: TrainingResult, latency: Latency) -> tuple[str, ...]:
     doubts = []
     if training.safe_recipe_used:
         doubts.append("training diverged once; this is the result of the safe recipe (AdamW at a third of the rate)")
-    if not latency.stable:
+    if latency.unsettled:
         doubts.append(latency.why_unstable)
     if latency.unit_too_slow:
         doubts.append(

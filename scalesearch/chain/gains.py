@@ -19,20 +19,24 @@ class TwinStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "twins"
 
-    def latency(self, key: str, measure: Callable[[], Latency]) -> Latency:
+    def latency(self, key: str, measure: Callable[[], Latency], *, coarse: bool = False) -> Latency:
         """Return the latency stored under `key`; if there is none, call `measure` and store its result.
 
         Args:
             key: Identifies what the twin's file depends on.
             measure: Measures the twin.
+            coarse: Whether a latency will do that was not taken exactly.
         """
         path = self._folder / f"{key}.json"
         try:
-            return _ADAPTER.validate_json(path.read_bytes())
+            stored = _ADAPTER.validate_json(path.read_bytes())
         except (OSError, ValidationError):  # not measured yet, or the file is damaged
-            latency = measure()
-            replace_file(path, _ADAPTER.dump_json(latency))
-            return latency
+            stored = None
+        if stored and (coarse or not stored.coarse):
+            return stored
+        latency = measure()
+        replace_file(path, _ADAPTER.dump_json(latency))
+        return latency
 
 
 def gain(
@@ -59,4 +63,5 @@ def gain(
         speedup_low=speedup * math.exp(-spread),
         speedup_high=speedup * math.exp(spread),
         score_change=score_change,
+        coarse=without.coarse or having.coarse,
     )

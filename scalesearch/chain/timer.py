@@ -43,8 +43,13 @@ class Timer:
         self._reference = self.compile(onnx_model(self._reference_file))
         return self._reference
 
-    def time(self, engine: Engine) -> Latency:
-        """Return the latency of the engine, in the unit of the reference engine's calm time."""
+    def time(self, engine: Engine, *, far_above_ms: float = math.inf) -> Latency:
+        """Return the latency of the engine, in the unit of the reference engine's calm time.
+
+        Args:
+            engine: The engine.
+            far_above_ms: A latency from which on it need not be known exactly.
+        """
         assert self._reference is not None
         with wandering(self._latency.threads) as move:
             latency = measure_latency(
@@ -53,6 +58,7 @@ class Timer:
                 settings=self._latency,
                 reference_calm_ms=self._calm_ms,
                 calmest_ms=self._calmest_ms,
+                far_above_ms=far_above_ms,
                 move=move,
             )
         self._calmest_ms = min(self._calmest_ms, latency.reference_lowest_ms or math.inf)

@@ -102,7 +102,7 @@ def _front_columns(
     from scalesearch.views import columns as of
 
     def marked(record: TrialRecord) -> str:
-        unstable = record.latency is not None and not record.latency.stable
+        unstable = record.latency is not None and record.latency.unsettled
         return f"{'*' * (record.trial == knee)}{'!' * unstable}{record.trial}"
 
     kept = [
@@ -131,7 +131,7 @@ def _footnotes(shown: Sequence[MeasuredTrial], scores: dict[int, FrontScore], *,
     if pairs:
         told = ", ".join(f"{one} = {other}" for one, other in pairs)
         lines.append(f"ties: {told} (both 95 % intervals overlap: these images and timings cannot tell them apart)")
-    if any(record.latency and not record.latency.stable for record in shown):
+    if any(record.latency and record.latency.unsettled for record in shown):
         lines.append("! its latency did not settle within the time limit (why: `scalesearch show --trial N`)")
     lines += timing_doubts(shown)
     if any(record.candidate.scaling.stages for record in shown):

@@ -33,7 +33,7 @@ def trial_line(record: TrialRecord) -> str:
     seconds = sum(stage.seconds for stage in record.stages)
     if record.quality is not None and record.latency is not None:
         mark = "" if record.feasible else f"  ({verdict(record)})"
-        unstable = "" if record.latency.stable else " unstable"
+        unstable = " unstable" if record.latency.unsettled else ""
         origin = f"same as {record.same_as}" if record.same_as is not None else f"{seconds:.0f} s"
         if record.sibling_of is not None and record.same_as is None:
             origin = f"sibling of {record.sibling_of}, {origin}"

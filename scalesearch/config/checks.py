@@ -63,6 +63,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "latency.warmup_s": (0, 600),
     "latency.max_s": (0.01, 3600),
     "latency.half_width": (1e-5, 0.5),
+    "latency.coarse_half_width": (0, 0.5),
     "latency.stable_within": (1e-5, 0.5),
     "tensorrt.optimization_level": (0, 5),
     "tensorrt.max_batch": (0, 4096),

@@ -9,7 +9,7 @@ from pathlib import Path
 from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.deployment.export_cache import ExportCache
 from scalesearch.execution.local_pool import Report, WorkerPool
-from scalesearch.execution.worker import Evaluated, Failed, Fatal, Rejected
+from scalesearch.execution.worker import Evaluated, Failed, Fatal, Rejected, Rivals
 from scalesearch.records.confirmed import FOLDER, confirmed_model_path, write_confirmed
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.plan import Plan
@@ -48,8 +48,11 @@ class ConfirmingEvaluator:
         self._jobs = {job.number: job for job in jobs}
         self._evaluator = TrialEvaluator(session, exports=ExportCache(session.folder))
 
-    def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None]) -> MeasuredTrial:
-        """Evaluate job number `trial` and return its record; its `ConfirmedRun` and model are on disk then."""
+    def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None], rivals: Rivals = ()) -> MeasuredTrial:
+        """Evaluate job number `trial` and return its record; its `ConfirmedRun` and model are on disk then.
+
+        All jobs are timed exactly, whatever the rivals are.
+        """
         job, folder = self._jobs[trial], self._session.folder
         record = self._evaluator.evaluate(plan, trial=trial, report=report)
         report("test")

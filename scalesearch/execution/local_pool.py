@@ -8,7 +8,17 @@ from pathlib import Path
 
 from scalesearch.errors import ScalesearchError
 from scalesearch.execution.child_process import ChildProcess
-from scalesearch.execution.worker import Entered, Evaluated, Evaluator, Failed, Fatal, Message, Ready, Rejected
+from scalesearch.execution.worker import (
+    Entered,
+    Evaluated,
+    Evaluator,
+    Failed,
+    Fatal,
+    Message,
+    Ready,
+    Rejected,
+    Rivals,
+)
 from scalesearch.values.plan import Plan
 from scalesearch.values.settings import StageLimits
 
@@ -25,6 +35,7 @@ _TICK_S = 0.2
 class _Task:
     plan: Plan
     trial: int
+    rivals: Rivals
 
 
 class WorkerPool:
@@ -52,11 +63,11 @@ class WorkerPool:
         """How many plans can be taken now."""
         return sum(worker is None or worker.task is None for worker in self._slots)
 
-    def submit(self, plan: Plan, trial: int) -> None:
+    def submit(self, plan: Plan, trial: int, *, rivals: Rivals = ()) -> None:
         """Hand the plan to an idle worker, or start a new one if none is idle."""
         idle = [i for i, worker in enumerate(self._slots) if worker is not None and worker.task is None]
         slot = idle[0] if idle else self._slots.index(None)
-        self._give(slot, _Task(plan=plan, trial=trial))
+        self._give(slot, _Task(plan=plan, trial=trial, rivals=rivals))
 
     def wait(self, timeout_s: float = _TICK_S) -> tuple[Report, ...]:
         """Return what the workers reported within the time; a dead or hung worker is reported as a failed trial.
@@ -141,7 +152,7 @@ class _Worker:
         if self.stage != _START:
             self._enter("begin")
             self._process.forget_words()
-        self._process.send((task.plan, task.trial))
+        self._process.send((task.plan, task.trial, task.rivals))
 
     def _enter(self, stage: str) -> None:
         self.stage, self.stage_since = stage, time.monotonic()

@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Protocol, TypeGuard
@@ -19,11 +19,18 @@ _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 same command continues the run."""
 
 
+Rivals = Sequence[tuple[float, float]]
+"""Score (a fraction) and latency (p50 in milliseconds) of the members of the front so far."""
+
+
 class Evaluator(Protocol):
     """An object that runs the chain of stages for one plan."""
 
-    def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None]) -> TrialRecord:
-        """Return the record of the trial; `report` is called with the name of each stage as it begins."""
+    def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None], rivals: Rivals = ()) -> TrialRecord:
+        """Return the record of the trial; `report` is called with the name of each stage as it begins.
+
+        `rivals` tell what need not be measured exactly.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +97,11 @@ def serve(channel_fd: int, lifeline_fd: int) -> None:
     # The work ends when the coordinator closes the channel.
     with contextlib.suppress(EOFError, ConnectionResetError):
         while True:
-            plan, trial = channel.recv()
-            _send(channel, _answer(evaluator, plan, trial, channel), trial)
+            plan, trial, rivals = channel.recv()
+            _send(channel, _answer(evaluator, plan, trial, rivals, channel), trial)
 
 
-def _answer(evaluator: Evaluator, plan: Plan, trial: int, channel: "Connection[Any, Any]") -> Message:
+def _answer(evaluator: Evaluator, plan: Plan, trial: int, rivals: Rivals, channel: "Connection[Any, Any]") -> Message:
     stage = "begin"
 
     def report(name: str) -> None:
@@ -103,7 +110,7 @@ def _answer(evaluator: Evaluator, plan: Plan, trial: int, channel: "Connection[A
         channel.send(Entered(trial=trial, stage=name))
 
     try:
-        return Evaluated(trial=trial, record=evaluator.evaluate(plan, trial=trial, report=report))
+        return Evaluated(trial=trial, record=evaluator.evaluate(plan, trial=trial, report=report, rivals=rivals))
     except StageFailed as failure:
         if _is_the_disk(failure.__cause__):
             return _fatal(trial, failure.__cause__)

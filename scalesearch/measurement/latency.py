@@ -66,6 +66,7 @@ def measure_latency(
     settings: LatencySettings,
     reference_calm_ms: float,
     calmest_ms: float | None = None,
+    far_above_ms: float = math.inf,
     move: Move | None = None,
 ) -> Latency:
     """Measure the latency of `engine`: its ratio to `reference`, run in turn with it, times the reference's calm time.
@@ -82,6 +83,8 @@ def measure_latency(
         reference_calm_ms: The study's unit of time in milliseconds, from `calm_time`.
         calmest_ms: The fastest level of the reference known so far, in milliseconds. If it is below
             `reference_calm_ms`, that unit was found in a bad mood, and this level decides which pairs are calm.
+        far_above_ms: A latency from which on it need not be known exactly. If it is surely longer, timing ends once the
+            session's interval is within `settings.coarse_half_width`, or after a quarter of `settings.max_s`.
         move: Called when the reference is disturbed.
 
     Raises:
@@ -92,7 +95,8 @@ def measure_latency(
         reason = f"expected reference_calm_ms above 0 (from calm_time), got {reference_calm_ms}"
         raise StageFailed(STAGE, reason)
     calm_s = min(reference_calm_ms, calmest_ms or math.inf) / 1e3
-    duet = play_duet(engine, reference, settings=settings, calm_s=calm_s, move=move)
+    ends = Ends(settings=settings, far_above_ratio=far_above_ms / reference_calm_ms)
+    duet = play_duet(engine, reference, settings=settings, calm_s=calm_s, ends=ends, move=move)
     verdict = judge(duet, calm_s)
     p50_s, p90_s, p99_s = np.quantile(duet.candidate_s, (0.5, 0.9, 0.99)).tolist()
     return Latency(
@@ -112,7 +116,28 @@ def measure_latency(
         raw_calm_p50_ms=_median_ms(duet.where(verdict.calm).candidate_s),
         raw_disturbed_p50_ms=_median_ms(duet.where(~verdict.calm).candidate_s),
         reference_lowest_ms=1e3 * verdict.reference_s,
+        coarse=ends.coarse,
     )
+
+
+@dataclass(slots=True, kw_only=True)
+class Ends:
+    """Decides when enough pairs of a duet were timed."""
+
+    settings: LatencySettings
+    far_above_ratio: float = math.inf
+    coarse: bool = False
+    """Whether the duet ended early because its candidate is surely slower than `far_above_ratio` times the reference.
+    """
+
+    def enough(self, verdict: Verdict, spent_s: float) -> bool:
+        """Tell whether the ratio is known well enough after so many seconds of timing."""
+        settings = self.settings
+        if verdict.session_half_width <= settings.half_width:
+            return True
+        near_enough = verdict.session_half_width <= settings.coarse_half_width or spent_s >= settings.max_s / 4
+        self.coarse = bool(settings.coarse_half_width) and near_enough and verdict.low > self.far_above_ratio
+        return self.coarse
 
 
 def calm_time(reference: TimedEngine, *, settings: LatencySettings, move: Move | None = None) -> float:
@@ -145,13 +170,15 @@ def play_duet(
     *,
     settings: LatencySettings,
     calm_s: float = math.inf,
+    ends: Ends | None = None,
     move: Move | None = None,
 ) -> Duet:
     """Warm both engines up and run them in turn, AB BA AB ..., until the interval is narrow enough or time is up.
 
     The interval is that of the calm pairs' ratio. Without `calm_s`, the reference's lowest level in this duet defines
-    calm. The other arguments are those of `measure_latency`.
+    calm. Without `ends`, no duet ends early. The other arguments are those of `measure_latency`.
     """
+    ends = ends or Ends(settings=settings)
     run_s = warm_up(engine, settings.warmup_s), warm_up(reference, settings.warmup_s)
     # A block is never shorter than a quarter of one run of the slower engine; otherwise it would see none of what
     # disturbs that engine.
@@ -172,7 +199,7 @@ def play_duet(
             move()
             disturbed, here_s = 0, 0.0
         if pairs >= next_look and spent_s >= MIN_S:
-            if _judged(players, calm_s).session_half_width <= settings.half_width:
+            if ends.enough(_judged(players, calm_s), spent_s):
                 break
             next_look = math.ceil(LOOK_GROWTH * next_look)
     return _duet(players)

@@ -134,7 +134,7 @@ def _front_columns(study: StudyContents) -> list[TrialColumn]:
 
 
 def _marked(record: TrialRecord) -> str:
-    return str(record.trial) + ("" if record.latency is None or record.latency.stable else " !")
+    return str(record.trial) + (" !" if record.latency and record.latency.unsettled else "")
 
 
 def warnings(study: StudyContents) -> str:
@@ -146,7 +146,7 @@ def warnings(study: StudyContents) -> str:
 
 def warning_lines(study: StudyContents) -> Iterator[str]:
     """Yield one line for each doubt: latencies, gaps, brief training, few images, failures, and warnings of trials."""
-    unstable = [record for record in study.records if record.latency and not record.latency.stable]
+    unstable = [record for record in study.records if record.latency and record.latency.unsettled]
     if unstable:
         on_front = _numbers(record for record in study.front if record.latency and not record.latency.stable)
         yield (

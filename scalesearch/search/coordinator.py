@@ -9,7 +9,8 @@ from pathlib import Path
 
 import optuna
 
-from scalesearch.analysis.front import pareto_front
+from scalesearch.analysis.front import Point, pareto_front, point
+from scalesearch.analysis.near_front import near_front
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.execution.local_pool import Report, WorkerPool
 from scalesearch.execution.stopping import stop_signals
@@ -21,14 +22,13 @@ from scalesearch.search.ledger import Asked, Ledger
 from scalesearch.search.precisions import Precisions
 from scalesearch.search.resume import catch_up
 from scalesearch.search.showing import Showing, Watchers
-from scalesearch.search.siblings import near_front
 from scalesearch.search.storage import OpenStudy, only_coordinator, opened_study, sync_study
 from scalesearch.search.telling import tell
 from scalesearch.search.time_limit import TimeLimit
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
 from scalesearch.values.quality import DEFAULT_METRIC
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
 
@@ -107,6 +107,7 @@ class _Run:
         sampling = Sampling(sampler=settings.sampler, seed=settings.seed, workers=settings.workers)
         self._asker = Asker(opened, problem.space, sampling, ledger=self._ledger, precisions=self._precisions)
         self._showing = Showing(watchers, opened.study, self._ledger, settings)
+        self._rivals: tuple[Point, ...] = ()
         self._limit = TimeLimit(settings.max_time_s)
         self._search_s = 0.0
 
@@ -153,6 +154,12 @@ class _Run:
         finally:
             self._search_s += time.monotonic() - began
 
+    def _front(self) -> tuple[MeasuredTrial, ...]:
+        """Return the front of what is recorded; from now on, its members are the rivals of what is evaluated."""
+        front = pareto_front(self._ledger.records.values())
+        self._rivals = tuple(point(member) for member in front)
+        return front
+
     def _time_is_up(self) -> bool:
         return self._limit.is_up(self._ledger.records.values())
 
@@ -162,7 +169,7 @@ class _Run:
         self._asker.begin(catch_up(self._opened, records, self._problem.space, self._listener))
         for number in sorted(records):
             self._ledger.count(records[number])
-        front = pareto_front(records.values())
+        front = self._front()
         for member in front:
             self._precisions.want_siblings(member)
         self._showing.tell(self._precisions.narrow())
@@ -187,7 +194,7 @@ class _Run:
             self._asker.postpone(number)
         else:
             self._ledger.running[number] = Asked(trial=asked.trial, plan=plan, sibling_of=sibling_of)
-            self._pool.submit(plan, number)
+            self._pool.submit(plan, number, rivals=self._rivals)
             self._showing.tell((TrialStarted(trial=number, candidate=asked.candidate),))
 
     def _answer_without_training(self, number: int, plan: Plan) -> TrialRecord | None:
@@ -244,7 +251,7 @@ class _Run:
         self._ledger.save(record)
         tell(self._opened.study, trial, record, self._problem.space, self._listener)
         self._ledger.enter(record)
-        front = pareto_front(self._ledger.records.values())
+        front = self._front()
         if record.charged and near_front(record, front):
             self._precisions.want_siblings(record)
         self._showing.tell(self._precisions.narrow())

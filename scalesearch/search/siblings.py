@@ -1,34 +1,17 @@
 """Other precisions of a trained network. They cost seconds, so those of candidates near the front are evaluated too."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from scalesearch.analysis.front import as_good, point
 from scalesearch.spaces.axes import CONDITIONS, Value, axis_of, fixed_value, ordered_values, typed
 from scalesearch.spaces.suggest import candidate_value
 from scalesearch.values.candidate import Candidate, Quantization
-from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 
 SIBLING_OF = "sibling_of"
 """The trial attribute with the number of the trial that this one is a sibling of."""
-LIKELY_SPEEDUP = 1.5
-"""Speed-up that another precision may well bring. A candidate that would be on the front with this speed-up is near
-it."""
 
 _PRECISION = "quantization.precision"
-
-
-def near_front(record: TrialRecord, front: Iterable[TrialRecord]) -> bool:
-    """Tell whether another precision of this network could reach the front.
-
-    The network is assumed to be faster by the likely speed-up and to have the upper end of its score's interval.
-    """
-    if not record.feasible or record.quality is None or record.latency is None:
-        return False
-    hoped = (record.quality.score_high, record.latency.p50_ms / LIKELY_SPEEDUP)
-    return not any(as_good(point(member), hoped) for member in front if member.trial != record.trial)
 
 
 def siblings_of(candidate: Candidate, space: SearchSpace) -> tuple[Candidate, ...]:

@@ -87,6 +87,13 @@ class Latency:
     """Median of the candidate's other runs; None where there were none."""
     reference_lowest_ms: float | None = None
     """Level of the reference in the pairs that counted. It is far above the calm time if the machine was never calm."""
+    coarse: bool = False
+    """Whether timing ended early, since the candidate was surely far from the front of that moment."""
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the latency is not stable although all the time there was for it was spent."""
+        return not (self.stable or self.coarse)
 
     @property
     def half_width(self) -> float:
@@ -98,6 +105,8 @@ class Latency:
         """One sentence on why the latency is not stable, for a reader of the record; empty where it is stable."""
         if self.stable:
             return ""
+        if self.coarse:
+            return f"it is far from the front, so its latency was taken to within +-{100 * self.half_width:.1f} % only"
         told = "its latency did not settle within the time limit"
         if self.calm_fraction is None:
             return told
@@ -154,11 +163,17 @@ class Gain:
     score_change: float | None
     """Score with the step minus score without it, after as many updates, as a fraction. None if the network without the
     step was not trained."""
+    coarse: bool = False
+    """Whether one of the two latencies was not taken exactly, since the candidate was far from the front."""
 
     @property
     def no_gain(self) -> bool:
-        """Whether the step was of no use: it did not raise the score, and its speed-up cannot be told from none."""
-        return (self.score_change is None or self.score_change <= 0) and self.speedup_low <= 1.0
+        """Whether the step was of no use: it did not raise the score, and its speed-up cannot be told from none.
+
+        A speed-up from latencies that were not taken exactly is taken as it is.
+        """
+        least = self.speedup if self.coarse else self.speedup_low
+        return (self.score_change is None or self.score_change <= 0) and least <= 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

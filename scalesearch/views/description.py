@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from scalesearch.values.candidate import Candidate, Recipe
 from scalesearch.values.network_spec import NetworkSpec, StageSpec
 from scalesearch.values.quality import ClassDetail
-from scalesearch.values.record import FrontScore, TrialRecord
+from scalesearch.values.record import FrontScore, Latency, TrialRecord
 from scalesearch.views.words import (
     STEP_NAMES,
     accuracy_with_interval,
@@ -160,7 +160,7 @@ def _latency(record: TrialRecord) -> Iterator[tuple[str, str]]:
         return
     yield (
         "p50, ms",
-        f"{latency_with_interval(latency)}, {'stable' if latency.stable else f'NOT STABLE: {latency.why_unstable}'}",
+        f"{latency_with_interval(latency)}, {_how_sure(latency)}",
     )
     if latency.calm_fraction is not None:
         moods = [
@@ -232,3 +232,10 @@ def _time(record: TrialRecord) -> Iterator[tuple[str, str]]:
         yield (stage.stage, f"{stage.seconds:.1f} s")
     if record.stages:
         yield ("together", f"{sum(stage.seconds for stage in record.stages):.1f} s")
+
+
+def _how_sure(latency: Latency) -> str:
+    """Return in words how well the latency is known."""
+    if latency.stable:
+        return "stable"
+    return f"{'NOT STABLE' if latency.unsettled else 'coarse'}: {latency.why_unstable}"

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,21 @@ def test_a_twin_is_measured_once_a_study_and_again_where_its_file_is_damaged(tmp
     (tmp_path / "twins" / "key.json").write_text("{")
     assert TwinStore(tmp_path).latency("key", measure(4.0)).ratio == 4.0
     assert measured == [1.0, 3.0, 4.0]
+
+
+def test_a_twin_that_was_timed_briefly_is_timed_again_for_what_was_timed_to_the_full(tmp_path: Path) -> None:
+    twins, brief, whole = TwinStore(tmp_path), replace(make_latency(1.0, 0.1), coarse=True), make_latency(1.1, 0.01)
+    assert twins.latency("key", lambda: brief, coarse=True) == brief
+    assert twins.latency("key", lambda: whole, coarse=True) == brief
+    assert twins.latency("key", lambda: whole) == whole
+    assert twins.latency("key", lambda: brief, coarse=True) == whole
+
+
+def test_a_speedup_that_was_timed_briefly_is_not_called_no_gain_for_its_doubt() -> None:
+    with_step, without = replace(make_latency(1.0, 0.04), coarse=True), make_latency(1.02, 0.03)
+    assert not gain("precision", "int8", without=without, having=with_step, score_change=0.0).no_gain
+    slower = replace(make_latency(1.03, 0.04), coarse=True)
+    assert gain("precision", "int8", without=without, having=slower, score_change=0.0).no_gain
 
 
 @pytest.mark.parametrize("half", [0.3, 0.9, 2.0, 30.0])

@@ -27,6 +27,7 @@ from scalesearch.confirm.timing import Entry, TimingLost, time_together
 from scalesearch.confirm.training import Job, train_jobs
 from scalesearch.data import Dataset
 from scalesearch.errors import ConfigError, NoFeasibleTrialError, StageFailed
+from scalesearch.execution.worker import Rivals
 from scalesearch.folder_lock import hold_folder
 from scalesearch.records.confirmed import (
     as_confirmed,
@@ -297,7 +298,7 @@ class DyingEvaluator:
     def __init__(self, session: Session, study: Path, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
 
-    def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None]) -> TrialRecord:
+    def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None], rivals: Rivals = ()) -> TrialRecord:
         record = next(job.record for job in self._jobs if job.number == trial)
         report("train")
         if record.trial == 0:

@@ -198,10 +198,12 @@ INT8_POWER = math.log(1.65) / math.log(1.4)
 """int8 slows by 1.65 where the fp32 reference slows by 1.4."""
 
 
-def unlike(machine: Machine, settings: LatencySettings | None = None, **options: float) -> Latency:
+def unlike(
+    machine: Machine, settings: LatencySettings | None = None, *, jitter: float = 0.02, **options: float
+) -> Latency:
     """An int8 candidate of 0.6 of the reference's time, whose calm time is 0.214 ms."""
-    candidate = FakeEngine(machine=machine, run_s=0.6 * 214e-6, power=INT8_POWER)
-    reference = FakeEngine(machine=machine, run_s=214e-6)
+    candidate = FakeEngine(machine=machine, run_s=0.6 * 214e-6, power=INT8_POWER, jitter=jitter)
+    reference = FakeEngine(machine=machine, run_s=214e-6, jitter=jitter)
     return measure_latency(
         candidate,
         reference,
@@ -289,3 +291,32 @@ def test_a_calm_time_found_in_a_bad_mood_is_noticed_and_what_is_calmer_becomes_t
 def test_stable_means_narrow_enough_for_the_setting() -> None:
     for within, expected in ((0.02, True), (0.001, False)):
         assert unlike(Machine(seed=7), LatencySettings(stable_within=within)).stable is expected
+
+
+def test_what_is_surely_slower_than_it_matters_is_timed_briefly() -> None:
+    whole = unlike(Machine(seed=5), jitter=0.4)
+    brief = unlike(Machine(seed=5), jitter=0.4, far_above_ms=0.5 * 0.6 * 0.214)
+    assert brief.coarse and brief.runs < whole.runs / 2 and not whole.coarse
+    assert brief.ratio == pytest.approx(0.6, rel=0.03)
+    assert brief.p50_low_ms > 0.5 * 0.6 * 0.214
+    assert not brief.unsettled and "far from the front" in brief.why_unstable
+
+
+@pytest.mark.parametrize(
+    ("far_above", "settings"),
+    [(1.0, LatencySettings()), (2.0, LatencySettings()), (0.5, LatencySettings(coarse_half_width=0))],
+    ids=["in doubt", "faster", "switched off"],
+)
+def test_what_may_matter_is_timed_to_the_full(far_above: float, settings: LatencySettings) -> None:
+    whole = unlike(Machine(seed=5), settings, jitter=0.4)
+    other = unlike(Machine(seed=5), settings, jitter=0.4, far_above_ms=far_above * 0.6 * 0.214)
+    assert (other.runs, other.p50_ms, other.coarse) == (whole.runs, whole.p50_ms, False)
+
+
+def test_on_a_machine_that_is_never_calm_what_is_far_off_takes_a_quarter_of_the_time() -> None:
+    machine = Machine(seed=1, mood=disturbed)
+    latency = unlike(machine, far_above_ms=0.01)
+    assert latency.coarse and latency.calm_fraction == 0.0
+    other = Machine(seed=1, mood=disturbed)
+    unlike(other)
+    assert machine.now_s < other.now_s / 2

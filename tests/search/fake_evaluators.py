@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scalesearch.errors import CandidateRejected, ConfigError, StageFailed
+from scalesearch.execution.worker import Rivals
 from scalesearch.values.candidate import Candidate, Quantization
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
 from scalesearch.values.plan import Plan
@@ -144,11 +146,11 @@ class Fake:
     journal: Path | None = None
     no_gain: str = ""
 
-    def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None]) -> TrialRecord:
+    def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None], rivals: Rivals = ()) -> TrialRecord:
         report("train")
         if self.journal:
             with self.journal.open("a") as file:
-                file.write(f"{trial} {os.getpid()} {plan.key}\n")
+                file.write(f"{trial} {os.getpid()} {plan.key} {json.dumps(rivals)}\n")
         time.sleep(self.seconds)
         report("export")
         record = FATES[self.fates.get(trial, "good")](plan, trial)

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ import pytest
 from fake_evaluators import FakePlanner, MakeFake, make_space
 from study_runs import assert_sound, run, running, told
 
+from scalesearch.analysis.front import pareto_front, point
 from scalesearch.dashboard.publisher import FRONT_FIGURE, DashboardListener
 from scalesearch.errors import CandidateRejected, ConfigError, ScalesearchError, StageFailed
 from scalesearch.records.store import RecordStore
@@ -50,6 +52,17 @@ def test_the_budget_is_exact_for_any_number_of_workers(tmp_path: Path, workers: 
     assert volumes == sorted(volumes) and volumes[-1] > 0
     assert isinstance(events[0], RunStarted) and isinstance(events[-1], RunStopped)
     assert {event.stage for event in events if isinstance(event, StageEntered)} == {"train", "export"}
+
+
+def test_evaluators_are_told_the_front_of_all_that_was_recorded_before(tmp_path: Path) -> None:
+    for budget in (4, 8):  # also by a run that goes on
+        run(tmp_path, budget, make=MakeFake(journal=tmp_path / "journal.txt"))
+    records = assert_sound(tmp_path, 8)
+    lines = [line.split(maxsplit=3) for line in (tmp_path / "journal.txt").read_text().splitlines()]
+    assert len(lines) == 8
+    for trial, _, _, rivals in lines:
+        front = pareto_front(record for record in records if record.trial < int(trial))
+        assert json.loads(rivals) == [list(point(member)) for member in front]
 
 
 def test_a_larger_budget_goes_on_where_the_smaller_one_ended(tmp_path: Path) -> None:

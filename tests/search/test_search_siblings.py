@@ -1,6 +1,6 @@
 from typing import Any
 
-from scalesearch.search.siblings import LIKELY_SPEEDUP, near_front, siblings_of
+from scalesearch.search.siblings import siblings_of
 from scalesearch.spaces.suggest import for_target, suggest, trial_parameters
 from scalesearch.values.candidate import Candidate, Quantization, Scaling
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
@@ -41,18 +41,6 @@ def test_a_sibling_never_trains() -> None:
 def test_one_precision_has_no_siblings() -> None:
     assert siblings_of(CANDIDATE, space(calibration=("minmax", "mse"))) == ()
     assert siblings_of(CANDIDATE, space(precision=("fp32",))) == ()
-
-
-def test_near_the_front_is_what_a_likely_speedup_would_put_on_it(make_record: Any) -> None:
-    member = make_record(0, top1=0.8, p50_ms=1.0)
-    doubt = member.quality.score_high - member.quality.score
-    just, over = 0.99 * LIKELY_SPEEDUP, 1.01 * LIKELY_SPEEDUP
-    worse = 0.8 - doubt - 0.01
-    assert near_front(make_record(1, top1=worse, p50_ms=just), [member])
-    assert not near_front(make_record(1, top1=worse, p50_ms=over), [member])
-    assert near_front(make_record(1, top1=0.8 - doubt + 0.01, p50_ms=over), [member]), "its images leave it in doubt"
-    assert near_front(member, [member])
-    assert not near_front(make_record(1, top1=0.9, excess=0.1), [member]), "infeasible"
 
 
 def test_zeros_are_asked_only_where_the_chip_can_use_them() -> None:
