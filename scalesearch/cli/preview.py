@@ -9,6 +9,7 @@ from scalesearch.cli.collapsing import collapses
 from scalesearch.cli.samples import Samples, planned, print_samples, sample_notes, sampled, sizes_bytes
 from scalesearch.errors import ConfigError, MissingBackendError, StageFailed
 from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.quality import PROPORTIONS
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 
@@ -189,7 +190,7 @@ def _notes(settings: RunSettings, space: SearchSpace, target: "Target") -> Itera
 
 
 def _data_line(data: "Dataset", task: str) -> str:
-    from scalesearch.data import LABELS, val_standard_error_points
+    from scalesearch.data import val_standard_error_points
     from scalesearch.tasks.registry import get_task
 
     notes = "".join(f"\n  {note}" for note in data.notes)
@@ -199,7 +200,7 @@ def _data_line(data: "Dataset", task: str) -> str:
     return (
         f"data {data.name}: {classes}{len(data.train)} train, {len(data.val)} val, "
         f"{len(data.calibration)} calibration, {len(data.test)} test"
-        f"{error if get_task(task).targets == LABELS else ''}{notes}{warnings}"
+        f"{error if get_task(task).metric in PROPORTIONS else ''}{notes}{warnings}"
     )
 
 

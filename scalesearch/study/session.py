@@ -74,7 +74,7 @@ def open_session(
         target=target,
         machine=stored.machine if stored else probe_machine(settings.machine, workers=settings.workers),
         device=device,
-        data=summary_of(dataset),
+        data=summary_of(dataset, task.metric),
         storage_px=storage.height_px,
         storage_width_px=0 if storage.is_square else storage.width_px,
         reference_calm_ms=0.0,
