@@ -78,7 +78,7 @@ def _chosen(front: Sequence[MeasuredTrial], members: Sequence[MeasuredTrial], wi
     noun = score_noun(metric)
     if wish.weights is not None:
         score_weight, latency = wish.weights
-        best = knee(members, accuracy=score_weight, latency=latency)
+        best = knee(members, score=score_weight, latency=latency)
         assert best is not None
         return (
             best,

@@ -30,7 +30,7 @@ _DISTILLATION: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QatResult:
-    """The network after its fine-tuning, float and of ordinary structure, and the ranges that it has learnt."""
+    """The fine-tuned network, in float and without simulated rounding, and the ranges that it has learnt."""
 
     network: Network
     ranges: Mapping[str, tuple[float, float]]

@@ -139,8 +139,8 @@ def _time_step(module: nn.Module, images: Tensor, labels: Tensor, threads: int, 
     torch.set_num_threads(threads)
     started = time.perf_counter()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-        logits = module(images)
-    torch.autograd.backward(functional.cross_entropy(logits.float(), labels))
+        answers = module(images)
+    torch.autograd.backward(functional.cross_entropy(answers.float(), labels))
     module.zero_grad()
     return time.perf_counter() - started
 
