@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from brief_training import tensors
 
+from scalesearch.compression.importance import Evidence
 from scalesearch.compression.prune import prune
 from scalesearch.data import LABEL_SOURCES, Dataset, ImageSplit, load_dataset, to_input
 from scalesearch.measurement.cost import formula_cost
@@ -73,7 +74,7 @@ class Bench:
         images = to_input(calibration.images[:TAYLOR_IMAGES], mean=self._data.mean, std=self._data.std)
         batch = judged(torch.from_numpy(images), calibration.targets[:TAYLOR_IMAGES].tensor())
         pruning = Pruning(channel_fraction=job.fraction, criterion=job.criterion, scope=job.scope)
-        cut = prune(base, pruning, channel_multiple=CHANNEL_MULTIPLE, batch=batch, seed=job.seed)
+        cut = prune(base, pruning, channel_multiple=CHANNEL_MULTIPLE, evidence=Evidence(batch=batch, seed=job.seed))
         retrained = self._train(cut, job.seed, self._recipe.retrain_steps)
         line = {
             **asdict(job),

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.qdq import weighted_nodes
 from scalesearch.data import LABEL_SOURCES, load_dataset, to_input
+from scalesearch.data.normalisation import Normalisation
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.backends.base import EngineOptions
 from scalesearch.deployment.onnx_file import read_onnx
@@ -219,7 +220,8 @@ class Bench:
 
     def _batches(self, seed: int) -> Batches:
         images = tensors(self._data.train)
-        return Batches(*images, Recipe(), mean=self._data.mean, std=self._data.std, device="cpu", seed=seed)
+        constants = Normalisation(mean=self._data.mean, std=self._data.std)
+        return Batches(*images, Recipe(), normalisation=constants, device="cpu", seed=seed)
 
     def _answers(self, file: OnnxModel, profile: QuantizationProfile) -> Images:
         """By the session that would be deployed, or as the nodes are written where ONNX Runtime is not the target."""

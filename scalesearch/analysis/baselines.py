@@ -102,6 +102,6 @@ def hypervolume_over_trials(
 
 
 def front_steps(front: Sequence[TrialRecord]) -> tuple[list[float], list[float]]:
-    """Return latencies (ms) and accuracies (%) of a front, fastest first, ready to be drawn as steps."""
+    """Return latencies (ms) and scores (%) of a front, fastest first, ready to be drawn as steps."""
     points = [point(record) for record in front]
     return [float(f"{p50_ms:.5g}") for _, p50_ms in points], [round(100 * score, 3) for score, _ in points]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from scalesearch.analysis.front import knee, point, ties
+from scalesearch.values.quality import best_words, score_noun
 from scalesearch.values.record import MeasuredTrial
 
 
@@ -14,10 +15,10 @@ class Wish:
     max_latency_ms: float | None = None
     min_score: float | None = None
     knee: bool = False
-    """Whether to choose the knee of all members within the bounds. Otherwise a single bound chooses the most accurate
+    """Whether to choose the knee of all members within the bounds. Otherwise a single bound chooses the best-scoring
     or the fastest member."""
     weights: tuple[float, float] | None = None
-    """How much accuracy and latency count, each scaled to 0..1 over the front (latency by its logarithm)."""
+    """How much score and latency count, each scaled to 0..1 over the front (latency by its logarithm)."""
 
     def allows(self, record: MeasuredTrial) -> bool:
         """Tell whether the record's point lies within the bounds."""
@@ -73,21 +74,23 @@ def _chosen(front: Sequence[MeasuredTrial], members: Sequence[MeasuredTrial], wi
     bounds = [] if wish.max_latency_ms is None else [f"within {wish.max_latency_ms:g} ms"]
     bounds += [] if wish.min_score is None else [f"with at least {100 * wish.min_score:g} %"]
     among = f"of {len(members)} front members {' and '.join(bounds)}" if bounds else f"of {len(front)} front members"
+    metric = front[0].quality.metric
+    noun = score_noun(metric)
     if wish.weights is not None:
-        accuracy, latency = wish.weights
-        best = knee(members, accuracy=accuracy, latency=latency)
+        score_weight, latency = wish.weights
+        best = knee(members, score=score_weight, latency=latency)
         assert best is not None
         return (
             best,
-            f"the best {among} by {accuracy:g} x accuracy less {latency:g} x log latency, each 0 to 1 over them",
+            f"the best {among} by {score_weight:g} x {noun} less {latency:g} x log latency, each 0 to 1 over them",
         )
     if len(bounds) == 1 and not wish.knee:
         if wish.min_score is None:
-            return members[-1], f"the most accurate {among}"  # along a front, accuracy rises with latency
+            return members[-1], f"the {best_words(metric)} {among}"  # along a front, the score rises with latency
         return members[0], f"the fastest {among}"
     best = knee(members)
     assert best is not None
-    return best, f"the knee {among}: the best trade of accuracy for latency (on a log scale)"
+    return best, f"the knee {among}: the best trade of {noun} for latency (on a log scale)"
 
 
 def _doubts(front: Sequence[MeasuredTrial], record: MeasuredTrial, wish: Wish) -> Iterator[str]:
@@ -95,7 +98,8 @@ def _doubts(front: Sequence[MeasuredTrial], record: MeasuredTrial, wish: Wish) -
     if limit_ms is not None and record.latency.p50_high_ms > limit_ms:
         yield f"its latency's interval reaches over the limit: up to {record.latency.p50_high_ms:.3g} ms"
     if least is not None and record.quality.score_low < least:
-        yield f"its accuracy's interval reaches below the wish: down to {100 * record.quality.score_low:.1f} %"
+        noun, low = score_noun(record.quality.metric), f"{100 * record.quality.score_low:.1f} %"
+        yield f"its {noun}'s interval reaches below the wish: down to {low}"
     near = [str(other.trial) for other in front if not wish.allows(other) and _may_be_within(other, wish)]
     if near:
         yield f"out of bounds as measured, perhaps within them by the intervals: trial {', '.join(near)}"

@@ -6,6 +6,7 @@ from statistics import median
 
 from scalesearch.analysis.front import dominates, hypervolume, pareto_front, point, undominated
 from scalesearch.analysis.ranks import RankAgreement, rank_agreement
+from scalesearch.analysis.score_error import metric_of
 from scalesearch.values.candidate import Pruning, Scaling
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.record import MeasuredTrial, TrialRecord
@@ -43,6 +44,8 @@ class Pair:
 
     first: str
     second: str
+    metric: str
+    """Name of the metric that scored the first study."""
     same_device: bool
     timed_unlike: tuple[str, ...]
     """What else, besides the device, was timed in another way: `batch 1 and 16`; empty where nothing was."""
@@ -54,7 +57,7 @@ class Pair:
     shared: int
     """Number of networks (scaling, pruning and precision) that both studies measured."""
     latency: RankAgreement | None
-    accuracy: RankAgreement | None
+    score: RankAgreement | None
     latency_ratio: float | None
     """Median, over the shared networks, of the second study's latency divided by the first's."""
 
@@ -62,7 +65,7 @@ class Pair:
 def common_front(studies: Sequence[ComparedStudy]) -> tuple[tuple[str, MeasuredTrial], ...]:
     """Return the front of all studies' trials together, each with its study's name, fastest first.
 
-    It is empty where the studies may not share a front: latencies of different devices or batch sizes, or accuracies on
+    It is empty where the studies may not share a front: latencies of different devices or batch sizes, or scores on
     other images, cannot be compared.
     """
     if not all(comparable(studies[0], other) for other in studies[1:]):
@@ -118,6 +121,7 @@ def compare(one: ComparedStudy, other: ComparedStudy) -> Pair:
     return Pair(
         first=one.name,
         second=other.name,
+        metric=metric_of(one.records),
         same_device=one.device == other.device,
         timed_unlike=timed_unlike(one, other),
         same_images=_same_images(one, other),
@@ -125,7 +129,7 @@ def compare(one: ComparedStudy, other: ComparedStudy) -> Pair:
         first_beaten=_beaten(other.front, one.front) if together else None,
         shared=len(shared),
         latency=rank_agreement([ours[1] for ours, _ in pairs], [theirs[1] for _, theirs in pairs]),
-        accuracy=rank_agreement([ours[0] for ours, _ in pairs], [theirs[0] for _, theirs in pairs]),
+        score=rank_agreement([ours[0] for ours, _ in pairs], [theirs[0] for _, theirs in pairs]),
         latency_ratio=median(ratios) if ratios else None,
     )
 

@@ -47,7 +47,7 @@ class Move:
     added: bool = False
     """Whether it was not on the searched front, and was confirmed beside its members."""
     ties: tuple[int, ...] = ()
-    """Confirmed trials that cannot be told from it: the intervals of both validation accuracy and latency overlap."""
+    """Confirmed trials that cannot be told from it: the intervals of both validation score and latency overlap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,7 @@ def confirm_moves(
 ) -> Confirmation | None:
     """Compare trials as the search measured them with their full-length runs; None where none of them has a run.
 
-    The new front is decided by validation accuracy, so that the test numbers are free of selection.
+    The new front is decided by validation score, so that the test numbers are free of selection.
 
     Args:
         front: Members of the searched front.

@@ -22,7 +22,7 @@ def point(record: TrialRecord) -> Point:
         ValueError: The record lacks one of the two.
     """
     if record.quality is None or record.latency is None:
-        msg = f"trial {record.trial} has no accuracy and latency; only complete trials have a point"
+        msg = f"trial {record.trial} has no score and latency; only complete trials have a point"
         raise ValueError(msg)
     return (record.quality.score, record.latency.p50_ms)
 
@@ -84,7 +84,7 @@ def _refuse_unlike_devices(records: Sequence[MeasuredTrial]) -> None:
 
 
 def hypervolume(points: Iterable[Point], reference: Point = REFERENCE) -> float:
-    """Return the area that the points dominate, accuracy times ln(latency), up to `reference`.
+    """Return the area that the points dominate, score times ln(latency), up to `reference`.
 
     Latency enters by its logarithm, so that halving it is worth as much at 10 ms as at 1 ms. A point that does not beat
     the reference in both objectives adds nothing.
@@ -94,7 +94,7 @@ def hypervolume(points: Iterable[Point], reference: Point = REFERENCE) -> float:
         reference: The worst point, in the same units.
     """
     area, best_score = 0.0, reference[0]
-    # Starting with the fastest, each point adds the strip between the best accuracy so far and its own.
+    # Starting with the fastest, each point adds the strip between the best score so far and its own.
     for score, p50_ms in sorted(points, key=lambda each: each[1]):
         if score > best_score and p50_ms < reference[1]:
             area += (score - best_score) * math.log(reference[1] / p50_ms)
@@ -102,24 +102,24 @@ def hypervolume(points: Iterable[Point], reference: Point = REFERENCE) -> float:
     return area
 
 
-def knee(front: Sequence[MeasuredTrial], *, accuracy: float = 1.0, latency: float = 1.0) -> MeasuredTrial | None:
+def knee(front: Sequence[MeasuredTrial], *, score: float = 1.0, latency: float = 1.0) -> MeasuredTrial | None:
     """Return the knee of the front: the point furthest above the line between its ends; None for an empty front.
 
-    Both objectives are first scaled to 0..1 over the front (latency by its logarithm). `accuracy` and `latency` are
+    Both objectives are first scaled to 0..1 over the front (latency by its logarithm). `score` and `latency` are
     their weights. Where nothing bends (two points, a straight line), it is the most accurate of the equal points.
     Reference: Das, "On characterizing the knee of the Pareto curve", Structural Optimization 18 (1999).
     """
     if not front:
         return None
     heights = {
-        record.trial: (round(accuracy * gain - latency * cost, 9), point(record)[0])
+        record.trial: (round(score * gain - latency * cost, 9), point(record)[0])
         for record, (gain, cost) in zip(front, picture(front), strict=True)
     }
     return max(front, key=lambda record: heights[record.trial])
 
 
 def picture(front: Sequence[TrialRecord]) -> tuple[Point, ...]:
-    """Return (accuracy, log latency) of each member, both scaled to 0..1 over the front.
+    """Return (score, log latency) of each member, both scaled to 0..1 over the front.
 
     The knee and distances between members are computed from these points.
     """
@@ -136,7 +136,7 @@ def _unit(values: Sequence[float]) -> list[float]:
 def ties(front: Sequence[MeasuredTrial]) -> tuple[tuple[int, int], ...]:
     """Return pairs of trial numbers that the data cannot tell apart.
 
-    Their 95 % intervals overlap in both accuracy and latency. The result has pairs, not groups: A may tie with B and B
+    Their 95 % intervals overlap in both score and latency. The result has pairs, not groups: A may tie with B and B
     with C while A and C differ.
     """
     return tuple(

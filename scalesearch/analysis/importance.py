@@ -1,4 +1,4 @@
-"""Which axes decided accuracy and latency: PED-ANOVA over the records of a study."""
+"""Which axes decided score and latency: PED-ANOVA over the records of a study."""
 
 import warnings
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ def axis_importance(records: Iterable[TrialRecord], space: SearchSpace) -> tuple
     """Return the importance of every axis that varied, the most important first.
 
     These are the axes that every candidate is asked for and that took two values or more. The result is empty with
-    fewer than `FEWEST_TRIALS` measured trials. PED-ANOVA explains low values, so accuracy goes in negated. Reference:
+    fewer than `FEWEST_TRIALS` measured trials. PED-ANOVA explains low values, so the score goes in negated. Reference:
     Watanabe et al., "PED-ANOVA", IJCAI 2023.
     """
     measured = [record for record in records if record.same_as is None and record.quality and record.latency]

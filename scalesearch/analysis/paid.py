@@ -3,6 +3,8 @@
 import statistics
 from collections.abc import Iterable
 
+from scalesearch.analysis.score_error import metric_of
+from scalesearch.values.quality import score_noun
 from scalesearch.values.record import Gain, TrialRecord
 
 _DEPTHWISE = frozenset({"inverted_residual", "mbconv"})
@@ -14,7 +16,9 @@ def paid_lines(records: Iterable[TrialRecord]) -> tuple[str, ...]:
     For example `int8 paid on 18 of 20 dense networks: median speed-up 1.80x (1.2 to 2.6), accuracy -0.3 points`. A step
     paid on a network if that is faster beyond doubt: the 95 % interval of its speed-up lies above 1.
     """
-    return tuple(_line(what, kind, gains) for (what, kind), gains in sorted(gains_by_step(records).items()))
+    every = list(records)
+    noun = score_noun(metric_of(every))
+    return tuple(_line(what, kind, gains, noun) for (what, kind), gains in sorted(gains_by_step(every).items()))
 
 
 def gains_by_step(records: Iterable[TrialRecord]) -> dict[tuple[str, str], list[Gain]]:
@@ -33,14 +37,14 @@ def gains_by_step(records: Iterable[TrialRecord]) -> dict[tuple[str, str], list[
     return groups
 
 
-def _line(what: str, kind: str, gains: list[Gain]) -> str:
+def _line(what: str, kind: str, gains: list[Gain], noun: str) -> str:
     speedups = sorted(gain.speedup for gain in gains)
     paid = sum(gain.speedup_low > 1.0 for gain in gains)
     changes = [100 * gain.score_change for gain in gains if gain.score_change is not None]
-    accuracy = f"accuracy {statistics.median(changes):+.1f} points" if changes else "accuracy not compared"
+    change = f"{noun} {statistics.median(changes):+.1f} points" if changes else f"{noun} not compared"
     networks = f"{kind} network{'' if len(gains) == 1 else 's'}"
     spread = f" ({speedups[0]:.2f} to {speedups[-1]:.2f})" if len(gains) > 1 else ""
     return (
         f"{what} paid on {paid} of {len(gains)} {networks}: median speed-up "
-        f"{statistics.median(speedups):.2f}x{spread}, {accuracy}"
+        f"{statistics.median(speedups):.2f}x{spread}, {change}"
     )

@@ -1,9 +1,14 @@
-"""The error of a score that comes from the number of images alone."""
+"""Which metric scored the trials of a study, and the error of a score that comes from the number of images alone."""
 
-from scalesearch.values.quality import Z_975, Quality
+from collections.abc import Iterable
 
-PROPORTIONS = frozenset({"top1"})
-"""Metrics that are the plain fraction of images that are answered right, so that their error is the binomial one."""
+from scalesearch.values.quality import DEFAULT_METRIC, PROPORTIONS, Z_975, Quality
+from scalesearch.values.record import TrialRecord
+
+
+def metric_of(records: Iterable[TrialRecord]) -> str:
+    """Return the name of the metric that scored the records; the default one if none of them has a score."""
+    return next((record.quality.metric for record in records if record.quality), DEFAULT_METRIC)
 
 
 def variance(quality: Quality) -> float:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from scalesearch.compression.blocks import drop_blocks
-from scalesearch.compression.importance import Judged
-from scalesearch.compression.prune import prunable_widths, prune
+from scalesearch.compression.importance import Evidence, Judged
+from scalesearch.compression.prune import LayerShares, prunable_widths, prune
 from scalesearch.compression.sensitivity import LayerSensitivity, channel_sensitivity, ratios_from_sensitivity
 from scalesearch.compression.sparsity import masked, sparsity_masks
 from scalesearch.data import Dataset, to_input
@@ -64,16 +64,14 @@ class Cutter:
                 )
         share = number / pruning.rounds
         ratios = None if self._ratios is None else {name: share * each for name, each in self._ratios.items()}
+        images, targets = self._images[:_TAYLOR_IMAGES], self._targets[:_TAYLOR_IMAGES]
+        judged = Judged(images=images, targets=targets, loss=self._plain_loss)
         return prune(
             network,
             replace(pruning, channel_fraction=share * pruning.channel_fraction),
             channel_multiple=self._multiple,
-            batch=Judged(
-                images=self._images[:_TAYLOR_IMAGES], targets=self._targets[:_TAYLOR_IMAGES], loss=self._plain_loss
-            ),
-            seed=seed_from("prune", self._plan.shape_key, number),
-            ratios=ratios,
-            widths=self._widths,
+            evidence=Evidence(batch=judged, seed=seed_from("prune", self._plan.shape_key, number)),
+            layers=LayerShares(ratios=ratios, widths=self._widths),
             follower=follower,
         )
 

@@ -14,8 +14,8 @@ from scalesearch.chain.examples import tensors
 from scalesearch.chain.shrink import Shrinker, Shrunk
 from scalesearch.chain.stages import StageClock
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.compression.qat import QatResult, quantization_aware
-from scalesearch.compression.quantize import quantize
+from scalesearch.compression.qat import Lessons, QatResult, quantization_aware
+from scalesearch.compression.quantize import Calibration, quantize
 from scalesearch.data import Dataset, to_input
 from scalesearch.deployment.export_cache import ExportCache
 from scalesearch.deployment.to_onnx import to_onnx
@@ -95,15 +95,8 @@ class Deployer:
             with stages("export"):
                 float_model = self._to_onnx(folded, to=float_path, check_images=calibration[:_CHECK_IMAGES])
             with stages("quantize"):
-                model = quantize(
-                    float_model,
-                    quantization,
-                    calibration=calibration,
-                    profile=self._profile,
-                    to=path,
-                    input_ranges=ranges,
-                    divergence=self._task.divergence,
-                )
+                known = Calibration(images=calibration, input_ranges=ranges, divergence=self._task.divergence)
+                model = quantize(float_model, quantization, calibration=known, profile=self._profile, to=path)
             with stages("accept"):
                 acceptance = self._accepted(float_model, model, quantization, calibration)
         except BaseException:
@@ -119,17 +112,20 @@ class Deployer:
         batches = self._task.make_batches(
             images, targets, plan.candidate.recipe, mean=data.mean, std=data.std, device="cpu", seed=seed
         )
+        lessons = Lessons(
+            batches=batches.next,
+            loss=plain_loss(self._task),
+            divergence=torch_divergence(self._task),
+            breathe=self._lock.breathe,
+        )
         with torch_threads(self._machine):
             return quantization_aware(
                 folded,
                 plan.candidate.quantization,
-                batches=batches.next,
-                loss=plain_loss(self._task),
-                divergence=torch_divergence(self._task),
-                calibration=torch.from_numpy(calibration),
+                lessons,
                 profile=self._profile,
+                calibration=torch.from_numpy(calibration),
                 seed=seed,
-                breathe=self._lock.breathe,
             )
 
     def _accepted(
@@ -146,14 +142,8 @@ class Deployer:
             return self._gate.judge(model, batch=self._batch)
         twin_path = model.path.with_suffix(".tensorrt.onnx")
         try:
-            twin = quantize(
-                float_model,
-                quantization,
-                calibration=calibration,
-                profile="tensorrt",
-                to=twin_path,
-                divergence=self._task.divergence,
-            )
+            known = Calibration(images=calibration, divergence=self._task.divergence)
+            twin = quantize(float_model, quantization, calibration=known, profile="tensorrt", to=twin_path)
             return self._gate.judge(twin, batch=self._batch)
         finally:
             twin_path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""THE CHAIN: the order of a trial's stages, which is known only in this module.
+"""THE CHAIN: the order of a trial's stages; what lies between plan and deployed file is in `deploy`.
 
 Candidate -> spec -> network -> limits -> train -> prune, retrain -> fold -> ONNX -> quantize -> engine -> numbers.
 """

@@ -40,7 +40,10 @@ class Trainer:
         self._teacher = Teacher(session, lock, self.starter.parent)
 
     def train(self, network: Network, data: Dataset, recipe: Recipe, course: Course) -> tuple[Trained, float]:
-        """Return the trained network, and the seconds of training without those in which it was held up."""
+        """Train a copy of the network; return it with the seconds of training.
+
+        Time in which the training waited for a measurement is not counted.
+        """
         teacher = self._teacher.ready(recipe) if recipe.distill_weight else None
         paused_before_s = self._lock.paused_s
         trained = train(
@@ -88,5 +91,9 @@ class Trainer:
 
 
 def keeping_zeros(masks: dict[str, torch.Tensor] | None) -> Callable[[nn.Module], None]:
-    """Return what sets the weights to zero after each update that the masks, by weight name, say False of."""
+    """Return a function that sets masked weights to zero, for `Course.after_step`.
+
+    Args:
+        masks: Masks by weight name, each of the shape of its weight, False where a weight stays zero; None for none.
+    """
     return lambda module: apply_masks(module, masks or {})

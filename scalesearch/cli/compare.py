@@ -10,7 +10,8 @@ import typer
 from scalesearch.cli.studies import find_study, front_under, read_records
 from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
-from scalesearch.views.words import device_text, milliseconds, percent
+from scalesearch.values.quality import score_noun
+from scalesearch.views.words import device_text, milliseconds, percent, score_noun_of
 
 if TYPE_CHECKING:
     from scalesearch.analysis.comparison import ComparedStudy, Pair
@@ -28,7 +29,7 @@ def compare(
 ) -> int:
     """Lay the fronts of studies over each other: two data sets, two chips, two spaces.
 
-    Latencies of unlike devices or batches, and accuracies on other images, never share a front: side by side only.
+    Latencies of unlike devices or batches, and scores on other images, never share a front: side by side only.
     """
     from scalesearch.analysis.comparison import common_front
 
@@ -104,7 +105,7 @@ def _agreement(pair: "Pair") -> Iterator[str]:
     yield f"  {pair.shared} networks measured in both, told apart by scaling, pruning and precision:"
     if pair.latency_ratio is not None:
         yield f"    latency: median {pair.latency_ratio:.2f} times {pair.first}'s, same order: {_order(pair.latency)}"
-    yield f"    accuracy: same order: {_order(pair.accuracy)}"
+    yield f"    {score_noun(pair.metric)}: same order: {_order(pair.score)}"
 
 
 def _order(agreement: object | None) -> str:
@@ -120,7 +121,8 @@ def _what_compares(pair: "Pair") -> str:
     if pair.same_images:
         return f"same images, but {unlike}: latencies do not compare, so there is no common front"
     if not unlike:
-        return "same device, but OTHER IMAGES: accuracies (and hypervolumes) do not compare, so no common front"
+        scores = score_noun(pair.metric, plural=True)
+        return f"same device, but OTHER IMAGES: {scores} (and hypervolumes) do not compare, so no common front"
     return f"{unlike} and OTHER IMAGES: side by side only"
 
 
@@ -151,7 +153,7 @@ def _rows(studies: "Sequence[ComparedStudy]") -> list[dict[str, Any]]:
 def _plain(pair: "Pair") -> dict[str, Any]:
     agreements = {
         f"{name}_spearman": found.spearman if found else None
-        for name, found in (("latency", pair.latency), ("accuracy", pair.accuracy))
+        for name, found in (("latency", pair.latency), ("accuracy", pair.score))
     }
     return {
         "study": pair.second,
@@ -173,7 +175,8 @@ def _draw(studies: "Sequence[ComparedStudy]", to: Path) -> None:
     pairs = _pairs(studies)
     warning = [] if all(pair.same_device for pair in pairs) else ["unlike devices: latencies do not compare"]
     warning += sorted({f"timed unlike: {words}" for pair in pairs for words in pair.timed_unlike})
-    warning += [] if all(pair.same_images for pair in pairs) else ["other images: accuracies do not compare"]
+    scores = score_noun_of((record for study in studies for record in study.front), plural=True)
+    warning += [] if all(pair.same_images for pair in pairs) else [f"other images: {scores} do not compare"]
     caption = "  |  ".join([*sorted(devices), *warning])
     try:
         to.parent.mkdir(parents=True, exist_ok=True)

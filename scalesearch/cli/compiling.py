@@ -144,7 +144,7 @@ def _compiled(
     import numpy as np
 
     from scalesearch.compression.fold import fold_batchnorm
-    from scalesearch.compression.quantize import quantize
+    from scalesearch.compression.quantize import Calibration, quantize
     from scalesearch.deployment.to_onnx import to_onnx
     from scalesearch.networks.build import settle_norms
     from scalesearch.tasks.registry import get_task
@@ -159,12 +159,12 @@ def _compiled(
     except StageFailed as failure:  # a run records it as this trial's failure and goes on
         yield candidate.quantization.precision, failure.reason
         return
-    divergence = get_task(settings.task).divergence
+    known = Calibration(images=images, divergence=get_task(settings.task).divergence)
     for precision in target.precisions:
         asked = dataclasses.replace(candidate.quantization, precision=precision)
         to = scratch / "model.onnx"
         try:
-            model = quantize(float_model, asked, calibration=images, profile="tensorrt", to=to, divergence=divergence)
+            model = quantize(float_model, asked, calibration=known, profile="tensorrt", to=to)
             yield precision, gate.judge(model, batch=settings.latency.batch)
         except StageFailed as failure:
             yield precision, failure.reason

@@ -11,6 +11,7 @@ from scalesearch.cli.studies import MovedData, StudyArgument, find_study, front_
 from scalesearch.cli.terminal import echo
 from scalesearch.confirm.request import DEFAULT_SEEDS, ConfirmRequest, command_for, parse_also
 from scalesearch.errors import ScalesearchError
+from scalesearch.views.words import score_noun_of
 
 if TYPE_CHECKING:
     from scalesearch.analysis.confirmation import Confirmation, Move
@@ -118,6 +119,7 @@ def _cells(move: "Move") -> tuple[str, ...]:
 
 def _footnotes(confirmation: "Confirmation", outcome: "ConfirmOutcome") -> Iterator[str]:
     moves, ranks = confirmation.moves, confirmation.ranks
+    noun = score_noun_of(move.record for move in moves)
     if not all(move.latency.stable for move in moves):
         yield "! its latency did not settle within the time limit: see its interval"
     if any(move.added for move in moves):
@@ -130,9 +132,9 @@ def _footnotes(confirmation: "Confirmation", outcome: "ConfirmOutcome") -> Itera
         f"{max(move.seeds for move in moves)} fresh seeds; intervals are 95 %, of images and seeds together"
     )
     if ranks:
-        yield f"order of brief against full accuracy: Spearman {ranks}"
+        yield f"order of brief against full {noun}: Spearman {ranks}"
     else:
-        yield "order of brief against full accuracy: nothing to say, fewer than three members differ"
+        yield f"order of brief against full {noun}: nothing to say, fewer than three members differ"
     yield from _gaps(confirmation)
     fallen = confirmation.fallen
     real = [move for move in fallen if not set(move.beaten_by) <= set(move.ties)]

@@ -9,6 +9,7 @@ from scalesearch.cli.screen import Column, command_word, fitted, print_left_out
 from scalesearch.cli.studies import data_text, front_under
 from scalesearch.errors import ConfigError
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
+from scalesearch.views.words import score_noun_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -124,9 +125,9 @@ def _footnotes(shown: Sequence[MeasuredTrial], scores: dict[int, FrontScore], *,
     from scalesearch.analysis.front import ties
     from scalesearch.analysis.timing_doubts import timing_doubts
 
-    lines = []
+    lines, noun = [], score_noun_of(shown)
     if any(record.trial == knee for record in shown):
-        lines.append(f"* trial {knee} is the knee: the best trade of accuracy for latency (on a log scale)")
+        lines.append(f"* trial {knee} is the knee: the best trade of {noun} for latency (on a log scale)")
     pairs = ties(shown)
     if pairs:
         told = ", ".join(f"{one} = {other}" for one, other in pairs)
@@ -138,7 +139,7 @@ def _footnotes(shown: Sequence[MeasuredTrial], scores: dict[int, FrontScore], *,
         lines.append("x* its stages are scaled apart: see `scalesearch show --trial N`")
     flagged = [str(record.trial) for record in shown if any(gain.no_gain for gain in record.gains)]
     if flagged:
-        told = "is not faster beyond doubt, and no gain of accuracy is known"
+        told = f"is not faster beyond doubt, and no gain of {noun} is known"
         lines.append(f"no gain: a compression step of trial {', '.join(flagged)} {told}")
     if scores:
         lines.append("test: the same file on images that the search never saw")

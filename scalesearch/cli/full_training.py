@@ -10,7 +10,7 @@ from scalesearch.chain.planner import Planner
 from scalesearch.cli.study_folder import prepare_folder
 from scalesearch.cli.terminal import echo
 from scalesearch.config.checks import require_teacher
-from scalesearch.data.finding import find_data, leads_somewhere
+from scalesearch.data.finding import WantedData, find_data, leads_somewhere
 from scalesearch.deployment.graph_structure import first_difference
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import ConfigError, StageFailed
@@ -142,16 +142,15 @@ def _data_settings(config: ExportedConfig, config_path: Path, data: str | None) 
     sources = sources_of(config.settings.task)
     folder = _config_file(config_path).resolve().parent
     folders = (*((Path(config.run_folder),) if config.run_folder else ()), Path.cwd(), folder)
+    wanted = WantedData(
+        settings=asked,
+        expected=config.data,
+        storage=config.storage,
+        channels=config.network.image_channels,
+        asker=f"the study of {config_path}",
+    )
     try:
-        found = find_data(
-            asked,
-            config.data,
-            sources,
-            storage_px=config.storage,
-            channels=config.network.image_channels,
-            folders=folders,
-            asker=f"the study of {config_path}",
-        )
+        found = find_data(wanted, sources, folders=folders)
     except ConfigError as error:
         if not leads_somewhere(asked.source, (Path.cwd(),), sources):
             raise

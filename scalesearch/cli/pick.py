@@ -18,6 +18,7 @@ from scalesearch.cli.studies import (
 )
 from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
+from scalesearch.values.quality import best_words, score_noun
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.views.words import accuracy_with_interval, latency_with_interval, percent, shape_text
 
@@ -32,13 +33,19 @@ def register(app: typer.Typer) -> None:
 
 def pick(
     study: StudyArgument = None,
-    max_latency: Annotated[str | None, typer.Option("--max-latency", help="The most accurate within: 5ms.")] = None,
-    min_accuracy: Annotated[str | None, typer.Option("--min-accuracy", help="The fastest with: 0.8 or 80%.")] = None,
+    max_latency: Annotated[str | None, typer.Option("--max-latency", help="The best score within: 5ms.")] = None,
+    min_accuracy: Annotated[
+        str | None, typer.Option("--min-accuracy", help="The fastest with this score or more: 0.8 or 80%.")
+    ] = None,
     knee: Annotated[
-        bool, typer.Option("--knee", help="The best trade of accuracy for latency (default), within the bounds if any.")
+        bool, typer.Option("--knee", help="The best trade of score for latency (default), within the bounds if any.")
     ] = False,
     weights: Annotated[
-        str | None, typer.Option("--weights", help="accuracy=2,latency=1: what counts how much; equal ones: the knee.")
+        str | None,
+        typer.Option(
+            "--weights",
+            help="accuracy=2,latency=1: what counts how much; equal ones: the knee.",
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="A list of objects on stdout: the choice first, then neighbours and ties.")
@@ -107,7 +114,7 @@ def _lines(choice: "Choice", wish: "Wish") -> Iterator[str]:
     if choice.slower:
         yield f"not slower:  {_step(choice.record, choice.slower)}{_beyond(choice.slower, wish)}"
     else:
-        yield "not slower:  it is the most accurate of the front"
+        yield f"not slower:  it is the {best_words(choice.record.quality.metric)} of the front"
     if choice.ties:
         told = ", ".join(f"trial {record.trial}" for record in choice.ties)
         yield f"tie:         with {told}: all intervals overlap, these images and timings cannot tell them apart"
@@ -154,7 +161,8 @@ def _seen_again(folder: Path, record: MeasuredTrial) -> Iterator[str]:
         told = ", ".join(percent(run.test.score) for run in runs)
         yield f"confirmed:   trained at full length, {told} on test images ({len(runs)} seed{'s' * (len(runs) > 1)})"
     else:
-        yield "confirmed:   no: its accuracy is that of brief training (scalesearch confirm trains the front in full)"
+        noun = score_noun(record.quality.metric)
+        yield f"confirmed:   no: its {noun} is that of brief training (scalesearch confirm trains the front in full)"
 
 
 def _next(folder: Path, record: MeasuredTrial) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from scalesearch.cli.collapsing import collapses
@@ -10,6 +10,7 @@ from scalesearch.cli.samples import Samples, planned, print_samples, sample_note
 from scalesearch.cli.time_span import span
 from scalesearch.errors import ConfigError, MissingBackendError, StageFailed
 from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.quality import PROPORTIONS
 from scalesearch.values.settings import UNLIMITED_BUDGET, RunSettings
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 
@@ -20,25 +21,35 @@ if TYPE_CHECKING:
     from scalesearch.values.target import Target
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ground:
+    """What a run would begin with: the space for its target, the base network and the target."""
+
+    space: SearchSpace
+    base: NetworkSpec
+    target: "Target"
+
+
 def preview_run(settings: RunSettings, space: SearchSpace) -> None:
     """Print resolved settings, five sampled candidates with MACs, and the predicted time of the budget."""
     from scalesearch.cli.screen import wide_console
 
     console = wide_console()
-    space, base, target = _checked(settings, space)
+    ground = _checked(space, target=settings.target, parent=settings.parent)
+    space = ground.space
     for key, value in _flat(asdict(settings)):
         console.print(f"{key} = {value!r}", highlight=False, markup=False)
     for named in space.axes:
         console.print(f"{named.name} = {axis_text(named)}", highlight=False, markup=False)
     limits = {key: value for key, value in asdict(space.limits).items() if value is not None}
     console.print(f"limits = {limits or 'none'}", highlight=False)
-    planner = _planner(settings, space, base, target, None)
+    planner = _planner(settings, ground, None)
     samples = sampled(space, planner, seed=settings.seed)
     print_samples(samples)
-    notes = _notes(settings, space, target)
+    notes = _notes(settings, ground)
     for line in (*notes, *sample_notes(samples)):
         console.print(line, highlight=False, markup=False)
-    console.print(predicted(settings, space, target, planner, samples), highlight=False, markup=False)
+    console.print(predicted(settings, ground, planner, samples), highlight=False, markup=False)
 
 
 def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -> None:
@@ -49,7 +60,8 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -
     from scalesearch.tasks.registry import sources_of
 
     console = wide_console()
-    space, base, target = _checked(settings, space)
+    ground = _checked(space, target=settings.target, parent=settings.parent)
+    space, base, target = ground.space, ground.base, ground.target
     console.print(
         f"space {space.name}: network {space.network}, {len(space.axes)} axes, target {target.name}", markup=False
     )
@@ -61,21 +73,21 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -
     if with_data:
         storage = largest_input(space, base)
         data = load_dataset(settings.data, sources_of(settings.task), storage_px=storage, channels=base.image_channels)
-    planner = _planner(settings, space, base, target, data)
+    planner = _planner(settings, ground, data)
     samples = sampled(space, planner, seed=settings.seed)
     for line in limit_lines(space, [plan.cost.macs for plan in samples.plans], sizes_bytes(samples.plans)):
         console.print(line, highlight=False, markup=False)
-    notes = _notes(settings, space, target)
+    notes = _notes(settings, ground)
     for line in (*notes, *sample_notes(samples)):
         console.print(line, highlight=False, markup=False)
     if data is not None:
         console.print(_data_line(data, settings.task), highlight=False, markup=False)
-    console.print(predicted(settings, space, target, planner, samples, data), highlight=False, markup=False)
+    console.print(predicted(settings, ground, planner, samples, data), highlight=False, markup=False)
     console.print("The space is sound.")
 
 
-def _checked(settings: RunSettings, space: SearchSpace) -> "tuple[SearchSpace, NetworkSpec, Target]":
-    """Return the space for its target, the base network and the target, after the checks at the start of a run.
+def _checked(space: SearchSpace, *, target: str, parent: str) -> _Ground:
+    """Return the ground of a run with this target and parent, after the checks at the start of a run.
 
     Raises:
         ConfigError: As a run would.
@@ -89,24 +101,23 @@ def _checked(settings: RunSettings, space: SearchSpace) -> "tuple[SearchSpace, N
     from scalesearch.study.fitted_space import largest_input, require_batch_memory
     from scalesearch.study.own_module import require_fit
 
-    require_teacher(largest_value(space.axes, "training.distill_weight"), settings.parent)
-    target = get_target(settings.target)
-    space = for_target(space, target)
+    require_teacher(largest_value(space.axes, "training.distill_weight"), parent)
+    chip = get_target(target)
     base = find_spec(space.network)
+    space = for_target(space, chip)
     check_axes(space, base)
     require_batch_memory(space, largest_input(space, base))
     require_fit(space, base, base.num_classes)
-    return space, base, target
+    return _Ground(space=space, base=base, target=chip)
 
 
-def _planner(
-    settings: RunSettings, space: SearchSpace, base: NetworkSpec, target: "Target", data: "Dataset | None"
-) -> "Planner":
+def _planner(settings: RunSettings, ground: _Ground, data: "Dataset | None") -> "Planner":
     from scalesearch.chain.planner import PlanBasis, Planner
 
+    base, seed, task = ground.base, settings.seed, settings.task
     classes = base.num_classes if data is None else len(data.class_names)
     return Planner(
-        PlanBasis(base=base, space=space, target=target, num_classes=classes, seed=settings.seed, task=settings.task)
+        PlanBasis(base=base, space=ground.space, target=ground.target, num_classes=classes, seed=seed, task=task)
     )
 
 
@@ -122,12 +133,7 @@ def limit_lines(space: SearchSpace, macs: Sequence[int], sizes_bytes: Sequence[i
 
 
 def predicted(
-    settings: RunSettings,
-    space: SearchSpace,
-    target: "Target",
-    planner: "Planner",
-    samples: Samples,
-    data: "Dataset | None" = None,
+    settings: RunSettings, ground: _Ground, planner: "Planner", samples: Samples, data: "Dataset | None" = None
 ) -> str:
     """Return a sentence with the predicted time of the budget, from timed steps of sampled networks and one export."""
     from scalesearch.spaces.suggest import cheapest
@@ -143,14 +149,14 @@ def predicted(
         )
     _say("timing some training steps and an export, to predict how long the run takes (up to half a minute)")
     try:
-        first, _ = planned(planner, cheapest(space))
+        first, _ = planned(planner, cheapest(ground.space))
         pieces = measure_pieces(
             [*allowed, first], task=settings.task, settings=settings.machine, workers=settings.workers
         )
     except StageFailed as failure:
         return f"How long it takes cannot be told: {failure.reason}."
     val_images = len(data.val) if data is not None else USUAL_VAL_IMAGES
-    run = PlannedRun(settings=settings, space=space, backend=target.backend, val_images=val_images)
+    run = PlannedRun(settings=settings, space=ground.space, backend=ground.target.backend, val_images=val_images)
     found = predict(run, allowed, pieces, first=None if first.rejected_because else first)
     return _length_of_run(settings, found)
 
@@ -175,23 +181,23 @@ def _say(text: str) -> None:
         sys.stderr.write(f"{text} ...\n")
 
 
-def _notes(settings: RunSettings, space: SearchSpace, target: "Target") -> Iterable[str]:
+def _notes(settings: RunSettings, ground: _Ground) -> Iterable[str]:
     """Yield what is not wrong with the space, but should be known before it runs."""
     from scalesearch.data import find_source
     from scalesearch.deployment.backends import get_backend
-    from scalesearch.networks import find_spec
     from scalesearch.spaces.suggest import ends_short, without_effect
     from scalesearch.study.fitted_space import largest_input
     from scalesearch.study.parent import look_ahead, requested_parent
     from scalesearch.tasks.registry import sources_of
 
-    if outlook := look_ahead(requested_parent(settings), find_spec(space.network)):
+    space, base, target = ground.space, ground.base, ground.target
+    if outlook := look_ahead(requested_parent(settings), base):
         yield outlook.words
     for line in (*ends_short(space), *without_effect(space)):
         yield f"note: {line}"
     try:
         source = find_source(settings.data.source, sources_of(settings.task))
-        source.check(settings.data, largest_input(space, find_spec(space.network)))
+        source.check(settings.data, largest_input(space, base))
     except ConfigError as error:
         yield f"note: a run cannot start on these data: {str(error).splitlines()[0]}"
     try:
@@ -205,7 +211,7 @@ def _notes(settings: RunSettings, space: SearchSpace, target: "Target") -> Itera
 
 
 def _data_line(data: "Dataset", task: str) -> str:
-    from scalesearch.data import LABELS, val_standard_error_points
+    from scalesearch.data import val_standard_error_points
     from scalesearch.tasks.registry import get_task
 
     notes = "".join(f"\n  {note}" for note in data.notes)
@@ -215,7 +221,7 @@ def _data_line(data: "Dataset", task: str) -> str:
     return (
         f"data {data.name}: {classes}{len(data.train)} train, {len(data.val)} val, "
         f"{len(data.calibration)} calibration, {len(data.test)} test"
-        f"{error if get_task(task).targets == LABELS else ''}{notes}{warnings}"
+        f"{error if get_task(task).metric in PROPORTIONS else ''}{notes}{warnings}"
     )
 
 

@@ -49,7 +49,9 @@ def run(
     max_time: Annotated[
         str | None, typer.Option("--max-time", help="Begin no candidate that would end later, e.g. 30m, 1h30m.")
     ] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Candidates that are evaluated at once.")] = None,
+    workers: Annotated[
+        str | None, typer.Option("--workers", help="Candidates that are evaluated at once (default: auto).")
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the search and of every training.")] = None,
     sampler: Annotated[str | None, typer.Option("--sampler", help="tpe, gp, nsga2 or random.")] = None,
     to: Annotated[
@@ -75,6 +77,7 @@ def run(
     The same command continues a stopped run to its budget. With --max-time and no --budget, the time alone ends it.
     """
     from scalesearch.cli.time_span import seconds_of
+    from scalesearch.cli.workers import number_of
     from scalesearch.config import load_run
     from scalesearch.data import find_source
     from scalesearch.networks import find_spec
@@ -92,12 +95,13 @@ def run(
         "adaptive": adaptive,
         "budget": UNLIMITED_BUDGET if only_time_limits else budget,
         "max_time_s": None if max_time is None else seconds_of(max_time),
-        "workers": workers,
+        "workers": number_of(workers),
         "seed": seed,
         "sampler": sampler,
     }
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
     settings, chosen = choose_chip(settings)
+    settings, shared = choose_workers(settings, overrides, asked=workers)
     find_spec(search_space.network)  # wrong names are reported now, not once torch is loaded
     check_task_name(settings.task)
     folder = to or default_folder(search_space.name, settings.data.source, settings.target)
@@ -121,8 +125,8 @@ def run(
 
         try:
             with view(folder, as_json=as_json) as shown:
-                if chosen:
-                    shown.say(chosen)
+                for line in filter(None, (chosen, shared)):
+                    shown.say(line)
                 for line in (*ends_short(search_space), *without_effect(search_space)):
                     shown.say(f"note: {line}")
                 outcome = run_search(settings, search_space, folder, on_event=shown.event, say=shown.say, hold=hold)
@@ -186,6 +190,18 @@ def choose_chip(settings: RunSettings) -> tuple[RunSettings, str]:
     return dataclasses.replace(settings, target=target.name), why
 
 
+def choose_workers(
+    settings: RunSettings, overrides: list[str] | None, *, asked: str | None = None
+) -> tuple[RunSettings, str]:
+    """Return settings with the number of workers, and one line on how `auto` chose it (empty where it was given)."""
+    from scalesearch.cli.workers import number_of, workers_here
+
+    if number_of(asked) is not None or (asked is None and _is_set("workers", overrides)):
+        return settings, ""
+    workers, why = workers_here(settings)
+    return dataclasses.replace(settings, workers=workers), why
+
+
 def default_folder(space: str, source: str, target: str) -> Path:
     """Return where a study goes by default: the same command gives the same folder, and so continues the study."""
     data = Path(source.removeprefix("builtin:")).stem or "data"
@@ -213,6 +229,7 @@ def check(
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
     refuse_two_meanings(settings, data, overrides)
     settings, _ = choose_chip(settings)
+    settings, _ = choose_workers(settings, overrides)
     check_space(settings, search_space, with_data=data is not None)
     if compiled:
         from scalesearch.cli.compiling import compile_space

@@ -24,7 +24,7 @@ def sensitivity(
     data: MovedData = None,
     as_json: Annotated[bool, typer.Option("--json", help="A list of one object per layer and fraction.")] = False,
 ) -> int:
-    """Show how much accuracy each layer costs when it alone loses channels, without retraining.
+    """Show how much score each layer costs when it alone loses channels, without retraining.
 
     The trial's dense network is judged on the calibration images. `pruning.scope = "sensitivity"` prunes by this.
     """

@@ -40,9 +40,11 @@ def front(
     as_json: Annotated[bool, typer.Option("--json", help="A list of objects on stdout, nothing else.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="The same rows as front.csv on stdout.")] = False,
     max_latency: Annotated[str | None, typer.Option("--max-latency", help="Only these: 5ms, 0.5s.")] = None,
-    min_accuracy: Annotated[str | None, typer.Option("--min-accuracy", help="Only these: 0.8 or 80%.")] = None,
+    min_accuracy: Annotated[
+        str | None, typer.Option("--min-accuracy", help="Only with this score: 0.8 or 80%.")
+    ] = None,
 ) -> int:
-    """Show the Pareto front: accuracy of what was deployed against latency measured on the chip."""
+    """Show the Pareto front: score of what was deployed against latency measured on the chip."""
     if as_json and as_csv:
         message = "give one of --json and --csv: stdout holds one of them."
         raise ConfigError(message)

@@ -24,7 +24,7 @@ def correct_biases(
     weights: WeightScales = "per_channel",
     skip: Set[str] = frozenset(),
 ) -> onnx.ModelProto:
-    """Return a copy of the float model whose biases make up for the rounding of its weights; weights stay as they are.
+    """Return a copy of the float model whose biases compensate the mean error of rounding its weights.
 
     Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2,
     equations 16 and 17: rounding a weight by e shifts the layer's output by E[e x] = e E[x]. The shift is subtracted

@@ -50,6 +50,16 @@ class Judged:
     """Takes what the module returns and the targets, and returns the loss."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Evidence:
+    """What channels are judged by besides their own weights."""
+
+    batch: Judged | None = None
+    """Images with their targets and the task's loss; needed by the criterion `taylor` only."""
+    seed: int = 0
+    """Seed of the criterion `random`."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Group:
     """Layers that lose the same channels, and how important each channel is."""
@@ -97,19 +107,17 @@ def _is_grouped(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Conv2d) and 1 < layer.groups < max(layer.in_channels, layer.out_channels)
 
 
-def measure_importance(
-    module: nn.Module, groups: Sequence[Group], criterion: Criterion, batch: Judged | None, seed: int
-) -> None:
+def measure_importance(module: nn.Module, groups: Sequence[Group], criterion: Criterion, evidence: Evidence) -> None:
     """Set the importance of every group before anything is removed, so that the order of groups does not matter."""
     if criterion == "bn_scale" and not any(
         isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in module.modules()
     ):
         reason = "criterion bn_scale reads BatchNorm's scales and the network has no BatchNorm: take l1 or l2"
         raise StageFailed(stage="prune", reason=reason)
-    judge = _IMPORTANCES[criterion](torch.Generator().manual_seed(seed))
+    judge = _IMPORTANCES[criterion](torch.Generator().manual_seed(evidence.seed))
     # For a group without BatchNorm in a network that has some, such as the squeeze layer of squeeze-and-excitation.
     otherwise = tp.importance.GroupMagnitudeImportance(p=2, normalizer=None)
-    for _ in _gradients(module, batch) if criterion == "taylor" else (None,):
+    for _ in _gradients(module, evidence.batch) if criterion == "taylor" else (None,):
         with torch.no_grad():
             for group in groups:
                 importance = judge(group.members)

@@ -3,15 +3,15 @@
 import contextlib
 import copy
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from scalesearch.compression.channels_left import by_rank, by_ratio, named_ratios, widths_before
-from scalesearch.compression.importance import Judged, graph_of, groups_of, measure_importance
+from scalesearch.compression.importance import Evidence, Group, Judged, graph_of, groups_of, measure_importance
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Pruning
 from scalesearch.values.network import Network
@@ -19,15 +19,29 @@ from scalesearch.values.network import Network
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerShares:
+    """What single layers lose, where that is not the same fraction of every layer's present width."""
+
+    ratios: Mapping[str, float] | None = None
+    """Fraction to remove of each layer, by the names of `prunable_widths`, instead of `channel_fraction` and `scope`.
+    Layers that are not named keep all channels."""
+    widths: Mapping[str, int] | None = None
+    """The widths that the fractions refer to, for a network that has already lost channels in earlier rounds:
+    `prunable_widths` of the network before the first round. In `uniform` scope the last round then leaves the same
+    shape as a single round would."""
+
+
+_WEIGHTS_ALONE, _ALL_ALIKE = Evidence(), LayerShares()
+
+
 def prune(
     network: Network,
     pruning: Pruning,
     *,
     channel_multiple: int,
-    batch: Judged | None = None,
-    seed: int = 0,
-    ratios: Mapping[str, float] | None = None,
-    widths: Mapping[str, int] | None = None,
+    evidence: Evidence = _WEIGHTS_ALONE,
+    layers: LayerShares = _ALL_ALIKE,
     follower: nn.Module | None = None,
 ) -> Network:
     """Remove about `channel_fraction` of the channels, the least important ones by `criterion`.
@@ -45,13 +59,8 @@ def prune(
         network: On any device; it is not changed.
         pruning: Only its channel fields are read; blocks and zeros inside weights have modules of their own.
         channel_multiple: The widths left are multiples of it.
-        batch: Images with their targets and the task's loss; needed by the criterion `taylor` only.
-        seed: Seed of the criterion `random`.
-        ratios: Fraction to remove of each layer, by the names of `prunable_widths`, instead of `channel_fraction` and
-            `scope`. Layers that are not named keep all channels.
-        widths: The widths that the fractions refer to, for a network that has already lost channels in earlier rounds:
-            `prunable_widths` of the network before the first round. In `uniform` scope the last round then leaves the
-            same shape as a single round would.
+        evidence: What the criteria `taylor` and `random` read.
+        layers: Fractions and widths of single layers.
         follower: A module of the same structure, which loses the same channels, in place.
 
     Returns:
@@ -61,6 +70,7 @@ def prune(
         StageFailed: A fraction is not in [0, 1), the multiple is below 1, a name is not prunable, a width is missing,
             or the network or the call lacks what the criterion reads.
     """
+    ratios = layers.ratios
     fractions = (pruning.channel_fraction,) if ratios is None else tuple(ratios.values())
     if not all(0 <= fraction < 1 for fraction in fractions) or channel_multiple < 1:
         reason = f"channel_fraction must be in [0, 1) and the multiple at least 1: {fractions} and {channel_multiple}"
@@ -70,24 +80,18 @@ def prune(
     module = copy.deepcopy(network.module)
     with _evaluating(module), _foreign(network, module):
         graph, groups = groups_of(module, _example_images(network))
-        measure_importance(module, groups, pruning.criterion, batch, seed)
-        before = widths_before(groups, widths)
+        measure_importance(module, groups, pruning.criterion, evidence)
+        before = widths_before(groups, layers.widths)
         if ratios is not None:
             chosen = by_ratio(groups, named_ratios(ratios, before), before, channel_multiple)
         elif pruning.scope == "global":
             chosen = by_rank(groups, pruning.channel_fraction, before, channel_multiple)
         else:
             chosen = by_ratio(groups, dict.fromkeys(before, pruning.channel_fraction), before, channel_multiple)
-        for group, excess in zip(groups, chosen, strict=True):
-            if excess > 0:
-                least = torch.argsort(group.importance, stable=True)[:excess].tolist()
-                graph.get_pruning_group(group.root, group.handler, idxs=least).prune()
-    if follower is not None:
-        _follow(follower, network, graph)
-    module.zero_grad(set_to_none=True)
+        _remove_least(graph, groups, chosen)
     if not any(chosen):
         _log.info("nothing pruned: no layer of %s has %d channels to spare", network.spec.name, channel_multiple)
-    return Network(spec=network.spec, module=module)
+    return _finished(network, module, graph, follower)
 
 
 def cut_to(network: Network, widths: Mapping[str, int], *, batch: Judged, follower: nn.Module | None = None) -> Network:
@@ -108,11 +112,21 @@ def cut_to(network: Network, widths: Mapping[str, int], *, batch: Judged, follow
     chosen = [max(0, group.channels - widths.get(group.name, group.channels)) for group in groups]
     if not any(chosen):
         return network
-    measure_importance(module, groups, "taylor", batch, seed=0)
+    measure_importance(module, groups, "taylor", Evidence(batch=batch))
+    _remove_least(graph, groups, chosen)
+    return _finished(network, module, graph, follower)
+
+
+def _remove_least(graph: Any, groups: Sequence[Group], chosen: Sequence[int]) -> None:
+    """Remove so many channels of each group, in place: those of least importance."""
     for group, excess in zip(groups, chosen, strict=True):
         if excess > 0:
             least = torch.argsort(group.importance, stable=True)[:excess].tolist()
             graph.get_pruning_group(group.root, group.handler, idxs=least).prune()
+
+
+def _finished(network: Network, module: nn.Module, graph: Any, follower: nn.Module | None) -> Network:
+    """Return the network with its cut copy, after the follower has lost the same channels."""
     if follower is not None:
         _follow(follower, network, graph)
     module.zero_grad(set_to_none=True)

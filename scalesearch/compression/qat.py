@@ -30,7 +30,7 @@ _DISTILLATION: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QatResult:
-    """The network after its fine-tuning, float and of ordinary structure, and the ranges that it has learnt."""
+    """The fine-tuned network, in float and without simulated rounding, and the ranges that it has learnt."""
 
     network: Network
     ranges: Mapping[str, tuple[float, float]]
@@ -39,17 +39,29 @@ class QatResult:
     """Mean training loss of the last tenth of the steps."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lessons:
+    """What every update learns from."""
+
+    batches: Callable[[], tuple[Tensor, Any]]
+    """Returns the next training batch: normalised float images (B, C, H, W) and their targets, on the device that
+    trains."""
+    loss: Loss
+    """The task's loss: takes what the module returns and the targets."""
+    divergence: Loss
+    """The task's divergence: takes what the module returns and what the float network returns."""
+    breathe: Callable[[], None] = lambda: None
+    """Called once before every step."""
+
+
 def quantization_aware(
     network: Network,
     quantization: Quantization,
+    lessons: Lessons,
     *,
     profile: QuantizationProfile,
-    batches: Callable[[], tuple[Tensor, Any]],
-    loss: Loss,
-    divergence: Loss,
     calibration: Tensor,
     seed: int,
-    breathe: Callable[[], None] = lambda: None,
 ) -> QatResult:
     """Train a copy of the network for `qat_steps` updates, with rounding simulated where `quantize` puts Q/DQ nodes.
 
@@ -63,16 +75,12 @@ def quantization_aware(
     Args:
         network: Trained, its BatchNorms folded, in eval mode; it is not changed.
         quantization: int8 or fp8, `qat_steps`, scales of the weights, and how activations are calibrated at first.
+        lessons: Batches, loss and divergence.
         profile: The target's style of quantization: with int8, ONNX Runtime's CPU kernels have uint8 activations and
             weights of 7 bits.
-        batches: Returns the next training batch: normalised float images (B, C, H, W) and their targets, on the device
-            that trains.
-        loss: The task's loss: takes what the module returns and the targets.
-        divergence: The task's divergence: takes what the module returns and what the float network returns.
         calibration: Normalised images (N, C, H, W) like those of the batches but not augmented, on the same device;
             the first `calibration_images` of them are used.
         seed: Seed of layers that draw random numbers; the batches have their own.
-        breathe: Called once before every step.
 
     Returns:
         The trained network on the CPU, the ranges that it has learnt, and its final loss.
@@ -91,7 +99,7 @@ def quantization_aware(
     teacher = _laid_out(network.module, calibration.device)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        final_loss = _fit(simulated, teacher, batches, loss, divergence, quantization.qat_steps, breathe)
+        final_loss = _fit(simulated, teacher, lessons, quantization.qat_steps)
     trained = module.cpu().to(memory_format=torch.contiguous_format)
     for name, tensor in trained.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
@@ -105,15 +113,7 @@ def _laid_out(module: nn.Module, device: torch.device) -> nn.Module:
     return copied.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _fit(
-    simulated: Simulation,
-    teacher: nn.Module,
-    batches: Callable[[], tuple[Tensor, Any]],
-    loss_of: Loss,
-    divergence: Loss,
-    steps: int,
-    breathe: Callable[[], None],
-) -> float:
+def _fit(simulated: Simulation, teacher: nn.Module, lessons: Lessons, steps: int) -> float:
     """Train in place and return the mean loss of the last tenth of the steps."""
     scales = simulated.scales
     known = {id(scale) for scale in scales}
@@ -124,12 +124,12 @@ def _fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate_factor(step, steps))
     losses = []
     for _ in range(steps):
-        breathe()
-        images, targets = batches()
+        lessons.breathe()
+        images, targets = lessons.batches()
         with torch.no_grad():
             wanted = teacher(images)
         answers = simulated.module(images)
-        loss = loss_of(answers, targets) + _DISTILLATION * divergence(answers, wanted)
+        loss = lessons.loss(answers, targets) + _DISTILLATION * lessons.divergence(answers, wanted)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()

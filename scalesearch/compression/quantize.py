@@ -28,6 +28,20 @@ _RANKING_IMAGES: Final = 32
 """Number of images to rank layers on; each of them is run once for every layer."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Calibration:
+    """What is known about a network's activations and answers, by which its ranges and float layers are chosen."""
+
+    images: NDArray[np.float32]
+    """Images (N, C, H, W), normalised as in training and never trained on; the first `calibration_images` of them are
+    used."""
+    input_ranges: Mapping[str, tuple[float, float]] | None = None
+    """Learnt ranges from `qat.QatResult` that replace calibrated ones (`qdq.given_ranges`)."""
+    divergence: Divergence | None = None
+    """The task's divergence, by which `keep_float` ranks the layers; needed only where `keep_float` is above 0 and
+    below the number of layers."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
     """All arguments of `quantize`, as the function of each precision gets them."""
@@ -45,11 +59,9 @@ def quantize(
     model: OnnxModel,
     quantization: Quantization,
     *,
-    calibration: NDArray[np.float32],
+    calibration: Calibration,
     profile: QuantizationProfile,
     to: Path,
-    input_ranges: Mapping[str, tuple[float, float]] | None = None,
-    divergence: Divergence | None = None,
 ) -> OnnxModel:
     """Write the model in the asked precision to `to`; its input and output stay float32.
 
@@ -61,13 +73,9 @@ def quantize(
     Args:
         model: An fp32 file from `to_onnx`.
         quantization: Precision and, for int8 and fp8, how to calibrate.
-        calibration: Images (N, C, H, W), float32, normalised as in training and never trained on; the first
-            `calibration_images` of them are used.
+        calibration: Images, learnt ranges, and the task's divergence.
         profile: The target's style of quantization.
         to: Where to write the file.
-        input_ranges: Learnt ranges from `qat.QatResult` that replace calibrated ones (`qdq.given_ranges`).
-        divergence: The task's divergence, by which `keep_float` ranks the layers; needed only where `keep_float` is
-            above 0 and below the number of layers.
 
     Returns:
         The written file.
@@ -76,7 +84,7 @@ def quantize(
         StageFailed: Images of another shape or type, a range for a weight that the model lacks, a divergence that is
             needed and not given, or weights or activations that the precision cannot hold.
     """
-    images = calibration[: quantization.calibration_images]
+    images = calibration.images[: quantization.calibration_images]
     if images.dtype != np.float32 or images.shape[1:] != model.input_shape[1:]:
         reason = f"calibration images must be float32 (N, *{model.input_shape[1:]}), got {images.dtype} {images.shape}"
         raise StageFailed(stage="quantize", reason=reason)
@@ -85,8 +93,8 @@ def quantize(
         quantization=quantization,
         images=images,
         profile=profile,
-        input_ranges=input_ranges or {},
-        divergence=divergence,
+        input_ranges=calibration.input_ranges or {},
+        divergence=calibration.divergence,
         to=to,
     )
     return _PRECISIONS[quantization.precision](work)

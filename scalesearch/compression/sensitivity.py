@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalesearch.compression.channels_left import channels_left
-from scalesearch.compression.importance import Judged
-from scalesearch.compression.prune import prunable_widths, prune
+from scalesearch.compression.importance import Evidence, Judged
+from scalesearch.compression.prune import LayerShares, prunable_widths, prune
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Criterion, Pruning
 from scalesearch.values.network import Network
@@ -82,8 +82,8 @@ def channel_sensitivity(
                     network,
                     Pruning(criterion=criterion),
                     channel_multiple=channel_multiple,
-                    ratios={name: fraction},
-                    batch=batch,
+                    evidence=Evidence(batch=batch),
+                    layers=LayerShares(ratios={name: fraction}),
                 )
                 losses[left] = whole - score(pruned)
             points.append(SensitivityPoint(fraction=fraction, channels_left=left, loss=losses[left]))

@@ -18,7 +18,7 @@ from scalesearch.views.words import verdict
 def nearest_knee(front: Sequence[MeasuredTrial], count: int) -> tuple[MeasuredTrial, ...]:
     """Return the `count` members nearest to the knee (the knee included), fastest first.
 
-    Distance is measured where the knee is found: in accuracy and log latency, each scaled to 0..1 over the front.
+    Distance is measured where the knee is found: in score and log latency, each scaled to 0..1 over the front.
     """
     balance = knee(front)
     if balance is None:
@@ -61,7 +61,7 @@ def added_before(
     front: Sequence[MeasuredTrial],
     train_images: int,
 ) -> tuple[MeasuredTrial, ...]:
-    """Return the trials off the front of which a run of the length that is asked for is on disk, by trial number."""
+    """Return the trials beside the front that an earlier call has trained at the requested length, by trial number."""
     members = {record.trial for record in front}
     lengths: dict[int, set[int]] = {}
     for run in read_confirmed(folder):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from scalesearch.analysis.baselines import base_network, chance_ends, chance_front
 from scalesearch.analysis.front import knee, pareto_front
 from scalesearch.analysis.importance import axis_importance
+from scalesearch.analysis.score_error import metric_of
 from scalesearch.dashboard.artifacts import keep_artifacts
 from scalesearch.errors import ConfigError
 from scalesearch.search.storage import (
@@ -158,7 +159,7 @@ def update_statistics(study: "optuna.Study", records: Iterable[TrialRecord], spa
         return
     every = list(records)
     _save(study, PAID_FIGURE, paid_figure(every))
-    _save(study, IMPORTANCE_FIGURE, importance_figure(axis_importance(every, space)))
+    _save(study, IMPORTANCE_FIGURE, importance_figure(axis_importance(every, space), metric_of(every)))
 
 
 def _save(study: "optuna.Study", name: str, figure: Figure) -> None:

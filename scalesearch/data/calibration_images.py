@@ -1,7 +1,6 @@
 """Find out which images of a source are its calibration images, as indices in the source's own order."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -22,7 +21,6 @@ def calibration_indices(
     count: int,
     fingerprint: str,
     channels: int = 3,
-    cache_folder: Path | None = None,
 ) -> tuple[int, ...]:
     """Return the indices of the first `count` calibration images among the source's training images.
 
@@ -36,12 +34,11 @@ def calibration_indices(
         count: How many images were used for calibration.
         fingerprint: Fingerprint of the data set that was used for calibration; the source must still have it.
         channels: Number of channels of the network's images.
-        cache_folder: Where decoded images are kept; by default the user's cache folder.
 
     Raises:
         ConfigError: If the data are gone or have changed.
     """
-    data, splits, settings = load_splits(settings, sources, storage_px=storage_px, cache_folder=cache_folder)
+    data, splits, settings = load_splits(settings, sources, storage_px=storage_px)
     splits = in_channels(splits, channels)
     found = make_dataset(name=data.name, class_names=data.class_names, splits=splits).fingerprint
     if found != fingerprint:

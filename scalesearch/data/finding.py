@@ -33,6 +33,22 @@ class FoundData:
     """The folder that relative paths in the settings that were asked for start from."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedData:
+    """A data set that was used before and is looked for."""
+
+    settings: DataSettings
+    """The data settings as they were given originally."""
+    expected: DataSummary
+    """What the data set was then."""
+    storage: InputSize
+    """Height and width of its stored images."""
+    channels: int
+    """Number of channels of the network's images."""
+    asker: str
+    """The study or file whose data they are, for messages."""
+
+
 def load_study_data(session: Session, sources: Sources) -> "Dataset":
     """Load exactly the images that the session was made with.
 
@@ -56,51 +72,38 @@ def find_study_data(session: Session, sources: Sources) -> FoundData:
         ConfigError: If they are nowhere, or have changed.
     """
     folders = _folders(session.run_folder, session.folder)
-    found = find_data(
-        session.settings.data,
-        session.data,
-        sources,
-        storage_px=session.storage,
+    wanted = WantedData(
+        settings=session.settings.data,
+        expected=session.data,
+        storage=session.storage,
         channels=session.base.image_channels,
-        folders=folders,
         asker=str(session.folder),
     )
+    found = find_data(wanted, sources, folders=folders)
     if not session.base.mean:
         return found
     # A network that came with its own normalisation keeps it, whatever the images' is.
     return replace(found, dataset=replace(found.dataset, mean=session.data.mean, std=session.data.std))
 
 
-def find_data(
-    settings: DataSettings,
-    expected: DataSummary,
-    sources: Sources,
-    *,
-    storage_px: int | InputSize,
-    channels: int,
-    folders: Sequence[Path],
-    asker: str,
-) -> FoundData:
+def find_data(wanted: WantedData, sources: Sources, *, folders: Sequence[Path]) -> FoundData:
     """Load the data set with the expected fingerprint, which the settings lead to from one of the folders.
 
     Args:
-        settings: The data settings as they were given originally.
-        expected: What the data set was then.
+        wanted: The data set.
         sources: The sources of the task.
-        storage_px: Size of its stored images: the side of squares in pixels, or their height and width.
-        channels: Number of channels of the network's images.
         folders: Folders that relative paths may start from, the likeliest first.
-        asker: The study or file whose data they are, for messages.
 
     Raises:
         ConfigError: If no folder leads to the data set.
     """
     from scalesearch.data import load_dataset
 
+    settings, expected, asker = wanted.settings, wanted.expected, wanted.asker
     others, faults = list[str](), list[str]()
     for folder, asked in _places(settings, folders, sources):
         try:
-            dataset = load_dataset(asked, sources, storage_px=storage_px, channels=channels)
+            dataset = load_dataset(asked, sources, storage_px=wanted.storage, channels=wanted.channels)
         except ConfigError as error:  # another folder of that name, perhaps no data set at all
             faults.append(str(error).splitlines()[0])
             continue

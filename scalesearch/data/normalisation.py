@@ -1,5 +1,6 @@
 """The mean and standard deviation of images, and the arrays and tensors that are normalised by them."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
 
 Images = NDArray[np.uint8]
 PerChannel = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Normalisation:
+    """The constants that a network's images are normalised with, of pixels in 0..1."""
+
+    mean: PerChannel
+    std: PerChannel
 
 
 def channel_statistics(images: Images | MappedImages) -> tuple[PerChannel, PerChannel]:

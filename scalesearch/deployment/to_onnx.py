@@ -26,11 +26,11 @@ INPUT_NAME = "image"
 # stay at 18.
 OPSET = 18
 # Typical differences are a millionth of the spread. The second value allows for float32 rounding, which grows with the
-# size of the logits.
+# size of the answers.
 _TOLERANCE_OF_SPREAD = 1e-3
 _TOLERANCE_OF_SIZE = 1e-5
-# If the spread is below this share of the logits' size, all images get nearly the same answer, and any comparison would
-# agree.
+# If the spread is below this share of the answers' size, all images get nearly the same answer, and any comparison
+# would agree.
 _LEAST_SPREAD = 1e-4
 _CHATTY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 

@@ -81,7 +81,7 @@ class ChildProcess:
             self.channel.send(message)
 
     def forget_words(self) -> None:
-        """Leave what the child has written so far out of its last words."""
+        """Do not quote what the child has written so far when its death is explained later."""
         self._log_offset = self.log.stat().st_size
 
     def is_dead(self) -> bool:
@@ -184,10 +184,9 @@ def answer_once(channel_fd: int, lifeline_fd: int) -> None:
 
 
 def be_a_child(lifeline_fd: int) -> None:
-    """Make this process behave as a child.
+    """Set up this process as a child: it ends with its parent and ignores Ctrl-C, which the parent handles.
 
-    It dies with the parent, leaves Ctrl-C to the parent, and is the one that the system kills first when memory runs
-    out.
+    When memory runs out, the system is asked to kill this process before the parent.
     """
     _die_with_parent(lifeline_fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -28,7 +28,7 @@ def score_section(record: MeasuredTrial, later: Later) -> Iterator[str]:
     if exported:
         yield (
             f"The exported file is the confirmed one of seed {exported.seed}, trained at full length. It is the first "
-            "seed's, whatever the others reached, so its numbers are no winner's."
+            "seed's, however the other seeds did, so its numbers were not picked for being the best."
         )
     elif confirmed:
         yield (

@@ -7,6 +7,7 @@ from scalesearch.export.metadata import PREPROCESSING
 from scalesearch.export.reading import reading_words
 from scalesearch.tasks.base import CardParts
 from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.quality import score_noun
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 from scalesearch.values.training_length import full_length, recipe_of
@@ -72,7 +73,7 @@ def limits_section(
 ) -> Iterator[str]:
     """Yield a line on each thing that should keep a reader from believing the numbers too readily."""
     if session.synthetic:
-        yield "* Synthetic data: do not expect these accuracies on photographs."
+        yield f"* Synthetic data: do not expect these {score_noun(record.quality.metric, plural=True)} on photographs."
     if not confirmed:
         yield (
             "* Not confirmed: trained briefly, and chosen among many by these very validation images, so that "

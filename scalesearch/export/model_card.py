@@ -71,7 +71,8 @@ def _head(record: MeasuredTrial, session: Session, noun: str) -> Iterator[str]:
     )
     if session.synthetic:
         yield ""
-        yield "**The data are synthetic:** road signs drawn by a program. Accuracies say nothing about photographs."
+        scores = report.score_noun_of([record], plural=True).capitalize()
+        yield f"**The data are synthetic:** road signs drawn by a program. {scores} say nothing about photographs."
 
 
 def _network(record: MeasuredTrial) -> Iterator[str]:

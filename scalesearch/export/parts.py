@@ -21,7 +21,7 @@ _FP32: Final = "fp32"
 
 
 def remade(record: MeasuredTrial, model: OnnxModel) -> tuple[str, ...]:
-    """Return a line where the file had to be made again and differs, since nobody has measured it then."""
+    """Return a warning if the file had to be made again and differs from the one that was measured."""
     if not record.onnx_sha256 or model.sha256 == record.onnx_sha256:
         return ()
     return (

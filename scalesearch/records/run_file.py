@@ -41,7 +41,15 @@ _IDENTITY = (
     "settings.machine.device",
 )
 # Two names for the same images do not make two data sets (a folder may have been moved). The fingerprint decides.
-_NO_IDENTITY = ("data.warnings", "data.name", "parent.source", "parent.licence", "parent.head")
+# The standard error follows from the number of images; earlier versions stored it for every score.
+_NO_IDENTITY = (
+    "data.warnings",
+    "data.name",
+    "data.val_standard_error_points",
+    "parent.source",
+    "parent.licence",
+    "parent.head",
+)
 _SHOWN_DIFFERENCES = 4
 _SCHEDULE = "training.schedule"
 

@@ -13,7 +13,7 @@ from scalesearch.views.brief_bias import correction_lines
 from scalesearch.views.figures import STYLES, Figure, layout, ticks
 from scalesearch.views.markup import bullets, chart, paragraph, section, table
 from scalesearch.views.palette import FAINT, INK
-from scalesearch.views.words import accuracy_with_interval, latency_with_interval, score_axis
+from scalesearch.views.words import accuracy_with_interval, latency_with_interval, score_axis, score_noun_of
 
 
 def confirmed(study: StudyContents) -> str:
@@ -22,14 +22,16 @@ def confirmed(study: StudyContents) -> str:
     if found is None:
         words = "Not confirmed yet. `scalesearch confirm` trains members of the front at full length and measures anew."
         return section("confirmed", title, paragraph(words))
+    noun = score_noun_of(move.record for move in found.moves)
+    caption = f"{noun.capitalize()} against latency after full training"
     header = ("trial", "seeds", "steps", "searched, %", "confirmed, %", "moved, points", "test, %", "searched p50, ms",
               "confirmed p50, ms", "on the front")  # fmt: skip
     return section(
         "confirmed",
         title,
-        chart("confirmed", "Accuracy against latency after full training, joined with where the search had put each"),
+        chart("confirmed", f"{caption}, joined with where the search had put each"),
         table(header, map(_row, found.moves), caption="Members trained anew at full length, with 95 % intervals"),
-        bullets((*_lines(found), *_correction(study, found))),
+        bullets((*_lines(found, noun), *_correction(study, found))),
     )  # fmt: skip
 
 
@@ -55,7 +57,7 @@ def _mean(found: SeedMean) -> str:
     return f"{100 * found.score:.1f} ({100 * found.low:.1f}-{100 * found.high:.1f})"
 
 
-def _lines(found: Confirmation) -> Iterator[str]:
+def _lines(found: Confirmation, noun: str) -> Iterator[str]:
     fallen = ", ".join(str(move.record.trial) for move in found.fallen)
     yield f"Off the front after full training: {fallen}." if fallen else "Every confirmed member stayed on the front."
     added = [move for move in found.moves if move.added]
@@ -63,16 +65,17 @@ def _lines(found: Confirmation) -> Iterator[str]:
         told = ", ".join(f"{move.record.trial} ({'on' if move.on_front else 'off'} the front now)" for move in added)
         yield f"Added, though not on the brief front: {told}."
     yield (
-        f"Order of brief and full validation accuracy (Spearman): {found.ranks}."
+        f"Order of brief and full validation {noun} (Spearman): {found.ranks}."
         if found.ranks
         else "Rank agreement needs three members that differ."
     )
     brief, full = gap_text(found.brief_gap), gap_text(found.full_gap)
     yield f"Validation less test, searched files: {brief}; trained anew: {full}."
     if found.winners_curse is not None:
+        score_nouns = score_noun_of((move.record for move in found.moves), plural=True)
         curse = f"{100 * found.winners_curse:+.1f} points"
-        yield f"Winner's curse (what luck in the selection had added to the searched accuracies): {curse}."
-    yield "The test images were seen by neither the search nor this training; membership goes by validation accuracy."
+        yield f"Winner's curse (what luck in the selection had added to the searched {score_nouns}): {curse}."
+    yield f"The test images were seen by neither the search nor this training; membership goes by validation {noun}."
 
 
 def _correction(study: StudyContents, found: Confirmation) -> Iterator[str]:

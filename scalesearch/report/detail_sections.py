@@ -6,25 +6,26 @@ from collections.abc import Iterator
 
 from scalesearch.analysis.importance import FEWEST_TRIALS
 from scalesearch.analysis.paid import paid_lines
+from scalesearch.analysis.score_error import metric_of
 from scalesearch.export.reading import reading_words
 from scalesearch.report.effects import axis_levels, effects_table
 from scalesearch.study.contents import StudyContents
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.settings import UNLIMITED_BUDGET
 from scalesearch.views.markup import bullets, chart, paragraph, section, table, text
-from scalesearch.views.words import device_text, percent, score_title
+from scalesearch.views.words import device_text, percent, score_noun_of, score_title
 
 
 def axes(study: StudyContents) -> str:
-    """Write the section on what each axis did: its importance, and accuracy and latency at each value."""
+    """Write the section on what each axis did: its importance, and score and latency at each value."""
     title = "What each axis did"
     levels = axis_levels(study.records, study.session.space) if study.session else ()
     if not levels:
         return section("axes", title, paragraph("No axis took two values in measured trials (or run.toml is absent)."))
-    parts = []
+    parts, noun = [], score_noun_of(study.records)
     if study.importance:
         height = 300 if len(study.importance) <= 6 else 460
-        parts.append(chart("importance", "Importance of each axis for accuracy and for latency", height_px=height))
+        parts.append(chart("importance", f"Importance of each axis for {noun} and for latency", height_px=height))
         note = (
             "PED-ANOVA: by how much the best tenth of the trials differs from all trials along an axis. It ranks axes, "
             "and says nothing of the direction: for that, see the table. Axes that only some candidates are asked for "
@@ -33,7 +34,7 @@ def axes(study: StudyContents) -> str:
         parts.append(paragraph(note, css="note"))
     else:
         parts.append(paragraph(f"Importance is left out below {FEWEST_TRIALS} measured trials.", css="note"))
-    parts.append(effects_table(levels, score_title(study.records)))
+    parts.append(effects_table(levels, metric_of(study.records)))
     caution = (
         "The sampler tries good regions more often, and axes move together: these are the trials as they were asked, "
         "not an experiment with all else equal."
@@ -51,7 +52,7 @@ def compression(study: StudyContents) -> str:
     return section(
         "compression",
         "What compression paid",
-        chart("paid", "Speed-up against change of accuracy for every measured compression step"),
+        chart("paid", f"Speed-up against change of {score_noun_of(study.records)} for every measured compression step"),
         bullets(lines),
         paragraph(note, css="note"),
     )

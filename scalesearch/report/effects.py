@@ -1,4 +1,4 @@
-"""What each axis did: accuracy and latency of all trials at each of its values, as a table with drawn ranges."""
+"""What each axis did: score and latency of all trials at each of its values, as a table with drawn ranges."""
 
 import math
 import statistics
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from scalesearch.analysis.front import point
 from scalesearch.analysis.importance import varied_axes
 from scalesearch.spaces.suggest import candidate_value
+from scalesearch.values.quality import metric_title, score_noun
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import NamedAxis, Range, SearchSpace
 from scalesearch.views.markup import text
@@ -80,11 +81,12 @@ def _spread(values: Sequence[float]) -> Spread:
     return Spread(low=low, middle=middle, high=high)
 
 
-def effects_table(axes: Sequence[tuple[str, tuple[Level, ...]]], title: str) -> str:
+def effects_table(axes: Sequence[tuple[str, tuple[Level, ...]]], metric: str) -> str:
     """Return the levels as one table. A bar spans half of the trials; the line in it is the median.
 
-    `title` is the name of the score.
+    `metric` is the name of the score.
     """
+    title, noun = metric_title(metric), score_noun(metric)
     every = [level for _, levels in axes for level in levels]
     score_ends = (min(level.score.low for level in every), max(level.score.high for level in every))
     ms_ends = (min(level.p50_ms.low for level in every), max(level.p50_ms.high for level in every))
@@ -98,7 +100,7 @@ def effects_table(axes: Sequence[tuple[str, tuple[Level, ...]]], title: str) -> 
                 f"<td>{_bar(level.score, score_ends, BLUE, log=False)}</td>"
                 f"<td>{level.p50_ms.middle:.3g} ms</td><td>{_bar(level.p50_ms, ms_ends, RED, log=True)}</td></tr>"
             )
-    caption = "Median accuracy and latency of the trials at each value of each axis; bars hold the middle half"
+    caption = f"Median {noun} and latency of the trials at each value of each axis; bars hold the middle half"
     head = "".join(
         f'<th scope="col"{span}>{words}</th>'
         for words, span in (

@@ -8,6 +8,7 @@ from scalesearch.analysis.front import hypervolume, point, ties
 from scalesearch.analysis.score_error import variance
 from scalesearch.analysis.timing_doubts import timing_doubts
 from scalesearch.study.contents import StudyContents
+from scalesearch.values.quality import score_noun
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.views.columns import (
     FILE,
@@ -31,13 +32,14 @@ from scalesearch.views.words import (
     latency_with_interval,
     milliseconds,
     percent,
+    score_noun_of,
     shape_text,
 )
 
 LARGE_GAP = 0.02
-"""Loss of top-1 from the float network to the engine, as a fraction, from which on the report warns."""
+"""Loss of score from the float network to the engine, as a fraction, from which on the report warns."""
 HIGH_STANDARD_ERROR = 0.01
-"""Standard error of a validation accuracy, as a fraction."""
+"""Standard error of a validation score, as a fraction."""
 _MOST_WARNINGS = 12
 
 
@@ -94,12 +96,14 @@ def front(study: StudyContents) -> str:
     """Write the section with the interactive front and a table of its members."""
     members = {record.trial: place for place, record in enumerate(study.front)}
     columns = _front_columns(study)
+    noun = score_noun_of(study.records)
+    caption = f"{noun.capitalize()} against latency of {len(study.records)} trials"
     strong = frozenset({members[study.knee.trial]} if study.knee else ())
     parts = [
-        chart("front", f"Accuracy against latency of {len(study.records)} trials; the table below holds the front"),
+        chart("front", f"{caption}; the table below holds the front"),
         paragraph(
             "Bars are 95 % intervals. Faint marks are dominated. A yellow band joins members whose intervals overlap "
-            "in both accuracy and latency: these images and timings cannot tell them apart. Drag to zoom, double-click "
+            f"in both {noun} and latency: these images and timings cannot tell them apart. Drag to zoom, double-click "
             "to see all again, click on a name to hide it.",
             css="note",
         ),
@@ -157,10 +161,11 @@ def warning_lines(study: StudyContents) -> Iterator[str]:
     yield from timing_doubts(study.records)
     yield from _gaps(study)
     if study.front and study.confirmation is None:
+        scores = score_noun_of(study.records, plural=True)
         steps = sorted({record.training.steps for record in study.front if record.training})
         told = f"{steps[0]} to {steps[-1]} steps" if len(steps) > 1 else f"{steps[0]} steps" if steps else "few steps"
         yield (
-            f"Brief training: members of the front were trained for {told}. Absolute accuracies are too low for a "
+            f"Brief training: members of the front were trained for {told}. Absolute {scores} are too low for a "
             "shipped network, and members that lie close may change places at full length: `scalesearch confirm`."
         )
     yield from _few_images(study)
@@ -190,8 +195,9 @@ def _few_images(study: StudyContents) -> Iterator[str]:
         return
     error = variance(best) ** 0.5
     if error > HIGH_STANDARD_ERROR:
+        scores = score_noun(best.metric, plural=True)
         yield (
-            f"High standard error: {best.images} validation images tell accuracies apart to {100 * error:.1f} points "
+            f"High standard error: {best.images} validation images tell {scores} apart to {100 * error:.1f} points "
             "(one standard error), so smaller differences on the front are noise. The best of many trials is also "
             "luckier than it is good."
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scalesearch.analysis.baselines import chance_ends
+from scalesearch.analysis.score_error import metric_of
 from scalesearch.errors import MissingBackendError
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
@@ -23,7 +24,7 @@ from scalesearch.values.record import TrialRecord
 from scalesearch.views.figures import Figure, hypervolume_figure, importance_figure, loss_figure, paid_figure
 from scalesearch.views.front_figure import front_figure
 from scalesearch.views.markup import script_json, text
-from scalesearch.views.words import device_text
+from scalesearch.views.words import device_text, score_noun_of
 
 MOST_HISTOGRAM_BYTES = 400_000
 """Most bytes of histograms for all members together; the knee's come first."""
@@ -93,7 +94,7 @@ def page(study: StudyContents, *, written: datetime.datetime) -> str:
 <meta name="referrer" content="no-referrer">
 <title>{text(study.name)}{TITLE_END}
 <style>{style}</style></head><body>
-<header><h1>{text(study.name)}: accuracy against latency</h1>
+<header><h1>{text(study.name)}: {score_noun_of(study.records)} against latency</h1>
 <p class="facts">{text(_facts(study))}<br>report of {written:%Y-%m-%d %H:%M} UTC</p></header>
 <nav aria-label="Sections"><ul>{links}</ul></nav>
 <main>
@@ -204,7 +205,7 @@ def figures(study: StudyContents) -> dict[str, Figure]:
     made = {
         "front": front_figure(study.records, chance=study.chance, base=study.base, knee=study.knee),
         "hypervolume": hypervolume_figure(study.records, chance_until=chance_ends(study.records, sampler)),
-        "importance": importance_figure(study.importance),
+        "importance": importance_figure(study.importance, metric_of(study.records)),
         "paid": paid_figure(study.records),
         "confirmed": confirmed_section.confirmed_figure(study),
         "losses": loss_figure(study.front, study.knee),

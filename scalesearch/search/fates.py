@@ -13,9 +13,9 @@ Result = Evaluated | Failed | Rejected | Fatal
 
 
 def repeat(earlier: TrialRecord, trial: int, candidate: Candidate) -> TrialRecord:
-    """Return the record of a candidate that is equal work to a finished one.
+    """Return the record of a candidate whose work was done before: the earlier numbers under its own trial number.
 
-    It is free of charge, and the repeat of a failed trial counts as failed.
+    It costs nothing of the budget. A repeat of a failed trial is recorded as failed.
     """
     complete = earlier.state == "complete"
     return replace(

@@ -57,22 +57,22 @@ class Ledger:
 
     @property
     def charged(self) -> float:
-        """What was charged to the budget so far: the number of full trainings that all the updates made would be."""
+        """How much of the budget is used: all updates made so far, counted in full trainings."""
         return round(sum(record.charge for record in self.records.values()), _DIGITS)
 
     @property
     def has_room(self) -> bool:
-        """Whether a part of the budget is left if those that are running are full trainings."""
+        """Whether some budget would be left even if every running trial turned out to be a full training."""
         training = sum(asked.sibling_of is None for asked in self.running.values())
         return self.charged + training < self._budget
 
     @property
     def used_up(self) -> bool:
-        """Whether so many candidates in a row cost no training that it is no use to ask for more."""
+        """Whether the search should stop asking: too many candidates in a row needed no training."""
         return self.free_in_a_row >= FREE_IN_A_ROW
 
     def finished(self, key: str) -> TrialRecord | None:
-        """Return the record that a candidate with this key is answered from; None if there is none yet."""
+        """Return the record of finished work with this key, which answers equal candidates; None if there is none."""
         return self._finished.get(key)
 
     def is_running(self, key: str) -> bool:
@@ -80,7 +80,7 @@ class Ledger:
         return any(key == asked.plan.key for asked in self.running.values())
 
     def unlike_siblings(self) -> Iterator[int]:
-        """Yield the numbers of the trials that the sampler was asked for, finished or not."""
+        """Yield the number of every trial that the sampler proposed, finished or not; siblings are left out."""
         yield from (record.trial for record in self.records.values() if record.sibling_of is None)
         for asked in (*self.running.values(), *self._parked):
             if asked.sibling_of is None:
@@ -108,7 +108,7 @@ class Ledger:
         self.repeats_in_a_row = self.repeats_in_a_row + 1 if again else 0
 
     def park(self, asked: Asked) -> None:
-        """Let a trial wait for the running one that it is equal to."""
+        """Let a trial wait until the running trial with the same key has finished, to be given its numbers."""
         self._parked.append(asked)
         if asked.sibling_of is None:
             self.free_in_a_row += 1

@@ -30,7 +30,7 @@ def _nobody(_: Event) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watchers:
-    """Those who are told while a search goes on."""
+    """The two receivers of news during a search: a callback, and a listener that may write into the study."""
 
     on_event: Callable[[Event], None] = _nobody
     """Is called with each event."""
@@ -108,7 +108,7 @@ class Showing:
         self._watchers.listener.statistics_due(self._study, self._ledger.records.values())
 
     def tell(self, events: Iterable[Event]) -> None:
-        """Give the events to whoever called for the run."""
+        """Pass the events on to the caller of the run."""
         for event in events:
             self._watchers.on_event(event)
 

@@ -119,7 +119,7 @@ class OpenStudy:
 def opened_study(folder: Path, *, url: str | None = None, metric: str = "") -> Iterator[OpenStudy]:
     """Open the study of that folder, and close it afterwards.
 
-    The study is created where absent (maximize accuracy, minimize latency).
+    The study is created where absent (maximize the score, minimize latency).
 
     Args:
         folder: The study's folder.

@@ -1,5 +1,6 @@
 """A study's space: written out as its first run decided it, and no larger than the machine's memory."""
 
+from scalesearch.config import check_axes
 from scalesearch.errors import ConfigError
 from scalesearch.memory import available_bytes
 from scalesearch.networks.scaling import scale_base
@@ -11,19 +12,22 @@ from scalesearch.values.space import FLIP, Choice, SearchSpace
 from scalesearch.values.target import Target
 
 
-def fitted_space(space: SearchSpace, target: Target, stored: SearchSpace | None) -> SearchSpace:
+def fitted_space(space: SearchSpace, base: NetworkSpec, target: Target, stored: SearchSpace | None) -> SearchSpace:
     """Return the space without what the target cannot run, with what the study's first run decided for it.
 
     Args:
         space: The space that was asked for.
+        base: Its base network.
         target: The chip.
         stored: The space of the study's first run; None for a new study.
 
     Raises:
-        ConfigError: No value of an axis is left.
+        ConfigError: No value of an axis is left, or an axis asks for what the base network does not have.
     """
     space = _with_schedule(space, stored)
-    return for_target(_as_decided_before(space, stored) if stored else space, target)
+    space = for_target(_as_decided_before(space, stored) if stored else space, target)
+    check_axes(space, base)
+    return space
 
 
 def _with_schedule(space: SearchSpace, stored: SearchSpace | None) -> SearchSpace:

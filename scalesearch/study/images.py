@@ -13,6 +13,7 @@ from scalesearch.errors import ConfigError
 from scalesearch.records.run_file import same_images
 from scalesearch.study.own_module import normalised
 from scalesearch.values.network_spec import InputSize, NetworkSpec
+from scalesearch.values.quality import PROPORTIONS
 from scalesearch.values.session import DataSummary, Session
 from scalesearch.values.settings import DataSettings
 
@@ -94,8 +95,8 @@ def _found(
     return load_dataset(settings, sources, storage_px=storage, channels=channels), str(Path.cwd())
 
 
-def summary_of(dataset: Dataset) -> DataSummary:
-    """Return what is kept about a data set in the study's session."""
+def summary_of(dataset: Dataset, metric: str) -> DataSummary:
+    """Return what is kept about a data set in the session of a study that is scored by `metric`."""
     return DataSummary(
         name=dataset.name,
         fingerprint=dataset.fingerprint,
@@ -106,6 +107,6 @@ def summary_of(dataset: Dataset) -> DataSummary:
         val_images=len(dataset.val),
         calibration_images=len(dataset.calibration),
         test_images=len(dataset.test),
-        val_standard_error_points=val_standard_error_points(dataset),
+        val_standard_error_points=val_standard_error_points(dataset) if metric in PROPORTIONS else None,
         warnings=dataset.warnings,
     )

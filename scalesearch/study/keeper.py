@@ -10,6 +10,7 @@ from scalesearch.records.tables import write_tables
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.session import model_path, trial_of_model
 from scalesearch.views.front_picture import draw_front
+from scalesearch.views.words import score_noun_of
 
 
 class Keeper:
@@ -43,7 +44,7 @@ class Keeper:
                 records,
                 front=members,
                 to=folder / "front.png",
-                title="Deployed accuracy against measured latency",
+                title=f"Deployed {score_noun_of(front)} against measured latency",
                 caption=self._caption,
                 knee=balance.trial if balance else None,
             )

@@ -43,7 +43,7 @@ def require_fit(space: SearchSpace, base: NetworkSpec, num_classes: int) -> None
 
 
 def fitted_module_notes(space: SearchSpace, base: NetworkSpec, num_classes: int) -> tuple[str, ...]:
-    """Check a module of the user's as `require_fit` does, and return a line on each thing that is done to it unasked.
+    """Check a module of the user's as `require_fit` does, and return a line on each change made to it by default.
 
     Raises:
         ConfigError: As `require_fit`.

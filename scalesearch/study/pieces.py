@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.compression.quantize import quantize
+from scalesearch.compression.quantize import Calibration, quantize
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.backends.base import EngineOptions
 from scalesearch.deployment.to_onnx import to_onnx
@@ -189,9 +189,8 @@ def _file_pieces(plan: Plan, task: Task) -> tuple[float, float, float]:
         )
         times.append(time.perf_counter())
         quantization = replace(plan.candidate.quantization, precision="int8", keep_float=0, bias_correction=False)
-        quantize(
-            model, quantization, calibration=images, profile="onnxruntime_cpu", to=Path(scratch) / "int8.onnx"
-        )  # fmt: skip
+        known, to = Calibration(images=images), Path(scratch) / "int8.onnx"
+        quantize(model, quantization, calibration=known, profile="onnxruntime_cpu", to=to)
         times.append(time.perf_counter())
         with get_backend("onnxruntime").compile(model, EngineOptions(threads=1)) as engine:
             engine.run(images[:1])

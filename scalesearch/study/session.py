@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from scalesearch.config import check_axes
 from scalesearch.config.checks import require_teacher
 from scalesearch.data import Dataset
 from scalesearch.networks import find_spec
@@ -48,20 +47,17 @@ def open_session(
         say: Is called with one line per step that takes time.
 
     Raises:
-        ConfigError: Bad data, network or target; or the study there was made with other ones (the text has the
-            difference).
+        ConfigError: Bad data, network or target, or others than those that the study there was made with.
         MissingBackendError: The target's backend, or the package of the parent's weights, is not installed.
     """
     require_teacher(largest_value(space.axes, "training.distill_weight"), settings.parent)
     target, device = chip_here(settings.target, threads=settings.latency.threads, accept=settings.accept)
-    task = get_task(settings.task)
-    sources, stored = checked_sources(task), read_run_file(folder)
-    space = fitted_space(space, target, stored.space if stored else None)
+    task, stored = get_task(settings.task), read_run_file(folder)
     base = base or find_spec(space.network)
-    check_axes(space, base)
+    space = fitted_space(space, base, target, stored.space if stored else None)
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)
-    images = load_images(settings.data, stored, sources, storage=storage, base=base, say=say)
+    images = load_images(settings.data, stored, checked_sources(task), storage=storage, base=base, say=say)
     for line in fitted_module_notes(space, base, len(images.dataset.class_names)):
         say(line)
     request = ParentRequest(source=settings.parent, steps=settings.parent_steps, task=task)
@@ -78,11 +74,10 @@ def open_session(
         target=target,
         machine=stored.machine if stored else probe_machine(settings.machine, workers=settings.workers),
         device=device,
-        data=summary_of(dataset),
+        data=summary_of(dataset, task.metric),
         storage_px=storage.height_px,
         storage_width_px=0 if storage.is_square else storage.width_px,
-        reference_calm_ms=stored.reference_calm_ms if stored else 0.0,
-        reference_sha256=stored.reference_sha256 if stored else "",
+        reference_calm_ms=0.0,
         run_folder=images.run_folder,
         parent=parent,
     )
@@ -96,6 +91,9 @@ def _with_reference(
 ) -> Session:
     """Return the session with its reference engine: the study's own, or a new one for a new study."""
     if stored:
+        session = dataclasses.replace(
+            session, reference_calm_ms=stored.reference_calm_ms, reference_sha256=stored.reference_sha256
+        )
         refuse_changes(stored, session)
         return with_reference(session, dataset, say=say)
     say("reference: building the engine that every latency is compared with")

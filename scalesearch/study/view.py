@@ -50,7 +50,7 @@ class StudyView:
 
     @property
     def knee(self) -> MeasuredTrial | None:
-        """The best trade of accuracy for latency; None without a front."""
+        """The best trade of score for latency; None without a front."""
         return knee(self.front)
 
     def pick(self, wish: Wish | None = None) -> Choice:
@@ -66,7 +66,7 @@ class StudyView:
         return choose(self.front, wish)
 
     def hypervolume(self, reference: Point = REFERENCE) -> float:
-        """Return the area that the front dominates: accuracy times ln(latency), up to (top-1, ms) of `reference`."""
+        """Return the area that the front dominates: score times ln(latency), up to (score, ms) of `reference`."""
         return hypervolume((point(record) for record in self.front), reference)
 
     def frame(self, *, front_only: bool = False) -> "pd.DataFrame":

@@ -93,7 +93,6 @@ def fit(
     module = on_device(module, machine).train()
     _set_dropout(module, recipe.dropout)
     average: AveragedModel | None = None
-    parameters = [weight for weight in module.parameters() if weight.requires_grad]
     optimizers = make_optimizers(module, recipe)
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     if start:
@@ -111,14 +110,7 @@ def fit(
             if step == average_from and recipe.ema_decay > 0:
                 average = _average(module, recipe.ema_decay)
             _set_rates(optimizers, peaks, rate)
-            images, wanted = batches.next()
-            with torch.autocast(torch.device(machine.device).type, dtype=torch.bfloat16, enabled=machine.bf16):
-                answers = module(laid_out(images, machine))
-            loss = loss_of(_in_float(answers), wanted, recipe)
-            torch.autograd.backward(loss)
-            norm = nn.utils.get_total_norm([weight.grad for weight in parameters if weight.grad is not None])
-            if math.isfinite(attempt.max_norm):
-                nn.utils.clip_grads_with_norm_(parameters, attempt.max_norm, norm)
+            loss, norm = _backward(module, batches, loss_of, attempt)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
@@ -135,6 +127,23 @@ def fit(
     for tensor in trained.state_dict().values():
         _check_finite(tensor, "weights not finite at the end")
     return Fitted(module=trained, losses=torch.stack(losses).cpu(), state=state)
+
+
+def _backward(
+    module: nn.Module, batches: BatchSource, loss_of: Callable[[Any, Any, Recipe], Tensor], attempt: Attempt
+) -> tuple[Tensor, Tensor]:
+    """Put the gradient of the next batch's loss into every weight; return the loss and the gradient's length."""
+    machine = attempt.machine
+    images, wanted = batches.next()
+    with torch.autocast(torch.device(machine.device).type, dtype=torch.bfloat16, enabled=machine.bf16):
+        answers = module(laid_out(images, machine))
+    loss = loss_of(_in_float(answers), wanted, attempt.recipe)
+    torch.autograd.backward(loss)
+    parameters = [weight for weight in module.parameters() if weight.requires_grad]
+    norm = nn.utils.get_total_norm([weight.grad for weight in parameters if weight.grad is not None])
+    if math.isfinite(attempt.max_norm):
+        nn.utils.clip_grads_with_norm_(parameters, attempt.max_norm, norm)
+    return loss, norm
 
 
 def _in_float(answers: Any) -> Any:

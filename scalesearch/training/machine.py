@@ -1,7 +1,6 @@
 """How to train on this machine: device, thread count and bf16, taken from the settings or timed in a second or two."""
 
 import copy
-import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -9,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scalesearch.cores import usable_cores
 from scalesearch.errors import ConfigError
 from scalesearch.values.settings import Machine, MachineSettings
 
@@ -60,12 +59,6 @@ def torch_threads(machine: Machine) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def usable_cores() -> int:
-    """Return the number of physical cores that this process may run on, at least 1."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
 
 
 def cpu_flags() -> frozenset[str]:
@@ -139,8 +132,8 @@ def _time_step(module: nn.Module, images: Tensor, labels: Tensor, threads: int, 
     torch.set_num_threads(threads)
     started = time.perf_counter()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-        logits = module(images)
-    torch.autograd.backward(functional.cross_entropy(logits.float(), labels))
+        answers = module(images)
+    torch.autograd.backward(functional.cross_entropy(answers.float(), labels))
     module.zero_grad()
     return time.perf_counter() - started
 

@@ -59,7 +59,7 @@ def branch_rates(recipe: Recipe) -> tuple[float, ...]:
 
 
 def decay(steps: int) -> tuple[float, ...]:
-    """Return rates that fall along a line: 1 would be the one before the first, and 0 the one after the last."""
+    """Return `steps` rates that fall along a straight line from just below 1 to just above 0."""
     return tuple((steps - step) / (steps + 1) for step in range(steps))
 
 

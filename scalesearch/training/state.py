@@ -38,7 +38,7 @@ class TrainingState:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], *, safe_recipe_used: bool) -> "TrainingState":
-        """Return the state whose `tensors` these are.
+        """Rebuild the state from what its `tensors` returned.
 
         Raises:
             ValueError: A name is none of those.
@@ -68,7 +68,7 @@ def moments_of(module: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -
 
 
 def restore_moments(module: nn.Module, optimizers: Iterable[torch.optim.Optimizer], moments: Moments) -> None:
-    """Give the optimizers, newly made, what earlier ones kept about parameters of the same names.
+    """Copy the moments that earlier optimizers kept into new ones, matching parameters by name.
 
     Parameters that are not named start anew.
 

@@ -13,6 +13,22 @@ DEFAULT_METRIC = "top1"
 _TITLES = {"top1": "top-1", "map50_95": "mAP50-95", "map50": "mAP50", "miou": "mIoU"}
 
 
+PROPORTIONS = frozenset({DEFAULT_METRIC})
+"""Metrics that are the plain fraction of images answered right: accuracies, whose error is the binomial one."""
+
+
+def score_noun(metric: str, *, plural: bool = False) -> str:
+    """Return what a score of this metric is called in a sentence: an accuracy, or simply a score."""
+    if metric in PROPORTIONS:
+        return "accuracies" if plural else "accuracy"
+    return "scores" if plural else "score"
+
+
+def best_words(metric: str) -> str:
+    """Return what a trial is called that nothing else beats in this metric: the most accurate, or the best-scoring."""
+    return "most accurate" if metric in PROPORTIONS else "best-scoring"
+
+
 def metric_title(metric: str) -> str:
     """Return the metric's name as people write it: `top1` is "top-1"; in unknown names, underscores become spaces."""
     return _TITLES.get(metric, metric.replace("_", " "))

@@ -223,7 +223,7 @@ class TrialRecord:
     latency: Latency | None = None
     quality: Quality | None = None
     accuracy_path: tuple[StepScore, ...] = ()
-    """The scores that show where accuracy was lost: float network, ONNX file in fp32, deployed ONNX file, engine."""
+    """The scores that show where score was lost: float network, ONNX file in fp32, deployed ONNX file, engine."""
     gains: tuple[Gain, ...] = ()
     """One entry for each compression step of the trial, in the order in which the steps are applied."""
     sibling_of: int | None = None

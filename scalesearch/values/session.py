@@ -25,8 +25,9 @@ class DataSummary:
     val_images: int
     calibration_images: int
     test_images: int
-    val_standard_error_points: float
-    """Standard error of a validation accuracy of 60 %, in percentage points."""
+    val_standard_error_points: float | None = None
+    """Standard error of a validation accuracy of 60 %, in percentage points; None for any other score, whose error is
+    known only once its metric gives an interval (`Quality.score_low`, `score_high`)."""
     warnings: tuple[str, ...]
 
 

@@ -21,7 +21,7 @@ def confirmation_figure(confirmation: Confirmation, *, caption: str = "") -> "Fi
 
     The points have their 95 % intervals. Trials that are not on the front now are hollow, and
     those that were added to it are named so. A short bar beside each point is
-    its mean top-1 on the test images.
+    its mean score on the test images.
     """
     from matplotlib.figure import Figure  # takes 0.5 s, so it is imported only once a picture is asked for
 

@@ -21,6 +21,7 @@ from scalesearch.views.words import (
     pruning_text,
     quantization_text,
     score_change_text,
+    score_noun_of,
     score_title,
     verdict,
 )
@@ -199,9 +200,9 @@ def _quality(record: TrialRecord) -> Iterator[tuple[str, str]]:
 
 
 def _gains(record: TrialRecord) -> Iterator[tuple[str, str]]:
-    title = score_title([record])
+    title, noun = score_title([record]), score_noun_of([record])
     for gain in record.gains:
-        no_gain = "" if gain.score_change is None else ", and no accuracy was gained"
+        no_gain = "" if gain.score_change is None else f", and no {noun} was gained"
         verdict = f", NO GAIN: not faster beyond doubt{no_gain}" if gain.no_gain else ""
         speed = f"{gain.speedup:.2f}x as fast ({gain.speedup_low:.2f}-{gain.speedup_high:.2f})"
         yield (gain.what, f"{speed}, {title} {score_change_text(gain)}{verdict}")

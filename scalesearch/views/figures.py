@@ -8,6 +8,8 @@ from typing import Any
 from scalesearch.analysis.baselines import hypervolume_over_trials
 from scalesearch.analysis.importance import AxisImportance
 from scalesearch.analysis.paid import gains_by_step
+from scalesearch.analysis.score_error import metric_of
+from scalesearch.values.quality import PROPORTIONS, score_noun
 from scalesearch.values.record import Gain, TrialRecord
 from scalesearch.views.palette import FAINT, LOOKS, ORANGE, YELLOW
 from scalesearch.views.words import score_title
@@ -18,11 +20,12 @@ _CYCLE = (*STYLES.values(), (ORANGE, "cross"), ("#000000", "x"), (YELLOW, "penta
 
 
 def paid_figure(records: Iterable[TrialRecord]) -> Figure:
-    """Draw the speed-up of every measured compression step against its change of accuracy.
+    """Draw the speed-up of every measured compression step against its change of score.
 
     Each kind of step has a colour and shape of its own.
     """
     every = list(records)
+    better = "more accurate" if metric_of(every) in PROPORTIONS else "a better score"
     groups = sorted(gains_by_step(every).items())
     data = [
         _gain_points(f"{what}, {kind}", gains, _CYCLE[place % len(_CYCLE)])
@@ -36,7 +39,7 @@ def paid_figure(records: Iterable[TrialRecord]) -> Figure:
     return {
         "data": data,
         "layout": layout(
-            title="What compression paid: right is faster, up is more accurate",
+            title=f"What compression paid: right is faster, up is {better}",
             x={"title": {"text": "speed-up against the same network without the step"}},
             y={"title": {"text": f"change of {score_title(every)}, points"}},
             shapes=no_change,
@@ -71,15 +74,19 @@ def hypervolume_figure(records: Iterable[TrialRecord], *, chance_until: float = 
     }
 
 
-def importance_figure(entries: Sequence[AxisImportance]) -> Figure:
+def importance_figure(entries: Sequence[AxisImportance], metric: str) -> Figure:
     """Draw two bars for each axis.
 
-    They show its share in what sets the most accurate trials, and the fastest ones, apart from the rest.
+    They show its share in what sets the best-scoring trials, and the fastest ones, apart from the rest.
+
+    Args:
+        entries: Importance of each axis.
+        metric: Name of the metric that scored the trials.
     """
     names = [html.escape(entry.axis) for entry in reversed(entries)]
     bars: tuple[tuple[str, list[float], str], ...] = (
         ("latency", [round(100 * entry.p50_ms, 1) for entry in reversed(entries)], STYLES["int8"][0]),
-        ("accuracy", [round(100 * entry.score, 1) for entry in reversed(entries)], STYLES["fp32"][0]),
+        (score_noun(metric), [round(100 * entry.score, 1) for entry in reversed(entries)], STYLES["fp32"][0]),
     )
     data = [
         {

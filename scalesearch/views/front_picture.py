@@ -1,4 +1,4 @@
-"""Draws the picture of a study, front.png: accuracy of the deployed files against measured latency."""
+"""Draws the picture of a study, front.png: score of the deployed files against measured latency."""
 
 import io
 import math
@@ -58,7 +58,7 @@ def front_picture(
     asked = (record.measured for record in records if record.same_as is None)
     points = [record for record in asked if record is not None]
     if not points:
-        message = f"{title}: no trial has both an accuracy and a latency, so there is no front to draw"
+        message = f"{title}: no trial has both a score and a latency, so there is no front to draw"
         raise NoFeasibleTrialError(message)
     best = [record for record in points if record.trial in front]
     # A Figure of its own, not pyplot: pyplot keeps figures in a global list and may ask for a display.
@@ -165,7 +165,7 @@ def latency_limit_ms(points: Iterable[TrialRecord]) -> float | None:
 
 
 def dress(axes: "Axes", points: Sequence[MeasuredTrial], *, title: str) -> None:
-    """Give the axes of accuracy against latency their scales, ticks and words; `points` are what is drawn on them."""
+    """Give the axes of score against latency their scales, ticks and words; `points` are what is drawn on them."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     axes.set_xscale("log")

@@ -25,6 +25,7 @@ from scalesearch.views.words import (
     accuracy_with_interval,
     latency_with_interval,
     percent,
+    score_noun_of,
     score_title,
     verdict,
 )
@@ -34,7 +35,7 @@ STUDY_NOTE = """\
 
 * The label "Best Trial" is Optuna Dashboard's own and knows nothing of limits: trust the attribute `feasible`.
 * The first objective is the score of the deployed file (0 to 1), `p50_ms` its latency on the device.
-* Each trial's note is a card: what was measured, where accuracy was lost, its layers, and everything else.
+* Each trial's note is a card: what was measured, where score was lost, its layers, and everything else.
 * Members of the front have their files at the trial's artifacts: config.toml, model.onnx, classes.svg.
 * The same on the command line: `scalesearch front`, `scalesearch show --trial N`, `scalesearch report`.
 """
@@ -50,7 +51,7 @@ def trial_note(record: TrialRecord, task_sections: Iterable[Section] = ()) -> st
     """
     parts = [f"**{inert(summary(record))}**", "\n".join(_facts(record))]
     if record.accuracy_path:
-        parts += ["#### Where accuracy went", "\n".join(_way(record))]
+        parts += [f"#### Where {score_noun_of([record])} went", "\n".join(_way(record))]
     if record.gains:
         parts += ["#### What compression brought", "\n".join(_gains(record))]
     if record.spec:

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterable
 
+from scalesearch.analysis.score_error import metric_of
 from scalesearch.values.candidate import CALIBRATED, Pruning, Quantization, Scaling
 from scalesearch.values.network_spec import NetworkSpec
-from scalesearch.values.quality import DEFAULT_METRIC, Quality, metric_title
+from scalesearch.values.quality import DEFAULT_METRIC, Quality, metric_title, score_noun
 from scalesearch.values.record import Gain, Latency, TrialRecord
 from scalesearch.values.target import Device
 
@@ -31,7 +32,12 @@ def percent(fraction: float) -> str:
 
 def score_title(records: Iterable[TrialRecord]) -> str:
     """Return what the score of these records is called: `top-1`, `mAP50-95`, `mIoU`."""
-    return metric_title(next((record.quality.metric for record in records if record.quality), DEFAULT_METRIC))
+    return metric_title(metric_of(records))
+
+
+def score_noun_of(records: Iterable[TrialRecord], *, plural: bool = False) -> str:
+    """Return what the score of these records is called in a sentence: `accuracy` or `score`."""
+    return score_noun(metric_of(records), plural=plural)
 
 
 def score_axis(records: Iterable[TrialRecord]) -> str:

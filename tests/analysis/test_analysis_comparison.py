@@ -80,9 +80,9 @@ def test_rank_agreement_is_over_the_networks_of_both(make_study: Callable[..., C
     other = make_study("other", [(0.5, 3.0), (0.6, 9.0), (0.7, 6.0), (0.8, 12.0)], device="another chip")
     pair = compare(one, other)
     assert pair.shared == 4
-    assert pair.latency is not None and pair.accuracy is not None and pair.latency_ratio == pytest.approx(3)
+    assert pair.latency is not None and pair.score is not None and pair.latency_ratio == pytest.approx(3)
     assert pair.latency.spearman == pytest.approx(0.8)  # 1 - 6 (1 + 1) / (4 (16 - 1))
-    assert pair.accuracy.spearman == pytest.approx(1)
+    assert pair.score.spearman == pytest.approx(1)
 
 
 def test_a_network_measured_twice_counts_once_and_by_its_median(make_study: Callable[..., ComparedStudy]) -> None:

@@ -152,5 +152,5 @@ def test_ties_are_pairs_and_not_groups() -> None:
 def test_only_complete_records_have_a_point() -> None:
     lost = record(5, 0.5, 1.0).without_measurement()
     assert lost.measured is None
-    with pytest.raises(ValueError, match="trial 5 has no accuracy"):
+    with pytest.raises(ValueError, match="trial 5 has no score"):
         point(lost)

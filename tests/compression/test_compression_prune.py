@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from scalesearch.compression.channels_left import channels_left
-from scalesearch.compression.prune import prunable_widths, prune
+from scalesearch.compression.importance import Evidence
+from scalesearch.compression.prune import LayerShares, prunable_widths, prune
 from scalesearch.errors import StageFailed
 from scalesearch.tasks.classification.pieces import build, judged
 from scalesearch.values.candidate import Criterion, Pruning, PruningScope
@@ -193,7 +194,7 @@ def test_every_criterion_works_on_every_block_and_uniform_shapes_are_one(
     by_norm = prune(network, Pruning(channel_fraction=0.5), channel_multiple=8)
     for scope in SCOPES:
         pruning = Pruning(channel_fraction=0.5, criterion=criterion, scope=scope)
-        pruned = prune(network, pruning, channel_multiple=8, batch=judged(images, labels))
+        pruned = prune(network, pruning, channel_multiple=8, evidence=Evidence(batch=judged(images, labels)))
         if scope == "uniform":
             assert _shapes(pruned) == _shapes(by_norm)
         logits = pruned.module(images)
@@ -231,7 +232,7 @@ def test_the_channels_left_are_those_of_the_criterions_formula(criterion: Criter
             torch.rand(16, 16, 3, 3, generator=torch.Generator().manual_seed(1)) > 0.8
         ) * 2
     pruning = Pruning(channel_fraction=0.5, criterion=criterion)
-    pruned = prune(network, pruning, channel_multiple=8, batch=judged(*_batch()))
+    pruned = prune(network, pruning, channel_multiple=8, evidence=Evidence(batch=judged(*_batch())))
     expected = _expected_importance(network, criterion).topk(16).indices.sort().values.tolist()
     assert _survivors(network, pruned) == expected
 
@@ -248,7 +249,7 @@ def test_the_criteria_choose_differently() -> None:
                     network,
                     Pruning(channel_fraction=0.5, criterion=criterion),
                     channel_multiple=8,
-                    batch=judged(*_batch()),
+                    evidence=Evidence(batch=judged(*_batch())),
                 ),
             )
         )
@@ -262,7 +263,8 @@ def test_random_follows_its_seed_and_leaves_the_global_generator() -> None:
     pruning = Pruning(channel_fraction=0.5, criterion="random")
     state = torch.get_rng_state()
     first, again, other = (
-        _survivors(network, prune(network, pruning, channel_multiple=8, seed=seed)) for seed in (1, 1, 2)
+        _survivors(network, prune(network, pruning, channel_multiple=8, evidence=Evidence(seed=seed)))
+        for seed in (1, 1, 2)
     )
     assert first == again != other
     assert torch.equal(torch.get_rng_state(), state)
@@ -271,10 +273,10 @@ def test_random_follows_its_seed_and_leaves_the_global_generator() -> None:
 def test_taylor_takes_its_own_gradients_and_leaves_none() -> None:
     network = tiny_network("mbconv")
     pruning = Pruning(channel_fraction=0.5, criterion="taylor", scope="global")
-    clean = prune(network, pruning, channel_multiple=8, batch=judged(*_batch()))
+    clean = prune(network, pruning, channel_multiple=8, evidence=Evidence(batch=judged(*_batch())))
     stale = tiny_network("mbconv")
     stale.module(_batch()[0]).square().sum().backward()
-    pruned = prune(stale, pruning, channel_multiple=8, batch=judged(*_batch()))
+    pruned = prune(stale, pruning, channel_multiple=8, evidence=Evidence(batch=judged(*_batch())))
     assert all(
         torch.equal(a, b)
         for a, b in zip(clean.module.state_dict().values(), pruned.module.state_dict().values(), strict=True)
@@ -334,11 +336,19 @@ def test_global_leaves_one_multiple_everywhere_whatever_is_asked() -> None:
 def test_ratios_prune_the_layers_that_they_name() -> None:
     network = tiny_network("basic", channels=32, stem=18)
     before = prunable_widths(network)
-    pruned = prune(network, Pruning(channel_fraction=0.9), channel_multiple=8, ratios={BODY: 0.5, "stem.0": 0.0})
+    pruned = prune(
+        network,
+        Pruning(channel_fraction=0.9),
+        channel_multiple=8,
+        layers=LayerShares(ratios={BODY: 0.5, "stem.0": 0.0}),
+    )
     assert prunable_widths(pruned) == {**before, BODY: 16}
-    assert prune(network, Pruning(channel_fraction=0.9), channel_multiple=8, ratios={BODY: 0.0}) is network
+    assert (
+        prune(network, Pruning(channel_fraction=0.9), channel_multiple=8, layers=LayerShares(ratios={BODY: 0.0}))
+        is network
+    )
     with pytest.raises(StageFailed, match=r"prune: ratios name .* not the first layer .*: classifier, nowhere"):
-        prune(network, Pruning(), channel_multiple=8, ratios={"nowhere": 0.5, "classifier": 0.5})
+        prune(network, Pruning(), channel_multiple=8, layers=LayerShares(ratios={"nowhere": 0.5, "classifier": 0.5}))
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -348,11 +358,11 @@ def test_rounds_end_where_one_round_does(scope: PruningScope) -> None:
     left = network
     for done in (1, 2, 3):
         pruning = Pruning(channel_fraction=0.5 * done / 3, scope=scope)
-        left = prune(left, pruning, channel_multiple=8, widths=widths)
+        left = prune(left, pruning, channel_multiple=8, layers=LayerShares(widths=widths))
     at_once = prune(network, Pruning(channel_fraction=0.5, scope=scope), channel_multiple=8)
     ends, once = prunable_widths(left), prunable_widths(at_once)
     assert sum(ends.values()) == sum(once.values())
     assert ends == once or scope == "global"
     del widths["stem.0"]
     with pytest.raises(StageFailed, match=r"prune: widths must be those of the same layers.* none of stem\.0"):
-        prune(left, Pruning(channel_fraction=0.5, scope=scope), channel_multiple=8, widths=widths)
+        prune(left, Pruning(channel_fraction=0.5, scope=scope), channel_multiple=8, layers=LayerShares(widths=widths))

@@ -7,7 +7,7 @@ import torch
 from tiny_networks import gratings, tiny_network
 from torch import Tensor, nn
 
-from scalesearch.compression.prune import prunable_widths, prune
+from scalesearch.compression.prune import LayerShares, prunable_widths, prune
 from scalesearch.compression.sensitivity import (
     LayerSensitivity,
     SensitivityPoint,
@@ -157,7 +157,7 @@ def test_ratios_are_understood_by_prune() -> None:
         channel_multiple=8,
     )
     ratios = ratios_from_sensitivity(layers, budget_fraction=0.4)
-    pruned = prune(network, Pruning(), channel_multiple=8, ratios=ratios)
+    pruned = prune(network, Pruning(), channel_multiple=8, layers=LayerShares(ratios=ratios))
     before, after = prunable_widths(network), prunable_widths(pruned)
     assert {name: round(before[name] * (1 - ratios[name])) for name in before} == after
     removed = 1 - sum(after.values()) / sum(before.values())

@@ -97,7 +97,8 @@ def test_rectangles_are_equal_in_both_ways_too(tree: Path) -> None:
     assert len(list((tree.parent / "cache").glob("folder-*.npz"))) == kept + 1  # the other way round is another file
 
 
-def test_the_calibration_images_are_found_again_in_both_ways(tree: Path) -> None:
+def test_the_calibration_images_are_found_again_in_both_ways(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tree.parent / "cache"))
     ways: tuple[MemorySetting, MemorySetting] = ("disk", "ram")
     found = [
         calibration_indices(
@@ -106,7 +107,6 @@ def test_the_calibration_images_are_found_again_in_both_ways(tree: Path) -> None
             storage_px=32,
             count=4,
             fingerprint=load(tree, "ram").fingerprint,
-            cache_folder=tree.parent / "cache",
         )
         for memory in ways
     ]

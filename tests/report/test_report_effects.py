@@ -50,6 +50,6 @@ def test_an_axis_with_one_value_is_left_out_and_repeats_do_not_count(
 
 def test_the_table_escapes_and_draws_every_level(records: list[MeasuredTrial], session: Session) -> None:
     levels = axis_levels(records, session.space)
-    made = effects_table([("<b>", levels[0][1]), *levels], "top-1")
+    made = effects_table([("<b>", levels[0][1]), *levels], "top1")
     assert "<b>" not in made
     assert made.count("<svg") == 2 * (2 + 2 + 4)

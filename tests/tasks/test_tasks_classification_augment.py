@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scalesearch.data.mapped import ImageSource, MappedImages, planes
-from scalesearch.data.normalisation import normalise
+from scalesearch.data.normalisation import Normalisation, normalise
 from scalesearch.data.resize import resize_images
 from scalesearch.tasks.classification.augment import Batches
 from scalesearch.values.candidate import Recipe
@@ -23,7 +23,7 @@ def some_images(count: int, side_px: int = 8) -> torch.Tensor:
 
 def batches(images: torch.Tensor | ImageSource, recipe: Recipe, seed: int = 0) -> Batches:
     labels = torch.arange(len(images))
-    return Batches(images, labels, recipe, mean=MEAN, std=STD, device="cpu", seed=seed)
+    return Batches(images, labels, recipe, normalisation=Normalisation(mean=MEAN, std=STD), device="cpu", seed=seed)
 
 
 @pytest.mark.parametrize("stored_px", [8, 20])

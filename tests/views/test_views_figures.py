@@ -86,7 +86,7 @@ def test_the_random_start_is_shaded_only_where_something_follows(make_record: Ma
 
 def test_importance_is_in_percent_and_the_weightiest_axis_on_top() -> None:
     figure = importance_figure(
-        [AxisImportance(axis="a", score=0.75, p50_ms=0.5), AxisImportance(axis="b", score=0.25, p50_ms=0.5)]
+        [AxisImportance(axis="a", score=0.75, p50_ms=0.5), AxisImportance(axis="b", score=0.25, p50_ms=0.5)], "top1"
     )
     assert _trace(figure, "accuracy")["y"] == ["b", "a"]
     assert _trace(figure, "accuracy")["x"] == [25.0, 75.0]

@@ -66,7 +66,7 @@ def test_names_are_text_and_neither_formulas_nor_a_reason_to_fail(make_record: M
 
 
 def test_nothing_measured_is_said(make_record: MakeRecord, tmp_path: Path) -> None:
-    with pytest.raises(NoFeasibleTrialError, match="study: no trial has both an accuracy and a latency"):
+    with pytest.raises(NoFeasibleTrialError, match="study: no trial has both a score and a latency"):
         draw_front([make_record(0, top1=None)], front=(), to=tmp_path / "front.png", title="study")
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scalesearch.data.mapped import ImageSource
-from scalesearch.data.normalisation import PerChannel
+from scalesearch.data.normalisation import Normalisation
 from scalesearch.training.batches import Drawn
 from scalesearch.values.candidate import Recipe
 
@@ -25,12 +25,11 @@ class Batches:
         labels: Tensor,
         recipe: Recipe,
         *,
-        mean: PerChannel,
-        std: PerChannel,
+        normalisation: Normalisation,
         device: str,
         seed: int,
     ) -> None:
-        """Take uint8 images (N, C, H, W) and labels (N,); `mean` and `std` are per channel, of pixels in 0..1.
+        """Take uint8 images (N, C, H, W) and labels (N,), and the constants of normalisation.
 
         Of an image source only the images of a batch are read at a time; the batches are the same, bit for bit.
         """
@@ -39,8 +38,8 @@ class Batches:
         if isinstance(images, Tensor):
             self._pixels = _pixel_rows(images).to(device)
         self._labels = labels.to(device=device, dtype=torch.int64)
-        self._mean = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
-        self._std = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
+        self._mean = torch.tensor(normalisation.mean, dtype=torch.float32).view(1, -1, 1, 1)
+        self._std = torch.tensor(normalisation.std, dtype=torch.float32).view(1, -1, 1, 1)
         # A batch of one image has no variance for BatchNorm to divide by where the feature map is 1x1.
         self._size = max(2, recipe.batch_size)
         self._recipe = recipe

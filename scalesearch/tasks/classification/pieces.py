@@ -1,5 +1,6 @@
 """The stages of the chain with the classification task filled in, for scripts, benchmarks and tests."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from scalesearch.compression import quantize as quantizing
 from scalesearch.compression.calibration import Ranges
 from scalesearch.compression.importance import Judged
 from scalesearch.compression.layer_ranking import Insert, LayerDamage
-from scalesearch.compression.qat import QatResult
+from scalesearch.compression.qat import Lessons, QatResult
+from scalesearch.compression.quantize import Calibration
 from scalesearch.data.mapped import ImageSource
-from scalesearch.data.normalisation import PerChannel
 from scalesearch.deployment import to_onnx as exporting
 from scalesearch.networks import build as building
 from scalesearch.tasks.classification.task import TASK
@@ -48,17 +49,14 @@ def train(
     labels: torch.Tensor,
     recipe: Recipe,
     machine: Machine,
-    *,
-    mean: PerChannel,
-    std: PerChannel,
-    **course: Any,
+    **more: Any,
 ) -> Trained:
     """Train a copy on uint8 images (N, C, H, W) and labels (N,) by `training.train.train`.
 
-    The other keywords are those of its `Course`.
+    The keywords are the `mean` and `std` of the pixels, and those of its `Course`.
     """
-    examples = Examples(images=images, targets=labels, mean=mean, std=std)
-    return training.train(network, examples, recipe, machine, Course(**course), objective=Objective(task=TASK))
+    examples = Examples(images=images, targets=labels, mean=more.pop("mean"), std=more.pop("std"))
+    return training.train(network, examples, recipe, machine, Course(**more), objective=Objective(task=TASK))
 
 
 def score(network: Network, images: torch.Tensor, labels: torch.Tensor, machine: Machine, mean: Any, std: Any) -> float:
@@ -81,14 +79,30 @@ def judged(images: torch.Tensor, labels: torch.Tensor) -> Judged:
     return Judged(images=images, targets=labels, loss=LOSS)
 
 
-def quantize(model: OnnxModel, quantization: Quantization, **more: Any) -> OnnxModel:
-    """Write the classifier in the asked precision (`compression.quantize.quantize`, whose keywords it takes)."""
-    return quantizing.quantize(model, quantization, divergence=TASK.divergence, **more)
+def quantize(
+    model: OnnxModel,
+    quantization: Quantization,
+    *,
+    calibration: NDArray[np.float32],
+    input_ranges: Mapping[str, tuple[float, float]] | None = None,
+    **more: Any,
+) -> OnnxModel:
+    """Write the classifier in the asked precision (`compression.quantize.quantize`, whose keywords it takes).
+
+    `calibration` are images (N, C, H, W), float32, normalised.
+    """
+    known = Calibration(images=calibration, input_ranges=input_ranges, divergence=TASK.divergence)
+    return quantizing.quantize(model, quantization, calibration=known, **more)
 
 
 def quantization_aware(network: Network, quantization: Quantization, **more: Any) -> QatResult:
-    """Train the classifier with its rounding simulated (`compression.qat.quantization_aware`, with its keywords)."""
-    return qat.quantization_aware(network, quantization, loss=LOSS, divergence=TORCH_DIVERGENCE, **more)
+    """Train the classifier with its rounding simulated (`compression.qat.quantization_aware`, with its keywords).
+
+    `batches` and `breathe` are those of its `Lessons`.
+    """
+    given = {name: more.pop(name) for name in ("batches", "breathe") if name in more}
+    lessons = Lessons(loss=LOSS, divergence=TORCH_DIVERGENCE, **given)
+    return qat.quantization_aware(network, quantization, lessons, **more)
 
 
 def rank_layers(

@@ -68,9 +68,11 @@ class Classification:
         seed: int,
     ) -> "BatchSource":
         """Return shuffled, shifted, flipped and jittered batches of uint8 images (N, C, H, W) with labels (N,)."""
+        from scalesearch.data.normalisation import Normalisation
         from scalesearch.tasks.classification.augment import Batches
 
-        return Batches(images, targets, recipe, mean=mean, std=std, device=device, seed=seed)
+        constants = Normalisation(mean=mean, std=std)
+        return Batches(images, targets, recipe, normalisation=constants, device=device, seed=seed)
 
     def losses(self, outputs: TorchOutputs, targets: "Tensor", recipe: Recipe) -> "Mapping[str, Tensor]":
         """Return the recipe's loss of logits (batch, classes) against labels (batch,), by the loss's name."""

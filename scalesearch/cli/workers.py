@@ -1,0 +1,53 @@
+"""How many candidates a run evaluates at once, where that is left to the program."""
+
+from pathlib import Path
+from typing import Final
+
+from scalesearch.errors import ConfigError
+from scalesearch.values.settings import RunSettings
+
+AUTO: Final = "auto"
+MOST: Final = 8
+"""Each result makes the next candidates better; of more workers, each begins with less known."""
+TRIALS_OF_EACH: Final = 4
+"""Number of trainings of the budget for each worker, at least."""
+WORKER_BYTES: Final = 1_500_000_000
+"""Memory of one worker with its libraries and the small networks of brief searches."""
+_GPUS: Final = Path("/proc/driver/nvidia/gpus")
+
+
+def number_of(asked: str | None) -> int | None:
+    """Return the number that was asked for on the command line; None for `auto`, and where none was.
+
+    Raises:
+        ConfigError: It is neither `auto` nor a whole number.
+    """
+    if asked is None or asked == AUTO:
+        return None
+    if not asked.isdecimal():
+        message = f"--workers {asked}: expected a whole number, or {AUTO}."
+        raise ConfigError(message)
+    return int(asked)
+
+
+def workers_here(settings: RunSettings) -> tuple[int, str]:
+    """Return how many workers suit this machine and budget, and one line on what decided it.
+
+    On a CPU that is one for each core, as far as the memory goes. Training on a GPU, or timing there, one worker uses
+    it best.
+    """
+    from scalesearch.cores import usable_cores
+    from scalesearch.memory import available_bytes
+
+    if settings.machine.device == "cuda" or (settings.machine.device == "auto" and _GPUS.exists()):
+        return 1, "workers: 1, since it trains on a GPU"
+    cores, free_bytes = usable_cores(), available_bytes()
+    bounds = {
+        "one for each core": cores,
+        f"{free_bytes / 1e9:.0f} GB of memory are free": int(free_bytes // WORKER_BYTES),
+        f"one for each {TRIALS_OF_EACH} trainings of the budget": settings.budget // TRIALS_OF_EACH,
+        "more would each know less": MOST,
+    }
+    why = min(bounds, key=lambda name: bounds[name])
+    workers = max(1, bounds[why])
+    return workers, f"workers: {workers} ({why}; --workers N)"

@@ -1,0 +1,57 @@
+"""How many workers a run has where that is left to the program."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scalesearch import cores, memory
+from scalesearch.cli import workers as module
+from scalesearch.cli.run import choose_workers
+from scalesearch.cli.workers import MOST, WORKER_BYTES, number_of, workers_here
+from scalesearch.errors import ConfigError
+from scalesearch.values.settings import MachineSettings, RunSettings
+
+SETTINGS = RunSettings(budget=100, machine=MachineSettings(device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("usable", "free", "budget", "workers", "why"),
+    [
+        (2, 100, 100, 2, "one for each core"),
+        (2, 1.9, 100, 1, "GB of memory are free"),
+        (4, 0.5, 100, 1, "GB of memory are free"),
+        (4, 100, 8, 2, "one for each 4 trainings of the budget"),
+        (4, 100, 3, 1, "one for each 4 trainings of the budget"),
+        (64, 100, 1000, MOST, "more would each know less"),
+    ],
+)
+def test_cores_memory_and_budget_decide(
+    usable: int, free: float, budget: int, workers: int, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cores, "usable_cores", lambda: usable)
+    monkeypatch.setattr(memory, "available_bytes", lambda: int(free * WORKER_BYTES))
+    found, line = workers_here(replace(SETTINGS, budget=budget))
+    assert found == workers and why in line and line.startswith(f"workers: {workers} (")
+
+
+def test_one_worker_trains_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert workers_here(replace(SETTINGS, machine=MachineSettings(device="cuda")))[0] == 1
+    monkeypatch.setattr(module, "_GPUS", Path("/"))
+    assert workers_here(replace(SETTINGS, machine=MachineSettings(device="auto")))[0] == 1
+
+
+def test_a_number_that_was_given_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "workers_here", lambda settings: (7, "workers: 7"))
+    given = replace(SETTINGS, workers=3)
+    assert choose_workers(given, None, asked="3") == (given, "")
+    assert choose_workers(given, ["workers=3"]) == (given, "")
+    for asked, overrides in ((None, None), ("auto", ["workers=3"]), (None, ["seed=1"])):
+        assert choose_workers(given, overrides, asked=asked) == (replace(given, workers=7), "workers: 7")
+
+
+def test_a_number_is_read_and_anything_else_refused() -> None:
+    assert (number_of("12"), number_of("auto"), number_of(None)) == (12, None, None)
+    for text in ("two", "-1", "1.5", ""):
+        with pytest.raises(ConfigError, match="expected a whole number, or auto"):
+            number_of(text)
