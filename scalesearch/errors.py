@@ -28,6 +28,17 @@ class NoFeasibleTrialError(ScalesearchError):
 class CandidateRejected(ScalesearchError):  # noqa: N818  (a verdict, not a fault)
     """A candidate breaks a limit before it cost any training. Optuna is told PRUNED, and the budget is not charged."""
 
+    def __init__(self, reason: str, *, limit: str = "", excess: float = 0.0) -> None:
+        """Say why.
+
+        Args:
+            reason: The text.
+            limit: Name of a limit whose use was measured, such as `max_latency_ms`; empty if none was.
+            excess: Measured value divided by that limit, minus one.
+        """
+        super().__init__(reason)
+        self.limit, self.excess = limit, excess
+
 
 class StageFailed(ScalesearchError):  # noqa: N818
     """One stage of one trial failed. The trial FAILs with this reason in its record, and the run goes on."""

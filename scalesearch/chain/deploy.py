@@ -104,6 +104,26 @@ class Deployer:
             raise
         return Deployed(shrunk=shrunk, training=training, float_model=float_model, model=model, acceptance=acceptance)
 
+    def is_trained(self, plan: Plan) -> bool:
+        """Tell whether the weights of the plan's network are stored."""
+        return self._shrink.is_stored(plan)
+
+    def untrained(self, plan: Plan) -> Network:
+        """Return a network of the plan's shape with random weights, folded."""
+        return fold_batchnorm(self._shrink.untrained(plan))
+
+    def untrained_file(self, network: Network, quantization: Quantization, data: Dataset, to: Path) -> OnnxModel:
+        """Write the file of an untrained network in the asked precision, with ranges of a few images."""
+        plain = Quantization(precision=quantization.precision, weights=quantization.weights, calibration="minmax")
+        images = _inputs(data, _CHECK_IMAGES)
+        float_path = to.with_suffix(".fp32.onnx")
+        try:
+            float_model = self._to_onnx(network, to=float_path, check_images=images)
+            known = Calibration(images=images)
+            return quantize(float_model, plain, calibration=known, profile=self._profile, to=to)
+        finally:
+            float_path.unlink(missing_ok=True)
+
     def _quantization_aware(
         self, folded: Network, plan: Plan, data: Dataset, calibration: NDArray[np.float32]
     ) -> QatResult:

@@ -13,6 +13,7 @@ from scalesearch.analysis.front import Point
 from scalesearch.analysis.near_front import far_above_ms
 from scalesearch.chain.deploy import Deployed, Deployer, dense_path
 from scalesearch.chain.gains import TwinStore, gain
+from scalesearch.chain.outlook import Outlook
 from scalesearch.chain.planner import layer_shapes, limit_use
 from scalesearch.chain.scorer import Scorer
 from scalesearch.chain.stages import StageClock
@@ -64,6 +65,7 @@ class TrialEvaluator:
         self._score = Scorer(task, session.data, threads=session.settings.latency.threads)
         self._deploy = Deployer(session, task, self._lock, exports)
         self._twins = TwinStore(session.folder)
+        self._outlook = Outlook(session, self._lock, self._deploy, self._timer)
         self.dataset = load_study_data(session, task.sources())
         """The study's images, at the size in which they are stored."""
         if measures:
@@ -83,6 +85,7 @@ class TrialEvaluator:
 
         Raises:
             StageFailed: A stage failed; the reason belongs into the record.
+            CandidateRejected: The untrained network is surely slower than the space allows.
         """
         session, warnings = self._session, list[str]()
         stages = StageClock(report, lambda: self._lock.paused_s)
@@ -91,6 +94,7 @@ class TrialEvaluator:
             with stages.held(self._lock.busy()):
                 with stages("resize"):
                     data = self.dataset.at(plan.spec.input_size)
+                self._outlook.check(plan, data, path, stages)
                 work = self._deploy(plan, data, path, stages)
                 scratch.callback(work.float_model.path.unlink, missing_ok=True)
                 scratch.callback(dense_path(path).unlink, missing_ok=True)

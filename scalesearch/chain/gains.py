@@ -16,8 +16,8 @@ _ADAPTER = TypeAdapter(Latency)
 class TwinStore:
     """Latencies of networks that only serve for comparison, stored per study: each is measured once for all trials."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / "twins"
+    def __init__(self, folder: Path, name: str = "twins") -> None:
+        self._folder = folder / name
 
     def latency(self, key: str, measure: Callable[[], Latency], *, coarse: bool = False) -> Latency:
         """Return the latency stored under `key`; if there is none, call `measure` and store its result.

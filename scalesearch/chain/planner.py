@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from scalesearch.compression.blocks import drop_blocks
-from scalesearch.compression.prune import prune
+from scalesearch.chain.paper import cut_on_paper
 from scalesearch.measurement.cost import count_cost, formula_cost
 from scalesearch.networks.build import build, outline
 from scalesearch.networks.scaling import scale
@@ -160,19 +159,15 @@ class Planner:
     def _effective(self, dense: Network, asked: Pruning) -> tuple[Pruning, Network]:
         """Return which part of the asked pruning changes this network, and the network's shape after it.
 
-        So two plans that do the same work are equal. Where the shape depends on the weights it is an estimate: scopes
-        other than uniform are estimated by uniform pruning, and the least important blocks by the first ones.
+        So two plans that do the same work are equal.
         """
-        network, effective = dense, Pruning(sparsity=asked.sparsity)
+        effective = Pruning(sparsity=asked.sparsity)
         if asked.sparsity == "unstructured":
             effective = dataclasses.replace(effective, sparse_fraction=asked.sparse_fraction)
-        if asked.block_fraction > 0:
-            network = drop_blocks(dense, asked.block_fraction, loss_without=lambda _: 0.0)
-            if layer_shapes(network) != layer_shapes(dense):
-                effective = dataclasses.replace(effective, block_fraction=asked.block_fraction)
-        before = layer_shapes(network)
-        plain = dataclasses.replace(asked, criterion="l2", scope="uniform")  # the rounds end at the same widths
-        network = prune(network, plain, channel_multiple=self._basis.target.channel_multiple)
+        shorter, network = cut_on_paper(dense, asked, channel_multiple=self._basis.target.channel_multiple)
+        before = layer_shapes(shorter)
+        if before != layer_shapes(dense):
+            effective = dataclasses.replace(effective, block_fraction=asked.block_fraction)
         if layer_shapes(network) != before or (asked.scope != "uniform" and asked.channel_fraction > 0):
             effective = dataclasses.replace(
                 effective,

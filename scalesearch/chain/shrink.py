@@ -9,6 +9,7 @@ import torch
 
 from scalesearch.chain.cutter import Cutter
 from scalesearch.chain.one_trainer import OneTrainer
+from scalesearch.chain.paper import cut_on_paper
 from scalesearch.chain.parts import NOTHING, Part, continued, ready, result
 from scalesearch.chain.stages import StageClock
 from scalesearch.chain.trainer import Trainer, keeping_zeros
@@ -49,6 +50,15 @@ class Shrinker:
     def __call__(self, plan: Plan, data: Dataset, stages: StageClock) -> Shrunk:
         """Return the plan's network, trained and pruned; weights that are already stored are not trained again."""
         return self._branched(plan, data, stages) if plan.trunk_key else self._retrained(plan, data, stages)
+
+    def is_stored(self, plan: Plan) -> bool:
+        """Tell whether the weights of the plan's network, trained and pruned, are there."""
+        return self._weights.score(plan.shape_key if plan.pruning.any else plan.weights_key) is not None
+
+    def untrained(self, plan: Plan) -> Network:
+        """Return a network of the plan's shape with random weights, in eval mode."""
+        dense = ready(self._starter.fresh(plan.spec, dropout=0.0, seed=0))
+        return cut_on_paper(dense, plan.pruning, channel_multiple=self._channel_multiple)[-1]
 
     def _branched(self, plan: Plan, data: Dataset, stages: StageClock) -> Shrunk:
         """Return the network of a branch of the plan's trunk, cut where the branch begins.

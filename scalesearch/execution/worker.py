@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeGuard
 from scalesearch.errors import CandidateRejected, ScalesearchError, StageFailed
 from scalesearch.execution.child_process import be_a_child
 from scalesearch.values.plan import Plan
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import LimitUse, TrialRecord
 
 NO_TRIAL = -1
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
@@ -69,6 +69,8 @@ class Rejected:
 
     trial: int
     reason: str
+    limits: tuple[LimitUse, ...] = ()
+    """The use of the limit that it breaks, if that was measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,8 @@ def _answer(evaluator: Evaluator, plan: Plan, trial: int, rivals: Rivals, channe
             return _fatal(trial, failure.__cause__)
         return Failed(trial=trial, stage=failure.stage, reason=failure.reason)
     except CandidateRejected as verdict:
-        return Rejected(trial=trial, reason=str(verdict))
+        limits = (LimitUse(limit=verdict.limit, excess=verdict.excess),) if verdict.limit else ()
+        return Rejected(trial=trial, reason=str(verdict), limits=limits)
     except MemoryError as error:
         return Failed(trial=trial, stage=stage, reason=f"out of memory {error}".strip())
     except Exception as error:

@@ -67,6 +67,7 @@ def measure_latency(
     reference_calm_ms: float,
     calmest_ms: float | None = None,
     far_above_ms: float = math.inf,
+    well_below_ms: float = 0.0,
     move: Move | None = None,
 ) -> Latency:
     """Measure the latency of `engine`: its ratio to `reference`, run in turn with it, times the reference's calm time.
@@ -85,6 +86,7 @@ def measure_latency(
             `reference_calm_ms`, that unit was found in a bad mood, and this level decides which pairs are calm.
         far_above_ms: A latency from which on it need not be known exactly. If it is surely longer, timing ends once the
             session's interval is within `settings.coarse_half_width`, or after a quarter of `settings.max_s`.
+        well_below_ms: The same for a latency up to which it need not be known exactly.
         move: Called when the reference is disturbed.
 
     Raises:
@@ -95,7 +97,8 @@ def measure_latency(
         reason = f"expected reference_calm_ms above 0 (from calm_time), got {reference_calm_ms}"
         raise StageFailed(STAGE, reason)
     calm_s = min(reference_calm_ms, calmest_ms or math.inf) / 1e3
-    ends = Ends(settings=settings, far_above_ratio=far_above_ms / reference_calm_ms)
+    bounds = (well_below_ms / reference_calm_ms, far_above_ms / reference_calm_ms)
+    ends = Ends(settings=settings, bounds=bounds)
     duet = play_duet(engine, reference, settings=settings, calm_s=calm_s, ends=ends, move=move)
     verdict = judge(duet, calm_s)
     p50_s, p90_s, p99_s = np.quantile(duet.candidate_s, (0.5, 0.9, 0.99)).tolist()
@@ -125,10 +128,10 @@ class Ends:
     """Decides when enough pairs of a duet were timed."""
 
     settings: LatencySettings
-    far_above_ratio: float = math.inf
+    bounds: tuple[float, float] = (0.0, math.inf)
+    """A ratio that is surely outside of these need not be known exactly."""
     coarse: bool = False
-    """Whether the duet ended early because its candidate is surely slower than `far_above_ratio` times the reference.
-    """
+    """Whether the duet ended early because its ratio is surely out of bounds."""
 
     def enough(self, verdict: Verdict, spent_s: float) -> bool:
         """Tell whether the ratio is known well enough after so many seconds of timing."""
@@ -136,7 +139,9 @@ class Ends:
         if verdict.session_half_width <= settings.half_width:
             return True
         near_enough = verdict.session_half_width <= settings.coarse_half_width or spent_s >= settings.max_s / 4
-        self.coarse = bool(settings.coarse_half_width) and near_enough and verdict.low > self.far_above_ratio
+        low, high = self.bounds
+        outside = verdict.high < low or verdict.low > high
+        self.coarse = bool(settings.coarse_half_width) and near_enough and outside
         return self.coarse
 
 

@@ -63,7 +63,8 @@ def record_of(result: Result, plan: Plan, stages: tuple[StageTime, ...]) -> Tria
     if isinstance(result, Evaluated):
         return _checked(result, plan)
     if isinstance(result, Rejected):
-        return replace(_bare(result.trial, plan, state="rejected", reason=result.reason), stages=stages)
+        record = _bare(result.trial, plan, state="rejected", reason=result.reason)
+        return replace(record, limits=(*record.limits, *result.limits), stages=stages)
     if isinstance(result, Failed):
         record = _bare(result.trial, plan, state="failed", reason=f"{result.stage}: {result.reason}")
     else:

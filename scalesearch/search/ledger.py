@@ -18,6 +18,9 @@ from scalesearch.values.settings import UNLIMITED_BUDGET
 
 FREE_IN_A_ROW = 20
 """The run ends after this many candidates in a row that cost no training."""
+_MEASURED = 0.2
+"""What a candidate counts that a worker had to measure before it was rejected: where few networks are fast enough, many
+in a row are too slow, and there is more to find all the same."""
 _DIGITS = 6
 """Decimals to which charges are added up, so that three thirds are one."""
 
@@ -53,7 +56,7 @@ class Ledger:
         self._finished: dict[str, TrialRecord] = {}  # by key: repeated candidates are answered from these
         for record in sorted(self.records.values(), key=lambda each: each.trial):
             self._remember(record)
-        self.free_in_a_row = self.repeats_in_a_row = 0
+        self.free_in_a_row, self.repeats_in_a_row = 0.0, 0
 
     @property
     def charged(self) -> float:
@@ -103,7 +106,8 @@ class Ledger:
         """
         if record.sibling_of is not None:
             return
-        self.free_in_a_row = 0 if record.charged else self.free_in_a_row + 1
+        measured = record.state == "rejected" and bool(record.stages)
+        self.free_in_a_row = 0.0 if record.charged else self.free_in_a_row + (_MEASURED if measured else 1)
         again = not record.charged and record.state != "rejected"
         self.repeats_in_a_row = self.repeats_in_a_row + 1 if again else 0
 

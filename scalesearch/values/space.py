@@ -66,7 +66,8 @@ AUTO = Choice(values=("auto",))
 class Limits:
     """Upper bounds; None means no bound.
 
-    The bounds on MACs and size reject a candidate before training. The latency bound marks it as infeasible after it.
+    The bounds on MACs and size reject a candidate before training. So does the latency bound, if the untrained network
+    is surely slower; otherwise it marks the trained one as infeasible.
     """
 
     max_macs: int | None = None

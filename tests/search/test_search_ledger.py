@@ -9,7 +9,7 @@ import pytest
 from scalesearch.records.store import RecordStore
 from scalesearch.search import ledger as module
 from scalesearch.search.ledger import Ledger
-from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.record import MeasuredTrial, StageTime
 
 
 def test_equal_candidates_are_answered_from_the_first_record_of_their_key(
@@ -41,10 +41,23 @@ def test_siblings_say_nothing_about_how_much_of_the_space_is_left(
         ledger.count(replace(free, sibling_of=0))
     assert not ledger.used_up
     ledger.count(free)
-    ledger.count(replace(free, state="rejected"))
+    ledger.count(replace(free, state="rejected", stages=()))
     assert ledger.used_up and (ledger.free_in_a_row, ledger.repeats_in_a_row) == (2, 0)
     ledger.count(make_record(2))
     assert not ledger.used_up
+
+
+def test_candidates_that_had_to_be_measured_count_less_than_those_that_were_free(
+    make_record: Callable[..., MeasuredTrial], tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path, budget=9)
+    slow = replace(make_record(1), state="rejected", charged=False, stages=(StageTime(stage="untrained", seconds=2.0),))
+    for _ in range(99):
+        ledger.count(slow)
+    assert not ledger.used_up
+    for _ in range(2):
+        ledger.count(slow)
+    assert ledger.used_up
 
 
 def test_the_ending_tells_a_tight_limit_from_a_used_up_space(
