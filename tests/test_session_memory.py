@@ -16,7 +16,7 @@ from scalesearch.values.network_spec import InputSize
 def test_a_batch_that_no_memory_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """64 images of 100 px in float32 are 64 x 100 x 100 x 3 x 4 = 7,680,000 bytes, and may be half of what is free."""
     space = load_run(overrides=["training.batch_size=[16, 64]"])[1]
-    monkeypatch.setattr("scalesearch.study.session.available_bytes", lambda: 2 * 7_680_000)
+    monkeypatch.setattr("scalesearch.study.fitted_space.available_bytes", lambda: 2 * 7_680_000)
     require_batch_memory(space, InputSize.square(100))
     with pytest.raises(ConfigError, match="a training batch of 64 images at 101 px takes"):
         require_batch_memory(space, InputSize.square(101))

@@ -395,7 +395,7 @@ def test_killed_and_resumed_it_ends_with_a_confirmed_front(tmp_path: Path, monke
     for name in ("confirmed.csv", "confirmed.json", "confirmed.png"):
         assert (folder / "confirmed" / name).stat().st_size > 0
     assert "written:" in last.stdout and everything(folder) == before
-    monkeypatch.setattr("scalesearch.chain.shrink.train", lambda *_, **__: pytest.fail("the weights are kept"))
+    monkeypatch.setattr("scalesearch.chain.trainer.train", lambda *_, **__: pytest.fail("the weights are kept"))
     session = stored_session(folder)
     for record in front:
         run = first_runs(folder)[record.trial]
