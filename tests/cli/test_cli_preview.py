@@ -118,7 +118,10 @@ def no_clock(no_probe: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_clock")
-@pytest.mark.parametrize("name", sorted(space_paths()))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * ("small" not in name)) for name in sorted(space_paths())],
+)
 def test_every_shipped_space_passes_check_and_dry_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     settings, shipped = load_run(space=name, flags={"target": "cpu"})
     check_space(settings, shipped, with_data=False)
@@ -127,13 +130,8 @@ def test_every_shipped_space_passes_check_and_dry_run(name: str, capsys: pytest.
     assert "A budget of 20 takes about" in " ".join(capsys.readouterr().out.split())
 
 
-_QUICKLY_COMPILED = ("resnet_small",)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name not in _QUICKLY_COMPILED)) for name in sorted(space_paths())],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(space_paths()))
 def test_every_shipped_space_passes_compile(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorrt_rtx")
     monkeypatch.setattr(compiling, "_COMPILED", 1)
@@ -145,8 +143,7 @@ def test_every_shipped_space_passes_compile(name: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("no_clock")
-@pytest.mark.parametrize("network", ["resnet_small", "mobilenet_small", "efficientnet_small"])
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize(("network", "stage"), [("resnet_small", 1), ("mobilenet_small", 2), ("efficientnet_small", 3)])
 def test_a_stage_scaled_alone_is_previewed(network: str, stage: int, capsys: pytest.CaptureFixture[str]) -> None:
     document = {
         "network": network,

@@ -85,7 +85,9 @@ def test_neither_network_is_changed() -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "efficientnet_small")) for name in BASES]
+)
 def test_every_shape_of_a_space_can_be_inherited(name: str, scaling: Scaling) -> None:
     child = made(name, scaling, seed=2)
     network = inherited(made(name, Scaling(depth=2, width=2), seed=1), child)
@@ -156,7 +158,9 @@ CHANGED = [
 
 
 @pytest.mark.parametrize("scaling", CHANGED, ids=str)
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "mobilenet_small")) for name in BASES]
+)
 def test_moments_follow_every_weight_that_is_inherited(name: str, scaling: Scaling) -> None:
     """With the weights themselves as moments, each kept entry's moment is the entry, and that of a new one is 0."""
     parent, child = made(name, Scaling(depth=2, width=2, kernel=1.67), seed=1), made(name, scaling, seed=2)

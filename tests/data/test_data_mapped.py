@@ -288,6 +288,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is told by /proc")
 def test_the_peak_of_memory_stays_far_below_the_size_of_the_set(tmp_path: Path) -> None:
     for name in ("a", "b"):

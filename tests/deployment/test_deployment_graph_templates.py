@@ -68,7 +68,7 @@ def written(network: Network, to: Path) -> bytes:
     "name",
     [
         "resnet_small",
-        "mobilenet_small",
+        pytest.param("mobilenet_small", marks=pytest.mark.slow),
         pytest.param("efficientnet_small", marks=pytest.mark.slow),
         pytest.param("efficientnet_lite0", marks=pytest.mark.slow),
         pytest.param("resnet50", marks=pytest.mark.slow),
@@ -88,6 +88,7 @@ def test_other_weights_widths_and_sizes_give_the_bytes_of_torchs_export(
     assert len(traced) == 2
 
 
+@pytest.mark.slow
 def test_another_depth_or_a_bias_of_zeros_is_another_graph(tmp_path: Path, traced: list[str]) -> None:
     written(deployed("resnet_small"), tmp_path / "one.onnx")
     written(deployed("resnet_small", depth=2), tmp_path / "two.onnx")
@@ -136,7 +137,13 @@ def odd(how: str, px: int = 16, seed: int = 0) -> Network:
 
 
 @pytest.mark.parametrize(
-    ("how", "again"), [("plain", False), ("computed", True), ("function", True), ("unstored", True)]
+    ("how", "again"),
+    [
+        ("plain", False),
+        ("computed", True),
+        pytest.param("function", True, marks=pytest.mark.slow),
+        pytest.param("unstored", True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_graph_with_something_computed_or_unknown_in_it_is_traced_again(
     how: str, again: bool, tmp_path: Path, traced: list[str]
@@ -152,6 +159,7 @@ def test_what_depends_on_the_size_is_shared_at_one_size_only(tmp_path: Path, tra
     assert len(traced) == 2
 
 
+@pytest.mark.slow
 def test_hooks_and_equal_weights_are_traced_again(tmp_path: Path, traced: list[str]) -> None:
     hooked = odd("plain")
     hooked.module.get_submodule("conv").register_forward_hook(lambda *_: None)
@@ -185,6 +193,7 @@ def test_a_kept_graph_that_answers_otherwise_is_not_used(
     assert right != (tmp_path / "a.onnx").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_graph_kept_longest_unused_goes_first() -> None:
     templates, structures = GraphTemplates(most=2), list[Structure]()
     for px in (8, 12, 16):

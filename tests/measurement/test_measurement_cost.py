@@ -23,7 +23,9 @@ SCALINGS = (
 
 
 @pytest.mark.parametrize("scaling", SCALINGS, ids=["half resolution", "deep 5x5", "large image"])
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * ("small" not in name)) for name in BASES]
+)
 def test_fvcore_equals_the_formula(name: str, scaling: Scaling) -> None:
     network = build(scale(base_spec(name), scaling, resolution_px=64, num_classes=7))
     assert count_cost(network) == formula_cost(network)

@@ -89,7 +89,7 @@ def test_classifier_is_the_last_layer(name: str) -> None:
     assert list(module.modules())[-1] is module.classifier
 
 
-@every_base
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in SMALL)) for name in BASES])
 @pytest.mark.parametrize("axis", ["resolution", "depth", "width", "kernel"])
 def test_macs_grow_with_every_multiplier(name: str, axis: str) -> None:
     sizes = [0.5, 1.0, 2.0] if axis != "kernel" else [1.0, 1.67, 2.34]

@@ -99,7 +99,13 @@ def test_no_two_resolutions_round_to_the_same_and_all_are_what_was_meant(name: s
     assert rounded == pytest.approx(sides, abs=0.5)
 
 
-@every_space
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(path.stem, marks=[pytest.mark.slow] * ("small" not in path.stem))
+        for path in sorted(SPACES.glob("*.toml"))
+    ],
+)
 def test_few_choices_collapse_and_few_break_the_limit(name: str) -> None:
     space = read(name)
     specs = [spec_of(name, scaling) for scaling in scalings(name)]

@@ -38,14 +38,18 @@ EFFICIENTNETS = (
 )
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "resnet50")) for name in FAMILIES]
+)
 def test_multiplier_one_costs_what_torchvision_costs(name: str) -> None:
     spec = scale(base_spec(name), Scaling(), resolution_px=224, num_classes=1000)
     oracle = Network(spec=spec, module=models.get_model(name, weights=None))
     assert count_cost(build(spec)) == count_cost(oracle)
 
 
-@pytest.mark.parametrize("case", EFFICIENTNETS, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case.name, marks=[pytest.mark.slow] * (case.depth > 1.3)) for case in EFFICIENTNETS]
+)
 def test_the_papers_multipliers_give_torchvisions_efficientnets(case: EfficientNet) -> None:
     scaling = Scaling(width=case.width, depth=case.depth)
     spec = scale(

@@ -40,6 +40,8 @@ from scalesearch.values.session import Session
 from scalesearch.values.settings import MachineSettings
 from scalesearch.views.description import describe
 
+# Trainings, quantization-aware updates and a cut: half a minute. The program's own tasks have quick tests.
+pytestmark = pytest.mark.slow
 SPACE = {"network": "resnet_small", "resolution_px": 16, "scaling": {"width": [0.5]}}
 RECIPE = Recipe(
     optimizer="adamw", learning_rate=0.01, steps=120, retrain_steps=20, batch_size=32, shift_fraction=0.0, jitter=0.0
