@@ -45,6 +45,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "training.dropout": (0, 0.95),
     "training.shift_fraction": (0, 0.5),
     "training.jitter": (0, 1),
+    "training.scale_fraction": (0, 4),
     "training.distill_weight": (0, 1),
     "training.distill_temperature": (0.1, 100),
     "parent_steps": (1, 10_000_000),

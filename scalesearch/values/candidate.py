@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from scalesearch.values.identity import new_field
+from scalesearch.values.network_spec import Decoder
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 CALIBRATED: frozenset[Precision] = frozenset({"int8", "fp8"})
@@ -48,6 +49,9 @@ class Scaling:
     """As `width_by`: with `cut`, the trunk is the deepest network's, which loses blocks."""
     kernel_by: Way = new_field("scratch")  # noqa: RUF009
     """As `width_by`: with `cut`, the trunk has the largest kernels, which are cropped."""
+    decoder: Decoder = new_field("topdown")  # noqa: RUF009
+    """What joins the feature maps of a network that answers for every pixel (`NetworkSpec.decoder`); tasks without such
+    networks do not read it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +155,9 @@ class Recipe:
     """Random translation, as a fraction of the image side."""
     flip: bool = False
     """Random horizontal flip. It is off by default, since a mirrored road sign is another sign."""
+    scale_fraction: float = new_field(0.25)
+    """Random scaling of pictures with masks, as a fraction: with 0.25 by factors from 0.8 to 1.25. Classification does
+    not read it."""
     jitter: float = 0.2
     """Brightness and contrast jitter, as a fraction."""
     schedule: ScheduleName = new_field("wsd", before="cosine")  # noqa: RUF009  (new_field returns a field)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from scalesearch.values.mask_quality import MaskDetail
+
 Z_975 = 1.959964
 """97.5 % quantile of the normal distribution: so many standard deviations on both sides hold 95 %."""
 _ROUNDING_ERROR = 1e-9
@@ -59,8 +61,8 @@ class NumbersDetail:
     kind: Literal["numbers"] = "numbers"
 
 
-Detail = ClassDetail | NumbersDetail
-"""The numbers behind a score. `kind` says which of the two it is, in a stored record too."""
+Detail = ClassDetail | MaskDetail | NumbersDetail
+"""The numbers behind a score. `kind` says which of them it is, in a stored record too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
