@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from scalesearch.values.named_number import NamedNumber
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskClass:
@@ -29,6 +31,11 @@ class MaskDetail:
     """Mean of the pixel accuracies of the classes in the truth."""
     classes: tuple[MaskClass, ...]
     kind: Literal["masks"] = "masks"
+
+    @property
+    def numbers(self) -> tuple[NamedNumber, ...]:
+        """What tables show beside the score."""
+        return tuple(NamedNumber(name=name, value=getattr(self, name)) for name in ("pixel_accuracy", "mean_accuracy"))
 
     @property
     def weakest_first(self) -> tuple[MaskClass, ...]:

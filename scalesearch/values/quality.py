@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from scalesearch.values.mask_quality import MaskDetail
+from scalesearch.values.named_number import NamedNumber
 
 Z_975 = 1.959964
 """97.5 % quantile of the normal distribution: so many standard deviations on both sides hold 95 %."""
@@ -43,14 +44,6 @@ class ClassDetail:
     macro_recall: float
     classes: tuple[ClassQuality, ...]
     kind: Literal["classes"] = "classes"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedNumber:
-    """One further number of a task, with the name that tables show."""
-
-    name: str
-    value: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
