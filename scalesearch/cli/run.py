@@ -13,7 +13,9 @@ from scalesearch.values.settings import RunSettings
 
 Space = Annotated[
     str | None,
-    typer.Option("--space", help="Search space: a name from `scalesearch spaces`, or a .toml file (default: the task's)."),
+    typer.Option(
+        "--space", help="Search space: a name from `scalesearch spaces`, or a .toml file (default: the task's)."
+    ),
 ]
 Task = Annotated[
     str | None, typer.Option("--task", help="What the network is for: classification (default), segmentation, ...")

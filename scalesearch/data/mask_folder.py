@@ -200,9 +200,11 @@ def _mask_of(tree: MaskTree, file: MaskedFile, size: tuple[int, int]) -> tuple[M
         mask = turned_like(mask, file.image)
         if mask.shape == (high, wide):
             return mask, (*remarks, "turned")
-        raise MaskFaultError("shape", f"{width} x {height} for an image of {wide} x {high}")
+        text = f"{width} x {height} for an image of {wide} x {high}"
+        raise MaskFaultError(text, kind="shape")
     if abs(width * high - height * wide) > max(wide, high):  # more than rounding
-        raise MaskFaultError("shape", f"{width} x {height} for an image of {wide} x {high}")
+        text = f"{width} x {height} for an image of {wide} x {high}"
+        raise MaskFaultError(text, kind="shape")
     return mask, (*remarks, "other_size")
 
 
@@ -299,9 +301,7 @@ class _Splits:
         kept = [file for file, good in zip(self.tree.files, self.arrays["kept"], strict=True) if good]
         where = np.asarray([file.split == split for file in kept], np.bool_)
         facts, stored = from_arrays(self.arrays).part(where), self.arrays["images"]
-        masks = Masks(
-            store=self.store, places=np.flatnonzero(where), storage=self.storage, fit=self.settings.fit
-        )
+        masks = Masks(store=self.store, places=np.flatnonzero(where), storage=self.storage, fit=self.settings.fit)
         if isinstance(stored, np.memmap):
             images: NDArray[np.uint8] | MappedImages = MappedImages(stored, places=np.flatnonzero(where))
         else:

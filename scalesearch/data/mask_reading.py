@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from scalesearch.errors import ScalesearchError
 Colours = Mapping[tuple[int, int, int], int]
 """The class of each colour, red, green and blue."""
 
+Fault = Literal["lossy", "beyond", "no_table", "colours", "mode", "shape"]
+
 LOSSY: Final = ("JPEG",)
 """Formats that change values: a border between 1 and 9 holds every number between them."""
 _UNKNOWN_COLOURS: Final = 0.01
@@ -26,9 +28,9 @@ _DEEPEST: Final = 65535
 class MaskFaultError(ScalesearchError):
     """A mask cannot be used; the text says why, and `kind` which of the known faults it is."""
 
-    def __init__(self, kind: str, text: str) -> None:
+    def __init__(self, text: str, *, kind: Fault) -> None:
         super().__init__(text)
-        self.kind = kind
+        self.kind: Fault = kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,8 @@ def read_mask(path: Path, colours: Colours | None = None) -> ReadMask:
     """
     with Image.open(path, formats=known_formats()) as image:
         if image.format in LOSSY:
-            raise MaskFaultError("lossy", f"{image.format}, which blurs class numbers")
+            text = f"{image.format}, which blurs class numbers"
+            raise MaskFaultError(text, kind="lossy")
         image.load()
         return _read(image, colours)
 
@@ -96,7 +99,8 @@ def _read(image: Image.Image, colours: Colours | None) -> ReadMask:
             mask = _from_grey(pixels)
             remarks.append("grey_rgb")
     else:
-        raise MaskFaultError("mode", f"mode {image.mode}, which holds no class numbers")
+        text = f"mode {image.mode}, which holds no class numbers"
+        raise MaskFaultError(text, kind="mode")
     if unseen is not None and unseen.any():
         mask = np.where(unseen, np.uint8(UNLABELLED), mask)
         remarks.append("transparent")
@@ -109,7 +113,7 @@ def _from_deep(values: NDArray[np.generic]) -> Mask:
     if numbers.min() < 0 or numbers.max() > UNLABELLED:
         worst = int(numbers.max()) if numbers.max() > UNLABELLED else int(numbers.min())
         text = f"the value {worst}, which is no class number; instance numbers must become class numbers first"
-        raise MaskFaultError("beyond", text)
+        raise MaskFaultError(text, kind="beyond")
     return numbers.astype(np.uint8)
 
 
@@ -117,7 +121,8 @@ def _from_grey(pixels: NDArray[np.uint8]) -> Mask:
     if (pixels[..., 0] != pixels[..., 1]).any() or (pixels[..., 0] != pixels[..., 2]).any():
         seen = np.unique(pixels.reshape(-1, 3), axis=0)
         shown = ", ".join(f"({', '.join(map(str, colour))})" for colour in seen[:3].tolist())
-        raise MaskFaultError("no_table", f"{len(seen)} colours ({shown}, ...) and no table says what they mean")
+        text = f"{len(seen)} colours ({shown}, ...) and no table says what they mean"
+        raise MaskFaultError(text, kind="no_table")
     return pixels[..., 0]
 
 
@@ -132,7 +137,7 @@ def _looked_up(pixels: NDArray[np.uint8], colours: Colours) -> tuple[Mask, bool]
     if missing > _UNKNOWN_COLOURS:
         strange = np.unique(pixels[~found].reshape(-1, 3), axis=0)[0].tolist()
         text = f"colours of no class on {100 * missing:.0f} % of its pixels, e.g. ({', '.join(map(str, strange))})"
-        raise MaskFaultError("colours", text)
+        raise MaskFaultError(text, kind="colours")
     return np.where(found, numbers[at], np.uint8(UNLABELLED)), bool(missing > 0)
 
 

@@ -114,7 +114,9 @@ def scan_masks(path: Path) -> MaskTree:
     )
 
 
-LAYOUT: Final = "A folder holds images/train/*.jpg and masks/train/*.png (val, test alike), or images/ and masks/ alone."
+LAYOUT: Final = (
+    "A folder holds images/train/*.jpg and masks/train/*.png (val, test alike), or images/ and masks/ alone."
+)
 
 
 def _folders(root: Path, path: Path) -> _Folders:
@@ -225,7 +227,11 @@ def _described(root: Path, path: Path) -> _Described:
     Raises:
         ConfigError: It cannot be read, or holds something else.
     """
-    file = path if path.is_file() else next((root / name for name in ("data.yaml", "data.yml") if (root / name).is_file()), None)
+    file = (
+        path
+        if path.is_file()
+        else next((root / name for name in ("data.yaml", "data.yml") if (root / name).is_file()), None)
+    )
     if file is None:
         return _Described()
     import yaml

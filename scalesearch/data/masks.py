@@ -100,7 +100,7 @@ class MaskStore:
         if wrong or (number and int(held["ends"][-1]) != len(held["packed"])):
             message = f"masks with wrong {', '.join(wrong) or 'ends'}"
             raise ValueError(message)
-        return cls(**held)  # type: ignore[arg-type]  # the types were compared just now
+        return cls(**held)
 
 
 _FIELDS: Final = {

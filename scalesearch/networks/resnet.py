@@ -1,4 +1,4 @@
-"""ResNet (arXiv 1512.03385, table 1): basic and bottleneck blocks, and small ones for 64 px images and for scenes."""
+"""ResNet (arXiv 1512.03385, table 1): basic and bottleneck blocks, and a small one for 64 px images."""
 
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
 
@@ -40,6 +40,27 @@ def resnet50() -> NetworkSpec:
     )
 
 
+def resnet_scene() -> NetworkSpec:
+    """Return a ResNet for pictures of scenes of about 96 x 160 px, with feature maps at strides 4, 8, 16 and 32.
+
+    It is meant for detection and segmentation, whose heads read several feature maps.
+    """
+    return NetworkSpec(
+        name="resnet_scene",
+        resolution_px=96,
+        width_px=160,
+        num_classes=8,
+        stem=StemSpec(channels=16, kernel=3, stride=2),
+        stages=(
+            StageSpec(block="basic", depth=1, channels=24, kernel=3, stride=2),
+            StageSpec(block="basic", depth=1, channels=40, kernel=3, stride=2),
+            StageSpec(block="basic", depth=1, channels=64, kernel=3, stride=2),
+            StageSpec(block="basic", depth=1, channels=96, kernel=3, stride=2),
+        ),
+        head=HeadSpec(),
+    )
+
+
 def resnet_small() -> NetworkSpec:
     """Return a ResNet for 64 px images, sensible from 16 to 96 px."""
     return NetworkSpec(
@@ -51,24 +72,6 @@ def resnet_small() -> NetworkSpec:
             StageSpec(block="basic", depth=1, channels=24, kernel=3, stride=2),
             StageSpec(block="basic", depth=1, channels=48, kernel=3, stride=2),
             StageSpec(block="basic", depth=1, channels=64, kernel=3, stride=1),
-        ),
-        head=HeadSpec(),
-    )
-
-
-def resnet_dense() -> NetworkSpec:
-    """Return a small ResNet for tasks that answer for places of a picture: feature maps at strides 4, 8, 16 and 32."""
-    return NetworkSpec(
-        name="resnet_dense",
-        resolution_px=96,
-        width_px=128,
-        num_classes=11,
-        stem=StemSpec(channels=16, kernel=3, stride=2),
-        stages=(
-            StageSpec(block="basic", depth=1, channels=24, kernel=3, stride=2),
-            StageSpec(block="basic", depth=1, channels=40, kernel=3, stride=2),
-            StageSpec(block="basic", depth=1, channels=64, kernel=3, stride=2),
-            StageSpec(block="basic", depth=1, channels=96, kernel=3, stride=2),
         ),
         head=HeadSpec(),
     )

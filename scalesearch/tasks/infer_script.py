@@ -1,4 +1,4 @@
-"""Makes the infer.py of a task whose module reads images as the classification's does: one file without imports of ours.
+"""Makes the infer.py of a task that reads images as classification does: one file without imports of ours.
 
 The task's own `infer.py` imports what it uses from `classification/infer.py`. In the script, the source of that file
 stands in place of the import, without what only classification needs. So the reading of images is written once.
@@ -12,7 +12,6 @@ from typing import Final
 _HOME: Final = "scalesearch.tasks.classification"
 _OWN_OF_CLASSIFICATION: Final = frozenset({"Labeller", "NotFiniteError", "softmax", "main"})
 """Classes and functions of `classification/infer.py` that other tasks replace by their own."""
-
 
 
 def infer_script(package: str) -> bytes:

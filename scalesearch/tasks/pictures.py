@@ -25,7 +25,7 @@ def as_rgb(image: Pixels) -> Pixels:
 
 def enlargement(image: Pixels) -> int:
     """Return the whole factor by which a small image is enlarged before something is drawn on it."""
-    return max(1, math.ceil(LEAST_PX / max(image.shape[:2])))
+    return max(1, math.ceil(LEAST_PX / int(max(image.shape[:2]))))
 
 
 def enlarged(image: Pixels, factor: int) -> Pixels:

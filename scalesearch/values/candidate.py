@@ -17,6 +17,7 @@ Sparsity = Literal["none", "2:4", "unstructured"]
 OptimizerName = Literal["muon", "adamw", "sgd"]
 LossName = Literal["cross_entropy", "focal", "bce"]
 ScheduleName = Literal["wsd", "cosine"]
+ClassWeights = Literal["none", "root", "inverse"]
 Way = Literal["scratch", "cut"]
 """How a size below the space's largest is reached: trained from the first update on, or cut out of a larger trunk."""
 
@@ -126,6 +127,20 @@ class Quantization:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LossWeights:
+    """Weights of the named terms of a loss, of the tasks that have several terms: detection, segmentation."""
+
+    class_: float = 1.0
+    """Weight of the term that tells classes apart; in files and settings its name is `class`."""
+    box: float = 5.0
+    """Weight of 1 - GIoU of the predicted box."""
+    objectness: float = 1.0
+    """Weight of the term that tells objects from background."""
+    dice: float = new_field(0.0)
+    """Weight of the Dice term of masks, beside the loss of each pixel; 0 leaves it out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How a network is trained.
 
@@ -155,9 +170,6 @@ class Recipe:
     """Random translation, as a fraction of the image side."""
     flip: bool = False
     """Random horizontal flip. It is off by default, since a mirrored road sign is another sign."""
-    scale_fraction: float = new_field(0.25)
-    """Random scaling of pictures with masks, as a fraction: with 0.25 by factors from 0.8 to 1.25. Classification does
-    not read it."""
     jitter: float = 0.2
     """Brightness and contrast jitter, as a fraction."""
     schedule: ScheduleName = new_field("wsd", before="cosine")  # noqa: RUF009  (new_field returns a field)
@@ -175,6 +187,14 @@ class Recipe:
     distill_temperature: float = new_field(4.0)
     """Temperature that softens both sides of that share: logits are divided by it, where the task's answers are
     logits."""
+    loss_weights: LossWeights = new_field(LossWeights())  # noqa: RUF009  (new_field returns a field)
+    """Weights of the terms of the loss, where a task has several."""
+    class_weights: ClassWeights = new_field("none")  # noqa: RUF009
+    """Whether pixels of rare classes count more in the loss of masks: by the root of how rare they are in the training
+    masks (root), or fully (inverse)."""
+    scale_fraction: float = new_field(0.0)
+    """Random zoom of images with boxes or masks: they are shrunk or enlarged by up to this fraction. Classification
+    does not read it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from scalesearch.data.dataset import PerChannel
 from scalesearch.data.framing import PAD_GREY
 from scalesearch.data.mapped import ImageSource
 from scalesearch.data.masks import UNLABELLED
+from scalesearch.tasks.segmentation.losses import WeightedMasks, class_weights
 from scalesearch.training.batches import Drawn
 from scalesearch.values.candidate import Recipe
 
@@ -43,6 +44,9 @@ class MaskBatches:
         self._random = torch.Generator().manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.int64)
         self._drawn = Drawn(indices=self._order, mirrored=self._order.bool())
+        self._weights: Tensor | None = None
+        if recipe.class_weights != "none":
+            self._weights = class_weights(masks, recipe.class_weights).to(device)
 
     def state(self) -> dict[str, Tensor]:
         """Return what the next batches depend on: the state of the generator, and the images left of this epoch."""
@@ -54,7 +58,10 @@ class MaskBatches:
         self._order = state["order"].clone()
 
     def next(self) -> tuple[Tensor, Any]:
-        """Return the next images, normalised float32 (batch, C, H, W), and masks uint8 (batch, H, W)."""
+        """Return the next images, normalised float32 (batch, C, H, W), and masks uint8 (batch, H, W).
+
+        The masks are inside `WeightedMasks` where the recipe weights classes.
+        """
         while len(self._order) < self._size:
             self._order = torch.cat([self._order, torch.randperm(self._count, generator=self._random)])
         chosen, self._order = self._order[: self._size], self._order[self._size :]
@@ -72,7 +79,8 @@ class MaskBatches:
         lack = grid_sample(lack, grid, mode="nearest", padding_mode="zeros", align_corners=False)
         images = (pixels + PAD_GREY).mul_(scale.to(self._device)).add_(offset.to(self._device))
         wanted = UNLABELLED - lack[:, 0].round().to(torch.uint8)
-        return images.contiguous(memory_format=torch.channels_last), wanted
+        images = images.contiguous(memory_format=torch.channels_last)
+        return images, wanted if self._weights is None else WeightedMasks(masks=wanted, class_weights=self._weights)
 
     def drawn(self) -> Drawn:
         """Return which images the batch holds that `next` returned last, and which of them are mirrored."""

@@ -20,7 +20,8 @@ def draw_bars(record: MeasuredTrial, to: Path) -> None:
     """Write an SVG to `to`, whole or not at all: a pair of bars for each class, the weakest first."""
     detail = record.quality.detail
     classes = detail.weakest_first[:_MOST] if isinstance(detail, MaskDetail) else ()
-    title = f"Trial {record.trial}: {record.quality.title} {percent(record.quality.score)} on {record.quality.images} images"
+    quality = record.quality
+    title = f"Trial {record.trial}: {quality.title} {percent(quality.score)} on {quality.images} images"
     parts = [_text(15, 24, title, size=15, weight="bold")]
     parts.append(_text(15, 44, "intersection over union blue (above), pixel accuracy red (below)"))
     for place, entry in enumerate(classes):

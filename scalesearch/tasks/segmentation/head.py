@@ -21,7 +21,7 @@ _WIDTH_OF_STEM: Final = 2
 
 
 def levels(spec: NetworkSpec) -> tuple[tuple[str, int], ...]:
-    """Return name and stride of the feature maps that a decoder reads, finest first: the last one of each stride from 8.
+    """Return name and stride of the feature maps that a decoder reads, finest first: the last of each stride from 8 on.
 
     Of a backbone that stops at a finer stride it is its last map.
     """

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, interpolate, kl_div, log_softmax,
 
 from scalesearch.data.masks import UNLABELLED
 from scalesearch.tasks.classification.losses import LOSSES
-from scalesearch.values.candidate import Recipe
+from scalesearch.values.candidate import ClassWeights, Recipe
 
 _MOST_VALUES: Final = 2**25
 """Logits that are enlarged at once where no gradients are asked for: 128 MB."""
@@ -35,9 +35,16 @@ def terms(logits: Tensor, targets: Any, recipe: Recipe) -> dict[str, Tensor]:
         recipe: Its loss, smoothing and weights.
     """
     masks, weights = _parts(targets, logits.device)
-    sums = [_pixel_terms(wide, part, weights, recipe) for wide, part in _enlarged(logits, masks)]
+    weights = None if weights is None else weights[: logits.shape[1]]
+    dice_weight, sums, overlaps = recipe.loss_weights.dice, list[tuple[Tensor, Tensor]](), list[Tensor]()
+    for wide, part in _enlarged(logits, masks):
+        sums.append(_pixel_terms(wide, part, weights, recipe))
+        if dice_weight:
+            overlaps.append(_overlaps(wide, part))
     pixels = torch.stack([count for _, count in sums]).sum().clamp(min=1e-12)
-    found = {recipe.loss: torch.stack([loss for loss, _ in sums]).sum() / pixels}
+    found: dict[str, Tensor] = {recipe.loss: torch.stack([loss for loss, _ in sums]).sum() / pixels}
+    if dice_weight:
+        found["dice"] = dice_weight * _dice(torch.stack(overlaps).sum(dim=0))
     return found
 
 
@@ -93,10 +100,10 @@ def _pixel_terms(logits: Tensor, masks: Tensor, weights: Tensor | None, recipe: 
     return LOSSES[recipe.loss](rows, classes, recipe.label_smoothing) * len(rows), labelled.sum().float()
 
 
-def dice(logits: Tensor, masks: Tensor) -> Tensor:
-    """Return one less the Dice coefficient of class probabilities, averaged over the classes in the batch's masks.
+def _overlaps(logits: Tensor, masks: Tensor) -> Tensor:
+    """Return what the Dice coefficient is made of, of shape (3, classes): sums over the labelled pixels.
 
-    Reference: Milletari et al. 2016 (arXiv 1606.04797), with the sums over the whole batch.
+    They are the chances of the right class, all chances, and the pixels of each class.
 
     Args:
         logits: (batch, classes, height, width), at the masks' size.
@@ -105,7 +112,41 @@ def dice(logits: Tensor, masks: Tensor) -> Tensor:
     labelled = masks != UNLABELLED
     chances = logits.softmax(dim=1).permute(0, 2, 3, 1)[labelled]
     truth = one_hot(masks[labelled].long(), logits.shape[1]).to(chances.dtype)
-    both, sizes, present = (chances * truth).sum(0), chances.sum(0) + truth.sum(0), truth.sum(0) > 0
+    return torch.stack([(chances * truth).sum(0), chances.sum(0), truth.sum(0)])
+
+
+def _dice(overlaps: Tensor) -> Tensor:
+    """Return one less the Dice coefficient of class probabilities, averaged over the classes in the masks.
+
+    Reference: Milletari et al. 2016 (arXiv 1606.04797), with the sums over the whole batch.
+
+    Args:
+        overlaps: What `_overlaps` returns, summed over parts of the batch.
+    """
+    both, chances, truth = overlaps
+    present = truth > 0
     if not present.any():
-        return logits.sum() * 0
-    return 1 - (2 * both / sizes.clamp(min=1e-12))[present].mean()
+        return overlaps.sum() * 0
+    return 1 - (2 * both / (chances + truth).clamp(min=1e-12))[present].mean()
+
+
+_MASKS_AT_ONCE: Final = 64
+_POWERS: Final[dict[ClassWeights, float]] = {"none": 0.0, "root": -0.5, "inverse": -1.0}
+
+
+def class_weights(masks: Tensor, how: ClassWeights) -> Tensor:
+    """Return a weight for each class number (255,), whose mean over the labelled pixels is 1.
+
+    Args:
+        masks: All training masks, uint8 (N, H, W).
+        how: `root` of how rare a class is, or `inverse`: fully. A class without pixels weighs as much as the rarest.
+    """
+    counts = torch.zeros(256, dtype=torch.int64)
+    for start in range(0, len(masks), _MASKS_AT_ONCE):
+        counts += torch.bincount(masks[start : start + _MASKS_AT_ONCE].flatten().long(), minlength=256)
+    counts = counts[:UNLABELLED]
+    if not counts.any():
+        return torch.ones(UNLABELLED)
+    share = counts.double() / counts.sum()
+    rare = share.clamp(min=float(share[share > 0].min())) ** _POWERS[how]
+    return (rare / (rare * share).sum()).float()

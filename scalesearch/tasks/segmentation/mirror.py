@@ -36,7 +36,7 @@ def mirror_verdict(
     classes = len(class_names)
     before, after = _iou(plain, targets, classes, flip=False), _iou(mirrored, targets, classes, flip=True)
     judged = np.flatnonzero(before >= KNOWN_IOU)
-    lost = [place for place in judged if after[place] < (1 - LOST_SHARE) * before[place]]
+    lost = [int(place) for place in judged if after[place] < (1 - LOST_SHARE) * before[place]]
     shares = f"mIoU {100 * float(np.nanmean(before)):.1f} %, {100 * float(np.nanmean(after)):.1f} % mirrored"
     if lost:
         shown = ", ".join(f"{class_names[at]} ({100 * before[at]:.0f} to {100 * after[at]:.0f} %)" for at in lost[:4])

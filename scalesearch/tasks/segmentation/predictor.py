@@ -18,7 +18,7 @@ class MaskPredictor:
         self._segmenter = Segmenter(model, threads=threads)
 
     def answer(self, image: Path, *, top: int, to: Path | None = None) -> Answer:
-        """Return the `top` most frequent classes of an image file; with `to`, write mask and overlay into that folder."""
+        """Return the `top` most frequent classes of an image file; with `to`, write its mask into that folder."""
         try:
             mask = self._segmenter.mask(image)
             if to is not None:

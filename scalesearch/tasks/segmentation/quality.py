@@ -124,7 +124,9 @@ def confusion_of(mask: NDArray[np.uint8], answer: NDArray[np.uint8], classes: in
     labelled = mask != UNLABELLED
     pairs = classes * mask[labelled].astype(np.int32) + answer[labelled]
     if len(pairs) and int(pairs.max()) >= classes**2:
-        raise StageFailed(STAGE, f"expected mask values from 0 to {classes - 1} and 255, got {int(mask[labelled].max())}")
+        raise StageFailed(
+            STAGE, f"expected mask values from 0 to {classes - 1} and 255, got {int(mask[labelled].max())}"
+        )
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes).astype(np.int64)
 
 

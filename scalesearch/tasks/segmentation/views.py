@@ -92,7 +92,9 @@ def _section(front: Sequence[MeasuredTrial], knee: MeasuredTrial | None) -> str:
     members = [(record, detail) for record in front if (detail := _detail(record.quality))]
     if not members:
         return section("classes", "Classes", paragraph("No member of the front has per-class numbers."))
-    shown, detail = next(((record, each) for record, each in members if knee and record.trial == knee.trial), members[0])
+    shown, detail = next(
+        ((record, each) for record, each in members if knee and record.trial == knee.trial), members[0]
+    )
     note = (
         f"Trial {shown.trial}: {percent(detail.pixel_accuracy)} of the labelled validation pixels have their class. "
         "Pixels of all images are counted together, at the size of the mask files. Pixel accuracy is the share of a "
