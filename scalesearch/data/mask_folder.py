@@ -306,7 +306,8 @@ class _Splits:
             images: NDArray[np.uint8] | MappedImages = MappedImages(stored, places=np.flatnonzero(where))
         else:
             images = stored[: len(kept)].astype(np.uint8, copy=False)[where]
-        return ImageSplit(images=images, targets=masks, facts=facts)
+        names = np.asarray([_shown(self.tree, file.image) for file in kept], np.str_)[where]
+        return ImageSplit(images=images, targets=masks, facts=facts, names=names)
 
 
 def _require_whole(arrays: Arrays, files: int, size: InputSize) -> None:

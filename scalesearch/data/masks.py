@@ -245,6 +245,7 @@ def covered_part(height: int, width: int, storage: InputSize, fit: Fit) -> tuple
 
 def _nearest(length: int, own: int, first: float, last: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return for each of `length` pixels the mask's own row (or column) at its centre, and whether there is one."""
-    centres = ((np.arange(length) + 0.5) / length - first) / (last - first)
+    centres = np.round(((np.arange(length) + 0.5) / length - first) / (last - first), 12)
     inside = (centres >= 0) & (centres < 1)
-    return np.clip((centres * own).astype(np.int64), 0, own - 1), inside
+    # Rounded, since 4.5 / 9 * 30 must be 15 and not a little less, wherever the division is made.
+    return np.clip(np.round(centres * own, 9).astype(np.int64), 0, own - 1), inside
