@@ -10,7 +10,11 @@ from scalesearch.cli.study_folder import prepare_folder
 from scalesearch.errors import ConfigError, NoFeasibleTrialError, ScalesearchError
 from scalesearch.values.settings import RunSettings
 
-Space = Annotated[str, typer.Option("--space", help="Search space: a name from `scalesearch spaces`, or a .toml file.")]
+Space = Annotated[
+    str,
+    typer.Option("--space", help="Search space: a name or a .toml file (default: resnet_small, or the task's own)."),
+]
+Task = Annotated[str | None, typer.Option("--task", help="classification (default), detection, ...")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override any setting, e.g. training.steps=500. Repeatable."),
@@ -25,7 +29,8 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    space: Space = "resnet_small",
+    space: Space = "",
+    task: Task = None,
     data: Annotated[
         str | None,
         typer.Option("--data", help="signs (default, synthetic), a folder, a .npz file, or cifar10, gtsrb, ..."),
@@ -78,6 +83,7 @@ def run(
     from scalesearch.tasks.registry import check_task_name, sources_of
 
     flags = {
+        "task": task,
         "data.source": data,
         "network": network,
         "parent": parent,
@@ -182,7 +188,11 @@ def default_folder(space: str, source: str, target: str) -> Path:
 
 
 def check(
-    space: Annotated[str, typer.Argument(help="A name from `scalesearch spaces`, or a .toml file.")] = "resnet_small",
+    space: Annotated[
+        str,
+        typer.Argument(help="A name from `scalesearch spaces`, or a .toml file (default: resnet_small or the task's)."),
+    ] = "",
+    task: Task = None,
     data: Annotated[str | None, typer.Option("--data", help="Also check this data set.")] = None,
     network: Annotated[str | None, typer.Option("--network", help="Replace the space's base network.")] = None,
     parent: Annotated[str | None, typer.Option("--parent", help="Also check the trained network to inherit.")] = None,
@@ -198,7 +208,14 @@ def check(
     from scalesearch.cli.preview import check_space
     from scalesearch.config import load_run
 
-    flags = {"data.source": data, "network": network, "parent": parent, "target": target, "budget": budget}
+    flags = {
+        "task": task,
+        "data.source": data,
+        "network": network,
+        "parent": parent,
+        "target": target,
+        "budget": budget,
+    }
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
     refuse_two_meanings(settings, data, overrides)
     settings, _ = choose_chip(settings)

@@ -99,16 +99,20 @@ class _Canvas:
         self._onto = tuple(ImageDraw.Draw(layer) for layer in (self.picture, self.surfaces, self.numbers))
 
     def polygon(self, points: list[Point], color: Color, surface: int) -> None:
-        for draw, value in zip(self._onto, (color, surface, 0), strict=True):
-            draw.polygon(points, fill=value)
+        for draw, fill in self._fills(color, surface):
+            draw.polygon(points, fill=fill)
 
     def ellipse(self, box: tuple[float, float, float, float], color: Color, surface: int) -> None:
-        for draw, value in zip(self._onto, (color, surface, 0), strict=True):
-            draw.ellipse(box, fill=value)
+        for draw, fill in self._fills(color, surface):
+            draw.ellipse(box, fill=fill)
 
     def line(self, points: list[Point], color: Color, width: float, surface: int) -> None:
-        for draw, value in zip(self._onto, (color, surface, 0), strict=True):
-            draw.line(points, fill=value, width=max(1, round(width)))
+        for draw, fill in self._fills(color, surface):
+            draw.line(points, fill=fill, width=max(1, round(width)))
+
+    def _fills(self, color: Color, surface: int) -> list[tuple[ImageDraw.ImageDraw, Color | int]]:
+        """Return what draws on each layer, and the value to draw with: no sign is left where something covers it."""
+        return list(zip(self._onto, (color, surface, 0), strict=True))
 
     def paste(self, face: Image.Image, at: tuple[int, int], number: int) -> None:
         """Lay the face of sign `number` (from 1) on the canvas."""
@@ -129,7 +133,8 @@ def draw_scene(*, rng: np.random.Generator, size: InputSize) -> Scene:
     """
     canvas = _street(rng, size)
     number_of_signs = int(rng.integers(0, MOST_SIGNS + 1))
-    heights = np.sort(np.exp(rng.uniform(*np.log(SIGN_SIZES), number_of_signs)))  # far ones first, near ones over them
+    low, high = np.log(SIGN_SIZES)
+    heights = np.sort(np.exp(rng.uniform(low, high, number_of_signs)))  # far ones first, near ones over them
     classes = rng.integers(0, len(SIGN_CLASSES), number_of_signs)
     boxes, areas = np.zeros((number_of_signs, 4), np.float32), np.zeros(number_of_signs)
     for place, (height, label) in enumerate(zip(heights, classes, strict=True)):
@@ -221,8 +226,8 @@ def _draw_markings(canvas: _Canvas, rng: np.random.Generator) -> None:
         canvas.line(middles, white, 0.012 * view.width * near, _ROAD)
     if rng.random() < 0.5:
         for edge in (0, 1):
-            ends = [(view.road(y)[edge], y) for y in (view.horizon, float(view.height))]
-            canvas.line(ends, white, 0.006 * view.width, _ROAD)
+            side = [(view.road(y)[edge], y) for y in (view.horizon, float(view.height))]
+            canvas.line(side, white, 0.006 * view.width, _ROAD)
 
 
 def _mount(

@@ -122,6 +122,18 @@ class Quantization:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LossWeights:
+    """Weights of a detector's loss terms. Other tasks do not read them."""
+
+    class_: float = 1.0
+    """Weight of the term that tells classes apart; in files and settings its name is `class`."""
+    box: float = 5.0
+    """Weight of 1 - GIoU of the predicted box."""
+    objectness: float = 1.0
+    """Weight of the term that tells objects from background."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How a network is trained.
 
@@ -168,6 +180,10 @@ class Recipe:
     distill_temperature: float = new_field(4.0)
     """Temperature that softens both sides of that share: logits are divided by it, where the task's answers are
     logits."""
+    loss_weights: LossWeights = new_field(LossWeights())  # noqa: RUF009  (new_field returns a field)
+    """Weights of the terms of a detector's loss."""
+    scale_fraction: float = new_field(0.0)
+    """Random zoom of a detector's images: they are shrunk or enlarged by up to this fraction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
