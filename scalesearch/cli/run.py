@@ -1,6 +1,7 @@
 """The commands that work: `run`, `check` and `train`."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,14 @@ from scalesearch.errors import ConfigError, NoFeasibleTrialError, ScalesearchErr
 from scalesearch.values.settings import RunSettings
 
 Space = Annotated[
-    str,
-    typer.Option("--space", help="Search space: a name or a .toml file (default: resnet_small, or the task's own)."),
+    str | None,
+    typer.Option(
+        "--space", help="Search space: a name from `scalesearch spaces`, or a .toml file (default: the task's)."
+    ),
 ]
-Task = Annotated[str | None, typer.Option("--task", help="classification (default), detection, ...")]
+Task = Annotated[
+    str | None, typer.Option("--task", help="What the network is for: classification (default), segmentation, ...")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override any setting, e.g. training.steps=500. Repeatable."),
@@ -29,12 +34,12 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    space: Space = "",
-    task: Task = None,
+    space: Space = None,
     data: Annotated[
         str | None,
         typer.Option("--data", help="signs (default, synthetic), a folder, a .npz file, or cifar10, gtsrb, ..."),
     ] = None,
+    task: Task = None,
     network: Annotated[
         str | None,
         typer.Option("--network", help="Replace the space's base network: a name or package.module:function."),
@@ -82,9 +87,10 @@ def run(
     from scalesearch.records.run_file import continues_with
     from scalesearch.tasks.registry import check_task_name, sources_of
 
+    space, source = task_defaults(space, data, task, overrides or ())
     flags = {
+        "data.source": source,
         "task": task,
-        "data.source": data,
         "network": network,
         "parent": parent,
         "target": target,
@@ -147,6 +153,29 @@ def run(
     return 0
 
 
+def task_defaults(
+    space: str | None, data: str | None, task: str | None, overrides: Iterable[str]
+) -> tuple[str, str | None]:
+    """Return the space and the data that are meant, where none are named: those of the task.
+
+    Args:
+        space: The space that was named, if one was.
+        data: The data that were named by `--data`, if any were.
+        task: The task that was named by `--task`, if one was.
+        overrides: The texts of `--set`, which may name data and task, too.
+    """
+    from scalesearch.tasks.registry import DEFAULT, get_task
+
+    named = dict(text.partition("=")[::2] for text in overrides)
+    name = task or named.get("task", DEFAULT).strip("'\" ")
+    if name == DEFAULT:
+        return space or get_task(DEFAULT).space, data
+    chosen = get_task(name)
+    if data is None and "data.source" not in named:
+        data = next((each for source in chosen.sources() for each in source.names), None)
+    return space or chosen.space, data
+
+
 def refuse_two_meanings(settings: RunSettings, data: str | None, overrides: list[str] | None) -> None:
     """Raise ConfigError if a data set was typed whose name is that of both a built-in one and a folder here.
 
@@ -189,11 +218,10 @@ def default_folder(space: str, source: str, target: str) -> Path:
 
 def check(
     space: Annotated[
-        str,
-        typer.Argument(help="A name from `scalesearch spaces`, or a .toml file (default: resnet_small or the task's)."),
-    ] = "",
-    task: Task = None,
+        str | None, typer.Argument(help="A name from `scalesearch spaces`, or a .toml file (default: the task's).")
+    ] = None,
     data: Annotated[str | None, typer.Option("--data", help="Also check this data set.")] = None,
+    task: Task = None,
     network: Annotated[str | None, typer.Option("--network", help="Replace the space's base network.")] = None,
     parent: Annotated[str | None, typer.Option("--parent", help="Also check the trained network to inherit.")] = None,
     target: Annotated[str | None, typer.Option("--target", help="The chip.")] = None,
@@ -208,14 +236,10 @@ def check(
     from scalesearch.cli.preview import check_space
     from scalesearch.config import load_run
 
+    space, source = task_defaults(space, data, task, overrides or ())
     flags = {
-        "task": task,
-        "data.source": data,
-        "network": network,
-        "parent": parent,
-        "target": target,
-        "budget": budget,
-    }
+        "data.source": source, "task": task, "network": network, "parent": parent, "target": target, "budget": budget,
+    }  # fmt: skip
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
     refuse_two_meanings(settings, data, overrides)
     settings, _ = choose_chip(settings)

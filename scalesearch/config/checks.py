@@ -48,6 +48,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "training.loss_weights.class": (0, 1000),
     "training.loss_weights.box": (0, 1000),
     "training.loss_weights.objectness": (0, 1000),
+    "training.loss_weights.dice": (0, 1000),
     "training.scale_fraction": (0, 0.9),
     "training.distill_weight": (0, 1),
     "training.distill_temperature": (0.1, 100),

@@ -11,9 +11,6 @@ from scalesearch.values.candidate import Candidate
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
 
-_SPACES: Mapping[str, str] = {"detection": "detection_small"}
-"""The space that is taken for a task if none is named; for others it is the usual one."""
-
 
 def load_run(
     *, space: str = "", overrides: Iterable[str] = (), flags: Mapping[str, object] | None = None
@@ -44,8 +41,6 @@ def load_run(
     if space:
         settings_document["space"] = space
     settings = parse_settings(settings_document)
-    if "space" not in settings_document:
-        settings = dataclasses.replace(settings, space=_SPACES.get(settings.task, settings.space))
     path = find_space(settings.space)
     document = read_document(path)
     for key, value in space_overrides:

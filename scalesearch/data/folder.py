@@ -205,11 +205,12 @@ def _split(tree: ImageTree, arrays: Arrays, split: str) -> ImageSplit:
     where = np.asarray([file.split == split for file in kept], np.bool_)
     labels = np.asarray([file.label for file in kept], np.int64)
     facts, stored = from_arrays(arrays).part(where), arrays["images"]
+    names = np.asarray([_shown(file.path, tree.root) for file in kept], np.str_)[where]
     if isinstance(stored, np.memmap):
         images = MappedImages(stored, places=np.flatnonzero(where))
-        return ImageSplit(images=images, targets=Labels(labels[where]), facts=facts)
+        return ImageSplit(images=images, targets=Labels(labels[where]), facts=facts, names=names)
     pixels: NDArray[np.uint8] = stored[: len(kept)].astype(np.uint8, copy=False)
-    return ImageSplit(images=pixels[where], targets=Labels(labels[where]), facts=facts)
+    return ImageSplit(images=pixels[where], targets=Labels(labels[where]), facts=facts, names=names)
 
 
 def _skip_warnings(tree: ImageTree, arrays: Arrays, *, max_fraction: float) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ GROUP: Final = "scalesearch.tasks"
 _HOMES: Final = {
     "classification": "scalesearch.tasks.classification.task:TASK",
     "detection": "scalesearch.tasks.detection.task:TASK",
+    "segmentation": "scalesearch.tasks.segmentation.task:TASK",
 }
 """Module and name of the single object of each task."""
 

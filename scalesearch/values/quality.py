@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from scalesearch.values.mask_quality import MaskDetail
+from scalesearch.values.named_number import NamedNumber
+
 Z_975 = 1.959964
 """97.5 % quantile of the normal distribution: so many standard deviations on both sides hold 95 %."""
 _ROUNDING_ERROR = 1e-9
@@ -41,14 +44,6 @@ class ClassDetail:
     macro_recall: float
     classes: tuple[ClassQuality, ...]
     kind: Literal["classes"] = "classes"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedNumber:
-    """One further number of a task, with the name that tables show."""
-
-    name: str
-    value: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +88,7 @@ class DetectionDetail:
         return tuple(NamedNumber(name=name, value=value) for name, value in found if value is not None)
 
 
-Detail = ClassDetail | NumbersDetail | DetectionDetail
+Detail = ClassDetail | DetectionDetail | MaskDetail | NumbersDetail
 """The numbers behind a score. `kind` says which of them it is, in a stored record too."""
 
 
@@ -129,4 +124,4 @@ class Quality:
     @property
     def classes(self) -> tuple[ClassQuality, ...]:
         """Quality of each class; empty for a task without classes."""
-        return () if isinstance(self.detail, NumbersDetail) else self.detail.classes
+        return self.detail.classes if isinstance(self.detail, ClassDetail | DetectionDetail) else ()

@@ -1,4 +1,4 @@
-"""Endless training batches for detection: shuffled, moved, zoomed, mirrored and jittered, their boxes along with them."""
+"""Endless training batches for detection: shuffled, moved, zoomed, mirrored and jittered, with their boxes."""
 
 from collections.abc import Mapping
 

@@ -19,13 +19,12 @@ import json
 import signal
 import sys
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from scalesearch.tasks.classification.infer import (  # an export has these in the same file
     UNREADABLE,
@@ -207,11 +206,11 @@ def strides_for(sides_px: tuple[int, int], points: int) -> tuple[int, ...]:
         ValueError: There are none.
     """
     height, width = sides_px
-    for count in range(len(STRIDES), 0, -1):
-        for strides in combinations(STRIDES, count):
-            whole = all(side % stride == 0 for side in sides_px for stride in strides)
-            if whole and sum(height * width // stride**2 for stride in strides) == points:
-                return strides
+    for choice in range(1, 2 ** len(STRIDES)):
+        strides = tuple(stride for place, stride in enumerate(STRIDES) if choice & 1 << place)
+        whole = all(side % stride == 0 for side in sides_px for stride in strides)
+        if whole and sum(height * width // stride**2 for stride in strides) == points:
+            return strides
     message = f"no feature maps of an input of {height} x {width} px have {points} points in all"
     raise ValueError(message)
 
@@ -269,6 +268,8 @@ def upright_size(path: Path) -> tuple[int, int]:
 
 def draw_detections(image: Image.Image, found: Detections, class_names: tuple[str, ...]) -> Image.Image:
     """Return a copy of an RGB image with the boxes, their classes and scores drawn on it."""
+    from PIL import ImageDraw  # here, since reading and labelling need none
+
     drawn = image.copy()
     draw = ImageDraw.Draw(drawn)
     width = max(1, round(max(image.size) / 300))

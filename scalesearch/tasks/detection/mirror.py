@@ -52,7 +52,7 @@ def mirror_verdict(
     z = NormalDist().inv_cdf(1 - 0.025 / len(class_names))
     lost = [
         f"{class_names[place]} ({gone[place]} of {known[place]})"
-        for place in np.flatnonzero(judged)
+        for place in np.flatnonzero(judged).tolist()
         if wilson_interval(int(gone[place]), int(known[place]), z=z)[0] > LOST_SHARE
     ]
     if lost:

@@ -1,29 +1,32 @@
 """The objects in image files, by the same code as an export's own infer.py."""
 
 from pathlib import Path
-from typing import Final
 
 from scalesearch.plain_text import visible
 from scalesearch.tasks.answers import Answer, Head, NoAnswerError, unreadable
 from scalesearch.tasks.classification.infer import UNREADABLE
 from scalesearch.tasks.detection.infer import Detector, NotFiniteError, as_objects, write_drawn
 
-_SHOWN: Final = 3
-
 
 class BoxPredictor:
     """Answers with the objects from the export's threshold on."""
 
     noun = "boxes"
+    draws = True
 
     def __init__(self, model: Path, *, threads: int) -> None:
         """Open an exported ONNX file; raises what ONNX Runtime and `Detector` raise."""
         self._detector = Detector(model, threads=threads)
 
-    def answer(self, image: Path, *, top: int) -> Answer:
-        """Return the objects in an image file; the table shows the `top` most certain ones."""
+    def answer(self, image: Path, *, top: int, to: Path | None = None) -> Answer:
+        """Return the objects in an image file; the table shows the `top` most certain ones.
+
+        With `to`, the image is written into that folder with its boxes drawn on it.
+        """
         try:
             found = self._detector.detect(image)
+            if to is not None:
+                write_drawn(image, to, found, self._detector.preprocessing)
         except NotFiniteError as error:
             raise NoAnswerError(str(error)) from error
         except UNREADABLE as error:
@@ -39,10 +42,3 @@ class BoxPredictor:
         """Return the head of the number of objects, and three for each object: class, score and box in pixels."""
         each = (Head(text="class"), Head(text="score", number=True), Head(text="left top right bottom"))
         return (Head(text="objects", number=True), *(each * ((cells - 1) // 3)))
-
-    def draw(self, image: Path, folder: Path) -> Path:
-        """Write the image with its boxes as a PNG into the folder, and return its path."""
-        try:
-            return write_drawn(image, folder, self._detector.detect(image), self._detector.preprocessing)
-        except UNREADABLE as error:
-            raise unreadable(error) from error

@@ -243,7 +243,7 @@ def confusion(
             if free_found[mine] and free_asked[theirs]:
                 table[labels[theirs], shown.classes[mine]] += 1
                 free_found[mine] = free_asked[theirs] = False
-        np.add.at(table, (labels[free_asked], classes), 1)
+        np.add.at(table[:, classes], labels[free_asked], 1)
         for mine in np.flatnonzero(free_found):
             if not _mostly_inside(shown.boxes[mine], regions):
                 table[classes, shown.classes[mine]] += 1

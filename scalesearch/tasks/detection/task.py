@@ -29,6 +29,7 @@ class Detection:
     metric = "map50_95"
     targets = "boxes"
     output_names: tuple[str, ...] = (_RAW,)
+    space = "detection_small"
 
     def sources(self) -> "Sources":
         """Return the sources of images with boxes."""
@@ -118,9 +119,9 @@ class Detection:
 
     def infer_script(self) -> bytes:
         """Return the text of infer.py: the reading of images as for every task, and the decoding that scores use."""
-        from scalesearch.tasks.detection.script import infer_script
+        from scalesearch.tasks.infer_script import infer_script
 
-        return infer_script()
+        return infer_script("scalesearch.tasks.detection")
 
     def views(self) -> TaskViews:
         """Return the views, which show precision and recall of each class, curves and pictures."""

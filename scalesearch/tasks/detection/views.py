@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
+from scalesearch.measurement.metric import Outputs
 from scalesearch.tasks.base import CardParts, ReportPart
 from scalesearch.tasks.classification.class_picture import draw_classes
 from scalesearch.tasks.classification.report_data import class_data
@@ -12,6 +13,10 @@ from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.views.description import Section
 from scalesearch.views.markup import chart, markdown_table, markdown_text, paragraph, section, table
 from scalesearch.views.words import percent
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _WEAKEST: Final = 5
 _HEADER: Final = ("class", "objects", "precision", "recall", "AP50-95")
@@ -38,6 +43,19 @@ class DetectionViews:
         """Return curves and a table for a member that the reader chooses, and the numbers of all members."""
         data = class_data(front, knee)
         return ReportPart(name="classes", link="Objects", html=_section(front, knee), data=data)
+
+    def draw_targets(
+        self,
+        images: "NDArray[np.uint8]",
+        targets: Any,
+        class_names: Sequence[str],
+        *,
+        outputs: Outputs | None = None,
+    ) -> "tuple[NDArray[np.uint8], ...]":
+        """Return each image with its true boxes and, if there are answers, once more with those of the answer."""
+        from scalesearch.tasks.detection.box_pictures import with_boxes
+
+        return with_boxes(images, targets, class_names, None if outputs is None else outputs["raw"])
 
     def card(self, record: MeasuredTrial, score: FrontScore | None) -> CardParts:
         """Return a detector's words, its threshold, and a table of all classes.
@@ -131,7 +149,7 @@ def _section(front: Sequence[MeasuredTrial], knee: MeasuredTrial | None) -> str:
     by_member = table(
         ("trial", "mAP50-95", "mAP50", "mAP75", "small", "medium", "large", "threshold", "precision", "recall", "F1"),
         [_member(record, detail) for record, detail in members],
-        caption="The members of the front: average precision by overlap and size, and what is reported at the threshold",
+        caption="Members of the front: average precision by overlap and size, and what is reported at the threshold",
     )
     return section(
         "classes",
