@@ -58,8 +58,8 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
         max_fraction=settings.max_skipped_fraction,
     )
     reading = Reading(size=storage, window=settings.window, fit=settings.fit, images=len(tree.files))
-    arrays, notes = _decoded(tree, reading, settings, cache_folder=cache_folder)
-    warnings = _skip_warnings(tree, arrays, max_fraction=settings.max_skipped_fraction)
+    arrays, notes = decoded(tree, reading, settings, cache_folder=cache_folder)
+    warnings = skip_warnings(tree, arrays, max_fraction=settings.max_skipped_fraction)
     return SourceData(
         name=root.resolve().name or str(root),
         class_names=tree.class_names,
@@ -72,7 +72,7 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
     )
 
 
-def _decoded(
+def decoded(
     tree: ImageTree, reading: "Reading", settings: DataSettings, *, cache_folder: Path
 ) -> tuple[Arrays, tuple[str, ...]]:
     """Return what `_decode` and the images are, with the images in memory or mapped, and a line on the latter.
@@ -213,7 +213,7 @@ def _split(tree: ImageTree, arrays: Arrays, split: str) -> ImageSplit:
     return ImageSplit(images=pixels[where], targets=Labels(labels[where]), facts=facts, names=names)
 
 
-def _skip_warnings(tree: ImageTree, arrays: Arrays, *, max_fraction: float) -> tuple[str, ...]:
+def skip_warnings(tree: ImageTree, arrays: Arrays, *, max_fraction: float) -> tuple[str, ...]:
     """Return warnings about the files that were left out.
 
     Raises:
