@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.chain.planner import Planner
-from scalesearch.cli import predict
+from scalesearch.cli import predict, preview
 from scalesearch.compression.layer_ranking import run_as_written
 from scalesearch.compression.quantize import quantize
 from scalesearch.config import load_run, parse_space
@@ -50,7 +50,7 @@ SPACE = {
     "scaling": {"width": [0.5], "decoder": ["topdown", "lraspp"]},
 }
 RECIPE = Recipe(
-    steps=60,
+    steps=45,
     warmup_steps=10,
     batch_size=8,
     label_smoothing=0.0,
@@ -262,13 +262,18 @@ def test_c_is_refused_with_the_reason(records: dict[str, MeasuredTrial], session
         write_export(records["dense"], session, tmp_path / "export", formats=("c",))
 
 
-def test_check_draws_what_training_sees(pictures: Path, tmp_path: Path) -> None:
-    from scalesearch.cli.preview import check_space
-
+def test_check_draws_what_training_sees(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(preview, "predicted", lambda *_: "")  # it trains for half a minute
     settings, space = load_run(space="resnet_scene", flags={"data.source": str(pictures), "task": "segmentation"})
     space = parse_space({**SPACE, "training": {"steps": 2}}, name="masks", origin="masks.toml")
-    check_space(replace(settings, target="cpu", budget=1), space, with_data=True, to=tmp_path / "deep" / "sheet.png")
-    sheet = np.asarray(Image.open(tmp_path / "deep" / "sheet.png"))
+    preview.check_space(
+        replace(settings, target="cpu", budget=1), space, with_data=True, to=tmp_path / "deep" / "sheet.png"
+    )
+    assert "12 training images at 32x64 px with their targets, after augmentation" in capsys.readouterr().out
+    with Image.open(tmp_path / "deep" / "sheet.png") as picture:
+        sheet = np.asarray(picture)
     assert sheet.shape[2] == 3 and sheet.shape[0] > 200 and sheet.std() > 30
 
 
