@@ -1,6 +1,7 @@
 """The commands that work: `run`, `check` and `train`."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,15 @@ from scalesearch.cli.study_folder import prepare_folder
 from scalesearch.errors import ConfigError, NoFeasibleTrialError, ScalesearchError
 from scalesearch.values.settings import UNLIMITED_BUDGET, RunSettings
 
-Space = Annotated[str, typer.Option("--space", help="Search space: a name from `scalesearch spaces`, or a .toml file.")]
+Space = Annotated[
+    str | None,
+    typer.Option(
+        "--space", help="Search space: a name from `scalesearch spaces`, or a .toml file (default: the task's)."
+    ),
+]
+Task = Annotated[
+    str | None, typer.Option("--task", help="What the network is for: classification (default), segmentation, ...")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override any setting, e.g. training.steps=500. Repeatable."),
@@ -25,11 +34,12 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    space: Space = "resnet_small",
+    space: Space = None,
     data: Annotated[
         str | None,
         typer.Option("--data", help="signs (default, synthetic), a folder, a .npz file, or cifar10, gtsrb, ..."),
     ] = None,
+    task: Task = None,
     network: Annotated[
         str | None,
         typer.Option("--network", help="Replace the space's base network: a name or package.module:function."),
@@ -85,8 +95,10 @@ def run(
     from scalesearch.tasks.registry import check_task_name, sources_of
 
     only_time_limits = max_time is not None and budget is None and not _is_set("budget", overrides)
+    space, source = task_defaults(space, data, task, overrides or ())
     flags = {
-        "data.source": data,
+        "data.source": source,
+        "task": task,
         "network": network,
         "parent": parent,
         "target": target,
@@ -151,6 +163,29 @@ def run(
     return 0
 
 
+def task_defaults(
+    space: str | None, data: str | None, task: str | None, overrides: Iterable[str]
+) -> tuple[str, str | None]:
+    """Return the space and the data that are meant, where none are named: those of the task.
+
+    Args:
+        space: The space that was named, if one was.
+        data: The data that were named by `--data`, if any were.
+        task: The task that was named by `--task`, if one was.
+        overrides: The texts of `--set`, which may name data and task, too.
+    """
+    from scalesearch.tasks.registry import DEFAULT, get_task
+
+    named = dict(text.partition("=")[::2] for text in overrides)
+    name = task or named.get("task", DEFAULT).strip("'\" ")
+    if name == DEFAULT:
+        return space or get_task(DEFAULT).space, data
+    chosen = get_task(name)
+    if data is None and "data.source" not in named:
+        data = next((each for source in chosen.sources() for each in source.names), None)
+    return space or chosen.space, data
+
+
 def refuse_two_meanings(settings: RunSettings, data: str | None, overrides: list[str] | None) -> None:
     """Raise ConfigError if a data set was typed whose name is that of both a built-in one and a folder here.
 
@@ -209,28 +244,41 @@ def default_folder(space: str, source: str, target: str) -> Path:
 
 
 def check(
-    space: Annotated[str, typer.Argument(help="A name from `scalesearch spaces`, or a .toml file.")] = "resnet_small",
+    space: Annotated[
+        str | None, typer.Argument(help="A name from `scalesearch spaces`, or a .toml file (default: the task's).")
+    ] = None,
     data: Annotated[str | None, typer.Option("--data", help="Also check this data set.")] = None,
+    task: Task = None,
     network: Annotated[str | None, typer.Option("--network", help="Replace the space's base network.")] = None,
     parent: Annotated[str | None, typer.Option("--parent", help="Also check the trained network to inherit.")] = None,
     target: Annotated[str | None, typer.Option("--target", help="The chip.")] = None,
     budget: Annotated[int | None, typer.Option("--budget", help="The budget to predict the cost of.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help="With --data: where the sheet of training pictures goes (default: check-DATA.png)."),
+    ] = None,
     compiled: Annotated[
         bool,
         typer.Option("--compile", help="Also compile networks of the space with TensorRT for RTX (no GPU needed)."),
     ] = False,
     overrides: Overrides = None,
 ) -> int:
-    """Check a space before anything runs: every key, which choices collapse after rounding, and what a budget costs."""
+    """Check a space before anything runs: every key, which choices collapse after rounding, and what a budget costs.
+
+    With --data, a sheet of pictures with their targets is drawn too, as training sees them.
+    """
     from scalesearch.cli.preview import check_space
     from scalesearch.config import load_run
 
-    flags = {"data.source": data, "network": network, "parent": parent, "target": target, "budget": budget}
+    space, source = task_defaults(space, data, task, overrides or ())
+    flags = {
+        "data.source": source, "task": task, "network": network, "parent": parent, "target": target, "budget": budget,
+    }  # fmt: skip
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
     refuse_two_meanings(settings, data, overrides)
     settings, _ = choose_chip(settings)
     settings, _ = choose_workers(settings, overrides)
-    check_space(settings, search_space, with_data=data is not None)
+    check_space(settings, search_space, with_data=data is not None, to=to)
     if compiled:
         from scalesearch.cli.compiling import compile_space
         from scalesearch.cli.screen import wide_console

@@ -46,6 +46,11 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "training.dropout": (0, 0.95),
     "training.shift_fraction": (0, 0.5),
     "training.jitter": (0, 1),
+    "training.loss_weights.class": (0, 1000),
+    "training.loss_weights.box": (0, 1000),
+    "training.loss_weights.objectness": (0, 1000),
+    "training.loss_weights.dice": (0, 1000),
+    "training.scale_fraction": (0, 0.9),
     "training.distill_weight": (0, 1),
     "training.distill_temperature": (0.1, 100),
     "parent_steps": (1, 10_000_000),
@@ -149,8 +154,8 @@ def is_whole(value: object) -> bool:
 def check_bounds(name: str, value: float, origin: str = "settings") -> None:
     """Raise ConfigError if the value lies outside the BOUNDS of the dotted `name`."""
     # scaling.stages.2.width has the same bounds as scaling.width
-    parts = name.split(".")
-    bounds = BOUNDS.get(f"{parts[0]}.{parts[-1]}" if len(parts) > 2 else name)
+    parts = name.removesuffix("_").split(".")
+    bounds = BOUNDS.get(".".join(parts)) or (BOUNDS.get(f"{parts[0]}.{parts[-1]}") if len(parts) > 2 else None)
     if bounds is None:
         return
     low, high = bounds

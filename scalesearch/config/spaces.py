@@ -19,7 +19,7 @@ from scalesearch.config.checks import (
 )
 from scalesearch.config.space_checks import MAX_RESOLUTION_PX, check_cuts, check_largest
 from scalesearch.toml_file import read_toml
-from scalesearch.values.candidate import Pruning, Quantization, Recipe, Scaling, StageScaling
+from scalesearch.values.candidate import LossWeights, Pruning, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.space import AUTO, FLIP, Axis, Choice, Limits, NamedAxis, Range, SearchSpace
 
@@ -27,6 +27,8 @@ _SPACE_KEYS = ("network", "resolution_px", "resolution_multiple", "summary")
 SPACE_NUMBERS = ("resolution_px", "resolution_multiple")
 SPACE_SECTIONS = ("scaling", "pruning", "quantization", "training", "limits")
 _SCALING_KINDS = {key: kind for key, kind in field_types(Scaling).items() if key != "stages"}
+_TRAINING_KINDS = {key: kind for key, kind in field_types(Recipe).items() if key != "loss_weights"}
+_LOSS_KINDS = {key.removesuffix("_"): kind for key, kind in field_types(LossWeights).items()}
 
 MAX_CHOICES = 1000
 """Largest number of choices of one axis; it is limited because `check` compares them in pairs."""
@@ -149,7 +151,15 @@ def _section_axes(document: Document, origin: str) -> Iterable[NamedAxis]:
         yield from _axes_of(f"scaling.stages.{stage}", table, field_types(StageScaling), origin)
     yield from _axes_of("pruning", document.get("pruning", {}), field_types(Pruning), origin)
     yield from _axes_of("quantization", document.get("quantization", {}), field_types(Quantization), origin)
-    yield from _axes_of("training", document.get("training", {}), field_types(Recipe), origin)
+    training = dict(document.get("training", {}))
+    weights = training.pop("loss_weights", {})
+    if not isinstance(weights, dict):
+        fail(
+            f"{origin}: training.loss_weights must be a table with {', '.join(_LOSS_KINDS)}, got {weights!r}.",
+            "Example: --set training.loss_weights.box=5",
+        )
+    yield from _axes_of("training", training, _TRAINING_KINDS, origin)
+    yield from _axes_of("training.loss_weights", weights, _LOSS_KINDS, origin)
 
 
 def _input_size(given: object, origin: str) -> InputSize:
@@ -220,7 +230,9 @@ def _parse_limits(table: Document, origin: str) -> Limits:
 
 def space_keys() -> tuple[str, ...]:
     """Return every dotted key of a space file's sections, except the per-stage ones."""
-    sections = {"pruning": Pruning, "quantization": Quantization, "training": Recipe, "limits": Limits}
+    sections = {"pruning": Pruning, "quantization": Quantization, "limits": Limits}
     keys = [f"scaling.{key}" for key in _SCALING_KINDS]
     keys += [f"{section}.{key}" for section, kind in sections.items() for key in field_types(kind)]
+    keys += [f"training.{key}" for key in _TRAINING_KINDS]
+    keys += [f"training.loss_weights.{key}" for key in _LOSS_KINDS]
     return tuple(keys)

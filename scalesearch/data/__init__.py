@@ -18,7 +18,9 @@ from scalesearch.data.depth import deep, depth_notes, find_window
 from scalesearch.data.facts import ImageFacts, joined
 from scalesearch.data.framing import long_images_note
 from scalesearch.data.grey import to_grey
+from scalesearch.data.groups import check_pattern, crossing
 from scalesearch.data.mapped import MappedImages
+from scalesearch.data.near_copies import near_copy_warnings
 from scalesearch.data.normalisation import Images, normalise, to_input
 from scalesearch.data.source import SourceData, Sources
 from scalesearch.data.source_names import (
@@ -91,6 +93,7 @@ def load_dataset(
     hidden = hidden_warning(settings.source, sources)
     data, splits, settings = load_splits(settings, sources, storage_px=storage_px, cache_folder=cache_folder)
     warnings = (*hidden, *data.warnings, *_reading_notes(data, splits, settings, InputSize.of(storage_px)))
+    warnings = (*warnings, *_crossing_groups(data, settings), *_near_copies(data, splits))
     dataset = make_dataset(
         name=data.name,
         class_names=data.class_names,
@@ -157,6 +160,23 @@ def _in_grey(images: Images | MappedImages) -> Images | MappedImages:
     return images.in_grey() if isinstance(images, MappedImages) else to_grey(images)
 
 
+def _crossing_groups(data: SourceData, settings: DataSettings) -> tuple[str, ...]:
+    """Warn of groups in several splits of the source's own; train and val that are split anew count as one."""
+    if not settings.group_by:
+        return ()
+    parts = {"train": data.train, "val": data.val, "test": data.test}
+    names = {split: [] if part.names is None else part.names.tolist() for split, part in parts.items() if part}
+    if settings.val_fraction:
+        names["train"] = [*names["train"], *names.pop("val", ())]
+    return crossing(names, settings.group_by, where=f"data {data.name}")
+
+
+def _near_copies(data: SourceData, splits: Splits) -> tuple[str, ...]:
+    train, val, calibration, test = splits
+    named = {"train": train, "calibration": calibration, "val": val, "test": test}
+    return near_copy_warnings(named, name=data.name, seen_in_training=("train", "calibration"))
+
+
 def _not_on_disk(dataset: Dataset, settings: DataSettings) -> tuple[str, ...]:
     if settings.memory != "disk" or dataset.on_disk:
         return ()
@@ -218,6 +238,7 @@ def check_settings(settings: DataSettings) -> None:
         if not holds:
             msg = f"data.{key}: expected {expected}, came {getattr(settings, key)!r}. Set it with --set data.{key}=..."
             raise ConfigError(msg)
+    check_pattern(settings.group_by)
 
 
 def _is_window(window: WindowSetting) -> bool:
@@ -241,7 +262,8 @@ def _split_warnings(dataset: Dataset, settings: DataSettings, *, has_accuracy: b
             f"data {dataset.name}: accuracy on {images} validation images has a standard error of {error:.1f} points, "
             f"so smaller differences are noise; {advice}"
         )
-    for name, split in (("val", dataset.val), ("test", dataset.test)):
+    untrained = (("train", dataset.train),) if dataset.train.targets.strata() is None else ()  # else it is an error
+    for name, split in (*untrained, ("val", dataset.val), ("test", dataset.test)):
         absent = missing_classes(dataset.class_names, split)
         if absent:
             count = f"{len(absent)} of {len(dataset.class_names)} classes"

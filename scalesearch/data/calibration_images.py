@@ -67,4 +67,4 @@ def _numbered(data: SourceData) -> SourceData:
 
 def _places(split: ImageSplit, start: int) -> ImageSplit:
     places = np.arange(start, start + len(split), dtype=np.int64).reshape(-1, 1, 1, 1)
-    return ImageSplit(images=places, targets=split.targets)  # type: ignore[arg-type]  # indexed only, whatever its type
+    return ImageSplit(images=places, targets=split.targets, names=split.names)  # type: ignore[arg-type]  # indexed only, whatever its type

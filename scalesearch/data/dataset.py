@@ -6,6 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scalesearch.data.facts import ImageFacts
 from scalesearch.data.mapped import MappedImages
@@ -31,6 +32,8 @@ class ImageSplit:
     targets: Targets
     facts: ImageFacts | None = None
     """What the images were like before they had one size; None where that is not known or does not matter."""
+    names: NDArray[np.str_] | None = None
+    """Names of the images' files, with their folders, of shape (number,); None where the images are not files."""
 
     def __len__(self) -> int:
         return len(self.targets)

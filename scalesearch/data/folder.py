@@ -58,8 +58,8 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
         max_fraction=settings.max_skipped_fraction,
     )
     reading = Reading(size=storage, window=settings.window, fit=settings.fit, images=len(tree.files))
-    arrays, notes = _decoded(tree, reading, settings, cache_folder=cache_folder)
-    warnings = _skip_warnings(tree, arrays, max_fraction=settings.max_skipped_fraction)
+    arrays, notes = decoded(tree, reading, settings, cache_folder=cache_folder)
+    warnings = skip_warnings(tree, arrays, max_fraction=settings.max_skipped_fraction)
     return SourceData(
         name=root.resolve().name or str(root),
         class_names=tree.class_names,
@@ -72,7 +72,7 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
     )
 
 
-def _decoded(
+def decoded(
     tree: ImageTree, reading: "Reading", settings: DataSettings, *, cache_folder: Path
 ) -> tuple[Arrays, tuple[str, ...]]:
     """Return what `_decode` and the images are, with the images in memory or mapped, and a line on the latter.
@@ -205,14 +205,15 @@ def _split(tree: ImageTree, arrays: Arrays, split: str) -> ImageSplit:
     where = np.asarray([file.split == split for file in kept], np.bool_)
     labels = np.asarray([file.label for file in kept], np.int64)
     facts, stored = from_arrays(arrays).part(where), arrays["images"]
+    names = np.asarray([_shown(file.path, tree.root) for file in kept], np.str_)[where]
     if isinstance(stored, np.memmap):
         images = MappedImages(stored, places=np.flatnonzero(where))
-        return ImageSplit(images=images, targets=Labels(labels[where]), facts=facts)
+        return ImageSplit(images=images, targets=Labels(labels[where]), facts=facts, names=names)
     pixels: NDArray[np.uint8] = stored[: len(kept)].astype(np.uint8, copy=False)
-    return ImageSplit(images=pixels[where], targets=Labels(labels[where]), facts=facts)
+    return ImageSplit(images=pixels[where], targets=Labels(labels[where]), facts=facts, names=names)
 
 
-def _skip_warnings(tree: ImageTree, arrays: Arrays, *, max_fraction: float) -> tuple[str, ...]:
+def skip_warnings(tree: ImageTree, arrays: Arrays, *, max_fraction: float) -> tuple[str, ...]:
     """Return warnings about the files that were left out.
 
     Raises:

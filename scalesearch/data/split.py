@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from scalesearch.data import facts
 from scalesearch.data.dataset import ImageSplit
+from scalesearch.data.groups import drawn_groups, groups_of
 from scalesearch.data.mapped import MappedImages
 from scalesearch.data.normalisation import Images
 from scalesearch.data.source import SourceData
@@ -70,7 +71,8 @@ def split_source(data: SourceData, settings: DataSettings) -> Splits:
 
     If `val_fraction` is above 0, train and val are pooled and split again. If the source has no test images of its own,
     `test_fraction` of the pooled images is taken for test, or of train if the source's own val is kept. Both fractions
-    refer to the images they are drawn from before either is taken.
+    refer to the images they are drawn from before either is taken. With `group_by`, whole groups are drawn for val and
+    test; calibration images, which are never scored, are drawn one by one.
 
     Raises:
         ConfigError: If a class has no image to train on, or a split is empty.
@@ -81,9 +83,11 @@ def split_source(data: SourceData, settings: DataSettings) -> Splits:
         train, val = _joined(train, val), None
     total = len(train)
     if test is None:
-        test, train = _draw(train, round(settings.test_fraction * total), seed=(settings.seed, _TEST_STREAM))
+        count, rng = round(settings.test_fraction * total), np.random.default_rng((settings.seed, _TEST_STREAM))
+        test, train = _draw(train, count, rng=rng, group_by=settings.group_by, where=f"data {data.name}")
     if val is None:
-        val, train = _draw(train, round(val_fraction * total), seed=(settings.seed, _VAL_STREAM))
+        count, rng = round(val_fraction * total), np.random.default_rng((settings.seed, _VAL_STREAM))
+        val, train = _draw(train, count, rng=rng, group_by=settings.group_by, where=f"data {data.name}")
     calibration, train = _draw_calibration(train, settings)
     _check(data, train=train, val=val, calibration=calibration, test=test)
     return train, val, calibration, test
@@ -100,6 +104,7 @@ def _joined(first: ImageSplit, second: ImageSplit) -> ImageSplit:
         images=_concatenated(first.images, second.images),
         targets=first.targets.joined(second.targets),
         facts=facts.joined((first.facts, second.facts)) if first.facts and second.facts else None,
+        names=None if first.names is None or second.names is None else np.concatenate([first.names, second.names]),
     )
 
 
@@ -112,7 +117,8 @@ def _concatenated(first: Images | MappedImages, second: Images | MappedImages) -
 def _part(split: ImageSplit, where: NDArray[np.bool_] | NDArray[np.int64]) -> ImageSplit:
     part = split.facts.part(where) if split.facts else None
     images = split.images.part(where) if isinstance(split.images, MappedImages) else split.images[where]
-    return ImageSplit(images=images, targets=split.targets[where], facts=part)
+    names = None if split.names is None else split.names[where]
+    return ImageSplit(images=images, targets=split.targets[where], facts=part, names=names)
 
 
 def _drawn(pool: ImageSplit, count: int, *, rng: np.random.Generator, every_class: bool) -> NDArray[np.bool_]:
@@ -122,8 +128,14 @@ def _drawn(pool: ImageSplit, count: int, *, rng: np.random.Generator, every_clas
     return stratified(one if strata is None else strata, count, rng=rng, every_class=every_class)
 
 
-def _draw(pool: ImageSplit, count: int, *, seed: tuple[int, int]) -> tuple[ImageSplit, ImageSplit]:
-    drawn = _drawn(pool, count, rng=np.random.default_rng(seed), every_class=True)
+def _draw(
+    pool: ImageSplit, count: int, *, rng: np.random.Generator, group_by: str, where: str
+) -> tuple[ImageSplit, ImageSplit]:
+    if group_by:
+        names = [] if pool.names is None else pool.names.tolist()
+        drawn = drawn_groups(groups_of(names, group_by, where=where), pool.targets.strata(), count, rng=rng)
+    else:
+        drawn = _drawn(pool, count, rng=rng, every_class=True)
     return _part(pool, drawn), _part(pool, ~drawn)
 
 
@@ -137,7 +149,7 @@ def _draw_calibration(train: ImageSplit, settings: DataSettings) -> tuple[ImageS
 
 def _check(data: SourceData, **splits: ImageSplit) -> None:
     untrained = missing_classes(data.class_names, splits["train"])
-    if untrained:
+    if untrained and splits["train"].targets.strata() is not None:
         msg = (
             f"data {data.name!r}: expected images of every class to train on, came none of {len(untrained)} classes: "
             f"{', '.join(untrained[:5])}.\nAdd images to them, or take the classes away."

@@ -23,8 +23,11 @@ _KEPT = 32
 _WIDTHS: Final = frozenset({"in_channels", "out_channels", "in_features", "out_features", "num_features"})
 """Attributes of layers that only repeat the shapes of their weights."""
 _OF_TORCH: Final = frozenset(vars(nn.Module()))
-_FREE_OF_SIZES: Final = frozenset({"Add", "Clip", "Conv", "Gemm", "MaxPool", "Mul", "ReduceMean", "Relu", "Sigmoid"})
-"""Operators that torch writes in the same way for every width and image size; of Reshape, one use is as well."""
+_FREE_OF_SIZES: Final = frozenset(
+    {"Add", "Clip", "Conv", "Gemm", "MaxPool", "Mul", "ReduceMean", "Relu", "Resize", "Sigmoid"}
+)
+"""Operators that torch writes in the same way for every width and image size; of Reshape, one use is as well. Resize is
+one of them where it is given factors (`_is_free`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,7 @@ class GraphTemplates:
         template = _template(proto, structure)
         if template is None:
             return
-        shared = all(node.op_type in _FREE_OF_SIZES or _flattens(node, template) for node in proto.graph.node)
+        shared = all(_is_free(node) or _flattens(node, template) for node in proto.graph.node)
         self._kept[structure.shared if shared else structure.whole] = template
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)
@@ -119,6 +122,12 @@ def structure_of(module: nn.Module, images: torch.Tensor, *, asked: str = "") ->
     return Structure(module=module, sides=sides, weights=weights, shared=shared, whole=whole)
 
 
+def _is_free(node: onnx.NodeProto) -> bool:
+    """Tell whether torch writes the node in the same way for every width and image size."""
+    with_sizes = node.op_type == "Resize" and len(node.input) > 3 and bool(node.input[3])
+    return node.op_type in _FREE_OF_SIZES and not with_sizes
+
+
 def _is_idle(array: NDArray[np.generic]) -> bool:
     """Tell whether all entries of an array are 0, or all are 1."""
     return array.size > 0 and array.flat[0] in (0, 1) and bool((array == array.flat[0]).all())
@@ -144,7 +153,9 @@ def _template(proto: onnx.ModelProto, structure: Structure) -> _Template | None:
         return None
     if any(array.any() for name, array in weights.items() if name not in constants):
         return None
-    if any(array.dtype.kind == "f" and array.size > 1 for name, array in constants.items() if name not in weights):
+    factors = {node.input[2] for node in proto.graph.node if node.op_type == "Resize" and len(node.input) == 3}
+    others = [array for name, array in constants.items() if name not in weights and name not in factors]
+    if any(array.dtype.kind == "f" and array.size > 1 for array in others):
         return None
     stripped = onnx.ModelProto()
     stripped.CopyFrom(proto)

@@ -32,6 +32,7 @@ from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.identity import values_before
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.parent import Parent
+from scalesearch.values.quality import DetectionDetail
 from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import DataSummary, Session
 from scalesearch.values.settings import RunSettings
@@ -200,8 +201,15 @@ def onnx_metadata(record: MeasuredTrial, session: Session) -> dict[str, str]:
         "scalesearch.precision": record.candidate.quantization.precision,
         "scalesearch.trial": f"{session.folder.name}/{record.trial}",
         "scalesearch.network_sha256": record.network_sha256 or "",
+        **_answer_facts(record),
         **({} if session.settings.task == DEFAULT else {_TASK_KEY: session.settings.task}),
     }
+
+
+def _answer_facts(record: MeasuredTrial) -> dict[str, str]:
+    """Return what is needed to read the answers and was found with the score: a detector's threshold."""
+    detail = record.quality.detail
+    return {"scalesearch.threshold": json.dumps(detail.threshold)} if isinstance(detail, DetectionDetail) else {}
 
 
 def task_of(model: Path) -> str:

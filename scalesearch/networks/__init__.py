@@ -6,7 +6,7 @@ from types import MappingProxyType
 from scalesearch.networks.efficientnet import efficientnet_b0, efficientnet_lite0, efficientnet_small
 from scalesearch.networks.mobilenet_v2 import mobilenet_small, mobilenet_v2
 from scalesearch.networks.own_network import load_spec
-from scalesearch.networks.resnet import resnet18, resnet50, resnet_small
+from scalesearch.networks.resnet import resnet18, resnet50, resnet_scene, resnet_small
 from scalesearch.networks.scaling import scale
 from scalesearch.registry import look_up
 from scalesearch.values.network_spec import NetworkSpec
@@ -14,6 +14,7 @@ from scalesearch.values.network_spec import NetworkSpec
 BASES: Mapping[str, Callable[[], NetworkSpec]] = MappingProxyType(
     {
         "resnet_small": resnet_small,
+        "resnet_scene": resnet_scene,
         "mobilenet_small": mobilenet_small,
         "efficientnet_small": efficientnet_small,
         "resnet18": resnet18,

@@ -1,6 +1,6 @@
 """The part of a network that every task shares: stem and stages, from images to feature maps."""
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from scalesearch.networks.blocks import BLOCKS, BlockShape, conv_norm
 from scalesearch.values.network_spec import NetworkSpec, StageSpec
@@ -21,6 +21,9 @@ class Backbone(nn.Module):
             stages.append(_stage(spec, stage, in_channels=channels))
             channels = stage.channels
         self.stages = nn.Sequential(*stages)
+
+    def start_outputs(self, generator: Generator) -> None:
+        """Set the weights of the output layers where they are to begin otherwise than the usual way; here none is."""
 
     def feature_maps(self, images: Tensor) -> dict[str, Tensor]:
         """Return the output of each stage by `stage1`, `stage2`, ...: (batch, channels, H / stride, W / stride).

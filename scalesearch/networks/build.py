@@ -10,6 +10,7 @@ from torch import nn
 
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.memory import available_bytes
+from scalesearch.networks.backbone import Backbone
 from scalesearch.networks.own_module import own_module
 from scalesearch.networks.validity import check_spec
 from scalesearch.values.network import Network
@@ -52,7 +53,10 @@ def build(spec: NetworkSpec, make_module: MakeModule, *, dropout: float = 0.0, s
         module = make_module(spec, dropout=dropout)
     _require_memory(spec, module)
     module.to_empty(device="cpu")
-    _fill(module, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    _fill(module, generator)
+    if isinstance(module, Backbone):
+        module.start_outputs(generator)
     return Network(spec=spec, module=module)
 
 

@@ -40,6 +40,27 @@ def resnet50() -> NetworkSpec:
     )
 
 
+def resnet_scene() -> NetworkSpec:
+    """Return a ResNet for pictures of scenes of about 96 x 160 px, with feature maps at strides 4, 8, 16 and 32.
+
+    It is meant for detection and segmentation, whose heads read several feature maps.
+    """
+    return NetworkSpec(
+        name="resnet_scene",
+        resolution_px=96,
+        width_px=160,
+        num_classes=8,
+        stem=StemSpec(channels=16, kernel=3, stride=2),
+        stages=(
+            StageSpec(block="basic", depth=1, channels=24, kernel=3, stride=2),
+            StageSpec(block="basic", depth=1, channels=40, kernel=3, stride=2),
+            StageSpec(block="basic", depth=1, channels=64, kernel=3, stride=2),
+            StageSpec(block="basic", depth=1, channels=96, kernel=3, stride=2),
+        ),
+        head=HeadSpec(),
+    )
+
+
 def resnet_small() -> NetworkSpec:
     """Return a ResNet for 64 px images, sensible from 16 to 96 px."""
     return NetworkSpec(

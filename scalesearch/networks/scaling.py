@@ -53,7 +53,13 @@ def scale(
         raise ConfigError(message)
     multiple = resolution_multiple or base.total_stride
     height_px, width_px = (round_resolution(side_px, scaling.resolution, multiple=multiple) for side_px in size.sides)
-    base = replace(base, resolution_px=height_px, width_px=0 if size.is_square else width_px, num_classes=num_classes)
+    base = replace(
+        base,
+        resolution_px=height_px,
+        width_px=0 if size.is_square else width_px,
+        num_classes=num_classes,
+        decoder=scaling.decoder,
+    )
     if base.origin:
         return base
     # A space names only the stages that it scales on their own, and its candidates end with the last stage named.

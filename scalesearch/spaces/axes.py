@@ -1,6 +1,7 @@
 """The dotted names of a space's axes: what each stands for, when a trial is asked for it, and how."""
 
 import itertools
+import keyword
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -9,18 +10,31 @@ from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from scalesearch.errors import ConfigError
 from scalesearch.registry import nearest
-from scalesearch.values.candidate import CALIBRATED, Pruning, Quantization, Recipe, Scaling, ScheduleName, StageScaling
+from scalesearch.values.candidate import (
+    CALIBRATED,
+    LossWeights,
+    Pruning,
+    Quantization,
+    Recipe,
+    Scaling,
+    ScheduleName,
+    StageScaling,
+)
 from scalesearch.values.space import AUTO, Axis, Choice, NamedAxis, Range
 
 Value = float | int | str | bool
 OptunaChoice = bool | int | float | str | None
 
-_GROUPS: dict[str, type[Scaling] | type[Pruning] | type[Quantization] | type[Recipe]] = {
+_Group = type[Scaling] | type[Pruning] | type[Quantization] | type[Recipe] | type[LossWeights]
+_GROUPS: dict[str, _Group] = {
     "scaling": Scaling,
     "pruning": Pruning,
     "quantization": Quantization,
     "training": Recipe,
+    "training.loss_weights": LossWeights,
 }
+_NESTED = frozenset({"stages", "loss_weights"})
+"""Fields that hold groups of their own."""
 _STAGE = re.compile(r"scaling\.stages\.([1-9]\d*)\.(\w+)")
 
 # A trial is not asked for an axis that has no effect on its candidate, so that candidates that mean the same work are
@@ -93,8 +107,19 @@ class TrialLike(Protocol):
 def plain_axis_names() -> tuple[str, ...]:
     """Return every axis name except the per-stage ones (`scaling.stages.1.width`, ...)."""
     return tuple(
-        f"{group}.{field.name}" for group, owner in _GROUPS.items() for field in fields(owner) if field.name != "stages"
+        f"{group}.{field.name.removesuffix('_')}"
+        for group, owner in _GROUPS.items()
+        for field in fields(owner)
+        if field.name not in _NESTED
     )
+
+
+def field_of(leaf: str) -> str:
+    """Return the name of the dataclass field that the last part of an axis name stands for.
+
+    A name that is a word of the language has an underscore behind it there, for example `class`.
+    """
+    return f"{leaf}_" if keyword.iskeyword(leaf) else leaf
 
 
 def stage_of(name: str) -> tuple[int, str] | None:
@@ -110,10 +135,10 @@ def field_type(name: str) -> Any:
         ConfigError: If no candidate has such a field; the message suggests the nearest name.
     """
     stage = stage_of(name)
-    owner = StageScaling if stage else _GROUPS.get(name.partition(".")[0])
-    field_name = stage[1] if stage else name.partition(".")[2]
+    owner = StageScaling if stage else _GROUPS.get(name.rpartition(".")[0])
+    field_name = stage[1] if stage else field_of(name.rpartition(".")[2])
     types = get_type_hints(owner) if owner else {}
-    if field_name not in types or field_name == "stages":
+    if field_name not in types or field_name in _NESTED:
         near = nearest(name, (*plain_axis_names(), "scaling.stages.1.width"))
         hint = f"did you mean {near!r}?" if near else f"axes are {', '.join(plain_axis_names()[:5])}, ..."
         msg = f"unknown axis {name!r} in the search space: {hint}"
@@ -126,8 +151,8 @@ def default_value(name: str) -> Value:
     stage = stage_of(name)
     if stage:
         return getattr(StageScaling(), stage[1])  # type: ignore[no-any-return]
-    group, _, field_name = name.partition(".")
-    return getattr(_GROUPS[group](), field_name)  # type: ignore[no-any-return]
+    group, _, leaf = name.rpartition(".")
+    return getattr(_GROUPS[group](), field_of(leaf))  # type: ignore[no-any-return]
 
 
 def typed(name: str, value: Value) -> Value:

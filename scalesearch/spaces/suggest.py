@@ -16,6 +16,7 @@ from scalesearch.spaces.axes import (
     asking_order,
     axis_of,
     default_value,
+    field_of,
     field_type,
     fixed_value,
     index_name,
@@ -25,7 +26,7 @@ from scalesearch.spaces.axes import (
     typed,
 )
 from scalesearch.spaces.trunks import BY_AXES, is_below_largest
-from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling, StageScaling
+from scalesearch.values.candidate import Candidate, LossWeights, Pruning, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.space import Choice, NamedAxis, Range, SearchSpace
 from scalesearch.values.target import Target
 
@@ -58,15 +59,14 @@ def candidate_of(chosen: Mapping[str, Value]) -> Candidate:
     """Return the candidate with these values by dotted name; values that are not named keep their default."""
 
     def part(group: str) -> dict[str, Any]:
-        """Return the values of one group by field name, except the per-stage ones, which `_stages` handles."""
-        prefix = f"{group}."
-        return {n.removeprefix(prefix): v for n, v in chosen.items() if n.startswith(prefix) and not stage_of(n)}
+        """Return the values of one group by field name."""
+        return {field_of(n.rpartition(".")[2]): v for n, v in chosen.items() if n.rpartition(".")[0] == group}
 
     return Candidate(
         scaling=replace(Scaling(), **part("scaling"), stages=_stages(chosen)),
         pruning=replace(Pruning(), **part("pruning")),
         quantization=replace(Quantization(), **part("quantization")),
-        recipe=replace(Recipe(), **part("training")),
+        recipe=replace(Recipe(), **part("training"), loss_weights=LossWeights(**part("training.loss_weights"))),
     )
 
 
@@ -237,6 +237,7 @@ def candidate_value(candidate: Candidate, name: str) -> Value:
     if stage:
         stages = candidate.scaling.stages
         return getattr(stages[stage[0] - 1], stage[1]) if stage[0] <= len(stages) else 1.0
-    group, _, field_name = name.partition(".")
+    group, _, leaf = name.rpartition(".")
+    group, _, nested = group.partition(".")
     owner = candidate.recipe if group == "training" else getattr(candidate, group)
-    return getattr(owner, field_name)  # type: ignore[no-any-return]
+    return getattr(getattr(owner, nested) if nested else owner, field_of(leaf))  # type: ignore[no-any-return]

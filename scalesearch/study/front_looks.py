@@ -8,11 +8,15 @@ from typing import TypeVar
 
 from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.dashboard.publisher import installed, keep_histograms, stored_histograms
+from scalesearch.data import LABELS
 from scalesearch.deployment.export_cache import ExportCache
 from scalesearch.errors import ScalesearchError
 from scalesearch.execution.child_process import ChildLost, run_apart
 from scalesearch.export.trial_files import restore_model, trial_histograms
 from scalesearch.records.front_scores import read_front_scores, write_front_scores
+from scalesearch.records.pictures import picture_path
+from scalesearch.study.pictures import picture_front
+from scalesearch.tasks.registry import get_task
 from scalesearch.values.histogram import LayerHistogram
 from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import Session
@@ -52,6 +56,12 @@ class FrontLooks:
             say("front: looking at the weights and activations of its members")
             layers = self._apart(_histograms_of_all, missing, task="be looked at") or {}
             keep_histograms(self._folder, layers, held=True)
+
+    def picture(self, front: Sequence[MeasuredTrial]) -> None:
+        """Draw validation images with the answers of front members, for the report; not for a class an image."""
+        missing = [record for record in front if not picture_path(self._folder, record.trial).exists()]
+        if get_task(self._session.settings.task).targets != LABELS:
+            self._apart(picture_front, missing, task="be drawn on validation images")
 
     def _apart(
         self, work: Callable[[Session, Sequence[MeasuredTrial]], _Found], front: Sequence[MeasuredTrial], *, task: str

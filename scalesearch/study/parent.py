@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 _UNFOLDING_IMAGES: Final = 128
 
 
+_BACKBONE: Final = ("stem.", "stages.")
+"""Beginnings of the names of the weights that every task's networks have."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
     """What is known about a parent without any images of the study."""
@@ -71,7 +75,7 @@ def look_ahead(request: ParentRequest, base: NetworkSpec) -> Outlook | None:
     if not request.source:
         return None
     _require_spec(base, request.source)
-    found = find_parent(request.source, base, request.task)
+    found = find_parent(request.source, base)
     _require_kin(found, base, request.source)
     shown = f"{base.name} from {request.source} (SHA-256 {found.sha256[:12]}...), {found.spec.num_classes} classes"
     return Outlook(parent=f"{shown}; {found.licence}", steps=request.steps)
@@ -119,7 +123,7 @@ def prepare_parent(
     same = first and first.source == request.source and first.steps in (0, request.steps)
     if first and same and is_kept(first, folder):
         return first
-    found = find_parent(request.source, base, request.task)
+    found = find_parent(request.source, base)
     _require_kin(found, base, request.source)
     at = scale_base(space, base, Scaling(), len(dataset.class_names))
     parent, alike = _described(found, request, at, dataset)
@@ -133,8 +137,9 @@ def _described(found: FoundParent, request: ParentRequest, at: NetworkSpec, data
     """Return the parent with the resolution of `at` and the study's classes, and whether its own head fits these."""
     classes = len(dataset.class_names)
     spec = replace(found.spec, resolution_px=at.resolution_px, width_px=at.width_px, num_classes=classes)
-    known = bool(found.class_names) and found.class_names == dataset.class_names
-    alike = known or (not found.class_names and found.spec.num_classes == classes)
+    same_task = found.task == request.task.name
+    known = same_task and bool(found.class_names) and found.class_names == dataset.class_names
+    alike = known or (same_task and not found.class_names and found.spec.num_classes == classes)
     steps = 0 if known else request.steps
     identity = (dataset.fingerprint, request.task.name, found.mean, found.std)
     parent = Parent(
@@ -144,7 +149,9 @@ def _described(found: FoundParent, request: ParentRequest, at: NetworkSpec, data
         network=spec,
         mean=found.mean,
         std=found.std,
-        head=_head_words(found, classes, known=known, alike=alike),
+        head=_head_words(found, classes, known=known, alike=alike)
+        if same_task
+        else f"it was trained for {found.task}: its backbone is inherited, and what stands on it begins at random",
         steps=steps,
         key=parent_key(spec, found.sha256, alike, tuning_recipe(steps), *identity),
     )
@@ -164,7 +171,7 @@ def _head_words(found: FoundParent, classes: int, *, known: bool, alike: bool) -
 def _network(found: FoundParent, parent: Parent, dataset: Dataset, task: Task, *, alike: bool) -> Network:
     """Return the parent's network with the study's classes; a new classifier begins at random."""
     spec, make_module = parent.network, task.make_module
-    whole = build(replace(spec, num_classes=found.spec.num_classes), make_module)
+    whole = build(replace(spec, num_classes=found.spec.num_classes), get_task(found.task).make_module)
     if found.folded:
         images = dataset.at(spec.input_size).calibration.images[:_UNFOLDING_IMAGES]
         inputs = torch.from_numpy(to_input(images, mean=dataset.mean, std=dataset.std))
@@ -180,8 +187,12 @@ def _network(found: FoundParent, parent: Parent, dataset: Dataset, task: Task, *
     network = build(spec, make_module, seed=seed_from("head", parent.key))
     fresh = tuple(f"{name}." for name in getattr(network.module, "output_layers", ()))
     held = whole.module.state_dict()
+
+    def inherited(name: str) -> bool:
+        return not name.startswith(fresh) if found.task == task.name else name.startswith(_BACKBONE)
+
     network.module.load_state_dict(
-        {name: own if name.startswith(fresh) else held[name] for name, own in network.module.state_dict().items()}
+        {name: held[name] if inherited(name) else own for name, own in network.module.state_dict().items()}
     )
     return network
 

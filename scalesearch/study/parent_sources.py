@@ -16,7 +16,7 @@ from scalesearch.networks.build import outline
 from scalesearch.networks.state_dicts import class_count, mapped, read_state_dict
 from scalesearch.records.run_file import NAME as RUN
 from scalesearch.records.run_file import read_run_file
-from scalesearch.tasks.base import Task
+from scalesearch.tasks.registry import DEFAULT, get_task
 from scalesearch.values.network_spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -53,15 +53,16 @@ class FoundParent:
     class_names: tuple[str, ...] = ()
     """Empty where only their number is known."""
     folded: bool = False
+    task: str = DEFAULT
+    """The task whose networks have these weights. Networks of another one inherit the backbone alone."""
 
 
-def find_parent(source: str, base: NetworkSpec, task: Task) -> FoundParent:
+def find_parent(source: str, base: NetworkSpec) -> FoundParent:
     """Read the parent that `source` names.
 
     Args:
         source: An export, a training, a file of weights, `pretrained`, or `torchvision:WEIGHTS`.
         base: The base network of the study, whose shape a file of weights must have.
-        task: The study's task.
 
     Raises:
         ConfigError: There is none, or it cannot be read.
@@ -74,9 +75,9 @@ def find_parent(source: str, base: NetworkSpec, task: Task) -> FoundParent:
     else:
         path = Path(source).expanduser()
         if path.is_dir() or path.name == CONFIG:
-            return _of_this_program(path.parent if path.name == CONFIG else path, task)
+            return _of_this_program(path.parent if path.name == CONFIG else path)
         file = _user_file(source, path)
-    return _of_state_dict(file, base, task)
+    return _of_state_dict(file, base)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +101,10 @@ def _user_file(source: str, path: Path) -> _WeightsFile:
     return _WeightsFile(path=path, licence=licence, origin=f"--parent {source}")
 
 
-def _of_state_dict(file: _WeightsFile, base: NetworkSpec, task: Task) -> FoundParent:
+def _of_state_dict(file: _WeightsFile, base: NetworkSpec) -> FoundParent:
     state = read_state_dict(file.path)
     spec = replace(base, num_classes=class_count(state, base) or base.num_classes)
-    tensors = mapped(state, spec, outline(spec, task.make_module).module, origin=file.origin)
+    tensors = mapped(state, spec, outline(spec, get_task(DEFAULT).make_module).module, origin=file.origin)
     mean, std = _HALF if base.name == _PACKAGED else _IMAGENET
     return FoundParent(spec=spec, tensors=tensors, sha256=state.sha256, mean=mean, std=std, licence=file.licence)
 
@@ -177,7 +178,7 @@ class _Weights:
 DENSE: Final = "Export a trial without pruned channels or blocks, or train one: `scalesearch train config.toml`."
 
 
-def _of_this_program(folder: Path, task: Task) -> FoundParent:
+def _of_this_program(folder: Path) -> FoundParent:
     """Return the network of an export, or of a training at full length (`train`).
 
     A training keeps its weights with their norms. An export holds them folded.
@@ -202,7 +203,7 @@ def _of_this_program(folder: Path, task: Task) -> FoundParent:
     state = read_state_dict(path)
     tensors, folded = dict(state.tensors), not kept
     if kept:
-        expected = outline(spec, task.make_module).module.state_dict()
+        expected = outline(spec, get_task(config.settings.task).make_module).module.state_dict()
         if {name: each.shape for name, each in tensors.items()} != {
             name: each.shape for name, each in expected.items()
         }:
@@ -218,4 +219,5 @@ def _of_this_program(folder: Path, task: Task) -> FoundParent:
         licence=f"trained by trial {config.trial} of {config.study} on {data.name}, whose terms hold{before}",
         class_names=data.class_names,
         folded=folded,
+        task=config.settings.task,
     )

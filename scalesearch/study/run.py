@@ -76,6 +76,7 @@ def run_search(
                     looks = FrontLooks(folder, session, stopped)
                     looks.score(outcome.front)
                     looks.draw(outcome.front, say)
+                    looks.picture(outcome.front)
             except ChildStopped:
                 outcome = replace(outcome, ended="interrupted", message="stopped while the front was looked at")
             if outcome.ended in ENDED_WHOLE:

@@ -14,6 +14,8 @@ from scalesearch.values.candidate import Recipe
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Generator, Tensor, nn
 
     from scalesearch.data.mapped import ImageSource
@@ -89,6 +91,29 @@ class TaskViews(Protocol):
         """
         ...
 
+    def draw_targets(
+        self,
+        images: "NDArray[np.uint8]",
+        targets: Any,
+        class_names: Sequence[str],
+        *,
+        outputs: Outputs | None = None,
+    ) -> "tuple[NDArray[np.uint8], ...]":
+        """Return a picture of each image, with what it is labelled with and, if asked for, what a network answers.
+
+        `scalesearch check --data` puts them on a sheet, and the report shows them for members of the front.
+
+        Args:
+            images: Images (number, height, width, C), with 3 channels or 1.
+            targets: Their targets, as `Targets.tensor` of the data set or a batch of the task gives them.
+            class_names: Names of the classes; empty for targets without classes.
+            outputs: Answers to these images, which are drawn too; None: the targets alone are drawn.
+
+        Returns:
+            For each image a picture of shape (picture height, picture width, 3), of any size.
+        """
+        ...
+
 
 class Task(Protocol):
     """A task: one object without state, registered in `tasks/registry.py` or by the entry point of another package."""
@@ -101,6 +126,9 @@ class Task(Protocol):
     """Kind of targets that the task is trained on, and that all of its data sources give."""
     output_names: tuple[str, ...]
     """Outputs of the ONNX file, in the order in which the module returns them; images are along their first axes."""
+    space: str
+    """Search space that is taken where none is named. Where no data are named, those of the first name of the first of
+    its `sources` are taken."""
 
     def sources(self) -> "Sources":
         """Return the data sources of the task, in the order in which a name or path is offered to them."""

@@ -21,6 +21,8 @@ GROUP: Final = "scalesearch.tasks"
 """The group of entry points in which another package offers its tasks: `name = "package.module:OBJECT"`."""
 _HOMES: Final = {
     "classification": "scalesearch.tasks.classification.task:TASK",
+    "detection": "scalesearch.tasks.detection.task:TASK",
+    "segmentation": "scalesearch.tasks.segmentation.task:TASK",
 }
 """Module and name of the single object of each task."""
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from scalesearch.values.identity import new_field
+from scalesearch.values.network_spec import Decoder
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 CALIBRATED: frozenset[Precision] = frozenset({"int8", "fp8"})
@@ -16,6 +17,7 @@ Sparsity = Literal["none", "2:4", "unstructured"]
 OptimizerName = Literal["muon", "adamw", "sgd"]
 LossName = Literal["cross_entropy", "focal", "bce"]
 ScheduleName = Literal["wsd", "cosine"]
+ClassWeights = Literal["none", "root", "inverse"]
 Way = Literal["scratch", "cut"]
 """How a size below the space's largest is reached: trained from the first update on, or cut out of a larger trunk."""
 
@@ -48,6 +50,9 @@ class Scaling:
     """As `width_by`: with `cut`, the trunk is the deepest network's, which loses blocks."""
     kernel_by: Way = new_field("scratch")  # noqa: RUF009
     """As `width_by`: with `cut`, the trunk has the largest kernels, which are cropped."""
+    decoder: Decoder = new_field("topdown")  # noqa: RUF009
+    """What joins the feature maps of a network that answers for every pixel (`NetworkSpec.decoder`); tasks without such
+    networks do not read it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +127,20 @@ class Quantization:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LossWeights:
+    """Weights of the named terms of a loss, of the tasks that have several terms: detection, segmentation."""
+
+    class_: float = 1.0
+    """Weight of the term that tells classes apart; in files and settings its name is `class`."""
+    box: float = 5.0
+    """Weight of 1 - GIoU of the predicted box."""
+    objectness: float = 1.0
+    """Weight of the term that tells objects from background."""
+    dice: float = new_field(0.0)
+    """Weight of the Dice term of masks, beside the loss of each pixel; 0 leaves it out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How a network is trained.
 
@@ -168,6 +187,14 @@ class Recipe:
     distill_temperature: float = new_field(4.0)
     """Temperature that softens both sides of that share: logits are divided by it, where the task's answers are
     logits."""
+    loss_weights: LossWeights = new_field(LossWeights())  # noqa: RUF009  (new_field returns a field)
+    """Weights of the terms of the loss, where a task has several."""
+    class_weights: ClassWeights = new_field("none")  # noqa: RUF009
+    """Whether pixels of rare classes count more in the loss of masks: by the root of how rare they are in the training
+    masks (root), or fully (inverse)."""
+    scale_fraction: float = new_field(0.0)
+    """Random zoom of images with boxes or masks: they are shrunk or enlarged by up to this fraction. Classification
+    does not read it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

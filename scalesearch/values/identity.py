@@ -3,7 +3,10 @@
 import dataclasses
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _BEFORE = "before"
 _DEFAULT = object()
@@ -23,8 +26,12 @@ def new_field(default: object, *, before: object = _DEFAULT) -> Any:
 
 
 def values_before(kind: type) -> dict[str, Any]:
-    """Return the values of a dataclass's new fields, by name, that stand for how things were before they existed."""
-    return {field.name: field.metadata[_BEFORE] for field in dataclasses.fields(kind) if _BEFORE in field.metadata}
+    """Return the values of a dataclass's new fields, by name, that stand for how things were before they existed.
+
+    A value that is a dataclass itself is returned as a dictionary, as in stored files.
+    """
+    before = {field.name: field.metadata[_BEFORE] for field in dataclasses.fields(kind) if _BEFORE in field.metadata}
+    return {name: dataclasses.asdict(value) if _is_value(value) else value for name, value in before.items()}
 
 
 def content_hash(*parts: object) -> str:
@@ -39,7 +46,7 @@ def seed_from(*parts: object) -> int:
 
 
 def _plain(part: object) -> object:
-    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+    if _is_value(part):
         held = {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if not _is_as_before(f, part)}
         return {"type": type(part).__name__, **{name: _plain(value) for name, value in held.items()}}
     if isinstance(part, tuple | list):
@@ -48,6 +55,10 @@ def _plain(part: object) -> object:
         return {str(key): _plain(value) for key, value in part.items()}
     # 1 and 1.0 are the same setting
     return float(part) if isinstance(part, int) and not isinstance(part, bool) else part
+
+
+def _is_value(part: object) -> "TypeGuard[DataclassInstance]":
+    return dataclasses.is_dataclass(part) and not isinstance(part, type)
 
 
 def _is_as_before(field: "dataclasses.Field[object]", owner: object) -> bool:

@@ -9,6 +9,7 @@ BlockKind = Literal["basic", "bottleneck", "inverted_residual", "mbconv"]
 Activation = Literal["relu", "relu6", "silu"]
 HeadWidthRule = Literal["scaled", "at_least_base"]
 Padding = Literal["symmetric", "same"]
+Decoder = Literal["topdown", "lraspp"]
 
 UNKNOWN_STRIDE = 32
 """Taken for the total stride of a module of the user's, whose own is not known: that of most networks for photos."""
@@ -126,6 +127,9 @@ class NetworkSpec:
     padding: Padding = new_field("symmetric")  # noqa: RUF009  (new_field returns a field)
     """How strided convolutions pad: by kernel // 2 on all sides (symmetric), or as TensorFlow's SAME, which on even
     sides pads one pixel less at the top and on the left. Weights trained with one are wrong with the other."""
+    decoder: Decoder = new_field("topdown")  # noqa: RUF009
+    """How maps of several strides become one, in a network that answers for every pixel: summed from coarse to fine
+    (topdown), or the finest beside a gated coarsest (lraspp). Other networks do not read it."""
 
     @property
     def input_size(self) -> InputSize:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from scalesearch.values.mask_quality import MaskDetail
+from scalesearch.values.named_number import NamedNumber
+
 Z_975 = 1.959964
 """97.5 % quantile of the normal distribution: so many standard deviations on both sides hold 95 %."""
 _ROUNDING_ERROR = 1e-9
@@ -60,14 +63,6 @@ class ClassDetail:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NamedNumber:
-    """One further number of a task, with the name that tables show."""
-
-    name: str
-    value: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NumbersDetail:
     """Detail of tasks that add plain numbers to their score, or nothing."""
 
@@ -75,8 +70,42 @@ class NumbersDetail:
     kind: Literal["numbers"] = "numbers"
 
 
-Detail = ClassDetail | NumbersDetail
-"""The numbers behind a score. `kind` says which of the two it is, in a stored record too."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectionDetail:
+    """The numbers behind a detector's score."""
+
+    threshold: float
+    """The score from which on an exported network reports a detection: the one with the best F1 on these images."""
+    precision: float
+    """Share of the detections from that threshold on that are right, at an IoU of 0.5."""
+    recall: float
+    """Share of the objects that are found by them."""
+    f1: float
+    map50: float
+    map75: float
+    small: float | None
+    """mAP50-95 of objects of less than 32 x 32 pixels of the original images; None if there are none."""
+    medium: float | None
+    large: float | None
+    """As `small`, for objects of more than 96 x 96 pixels."""
+    classes: tuple[ClassQuality, ...]
+    """Precision and recall are at the threshold, the average precision is the mean over overlaps of 0.5 to 0.95, and
+    the curve is that at an IoU of 0.5."""
+    confusion: tuple[tuple[int, ...], ...]
+    """Objects of each class (rows) by the class that was reported (columns), at the threshold; the last row counts
+    reports where there is no object, the last column objects that were missed."""
+    kind: Literal["boxes"] = "boxes"
+
+    @property
+    def numbers(self) -> tuple[NamedNumber, ...]:
+        """The numbers that tables have beside the score; sizes of which there are no objects are left out."""
+        names = ("map50", "map75", "small", "medium", "large", "precision", "recall", "f1", "threshold")
+        found = ((name, getattr(self, name)) for name in names)
+        return tuple(NamedNumber(name=name, value=value) for name, value in found if value is not None)
+
+
+Detail = ClassDetail | DetectionDetail | MaskDetail | NumbersDetail
+"""The numbers behind a score. `kind` says which of them it is, in a stored record too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,4 +140,4 @@ class Quality:
     @property
     def classes(self) -> tuple[ClassQuality, ...]:
         """Quality of each class; empty for a task without classes."""
-        return self.detail.classes if isinstance(self.detail, ClassDetail) else ()
+        return self.detail.classes if isinstance(self.detail, ClassDetail | DetectionDetail) else ()

@@ -84,7 +84,7 @@ class Session:
     @property
     def synthetic(self) -> bool:
         """Whether the images were drawn by a program. Every text about accuracies on such images must say so."""
-        return self.settings.data.source == "signs"
+        return self.settings.data.source in ("signs", "streets")
 
     @property
     def data_words(self) -> str:

@@ -48,6 +48,9 @@ class DataSettings:
     memory: MemorySetting = "auto"
     """Where a folder's images are held: `ram` is memory, `disk` a file from which each batch is read; `auto` decides by
     their size. The pixels are the same, so a study may go on with either."""
+    group_by: str = ""
+    """A regular expression on file names: where images are split here, those for which it matches the same text (that
+    of its first pair of brackets, if it has any) stay together. Empty: every image is drawn by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

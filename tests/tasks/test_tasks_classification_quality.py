@@ -9,7 +9,7 @@ from sklearn import metrics
 
 from scalesearch.errors import StageFailed
 from scalesearch.measurement.quality import measure_quality
-from scalesearch.tasks.classification.curves import thin_curve
+from scalesearch.measurement.thin_curve import thin_curve
 from scalesearch.tasks.classification.quality import Top1, wilson_interval
 from scalesearch.values.quality import ClassDetail, ClassQuality, Quality
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scalesearch.data.mapped import ImageSource
@@ -19,10 +20,12 @@ from scalesearch.networks.backbone import Backbone, feature_strides
 from scalesearch.tasks.answers import Answer, Head
 from scalesearch.tasks.base import CardParts, MirrorVerdict, ReportPart, Task, TorchOutputs
 from scalesearch.tasks.exported import ExportedNetwork
+from scalesearch.tasks.pictures import captioned
 from scalesearch.training.batches import BatchSource, Drawn
 from scalesearch.values.candidate import Recipe
+from scalesearch.values.named_number import NamedNumber
 from scalesearch.values.network_spec import NetworkSpec
-from scalesearch.values.quality import NamedNumber, NumbersDetail, Quality
+from scalesearch.values.quality import NumbersDetail, Quality
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.views.description import Section
 from scalesearch.views.markup import paragraph, section
@@ -121,14 +124,20 @@ class Views:
             details=("Its cells were looked at.",),
         )
 
+    def draw_targets(
+        self, images: NDArray[np.uint8], targets: Any, class_names: Sequence[str], *, outputs: Outputs | None = None
+    ) -> tuple[NDArray[np.uint8], ...]:
+        return tuple(captioned(image, f"{float(level):.2f}") for image, level in zip(images, targets, strict=True))
+
 
 class LevelPredictor:
     noun = "level"
+    draws = False
 
     def __init__(self, model: Path, *, threads: int) -> None:
         self._network = ExportedNetwork(model, threads=threads)
 
-    def answer(self, image: Path, *, top: int) -> Answer:
+    def answer(self, image: Path, *, top: int, to: Path | None = None) -> Answer:
         level = float(self._network.outputs(image)["level"][0, 0])
         return Answer(cells=(f"{level:.2f}",), fields={"level": level})
 
@@ -141,6 +150,7 @@ class ToyTask:
     metric = "closeness"
     targets = KIND
     output_names: tuple[str, ...] = ("level", "cells")
+    space = "resnet_small"
 
     def sources(self) -> Sources:
         return (SOURCE,)

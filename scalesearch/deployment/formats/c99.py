@@ -73,6 +73,12 @@ class C99(Format):
         if not options.class_names:
             reason = "C is written for classifiers, and this network has no class names"
             raise StageFailed(stage="export", reason=reason)
+        if len(proto.graph.output[0].type.tensor_type.shape.dim) != 2:
+            reason = (
+                "C is written for classifiers, whose answer is a row of logits, and this network answers for places of "
+                "the picture: take its model.onnx"
+            )
+            raise StageFailed(stage="export", reason=reason)
         check = options.check_images()
         expected = answers_as_written(proto, check.images)
         tolerance = allowed_difference(expected, options.precision)

@@ -1,11 +1,8 @@
-"""Precision-recall curves of classes: exact or out of counts in bins, thinned, and their area."""
-
-import math
+"""Precision-recall curves of classes: exact or out of counts in bins, and their area."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-CURVE_POINTS = 50
 _BINS = 4096
 _LEAST_CHANCE = 1e-12
 
@@ -53,39 +50,6 @@ def exact_curves(logits: Floats, labels: NDArray[np.int64], support: NDArray[np.
     ]
 
 
-def thin_curve(recall: Floats, precision: Floats, points: int = CURVE_POINTS) -> tuple[Floats, Floats]:
-    """Return at most `points` of a curve's points, chosen so that straight lines between them fit the curve best.
-
-    Both ends are included. Each step adds the point that is farthest from the lines so far (Douglas and Peucker,
-    Cartographica 10(2), 1973).
-
-    Args:
-        recall: (n,), ascending.
-        precision: (n,).
-        points: Largest number of points.
-
-    Returns:
-        Recall and precision of the chosen points.
-    """
-    # Points inside a vertical drop (where only false positives are added) do not change the curve's shape. With many
-    # classes these are most of the points.
-    turns = np.r_[True, (recall[1:-1] != recall[:-2]) | (recall[1:-1] != recall[2:]), True][: len(recall)]
-    recall, precision = recall[turns], precision[turns]
-    if len(recall) <= points:
-        return recall, precision
-    kept = {0, len(recall) - 1}
-    open_spans = [_farthest(recall, precision, 0, len(recall) - 1)]
-    while len(kept) < points:
-        worst = max(range(len(open_spans)), key=lambda k: open_spans[k][0])
-        distance, first, middle, last = open_spans.pop(worst)
-        if distance <= 0:
-            break
-        kept.add(middle)
-        open_spans += [_farthest(recall, precision, first, middle), _farthest(recall, precision, middle, last)]
-    chosen = np.array(sorted(kept))
-    return recall[chosen], precision[chosen]
-
-
 _NO_CURVE: tuple[Floats, Floats] = (np.empty(0), np.empty(0))
 
 
@@ -104,22 +68,6 @@ def _pr_curve(scores: Floats, positive: NDArray[np.bool_]) -> tuple[Floats, Floa
 def average_precision(recall: Floats, precision: Floats) -> float:
     """Return the sum of precision times the step in recall, without interpolation, as in scikit-learn."""
     return float(np.sum(np.diff(recall) * precision[1:]))
-
-
-def _farthest(x: Floats, y: Floats, first: int, last: int) -> tuple[float, int, int, int]:
-    """Return, of the points between two, the one farthest from their straight line.
-
-    Returns:
-        Its distance, then the indices of the first point, of that point, and of the last point.
-    """
-    if last - first < 2:
-        return 0.0, first, first, last
-    across, up = x[last] - x[first], y[last] - y[first]
-    off_x, off_y = x[first + 1 : last] - x[first], y[first + 1 : last] - y[first]
-    length = math.hypot(across, up)
-    distances = np.abs(across * off_y - up * off_x) / length if length > 0 else np.hypot(off_x, off_y)
-    middle = int(distances.argmax())
-    return float(distances[middle]), first, first + 1 + middle, last
 
 
 def _softmax(logits: Floats) -> Floats:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from scalesearch.errors import StageFailed
 from scalesearch.measurement.quality import STAGE, not_finite, refuse
-from scalesearch.tasks.classification.curves import Binned, Floats, average_precision, exact_curves, thin_curve
+from scalesearch.measurement.thin_curve import thin_curve
+from scalesearch.tasks.classification.curves import Binned, Floats, average_precision, exact_curves
 from scalesearch.values.quality import Z_975, ClassDetail, ClassQuality, Quality
 
 OUTPUT = "logits"

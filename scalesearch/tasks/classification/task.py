@@ -29,6 +29,7 @@ class Classification:
     metric = "top1"
     targets = "labels"
     output_names: tuple[str, ...] = (_LOGITS,)
+    space = "resnet_small"
 
     def sources(self) -> "Sources":
         """Return the sources of images with one class each."""

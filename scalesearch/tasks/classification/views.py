@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
+from scalesearch.measurement.metric import Outputs
 from scalesearch.tasks.base import CardParts, ReportPart
 from scalesearch.tasks.classification.class_picture import draw_classes
 from scalesearch.tasks.classification.report_data import class_data
@@ -12,6 +13,10 @@ from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.views.description import Section
 from scalesearch.views.markup import chart, markdown_table, markdown_text, paragraph, section, table
 from scalesearch.views.words import percent
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _WEAKEST: Final = 5
 
@@ -48,6 +53,24 @@ class ClassificationViews:
             details=tuple(_card(record, score)),
             limits=("It answers with one of its classes whatever it sees: an image of none of them gets a label too.",),
         )
+
+    def draw_targets(
+        self,
+        images: "NDArray[np.uint8]",
+        targets: Any,
+        class_names: Sequence[str],
+        *,
+        outputs: Outputs | None = None,
+    ) -> "tuple[NDArray[np.uint8], ...]":
+        """Return each image with the name of its class below it, and beside that the answered class."""
+        from scalesearch.tasks.pictures import captioned
+
+        answers = None if outputs is None else outputs["logits"].argmax(axis=1)
+        names = [
+            class_names[int(label)] + ("" if answers is None else f" / {class_names[int(answers[place])]}")
+            for place, label in enumerate(targets)
+        ]
+        return tuple(captioned(image, name) for image, name in zip(images, names, strict=True))
 
 
 def _weakest(quality: Quality | None) -> Iterator[tuple[str, str]]:

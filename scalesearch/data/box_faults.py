@@ -1,0 +1,90 @@
+"""What is wrong with labels of boxes: counted, with the first places where it was found."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.errors import ConfigError
+
+_SHOWN: Final = 3
+_ROUNDING: Final = 0.01
+"""Edges that lie outside by no more than this share of a side are rounding errors of whoever wrote them."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class Faults:
+    """Faults that do not stop the loading, each with the places where it was found."""
+
+    root: str
+    """The data set, for messages."""
+    found: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, what: str, where: str) -> None:
+        """Count a fault.
+
+        Args:
+            what: What was found and what is made of it, as in "boxes without area, left out".
+            where: File and line, or another name of the place.
+        """
+        self.found.setdefault(what, []).append(where)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return one line for each kind of fault: how often, what, and the first places."""
+        return tuple(f"data {self.root}: {len(places)} {what} ({shown(places)})" for what, places in self.found.items())
+
+
+def shown(places: Sequence[str]) -> str:
+    """Return the first of some places, as text."""
+    return ", ".join(places[:_SHOWN]) + (", ..." if len(places) > _SHOWN else "")
+
+
+def refuse(root: str, expected: str, came: str, where: str, remedy: str) -> NoReturn:
+    """Raise ConfigError: what was expected, what came, where, and what to do."""
+    message = f"data {root}: expected {expected}, came {came} in {where}.\n{remedy}"
+    raise ConfigError(message)
+
+
+def checked_box(box: Floats, sides: tuple[float, float], *, where: str, faults: Faults) -> Floats | None:
+    """Return a box cut off at the edges of its image; None if nothing is left of it.
+
+    What is cut off or left out is counted.
+
+    Args:
+        box: Left, top, right and bottom.
+        sides: Width and height of the image, in the unit of the box.
+        where: Where the box is from.
+        faults: Where faults are counted.
+    """
+    width, height = sides
+    if not (box[2] > box[0] and box[3] > box[1]):
+        faults.add("boxes without area, left out", where)
+        return None
+    inside = np.clip(box, 0, [width, height, width, height])
+    if not (inside[2] > inside[0] and inside[3] > inside[1]):
+        faults.add("boxes outside of their image, left out", where)
+        return None
+    if (np.abs(inside - box) > _ROUNDING * np.asarray([width, height, width, height])).any():
+        faults.add("boxes that reach out of their image, cut off at its edge", where)
+    return np.asarray(inside)
+
+
+def without_repeats(rows: Sequence[tuple[tuple[float, ...], str]], faults: Faults) -> list[int]:
+    """Return the places of rows that do not say again what an earlier one says; the others are counted.
+
+    Args:
+        rows: What each row says, and where it is.
+        faults: Where faults are counted.
+    """
+    seen, kept = set[tuple[float, ...]](), list[int]()
+    for place, (said, where) in enumerate(rows):
+        if said in seen:
+            faults.add("boxes that are there twice, the second left out", where)
+            continue
+        seen.add(said)
+        kept.append(place)
+    return kept

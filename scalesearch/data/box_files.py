@@ -1,0 +1,177 @@
+"""From labelled image files to a data set with boxes, whatever the format that the labels are in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.data.box_faults import Faults, checked_box, refuse, shown, without_repeats
+from scalesearch.data.boxes import ImageBoxes, boxes_at
+from scalesearch.data.cache import Arrays
+from scalesearch.data.dataset import ImageSplit
+from scalesearch.data.facts import ImageFacts, from_arrays
+from scalesearch.data.folder import decoded, skip_warnings
+from scalesearch.data.folder_tree import ImageFile, ImageTree
+from scalesearch.data.mapped import MappedImages
+from scalesearch.data.source import SourceData
+from scalesearch.values.network_spec import InputSize
+from scalesearch.values.settings import DataSettings
+
+if TYPE_CHECKING:
+    from scalesearch.data.split_names import SplitName
+
+SPLIT_ORDER: Final = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledBox:
+    """One box as its file has it."""
+
+    sides: tuple[float, float, float, float]
+    """Left, top, right and bottom: in pixels of the image as it is seen, or as fractions of its sides."""
+    label: int
+    where: str
+    """File and line."""
+    ignored: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledImage:
+    """An image file with its boxes."""
+
+    path: Path
+    split: "SplitName"
+    boxes: tuple[LabelledBox, ...]
+    declared: tuple[int, int] | None = None
+    """Width and height that its labels tell; None if they do not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxTree:
+    """All images of a data set with their labels."""
+
+    root: Path
+    class_names: tuple[str, ...]
+    images: tuple[LabelledImage, ...]
+    fractions: bool
+    """Whether boxes are fractions of the sides of their image rather than pixels."""
+    divided: bool
+    """Whether it is said which images are for training; if not, all are still to be split."""
+    faults: Faults
+    notes: tuple[str, ...] = ()
+
+
+def load_boxes(tree: BoxTree, settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> SourceData:
+    """Decode the images, or read them from the cache, and place their boxes.
+
+    Raises:
+        ConfigError: There are no images or no boxes, or too many images cannot be read.
+    """
+    from scalesearch.data.decode import Reading
+
+    _require_boxes(tree)
+    images = sorted(tree.images, key=lambda image: SPLIT_ORDER.index(image.split))
+    files = tuple(ImageFile(path=image.path, split=image.split, label=0) for image in images)
+    listed = ImageTree(root=tree.root, class_names=tree.class_names, files=files, others=(), divided=tree.divided)
+    reading = Reading(size=storage, window=settings.window, fit=settings.fit, images=len(files))
+    arrays, notes = decoded(listed, reading, settings, cache_folder=cache_folder)
+    skipped = skip_warnings(listed, arrays, max_fraction=settings.max_skipped_fraction)
+    kept = [image for image, good in zip(images, arrays["kept"], strict=True) if good]
+    facts = from_arrays(arrays)
+    boxes = [_boxes_of(image, size, tree) for image, size in zip(kept, facts.sizes.tolist(), strict=True)]
+    parts = {
+        split: _part(kept, boxes, facts, arrays, split, storage=storage, settings=settings)
+        for split in SPLIT_ORDER
+        if any(image.split == split for image in kept)
+    }
+    if "train" not in parts:
+        refuse(str(tree.root), "images to train on", "none", "the data set", "Add a training split.")
+    return SourceData(
+        name=tree.root.resolve().name or str(tree.root),
+        class_names=tree.class_names,
+        train=parts["train"],
+        val=parts.get("val"),
+        test=parts.get("test"),
+        warnings=(*skipped, *tree.faults.warnings()),
+        divided=tree.divided,
+        notes=(*tree.notes, *notes),
+    )
+
+
+def _require_boxes(tree: BoxTree) -> None:
+    root = str(tree.root)
+    if not tree.images:
+        refuse(root, "images", "none", "the data set", "Check the paths of its images.")
+    if not any(image.boxes for image in tree.images):
+        first = shown([str(image.path) for image in tree.images])
+        came = f"none for all of {len(tree.images)} images"
+        refuse(root, "boxes", came, f"the labels of {first}", "Check where the labels are.")
+
+
+def _boxes_of(image: LabelledImage, size: Sequence[int], tree: BoxTree) -> ImageBoxes:
+    """Return the boxes of an image in its own pixels, after what is wrong with them was mended and counted."""
+    width, height = (float(side) for side in size)
+    unit = np.asarray([width, height] * 2) if tree.fractions else np.ones(4)
+    if image.declared and image.declared != (int(width), int(height)):
+        unit = unit * _unit_of(image, (int(width), int(height)), tree)
+    rows = [((*box.sides, float(box.label), float(box.ignored)), box.where) for box in image.boxes]
+    found: list[tuple[NDArray[np.float64], LabelledBox]] = []
+    for place in without_repeats(rows, tree.faults):
+        box = image.boxes[place]
+        inside = checked_box(np.asarray(box.sides) * unit, (width, height), where=box.where, faults=tree.faults)
+        if inside is not None:
+            found.append((inside, box))
+    return ImageBoxes(
+        boxes=np.asarray([inside for inside, _ in found], np.float32).reshape(-1, 4),
+        classes=np.asarray([box.label for _, box in found], np.int64),
+        ignored=np.asarray([box.ignored for _, box in found], np.bool_),
+    )
+
+
+def _unit_of(image: LabelledImage, size: tuple[int, int], tree: BoxTree) -> NDArray[np.float64]:
+    """Return factors for boxes in pixels of an image whose labels tell another size than it has.
+
+    Raises:
+        ConfigError: The labels tell the sides the other way round: they are those of the image before EXIF turned it.
+    """
+    assert image.declared is not None
+    (wide, high), (width, height) = image.declared, size
+    if (wide, high) == (height, width):
+        refuse(
+            str(tree.root),
+            f"labels of the image as it is seen, {width} x {height} (EXIF turns it)",
+            f"labels of {wide} x {high}",
+            f"those of {image.path}",
+            "Turn the pixels themselves, e.g. by Pillow's ImageOps.exif_transpose, or label the turned image.",
+        )
+    if min(wide, high) < 1:
+        tree.faults.add("images whose labels tell no size, taken for the image's own", str(image.path))
+        return np.ones(4)
+    tree.faults.add("images of another size than their labels tell, boxes enlarged or shrunk along", str(image.path))
+    return np.asarray([width / wide, height / high] * 2)
+
+
+def _part(
+    images: Sequence[LabelledImage],
+    boxes: Sequence[ImageBoxes],
+    facts: ImageFacts,
+    arrays: Arrays,
+    split: str,
+    *,
+    storage: InputSize,
+    settings: DataSettings,
+) -> ImageSplit:
+    mine_at = [place for place, image in enumerate(images) if image.split == split]
+    places = np.asarray(mine_at, np.int64)
+    mine, stored = facts.part(places), arrays["images"]
+    targets = boxes_at([boxes[place] for place in mine_at], mine.sizes, storage, settings.fit)
+    names = np.asarray([str(images[place].path) for place in mine_at], np.str_)
+    pixels: MappedImages | NDArray[np.uint8]
+    if isinstance(stored, np.memmap):
+        pixels = MappedImages(stored, places=places)
+    else:
+        pixels = stored[places].astype(np.uint8, copy=False)
+    return ImageSplit(images=pixels, targets=targets, facts=mine, names=names)

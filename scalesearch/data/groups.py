@@ -1,0 +1,119 @@
+"""Images that belong together, by their file names: frames of one film stay in one split."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.errors import ConfigError
+
+_SHOWN: Final = 2
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise ConfigError if the text is no regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        message = (
+            f"data.group_by: expected a regular expression on file names, came {pattern!r}: {error}.\n"
+            "Example: --set data.group_by='^[^_]+' for film7_0012.png."
+        )
+        raise ConfigError(message) from None
+
+
+def groups_of(names: Sequence[str], pattern: str, *, where: str) -> NDArray[np.int64]:
+    """Return the number of each image's group, of shape (images,).
+
+    Images of one group are those where the pattern matches the same text (that of its first pair of brackets, if it has
+    any). An image whose name it does not match is a group of its own.
+
+    Args:
+        names: Names of the files, with their folders below the data set's.
+        pattern: The regular expression; it is searched for anywhere in the name.
+        where: The data set, for messages.
+
+    Raises:
+        ConfigError: The pattern matches no name, or the source has no names.
+    """
+    search = re.compile(pattern).search
+    found = [search(name) for name in names]
+    if not any(found):
+        example = f", e.g. {names[0]}" if names else ": the images of this source have no file names"
+        message = (
+            f"{where}: expected file names that data.group_by = {pattern!r} matches, came none{example}.\n"
+            "Change the expression, or leave it out."
+        )
+        raise ConfigError(message)
+    numbers: dict[str, int] = {}
+    groups = np.empty(len(names), np.int64)
+    for place, (name, match) in enumerate(zip(names, found, strict=True)):
+        text = f"file {name}" if match is None else f"group {match[1 if match.re.groups else 0]}"
+        groups[place] = numbers.setdefault(text, len(numbers))
+    return groups
+
+
+def drawn_groups(
+    groups: NDArray[np.int64], strata: NDArray[np.int64] | None, count: int, *, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Draw whole groups with about `count` images in all, and with about the shares of the strata.
+
+    The groups come in random order; one is taken if that brings the drawn images nearer to what is wanted of every
+    stratum. At least one group is left undrawn.
+
+    Args:
+        groups: Group of each image, of shape (images,).
+        strata: Class of each image, of shape (images,); None: the images are drawn without regard to classes.
+        count: How many images to draw.
+        rng: The source of randomness.
+
+    Returns:
+        A mask of shape (images,), True for the drawn images.
+    """
+    of_class = np.zeros(len(groups), np.int64) if strata is None else strata
+    classes, number = int(of_class.max(initial=0)) + 1, int(groups.max(initial=-1)) + 1
+    table = np.zeros((number, classes), np.int64)
+    np.add.at(table, (groups, of_class), 1)
+    wanted = count * table.sum(axis=0) / max(len(groups), 1)
+    taken, chosen = np.zeros(classes), np.zeros(number, np.bool_)
+    for group in rng.permutation(number):
+        nearer = np.abs(wanted - taken - table[group]).sum() < np.abs(wanted - taken).sum()
+        if nearer and chosen.sum() < number - 1:
+            taken += table[group]
+            chosen[group] = True
+    if not chosen.any() and number > 1:  # every group is larger than twice what is wanted
+        chosen[int(table.sum(axis=1).argmin())] = True
+    return chosen[groups]
+
+
+def crossing(names: Mapping[str, Sequence[str]], pattern: str, *, where: str) -> tuple[str, ...]:
+    """Warn of groups that are in several splits of the source's own, and of files that the pattern does not match.
+
+    Args:
+        names: File names of the images of each split.
+        pattern: The regular expression.
+        where: The data set, for messages.
+    """
+    splits = [split for split, each in names.items() for _ in each]
+    every = [name for each in names.values() for name in each]
+    groups, search = groups_of(every, pattern, where=where), re.compile(pattern).search
+    there = defaultdict[int, dict[str, str]](dict)
+    for group, split, name in zip(groups.tolist(), splits, every, strict=True):
+        there[group].setdefault(split, name)
+    warnings, both = [], [each for each in there.values() if len(each) > 1]
+    if both:
+        pairs = "; ".join(" and ".join(list(each.values())[:2]) for each in both[:_SHOWN])
+        warnings.append(
+            f"{where}: {len(both)} of {len(there)} groups (data.group_by) are in several splits of the data set, e.g. "
+            f"{pairs}: the score will be too high; --set data.val_fraction=0.2 splits train and val anew"
+        )
+    single = [name for name in every if not search(name)]
+    if single:
+        warnings.append(
+            f"{where}: data.group_by matches {len(every) - len(single)} of {len(every)} names; each of the others is a "
+            f"group of its own, e.g. {', '.join(single[:_SHOWN])}"
+        )
+    return tuple(warnings)

@@ -1,0 +1,374 @@
+"""The source of images with masks in folders: decoded once, checked, and kept in the cache."""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.data.cache import Arrays, Put, cache_file, cached_arrays, content_key, mapped_arrays
+from scalesearch.data.dataset import ImageSplit
+from scalesearch.data.facts import ImageFact, as_arrays, from_arrays, gathered, require_facts
+from scalesearch.data.framing import crop_box
+from scalesearch.data.mapped import MappedImages
+from scalesearch.data.mask_reading import REMARKS, MaskFaultError, read_mask, turned_like
+from scalesearch.data.mask_tree import LAYOUT, MaskedFile, MaskTree, holds_masks, scan_masks
+from scalesearch.data.masks import MASKS, UNLABELLED, Mask, Masks, MaskStore
+from scalesearch.data.memory import disk_note, goes_to_disk, not_written
+from scalesearch.data.source import Source, SourceData
+from scalesearch.errors import ConfigError
+from scalesearch.values.network_spec import InputSize
+from scalesearch.values.settings import DataSettings
+
+if TYPE_CHECKING:
+    from scalesearch.data.decode import Reading
+
+# Part of the cache key: raise it when a change to the code makes the same files give other masks.
+_VERSION: Final = 1
+_SHOWN: Final = 3
+
+
+def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> SourceData:
+    """Load the images and masks of a folder, which are decoded once and kept in `cache_folder` until a file changes.
+
+    Raises:
+        ConfigError: The folder has another shape, masks cannot be understood (the text names the first files), or too
+            many files cannot be read or have no mask.
+    """
+    from scalesearch.data.decode import Reading
+
+    tree = scan_masks(Path(settings.source).expanduser())
+    _require_masks(tree, settings.max_skipped_fraction)
+    reading = Reading(size=storage, window=settings.window, fit=settings.fit, images=len(tree.files))
+    arrays, notes = _decoded(tree, reading, settings, cache_folder=cache_folder)
+    found: dict[str, list[str]] = json.loads(arrays["found"].tobytes())
+    skipped = found.pop("skipped")
+    _refuse_many(tree, skipped, settings.max_skipped_fraction)
+    store = MaskStore.of_arrays(dict(arrays))
+    names, binary = _names(tree, store)
+    if binary:
+        store = _as_two_classes(store)
+    _refuse_beyond(tree, arrays, store, names)
+    splits = _Splits(tree=tree, arrays=arrays, store=store, storage=storage, settings=settings)
+    return SourceData(
+        name=tree.root.resolve().name or str(tree.root),
+        class_names=names,
+        train=splits.of("train"),
+        val=splits.of("val") if any(file.split == "val" for file in tree.files) else None,
+        test=splits.of("test") if any(file.split == "test" for file in tree.files) else None,
+        warnings=tuple(_warnings(tree, found, skipped, binary=binary)),
+        divided=tree.divided,
+        notes=notes,
+    )
+
+
+def _require_masks(tree: MaskTree, most: float) -> None:
+    """Raise ConfigError if more than `most` of the images have no mask."""
+    images = len(tree.files) + len(tree.missing)
+    if len(tree.missing) > most * images:
+        message = (
+            f"data {tree.root}: expected a mask of the same name for every image, came none for {len(tree.missing)} of "
+            f"{images}: {_paths(tree, tree.missing)}.\nAdd them, take the images away, or leave them out with "
+            "--set data.max_skipped_fraction=1"
+        )
+        raise ConfigError(message)
+
+
+def _decoded(
+    tree: MaskTree, reading: "Reading", settings: DataSettings, *, cache_folder: Path
+) -> tuple[Arrays, tuple[str, ...]]:
+    """Return what `_decode` and the images are, with the images in memory or mapped, and a line on the latter."""
+    name, where, number = f"masks-{_key(tree, reading)}", f"data {tree.root}", len(tree.files)
+    file, shape = cache_file(cache_folder, name), (number, *reading.size.sides, 3)
+
+    def whole(arrays: Arrays) -> None:
+        _require_whole(arrays, number, reading.size)
+
+    if not goes_to_disk(images=number, size=reading.size, where=where, memory=settings.memory, file=file):
+        return cached_arrays(cache_folder, name, lambda: _decode_all(tree, reading, shape), whole=whole), ()
+    try:
+        arrays = mapped_arrays(
+            cache_folder, name, partial(_decode, tree, reading), rows="images", shape=shape, whole=whole
+        )
+    except OSError as error:
+        raise not_written(where, file, error) from error
+    note = disk_note(images=number, size=reading.size, where=where, memory=settings.memory, file=file)
+    return arrays, (note,)
+
+
+def _key(tree: MaskTree, reading: "Reading") -> str:
+    """Return a key that changes with the wanted pixels, the colours, and the state of any file."""
+    from scalesearch.data.decode import DECODER_VERSION
+
+    def state(path: Path) -> tuple[bytes, int, int]:
+        try:
+            status = path.stat()
+        except OSError:
+            return os.fsencode(path), -1, -1
+        return os.fsencode(os.path.relpath(path, tree.root)), status.st_size, status.st_mtime_ns
+
+    files = [(state(file.image), state(file.mask)) for file in tree.files]
+    colours = sorted(tree.colours.items()) if tree.colours else None
+    return content_key(DECODER_VERSION, _VERSION, reading, os.fsencode(tree.root.resolve()), colours, files)
+
+
+def _decode_all(tree: MaskTree, reading: "Reading", shape: tuple[int, ...]) -> Arrays:
+    images, number = np.empty(shape, np.uint8), 0
+
+    def put(image: NDArray[np.uint8]) -> None:
+        nonlocal number
+        images[number] = image
+        number += 1
+
+    others = _decode(tree, reading, put)
+    return {"images": images[:number], **others}
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was found on the way through the files, as texts for messages."""
+
+    skipped: list[str] = field(default_factory=list)
+    """Files that could not be read, with the reason."""
+    remarks: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Names of masks by what was remarkable about them."""
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    """Names of masks by what makes them unusable, with what was found in the first of them."""
+
+
+def _decode(tree: MaskTree, reading: "Reading", put: Put) -> Arrays:
+    """Decode images and masks one by one.
+
+    Args:
+        tree: The files.
+        reading: How the images become pixels.
+        put: Is called with each image, of shape (height, width, 3), in the tree's order.
+
+    Returns:
+        The facts of the images, the masks (`MaskStore.arrays`), `kept` of shape (files,), and `found`, the remarks on
+        files as JSON. Pairs of which one could not be read are left out.
+
+    Raises:
+        ConfigError: Masks cannot be understood.
+    """
+    from scalesearch.data.decode import UNREADABLE, decode
+
+    facts, masks, found = list[ImageFact](), list[Mask](), _Found()
+    kept = np.zeros(len(tree.files), np.bool_)
+    for index, file in enumerate(tree.files):
+        name = _shown(tree, file.mask)
+        try:
+            image, fact = decode(file.image, reading)
+            mask, remarks = _mask_of(tree, file, fact.size)
+        except MaskFaultError as fault:
+            found.faults.setdefault(fault.kind, [str(fault)]).append(name)
+            continue
+        except UNREADABLE as error:
+            reason = (str(error).splitlines() or [""])[0][:80] or type(error).__name__
+            found.skipped.append(f"{name} ({reason})")
+            continue
+        put(image)
+        facts.append(fact)
+        masks.append(_seen(mask, reading))
+        kept[index] = True
+        for remark in (*remarks, *(["empty"] if (mask == UNLABELLED).all() else ())):
+            found.remarks[remark].append(name)
+    _refuse_faults(tree, found)
+    said = json.dumps({**found.remarks, "skipped": found.skipped})
+    packed = MaskStore.pack(masks).arrays()
+    return {"kept": kept, "found": np.frombuffer(said.encode(), np.uint8), **packed, **as_arrays(gathered(facts))}
+
+
+def _mask_of(tree: MaskTree, file: MaskedFile, size: tuple[int, int]) -> tuple[Mask, tuple[str, ...]]:
+    """Return the mask of an image of this width and height, upright, and the remarks on it.
+
+    Raises:
+        MaskFaultError: It cannot be understood, or its shape is not the image's.
+    """
+    read = read_mask(file.mask, tree.colours)
+    mask, remarks = read.mask, read.remarks
+    (height, width), (wide, high) = mask.shape, size
+    if (width, height) == (wide, high):
+        return mask, remarks
+    if (width, height) == (high, wide):
+        mask = turned_like(mask, file.image)
+        if mask.shape == (high, wide):
+            return mask, (*remarks, "turned")
+        text = f"{width} x {height} for an image of {wide} x {high}"
+        raise MaskFaultError(text, kind="shape")
+    if abs(width * high - height * wide) > max(wide, high):  # more than rounding
+        text = f"{width} x {height} for an image of {wide} x {high}"
+        raise MaskFaultError(text, kind="shape")
+    return mask, (*remarks, "other_size")
+
+
+def _seen(mask: Mask, reading: "Reading") -> Mask:
+    """Return the part of the mask that the stored image shows."""
+    if reading.fit != "crop":
+        return mask
+    left, top, right, bottom = crop_box(mask.shape[1], mask.shape[0], reading.size)
+    return mask[top:bottom, left:right]
+
+
+_MEND: Final = {
+    "lossy": "Save masks as PNG: convert the originals, for the class numbers of these files are lost.",
+    "no_table": "Name the colours: `colors` in data.yaml ([[128, 64, 128], ...] in the order of names), or "
+    "class_dict.csv with name,r,g,b.",
+    "colours": "Complete the table of colours, or save the masks without smoothing.",
+    "beyond": "Convert them to class numbers from 0, with 255 for pixels of no class.",
+    "shape": "Each mask must show just what its image shows.",
+    "mode": "Save masks as PNG with class numbers (mode L or P).",
+}
+"""What to do about each kind of fault."""
+
+
+def _refuse_faults(tree: MaskTree, found: _Found) -> None:
+    for kind, (first, *names) in found.faults.items():
+        message = (
+            f"data {tree.root}: expected masks with class numbers, came {len(names)} of {len(tree.files)} that cannot "
+            f"be used: {_few(names)} ({first}).\n{_MEND[kind]}"
+        )
+        raise ConfigError(message)
+
+
+def _refuse_many(tree: MaskTree, skipped: Sequence[str], most: float) -> None:
+    if len(skipped) > most * len(tree.files):
+        message = (
+            f"data {tree.root}: expected at most {100 * most:g} % of images and masks that cannot be read, came "
+            f"{len(skipped)} of {len(tree.files)}: {_few(skipped)}.\n"
+            "Repair or delete them, or allow more with --set data.max_skipped_fraction=..."
+        )
+        raise ConfigError(message)
+
+
+def _names(tree: MaskTree, store: MaskStore) -> tuple[tuple[str, ...], bool]:
+    """Return the names of the classes, and whether the masks are black and white pictures of two classes.
+
+    A mask of 0 and 255 would else have a single class, beside pixels of no class.
+    """
+    seen = set(np.flatnonzero(store.counts.sum(axis=0, dtype=np.int64)).tolist())
+    binary = seen == {0, UNLABELLED} and len(tree.class_names) in (0, 2)
+    if tree.class_names:
+        return tree.class_names, binary
+    if binary:
+        return ("background", "foreground"), True
+    classes = max(seen - {UNLABELLED}, default=0) + 1
+    return tuple(f"class {place}" for place in range(classes)), False
+
+
+def _as_two_classes(store: MaskStore) -> MaskStore:
+    return MaskStore.pack(np.minimum(store.mask(place), np.uint8(1)) for place in range(len(store)))
+
+
+def _refuse_beyond(tree: MaskTree, arrays: Arrays, store: MaskStore, names: tuple[str, ...]) -> None:
+    """Raise ConfigError if masks have values of classes that are not named.
+
+    Raises:
+        ConfigError: They have; the text names the values and files.
+    """
+    beyond = store.counts[:, len(names) : UNLABELLED] > 0
+    if not beyond.any():
+        return
+    kept = [file for file, good in zip(tree.files, arrays["kept"], strict=True) if good]
+    wrong = np.flatnonzero(beyond.any(axis=1))
+    values = (np.flatnonzero(beyond.any(axis=0)) + len(names)).tolist()
+    message = (
+        f"data {tree.root}: expected values from 0 to {len(names) - 1} (the {len(names)} classes) and 255, came "
+        f"{', '.join(map(str, values[:5]))}{', ...' if len(values) > 5 else ''} in {len(wrong)} masks: "
+        f"{_paths(tree, [kept[place].mask for place in wrong])}.\nName those classes too, or make the pixels 255."
+    )
+    raise ConfigError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Splits:
+    """What the splits of a source are taken from."""
+
+    tree: MaskTree
+    arrays: Arrays
+    store: MaskStore
+    storage: InputSize
+    settings: DataSettings
+
+    def of(self, split: str) -> ImageSplit:
+        """Return the images and masks of a split."""
+        kept = [file for file, good in zip(self.tree.files, self.arrays["kept"], strict=True) if good]
+        where = np.asarray([file.split == split for file in kept], np.bool_)
+        facts, stored = from_arrays(self.arrays).part(where), self.arrays["images"]
+        masks = Masks(store=self.store, places=np.flatnonzero(where), storage=self.storage, fit=self.settings.fit)
+        if isinstance(stored, np.memmap):
+            images: NDArray[np.uint8] | MappedImages = MappedImages(stored, places=np.flatnonzero(where))
+        else:
+            images = stored[: len(kept)].astype(np.uint8, copy=False)[where]
+        names = np.asarray([_shown(self.tree, file.image) for file in kept], np.str_)[where]
+        return ImageSplit(images=images, targets=masks, facts=facts, names=names)
+
+
+def _require_whole(arrays: Arrays, files: int, size: InputSize) -> None:
+    """Check that stored arrays are what `_decode` makes of the given number of files.
+
+    Raises:
+        KeyError: If an array is missing.
+        ValueError: If an array is not as expected.
+    """
+    images, kept = arrays["images"], arrays["kept"]
+    read = int(kept.sum())
+    fit = images.shape in ((read, *size.sides, 3), (files, *size.sides, 3))
+    if kept.dtype != np.bool_ or kept.shape != (files,) or images.dtype != np.uint8 or not fit:
+        message = f"{images.shape} {images.dtype} images of {kept.shape} files"
+        raise ValueError(message)
+    found = json.loads(arrays["found"].tobytes())
+    if not isinstance(found, dict) or len(found["skipped"]) != files - read:
+        message = "the reasons of skipped files do not fit"
+        raise ValueError(message)
+    if len(MaskStore.of_arrays(dict(arrays))) != read:
+        message = "there are not as many masks as images"
+        raise ValueError(message)
+    require_facts(arrays, read)
+
+
+def _warnings(tree: MaskTree, found: dict[str, list[str]], skipped: list[str], *, binary: bool) -> Sequence[str]:
+    where, total = f"data {tree.root}", len(tree.files)
+    lines = list(tree.notes)
+    if tree.missing:
+        lines.append(f"{where}: left out {len(tree.missing)} images without a mask: {_paths(tree, tree.missing)}")
+    if skipped:
+        lines.append(f"{where}: skipped {len(skipped)} of {total} pairs that cannot be read: {_few(skipped)}")
+    for kind, names in found.items():
+        lines.append(f"{where}: {len(names)} of {total} masks {REMARKS[kind]}: {_few(names)}")
+    if binary:
+        lines.append(f"{where}: the masks hold 0 and 255 alone, which are read as two classes, 255 as the second")
+    if not tree.class_names and not binary:
+        lines.append(
+            f"{where}: nothing names the classes, so they are numbered; write names into data.yaml or classes.txt"
+        )
+    return lines
+
+
+def _paths(tree: MaskTree, paths: Sequence[Path]) -> str:
+    return _few([_shown(tree, path) for path in paths])
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _shown(tree: MaskTree, path: Path) -> str:
+    return os.fsencode(os.path.relpath(path, tree.root)).decode("utf-8", "replace")
+
+
+SOURCE = Source(
+    kind="mask folder",
+    targets=MASKS,
+    load=load,
+    takes_path=holds_masks,
+    path_words="a folder of images and masks, or its data.yaml",
+    layout=LAYOUT,
+    least_classes=2,
+)

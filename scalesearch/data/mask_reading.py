@@ -1,0 +1,164 @@
+"""Read one mask file: which class each pixel has, whatever the file's mode; what cannot be told is refused."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from scalesearch.data.decode import UNREADABLE, known_formats
+from scalesearch.data.masks import UNLABELLED, Mask
+from scalesearch.errors import ScalesearchError
+
+Colours = Mapping[tuple[int, int, int], int]
+"""The class of each colour, red, green and blue."""
+
+Fault = Literal["lossy", "beyond", "no_table", "colours", "mode", "shape"]
+
+LOSSY: Final = ("JPEG",)
+"""Formats that change values: a border between 1 and 9 holds every number between them."""
+_UNKNOWN_COLOURS: Final = 0.01
+"""Share of pixels with colours of no class above which a mask is refused; fewer are edges that were smoothed."""
+_DEEPEST: Final = 65535
+
+
+class MaskFaultError(ScalesearchError):
+    """A mask cannot be used; the text says why, and `kind` which of the known faults it is."""
+
+    def __init__(self, text: str, *, kind: Fault) -> None:
+        super().__init__(text)
+        self.kind: Fault = kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadMask:
+    """A mask, and what was remarkable about its file."""
+
+    mask: Mask
+    """(height, width); 255 has no class."""
+    remarks: tuple[str, ...] = ()
+    """Names of what was remarkable, keys of `REMARKS`."""
+
+
+REMARKS: Final = {
+    "transparent": "have transparent pixels, which are taken as unlabelled",
+    "deep": "have 16 bits, of which only values up to 255 occur",
+    "grey_rgb": "are RGB with three equal channels, which are read as class numbers",
+    "some_colours": "have a few pixels of colours of no class, which are taken as unlabelled",
+    "turned": "lie as the file of their image does, and are turned as its EXIF says",
+    "other_size": "have another size than their image, of the same shape",
+    "empty": "have no labelled pixel",
+}
+"""What a remark means, after the number of masks."""
+
+
+def read_mask(path: Path, colours: Colours | None = None) -> ReadMask:
+    """Return the class of each pixel of a mask file.
+
+    Palette images (mode P) and grey ones hold class numbers as they are, colours are looked up in the table.
+
+    Args:
+        path: The file.
+        colours: The class of each colour; None where there is no table.
+
+    Raises:
+        MaskFaultError: Its format is lossy, it has colours and there is no table, or values beyond 255.
+        Exception: One of `UNREADABLE`, if the file cannot be read.
+    """
+    with Image.open(path, formats=known_formats()) as image:
+        if image.format in LOSSY:
+            text = f"{image.format}, which blurs class numbers"
+            raise MaskFaultError(text, kind="lossy")
+        image.load()
+        return _read(image, colours)
+
+
+def _read(image: Image.Image, colours: Colours | None) -> ReadMask:
+    remarks = list[str]()
+    unseen: NDArray[np.bool_] | None = None
+    if image.mode in ("LA", "RGBA", "PA", "La", "RGBa"):
+        unseen = np.asarray(image.convert("RGBA"))[..., 3] == 0
+        image = image.convert({"LA": "L", "La": "L", "PA": "P"}.get(image.mode, "RGB"))
+    if image.mode in ("1", "L", "P"):
+        mask = np.asarray(image, np.uint8)
+        if colours is not None and image.mode == "P":
+            mask, few = _looked_up(np.asarray(image.convert("RGB")), colours)
+            remarks += ["some_colours"] * few
+    elif image.mode == "I" or image.mode.startswith("I;16"):
+        mask = _from_deep(np.asarray(image))
+        remarks.append("deep")
+    elif image.mode == "RGB":
+        pixels = np.asarray(image)
+        if colours is not None:
+            mask, few = _looked_up(pixels, colours)
+            remarks += ["some_colours"] * few
+        else:
+            mask = _from_grey(pixels)
+            remarks.append("grey_rgb")
+    else:
+        text = f"mode {image.mode}, which holds no class numbers"
+        raise MaskFaultError(text, kind="mode")
+    if unseen is not None and unseen.any():
+        mask = np.where(unseen, np.uint8(UNLABELLED), mask)
+        remarks.append("transparent")
+    return ReadMask(mask=np.ascontiguousarray(mask), remarks=tuple(remarks))
+
+
+def _from_deep(values: NDArray[np.generic]) -> Mask:
+    numbers = values.astype(np.int64)
+    numbers[numbers == _DEEPEST] = UNLABELLED
+    if numbers.min() < 0 or numbers.max() > UNLABELLED:
+        worst = int(numbers.max()) if numbers.max() > UNLABELLED else int(numbers.min())
+        text = f"the value {worst}, which is no class number; instance numbers must become class numbers first"
+        raise MaskFaultError(text, kind="beyond")
+    return numbers.astype(np.uint8)
+
+
+def _from_grey(pixels: NDArray[np.uint8]) -> Mask:
+    if (pixels[..., 0] != pixels[..., 1]).any() or (pixels[..., 0] != pixels[..., 2]).any():
+        seen = np.unique(pixels.reshape(-1, 3), axis=0)
+        shown = ", ".join(f"({', '.join(map(str, colour))})" for colour in seen[:3].tolist())
+        text = f"{len(seen)} colours ({shown}, ...) and no table says what they mean"
+        raise MaskFaultError(text, kind="no_table")
+    return pixels[..., 0]
+
+
+def _looked_up(pixels: NDArray[np.uint8], colours: Colours) -> tuple[Mask, bool]:
+    """Return the class of each pixel, and whether a few have colours of no class."""
+    keys = (pixels[..., 0].astype(np.int64) << 16) | (pixels[..., 1].astype(np.int64) << 8) | pixels[..., 2]
+    known = sorted(((red << 16) | (green << 8) | blue, number) for (red, green, blue), number in colours.items())
+    table, numbers = np.asarray([key for key, _ in known]), np.asarray([number for _, number in known], np.uint8)
+    at = np.minimum(np.searchsorted(table, keys), len(table) - 1)
+    found = table[at] == keys
+    missing = 1 - found.mean()
+    if missing > _UNKNOWN_COLOURS:
+        strange = np.unique(pixels[~found].reshape(-1, 3), axis=0)[0].tolist()
+        text = f"colours of no class on {100 * missing:.0f} % of its pixels, e.g. ({', '.join(map(str, strange))})"
+        raise MaskFaultError(text, kind="colours")
+    return np.where(found, numbers[at], np.uint8(UNLABELLED)), bool(missing > 0)
+
+
+def turned_like(mask: Mask, image: Path) -> Mask:
+    """Return a mask that lies as the image's file does, turned as that file's EXIF orientation says."""
+    try:
+        with Image.open(image, formats=known_formats()) as opened:
+            orientation = opened.getexif().get(0x0112, 1)
+    except UNREADABLE:
+        return mask
+    turn = _TURNS.get(orientation)
+    return mask if turn is None else np.asarray(Image.fromarray(mask).transpose(turn))
+
+
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns the pixels of each EXIF orientation upright."""

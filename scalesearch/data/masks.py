@@ -1,0 +1,251 @@
+"""Masks as targets: a class for each pixel. They are held compressed, at the size of their own files."""
+
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.data.framing import padded_size
+from scalesearch.data.memory import fits_beside
+from scalesearch.data.targets import Places
+from scalesearch.values.network_spec import InputSize
+from scalesearch.values.settings import Fit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MASKS: Final = "masks"
+"""The kind of targets that `Masks` are."""
+UNLABELLED: Final = 255
+"""The value of pixels that belong to no class: they are neither trained on nor scored."""
+_LEVEL: Final = 1  # a mask of 480 x 360 takes a hundredth of its pixels, and a millisecond to read
+
+Mask = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskStore:
+    """Masks of any sizes, each compressed by itself: those of a camera take a fiftieth of their pixels or less."""
+
+    packed: NDArray[np.uint8]
+    """The compressed masks, one after the other."""
+    ends: NDArray[np.int64]
+    """Where each ends in `packed`, of shape (number,)."""
+    sizes: NDArray[np.int32]
+    """Height and width of each, of shape (number, 2)."""
+    counts: NDArray[np.int32]
+    """Pixels of each value in each, of shape (number, 256)."""
+    digests: NDArray[np.uint8]
+    """A hash of each one's pixels, of shape (number, 16)."""
+
+    @classmethod
+    def pack(cls, masks: "Iterable[Mask]") -> "MaskStore":
+        """Compress masks, each of shape (height, width)."""
+        parts, sizes, counts, digests = list[bytes](), list[tuple[int, int]](), list[NDArray[np.int64]](), list[bytes]()
+        for mask in masks:
+            whole = np.ascontiguousarray(mask)
+            parts.append(zlib.compress(whole.tobytes(), _LEVEL))
+            sizes.append((int(mask.shape[0]), int(mask.shape[1])))
+            counts.append(np.bincount(whole.ravel(), minlength=256))
+            digests.append(blake2b(whole.tobytes(), digest_size=16).digest())
+        return cls(
+            packed=np.frombuffer(b"".join(parts), np.uint8),
+            ends=np.cumsum([len(part) for part in parts], dtype=np.int64),
+            sizes=np.asarray(sizes, np.int32).reshape(-1, 2),
+            counts=np.asarray(counts, np.int32).reshape(-1, 256),
+            digests=np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def mask(self, place: int) -> Mask:
+        """Return one mask (height, width) at its own size."""
+        begin, end = (int(self.ends[place - 1]) if place else 0), int(self.ends[place])
+        pixels = zlib.decompress(self.packed[begin:end].tobytes())
+        return np.frombuffer(pixels, np.uint8).reshape(tuple(self.sizes[place]))
+
+    def joined(self, other: "MaskStore") -> "MaskStore":
+        """Return these masks and then the others."""
+        shift = int(self.ends[-1]) if len(self) else 0
+        return MaskStore(
+            packed=np.concatenate([self.packed, other.packed]),
+            ends=np.concatenate([self.ends, other.ends + shift]),
+            sizes=np.concatenate([self.sizes, other.sizes]),
+            counts=np.concatenate([self.counts, other.counts]),
+            digests=np.concatenate([self.digests, other.digests]),
+        )
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the store as named arrays, to be kept in a file."""
+        return {f"mask_{name}": getattr(self, name) for name in _FIELDS}
+
+    @classmethod
+    def of_arrays(cls, arrays: "dict[str, NDArray[np.generic]]") -> "MaskStore":
+        """Return the store that `arrays` returned.
+
+        Raises:
+            KeyError: An array is missing.
+            ValueError: An array has another shape or type, or the parts do not fit together.
+        """
+        held = {name: np.asarray(arrays[f"mask_{name}"]) for name in _FIELDS}
+        number = len(held["ends"])
+        shapes = {"ends": (number,), "sizes": (number, 2), "counts": (number, 256), "digests": (number, 16)}
+        wrong = [name for name, shape in shapes.items() if held[name].shape != shape]
+        wrong += [name for name, kind in _FIELDS.items() if held[name].dtype != kind]
+        if wrong or (number and int(held["ends"][-1]) != len(held["packed"])):
+            message = f"masks with wrong {', '.join(wrong) or 'ends'}"
+            raise ValueError(message)
+        return cls(**held)
+
+
+_FIELDS: Final = {
+    "packed": np.uint8, "ends": np.int64, "sizes": np.int32, "counts": np.int32, "digests": np.uint8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Masks:
+    """A class for every pixel of each image (`Targets`).
+
+    The masks keep the size of their own files, at which answers are scored. `tensor` gives them at the images' size.
+    """
+
+    store: MaskStore
+    places: NDArray[np.int64]
+    """Which masks of the store these are, in order, of shape (number,)."""
+    storage: InputSize
+    """Size of the stored images, which the images' framing fits into."""
+    fit: Fit = "stretch"
+    """With `pad`, the images stand between bars, which the masks lack; any other mask shows just what its image does
+    (of an image that was cropped, that part)."""
+    size: InputSize | None = None
+    """Size of the masks that `tensor` gives; None: that of the stored images."""
+    _made: list["Tensor"] = field(default_factory=list, repr=False)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.places)
+
+    def __getitem__(self, where: Places) -> "Masks":
+        """Return the masks of some of the images."""
+        return replace(self, places=np.atleast_1d(self.places[where]), _made=[])
+
+    def joined(self, other: "Masks") -> "Masks":
+        """Return these masks and then the others."""
+        if other.store is self.store:
+            return replace(self, places=np.concatenate([self.places, other.places]), _made=[])
+        places = np.concatenate([self.places, other.places + len(self.store)])
+        return replace(self, store=self.store.joined(other.store), places=places, _made=[])
+
+    def at(self, size: InputSize) -> "Masks":
+        """Return the same masks for images of this size."""
+        return replace(self, size=size, _made=[])
+
+    def content(self) -> Iterator[memoryview]:
+        """Yield a hash of each mask, and its size."""
+        yield np.ascontiguousarray(self.store.digests[self.places]).data
+        yield np.ascontiguousarray(self.store.sizes[self.places]).data
+
+    def strata(self) -> None:
+        """Return None: an image has pixels of many classes."""
+        return
+
+    def class_counts(self, classes: int) -> NDArray[np.int64]:
+        """Return in how many images each class occurs."""
+        return np.asarray((self.store.counts[self.places, :classes] > 0).sum(axis=0), np.int64)
+
+    def pixel_counts(self, classes: int) -> NDArray[np.int64]:
+        """Return how many pixels each class has, of shape (classes,)."""
+        return np.asarray(self.store.counts[self.places, :classes].sum(axis=0, dtype=np.int64))
+
+    def tensor(self) -> "Tensor":
+        """Return uint8 (number, height, width) at the images' size, by nearest pixels; 255 has no class.
+
+        Where that would take more than a quarter of the memory, the result unpacks masks whenever some are asked for.
+        """
+        import torch
+
+        height, width = (self.size or self.storage).sides
+        rows = MaskRows(self)
+        if not fits_beside(len(self) * height * width):
+            return rows  # type: ignore[return-value]  # it has all of a tensor that batches and losses use
+        if not self._made:
+            self._made.append(rows[torch.arange(len(self))])
+        return self._made[0]
+
+    def own(self, place: int) -> Mask:
+        """Return the mask (height, width) of one image at the size of its own file."""
+        return self.store.mask(int(self.places[place]))
+
+    def part(self, place: int) -> tuple[float, float, float, float]:
+        """Return which part of the image the mask covers: top, left, bottom and right, as shares of its sides."""
+        height, width = (int(side) for side in self.store.sizes[self.places[place]])
+        return covered_part(height, width, self.storage, self.fit)
+
+    def scaled(self, place: int) -> Mask:
+        """Return the mask of one image at the size that `tensor` gives, by nearest pixels."""
+        height, width = (self.size or self.storage).sides
+        own = self.own(place)
+        top, left, bottom, right = self.part(place)
+        rows, inside = _nearest(height, own.shape[0], top, bottom)
+        columns, beside = _nearest(width, own.shape[1], left, right)
+        mask = own[rows[:, None], columns]
+        return mask if inside.all() and beside.all() else np.where(inside[:, None] & beside, mask, np.uint8(UNLABELLED))
+
+
+class MaskRows:
+    """What batches and losses use of a tensor of masks (number, height, width), unpacked when it is asked for."""
+
+    dtype: Final = np.uint8
+
+    def __init__(self, masks: Masks) -> None:
+        """Take the masks; nothing is unpacked yet."""
+        self._masks = masks
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number, height and width."""
+        return len(self), *(self._masks.size or self._masks.storage).sides
+
+    def __getitem__(self, where: "slice | Tensor") -> "Tensor":
+        """Return masks as uint8 (chosen, height, width) on the CPU."""
+        import torch
+
+        chosen: Sequence[int] = range(len(self))[where] if isinstance(where, slice) else where.tolist()
+        masks = np.empty((len(chosen), *self.shape[1:]), np.uint8)
+        for at, place in enumerate(chosen):
+            masks[at] = self._masks.scaled(place)
+        return torch.from_numpy(masks)
+
+
+def covered_part(height: int, width: int, storage: InputSize, fit: Fit) -> tuple[float, float, float, float]:
+    """Return which part of a stored image a picture of this size fills: top, left, bottom and right, as shares of it.
+
+    Only a padded one does not fill it.
+    """
+    if fit != "pad":
+        return 0.0, 0.0, 1.0, 1.0
+    inner_width, inner_height = padded_size(width, height, storage)
+    top, left = (storage.height_px - inner_height) // 2, (storage.width_px - inner_width) // 2
+    return (
+        top / storage.height_px,
+        left / storage.width_px,
+        (top + inner_height) / storage.height_px,
+        (left + inner_width) / storage.width_px,
+    )
+
+
+def _nearest(length: int, own: int, first: float, last: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return for each of `length` pixels the mask's own row (or column) at its centre, and whether there is one."""
+    centres = np.round(((np.arange(length) + 0.5) / length - first) / (last - first), 12)
+    inside = (centres >= 0) & (centres < 1)
+    # Rounded, since 4.5 / 9 * 30 must be 15 and not a little less, wherever the division is made.
+    return np.clip(np.round(centres * own, 9).astype(np.int64), 0, own - 1), inside

@@ -1,0 +1,129 @@
+"""Find pictures of two splits that look alike: frames of one film, or a picture that was saved again."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.data.dataset import ImageSplit
+from scalesearch.data.resize import rows_of_chunk
+
+MOST_BITS: Final = 6
+"""Pictures are compared in full only if so few of the 64 bits of their hashes differ."""
+MOST_DIFFERENCE: Final = 0.12
+"""Largest mean difference of two thumbnails of one picture, in standard deviations of their pixels."""
+_LEAST_DEVIATION: Final = 4.0
+"""Flat pictures are not compared: they look alike whatever they show."""
+_SIDE: Final = 16
+_SAMPLES: Final = 4  # of each thumbnail's pixel along a side
+_MOST_PAIRS: Final = 400_000_000
+_PAIRS_AT_ONCE: Final = 4_000_000
+_COMPARED_AT_ONCE: Final = 4096
+_SHOWN: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Looks:
+    """What pictures look like from afar."""
+
+    thumbnails: NDArray[np.float32]
+    """(number, 256): 16 x 16 grey pixels, less their mean and divided by their standard deviation."""
+    hashes: NDArray[np.uint64]
+    """(number,): which of 8 x 8 cells are brighter than the mean."""
+    flat: NDArray[np.bool_]
+    """(number,): whether there is hardly anything to see."""
+    places: NDArray[np.int64]
+    """(number,): which images of the split these are."""
+
+
+def near_copy_warnings(
+    splits: Mapping[str, ImageSplit], *, name: str, seen_in_training: Sequence[str]
+) -> tuple[str, ...]:
+    """Warn of images of a split that look like images of another one, with two examples.
+
+    Args:
+        splits: The splits by name, the ones that are trained on first.
+        name: Name of the data set, for the warnings.
+        seen_in_training: Names of the splits that are looked at in training; among them nothing is compared.
+    """
+    looks: dict[str, _Looks] = {}
+    warnings = []
+    names = list(splits)
+    for at, second in enumerate(names):
+        if second in seen_in_training:
+            continue
+        for first in names[:at]:
+            for split in (first, second):
+                if split not in looks:
+                    looks[split] = _looks(splits[split])
+            pairs = list(_pairs(looks[first], looks[second]))
+            if pairs:
+                shown = "; ".join(
+                    f"{_called(splits[second], mine, second)} like {_called(splits[first], theirs, first)}"
+                    for mine, theirs in pairs[:_SHOWN]
+                )
+                warnings.append(
+                    f"data {name}: {len(pairs)} of {len(splits[second])} images of {second} look like images of "
+                    f"{first}, e.g. {shown}: the score on {second} will be too high; data.group_by keeps the frames of "
+                    "a film in one split"
+                )
+    return tuple(warnings)
+
+
+def _looks(split: ImageSplit) -> _Looks:
+    thumbnails = np.empty((len(split), _SIDE * _SIDE), np.float32)
+    _, height, width, _ = split.images.shape
+    rows, columns = _samples(int(height)), _samples(int(width))
+    step = rows_of_chunk(split.images.shape)
+    for start in range(0, len(split), step):
+        some = split.images[start : start + step][:, rows[:, None], columns]
+        cells = some.reshape(len(some), _SIDE, _SAMPLES, _SIDE, _SAMPLES * some.shape[3])
+        thumbnails[start : start + step] = cells.mean(axis=(2, 4), dtype=np.float32).reshape(len(some), -1)
+    deviation = thumbnails.std(axis=1)
+    centred = thumbnails - thumbnails.mean(axis=1, keepdims=True)
+    cells = centred.reshape(-1, 8, 2, 8, 2).mean(axis=(2, 4)).reshape(-1, 64)
+    bits = np.packbits(cells > 0, axis=1)
+    return _Looks(
+        thumbnails=centred / np.maximum(deviation, 1e-6)[:, None],
+        hashes=bits.view(np.uint64)[:, 0] if len(bits) else np.empty(0, np.uint64),
+        flat=deviation < _LEAST_DEVIATION,
+        places=np.arange(len(split)),
+    )
+
+
+def _samples(side: int) -> NDArray[np.int64]:
+    """Return the places of evenly spaced pixels along a side, several for each pixel of a thumbnail."""
+    number = _SIDE * _SAMPLES
+    return ((np.arange(number) + 0.5) / number * side).astype(np.int64)
+
+
+def _pairs(first: _Looks, second: _Looks) -> Iterator[tuple[int, int]]:
+    """Yield an image of the second split and one of the first that it looks like, once for each image of the second."""
+    asked = np.flatnonzero(~second.flat)
+    most = max(1, _MOST_PAIRS // max(1, len(first.hashes)))
+    if len(asked) > most:  # some of them, evenly spaced
+        asked = asked[np.linspace(0, len(asked) - 1, most).astype(np.int64)]
+    step = max(1, _PAIRS_AT_ONCE // max(1, len(first.hashes)))
+    for start in range(0, len(asked), step):
+        some = asked[start : start + step]
+        bits = np.bitwise_count(second.hashes[some, None] ^ first.hashes[None])
+        mine, theirs = np.nonzero((bits <= MOST_BITS) & ~first.flat)
+        if not len(mine):
+            continue
+        differences = np.concatenate(
+            [
+                np.abs(second.thumbnails[some[mine[part]]] - first.thumbnails[theirs[part]]).mean(axis=1)
+                for part in (slice(at, at + _COMPARED_AT_ONCE) for at in range(0, len(mine), _COMPARED_AT_ONCE))
+            ]
+        )
+        alike = differences <= MOST_DIFFERENCE
+        for place in np.unique(mine[alike]):
+            likeliest = np.flatnonzero(alike & (mine == place))
+            best = likeliest[differences[likeliest].argmin()]
+            yield int(second.places[some[place]]), int(first.places[theirs[best]])
+
+
+def _called(split: ImageSplit, place: int, name: str) -> str:
+    return str(split.names[place]) if split.names is not None else f"image {place} of {name}"

@@ -1,0 +1,210 @@
+"""Read detection data in YOLO's layout: a data.yaml, images, and a text file of boxes beside each image's folder."""
+
+import math
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from scalesearch.data.box_faults import Faults, refuse
+from scalesearch.data.box_files import BoxTree, LabelledBox, LabelledImage, load_boxes
+from scalesearch.data.boxes import BOXES
+from scalesearch.data.litter import SUFFIXES, is_litter
+from scalesearch.data.source import Source, SourceData
+from scalesearch.data.split_names import SplitName
+from scalesearch.values.network_spec import InputSize
+from scalesearch.values.settings import DataSettings
+
+_SPLIT_KEYS: Final[tuple[tuple[str, SplitName], ...]] = (
+    ("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"),
+)  # fmt: skip
+_PIXELS_FROM: Final = 2.0
+"""A coordinate of this size is no fraction, not even one of a box that reaches far out of its image."""
+_ROOT_KEYS: Final = ("names", "path", "nc", *(key for key, _ in _SPLIT_KEYS))
+
+
+def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> SourceData:
+    """Load the images and boxes that a data.yaml names, or that of a folder.
+
+    Raises:
+        ConfigError: The file or a label is not as expected; the text names file and line.
+    """
+    path = Path(settings.source).expanduser()
+    file = path / "data.yaml" if path.is_dir() else path
+    return load_boxes(read_yolo(file), settings, storage=storage, cache_folder=cache_folder)
+
+
+def read_yolo(file: Path) -> BoxTree:
+    """Read a data.yaml and all labels that belong to it; no image is opened.
+
+    Raises:
+        ConfigError: As `load`.
+    """
+    document = _document(file)
+    numbers, names = _class_names(document, file)
+    root = _root(document, file)
+    faults, images = Faults(root=str(root)), list[LabelledImage]()
+    seen = set[Path]()
+    for key, split in _SPLIT_KEYS:
+        for path in _images(document.get(key), root, file, key):
+            if path in seen:
+                faults.add("images that are listed twice, the second time left out", str(path))
+                continue
+            seen.add(path)
+            images.append(_labelled(path, split, numbers, faults))
+    _count_strays(images, faults)
+    divided = any(image.split != "train" for image in images)
+    return BoxTree(root=root, class_names=names, images=tuple(images), fractions=True, divided=divided, faults=faults)
+
+
+def _document(file: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        document = yaml.safe_load(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        refuse(str(file), "a data.yaml that can be read", str(error), str(file), "Check the file.")
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        refuse(str(file), "YAML", str(error).splitlines()[0], f"{file}{line}", "Mend the file.")
+    if not isinstance(document, dict) or "names" not in document or "train" not in document:
+        remedy = "It needs the keys names and train, and may have path, val, test and nc."
+        came = f"the keys {', '.join(map(str, document))}" if isinstance(document, dict) else type(document).__name__
+        refuse(str(file), "a table with the keys names and train", came, str(file), remedy)
+    return document
+
+
+def _class_names(document: dict[str, Any], file: Path) -> tuple[dict[int, int], tuple[str, ...]]:
+    """Return the place of each class number among the names, and the names."""
+    given = document["names"]
+    if isinstance(given, list):
+        given = dict(enumerate(given))
+    if not isinstance(given, dict) or not given or not all(isinstance(key, int) and key >= 0 for key in given):
+        refuse(str(file), "names as a list, or a table from class numbers", repr(given)[:80], str(file), "Mend names.")
+    names = tuple(str(given[key]) for key in sorted(given))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        refuse(str(file), "different names of classes", f"{twice!r} twice", str(file), "Give each class its own name.")
+    count = document.get("nc", len(names))
+    if count != len(names):
+        refuse(str(file), f"nc = {len(names)}, as there are names", f"nc = {count!r}", str(file), "Mend nc or names.")
+    return {key: place for place, key in enumerate(sorted(given))}, names
+
+
+def _root(document: dict[str, Any], file: Path) -> Path:
+    """Return the folder that the splits' paths start from: `path`, seen from the file, or the file's own folder."""
+    given = document.get("path")
+    if not given:
+        return file.parent
+    for root in (Path(str(given)).expanduser(), file.parent / str(given)):
+        # An absolute path of another machine, or one below a program's own folder of data sets, leads nowhere here.
+        if root.is_dir() and (root.is_absolute() or root == file.parent / str(given)):
+            return root
+    return file.parent
+
+
+def _images(given: object, root: Path, file: Path, key: str) -> list[Path]:
+    """Return the images of a split: of a folder, of a text file that lists them, or of several of these."""
+    if given is None or given == "":
+        return []
+    if isinstance(given, list):
+        return [path for each in given for path in _images(each, root, file, key)]
+    place = root / str(given)
+    if not place.exists() and (file.parent / str(given).removeprefix("../")).exists():
+        place = file.parent / str(given).removeprefix("../")  # as Roboflow writes it
+    if place.is_dir():
+        found = (path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and not is_litter(path))
+        return sorted(path for path in found if path.is_file())
+    if place.is_file() and place.suffix == ".txt":
+        lines = (line.strip() for line in place.read_text("utf-8").splitlines())
+        return [place.parent / line if line.startswith("./") else root / line for line in lines if line]
+    return refuse(
+        str(root),
+        f"a folder of images, or a .txt that lists them, for {key}",
+        f"{str(given)!r}, where there is none",
+        str(file),
+        "Mend the path; it starts from `path`, or from the folder of the file.",
+    )
+
+
+def label_file(image: Path) -> Path:
+    """Return where the boxes of an image are: the last `images` of its path becomes `labels`, its suffix `.txt`."""
+    parts = list(image.parts)
+    places = [place for place, part in enumerate(parts[:-1]) if part == "images"]
+    if places:
+        parts[places[-1]] = "labels"
+    return Path(*parts).with_suffix(".txt")
+
+
+def _labelled(path: Path, split: SplitName, numbers: dict[int, int], faults: Faults) -> LabelledImage:
+    file = label_file(path)
+    if not file.is_file():
+        faults.add("images without a file of labels, taken for background", str(path))
+        return LabelledImage(path=path, split=split, boxes=())
+    try:
+        lines = file.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        refuse(faults.root, "a text file of labels", str(error), str(file), "Mend or remove it.")
+    boxes = [
+        _box(line.split(), f"{file}:{number}", numbers, faults) for number, line in enumerate(lines, 1) if line.strip()
+    ]
+    return LabelledImage(path=path, split=split, boxes=tuple(boxes))
+
+
+def _box(words: list[str], where: str, numbers: dict[int, int], faults: Faults) -> LabelledBox:
+    """Return the box of a line: class, then centre and sides as fractions, or the corners of a polygon."""
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        values = []
+    polygon = len(values) >= 7 and len(values) % 2 == 1
+    if not values or not all(map(math.isfinite, values)) or not (len(values) in (5, 6) or polygon):
+        remedy = "Write one line for each box: class, centre x, centre y, width, height, as fractions of the sides."
+        refuse(faults.root, "a class and four numbers", repr(" ".join(words))[:80], where, remedy)
+    label, *rest = values
+    if not label.is_integer() or int(label) not in numbers:
+        known = f"one of the {len(numbers)} classes that data.yaml names"
+        refuse(faults.root, known, f"class {words[0]}", where, "Mend the label, or add the class to names.")
+    if max(map(abs, rest[:4])) >= _PIXELS_FROM:
+        remedy = "Divide x by the width and y by the height of the image."
+        refuse(
+            faults.root, "fractions of the image's sides, 0 to 1", f"{' '.join(words[1:5])} (pixels?)", where, remedy
+        )
+    if polygon:
+        faults.add("polygons, taken for the boxes around them", where)
+        sides = (min(rest[::2]), min(rest[1::2]), max(rest[::2]), max(rest[1::2]))
+    else:
+        if len(rest) == 5:
+            faults.add("lines with a sixth number (the confidence of a prediction?), which is not read", where)
+        x, y, width, height = rest[:4]
+        sides = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+    return LabelledBox(sides=sides, label=numbers[int(label)], where=where)
+
+
+def _count_strays(images: list[LabelledImage], faults: Faults) -> None:
+    """Count files of labels beside those that were read, to which there is no image."""
+    wanted = {label_file(image.path) for image in images}
+    for folder in sorted({file.parent for file in wanted}):
+        if not folder.is_dir() or any(image.path.parent == folder for image in images):
+            continue  # beside the images themselves there may be any text files
+        with os.scandir(folder) as entries:
+            stray = sorted(entry.path for entry in entries if entry.name.endswith(".txt"))
+        for path in stray:
+            if Path(path) not in wanted and Path(path).name != "classes.txt":
+                faults.add("files of labels without an image, left out", path)
+
+
+def takes(path: Path) -> bool:
+    """Tell whether it is a data.yaml, or a folder with one."""
+    return (path.suffix in (".yaml", ".yml") and path.is_file()) or (path / "data.yaml").is_file()
+
+
+SOURCE = Source(
+    kind="YOLO",
+    targets=BOXES,
+    load=load,
+    takes_path=takes,
+    path_words="a data.yaml, or a folder with one",
+    layout="YOLO: data.yaml with names, train and val; images/NAME.jpg and labels/NAME.txt.",
+    least_classes=1,
+)

@@ -1,0 +1,1 @@
+"""The detection task: which objects are in the picture, and where?"""

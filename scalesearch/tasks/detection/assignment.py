@@ -1,0 +1,100 @@
+"""Which points of a detector are to find which objects: the static assignment of FCOS."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from scalesearch.data.boxes import NO_CLASS
+from scalesearch.tasks.detection.infer import points_of, strides_for
+
+CENTRE_RADIUS: Final = 1.5
+"""A point may find an object whose centre is this near, in strides of its feature map, along both sides."""
+# The largest distance from the point to a side of the box, in strides of its feature map.
+_FINEST_FROM, _COARSER_FROM, _TO = 0.0, 2.0, 4.0
+_FAR: Final = 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Assigned:
+    """What each point of a batch of images is to answer."""
+
+    points: Tensor
+    """(points, 2): x and y in pixels."""
+    strides: Tensor
+    """(points,)."""
+    positive: Tensor
+    """(batch, points): whether the point is to find an object."""
+    left_out: Tensor
+    """(batch, points): whether the point lies in an ignored box and is to answer nothing in particular."""
+    boxes: Tensor
+    """(batch, points, 4): the box that it is to find, in pixels."""
+    classes: Tensor
+    """(batch, points): its class."""
+
+
+def assign(targets: Tensor, number_of_points: int) -> Assigned:
+    """Assign objects to points: a point near the centre of a box, inside it, on the level that fits its size.
+
+    Where several boxes fit, the smallest one wins (FCOS, arXiv 1904.01355, section 3.2; the radius is that of its later
+    versions). A box that no point fits, mostly because it is small, goes to the nearest point of the finest level.
+
+    Args:
+        targets: (batch, 1 + most, 6), as `Boxes.tensor` has them.
+        number_of_points: How many points the detector has.
+    """
+    width, height = (int(side) for side in targets[0, 0, 2:4].round().tolist())
+    points, strides, low, high = _grid((height, width), number_of_points, str(targets.device))
+    boxes, classes, ignored = targets[:, 1:, :4], targets[:, 1:, 4].long(), targets[:, 1:, 5] > 0
+    held = classes != NO_CLASS
+    if not boxes.shape[1]:
+        boxes = targets.new_zeros(len(targets), 1, 4)
+        classes, ignored, held = (boxes[..., 0].to(kind) for kind in (torch.int64, torch.bool, torch.bool))
+    # (batch, points, boxes)
+    x, y = points[:, 0, None], points[:, 1, None]
+    left, top, right, bottom = (side[:, None, :] for side in boxes.unbind(-1))
+    sides = torch.stack([x - left, y - top, right - x, bottom - y], dim=-1)
+    inside, reach = sides.amin(-1) > 0, sides.amax(-1)
+    off = torch.maximum((x - (left + right) / 2).abs(), (y - (top + bottom) / 2).abs())
+    wanted = (held & ~ignored)[:, None, :]
+    fits = (
+        inside & (off < CENTRE_RADIUS * strides[:, None]) & (reach >= low[:, None]) & (reach < high[:, None]) & wanted
+    )
+    fits |= _nearest(off, strides, wanted & ~fits.any(dim=1, keepdim=True))
+    areas = torch.where(fits, (right - left) * (bottom - top), _FAR)
+    smallest, chosen = areas.min(dim=2)
+    positive = smallest < _FAR
+    return Assigned(
+        points=points,
+        strides=strides,
+        positive=positive,
+        left_out=(inside & (held & ignored)[:, None, :]).any(dim=2) & ~positive,
+        boxes=boxes.gather(1, chosen[..., None].expand(-1, -1, 4)),
+        classes=classes.gather(1, chosen).clamp(min=0),
+    )
+
+
+def _nearest(off: Tensor, strides: Tensor, lost: Tensor) -> Tensor:
+    """Return which points are to find the boxes that no other point fits: (batch, points, boxes).
+
+    Args:
+        off: Distance of each point from the centre of each box, (batch, points, boxes).
+        strides: (points,).
+        lost: Which boxes are without a point, (batch, 1, boxes).
+    """
+    finest = (strides == strides.min())[:, None]
+    nearest = torch.where(finest, off, _FAR).argmin(dim=1, keepdim=True)
+    places = torch.arange(off.shape[1], device=off.device)[:, None]
+    return (places == nearest) & lost
+
+
+@lru_cache(maxsize=64)
+def _grid(sides_px: tuple[int, int], number_of_points: int, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return points and strides, and for each point the range of reaches that it is for, in pixels."""
+    levels = strides_for(sides_px, number_of_points)
+    points, strides = (torch.from_numpy(part).to(device) for part in points_of(sides_px, levels))
+    low = torch.where(strides == levels[0], _FINEST_FROM, _COARSER_FROM) * strides
+    high = torch.where(strides == levels[-1], _FAR, _TO * strides)
+    return points, strides, low, high

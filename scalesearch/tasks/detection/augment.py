@@ -1,0 +1,143 @@
+"""Endless training batches for detection: shuffled, moved, zoomed, mirrored and jittered, with their boxes."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from scalesearch.data.boxes import NO_CLASS
+from scalesearch.data.mapped import ImageSource
+from scalesearch.data.normalisation import PerChannel
+from scalesearch.training.batches import Drawn
+from scalesearch.values.candidate import Recipe
+
+_LEAST_SHOWN = 0.4
+"""A box of which a smaller share is left in the picture is ignored."""
+
+
+class Batches:
+    """An endless source of full batches of images with their boxes; epochs follow one another without a gap.
+
+    All random numbers come from one CPU generator. Images are moved and zoomed by one bilinear lookup a batch. With a
+    teacher, whose answers are for images where they are, they are mirrored only.
+    """
+
+    def __init__(
+        self,
+        images: Tensor | ImageSource,
+        targets: Tensor,
+        recipe: Recipe,
+        *,
+        mean: PerChannel,
+        std: PerChannel,
+        device: str,
+        seed: int,
+    ) -> None:
+        """Take uint8 images (N, C, H, W) and targets (N, 1 + most, 6), as `Boxes.tensor` has them."""
+        self._images = images.to(device) if isinstance(images, Tensor) else images
+        self._targets = targets
+        self._mean, self._std = (torch.tensor(each, dtype=torch.float32).view(1, -1, 1, 1) for each in (mean, std))
+        self._size = max(2, recipe.batch_size)  # BatchNorm needs two values
+        self._recipe, self._device = recipe, device
+        moves = not recipe.distill_weight
+        self._shift, self._zoom = (recipe.shift_fraction * moves, recipe.scale_fraction * moves)
+        self._random = torch.Generator().manual_seed(seed)
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._drawn = Drawn(indices=self._order, mirrored=self._order.bool())
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what the next batches depend on: the state of the generator, and the images left of this epoch."""
+        return {"generator": self._random.get_state(), "order": self._order.clone()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with the batches that came next when `state` was taken, of a source over as many images."""
+        self._random.set_state(state["generator"])
+        self._order = state["order"].clone()
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """Return the next images (batch, C, H, W), normalised, and targets (batch, 1 + most, 6), on the device."""
+        chosen = self._draw_indices()
+        mirrored = torch.zeros(self._size, dtype=torch.bool)
+        if self._recipe.flip:
+            mirrored = torch.rand(self._size, generator=self._random) < 0.5
+        zoom = 1 + self._zoom * (2 * torch.rand(self._size, generator=self._random) - 1)
+        shift = self._shift * (2 * torch.rand(self._size, 2, generator=self._random) - 1)
+        self._drawn = Drawn(indices=chosen, mirrored=mirrored)
+        factor, offset = self._brightness_and_contrast()
+        images = self._taken(chosen).to(torch.float32)
+        images = images.mul_(factor.to(self._device)).add_(offset.to(self._device))
+        images = self._moved(images, mirrored, zoom, shift)
+        return images, moved_targets(self._targets[chosen], mirrored, zoom, shift).to(self._device)
+
+    def drawn(self) -> Drawn:
+        """Return which images the batch holds that `next` returned last, and which of them are mirrored."""
+        return self._drawn
+
+    def _draw_indices(self) -> Tensor:
+        while len(self._order) < self._size:
+            self._order = torch.cat([self._order, torch.randperm(len(self._images), generator=self._random)])
+        chosen, self._order = self._order[: self._size], self._order[self._size :]
+        return chosen
+
+    def _taken(self, chosen: Tensor) -> Tensor:
+        if isinstance(self._images, Tensor):
+            return self._images[chosen.to(self._device)]
+        return self._images.take(chosen).to(self._device)
+
+    def _brightness_and_contrast(self) -> tuple[Tensor, Tensor]:
+        """Return factor and offset (batch, C, 1, 1) that turn bytes into normalised, jittered values."""
+        jitter = self._recipe.jitter
+        brightness, contrast = 1 + jitter * (2 * torch.rand(2, self._size, 1, 1, 1, generator=self._random) - 1)
+        return contrast * brightness / (255 * self._std), -contrast * self._mean / self._std
+
+    def _moved(self, images: Tensor, mirrored: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
+        """Return the images mirrored, then zoomed around their middle, then moved; gaps get the mean colour (0)."""
+        if not (self._shift or self._zoom):
+            return torch.where(mirrored.to(self._device).view(-1, 1, 1, 1), images.flip(3), images)
+        # A lookup goes from the new place, in -1..1, to the old one.
+        sign = torch.where(mirrored, -1.0, 1.0)
+        looked = torch.zeros(self._size, 2, 3)
+        looked[:, 0, 0], looked[:, 1, 1] = sign / zoom, 1 / zoom
+        looked[:, 0, 2], looked[:, 1, 2] = -2 * shift[:, 0] * sign / zoom, -2 * shift[:, 1] / zoom
+        grid = functional.affine_grid(looked.to(self._device), list(images.shape), align_corners=False)
+        return functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def moved_targets(targets: Tensor, mirrored: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
+    """Return targets (batch, 1 + most, 6) after their images were mirrored, zoomed around the middle and moved.
+
+    Boxes are cut off at the edges. Those of which too little is left are ignored, those without anything left dropped.
+
+    Args:
+        targets: As `Boxes.tensor` has them.
+        mirrored: (batch,), whether the image is flipped left to right.
+        zoom: (batch,), how many times larger things become.
+        shift: (batch, 2), by how much things move to the right and down, as fractions of the sides.
+    """
+    sides = targets[:, :1, 2:4]
+    boxes, kinds = targets[:, 1:, :4], targets[:, 1:, 4:]
+    left, right = boxes[..., 0], boxes[..., 2]
+    flip = mirrored[:, None]
+    across = sides[..., 0]
+    boxes = torch.stack(
+        [
+            torch.where(flip, across - right, left),
+            boxes[..., 1],
+            torch.where(flip, across - left, right),
+            boxes[..., 3],
+        ],
+        dim=-1,
+    )
+    middle = torch.cat([sides, sides], dim=-1) / 2
+    boxes = (boxes - middle) * zoom[:, None, None] + middle * (1 + 2 * torch.cat([shift, shift], dim=1)[:, None, :])
+    inside = torch.minimum(boxes.clamp(min=0), 2 * middle)
+    share = _areas(inside) / _areas(boxes).clamp(min=1e-9)
+    kinds = kinds.clone()
+    kinds[..., 1] = torch.where(share < _LEAST_SHOWN, 1.0, kinds[..., 1])
+    kinds[..., 0] = torch.where(share <= 0, float(NO_CLASS), kinds[..., 0])
+    return torch.cat([targets[:, :1], torch.cat([inside, kinds], dim=-1)], dim=1)
+
+
+def _areas(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)

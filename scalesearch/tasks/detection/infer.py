@@ -1,0 +1,350 @@
+"""Find objects in images with an ONNX file of scalesearch, using only onnxruntime, numpy and Pillow.
+
+    python infer.py IMAGE [IMAGE ...] [--model model.onnx] [--threshold 0.4] [--to FOLDER] [--json]
+
+With --to, every image is written into that folder with its boxes drawn on it. All that it needs to know is in the
+metadata of the ONNX file. From Python: `Detector(path).detect("photo.jpg")`.
+
+It runs with Python 3.8, numpy 1.21, Pillow 8.0, onnxruntime 1.14 and newer; numpy 2 needs onnxruntime 1.19. A model in
+bf16, fp8 or TensorRT's int8 needs a newer onnxruntime: the error message says which. AVIF pictures need Pillow 11.3.
+
+`scalesearch export` writes this file into every export of a detector. It imports nothing of scalesearch there, prints
+(it is a script), and decodes answers by the very code that scores them.
+"""
+
+from __future__ import annotations  # Python 3.8 and 3.9 could not evaluate some of the types below
+
+import argparse
+import json
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+from PIL import Image
+
+from scalesearch.tasks.classification.infer import (  # an export has these in the same file
+    UNREADABLE,
+    Preprocessing,
+    ensure_new_enough,
+    known_formats,
+    printable,
+    read_input,
+    read_preprocessing,
+    to_rgb,
+    too_old,
+    turned_upright,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+STRIDES = (8, 16, 32)
+"""Strides that a detector's feature maps may have, in pixels of the input."""
+LEAST_SCORE = 0.001
+"""Candidates below this score are never looked at."""
+MOST_CANDIDATES = 300
+"""So many candidates of an image are compared with one another, the best ones."""
+MOST_DETECTIONS = 100
+"""So many detections of an image are kept, as in COCO's rules."""
+OVERLAP = 0.6
+"""Of two boxes of one class that overlap by more than this IoU, the better one is kept."""
+COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Objects that were found in one image, the most certain first."""
+
+    boxes: NDArray[np.float32]
+    """(n, 4): left, top, right and bottom in pixels."""
+    classes: NDArray[np.int64]
+    """(n,)"""
+    scores: NDArray[np.float32]
+    """(n,): from 0 to 1."""
+
+    def above(self, threshold: float) -> Detections:
+        """Return those with at least this score."""
+        kept = self.scores >= threshold
+        return Detections(self.boxes[kept], self.classes[kept], self.scores[kept])
+
+
+class Detector:
+    """An open ONNX file with its preprocessing and its threshold."""
+
+    def __init__(self, model: str | Path, *, threads: int = 1) -> None:
+        """Open the file on the CPU.
+
+        With `threads` 0 it uses all cores, from which small networks rarely gain.
+
+        Raises:
+            ValueError: The file's metadata do not describe its preprocessing, or it needs a newer ONNX Runtime.
+        """
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        ensure_new_enough(Path(model))
+        self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.preprocessing = read_preprocessing(metadata)
+        self.threshold = float(json.loads(metadata.get("scalesearch.threshold", "0.25")))
+        """The score from which on a detection is reported, unless another one is asked for."""
+        self._input = self._session.get_inputs()[0].name
+
+    def raw(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the network's raw answers (N, 4 + classes + 1, points) for inputs (N, channels, height, width)."""
+        return np.asarray(self._session.run(None, {self._input: images})[0], np.float32)
+
+    def detect(self, path: str | Path, *, threshold: float | None = None) -> Detections:
+        """Return the objects in an image file, with boxes in pixels of the upright image.
+
+        Raises one of `UNREADABLE`. One of these is `NotFiniteError`, if the network gives no valid answer.
+        """
+        raw = self.raw(read_input(Path(path), self.preprocessing))
+        if not np.isfinite(raw).all():
+            message = "the network answers it with NaN or infinity (fp16 overflows and a failed calibration do this)"
+            raise NotFiniteError(message)
+        found = decode_answers(raw, self.preprocessing.resolution_px)[0]
+        found = found.above(self.threshold if threshold is None else threshold)
+        size = upright_size(Path(path))
+        boxes = to_original(found.boxes, size, original_to_input(size, self.preprocessing))
+        return Detections(boxes, found.classes, found.scores)
+
+
+class NotFiniteError(ValueError):
+    """The network's answer holds NaN or infinity, so there are no boxes in it."""
+
+
+def decode_answers(
+    raw: NDArray[np.float32], sides_px: tuple[int, int], *, least_score: float = LEAST_SCORE
+) -> list[Detections]:
+    """Return the detections in each image, after non-maximum suppression within each class.
+
+    Args:
+        raw: Answers (N, 4 + classes + 1, points): distances to left, top, right and bottom in strides of the point's
+            feature map, a logit for each class, and a logit that says whether there is an object.
+        sides_px: Height and width of the network's input.
+        least_score: Scores below it are left out.
+
+    Returns:
+        Detections with boxes in pixels of the input, cut off at its edges.
+    """
+    points, strides = points_of(sides_px, strides_for(sides_px, raw.shape[2]))
+    return [_decoded(each, points, strides, sides_px, least_score) for each in raw]
+
+
+def _decoded(
+    raw: NDArray[np.float32],
+    points: NDArray[np.float32],
+    strides: NDArray[np.float32],
+    sides_px: tuple[int, int],
+    least_score: float,
+) -> Detections:
+    scores = sigmoid(raw[4:-1]) * sigmoid(raw[-1:])
+    # A score of the wanted size needs an object of that chance: most points are out at once.
+    classes, places = np.nonzero(scores >= least_score)
+    chosen = scores[classes, places]
+    best = np.argsort(-chosen, kind="stable")[:MOST_CANDIDATES]
+    classes, places, chosen = classes[best], places[best], chosen[best]
+    reach = raw[:4, places].T * strides[places, None]
+    boxes = np.concatenate([points[places] - reach[:, :2], points[places] + reach[:, 2:]], axis=1)
+    height, width = sides_px
+    boxes = np.clip(boxes, 0, np.asarray([width, height, width, height], np.float32))
+    whole = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    boxes, classes, chosen = boxes[whole], classes[whole], chosen[whole]
+    kept = suppressed(boxes, classes)[:MOST_DETECTIONS]
+    return Detections(boxes[kept].astype(np.float32), classes[kept].astype(np.int64), chosen[kept].astype(np.float32))
+
+
+def suppressed(boxes: NDArray[np.float32], classes: NDArray[np.int64], overlap: float = OVERLAP) -> NDArray[np.int64]:
+    """Return the places of the boxes that no better box of their class covers; the boxes are sorted, best first."""
+    if not len(boxes):
+        return np.zeros(0, np.int64)
+    covers = (overlaps(boxes, boxes) > overlap) & (classes[:, None] == classes[None, :])
+    out = np.zeros(len(boxes), bool)
+    for place in np.flatnonzero(np.triu(covers, 1).any(axis=1)):
+        if not out[place]:
+            out[place + 1 :] |= covers[place, place + 1 :]
+    return np.flatnonzero(~out)
+
+
+def overlaps(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the IoU of each pair of boxes (n, 4) and (m, 4), of shape (n, m)."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    inner = np.clip(high - low, 0, None).prod(axis=2)
+    areas, other_areas = ((each[:, 2:] - each[:, :2]).prod(axis=1) for each in (boxes, others))
+    return np.asarray(inner / np.maximum(areas[:, None] + other_areas[None, :] - inner, 1e-9))
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the chances that logits stand for."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -80, 80))), np.float32)
+
+
+def points_of(sides_px: tuple[int, int], strides: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the points at which a detector looks for objects, one in each cell of its feature maps, in its order.
+
+    Returns:
+        The x and y of each point in pixels of the input, of shape (points, 2), and its stride, of shape (points,).
+    """
+    points, reach = [], []
+    for stride in strides:
+        y, x = np.meshgrid(*(np.arange(side // stride) for side in sides_px), indexing="ij")
+        points.append((np.stack([x, y], axis=-1).reshape(-1, 2) + 0.5) * stride)
+        reach.append(np.full(len(points[-1]), stride))
+    return np.concatenate(points).astype(np.float32), np.concatenate(reach).astype(np.float32)
+
+
+def strides_for(sides_px: tuple[int, int], points: int) -> tuple[int, ...]:
+    """Return the strides of the feature maps that have so many cells in all for an input of this height and width.
+
+    Raises:
+        ValueError: There are none.
+    """
+    height, width = sides_px
+    for choice in range(1, 2 ** len(STRIDES)):
+        strides = tuple(stride for place, stride in enumerate(STRIDES) if choice & 1 << place)
+        whole = all(side % stride == 0 for side in sides_px for stride in strides)
+        if whole and sum(height * width // stride**2 for stride in strides) == points:
+            return strides
+    message = f"no feature maps of an input of {height} x {width} px have {points} points in all"
+    raise ValueError(message)
+
+
+def original_to_input(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[float, float, float, float]:
+    """Return scale x, scale y, offset x and offset y from pixels of an image to those of the network's input.
+
+    Args:
+        size: Width and height of the upright image.
+        preprocessing: How the image becomes the input.
+    """
+    (width, height), (to_height, to_width) = size, preprocessing.storage_px
+    scale_x, scale_y, offset_x, offset_y = to_width / width, to_height / height, 0.0, 0.0
+    wide = width * to_height >= height * to_width
+    if preprocessing.fit == "pad":
+        if wide:
+            small = to_width, max(1, (2 * height * to_width + width) // (2 * width))
+        else:
+            small = max(1, (2 * width * to_height + height) // (2 * height)), to_height
+        scale_x, scale_y = small[0] / width, small[1] / height
+        offset_x, offset_y = float((to_width - small[0]) // 2), float((to_height - small[1]) // 2)
+    elif preprocessing.fit == "crop":
+        if wide:
+            part = max(1, (2 * height * to_width + to_height) // (2 * to_height)), height
+        else:
+            part = width, max(1, (2 * width * to_height + to_width) // (2 * to_width))
+        scale_x, scale_y = to_width / part[0], to_height / part[1]
+        offset_x, offset_y = -((width - part[0]) // 2) * scale_x, -((height - part[1]) // 2) * scale_y
+    across, down = preprocessing.resolution_px[1] / to_width, preprocessing.resolution_px[0] / to_height
+    return scale_x * across, scale_y * down, offset_x * across, offset_y * down
+
+
+def to_original(
+    boxes: NDArray[np.float32], size: tuple[int, int], placement: tuple[float, float, float, float]
+) -> NDArray[np.float32]:
+    """Return boxes (n, 4) in pixels of the original image, cut off at its edges.
+
+    Args:
+        boxes: In pixels of the network's input.
+        size: Width and height of the original image.
+        placement: Scale x, scale y, offset x and offset y from original pixels to those of the input.
+    """
+    scale, offset = np.asarray(placement[:2] * 2), np.asarray(placement[2:] * 2)
+    limits = np.asarray(size * 2, np.float32)
+    return np.asarray(np.clip((boxes - offset) / scale, 0, limits), np.float32)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Return width and height of an image file, turned as its EXIF orientation says."""
+    with Image.open(path, formats=known_formats()) as image:
+        width, height = image.size
+        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    return (height, width) if turned else (width, height)
+
+
+def draw_detections(image: Image.Image, found: Detections, class_names: tuple[str, ...]) -> Image.Image:
+    """Return a copy of an RGB image with the boxes, their classes and scores drawn on it."""
+    from PIL import ImageDraw  # here, since reading and labelling need none
+
+    drawn = image.copy()
+    draw = ImageDraw.Draw(drawn)
+    width = max(1, round(max(image.size) / 300))
+    for box, place, score in zip(found.boxes, found.classes, found.scores):  # noqa: B905  (Python 3.8 has no `strict`)
+        color = COLORS[int(place) % len(COLORS)]
+        left, top, right, bottom = (float(side) for side in box)
+        draw.rectangle((left, top, right, bottom), outline=color, width=width)
+        words = printable(f"{class_names[int(place)]} {score:.2f}").encode("latin-1", "replace").decode("latin-1")
+        at = (left, max(0.0, top - 12))
+        draw.rectangle((*at, at[0] + 6 * len(words) + 2, at[1] + 12), fill=color)
+        draw.text((at[0] + 1, at[1]), words, fill="white")
+    return drawn
+
+
+def as_objects(found: Detections, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return detections as plain values for JSON."""
+    return [
+        {"class": class_names[int(place)], "score": round(float(score), 4), "box": [round(float(x), 1) for x in box]}
+        for box, place, score in zip(found.boxes, found.classes, found.scores)  # noqa: B905  (Python 3.8)
+    ]
+
+
+def main() -> int:
+    """Print the objects in each image; return 1 if an image could not be read, 2 if the model could not."""
+    parser = argparse.ArgumentParser(description="Find objects in images with an exported network.")
+    parser.add_argument("images", nargs="+", type=Path)
+    parser.add_argument("--model", type=Path, default=Path(__file__).with_name("model.onnx"))
+    parser.add_argument("--threshold", type=float, help="lowest score to report (default: that of the export)")
+    parser.add_argument("--to", type=Path, help="folder to write images with boxes into")
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each image")
+    arguments = parser.parse_args()
+    message = too_old()
+    if message:
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+    try:
+        detector = Detector(arguments.model)
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        print(printable(f"error: {arguments.model}: {error}"), file=sys.stderr)
+        return 2
+    names, failed = detector.preprocessing.class_names, 0
+    for path in arguments.images:
+        try:
+            found = detector.detect(path, threshold=arguments.threshold)
+        except NotFiniteError as error:
+            failed += 1
+            print(f"error: {str(path)!r} has no answer: {error}", file=sys.stderr)
+            continue
+        except UNREADABLE as error:
+            failed += 1
+            print(printable(f"error: {str(path)!r} is no image that can be read: {error}"), file=sys.stderr)
+            continue
+        objects = as_objects(found, names)
+        if arguments.json:
+            print(json.dumps({"file": str(path), "objects": objects}))
+        else:
+            parts = (f"{each['class']} {each['score']:.2f} at {each['box']}" for each in objects)
+            print(printable(f"{path}: " + ("; ".join(parts) or "nothing")))
+        if arguments.to is not None:
+            write_drawn(path, arguments.to, found, detector.preprocessing)
+    return 1 if failed else 0
+
+
+def write_drawn(path: Path, folder: Path, found: Detections, preprocessing: Preprocessing) -> Path:
+    """Write an image with its boxes as a PNG of the same name into the folder, which is made if needed."""
+    with Image.open(path, formats=known_formats()) as image:
+        image.load()
+        upright = to_rgb(turned_upright(image), preprocessing.window)
+    folder.mkdir(parents=True, exist_ok=True)
+    to = folder / f"{path.stem}.png"
+    draw_detections(upright, found, preprocessing.class_names).save(to)
+    return to
+
+
+if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):  # end like any other command when `| head` closes the pipe
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""Quality of a detector on held-out images: mean average precision with an interval, and what stands behind it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.data.boxes import Boxes
+from scalesearch.errors import StageFailed
+from scalesearch.measurement.quality import STAGE, not_finite, refuse
+from scalesearch.measurement.thin_curve import thin_curve
+from scalesearch.tasks.detection.average_precision import (
+    OVERLAPS,
+    SIZES,
+    Matches,
+    Truth,
+    average_precisions,
+    curve,
+    match_images,
+)
+from scalesearch.tasks.detection.infer import Detections, decode_answers, overlaps, to_original
+from scalesearch.values.quality import ClassQuality, DetectionDetail, Quality
+
+OUTPUT: Final = "raw"
+RESAMPLES: Final = 200
+"""How often the images are drawn anew for the interval of the score."""
+_TAIL: Final = 0.025
+_SEED: Final = 0
+_RIGHT_FROM: Final = 0.5
+DEFAULT_THRESHOLD: Final = 0.25
+FEW_OBJECTS: Final = 100
+
+Floats = NDArray[np.float64]
+
+
+class MeanAveragePrecision:
+    """mAP50-95 of answers that come in parts (the `Metric` of `tasks/base.py`).
+
+    Of each image only its decoded detections are kept, at most 100 of them, so memory grows by 2.8 kB an image.
+    """
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        """Take the names of the classes, in the order of the class logits."""
+        self._names = tuple(class_names)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all answers."""
+        self._truths: list[Truth] = []
+        self._found: list[Detections] = []
+
+    def update(self, outputs: Mapping[str, NDArray[np.float32]], targets: Boxes) -> None:
+        """Take in raw answers (N, 4 + classes + 1, points) and the boxes of the same N images.
+
+        Raises:
+            StageFailed: They do not fit together, or an answer is not finite.
+        """
+        raw = outputs[OUTPUT]
+        if raw.ndim != 3 or raw.shape[:2] != (len(targets), len(self._names) + 5):
+            reason = (
+                f"expected answers of shape ({len(targets)}, {len(self._names) + 5}, points) for the images and class "
+                f"names, got {raw.shape}"
+            )
+            raise StageFailed(STAGE, reason)
+        refuse(not_finite({OUTPUT: raw}), len(raw))
+        for place, found in enumerate(decode_answers(raw, targets.size.sides)):
+            size, at = targets.originals[place].tolist(), targets.placements[place].tolist()
+            boxes = to_original(found.boxes, tuple(size), tuple(at))
+            self._found.append(Detections(boxes, found.classes, found.scores))
+            held = targets.original(place)
+            self._truths.append(Truth(boxes=held.boxes, classes=held.classes, ignored=held.ignored))
+
+    def score(self) -> float:
+        """Return the mean of the average precisions over classes that occur and over ten overlaps."""
+        return mean_of(self._precisions(self._matches("all")))
+
+    def result(self) -> Quality:
+        """Return mAP50-95 with its interval, and the numbers of each class, each size and the best threshold."""
+        matches = self._matches("all")
+        precisions = self._precisions(matches)
+        score = mean_of(precisions)
+        low, high = interval(matches, len(self._truths))
+        return Quality(
+            score=score,
+            score_low=min(low, score),
+            score_high=max(high, score),
+            images=len(self._truths),
+            metric="map50_95",
+            detail=self._detail(matches, precisions),
+        )
+
+    def doubts(self) -> tuple[str, ...]:
+        """Return a warning where there are few objects, or none was found."""
+        objects = sum(int((~truth.ignored).sum()) for truth in self._truths)
+        doubts = []
+        if objects < FEW_OBJECTS:
+            doubts.append(f"there are only {objects} objects in {len(self._truths)} images: the score says little")
+        if not any(len(found.scores) and found.scores[0] >= DEFAULT_THRESHOLD for found in self._found):
+            doubts.append(f"no image has a detection with a score of {DEFAULT_THRESHOLD} or more: it has hardly learnt")
+        return tuple(doubts)
+
+    def _matches(self, size: str) -> list[Matches]:
+        if not self._truths:
+            reason = "expected at least one image to score on, got none; check the validation split"
+            raise StageFailed(STAGE, reason)
+        return [match_images(self._truths, self._found, label, size) for label in range(len(self._names))]
+
+    def _precisions(self, matches: Sequence[Matches]) -> Floats:
+        """Return average precisions (classes, overlaps); NaN for classes that do not occur."""
+        found = np.stack([average_precisions(each) for each in matches])
+        if np.isnan(found).all():
+            raise StageFailed(STAGE, "expected at least one object to be found in the images, came none")
+        return found
+
+    def _detail(self, matches: Sequence[Matches], precisions: Floats) -> DetectionDetail:
+        threshold = best_threshold(matches)
+        right, reported, wanted = counts_at(matches, threshold)
+        classes = tuple(
+            _class_quality(name, matches[place], precisions[place], counts=(right[place], reported[place]))
+            for place, name in enumerate(self._names)
+        )
+        precision, recall = (float(right.sum() / max(int(total.sum()), 1)) for total in (reported, wanted))
+        return DetectionDetail(
+            threshold=threshold,
+            precision=precision,
+            recall=recall,
+            f1=2 * precision * recall / max(precision + recall, 1e-9),
+            map50=_mean(precisions[:, 0]),
+            map75=_mean(precisions[:, 5]),
+            small=self._of_size("small"),
+            medium=self._of_size("medium"),
+            large=self._of_size("large"),
+            classes=classes,
+            confusion=confusion(self._truths, self._found, len(self._names), threshold),
+        )
+
+    def _of_size(self, size: str) -> float | None:
+        found = np.stack([average_precisions(each) for each in self._matches(size)])
+        return None if np.isnan(found).all() else mean_of(found)
+
+
+def mean_of(precisions: Floats) -> float:
+    """Return the mean over classes that occur, and over overlaps, of average precisions (classes, overlaps)."""
+    return float(np.nanmean(precisions))
+
+
+def _mean(precisions: Floats) -> float:
+    return float(np.nanmean(precisions))
+
+
+def interval(matches: Sequence[Matches], images: int) -> tuple[float, float]:
+    """Return the 95 % interval of the mean average precision by drawing the images anew, with replacement.
+
+    That is the bootstrap (Efron 1979) with fixed random numbers, so that equal answers have equal intervals.
+    """
+    random, scores = np.random.default_rng(_SEED), []
+    shorter = [_until_last_hit(each) for each in matches]
+    for _ in range(RESAMPLES):
+        weights = np.bincount(random.integers(0, images, images), minlength=images)
+        found = np.stack([average_precisions(each, weights) for each in shorter])
+        if not np.isnan(found).all():
+            scores.append(mean_of(found))
+    low, high = np.quantile(scores, [_TAIL, 1 - _TAIL])
+    return float(low), float(high)
+
+
+def _until_last_hit(matches: Matches) -> Matches:
+    """Return the matches without the detections behind the last right one, which change no average precision."""
+    hits = np.flatnonzero(matches.right.any(axis=0))
+    end = int(hits[-1]) + 1 if len(hits) else 0
+    return Matches(
+        scores=matches.scores[:end],
+        images=matches.images[:end],
+        right=matches.right[:, :end],
+        left_out=matches.left_out[:, :end],
+        wanted=matches.wanted,
+    )
+
+
+def best_threshold(matches: Sequence[Matches]) -> float:
+    """Return the score from which on reporting detections gives the best F1 over all classes, at an IoU of 0.5."""
+    scores = np.concatenate([each.scores[~each.left_out[0]] for each in matches])
+    right = np.concatenate([each.right[0][~each.left_out[0]] for each in matches])
+    wanted = sum(int(each.wanted.sum()) for each in matches)
+    if not right.any():
+        return DEFAULT_THRESHOLD
+    order = np.argsort(-scores, kind="stable")
+    found = np.cumsum(right[order])
+    f1 = 2 * found / (np.arange(1, len(order) + 1) + wanted)
+    # Rounded down to what an export tells its users, so that both report the same detections.
+    return float(np.floor(1000 * scores[order][int(f1.argmax())]) / 1000)
+
+
+def counts_at(
+    matches: Sequence[Matches], threshold: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the right and all detections at a threshold, and the objects to be found, each of shape (classes,)."""
+    shown = [(each.scores >= threshold) & ~each.left_out[0] for each in matches]
+    right = [int((each.right[0] & kept).sum()) for each, kept in zip(matches, shown, strict=True)]
+    wanted = [int(each.wanted.sum()) for each in matches]
+    return np.asarray(right), np.asarray([int(kept.sum()) for kept in shown]), np.asarray(wanted)
+
+
+def _class_quality(name: str, matches: Matches, precisions: Floats, *, counts: tuple[int, int]) -> ClassQuality:
+    recall, precision, _ = curve(matches)
+    right, reported = (int(count) for count in counts)
+    wanted = int(matches.wanted.sum())
+    points: tuple[tuple[float, float], ...] = ()
+    if wanted and len(recall):
+        thin = thin_curve(np.append(0.0, recall), np.append(1.0, precision))
+        points = tuple(zip(*(axis.tolist() for axis in thin), strict=True))
+    return ClassQuality(
+        name=name,
+        support=wanted,
+        precision=right / max(reported, 1),
+        recall=right / max(wanted, 1),
+        average_precision=0.0 if np.isnan(precisions).all() else float(precisions.mean()),
+        curve=points,
+    )
+
+
+def confusion(
+    truths: Sequence[Truth], found: Sequence[Detections], classes: int, threshold: float
+) -> tuple[tuple[int, ...], ...]:
+    """Return how often an object of each class (rows) was reported as each class (columns), at an IoU of 0.5.
+
+    The last row counts reports where there is no object, the last column objects that were not reported. Pairs are made
+    regardless of class, those that overlap most first; detections in ignored regions do not count.
+    """
+    table = np.zeros((classes + 1, classes + 1), np.int64)
+    for truth, answer in zip(truths, found, strict=True):
+        shown = answer.above(threshold)
+        asked = ~truth.ignored
+        regions = truth.boxes[truth.ignored]
+        pairs = overlaps(shown.boxes, truth.boxes[asked])
+        free_found, free_asked = np.ones(len(shown.boxes), bool), np.ones(int(asked.sum()), bool)
+        labels = truth.classes[asked]
+        for place in np.argsort(-pairs, axis=None, kind="stable"):
+            mine, theirs = np.unravel_index(place, pairs.shape)
+            if pairs[mine, theirs] < _RIGHT_FROM:
+                break
+            if free_found[mine] and free_asked[theirs]:
+                table[labels[theirs], shown.classes[mine]] += 1
+                free_found[mine] = free_asked[theirs] = False
+        np.add.at(table[:, classes], labels[free_asked], 1)
+        for mine in np.flatnonzero(free_found):
+            if not _mostly_inside(shown.boxes[mine], regions):
+                table[classes, shown.classes[mine]] += 1
+    return tuple(tuple(int(count) for count in row) for row in table)
+
+
+def _mostly_inside(box: NDArray[np.float32], regions: NDArray[np.float32]) -> bool:
+    if not len(regions):
+        return False
+    low, high = np.maximum(box[:2], regions[:, :2]), np.minimum(box[2:], regions[:, 2:])
+    inner = np.clip(high - low, 0, None).prod(axis=1)
+    return bool((inner >= _RIGHT_FROM * (box[2:] - box[:2]).prod()).any())
+
+
+__all__ = ["OUTPUT", "OVERLAPS", "SIZES", "MeanAveragePrecision", "best_threshold", "interval"]

@@ -1,0 +1,139 @@
+"""The detection task: boxes of objects with their classes, judged by mean average precision."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from scalesearch.measurement.metric import Metric, Outputs
+from scalesearch.tasks.answers import Predictor
+from scalesearch.tasks.base import MirrorVerdict, TaskViews, TorchOutputs
+from scalesearch.values.candidate import Recipe
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
+
+    from scalesearch.data.mapped import ImageSource
+    from scalesearch.data.normalisation import PerChannel
+    from scalesearch.data.source import Sources
+    from scalesearch.training.batches import BatchSource
+    from scalesearch.values.network_spec import NetworkSpec
+
+_RAW: Final = "raw"
+_MADE_UP_BOXES: Final = 3
+
+
+class Detection:
+    """Which objects are in the picture, and where? Torch is loaded only when a method needs it."""
+
+    name = "detection"
+    metric = "map50_95"
+    targets = "boxes"
+    output_names: tuple[str, ...] = (_RAW,)
+    space = "detection_small"
+
+    def sources(self) -> "Sources":
+        """Return the sources of images with boxes."""
+        from scalesearch.data.box_sources import BOX_SOURCES
+
+        return BOX_SOURCES
+
+    def made_up_targets(self, spec: "NetworkSpec", number: int, random: "Generator") -> "Tensor":
+        """Return three random boxes for each image, (number, 4, 6), as `Boxes.tensor` has them."""
+        import torch
+
+        from scalesearch.data.boxes import COLUMNS, NO_CLASS
+
+        height, width = spec.input_size.sides
+        targets = torch.zeros(number, 1 + _MADE_UP_BOXES, COLUMNS)
+        targets[:, 0, 2:5] = torch.tensor([width, height, NO_CLASS], dtype=torch.float32)
+        corners = torch.rand(number, _MADE_UP_BOXES, 2, 2, generator=random).sort(dim=2).values
+        targets[:, 1:, :4] = corners.flatten(2) * torch.tensor([width, height, width, height])
+        targets[:, 1:, 4] = torch.randint(0, spec.num_classes, (number, _MADE_UP_BOXES), generator=random)
+        return targets
+
+    def make_module(self, spec: "NetworkSpec", *, dropout: float = 0.0) -> "nn.Module":
+        """Return a `Detector`.
+
+        Raises:
+            ConfigError: The spec has no feature maps to find objects on, or its images have sides that do not fit them.
+        """
+        from scalesearch.tasks.detection.head import Detector
+
+        return Detector(spec, dropout=dropout)
+
+    def make_batches(
+        self,
+        images: "Tensor | ImageSource",
+        targets: "Tensor",
+        recipe: Recipe,
+        *,
+        mean: "PerChannel",
+        std: "PerChannel",
+        device: str,
+        seed: int,
+    ) -> "BatchSource":
+        """Return shuffled, moved, mirrored and jittered batches of uint8 images (N, C, H, W) with their boxes."""
+        from scalesearch.tasks.detection.augment import Batches
+
+        return Batches(images, targets, recipe, mean=mean, std=std, device=device, seed=seed)
+
+    def losses(self, outputs: TorchOutputs, targets: "Tensor", recipe: Recipe) -> "Mapping[str, Tensor]":
+        """Return the weighted terms `class`, `box` and `objectness`."""
+        from scalesearch.tasks.detection.losses import detection_losses
+
+        return detection_losses(outputs[_RAW], targets, recipe)
+
+    def distill_losses(
+        self, outputs: TorchOutputs, taught: TorchOutputs, *, temperature: float
+    ) -> "Mapping[str, Tensor]":
+        """Return terms that ask for the teacher's objects, classes and boxes; the temperature plays no part."""
+        from scalesearch.tasks.detection.teaching import taught_losses
+
+        return taught_losses(outputs[_RAW], taught[_RAW])
+
+    def mirror_verdict(
+        self, plain: Iterable[Any], mirrored: Iterable[Any], targets: "Tensor", class_names: Sequence[str]
+    ) -> MirrorVerdict:
+        """Return whether objects of every class are still found in the mirror."""
+        from scalesearch.tasks.detection.mirror import mirror_verdict
+
+        return mirror_verdict(plain, mirrored, targets, class_names)
+
+    def make_metric(self, class_names: Sequence[str]) -> Metric:
+        """Return a metric: mAP50-95 with an interval over images, and each class's precision, recall and curve."""
+        from scalesearch.tasks.detection.quality import MeanAveragePrecision
+
+        return MeanAveragePrecision(class_names)
+
+    def divergence(self, expected: Outputs, answers: Outputs) -> float:
+        """Return how far answers are from the expected ones, where the expected network sees objects."""
+        from scalesearch.tasks.detection.divergence import mean_divergence
+
+        return mean_divergence(expected[_RAW], answers[_RAW])
+
+    def torch_divergence(self, expected: TorchOutputs, answers: TorchOutputs) -> "Tensor":
+        """Return what `divergence` returns, with gradients."""
+        from scalesearch.tasks.detection.teaching import torch_divergence
+
+        return torch_divergence(expected[_RAW], answers[_RAW])
+
+    def infer_script(self) -> bytes:
+        """Return the text of infer.py: the reading of images as for every task, and the decoding that scores use."""
+        from scalesearch.tasks.infer_script import infer_script
+
+        return infer_script("scalesearch.tasks.detection")
+
+    def views(self) -> TaskViews:
+        """Return the views, which show precision and recall of each class, curves and pictures."""
+        from scalesearch.tasks.detection.views import DetectionViews
+
+        return DetectionViews()
+
+    def open_export(self, model: Path, *, threads: int) -> Predictor:
+        """Open an exported ONNX file for predictions."""
+        from scalesearch.tasks.detection.predictor import BoxPredictor
+
+        return BoxPredictor(model, threads=threads)
+
+
+TASK: Final = Detection()

@@ -1,0 +1,52 @@
+"""Loss terms that ask a detector for the answers of another one: for distillation and for training with rounding."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from scalesearch.tasks.detection.losses import BOX, CLASSES, OBJECT
+
+_LEAST_CHANCE = 1e-6
+
+
+def torch_divergence(expected: Tensor, answers: Tensor) -> Tensor:
+    """Return what `divergence.mean_divergence` returns, with gradients.
+
+    Both are raw answers (batch, 4 + classes + 1, points).
+    """
+    chance = expected[:, OBJECT].sigmoid()
+    objects = _apart(expected[:, OBJECT], answers[:, OBJECT])
+    classes = chance * _apart(expected[:, CLASSES], answers[:, CLASSES])
+    boxes = chance * (expected[:, BOX] - answers[:, BOX]).square().mean(dim=1, keepdim=True)
+    return (objects.sum() + classes.sum() + boxes.sum()) / len(expected)
+
+
+def taught_losses(answers: Tensor, taught: Tensor) -> Mapping[str, Tensor]:
+    """Return terms that are least where the answers are the teacher's, by the sum of the teacher's chances of objects.
+
+    Objectness is asked for everywhere, classes and boxes where the teacher sees objects. That makes gradients of about
+    the size of those of the targets' losses, which are by the number of points with an object.
+
+    Args:
+        answers: Raw answers (batch, 4 + classes + 1, points).
+        taught: The teacher's, of the same shape.
+    """
+    chance = taught[:, OBJECT].sigmoid()
+    seen = chance.sum().clamp(min=1.0)
+    objects = functional.binary_cross_entropy_with_logits(answers[:, OBJECT], chance, reduction="sum")
+    classes = functional.binary_cross_entropy_with_logits(
+        answers[:, CLASSES], taught[:, CLASSES].sigmoid(), reduction="none"
+    )
+    boxes = functional.smooth_l1_loss(answers[:, BOX], taught[:, BOX], reduction="none")
+    return {
+        "taught_objectness": objects / seen,
+        "taught_class": (chance * classes).sum() / seen,
+        "taught_box": (chance * boxes).sum() / seen,
+    }
+
+
+def _apart(wanted: Tensor, given: Tensor) -> Tensor:
+    p, q = (logits.sigmoid().clamp(_LEAST_CHANCE, 1 - _LEAST_CHANCE) for logits in (wanted, given))
+    return p * torch.log(p / q) + (1 - p) * torch.log((1 - p) / (1 - q))

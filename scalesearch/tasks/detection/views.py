@@ -1,0 +1,204 @@
+"""Show the details behind a detector's score: sizes, threshold, and its classes, the weakest first."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from scalesearch.measurement.metric import Outputs
+from scalesearch.tasks.base import CardParts, ReportPart
+from scalesearch.tasks.classification.class_picture import draw_classes
+from scalesearch.tasks.classification.report_data import class_data
+from scalesearch.values.quality import ClassQuality, DetectionDetail, Quality
+from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
+from scalesearch.views.description import Section
+from scalesearch.views.markup import chart, markdown_table, markdown_text, paragraph, section, table
+from scalesearch.views.words import percent
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_WEAKEST: Final = 5
+_HEADER: Final = ("class", "objects", "precision", "recall", "AP50-95")
+
+
+class DetectionViews:
+    """Average precision by class and size, precision and recall at the threshold, curves and confusion."""
+
+    picture = "classes.svg"
+
+    def sections(self, record: TrialRecord) -> tuple[Section, ...]:
+        """Return the numbers behind the score, the weakest classes, and what is taken for what."""
+        return (
+            Section(title="Objects found", lines=tuple(_numbers(_detail(record.quality)))),
+            Section(title="Weakest classes", lines=tuple(_weakest(record.quality))),
+            Section(title="Taken for something else", lines=tuple(_confused(_detail(record.quality)))),
+        )
+
+    def draw(self, record: MeasuredTrial, to: Path) -> None:
+        """Write precision-recall curves and the weakest classes as an SVG to `to`."""
+        draw_classes(record, to)
+
+    def report(self, front: Sequence[MeasuredTrial], knee: MeasuredTrial | None) -> ReportPart:
+        """Return curves and a table for a member that the reader chooses, and the numbers of all members."""
+        data = class_data(front, knee)
+        return ReportPart(name="classes", link="Objects", html=_section(front, knee), data=data)
+
+    def draw_targets(
+        self,
+        images: "NDArray[np.uint8]",
+        targets: Any,
+        class_names: Sequence[str],
+        *,
+        outputs: Outputs | None = None,
+    ) -> "tuple[NDArray[np.uint8], ...]":
+        """Return each image with its true boxes and, if there are answers, once more with those of the answer."""
+        from scalesearch.tasks.detection.box_pictures import with_boxes
+
+        return with_boxes(images, targets, class_names, None if outputs is None else outputs["raw"])
+
+    def card(self, record: MeasuredTrial, score: FrontScore | None) -> CardParts:
+        """Return a detector's words, its threshold, and a table of all classes.
+
+        The table has the classes' numbers on the test images if those were looked at.
+        """
+        classes = record.spec.num_classes
+        return CardParts(
+            noun=f"A detector of objects of {classes} class{'es' * (classes > 1)}",
+            answers=(
+                f"raw answers (batch, {classes + 5}, points): distances to left, top, right and bottom in strides of "
+                f"the feature map, {classes} class logits and a logit for an object; infer.py makes boxes of them"
+            ),
+            script="finds and draws the objects in images",
+            score="Mean average precision",
+            details=tuple(_card(record, score)),
+            limits=(
+                "It knows its classes alone: other objects are passed over, or taken for one of these.",
+                "Where several objects of one class lie almost on one another, one of them is reported.",
+            ),
+        )
+
+
+def _detail(quality: Quality | None) -> DetectionDetail | None:
+    return quality.detail if quality and isinstance(quality.detail, DetectionDetail) else None
+
+
+def _numbers(detail: DetectionDetail | None) -> Iterator[tuple[str, str]]:
+    if detail is None:
+        return
+    yield "mAP50, mAP75", f"{percent(detail.map50)}, {percent(detail.map75)}"
+    sizes = ((name, getattr(detail, name)) for name in ("small", "medium", "large"))
+    yield "mAP50-95 by size", ", ".join(f"{name} {_share(value)}" for name, value in sizes)
+    yield (
+        f"at score {detail.threshold:.3g}",
+        f"precision {percent(detail.precision)}, recall {percent(detail.recall)}, F1 {percent(detail.f1)}",
+    )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else percent(value)
+
+
+def _weakest(quality: Quality | None) -> Iterator[tuple[str, str]]:
+    for entry in _by_precision(quality)[:_WEAKEST]:
+        numbers = f"AP50-95 {percent(entry.average_precision)}, recall {percent(entry.recall)}"
+        yield entry.name, f"{numbers}, precision {percent(entry.precision)}, {entry.support} objects"
+
+
+def _by_precision(quality: Quality | None) -> list[ClassQuality]:
+    return sorted(quality.classes if quality else (), key=lambda entry: (entry.average_precision, entry.name))
+
+
+def _confused(detail: DetectionDetail | None) -> Iterator[tuple[str, str]]:
+    """Yield the most frequent mistakes at the threshold."""
+    if detail is None:
+        return
+    names = [*(entry.name for entry in detail.classes), ""]
+    last = len(names) - 1
+    mistakes = [
+        (count, row, column)
+        for row, counts in enumerate(detail.confusion)
+        for column, count in enumerate(counts)
+        if count and row != column and last not in (row, column)
+    ]
+    for count, row, column in sorted(mistakes, key=lambda each: (-each[0], *each[1:]))[:_WEAKEST]:
+        yield names[row], f"{count} times reported as {names[column]}"
+    missed, made_up = sum(row[last] for row in detail.confusion), sum(detail.confusion[last])
+    yield "missed", f"{missed} objects"
+    yield "made up", f"{made_up} reports where there is no object"
+
+
+def _section(front: Sequence[MeasuredTrial], knee: MeasuredTrial | None) -> str:
+    members = [(record, detail) for record in front if (detail := _detail(record.quality))]
+    if not members:
+        return section("classes", "Objects found", paragraph("No member of the front was scored."))
+    pick = (
+        '<p class="pick"><label>Member <select id="member"></select></label> '
+        '<label>Class <select id="class"></select></label></p>'
+    )
+    shown = (knee or front[0]).quality
+    by_class = table(
+        ("class", "objects", "precision", "recall", "average precision"),
+        [_row(entry) for entry in _by_precision(shown)],
+        caption="Precision and recall of each class at the threshold, and its average precision, weakest first",
+    ).replace('<div class="scroll"', '<div class="scroll tall" id="class-table"', 1)
+    note = (
+        "On the validation images. Curves are at an IoU of 0.5; precision and recall are those from the exported "
+        "threshold on; average precision is the mean over overlaps of 0.5 to 0.95. Faint lines are the other classes."
+    )
+    by_member = table(
+        ("trial", "mAP50-95", "mAP50", "mAP75", "small", "medium", "large", "threshold", "precision", "recall", "F1"),
+        [_member(record, detail) for record, detail in members],
+        caption="Members of the front: average precision by overlap and size, and what is reported at the threshold",
+    )
+    return section(
+        "classes",
+        "Objects: precision and recall",
+        pick,
+        chart("curves", "Precision-recall curves of the chosen member, one line a class"),
+        paragraph(note, css="note"),
+        by_class,
+        by_member,
+    )
+
+
+def _member(record: MeasuredTrial, detail: DetectionDetail) -> tuple[str, ...]:
+    return (
+        str(record.trial), percent(record.quality.score), percent(detail.map50), percent(detail.map75),
+        _share(detail.small), _share(detail.medium), _share(detail.large), f"{detail.threshold:.3g}",
+        percent(detail.precision), percent(detail.recall), percent(detail.f1),
+    )  # fmt: skip
+
+
+def _row(entry: ClassQuality) -> tuple[str, ...]:
+    return (
+        entry.name, str(entry.support), percent(entry.precision), percent(entry.recall),
+        f"{entry.average_precision:.3f}",
+    )  # fmt: skip
+
+
+def _card(record: MeasuredTrial, score: FrontScore | None) -> Iterator[str]:
+    detail, test = _detail(record.quality), _detail(score.test) if score else None
+    if detail is None:
+        return
+    yield ""
+    yield (
+        f"infer.py reports detections with a score of {detail.threshold:.3g} or more, which gave the best F1 on the "
+        f"validation images: precision {percent(detail.precision)}, recall {percent(detail.recall)}."
+    )
+    sizes = ", ".join(f"{name} {_share(getattr(detail, name))}" for name in ("small", "medium", "large"))
+    yield f"mAP50 is {percent(detail.map50)}; mAP50-95 by size of the objects: {sizes}."
+    yield ""
+    yield "Per class, on validation images" + (" and on test images:" if test else ":")
+    yield ""
+    tested = {entry.name: entry for entry in (test.classes if test else ())}
+    header = (*_HEADER, *(("test objects", "test AP50-95") if tested else ()))
+    rows = ((markdown_text(entry.name), *_row(entry)[1:], *_tested(entry, tested)) for entry in detail.classes)
+    yield from markdown_table(header, rows)
+
+
+def _tested(entry: ClassQuality, tested: dict[str, ClassQuality]) -> tuple[str, ...]:
+    if not tested:
+        return ()
+    other = tested.get(entry.name)
+    return (str(other.support), f"{other.average_precision:.3f}") if other else ("", "")

@@ -1,0 +1,111 @@
+"""Endless training batches of images with masks: flipped, scaled and shifted together, jittered, normalised."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+from scalesearch.data.framing import PAD_GREY
+from scalesearch.data.mapped import ImageSource
+from scalesearch.data.masks import UNLABELLED
+from scalesearch.data.normalisation import PerChannel
+from scalesearch.tasks.segmentation.losses import WeightedMasks, class_weights
+from scalesearch.training.batches import Drawn
+from scalesearch.values.candidate import Recipe
+
+
+class MaskBatches:
+    """An endless source of full batches; epochs follow one another without a gap.
+
+    All random numbers come from one CPU generator. One grid of places a batch says which pixel each pixel comes from:
+    images are read between pixels, masks at the nearest one. Beyond the border images are grey and masks unlabelled.
+    """
+
+    def __init__(
+        self,
+        images: Tensor | ImageSource,
+        masks: Tensor,
+        recipe: Recipe,
+        *,
+        mean: PerChannel,
+        std: PerChannel,
+        device: str,
+        seed: int,
+    ) -> None:
+        """Take uint8 images (N, C, H, W) and masks (N, H, W); `mean` and `std` are per channel, of pixels in 0..1."""
+        self._count, _, self._height, self._width = images.shape
+        self._images, self._masks = images, masks
+        self._mean = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
+        self._std = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
+        self._size = max(2, recipe.batch_size)
+        self._recipe, self._device = recipe, device
+        self._random = torch.Generator().manual_seed(seed)
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._drawn = Drawn(indices=self._order, mirrored=self._order.bool())
+        self._weights: Tensor | None = None
+        if recipe.class_weights != "none":
+            self._weights = class_weights(masks, recipe.class_weights).to(device)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what the next batches depend on: the state of the generator, and the images left of this epoch."""
+        return {"generator": self._random.get_state(), "order": self._order.clone()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with the batches that came next when `state` was taken, of a source over as many images."""
+        self._random.set_state(state["generator"])
+        self._order = state["order"].clone()
+
+    def next(self) -> tuple[Tensor, Any]:
+        """Return the next images, normalised float32 (batch, C, H, W), and masks uint8 (batch, H, W).
+
+        The masks are inside `WeightedMasks` where the recipe weights classes.
+        """
+        while len(self._order) < self._size:
+            self._order = torch.cat([self._order, torch.randperm(self._count, generator=self._random)])
+        chosen, self._order = self._order[: self._size], self._order[self._size :]
+        mirrored, moves = self._moves()
+        self._drawn = Drawn(indices=chosen, mirrored=mirrored)
+        scale, offset = self._brightness_and_contrast()
+        pixels = self._images[chosen] if isinstance(self._images, Tensor) else self._images.take(chosen)
+        pixels = pixels.to(self._device).to(torch.float32)
+        masks = self._masks[chosen].to(self._device)
+        shape = [self._size, 1, self._height, self._width]
+        grid = affine_grid(moves.to(self._device), shape, align_corners=False)
+        # Outside is 0: pixels are counted from grey, and masks from "no class".
+        pixels = grid_sample(pixels - PAD_GREY, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        lack = (UNLABELLED - masks).to(torch.float32)[:, None]
+        lack = grid_sample(lack, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+        images = (pixels + PAD_GREY).mul_(scale.to(self._device)).add_(offset.to(self._device))
+        wanted = UNLABELLED - lack[:, 0].round().to(torch.uint8)
+        images = images.contiguous(memory_format=torch.channels_last)
+        return images, wanted if self._weights is None else WeightedMasks(masks=wanted, class_weights=self._weights)
+
+    def drawn(self) -> Drawn:
+        """Return which images the batch holds that `next` returned last, and which of them are mirrored."""
+        return self._drawn
+
+    def _moves(self) -> tuple[Tensor, Tensor]:
+        """Return which images are mirrored (batch,), and the affine maps (batch, 2, 3) from new to old places.
+
+        Places reach from -1 to 1 over the image.
+        """
+        recipe, number = self._recipe, self._size
+        reach = 1 + recipe.scale_fraction
+        factor = reach ** (2 * torch.rand(number, generator=self._random) - 1)
+        shift = 2 * recipe.shift_fraction * (2 * torch.rand(number, 2, generator=self._random) - 1)
+        mirrored = torch.zeros(number, dtype=torch.bool)
+        if recipe.flip:
+            mirrored = torch.rand(number, generator=self._random) < 0.5
+        moves = torch.zeros(number, 2, 3)
+        moves[:, 0, 0] = torch.where(mirrored, -1 / factor, 1 / factor)
+        moves[:, 1, 1] = 1 / factor
+        moves[:, :, 2] = shift
+        return mirrored, moves
+
+    def _brightness_and_contrast(self) -> tuple[Tensor, Tensor]:
+        """Return scale and offset (batch, C, 1, 1) that turn bytes into normalised, jittered values."""
+        jitter = self._recipe.jitter
+        brightness, contrast = 1 + jitter * (2 * torch.rand(2, self._size, 1, 1, 1, generator=self._random) - 1)
+        return contrast * brightness / (255 * self._std), -contrast * self._mean / self._std

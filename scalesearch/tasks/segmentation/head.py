@@ -1,0 +1,103 @@
+"""Segmentation networks: a backbone, a light decoder on its feature maps, and a logit for each class and place.
+
+The logits are those of the finest map that is read, at stride 8 where the backbone has one. Enlarging them to the
+picture's size is left to whoever uses them, so that an engine does not do it in vain.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from scalesearch.networks.backbone import Backbone, feature_strides
+from scalesearch.networks.blocks import conv_norm
+from scalesearch.values.network_spec import Decoder, NetworkSpec, StageSpec
+
+FINEST_STRIDE: Final = 8
+_WIDTH_OF_STEM: Final = 2
+"""The decoder is twice as wide as the stem, so that it follows the width multiplier."""
+
+
+def levels(spec: NetworkSpec) -> tuple[tuple[str, int], ...]:
+    """Return name and stride of the feature maps that a decoder reads, finest first: the last of each stride from 8 on.
+
+    Of a backbone that stops at a finer stride it is its last map.
+    """
+    last_of_stride = {stride: name for name, stride in feature_strides(spec).items()}
+    read = {stride: name for stride, name in last_of_stride.items() if stride >= FINEST_STRIDE}
+    chosen = read or dict([max(last_of_stride.items())])
+    return tuple((name, stride) for stride, name in sorted(chosen.items()))
+
+
+class TopDown(Backbone):
+    """Sums maps from coarse to fine: each gets a 1x1 convolution, and the sum so far, enlarged, is added to it."""
+
+    output_layers = ("classifier",)
+
+    def __init__(self, spec: NetworkSpec, *, dropout: float = 0.0) -> None:
+        super().__init__(spec)
+        self._levels, channels = levels(spec), _WIDTH_OF_STEM * spec.stem.channels
+        self.laterals = nn.ModuleDict(
+            {
+                name: conv_norm(_stage(spec, name).channels, channels, kernel=1, norm_eps=spec.norm_eps)
+                for name, _ in self._levels
+            }
+        )
+        self.smooth = conv_norm(
+            channels, channels, kernel=3, activation=spec.activation, norm_eps=spec.norm_eps, padding=spec.padding
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Conv2d(channels, spec.num_classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (batch, classes, H / stride, W / stride) for images (batch, image channels, H, W)."""
+        maps = self.feature_maps(images)
+        (name, stride), *finer = reversed(self._levels)
+        summed: Tensor = self.laterals[name](maps[name])
+        for name, nearer in finer:
+            summed = self.laterals[name](maps[name]) + interpolate(
+                summed, scale_factor=float(stride // nearer), mode="nearest"
+            )
+            stride = nearer
+        logits: Tensor = self.classifier(self.dropout(self.smooth(summed)))
+        return logits
+
+
+class GatedPair(Backbone):
+    """LR-ASPP (arXiv 1905.02244, figure 10): the coarsest map, gated by its mean, and the finest one beside it."""
+
+    output_layers = ("fine_classifier", "coarse_classifier")
+
+    def __init__(self, spec: NetworkSpec, *, dropout: float = 0.0) -> None:
+        super().__init__(spec)
+        read, channels = levels(spec), _WIDTH_OF_STEM * spec.stem.channels
+        self._fine, self._coarse = read[0][0], read[-1][0]
+        self._factor = float(read[-1][1] // read[0][1])
+        deep = _stage(spec, self._coarse).channels
+        self.branch = conv_norm(deep, channels, kernel=1, activation=spec.activation, norm_eps=spec.norm_eps)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.gate = nn.Sequential(nn.Conv2d(deep, channels, 1, bias=False), nn.Sigmoid())
+        self.dropout = nn.Dropout(dropout)
+        self.fine_classifier = nn.Conv2d(_stage(spec, self._fine).channels, spec.num_classes, 1)
+        self.coarse_classifier = nn.Conv2d(channels, spec.num_classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (batch, classes, H / stride, W / stride) for images (batch, image channels, H, W)."""
+        maps = self.feature_maps(images)
+        coarse = maps[self._coarse]
+        gated = self.dropout(self.branch(coarse) * self.gate(self.pool(coarse)))
+        if self._factor > 1:
+            gated = interpolate(gated, scale_factor=self._factor, mode="bilinear", align_corners=False)
+        logits: Tensor = self.fine_classifier(maps[self._fine]) + self.coarse_classifier(gated)
+        return logits
+
+
+DECODERS: Final[Mapping[Decoder, type[TopDown] | type[GatedPair]]] = MappingProxyType(
+    {"topdown": TopDown, "lraspp": GatedPair}
+)
+
+
+def _stage(spec: NetworkSpec, name: str) -> StageSpec:
+    return spec.stages[int(name.removeprefix("stage")) - 1]

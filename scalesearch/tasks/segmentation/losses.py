@@ -1,0 +1,153 @@
+"""Losses of a class for each pixel: cross entropy at the masks' size, and the Dice term."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, interpolate, kl_div, log_softmax, one_hot
+
+from scalesearch.data.masks import UNLABELLED
+from scalesearch.tasks.classification.losses import LOSSES
+from scalesearch.values.candidate import ClassWeights, Recipe
+
+_MOST_VALUES: Final = 2**25
+"""Logits that are enlarged at once where no gradients are asked for: 128 MB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class WeightedMasks:
+    """The masks of a batch, and the weight of each class in the loss."""
+
+    masks: Tensor
+    """uint8 (batch, height, width); 255 has no class."""
+    class_weights: Tensor
+    """(classes,)."""
+
+
+def terms(logits: Tensor, targets: Any, recipe: Recipe) -> dict[str, Tensor]:
+    """Return the weighted loss terms by name, averaged over the labelled pixels of the batch.
+
+    Args:
+        logits: (batch, classes, logit height, logit width); they are enlarged to the masks' size.
+        targets: uint8 masks (batch, height, width), or `WeightedMasks`.
+        recipe: Its loss, smoothing and weights.
+    """
+    masks, weights = _parts(targets, logits.device)
+    weights = None if weights is None else weights[: logits.shape[1]]
+    dice_weight, sums, overlaps = recipe.loss_weights.dice, list[tuple[Tensor, Tensor]](), list[Tensor]()
+    for wide, part in _enlarged(logits, masks):
+        sums.append(_pixel_terms(wide, part, weights, recipe))
+        if dice_weight:
+            overlaps.append(_overlaps(wide, part))
+    pixels = torch.stack([count for _, count in sums]).sum().clamp(min=1e-12)
+    found: dict[str, Tensor] = {recipe.loss: torch.stack([loss for loss, _ in sums]).sum() / pixels}
+    if dice_weight:
+        found["dice"] = dice_weight * _dice(torch.stack(overlaps).sum(dim=0))
+    return found
+
+
+def distillation(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """Return the mean divergence of softened class probabilities from the teacher's, over places and images.
+
+    The teacher may have another resolution: its logits are brought to the size of the student's.
+    """
+    if taught.shape[2:] != logits.shape[2:]:
+        taught = interpolate(taught, size=logits.shape[2:], mode="bilinear", align_corners=False)
+    ours, theirs = (log_softmax(each / temperature, dim=1) for each in (logits, taught))
+    places = ours.shape[0] * ours.shape[2] * ours.shape[3]
+    return temperature**2 * kl_div(ours, theirs, reduction="sum", log_target=True) / places
+
+
+def divergence(expected: Tensor, answers: Tensor) -> Tensor:
+    """Return the divergence of class probabilities in nats, averaged over places and images, with gradients."""
+    return distillation(answers, expected, 1.0)
+
+
+def _parts(targets: Any, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    if isinstance(targets, WeightedMasks):
+        return targets.masks.to(device), targets.class_weights.to(device)
+    return targets.to(device), None
+
+
+def _enlarged(logits: Tensor, masks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield logits at the masks' size with the masks, all images at once or, without gradients, a few at a time."""
+    height, width = masks.shape[1:]
+    step = len(masks)
+    if not (torch.is_grad_enabled() and logits.requires_grad):
+        step = max(1, _MOST_VALUES // (logits.shape[1] * height * width))
+    for start in range(0, len(masks), step):
+        some = logits[start : start + step].float()
+        yield interpolate(some, size=(height, width), mode="bilinear", align_corners=False), masks[start : start + step]
+
+
+def _pixel_terms(logits: Tensor, masks: Tensor, weights: Tensor | None, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Return the summed loss of the labelled pixels, and their number (or the sum of their weights)."""
+    wanted = masks.long()
+    labelled = wanted != UNLABELLED
+    if recipe.loss == "cross_entropy":
+        loss = cross_entropy(
+            logits, wanted, weight=weights, ignore_index=UNLABELLED, label_smoothing=recipe.label_smoothing,
+            reduction="sum",
+        )  # fmt: skip
+        if weights is None:
+            return loss, labelled.sum().float()
+        return loss, weights[wanted[labelled]].sum()
+    rows, classes = logits.permute(0, 2, 3, 1)[labelled], wanted[labelled]
+    if not len(rows):
+        return logits.sum() * 0, labelled.sum().float()
+    return LOSSES[recipe.loss](rows, classes, recipe.label_smoothing) * len(rows), labelled.sum().float()
+
+
+def _overlaps(logits: Tensor, masks: Tensor) -> Tensor:
+    """Return what the Dice coefficient is made of, of shape (3, classes): sums over the labelled pixels.
+
+    They are the chances of the right class, all chances, and the pixels of each class.
+
+    Args:
+        logits: (batch, classes, height, width), at the masks' size.
+        masks: (batch, height, width).
+    """
+    labelled = masks != UNLABELLED
+    chances = logits.softmax(dim=1).permute(0, 2, 3, 1)[labelled]
+    truth = one_hot(masks[labelled].long(), logits.shape[1]).to(chances.dtype)
+    return torch.stack([(chances * truth).sum(0), chances.sum(0), truth.sum(0)])
+
+
+def _dice(overlaps: Tensor) -> Tensor:
+    """Return one less the Dice coefficient of class probabilities, averaged over the classes in the masks.
+
+    Reference: Milletari et al. 2016 (arXiv 1606.04797), with the sums over the whole batch.
+
+    Args:
+        overlaps: What `_overlaps` returns, summed over parts of the batch.
+    """
+    both, chances, truth = overlaps
+    present = truth > 0
+    if not present.any():
+        return overlaps.sum() * 0
+    overlap: Tensor = (2 * both / (chances + truth).clamp(min=1e-12))[present].mean()
+    return 1 - overlap
+
+
+_MASKS_AT_ONCE: Final = 64
+_POWERS: Final[dict[ClassWeights, float]] = {"none": 0.0, "root": -0.5, "inverse": -1.0}
+
+
+def class_weights(masks: Tensor, how: ClassWeights) -> Tensor:
+    """Return a weight for each class number (255,), whose mean over the labelled pixels is 1.
+
+    Args:
+        masks: All training masks, uint8 (N, H, W).
+        how: `root` of how rare a class is, or `inverse`: fully. A class without pixels weighs as much as the rarest.
+    """
+    counts = torch.zeros(256, dtype=torch.int64)
+    for start in range(0, len(masks), _MASKS_AT_ONCE):
+        counts += torch.bincount(masks[start : start + _MASKS_AT_ONCE].flatten().long(), minlength=256)
+    counts = counts[:UNLABELLED]
+    if not counts.any():
+        return torch.ones(UNLABELLED)
+    share = counts.double() / counts.sum()
+    rare = share.clamp(min=float(share[share > 0].min())) ** _POWERS[how]
+    return (rare / (rare * share).sum()).float()

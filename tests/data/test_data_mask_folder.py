@@ -1,0 +1,340 @@
+"""Folders of images and masks: what is understood, what is counted, what is refused and how that is said."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scalesearch.data import Dataset, load_dataset, mask_folder
+from scalesearch.data.masks import UNLABELLED, Masks
+from scalesearch.errors import ConfigError
+from scalesearch.values.network_spec import InputSize
+from scalesearch.values.settings import DataSettings
+
+SIZE = (20, 30)  # height, width
+NAMES = ("sky", "road", "car")
+
+
+def a_mask(seed: int = 0, values: tuple[int, ...] = (0, 1, 2, UNLABELLED)) -> np.ndarray:
+    return np.random.default_rng(seed).choice(values, SIZE).astype(np.uint8)
+
+
+def put(root: Path, name: str, mask: Image.Image, *, split: str = "train", suffix: str = ".png") -> Path:
+    image = root / "images" / split / f"{name}.jpg"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(abs(hash(name)) % 2**32)
+    Image.fromarray(random.integers(0, 256, (*SIZE, 3), dtype=np.uint8)).save(image)
+    path = root / "masks" / split / f"{name}{suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask.save(path)
+    return path
+
+
+def folder(root: Path, *, images: int = 12, names: tuple[str, ...] = NAMES) -> Path:
+    for place in range(images):
+        for split in ("train", "val", "test"):
+            put(root, f"{split}{place}", Image.fromarray(a_mask(place)), split=split)
+    if names:
+        (root / "classes.txt").write_text("\n".join(names))
+    return root
+
+
+STORAGE = InputSize(height_px=10, width_px=15)
+
+
+def load(root: Path, *, storage: InputSize = STORAGE, **more: object) -> Dataset:
+    settings = DataSettings(source=str(root), calibration_images=4, **more)  # type: ignore[arg-type]
+    return load_dataset(settings, (mask_folder.SOURCE,), storage_px=storage, cache_folder=root.parent / "cache")
+
+
+def masks_of(data: Dataset) -> Masks:
+    """Return all training masks of the set, those of calibration too."""
+    assert isinstance(data.train.targets, Masks)
+    return data.train.targets.joined(data.calibration.targets)  # type: ignore[arg-type]
+
+
+def everything(masks: Masks) -> list[list[list[int]]]:
+    return sorted(masks.own(place).tolist() for place in range(len(masks)))
+
+
+def test_images_and_masks_in_split_folders(tmp_path: Path) -> None:
+    data = load(folder(tmp_path / "t"))
+    assert (len(data.train), len(data.val), len(data.calibration), len(data.test)) == (8, 12, 4, 12)
+    assert data.class_names == NAMES
+    assert everything(masks_of(data)) == sorted(a_mask(place).tolist() for place in range(12))
+    assert not data.warnings
+    again = load(tmp_path / "t")
+    assert again.fingerprint == data.fingerprint
+    on_disk = load(tmp_path / "t", memory="disk")
+    assert on_disk.on_disk
+    assert on_disk.fingerprint == data.fingerprint
+
+
+def test_ultralytics_yaml_names_folders_and_classes(tmp_path: Path) -> None:
+    root = folder(tmp_path / "t", names=())
+    (root / "masks").rename(root / "annotated")
+    (root / "data.yaml").write_text(
+        "path: .\ntrain: images/train\nval: images/val\ntest: images/test\nmasks_dir: annotated\n"
+        "names:\n  0: sky\n  1: road\n  2: car\n"
+    )
+    assert load(root).fingerprint == load(root / "data.yaml").fingerprint
+    assert load(root).class_names == NAMES
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_other_shapes_of_the_folder(nested: bool, tmp_path: Path) -> None:
+    root = folder(tmp_path / "t")
+    if nested:  # train/images and train/masks
+        for split in ("train", "val", "test"):
+            (root / split).mkdir()
+            for kind in ("images", "masks"):
+                (root / kind / split).rename(root / split / kind)
+        for kind in ("images", "masks"):
+            (root / kind).rmdir()
+        assert len(load(root).val) == 12
+        return
+    for split in ("val", "test"):  # images/ and masks/ alone
+        for kind in ("images", "masks"):
+            for path in (root / kind / split).iterdir():
+                path.unlink()
+            (root / kind / split).rmdir()
+    for kind in ("images", "masks"):
+        for path in (root / kind / "train").iterdir():
+            path.rename(root / kind / (f"{path.stem}_mask.png" if kind == "masks" else path.name))
+        (root / kind / "train").rmdir()
+    data = load(root, val_fraction=0.25)
+    assert len(data.train) + len(data.val) + len(data.calibration) + len(data.test) == 12
+
+
+def palette(mask: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(mask)
+    picture.putpalette([7 * place % 256 for place in range(768)])
+    return picture
+
+
+def in_colours(mask: np.ndarray, table: dict[int, tuple[int, int, int]]) -> Image.Image:
+    pixels = np.zeros((*mask.shape, 3), np.uint8)
+    for value, colour in table.items():
+        pixels[mask == value] = colour
+    return Image.fromarray(pixels)
+
+
+WHOLE = a_mask(3, (0, 1, 2))
+COLOURS = {0: (70, 130, 180), 1: (128, 64, 128), 2: (0, 0, 142)}
+
+
+@pytest.mark.parametrize(
+    ("picture", "remark"),
+    [
+        (palette(WHOLE), ""),
+        (Image.fromarray(WHOLE.astype(np.uint16)), "1 of 37 masks have 16 bits"),
+        (Image.fromarray(WHOLE).convert("RGB"), "1 of 37 masks are RGB with three equal channels"),
+        (Image.merge("LA", (Image.fromarray(WHOLE), Image.new("L", SIZE[::-1], 255))), ""),
+    ],
+)
+def test_other_modes_give_the_same_classes(picture: Image.Image, remark: str, tmp_path: Path) -> None:
+    root = folder(tmp_path / "t")
+    put(root, "special", picture)
+    data = load(root)
+    assert WHOLE.tolist() in everything(masks_of(data))
+    assert any(remark in text for text in data.warnings) if remark else not data.warnings
+
+
+def test_transparent_pixels_have_no_class(tmp_path: Path) -> None:
+    seen = np.full(SIZE, 255, np.uint8)
+    seen[0] = 0
+    root = folder(tmp_path / "t")
+    put(root, "special", Image.merge("LA", (Image.fromarray(WHOLE), Image.fromarray(seen))))
+    data = load(root)
+    wanted = WHOLE.copy()
+    wanted[0] = UNLABELLED
+    assert wanted.tolist() in everything(masks_of(data))
+    assert any("1 of 37 masks have transparent pixels" in text for text in data.warnings)
+
+
+@pytest.mark.parametrize("where", ["data.yaml", "class_dict.csv", "label_colors.txt"])
+def test_colours_are_looked_up(where: str, tmp_path: Path) -> None:
+    root = tmp_path / "t"
+    for place in range(15):
+        put(root, f"{place}", in_colours(a_mask(place, (0, 1, 2)), COLOURS))
+    lines = {
+        "data.yaml": "names: [sky, road, car]\ncolors: " + json.dumps(list(map(list, COLOURS.values()))),
+        "class_dict.csv": "name,r,g,b\n"
+        + "\n".join(f"{name},{r},{g},{b}" for name, (r, g, b) in zip(NAMES, COLOURS.values(), strict=True)),
+        "label_colors.txt": "\n".join(
+            f"{r} {g} {b}\t{name}" for name, (r, g, b) in zip(NAMES, COLOURS.values(), strict=True)
+        ),
+    }
+    (root / where).write_text(lines[where])
+    data = load(root)
+    assert data.class_names == NAMES
+    parts = [data.train, data.val, data.calibration, data.test]
+    found = sorted(mask for part in parts for mask in everything(part.targets))  # type: ignore[arg-type]
+    assert found == sorted(a_mask(place, (0, 1, 2)).tolist() for place in range(15))
+
+
+def test_masks_of_0_and_255_are_two_classes(tmp_path: Path) -> None:
+    root = tmp_path / "t"
+    for place in range(12):
+        put(root, f"{place}", Image.fromarray(a_mask(place, (0, 255))))
+    data = load(root)
+    assert data.class_names == ("background", "foreground")
+    assert set(np.unique(data.train.targets.tensor())) == {0, 1}  # type: ignore[call-overload]
+    assert any("0 and 255 alone, which are read as two classes" in text for text in data.warnings)
+
+
+def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
+    data = load(folder(tmp_path / "t", names=()))
+    assert data.class_names == ("class 0", "class 1", "class 2")
+    assert any("nothing names the classes" in text for text in data.warnings)
+
+
+def exif(root: Path) -> None:
+    """Turn an image by EXIF, but not its mask."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    held = Image.Exif()
+    held[0x0112] = 6
+    put(root, "turned", Image.fromarray(WHOLE))
+    Image.fromarray(pixels).save(root / "images/train/turned.jpg", exif=held)
+
+
+def small(root: Path) -> None:
+    put(root, "small", Image.fromarray(WHOLE[::2, ::2]))
+
+
+def empty(root: Path) -> None:
+    put(root, "empty", Image.fromarray(np.full(SIZE, UNLABELLED, np.uint8)))
+
+
+def spare(root: Path) -> None:
+    Image.fromarray(WHOLE).save(root / "masks/train/spare.png")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (exif, "1 of 37 masks lie as the file of their image does, and are turned as its EXIF says: "),
+        (small, "1 of 37 masks have another size than their image, of the same shape: "),
+        (empty, "1 of 37 masks have no labelled pixel: "),
+        (spare, "1 masks have no image"),
+    ],
+    ids=lambda each: getattr(each, "__name__", ""),
+)
+def test_what_is_odd_is_counted_and_named(fault: object, words: str, tmp_path: Path) -> None:
+    root = folder(tmp_path / "t")
+    fault(root)  # type: ignore[operator]
+    data = load(root, fit="stretch")
+    assert any(words in text for text in data.warnings), data.warnings
+    if fault is exif:
+        turned = np.asarray(Image.fromarray(WHOLE).transpose(Image.Transpose.ROTATE_270))
+        assert turned.tolist() in everything(masks_of(data))
+
+
+def broken(root: Path) -> None:
+    (root / "masks/train/train3.png").write_bytes(b"no picture")
+
+
+def missing(root: Path) -> None:
+    (root / "masks/train/train3.png").unlink()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [(broken, "1 of 36: masks/train/train3.png"), (missing, "none for 1 of 36: images/train/train3.jpg")],
+)
+def test_pairs_that_cannot_be_used_are_an_error_or_counted(fault: object, words: str, tmp_path: Path) -> None:
+    root = folder(tmp_path / "t")
+    fault(root)  # type: ignore[operator]
+    with pytest.raises(ConfigError, match="data.max_skipped_fraction") as caught:  # noqa: RUF043
+        load(root)
+    assert words in str(caught.value)
+    data = load(root, max_skipped_fraction=0.1)
+    assert len(data.train) + len(data.calibration) == 11
+    assert any("train3" in text for text in data.warnings)
+
+
+def jpeg(root: Path) -> None:
+    put(root, "bad", Image.fromarray(WHOLE), suffix=".jpg")
+
+
+def beyond(root: Path) -> None:
+    put(root, "bad", Image.fromarray(np.where(WHOLE == 2, 7, WHOLE).astype(np.uint8)))
+
+
+def instances(root: Path) -> None:
+    put(root, "bad", Image.fromarray((1000 * WHOLE.astype(np.uint16)).astype(np.uint16)))
+
+
+def colours(root: Path) -> None:
+    put(root, "bad", in_colours(WHOLE, COLOURS))
+
+
+def other_shape(root: Path) -> None:
+    put(root, "bad", Image.fromarray(WHOLE[:, :15]))
+
+
+def blurred_colours(root: Path) -> None:
+    colours(root)
+    (root / "class_dict.csv").write_text("name,r,g,b\nsky,1,2,3\nroad,4,5,6\ncar,7,8,9")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (jpeg, "masks/train/bad.jpg (JPEG, which blurs class numbers)"),
+        (beyond, "expected values from 0 to 2 (the 3 classes) and 255, came 7 in 1 masks: masks/train/bad.png"),
+        (instances, "masks/train/bad.png (the value 2000, which is no class number"),
+        (colours, "masks/train/bad.png (3 colours ((0, 0, 142), (70, 130, 180), (128, 64, 128), ...) and no table"),
+        (other_shape, "masks/train/bad.png (15 x 20 for an image of 30 x 20)"),
+        (blurred_colours, "masks/train/bad.png (colours of no class on 100 % of its pixels, e.g. (0, 0, 142))"),
+    ],
+    ids=lambda each: getattr(each, "__name__", ""),
+)
+def test_masks_that_cannot_be_understood_are_refused(fault: object, words: str, tmp_path: Path) -> None:
+    root = folder(tmp_path / "t")
+    fault(root)  # type: ignore[operator]
+    with pytest.raises(ConfigError) as caught:
+        load(root, max_skipped_fraction=1.0)
+    assert words in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda root: (root / "apples").mkdir(parents=True), "a folder of images and one of masks in it, came apples/"),
+        (lambda root: folder(root) and (root / "data.yaml").write_text("names: [a, a]"), "different names of classes"),
+        (lambda root: folder(root) and (root / "data.yaml").write_text("names: {1: a, 2: b}"), "by numbers from 0"),
+        (lambda root: folder(root) and (root / "data.yaml").write_text("["), "expected a data.yaml, came"),
+        (lambda root: folder(root) and (root / "data.yaml").write_text("colors: 3"), "as a list of [red, green, blue]"),
+    ],
+)
+def test_folders_that_say_something_else_are_refused(make: object, words: str, tmp_path: Path) -> None:
+    make(tmp_path / "t")  # type: ignore[operator]
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "t")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_a_mask_shows_what_its_image_does(fit: str, tmp_path: Path) -> None:
+    """The image is drawn from its mask: where they are framed alike, both still agree."""
+    root = tmp_path / "t"
+    for place in range(12):
+        left = np.zeros(SIZE, np.uint8)
+        left[:, : 10 + place] = 1
+        put(root, f"{place}", Image.fromarray(left))
+        Image.fromarray(np.repeat(200 * left[..., None], 3, axis=2)).save(
+            root / f"images/train/{place}.jpg", quality=95
+        )
+    data = load(root, storage=InputSize.square(16), fit=fit)
+    images, masks = data.train.images[:].mean(axis=3), data.train.targets.tensor().numpy()
+    sure = (masks != UNLABELLED) & ((images < 30) | (images > 170))
+    bars = masks == UNLABELLED
+    assert ((images > 100) == (masks == 1))[sure & ~bars].all()
+    assert sure.mean() > 0.6 * (1 - bars.mean())
+    assert bars.any() == (fit == "pad")
+    if fit == "pad":
+        assert np.abs(images[bars] - 114).max() < 12

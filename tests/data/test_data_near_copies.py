@@ -1,0 +1,62 @@
+"""Near copies between splits: pictures that were saved again are found, other pictures are not."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from scalesearch.data.dataset import ImageSplit
+from scalesearch.data.near_copies import near_copy_warnings
+from scalesearch.data.targets import Labels
+
+
+def pictures(number: int, *, seed: int) -> NDArray[np.uint8]:
+    random = np.random.default_rng(seed)
+    noise = random.integers(0, 256, (number, 48, 64, 3), dtype=np.uint8)
+    smooth = [Image.fromarray(each).filter(ImageFilter.GaussianBlur(6)) for each in noise]
+    spread = [np.asarray(each, np.float64) for each in smooth]
+    return np.stack([np.clip(128 + 40 * (each - each.mean()) / each.std(), 0, 255).astype(np.uint8) for each in spread])
+
+
+def split(images: NDArray[np.uint8], names: list[str] | None = None) -> ImageSplit:
+    labels = Labels(np.zeros(len(images), np.int64))
+    return ImageSplit(images=images, targets=labels, names=None if names is None else np.asarray(names))
+
+
+def saved_again(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    held = io.BytesIO()
+    cut = Image.fromarray(image).crop((1, 1, 63, 47)).resize((64, 48))
+    dark = (0.8 * np.asarray(cut)).astype(np.uint8)
+    Image.fromarray(dark).save(held, "JPEG", quality=50)
+    return np.asarray(Image.open(held))
+
+
+def test_pictures_that_were_saved_again_are_counted_with_two_examples() -> None:
+    train, val = pictures(40, seed=0), pictures(20, seed=1)
+    val[3], val[5], val[8] = (saved_again(train[place]) for place in (7, 9, 11))
+    names = [f"val/{place}.png" for place in range(20)]
+    (warning,) = near_copy_warnings(
+        {"train": split(train), "val": split(val, names)}, name="x", seen_in_training=("train",)
+    )
+    assert warning.startswith(
+        "data x: 3 of 20 images of val look like images of train, e.g. val/3.png like image 7 of "
+    )
+    assert "val/5.png like image 9 of train" in warning
+    assert "val/8.png" not in warning
+    assert "data.group_by" in warning
+
+
+def test_other_pictures_and_flat_ones_are_not() -> None:
+    flat = np.full((5, 48, 64, 3), 90, np.uint8)
+    train = np.concatenate([pictures(60, seed=0), flat])
+    test = np.concatenate([pictures(60, seed=2), flat])
+    assert not near_copy_warnings({"train": split(train), "test": split(test)}, name="x", seen_in_training=("train",))
+
+
+def test_what_is_seen_in_training_alone_is_not_compared() -> None:
+    same = split(pictures(10, seed=0))
+    named = {"train": same, "calibration": same, "val": split(pictures(10, seed=3))}
+    assert not near_copy_warnings(named, name="x", seen_in_training=("train", "calibration"))
+    (found,) = near_copy_warnings({"val": same, "test": same}, name="x", seen_in_training=("train",))
+    assert "10 of 10 images of test look like images of val" in found
