@@ -39,10 +39,19 @@ def trial_rows(
     stages = max((len(record.candidate.scaling.stages) for record in ordered), default=0)
     again = {score.trial: score for score in scores}
     metric = next((record.quality.metric for record in ordered if record.quality), DEFAULT_METRIC)
-    return [
-        _row(record, again.get(record.trial), on_front=record.trial in front, stages=stages, metric=metric)
-        for record in ordered
-    ]
+    return _with_same_columns(
+        [
+            _row(record, again.get(record.trial), on_front=record.trial in front, stages=stages, metric=metric)
+            for record in ordered
+        ]
+    )
+
+
+def _with_same_columns(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with the columns of all of them: a task's numbers are known once a trial has a score."""
+    longest = max(rows, key=len, default={})
+    names = dict.fromkeys((*longest, *(name for row in rows for name in row)))
+    return [{name: row.get(name) for name in names} for row in rows]
 
 
 def front_rows(rows: Iterable[Row]) -> list[Row]:
@@ -153,7 +162,13 @@ def _candidate(candidate: Candidate, *, stages: int) -> Row:
             row[f"stage{index + 1}_{name}"] = getattr(own, name) if own else None
     row |= {field.name: getattr(candidate.pruning, field.name) for field in fields(candidate.pruning)}
     row |= _quantization(candidate.quantization)
-    row |= {field.name: getattr(candidate.recipe, field.name) for field in fields(candidate.recipe)}
+    row |= {
+        field.name: getattr(candidate.recipe, field.name)
+        for field in fields(candidate.recipe)
+        if field.name != "loss_weights"
+    }
+    weights = candidate.recipe.loss_weights
+    row |= {f"weight_{field.name.removesuffix('_')}": getattr(weights, field.name) for field in fields(weights)}
     return row
 
 
