@@ -28,6 +28,9 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files; folders stand for the images in them.")],
     top: Annotated[int, typer.Option("--top", min=1, help="So many answers for each image, if there are several.")] = 2,
     threads: Annotated[int, typer.Option("--threads", min=0, help="Of the CPU; 0: as many as cores.")] = 1,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder for pictures of the answers, of tasks that draw them (masks).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A list of one object per image.")] = False,
 ) -> int:
     """Print what an exported network answers for images, by ONNX Runtime.
@@ -37,13 +40,17 @@ def predict(
     from scalesearch.tasks.answers import Answer, NoAnswerError, UnreadableImageError
 
     predictor = open_export(export, threads=threads)
+    if to is not None and not predictor.draws:
+        message = f"--to {to}: expected a network whose answers are drawn, such as masks; one {predictor.noun} is not."
+        raise ConfigError(message)
+    drawn = {} if to is None else {"to": to}
     for line in replaced_model(export):
         echo(f"warning: {line}", err=True)
     files = list(image_files(images))
     rows, failed, unanswered = list[tuple[str, Answer]](), list[tuple[str, str]](), list[tuple[str, str]]()
     for path in files:
         try:
-            rows.append((_path_text(path), predictor.answer(path, top=top)))
+            rows.append((_path_text(path), predictor.answer(path, top=top, **drawn)))
         except NoAnswerError as error:
             unanswered.append((_path_text(path), str(error)))
         except UnreadableImageError as error:

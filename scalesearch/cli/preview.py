@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalesearch.cli.collapsing import collapses
@@ -39,8 +40,15 @@ def preview_run(settings: RunSettings, space: SearchSpace) -> None:
     console.print(predicted(settings, space, target, planner, samples), highlight=False, markup=False)
 
 
-def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -> None:
-    """Print what the space asks for, which choices collapse, and the predicted cost; raise on anything wrong."""
+def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool, to: Path | None = None) -> None:
+    """Print what the space asks for, which choices collapse, and the predicted cost; raise on anything wrong.
+
+    Args:
+        settings: Settings of a run.
+        space: Its space.
+        with_data: Whether the data are loaded and a sheet of them is drawn.
+        to: Where the sheet goes; None: into the working folder, by the name of the data.
+    """
     from scalesearch.cli.screen import wide_console
     from scalesearch.data import load_dataset
     from scalesearch.study.session import largest_input
@@ -68,6 +76,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool) -
         console.print(line, highlight=False, markup=False)
     if data is not None:
         console.print(_data_line(data, settings.task), highlight=False, markup=False)
+        console.print(_drawn_sheet(data, settings, space, base, to), highlight=False, markup=False)
     console.print(predicted(settings, space, target, planner, samples, data), highlight=False, markup=False)
     console.print("The space is sound.")
 
@@ -201,6 +210,26 @@ def _data_line(data: "Dataset", task: str) -> str:
         f"{len(data.calibration)} calibration, {len(data.test)} test"
         f"{error if get_task(task).targets == LABELS else ''}{notes}{warnings}"
     )
+
+
+def _drawn_sheet(data: "Dataset", settings: RunSettings, space: SearchSpace, base: NetworkSpec, to: Path | None) -> str:
+    """Draw a sheet of training pictures with their targets, after augmentation, and return a line on it."""
+    from scalesearch.spaces.suggest import cheapest
+    from scalesearch.study.pictures import SHEET_IMAGES, target_sheet, write_sheet
+    from scalesearch.study.reference import scale_base
+    from scalesearch.tasks.registry import get_task
+    from scalesearch.values.candidate import Scaling
+
+    size = scale_base(space, base, Scaling()).input_size
+    decided = space.with_flip(flip=False) if space.flip_undecided else space
+    recipe = replace(cheapest(decided).recipe, batch_size=SHEET_IMAGES)
+    path = to or Path(f"check-{data.name}.png")
+    try:
+        write_sheet(target_sheet(get_task(settings.task), data.at(size), recipe, seed=settings.seed), path)
+    except OSError as error:
+        message = f"Cannot write {path}: {error.strerror}. Give another file with --to."
+        raise ConfigError(message) from None
+    return f"  {SHEET_IMAGES} training images at {size} with their targets, after augmentation: {path}"
 
 
 def axis_text(named: NamedAxis) -> str:

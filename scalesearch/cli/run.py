@@ -226,13 +226,20 @@ def check(
     parent: Annotated[str | None, typer.Option("--parent", help="Also check the trained network to inherit.")] = None,
     target: Annotated[str | None, typer.Option("--target", help="The chip.")] = None,
     budget: Annotated[int | None, typer.Option("--budget", help="The budget to predict the cost of.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help="With --data: where the sheet of training pictures goes (default: check-DATA.png)."),
+    ] = None,
     compiled: Annotated[
         bool,
         typer.Option("--compile", help="Also compile networks of the space with TensorRT for RTX (no GPU needed)."),
     ] = False,
     overrides: Overrides = None,
 ) -> int:
-    """Check a space before anything runs: every key, which choices collapse after rounding, and what a budget costs."""
+    """Check a space before anything runs: every key, which choices collapse after rounding, and what a budget costs.
+
+    With --data, a sheet of pictures with their targets is drawn too, as training sees them.
+    """
     from scalesearch.cli.preview import check_space
     from scalesearch.config import load_run
 
@@ -243,7 +250,7 @@ def check(
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
     refuse_two_meanings(settings, data, overrides)
     settings, _ = choose_chip(settings)
-    check_space(settings, search_space, with_data=data is not None)
+    check_space(settings, search_space, with_data=data is not None, to=to)
     if compiled:
         from scalesearch.cli.compiling import compile_space
         from scalesearch.cli.screen import wide_console

@@ -162,13 +162,9 @@ def _candidate(candidate: Candidate, *, stages: int) -> Row:
             row[f"stage{index + 1}_{name}"] = getattr(own, name) if own else None
     row |= {field.name: getattr(candidate.pruning, field.name) for field in fields(candidate.pruning)}
     row |= _quantization(candidate.quantization)
-    row |= {
-        field.name: getattr(candidate.recipe, field.name)
-        for field in fields(candidate.recipe)
-        if field.name != "loss_weights"
-    }
-    weights = candidate.recipe.loss_weights
-    row |= {f"weight_{field.name.removesuffix('_')}": getattr(weights, field.name) for field in fields(weights)}
+    recipe, weights = candidate.recipe, candidate.recipe.loss_weights
+    row |= {field.name: getattr(recipe, field.name) for field in fields(recipe) if field.name != "loss_weights"}
+    row |= {f"loss_weights_{field.name.removesuffix('_')}": getattr(weights, field.name) for field in fields(weights)}
     return row
 
 

@@ -15,7 +15,7 @@ from scalesearch.analysis.baselines import chance_ends
 from scalesearch.errors import MissingBackendError
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
-from scalesearch.report import confirmed_section, detail_sections, front_sections
+from scalesearch.report import confirmed_section, detail_sections, front_sections, picture_section
 from scalesearch.study.contents import StudyContents
 from scalesearch.tasks.base import ReportPart
 from scalesearch.tasks.registry import DEFAULT, get_task, views_of
@@ -67,7 +67,8 @@ def page(study: StudyContents, *, written: datetime.datetime) -> str:
     parts = _task_parts(study)
     packed = base64.b64encode(gzip.compress(plotly.encode(), 9, mtime=0)).decode()
     data: dict[str, Any] = {"figures": figures(study), **{part.name: part.data for part in parts}}
-    rest_bytes = len(packed) + len(script_json(data)) + _WORDS_BYTES
+    shown = picture_section.pictures(study)
+    rest_bytes = len(shown) + len(packed) + len(script_json(data)) + _WORDS_BYTES
     kept = _kept_histograms(study, min(MOST_HISTOGRAM_BYTES, MOST_BYTES - rest_bytes))
     data["histograms"] = {str(trial): figure for trial, figure in kept.items()}
     with_histogram = sum(record.trial in study.histograms for record in study.front)
@@ -80,12 +81,13 @@ def page(study: StudyContents, *, written: datetime.datetime) -> str:
             detail_sections.axes(study),
             detail_sections.compression(study),
             *(part.html for part in parts),
+            shown,
             detail_sections.histograms(study, tuple(kept), with_histogram - len(kept)),
             detail_sections.training(study),
             detail_sections.machine(study),
         )
     )
-    links = "".join(f'<li><a href="#{name}">{words}</a></li>' for name, words in _links(parts))
+    links = "".join(f'<li><a href="#{name}">{words}</a></li>' for name, words in _links(parts, shown))
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{_policy(script, plotly, style=style)}">
@@ -163,11 +165,13 @@ def _task_parts(study: StudyContents) -> tuple[ReportPart, ...]:
     return (views.report(study.front, study.knee),) if views else ()
 
 
-def _links(parts: Sequence[ReportPart]) -> Iterator[tuple[str, str]]:
+def _links(parts: Sequence[ReportPart], shown: str) -> Iterator[tuple[str, str]]:
     """Yield name and words of the link to each section, in the order of the sections."""
     for name, words in _LINKS:
         if name == _AFTER_TASK:
             yield from ((part.name, part.link) for part in parts)
+            if shown:
+                yield picture_section.NAME, "Pictures"
         yield name, words
 
 

@@ -1,6 +1,6 @@
 """Everything that a report shows of a study, read once from its folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from scalesearch.analysis.importance import AxisImportance, axis_importance
 from scalesearch.analysis.likely_members import Correction, correct
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.records.front_scores import read_front_scores
+from scalesearch.records.pictures import stored_pictures
 from scalesearch.records.run_file import NAME, read_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.study.confirmation import stored_confirmation
@@ -52,6 +53,8 @@ class StudyContents:
     origin: Origin
     histograms: dict[int, dict[str, Any]]
     """Plotly figures of weights and activations, by trial."""
+    pictures: dict[int, bytes] = field(default_factory=dict)
+    """Pictures of validation images with the answers of members of the front, as JPEG files, by trial."""
 
     @property
     def data_words(self) -> str:
@@ -92,6 +95,7 @@ def read_contents(folder: Path, *, histograms: dict[int, dict[str, Any]] | None 
         session=session,
         origin=_origin(folder),
         histograms=histograms or {},
+        pictures=stored_pictures(folder, tuple(record.trial for record in front)),
     )
 
 

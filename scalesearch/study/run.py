@@ -13,6 +13,7 @@ from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.chain.inheritance import tuned_apart
 from scalesearch.chain.planner import Planner
 from scalesearch.dashboard.publisher import DashboardListener, installed, keep_histograms, stored_histograms
+from scalesearch.data import LABELS
 from scalesearch.deployment.export_cache import ExportCache
 from scalesearch.errors import ScalesearchError, StageFailed
 from scalesearch.execution.child_process import ChildLost, ChildStopped, run_apart
@@ -21,11 +22,13 @@ from scalesearch.export.trial_files import restore_model, trial_histograms
 from scalesearch.files import remove_partial_files
 from scalesearch.folder_lock import FolderHold, hold_folder
 from scalesearch.records.front_scores import read_front_scores, write_front_scores
+from scalesearch.records.pictures import picture_path
 from scalesearch.records.store import RecordStore
 from scalesearch.records.tables import write_tables
 from scalesearch.search.coordinator import Problem, run_study
 from scalesearch.search.events import Event, StudyOutcome, TrialFinished
 from scalesearch.search.showing import Watchers
+from scalesearch.study.pictures import picture_front
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import get_task
 from scalesearch.values.histogram import LayerHistogram
@@ -86,6 +89,7 @@ def run_search(
                     say("front: scoring its members on the test images, and timing them again in a fresh process")
                     keeper.score_front(outcome.front, stopped)
                     keeper.look_at_front(outcome.front, say, stopped)
+                    keeper.picture_front(outcome.front, stopped)
             except ChildStopped:
                 outcome = replace(outcome, ended="interrupted", message="stopped while the front was looked at")
             if outcome.ended in ("budget", "exhausted"):
@@ -189,6 +193,13 @@ class _Keeper:
             say("front: looking at the weights and activations of its members")
             layers = _apart(_histograms_of_all, self._session, missing, stopped, task="be looked at") or {}
             keep_histograms(self._session.folder, layers, held=True)
+
+    def picture_front(self, front: Sequence[MeasuredTrial], stopped: threading.Event) -> None:
+        """Draw validation images with the answers of front members, for the report; not for a class an image."""
+        folder = self._session.folder
+        missing = [record for record in front if not picture_path(folder, record.trial).exists()]
+        if get_task(self._session.settings.task).targets != LABELS and missing:
+            _apart(picture_front, self._session, missing, stopped, task="be drawn on validation images")
 
 
 def _apart(

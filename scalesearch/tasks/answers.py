@@ -47,8 +47,14 @@ class Predictor(Protocol):
     noun: str
     """What one answer is called, as in "no label for photo.jpg"."""
 
-    def answer(self, image: Path, *, top: int) -> Answer:
+    draws: bool
+    """Whether it draws what it answers."""
+
+    def answer(self, image: Path, *, top: int, to: Path | None = None) -> Answer:
         """Return the answer for an image file: the `top` best ones, where the task knows several for an image.
+
+        With `to`, which is for predictors that draw, pictures of the answer are written into that folder, by the name
+        of the image.
 
         Raises:
             UnreadableImageError: The file is no image that can be read.

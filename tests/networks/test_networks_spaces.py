@@ -18,7 +18,7 @@ from scalesearch.networks import BASES, base_spec, scale
 from scalesearch.tasks.classification.head import ImageClassifier
 from scalesearch.values.candidate import Pruning, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.network import Network
-from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.space import Limits
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
@@ -65,7 +65,14 @@ def base_of(name: str) -> NetworkSpec:
 
 
 def spec_of(name: str, scaling: Scaling) -> NetworkSpec:
-    return scale(base_of(name), scaling, resolution_px=read(name)["resolution_px"], num_classes=43)
+    return scale(base_of(name), scaling, resolution_px=size_of(name), num_classes=43)
+
+
+def size_of(name: str) -> InputSize:
+    """The size at resolution multiplier 1: a number in the file is the side of a square."""
+    given = read(name)["resolution_px"]
+    height_px, width_px = given if isinstance(given, list) else (given, given)
+    return InputSize(height_px=height_px, width_px=width_px)
 
 
 @functools.cache
@@ -84,7 +91,8 @@ def test_every_base_has_a_space_of_its_name_and_others_begin_with_it() -> None:
 def test_a_space_names_its_network_resolution_and_fields(name: str) -> None:
     space = read(name)
     # 224 px, at which its weights were made, are too many for brief trainings on a CPU.
-    assert space["resolution_px"] == {"efficientnet_lite0": 96}.get(name, base_of(name).resolution_px)
+    asked = {"efficientnet_lite0": InputSize.square(96)}.get(name, base_of(name).input_size)
+    assert size_of(name) == asked
     assert 20 < len(space["summary"]) < 90
     for table, known in FIELDS.items():
         assert set(space.get(table, {})) <= known, table
@@ -92,9 +100,9 @@ def test_a_space_names_its_network_resolution_and_fields(name: str) -> None:
 
 @every_space
 def test_no_two_resolutions_round_to_the_same_and_all_are_what_was_meant(name: str) -> None:
-    space = read(name)
-    sides = [space["resolution_px"] * multiplier for multiplier in values_of(space["scaling"]["resolution"])]
-    rounded = [spec_of(name, Scaling(resolution=side / space["resolution_px"])).resolution_px for side in sides]
+    multipliers, height_px = values_of(read(name)["scaling"]["resolution"]), size_of(name).height_px
+    sides = [height_px * multiplier for multiplier in multipliers]
+    rounded = [spec_of(name, Scaling(resolution=multiplier)).resolution_px for multiplier in multipliers]
     assert len(set(rounded)) == len(rounded)
     assert rounded == pytest.approx(sides, abs=0.5)
 

@@ -10,7 +10,7 @@ import pytest
 
 from scalesearch.files import replace_file
 from scalesearch.records.tables import csv_text, front_rows, trial_rows, write_tables
-from scalesearch.values.candidate import Candidate, Quantization, Recipe, Scaling, StageScaling
+from scalesearch.values.candidate import Candidate, LossWeights, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.record import FrontScore, MeasuredTrial
 
 MakeRecord = Callable[..., MeasuredTrial]
@@ -42,8 +42,9 @@ def test_every_row_has_the_same_keys_in_the_same_order(make_record: MakeRecord) 
 
 def test_every_knob_of_the_recipe_is_a_column(make_record: MakeRecord) -> None:
     row = trial_rows([make_record(0)])[0]
-    weights = {f"weight_{name}" for name in ("class", "box", "objectness")}
-    assert {field.name for field in fields(Recipe) if field.name != "loss_weights"} | weights <= set(row)
+    own = {field.name for field in fields(Recipe)} - {"loss_weights"}
+    weights = {f"loss_weights_{field.name.removesuffix('_')}" for field in fields(LossWeights)}
+    assert own | weights <= set(row)
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,7 @@ def test_a_models_unknown_task_is_told(
     with pytest.raises(ConfigError, match=r"model\.onnx cannot be used: .*no task is called 'brightness'") as caught:
         predict.open_export(tmp_path / "export")
     assert str(caught.value).endswith(
-        "There are: classification\nInstall the package that offers the task of this network."
+        f"There are: {', '.join(task_names())}\nInstall the package that offers the task of this network."
     )
 
 

@@ -131,11 +131,12 @@ class Views:
 
 class LevelPredictor:
     noun = "level"
+    draws = False
 
     def __init__(self, model: Path, *, threads: int) -> None:
         self._network = ExportedNetwork(model, threads=threads)
 
-    def answer(self, image: Path, *, top: int) -> Answer:
+    def answer(self, image: Path, *, top: int, to: Path | None = None) -> Answer:
         level = float(self._network.outputs(image)["level"][0, 0])
         return Answer(cells=(f"{level:.2f}",), fields={"level": level})
 

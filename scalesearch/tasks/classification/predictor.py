@@ -11,12 +11,13 @@ class LabelPredictor:
     """Answers with the most likely classes and their probabilities."""
 
     noun = "label"
+    draws = False
 
     def __init__(self, model: Path, *, threads: int) -> None:
         """Open an exported ONNX file; raises what ONNX Runtime and `Labeller` raise."""
         self._labeller = Labeller(model, threads=threads)
 
-    def answer(self, image: Path, *, top: int) -> Answer:
+    def answer(self, image: Path, *, top: int, to: Path | None = None) -> Answer:
         """Return the `top` most likely classes of an image file."""
         try:
             classes = self._labeller.label(image, top=top)

@@ -127,7 +127,8 @@ def _dice(overlaps: Tensor) -> Tensor:
     present = truth > 0
     if not present.any():
         return overlaps.sum() * 0
-    return 1 - (2 * both / (chances + truth).clamp(min=1e-12))[present].mean()
+    overlap: Tensor = (2 * both / (chances + truth).clamp(min=1e-12))[present].mean()
+    return 1 - overlap
 
 
 _MASKS_AT_ONCE: Final = 64

@@ -12,6 +12,7 @@ class MaskPredictor:
     """Answers with the most frequent classes and their shares of the picture, and writes masks."""
 
     noun = "mask"
+    draws = True
 
     def __init__(self, model: Path, *, threads: int) -> None:
         """Open an exported ONNX file; raises what ONNX Runtime and `Segmenter` raise."""

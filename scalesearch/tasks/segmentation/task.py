@@ -29,7 +29,7 @@ class Segmentation:
     metric = "miou"
     targets = "masks"
     output_names: tuple[str, ...] = (_LOGITS,)
-    space = "scenes"
+    space = "resnet_scene"
 
     def sources(self) -> "Sources":
         """Return the sources of images with masks."""

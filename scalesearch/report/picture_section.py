@@ -1,0 +1,42 @@
+"""The report's section of validation pictures: what members of the front answer beside what is right."""
+
+import base64
+from typing import Final
+
+from scalesearch.study.contents import StudyContents
+from scalesearch.views.markup import paragraph, section, text
+
+MOST_BYTES: Final = 1_200_000
+"""Most bytes of all pictures in the file; the knee's come first."""
+NAME: Final = "pictures"
+
+
+def pictures(study: StudyContents) -> str:
+    """Write the section; empty where the study keeps no pictures, as one of labelled images does."""
+    kept, room = list[int](), MOST_BYTES
+    first = [study.knee.trial] if study.knee else []
+    for trial in (*first, *(record.trial for record in study.front if record.trial not in first)):
+        size_bytes = 4 * len(study.pictures.get(trial, b"")) // 3
+        if 0 < size_bytes <= room:
+            kept.append(trial)
+            room -= size_bytes
+    if not kept:
+        return ""
+    left_out = len(study.pictures) - len(kept)
+    rest = f" {left_out} members are left out to keep the file small." if left_out else ""
+    note = (
+        "For each member the three validation images that it answers worst, judged by its score on that image alone, "
+        f"then three at random: the image, what is right, and the answer.{rest}"
+    )
+    return section(NAME, "Validation pictures", paragraph(note, css="note"), *(_figure(study, trial) for trial in kept))
+
+
+def _figure(study: StudyContents, trial: int) -> str:
+    record = next(each for each in study.front if each.trial == trial)
+    words = f"trial {trial}, {record.candidate.quantization.label}, {record.spec.input_size}"
+    held = base64.b64encode(study.pictures[trial]).decode()
+    return (
+        f"<h3>{text(words)}</h3>"
+        f'<p class="scroll"><img alt="Validation images with masks or boxes, right ones and those of {text(words)}" '
+        f'src="data:image/jpeg;base64,{held}"></p>'
+    )

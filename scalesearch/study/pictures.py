@@ -1,0 +1,139 @@
+"""Pictures of a study's images: training images with their targets, and validation images with what members answer."""
+
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from scalesearch.data import Dataset, to_input
+from scalesearch.data.finding import load_study_data
+from scalesearch.data.mapped import planes
+from scalesearch.deployment.backends import get_backend
+from scalesearch.deployment.backends.base import EngineOptions
+from scalesearch.deployment.onnx_file import onnx_model
+from scalesearch.errors import ScalesearchError, StageFailed
+from scalesearch.files import replace_file
+from scalesearch.measurement.metric import Metric, Outputs
+from scalesearch.records.pictures import picture_path
+from scalesearch.records.stored_files import kept_model
+from scalesearch.tasks.base import Task
+from scalesearch.tasks.pictures import Pixels, sheet
+from scalesearch.tasks.registry import get_task
+from scalesearch.values.candidate import Recipe
+from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.session import Session
+
+SHEET_IMAGES: Final = 12
+WORST, RANDOM = 3, 3
+"""How many of a member's validation images are shown: those with the worst answers, and some others."""
+_JUDGED: Final = 128
+_QUALITY: Final = 88
+_logger = logging.getLogger(__name__)
+
+
+def target_sheet(task: Task, data: Dataset, recipe: Recipe, *, seed: int) -> Pixels:
+    """Return a sheet of training images with their targets, as a batch of this recipe has them.
+
+    Args:
+        task: The task that the targets belong to.
+        data: The data set, at the size at which it is trained on.
+        recipe: How images are augmented; its batch size is how many are shown.
+        seed: Seed of the batch.
+    """
+    batches = task.make_batches(
+        planes(data.train.images),
+        data.train.targets.tensor(),
+        recipe,
+        mean=data.mean,
+        std=data.std,
+        device="cpu",
+        seed=seed,
+    )
+    shown, targets = batches.next()
+    scale, offset = (np.asarray(each, np.float32)[:, None, None] for each in (data.std, data.mean))
+    pixels = 255 * (shown.numpy() * scale + offset)
+    images = np.clip(pixels.round(), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    pictures = task.views().draw_targets(images, targets, data.class_names)
+    widest = max(picture.shape[1] for picture in pictures)
+    return sheet(pictures, columns=max(1, min(6, 1200 // widest)))
+
+
+def write_sheet(pixels: Pixels, to: Path) -> None:
+    """Write a sheet as PNG, whole or not at all; its folder is made if it is not there."""
+    held = io.BytesIO()
+    Image.fromarray(pixels).save(held, "PNG")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(to, held.getvalue())
+
+
+def picture_front(session: Session, front: Sequence[MeasuredTrial]) -> tuple[str, ...]:
+    """Store a picture for each of these trials: validation images with their targets and the trial's answers.
+
+    Returns:
+        A line for each trial of which none could be made.
+    """
+    task, lines = get_task(session.settings.task), list[str]()
+    dataset = load_study_data(session, task.sources())
+    for record in front:
+        try:
+            model = kept_model(session.folder, record)
+            if model is None:
+                continue
+            pixels = member_sheet(task, dataset.at(record.spec.input_size), model)
+        except ScalesearchError as error:
+            lines.append(f"no pictures of trial {record.trial}: {str(error).splitlines()[0]}")
+            continue
+        held = io.BytesIO()
+        Image.fromarray(pixels).save(held, "JPEG", quality=_QUALITY)
+        to = picture_path(session.folder, record.trial)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(to, held.getvalue())
+    for line in lines:
+        _logger.warning("%s", line)
+    return tuple(lines)
+
+
+def member_sheet(task: Task, data: Dataset, model: Path) -> Pixels:
+    """Return validation images with their targets and a model's answers: the worst first, then some at random.
+
+    How good an image's answer is, is told by the task's metric on that image alone; at most 128 images are judged.
+
+    Args:
+        task: The task.
+        data: The data set at the model's size.
+        model: The ONNX file, which ONNX Runtime runs.
+
+    Raises:
+        StageFailed: The model cannot be run here, or answers NaN.
+    """
+    number = len(data.val)
+    judged = np.unique(np.linspace(0, number - 1, min(number, _JUDGED)).astype(np.int64))
+    images = data.val.images[judged]
+    with get_backend("onnxruntime").compile(onnx_model(model), EngineOptions(threads=1)) as engine:
+        parts = [engine.run(to_input(images[[at]], mean=data.mean, std=data.std)) for at in range(len(judged))]
+    scores = _scores(task.make_metric(data.class_names), parts, data, judged)
+    worst = np.argsort(scores, kind="stable")[:WORST]
+    others = np.setdiff1d(np.arange(len(judged)), worst)
+    chosen = [*worst, *np.random.default_rng(0).permutation(others)[:RANDOM]]
+    outputs = {name: np.concatenate([parts[at][name] for at in chosen]) for name in parts[0]}
+    targets = data.val.targets[judged[chosen]].tensor()
+    pictures = task.views().draw_targets(images[chosen], targets, data.class_names, outputs=outputs)
+    return sheet(pictures, columns=1 if pictures[0].shape[1] > 400 else 2)
+
+
+def _scores(metric: Metric, parts: Sequence[Outputs], data: Dataset, judged: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the score of each image alone; infinity where the metric has nothing to judge."""
+    scores = np.full(len(parts), np.inf)
+    for at, (outputs, place) in enumerate(zip(parts, judged, strict=True)):
+        metric.reset()
+        metric.update(outputs, data.val.targets[np.asarray([place])])
+        try:
+            scores[at] = metric.score()
+        except StageFailed:  # no labelled pixel, no object
+            continue
+    return scores
