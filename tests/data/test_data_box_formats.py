@@ -3,6 +3,7 @@
 import json
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,11 @@ WIDTH, HEIGHT = 80, 40
 def picture(path: Path, *, size: tuple[int, int] = (WIDTH, HEIGHT), exif: Image.Exif | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     shade = int.from_bytes(path.stem.encode()[-1:], "big")  # no two files alike
-    Image.new("RGB", size, (shade, 90, 160)).save(path, **({"exif": exif} if exif else {}))
+    Image.new("RGB", size, (shade, 90, 160)).save(path, exif=exif or Image.Exif())
 
 
 def loaded(path: Path, cache: Path, **settings: Any) -> SourceData:
-    asked = DataSettings(source=str(path), **{"fit": "stretch", "max_skipped_fraction": 0.0} | settings)
+    asked = replace(DataSettings(source=str(path), fit="stretch", max_skipped_fraction=0.0), **settings)
     source = find_source(str(path), BOX_SOURCES)
     return source.load(asked, storage=STORAGE, cache_folder=cache)
 
@@ -94,7 +95,7 @@ def voc(root: Path, objects: str | None = None, *, whole: str | None = None) -> 
     return root
 
 
-WRITERS = {"yolo": yolo, "coco": coco, "voc": voc}
+WRITERS: dict[str, Callable[[Path], Path]] = {"yolo": yolo, "coco": coco, "voc": voc}
 
 
 @pytest.mark.parametrize("kind", WRITERS)

@@ -55,7 +55,7 @@ def several() -> Boxes:
 
 def test_parts_and_joins_keep_each_image_with_its_boxes() -> None:
     boxes = several()
-    two = ImageBoxes(boxes=np.ones((2, 4), np.float32) * [0, 0, 3, 3], classes=np.zeros(2, np.int64),
+    two = ImageBoxes(boxes=np.asarray([[0, 0, 3, 3]] * 2, np.float32), classes=np.zeros(2, np.int64),
                      ignored=np.zeros(2, np.bool_))  # fmt: skip
     other = boxes_at([two], np.asarray([[64, 32]]), WIDE, "stretch")
     joined = boxes[np.asarray([2, 0])].joined(other)

@@ -1,6 +1,7 @@
 """Assignment and losses of a detector: who is to find what, and what a perfect answer costs."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ POINTS = sum(SIDES[0] * SIDES[1] // stride**2 for stride in STRIDES)
 RECIPE = Recipe(loss="bce", label_smoothing=0.0)
 
 
-def targets(*images: list[tuple[float, ...]]) -> Tensor:
+def targets(*images: Sequence[tuple[float, ...]]) -> Tensor:
     """Return targets of images whose boxes are (left, top, right, bottom, class[, ignored])."""
     most = max(len(each) for each in images)
     rows = torch.zeros(len(images), 1 + most, 6)
