@@ -73,6 +73,13 @@ class C99(Format):
         if not options.class_names:
             reason = "C is written for classifiers, and this network has no class names"
             raise StageFailed(stage="export", reason=reason)
+        answer = proto.graph.output[0]
+        if len(answer.type.tensor_type.shape.dim) != 2:
+            reason = (
+                f"C is written for classifiers, which answer (batch, classes); what `{answer.name}` of this network "
+                "means is known to infer.py alone, and there is no C code for it"
+            )
+            raise StageFailed(stage="export", reason=reason)
         check = options.check_images()
         expected = answers_as_written(proto, check.images)
         tolerance = allowed_difference(expected, options.precision)
