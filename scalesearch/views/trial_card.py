@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from scalesearch.values.mask_quality import MaskDetail
 from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.quality import DetectionDetail
 from scalesearch.values.record import TrialRecord
 from scalesearch.views.columns import (
     FILE,
@@ -54,7 +56,7 @@ def trial_note(record: TrialRecord, task_sections: Iterable[Section] = ()) -> st
     if record.gains:
         parts += ["#### What compression brought", "\n".join(_gains(record))]
     if record.spec:
-        parts += ["#### Layers", "\n".join(_layers(record.spec))]
+        parts += ["#### Layers", "\n".join(_layers(record.spec, pooled=_is_pooled(record)))]
     parts += ["#### Everything", "\n".join(_everything(record, task_sections))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -115,7 +117,7 @@ def _gains(record: TrialRecord) -> Iterator[str]:
     return _table(("step", "speed-up", "points", ""), rows)
 
 
-def _layers(spec: NetworkSpec) -> Iterator[str]:
+def _layers(spec: NetworkSpec, *, pooled: bool) -> Iterator[str]:
     if spec.origin:
         weights = f"weights of SHA-256 {spec.origin_sha256[:12]}..."
         yield f"The module that {inert(spec.origin)} returns, with its {inert(weights)} Its layers are its own."
@@ -134,7 +136,7 @@ def _layers(spec: NetworkSpec) -> Iterator[str]:
                 str(row.stride),
                 f"{row.channels} x {row.output.height_px} x {row.output.width_px}",
             )
-            for row in layer_rows(spec)
+            for row in layer_rows(spec, pooled=pooled)
         ),
     )
 
@@ -146,3 +148,9 @@ def _everything(record: TrialRecord, task_sections: Iterable[Section]) -> Iterat
         if part.title not in _IN_THE_CARD:
             yield f"| **{inert(part.title)}** | |"
             yield from (f"| {inert(label)} | {inert(words)} |" for label, words in part.lines)
+
+
+def _is_pooled(record: TrialRecord) -> bool:
+    """Tell whether the network gives one answer an image, rather than answers for places of it."""
+    detail = record.quality.detail if record.quality else None
+    return not isinstance(detail, MaskDetail | DetectionDetail)

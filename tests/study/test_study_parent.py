@@ -52,3 +52,27 @@ def test_weights_are_kept_for_a_new_study_and_not_for_one_that_was_begun_without
     assert parent is not None
     assert is_kept(parent, tmp_path / "study") != begun_before
     assert (tmp_path / "study").exists() != begun_before
+
+
+def test_a_classifier_gives_another_task_its_backbone(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = replace(base_spec("resnet_small"), num_classes=3)
+    weights = build(base, get_task("classification").make_module, seed=5).module.state_dict()
+    found = module._Found(
+        spec=base, tensors=weights, sha256="a" * 64, mean=(0.5,) * 3, std=(0.5,) * 3, licence="free to use"
+    )
+    monkeypatch.setattr(module, "_find", lambda *_: found)
+    images: Any = SimpleNamespace(class_names=("a", "b", "c"), fingerprint="f", normalised_by=lambda *_: None)
+    settings = replace(session.settings, parent="weights.pth", task="segmentation")
+
+    parent = prepare_parent(settings, session.space, base, images, tmp_path / "study", stored=None)
+
+    assert parent is not None and parent.steps == settings.parent_steps
+    assert "trained for classification: its backbone is inherited" in parent.head
+    network = module._network(found, parent.network, parent, images, "segmentation", alike=False)
+    held = network.module.state_dict()
+    backbone = {name for name in held if name.startswith(("stem.", "stages."))}
+    assert backbone == {name for name in weights if name.startswith(("stem.", "stages."))}
+    assert all(held[name].equal(weights[name]) for name in backbone)
+    assert {name.split(".")[0] for name in held.keys() - backbone} == {"laterals", "smooth", "classifier"}

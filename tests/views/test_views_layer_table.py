@@ -39,3 +39,11 @@ def test_what_stands_around_the_stages(session: Session) -> None:
     assert [row.output.height_px for row in rows] == [32, 16, 8, 4, 1, 1]
     assert rows[-1].channels == spec.num_classes
     assert rows[-2].kernel == 4
+
+
+def test_rows_of_a_network_that_answers_for_places_end_with_its_stages() -> None:
+    spec = find_spec("resnet_scene")
+    rows = layer_rows(spec, pooled=False)
+    assert [row.stage for row in rows] == ["stem", "1", "2", "3", "4"]
+    assert rows == layer_rows(spec)[:5]
+    assert rows[-1].output.sides == (3, 5)

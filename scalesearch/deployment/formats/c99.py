@@ -73,11 +73,10 @@ class C99(Format):
         if not options.class_names:
             reason = "C is written for classifiers, and this network has no class names"
             raise StageFailed(stage="export", reason=reason)
-        answer = proto.graph.output[0]
-        if len(answer.type.tensor_type.shape.dim) != 2:
+        if len(proto.graph.output[0].type.tensor_type.shape.dim) != 2:
             reason = (
-                f"C is written for classifiers, which answer (batch, classes); what `{answer.name}` of this network "
-                "means is known to infer.py alone, and there is no C code for it"
+                "C is written for classifiers, whose answer is a row of logits, and this network answers for places of "
+                "the picture: take its model.onnx"
             )
             raise StageFailed(stage="export", reason=reason)
         check = options.check_images()
