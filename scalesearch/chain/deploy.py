@@ -20,6 +20,7 @@ from scalesearch.data import Dataset, to_input
 from scalesearch.deployment.export_cache import ExportCache
 from scalesearch.deployment.to_onnx import to_onnx
 from scalesearch.measurement.device_lock import DeviceLock
+from scalesearch.networks.backbone import Backbone
 from scalesearch.tasks.base import Task
 from scalesearch.tasks.hooks import plain_loss, torch_divergence
 from scalesearch.training.machine import torch_threads
@@ -136,6 +137,7 @@ class Deployer:
             batches=batches.next,
             loss=plain_loss(self._task),
             divergence=torch_divergence(self._task),
+            rate=getattr(folded.module, "rounding_rate", Backbone.rounding_rate),
             breathe=self._lock.breathe,
         )
         with torch_threads(self._machine):

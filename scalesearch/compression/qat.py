@@ -16,10 +16,6 @@ from scalesearch.values.network import Network
 from scalesearch.values.target import QuantizationProfile
 
 Loss = Callable[[Any, Any], Tensor]
-_WEIGHT_RATE: Final = 2e-3
-"""Learning rate of AdamW for the weights, between two that were tried once each. Where rounding took 50 points, 3e-3
-won back 1 to 2 points more than 1e-3; where it took 2 points, up to 1 less, which is within the noise of one seed.
-"""
 _SCALE_RATE: Final = 1e-2
 """Learning rate of the natural logarithms of the scales. On one network and seed 0, 1e-2, 3e-2 gave 59.0, 58.2, 58.2 %:
 there is no proof that learning the scales helps.
@@ -50,6 +46,8 @@ class Lessons:
     """The task's loss: takes what the module returns and the targets."""
     divergence: Loss
     """The task's divergence: takes what the module returns and what the float network returns."""
+    rate: float = 2e-3
+    """Peak learning rate of the weights."""
     breathe: Callable[[], None] = lambda: None
     """Called once before every step."""
 
@@ -119,7 +117,7 @@ def _fit(simulated: Simulation, teacher: nn.Module, lessons: Lessons, steps: int
     known = {id(scale) for scale in scales}
     weights = [weight for weight in simulated.module.parameters() if id(weight) not in known]
     optimizer = torch.optim.AdamW(
-        [{"params": weights, "lr": _WEIGHT_RATE}, {"params": scales, "lr": _SCALE_RATE}], weight_decay=0.0
+        [{"params": weights, "lr": lessons.rate}, {"params": scales, "lr": _SCALE_RATE}], weight_decay=0.0
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate_factor(step, steps))
     losses = []

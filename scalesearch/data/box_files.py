@@ -164,11 +164,10 @@ def _part(
     storage: InputSize,
     settings: DataSettings,
 ) -> ImageSplit:
-    mine_at = [place for place, image in enumerate(images) if image.split == split]
-    places = np.asarray(mine_at, np.int64)
+    places = np.flatnonzero([image.split == split for image in images])
     mine, stored = facts.part(places), arrays["images"]
-    targets = boxes_at([boxes[place] for place in mine_at], mine.sizes, storage, settings.fit)
-    names = np.asarray([str(images[place].path) for place in mine_at], np.str_)
+    targets = boxes_at([boxes[place] for place in places.tolist()], mine.sizes, storage, settings.fit)
+    names = np.asarray([str(images[place].path) for place in places.tolist()], np.str_)
     pixels: MappedImages | NDArray[np.uint8]
     if isinstance(stored, np.memmap):
         pixels = MappedImages(stored, places=places)
