@@ -20,7 +20,7 @@ from scalesearch.records.run_file import read_run_file, refuse_changes, same_ima
 from scalesearch.spaces.axes import SCHEDULE_AXES, default_value, largest_value
 from scalesearch.spaces.suggest import for_target
 from scalesearch.study.flips import with_flip
-from scalesearch.study.own_module import module_notes, normalised, require_fit
+from scalesearch.study.own_module import module_notes, normalised, require_classification, require_fit
 from scalesearch.study.parent import prepare_parent
 from scalesearch.study.reference import make_reference, scale_base, with_reference
 from scalesearch.tasks.registry import sources_of
@@ -68,6 +68,7 @@ def open_session(
     space = _as_decided_before(space, stored.space) if stored else space
     base = base or find_spec(space.network)
     check_axes(space, base)
+    require_classification(base, settings.task)
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)
     asked = _as_found_before(settings.data, stored) if stored else settings.data
