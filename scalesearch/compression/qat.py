@@ -11,15 +11,12 @@ from torch import Tensor, nn
 
 from scalesearch.compression.simulation import STAGE, Simulation
 from scalesearch.errors import StageFailed
+from scalesearch.networks.backbone import Backbone
 from scalesearch.values.candidate import CALIBRATED, Quantization
 from scalesearch.values.network import Network
 from scalesearch.values.target import QuantizationProfile
 
 Loss = Callable[[Any, Any], Tensor]
-_WEIGHT_RATE: Final = 2e-3
-"""Learning rate of AdamW for the weights, between two that were tried once each. Where rounding took 50 points, 3e-3
-won back 1 to 2 points more than 1e-3; where it took 2 points, up to 1 less, which is within the noise of one seed.
-"""
 _SCALE_RATE: Final = 1e-2
 """Learning rate of the natural logarithms of the scales. On one network and seed 0, 1e-2, 3e-2 gave 59.0, 58.2, 58.2 %:
 there is no proof that learning the scales helps.
@@ -89,9 +86,10 @@ def quantization_aware(
     simulated.module.to(calibration.device)
     simulated.calibrate(calibration[: quantization.calibration_images], quantization)
     teacher = _laid_out(network.module, calibration.device)
+    rate = network.module.rounding_rate if isinstance(network.module, Backbone) else Backbone.rounding_rate
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        final_loss = _fit(simulated, teacher, batches, loss, divergence, quantization.qat_steps, breathe)
+        final_loss = _fit(simulated, teacher, batches, loss, divergence, quantization.qat_steps, breathe, rate)
     trained = module.cpu().to(memory_format=torch.contiguous_format)
     for name, tensor in trained.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
@@ -113,13 +111,14 @@ def _fit(
     divergence: Loss,
     steps: int,
     breathe: Callable[[], None],
+    rate: float,
 ) -> float:
     """Train in place and return the mean loss of the last tenth of the steps."""
     scales = simulated.scales
     known = {id(scale) for scale in scales}
     weights = [weight for weight in simulated.module.parameters() if id(weight) not in known]
     optimizer = torch.optim.AdamW(
-        [{"params": weights, "lr": _WEIGHT_RATE}, {"params": scales, "lr": _SCALE_RATE}], weight_decay=0.0
+        [{"params": weights, "lr": rate}, {"params": scales, "lr": _SCALE_RATE}], weight_decay=0.0
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate_factor(step, steps))
     losses = []

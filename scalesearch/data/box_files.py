@@ -166,8 +166,8 @@ def _part(
 ) -> ImageSplit:
     places = np.flatnonzero([image.split == split for image in images])
     mine, stored = facts.part(places), arrays["images"]
-    targets = boxes_at([boxes[place] for place in places], mine.sizes, storage, settings.fit)
-    names = np.asarray([str(images[place].path) for place in places], np.str_)
+    targets = boxes_at([boxes[place] for place in places.tolist()], mine.sizes, storage, settings.fit)
+    names = np.asarray([str(images[place].path) for place in places.tolist()], np.str_)
     pixels: MappedImages | NDArray[np.uint8]
     if isinstance(stored, np.memmap):
         pixels = MappedImages(stored, places=places)

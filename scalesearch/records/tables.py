@@ -39,10 +39,19 @@ def trial_rows(
     stages = max((len(record.candidate.scaling.stages) for record in ordered), default=0)
     again = {score.trial: score for score in scores}
     metric = next((record.quality.metric for record in ordered if record.quality), DEFAULT_METRIC)
-    return [
-        _row(record, again.get(record.trial), on_front=record.trial in front, stages=stages, metric=metric)
-        for record in ordered
-    ]
+    return _with_same_columns(
+        [
+            _row(record, again.get(record.trial), on_front=record.trial in front, stages=stages, metric=metric)
+            for record in ordered
+        ]
+    )
+
+
+def _with_same_columns(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with the columns of all of them: a task's numbers are known once a trial has a score."""
+    longest = max(rows, key=len, default={})
+    names = dict.fromkeys((*longest, *(name for row in rows for name in row)))
+    return [{name: row.get(name) for name in names} for row in rows]
 
 
 def front_rows(rows: Iterable[Row]) -> list[Row]:

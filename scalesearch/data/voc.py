@@ -1,0 +1,161 @@
+"""Read detection data as Pascal VOC has them: one XML file for each image."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree
+
+from scalesearch.data.box_faults import Faults, refuse, shown
+from scalesearch.data.box_files import BoxTree, LabelledBox, LabelledImage, load_boxes
+from scalesearch.data.boxes import BOXES
+from scalesearch.data.litter import SUFFIXES, is_litter
+from scalesearch.data.source import Source, SourceData
+from scalesearch.data.split_names import SplitName, split_of
+from scalesearch.values.network_spec import InputSize
+from scalesearch.values.settings import DataSettings
+
+_LABELS: Final = ("Annotations", "annotations", "labels", "xmls")
+_IMAGES: Final = ("JPEGImages", "images", "Images", "imgs")
+_CORNERS: Final = ("xmin", "ymin", "xmax", "ymax")
+_NamedBox = tuple[str, LabelledBox]
+
+
+def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> SourceData:
+    """Load the images and boxes of a folder with `Annotations/*.xml`.
+
+    Raises:
+        ConfigError: A file is not as expected, or too many images have no label or no file; the text names the file.
+    """
+    tree = read_voc(Path(settings.source).expanduser(), max_missing=settings.max_skipped_fraction)
+    return load_boxes(tree, settings, storage=storage, cache_folder=cache_folder)
+
+
+def read_voc(root: Path, *, max_missing: float = 0.01) -> BoxTree:
+    """Read all XML files of a folder; no image is opened.
+
+    Args:
+        root: The folder.
+        max_missing: Largest accepted share of labels whose image is missing.
+
+    Raises:
+        ConfigError: As `load`.
+    """
+    labels = _folder(root, _LABELS)
+    pictures = {path.stem: path for path in _pictures(root)}
+    splits = _splits(root)
+    faults = Faults(root=str(root))
+    files = sorted(path for path in labels.rglob("*.xml") if not is_litter(path))
+    read = {file.stem: _labels(file, faults) for file in files}
+    names = tuple(sorted({name for boxes, _ in read.values() for name, _ in boxes}))
+    missing = [f"{stem}.xml" for stem in read if stem not in pictures]
+    if len(missing) > max_missing * max(len(read), 1):
+        came = f"none for {len(missing)} of {len(read)}: {shown(missing)}"
+        refuse(str(root), "an image for every XML file", came, str(labels), "Put them into JPEGImages or images.")
+    for each in missing:
+        faults.add("files of labels without an image, left out", str(labels / each))
+    from_zero = any(side == 0 for boxes, _ in read.values() for _, box in boxes for side in box.sides[:2])
+    images = list[LabelledImage]()
+    for stem, path in sorted(pictures.items()):
+        if splits and stem not in splits:
+            faults.add("images that no split lists, left out", str(path))
+            continue
+        boxes, declared = read.get(stem, ((), None))
+        if stem not in read:
+            faults.add("images without a file of labels, taken for background", str(path))
+        mine = tuple(_counted(box, names.index(name), from_zero=from_zero) for name, box in boxes)
+        images.append(LabelledImage(path=path, split=splits.get(stem, "train"), boxes=mine, declared=declared))
+    note = "from 0, since some are 0" if from_zero else "from 1, as VOC does"
+    return BoxTree(
+        root=root,
+        class_names=names,
+        images=tuple(images),
+        fractions=False,
+        divided=bool(splits),
+        faults=faults,
+        notes=(f"data {root}: VOC boxes count pixels {note}",),
+    )
+
+
+def _folder(root: Path, names: tuple[str, ...]) -> Path:
+    found = next((root / name for name in names if (root / name).is_dir()), None)
+    return found or root
+
+
+def _pictures(root: Path) -> Iterator[Path]:
+    folder = _folder(root, _IMAGES)
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and not is_litter(path):
+            yield path
+
+
+def _splits(root: Path) -> dict[str, SplitName]:
+    """Return the split of each name of an image that ImageSets/Main lists; empty if there are no lists."""
+    splits = dict[str, SplitName]()
+    for file in sorted((root / "ImageSets" / "Main").glob("*.txt")):
+        split = split_of(file.stem)  # files such as cat_train.txt list one class
+        if split is None or file.stem == "trainval":
+            continue
+        for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+            name = line.split()[0] if line.strip() else ""
+            if name and splits.setdefault(name, split) != split:
+                came = f"{name} in {split} and {splits[name]}"
+                refuse(str(root), "every image in one split", came, f"{file}:{number}", "Mend the lists.")
+    return splits
+
+
+def _labels(file: Path, faults: Faults) -> tuple[tuple[_NamedBox, ...], tuple[int, int] | None]:
+    """Return the boxes of a file with the names of their classes, and the size of the image that it tells."""
+    try:
+        root = ElementTree.fromstring(file.read_bytes())
+    except OSError as error:
+        refuse(faults.root, "an XML file that can be read", str(error), str(file), "Check the file.")
+    except ElementTree.ParseError as error:
+        refuse(faults.root, "XML", str(error), f"{file}:{error.position[0]}", "Mend or remove the file.")
+    boxes = tuple(
+        _box(entry, f"{file}: object {number}", faults) for number, entry in enumerate(root.findall("object"), 1)
+    )
+    size = [root.findtext(f"size/{side}", "").strip() for side in ("width", "height")]
+    declared = (int(size[0]), int(size[1])) if all(side.isdecimal() for side in size) else None
+    return boxes, declared
+
+
+def _box(entry: ElementTree.Element, where: str, faults: Faults) -> _NamedBox:
+    name = entry.findtext("name", "").strip()
+    texts = [entry.findtext(f"bndbox/{corner}", "") for corner in _CORNERS]
+    try:
+        left, top, right, bottom = (float(text) for text in texts)
+    except ValueError:
+        left = top = right = bottom = math.nan
+    if not name or not all(map(math.isfinite, (left, top, right, bottom))):
+        came = f"name {name!r} and bndbox {', '.join(texts)}"
+        refuse(faults.root, "a name, and a bndbox with four numbers", came, where, "Mend the object.")
+    difficult = entry.findtext("difficult", "0").strip() == "1"
+    return name, LabelledBox(sides=(left, top, right, bottom), label=0, where=where, ignored=difficult)
+
+
+def _counted(box: LabelledBox, label: int, *, from_zero: bool) -> LabelledBox:
+    """Return the box with its class, and its edges between pixels: VOC counts from 1, and the last pixel is in it."""
+    left, top, right, bottom = box.sides
+    sides = (left, top, right, bottom) if from_zero else (left - 1, top - 1, right, bottom)
+    return replace(box, sides=sides, label=label)
+
+
+def takes(path: Path) -> bool:
+    """Tell whether it is a folder with XML files of labels."""
+    if not path.is_dir():
+        return False
+    folder = _folder(path, _LABELS)
+    return next(folder.glob("*.xml"), None) is not None
+
+
+SOURCE = Source(
+    kind="Pascal VOC",
+    targets=BOXES,
+    load=load,
+    takes_path=takes,
+    path_words="a folder with Annotations/*.xml",
+    layout="Pascal VOC: Annotations/NAME.xml, JPEGImages/NAME.jpg and, perhaps, ImageSets/Main/train.txt.",
+    least_classes=1,
+)

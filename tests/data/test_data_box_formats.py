@@ -1,0 +1,375 @@
+"""YOLO, COCO and Pascal VOC: the same scene in each, and what is said of every fault in their labels."""
+
+import json
+import textwrap
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scalesearch.data import find_source, load_dataset
+from scalesearch.data.box_sources import BOX_SOURCES
+from scalesearch.data.coco import read_coco
+from scalesearch.data.source import SourceData
+from scalesearch.data.voc import read_voc
+from scalesearch.data.yolo import label_file, read_yolo
+from scalesearch.errors import ConfigError
+from scalesearch.values.network_spec import InputSize
+from scalesearch.values.settings import DataSettings
+
+STORAGE = InputSize(height_px=32, width_px=64)
+WIDTH, HEIGHT = 80, 40
+
+
+def picture(path: Path, *, size: tuple[int, int] = (WIDTH, HEIGHT), exif: Image.Exif | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shade = int.from_bytes(path.stem.encode()[-1:], "big")  # no two files alike
+    Image.new("RGB", size, (shade, 90, 160)).save(path, exif=exif or Image.Exif())
+
+
+def loaded(path: Path, cache: Path, **settings: Any) -> SourceData:
+    asked = replace(DataSettings(source=str(path), fit="stretch", max_skipped_fraction=0.0), **settings)
+    source = find_source(str(path), BOX_SOURCES)
+    return source.load(asked, storage=STORAGE, cache_folder=cache)
+
+
+def yolo(root: Path, lines: str = "0 0.5 0.5 0.25 0.5\n", *, yaml: str | None = None) -> Path:
+    """Write a YOLO set: `a` with the lines and `b` with a usual box to train on, `c` to validate."""
+    for split, names in (("train", "ab"), ("val", "c")):
+        for name in names:
+            picture(root / "images" / split / f"{name}.jpg")
+            label = root / "labels" / split / f"{name}.txt"
+            label.parent.mkdir(parents=True, exist_ok=True)
+            label.write_text(lines if name == "a" else "1 0.5 0.5 0.5 0.5\n")
+    text = "path: .\ntrain: images/train\nval: images/val\nnames: [cat, dog]\n"
+    (root / "data.yaml").write_text(text if yaml is None else yaml)
+    return root
+
+
+def coco_document(names: str) -> dict[str, Any]:
+    return {
+        "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
+        "images": [
+            {"id": 10 * place, "file_name": f"{name}.jpg", "width": WIDTH, "height": HEIGHT}
+            for place, name in enumerate(names)
+        ],
+        "annotations": [
+            {"id": place, "image_id": 10 * place, "category_id": 3, "bbox": [30, 10, 20, 20]}
+            for place, _ in enumerate(names)
+        ],
+    }
+
+
+def coco(root: Path, change: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
+    for split, names in (("train", "ab"), ("val", "c")):
+        for name in names:
+            picture(root / "images" / split / f"{name}.jpg")
+        document = coco_document(names)
+        if split == "train":
+            change(document)
+        file = root / "annotations" / f"instances_{split}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(document))
+    return root
+
+
+def voc_object(name: str = "cat", corners: str = "31 11 50 30", extra: str = "") -> str:
+    values = "".join(
+        f"<{key}>{value}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), corners.split(), strict=False)
+    )
+    return f"<object><name>{name}</name><bndbox>{values}</bndbox>{extra}</object>"
+
+
+def voc(root: Path, objects: str | None = None, *, whole: str | None = None) -> Path:
+    for name in "abc":
+        picture(root / "JPEGImages" / f"{name}.jpg")
+        file = root / "Annotations" / f"{name}.xml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        inside = objects if objects is not None and name == "a" else voc_object()
+        text = f"<annotation><size><width>{WIDTH}</width><height>{HEIGHT}</height></size>{inside}</annotation>"
+        file.write_text(whole if whole is not None and name == "a" else text)
+    return root
+
+
+WRITERS: dict[str, Callable[[Path], Path]] = {"yolo": yolo, "coco": coco, "voc": voc}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_the_same_box_in_every_format(kind: str, tmp_path: Path) -> None:
+    root = WRITERS[kind](tmp_path / "set")
+    data = loaded(root, tmp_path / "cache")
+    assert not data.warnings
+    cat = data.class_names.index("cat")
+    # 30..50 of 80 and 10..30 of 40 pixels, stretched to 64 x 32
+    np.testing.assert_allclose(data.train.targets.boxes[0, 0], [24, 8, 40, 24], atol=1e-4)  # type: ignore[attr-defined]
+    assert data.train.targets.classes[0, 0] == cat  # type: ignore[attr-defined]
+    assert data.divided == (kind != "voc")
+    assert (data.val is None) == (kind == "voc")
+
+
+def test_images_may_be_mapped_from_disk(tmp_path: Path) -> None:
+    root = yolo(tmp_path / "set")
+    held, mapped = (loaded(root, tmp_path / memory, memory=memory) for memory in ("ram", "disk"))
+    np.testing.assert_array_equal(held.train.images[:], mapped.train.images[:])
+    assert b"".join(held.train.targets.content()) == b"".join(mapped.train.targets.content())
+
+
+def test_a_whole_data_set_is_split(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for number in range(12):
+        name = f"{chr(97 + number)}"
+        picture(root / "JPEGImages" / f"{name}.jpg")
+        file = root / "Annotations" / f"{name}.xml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"<annotation>{voc_object()}</annotation>")
+    data = load_dataset(
+        DataSettings(source=str(root), fit="pad"), BOX_SOURCES, storage_px=STORAGE, cache_folder=tmp_path
+    )
+    sizes = [len(part) for part in (data.train, data.val, data.calibration, data.test)]
+    assert sum(sizes) == 12
+    assert all(sizes)
+
+
+YOLO_WARNINGS = {
+    "no area": ("0 .5 .5 0 .5\n", "1 boxes without area, left out (", "a.txt:1)"),
+    "outside": ("0 1.4 .5 .2 .2\n", "1 boxes outside of their image, left out (", "a.txt:1)"),
+    "beyond the edge": ("0 .9 .5 .4 .2\n", "1 boxes that reach out of their image, cut off", "a.txt:1)"),
+    "twice": ("0 .5 .5 .2 .2\n0 .5 .5 .2 .2\n", "1 boxes that are there twice, the second left out (", "a.txt:2)"),
+    "confidence": ("0 .5 .5 .2 .2 .97\n", "1 lines with a sixth number", "a.txt:1)"),
+    "polygon": ("0 .1 .1 .5 .2 .3 .8\n", "1 polygons, taken for the boxes around them (", "a.txt:1)"),
+}
+
+
+@pytest.mark.parametrize("fault", YOLO_WARNINGS)
+def test_faults_of_yolo_that_are_counted(fault: str, tmp_path: Path) -> None:
+    lines, what, where = YOLO_WARNINGS[fault]
+    (warning,) = loaded(yolo(tmp_path / "set", lines), tmp_path / "cache").warnings
+    assert what in warning
+    assert where in warning
+
+
+YOLO_ERRORS = {
+    "pixels": ("0 40 20 20 20\n", r"expected fractions.*came 40 20 20 20 \(pixels\?\) in .*a\.txt:1\.\nDivide x"),
+    "words": ("cat .5 .5 .2 .2\n", r"expected a class and four numbers, came 'cat .* in .*a\.txt:1"),
+    "too few": ("\n0 .5 .5 .2\n", r"came '0 .5 .5 .2' in .*a\.txt:2"),
+    "not finite": ("0 .5 nan .2 .2\n", r"came '0 .5 nan .2 .2' in .*a\.txt:1"),
+    "no such class": ("2 .5 .5 .2 .2\n", r"one of the 2 classes that data.yaml names, came class 2 in .*a\.txt:1"),
+    "half a class": ("0.5 .5 .5 .2 .2\n", r"came class 0.5 in .*a\.txt:1"),
+}
+
+
+@pytest.mark.parametrize("fault", YOLO_ERRORS)
+def test_faults_of_yolo_that_are_refused(fault: str, tmp_path: Path) -> None:
+    lines, message = YOLO_ERRORS[fault]
+    with pytest.raises(ConfigError, match=message):
+        loaded(yolo(tmp_path / "set", lines), tmp_path / "cache")
+
+
+YAML_ERRORS = {
+    "no YAML": ("names: [cat\ntrain: x\n", r"expected YAML, came .* in .*data\.yaml:\d"),
+    "no train": ("names: [cat]\n", "expected a table with the keys names and train, came the keys names"),
+    "no folder": ("names: [cat, dog]\ntrain: pictures\n", "a .txt that lists them, for train, came 'pictures'"),
+    "nc": ("names: [cat, dog]\nnc: 3\ntrain: images/train\n", "expected nc = 2, as there are names, came nc = 3"),
+    "same names": ("names: [cat, cat]\ntrain: images/train\n", "'cat' twice"),
+    "names": ("names: {a: cat}\ntrain: images/train\n", "names as a list, or a table from class numbers"),
+}
+
+
+@pytest.mark.parametrize("fault", YAML_ERRORS)
+def test_faults_of_a_data_yaml(fault: str, tmp_path: Path) -> None:
+    text, message = YAML_ERRORS[fault]
+    with pytest.raises(ConfigError, match=message):
+        loaded(yolo(tmp_path / "set", yaml=text), tmp_path / "cache")
+
+
+def test_a_data_yaml_may_name_classes_by_number_and_list_files(tmp_path: Path) -> None:
+    root = yolo(
+        tmp_path / "set", "4 .5 .5 .2 .2\n", yaml="names: {4: cat, 1: dog}\ntrain: train.txt\nval: images/val\n"
+    )
+    (root / "train.txt").write_text("images/train/a.jpg\n./images/train/b.jpg\nimages/train/a.jpg\n")
+    tree = read_yolo(root / "data.yaml")
+    assert tree.class_names == ("dog", "cat")
+    assert [image.path.stem for image in tree.images] == ["a", "b", "c"]
+    assert tree.images[0].boxes[0].label == 1
+    assert "listed twice" in tree.faults.warnings()[0]
+
+
+def test_missing_and_empty_labels_are_background_and_counted(tmp_path: Path) -> None:
+    root = yolo(tmp_path / "set", "")
+    (root / "labels" / "val" / "c.txt").unlink()
+    (root / "labels" / "val" / "z.txt").write_text("")
+    data = loaded(root, tmp_path / "cache")
+    assert [warning.partition(": ")[2].partition(" (")[0] for warning in data.warnings] == [
+        "1 images without a file of labels, taken for background", "1 files of labels without an image, left out",
+    ]  # fmt: skip
+    assert data.train.targets.class_counts(2).tolist() == [0, 1]
+
+
+def test_without_any_box_the_labels_are_in_another_place(tmp_path: Path) -> None:
+    root = yolo(tmp_path / "set")
+    (root / "labels").rename(root / "boxes")
+    with pytest.raises(
+        ConfigError, match=r"expected boxes, came none for all of 3 images.*\nCheck where the labels are"
+    ):
+        loaded(root, tmp_path / "cache")
+
+
+def test_labels_stand_beside_the_last_folder_called_images() -> None:
+    assert label_file(Path("/images/set/images/train/a.b.jpg")) == Path("/images/set/labels/train/a.b.txt")
+    assert label_file(Path("/pictures/a.jpg")) == Path("/pictures/a.txt")
+
+
+def test_unreadable_images_are_counted_or_too_many(tmp_path: Path) -> None:
+    root = yolo(tmp_path / "set")
+    (root / "images" / "train" / "b.jpg").write_bytes(b"no image")
+    with pytest.raises(ConfigError, match=r"at most 0 % unreadable image files, came 1 of 3: .*b\.jpg"):
+        loaded(root, tmp_path / "cache")
+    data = loaded(root, tmp_path / "cache", max_skipped_fraction=0.5)
+    assert "skipped 1 of 3 image files" in data.warnings[0]
+    assert len(data.train) == 1
+
+
+def test_transparent_images_are_laid_on_white(tmp_path: Path) -> None:
+    root = yolo(tmp_path / "set")
+    (root / "images" / "train" / "a.jpg").unlink()
+    Image.new("RGBA", (WIDTH, HEIGHT), (0, 0, 0, 0)).save(root / "images" / "train" / "a.png")
+    assert (loaded(root, tmp_path / "cache").train.images[0] == 255).all()
+
+
+def test_boxes_are_those_of_the_image_as_exif_turns_it(tmp_path: Path) -> None:
+    root = yolo(tmp_path / "set", "0 .25 .25 .5 .5\n")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(root / "images" / "train" / "a.jpg", size=(HEIGHT, WIDTH), exif=exif)
+    data = loaded(root, tmp_path / "cache")
+    np.testing.assert_allclose(data.train.targets.boxes[0, 0], [0, 0, 32, 16], atol=1e-4)  # type: ignore[attr-defined]
+    assert data.train.targets.originals[0].tolist() == [WIDTH, HEIGHT]  # type: ignore[attr-defined]
+
+
+def set_annotation(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda document: document["annotations"][0].update(changes)
+
+
+COCO_WARNINGS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "no area": (set_annotation(bbox=[30, 10, 0, 20]), "1 boxes without area, left out"),
+    "outside": (set_annotation(bbox=[90, 10, 5, 20]), "1 boxes outside of their image"),
+    "beyond the edge": (set_annotation(bbox=[70, 10, 30, 20]), "1 boxes that reach out of their image"),
+    "no image": (set_annotation(image_id=99), "1 annotations of an image that is not listed, left out"),
+    "other size": (
+        lambda document: document["images"][0].update(width=WIDTH // 2, height=HEIGHT // 2),
+        "1 images of another size than their labels tell",
+    ),
+    "twice": (
+        lambda document: document["annotations"].append(document["annotations"][0]),
+        "1 boxes that are there twice",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", COCO_WARNINGS)
+def test_faults_of_coco_that_are_counted(fault: str, tmp_path: Path) -> None:
+    change, what = COCO_WARNINGS[fault]
+    warnings = loaded(coco(tmp_path / "set", change), tmp_path / "cache").warnings
+    assert any(what in warning for warning in warnings), warnings
+
+
+COCO_ERRORS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "no category": (set_annotation(category_id=4), r"a category_id that is listed, came 4 in .*annotations\[0\]"),
+    "no box": (set_annotation(bbox=None), r"bbox as \[left, top, width, height\].*annotations\[0\]"),
+    "not finite": (set_annotation(bbox=[1, 2, float("inf"), 4]), r"came bbox = .*inf.*annotations\[0\]"),
+    "same id": (lambda document: document["images"][1].update(id=0), r"an id that no other has.*images\[1\]"),
+    "same category": (lambda document: document["categories"][1].update(id=7), r"an id and a name.*categories\[1\]"),
+    "no list": (lambda document: document.pop("categories"), "came none for categories"),
+    "no file": (lambda document: document["images"][0].update(file_name="z.jpg"), r"a file for every image, came none"),
+    "other names": (lambda document: document["categories"][0].update(name="cow"), "the same categories in all files"),
+    "turned": (
+        lambda document: document["images"][0].update(width=HEIGHT, height=WIDTH),
+        r"labels of the image as it is seen, 80 x 40 \(EXIF turns it\), came labels of 40 x 80 in those of .*a\.jpg",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", COCO_ERRORS)
+def test_faults_of_coco_that_are_refused(fault: str, tmp_path: Path) -> None:
+    change, message = COCO_ERRORS[fault]
+    with pytest.raises(ConfigError, match=message):
+        loaded(coco(tmp_path / "set", change), tmp_path / "cache")
+
+
+def test_a_broken_json_file_is_refused_with_its_line(tmp_path: Path) -> None:
+    root = coco(tmp_path / "set")
+    file = root / "annotations" / "instances_train.json"
+    file.write_text('{"images": [],\n "annotations": [,]}')
+    with pytest.raises(ConfigError, match=r"expected JSON, came .*instances_train\.json:2"):
+        loaded(root, tmp_path / "cache")
+
+
+def test_crowds_are_ignored_and_one_file_is_split(tmp_path: Path) -> None:
+    root = coco(tmp_path / "set", set_annotation(iscrowd=1))
+    tree = read_coco(root / "annotations" / "instances_train.json")
+    assert [box.ignored for image in tree.images for box in image.boxes] == [True, False]
+    assert not tree.divided
+    assert tree.class_names == ("cat", "dog")  # by number: 3, then 7
+
+
+VOC_ERRORS = {
+    "no XML": ({"whole": "<annotation>\n<object>"}, r"expected XML, came .*a\.xml:2"),
+    "no name": ({"objects": voc_object(name="")}, r"a name, and a bndbox with four numbers.*a\.xml: object 1"),
+    "words": ({"objects": voc_object(corners="a 11 50 30")}, r"came name 'cat' and bndbox a, 11.*a\.xml: object 1"),
+    "three": ({"objects": voc_object(corners="31 11 50")}, r"four numbers.*object 1"),
+}
+
+
+@pytest.mark.parametrize("fault", VOC_ERRORS)
+def test_faults_of_voc_that_are_refused(fault: str, tmp_path: Path) -> None:
+    written, message = VOC_ERRORS[fault]
+    with pytest.raises(ConfigError, match=message):
+        loaded(voc(tmp_path / "set", **written), tmp_path / "cache")
+
+
+def test_difficult_objects_are_ignored_and_counting_from_zero_is_noticed(tmp_path: Path) -> None:
+    two = voc_object(extra="<difficult>1</difficult>") + voc_object(corners="0 0 10 10")
+    tree = read_voc(voc(tmp_path / "set", two))
+    assert [box.ignored for box in tree.images[0].boxes] == [True, False]
+    assert tree.images[0].boxes[1].sides == (0, 0, 10, 10)
+    assert "from 0" in tree.notes[0]
+    assert read_voc(voc(tmp_path / "other")).images[0].boxes[0].sides == (30, 10, 50, 30)
+
+
+def test_missing_files_of_voc(tmp_path: Path) -> None:
+    root = voc(tmp_path / "set")
+    (root / "JPEGImages" / "a.jpg").unlink()
+    with pytest.raises(ConfigError, match=r"an image for every XML file, came none for 1 of 3: a\.xml"):
+        read_voc(root)
+    assert "files of labels without an image" in read_voc(root, max_missing=0.5).faults.warnings()[0]
+    (root / "Annotations" / "b.xml").unlink()
+    assert any("taken for background" in each for each in read_voc(root, max_missing=0.5).faults.warnings())
+
+
+def test_splits_of_voc(tmp_path: Path) -> None:
+    root = voc(tmp_path / "set")
+    lists = root / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a\n")
+    (lists / "val.txt").write_text("b\n")
+    tree = read_voc(root)
+    assert [(image.path.stem, image.split) for image in tree.images] == [("a", "train"), ("b", "val")]
+    assert "images that no split lists" in tree.faults.warnings()[0]
+    (lists / "val.txt").write_text("b\na\n")
+    with pytest.raises(ConfigError, match=r"every image in one split, came a in val and train in .*val\.txt:2"):
+        read_voc(root)
+
+
+def test_the_real_road_signs_agree_in_both_formats() -> None:
+    root = Path("/work/shared/data/roadsigns")
+    if not root.is_dir():
+        pytest.skip("the road signs are not here")
+    yolo_tree, coco_tree = read_yolo(root / "data.yaml"), read_coco(root / "annotations")
+    boxes = [{image.path.name: len(image.boxes) for image in tree.images} for tree in (yolo_tree, coco_tree)]
+    assert boxes[0] == boxes[1]
+    assert len(boxes[0]) == 877
+    assert textwrap.shorten(" ".join(yolo_tree.class_names), 99) == "trafficlight stop speedlimit crosswalk"
