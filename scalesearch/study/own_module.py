@@ -47,8 +47,8 @@ def require_classification(base: NetworkSpec, task: str) -> None:
     """Raise ConfigError if a module of the user's is to serve another task: its last layer classifies pictures."""
     if base.origin and task != DEFAULT:
         message = (
-            f"network {base.origin}: expected a base network of scalesearch for {task}, came a torch module, which gives "
-            "one row of logits a picture.\nReturn a NetworkSpec from that function, or take another --network."
+            f"network {base.origin}: expected a base network of scalesearch for {task}, came a torch module, which "
+            "gives one row of logits a picture.\nReturn a NetworkSpec from that function, or take another --network."
         )
         raise ConfigError(message)
 
