@@ -29,7 +29,7 @@ class Detection:
     metric = "map50_95"
     targets = "boxes"
     output_names: tuple[str, ...] = (_RAW,)
-    space = "detection_small"
+    space = "resnet_scene_boxes"
 
     def sources(self) -> "Sources":
         """Return the sources of images with boxes."""

@@ -191,8 +191,8 @@ def _card(record: MeasuredTrial, score: FrontScore | None) -> Iterator[str]:
     )
     sizes = ", ".join(f"{name} {_share(getattr(detail, name))}" for name in ("small", "medium", "large"))
     yield (
-        f"Making boxes of the answers (numpy, one thread) takes {detail.decode_ms:.2g} ms an image; the latency below is "
-        "that of the network alone."
+        f"Making boxes of the answers (numpy, one thread) takes {detail.decode_ms:.2g} ms an image; the latency below "
+        "is that of the network alone."
     )
     yield f"mAP50 is {percent(detail.map50)}; mAP50-95 by size of the objects: {sizes}."
     yield ""

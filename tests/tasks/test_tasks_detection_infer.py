@@ -1,0 +1,156 @@
+"""From an image file to boxes in its own pixels: infer.py, what `predict` prints, and what is drawn."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from scalesearch.data.boxes import placement
+from scalesearch.data.framing import framed
+from scalesearch.tasks.classification.infer import Preprocessing
+from scalesearch.tasks.detection.box_pictures import with_boxes
+from scalesearch.tasks.detection.infer import Detections, draw_detections, original_to_input, points_of, upright_size
+from scalesearch.tasks.detection.task import TASK
+from scalesearch.values.network_spec import InputSize
+from scalesearch.values.settings import Fit
+
+SIDES = (64, 96)
+STRIDES = (8, 16, 32)
+POINTS = sum(SIDES[0] * SIDES[1] // stride**2 for stride in STRIDES)
+BOX = (24.0, 16.0, 56.0, 48.0)
+NAMES = ("cat", "dog")
+
+
+def constant_detector(path: Path, *, fit: str = "stretch", threshold: float = 0.3) -> Path:
+    """Write a network that answers with one dog in the same box whatever it sees, and with a cat of a score of 0.1."""
+    raw = np.full((1, 7, POINTS), -20, np.float32)
+    points, strides = points_of(SIDES, STRIDES)
+    for label, score, stride in ((1, 0.9, 8), (0, 0.1, 16)):
+        place = int(np.flatnonzero((strides == stride) & (points > BOX[:2]).all(1) & (points < BOX[2:]).all(1))[0])
+        raw[0, :4, place] = np.concatenate([points[place] - BOX[:2], BOX[2:] - points[place]]) / stride
+        raw[0, 4 + label, place], raw[0, -1, place] = 20, np.log(score / (1 - score))
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=1, axes=[1, 2, 3]),
+        helper.make_node("Flatten", ["mean"], ["flat"], axis=2),
+        helper.make_node("Mul", ["flat", "zero"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "answer"], ["raw"]),
+    ]
+    nodes[1] = helper.make_node("Reshape", ["mean", "shape"], ["flat"])
+    graph = helper.make_graph(
+        nodes,
+        "constant",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, *SIDES])],
+        [helper.make_tensor_value_info("raw", TensorProto.FLOAT, ["batch", 7, POINTS])],
+        [
+            numpy_helper.from_array(np.zeros((), np.float32), "zero"),
+            numpy_helper.from_array(np.asarray([-1, 1, 1]), "shape"),
+            numpy_helper.from_array(raw, "answer"),
+        ],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(
+        proto,
+        {
+            "scalesearch.preprocessing": "3",
+            "scalesearch.class_names": json.dumps(NAMES),
+            "scalesearch.mean": "[0.5, 0.5, 0.5]",
+            "scalesearch.std": "[0.25, 0.25, 0.25]",
+            "scalesearch.storage_px": json.dumps(SIDES),
+            "scalesearch.resolution_px": json.dumps(SIDES),
+            "scalesearch.fit": json.dumps(fit),
+            "scalesearch.threshold": json.dumps(threshold),
+            "scalesearch.task": "detection",
+        },
+    )
+    onnx.save(proto, path)
+    return path
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A picture of twice the network's size."""
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (128, 192, 3), np.uint8)).save(path)
+    return path
+
+
+def test_boxes_are_in_the_pixels_of_the_picture(tmp_path: Path, photo: Path) -> None:
+    predictor = TASK.open_export(constant_detector(tmp_path / "model.onnx"), threads=1)
+    answer = predictor.answer(photo, top=2)
+    assert answer.fields == {"objects": [{"class": "dog", "score": 0.9, "box": [48.0, 32.0, 112.0, 96.0]}]}
+    assert answer.cells == ("1", "dog", "0.90", "48 32 112 96")
+    assert len(predictor.heads(4)) == 4
+    assert predictor.draws
+
+
+def test_a_lower_threshold_reports_more(tmp_path: Path, photo: Path) -> None:
+    predictor = TASK.open_export(constant_detector(tmp_path / "model.onnx", threshold=0.05), threads=1)
+    objects = predictor.answer(photo, top=1).fields["objects"]
+    assert [each["class"] for each in objects] == ["dog", "cat"]  # type: ignore[attr-defined]
+
+
+def test_drawn_pictures_show_the_box(tmp_path: Path, photo: Path) -> None:
+    predictor = TASK.open_export(constant_detector(tmp_path / "model.onnx"), threads=1)
+    predictor.answer(photo, top=1, to=tmp_path / "drawn")
+    before, after = (np.asarray(Image.open(path)) for path in (photo, tmp_path / "drawn" / "photo.png"))
+    changed = np.flatnonzero((before != after).any(axis=2).any(axis=1))
+    assert after.shape == before.shape
+    assert (changed.min(), changed.max()) == (20, 96)  # the name stands above the box, which ends at 96
+
+
+def test_the_script_stands_alone(tmp_path: Path, photo: Path) -> None:
+    constant_detector(tmp_path / "model.onnx")
+    script = tmp_path / "infer.py"
+    script.write_bytes(TASK.infer_script())
+    assert b"import scalesearch" not in script.read_bytes()
+    assert b"from scalesearch" not in script.read_bytes()
+    command = [sys.executable, "-I", str(script), str(photo), "--json", "--to", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["objects"] == [{"class": "dog", "score": 0.9, "box": [48.0, 32.0, 112.0, 96.0]}]
+    assert (tmp_path / "out" / "photo.png").is_file()
+    (tmp_path / "none.png").write_bytes(b"no image")
+    done = subprocess.run([*command[:3], str(tmp_path / "none.png")], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "is no image that can be read" in done.stderr
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+@pytest.mark.parametrize("size", [(300, 100), (100, 300), (192, 128)])
+def test_the_script_places_boxes_as_the_data_do(fit: Fit, size: tuple[int, int]) -> None:
+    preprocessing = Preprocessing(
+        class_names=NAMES, mean=(0.5,) * 3, std=(0.5,) * 3, storage_px=(64, 96), resolution_px=(32, 48), fit=fit
+    )
+    at = placement(*size, InputSize(height_px=64, width_px=96), fit)
+    expected = (at.scale_x / 2, at.scale_y / 2, at.offset_x / 2, at.offset_y / 2)
+    np.testing.assert_allclose(original_to_input(size, preprocessing), expected)
+    assert framed(Image.new("RGB", size), InputSize(height_px=64, width_px=96), fit).size == (96, 64)
+
+
+def test_the_size_of_a_turned_picture(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    assert upright_size(tmp_path / "turned.jpg") == (20, 40)
+
+
+def test_names_beyond_the_built_in_font_are_drawn() -> None:
+    found = Detections(np.asarray([[2, 2, 30, 30]], np.float32), np.asarray([0]), np.asarray([0.5], np.float32))
+    image = Image.new("RGB", (64, 64))
+    assert np.asarray(draw_detections(image, found, ("猫",))).any()
+    assert not np.asarray(image).any()
+
+
+def test_pictures_of_truth_and_answer_stand_side_by_side() -> None:
+    rows = np.asarray([[[0, 0, 96, 64, -1, 0], [*BOX, 1, 0], [1, 1, 9, 9, 0, 1]]], np.float32)
+    images = np.zeros((1, *SIDES, 3), np.uint8)
+    (alone,) = with_boxes(images, rows, NAMES, None)
+    raw = np.full((1, 7, POINTS), -20, np.float32)
+    (both,) = with_boxes(images, rows, NAMES, raw)
+    assert both.shape[1] > 2 * alone.shape[1] - 1
+    assert len(np.unique(alone[: 3 * 64].reshape(-1, 3), axis=0)) >= 3  # black, and a colour for each of the two boxes
