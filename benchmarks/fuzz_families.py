@@ -533,6 +533,53 @@ def images(rng: random.Random, folder: Path) -> Iterator[Case]:
         yield case
 
 
+def masks(rng: random.Random, folder: Path) -> Iterator[Case]:
+    """A folder of images and masks of which a mask, the data.yaml or a table of colours is spoiled."""
+    import torch  # noqa: F401  (seconds, which are no case's fault)
+
+    from scalesearch.data.mask_folder import SOURCE
+    from scalesearch.values.network_spec import InputSize
+
+    root, mask = folder / "masked", np.arange(20 * 24, dtype=np.int64).reshape(20, 24) % 3
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    for place in range(8):
+        Image.fromarray(np.full((20, 24, 3), 30 * place, np.uint8)).save(root / "images" / f"{place}.png")
+        Image.fromarray(mask.astype(np.uint8)).save(root / "masks" / f"{place}.png")
+    pictures = []
+    for picture in (
+        Image.fromarray(mask.astype(np.uint8)),
+        Image.fromarray(mask.astype(np.uint16) * 300),
+        Image.fromarray(np.stack([mask] * 3, axis=2).astype(np.uint8)),
+        Image.fromarray(np.stack([mask, 2 * mask, mask], axis=2).astype(np.uint8)),
+        Image.fromarray(mask.astype(np.uint8)).convert("LA"),
+        Image.fromarray(mask.astype(np.uint8)).convert("1"),
+        Image.fromarray((mask * 200).astype(np.uint8)).convert("RGBA"),
+    ):
+        saved = io.BytesIO()
+        picture.save(saved, "PNG")
+        pictures.append(saved.getvalue())
+    yaml = b"path: .\nnames: [sky, road, car]\ncolors: [[0, 0, 0], [1, 2, 1], [2, 4, 2]]\nmasks_dir: masks\n"
+    table = b"name,r,g,b\nsky,0,0,0\nroad,1,2,1\ncar,2,4,2\n"
+    names = {"data.yaml": yaml, "class_dict.csv": table, "classes.txt": b"sky\nroad\ncar\n"}
+    while True:
+        chosen = rng.choice(["", *names])
+        text = _maybe_bytes(names[chosen], rng, share=0.7) if chosen else b""
+        picture_bytes = _maybe_bytes(rng.choice(pictures), rng, share=0.6)
+
+        def case(chosen: str = chosen, text: bytes = text, picture_bytes: bytes = picture_bytes) -> bool:
+            for name in names:
+                (root / name).unlink(missing_ok=True)
+            if chosen:
+                (root / chosen).write_bytes(text)
+            (root / "masks" / "3.png").write_bytes(picture_bytes)
+            settings = DataSettings(source=str(root), max_skipped_fraction=0.5)
+            found = SOURCE.load(settings, storage=InputSize.square(8), cache_folder=folder / "cache")
+            return 7 <= len(found.train) <= 8 and len(found.train.targets.tensor()) == len(found.train)
+
+        yield case
+
+
 def networks(rng: random.Random, _: Path) -> Iterator[Case]:
     """Specs that a function of the user's gives, with parts of the wrong kind or size."""
     whole = base_spec("mobilenet_small")
@@ -580,6 +627,7 @@ FAMILIES: Mapping[str, Family] = {
     "run.toml": run_files,
     "postgres URLs": database_urls,
     "image files": images,
+    "masks": masks,
     "network specs": networks,
 }
 

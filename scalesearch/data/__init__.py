@@ -173,8 +173,7 @@ def _crossing_groups(data: SourceData, settings: DataSettings) -> tuple[str, ...
 
 def _near_copies(data: SourceData, splits: Splits) -> tuple[str, ...]:
     train, val, calibration, test = splits
-    named = {"train": train, "calibration": calibration, "val": val, "test": test}
-    return near_copy_warnings(named, name=data.name, seen_in_training=("train", "calibration"))
+    return near_copy_warnings({"train": (train, calibration), "val": (val,), "test": (test,)}, name=data.name)
 
 
 def _not_on_disk(dataset: Dataset, settings: DataSettings) -> tuple[str, ...]:

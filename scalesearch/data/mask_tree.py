@@ -238,7 +238,7 @@ def _described(root: Path, path: Path) -> _Described:
 
     try:
         document: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # yaml raises ValueError for odd dates
         message = f"data {file}: expected a data.yaml, came {(str(error).splitlines() or [''])[0]}.\nMend the file."
         raise ConfigError(message) from None
     if not isinstance(document, dict):

@@ -34,30 +34,20 @@ class _Looks:
     """(number,): which of 8 x 8 cells are brighter than the mean."""
     flat: NDArray[np.bool_]
     """(number,): whether there is hardly anything to see."""
-    places: NDArray[np.int64]
-    """(number,): which images of the split these are."""
 
 
-def near_copy_warnings(
-    splits: Mapping[str, ImageSplit], *, name: str, seen_in_training: Sequence[str]
-) -> tuple[str, ...]:
-    """Warn of images of a split that look like images of another one, with two examples.
+def near_copy_warnings(splits: Mapping[str, Sequence[ImageSplit]], *, name: str) -> tuple[str, ...]:
+    """Warn of images of a split that look like images of an earlier one, with two examples.
 
     Args:
-        splits: The splits by name, the ones that are trained on first.
+        splits: The splits by name, the one that is trained on first. One of several parts (images to train on and those
+            to calibrate on) counts as one.
         name: Name of the data set, for the warnings.
-        seen_in_training: Names of the splits that are looked at in training; among them nothing is compared.
     """
-    looks: dict[str, _Looks] = {}
-    warnings = []
-    names = list(splits)
+    looks = {split: _joined([_looks(part) for part in parts]) for split, parts in splits.items()}
+    warnings, names = [], list(splits)
     for at, second in enumerate(names):
-        if second in seen_in_training:
-            continue
         for first in names[:at]:
-            for split in (first, second):
-                if split not in looks:
-                    looks[split] = _looks(splits[split])
             pairs = list(_pairs(looks[first], looks[second]))
             if pairs:
                 shown = "; ".join(
@@ -65,7 +55,7 @@ def near_copy_warnings(
                     for mine, theirs in pairs[:_SHOWN]
                 )
                 warnings.append(
-                    f"data {name}: {len(pairs)} of {len(splits[second])} images of {second} look like images of "
+                    f"data {name}: {len(pairs)} of {len(looks[second].hashes)} images of {second} look like images of "
                     f"{first}, e.g. {shown}: the score on {second} will be too high; data.group_by keeps the frames of "
                     "a film in one split"
                 )
@@ -89,7 +79,14 @@ def _looks(split: ImageSplit) -> _Looks:
         thumbnails=centred / np.maximum(deviation, 1e-6)[:, None],
         hashes=bits.view(np.uint64)[:, 0] if len(bits) else np.empty(0, np.uint64),
         flat=deviation < _LEAST_DEVIATION,
-        places=np.arange(len(split)),
+    )
+
+
+def _joined(parts: Sequence[_Looks]) -> _Looks:
+    return _Looks(
+        thumbnails=np.concatenate([part.thumbnails for part in parts]),
+        hashes=np.concatenate([part.hashes for part in parts]),
+        flat=np.concatenate([part.flat for part in parts]),
     )
 
 
@@ -122,8 +119,14 @@ def _pairs(first: _Looks, second: _Looks) -> Iterator[tuple[int, int]]:
         for place in np.unique(mine[alike]):
             likeliest = np.flatnonzero(alike & (mine == place))
             best = likeliest[differences[likeliest].argmin()]
-            yield int(second.places[some[place]]), int(first.places[theirs[best]])
+            yield int(some[place]), int(theirs[best])
 
 
-def _called(split: ImageSplit, place: int, name: str) -> str:
-    return str(split.names[place]) if split.names is not None else f"image {place} of {name}"
+def _called(parts: Sequence[ImageSplit], place: int, name: str) -> str:
+    """Return the name of the file of an image, or its number in the split where it has none."""
+    shown, at = f"image {place} of {name}", place
+    for part in parts:
+        if at < len(part):
+            return shown if part.names is None else str(part.names[at])
+        at -= len(part)
+    return shown

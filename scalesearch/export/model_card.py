@@ -65,7 +65,7 @@ def _head(record: MeasuredTrial, session: Session, noun: str) -> Iterator[str]:
         f"{noun}, found by scalesearch: trial {record.trial} of study "
         f"{markdown_text(session.folder.name)}. It takes {record.spec.input_size} "
         f"{'grey' if record.spec.image_channels == 1 else 'RGB'} images and is deployed in "
-        f"{record.candidate.quantization.precision}. {title[:1].upper()}{title[1:]} is "
+        f"{record.candidate.quantization.precision}. {_sentence_start(title)} is "
         f"{report.percent(record.quality.score)} on validation "
         f"images, latency {report.milliseconds(record.latency.p50_ms)} on the chip named below."
     )
@@ -73,6 +73,11 @@ def _head(record: MeasuredTrial, session: Session, noun: str) -> Iterator[str]:
         yield ""
         scores = report.score_noun_of([record], plural=True).capitalize()
         yield f"**The data are synthetic:** road signs drawn by a program. {scores} say nothing about photographs."
+
+
+def _sentence_start(title: str) -> str:
+    """Return a metric's name as a sentence begins with it: `Top-1`, but `mIoU`, which has capitals of its own."""
+    return title if any(sign.isupper() for sign in title) else title[:1].upper() + title[1:]
 
 
 def _network(record: MeasuredTrial) -> Iterator[str]:

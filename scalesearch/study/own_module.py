@@ -10,6 +10,7 @@ from scalesearch.data import Dataset
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks.own_module import own_module, replaced_layer
 from scalesearch.networks.scaling import scale_base
+from scalesearch.tasks.registry import DEFAULT
 from scalesearch.values.candidate import Pruning, Scaling
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
@@ -40,6 +41,16 @@ def require_fit(space: SearchSpace, base: NetworkSpec, num_classes: int) -> None
         if failure.stage == "prune":
             message += "\nSearch it without: --set pruning.channel_fraction=0"
         raise ConfigError(message) from failure
+
+
+def require_classification(base: NetworkSpec, task: str) -> None:
+    """Raise ConfigError if a module of the user's is to serve another task: its last layer classifies pictures."""
+    if base.origin and task != DEFAULT:
+        message = (
+            f"network {base.origin}: expected a base network of scalesearch for {task}, came a torch module, which "
+            "gives one row of logits a picture.\nReturn a NetworkSpec from that function, or take another --network."
+        )
+        raise ConfigError(message)
 
 
 def fitted_module_notes(space: SearchSpace, base: NetworkSpec, num_classes: int) -> tuple[str, ...]:

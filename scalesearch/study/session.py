@@ -13,7 +13,7 @@ from scalesearch.study.chip import chip_here
 from scalesearch.study.fitted_space import fitted_space, largest_input, require_batch_memory
 from scalesearch.study.flips import with_flip
 from scalesearch.study.images import load_images, summary_of
-from scalesearch.study.own_module import fitted_module_notes
+from scalesearch.study.own_module import fitted_module_notes, require_classification
 from scalesearch.study.parent import ParentRequest, prepare_parent
 from scalesearch.study.reference import make_reference, with_reference
 from scalesearch.tasks.registry import checked_sources, get_task
@@ -55,6 +55,7 @@ def open_session(
     task, stored = get_task(settings.task), read_run_file(folder)
     base = base or find_spec(space.network)
     space = fitted_space(space, base, target, stored.space if stored else None)
+    require_classification(base, settings.task)
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)
     images = load_images(settings.data, stored, checked_sources(task), storage=storage, base=base, say=say)

@@ -181,7 +181,7 @@ def test_masks_of_0_and_255_are_two_classes(tmp_path: Path) -> None:
         put(root, f"{place}", Image.fromarray(a_mask(place, (0, 255))))
     data = load(root)
     assert data.class_names == ("background", "foreground")
-    assert set(np.unique(data.train.targets.tensor())) == {0, 1}  # type: ignore[call-overload]
+    assert set(np.unique(data.train.targets.tensor())) == {0, 1}
     assert any("0 and 255 alone, which are read as two classes" in text for text in data.warnings)
 
 

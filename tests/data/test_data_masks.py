@@ -73,7 +73,7 @@ def test_classes_are_counted_by_image_and_by_pixel() -> None:
     whole = targets(found, storage=InputSize.square(2))
     assert whole.class_counts(3).tolist() == [2, 1, 0]
     assert whole.pixel_counts(3).tolist() == [6, 1, 0]
-    assert whole.strata() is None
+    assert whole.strata() is None  # type: ignore[func-returns-value]
 
 
 def test_other_masks_give_another_content() -> None:

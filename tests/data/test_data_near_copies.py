@@ -36,9 +36,8 @@ def test_pictures_that_were_saved_again_are_counted_with_two_examples() -> None:
     train, val = pictures(40, seed=0), pictures(20, seed=1)
     val[3], val[5], val[8] = (saved_again(train[place]) for place in (7, 9, 11))
     names = [f"val/{place}.png" for place in range(20)]
-    (warning,) = near_copy_warnings(
-        {"train": split(train), "val": split(val, names)}, name="x", seen_in_training=("train",)
-    )
+    parts = (split(train[:9]), split(train[9:]))  # to train on, and to calibrate on
+    (warning,) = near_copy_warnings({"train": parts, "val": (split(val, names),)}, name="x")
     assert warning.startswith(
         "data x: 3 of 20 images of val look like images of train, e.g. val/3.png like image 7 of "
     )
@@ -51,12 +50,11 @@ def test_other_pictures_and_flat_ones_are_not() -> None:
     flat = np.full((5, 48, 64, 3), 90, np.uint8)
     train = np.concatenate([pictures(60, seed=0), flat])
     test = np.concatenate([pictures(60, seed=2), flat])
-    assert not near_copy_warnings({"train": split(train), "test": split(test)}, name="x", seen_in_training=("train",))
+    assert not near_copy_warnings({"train": (split(train),), "test": (split(test),)}, name="x")
 
 
-def test_what_is_seen_in_training_alone_is_not_compared() -> None:
-    same = split(pictures(10, seed=0))
-    named = {"train": same, "calibration": same, "val": split(pictures(10, seed=3))}
-    assert not near_copy_warnings(named, name="x", seen_in_training=("train", "calibration"))
-    (found,) = near_copy_warnings({"val": same, "test": same}, name="x", seen_in_training=("train",))
+def test_parts_of_one_split_are_not_compared_and_later_splits_are() -> None:
+    same, other = split(pictures(10, seed=0)), split(pictures(10, seed=3))
+    assert not near_copy_warnings({"train": (same, same), "val": (other,)}, name="x")
+    (found,) = near_copy_warnings({"train": (other,), "val": (same,), "test": (same,)}, name="x")
     assert "10 of 10 images of test look like images of val" in found

@@ -7,7 +7,7 @@ import pytest
 from scalesearch.config import check_axes
 from scalesearch.errors import ConfigError
 from scalesearch.networks import find_spec
-from scalesearch.study.own_module import fitted_module_notes, require_fit
+from scalesearch.study.own_module import fitted_module_notes, require_classification, require_fit
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 
 SPACE = SearchSpace(name="module", network="own_modules:residual", resolution_px=32, axes=())
@@ -55,3 +55,11 @@ def test_what_is_done_to_a_module_is_said() -> None:
     assert "multiples of 32" in notes[0] and "(fc) is replaced" in notes[1] and "mean (0.4, 0.5, 0.6)" in notes[2]
     assert not list(fitted_module_notes(replace(SPACE, resolution_multiple=4), find_spec("own_modules:residual"), 10))
     assert not list(fitted_module_notes(SPACE, find_spec("resnet_small"), 4))
+
+
+def test_a_module_serves_classification_alone() -> None:
+    base = find_spec("own_modules:residual")
+    require_classification(base, "classification")
+    require_classification(find_spec("resnet_small"), "segmentation")
+    with pytest.raises(ConfigError, match="expected a base network of scalesearch for segmentation, came a torch mod"):
+        require_classification(base, "segmentation")

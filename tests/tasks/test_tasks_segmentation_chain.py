@@ -36,12 +36,13 @@ from scalesearch.tasks.registry import get_task, views_of
 from scalesearch.tasks.segmentation.head import levels
 from scalesearch.tasks.segmentation.infer import Segmenter
 from scalesearch.tasks.segmentation.quality import MeanIoU
-from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling
+from scalesearch.values.candidate import Candidate, Precision, Pruning, Quantization, Recipe, Scaling
 from scalesearch.values.mask_quality import MaskDetail
-from scalesearch.values.network_spec import InputSize
+from scalesearch.values.network_spec import Decoder, InputSize
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 from scalesearch.values.settings import MachineSettings
+from scalesearch.values.target import QuantizationProfile
 from scalesearch.views.description import describe
 
 SPACE = {
@@ -148,7 +149,11 @@ def test_output_layers_keep_a_logit_for_each_class(records: dict[str, MeasuredTr
 @pytest.mark.parametrize("profile", ["onnxruntime_cpu", "tensorrt"])
 @pytest.mark.parametrize("precision", ["int8", "fp8", "fp16"])
 def test_files_in_eight_and_sixteen_bits_answer_as_in_float(
-    precision: str, profile: str, records: dict[str, MeasuredTrial], session: Session, tmp_path: Path
+    precision: Precision,
+    profile: QuantizationProfile,
+    records: dict[str, MeasuredTrial],
+    session: Session,
+    tmp_path: Path,
 ) -> None:
     if (precision, profile) == ("fp8", "onnxruntime_cpu"):
         pytest.skip("fp8 is written in TensorRT's style alone")
@@ -156,12 +161,12 @@ def test_files_in_eight_and_sixteen_bits_answer_as_in_float(
     model = onnx_model(session.folder / "models" / "trial_000000.onnx")
     data = load_study_data(session, task.sources()).at(InputSize(height_px=32, width_px=64))
     calibration = to_input(data.calibration.images[:16], mean=data.mean, std=data.std)
-    asked = Quantization(precision=precision, calibration_images=16)  # type: ignore[arg-type]
+    asked = Quantization(precision=precision, calibration_images=16)
     small = quantize(
         model,
         asked,
         calibration=Calibration(images=calibration, divergence=task.divergence),
-        profile=profile,  # type: ignore[arg-type]
+        profile=profile,
         to=tmp_path / "m.onnx",
     )
     scores = []
@@ -286,12 +291,12 @@ def test_check_draws_what_training_sees(
     ],
 )
 @pytest.mark.parametrize("decoder", ["topdown", "lraspp"])
-def test_every_base_network_takes_a_decoder(network: str, read: tuple[tuple[str, int], ...], decoder: str) -> None:
+def test_every_base_network_takes_a_decoder(network: str, read: tuple[tuple[str, int], ...], decoder: Decoder) -> None:
     import torch
 
     spec = scale(
         base_spec(network),
-        Scaling(decoder=decoder),  # type: ignore[arg-type]
+        Scaling(decoder=decoder),
         resolution_px=InputSize(height_px=32, width_px=64),
         num_classes=5,
     )

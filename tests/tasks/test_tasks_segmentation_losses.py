@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, interpolate, kl_div
 from scalesearch.data.masks import UNLABELLED
 from scalesearch.tasks.segmentation import losses
 from scalesearch.tasks.segmentation.losses import WeightedMasks, class_weights, distillation, divergence, terms
-from scalesearch.values.candidate import LossWeights, Recipe
+from scalesearch.values.candidate import LossName, LossWeights, Recipe
 
 RECIPE = Recipe(label_smoothing=0.0)
 CLASSES = 3
@@ -38,7 +38,8 @@ def test_cross_entropy_is_torch_s_at_the_size_of_the_masks(
     wanted = cross_entropy(enlarged(logits), masks.long(), ignore_index=UNLABELLED, label_smoothing=smoothing)
     assert term.item() == pytest.approx(wanted.item(), rel=1e-5)
     if graded:
-        assert torch.allclose(*(torch.autograd.grad(each, logits)[0] for each in (term, wanted)), atol=1e-7)
+        ours, theirs = (torch.autograd.grad(each, logits)[0] for each in (term, wanted))
+        assert torch.allclose(ours, theirs, atol=1e-7)
 
 
 def test_weights_of_classes_are_those_of_torch() -> None:
@@ -92,8 +93,9 @@ def test_dice_is_named_weighted_and_falls_to_zero() -> None:
 def test_a_batch_without_labels_has_no_loss_but_a_gradient(dice: float) -> None:
     logits, masks = batch()
     nothing = torch.full_like(masks, UNLABELLED)
-    for name in ("cross_entropy", "focal"):
-        recipe = replace(RECIPE, loss=name, loss_weights=LossWeights(dice=dice))  # type: ignore[arg-type]
+    names: tuple[LossName, ...] = ("cross_entropy", "focal")
+    for name in names:
+        recipe = replace(RECIPE, loss=name, loss_weights=LossWeights(dice=dice))
         total = torch.stack(list(terms(logits.requires_grad_(), nothing, recipe).values())).sum()
         assert total.item() == 0
         (gradient,) = torch.autograd.grad(total, logits)
