@@ -21,7 +21,7 @@ from scalesearch.chain.planner import layer_shapes, limit_use
 from scalesearch.chain.shrink import Shrinker, Shrunk, tensors
 from scalesearch.chain.stages import StageClock
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.compression.qat import QatResult, quantization_aware
+from scalesearch.compression.qat import WEIGHT_RATE, QatResult, quantization_aware
 from scalesearch.compression.quantize import quantize
 from scalesearch.data import Dataset, ImageSplit, to_input
 from scalesearch.data.finding import load_study_data
@@ -38,6 +38,7 @@ from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.measurement.latency import measure_latency
 from scalesearch.measurement.metric import Metric
 from scalesearch.measurement.quality import answer_all, measure_quality
+from scalesearch.networks.backbone import Backbone
 from scalesearch.records.stored_files import kept_model, kept_reference
 from scalesearch.tasks.hooks import plain_loss, torch_divergence
 from scalesearch.tasks.registry import get_task
@@ -262,6 +263,7 @@ class TrialEvaluator:
                 calibration=torch.from_numpy(calibration),
                 profile=self._session.target.quantization_profile,
                 seed=seed,
+                rate=_rounding_rate(folded),
                 breathe=self._lock.breathe,
             )
 
@@ -395,6 +397,12 @@ def engine_options(settings: RunSettings, pruning: Pruning = _UNPRUNED) -> Engin
     if pruning.sparsity == "2:4":  # sparse kernels are allowed where they can be used
         tensorrt = replace(tensorrt, sparse_weights=True)
     return EngineOptions(threads=settings.latency.threads, batch=settings.latency.batch, tensorrt=tensorrt)
+
+
+def _rounding_rate(network: Network) -> float:
+    """Return the learning rate of training with simulated rounding that suits the network's task."""
+    asked = network.module.rounding_rate if isinstance(network.module, Backbone) else None
+    return WEIGHT_RATE if asked is None else asked
 
 
 def _gate(session: Session) -> "Gate":

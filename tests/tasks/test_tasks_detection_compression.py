@@ -27,6 +27,7 @@ from scalesearch.deployment.to_onnx import to_onnx
 from scalesearch.networks import base_spec
 from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale
+from scalesearch.tasks.detection.head import Detector
 from scalesearch.tasks.detection.task import TASK
 from scalesearch.tasks.hooks import Objective, plain_loss, score_torch, torch_divergence
 from scalesearch.training import train as training
@@ -166,7 +167,7 @@ def test_training_with_simulated_rounding(learnt: Learnt, tmp_path: Path) -> Non
     tuned = qat.quantization_aware(
         fold_batchnorm(learnt.network), asked, batches=batches.next, loss=plain_loss(TASK),
         divergence=torch_divergence(TASK), calibration=torch.from_numpy(learnt.inputs), profile="onnxruntime_cpu",
-        seed=0,
+        seed=0, rate=Detector.rounding_rate,
     )  # fmt: skip
     model = to_onnx(tuned.network, to=tmp_path / "float.onnx", check_images=learnt.inputs[:4],
                     output_names=TASK.output_names)  # fmt: skip
