@@ -14,7 +14,7 @@ from scalesearch.chain.examples import tensors
 from scalesearch.chain.shrink import Shrinker, Shrunk
 from scalesearch.chain.stages import StageClock
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.compression.qat import Lessons, QatResult, quantization_aware
+from scalesearch.compression.qat import WEIGHT_RATE, Lessons, QatResult, quantization_aware
 from scalesearch.compression.quantize import Calibration, quantize
 from scalesearch.data import Dataset, to_input
 from scalesearch.deployment.export_cache import ExportCache
@@ -137,7 +137,7 @@ class Deployer:
             batches=batches.next,
             loss=plain_loss(self._task),
             divergence=torch_divergence(self._task),
-            rate=getattr(folded.module, "rounding_rate", Backbone.rounding_rate),
+            rate=_rounding_rate(folded),
             breathe=self._lock.breathe,
         )
         with torch_threads(self._machine):
@@ -180,6 +180,12 @@ class Deployer:
 def _inputs(data: Dataset, images: int) -> NDArray[np.float32]:
     """Return the first calibration images as the network takes them, (N, C, H, W)."""
     return to_input(data.calibration.images[:images], mean=data.mean, std=data.std)
+
+
+def _rounding_rate(network: Network) -> float:
+    """Return the learning rate of training with simulated rounding that suits the network's task."""
+    asked = network.module.rounding_rate if isinstance(network.module, Backbone) else None
+    return WEIGHT_RATE if asked is None else asked
 
 
 def _gate(session: Session) -> "Gate":

@@ -13,10 +13,8 @@ class Backbone(nn.Module):
 
     output_layers: tuple[str, ...] = ()
     """Names of the layers whose outputs are answers: pruning never removes these outputs."""
-    rounding_rate: ClassVar[float] = 2e-3
-    """Learning rate of AdamW in training with simulated rounding. This one is for classifiers, between two that were
-    tried once each: where rounding took 50 points of accuracy, 3e-3 won back 1 to 2 points more than 1e-3; where it
-    took 2 points, up to 1 less, which is within the noise of one seed."""
+    rounding_rate: ClassVar[float | None] = None
+    """Learning rate of training with simulated rounding; None: that of classifiers."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()

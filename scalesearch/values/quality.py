@@ -94,7 +94,7 @@ class DetectionDetail:
     confusion: tuple[tuple[int, ...], ...]
     """Objects of each class (rows) by the class that was reported (columns), at the threshold; the last row counts
     reports where there is no object, the last column objects that were missed."""
-    decode_ms: float
+    decode_ms: float = 0.0
     """Median time of making boxes of an image's answers (decoding and suppression, in numpy, on this machine) from a
     score of 0.25 on. It is no part of the latency, and depends on the number of objects more than on the network."""
     kind: Literal["boxes"] = "boxes"
