@@ -79,7 +79,7 @@ def test_a_detector_goes_through_everything(tmp_path: Path, monkeypatch: pytest.
     asked = [f"--set={text}" for text in SETTINGS]
     run("run", "--task", "detection", "--space", "space.toml", "--data", str(root), "--budget", "2", "--to", "study",
         *asked)  # fmt: skip
-    records = [record for record in RecordStore(Path("study/records")).all() if record.quality]
+    records = [record for record in RecordStore(Path("study")).all() if record.quality]
     assert {record.quality.metric for record in records if record.quality} == {"map50_95"}
     best = max(records, key=lambda record: record.quality.score if record.quality else 0)
     assert best.quality
