@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from scalesearch.chain.planner import PlanBasis, Planner
-from scalesearch.cli.run import choose_chip
+from scalesearch.cli.choices import choose_chip
 from scalesearch.cli.samples import sampled
 from scalesearch.config import load_run
 from scalesearch.data import LABEL_SOURCES, load_dataset

@@ -2,9 +2,7 @@
 
 import json
 import os
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,15 +12,24 @@ from numpy.typing import NDArray
 
 from scalesearch.data.cache import Arrays, Put, cache_file, cached_arrays, content_key, mapped_arrays
 from scalesearch.data.dataset import ImageSplit
-from scalesearch.data.facts import ImageFact, as_arrays, from_arrays, gathered, require_facts
+from scalesearch.data.facts import ImageFact, as_arrays, from_arrays, gathered
 from scalesearch.data.framing import crop_box
 from scalesearch.data.mapped import MappedImages
-from scalesearch.data.mask_reading import REMARKS, MaskFaultError, read_mask, turned_like
+from scalesearch.data.mask_checks import (
+    Found,
+    refuse_beyond,
+    refuse_faults,
+    refuse_many,
+    require_masks,
+    require_whole,
+    shown,
+    warnings_of,
+)
+from scalesearch.data.mask_reading import MaskFaultError, read_mask, turned_like
 from scalesearch.data.mask_tree import LAYOUT, MaskedFile, MaskTree, holds_masks, scan_masks
 from scalesearch.data.masks import MASKS, UNLABELLED, Mask, Masks, MaskStore
 from scalesearch.data.memory import disk_note, goes_to_disk, not_written
 from scalesearch.data.source import Source, SourceData
-from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
 
@@ -31,7 +38,6 @@ if TYPE_CHECKING:
 
 # Part of the cache key: raise it when a change to the code makes the same files give other masks.
 _VERSION: Final = 1
-_SHOWN: Final = 3
 
 
 def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> SourceData:
@@ -44,17 +50,17 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
     from scalesearch.data.decode import Reading
 
     tree = scan_masks(Path(settings.source).expanduser())
-    _require_masks(tree, settings.max_skipped_fraction)
+    require_masks(tree, settings.max_skipped_fraction)
     reading = Reading(size=storage, window=settings.window, fit=settings.fit, images=len(tree.files))
     arrays, notes = _decoded(tree, reading, settings, cache_folder=cache_folder)
     found: dict[str, list[str]] = json.loads(arrays["found"].tobytes())
     skipped = found.pop("skipped")
-    _refuse_many(tree, skipped, settings.max_skipped_fraction)
+    refuse_many(tree, skipped, settings.max_skipped_fraction)
     store = MaskStore.of_arrays(dict(arrays))
     names, binary = _names(tree, store)
     if binary:
         store = _as_two_classes(store)
-    _refuse_beyond(tree, arrays, store, names)
+    refuse_beyond(tree, arrays, store, names)
     splits = _Splits(tree=tree, arrays=arrays, store=store, storage=storage, settings=settings)
     return SourceData(
         name=tree.root.resolve().name or str(tree.root),
@@ -62,22 +68,10 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
         train=splits.of("train"),
         val=splits.of("val") if any(file.split == "val" for file in tree.files) else None,
         test=splits.of("test") if any(file.split == "test" for file in tree.files) else None,
-        warnings=tuple(_warnings(tree, found, skipped, binary=binary)),
+        warnings=tuple(warnings_of(tree, found, skipped, binary=binary)),
         divided=tree.divided,
         notes=notes,
     )
-
-
-def _require_masks(tree: MaskTree, most: float) -> None:
-    """Raise ConfigError if more than `most` of the images have no mask."""
-    images = len(tree.files) + len(tree.missing)
-    if len(tree.missing) > most * images:
-        message = (
-            f"data {tree.root}: expected a mask of the same name for every image, came none for {len(tree.missing)} of "
-            f"{images}: {_paths(tree, tree.missing)}.\nAdd them, take the images away, or leave them out with "
-            "--set data.max_skipped_fraction=1"
-        )
-        raise ConfigError(message)
 
 
 def _decoded(
@@ -88,7 +82,7 @@ def _decoded(
     file, shape = cache_file(cache_folder, name), (number, *reading.size.sides, 3)
 
     def whole(arrays: Arrays) -> None:
-        _require_whole(arrays, number, reading.size)
+        require_whole(arrays, number, reading.size)
 
     if not goes_to_disk(images=number, size=reading.size, where=where, memory=settings.memory, file=file):
         return cached_arrays(cache_folder, name, lambda: _decode_all(tree, reading, shape), whole=whole), ()
@@ -130,18 +124,6 @@ def _decode_all(tree: MaskTree, reading: "Reading", shape: tuple[int, ...]) -> A
     return {"images": images[:number], **others}
 
 
-@dataclass(slots=True)
-class _Found:
-    """What was found on the way through the files, as texts for messages."""
-
-    skipped: list[str] = field(default_factory=list)
-    """Files that could not be read, with the reason."""
-    remarks: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """Names of masks by what was remarkable about them."""
-    faults: dict[str, list[str]] = field(default_factory=dict)
-    """Names of masks by what makes them unusable, with what was found in the first of them."""
-
-
 def _decode(tree: MaskTree, reading: "Reading", put: Put) -> Arrays:
     """Decode images and masks one by one.
 
@@ -159,10 +141,10 @@ def _decode(tree: MaskTree, reading: "Reading", put: Put) -> Arrays:
     """
     from scalesearch.data.decode import UNREADABLE, decode
 
-    facts, masks, found = list[ImageFact](), list[Mask](), _Found()
+    facts, masks, found = list[ImageFact](), list[Mask](), Found()
     kept = np.zeros(len(tree.files), np.bool_)
     for index, file in enumerate(tree.files):
-        name = _shown(tree, file.mask)
+        name = shown(tree, file.mask)
         try:
             image, fact = decode(file.image, reading)
             mask, remarks = _mask_of(tree, file, fact.size)
@@ -179,7 +161,7 @@ def _decode(tree: MaskTree, reading: "Reading", put: Put) -> Arrays:
         kept[index] = True
         for remark in (*remarks, *(["empty"] if (mask == UNLABELLED).all() else ())):
             found.remarks[remark].append(name)
-    _refuse_faults(tree, found)
+    refuse_faults(tree, found)
     said = json.dumps({**found.remarks, "skipped": found.skipped})
     packed = MaskStore.pack(masks).arrays()
     return {"kept": kept, "found": np.frombuffer(said.encode(), np.uint8), **packed, **as_arrays(gathered(facts))}
@@ -216,35 +198,7 @@ def _seen(mask: Mask, reading: "Reading") -> Mask:
     return mask[top:bottom, left:right]
 
 
-_MEND: Final = {
-    "lossy": "Save masks as PNG: convert the originals, for the class numbers of these files are lost.",
-    "no_table": "Name the colours: `colors` in data.yaml ([[128, 64, 128], ...] in the order of names), or "
-    "class_dict.csv with name,r,g,b.",
-    "colours": "Complete the table of colours, or save the masks without smoothing.",
-    "beyond": "Convert them to class numbers from 0, with 255 for pixels of no class.",
-    "shape": "Each mask must show just what its image shows.",
-    "mode": "Save masks as PNG with class numbers (mode L or P).",
-}
 """What to do about each kind of fault."""
-
-
-def _refuse_faults(tree: MaskTree, found: _Found) -> None:
-    for kind, (first, *names) in found.faults.items():
-        message = (
-            f"data {tree.root}: expected masks with class numbers, came {len(names)} of {len(tree.files)} that cannot "
-            f"be used: {_few(names)} ({first}).\n{_MEND[kind]}"
-        )
-        raise ConfigError(message)
-
-
-def _refuse_many(tree: MaskTree, skipped: Sequence[str], most: float) -> None:
-    if len(skipped) > most * len(tree.files):
-        message = (
-            f"data {tree.root}: expected at most {100 * most:g} % of images and masks that cannot be read, came "
-            f"{len(skipped)} of {len(tree.files)}: {_few(skipped)}.\n"
-            "Repair or delete them, or allow more with --set data.max_skipped_fraction=..."
-        )
-        raise ConfigError(message)
 
 
 def _names(tree: MaskTree, store: MaskStore) -> tuple[tuple[str, ...], bool]:
@@ -264,26 +218,6 @@ def _names(tree: MaskTree, store: MaskStore) -> tuple[tuple[str, ...], bool]:
 
 def _as_two_classes(store: MaskStore) -> MaskStore:
     return MaskStore.pack(np.minimum(store.mask(place), np.uint8(1)) for place in range(len(store)))
-
-
-def _refuse_beyond(tree: MaskTree, arrays: Arrays, store: MaskStore, names: tuple[str, ...]) -> None:
-    """Raise ConfigError if masks have values of classes that are not named.
-
-    Raises:
-        ConfigError: They have; the text names the values and files.
-    """
-    beyond = store.counts[:, len(names) : UNLABELLED] > 0
-    if not beyond.any():
-        return
-    kept = [file for file, good in zip(tree.files, arrays["kept"], strict=True) if good]
-    wrong = np.flatnonzero(beyond.any(axis=1))
-    values = (np.flatnonzero(beyond.any(axis=0)) + len(names)).tolist()
-    message = (
-        f"data {tree.root}: expected values from 0 to {len(names) - 1} (the {len(names)} classes) and 255, came "
-        f"{', '.join(map(str, values[:5]))}{', ...' if len(values) > 5 else ''} in {len(wrong)} masks: "
-        f"{_paths(tree, [kept[place].mask for place in wrong])}.\nName those classes too, or make the pixels 255."
-    )
-    raise ConfigError(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,61 +240,8 @@ class _Splits:
             images: NDArray[np.uint8] | MappedImages = MappedImages(stored, places=np.flatnonzero(where))
         else:
             images = stored[: len(kept)].astype(np.uint8, copy=False)[where]
-        names = np.asarray([_shown(self.tree, file.image) for file in kept], np.str_)[where]
+        names = np.asarray([shown(self.tree, file.image) for file in kept], np.str_)[where]
         return ImageSplit(images=images, targets=masks, facts=facts, names=names)
-
-
-def _require_whole(arrays: Arrays, files: int, size: InputSize) -> None:
-    """Check that stored arrays are what `_decode` makes of the given number of files.
-
-    Raises:
-        KeyError: If an array is missing.
-        ValueError: If an array is not as expected.
-    """
-    images, kept = arrays["images"], arrays["kept"]
-    read = int(kept.sum())
-    fit = images.shape in ((read, *size.sides, 3), (files, *size.sides, 3))
-    if kept.dtype != np.bool_ or kept.shape != (files,) or images.dtype != np.uint8 or not fit:
-        message = f"{images.shape} {images.dtype} images of {kept.shape} files"
-        raise ValueError(message)
-    found = json.loads(arrays["found"].tobytes())
-    if not isinstance(found, dict) or len(found["skipped"]) != files - read:
-        message = "the reasons of skipped files do not fit"
-        raise ValueError(message)
-    if len(MaskStore.of_arrays(dict(arrays))) != read:
-        message = "there are not as many masks as images"
-        raise ValueError(message)
-    require_facts(arrays, read)
-
-
-def _warnings(tree: MaskTree, found: dict[str, list[str]], skipped: list[str], *, binary: bool) -> Sequence[str]:
-    where, total = f"data {tree.root}", len(tree.files)
-    lines = list(tree.notes)
-    if tree.missing:
-        lines.append(f"{where}: left out {len(tree.missing)} images without a mask: {_paths(tree, tree.missing)}")
-    if skipped:
-        lines.append(f"{where}: skipped {len(skipped)} of {total} pairs that cannot be read: {_few(skipped)}")
-    for kind, names in found.items():
-        lines.append(f"{where}: {len(names)} of {total} masks {REMARKS[kind]}: {_few(names)}")
-    if binary:
-        lines.append(f"{where}: the masks hold 0 and 255 alone, which are read as two classes, 255 as the second")
-    if not tree.class_names and not binary:
-        lines.append(
-            f"{where}: nothing names the classes, so they are numbered; write names into data.yaml or classes.txt"
-        )
-    return lines
-
-
-def _paths(tree: MaskTree, paths: Sequence[Path]) -> str:
-    return _few([_shown(tree, path) for path in paths])
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-
-
-def _shown(tree: MaskTree, path: Path) -> str:
-    return os.fsencode(os.path.relpath(path, tree.root)).decode("utf-8", "replace")
 
 
 SOURCE = Source(

@@ -7,7 +7,7 @@ import pytest
 
 from scalesearch import cores, memory
 from scalesearch.cli import workers as module
-from scalesearch.cli.run import choose_workers
+from scalesearch.cli.choices import choose_workers
 from scalesearch.cli.workers import MOST, WORKER_BYTES, number_of, workers_here
 from scalesearch.errors import ConfigError
 from scalesearch.values.settings import MachineSettings, RunSettings

@@ -1,0 +1,88 @@
+"""What a command decides before it begins: the task's defaults, the chip, the workers, the folder."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+from scalesearch.errors import ConfigError
+from scalesearch.values.settings import RunSettings
+
+
+def task_defaults(
+    space: str | None, data: str | None, task: str | None, overrides: Iterable[str]
+) -> tuple[str, str | None]:
+    """Return the space and the data that are meant, where none are named: those of the task.
+
+    Args:
+        space: The space that was named, if one was.
+        data: The data that were named by `--data`, if any were.
+        task: The task that was named by `--task`, if one was.
+        overrides: The texts of `--set`, which may name data and task, too.
+    """
+    from scalesearch.tasks.registry import DEFAULT, get_task
+
+    named = dict(text.partition("=")[::2] for text in overrides)
+    name = task or named.get("task", DEFAULT).strip("'\" ")
+    if name == DEFAULT:
+        return space or get_task(DEFAULT).space, data
+    chosen = get_task(name)
+    if data is None and "data.source" not in named:
+        data = next((each for source in chosen.sources() for each in source.names), None)
+    return space or chosen.space, data
+
+
+def refuse_two_meanings(settings: RunSettings, data: str | None, overrides: list[str] | None) -> None:
+    """Raise ConfigError if a data set was typed whose name is that of both a built-in one and a folder here.
+
+    The default was not typed: it means the built-in set, and a folder of its name is only mentioned.
+    """
+    from scalesearch.data import refuse_ambiguous_source
+    from scalesearch.tasks.registry import sources_of
+
+    if data is not None or is_set("data.source", overrides):
+        refuse_ambiguous_source(settings.data.source, sources_of(settings.task))
+
+
+def is_set(name: str, overrides: list[str] | None) -> bool:
+    """Tell whether `--set` gives the setting."""
+    return any(text.partition("=")[0].strip() == name for text in overrides or ())
+
+
+def continues(folder: Path, source: str) -> bool:
+    """Tell whether the study in `folder` was begun with this same source, which then keeps its meaning."""
+    from scalesearch.records.run_file import read_run_file
+
+    try:
+        stored = read_run_file(folder)
+    except ConfigError:  # reported when the study is opened
+        return False
+    return stored is not None and stored.settings.data.source == source
+
+
+def choose_chip(settings: RunSettings) -> tuple[RunSettings, str]:
+    """Return settings that name their chip, and one line on how `auto` chose it (empty where it was named)."""
+    from scalesearch.deployment.targets import AUTO, choose_target, get_target
+
+    if settings.target != AUTO:
+        get_target(settings.target)  # a wrong name is reported now, not once torch is loaded
+        return settings, ""
+    target, why = choose_target()
+    return dataclasses.replace(settings, target=target.name), why
+
+
+def choose_workers(
+    settings: RunSettings, overrides: list[str] | None, *, asked: str | None = None
+) -> tuple[RunSettings, str]:
+    """Return settings with the number of workers, and one line on how `auto` chose it (empty where it was given)."""
+    from scalesearch.cli.workers import number_of, workers_here
+
+    if number_of(asked) is not None or (asked is None and is_set("workers", overrides)):
+        return settings, ""
+    workers, why = workers_here(settings)
+    return dataclasses.replace(settings, workers=workers), why
+
+
+def default_folder(space: str, source: str, target: str) -> Path:
+    """Return where a study goes by default: the same command gives the same folder, and so continues the study."""
+    data = Path(source.removeprefix("builtin:")).stem or "data"
+    return Path("results") / f"{space}-{data}-{target}"

@@ -1,0 +1,140 @@
+"""What files beside masks say of them: names of classes, tables of colours, where images and masks lie."""
+
+import csv
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from scalesearch.data.mask_reading import Colours
+from scalesearch.data.split_names import SPLITS, SplitName
+from scalesearch.errors import ConfigError
+
+_MOST_CLASSES: Final = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What a data.yaml says; what it does not say is empty."""
+
+    names: tuple[str, ...] = ()
+    colours: Colours | None = None
+    folders: tuple[tuple[SplitName, Path], ...] = ()
+    masks_dir: str = ""
+
+
+def described_in(root: Path, path: Path) -> Described:
+    """Read data.yaml, where there is one.
+
+    Raises:
+        ConfigError: It cannot be read, or holds something else.
+    """
+    file = (
+        path
+        if path.is_file()
+        else next((root / name for name in ("data.yaml", "data.yml") if (root / name).is_file()), None)
+    )
+    if file is None:
+        return Described()
+    import yaml
+
+    try:
+        document: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # yaml raises ValueError for odd dates
+        message = f"data {file}: expected a data.yaml, came {(str(error).splitlines() or [''])[0]}.\nMend the file."
+        raise ConfigError(message) from None
+    if not isinstance(document, dict):
+        message = f"data {file}: expected keys such as train, val and names, came {type(document).__name__}."
+        raise ConfigError(message)
+    base = _base(root, document.get("path"))
+    folders = [(split, folder) for split in SPLITS if (folder := _folder_of(base, root, document.get(split)))]
+    if folders and folders[0][0] != "train":
+        folders = []
+    return Described(
+        names=_names(document.get("names"), file),
+        colours=_colour_list(document.get("colors", document.get("colours", document.get("palette"))), file),
+        folders=tuple(folders),
+        masks_dir=str(document.get("masks_dir") or ""),
+    )
+
+
+def _base(root: Path, given: object) -> Path:
+    base = (root / str(given)) if given else root
+    return base if base.is_dir() else root
+
+
+def _folder_of(base: Path, root: Path, given: object) -> Path | None:
+    for folder in (base / str(given), root / str(given)) if isinstance(given, str) else ():
+        if folder.is_dir():
+            return Path(os.path.normpath(folder))
+    return None
+
+
+def _names(given: object, file: Path) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    if isinstance(given, dict) and sorted(given) == list(range(len(given))):
+        return _checked(tuple(str(given[place]) for place in range(len(given))), file)
+    if isinstance(given, list):
+        return _checked(tuple(map(str, given)), file)
+    message = f"data {file}: expected names as a list, or by numbers from 0 without a gap, came {str(given)[:60]}."
+    raise ConfigError(message)
+
+
+def _checked(names: tuple[str, ...], file: Path) -> tuple[str, ...]:
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    if twice or not 0 < len(names) <= _MOST_CLASSES or not all(names):
+        came = f"{twice[0]!r} twice" if twice else f"{len(names)} names, {names.count('')} of them empty"
+        message = f"data {file}: expected 1 to {_MOST_CLASSES} different names of classes, came {came}."
+        raise ConfigError(message)
+    return names
+
+
+def _colour_list(given: object, file: Path) -> Colours | None:
+    if given is None:
+        return None
+    entries = [given[place] for place in sorted(given)] if isinstance(given, dict) else given
+    try:
+        assert isinstance(entries, list)
+        return {(int(red), int(green), int(blue)): place for place, (red, green, blue) in enumerate(entries)}
+    except (TypeError, ValueError, AssertionError):
+        message = f"data {file}: expected colors as a list of [red, green, blue], one a class, came {str(given)[:60]}."
+        raise ConfigError(message) from None
+
+
+def classes_of(root: Path, described: Described) -> tuple[tuple[str, ...], Colours | None]:
+    """Return the names of the classes and the class of each colour, as the first file that tells them says."""
+    names, colours = described.names, described.colours
+    for name in ("class_dict.csv", "label_colors.txt", "classes.txt"):
+        if (names and (colours or name == "classes.txt")) or not (root / name).is_file():
+            continue
+        found = list(_lines(root / name))
+        if not found:
+            continue
+        if all(colour for _, colour in found):
+            colours = colours or {colour: place for place, (_, colour) in enumerate(found) if colour}
+        names = names or _checked(tuple(text for text, _ in found), root / name)
+    return names, colours
+
+
+def _lines(file: Path) -> Iterator[tuple[str, tuple[int, int, int] | None]]:
+    """Yield name and colour of each line: `name`, `name,r,g,b` below a head, or `r g b name`."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"data {file}: expected a class in each line, came {error}."
+        raise ConfigError(message) from None
+    for row in csv.reader(text.splitlines()):
+        line = " ".join(part.strip() for part in row).strip()
+        if not line or [part.strip().lower() for part in row[1:4]] == ["r", "g", "b"]:
+            continue
+        first = re.fullmatch(r"(\d{1,3})\s+(\d{1,3})\s+(\d{1,3})\s+(\S.*)", line)
+        last = re.fullmatch(r"(\S.*?)\s+(\d{1,3})\s+(\d{1,3})\s+(\d{1,3})", line)
+        if first:
+            yield first[4].strip(), (int(first[1]), int(first[2]), int(first[3]))
+        elif last:
+            yield last[1], (int(last[2]), int(last[3]), int(last[4]))
+        else:
+            yield line, None
