@@ -85,3 +85,13 @@ def _ordinary_mode() -> int:
     mask = os.umask(0o077)  # strict while it is read: another thread may make a file at this moment
     os.umask(mask)
     return 0o664 & ~mask
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether a folder is there; names that the system does not allow (too long, say) name none."""
+    return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises for them)
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a file is there; names that the system does not allow name none."""
+    return os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises for them)

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -96,3 +97,20 @@ def test_the_networks_of_the_docs_build(tmp_path: Path, monkeypatch: pytest.Monk
     assert base.mean == (0.485, 0.456, 0.406)
     at_96_px = scale(base, Scaling(), resolution_px=96, num_classes=7)
     assert build(at_96_px).module.get_submodule("classifier.1").out_features == 7
+
+
+def test_the_task_of_the_docs_is_the_one_that_the_tests_take_the_whole_way() -> None:
+    section = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8").partition("## A task of your own")[2]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    files = [(ROOT / "tests" / "toy_task" / name).read_text(encoding="utf-8") for name in ("levels.py", "task.py")]
+    assert len(blocks) == 4
+    for block in blocks:
+        shown = [line.strip() for line in block.splitlines() if line.strip()]
+        assert any(_holds(file, shown) for file in files), block
+    offered = tomllib.loads(re.findall(r"```toml\n(.*?)```", section, re.DOTALL)[0])
+    assert offered["project"]["entry-points"]["scalesearch.tasks"] == {"brightness": "toy_task.task:TASK"}
+
+
+def _holds(file: str, shown: list[str]) -> bool:
+    lines = [line.strip() for line in file.splitlines() if line.strip()]
+    return any(lines[place : place + len(shown)] == shown for place in range(len(lines)))

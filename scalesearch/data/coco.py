@@ -13,6 +13,7 @@ from scalesearch.data.boxes import BOXES
 from scalesearch.data.source import Source, SourceData
 from scalesearch.data.split_names import SplitName, split_of
 from scalesearch.errors import ConfigError
+from scalesearch.files import is_file
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
 
@@ -149,7 +150,7 @@ def _images(
         number, name, where = entry.get("id"), entry.get("file_name"), f"{file}: images[{place}]"
         if number is None or not isinstance(name, str) or not name or number in found or number in lost:
             refuse(faults.root, "an id that no other has, and a file_name", repr(entry)[:80], where, "Mend the images.")
-        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        path = next((folder / name for folder in folders if is_file(folder / name)), None)
         if path is None:
             missing.append(f"{name} of {where}")
             lost.add(number)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from scalesearch.data.mask_reading import Colours
 from scalesearch.data.split_names import SPLITS, SplitName
 from scalesearch.errors import ConfigError
+from scalesearch.files import is_folder
 
 _MOST_CLASSES: Final = 255
 
@@ -62,12 +63,12 @@ def described_in(root: Path, path: Path) -> Described:
 
 def _base(root: Path, given: object) -> Path:
     base = (root / str(given)) if given else root
-    return base if base.is_dir() else root
+    return base if is_folder(base) else root
 
 
 def _folder_of(base: Path, root: Path, given: object) -> Path | None:
     for folder in (base / str(given), root / str(given)) if isinstance(given, str) else ():
-        if folder.is_dir():
+        if is_folder(folder):
             return Path(os.path.normpath(folder))
     return None
 

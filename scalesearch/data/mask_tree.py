@@ -12,6 +12,7 @@ from scalesearch.data.mask_description import Described, classes_of, described_i
 from scalesearch.data.mask_reading import Colours
 from scalesearch.data.split_names import SPLITS, SplitName, splits_of
 from scalesearch.errors import ConfigError
+from scalesearch.files import is_folder
 
 IMAGES: Final = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit")
 MASKS: Final = ("masks", "mask", "annotations", "labels", "segmentations", "SegmentationClass", "gt", "gtFine")
@@ -193,7 +194,7 @@ def _upto(path: Path, folder: Path) -> Iterator[Path]:
 def _masks_below(folder: Path) -> dict[str, list[Path]]:
     """Return the masks below a folder by the name that their images have."""
     found = defaultdict[str, list[Path]](list)
-    for path in _images_below(folder) if folder.is_dir() else ():
+    for path in _images_below(folder) if is_folder(folder) else ():
         found[_key(path, folder)].append(path)
     for name, paths in tuple(found.items()):  # photo_mask.png belongs to photo.jpg, where photo.png is not there
         for ending in _MASK_ENDINGS[1:]:

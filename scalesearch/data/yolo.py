@@ -11,6 +11,7 @@ from scalesearch.data.boxes import BOXES
 from scalesearch.data.litter import SUFFIXES, is_litter
 from scalesearch.data.source import Source, SourceData
 from scalesearch.data.split_names import SplitName
+from scalesearch.files import is_file, is_folder
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
 
@@ -98,7 +99,7 @@ def _root(document: dict[str, Any], file: Path) -> Path:
         return file.parent
     for root in (Path(str(given)).expanduser(), file.parent / str(given)):
         # An absolute path of another machine, or one below a program's own folder of data sets, leads nowhere here.
-        if root.is_dir() and (root.is_absolute() or root == file.parent / str(given)):
+        if is_folder(root) and (root.is_absolute() or root == file.parent / str(given)):
             return root
     return file.parent
 
@@ -110,12 +111,13 @@ def _images(given: object, root: Path, file: Path, key: str) -> list[Path]:
     if isinstance(given, list):
         return [path for each in given for path in _images(each, root, file, key)]
     place = root / str(given)
-    if not place.exists() and (file.parent / str(given).removeprefix("../")).exists():
+    beside = file.parent / str(given).removeprefix("../")
+    if not (is_folder(place) or is_file(place)) and (is_folder(beside) or is_file(beside)):
         place = file.parent / str(given).removeprefix("../")  # as Roboflow writes it
-    if place.is_dir():
+    if is_folder(place):
         found = (path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and not is_litter(path))
         return sorted(path for path in found if path.is_file())
-    if place.is_file() and place.suffix == ".txt":
+    if is_file(place) and place.suffix == ".txt":
         lines = (line.strip() for line in place.read_text("utf-8").splitlines())
         return [place.parent / line if line.startswith("./") else root / line for line in lines if line]
     return refuse(
@@ -138,7 +140,7 @@ def label_file(image: Path) -> Path:
 
 def _labelled(path: Path, split: SplitName, numbers: dict[int, int], faults: Faults) -> LabelledImage:
     file = label_file(path)
-    if not file.is_file():
+    if not is_file(file):
         faults.add("images without a file of labels, taken for background", str(path))
         return LabelledImage(path=path, split=split, boxes=())
     try:

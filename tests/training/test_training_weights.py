@@ -11,7 +11,7 @@ from torch import nn
 
 from scalesearch.training.state import TrainingState
 from scalesearch.training.weights import KeptTraining, WeightStore, trunk_key, weights_key
-from scalesearch.values.candidate import Recipe, ScheduleName
+from scalesearch.values.candidate import LossWeights, Recipe, ScheduleName
 from scalesearch.values.identity import values_before
 
 KEPT = KeptTraining(
@@ -141,6 +141,9 @@ OTHER_VALUES: dict[str, object] = {
     "warmup_steps": 30,
     "distill_weight": 0.5,
     "distill_temperature": 2.0,
+    "loss_weights": LossWeights(box=2.0),
+    "class_weights": "root",
+    "scale_fraction": 0.25,
 }
 NOT_READ = {
     "cosine": {"retrain_steps", "branch_fraction", "warmup_steps", "distill_temperature"},
@@ -170,12 +173,15 @@ def test_the_schedules_have_different_keys() -> None:
 
 def test_a_recipe_of_before_the_schedules_has_the_key_that_it_had() -> None:
     """The expected key was made by the version without `schedule`."""
-    before = Recipe(**values_before(Recipe))
+    before = Recipe(**(values_before(Recipe) | {"loss_weights": LossWeights()}))
     assert weights_key(SPEC, before, "data", 0) == OLD_KEY
     assert weights_key(SPEC, Recipe(schedule="cosine"), "data", 0) == OLD_KEY
 
 
-TRUNK = ("batch_size", "distill_weight", "flip", "learning_rate", "loss", "optimizer", "warmup_steps")
+TRUNK = (
+    *("batch_size", "class_weights", "distill_weight", "flip", "learning_rate", "loss", "loss_weights", "optimizer"),
+    *("scale_fraction", "warmup_steps"),
+)
 BRANCH = ("branch_fraction", "distill_temperature", "ema_decay", "retrain_steps", "steps", "warmup_fraction")
 
 
