@@ -40,8 +40,8 @@ def strips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("fit", "size", "seen"),
     [
         ("crop", InputSize.square(32), False),  # the middle fifth, without either mark
-        ("stretch", InputSize.square(32), True),
-        ("pad", InputSize.square(40), True),
+        pytest.param("stretch", InputSize.square(32), True, marks=pytest.mark.slow),
+        pytest.param("pad", InputSize.square(40), True, marks=pytest.mark.slow),
         ("crop", InputSize(height_px=16, width_px=80), True),  # of the strip's own shape
     ],
 )

@@ -56,7 +56,7 @@ def evaluate(evaluator: TrialEvaluator, session: Session, candidate: Candidate, 
     return evaluator.evaluate(plan, trial=0, report=stages.append).latency.p50_ms
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=pytest.mark.slow)])
 def test_an_untrained_network_that_is_surely_too_slow_is_rejected_once_for_all_its_recipes(
     precision: str, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,10 +134,10 @@ def test_the_dense_network_is_one_training_of_the_whole_schedule(bench: Bench) -
     "pruning",
     [
         Pruning(),
-        Pruning(channel_fraction=0.5),
+        pytest.param(Pruning(channel_fraction=0.5), marks=pytest.mark.slow),
         Pruning(channel_fraction=0.5, rounds=3, criterion="taylor"),
-        Pruning(block_fraction=0.5, channel_fraction=0.25),
-        Pruning(sparsity="unstructured", sparse_fraction=0.5),
+        pytest.param(Pruning(block_fraction=0.5, channel_fraction=0.25), marks=pytest.mark.slow),
+        pytest.param(Pruning(sparsity="unstructured", sparse_fraction=0.5), marks=pytest.mark.slow),
     ],
     ids=["dense", "channels", "rounds", "blocks", "zeros"],
 )

@@ -139,7 +139,7 @@ def emptied(session: Session) -> None:
         path.unlink()
 
 
-@pytest.mark.parametrize("schedule", ["wsd", "cosine"])
+@pytest.mark.parametrize("schedule", ["wsd", pytest.param("cosine", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("pruning", [Pruning(), Pruning(channel_fraction=0.5)], ids=["dense", "cut"])
 def test_every_part_of_a_training_is_taught(session: Session, schedule: ScheduleName, pruning: Pruning) -> None:
     recipe = replace(RECIPE, schedule=schedule, retrain_steps=2)

@@ -120,7 +120,7 @@ def no_clock(no_probe: None, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_clock")
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * ("small" not in name)) for name in sorted(space_paths())],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "resnet_small")) for name in sorted(space_paths())],
 )
 def test_every_shipped_space_passes_check_and_dry_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     settings, shipped = load_run(space=name, flags={"target": "cpu"})
@@ -210,6 +210,7 @@ def test_the_standard_error_is_in_points() -> None:
     assert "standard error of a val accuracy 2.7 points" in line
 
 
+@pytest.mark.slow
 def test_giant_lists_are_sampled_in_seconds() -> None:
     many: Sequence[float] = [round(0.5 + place / 1000, 3) for place in range(900)]
     giant = space({"width": many, "depth": many, "kernel": many, "resolution": many})

@@ -65,7 +65,8 @@ def test_a_run_outside_the_main_thread_leaves_signals_alone(tmp_path: Path) -> N
     assert outcomes[0].charged == 1
 
 
-@pytest.mark.parametrize("siblings", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("siblings", [False, True])
 def test_kill_9_of_the_coordinator_at_any_moment_loses_and_doubles_nothing(tmp_path: Path, siblings: bool) -> None:
     budget, killed = 8, tmp_path / "killed"
     for moment, number in [("asked", 0), ("in a stage", 1), ("saved", 3), ("started", 5)]:
@@ -170,6 +171,7 @@ def test_a_resumed_run_evaluates_the_siblings_that_are_missing(tmp_path: Path) -
     assert any(record.sibling_of is not None for record in RecordStore(tmp_path).all())
 
 
+@pytest.mark.slow
 def test_a_precision_that_never_paid_is_given_up_once_and_said(tmp_path: Path) -> None:
     events: list[Event] = []
     run(tmp_path, 30, make=MakeFake(no_gain="fp16"), adaptive=True, on_event=events.append, sampler="random")
@@ -196,6 +198,7 @@ def test_without_adaptive_nothing_is_given_up(tmp_path: Path) -> None:
     assert not any(isinstance(event, Narrowed) for event in events)
 
 
+@pytest.mark.slow
 def test_siblings_do_not_shorten_the_random_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[int, str] = {}
 

@@ -62,6 +62,7 @@ RECIPE = Recipe(
 )
 SIZE = (48, 96)
 NAMES = ("sky", "ground", "box")
+pytestmark = pytest.mark.slow
 
 
 def scene(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
