@@ -106,10 +106,7 @@ class TrialEvaluator:
                     quality = self._score.quality(engine, data.val, warnings)
                     steps = (*self._accuracy_steps(work, data), StepScore(step="engine", score=quality.score))
             with stages.held(self._lock.quiet()), stages("latency"):
-                latency = self._timer.time(engine, far_above_ms=far_above_ms(quality.score_high, rivals))
-                notes = engine.timing_notes()
-                latency = replace(latency, enqueue_p50_ms=notes.enqueue_p50_ms)
-                warnings += notes.doubts
+                latency = self._timed(engine, far_above_ms(quality.score_high, rivals), warnings)
             gains = self._gains(plan, work, latency, steps, stages) if session.settings.twins else ()
         training = work.training
         return MeasuredTrial(
@@ -136,6 +133,12 @@ class TrialEvaluator:
             stages=stages.times,
             warnings=(*warnings, *_doubts(training, latency)),
         )
+
+    def _timed(self, engine: Engine, far_ms: float, warnings: list[str]) -> Latency:
+        """Return the latency, known exactly unless it is above `far_ms`; add the engine's own doubts to the warnings."""
+        latency, notes = self._timer.time(engine, exact_ms=(0.0, far_ms)), engine.timing_notes()
+        warnings += notes.doubts
+        return replace(latency, enqueue_p50_ms=notes.enqueue_p50_ms)
 
     def score_on_test(self, record: MeasuredTrial) -> FrontScore:
         """Measure quality on the test images, and latency once more, of a finished trial's stored model file."""
@@ -209,7 +212,7 @@ class TrialEvaluator:
             with stages.held(self._lock.busy()), stages("twin"):
                 engine = self._timer.compile(file())
             with engine, stages.held(self._lock.quiet()), stages("twin"):
-                return self._timer.time(engine, far_above_ms=0.0 if coarse else math.inf)
+                return self._timer.time(engine, exact_ms=(0.0, 0.0 if coarse else math.inf))
 
         return self._twins.latency(key, measure, coarse=coarse)
 

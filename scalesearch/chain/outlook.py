@@ -70,8 +70,8 @@ class Outlook:
                 model = self._deploy.untrained_file(network, plan.candidate.quantization, data, file)
                 engine = self._timer.compile(model)
             with engine, stages.held(self._lock.quiet()), stages("untrained"):
-                bounds_ms = self._limit_ms or 0.0
-                return self._timer.time(engine, far_above_ms=bounds_ms, well_below_ms=bounds_ms)
+                limit_ms = self._limit_ms or 0.0  # only on which side of it the latency lies must be sure
+                return self._timer.time(engine, exact_ms=(limit_ms, limit_ms))
         finally:
             file.unlink(missing_ok=True)
 

@@ -43,13 +43,12 @@ class Timer:
         self._reference = self.compile(onnx_model(self._reference_file))
         return self._reference
 
-    def time(self, engine: Engine, *, far_above_ms: float = math.inf, well_below_ms: float = 0.0) -> Latency:
+    def time(self, engine: Engine, *, exact_ms: tuple[float, float] = (0.0, math.inf)) -> Latency:
         """Return the latency of the engine, in the unit of the reference engine's calm time.
 
         Args:
             engine: The engine.
-            far_above_ms: A latency from which on it need not be known exactly.
-            well_below_ms: A latency up to which it need not be known exactly.
+            exact_ms: Range in which the latency must be known exactly.
         """
         assert self._reference is not None
         with wandering(self._latency.threads) as move:
@@ -59,8 +58,7 @@ class Timer:
                 settings=self._latency,
                 reference_calm_ms=self._calm_ms,
                 calmest_ms=self._calmest_ms,
-                far_above_ms=far_above_ms,
-                well_below_ms=well_below_ms,
+                exact_ms=exact_ms,
                 move=move,
             )
         self._calmest_ms = min(self._calmest_ms, latency.reference_lowest_ms or math.inf)

@@ -66,8 +66,7 @@ def measure_latency(
     settings: LatencySettings,
     reference_calm_ms: float,
     calmest_ms: float | None = None,
-    far_above_ms: float = math.inf,
-    well_below_ms: float = 0.0,
+    exact_ms: tuple[float, float] = (0.0, math.inf),
     move: Move | None = None,
 ) -> Latency:
     """Measure the latency of `engine`: its ratio to `reference`, run in turn with it, times the reference's calm time.
@@ -84,9 +83,8 @@ def measure_latency(
         reference_calm_ms: The study's unit of time in milliseconds, from `calm_time`.
         calmest_ms: The fastest level of the reference known so far, in milliseconds. If it is below
             `reference_calm_ms`, that unit was found in a bad mood, and this level decides which pairs are calm.
-        far_above_ms: A latency from which on it need not be known exactly. If it is surely longer, timing ends once the
+        exact_ms: Range in which the latency must be known exactly. If it is surely outside, timing ends once the
             session's interval is within `settings.coarse_half_width`, or after a quarter of `settings.max_s`.
-        well_below_ms: The same for a latency up to which it need not be known exactly.
         move: Called when the reference is disturbed.
 
     Raises:
@@ -97,8 +95,8 @@ def measure_latency(
         reason = f"expected reference_calm_ms above 0 (from calm_time), got {reference_calm_ms}"
         raise StageFailed(STAGE, reason)
     calm_s = min(reference_calm_ms, calmest_ms or math.inf) / 1e3
-    bounds = (well_below_ms / reference_calm_ms, far_above_ms / reference_calm_ms)
-    ends = Ends(settings=settings, bounds=bounds)
+    low_ms, high_ms = exact_ms
+    ends = Ends(settings=settings, bounds=(low_ms / reference_calm_ms, high_ms / reference_calm_ms))
     duet = play_duet(engine, reference, settings=settings, calm_s=calm_s, ends=ends, move=move)
     verdict = judge(duet, calm_s)
     p50_s, p90_s, p99_s = np.quantile(duet.candidate_s, (0.5, 0.9, 0.99)).tolist()

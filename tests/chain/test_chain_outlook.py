@@ -34,8 +34,8 @@ class Clock:
     def __init__(self, *latencies: Latency) -> None:
         self.left, self.bounds = list(latencies), list[tuple[float, float]]()
 
-    def __call__(self, engine: Engine, *, far_above_ms: float = 0.0, well_below_ms: float = 0.0) -> Latency:
-        self.bounds.append((well_below_ms, far_above_ms))
+    def __call__(self, engine: Engine, *, exact_ms: tuple[float, float]) -> Latency:
+        self.bounds.append(exact_ms)
         return self.left.pop(0)
 
 

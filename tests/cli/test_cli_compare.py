@@ -9,9 +9,9 @@ from command import run_command
 
 from scalesearch.cli import compare
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.measurement.intervals import wilson_interval
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
-from scalesearch.tasks.classification.quality import wilson_interval
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 

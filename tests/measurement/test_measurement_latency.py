@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -199,7 +200,7 @@ INT8_POWER = math.log(1.65) / math.log(1.4)
 
 
 def unlike(
-    machine: Machine, settings: LatencySettings | None = None, *, jitter: float = 0.02, **options: float
+    machine: Machine, settings: LatencySettings | None = None, *, jitter: float = 0.02, **options: Any
 ) -> Latency:
     """An int8 candidate of 0.6 of the reference's time, whose calm time is 0.214 ms."""
     candidate = FakeEngine(machine=machine, run_s=0.6 * 214e-6, power=INT8_POWER, jitter=jitter)
@@ -295,7 +296,7 @@ def test_stable_means_narrow_enough_for_the_setting() -> None:
 
 def test_what_is_surely_slower_than_it_matters_is_timed_briefly() -> None:
     whole = unlike(Machine(seed=5), jitter=0.4)
-    brief = unlike(Machine(seed=5), jitter=0.4, far_above_ms=0.5 * 0.6 * 0.214)
+    brief = unlike(Machine(seed=5), jitter=0.4, exact_ms=(0.0, 0.5 * 0.6 * 0.214))
     assert brief.coarse and brief.runs < whole.runs / 2 and not whole.coarse
     assert brief.ratio == pytest.approx(0.6, rel=0.03)
     assert brief.p50_low_ms > 0.5 * 0.6 * 0.214
@@ -309,13 +310,13 @@ def test_what_is_surely_slower_than_it_matters_is_timed_briefly() -> None:
 )
 def test_what_may_matter_is_timed_to_the_full(far_above: float, settings: LatencySettings) -> None:
     whole = unlike(Machine(seed=5), settings, jitter=0.4)
-    other = unlike(Machine(seed=5), settings, jitter=0.4, far_above_ms=far_above * 0.6 * 0.214)
+    other = unlike(Machine(seed=5), settings, jitter=0.4, exact_ms=(0.0, far_above * 0.6 * 0.214))
     assert (other.runs, other.p50_ms, other.coarse) == (whole.runs, whole.p50_ms, False)
 
 
 def test_on_a_machine_that_is_never_calm_what_is_far_off_takes_a_quarter_of_the_time() -> None:
     machine = Machine(seed=1, mood=disturbed)
-    latency = unlike(machine, far_above_ms=0.01)
+    latency = unlike(machine, exact_ms=(0.0, 0.01))
     assert latency.coarse and latency.calm_fraction == 0.0
     other = Machine(seed=1, mood=disturbed)
     unlike(other)

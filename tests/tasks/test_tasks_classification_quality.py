@@ -8,9 +8,10 @@ from scipy.stats import binomtest
 from sklearn import metrics
 
 from scalesearch.errors import StageFailed
+from scalesearch.measurement.intervals import wilson_interval
 from scalesearch.measurement.quality import measure_quality
 from scalesearch.measurement.thin_curve import thin_curve
-from scalesearch.tasks.classification.quality import Top1, wilson_interval
+from scalesearch.tasks.classification.quality import Top1
 from scalesearch.values.quality import ClassDetail, ClassQuality, Quality
 
 Floats = NDArray[np.float64]

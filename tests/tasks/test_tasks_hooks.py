@@ -9,11 +9,11 @@ from toy_task.task import TASK as TOY
 
 from scalesearch.networks import base_spec
 from scalesearch.networks.build import build
-from scalesearch.tasks.classification.losses import cross_entropy, distillation
 from scalesearch.tasks.classification.task import TASK
 from scalesearch.tasks.hooks import Objective
 from scalesearch.training.batches import Drawn
 from scalesearch.training.fit import Course
+from scalesearch.training.losses import cross_entropy, distillation
 from scalesearch.training.train import Examples, Trained, train
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.settings import Machine

@@ -64,7 +64,7 @@ def test_rare_classes_weigh_more_and_the_mean_weight_is_one() -> None:
 
 @pytest.mark.parametrize("name", ["focal", "bce"])
 def test_other_losses_are_those_of_single_pixels(name: str) -> None:
-    from scalesearch.tasks.classification.losses import LOSSES
+    from scalesearch.training.losses import LOSSES
 
     logits, masks = batch()
     (term,) = terms(logits, masks, replace(RECIPE, loss=name)).values()  # type: ignore[arg-type]

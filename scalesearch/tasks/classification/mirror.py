@@ -9,16 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scalesearch.measurement.intervals import wilson_interval
 from scalesearch.tasks.base import MirrorVerdict
-from scalesearch.tasks.classification.quality import wilson_interval
+from scalesearch.tasks.mirror_rule import KNOWN_IMAGES, LOST_SHARE
 
-LOST_SHARE: Final = 0.25
-"""From this share on a class does not survive the mirror: so many of its recognised images must certainly be lost.
-
-Road signs for left and right lose 97 to 100 % of them (docs/measurements.md, "Mirror images").
-"""
-KNOWN_IMAGES: Final = 5
-"""A class is judged if at least so many of its images, and at least half of them, are recognised unmirrored."""
 _SHOWN: Final = 4
 
 

@@ -4,17 +4,17 @@ The conventions are those of scikit-learn (the tests compare with it). It is wri
 curves need a call for each class.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.errors import StageFailed
+from scalesearch.measurement.intervals import wilson_interval
 from scalesearch.measurement.quality import STAGE, not_finite, refuse
 from scalesearch.measurement.thin_curve import thin_curve
 from scalesearch.tasks.classification.curves import Binned, Floats, average_precision, exact_curves
-from scalesearch.values.quality import Z_975, ClassDetail, ClassQuality, Quality
+from scalesearch.values.quality import ClassDetail, ClassQuality, Quality
 
 OUTPUT = "logits"
 
@@ -159,24 +159,6 @@ def _quality(counts: _Counts, curves: Sequence[tuple[Floats, Floats]], class_nam
         classes=classes,
     )
     return Quality(score=correct / images, score_low=low, score_high=high, images=images, metric="top1", detail=detail)
-
-
-def wilson_interval(correct: int, images: int, *, z: float = Z_975) -> tuple[float, float]:
-    """Return the interval of the fraction correct / images, which is sensible near 0 and 1 too.
-
-    This is Wilson's interval (JASA 22(158), 1927).
-
-    It always contains the fraction itself: at 0 and 1 one end equals the fraction, and rounding errors are corrected.
-
-    Args:
-        correct: How many images count.
-        images: Out of how many, at least 1.
-        z: Half its width in standard errors; by default it is the 95 % interval.
-    """
-    share, z2 = correct / images, z**2
-    center = (share + z2 / (2 * images)) / (1 + z2 / images)
-    half = z * math.sqrt(share * (1 - share) / images + z2 / (4 * images**2)) / (1 + z2 / images)
-    return max(0.0, min(share, center - half)), min(1.0, max(share, center + half))
 
 
 def _sameness(counts: _Counts) -> str:

@@ -77,7 +77,7 @@ class Classification:
 
     def losses(self, outputs: TorchOutputs, targets: "Tensor", recipe: Recipe) -> "Mapping[str, Tensor]":
         """Return the recipe's loss of logits (batch, classes) against labels (batch,), by the loss's name."""
-        from scalesearch.tasks.classification.losses import LOSSES
+        from scalesearch.training.losses import LOSSES
 
         return {recipe.loss: LOSSES[recipe.loss](outputs[_LOGITS], targets, recipe.label_smoothing)}
 
@@ -85,7 +85,7 @@ class Classification:
         self, outputs: TorchOutputs, taught: TorchOutputs, *, temperature: float
     ) -> "Mapping[str, Tensor]":
         """Return the divergence of softened class probabilities (batch, classes) from the teacher's."""
-        from scalesearch.tasks.classification.losses import distillation
+        from scalesearch.training.losses import distillation
 
         return {"distillation": distillation(outputs[_LOGITS], taught[_LOGITS], temperature)}
 

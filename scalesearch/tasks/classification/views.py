@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from scalesearch.measurement.metric import Outputs
 from scalesearch.tasks.base import CardParts, ReportPart
-from scalesearch.tasks.classification.class_picture import draw_classes
-from scalesearch.tasks.classification.report_data import class_data
 from scalesearch.values.quality import ClassQuality, Quality
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
+from scalesearch.views.class_data import class_data
+from scalesearch.views.class_picture import draw_classes
 from scalesearch.views.description import Section
 from scalesearch.views.markup import chart, markdown_table, markdown_text, paragraph, section, table
 from scalesearch.views.words import percent

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate, kl_div, log_softmax, one_hot
 
 from scalesearch.data.masks import UNLABELLED
-from scalesearch.tasks.classification.losses import LOSSES
+from scalesearch.training.losses import LOSSES
 from scalesearch.values.candidate import ClassWeights, Recipe
 
 _MOST_VALUES: Final = 2**25

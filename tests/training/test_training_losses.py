@@ -6,7 +6,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from scalesearch.tasks.classification.losses import LOSSES, bce, cross_entropy, distillation, focal
+from scalesearch.training.losses import LOSSES, bce, cross_entropy, distillation, focal
 from scalesearch.values.candidate import LossName
 
 # Softmax of (ln 9, 0) is (0.9, 0.1); sigmoid of ln 9 is 0.9, of 0 it is 0.5.

@@ -2,9 +2,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from scalesearch.tasks.classification import report_data as classes
-from scalesearch.tasks.classification.report_data import MOST_POINTS, MOST_ROWS, class_data, thin
 from scalesearch.values.quality import ClassDetail
 from scalesearch.values.record import MeasuredTrial
+from scalesearch.views.class_data import MOST_POINTS, MOST_ROWS, class_data, thin
 
 MakeRecord = Callable[..., MeasuredTrial]
 

@@ -2,8 +2,8 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
 
-from scalesearch.tasks.classification.class_picture import draw_classes
 from scalesearch.values.record import MeasuredTrial
+from scalesearch.views.class_picture import draw_classes
 
 SVG = "{http://www.w3.org/2000/svg}"
 
