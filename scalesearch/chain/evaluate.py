@@ -135,7 +135,7 @@ class TrialEvaluator:
         )
 
     def _timed(self, engine: Engine, far_ms: float, warnings: list[str]) -> Latency:
-        """Return the latency, known exactly unless it is above `far_ms`; add the engine's own doubts to the warnings."""
+        """Return the latency, exact unless it is above `far_ms`; add the engine's own doubts to the warnings."""
         latency, notes = self._timer.time(engine, exact_ms=(0.0, far_ms)), engine.timing_notes()
         warnings += notes.doubts
         return replace(latency, enqueue_p50_ms=notes.enqueue_p50_ms)

@@ -1,9 +1,9 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from scalesearch.tasks.classification import report_data as classes
 from scalesearch.values.quality import ClassDetail
 from scalesearch.values.record import MeasuredTrial
+from scalesearch.views import class_data as classes
 from scalesearch.views.class_data import MOST_POINTS, MOST_ROWS, class_data, thin
 
 MakeRecord = Callable[..., MeasuredTrial]
