@@ -48,7 +48,7 @@ _WAYS: tuple[tuple[str, Scaling, float, int], ...] = (
     ("pruned to multiples of 8", _PLAIN, 0.4, 8),
     ("pruned to odd channels", _PLAIN, 0.3, 1),
 )
-_LARGE = ("resnet50", "mobilenet_v2", "efficientnet_b0")
+_LARGE = ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "efficientnet_lite0")
 """Their export takes 5 to 10 seconds: the extremes only, of blocks that the small ones have too."""
 
 
