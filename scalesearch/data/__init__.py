@@ -70,6 +70,7 @@ def load_dataset(
     storage_px: int | InputSize,
     channels: int = 3,
     cache_folder: Path | None = None,
+    look_for_copies: bool = True,
 ) -> Dataset:
     """Load the data set, split, with all its images at one size.
 
@@ -83,6 +84,7 @@ def load_dataset(
             their height and width.
         channels: 3 for RGB; 1 for grey, computed from the same RGB pixels.
         cache_folder: Where decoded or generated images are kept; by default the user's cache folder.
+        look_for_copies: Whether splits are searched for pictures that look alike, which reads all images once more.
 
     Raises:
         ConfigError: If the source, its content or the settings are wrong.
@@ -93,7 +95,8 @@ def load_dataset(
     hidden = hidden_warning(settings.source, sources)
     data, splits, settings = load_splits(settings, sources, storage_px=storage_px, cache_folder=cache_folder)
     warnings = (*hidden, *data.warnings, *_reading_notes(data, splits, settings, InputSize.of(storage_px)))
-    warnings = (*warnings, *_crossing_groups(data, settings), *_near_copies(data, splits))
+    copies = _near_copies(data, splits) if look_for_copies else ()
+    warnings = (*warnings, *_crossing_groups(data, settings), *copies)
     dataset = make_dataset(
         name=data.name,
         class_names=data.class_names,

@@ -103,13 +103,16 @@ def find_data(wanted: WantedData, sources: Sources, *, folders: Sequence[Path]) 
     others, faults = list[str](), list[str]()
     for folder, asked in _places(settings, folders, sources):
         try:
-            dataset = load_dataset(asked, sources, storage_px=wanted.storage, channels=wanted.channels)
+            # What they were warned of is known: workers load them, too, and need not look for copies again.
+            dataset = load_dataset(
+                asked, sources, storage_px=wanted.storage, channels=wanted.channels, look_for_copies=False
+            )
         except ConfigError as error:  # another folder of that name, perhaps no data set at all
             faults.append(str(error).splitlines()[0])
             continue
         if dataset.fingerprint == expected.fingerprint:
             found = dataset.normalised_by(expected.mean, expected.std)  # those of a parent, where there is one
-            return FoundData(dataset=found, settings=asked, folder=str(folder))
+            return FoundData(dataset=replace(found, warnings=expected.warnings), settings=asked, folder=str(folder))
         others.append(_unlike(asked.source, dataset, expected, asker))
     given = f"{settings.source!r}{f' in {folders[0]}' if folders and _is_relative(settings.source, sources) else ''}"
     remedy = "Give the place where they are now: --data PATH."

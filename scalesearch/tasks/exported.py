@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from scalesearch.measurement.metric import Outputs
 from scalesearch.tasks.answers import NoAnswerError, unreadable
 
 # The reading of images is no matter of classes; it lives there because infer.py is copied into exports as one file.
-from scalesearch.tasks.classification.infer import UNREADABLE, ensure_new_enough, read_input, read_preprocessing
+from scalesearch.tasks.classification.infer import UNREADABLE, open_session, read_input, read_preprocessing
 
 
 class ExportedNetwork:
@@ -21,10 +20,7 @@ class ExportedNetwork:
         Raises:
             ValueError: The file's metadata do not describe its preprocessing, or it needs a newer ONNX Runtime.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = threads, 3
-        ensure_new_enough(model)
-        self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        self._session = open_session(model, threads)
         self.preprocessing = read_preprocessing(self._session.get_modelmeta().custom_metadata_map)
 
     def outputs(self, image: Path) -> Outputs:

@@ -49,6 +49,19 @@ def test_relative_data_are_found_from_another_folder(study: Session, tmp_path: P
     assert found.folder == study.run_folder
 
 
+def test_known_images_are_not_searched_for_copies_again_and_keep_their_warnings(
+    study: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[object]()
+    monkeypatch.setattr("scalesearch.data.near_copy_warnings", lambda splits, *, name: asked.append(name) or ("alike",))
+    warned = dataclasses.replace(study, data=dataclasses.replace(study.data, warnings=("as the first run saw",)))
+    assert load_study_data(warned, LABEL_SOURCES).warnings == ("as the first run saw",)
+    assert not asked
+    settings = dataclasses.replace(study.settings.data, source=str(data_path(study, LABEL_SOURCES)))
+    assert "alike" in load_dataset(settings, LABEL_SOURCES, storage_px=SIDE_PX).warnings
+    assert len(asked) == 1
+
+
 def test_a_set_of_that_name_here_is_taken_only_if_it_is_the_same(study: Session, tmp_path: Path) -> None:
     grain(Path("grain.npz"), seed=2)
     assert load_study_data(study, LABEL_SOURCES).fingerprint == study.data.fingerprint

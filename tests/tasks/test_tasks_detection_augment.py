@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scalesearch.data.boxes import NO_CLASS
+from scalesearch.data.normalisation import Normalisation
 from scalesearch.tasks.detection.augment import Batches, moved_targets
 from scalesearch.values.candidate import Recipe
 
@@ -23,10 +24,9 @@ def one_image() -> tuple[Tensor, Tensor]:
 
 def batches(recipe: Recipe, seed: int = 0) -> Batches:
     images, targets = one_image()
-    return Batches(
-        images.repeat(4, 1, 1, 1), targets.repeat(4, 1, 1), recipe, mean=(0.0,) * 3, std=(1.0,) * 3, device="cpu",
-        seed=seed,
-    )  # fmt: skip
+    images, targets = images.repeat(4, 1, 1, 1), targets.repeat(4, 1, 1)
+    constants = Normalisation(mean=(0.0,) * 3, std=(1.0,) * 3)
+    return Batches(images, targets, recipe, normalisation=constants, device="cpu", seed=seed)
 
 
 def seen(image: Tensor) -> list[int]:

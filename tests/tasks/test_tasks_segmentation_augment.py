@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from scalesearch.data.masks import UNLABELLED
+from scalesearch.data.normalisation import Normalisation
 from scalesearch.tasks.segmentation.augment import MaskBatches
 from scalesearch.tasks.segmentation.losses import WeightedMasks
 from scalesearch.values.candidate import Recipe
@@ -26,7 +27,8 @@ def pictures(number: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
 
 def batches(recipe: Recipe, seed: int = 0) -> MaskBatches:
     images, masks = pictures()
-    return MaskBatches(images, masks, recipe, mean=(0.0,) * 3, std=(1 / 255,) * 3, device="cpu", seed=seed)
+    constants = Normalisation(mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    return MaskBatches(images, masks, recipe, normalisation=constants, device="cpu", seed=seed)
 
 
 def test_without_augmentation_images_and_masks_are_the_given_ones() -> None:
@@ -90,7 +92,7 @@ def test_a_source_on_disk_gives_the_same_batches() -> None:
             return images[indices]
 
     recipe = replace(PLAIN, flip=True, scale_fraction=0.3)
-    kept = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3, "device": "cpu", "seed": 0}
+    kept = {"normalisation": Normalisation(mean=(0.0,) * 3, std=(1 / 255,) * 3), "device": "cpu", "seed": 0}
     read = MaskBatches(Source(), masks, recipe, **kept)  # type: ignore[arg-type]
     for mine, theirs in zip(read.next(), batches(recipe).next(), strict=True):
         assert torch.equal(mine, theirs)

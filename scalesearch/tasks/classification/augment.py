@@ -1,22 +1,20 @@
 """Make endless training batches from images in memory or on disk: shuffled, shifted, flipped, jittered, normalized."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from scalesearch.data.mapped import ImageSource
 from scalesearch.data.normalisation import Normalisation
 from scalesearch.training.batches import Drawn
+from scalesearch.training.shuffled import ShuffledBatches
 from scalesearch.values.candidate import Recipe
 
 
-class Batches:
-    """An endless source of full batches; epochs follow one another without a gap, so a batch may contain two epochs.
+class Batches(ShuffledBatches):
+    """Batches of images with a class each.
 
-    All random numbers come from one CPU generator, so that a GPU sees the same pictures as a CPU. Shift and flip only
-    change which pixels are read, and brightness and contrast are merged with the normalization, so a batch takes one
-    gather and one multiply-add.
+    Shift and flip only change which pixels are read, and brightness and contrast are merged with the normalization, so
+    a batch takes one gather and one multiply-add.
     """
 
     def __init__(
@@ -33,29 +31,13 @@ class Batches:
 
         Of an image source only the images of a batch are read at a time; the batches are the same, bit for bit.
         """
-        self._count, _, self._height, self._width = images.shape
+        count, _, self._height, self._width = images.shape
+        super().__init__(count, recipe, normalisation=normalisation, seed=seed)
         self._source = None if isinstance(images, Tensor) else images
         if isinstance(images, Tensor):
             self._pixels = _pixel_rows(images).to(device)
         self._labels = labels.to(device=device, dtype=torch.int64)
-        self._mean = torch.tensor(normalisation.mean, dtype=torch.float32).view(1, -1, 1, 1)
-        self._std = torch.tensor(normalisation.std, dtype=torch.float32).view(1, -1, 1, 1)
-        # A batch of one image has no variance for BatchNorm to divide by where the feature map is 1x1.
-        self._size = max(2, recipe.batch_size)
-        self._recipe = recipe
         self._device = device
-        self._random = torch.Generator().manual_seed(seed)
-        self._order = torch.empty(0, dtype=torch.int64)
-        self._drawn = Drawn(indices=self._order, mirrored=self._order.bool())
-
-    def state(self) -> dict[str, Tensor]:
-        """Return what the next batches depend on: the state of the generator, and the images left of this epoch."""
-        return {"generator": self._random.get_state(), "order": self._order.clone()}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with the batches that came next when `state` was taken, of a source over as many images."""
-        self._random.set_state(state["generator"])
-        self._order = state["order"].clone()
 
     def next(self) -> tuple[Tensor, Tensor]:
         """Return the next images (batch, C, H, W) and labels (batch,), both on the device.
@@ -75,16 +57,6 @@ class Batches:
         chosen, scale, offset = (part.to(self._device) for part in (chosen, scale, offset))
         return images.to(torch.float32).mul_(scale).add_(offset), self._labels[chosen]
 
-    def drawn(self) -> Drawn:
-        """Return which images the batch holds that `next` returned last, and which of them are mirrored."""
-        return self._drawn
-
-    def _draw_indices(self) -> Tensor:
-        while len(self._order) < self._size:
-            self._order = torch.cat([self._order, torch.randperm(self._count, generator=self._random)])
-        chosen, self._order = self._order[: self._size], self._order[self._size :]
-        return chosen
-
     def _offsets(self, side: int) -> Tensor:
         """Return the source index of every row (or column) of every image: (batch, side).
 
@@ -93,16 +65,6 @@ class Batches:
         reach = round(self._recipe.shift_fraction * side)
         shift = torch.randint(-reach, reach + 1, (self._size, 1), generator=self._random)
         return (torch.arange(side) + shift).clamp(0, side - 1)
-
-    def _brightness_and_contrast(self) -> tuple[Tensor, Tensor]:
-        """Return scale and offset (batch, C, 1, 1) that turn bytes into normalized, jittered values.
-
-        x -> c (f x - m) + m as in torchvision's ColorJitter, but m is the mean of the data set instead of the image's
-        own, and there is no clip to 0..1. Both would need a pass over the pixels and change little at the usual 20 %.
-        """
-        jitter = self._recipe.jitter
-        brightness, contrast = 1 + jitter * (2 * torch.rand(2, self._size, 1, 1, 1, generator=self._random) - 1)
-        return contrast * brightness / (255 * self._std), -contrast * self._mean / self._std
 
     def _gather(self, chosen: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         pixels = self._pixels if self._source is None else _pixel_rows(self._source.take(chosen)).to(self._device)

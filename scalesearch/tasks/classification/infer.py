@@ -119,11 +119,7 @@ class Labeller:
         Raises:
             ValueError: The file's metadata do not describe its preprocessing, or it needs a newer ONNX Runtime.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        ensure_new_enough(Path(model))
-        self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        self._session = open_session(Path(model), threads)
         self.preprocessing = read_preprocessing(self._session.get_modelmeta().custom_metadata_map)
         self._input = self._session.get_inputs()[0].name
 
@@ -139,6 +135,19 @@ class Labeller:
         probabilities = softmax(self.logits(read_input(Path(path), self.preprocessing))[0])
         places = np.argsort(-probabilities, kind="stable")[:top]
         return [(self.preprocessing.class_names[place], float(probabilities[place])) for place in places]
+
+
+def open_session(model: Path, threads: int) -> ort.InferenceSession:
+    """Open an ONNX file on the CPU, with all cores if `threads` is 0.
+
+    Raises:
+        ValueError: The file needs a newer ONNX Runtime.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    ensure_new_enough(model)
+    return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
 def too_old() -> str:

@@ -1,25 +1,24 @@
 """Endless training batches for detection: shuffled, moved, zoomed, mirrored and jittered, with their boxes."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from scalesearch.data.boxes import NO_CLASS
 from scalesearch.data.mapped import ImageSource
-from scalesearch.data.normalisation import PerChannel
+from scalesearch.data.normalisation import Normalisation
 from scalesearch.training.batches import Drawn
+from scalesearch.training.shuffled import ShuffledBatches
 from scalesearch.values.candidate import Recipe
 
 _LEAST_SHOWN = 0.4
 """A box of which a smaller share is left in the picture is ignored."""
 
 
-class Batches:
-    """An endless source of full batches of images with their boxes; epochs follow one another without a gap.
+class Batches(ShuffledBatches):
+    """Batches of images with their boxes.
 
-    All random numbers come from one CPU generator. Images are moved and zoomed by one bilinear lookup a batch. With a
+    Images are moved and zoomed by one bilinear lookup a batch. With a
     teacher, whose answers are for images where they are, they are mirrored only.
     """
 
@@ -29,31 +28,16 @@ class Batches:
         targets: Tensor,
         recipe: Recipe,
         *,
-        mean: PerChannel,
-        std: PerChannel,
+        normalisation: Normalisation,
         device: str,
         seed: int,
     ) -> None:
         """Take uint8 images (N, C, H, W) and targets (N, 1 + most, 6), as `Boxes.tensor` has them."""
+        super().__init__(len(images), recipe, normalisation=normalisation, seed=seed)
         self._images = images.to(device) if isinstance(images, Tensor) else images
-        self._targets = targets
-        self._mean, self._std = (torch.tensor(each, dtype=torch.float32).view(1, -1, 1, 1) for each in (mean, std))
-        self._size = max(2, recipe.batch_size)  # BatchNorm needs two values
-        self._recipe, self._device = recipe, device
+        self._targets, self._device = targets, device
         moves = not recipe.distill_weight
         self._shift, self._zoom = (recipe.shift_fraction * moves, recipe.scale_fraction * moves)
-        self._random = torch.Generator().manual_seed(seed)
-        self._order = torch.empty(0, dtype=torch.int64)
-        self._drawn = Drawn(indices=self._order, mirrored=self._order.bool())
-
-    def state(self) -> dict[str, Tensor]:
-        """Return what the next batches depend on: the state of the generator, and the images left of this epoch."""
-        return {"generator": self._random.get_state(), "order": self._order.clone()}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with the batches that came next when `state` was taken, of a source over as many images."""
-        self._random.set_state(state["generator"])
-        self._order = state["order"].clone()
 
     def next(self) -> tuple[Tensor, Tensor]:
         """Return the next images (batch, C, H, W), normalised, and targets (batch, 1 + most, 6), on the device."""
@@ -70,26 +54,10 @@ class Batches:
         images = self._moved(images, mirrored, zoom, shift)
         return images, moved_targets(self._targets[chosen], mirrored, zoom, shift).to(self._device)
 
-    def drawn(self) -> Drawn:
-        """Return which images the batch holds that `next` returned last, and which of them are mirrored."""
-        return self._drawn
-
-    def _draw_indices(self) -> Tensor:
-        while len(self._order) < self._size:
-            self._order = torch.cat([self._order, torch.randperm(len(self._images), generator=self._random)])
-        chosen, self._order = self._order[: self._size], self._order[self._size :]
-        return chosen
-
     def _taken(self, chosen: Tensor) -> Tensor:
         if isinstance(self._images, Tensor):
             return self._images[chosen.to(self._device)]
         return self._images.take(chosen).to(self._device)
-
-    def _brightness_and_contrast(self) -> tuple[Tensor, Tensor]:
-        """Return factor and offset (batch, C, 1, 1) that turn bytes into normalised, jittered values."""
-        jitter = self._recipe.jitter
-        brightness, contrast = 1 + jitter * (2 * torch.rand(2, self._size, 1, 1, 1, generator=self._random) - 1)
-        return contrast * brightness / (255 * self._std), -contrast * self._mean / self._std
 
     def _moved(self, images: Tensor, mirrored: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
         """Return the images mirrored, then zoomed around their middle, then moved; gaps get the mean colour (0)."""

@@ -23,14 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime as ort
 from PIL import Image
 
 from scalesearch.tasks.classification.infer import (  # an export has these in the same file
     UNREADABLE,
     Preprocessing,
-    ensure_new_enough,
     known_formats,
+    open_session,
     printable,
     read_input,
     read_preprocessing,
@@ -83,11 +82,7 @@ class Detector:
         Raises:
             ValueError: The file's metadata do not describe its preprocessing, or it needs a newer ONNX Runtime.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        ensure_new_enough(Path(model))
-        self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        self._session = open_session(Path(model), threads)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.preprocessing = read_preprocessing(metadata)
         self.threshold = float(json.loads(metadata.get("scalesearch.threshold", "0.25")))

@@ -73,9 +73,11 @@ class Detection:
         seed: int,
     ) -> "BatchSource":
         """Return shuffled, moved, mirrored and jittered batches of uint8 images (N, C, H, W) with their boxes."""
+        from scalesearch.data.normalisation import Normalisation
         from scalesearch.tasks.detection.augment import Batches
 
-        return Batches(images, targets, recipe, mean=mean, std=std, device=device, seed=seed)
+        constants = Normalisation(mean=mean, std=std)
+        return Batches(images, targets, recipe, normalisation=constants, device=device, seed=seed)
 
     def losses(self, outputs: TorchOutputs, targets: "Tensor", recipe: Recipe) -> "Mapping[str, Tensor]":
         """Return the weighted terms `class`, `box` and `objectness`."""

@@ -1,6 +1,5 @@
 """Endless training batches of images with masks: flipped, scaled and shifted together, jittered, normalised."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,16 +9,17 @@ from torch.nn.functional import affine_grid, grid_sample
 from scalesearch.data.framing import PAD_GREY
 from scalesearch.data.mapped import ImageSource
 from scalesearch.data.masks import UNLABELLED
-from scalesearch.data.normalisation import PerChannel
+from scalesearch.data.normalisation import Normalisation
 from scalesearch.tasks.segmentation.losses import WeightedMasks, class_weights
 from scalesearch.training.batches import Drawn
+from scalesearch.training.shuffled import ShuffledBatches
 from scalesearch.values.candidate import Recipe
 
 
-class MaskBatches:
-    """An endless source of full batches; epochs follow one another without a gap.
+class MaskBatches(ShuffledBatches):
+    """Batches of images with their masks.
 
-    All random numbers come from one CPU generator. One grid of places a batch says which pixel each pixel comes from:
+    One grid of places a batch says which pixel each pixel comes from:
     images are read between pixels, masks at the nearest one. Beyond the border images are grey and masks unlabelled.
     """
 
@@ -29,42 +29,24 @@ class MaskBatches:
         masks: Tensor,
         recipe: Recipe,
         *,
-        mean: PerChannel,
-        std: PerChannel,
+        normalisation: Normalisation,
         device: str,
         seed: int,
     ) -> None:
-        """Take uint8 images (N, C, H, W) and masks (N, H, W); `mean` and `std` are per channel, of pixels in 0..1."""
-        self._count, _, self._height, self._width = images.shape
-        self._images, self._masks = images, masks
-        self._mean = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
-        self._std = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
-        self._size = max(2, recipe.batch_size)
-        self._recipe, self._device = recipe, device
-        self._random = torch.Generator().manual_seed(seed)
-        self._order = torch.empty(0, dtype=torch.int64)
-        self._drawn = Drawn(indices=self._order, mirrored=self._order.bool())
+        """Take uint8 images (N, C, H, W) and masks (N, H, W)."""
+        count, _, self._height, self._width = images.shape
+        super().__init__(count, recipe, normalisation=normalisation, seed=seed)
+        self._images, self._masks, self._device = images, masks, device
         self._weights: Tensor | None = None
         if recipe.class_weights != "none":
             self._weights = class_weights(masks, recipe.class_weights).to(device)
-
-    def state(self) -> dict[str, Tensor]:
-        """Return what the next batches depend on: the state of the generator, and the images left of this epoch."""
-        return {"generator": self._random.get_state(), "order": self._order.clone()}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with the batches that came next when `state` was taken, of a source over as many images."""
-        self._random.set_state(state["generator"])
-        self._order = state["order"].clone()
 
     def next(self) -> tuple[Tensor, Any]:
         """Return the next images, normalised float32 (batch, C, H, W), and masks uint8 (batch, H, W).
 
         The masks are inside `WeightedMasks` where the recipe weights classes.
         """
-        while len(self._order) < self._size:
-            self._order = torch.cat([self._order, torch.randperm(self._count, generator=self._random)])
-        chosen, self._order = self._order[: self._size], self._order[self._size :]
+        chosen = self._draw_indices()
         mirrored, moves = self._moves()
         self._drawn = Drawn(indices=chosen, mirrored=mirrored)
         scale, offset = self._brightness_and_contrast()
@@ -81,10 +63,6 @@ class MaskBatches:
         wanted = UNLABELLED - lack[:, 0].round().to(torch.uint8)
         images = images.contiguous(memory_format=torch.channels_last)
         return images, wanted if self._weights is None else WeightedMasks(masks=wanted, class_weights=self._weights)
-
-    def drawn(self) -> Drawn:
-        """Return which images the batch holds that `next` returned last, and which of them are mirrored."""
-        return self._drawn
 
     def _moves(self) -> tuple[Tensor, Tensor]:
         """Return which images are mirrored (batch,), and the affine maps (batch, 2, 3) from new to old places.
@@ -103,9 +81,3 @@ class MaskBatches:
         moves[:, 1, 1] = 1 / factor
         moves[:, :, 2] = shift
         return mirrored, moves
-
-    def _brightness_and_contrast(self) -> tuple[Tensor, Tensor]:
-        """Return scale and offset (batch, C, 1, 1) that turn bytes into normalised, jittered values."""
-        jitter = self._recipe.jitter
-        brightness, contrast = 1 + jitter * (2 * torch.rand(2, self._size, 1, 1, 1, generator=self._random) - 1)
-        return contrast * brightness / (255 * self._std), -contrast * self._mean / self._std

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime as ort
 from PIL import Image
 
 from scalesearch.tasks.classification.infer import (
     UNREADABLE,
-    ensure_new_enough,
     known_formats,
+    open_session,
     printable,
     read_input,
     read_preprocessing,
@@ -57,11 +56,7 @@ class Segmenter:
         Raises:
             ValueError: The file's metadata do not describe its preprocessing, or it needs a newer ONNX Runtime.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        ensure_new_enough(Path(model))
-        self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        self._session = open_session(Path(model), threads)
         self.preprocessing = read_preprocessing(self._session.get_modelmeta().custom_metadata_map)
         self._input = self._session.get_inputs()[0].name
 

@@ -70,9 +70,11 @@ class Segmentation:
         seed: int,
     ) -> "BatchSource":
         """Return batches of uint8 images (N, C, H, W) with masks (N, H, W), moved and mirrored together."""
+        from scalesearch.data.normalisation import Normalisation
         from scalesearch.tasks.segmentation.augment import MaskBatches
 
-        return MaskBatches(images, targets, recipe, mean=mean, std=std, device=device, seed=seed)
+        constants = Normalisation(mean=mean, std=std)
+        return MaskBatches(images, targets, recipe, normalisation=constants, device=device, seed=seed)
 
     def losses(self, outputs: TorchOutputs, targets: Any, recipe: Recipe) -> "Mapping[str, Tensor]":
         """Return the loss terms of logits (batch, classes, h, w) against masks (batch, H, W), by name."""
