@@ -52,8 +52,13 @@ def test_relative_data_are_found_from_another_folder(study: Session, tmp_path: P
 def test_known_images_are_not_searched_for_copies_again_and_keep_their_warnings(
     study: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = list[object]()
-    monkeypatch.setattr("scalesearch.data.near_copy_warnings", lambda splits, *, name: asked.append(name) or ("alike",))
+    asked = list[str]()
+
+    def search(splits: object, *, name: str) -> tuple[str, ...]:
+        asked.append(name)
+        return ("alike",)
+
+    monkeypatch.setattr("scalesearch.data.near_copy_warnings", search)
     warned = dataclasses.replace(study, data=dataclasses.replace(study.data, warnings=("as the first run saw",)))
     assert load_study_data(warned, LABEL_SOURCES).warnings == ("as the first run saw",)
     assert not asked
