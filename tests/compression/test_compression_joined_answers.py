@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
-from torch import Tensor, nn
+from onnx import helper, numpy_helper
 
 from scalesearch.compression.quantize import Calibration, quantize
 from scalesearch.deployment.onnx_file import checking_session, onnx_model, read_onnx
@@ -16,30 +15,38 @@ from scalesearch.values.network import OnnxModel
 IMAGES = np.random.default_rng(0).normal(size=(16, 3, 8, 8)).astype(np.float32)
 
 
-class Joined(nn.Module):
-    """Two layers, whose answers differ a hundredfold in size, in one output; or their sum."""
-
-    def __init__(self, *, join: bool) -> None:
-        super().__init__()
-        self.small, self.large, self.join = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), join
-        with torch.no_grad():
-            for layer, size in ((self.small, 0.1), (self.large, 10.0)):
-                nn.init.normal_(layer.weight, std=size, generator=torch.Generator().manual_seed(1))
-                assert layer.bias is not None
-                nn.init.zeros_(layer.bias)
-
-    def forward(self, images: Tensor) -> Tensor:
-        small, large = self.small(images), self.large(images)
-        return torch.cat([small, large], dim=1).flatten(2) if self.join else torch.relu(small + large)
-
-
 def written(path: Path, *, join: bool) -> OnnxModel:
-    program = torch.onnx.export(
-        Joined(join=join).eval(), (torch.from_numpy(IMAGES[:2]),), dynamo=True, verbose=False, opset_version=18,
-        input_names=["image"], output_names=["raw"], dynamic_shapes=({0: torch.export.Dim("batch")},),
-    )  # fmt: skip
-    assert program is not None
-    onnx.save(program.model_proto, path)
+    """Write two layers, whose answers differ a hundredfold in size, in one output of shape (N, 8, 64); or their sum."""
+    rng = np.random.default_rng(1)
+    weights = [
+        numpy_helper.from_array(rng.normal(0.0, size, (4, 3, 1, 1)).astype(np.float32), f"{name}.weight")
+        for name, size in (("small", 0.1), ("large", 10.0))
+    ]
+    layers = [
+        helper.make_node("Conv", ["image", f"{name}.weight"], [name], name=name, kernel_shape=[1, 1])
+        for name in ("small", "large")
+    ]
+    if join:
+        ends = [
+            helper.make_node("Concat", ["small", "large"], ["joined"], name="join", axis=1),
+            helper.make_node("Reshape", ["joined", "shape"], ["raw"], name="flatten"),
+        ]
+        weights.append(numpy_helper.from_array(np.array([0, 8, 64], dtype=np.int64), "shape"))
+        shape: list[str | int] = ["batch", 8, 64]
+    else:
+        ends = [
+            helper.make_node("Add", ["small", "large"], ["sum"], name="add"),
+            helper.make_node("Relu", ["sum"], ["raw"], name="relu"),
+        ]
+        shape = ["batch", 4, 8, 8]
+    graph = helper.make_graph(
+        [*layers, *ends],
+        "joined",
+        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        [helper.make_tensor_value_info("raw", onnx.TensorProto.FLOAT, shape)],
+        weights,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
     return onnx_model(path)
 
 
