@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from scalesearch.deployment.formats.c99 import answers_as_written, at_batch_one
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.files import replace_file
-from scalesearch.tasks.classification.infer import Labeller, read_input
+from scalesearch.tasks.classification.infer import Labeller
+from scalesearch.tasks.infer_parts.images import read_input
 
 STRICT = ("-O3", "-std=c99", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")
 Logits = NDArray[np.float32]

@@ -27,8 +27,10 @@ from torch import nn
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.deployment.onnx_file import annotate
 from scalesearch.networks import base_spec, scale
-from scalesearch.tasks.classification import infer
 from scalesearch.tasks.classification.pieces import build, quantize, to_onnx
+from scalesearch.tasks.classification.task import TASK
+from scalesearch.tasks.infer_parts import preprocessing as infer_preprocessing
+from scalesearch.tasks.infer_parts import versions as infer_versions
 from scalesearch.values.candidate import Precision, Quantization, Scaling
 from scalesearch.values.target import QuantizationProfile
 
@@ -136,7 +138,7 @@ def exported(folder: Path) -> Iterator[tuple[str, Path]]:
     network.module.eval()
     model = to_onnx(fold_batchnorm(network), to=folder / "float.onnx", check_images=images[:4])
     metadata = {
-        "scalesearch.preprocessing": infer.VERSION,
+        "scalesearch.preprocessing": infer_preprocessing.VERSION,
         "scalesearch.class_names": json.dumps([f"class {place}" for place in range(CLASSES)]),
         "scalesearch.mean": json.dumps((0.5, 0.4, 0.3)),
         "scalesearch.std": json.dumps((0.2, 0.2, 0.2)),
@@ -219,7 +221,7 @@ def main() -> None:
     files = list(pictures(to / "pictures"))
     models = dict(exported(to))
     script = to / "infer.py"
-    script.write_bytes(Path(infer.__file__).read_bytes())
+    script.write_bytes(TASK.infer_script())
     newest: dict[str, dict[str, NDArray[np.float32]]] = {}
     for name, (version, packages) in ENVIRONMENTS.items():
         if newest and arguments.only and name not in arguments.only:
@@ -233,7 +235,7 @@ def main() -> None:
             if name == "newest":
                 newest[kind] = answers
             told = compared(newest[kind], answers) if answers and newest.get(kind) else ""
-            needs = infer.onnxruntime_needed(model)
+            needs = infer_versions.onnxruntime_needed(model)
             print(f"  {kind} (names ONNX Runtime {needs}): {told}{said}", flush=True)
 
 

@@ -15,6 +15,7 @@ from scalesearch.export.metadata import read_config
 from scalesearch.records.run_file import stored_session
 from scalesearch.records.store import RecordStore
 from scalesearch.tasks.classification import infer
+from scalesearch.tasks.infer_parts import images as infer_images
 from scalesearch.values.network_spec import InputSize
 
 pytestmark = pytest.mark.slow
@@ -92,7 +93,7 @@ def test_rectangles_go_through_everything(tmp_path: Path, monkeypatch: pytest.Mo
             config.network.input_size
         )
         trained_on = {image.tobytes() for image in to_input(data.train.images[:], mean=data.mean, std=data.std)}
-        found = [infer.read_input(path, told)[0].tobytes() in trained_on for path in files]
+        found = [infer_images.read_input(path, told)[0].tobytes() in trained_on for path in files]
         assert sum(found) == len(data.train) == len(trained_on)
 
         by_script = labels_by_script(export, files)

@@ -23,7 +23,7 @@ _MUCH_CUT = 0.01
 def to_8_bits(values: NDArray[np.generic], window: WindowSetting) -> NDArray[np.uint8]:
     """Map the values to bytes: the ends of the window become 0 and 255, and so do the values beyond them.
 
-    The same formula is in `tasks/classification/infer.py`.
+    The same formula is in `tasks/infer_parts/images.py`.
 
     Args:
         values: Whole numbers or floats, of any shape.

@@ -10,7 +10,7 @@ from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import Fit
 
 # Value of the bars beside a padded image: mid-grey, near the mean of photographs, so that the bars have little weight
-# after normalisation. tasks/classification/infer.py has the same value.
+# after normalisation. tasks/infer_parts/images.py has the same value.
 PAD_GREY: Final = 114
 
 

@@ -87,7 +87,7 @@ def _fill(
     from scalesearch.export.model_card import write_model_card
     from scalesearch.export.parts import as_trained, confirmed_file, remade, write_calibration, write_weights
     from scalesearch.export.trial_files import deployed_file
-    from scalesearch.tasks.classification.infer import oldest_versions
+    from scalesearch.tasks.infer_parts.versions import oldest_versions
     from scalesearch.tasks.registry import get_task
 
     task = get_task(session.settings.task)

@@ -6,9 +6,9 @@ import numpy as np
 
 from scalesearch.measurement.metric import Outputs
 from scalesearch.tasks.answers import NoAnswerError, unreadable
-
-# The reading of images is no matter of classes; it lives there because infer.py is copied into exports as one file.
-from scalesearch.tasks.classification.infer import UNREADABLE, open_session, read_input, read_preprocessing
+from scalesearch.tasks.infer_parts.images import UNREADABLE, read_input
+from scalesearch.tasks.infer_parts.preprocessing import read_preprocessing
+from scalesearch.tasks.infer_parts.versions import open_session
 
 
 class ExportedNetwork:

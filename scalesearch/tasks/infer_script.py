@@ -1,7 +1,7 @@
-"""Makes the infer.py of a task that reads images as classification does: one file without imports of ours.
+"""Makes the infer.py of a task: one file that imports nothing of ours, of a module and of the modules that it imports.
 
-The task's own `infer.py` imports what it uses from `classification/infer.py`. In the script, the source of that file
-stands in place of the import, without what only classification needs. So the reading of images is written once.
+So what the tasks have in common, the reading of images above all, is written once, and `scalesearch predict` runs the
+very code that an export ships.
 """
 
 import ast
@@ -9,42 +9,71 @@ import importlib.resources
 from collections.abc import Iterator
 from typing import Final
 
-_HOME: Final = "scalesearch.tasks.classification"
-_OWN_OF_CLASSIFICATION: Final = frozenset({"Labeller", "NotFiniteError", "softmax", "main"})
-"""Classes and functions of `classification/infer.py` that other tasks replace by their own."""
+_OURS: Final = "scalesearch."
+_FIRST: Final = "scalesearch.tasks.infer_parts.versions"
+"""Imports numpy, onnxruntime and Pillow, and says what to install where one is missing: so it precedes all that uses
+them."""
+_FOR_THE_LINTER: Final = "  # noqa: F401  (the parts that follow use these)"
+_THIRD_PARTY: Final = frozenset({"numpy", "onnxruntime", "PIL"})
 
 
 def infer_script(package: str) -> bytes:
-    """Return the infer.py of the task in this package, which has a module `infer` with that import.
+    """Return the infer.py of the task in this package, which has a module `infer`.
 
-    The names that it defines must be its own: what both files define would be there twice.
+    The modules of scalesearch that it imports, and those that these import, are put before its own definitions; all of
+    them define different names. Comments between statements are left out.
     """
-    own, shared = (importlib.resources.files(name).joinpath("infer.py").read_text("utf-8") for name in (package, _HOME))
-    head, body = _own_parts(own)
-    return "\n\n".join((head, *_shared_parts(shared), *body)).replace("\n\n\n\n", "\n\n\n").encode() + b"\n"
+    own = f"{package}.infer"
+    modules = [_FIRST, *(name for name in _in_order(own) if name != _FIRST)]
+    trees = {name: list(_parts(_source(name))) for name in modules}
+    parts = [text for node, text in trees[own] if _is_docstring(node) or _is_future(node)][:2]
+    parts += _import_lines([node for each in trees.values() for node, _ in each])
+    for name, each in trees.items():
+        for node, text in each:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) or (_is_entry(node) and name == own):
+                parts.append("\n" + text)
+            elif isinstance(node, ast.Expr) and not _is_docstring(node):
+                parts[-1] += "\n" + text  # what says in words what a constant is
+            elif isinstance(node, ast.Assign | ast.AnnAssign | ast.Try):
+                parts.append(text)
+    return "\n\n".join(parts).replace(_FOR_THE_LINTER, "").encode() + b"\n"
 
 
-def _shared_parts(source: str) -> Iterator[str]:
-    """Yield the parts of `classification/infer.py` that other tasks use: its imports and constants, then the rest."""
-    for node, text in _parts(source):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            if node.name not in _OWN_OF_CLASSIFICATION:
-                yield "\n" + text
-        elif not (_is_docstring_of_module(node, source) or _is_future(node) or _is_entry(node)):
-            yield text
+def _in_order(module: str) -> list[str]:
+    """Return the modules of ours that a module needs, each after those that it imports; itself last."""
+    found = list[str]()
+    for node, _ in _parts(_source(module)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(_OURS):
+            found += (name for name in _in_order(node.module or "") if name not in found)
+    return [*found, module]
 
 
-def _own_parts(source: str) -> tuple[str, list[str]]:
-    """Return the docstring with the future import of a task's own module, and the parts behind its imports."""
-    head, body = list[str](), list[str]()
-    for node, text in _parts(source):
-        if _is_docstring_of_module(node, source) or _is_future(node):
-            head.append(text)
-        elif isinstance(node, ast.ClassDef | ast.FunctionDef) or _is_entry(node):
-            body.append("\n" + text)
-        elif not (isinstance(node, ast.Import | ast.ImportFrom) or _is_typing(node)):
-            body.append(text)
-    return "\n\n".join(head), body
+def _source(module: str) -> str:
+    package, _, name = module.rpartition(".")
+    return importlib.resources.files(package).joinpath(f"{name}.py").read_text("utf-8")
+
+
+def _import_lines(nodes: list[ast.stmt]) -> list[str]:
+    """Return the imports of the standard library that these statements make, each once; then those for types alone."""
+    for_types = [inner for node in nodes if isinstance(node, ast.If) and _is_typing(node) for inner in node.body]
+    texts = ["\n".join(_merged(nodes))]
+    if for_types:
+        allowed = _merged(for_types, also=_THIRD_PARTY)
+        texts.append("if TYPE_CHECKING:\n" + "\n".join(f"    {line}" for line in allowed))
+    return texts
+
+
+def _merged(nodes: list[ast.stmt], also: frozenset[str] = frozenset()) -> list[str]:
+    """Return import lines, the names of each module in one; of other people's packages only those in `also`."""
+    whole, names = set[str](), dict[str, set[str]]()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            whole.update(ast.unparse(ast.Import([each])) for each in node.names if each.name not in _THIRD_PARTY)
+        elif isinstance(node, ast.ImportFrom) and not _is_future(node):
+            module = node.module or ""
+            if not module.startswith(_OURS) and (module.split(".")[0] not in _THIRD_PARTY - also):
+                names.setdefault(module, set()).update(each.name for each in node.names)
+    return [*sorted(whole), *(f"from {module} import {', '.join(sorted(names[module]))}" for module in sorted(names))]
 
 
 def _parts(source: str) -> Iterator[tuple[ast.stmt, str]]:
@@ -57,8 +86,9 @@ def _parts(source: str) -> Iterator[tuple[ast.stmt, str]]:
         yield node, "\n".join(lines[first - 1 : node.end_lineno])
 
 
-def _is_docstring_of_module(node: ast.stmt, source: str) -> bool:
-    return isinstance(node, ast.Expr) and node.lineno == ast.parse(source).body[0].lineno
+def _is_docstring(node: ast.stmt) -> bool:
+    """Tell whether it is the module's docstring, with which each of these files begins."""
+    return isinstance(node, ast.Expr) and node.lineno == 1
 
 
 def _is_future(node: ast.stmt) -> bool:

@@ -17,12 +17,13 @@ from scalesearch.errors import ConfigError
 from scalesearch.export.metadata import write_config
 from scalesearch.plain_text import visible
 from scalesearch.tasks.classification import infer
+from scalesearch.tasks.infer_parts import preprocessing as infer_preprocessing
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 
 NAMES = ["stop", "yield [bold]", "speed\x1b[5m 30", "no entry"]
 METADATA = {
-    "scalesearch.preprocessing": infer.VERSION,
+    "scalesearch.preprocessing": infer_preprocessing.VERSION,
     "scalesearch.class_names": json.dumps(NAMES),
     "scalesearch.mean": "[0.5, 0.5, 0.5]",
     "scalesearch.std": "[0.02, 0.02, 0.02]",

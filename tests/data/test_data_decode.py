@@ -177,11 +177,11 @@ def test_a_file_of_another_kind_under_an_images_name_is_not_opened(
         monkeypatch.setattr(place, looked)
     with pytest.raises(OSError, match="cannot identify image file"):
         decode_square(path, 8)
-    from scalesearch.tasks.classification import infer
+    from scalesearch.tasks.infer_parts import images as infer_images
 
     with pytest.raises(OSError, match="cannot identify image file"):
-        infer.decode(path, (8, 8))
-    assert infer.FORMATS == FORMATS
+        infer_images.decode(path, (8, 8))
+    assert infer_images.FORMATS == FORMATS
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "MPO"])

@@ -14,7 +14,7 @@ from scalesearch.export.metadata import (
     write_config,
     write_preprocessing,
 )
-from scalesearch.tasks.classification import infer
+from scalesearch.tasks.infer_parts import preprocessing as infer_preprocessing
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import Session
@@ -52,7 +52,7 @@ def test_a_missing_or_foreign_file_is_an_error_that_names_it(session: Session, m
 
 def test_metadata_tells_how_to_feed_the_file(session: Session, make_record: RecordFactory) -> None:
     texts = onnx_metadata(make_record(1), session)
-    told = infer.read_preprocessing(texts)
+    told = infer_preprocessing.read_preprocessing(texts)
     assert (told.class_names, told.mean, told.std) == (session.data.class_names, session.data.mean, session.data.std)
     assert (told.storage_px, told.resolution_px) == (session.storage.sides, (32, 32))
 
@@ -61,10 +61,14 @@ def test_preprocessing_says_the_same_in_toml(session: Session, make_record: Reco
     names = ('say "stop"', "a\nb = 1", "\u00e9\\")  # what would break a careless writer
     hostile = dataclasses.replace(session, data=dataclasses.replace(session.data, class_names=names))
     told = tomllib.loads(write_preprocessing(make_record(1), hostile, session.folder).read_text(encoding="utf-8"))
-    metadata = infer.read_preprocessing(onnx_metadata(make_record(1), hostile))
+    metadata = infer_preprocessing.read_preprocessing(onnx_metadata(make_record(1), hostile))
     assert tuple(told["class_names"]) == metadata.class_names == names
     assert (tuple(told["mean"]), tuple(told["std"])) == (metadata.mean, metadata.std)
-    assert (told["resolution_px"], told["storage_px"], told["version"]) == (32, session.storage_px, infer.VERSION)
+    assert (told["resolution_px"], told["storage_px"], told["version"]) == (
+        32,
+        session.storage_px,
+        infer_preprocessing.VERSION,
+    )
 
 
 def test_the_spread_of_confirmed_seeds_is_kept_for_the_retraining(session: Session, make_record: RecordFactory) -> None:

@@ -11,8 +11,8 @@ from scalesearch.export.metadata import onnx_metadata, read_config, write_config
 from scalesearch.export.model_card import write_model_card
 from scalesearch.export.reading import reading_words
 from scalesearch.records.run_file import NAME, read_run_file, refuse_changes, write_run_file
-from scalesearch.tasks.classification import infer
 from scalesearch.tasks.classification.views import ClassificationViews
+from scalesearch.tasks.infer_parts import preprocessing as infer_preprocessing
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
@@ -46,7 +46,7 @@ def test_as_usual_the_metadata_are_those_of_ever(
 
 def test_what_is_not_as_usual_reaches_script_document_and_card(session: Session, make_record: RecordFactory) -> None:
     asked, record = grey(reading(session, window=(-100.0, 4095.5), fit="pad"), make_record(1))
-    told = infer.read_preprocessing(onnx_metadata(record, asked))
+    told = infer_preprocessing.read_preprocessing(onnx_metadata(record, asked))
     assert (told.window, told.fit, told.channels, told.mean) == ((-100.0, 4095.5), "pad", 1, (0.4,))
     document = tomllib.loads(write_preprocessing(record, asked, asked.folder).read_text())
     assert (document["version"], document["channel_order"], document["channels"]) == ("2", "grey", 1)
@@ -62,7 +62,7 @@ def test_what_is_not_as_usual_reaches_script_document_and_card(session: Session,
 def test_a_fit_alone_asks_for_the_second_version(fit: Fit, session: Session, make_record: RecordFactory) -> None:
     texts = onnx_metadata(make_record(1), reading(session, fit=fit))
     assert texts["scalesearch.preprocessing"] == "2"
-    assert infer.read_preprocessing(texts).fit == fit
+    assert infer_preprocessing.read_preprocessing(texts).fit == fit
 
 
 def wide(session: Session, record: MeasuredTrial) -> tuple[Session, MeasuredTrial]:
@@ -75,7 +75,7 @@ def test_rectangles_ask_for_the_third_version(session: Session, make_record: Rec
     asked, record = wide(reading(session), make_record(1))
     texts = onnx_metadata(record, asked)
     assert texts["scalesearch.preprocessing"] == "3"
-    told = infer.read_preprocessing(texts)
+    told = infer_preprocessing.read_preprocessing(texts)
     assert (told.storage_px, told.resolution_px, told.fit, told.channels) == ((48, 80), (24, 40), "crop", 3)
     document = tomllib.loads(write_preprocessing(record, asked, asked.folder).read_text())
     assert (document["version"], document["storage_px"], document["resolution_px"]) == ("3", [48, 80], [24, 40])

@@ -24,6 +24,10 @@ from scalesearch.data.targets import Labels
 from scalesearch.deployment.backends import EngineOptions, get_backend
 from scalesearch.deployment.onnx_file import annotate
 from scalesearch.tasks.classification import infer
+from scalesearch.tasks.classification.task import TASK
+from scalesearch.tasks.infer_parts import images as infer_images
+from scalesearch.tasks.infer_parts import preprocessing as infer_preprocessing
+from scalesearch.tasks.infer_parts import versions as infer_versions
 from scalesearch.values.candidate import Precision
 from scalesearch.values.network import OnnxModel
 from scalesearch.values.network_spec import InputSize
@@ -34,7 +38,7 @@ REAL = os.environ.get("SCALESEARCH_TEST_PHOTOS", "")
 MEAN, STD = (0.5286342464393345, 0.39688537881713964, 0.25869245573350935), (0.23037124517, 0.20829021480, 0.19334187)
 NAMES = tuple(f"class {place}, é" for place in range(CLASSES))
 METADATA = {
-    "scalesearch.preprocessing": infer.VERSION,
+    "scalesearch.preprocessing": infer_preprocessing.VERSION,
     "scalesearch.class_names": json.dumps(NAMES),
     "scalesearch.mean": json.dumps(MEAN),
     "scalesearch.std": json.dumps(STD),
@@ -121,13 +125,13 @@ def ours(path: Path, storage_px: int, resolution_px: int) -> np.ndarray:
 @pytest.mark.parametrize("sides", [(64, 48), (64, 64), (96, 8), (33, 32), (150, 101)], ids=str)
 def test_the_input_is_that_of_training_bit_for_bit(files: list[Path], sides: tuple[int, int]) -> None:
     storage_px, resolution_px = sides
-    told = infer.Preprocessing(
+    told = infer_preprocessing.Preprocessing(
         class_names=NAMES, mean=MEAN, std=STD, storage_px=(storage_px,) * 2, resolution_px=(resolution_px,) * 2
     )
     seen = set()
     for path in files:
         expected = ours(path, storage_px, resolution_px)
-        np.testing.assert_array_equal(infer.read_input(path, told), expected, err_msg=path.name)
+        np.testing.assert_array_equal(infer_images.read_input(path, told), expected, err_msg=path.name)
         seen.add(expected.tobytes())
     assert len(seen) == len(files) >= 20  # the images differ, so equal inputs mean something
 
@@ -141,12 +145,14 @@ RECTANGLES = {
 }
 
 
-@pytest.mark.parametrize("fit", infer.FITS)
+@pytest.mark.parametrize("fit", infer_preprocessing.FITS)
 @pytest.mark.parametrize(("storage", "wanted"), RECTANGLES.values(), ids=RECTANGLES)
 def test_rectangles_are_those_of_training_bit_for_bit(
     storage: tuple[int, int], wanted: tuple[int, int], fit: Any, tmp_path: Path
 ) -> None:
-    told = infer.Preprocessing(class_names=NAMES, mean=MEAN, std=STD, storage_px=storage, resolution_px=wanted, fit=fit)
+    told = infer_preprocessing.Preprocessing(
+        class_names=NAMES, mean=MEAN, std=STD, storage_px=storage, resolution_px=wanted, fit=fit
+    )
     stored, small = (InputSize(height_px=height, width_px=width) for height, width in (storage, wanted))
     seen = set()
     for path in written([photo(seed) for seed in range(12)], tmp_path):
@@ -154,7 +160,7 @@ def test_rectangles_are_those_of_training_bit_for_bit(
         split = ImageSplit(images=pixels[np.newaxis], targets=Labels(np.zeros(1, np.int64)))
         data = make_dataset(name="one", class_names=NAMES, splits=(split,) * 4)
         expected = to_input(data.at(small).test.images[:], mean=MEAN, std=STD)
-        found = infer.read_input(path, told)
+        found = infer_images.read_input(path, told)
         assert found.shape == (1, 3, *wanted)
         np.testing.assert_array_equal(found, expected, err_msg=path.name)
         seen.add(found.tobytes())
@@ -163,13 +169,13 @@ def test_rectangles_are_those_of_training_bit_for_bit(
 
 @pytest.mark.parametrize(("text", "sides"), [("64", (64, 64)), ("[48, 80]", (48, 80))])
 def test_one_number_is_a_square_and_two_are_height_and_width(text: str, sides: tuple[int, int]) -> None:
-    assert infer.read_sides(text) == sides
+    assert infer_preprocessing.read_sides(text) == sides
 
 
 @pytest.mark.parametrize("text", ["0", "[48]", "[48, 80, 3]", "[48, -80]", '"48x80"', "48x80", "1.5"])
 def test_sides_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ValueError):
-        infer.read_sides(text)
+        infer_preprocessing.read_sides(text)
 
 
 READINGS = {
@@ -205,7 +211,7 @@ def test_window_fit_and_channels_are_those_of_training_bit_for_bit(
     storage_px, resolution_px = sides
     channels = reading.get("channels", 3)
     mean, std = MEAN[:channels], STD[:channels]
-    told = infer.Preprocessing(
+    told = infer_preprocessing.Preprocessing(
         class_names=NAMES,
         mean=mean,
         std=std,
@@ -221,7 +227,7 @@ def test_window_fit_and_channels_are_those_of_training_bit_for_bit(
         square = decode_square(path, storage_px, window=reading.get("window", "full"), fit=reading.get("fit", "crop"))
         pixels = square[np.newaxis] if channels == 3 else to_grey(square[np.newaxis])
         expected = to_input(resize_images(pixels, resolution_px), mean=mean, std=std)
-        found = infer.read_input(path, told)
+        found = infer_images.read_input(path, told)
         assert found.shape == (1, channels, resolution_px, resolution_px)
         np.testing.assert_array_equal(found, expected, err_msg=path.name)
         seen.add(expected.tobytes())
@@ -229,10 +235,12 @@ def test_window_fit_and_channels_are_those_of_training_bit_for_bit(
 
 
 def test_the_second_version_of_the_metadata_is_read_and_the_first_means_what_it_did() -> None:
-    plain = infer.read_preprocessing(METADATA)
+    plain = infer_preprocessing.read_preprocessing(METADATA)
     assert (plain.window, plain.fit, plain.channels) == (None, "crop", 3)
     more = {"preprocessing": "2", "window": "[0.0, 4095.0]", "fit": '"pad"', "channels": "1"}
-    told = infer.read_preprocessing({**METADATA, **{f"scalesearch.{key}": value for key, value in more.items()}})
+    told = infer_preprocessing.read_preprocessing(
+        {**METADATA, **{f"scalesearch.{key}": value for key, value in more.items()}}
+    )
     assert (told.window, told.fit, told.channels) == ((0.0, 4095.0), "pad", 1)
 
 
@@ -241,12 +249,16 @@ def test_the_second_version_of_the_metadata_is_read_and_the_first_means_what_it_
 )
 def test_what_this_script_cannot_do_is_refused(more: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="expected"):
-        infer.read_preprocessing({**METADATA, **{f"scalesearch.{key}": value for key, value in more.items()}})
+        infer_preprocessing.read_preprocessing(
+            {**METADATA, **{f"scalesearch.{key}": value for key, value in more.items()}}
+        )
 
 
 def test_grey_is_pillows_own() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    np.testing.assert_array_equal(infer.to_grey(pixels)[..., 0], np.asarray(Image.fromarray(pixels).convert("L")))
+    np.testing.assert_array_equal(
+        infer_images.to_grey(pixels)[..., 0], np.asarray(Image.fromarray(pixels).convert("L"))
+    )
 
 
 def test_the_answers_are_the_engines(files: list[Path], model: OnnxModel) -> None:
@@ -257,7 +269,7 @@ def test_the_answers_are_the_engines(files: list[Path], model: OnnxModel) -> Non
             logits = engine.run(ours(path, 64, 8))["logits"][0].astype(np.float64)
             shares = np.exp(logits - logits.max())
             label, probability = labeller.label(path)[0]
-            mine = labeller.logits(infer.read_input(path, labeller.preprocessing))
+            mine = labeller.logits(infer_images.read_input(path, labeller.preprocessing))
             np.testing.assert_array_equal(mine[0], logits.astype(np.float32))
             answers.append(mine.tobytes())
             assert label == NAMES[int(logits.argmax())]
@@ -267,7 +279,7 @@ def test_the_answers_are_the_engines(files: list[Path], model: OnnxModel) -> Non
 
 def test_the_script_runs_alone_and_imports_no_more_than_it_says(files: list[Path], model: OnnxModel) -> None:
     script = model.path.with_name("infer.py")
-    script.write_bytes(Path(infer.__file__).read_bytes())
+    script.write_bytes(TASK.infer_script())
     broken = model.path.with_name("broken.jpg")
     broken.write_bytes(b"no image")
     code = (
@@ -295,7 +307,7 @@ def test_a_file_without_our_metadata_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_two_decoders_refuse_the_same() -> None:
-    assert infer.UNREADABLE == UNREADABLE
+    assert infer_images.UNREADABLE == UNREADABLE
 
 
 @pytest.mark.parametrize(("side", "to"), [(64, 63), (64, 1), (5, 3), (100, 99), (224, 160)])
@@ -306,12 +318,12 @@ def test_shrinking_is_torchs_own_on_the_hardest_pixels(side: int, to: int) -> No
     images[2], images[3] = 255, 0
     for channels in (3, 1):
         some = images[..., :channels]
-        mine = np.stack([infer.shrink(image, (to, to)) for image in some])
+        mine = np.stack([infer_images.shrink(image, (to, to)) for image in some])
         np.testing.assert_array_equal(mine, resize_images(some, to))
 
 
 def test_the_text_is_python_3_8_and_evaluates_no_newer_type() -> None:
-    text = Path(infer.__file__).read_text(encoding="utf-8")
+    text = TASK.infer_script().decode()
     tree = ast.parse(text, feature_version=(3, 8))
     first = next(node for node in tree.body if isinstance(node, ast.ImportFrom))
     assert (first.module, first.names[0].name) == ("__future__", "annotations")
@@ -340,10 +352,10 @@ def test_each_model_names_the_onnxruntime_that_runs_it(
 ) -> None:
     path = small_model(tmp_path, precision, profile).path
     proto = onnx.load(path)
-    read = infer.read_versions(path)
+    read = infer_versions.read_versions(path)
     assert (read.ir_version, read.opset) == (proto.ir_version, proto.opset_import[0].version)
-    assert infer.onnxruntime_needed(path) == needed
-    assert infer.oldest_versions(path) == {**infer.OLDEST, "onnxruntime": needed}
+    assert infer_versions.onnxruntime_needed(path) == needed
+    assert infer_versions.oldest_versions(path) == {**infer_versions.OLDEST, "onnxruntime": needed}
 
 
 def test_a_runtime_that_is_too_old_is_told_before_it_sees_the_model(
@@ -366,10 +378,10 @@ def test_a_runtime_that_is_too_old_is_told_before_it_sees_the_model(
 def test_what_is_no_model_gets_the_runtimes_own_words(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    infer.ensure_new_enough(path)
-    infer.ensure_new_enough(tmp_path / "missing.onnx")
+    infer_versions.ensure_new_enough(path)
+    infer_versions.ensure_new_enough(tmp_path / "missing.onnx")
     with pytest.raises((ValueError, IndexError)):
-        infer.onnxruntime_needed(path)
+        infer_versions.onnxruntime_needed(path)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +395,7 @@ def test_what_is_no_model_gets_the_runtimes_own_words(tmp_path: Path, content: b
 def test_packages_that_are_too_old_are_told_in_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], module: str, version: str, told: str
 ) -> None:
-    assert infer.too_old() == ""
+    assert infer_versions.too_old() == ""
     monkeypatch.setattr(f"{module}.__version__", version)
     monkeypatch.setattr(sys, "argv", ["infer.py", "photo.jpg"])
     assert infer.main() == 2
@@ -395,7 +407,7 @@ def test_packages_that_are_too_old_are_told_in_a_line(
 
 def test_a_package_that_is_missing_is_told_without_a_traceback(tmp_path: Path) -> None:
     script = tmp_path / "infer.py"
-    script.write_bytes(Path(infer.__file__).read_bytes())
+    script.write_bytes(TASK.infer_script())
     code = (
         "import runpy, sys\nsys.modules['onnxruntime'] = None\nsys.argv = ['infer.py', 'x.jpg']\n"
         "runpy.run_path('infer.py', run_name='__main__')"
@@ -411,12 +423,12 @@ def test_transparency_is_what_the_newest_pillow_calls_so(mode: str) -> None:
     clear = image.copy()
     clear.info["transparency"] = 0
     for each in (image, clear):
-        assert infer.has_transparency(each) == each.has_transparency_data
+        assert infer_images.has_transparency(each) == each.has_transparency_data
 
 
 def test_a_tiff_that_an_old_pillow_turned_is_not_turned_again() -> None:
     image = photo(3)
     image.getexif()[0x0112] = 6
-    assert infer.turned_upright(image).size == image.size[::-1]
+    assert infer_images.turned_upright(image).size == image.size[::-1]
     image._tile_orientation = 6  # type: ignore[attr-defined]  # of Pillow below 10
-    assert infer.turned_upright(image) is image
+    assert infer_images.turned_upright(image) is image

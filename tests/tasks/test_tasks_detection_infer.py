@@ -13,10 +13,10 @@ from PIL import Image
 
 from scalesearch.data.boxes import placement
 from scalesearch.data.framing import framed
-from scalesearch.tasks.classification.infer import Preprocessing
 from scalesearch.tasks.detection.box_pictures import with_boxes
 from scalesearch.tasks.detection.infer import Detections, draw_detections, original_to_input, points_of, upright_size
 from scalesearch.tasks.detection.task import TASK
+from scalesearch.tasks.infer_parts.preprocessing import Preprocessing
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import Fit
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from scalesearch.plain_text import visible
 from scalesearch.tasks.answers import Answer, Head, NoAnswerError, unreadable
-from scalesearch.tasks.classification.infer import UNREADABLE, Labeller, NotFiniteError
+from scalesearch.tasks.classification.infer import Labeller, NotFiniteError
+from scalesearch.tasks.infer_parts.images import UNREADABLE
 
 
 class LabelPredictor:

@@ -120,10 +120,10 @@ class Classification:
         return kl_div(given, wanted, reduction="batchmean", log_target=True)
 
     def infer_script(self) -> bytes:
-        """Return the text of infer.py, the same module that `scalesearch predict` runs."""
-        import importlib.resources
+        """Return the text of infer.py, made of the module that `scalesearch predict` runs."""
+        from scalesearch.tasks.infer_script import infer_script
 
-        return (importlib.resources.files(__package__) / "infer.py").read_bytes()
+        return infer_script(__package__)
 
     def views(self) -> TaskViews:
         """Return the views, which show per-class numbers, curves and pictures."""

@@ -25,18 +25,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from scalesearch.tasks.classification.infer import (  # an export has these in the same file
+from scalesearch.tasks.infer_parts.images import (
     UNREADABLE,
-    Preprocessing,
     known_formats,
-    open_session,
     printable,
     read_input,
-    read_preprocessing,
     to_rgb,
-    too_old,
     turned_upright,
 )
+from scalesearch.tasks.infer_parts.preprocessing import Preprocessing, read_preprocessing
+from scalesearch.tasks.infer_parts.versions import open_session, too_old
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -22,17 +22,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from scalesearch.tasks.classification.infer import (
+from scalesearch.tasks.infer_parts.images import (
     UNREADABLE,
     known_formats,
-    open_session,
     printable,
     read_input,
-    read_preprocessing,
     to_rgb,
-    too_old,
     turned_upright,
 )
+from scalesearch.tasks.infer_parts.preprocessing import read_preprocessing
+from scalesearch.tasks.infer_parts.versions import open_session, too_old
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from scalesearch.plain_text import visible
 from scalesearch.tasks.answers import Answer, Head, NoAnswerError, unreadable
-from scalesearch.tasks.classification.infer import UNREADABLE
+from scalesearch.tasks.infer_parts.images import UNREADABLE
 from scalesearch.tasks.segmentation.infer import NotFiniteError, Segmenter, write_pictures
 
 
