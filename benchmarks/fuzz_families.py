@@ -39,17 +39,9 @@ from scalesearch.records.tables import csv_text, trial_rows
 from scalesearch.spaces.suggest import random_candidates
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.latency import Latency
 from scalesearch.values.quality import ClassDetail, ClassQuality, Quality
-from scalesearch.values.record import (
-    Cost,
-    FrontScore,
-    Latency,
-    LimitUse,
-    StageTime,
-    StepScore,
-    TrainingResult,
-    TrialRecord,
-)
+from scalesearch.values.record import Cost, FrontScore, LimitUse, StageTime, StepScore, TrainingResult, TrialRecord
 from scalesearch.values.settings import DataSettings
 from scalesearch.views.description import describe
 

@@ -21,9 +21,10 @@ from scalesearch.records.store import RecordStore
 from scalesearch.report.page import write_page
 from scalesearch.study.contents import read_contents
 from scalesearch.values.candidate import Candidate, Precision, Pruning, Quantization, Recipe, Scaling
+from scalesearch.values.latency import Latency
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
 from scalesearch.values.quality import ClassDetail, ClassQuality, Quality
-from scalesearch.values.record import Cost, Gain, Latency, StepScore, TrainingResult, TrialRecord
+from scalesearch.values.record import Cost, Gain, StepScore, TrainingResult, TrialRecord
 from scalesearch.values.session import DataSummary, Session
 from scalesearch.values.settings import Machine, RunSettings
 from scalesearch.values.space import Choice, NamedAxis, Range, SearchSpace

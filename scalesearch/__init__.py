@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from scalesearch.search.events import StudyOutcome
     from scalesearch.study.view import StudyView, read_study
     from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling, StageScaling
+    from scalesearch.values.latency import Latency
     from scalesearch.values.quality import Quality
-    from scalesearch.values.record import Latency, TrialRecord
+    from scalesearch.values.record import TrialRecord
     from scalesearch.values.settings import DataSettings, LatencySettings, MachineSettings, RunSettings
     from scalesearch.values.space import SearchSpace
 

@@ -11,12 +11,12 @@ import pytest
 
 from scalesearch.records.stored_files import file_sha256
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Scaling
+from scalesearch.values.latency import Latency
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
 from scalesearch.values.quality import ClassDetail, ClassQuality, Quality
 from scalesearch.values.record import (
     Cost,
     Gain,
-    Latency,
     LimitUse,
     MeasuredTrial,
     StageTime,

@@ -10,8 +10,9 @@ from scalesearch.analysis.front import dominates, latencies_overlap, overlap
 from scalesearch.analysis.ranks import RankAgreement, rank_agreement
 from scalesearch.analysis.score_error import variance
 from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.latency import Latency
 from scalesearch.values.quality import Z_975, Quality
-from scalesearch.values.record import FrontScore, Latency, MeasuredTrial, TrialRecord
+from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.record import Latency
+from scalesearch.values.latency import Latency
 
 
 def timed(runs: Sequence[ConfirmedRun]) -> ConfirmedRun:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from scalesearch.errors import ConfigError
-from scalesearch.values.record import Latency, MeasuredTrial, TrialRecord
+from scalesearch.values.latency import Latency
+from scalesearch.values.record import MeasuredTrial, TrialRecord
 
 Point = tuple[float, float]
 """(score as a fraction, p50_ms)."""

@@ -29,19 +29,11 @@ from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.records.stored_files import kept_model, kept_reference
 from scalesearch.tasks.registry import get_task
 from scalesearch.values.identity import content_hash
+from scalesearch.values.latency import Latency
 from scalesearch.values.network import OnnxModel
 from scalesearch.values.plan import Plan
 from scalesearch.values.quality import Quality
-from scalesearch.values.record import (
-    Cost,
-    FrontScore,
-    Gain,
-    Latency,
-    LimitUse,
-    MeasuredTrial,
-    StepScore,
-    TrainingResult,
-)
+from scalesearch.values.record import Cost, FrontScore, Gain, LimitUse, MeasuredTrial, StepScore, TrainingResult
 from scalesearch.values.session import Session, model_path
 
 

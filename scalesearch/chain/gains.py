@@ -8,7 +8,8 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.files import replace_file
-from scalesearch.values.record import Gain, Latency
+from scalesearch.values.latency import Latency
+from scalesearch.values.record import Gain
 
 _ADAPTER = TypeAdapter(Latency)
 

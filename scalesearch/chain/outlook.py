@@ -14,10 +14,10 @@ from scalesearch.data import Dataset
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.values.identity import content_hash
+from scalesearch.values.latency import Latency
 from scalesearch.values.network import Network
 from scalesearch.values.plan import Plan
 from scalesearch.values.quality import Z_975
-from scalesearch.values.record import Latency
 from scalesearch.values.session import Session
 
 LIMIT: Final = "max_latency_ms"

@@ -9,8 +9,8 @@ from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.measurement.cores import wandering
 from scalesearch.measurement.latency import measure_latency
 from scalesearch.values.candidate import Pruning
+from scalesearch.values.latency import Latency
 from scalesearch.values.network import OnnxModel
-from scalesearch.values.record import Latency
 from scalesearch.values.session import Session, reference_path
 
 _UNPRUNED = Pruning()

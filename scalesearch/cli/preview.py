@@ -2,18 +2,19 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalesearch.cli.collapsing import collapses
+from scalesearch.cli.data_lines import data_line, drawn_sheet
 from scalesearch.cli.samples import Samples, planned, print_samples, sample_notes, sampled, sizes_bytes
+from scalesearch.cli.space_lines import axis_text, flattened
 from scalesearch.cli.time_span import span
 from scalesearch.errors import ConfigError, MissingBackendError, StageFailed
 from scalesearch.values.network_spec import NetworkSpec
-from scalesearch.values.quality import PROPORTIONS
 from scalesearch.values.settings import UNLIMITED_BUDGET, RunSettings
-from scalesearch.values.space import Choice, NamedAxis, SearchSpace
+from scalesearch.values.space import SearchSpace
 
 if TYPE_CHECKING:
     from scalesearch.chain.planner import Planner
@@ -38,7 +39,7 @@ def preview_run(settings: RunSettings, space: SearchSpace) -> None:
     console = wide_console()
     ground = _checked(space, target=settings.target, parent=settings.parent)
     space = ground.space
-    for key, value in _flat(asdict(settings)):
+    for key, value in flattened(asdict(settings)):
         console.print(f"{key} = {value!r}", highlight=False, markup=False)
     for named in space.axes:
         console.print(f"{named.name} = {axis_text(named)}", highlight=False, markup=False)
@@ -89,8 +90,8 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool, t
     for line in (*notes, *sample_notes(samples)):
         console.print(line, highlight=False, markup=False)
     if data is not None:
-        console.print(_data_line(data, settings.task), highlight=False, markup=False)
-        console.print(_drawn_sheet(data, settings, ground, to), highlight=False, markup=False)
+        console.print(data_line(data, settings.task), highlight=False, markup=False)
+        console.print(drawn_sheet(data, settings, ground.base, ground.space, to), highlight=False, markup=False)
     console.print(predicted(settings, ground, planner, samples, data), highlight=False, markup=False)
     console.print("The space is sound.")
 
@@ -217,62 +218,3 @@ def _notes(settings: RunSettings, ground: _Ground) -> Iterable[str]:
             Gate(target.compute_capability)
     except (MissingBackendError, ConfigError) as error:
         yield f"note: a run cannot start on this machine: {str(error).splitlines()[0]}"
-
-
-def _data_line(data: "Dataset", task: str) -> str:
-    from scalesearch.data import val_standard_error_points
-    from scalesearch.tasks.registry import get_task
-
-    notes = "".join(f"\n  {note}" for note in data.notes)
-    warnings = "".join(f"\n  warning: {warning}" for warning in data.warnings)
-    classes = f"{len(data.class_names)} classes, " if data.class_names else ""
-    error = f"; standard error of a val accuracy {val_standard_error_points(data):.1f} points"
-    return (
-        f"data {data.name}: {classes}{len(data.train)} train, {len(data.val)} val, "
-        f"{len(data.calibration)} calibration, {len(data.test)} test"
-        f"{error if get_task(task).metric in PROPORTIONS else ''}{notes}{warnings}"
-    )
-
-
-def _drawn_sheet(data: "Dataset", settings: RunSettings, ground: _Ground, to: Path | None) -> str:
-    """Draw a sheet of training pictures with their targets, after augmentation, and return a line on it."""
-    from scalesearch.networks.scaling import scale_base
-    from scalesearch.spaces.suggest import cheapest
-    from scalesearch.study.pictures import SHEET_IMAGES, target_sheet, write_sheet
-    from scalesearch.tasks.registry import get_task
-    from scalesearch.values.candidate import Scaling
-
-    space = ground.space
-    size = scale_base(space, ground.base, Scaling()).input_size
-    decided = space.with_flip(flip=False) if space.flip_undecided else space
-    recipe = replace(cheapest(decided).recipe, batch_size=SHEET_IMAGES)
-    path = to or Path(f"check-{data.name}.png")
-    try:
-        write_sheet(target_sheet(get_task(settings.task), data.at(size), recipe, seed=settings.seed), path)
-    except OSError as error:
-        message = f"Cannot write {path}: {error.strerror}. Give another file with --to."
-        raise ConfigError(message) from None
-    return f"  {SHEET_IMAGES} training images at {size} with their targets, after augmentation: {path}"
-
-
-def axis_text(named: NamedAxis) -> str:
-    """Return the axis in words; of long lists only the first values."""
-    axis = named.axis
-    if isinstance(axis, Choice):
-        if len(axis.values) > _SHOWN_VALUES:
-            shown = ", ".join(map(repr, axis.values[:_SHOWN_VALUES]))
-            return f"one of {len(axis.values)}: {shown}, ..."
-        return f"{axis.values[0]!r}" if len(axis.values) == 1 else f"one of {list(axis.values)}"
-    step = f" in steps of {axis.step:g}" if axis.step else ""
-    return f"{axis.low:g} to {axis.last:g}{step}{' (log)' if axis.log else ''}"
-
-
-_SHOWN_VALUES = 20
-
-
-def _flat(document: dict[str, object], prefix: str = "") -> Iterable[tuple[str, object]]:
-    for key, value in document.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, list(value) if isinstance(value, tuple) else value  # as TOML has it

@@ -12,7 +12,7 @@ from scalesearch.errors import ScalesearchError
 from scalesearch.execution.child_process import ChildLost, ChildStopped, run_apart
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.values.candidate import Pruning
-from scalesearch.values.record import Latency
+from scalesearch.values.latency import Latency
 from scalesearch.values.session import Session
 
 ROUNDS = 2

@@ -14,14 +14,20 @@ from scalesearch.data.dataset import (
     make_dataset,
     val_standard_error_points,
 )
-from scalesearch.data.depth import deep, depth_notes, find_window
-from scalesearch.data.facts import ImageFacts, joined
-from scalesearch.data.framing import long_images_note
+from scalesearch.data.depth import deep, find_window
 from scalesearch.data.grey import to_grey
-from scalesearch.data.groups import check_pattern, crossing
+from scalesearch.data.groups import check_pattern
 from scalesearch.data.mapped import MappedImages
-from scalesearch.data.near_copies import near_copy_warnings
 from scalesearch.data.normalisation import Images, normalise, to_input
+from scalesearch.data.notes import (
+    all_facts,
+    crossing_groups,
+    drawn_validation,
+    near_copies_between,
+    not_on_disk,
+    reading_notes,
+    training_facts,
+)
 from scalesearch.data.source import SourceData, Sources
 from scalesearch.data.source_names import (
     find_source,
@@ -29,7 +35,7 @@ from scalesearch.data.source_names import (
     plain_source,
     refuse_ambiguous_source,
 )
-from scalesearch.data.split import DEFAULT_VAL_FRACTION, Splits, missing_classes, require_classes, split_source
+from scalesearch.data.split import Splits, missing_classes, require_classes, split_source
 from scalesearch.data.targets import LABELS
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
@@ -94,9 +100,9 @@ def load_dataset(
     has_accuracy = find_source(settings.source, sources).targets == LABELS
     hidden = hidden_warning(settings.source, sources)
     data, splits, settings = load_splits(settings, sources, storage_px=storage_px, cache_folder=cache_folder)
-    warnings = (*hidden, *data.warnings, *_reading_notes(data, splits, settings, InputSize.of(storage_px)))
-    copies = _near_copies(data, splits) if look_for_copies else ()
-    warnings = (*warnings, *_crossing_groups(data, settings), *copies)
+    warnings = (*hidden, *data.warnings, *reading_notes(data, splits, settings, InputSize.of(storage_px)))
+    copies = near_copies_between(data, splits) if look_for_copies else ()
+    warnings = (*warnings, *crossing_groups(data, settings), *copies)
     dataset = make_dataset(
         name=data.name,
         class_names=data.class_names,
@@ -106,8 +112,12 @@ def load_dataset(
     )
     return replace(
         dataset,
-        warnings=(*warnings, *_drawn(data, settings), *_split_warnings(dataset, settings, has_accuracy=has_accuracy)),
-        notes=(*data.notes, *_not_on_disk(dataset, settings)),
+        warnings=(
+            *warnings,
+            *drawn_validation(data, settings),
+            *_split_warnings(dataset, settings, has_accuracy=has_accuracy),
+        ),
+        notes=(*data.notes, *not_on_disk(dataset, settings)),
     )
 
 
@@ -130,7 +140,7 @@ def load_splits(
     data = source.load(settings, storage=storage, cache_folder=folder)
     require_classes(data, source.least_classes)
     splits = split_source(data, settings)
-    training, every = _training_facts(splits), _all_facts(splits)
+    training, every = training_facts(splits), all_facts(splits)
     if settings.window != "auto" or training is None or every is None or not deep(every).any():
         return data, splits, settings
     settings = replace(settings, window=find_window(training, every))
@@ -161,62 +171,6 @@ def in_channels(splits: Splits, channels: int) -> Splits:
 
 def _in_grey(images: Images | MappedImages) -> Images | MappedImages:
     return images.in_grey() if isinstance(images, MappedImages) else to_grey(images)
-
-
-def _crossing_groups(data: SourceData, settings: DataSettings) -> tuple[str, ...]:
-    """Warn of groups in several splits of the source's own; train and val that are split anew count as one."""
-    if not settings.group_by:
-        return ()
-    parts = {"train": data.train, "val": data.val, "test": data.test}
-    names = {split: [] if part.names is None else part.names.tolist() for split, part in parts.items() if part}
-    if settings.val_fraction:
-        names["train"] = [*names["train"], *names.pop("val", ())]
-    return crossing(names, settings.group_by, where=f"data {data.name}")
-
-
-def _near_copies(data: SourceData, splits: Splits) -> tuple[str, ...]:
-    train, val, calibration, test = splits
-    return near_copy_warnings({"train": (train, calibration), "val": (val,), "test": (test,)}, name=data.name)
-
-
-def _not_on_disk(dataset: Dataset, settings: DataSettings) -> tuple[str, ...]:
-    if settings.memory != "disk" or dataset.on_disk:
-        return ()
-    return (
-        f"data {dataset.name}: is held in memory all the same: only the images of a folder, or of an .npz file not in "
-        "Fortran order, can be read from disk",
-    )
-
-
-def _training_facts(splits: Splits) -> ImageFacts | None:
-    """Return the facts of the training and calibration images, none of which is ever scored."""
-    train, _, calibration, _ = splits
-    return joined((train.facts, calibration.facts)) if train.facts and calibration.facts else None
-
-
-def _all_facts(splits: Splits) -> ImageFacts | None:
-    found = [split.facts for split in splits if split.facts]
-    return joined(found) if len(found) == len(splits) else None
-
-
-def _reading_notes(data: SourceData, splits: Splits, settings: DataSettings, storage: InputSize) -> tuple[str, ...]:
-    """Return notes for the user on how images were turned into bytes of one size."""
-    training, every = _training_facts(splits), _all_facts(splits)
-    if training is None or every is None:
-        return ()
-    depth = depth_notes(data.name, training, every, settings.window)
-    return (*depth, *long_images_note(data.name, every, settings.fit, storage))
-
-
-def _drawn(data: SourceData, settings: DataSettings) -> tuple[str, ...]:
-    """Warn that validation images are taken from train, if the source brought other splits but none for validation."""
-    if not (data.divided or data.test is not None) or data.val is not None or settings.val_fraction:
-        return ()
-    share = f"{100 * DEFAULT_VAL_FRACTION:g} %"
-    how = "at random" if data.train.targets.strata() is None else "by class"
-    return (
-        f"data {data.name}: has no validation images, so {share} of train, drawn {how}, are taken (data.val_fraction)",
-    )
 
 
 def check_settings(settings: DataSettings) -> None:

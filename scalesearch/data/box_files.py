@@ -13,9 +13,10 @@ from scalesearch.data.boxes import ImageBoxes, boxes_at
 from scalesearch.data.cache import Arrays
 from scalesearch.data.dataset import ImageSplit
 from scalesearch.data.facts import ImageFacts, from_arrays
-from scalesearch.data.folder import decoded, skip_warnings
+from scalesearch.data.folder import decoded
 from scalesearch.data.folder_tree import ImageFile, ImageTree
 from scalesearch.data.mapped import MappedImages
+from scalesearch.data.skipped_files import skip_warnings
 from scalesearch.data.source import SourceData
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings

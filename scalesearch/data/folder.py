@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,17 +16,15 @@ from scalesearch.data.facts import ImageFact, as_arrays, from_arrays, gathered, 
 from scalesearch.data.folder_tree import ImageTree, scan_tree
 from scalesearch.data.mapped import MappedImages
 from scalesearch.data.memory import disk_note, goes_to_disk, not_written
+from scalesearch.data.skipped_files import shown_path, skip_warnings
 from scalesearch.data.source import Source, SourceData
 from scalesearch.data.targets import LABELS, Labels
-from scalesearch.data.unreadable_kinds import KINDS, check_kinds
-from scalesearch.errors import ConfigError
+from scalesearch.data.unreadable_kinds import check_kinds
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
 
 if TYPE_CHECKING:
     from scalesearch.data.decode import Reading
-
-SHOWN_FILES = 3
 
 
 def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> SourceData:
@@ -155,7 +152,7 @@ def _decode(tree: ImageTree, reading: "Reading", put: Put) -> Arrays:
             image, fact = decode(file.path, reading)
         except UNREADABLE as error:
             reason = (str(error).splitlines() or [""])[0][:80] or type(error).__name__
-            reasons.append(f"{_shown(file.path, tree.root)} ({reason})")
+            reasons.append(f"{shown_path(file.path, tree.root)} ({reason})")
             continue
         put(image)  # not above: a full disk is no fault of the image
         facts.append(fact)
@@ -205,44 +202,12 @@ def _split(tree: ImageTree, arrays: Arrays, split: str) -> ImageSplit:
     where = np.asarray([file.split == split for file in kept], np.bool_)
     labels = np.asarray([file.label for file in kept], np.int64)
     facts, stored = from_arrays(arrays).part(where), arrays["images"]
-    names = np.asarray([_shown(file.path, tree.root) for file in kept], np.str_)[where]
+    names = np.asarray([shown_path(file.path, tree.root) for file in kept], np.str_)[where]
     if isinstance(stored, np.memmap):
         images = MappedImages(stored, places=np.flatnonzero(where))
         return ImageSplit(images=images, targets=Labels(labels[where]), facts=facts, names=names)
     pixels: NDArray[np.uint8] = stored[: len(kept)].astype(np.uint8, copy=False)
     return ImageSplit(images=pixels[where], targets=Labels(labels[where]), facts=facts, names=names)
-
-
-def skip_warnings(tree: ImageTree, arrays: Arrays, *, max_fraction: float) -> tuple[str, ...]:
-    """Return warnings about the files that were left out.
-
-    Raises:
-        ConfigError: If more than `max_fraction` of the image files could not be read.
-    """
-    warnings = []
-    reasons: list[str] = json.loads(arrays["skipped"].tobytes())
-    if reasons:
-        text = f"data {tree.root}: skipped {len(reasons)} of {len(tree.files)} image files: {_first(reasons)}"
-        if len(reasons) > max_fraction * len(tree.files):
-            msg = (
-                f"data {tree.root}: expected at most {100 * max_fraction:g} % unreadable image files, came "
-                f"{len(reasons)} of {len(tree.files)}: {_first(reasons)}.\n"
-                f"Repair or delete them, or allow more with --set data.max_skipped_fraction=..."
-            )
-            raise ConfigError(msg)
-        warnings.append(text)
-    names = [_shown(path, tree.root) for path in tree.others if path.suffix.lower() not in KINDS]
-    if names:
-        warnings.append(f"data {tree.root}: left out {len(names)} files that are no images by name: {_first(names)}")
-    return tuple(warnings)
-
-
-def _first(items: Sequence[str]) -> str:
-    return ", ".join(items[:SHOWN_FILES]) + (", ..." if len(items) > SHOWN_FILES else "")
-
-
-def _shown(path: Path, root: Path) -> str:
-    return os.fsencode(path.relative_to(root)).decode("utf-8", "replace")
 
 
 SOURCE = Source(

@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.data.cache import Arrays, Put, cache_file, cached_arrays, content_key, mapped_arrays
-from scalesearch.data.dataset import ImageSplit
-from scalesearch.data.facts import ImageFact, as_arrays, from_arrays, gathered
+from scalesearch.data.facts import ImageFact, as_arrays, gathered
 from scalesearch.data.framing import crop_box
-from scalesearch.data.mapped import MappedImages
 from scalesearch.data.mask_checks import (
     Found,
     refuse_beyond,
@@ -26,8 +23,9 @@ from scalesearch.data.mask_checks import (
     warnings_of,
 )
 from scalesearch.data.mask_reading import MaskFaultError, read_mask, turned_like
+from scalesearch.data.mask_splits import Splits
 from scalesearch.data.mask_tree import LAYOUT, MaskedFile, MaskTree, holds_masks, scan_masks
-from scalesearch.data.masks import MASKS, UNLABELLED, Mask, Masks, MaskStore
+from scalesearch.data.masks import MASKS, UNLABELLED, Mask, MaskStore
 from scalesearch.data.memory import disk_note, goes_to_disk, not_written
 from scalesearch.data.source import Source, SourceData
 from scalesearch.values.network_spec import InputSize
@@ -61,7 +59,7 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
     if binary:
         store = _as_two_classes(store)
     refuse_beyond(tree, arrays, store, names)
-    splits = _Splits(tree=tree, arrays=arrays, store=store, storage=storage, settings=settings)
+    splits = Splits(tree=tree, arrays=arrays, store=store, storage=storage, settings=settings)
     return SourceData(
         name=tree.root.resolve().name or str(tree.root),
         class_names=names,
@@ -218,30 +216,6 @@ def _names(tree: MaskTree, store: MaskStore) -> tuple[tuple[str, ...], bool]:
 
 def _as_two_classes(store: MaskStore) -> MaskStore:
     return MaskStore.pack(np.minimum(store.mask(place), np.uint8(1)) for place in range(len(store)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Splits:
-    """What the splits of a source are taken from."""
-
-    tree: MaskTree
-    arrays: Arrays
-    store: MaskStore
-    storage: InputSize
-    settings: DataSettings
-
-    def of(self, split: str) -> ImageSplit:
-        """Return the images and masks of a split."""
-        kept = [file for file, good in zip(self.tree.files, self.arrays["kept"], strict=True) if good]
-        where = np.asarray([file.split == split for file in kept], np.bool_)
-        facts, stored = from_arrays(self.arrays).part(where), self.arrays["images"]
-        masks = Masks(store=self.store, places=np.flatnonzero(where), storage=self.storage, fit=self.settings.fit)
-        if isinstance(stored, np.memmap):
-            images: NDArray[np.uint8] | MappedImages = MappedImages(stored, places=np.flatnonzero(where))
-        else:
-            images = stored[: len(kept)].astype(np.uint8, copy=False)[where]
-        names = np.asarray([shown(self.tree, file.image) for file in kept], np.str_)[where]
-        return ImageSplit(images=images, targets=masks, facts=facts, names=names)
 
 
 SOURCE = Source(

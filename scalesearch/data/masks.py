@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from scalesearch.data.framing import padded_size
+from scalesearch.data.mask_framing import covered_part, nearest
 from scalesearch.data.memory import fits_beside
 from scalesearch.data.targets import Places
 from scalesearch.values.network_spec import InputSize
@@ -192,8 +192,8 @@ class Masks:
         height, width = (self.size or self.storage).sides
         own = self.own(place)
         top, left, bottom, right = self.part(place)
-        rows, inside = _nearest(height, own.shape[0], top, bottom)
-        columns, beside = _nearest(width, own.shape[1], left, right)
+        rows, inside = nearest(height, own.shape[0], top, bottom)
+        columns, beside = nearest(width, own.shape[1], left, right)
         mask = own[rows[:, None], columns]
         return mask if inside.all() and beside.all() else np.where(inside[:, None] & beside, mask, np.uint8(UNLABELLED))
 
@@ -224,28 +224,3 @@ class MaskRows:
         for at, place in enumerate(chosen):
             masks[at] = self._masks.scaled(place)
         return torch.from_numpy(masks)
-
-
-def covered_part(height: int, width: int, storage: InputSize, fit: Fit) -> tuple[float, float, float, float]:
-    """Return which part of a stored image a picture of this size fills: top, left, bottom and right, as shares of it.
-
-    Only a padded one does not fill it.
-    """
-    if fit != "pad":
-        return 0.0, 0.0, 1.0, 1.0
-    inner_width, inner_height = padded_size(width, height, storage)
-    top, left = (storage.height_px - inner_height) // 2, (storage.width_px - inner_width) // 2
-    return (
-        top / storage.height_px,
-        left / storage.width_px,
-        (top + inner_height) / storage.height_px,
-        (left + inner_width) / storage.width_px,
-    )
-
-
-def _nearest(length: int, own: int, first: float, last: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return for each of `length` pixels the mask's own row (or column) at its centre, and whether there is one."""
-    centres = np.round(((np.arange(length) + 0.5) / length - first) / (last - first), 12)
-    inside = (centres >= 0) & (centres < 1)
-    # Rounded, since 4.5 / 9 * 30 must be 15 and not a little less, wherever the division is made.
-    return np.clip(np.round(centres * own, 9).astype(np.int64), 0, own - 1), inside

@@ -9,7 +9,7 @@ from scalesearch.data.framing import crop_box
 from scalesearch.data.masks import MASKS, Masks, MaskStore
 from scalesearch.data.resize import resize_images
 from scalesearch.data.source import Source, SourceData
-from scalesearch.data.street_scenes import SURFACES
+from scalesearch.data.street_backdrop import SURFACES
 from scalesearch.data.street_set import StreetSplit, street_splits
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings, Fit

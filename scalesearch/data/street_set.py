@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.data.cache import Arrays, cached_arrays, content_key
-from scalesearch.data.street_scenes import MOST_SIGNS, SIGN_CLASSES, SURFACES, Scene, draw_scene
+from scalesearch.data.street_backdrop import SURFACES
+from scalesearch.data.street_scenes import MOST_SIGNS, SIGN_CLASSES, Scene, draw_scene
 from scalesearch.values.network_spec import InputSize
 
 # Part of the cache key: raise it when a change to the code makes the same seed give other scenes.

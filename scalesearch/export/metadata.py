@@ -27,7 +27,7 @@ from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.records.run_file import layout_of_before
 from scalesearch.tasks.registry import DEFAULT
 from scalesearch.toml_file import read_toml
-from scalesearch.values.candidate import CALIBRATED, Candidate, Recipe
+from scalesearch.values.candidate import Candidate, Recipe
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.identity import values_before
 from scalesearch.values.network_spec import InputSize, NetworkSpec
@@ -224,31 +224,6 @@ def task_of(model: Path) -> str:
     except StageFailed:
         return DEFAULT
     return next((each.value for each in properties if each.key == _TASK_KEY), DEFAULT)
-
-
-def calibration_document(
-    record: MeasuredTrial, session: Session, indices: Sequence[int] | None, *, why_not: str = ""
-) -> dict[str, object]:
-    """Return the content of calibration.json: which images gave the ranges of the activations.
-
-    Args:
-        record: Record of the trial.
-        session: Session of its study.
-        indices: Positions among the source's training images; None where they could not be found.
-        why_not: Why there are none, in a line.
-    """
-    asked = record.candidate.quantization
-    return {
-        "precision": asked.precision,
-        "method": asked.calibration if asked.precision in CALIBRATED else None,
-        "data": session.data.name,
-        "data_fingerprint": session.data.fingerprint,
-        "settings": dataclasses.asdict(session.settings.data),
-        "order": "position among the source's training images as it lists them (with val_fraction above 0: training,"
-        " then validation images), in the order in which they were used",
-        "indices": None if indices is None else list(indices),
-        **({"note": why_not} if why_not else {}),
-    }
 
 
 def _spec(record: MeasuredTrial) -> NetworkSpec:

@@ -97,7 +97,7 @@ def write_weights(record: MeasuredTrial, session: Session, model: OnnxModel, fol
 
 def write_calibration(record: MeasuredTrial, session: Session, folder: Path) -> tuple[str, ...]:
     """Write calibration.json; return a line if the images that it should name cannot be found."""
-    from scalesearch.export.metadata import calibration_document
+    from scalesearch.export.calibration import calibration_document
     from scalesearch.values.candidate import CALIBRATED
 
     asked = record.candidate.quantization

@@ -16,7 +16,7 @@ import numpy as np
 
 from scalesearch.errors import StageFailed
 from scalesearch.measurement.duet import MIN_PAIRS, NEAR_CALM, Duet, Seconds, Verdict, judge
-from scalesearch.values.record import Latency
+from scalesearch.values.latency import Latency
 from scalesearch.values.settings import LatencySettings
 
 LOG = logging.getLogger(__name__)

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from scalesearch.spaces.axes import CONDITIONS, Value, axis_of, fixed_value, ordered_values, typed
+from scalesearch.spaces.asking import ordered_values
+from scalesearch.spaces.axes import CONDITIONS, Value, axis_of, fixed_value, typed
 from scalesearch.spaces.suggest import candidate_value
 from scalesearch.values.candidate import Candidate, Quantization
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace

@@ -8,7 +8,8 @@ from optuna.trial import TrialState
 from scalesearch.search.listener import StudyListener
 from scalesearch.search.objectives import objectives
 from scalesearch.search.siblings import SIBLING_OF
-from scalesearch.spaces.axes import Value, is_asked_by_position
+from scalesearch.spaces.asking import is_asked_by_position
+from scalesearch.spaces.axes import Value
 from scalesearch.spaces.suggest import candidate_value
 from scalesearch.values.quality import DEFAULT_METRIC
 from scalesearch.values.record import LimitUse, TrialRecord

@@ -6,21 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 from scalesearch.errors import ConfigError
+from scalesearch.spaces.asking import TrialLike, ask, asking_order, index_name, ordered_values
 from scalesearch.spaces.axes import (
     CONDITIONS,
     READ_BY,
     OptunaChoice,
-    TrialLike,
     Value,
-    ask,
-    asking_order,
     axis_of,
     default_value,
     field_of,
     field_type,
     fixed_value,
-    index_name,
-    ordered_values,
     plain_axis_names,
     stage_of,
     typed,

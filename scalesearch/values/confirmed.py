@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from scalesearch.values.latency import Latency
 from scalesearch.values.quality import Quality
-from scalesearch.values.record import Latency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from scalesearch.values.candidate import Candidate, Recipe
+from scalesearch.values.latency import Latency
 from scalesearch.values.network_spec import NetworkSpec, StageSpec
 from scalesearch.values.quality import ClassDetail
-from scalesearch.values.record import FrontScore, Latency, TrialRecord
+from scalesearch.values.record import FrontScore, TrialRecord
 from scalesearch.views.words import (
     STEP_NAMES,
     accuracy_with_interval,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from scalesearch.errors import NoFeasibleTrialError
 from scalesearch.files import replace_file
 from scalesearch.values.candidate import Precision
+from scalesearch.values.latency import Latency
 from scalesearch.values.quality import Quality
-from scalesearch.values.record import Latency, MeasuredTrial, TrialRecord
+from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.views.palette import INK, LOOKS, PALE
 from scalesearch.views.words import device_text, score_axis
 

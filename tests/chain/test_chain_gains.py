@@ -7,7 +7,7 @@ import pytest
 from fake_evaluators import make_latency
 
 from scalesearch.chain.gains import TwinStore, gain
-from scalesearch.values.record import Latency
+from scalesearch.values.latency import Latency
 
 
 def test_a_speedup_is_the_ratio_without_over_with_and_its_doubt_is_of_both() -> None:

@@ -13,7 +13,7 @@ from scalesearch.chain.timer import Timer
 from scalesearch.deployment.backends.base import Engine
 from scalesearch.errors import CandidateRejected
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling
-from scalesearch.values.record import Latency
+from scalesearch.values.latency import Latency
 from scalesearch.values.session import Session
 
 LIMIT_MS = 2.0

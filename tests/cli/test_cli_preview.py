@@ -11,10 +11,12 @@ from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 
 from scalesearch.chain.planner import PlanBasis, Planner
-from scalesearch.cli import compiling, preview, samples
+from scalesearch.cli import compiling, samples
 from scalesearch.cli.collapsing import collapses
 from scalesearch.cli.compiling import compile_space
+from scalesearch.cli.data_lines import data_line
 from scalesearch.cli.preview import check_space, limit_lines, preview_run
+from scalesearch.cli.space_lines import axis_text
 from scalesearch.config import load_run, parse_space, space_paths
 from scalesearch.deployment.targets import get_target
 from scalesearch.errors import ConfigError, StageFailed
@@ -206,7 +208,7 @@ def test_the_standard_error_is_in_points() -> None:
         train = val = calibration = test = Split(range(337))
 
     # sqrt(0.6 * 0.4 / 337) is 0.0267
-    line = preview._data_line(Data(), "classification")  # type: ignore[arg-type]
+    line = data_line(Data(), "classification")  # type: ignore[arg-type]
     assert "standard error of a val accuracy 2.7 points" in line
 
 
@@ -239,7 +241,7 @@ def test_steps_that_do_not_meet_the_upper_end_are_told(
     )
     axis = stepped.axes[0].axis
     assert (min(axis.values), max(axis.values)) == asked
-    assert preview.axis_text(stepped.axes[0]).startswith(f"{asked[0]:g} to {asked[1]:g} in steps")
+    assert axis_text(stepped.axes[0]).startswith(f"{asked[0]:g} to {asked[1]:g} in steps")
     told = ends_short(stepped)
     assert bool(told) == bool(says)
     assert not told or says in told[0]

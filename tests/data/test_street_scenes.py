@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from scalesearch.data.sign_faces import CLASS_NAMES
-from scalesearch.data.street_scenes import MOST_SIGNS, SIGN_CLASSES, SIGN_FAMILIES, SURFACES, Scene, draw_scene
+from scalesearch.data.street_backdrop import SURFACES
+from scalesearch.data.street_scenes import MOST_SIGNS, SIGN_CLASSES, SIGN_FAMILIES, Scene, draw_scene
 from scalesearch.values.network_spec import InputSize
 
 SIZE = InputSize(height_px=90, width_px=160)

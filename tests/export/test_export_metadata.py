@@ -7,13 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from scalesearch.errors import ConfigError
-from scalesearch.export.metadata import (
-    calibration_document,
-    onnx_metadata,
-    read_config,
-    write_config,
-    write_preprocessing,
-)
+from scalesearch.export.calibration import calibration_document
+from scalesearch.export.metadata import onnx_metadata, read_config, write_config, write_preprocessing
 from scalesearch.tasks.infer_parts import preprocessing as infer_preprocessing
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import FrontScore, MeasuredTrial

@@ -15,10 +15,11 @@ from pathlib import Path
 from scalesearch.errors import CandidateRejected, ConfigError, StageFailed
 from scalesearch.execution.worker import Rivals
 from scalesearch.values.candidate import Candidate, Quantization
+from scalesearch.values.latency import Latency
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec, StemSpec
 from scalesearch.values.plan import Plan
 from scalesearch.values.quality import Quality
-from scalesearch.values.record import Cost, Gain, Latency, LimitUse, MeasuredTrial, TrainingResult, TrialRecord
+from scalesearch.values.record import Cost, Gain, LimitUse, MeasuredTrial, TrainingResult, TrialRecord
 from scalesearch.values.space import Choice, Limits, NamedAxis, Range, SearchSpace
 from scalesearch.values.target import Device
 

@@ -6,14 +6,8 @@ import optuna
 import pytest
 
 from scalesearch.errors import ConfigError
-from scalesearch.spaces.axes import (
-    CONDITIONS,
-    OptunaChoice,
-    default_value,
-    index_name,
-    largest_value,
-    plain_axis_names,
-)
+from scalesearch.spaces.asking import index_name
+from scalesearch.spaces.axes import CONDITIONS, OptunaChoice, default_value, largest_value, plain_axis_names
 from scalesearch.spaces.suggest import (
     candidate_of,
     candidate_value,

@@ -1,0 +1,73 @@
+"""What a user is told of a data set once it is read and split."""
+
+from scalesearch.data.dataset import (
+    Dataset,
+)
+from scalesearch.data.depth import depth_notes
+from scalesearch.data.facts import ImageFacts, joined
+from scalesearch.data.framing import long_images_note
+from scalesearch.data.groups import crossing
+from scalesearch.data.near_copies import near_copy_warnings
+from scalesearch.data.source import SourceData
+from scalesearch.data.split import DEFAULT_VAL_FRACTION, Splits
+from scalesearch.values.network_spec import InputSize
+from scalesearch.values.settings import DataSettings
+
+
+def crossing_groups(data: SourceData, settings: DataSettings) -> tuple[str, ...]:
+    """Warn of groups in several splits of the source's own; train and val that are split anew count as one."""
+    if not settings.group_by:
+        return ()
+    parts = {"train": data.train, "val": data.val, "test": data.test}
+    names = {split: [] if part.names is None else part.names.tolist() for split, part in parts.items() if part}
+    if settings.val_fraction:
+        names["train"] = [*names["train"], *names.pop("val", ())]
+    return crossing(names, settings.group_by, where=f"data {data.name}")
+
+
+def near_copies_between(data: SourceData, splits: Splits) -> tuple[str, ...]:
+    """Warn of images that are in two splits, unchanged or nearly so."""
+    train, val, calibration, test = splits
+    return near_copy_warnings({"train": (train, calibration), "val": (val,), "test": (test,)}, name=data.name)
+
+
+def not_on_disk(dataset: Dataset, settings: DataSettings) -> tuple[str, ...]:
+    """Warn that the images are in memory, although the settings ask for the disk."""
+    if settings.memory != "disk" or dataset.on_disk:
+        return ()
+    return (
+        f"data {dataset.name}: is held in memory all the same: only the images of a folder, or of an .npz file not in "
+        "Fortran order, can be read from disk",
+    )
+
+
+def training_facts(splits: Splits) -> ImageFacts | None:
+    """Return the facts of the training and calibration images, none of which is ever scored."""
+    train, _, calibration, _ = splits
+    return joined((train.facts, calibration.facts)) if train.facts and calibration.facts else None
+
+
+def all_facts(splits: Splits) -> ImageFacts | None:
+    """Return the facts of all images, or None if they are not known of every split."""
+    found = [split.facts for split in splits if split.facts]
+    return joined(found) if len(found) == len(splits) else None
+
+
+def reading_notes(data: SourceData, splits: Splits, settings: DataSettings, storage: InputSize) -> tuple[str, ...]:
+    """Return notes for the user on how images were turned into bytes of one size."""
+    training, every = training_facts(splits), all_facts(splits)
+    if training is None or every is None:
+        return ()
+    depth = depth_notes(data.name, training, every, settings.window)
+    return (*depth, *long_images_note(data.name, every, settings.fit, storage))
+
+
+def drawn_validation(data: SourceData, settings: DataSettings) -> tuple[str, ...]:
+    """Warn that validation images are taken from train, if the source brought other splits but none for validation."""
+    if not (data.divided or data.test is not None) or data.val is not None or settings.val_fraction:
+        return ()
+    share = f"{100 * DEFAULT_VAL_FRACTION:g} %"
+    how = "at random" if data.train.targets.strata() is None else "by class"
+    return (
+        f"data {data.name}: has no validation images, so {share} of train, drawn {how}, are taken (data.val_fraction)",
+    )

@@ -1,0 +1,81 @@
+"""How long a network takes for one batch, and how sure that is."""
+
+from dataclasses import dataclass
+
+_FASTER_THAN_CALM = 0.95
+"""Two processes differ by less than this ratio: see `measurement.duet.SAME_CALM`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Latency of one engine at a fixed batch size.
+
+    `p50_ms` is the objective. It is the duet ratio to the reference engine (`measurement.duet.OBJECTIVE`), taken while
+    the reference ran at its calm time, times that calm time; so a busy minute of the machine does not affect it.
+    `raw_*` are plain clock times. The last fields are None in records that are older than these fields.
+    """
+
+    p50_ms: float
+    p50_low_ms: float
+    p50_high_ms: float
+    """The 95 % confidence interval of `p50_ms`, as a fresh process would measure it."""
+    raw_p50_ms: float
+    raw_p90_ms: float
+    raw_p99_ms: float
+    raw_min_ms: float
+    reference_p50_ms: float
+    """Raw median of the reference engine in the same session."""
+    ratio: float
+    runs: int
+    batch: int
+    stable: bool
+    """Whether the machine was calm for long enough and the interval is within `latency.stable_within`."""
+    enqueue_p50_ms: float | None = None
+    """Median time in milliseconds that the host needed to hand a run to the GPU; None where host and device are the
+    same."""
+    calm_fraction: float | None = None
+    """Fraction of the session in which the reference ran at its calm time. If it is large enough, `p50_ms` is taken
+    from that part."""
+    raw_calm_p50_ms: float | None = None
+    """Median of the candidate's runs while the machine was calm; None where there were none."""
+    raw_disturbed_p50_ms: float | None = None
+    """Median of the candidate's other runs; None where there were none."""
+    reference_lowest_ms: float | None = None
+    """Level of the reference in the pairs that counted. It is far above the calm time if the machine was never calm."""
+    coarse: bool = False
+    """Whether timing ended early, since the candidate was surely far from the front of that moment."""
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the latency is not stable although all the time there was for it was spent."""
+        return not (self.stable or self.coarse)
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of the interval, as a fraction of the latency."""
+        return (self.p50_high_ms - self.p50_low_ms) / (2 * self.p50_ms)
+
+    @property
+    def why_unstable(self) -> str:
+        """One sentence on why the latency is not stable, for a reader of the record; empty where it is stable."""
+        if self.stable:
+            return ""
+        if self.coarse:
+            return f"it is far from the front, so its latency was taken to within +-{100 * self.half_width:.1f} % only"
+        told = "its latency did not settle within the time limit"
+        if self.calm_fraction is None:
+            return told
+        told += f" (+-{100 * self.half_width:.1f} %, machine calm for {100 * self.calm_fraction:.0f} % of it"
+        moods = {"calm": self.raw_calm_p50_ms, "disturbed": self.raw_disturbed_p50_ms}
+        clock = [f"{raw_ms:.3g} ms {mood}" for mood, raw_ms in moods.items() if raw_ms is not None]
+        return f"{told}; plain clock {', '.join(clock)})"
+
+    @property
+    def unit_too_slow(self) -> bool:
+        """Whether the reference's calm time, the unit of all latencies, was too slow.
+
+        That is so where the reference ran much faster here than its calm time, which must then have been found while
+        the machine was disturbed.
+        """
+        lowest_ms, calm_ms = self.reference_lowest_ms, self.p50_ms / self.ratio
+        return lowest_ms is not None and lowest_ms < _FASTER_THAN_CALM * calm_ms
