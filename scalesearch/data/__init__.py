@@ -16,18 +16,10 @@ from scalesearch.data.dataset import (
 )
 from scalesearch.data.depth import deep, find_window
 from scalesearch.data.grey import to_grey
-from scalesearch.data.groups import check_pattern
+from scalesearch.data.groups import check_pattern, crossing_groups
 from scalesearch.data.mapped import MappedImages
 from scalesearch.data.normalisation import Images, normalise, to_input
-from scalesearch.data.notes import (
-    all_facts,
-    crossing_groups,
-    drawn_validation,
-    near_copies_between,
-    not_on_disk,
-    reading_notes,
-    training_facts,
-)
+from scalesearch.data.notes import all_facts, near_copies_between, not_on_disk, reading_notes, training_facts
 from scalesearch.data.source import SourceData, Sources
 from scalesearch.data.source_names import (
     find_source,
@@ -35,7 +27,7 @@ from scalesearch.data.source_names import (
     plain_source,
     refuse_ambiguous_source,
 )
-from scalesearch.data.split import Splits, missing_classes, require_classes, split_source
+from scalesearch.data.split import Splits, drawn_validation, missing_classes, require_classes, split_source
 from scalesearch.data.targets import LABELS
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
@@ -100,7 +92,11 @@ def load_dataset(
     has_accuracy = find_source(settings.source, sources).targets == LABELS
     hidden = hidden_warning(settings.source, sources)
     data, splits, settings = load_splits(settings, sources, storage_px=storage_px, cache_folder=cache_folder)
-    warnings = (*hidden, *data.warnings, *reading_notes(data, splits, settings, InputSize.of(storage_px)))
+    warnings = (
+        *hidden,
+        *data.warnings,
+        *reading_notes(data, splits, settings.window, settings.fit, InputSize.of(storage_px)),
+    )
     copies = near_copies_between(data, splits) if look_for_copies else ()
     warnings = (*warnings, *crossing_groups(data, settings), *copies)
     dataset = make_dataset(
@@ -114,10 +110,10 @@ def load_dataset(
         dataset,
         warnings=(
             *warnings,
-            *drawn_validation(data, settings),
+            *drawn_validation(data, settings.val_fraction),
             *_split_warnings(dataset, settings, has_accuracy=has_accuracy),
         ),
-        notes=(*data.notes, *not_on_disk(dataset, settings)),
+        notes=(*data.notes, *not_on_disk(dataset, asked=settings.memory == "disk")),
     )
 
 

@@ -8,7 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from scalesearch.data.source import SourceData
 from scalesearch.errors import ConfigError
+from scalesearch.values.settings import DataSettings
 
 _SHOWN: Final = 2
 
@@ -117,3 +119,14 @@ def crossing(names: Mapping[str, Sequence[str]], pattern: str, *, where: str) ->
             f"group of its own, e.g. {', '.join(single[:_SHOWN])}"
         )
     return tuple(warnings)
+
+
+def crossing_groups(data: SourceData, settings: DataSettings) -> tuple[str, ...]:
+    """Warn of groups in several splits of the source's own; train and val that are split anew count as one."""
+    if not settings.group_by:
+        return ()
+    parts = {"train": data.train, "val": data.val, "test": data.test}
+    names = {split: [] if part.names is None else part.names.tolist() for split, part in parts.items() if part}
+    if settings.val_fraction:
+        names["train"] = [*names["train"], *names.pop("val", ())]
+    return crossing(names, settings.group_by, where=f"data {data.name}")

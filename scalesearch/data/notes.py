@@ -6,23 +6,11 @@ from scalesearch.data.dataset import (
 from scalesearch.data.depth import depth_notes
 from scalesearch.data.facts import ImageFacts, joined
 from scalesearch.data.framing import long_images_note
-from scalesearch.data.groups import crossing
 from scalesearch.data.near_copies import near_copy_warnings
 from scalesearch.data.source import SourceData
-from scalesearch.data.split import DEFAULT_VAL_FRACTION, Splits
+from scalesearch.data.split import Splits
 from scalesearch.values.network_spec import InputSize
-from scalesearch.values.settings import DataSettings
-
-
-def crossing_groups(data: SourceData, settings: DataSettings) -> tuple[str, ...]:
-    """Warn of groups in several splits of the source's own; train and val that are split anew count as one."""
-    if not settings.group_by:
-        return ()
-    parts = {"train": data.train, "val": data.val, "test": data.test}
-    names = {split: [] if part.names is None else part.names.tolist() for split, part in parts.items() if part}
-    if settings.val_fraction:
-        names["train"] = [*names["train"], *names.pop("val", ())]
-    return crossing(names, settings.group_by, where=f"data {data.name}")
+from scalesearch.values.settings import Fit, WindowSetting
 
 
 def near_copies_between(data: SourceData, splits: Splits) -> tuple[str, ...]:
@@ -31,9 +19,9 @@ def near_copies_between(data: SourceData, splits: Splits) -> tuple[str, ...]:
     return near_copy_warnings({"train": (train, calibration), "val": (val,), "test": (test,)}, name=data.name)
 
 
-def not_on_disk(dataset: Dataset, settings: DataSettings) -> tuple[str, ...]:
-    """Warn that the images are in memory, although the settings ask for the disk."""
-    if settings.memory != "disk" or dataset.on_disk:
+def not_on_disk(dataset: Dataset, *, asked: bool) -> tuple[str, ...]:
+    """Warn that the images are in memory, although the user asked for the disk."""
+    if not asked or dataset.on_disk:
         return ()
     return (
         f"data {dataset.name}: is held in memory all the same: only the images of a folder, or of an .npz file not in "
@@ -53,21 +41,12 @@ def all_facts(splits: Splits) -> ImageFacts | None:
     return joined(found) if len(found) == len(splits) else None
 
 
-def reading_notes(data: SourceData, splits: Splits, settings: DataSettings, storage: InputSize) -> tuple[str, ...]:
+def reading_notes(
+    data: SourceData, splits: Splits, window: WindowSetting, fit: Fit, storage: InputSize
+) -> tuple[str, ...]:
     """Return notes for the user on how images were turned into bytes of one size."""
     training, every = training_facts(splits), all_facts(splits)
     if training is None or every is None:
         return ()
-    depth = depth_notes(data.name, training, every, settings.window)
-    return (*depth, *long_images_note(data.name, every, settings.fit, storage))
-
-
-def drawn_validation(data: SourceData, settings: DataSettings) -> tuple[str, ...]:
-    """Warn that validation images are taken from train, if the source brought other splits but none for validation."""
-    if not (data.divided or data.test is not None) or data.val is not None or settings.val_fraction:
-        return ()
-    share = f"{100 * DEFAULT_VAL_FRACTION:g} %"
-    how = "at random" if data.train.targets.strata() is None else "by class"
-    return (
-        f"data {data.name}: has no validation images, so {share} of train, drawn {how}, are taken (data.val_fraction)",
-    )
+    depth = depth_notes(data.name, training, every, window)
+    return (*depth, *long_images_note(data.name, every, fit, storage))

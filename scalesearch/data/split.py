@@ -160,3 +160,14 @@ def _check(data: SourceData, **splits: ImageSplit) -> None:
             sizes = ", ".join(f"{other} {len(part)}" for other, part in splits.items())
             msg = f"data {data.name!r}: expected images in every split, came none in {name} ({sizes}).\nAdd images."
             raise ConfigError(msg)
+
+
+def drawn_validation(data: SourceData, val_fraction: float) -> tuple[str, ...]:
+    """Warn that validation images are taken from train, if the source brought other splits but none for validation."""
+    if not (data.divided or data.test is not None) or data.val is not None or val_fraction:
+        return ()
+    share = f"{100 * DEFAULT_VAL_FRACTION:g} %"
+    how = "at random" if data.train.targets.strata() is None else "by class"
+    return (
+        f"data {data.name}: has no validation images, so {share} of train, drawn {how}, are taken (data.val_fraction)",
+    )
