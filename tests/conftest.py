@@ -35,6 +35,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 RecordFactory = Callable[..., MeasuredTrial]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def migrations_are_read_once() -> Iterator[None]:
+    """Let Optuna read its database migrations once, not for each of the hundreds of studies: they never change."""
+    from optuna.storages._rdb.storage import _VersionManager
+
+    with pytest.MonkeyPatch.context() as patch:
+        if read := getattr(_VersionManager, "_create_alembic_script", None):  # private: another version may lack it
+            scripts: list[object] = []
+
+            def once(manager: _VersionManager) -> object:
+                if not scripts:
+                    scripts.append(read(manager))
+                return scripts[0]
+
+            patch.setattr(_VersionManager, "_create_alembic_script", once)
+        yield
+
+
 def _latency(p50_ms: float) -> Latency:
     return Latency(
         p50_ms=p50_ms,

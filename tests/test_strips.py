@@ -36,6 +36,7 @@ def strips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fit", "size", "seen"),
     [

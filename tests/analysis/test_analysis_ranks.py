@@ -16,6 +16,7 @@ def test_it_is_spearmans_coefficient_ties_included(seed: int) -> None:
     assert agreement.low < agreement.spearman < agreement.high
 
 
+@pytest.mark.slow
 def test_the_interval_narrows_with_the_root_of_the_number_of_pairs() -> None:
     random = np.random.default_rng(0)
     widths = {20: 0.0, 180: 0.0}

@@ -166,6 +166,7 @@ def test_a_record_names_its_trunk_and_a_plan_is_made_again_from_it(bench: Bench)
 # ---- training ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_widths_share_one_trunk_and_make_equal_updates(bench: Bench) -> None:
     found = [bench(cut(NARROW)), bench(cut(NARROW, width=1.0)), bench(replace(NARROW, scaling=Scaling(width=1.5)))]
     assert bench.made() == [6, 6, 6, 6]  # one trunk, three branches

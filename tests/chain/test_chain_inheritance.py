@@ -93,6 +93,7 @@ def test_a_parent_that_knows_the_classes_is_inherited_whole(
     assert plan.trunk_key != without.trunk_key and plan.weights_key != without.weights_key
 
 
+@pytest.mark.slow
 def test_an_export_without_norms_gives_the_same_function(
     plain: Session, trained: tuple[Path, Network], tmp_path: Path
 ) -> None:

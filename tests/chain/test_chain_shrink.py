@@ -96,6 +96,7 @@ def test_dense_and_cut_networks_make_equal_updates_and_share_their_trunk(bench: 
     assert half.dense_score == dense.training.float_score
 
 
+@pytest.mark.slow
 def test_a_cut_network_may_come_first(bench: Bench) -> None:
     half = bench(HALF)
     assert bench.made() == 30
@@ -114,6 +115,7 @@ def test_two_workers_at_once_train_a_shared_trunk_once(bench: Bench) -> None:
     assert not list((bench.session.folder / "weights").glob("*.lock"))
 
 
+@pytest.mark.slow
 def test_the_dense_network_is_one_training_of_the_whole_schedule(bench: Bench) -> None:
     plan, data = Planner(bench.session)(DENSE), bench.data
     whole = train(
@@ -130,6 +132,7 @@ def test_the_dense_network_is_one_training_of_the_whole_schedule(bench: Bench) -
     assert equal(bench(DENSE).network, whole.network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pruning",
     [
@@ -163,6 +166,7 @@ def test_masked_weights_stay_zero_to_the_end_of_the_branch(bench: Bench) -> None
     assert zeros / sum(tensor.numel() for tensor in convolutions) == pytest.approx(0.5, abs=0.001)
 
 
+@pytest.mark.slow
 def test_a_longer_training_goes_on_from_the_trunk_and_ends_as_if_it_had_not_stopped(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -180,6 +184,7 @@ def test_a_longer_training_goes_on_from_the_trunk_and_ends_as_if_it_had_not_stop
     assert bench.made() == 50
 
 
+@pytest.mark.slow
 def test_updates_with_simulated_rounding_are_taken_from_the_branch(bench: Bench) -> None:
     aware = replace(DENSE, quantization=Quantization(precision="int8", qat_steps=5))
 
@@ -200,6 +205,7 @@ def test_a_branch_without_a_float_update_is_refused_before_training(bench: Bench
     assert not Planner(bench.session)(fewer).rejected_because
 
 
+@pytest.mark.slow
 def test_more_rounds_than_updates_still_end_at_the_asked_shape(bench: Bench) -> None:
     recipe = replace(RECIPE, steps=5)  # a branch of 2
     many = replace(HALF, recipe=recipe, pruning=Pruning(channel_fraction=0.5, rounds=4))

@@ -204,6 +204,7 @@ def test_weights_before_quantization_aware_updates_are_called_so(
         assert file.metadata()["state"].endswith("; before quantization-aware updates")
 
 
+@pytest.mark.slow
 def test_formats_land_in_the_folder_and_on_the_card(study: Study, tmp_path: Path) -> None:
     pytest.importorskip("emx_onnx_cgen")
     export.export_trial(study.trial(1), study.session, tmp_path / "best", formats=("onnx", "c", "c"))
@@ -371,6 +372,7 @@ def test_what_was_not_confirmed_or_is_gone_is_said(study: Study, tmp_path: Path)
     assert not (tmp_path / "best" / "model.onnx").exists()
 
 
+@pytest.mark.slow
 def test_another_trial_replaces_the_export_whole_and_the_same_one_keeps_its_formats(
     study: Study, tmp_path: Path
 ) -> None:

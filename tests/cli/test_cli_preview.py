@@ -306,6 +306,7 @@ SPACES = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_clock")
 @given(document=SPACES)
 @property_settings(

@@ -76,6 +76,7 @@ def test_neither_network_is_changed() -> None:
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scaling",
     [

@@ -87,6 +87,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[BlockKind], 
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [*_CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in _MORE_CASES)],

@@ -463,6 +463,7 @@ print(quantize(onnx_model(Path(sys.argv[1])), quantization, calibration=images, 
 """
 
 
+@pytest.mark.slow
 def test_another_process_writes_the_same_bytes(model: OnnxModel, tmp_path: Path) -> None:
     """The quantizer works with sets of names, whose order differs from process to process."""
     np.save(tmp_path / "images.npy", _CALIBRATION)

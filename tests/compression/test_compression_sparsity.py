@@ -226,6 +226,7 @@ def sparse_files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Precisio
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "fp8"])
 def test_the_file_holds_two_zeros_in_each_four(sparse_files: Callable[[Precision], Path], precision: Precision) -> None:
     """Folding scales whole output channels and symmetric quantization maps 0 to 0: both keep the zeros."""

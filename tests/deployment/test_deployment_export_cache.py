@@ -90,6 +90,7 @@ def _other_layer() -> Network:
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [_other_weights, _other_layer, lambda: _network(spec=replace(_SPEC, activation="silu"))],

@@ -116,6 +116,7 @@ def test_it_is_what_the_registry_says(name: str) -> None:
     writer.ensure_holds("fp32")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::Warning:executorch", "ignore::Warning:litert_torch", "ignore::Warning:jax")
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_is_written_answers_as_onnx_runtime_does(

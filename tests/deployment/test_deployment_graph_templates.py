@@ -64,6 +64,7 @@ def written(network: Network, to: Path) -> bytes:
     return to.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -136,6 +137,7 @@ def odd(how: str, px: int = 16, seed: int = 0) -> Network:
     return Network(spec=spec, module=_Odd(how, seed).eval())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "again"),
     [
@@ -153,6 +155,7 @@ def test_a_graph_with_something_computed_or_unknown_in_it_is_traced_again(
     assert len(traced) == 1 + again
 
 
+@pytest.mark.slow
 def test_what_depends_on_the_size_is_shared_at_one_size_only(tmp_path: Path, traced: list[str]) -> None:
     written(odd("plain"), tmp_path / "a.onnx")  # it pools by windows that grow with the image
     written(odd("plain", px=24), tmp_path / "b.onnx")

@@ -90,6 +90,7 @@ def test_the_value_describes_the_file(exported: Path) -> None:
     assert model.path == exported
 
 
+@pytest.mark.slow
 def test_an_equal_network_gives_equal_bytes_in_silence_and_is_untouched(
     exported: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -145,6 +146,7 @@ class _OtherWhenTraced(nn.Module):
         return logits * 1.05 if torch.compiler.is_exporting() else logits
 
 
+@pytest.mark.slow
 def test_a_file_that_answers_otherwise_than_torch_is_refused(tmp_path: Path) -> None:
     network = dataclasses.replace(_network(), module=_OtherWhenTraced(_network().module).eval())
     with pytest.raises(StageFailed, match="ONNX Runtime answers otherwise than torch: by"):

@@ -107,6 +107,7 @@ def test_no_two_resolutions_round_to_the_same_and_all_are_what_was_meant(name: s
     assert rounded == pytest.approx(sides, abs=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -126,6 +127,7 @@ def test_few_choices_collapse_and_few_break_the_limit(name: str) -> None:
     assert len(rejected) <= 0.25 * len(sample)
 
 
+@pytest.mark.slow
 def test_the_default_space_stays_small_enough_for_two_cores() -> None:
     space = read("resnet_small")
     costs = [macs_of(spec_of("resnet_small", scaling)) for scaling in scalings("resnet_small")]

@@ -40,6 +40,7 @@ def ours(state: StateDict, name: str) -> nn.Module:
     return module.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_file_of_torchvision_gives_torchvisions_answers_to_the_bit(name: str, tmp_path: Path) -> None:
     theirs = oracle(name)

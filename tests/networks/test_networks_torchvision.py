@@ -38,6 +38,7 @@ EFFICIENTNETS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "resnet50")) for name in FAMILIES]
 )
@@ -65,6 +66,7 @@ def test_the_papers_multipliers_give_torchvisions_efficientnets(case: EfficientN
     assert formula_cost(ours) == formula_cost(oracle)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_with_torchvisions_weights_the_outputs_are_torchvisions(name: str) -> None:
     # Equal counts could hide a misplaced stride, padding or activation; equal outputs cannot.

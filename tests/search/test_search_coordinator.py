@@ -65,6 +65,7 @@ def test_evaluators_are_told_the_front_of_all_that_was_recorded_before(tmp_path:
         assert json.loads(rivals) == [list(point(member)) for member in front]
 
 
+@pytest.mark.slow
 def test_a_larger_budget_goes_on_where_the_smaller_one_ended(tmp_path: Path) -> None:
     run(tmp_path / "parts", 4)
     first = RecordStore(tmp_path / "parts").all()
@@ -78,6 +79,7 @@ def test_a_larger_budget_goes_on_where_the_smaller_one_ended(tmp_path: Path) -> 
     assert again.records == whole and again.ended == "budget"
 
 
+@pytest.mark.slow
 def test_an_exhausted_space_ends_the_run_and_every_candidate_was_trained_once(tmp_path: Path) -> None:
     outcome = run(tmp_path, 10, space=TINY, workers=2)
     records = assert_sound(tmp_path, 3)
@@ -297,6 +299,7 @@ def test_events_are_values(tmp_path: Path) -> None:
     assert all(dataclasses.is_dataclass(event) and hash(event) is not None for event in events)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_candidates_that_use_an_earlier_ones_weights_are_free(tmp_path: Path, workers: int) -> None:
     outcome = run(tmp_path, 5, fates={1: "sibling", 2: "sibling", 4: "sibling"}, workers=workers)
@@ -305,6 +308,7 @@ def test_candidates_that_use_an_earlier_ones_weights_are_free(tmp_path: Path, wo
     assert [r.trial for r in records if r.state == "complete" and not r.charged] == [1, 2, 4]
 
 
+@pytest.mark.slow
 def test_twenty_in_a_row_that_need_no_training_end_the_run(tmp_path: Path) -> None:
     space = make_space(40)  # far more candidates than are asked
     outcome = run(tmp_path, 5, space=space, fates={0: "good", **dict.fromkeys(range(1, 60), "sibling")})

@@ -157,6 +157,7 @@ def trials_in(folder: Path) -> int:
         storage.engine.dispose()
 
 
+@pytest.mark.slow
 def test_a_deleted_database_comes_back_whole_from_the_records(tmp_path: Path) -> None:
     first = run(tmp_path, 4)
     (tmp_path / STUDY_FILE).unlink()

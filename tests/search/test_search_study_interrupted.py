@@ -162,6 +162,7 @@ def test_siblings_of_candidates_near_the_front_are_full_trials_and_free(tmp_path
     assert all(trials[record.trial].user_attrs["sibling_of"] == record.sibling_of for record in siblings)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_evaluates_the_siblings_that_are_missing(tmp_path: Path) -> None:
     run(tmp_path, 4)
     records = RecordStore(tmp_path).all()
@@ -225,6 +226,7 @@ def leave_behind(folder: Path, candidate: Candidate, sibling_of: int | None = No
         suggest(opened.study.ask(), make_space())
 
 
+@pytest.mark.slow
 def test_with_the_budget_used_up_nothing_is_left_running(tmp_path: Path) -> None:
     run(tmp_path, 4, sampler="random")
     records = RecordStore(tmp_path).all()

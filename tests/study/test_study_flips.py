@@ -55,6 +55,7 @@ def flip_of(session: Session) -> object:
     return axis.values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sided", "flip"), [(True, False), (False, True)])
 def test_images_are_mirrored_only_where_their_classes_survive_it(tmp_path: Path, sided: bool, flip: bool) -> None:
     settings, said = pictures(tmp_path, sided=sided), list[str]()

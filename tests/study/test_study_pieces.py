@@ -29,6 +29,7 @@ def test_a_step_is_read_off_lines_between_what_was_timed() -> None:
     assert PIECES.step_s(6_000_000) == pytest.approx(0.6)
 
 
+@pytest.mark.slow
 def test_pieces_are_timed_on_real_networks() -> None:
     plans = made(training={"steps": 5, "batch_size": 4})
     found = measure_pieces(plans, task="classification", settings=MachineSettings(threads=1, bf16="off"))

@@ -90,6 +90,7 @@ def test_a_trunk_that_is_cut_takes_the_time_of_the_larger_network() -> None:
     assert found.training_s > slower.training_s
 
 
+@pytest.mark.slow
 def test_cuts_of_one_cosine_training_are_charged_with_their_retraining_alone() -> None:
     cosine = {"steps": 30, "retrain_steps": 10, "schedule": "cosine"}
     cuts = {"low": 0.2, "high": 0.9}

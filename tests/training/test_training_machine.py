@@ -62,6 +62,7 @@ def test_explicit_settings_are_obeyed_without_a_probe(monkeypatch: pytest.Monkey
     assert not tried
 
 
+@pytest.mark.slow
 def test_a_real_probe_is_short_and_leaves_torch_as_it_was() -> None:
     before, state = torch.get_num_threads(), torch.get_rng_state()
     machine._fastest([(1, False), (2, False)])

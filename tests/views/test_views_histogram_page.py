@@ -99,6 +99,7 @@ def test_the_page_is_small(tmp_path: Path) -> None:
     assert (tmp_path / "page.html").stat().st_size < 400_000
 
 
+@pytest.mark.slow
 def test_the_picture_is_a_png_that_grows_with_the_layers(tmp_path: Path) -> None:
     sizes = []
     for count in (1, 5):
