@@ -1,91 +1,181 @@
-"""Does searching compression together with scaling pay? Fronts with and without the compression axes, one by one.
+"""Does searching compression together with scaling pay, and does trunk and branch? Searches side by side at equal time.
 
-    python benchmarks/compression_axes.py --data DIR --to FOLDER --budget 40 --workers 2
+    python benchmarks/compression_axes.py --data DIR --to FOLDER --minutes 8 --seeds 0 1 2 --workers 2
+    python benchmarks/compression_axes.py --to FOLDER --report
 
-For each space two searches of the same budget, seed and data: the whole space, and the space with nothing to prune and
-fp32 alone. Compared is the hypervolume of their fronts (accuracy times ln(latency), see analysis/front.py) at equal
-wall time, the shorter of the two, and at the end. Each search is an ordinary `scalesearch run`, so an interrupted
-benchmark continues; both want a machine that does nothing else. One seed each: the difference is an observation, not
-a law.
+Arms, each an ordinary `scalesearch run` that ends by its wall time (`--max-time`):
+
+* with: the whole space as it is shipped: a trunk, and branches that are dense, cut or zeroed, in every precision;
+* without: the same space with nothing to prune and fp32 alone;
+* cosine: the whole space by the recipe of before: cosine, and 60 more updates after a cut.
+
+For every space the arms of one seed follow each other, in an order that rotates with the seed. Compared are
+hypervolumes of the fronts (score times ln(latency), see analysis/front.py) of what was on disk at equal times, as means
+over the seeds with standard deviations; of the last front also as it was evaluated after the search, on test images
+and re-timed, with all its members (what a user has who ships it as it is); and the difference to the arm `with`, seed
+by seed. A search that was interrupted goes on with the time that is left to it. All of it wants a machine that does
+nothing else.
 """
 
 import argparse
+import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from scalesearch.analysis.front import hypervolume, pareto_front, point
 from scalesearch.analysis.paid import paid_lines
-from scalesearch.records.run_file import read_run_file
+from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.store import RecordStore
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial, TrialRecord
 
 SCALING_ONLY = ("pruning.channel_fraction=[0.0]", 'quantization.precision=["fp32"]')
-ARMS: dict[str, tuple[str, ...]] = {"with": (), "without": SCALING_ONLY}
+ARMS: dict[str, tuple[str, ...]] = {
+    "with": (),
+    "without": SCALING_ONLY,
+    "cosine": ("training.schedule=cosine",),
+}
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""Of the wall time of a search: when hypervolumes are compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """One finished search: its records, and when each of them was on disk, in seconds since the first trial began."""
+    """One search: its records, and when each of them was on disk, in seconds since the first trial began."""
 
+    space: str
+    arm: str
+    seed: int
     records: tuple[TrialRecord, ...]
     done_s: dict[int, float]
+    test_hypervolume: float
 
-    def until(self, seconds: float) -> tuple[TrialRecord, ...]:
-        """The front of what was there by then."""
+    def front_at(self, seconds: float) -> tuple[MeasuredTrial, ...]:
+        """Return the front of what was on disk by then."""
         return pareto_front(record for record in self.records if self.done_s[record.trial] <= seconds)
 
+    def hypervolume_at(self, seconds: float) -> float:
+        """Return the hypervolume of that front."""
+        return hypervolume(map(point, self.front_at(seconds)))
 
-def search(space: str, arm: str, told: argparse.Namespace) -> Search:
-    """Runs, or continues, one search and reads it back."""
-    folder: Path = told.to / f"{space}-{arm}"
+
+def folder_of(to: Path, space: str, arm: str, seed: int) -> Path:
+    """Return the folder of one search's study."""
+    return to / f"{space}-{arm}-{seed}"
+
+
+def search(told: argparse.Namespace, space: str, arm: str, seed: int) -> None:
+    """Run one search, or what is left of its time; do nothing if it has ended."""
+    folder = folder_of(told.to, space, arm, seed)
+    used = folder.with_suffix(".seconds")
+    used_s = float(used.read_text()) if used.exists() else 0.0
+    left_s = int(60 * told.minutes - used_s)
+    if left_s < 10:
+        return
     command = [sys.executable, "-m", "scalesearch", "run", "--space", space, "--data", told.data]
-    command += ["--budget", str(told.budget), "--workers", str(told.workers), "--to", str(folder)]
-    for override in (*ARMS[arm], f"data.val_fraction={told.val_fraction}"):
+    command += ["--max-time", f"{left_s}s", "--workers", str(told.workers), "--to", str(folder)]
+    for override in (*ARMS[arm], f"seed={seed}", f"data.val_fraction={told.val_fraction}"):
         command += ["--set", override]
+    began = time.monotonic()
     subprocess.run(command, check=True, stdout=sys.stderr)
-    records = RecordStore(folder).all()
-    written = {record.trial: RecordStore(folder).path(record.trial).stat().st_mtime for record in records}
-    first = records[0]
+    # A run ends before its time where no further candidate would end in time: it has ended all the same.
+    used.write_text(str(max(used_s + time.monotonic() - began, 60 * told.minutes)))
+
+
+def read(folder: Path, space: str, arm: str, seed: int) -> Search:
+    """Read a search back from its study."""
+    store = RecordStore(folder)
+    records = store.all()
+    written = {record.trial: store.path(record.trial).stat().st_mtime for record in records}
+    first = min(records, key=lambda record: written[record.trial])
     began = written[first.trial] - sum(stage.seconds for stage in first.stages)
-    return Search(records=records, done_s={trial: at - began for trial, at in written.items()})
+    done_s = {trial: at - began for trial, at in written.items()}
+    again = [(score.test.score, score.latency.p50_ms) for score in read_front_scores(folder)]
+    return Search(space=space, arm=arm, seed=seed, records=records, done_s=done_s, test_hypervolume=hypervolume(again))
+
+
+def orders(arms: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[int, str]]:
+    """Yield (seed, arm), the arms of each seed beginning with another one."""
+    for turn, seed in enumerate(seeds):
+        shift = turn % len(arms)
+        yield from ((seed, arm) for arm in (*arms[shift:], *arms[:shift]))
+
+
+def mean_and_spread(values: Sequence[float], digits: int = 3, *, sign: str = "") -> str:
+    """Write a mean and, in brackets, the standard deviation."""
+    spread = f" ({statistics.stdev(values):.{digits}f})" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):{sign}.{digits}f}{spread}"
+
+
+def report(searches: Sequence[Search], minutes: float) -> None:
+    """Print, space by space: hypervolumes at equal times, differences seed by seed, fronts, and what paid."""
+    for space in dict.fromkeys(each.space for each in searches):
+        here = [each for each in searches if each.space == space]
+        print(f"\n{space}: hypervolume, mean over the seeds (standard deviation), by minutes of wall time")
+        times = " | ".join(f"{share * minutes:.1f} min" for share in SHARES)
+        print(f"| arm | seeds | {times} | test images | trials an hour | charged an hour | best % | fastest ms |")
+        print("|---" * (len(SHARES) + 7) + "|")
+        for arm in dict.fromkeys(each.arm for each in here):
+            print(row(arm, [each for each in here if each.arm == arm], minutes))
+        differences(here, minutes)
+        for each in here:
+            points = ", ".join(f"{100 * s:.1f} % {ms:.3f} ms" for s, ms in map(point, each.front_at(60 * minutes)))
+            print(f"front of {space} {each.arm}, seed {each.seed}: {points}")
+        print(f"{space}: what paid, over all seeds of the arm `with`")
+        print(*paid_lines(record for each in here if each.arm == "with" for record in each.records), sep="\n")
+
+
+def row(arm: str, searches: Sequence[Search], minutes: float) -> str:
+    """Return the table's line of one arm."""
+    fronts = [[point(member) for member in each.front_at(60 * minutes)] for each in searches]
+    hours = [max(each.done_s.values()) / 3600 for each in searches]
+    pairs = list(zip(searches, hours, strict=True))
+    columns = [mean_and_spread([each.hypervolume_at(60 * minutes * share) for each in searches]) for share in SHARES]
+    columns += [
+        mean_and_spread([each.test_hypervolume for each in searches]),
+        mean_and_spread([len(each.records) / hour for each, hour in pairs], 0),
+        mean_and_spread([sum(record.charge for record in each.records) / hour for each, hour in pairs], 0),
+        mean_and_spread([100 * max(score for score, _ in front) for front in fronts], 1),
+        mean_and_spread([min(ms for _, ms in front) for front in fronts]),
+    ]
+    return f"| {arm} | {len(searches)} | {' | '.join(columns)} |"
+
+
+def differences(searches: Sequence[Search], minutes: float) -> None:
+    """Print what `with` has more than each other arm, seed by seed, at the end."""
+    ends = {(each.arm, each.seed): each.hypervolume_at(60 * minutes) for each in searches}
+    for arm in dict.fromkeys(each.arm for each in searches if each.arm != "with"):
+        more = [
+            ends["with", seed] - volume for (of, seed), volume in ends.items() if of == arm and ("with", seed) in ends
+        ]
+        if more:
+            each = ", ".join(f"{value:+.3f}" for value in more)
+            print(f"with less {arm}, seed by seed: {each}; mean {mean_and_spread(more, sign='+')}")
 
 
 def main() -> None:
-    """Runs what is missing, then prints fronts, hypervolumes and what paid."""
+    """Run what is missing, then print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="signs")
     parser.add_argument("--to", type=Path, required=True, help="folder of the studies")
     parser.add_argument("--spaces", nargs="+", default=["resnet_small", "mobilenet_small"])
-    parser.add_argument("--budget", type=int, default=40)
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["with", "without"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--minutes", type=float, default=8.0, help="wall time of each search")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--val-fraction", type=float, default=0.0)
+    parser.add_argument("--report", action="store_true", help="print the report of what is there, and run nothing")
     told = parser.parse_args()
-    rows = []
-    for space in told.spaces:
-        found = {arm: search(space, arm, told) for arm in ARMS}
-        equal_s = min(max(each.done_s.values()) for each in found.values())
-        for arm, each in found.items():
-            front = each.until(equal_s)
-            volumes = [hypervolume(map(point, members)) for members in (front, pareto_front(each.records))]
-            best = max(point(member)[0] for member in front)
-            fastest = min(point(member)[1] for member in front)
-            charged = f"{sum(record.charge for record in each.records):.1f}"
-            rows.append(
-                f"| {space} | {arm} | {charged} | {len(each.records)} | {max(each.done_s.values()) / 60:.1f} | "
-                f"{volumes[0]:.3f} | {volumes[1]:.3f} | {len(front)} | {100 * best:.1f} | {fastest:.3f} |"
-            )
-        session = read_run_file(told.to / f"{space}-with")
-        assert session is not None  # it has just run
-        print(f"\n{space} on {session.data.name}: what paid")
-        print(*paid_lines(found["with"].records), sep="\n")
-        for arm in ARMS:
-            points = ", ".join(f"{100 * top1:.1f} % {ms:.3f} ms" for top1, ms in map(point, found[arm].until(equal_s)))
-            print(f"front {arm} compression axes after {equal_s / 60:.1f} min: {points}")
-    print("\n| space | compression axes | charged | trials | minutes | hypervolume at equal time | at the end ", end="")
-    print("| front | best % | fastest ms |")
-    print("|---|---|---|---|---|---|---|---|---|---|", *rows, sep="\n")
+    if not told.report:
+        for space in told.spaces:
+            for seed, arm in orders(told.arms, told.seeds):
+                search(told, space, arm, seed)
+    keys = [(space, arm, seed) for space in told.spaces for seed in told.seeds for arm in ARMS]
+    there = [(folder_of(told.to, *key), key) for key in keys]
+    report([read(folder, *key) for folder, key in there if folder.with_suffix(".seconds").exists()], told.minutes)
 
 
 if __name__ == "__main__":
