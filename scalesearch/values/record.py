@@ -186,10 +186,13 @@ class StepScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTime:
-    """Wall time of one stage of one trial."""
+    """Wall time of one stage of one trial, and what of it the worker's threads spent computing."""
 
     stage: str
     seconds: float
+    cpu_s: float | None = None
+    """Processor seconds of all threads of the worker in this stage. On a machine that also does other work, these tell
+    more than the wall time. None in records that are older than this field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
