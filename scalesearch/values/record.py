@@ -88,7 +88,8 @@ class Latency:
     reference_lowest_ms: float | None = None
     """Level of the reference in the pairs that counted. It is far above the calm time if the machine was never calm."""
     coarse: bool = False
-    """Whether timing ended early, since the candidate was surely far from the front of that moment."""
+    """Whether timing ended early, since the candidate was surely not on the front of that moment, or since the network
+    is only one to compare with."""
 
     @property
     def unsettled(self) -> bool:
@@ -106,7 +107,9 @@ class Latency:
         if self.stable:
             return ""
         if self.coarse:
-            return f"it is far from the front, so its latency was taken to within +-{100 * self.half_width:.1f} % only"
+            return (
+                f"it is surely off the front, so its latency was taken to within +-{100 * self.half_width:.1f} % only"
+            )
         told = "its latency did not settle within the time limit"
         if self.calm_fraction is None:
             return told
@@ -164,13 +167,13 @@ class Gain:
     """Score with the step minus score without it, after as many updates, as a fraction. None if the network without the
     step was not trained."""
     coarse: bool = False
-    """Whether one of the two latencies was not taken exactly, since the candidate was far from the front."""
+    """Whether the candidate's own latency was not taken exactly, since it was surely not on the front."""
 
     @property
     def no_gain(self) -> bool:
         """Whether the step was of no use: it did not raise the score, and its speed-up cannot be told from none.
 
-        A speed-up from latencies that were not taken exactly is taken as it is.
+        The speed-up of a candidate that was not timed exactly is taken as it is.
         """
         least = self.speedup if self.coarse else self.speedup_low
         return (self.score_change is None or self.score_change <= 0) and least <= 1.0
