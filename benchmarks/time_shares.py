@@ -4,13 +4,16 @@
 
 The shares are of all seconds that the workers spent in stages, once by the clock and once by the processor: on a
 machine that also does other work, the second tells more. A stage `wait` is time in which a worker held still because
-another one measured a latency. The beginning of a run is when it took hold of its folder, some seconds after the
-command was typed; moments of results are those at which the records were written, so a copied folder must keep its
-files' times (`cp -p`). The second evaluation of the front at the end is no part of any trial: it is in `whole run`.
+another one measured a latency. A run begins when it makes its folder, some seconds after the command was typed (where
+that is not known, with the oldest file in it); moments of results are those at which the records were written, so a
+copied folder must keep its files' times (`cp -p`). The second evaluation of the front at the end is no part of any
+trial: it is in `whole run`.
 """
 
 import argparse
+import contextlib
 import json
+import subprocess
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -86,7 +89,7 @@ def time_shares(folder: Path, *, members: int) -> TimeShares:
         ValueError: No trial there is complete.
     """
     store = RecordStore(folder)
-    began = (folder / "study.lock").stat().st_mtime
+    began = _beginning(folder)
     written = {record.trial: store.path(record.trial).stat().st_mtime - began for record in store.all()}
     records = sorted(store.all(), key=lambda record: written[record.trial])
     done = [record for record in records if record.state == "complete"]
@@ -110,6 +113,17 @@ def time_shares(folder: Path, *, members: int) -> TimeShares:
         whole_s=scores.stat().st_mtime - began if scores.exists() else search_s,
         front=len(pareto_front(records)),
     )
+
+
+def _beginning(folder: Path) -> float:
+    """Return when the folder was made, in seconds since the epoch; the time of its oldest file if that is not known."""
+    oldest = min(path.stat().st_mtime for path in folder.rglob("*") if path.is_file())
+    with contextlib.suppress(OSError, ValueError):
+        asked = subprocess.run(("stat", "--format=%W", str(folder)), capture_output=True, text=True, check=False)
+        made = float(asked.stdout)
+        if 0 < made < oldest:
+            return made
+    return oldest
 
 
 def _by_row(records: Sequence[TrialRecord], *, cpu: bool) -> dict[str, float]:
