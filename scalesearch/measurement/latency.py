@@ -47,7 +47,8 @@ WORTH_GOING_ON = 1 / 3
 """A brief measurement goes on only if the time that is left can be expected to narrow the whole interval by this share
 of it. Since what differs between processes cannot be narrowed, half of the usual time brings most of the exactness."""
 HOPE_OF_CALM = 0.5
-"""A brief measurement gives up after this share of `max_s` if too few pairs were calm until then."""
+"""A brief measurement of what is beaten by its estimate gives up after this share of `max_s` if too few pairs were calm
+until then."""
 
 Move = Callable[[], None]
 """Moves this thread to another core (`cores.wandering`)."""
@@ -94,8 +95,8 @@ def measure_latency(
         exact_ms: Range in which the latency must be known exactly. If it is surely outside, timing ends once the
             session's interval is within `settings.coarse_half_width`, or after a quarter of `settings.max_s`.
         brief: End where the rest of `settings.max_s` would bring little, too: the latency is stable and can hardly get
-            more exact, or there was no calm for half of the time. For candidates of a search, whose best are timed
-            again.
+            more exact; or it is above `exact_ms` by its estimate, and there was no calm for half of the time. For
+            candidates of a search, whose best are timed again.
         move: Called when the reference is disturbed.
 
     Raises:
@@ -159,7 +160,7 @@ class Ends:
         """Tell whether the time that is left is unlikely to tell much more than is known after `spent_s` seconds."""
         settings, share = self.settings, spent_s / self.settings.max_s
         if not verdict.enough_calm:
-            return share >= HOPE_OF_CALM
+            return share >= HOPE_OF_CALM and verdict.ratio > self.bounds[1]
         at_the_end = verdict.half_width_after(1 / share)
         return verdict.stable(settings.stable_within) and at_the_end > (1 - WORTH_GOING_ON) * verdict.half_width
 

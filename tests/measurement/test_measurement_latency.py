@@ -341,12 +341,15 @@ def test_what_is_known_exactly_at_the_first_look_takes_as_long_briefly() -> None
     assert unlike(Machine(seed=7), brief=True) == unlike(Machine(seed=7))
 
 
-def test_a_brief_measurement_waits_for_calm_for_half_of_its_time() -> None:
+def test_a_brief_measurement_of_what_is_beaten_waits_for_calm_for_half_of_its_time() -> None:
     whole, short, settings = Machine(seed=1, mood=disturbed), Machine(seed=1, mood=disturbed), LatencySettings()
-    assert not unlike(whole, settings).stable
-    latency = unlike(short, settings, brief=True)
+    estimate_ms = 0.6 * 0.214 * 1.65 / 1.4
+    latency = unlike(short, settings, brief=True, exact_ms=(0.0, 0.95 * estimate_ms))
     assert latency.unsettled and latency.calm_fraction == 0.0
+    # What would be on the front by its estimate gets all the time there is.
+    assert unlike(whole, settings, brief=True, exact_ms=(0.0, 1.05 * estimate_ms)).unsettled
     assert settings.max_s / 2 < short.now_s < 0.75 * whole.now_s
+    assert whole.now_s > settings.max_s
     late = unlike(Machine(seed=2, mood=lambda now_s: 1.4 if now_s < 2.0 else 1.0), settings, brief=True)
     assert late.stable and late.ratio == pytest.approx(0.6, rel=0.01)
 
