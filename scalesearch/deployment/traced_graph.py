@@ -9,7 +9,6 @@ from pathlib import Path
 
 import onnx
 import torch
-from google.protobuf.message import DecodeError
 
 from scalesearch.files import replace_file
 
@@ -45,12 +44,12 @@ def stored_template(key: str, folder: Path) -> Template | None:
     """Return the template that a process stored under `key`; None if there is none, or if its file is damaged."""
     try:
         whole = _path(key, folder).read_bytes()
-        digest, written = whole[:32], whole[32:]
-        if hashlib.sha256(written).digest() != digest:
-            return None
-        proto = onnx.ModelProto.FromString(written)
-    except (OSError, DecodeError):
+    except OSError:
         return None
+    digest, written = whole[:32], whole[32:]
+    if hashlib.sha256(written).digest() != digest:
+        return None
+    proto = onnx.ModelProto.FromString(written)
     entry = proto.metadata_props.pop()
     notes = json.loads(entry.value)
     return Template(
