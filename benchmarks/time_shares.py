@@ -1,13 +1,14 @@
 """Where the time of a search goes: shares of its stages, candidates an hour, seconds to a first result and a front.
 
-    python benchmarks/time_shares.py STUDY [STUDY ...] [--members 8] [--json]
+    python benchmarks/time_shares.py STUDY [STUDY ...] [--members 8] [--common] [--json]
 
 The shares are of all seconds that the workers spent in stages, once by the clock and once by the processor: on a
 machine that also does other work, the second tells more. A stage `wait` is time in which a worker held still because
 another one measured a latency. A run begins when it makes its folder, some seconds after the command was typed (where
 that is not known, with the oldest file in it); moments of results are those at which the records were written, so a
 copied folder must keep its files' times (`cp -p`). The second evaluation of the front at the end is no part of any
-trial: it is in `whole run`.
+trial: it is in `whole run`. Two searches by one seed soon turn to other candidates, since these depend on measured
+times: with `--common`, the shares are those of the trials alone that all studies have evaluated, with equal training.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import contextlib
 import json
 import subprocess
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -78,25 +79,37 @@ class TimeShares:
         return 3600 * self.evaluated / self.search_s
 
 
-def time_shares(folder: Path, *, members: int) -> TimeShares:
+Work = tuple[str, float]
+"""Key of a trial, and what part of a full training it made."""
+
+
+def evaluated(folder: Path) -> dict[Work, TrialRecord]:
+    """Return the complete trials of a study by what they are."""
+    records = RecordStore(folder).all()
+    return {(record.key, record.charge): record for record in records if record.state == "complete"}
+
+
+def time_shares(folder: Path, *, members: int, common: Collection[Work] | None = None) -> TimeShares:
     """Return what the time of the study in `folder` went into; the study must have been made in one run.
 
     Args:
         folder: The study's folder.
         members: The number of front members whose moment is asked for.
+        common: The trials whose stages count; None: those of all trials.
 
     Raises:
         ValueError: No trial there is complete.
     """
     store = RecordStore(folder)
+    if not any(record.state == "complete" for record in store.all()):
+        message = f"{folder}: expected a study with at least one complete trial, found none"
+        raise ValueError(message)
     began = _beginning(folder)
     written = {record.trial: store.path(record.trial).stat().st_mtime - began for record in store.all()}
     records = sorted(store.all(), key=lambda record: written[record.trial])
     done = [record for record in records if record.state == "complete"]
-    if not done:
-        message = f"{folder}: expected a study with at least one complete trial, found none"
-        raise ValueError(message)
-    wall, cpu = _by_row(records, cpu=False), _by_row(records, cpu=True)
+    counted = records if common is None else [record for key, record in evaluated(folder).items() if key in common]
+    wall, cpu = _by_row(counted, cpu=False), _by_row(counted, cpu=True)
     scores = folder / FRONT_SCORES
     search_s = written[records[-1].trial]
     return TimeShares(
@@ -157,9 +170,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", type=Path, nargs="+", metavar="STUDY")
     parser.add_argument("--members", type=int, default=8, help="front members whose moment is printed (default 8)")
+    parser.add_argument("--common", action="store_true", help="shares of the trials that all studies have in common")
     parser.add_argument("--json", action="store_true", help="one JSON object a study instead of the table")
     arguments = parser.parse_args()
-    found = {folder: time_shares(folder, members=arguments.members) for folder in arguments.studies}
+    common = None
+    if arguments.common:
+        common = frozenset.intersection(*(frozenset(evaluated(folder)) for folder in arguments.studies))
+        print(f"the shares are those of {len(common)} trials")
+    found = {folder: time_shares(folder, members=arguments.members, common=common) for folder in arguments.studies}
     if arguments.json:
         for folder, shares in found.items():
             print(json.dumps({"study": folder.name} | asdict(shares)))
