@@ -29,4 +29,16 @@ def far_above_ms(score_high: float, rivals: Iterable[Point]) -> float:
         score_high: Upper end of the interval of the network's score, as a fraction.
         rivals: Points of the members of the front.
     """
-    return LIKELY_SPEEDUP * min((p50_ms for score, p50_ms in rivals if score >= score_high), default=math.inf)
+    return LIKELY_SPEEDUP * beaten_above_ms(score_high, rivals)
+
+
+def beaten_above_ms(score_high: float, rivals: Iterable[Point]) -> float:
+    """Return the latency from which on a network is surely not on the front, in milliseconds; infinite without one.
+
+    From there on a member of the front is faster, and at least as accurate as the upper end of the network's interval.
+
+    Args:
+        score_high: Upper end of the interval of the network's score, as a fraction.
+        rivals: Points of the members of the front.
+    """
+    return min((p50_ms for score, p50_ms in rivals if score >= score_high), default=math.inf)

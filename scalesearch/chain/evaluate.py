@@ -4,20 +4,19 @@ Candidate -> spec -> network -> limits -> train -> prune, retrain -> fold -> ONN
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from scalesearch.analysis.front import Point
-from scalesearch.analysis.near_front import far_above_ms
+from scalesearch.analysis.near_front import beaten_above_ms, far_above_ms
 from scalesearch.chain.deploy import Deployed, Deployer, dense_path
-from scalesearch.chain.gains import TwinStore, gain
 from scalesearch.chain.outlook import Outlook
 from scalesearch.chain.planner import layer_shapes, limit_use
 from scalesearch.chain.scorer import Scorer
 from scalesearch.chain.stages import StageClock
 from scalesearch.chain.timer import Timer
+from scalesearch.chain.twins import Twins
 from scalesearch.data import Dataset
 from scalesearch.data.finding import load_study_data
 from scalesearch.deployment.backends.base import Engine
@@ -33,7 +32,7 @@ from scalesearch.values.latency import Latency
 from scalesearch.values.network import OnnxModel
 from scalesearch.values.plan import Plan
 from scalesearch.values.quality import Quality
-from scalesearch.values.record import Cost, FrontScore, Gain, LimitUse, MeasuredTrial, StepScore, TrainingResult
+from scalesearch.values.record import Cost, FrontScore, LimitUse, MeasuredTrial, StepScore, TrainingResult
 from scalesearch.values.session import Session, model_path
 
 
@@ -56,7 +55,7 @@ class TrialEvaluator:
         self._timer = Timer(session)
         self._score = Scorer(task, session.data, threads=session.settings.latency.threads)
         self._deploy = Deployer(session, task, self._lock, exports)
-        self._twins = TwinStore(session.folder)
+        self._twins = Twins(session, self._lock, self._deploy, self._timer)
         self._outlook = Outlook(session, self._lock, self._deploy, self._timer)
         self.dataset = load_study_data(session, task.sources())
         """The study's images, at the size in which they are stored."""
@@ -73,7 +72,8 @@ class TrialEvaluator:
             plan: The plan of the trial's candidate.
             trial: Number of the trial.
             report: Called with the name of each stage as it begins.
-            rivals: Points of the front so far. A candidate that is surely far from it is timed less exactly.
+            rivals: Points of the front so far. A candidate that is surely not on it is timed less exactly, and one
+                that is surely far from it is only compared with twins that are known.
 
         Raises:
             StageFailed: A stage failed; the reason belongs into the record.
@@ -98,8 +98,10 @@ class TrialEvaluator:
                     quality = self._score.quality(engine, data.val, warnings)
                     steps = (*self._accuracy_steps(work, data), StepScore(step="engine", score=quality.score))
             with stages.held(self._lock.quiet()), stages("latency"):
-                latency = self._timed(engine, far_above_ms(quality.score_high, rivals), warnings)
-            gains = self._gains(plan, work, latency, steps, stages) if session.settings.twins else ()
+                latency = self._timed(engine, beaten_above_ms(quality.score_high, rivals), warnings)
+            near = latency.p50_low_ms <= far_above_ms(quality.score_high, rivals)
+            measured = latency, steps
+            gains = self._twins.gains(plan, work, measured, data, stages, near=near) if session.settings.twins else ()
         training = work.training
         return MeasuredTrial(
             trial=trial,
@@ -126,9 +128,10 @@ class TrialEvaluator:
             warnings=(*warnings, *_doubts(training, latency)),
         )
 
-    def _timed(self, engine: Engine, far_ms: float, warnings: list[str]) -> Latency:
-        """Return the latency, exact unless it is above `far_ms`; add the engine's own doubts to the warnings."""
-        latency, notes = self._timer.time(engine, exact_ms=(0.0, far_ms)), engine.timing_notes()
+    def _timed(self, engine: Engine, beaten_ms: float, warnings: list[str]) -> Latency:
+        """Return the latency, less exact above `beaten_ms`; add the engine's own doubts to the warnings."""
+        latency = self._timer.time(engine, exact_ms=(0.0, beaten_ms), brief=True)
+        notes = engine.timing_notes()
         warnings += notes.doubts
         return replace(latency, enqueue_p50_ms=notes.enqueue_p50_ms)
 
@@ -162,51 +165,6 @@ class TrialEvaluator:
             work = self._deploy(plan, data, to, StageClock())
             work.float_model.path.unlink(missing_ok=True)
             return work.model
-
-    def _gains(
-        self, plan: Plan, work: Deployed, latency: Latency, steps: tuple[StepScore, ...], stages: StageClock
-    ) -> tuple[Gain, ...]:
-        """Compare each step with the same network without it.
-
-        The pruned network is compared with the dense one, both in fp32, then the precision with fp32.
-        """
-        precision, found = plan.candidate.quantization.precision, []
-        as_fp32 = latency
-        if precision != "fp32":
-            as_fp32 = self._twin(work.float_model.sha256, lambda: work.float_model, stages, coarse=latency.coarse)
-        else:
-            self._twins.latency(work.float_model.sha256, lambda: latency)
-        if plan.pruning.any:
-            dense = self._twin(
-                plan.weights_key,
-                lambda: self._deploy.dense_file(work, self.dataset.at(plan.spec.input_size)),
-                stages,
-                coarse=latency.coarse,
-            )
-            score, before = work.shrunk.training.float_score, work.shrunk.dense_score
-            change = None if before is None else score - before
-            what = plan.pruning.label
-            found.append(gain("pruning", what, without=dense, having=as_fp32, score_change=change))
-        if precision != "fp32":
-            before = next(step.score for step in steps if step.step == "onnx_fp32")
-            what = plan.candidate.quantization.label
-            change = steps[-1].score - before
-            found.append(gain("precision", what, without=as_fp32, having=latency, score_change=change))
-        return tuple(found)
-
-    def _twin(self, key: str, file: Callable[[], OnnxModel], stages: StageClock, *, coarse: bool) -> Latency:
-        """Return the fp32 latency of a network to compare with, measured now unless this study has done so before.
-
-        If `coarse`, what it is compared with was not timed exactly either.
-        """
-
-        def measure() -> Latency:
-            with stages.held(self._lock.busy()), stages("twin"):
-                engine = self._timer.compile(file())
-            with engine, stages.held(self._lock.quiet()), stages("twin"):
-                return self._timer.time(engine, exact_ms=(0.0, 0.0 if coarse else math.inf))
-
-        return self._twins.latency(key, measure, coarse=coarse)
 
     def _accuracy_steps(self, work: Deployed, data: Dataset) -> tuple[StepScore, ...]:
         """Return the scores of the network in torch, of the fp32 file and of the deployed file.

@@ -28,16 +28,22 @@ class TwinStore:
             measure: Measures the twin.
             coarse: Whether a latency will do that was not taken exactly.
         """
-        path = self._folder / f"{key}.json"
-        try:
-            stored = _ADAPTER.validate_json(path.read_bytes())
-        except (OSError, ValidationError):  # not measured yet, or the file is damaged
-            stored = None
+        stored = self.stored(key)
         if stored and (coarse or not stored.coarse):
             return stored
         latency = measure()
-        replace_file(path, _ADAPTER.dump_json(latency))
+        replace_file(self._path(key), _ADAPTER.dump_json(latency))
         return latency
+
+    def stored(self, key: str) -> Latency | None:
+        """Return the latency stored under `key`; None if there is none, or if its file is damaged."""
+        try:
+            return _ADAPTER.validate_json(self._path(key).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.json"
 
 
 def gain(
@@ -64,5 +70,5 @@ def gain(
         speedup_low=speedup * math.exp(-spread),
         speedup_high=speedup * math.exp(spread),
         score_change=score_change,
-        coarse=without.coarse or having.coarse,
+        coarse=having.coarse,
     )

@@ -26,10 +26,11 @@ class StageClock:
     def __call__(self, stage: str) -> Iterator[None]:
         """Announce a stage, and time it for as long as the block lasts."""
         self._report(stage)
-        start, paused_before_s = time.perf_counter(), self._paused_s()
+        start, start_cpu_s, paused_before_s = time.perf_counter(), time.process_time(), self._paused_s()
         yield
         paused_s = self._paused_s() - paused_before_s
-        self.times = (*self.times, StageTime(stage=stage, seconds=time.perf_counter() - start - paused_s))
+        seconds, cpu_s = time.perf_counter() - start - paused_s, time.process_time() - start_cpu_s
+        self.times = (*self.times, StageTime(stage=stage, seconds=seconds, cpu_s=cpu_s))
         if paused_s:
             self.times = (*self.times, StageTime(stage="wait", seconds=paused_s))
 

@@ -43,12 +43,13 @@ class Timer:
         self._reference = self.compile(onnx_model(self._reference_file))
         return self._reference
 
-    def time(self, engine: Engine, *, exact_ms: tuple[float, float] = (0.0, math.inf)) -> Latency:
+    def time(self, engine: Engine, *, exact_ms: tuple[float, float] = (0.0, math.inf), brief: bool = False) -> Latency:
         """Return the latency of the engine, in the unit of the reference engine's calm time.
 
         Args:
             engine: The engine.
             exact_ms: Range in which the latency must be known exactly.
+            brief: Whether timing ends, too, where the rest of its time would bring little.
         """
         assert self._reference is not None
         with wandering(self._latency.threads) as move:
@@ -59,6 +60,7 @@ class Timer:
                 reference_calm_ms=self._calm_ms,
                 calmest_ms=self._calmest_ms,
                 exact_ms=exact_ms,
+                brief=brief,
                 move=move,
             )
         self._calmest_ms = min(self._calmest_ms, latency.reference_lowest_ms or math.inf)

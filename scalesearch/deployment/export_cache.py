@@ -1,6 +1,7 @@
-"""Keep exported files for a while.
+"""Keep exported files, and what torch traced, for a while.
 
-Sibling trials and dense twins have the same networks, and torch takes seconds to export one.
+Sibling trials and dense twins have the same networks, and torch takes seconds to export one. Workers share the graphs
+of networks of one structure (`graph_templates`), so that only one of them traces it.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from scalesearch.values.network import Network, OnnxModel
 
 MOST_BYTES = 5 * 10**8
 """Size limit of the cache. Beyond it the oldest files are deleted first, since siblings follow their trial closely."""
-_FOLDER = "exported"
+_FOLDER, _GRAPHS = "exported", "graphs"
 _WRITTEN_AS = b"lowest versions"
 """Change this when the same network is written as a different file; older files of a study are then no longer used."""
 
@@ -58,7 +59,8 @@ class ExportCache:
                 if kept.stem.endswith(model.sha256):
                     return model
             kept.unlink(missing_ok=True)  # damaged
-        model = to_onnx(network, to=to, check_images=check_images, output_names=output_names)
+        graphs = self._folder / _GRAPHS
+        model = to_onnx(network, to=to, check_images=check_images, output_names=output_names, graphs=graphs)
         with suppress(OSError, StageFailed):  # a full disk must not fail this export; the next one is just not cached
             write_bytes(to.read_bytes(), self._folder / f"{key}-{model.sha256}.onnx")
             self._drop_oldest()

@@ -9,6 +9,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
+
+from scalesearch.deployment.traced_graph import Template, store_template, stored_template
 
 _KEPT = 32
 """Number of graphs that a process keeps; without weights one takes 5 kB (resnet_small) to 28 kB (resnet50)."""
@@ -45,43 +48,40 @@ class Structure:
     """The same with the shapes of all weights and the size of the images."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Template:
-    """The graph of an export, without its weights."""
-
-    proto: onnx.ModelProto
-    weights: tuple[str, ...]
-    """Names of the weights, in the order of the graph's constants."""
-    flattened: tuple[tuple[str, str], ...]
-    """Constants that flatten a feature map before a fully connected layer, with the name of that layer's weight."""
-    grouped: Mapping[str, str]
-    """Convolutions by the name of their weight: path of the layer."""
-
-
 class GraphTemplates:
-    """The graphs exported last by this process, by the structure of their modules."""
+    """The graphs exported last by this process, by the structure of their modules.
+
+    Where a folder is given, graphs are stored there as well, for the processes that share it.
+    """
 
     def __init__(self, most: int = _KEPT) -> None:
         self._most = most
-        self._kept: OrderedDict[str, _Template] = OrderedDict()
+        self._kept: OrderedDict[str, Template] = OrderedDict()
 
-    def find(self, structure: Structure) -> onnx.ModelProto | None:
+    def find(self, structure: Structure, folder: Path | None = None) -> onnx.ModelProto | None:
         """Return the graph of a module, made from a kept one of the same structure; None if there is none."""
         for key in (structure.shared, structure.whole):
-            template = self._kept.get(key)
+            template = self._kept.get(key) or (stored_template(key, folder) if folder else None)
             proto = template and _filled(template, structure)
-            if proto:
-                self._kept.move_to_end(key)
+            if template and proto:
+                self._put(key, template)
                 return proto
         return None
 
-    def keep(self, proto: onnx.ModelProto, structure: Structure) -> None:
+    def keep(self, proto: onnx.ModelProto, structure: Structure, folder: Path | None = None) -> None:
         """Keep the graph that torch wrote of a module, if other weights may be put into it."""
         template = _template(proto, structure)
         if template is None:
             return
         shared = all(_is_free(node) or _flattens(node, template) for node in proto.graph.node)
-        self._kept[structure.shared if shared else structure.whole] = template
+        key = structure.shared if shared else structure.whole
+        self._put(key, template)
+        if folder:
+            store_template(template, key, folder)
+
+    def _put(self, key: str, template: Template) -> None:
+        self._kept[key] = template
+        self._kept.move_to_end(key)
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)
 
@@ -144,7 +144,7 @@ def _content(array: NDArray[np.generic]) -> bytes:
     return hashlib.sha256(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes()).digest()
 
 
-def _template(proto: onnx.ModelProto, structure: Structure) -> _Template | None:
+def _template(proto: onnx.ModelProto, structure: Structure) -> Template | None:
     """Return the graph without weights; None unless all weights are in it as they are, but for biases of zeros."""
     weights = structure.weights
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
@@ -163,7 +163,7 @@ def _template(proto: onnx.ModelProto, structure: Structure) -> _Template | None:
         if tensor.name in weights:
             tensor.ClearField("raw_data")
     layers = dict(structure.module.named_modules())
-    return _Template(
+    return Template(
         proto=stripped,
         weights=tuple(inside),
         flattened=tuple(_flattened(proto.graph, constants)),
@@ -185,11 +185,11 @@ def _flattened(graph: onnx.GraphProto, constants: Mapping[str, NDArray[np.generi
                 yield node.input[1], weight
 
 
-def _flattens(node: onnx.NodeProto, template: _Template) -> bool:
+def _flattens(node: onnx.NodeProto, template: Template) -> bool:
     return node.op_type == "Reshape" and node.input[1] in dict(template.flattened)
 
 
-def _filled(template: _Template, structure: Structure) -> onnx.ModelProto | None:
+def _filled(template: Template, structure: Structure) -> onnx.ModelProto | None:
     """Return the kept graph with these weights, and with all shapes as they are with them; None if it does not fit."""
     proto = onnx.ModelProto()
     proto.CopyFrom(template.proto)

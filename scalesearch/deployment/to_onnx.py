@@ -42,6 +42,7 @@ def to_onnx(
     check_images: NDArray[np.float32],
     output_names: Sequence[str],
     opset: int = OPSET,
+    graphs: Path | None = None,
 ) -> OnnxModel:
     """Write the network as a single ONNX file, and check that ONNX Runtime gives the network's answers.
 
@@ -55,6 +56,7 @@ def to_onnx(
             agree on them to a thousandth of each output's spread over the images.
         output_names: Names of what the module returns, in its order; each output has the images along its first axis.
         opset: Version of the ONNX operator set that torch writes.
+        graphs: Folder in which processes that export networks of one structure share what torch traced.
 
     Raises:
         StageFailed: The network is in training mode, ONNX Runtime gives other answers, the answers hardly differ
@@ -73,7 +75,7 @@ def to_onnx(
     answers, asked = dict(zip(output_names, expected, strict=True)), f"{tuple(output_names)} {opset}"
     # The code of a module of the user's may do anything, so each of its networks is exported by torch.
     structure = None if network.spec.origin else structure_of(module, images, asked=asked)
-    kept = _TEMPLATES.find(structure) if structure else None
+    kept = _TEMPLATES.find(structure, graphs) if structure else None
     proto: onnx.ModelProto | None = None
     if kept:
         with contextlib.suppress(StageFailed):  # then torch exports it, whose own failure is told
@@ -82,7 +84,7 @@ def to_onnx(
         traced = _exported(module, images, opset, output_names)
         tidy(traced)
         if structure:
-            _TEMPLATES.keep(traced, structure)
+            _TEMPLATES.keep(traced, structure, graphs)
         proto = _checked(traced, check_images, answers)
     return write_onnx(proto, to)
 

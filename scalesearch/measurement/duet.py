@@ -125,6 +125,14 @@ class Verdict:
         """Half of the interval's width, as a fraction of the ratio."""
         return (self.high - self.low) / (2 * self.ratio)
 
+    def half_width_after(self, times: float) -> float:
+        """Return the `half_width` to expect of a session that is `times` as long, if it goes on as it did.
+
+        The session's own interval narrows with the square root of its length; what differs between processes stays.
+        """
+        narrower = self.session_half_width**2 * (1 - 1 / times)
+        return math.sqrt(max(0.0, self.half_width**2 - narrower))
+
     def stable(self, within: float) -> bool:
         """Tell whether the ratio was measured in calm and its `half_width` is at most `within`."""
         return self.enough_calm and self.half_width <= within

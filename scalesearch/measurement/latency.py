@@ -35,12 +35,20 @@ FIRST_LOOK_PAIRS, LOOK_GROWTH = 40, 1.25
 """The interval is looked at after so many pairs, and again whenever their number has grown by this factor. Looks are
 few, since each look is one more chance to stop on a lucky streak."""
 WARMUP_WINDOWS, WARMUP_AGREEMENT = 10, 0.02
+REFERENCE_WINDOWS = 2
+"""Windows of the reference's warm-up in a duet: the candidate's own warm-up has woken the device by then."""
 SLOWEST_RUN_S = 20.0
 CALM_S, CALM_WINDOW_S = 3.0, 0.01
 MOVE_AFTER_PAIRS, MOVE_AFTER_S = 3, 0.02
 """Another core is tried after so many disturbed pairs in a row and so many seconds on one core."""
 CALM_STRETCH_S = 0.1
 """The calm time is searched for on one core for so many seconds, then on the next core."""
+WORTH_GOING_ON = 1 / 3
+"""A brief measurement goes on only if the time that is left can be expected to narrow the whole interval by this share
+of it. Since what differs between processes cannot be narrowed, half of the usual time brings most of the exactness."""
+HOPE_OF_CALM = 0.5
+"""A brief measurement of what is beaten by its estimate gives up after this share of `max_s` if too few pairs were calm
+until then."""
 
 Move = Callable[[], None]
 """Moves this thread to another core (`cores.wandering`)."""
@@ -67,6 +75,7 @@ def measure_latency(
     reference_calm_ms: float,
     calmest_ms: float | None = None,
     exact_ms: tuple[float, float] = (0.0, math.inf),
+    brief: bool = False,
     move: Move | None = None,
 ) -> Latency:
     """Measure the latency of `engine`: its ratio to `reference`, run in turn with it, times the reference's calm time.
@@ -85,6 +94,9 @@ def measure_latency(
             `reference_calm_ms`, that unit was found in a bad mood, and this level decides which pairs are calm.
         exact_ms: Range in which the latency must be known exactly. If it is surely outside, timing ends once the
             session's interval is within `settings.coarse_half_width`, or after a quarter of `settings.max_s`.
+        brief: End where the rest of `settings.max_s` would bring little, too: the latency is stable and can hardly get
+            more exact; or it is above `exact_ms` by its estimate, and there was no calm for half of the time. For
+            candidates of a search, whose best are timed again.
         move: Called when the reference is disturbed.
 
     Raises:
@@ -96,7 +108,7 @@ def measure_latency(
         raise StageFailed(STAGE, reason)
     calm_s = min(reference_calm_ms, calmest_ms or math.inf) / 1e3
     low_ms, high_ms = exact_ms
-    ends = Ends(settings=settings, bounds=(low_ms / reference_calm_ms, high_ms / reference_calm_ms))
+    ends = Ends(settings=settings, bounds=(low_ms / reference_calm_ms, high_ms / reference_calm_ms), brief=brief)
     duet = play_duet(engine, reference, settings=settings, calm_s=calm_s, ends=ends, move=move)
     verdict = judge(duet, calm_s)
     p50_s, p90_s, p99_s = np.quantile(duet.candidate_s, (0.5, 0.9, 0.99)).tolist()
@@ -128,6 +140,8 @@ class Ends:
     settings: LatencySettings
     bounds: tuple[float, float] = (0.0, math.inf)
     """A ratio that is surely outside of these need not be known exactly."""
+    brief: bool = False
+    """Whether to end, too, where the rest of the time would bring little."""
     coarse: bool = False
     """Whether the duet ended early because its ratio is surely out of bounds."""
 
@@ -140,7 +154,15 @@ class Ends:
         low, high = self.bounds
         outside = verdict.high < low or verdict.low > high
         self.coarse = bool(settings.coarse_half_width) and near_enough and outside
-        return self.coarse
+        return self.coarse or (self.brief and self._is_vain(verdict, spent_s))
+
+    def _is_vain(self, verdict: Verdict, spent_s: float) -> bool:
+        """Tell whether the time that is left is unlikely to tell much more than is known after `spent_s` seconds."""
+        settings, share = self.settings, spent_s / self.settings.max_s
+        if not verdict.enough_calm:
+            return share >= HOPE_OF_CALM and verdict.ratio > self.bounds[1]
+        at_the_end = verdict.half_width_after(1 / share)
+        return verdict.stable(settings.stable_within) and at_the_end > (1 - WORTH_GOING_ON) * verdict.half_width
 
 
 def calm_time(reference: TimedEngine, *, settings: LatencySettings, move: Move | None = None) -> float:
@@ -182,7 +204,7 @@ def play_duet(
     calm. Without `ends`, no duet ends early. The other arguments are those of `measure_latency`.
     """
     ends = ends or Ends(settings=settings)
-    run_s = warm_up(engine, settings.warmup_s), warm_up(reference, settings.warmup_s)
+    run_s = warm_up(engine, settings.warmup_s), warm_up(reference, settings.warmup_s, windows=REFERENCE_WINDOWS)
     # A block is never shorter than a quarter of one run of the slower engine; otherwise it would see none of what
     # disturbs that engine.
     block_s = max(BLOCK_S, max(run_s) / 4)
@@ -208,10 +230,11 @@ def play_duet(
     return _duet(players)
 
 
-def warm_up(engine: TimedEngine, seconds: float) -> float:
+def warm_up(engine: TimedEngine, seconds: float, *, windows: int = WARMUP_WINDOWS) -> float:
     """Run the engine until two successive windows agree within 2 %, and return the seconds per run.
 
-    A window takes half of `seconds`; there are ten windows at most.
+    A window takes half of `seconds`; there are `windows` of them at most. Their lower deciles are compared: other work
+    on the machine changes their medians from window to window, while an engine that is not warm is slow in every run.
 
     Raises:
         StageFailed: A run takes over 20 s, or the engine's clock gave other than positive times.
@@ -223,15 +246,18 @@ def warm_up(engine: TimedEngine, seconds: float) -> float:
         )
         raise StageFailed(STAGE, reason)
     before_s = math.inf
-    for _ in range(WARMUP_WINDOWS):
+    for _ in range(windows):
         window: list[float] = []
         while not window or sum(window) < seconds / 2:
             window += _timed(engine, max(1, min(MAX_BLOCK_RUNS, round(seconds / 2 / run_s))))
             run_s = float(np.median(window))
-        if abs(run_s - before_s) <= WARMUP_AGREEMENT * run_s:
+        fast_s = float(np.quantile(window, 0.1))
+        if abs(fast_s - before_s) <= WARMUP_AGREEMENT * fast_s:
             return run_s
-        before_s = run_s
-    LOG.info("warm-up ended while runs of %.3f ms still varied by over %.0f %%", 1e3 * run_s, 100 * WARMUP_AGREEMENT)
+        before_s = fast_s
+    if windows == WARMUP_WINDOWS:
+        words = "warm-up ended while runs of %.3f ms still varied by over %.0f %%"
+        LOG.info(words, 1e3 * run_s, 100 * WARMUP_AGREEMENT)
     return run_s
 
 

@@ -7,9 +7,9 @@ many siblings are evaluated, and which candidates the sampler turns to.
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from scalesearch.measurement.latency import FIRST_LOOK_PAIRS, MIN_S, WARMUP_WINDOWS
+from scalesearch.measurement.latency import FIRST_LOOK_PAIRS, MIN_S, REFERENCE_WINDOWS, WARMUP_WINDOWS
 from scalesearch.study.pieces import Pieces
 from scalesearch.training.schedule import trunk_steps
 from scalesearch.values.candidate import Quantization
@@ -39,6 +39,8 @@ GATE_S: Bounds = (0.3, 5.0)
 NEAR_FRONT: Bounds = (0.4, 1.0)
 """Fraction of the trained candidates whose siblings are evaluated: 33 of the 60 in results/example, all of the first
 8."""
+TWINS_TIMED: Bounds = (0.3, 1.0)
+"""Fraction of the networks to compare with that are timed: others are known, or of a candidate far from the front."""
 TRAINING_SPREAD: Bounds = (0.85, 1.25)
 """Time of a whole training relative to the probed steps. They differ by weights that come back from the store, and by
 other work on the machine."""
@@ -158,13 +160,13 @@ def _seconds(plan: Plan, run: PlannedRun, pieces: Pieces, end: int, *, training:
     """
     settings, precisions = run.settings, _precisions(run.space)
     pruned, quantized = plan.pruning.any, plan.candidate.quantization.precision != "fp32"
-    latencies = 1.0 + (quantized + pruned if settings.twins else 0)
+    latencies, twins = 1.0, TWINS_TIMED[end] * (quantized + pruned) if settings.twins else 0.0
     around = AROUND_S[end] + BUILD_S.get(run.backend, (0.0, 0.0))[end]
     around += GATE_S[end] if settings.accept != "off" else 0
     passes = 2 if run.backend == "onnxruntime" else 3
     scoring = passes * run.val_images * plan.cost.macs * pieces.image_s_per_mac
     file = PIECES_SPREAD[end] * (pieces.quantize_s + scoring) + around
-    exports = PIECES_SPREAD[end] * pieces.export_s * (1 + (pruned and settings.twins))
+    exports = PIECES_SPREAD[end] * pieces.export_s * (1 + TWINS_TIMED[end] * (pruned and settings.twins))
     shared = exports + file
     if training:
         slower = SHARED_CORES if end and settings.workers > 1 else 1.0
@@ -173,7 +175,10 @@ def _seconds(plan: Plan, run: PlannedRun, pieces: Pieces, end: int, *, training:
         siblings = NEAR_FRONT[end] * (len(precisions) - 1)
         latencies += siblings
         shared += siblings * file
-    return latencies * _latency_s(plan, settings.latency, pieces)[end] + shared / settings.workers
+    roughly = replace(settings.latency, max_s=settings.latency.max_s / 4)  # twins are not timed exactly
+    timing = latencies * _latency_s(plan, settings.latency, pieces)[end]
+    timing += twins * _latency_s(plan, roughly, pieces)[end]
+    return timing + shared / settings.workers
 
 
 def _training_s(plan: Plan, pieces: Pieces) -> float:
@@ -211,7 +216,7 @@ def _latency_s(plan: Plan, latency: LatencySettings, pieces: Pieces) -> Bounds:
     first_look_s = 2 * FIRST_LOOK_PAIRS * run_s
     warm_s = latency.warmup_s + run_s
     least = 2 * warm_s + min(max(MIN_S, first_look_s), latency.max_s)
-    return least, WARMUP_WINDOWS / 2 * warm_s + max(latency.max_s, 12 * run_s)
+    return least, (WARMUP_WINDOWS + REFERENCE_WINDOWS) / 4 * warm_s + max(latency.max_s, 12 * run_s)
 
 
 def _precisions(space: SearchSpace) -> tuple[object, ...]:

@@ -43,7 +43,8 @@ class Latency:
     reference_lowest_ms: float | None = None
     """Level of the reference in the pairs that counted. It is far above the calm time if the machine was never calm."""
     coarse: bool = False
-    """Whether timing ended early, since the candidate was surely far from the front of that moment."""
+    """Whether timing ended early, since the candidate was surely not on the front of that moment, or since the network
+    is only one to compare with."""
 
     @property
     def unsettled(self) -> bool:
@@ -61,7 +62,9 @@ class Latency:
         if self.stable:
             return ""
         if self.coarse:
-            return f"it is far from the front, so its latency was taken to within +-{100 * self.half_width:.1f} % only"
+            return (
+                f"it is surely off the front, so its latency was taken to within +-{100 * self.half_width:.1f} % only"
+            )
         told = "its latency did not settle within the time limit"
         if self.calm_fraction is None:
             return told

@@ -88,13 +88,13 @@ class Gain:
     """Score with the step minus score without it, after as many updates, as a fraction. None if the network without the
     step was not trained."""
     coarse: bool = False
-    """Whether one of the two latencies was not taken exactly, since the candidate was far from the front."""
+    """Whether the candidate's own latency was not taken exactly, since it was surely not on the front."""
 
     @property
     def no_gain(self) -> bool:
         """Whether the step was of no use: it did not raise the score, and its speed-up cannot be told from none.
 
-        A speed-up from latencies that were not taken exactly is taken as it is.
+        The speed-up of a candidate that was not timed exactly is taken as it is.
         """
         least = self.speedup if self.coarse else self.speedup_low
         return (self.score_change is None or self.score_change <= 0) and least <= 1.0
@@ -110,10 +110,13 @@ class StepScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTime:
-    """Wall time of one stage of one trial."""
+    """Wall time of one stage of one trial, and what of it the worker's threads spent computing."""
 
     stage: str
     seconds: float
+    cpu_s: float | None = None
+    """Processor seconds of all threads of the worker in this stage. On a machine that also does other work, these tell
+    more than the wall time. None in records that are older than this field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

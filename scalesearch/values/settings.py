@@ -66,8 +66,8 @@ class LatencySettings:
     """Timing goes on until the session's own 95 % interval of the ratio is within this fraction of it, or `max_s`
     seconds have passed."""
     coarse_half_width: float = 0.03
-    """The same for a candidate that is far from the front by its score, as soon as its latency is surely too long as
-    well: it need not be known more exactly. With 0, all candidates are timed alike."""
+    """The same for a candidate that is surely not on the front, since a member is faster and surely as accurate, and
+    for networks that are only compared with. With 0, all of them are timed alike."""
     stable_within: float = 0.02
     """A latency is called stable if its whole 95 % interval (the differences between processes included) is within this
     fraction of it."""

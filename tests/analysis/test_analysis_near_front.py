@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from scalesearch.analysis.front import point
-from scalesearch.analysis.near_front import LIKELY_SPEEDUP, far_above_ms, near_front
+from scalesearch.analysis.front import pareto_front, point
+from scalesearch.analysis.near_front import LIKELY_SPEEDUP, beaten_above_ms, far_above_ms, near_front
 
 
 def test_near_the_front_is_what_a_likely_speedup_would_put_on_it(make_record: Any) -> None:
@@ -32,5 +32,16 @@ def test_a_network_is_far_from_the_front_from_the_latency_on_at_which_it_is_not_
         assert near_front(make_record(2, top1=top1, p50_ms=p50_ms), front) == (p50_ms < far_ms)
 
 
-def test_without_rivals_nothing_is_far() -> None:
-    assert far_above_ms(0.9, ()) == math.inf
+@pytest.mark.parametrize(("top1", "beaten_ms"), [(0.5, 1.0), (0.72, 3.0), (0.77, 3.0), (0.9, math.inf)])
+def test_a_network_is_beaten_from_the_latency_of_the_fastest_member_that_is_surely_as_accurate(
+    top1: float, beaten_ms: float, make_record: Any
+) -> None:
+    front = [make_record(0, top1=0.6, p50_ms=1.0), make_record(1, top1=0.8, p50_ms=3.0)]
+    assert beaten_above_ms(make_record(2, top1=top1).quality.score_high, map(point, front)) == beaten_ms
+    if beaten_ms < math.inf:
+        slower = make_record(2, top1=top1, p50_ms=1.001 * beaten_ms)
+        assert 2 not in {record.trial for record in pareto_front([*front, slower])}
+
+
+def test_without_rivals_nothing_is_far_or_beaten() -> None:
+    assert far_above_ms(0.9, ()) == beaten_above_ms(0.9, ()) == math.inf

@@ -61,6 +61,13 @@ def test_a_speedup_that_was_timed_briefly_is_not_called_no_gain_for_its_doubt() 
     assert gain("precision", "int8", without=without, having=slower, score_change=0.0).no_gain
 
 
+def test_a_twin_that_was_timed_briefly_makes_a_wider_interval_and_no_exception() -> None:
+    exact, rough = make_latency(1.0, 0.01), replace(make_latency(1.02, 0.03), coarse=True)
+    found = gain("precision", "int8", without=rough, having=exact, score_change=0.0)
+    assert not found.coarse
+    assert found.no_gain
+
+
 @pytest.mark.parametrize("half", [0.3, 0.9, 2.0, 30.0])
 def test_a_speedup_however_doubtful_stays_above_nothing(half: float) -> None:
     found = gain("precision", "int8", without=make_latency(1.2, half), having=make_latency(1.0, half), score_change=0.0)

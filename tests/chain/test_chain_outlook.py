@@ -34,7 +34,7 @@ class Clock:
     def __init__(self, *latencies: Latency) -> None:
         self.left, self.bounds = list(latencies), list[tuple[float, float]]()
 
-    def __call__(self, engine: Engine, *, exact_ms: tuple[float, float]) -> Latency:
+    def __call__(self, engine: Engine, *, exact_ms: tuple[float, float], brief: bool = False) -> Latency:
         self.bounds.append(exact_ms)
         return self.left.pop(0)
 

@@ -44,10 +44,12 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Where an export was really written."""
     done: list[Path] = []
 
-    def counted(network: Network, *, to: Path, check_images: np.ndarray, output_names: tuple[str, ...]) -> object:
+    def counted(
+        network: Network, *, to: Path, check_images: np.ndarray, output_names: tuple[str, ...], graphs: Path
+    ) -> object:
         done.append(to)
         assert output_names == _NAMES
-        return to_onnx(network, to=to, check_images=check_images, output_names=output_names)
+        return to_onnx(network, to=to, check_images=check_images, output_names=output_names, graphs=graphs)
 
     monkeypatch.setattr(export_cache, "to_onnx", counted)
     return done

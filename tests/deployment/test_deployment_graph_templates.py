@@ -1,5 +1,6 @@
 """Networks of one structure share a traced graph; each gets the bytes that torch's own exporter would give."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +88,25 @@ def test_other_weights_widths_and_sizes_give_the_bytes_of_torchs_export(
     monkeypatch.setattr(exporter, "_TEMPLATES", GraphTemplates())
     assert written(other, tmp_path / "anew.onnx") == shared
     assert len(traced) == 2
+
+
+@pytest.mark.parametrize("damage", [lambda data: data, lambda data: data[:-1], lambda data: b"x" + data[1:]])
+def test_processes_share_what_torch_traced_by_a_folder(
+    damage: Callable[[bytes], bytes], tmp_path: Path, traced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs, first, other = tmp_path / "graphs", deployed("resnet_small"), deployed("resnet_small", width=0.5, seed=1)
+    to_onnx(first, to=tmp_path / "first.onnx", check_images=images(first), graphs=graphs)
+    (file,) = graphs.iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    whole = damage(b"whole") == b"whole"
+
+    monkeypatch.setattr(exporter, "_TEMPLATES", GraphTemplates())  # as another process has none yet
+    to_onnx(other, to=tmp_path / "other.onnx", check_images=images(other), graphs=graphs)
+
+    assert len(traced) == (1 if whole else 2)
+    if whole:
+        monkeypatch.setattr(exporter, "_TEMPLATES", GraphTemplates())
+        assert written(other, tmp_path / "anew.onnx") == (tmp_path / "other.onnx").read_bytes()
 
 
 @pytest.mark.slow

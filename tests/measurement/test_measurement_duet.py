@@ -108,3 +108,15 @@ def test_a_calm_time_that_was_found_in_a_bad_mood_does_not_make_that_mood_calm(u
 def test_a_reference_that_differs_as_processes_do_adds_no_doubt() -> None:
     widths = [judge(blocks((100, 0.6, level)), 1e-3).half_width for level in (1.0, 1.01, 1 + SAME_CALM)]
     assert widths == pytest.approx([widths[0]] * 3)
+
+
+def test_a_longer_session_narrows_its_own_interval_and_not_what_differs_between_processes() -> None:
+    generator = np.random.default_rng(0)
+    reference_s = np.full((400, 1), 1e-3)
+    verdict = judge(Duet(candidate_s=0.6e-3 * generator.uniform(1, 1.3, (400, 1)), reference_s=reference_s), 1e-3)
+    own = verdict.session_half_width
+    assert verdict.half_width_after(1) == pytest.approx(verdict.half_width)
+    for times in (4, 100):
+        # The interval of the session and that of the processes are independent: their squares add up.
+        expected = math.hypot(own / math.sqrt(times), 1.96 * PROCESS_SPREAD)
+        assert verdict.half_width_after(times) == pytest.approx(expected, rel=1e-3)

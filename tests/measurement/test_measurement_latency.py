@@ -156,6 +156,22 @@ def test_warm_up_waits_for_slow_first_runs_to_pass_and_ends_on_a_restless_engine
     restless = FakeEngine(machine=Machine(seed=8, mood=lambda now_s: 1 + now_s), run_s=1e-3)
     warm_up(restless, 0.3)
     assert restless.machine.now_s < 2.5
+    hurried = FakeEngine(machine=Machine(seed=8, mood=lambda now_s: 1 + now_s), run_s=1e-3)
+    warm_up(hurried, 0.3, windows=2)
+    assert hurried.machine.now_s < 0.5
+
+
+def test_other_work_that_comes_and_goes_does_not_prolong_a_warm_up() -> None:
+    windows = list[int]()
+
+    def interrupted(count: int) -> tuple[float, ...]:
+        """In every other call three of four runs take three times as long."""
+        windows.append(count)
+        slow = 3 * count // 4 if len(windows) % 2 else count // 4
+        return (3e-3,) * slow + (1e-3,) * (count - slow)
+
+    warm_up(BrokenClock(answer=interrupted), 0.3)
+    assert len(windows) < 6
 
 
 def test_calm_time_is_that_of_the_calm_windows() -> None:
@@ -300,7 +316,42 @@ def test_what_is_surely_slower_than_it_matters_is_timed_briefly() -> None:
     assert brief.coarse and brief.runs < whole.runs / 2 and not whole.coarse
     assert brief.ratio == pytest.approx(0.6, rel=0.03)
     assert brief.p50_low_ms > 0.5 * 0.6 * 0.214
-    assert not brief.unsettled and "far from the front" in brief.why_unstable
+    assert not brief.unsettled and "surely off the front" in brief.why_unstable
+
+
+@pytest.mark.parametrize("jitter", [1.0, 2.0])
+def test_a_brief_measurement_ends_where_the_rest_of_its_time_would_bring_little(jitter: float) -> None:
+    def timed(brief: bool) -> tuple[Latency, float]:
+        machine = Machine(seed=5)
+        restless = FakeEngine(machine=machine, run_s=0.6 * 214e-6, jitter=jitter)
+        reference = FakeEngine(machine=machine, run_s=214e-6, jitter=0.02)
+        settings = LatencySettings()
+        latency = measure_latency(restless, reference, settings=settings, reference_calm_ms=0.214, brief=brief)
+        return latency, machine.now_s
+
+    (whole, whole_s), (short, short_s) = timed(False), timed(True)
+    assert short.stable and not short.coarse
+    assert short_s < 0.7 * whole_s
+    assert short.p50_low_ms < whole.p50_ms < short.p50_high_ms
+    # What the whole time brings is less than the third that the rest of it was asked for.
+    assert short.half_width > whole.half_width > 0.6 * short.half_width
+
+
+def test_what_is_known_exactly_at_the_first_look_takes_as_long_briefly() -> None:
+    assert unlike(Machine(seed=7), brief=True) == unlike(Machine(seed=7))
+
+
+def test_a_brief_measurement_of_what_is_beaten_waits_for_calm_for_half_of_its_time() -> None:
+    whole, short, settings = Machine(seed=1, mood=disturbed), Machine(seed=1, mood=disturbed), LatencySettings()
+    estimate_ms = 0.6 * 0.214 * 1.65 / 1.4
+    latency = unlike(short, settings, brief=True, exact_ms=(0.0, 0.95 * estimate_ms))
+    assert latency.unsettled and latency.calm_fraction == 0.0
+    # What would be on the front by its estimate gets all the time there is.
+    assert unlike(whole, settings, brief=True, exact_ms=(0.0, 1.05 * estimate_ms)).unsettled
+    assert settings.max_s / 2 < short.now_s < 0.75 * whole.now_s
+    assert whole.now_s > settings.max_s
+    late = unlike(Machine(seed=2, mood=lambda now_s: 1.4 if now_s < 2.0 else 1.0), settings, brief=True)
+    assert late.stable and late.ratio == pytest.approx(0.6, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,96 @@
+"""Times the same network without a compression step, to tell what that step brought."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from scalesearch.chain.deploy import Deployed, Deployer
+from scalesearch.chain.gains import TwinStore, gain
+from scalesearch.chain.planner import layer_shapes
+from scalesearch.chain.stages import StageClock
+from scalesearch.chain.timer import Timer
+from scalesearch.data import Dataset
+from scalesearch.measurement.device_lock import DeviceLock
+from scalesearch.values.identity import content_hash
+from scalesearch.values.latency import Latency
+from scalesearch.values.network import Network, OnnxModel
+from scalesearch.values.plan import Plan
+from scalesearch.values.record import Gain, StepScore
+from scalesearch.values.session import Session
+
+_ROUGHLY = (0.0, 0.0)
+"""No latency of a twin must be known exactly."""
+
+
+class Twins:
+    """Compares each compression step of a trial with the same network without that step.
+
+    A twin's latency depends on its shape and not on its weights, so each shape is timed once a study: as a twin, to
+    `latency.coarse_half_width`, or as a trial in fp32. Where all gains are needed (the study is adaptive), the twins of
+    every trial are timed; otherwise those of trials near the front, and the others are compared with what is known.
+    """
+
+    def __init__(self, session: Session, lock: DeviceLock, deploy: Deployer, timer: Timer) -> None:
+        self._of_all = session.settings.adaptive
+        self._lock, self._deploy, self._timer = lock, deploy, timer
+        self._known = TwinStore(session.folder)
+
+    def gains(
+        self,
+        plan: Plan,
+        work: Deployed,
+        measured: tuple[Latency, tuple[StepScore, ...]],
+        data: Dataset,
+        stages: StageClock,
+        *,
+        near: bool,
+    ) -> tuple[Gain, ...]:
+        """Return what each compression step brought, as far as its twin is known or worth timing.
+
+        The pruned network is compared with the dense one, both in fp32, then the precision with fp32.
+
+        Args:
+            plan: The trial's plan.
+            work: Its networks and files.
+            measured: Its latency, and its scores step by step.
+            data: The study's images at the network's resolution.
+            stages: Announces the stage `twin`.
+            near: Whether the trial is near the front.
+        """
+        (latency, steps), found = measured, list[Gain]()
+        precision, timed = plan.candidate.quantization.precision, near or self._of_all
+        same = _key(plan, work.shrunk.network, plan.pruning.sparsity)
+        as_fp32: Latency | None = latency
+        if precision != "fp32":
+            as_fp32 = self._twin(same, lambda: work.float_model, stages, timed=timed)
+        else:
+            self._known.latency(same, lambda: latency, coarse=latency.coarse)
+        if plan.pruning.any:
+            key = _key(plan, work.shrunk.dense, "none")
+            dense = self._twin(key, lambda: self._deploy.dense_file(work, data), stages, timed=timed)
+            before = work.shrunk.dense_score
+            change = None if before is None else work.shrunk.training.float_score - before
+            if dense and as_fp32:
+                what = plan.pruning.label
+                found.append(gain("pruning", what, without=dense, having=as_fp32, score_change=change))
+        if precision != "fp32" and as_fp32:
+            change = steps[-1].score - next(step.score for step in steps if step.step == "onnx_fp32")
+            what = plan.candidate.quantization.label
+            found.append(gain("precision", what, without=as_fp32, having=latency, score_change=change))
+        return tuple(found)
+
+    def _twin(self, key: str, file: Callable[[], OnnxModel], stages: StageClock, *, timed: bool) -> Latency | None:
+        """Return the fp32 latency of a network to compare with; None if it is not known and is not to be `timed`."""
+
+        def measure() -> Latency:
+            with stages.held(self._lock.busy()), stages("twin"):
+                engine = self._timer.compile(file())
+            with engine, stages.held(self._lock.quiet()), stages("twin"):
+                return self._timer.time(engine, exact_ms=_ROUGHLY, brief=True)
+
+        return self._known.latency(key, measure, coarse=True) if timed else self._known.stored(key)
+
+
+def _key(plan: Plan, network: Network, sparsity: str) -> str:
+    """Return what the fp32 latency of a network depends on: its structure, its shape and the size of its images."""
+    spec = replace(plan.spec, name="")
+    return content_hash(spec, layer_shapes(network), plan.spec.input_size.sides, sparsity)

@@ -1,0 +1,96 @@
+"""Which twins are timed, and what they are compared with."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fake_evaluators import make_latency
+from torch import nn
+
+from scalesearch.chain.stages import StageClock
+from scalesearch.chain.twins import Twins
+from scalesearch.networks import find_spec
+from scalesearch.values.candidate import Pruning, Quantization
+from scalesearch.values.latency import Latency
+from scalesearch.values.network import Network
+from scalesearch.values.record import Gain, StepScore
+
+SPEC = find_spec("resnet_small")
+WIDE, NARROW = (Network(spec=SPEC, module=nn.Conv2d(3, channels, 3)) for channels in (8, 4))
+STEPS = (StepScore(step="onnx_fp32", score=0.5), StepScore(step="engine", score=0.49))
+
+
+class Bench:
+    """A study whose engines take these latencies, in this order; it notes what is timed."""
+
+    def __init__(self, folder: Path, *latencies: Latency, adaptive: bool = False) -> None:
+        self.left, self.bounds, self.compiled = list(latencies), list[Any](), list[str]()
+        session: Any = SimpleNamespace(folder=folder, settings=SimpleNamespace(adaptive=adaptive))
+        lock: Any = SimpleNamespace(busy=contextlib.nullcontext, quiet=contextlib.nullcontext)
+        deploy: Any = SimpleNamespace(dense_file=lambda work, data: "dense")
+        self.twins = Twins(session, lock, deploy, self)  # type: ignore[arg-type]
+
+    @contextlib.contextmanager
+    def compile(self, model: str) -> Iterator[None]:
+        self.compiled.append(model)
+        yield
+
+    def time(self, engine: None, *, exact_ms: tuple[float, float], brief: bool) -> Latency:
+        self.bounds.append((exact_ms, brief))
+        return replace(self.left.pop(0), coarse=True)
+
+    def gains(self, precision: Any, latency: Latency, *, cut: bool = False, near: bool = True) -> tuple[Gain, ...]:
+        plan: Any = SimpleNamespace(
+            spec=SPEC,
+            pruning=Pruning(channel_fraction=0.5) if cut else Pruning(),
+            candidate=SimpleNamespace(quantization=Quantization(precision=precision)),
+        )
+        training = SimpleNamespace(float_score=0.5)
+        network = NARROW if cut else WIDE
+        shrunk = SimpleNamespace(network=network, dense=WIDE, dense_score=0.6, training=training)
+        work: Any = SimpleNamespace(shrunk=shrunk, float_model="float")
+        data: Any = None
+        return self.twins.gains(plan, work, (latency, STEPS), data, StageClock(), near=near)
+
+
+def test_the_latency_of_a_trial_in_fp32_serves_every_trial_of_that_shape(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    assert bench.gains("fp32", make_latency(3.0, 0.01)) == ()
+    (pruning,) = bench.gains("fp32", make_latency(2.0, 0.01), cut=True)
+    assert pruning.step == "pruning" and pruning.speedup == pytest.approx(1.5)
+    assert pruning.score_change == pytest.approx(-0.1)
+    pruning, precision = bench.gains("int8", make_latency(1.6, 0.01), cut=True)
+    assert [pruning.speedup, precision.speedup] == pytest.approx([1.5, 1.25])
+    assert precision.score_change == pytest.approx(-0.01)
+    assert bench.compiled == []
+
+
+def test_each_shape_is_timed_once_and_roughly(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_latency(2.0, 0.03), make_latency(3.0, 0.03))
+    first = bench.gains("int8", make_latency(1.0, 0.01), cut=True)
+    assert [each.step for each in first] == ["pruning", "precision"]
+    assert [each.speedup for each in first] == pytest.approx([1.5, 2.0])
+    assert bench.compiled == ["float", "dense"]
+    assert bench.bounds == [((0.0, 0.0), True)] * 2
+    assert len(bench.gains("fp16", make_latency(2.0, 0.01), cut=True)) == 2
+    assert len(bench.gains("int8", make_latency(2.0, 0.01))) == 1
+    assert bench.compiled == ["float", "dense"]
+
+
+def test_far_from_the_front_a_trial_is_compared_with_what_is_known_alone(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    assert bench.gains("int8", make_latency(1.0, 0.01), cut=True, near=False) == ()
+    bench.gains("fp32", make_latency(2.0, 0.01), cut=True, near=False)
+    (precision,) = bench.gains("int8", make_latency(1.0, 0.01), cut=True, near=False)
+    assert precision.step == "precision" and precision.speedup == pytest.approx(2.0)
+    assert bench.compiled == []
+
+
+def test_an_adaptive_study_times_the_twins_of_every_trial(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_latency(2.0, 0.03), adaptive=True)
+    assert len(bench.gains("int8", make_latency(1.0, 0.01), near=False)) == 1
+    assert bench.compiled == ["float"]
