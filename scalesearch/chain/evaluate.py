@@ -15,7 +15,7 @@ from scalesearch.chain.deploy import Deployed, Deployer, dense_path
 from scalesearch.chain.gains import TwinStore, gain
 from scalesearch.chain.outlook import Outlook
 from scalesearch.chain.planner import layer_shapes, limit_use
-from scalesearch.chain.scorer import Scorer
+from scalesearch.chain.scorer import Scored, Scorer
 from scalesearch.chain.stages import StageClock
 from scalesearch.chain.timer import Timer
 from scalesearch.data import Dataset
@@ -26,6 +26,7 @@ from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import StageFailed
 from scalesearch.measurement.cost import count_cost
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
+from scalesearch.measurement.postprocessing import time_postprocessing
 from scalesearch.records.stored_files import kept_model, kept_reference
 from scalesearch.tasks.registry import get_task
 from scalesearch.values.identity import content_hash
@@ -103,11 +104,12 @@ class TrialEvaluator:
                 with stages("compile"):
                     engine = scratch.enter_context(self._timer.compile(work.model, plan.pruning))
                 with stages("quality"):
-                    quality = self._score.quality(engine, data.val, warnings)
+                    scored = self._score.quality(engine, data.val, warnings)
+                    quality = scored.quality
                     steps = (*self._accuracy_steps(work, data), StepScore(step="engine", score=quality.score))
             with stages.held(self._lock.quiet()), stages("latency"):
-                latency = self._timed(engine, far_above_ms(quality.score_high, rivals), warnings)
-            gains = self._gains(plan, work, latency, steps, stages) if session.settings.twins else ()
+                latency = self._timed(engine, scored, far_above_ms(quality.score_high, rivals), warnings)
+            gains = self._gains(plan, work, latency.of_engine, steps, stages) if session.settings.twins else ()
         training = work.training
         return MeasuredTrial(
             trial=trial,
@@ -134,17 +136,24 @@ class TrialEvaluator:
             warnings=(*warnings, *_doubts(training, latency)),
         )
 
-    def _timed(self, engine: Engine, far_ms: float, warnings: list[str]) -> Latency:
+    def _timed(self, engine: Engine, scored: Scored, far_ms: float, warnings: list[str]) -> Latency:
         """Return the latency, exact unless it is above `far_ms`; add the engine's own doubts to the warnings."""
+        settings = self._session.settings.latency
+        after = time_postprocessing(scored.postprocessing, batch=settings.batch)
+        if after and settings.objective == "end_to_end":
+            far_ms = max(0.0, far_ms - after.p50_ms)
         latency, notes = self._timer.time(engine, exact_ms=(0.0, far_ms)), engine.timing_notes()
         warnings += notes.doubts
-        return replace(latency, enqueue_p50_ms=notes.enqueue_p50_ms)
+        return replace(latency, enqueue_p50_ms=notes.enqueue_p50_ms).beside(after, settings.objective)
 
     def score_on_test(self, record: MeasuredTrial) -> FrontScore:
-        """Measure quality on the test images, and latency once more, of a finished trial's stored model file."""
+        """Measure quality on the test images, and latency once more, of a finished trial's stored model file.
+
+        Post-processing is not timed again, since it was at the exported threshold, which validation images gave.
+        """
         with self._kept_engine(record) as engine:
             with self._lock.quiet():
-                latency = self._timer.time(engine)
+                latency = self._timer.time(engine).beside(record.latency.postprocessing, record.latency.objective)
             return FrontScore(trial=record.trial, test=self._test(engine, record), latency=latency)
 
     def test_quality(self, record: MeasuredTrial) -> Quality:
@@ -158,7 +167,7 @@ class TrialEvaluator:
 
     def _test(self, engine: Engine, record: MeasuredTrial) -> Quality:
         with self._lock.busy():
-            return self._score.quality(engine, self.dataset.at(record.spec.input_size).test, [])
+            return self._score.quality(engine, self.dataset.at(record.spec.input_size).test, []).quality
 
     def rebuild(self, plan: Plan, *, to: Path) -> OnnxModel:
         """Make the deployed file of a plan again, at `to`.

@@ -22,6 +22,7 @@ from scalesearch.study.front_looks import FrontLooks
 from scalesearch.study.keeper import Keeper
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import get_task
+from scalesearch.values.postprocessing import LATENCY_NAMES
 from scalesearch.values.session import Session, trial_of_model
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
@@ -66,6 +67,7 @@ def run_search(
             plan=Planner(session),
             make_evaluator=functools.partial(TrialEvaluator, session, exports=exports),
             metric=get_task(settings.task).metric,
+            latency=LATENCY_NAMES[settings.latency.objective],
         )
         watchers = Watchers(on_event=heard, listener=DashboardListener(folder, session.space, settings.sampler))
         outcome = run_study(folder, problem, settings, watchers=watchers, held=True)

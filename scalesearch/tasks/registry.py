@@ -9,8 +9,10 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final
 
 from scalesearch.errors import ConfigError
+from scalesearch.measurement.metric import PostprocessedMetric
 from scalesearch.registry import load, look_up
 from scalesearch.tasks.base import Task, TaskViews
+from scalesearch.values.postprocessing import LatencyObjective
 from scalesearch.values.record import TrialRecord
 
 if TYPE_CHECKING:
@@ -76,6 +78,18 @@ def checked_sources(task: Task) -> "Sources":
         )
         raise ConfigError(message)
     return sources
+
+
+def require_postprocessing(task: Task, objective: LatencyObjective) -> None:
+    """Raise ConfigError if latencies are to be end to end for a task without post-processing that is measured."""
+    if objective == "engine" or isinstance(task.make_metric(()), PostprocessedMetric):
+        return
+    message = (
+        f"latency.objective = {objective!r}: expected a task whose answers are worked on after the network, as "
+        f"detection's are; {task.name} has no such work that is measured.\nLeave out latency.objective: the engine's "
+        "latency is all there is."
+    )
+    raise ConfigError(message)
 
 
 def check_task_name(name: str) -> None:

@@ -95,15 +95,15 @@ class DetectionDetail:
     """Objects of each class (rows) by the class that was reported (columns), at the threshold; the last row counts
     reports where there is no object, the last column objects that were missed."""
     decode_ms: float = 0.0
-    """Median time of making boxes of an image's answers (decoding and suppression, in numpy, on this machine) from a
-    score of 0.25 on. It is no part of the latency, and depends on the number of objects more than on the network."""
+    """Only in records of earlier versions: median time of making boxes of an image's answers, from a score of 0.25 on.
+    Since then it is measured at the exported threshold, as `Latency.postprocessing`."""
     kind: Literal["boxes"] = "boxes"
 
     @property
     def numbers(self) -> tuple[NamedNumber, ...]:
         """The numbers that tables have beside the score; sizes of which there are no objects are left out."""
         parts = ("map50", "map75", "small", "medium", "large")
-        names = (*parts, "precision", "recall", "f1", "threshold", "decode_ms")
+        names = (*parts, "precision", "recall", "f1", "threshold")
         found = ((name, getattr(self, name)) for name in names)
         return tuple(NamedNumber(name=name, value=value) for name, value in found if value is not None)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from scalesearch.values.postprocessing import LatencyObjective
 from scalesearch.values.storage_url import check_storage_url
 
 SamplerName = Literal["tpe", "gp", "nsga2", "random"]
@@ -55,8 +56,11 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencySettings:
-    """How an engine is timed."""
+    """How an engine is timed, and what of the way from image to result counts."""
 
+    objective: LatencyObjective = "engine"
+    """What the study minimises, and `limits.max_latency_ms` limits: the engine's latency, or with `end_to_end` its sum
+    with the time of the task's post-processing (of detection: decoding and suppression)."""
     batch: int = 1
     threads: int = 1
     """Number of threads of the engine that is timed (and scored)."""

@@ -66,6 +66,12 @@ CHANGES = (
         "version", lambda s: replace(s, device=replace(s.device, backend_version="1.33.0")), True, ("1.32.0", "1.33.0")
     ),
     Change("seed", lambda s: replace(s, settings=replace(s.settings, seed=1)), True, ("settings.seed",)),
+    Change(
+        "latency objective",
+        lambda s: replace(s, settings=replace(s.settings, latency=replace(s.settings.latency, objective="end_to_end"))),
+        True,
+        ("settings.latency.objective: was 'engine', is 'end_to_end'", "--fresh"),
+    ),
     Change("budget", lambda s: replace(s, settings=replace(s.settings, budget=99)), False),
     Change("workers", lambda s: replace(s, settings=replace(s.settings, workers=4)), False),
     Change("a renamed folder of the same images", lambda s: replace(s, data=replace(s.data, name="photos")), False),

@@ -1,8 +1,8 @@
 """Quality of a detector on held-out images: mean average precision with an interval, and what stands behind it."""
 
-import time
-from collections.abc import Mapping, Sequence
-from typing import Final
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ _SEED: Final = 0
 _RIGHT_FROM: Final = 0.5
 DEFAULT_THRESHOLD: Final = 0.25
 FEW_OBJECTS: Final = 100
+MOST_TIMED: Final = 64
+"""The raw answers to so many images are kept, drawn at random, to time their decoding."""
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +40,8 @@ Floats = NDArray[np.float64]
 class MeanAveragePrecision:
     """mAP50-95 of answers that come in parts (the `Metric` of `tasks/base.py`).
 
-    Of each image only its decoded detections are kept, at most 100 of them, so memory grows by 2.8 kB an image.
+    Of each image only its decoded detections are kept, at most 100 of them, so memory grows by 2.8 kB an image; and
+    the raw answers to `MOST_TIMED` of them.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
@@ -50,7 +53,9 @@ class MeanAveragePrecision:
         """Forget all answers."""
         self._truths: list[Truth] = []
         self._found: list[Detections] = []
-        self._decode_ms: list[float] = []
+        self._kept: list[_Raw] = []
+        self._random = np.random.default_rng(_SEED)
+        self._threshold = DEFAULT_THRESHOLD
 
     def update(self, outputs: Mapping[str, NDArray[np.float32]], targets: Boxes) -> None:
         """Take in raw answers (N, 4 + classes + 1, points) and the boxes of the same N images.
@@ -66,16 +71,27 @@ class MeanAveragePrecision:
             )
             raise StageFailed(STAGE, reason)
         refuse(not_finite({OUTPUT: raw}), len(raw))
-        for each in raw[:, None]:
-            started = time.perf_counter()
-            decode_answers(each, targets.size.sides, least_score=DEFAULT_THRESHOLD)
-            self._decode_ms.append(1e3 * (time.perf_counter() - started))
         for place, found in enumerate(decode_answers(raw, targets.size.sides)):
-            size, at = targets.originals[place].tolist(), targets.placements[place].tolist()
-            boxes = to_original(found.boxes, tuple(size), tuple(at))
+            size, at = tuple(targets.originals[place].tolist()), tuple(targets.placements[place].tolist())
+            self._keep(_Raw(raw[place : place + 1], targets.size.sides, size, at))
+            boxes = to_original(found.boxes, size, at)
             self._found.append(Detections(boxes, found.classes, found.scores))
             held = targets.original(place)
             self._truths.append(Truth(boxes=held.boxes, classes=held.classes, ignored=held.ignored))
+
+    def _keep(self, raw: "_Raw") -> None:
+        """Keep raw answers, all with the same chance whatever their number (Vitter's algorithm R)."""
+        seen = len(self._found)
+        place = seen if seen < MOST_TIMED else int(self._random.integers(0, seen + 1))
+        if place < MOST_TIMED:
+            self._kept[place : place + 1] = [raw._replace(answers=raw.answers.copy())]
+
+    def postprocessing(self) -> tuple[Callable[[], object], ...]:
+        """Return a call for each of up to `MOST_TIMED` images: decoding, suppression, boxes in pixels of the image.
+
+        They work at the threshold that `result` found, which is the exported one on validation images.
+        """
+        return tuple(functools.partial(_results, raw, self._threshold) for raw in self._kept)
 
     def score(self) -> float:
         """Return the mean of the average precisions over classes that occur and over ten overlaps."""
@@ -120,7 +136,7 @@ class MeanAveragePrecision:
         return found
 
     def _detail(self, matches: Sequence[Matches], precisions: Floats) -> DetectionDetail:
-        threshold = best_threshold(matches)
+        threshold = self._threshold = best_threshold(matches)
         right, reported, wanted = counts_at(matches, threshold)
         classes = tuple(
             _class_quality(name, matches[place], precisions[place], counts=(right[place], reported[place]))
@@ -138,13 +154,28 @@ class MeanAveragePrecision:
             medium=self._of_size("medium"),
             large=self._of_size("large"),
             classes=classes,
-            decode_ms=float(np.median(self._decode_ms)),
             confusion=confusion(self._truths, self._found, len(self._names), threshold),
         )
 
     def _of_size(self, size: str) -> float | None:
         found = np.stack([average_precisions(each) for each in self._matches(size)])
         return None if np.isnan(found).all() else mean_of(found)
+
+
+class _Raw(NamedTuple):
+    """The raw answers to one image, and what makes boxes in pixels of the image of them."""
+
+    answers: NDArray[np.float32]
+    """(1, 4 + classes + 1, points)"""
+    sides_px: tuple[int, int]
+    size: tuple[int, int]
+    placement: tuple[float, float, float, float]
+
+
+def _results(raw: _Raw, threshold: float) -> Detections:
+    """Return the detections from the threshold on, with boxes in pixels of the image, as infer.py makes them."""
+    found = decode_answers(raw.answers, raw.sides_px, least_score=threshold)[0]
+    return Detections(to_original(found.boxes, raw.size, raw.placement), found.classes, found.scores)
 
 
 def mean_of(precisions: Floats) -> float:

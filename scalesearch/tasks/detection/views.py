@@ -30,7 +30,7 @@ class DetectionViews:
     def sections(self, record: TrialRecord) -> tuple[Section, ...]:
         """Return the numbers behind the score, the weakest classes, and what is taken for what."""
         return (
-            Section(title="Objects found", lines=tuple(_numbers(_detail(record.quality), record))),
+            Section(title="Objects found", lines=tuple(_numbers(_detail(record.quality)))),
             Section(title="Weakest classes", lines=tuple(_weakest(record.quality))),
             Section(title="Taken for something else", lines=tuple(_confused(_detail(record.quality)))),
         )
@@ -83,7 +83,7 @@ def _detail(quality: Quality | None) -> DetectionDetail | None:
     return quality.detail if quality and isinstance(quality.detail, DetectionDetail) else None
 
 
-def _numbers(detail: DetectionDetail | None, record: TrialRecord) -> Iterator[tuple[str, str]]:
+def _numbers(detail: DetectionDetail | None) -> Iterator[tuple[str, str]]:
     if detail is None:
         return
     yield "mAP50, mAP75", f"{percent(detail.map50)}, {percent(detail.map75)}"
@@ -93,9 +93,6 @@ def _numbers(detail: DetectionDetail | None, record: TrialRecord) -> Iterator[tu
         f"at score {detail.threshold:.3g}",
         f"precision {percent(detail.precision)}, recall {percent(detail.recall)}, F1 {percent(detail.f1)}",
     )
-    if record.latency:
-        whole_ms = record.latency.p50_ms + detail.decode_ms
-        yield "end to end, ms", f"{whole_ms:.3g}: {record.latency.p50_ms:.3g} engine, {detail.decode_ms:.3g} boxes"
 
 
 def _share(value: float | None) -> str:
@@ -190,10 +187,6 @@ def _card(record: MeasuredTrial, score: FrontScore | None) -> Iterator[str]:
         f"validation images: precision {percent(detail.precision)}, recall {percent(detail.recall)}."
     )
     sizes = ", ".join(f"{name} {_share(getattr(detail, name))}" for name in ("small", "medium", "large"))
-    yield (
-        f"Making boxes of the answers (numpy, one thread) takes {detail.decode_ms:.2g} ms an image; the latency below "
-        "is that of the network alone."
-    )
     yield f"mAP50 is {percent(detail.map50)}; mAP50-95 by size of the objects: {sizes}."
     yield ""
     yield "Per class, on validation images" + (" and on test images:" if test else ":")
