@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 from scalesearch.errors import ConfigError
 from scalesearch.measurement.metric import PostprocessedMetric
 from scalesearch.registry import load, look_up
-from scalesearch.tasks.base import Task, TaskViews
+from scalesearch.tasks.base import SettableScore, Task, TaskViews
 from scalesearch.values.postprocessing import LatencyObjective
 from scalesearch.values.record import TrialRecord
+from scalesearch.values.settings import DetectionSettings, RunSettings
 
 if TYPE_CHECKING:
     from scalesearch.data.source import Sources
@@ -52,6 +53,22 @@ def get_task(name: str) -> Task:
         _refuse_two(name, [_told(each) for each in offers])
     assert offer is not None  # the names of this package were looked up above
     return _loaded(offer)
+
+
+def task_of(settings: RunSettings) -> Task:
+    """Return the task of a run, with the score that its settings ask for.
+
+    Raises:
+        ConfigError: As `get_task`; or the settings of another task than this one are given.
+    """
+    task = get_task(settings.task)
+    if task.name != "detection" and settings.detection != DetectionSettings():
+        message = (
+            f"detection.objective and detection.precision: expected --task detection, came {task.name}.\n"
+            "Leave them out, or give --task detection."
+        )
+        raise ConfigError(message)
+    return task.with_settings(settings) if isinstance(task, SettableScore) else task
 
 
 def sources_of(name: str) -> "Sources":
@@ -108,7 +125,11 @@ def views_of(record: TrialRecord) -> TaskViews | None:
     if record.quality is None:
         return None
     metric = record.quality.metric
-    return next((task.views() for task in _own_first() if task.metric == metric), None)
+    return next((task.views() for task in _own_first() if _gives(task, metric)), None)
+
+
+def _gives(task: Task, metric: str) -> bool:
+    return task.gives(metric) if isinstance(task, SettableScore) else task.metric == metric
 
 
 def _own_first() -> Iterator[Task]:

@@ -14,6 +14,7 @@ WindowSetting = Literal["auto", "full"] | Window
 
 
 MemorySetting = Literal["auto", "ram", "disk"]
+DetectionObjective = Literal["map50_95", "map50", "recall_at_precision"]
 DataLayout = Literal["auto", "classes", "splits"]
 
 
@@ -75,6 +76,16 @@ class LatencySettings:
     stable_within: float = 0.02
     """A latency is called stable if its whole 95 % interval (the differences between processes included) is within this
     fraction of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectionSettings:
+    """What detectors are judged by."""
+
+    objective: DetectionObjective = "map50_95"
+    """The score: mean average precision over overlaps of 0.5 to 0.95, that at 0.5, or recall at a precision."""
+    precision: float = 0.9
+    """The precision at which recall is asked for, over all classes and at an overlap of 0.5."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +161,7 @@ class RunSettings:
     folder."""
     data: DataSettings = field(default_factory=DataSettings)
     latency: LatencySettings = field(default_factory=LatencySettings)
+    detection: DetectionSettings = field(default_factory=DetectionSettings)
     tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
     machine: MachineSettings = field(default_factory=MachineSettings)
     stage_limits: StageLimits = field(default_factory=StageLimits)

@@ -201,7 +201,9 @@ def _quality(record: TrialRecord) -> Iterator[tuple[str, str]]:
         macro = quality.detail.macro_precision, quality.detail.macro_recall
         yield ("macro precision, recall", ", ".join(map(percent, macro)))
     else:
-        yield from ((number.name, f"{number.value:.4g}") for number in quality.detail.numbers)
+        yield from (
+            (number.name, f"{number.value:.4g}") for number in quality.detail.numbers if number.name != quality.metric
+        )
 
 
 def _gains(record: TrialRecord) -> Iterator[tuple[str, str]]:
