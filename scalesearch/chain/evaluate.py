@@ -28,7 +28,7 @@ from scalesearch.measurement.cost import count_cost
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.measurement.postprocessing import time_postprocessing
 from scalesearch.records.stored_files import kept_model, kept_reference
-from scalesearch.tasks.registry import task_of
+from scalesearch.tasks.registry import task_for
 from scalesearch.values.identity import content_hash
 from scalesearch.values.network import OnnxModel
 from scalesearch.values.plan import Plan
@@ -61,7 +61,7 @@ class TrialEvaluator:
     def __init__(self, session: Session, *, exports: ExportCache | None = None, measures: bool = True) -> None:
         self._session = session
         self._lock = DeviceLock(MEASURED_DEVICE)
-        task = task_of(session.settings)
+        task = task_for(session.settings)
         self._timer = Timer(session)
         self._score = Scorer(task, session.data, threads=session.settings.latency.threads)
         self._deploy = Deployer(session, task, self._lock, exports)

@@ -34,10 +34,10 @@ class _Ground:
 def preview_run(settings: RunSettings, space: SearchSpace) -> None:
     """Print resolved settings, five sampled candidates with MACs, and the predicted time of the budget."""
     from scalesearch.cli.screen import wide_console
-    from scalesearch.tasks.registry import require_postprocessing, task_of
+    from scalesearch.tasks.registry import require_postprocessing, task_for
 
     console = wide_console()
-    require_postprocessing(task_of(settings), settings.latency.objective)
+    require_postprocessing(task_for(settings), settings.latency.objective)
     ground = _checked(space, target=settings.target, parent=settings.parent)
     space = ground.space
     for key, value in _flat(asdict(settings)):
@@ -241,7 +241,7 @@ def _drawn_sheet(data: "Dataset", settings: RunSettings, ground: _Ground, to: Pa
     from scalesearch.networks.scaling import scale_base
     from scalesearch.spaces.suggest import cheapest
     from scalesearch.study.pictures import SHEET_IMAGES, target_sheet, write_sheet
-    from scalesearch.tasks.registry import task_of
+    from scalesearch.tasks.registry import task_for
     from scalesearch.values.candidate import Scaling
 
     space = ground.space
@@ -250,7 +250,7 @@ def _drawn_sheet(data: "Dataset", settings: RunSettings, ground: _Ground, to: Pa
     recipe = replace(cheapest(decided).recipe, batch_size=SHEET_IMAGES)
     path = to or Path(f"check-{data.name}.png")
     try:
-        write_sheet(target_sheet(task_of(settings), data.at(size), recipe, seed=settings.seed), path)
+        write_sheet(target_sheet(task_for(settings), data.at(size), recipe, seed=settings.seed), path)
     except OSError as error:
         message = f"Cannot write {path}: {error.strerror}. Give another file with --to."
         raise ConfigError(message) from None

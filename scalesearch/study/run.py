@@ -21,7 +21,7 @@ from scalesearch.search.showing import Watchers
 from scalesearch.study.front_looks import FrontLooks
 from scalesearch.study.keeper import Keeper
 from scalesearch.study.session import open_session
-from scalesearch.tasks.registry import task_of
+from scalesearch.tasks.registry import task_for
 from scalesearch.values.postprocessing import LATENCY_NAMES
 from scalesearch.values.session import Session, trial_of_model
 from scalesearch.values.settings import RunSettings
@@ -66,7 +66,7 @@ def run_search(
             space=session.space,
             plan=Planner(session),
             make_evaluator=functools.partial(TrialEvaluator, session, exports=exports),
-            metric=task_of(settings).metric,
+            metric=task_for(settings).metric,
             latency=LATENCY_NAMES[settings.latency.objective],
         )
         watchers = Watchers(on_event=heard, listener=DashboardListener(folder, session.space, settings.sampler))

@@ -55,7 +55,7 @@ def get_task(name: str) -> Task:
     return _loaded(offer)
 
 
-def task_of(settings: RunSettings) -> Task:
+def task_for(settings: RunSettings) -> Task:
     """Return the task of a run, with the score that its settings ask for.
 
     Raises:

@@ -9,7 +9,7 @@ from scalesearch.errors import ConfigError
 from scalesearch.tasks.detection.average_precision import Matches, average_precisions
 from scalesearch.tasks.detection.objectives import ScoreObjective, recall_at_precision
 from scalesearch.tasks.detection.quality import MeanAveragePrecision, counts_at
-from scalesearch.tasks.registry import task_of, views_of
+from scalesearch.tasks.registry import task_for, views_of
 from scalesearch.values.quality import DetectionDetail, Quality, metric_title, recall_metric
 from scalesearch.values.settings import RunSettings
 
@@ -117,7 +117,7 @@ def settings_of(*overrides: str) -> RunSettings:
 def test_the_score_has_the_name_that_the_settings_ask_for(
     overrides: tuple[str, ...], metric: str, title: str, make_record: "object"
 ) -> None:
-    task = task_of(settings_of(*overrides))
+    task = task_for(settings_of(*overrides))
     assert (task.metric, metric_title(task.metric)) == (metric, title)
     made = task.make_metric(("cat",))
     assert isinstance(made, MeanAveragePrecision)
@@ -134,7 +134,7 @@ def test_bad_settings_are_refused() -> None:
         settings_of("detection.objective=map")
     settings, _ = load_run(overrides=("detection.objective=map50",))
     with pytest.raises(ConfigError, match="expected --task detection, came classification"):
-        task_of(settings)
+        task_for(settings)
 
 
 def test_the_other_scores_stay_in_the_detail() -> None:
