@@ -1,4 +1,4 @@
-"""A detector's ONNX file with decoding and suppression inside finds in ONNX Runtime what the program's own code finds."""
+"""A detector's ONNX file with decoding and suppression inside finds in ONNX Runtime what this program finds."""
 
 import json
 from pathlib import Path
@@ -14,8 +14,9 @@ from small_graphs import small_model
 from scalesearch.deployment.formats import CheckImages, FormatOptions, get_format
 from scalesearch.deployment.onnx_file import annotate, onnx_model, read_onnx, write_onnx
 from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.tasks.detection.decoding_graph import run_file, same_detections
 from scalesearch.tasks.detection.infer import decode_answers
-from scalesearch.tasks.detection.onnx_nms import detections_of, run_file, same_detections, with_suppression
+from scalesearch.tasks.detection.onnx_nms import detections_of, with_suppression
 from scalesearch.values.network import OnnxModel
 
 SIDES = (64, 96)

@@ -1,20 +1,26 @@
 """The ONNX file of a detector with decoding and ONNX's NonMaxSuppression inside, for runtimes that have it."""
 
-import json
-from dataclasses import dataclass
+import math
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from scalesearch.deployment.backends.base import EngineOptions
-from scalesearch.deployment.backends.onnxruntime_session import NATIVE_ERRORS, native_reason, open_session
 from scalesearch.deployment.formats.base import Format, FormatOptions
 from scalesearch.deployment.onnx_file import read_onnx, write_onnx
 from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.tasks.detection.decoding_graph import (
+    STAGE,
+    Nodes,
+    class_and_point_counts,
+    decoded,
+    facts_of,
+    run_file,
+    same_detections,
+)
 from scalesearch.tasks.detection.infer import (
     LEAST_SCORE,
     MOST_CANDIDATES,
@@ -22,16 +28,12 @@ from scalesearch.tasks.detection.infer import (
     OVERLAP,
     Detections,
     decode_answers,
-    points_of,
-    strides_for,
 )
 from scalesearch.values.candidate import Precision
 from scalesearch.values.network import OnnxModel
 
 OUTPUTS: Final = ("boxes", "scores", "classes", "images")
 _FILE: Final = "model_nms.onnx"
-_PREFIX: Final = "nms_"
-_STAGE: Final = "export"
 
 
 class OnnxNms(Format):
@@ -64,64 +66,13 @@ class OnnxNms(Format):
         Raises:
             StageFailed: The network is no detector, or the file gives other detections.
         """
-        facts = _facts(model)
+        facts = facts_of(model, self.name)
         images = options.check_images().images
         for threshold in (LEAST_SCORE, facts.threshold):  # the one that is kept comes last
             proto = with_suppression(read_onnx(model.path), facts.sides_px, threshold)
             written = write_onnx(proto, folder / _FILE, lowest_versions=False)
             _ensure_same(written, model, images, facts.sides_px, threshold)
         return (_FILE,)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Facts:
-    sides_px: tuple[int, int]
-    threshold: float
-
-
-def _facts(model: OnnxModel) -> _Facts:
-    """Return what the file's own metadata tell of a detector.
-
-    Raises:
-        StageFailed: They tell of another task.
-    """
-    told = {entry.key: entry.value for entry in read_onnx(model.path).metadata_props}
-    task = told.get("scalesearch.task", "classification")
-    if task != "detection" or "scalesearch.threshold" not in told:
-        reason = f"--format onnx-nms: expected a detector, came a network for {task}; leave this format out"
-        raise StageFailed(stage=_STAGE, reason=reason)
-    height, width = json.loads(told["scalesearch.resolution_px"])
-    return _Facts(sides_px=(int(height), int(width)), threshold=float(json.loads(told["scalesearch.threshold"])))
-
-
-class _Nodes:
-    """Adds nodes to a graph, with names that no other node has."""
-
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self._graph, self._number = graph, 0
-
-    def add(self, kind: str, *inputs: str, outputs: int = 1, named: str = "", **attributes: Any) -> str:
-        """Add a node and return the name of its first output, which is `named` if given."""
-        self._number += 1
-        name = f"{_PREFIX}{self._number}_{kind}"
-        made = [named or f"{name}_0", *(f"{name}_{place}" for place in range(1, outputs))]
-        self._graph.node.append(helper.make_node(kind, list(inputs), made, name=name, **attributes))
-        return made[0]
-
-    def constant(self, value: NDArray[Any] | np.generic) -> str:
-        """Add an initializer and return its name."""
-        self._number += 1
-        name = f"{_PREFIX}{self._number}_value"
-        self._graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def whole(self, *values: int) -> str:
-        """Add whole numbers as an initializer and return its name."""
-        return self.constant(np.asarray(values, np.int64))
-
-    def part(self, name: str, start: int, end: int, axis: int) -> str:
-        """Return a part of a tensor along one axis."""
-        return self.add("Slice", name, self.whole(start), self.whole(end), self.whole(axis))
 
 
 def with_suppression(proto: onnx.ModelProto, sides_px: tuple[int, int], threshold: float) -> onnx.ModelProto:
@@ -137,14 +88,9 @@ def with_suppression(proto: onnx.ModelProto, sides_px: tuple[int, int], threshol
     """
     graph = proto.graph
     (raw,) = graph.output
-    dims = raw.type.tensor_type.shape.dim
-    classes, points = dims[1].dim_value - 5, dims[2].dim_value
-    nodes = _Nodes(graph)
-    answers = raw.name
-    if raw.type.tensor_type.elem_type != TensorProto.FLOAT:
-        answers = nodes.add("Cast", answers, to=TensorProto.FLOAT)
-    boxes, scores = _decoded(nodes, answers, sides_px, classes=classes, points=points)
-    picked = _suppressed(nodes, boxes, scores, classes * points, threshold)
+    nodes = Nodes(graph)
+    boxes, scores = decoded(nodes, raw, sides_px)
+    picked = _suppressed(nodes, boxes, scores, math.prod(class_and_point_counts(raw)), threshold)
     _reported(nodes, boxes, scores, picked)
     del graph.output[:]
     for name, kind in zip(
@@ -155,27 +101,7 @@ def with_suppression(proto: onnx.ModelProto, sides_px: tuple[int, int], threshol
     return proto
 
 
-def _decoded(nodes: _Nodes, raw: str, sides_px: tuple[int, int], *, classes: int, points: int) -> tuple[str, str]:
-    """Add the way from raw answers to boxes (batch, points, 4) and scores (batch, classes, points)."""
-    places, strides = points_of(sides_px, strides_for(sides_px, points))
-    chances = nodes.add("Sigmoid", nodes.part(raw, 4, 4 + classes, 1))
-    scores = nodes.add("Mul", chances, nodes.add("Sigmoid", nodes.part(raw, 4 + classes, 5 + classes, 1)))
-    reach = nodes.add("Mul", nodes.part(raw, 0, 4, 1), nodes.constant(strides[None, None]))
-    middle = nodes.constant(np.ascontiguousarray(places.T)[None])
-    low = nodes.add("Sub", middle, nodes.part(reach, 0, 2, 1))
-    high = nodes.add("Add", middle, nodes.part(reach, 2, 4, 1))
-    height, width = sides_px
-    limits = nodes.constant(np.asarray([width, height, width, height], np.float32).reshape(1, 4, 1))
-    inside = nodes.add("Min", nodes.add("Concat", low, high, axis=1), limits)
-    inside = nodes.add("Max", inside, nodes.constant(np.float32(0)))
-    # Boxes without area get a score below every threshold.
-    wide = nodes.add("Greater", nodes.part(inside, 2, 4, 1), nodes.part(inside, 0, 2, 1))
-    whole = nodes.add("And", nodes.part(wide, 0, 1, 1), nodes.part(wide, 1, 2, 1))
-    scores = nodes.add("Where", whole, scores, nodes.constant(np.float32(0)))
-    return nodes.add("Transpose", inside, perm=[0, 2, 1]), scores
-
-
-def _suppressed(nodes: _Nodes, boxes: str, scores: str, candidates: int, threshold: float) -> str:
+def _suppressed(nodes: Nodes, boxes: str, scores: str, candidates: int, threshold: float) -> str:
     """Add the suppression, and return places of what is left: (detections, 3) of image, class and point.
 
     As in the program's own decoding, only the best candidates of an image are compared, whatever their class.
@@ -197,7 +123,7 @@ def _suppressed(nodes: _Nodes, boxes: str, scores: str, candidates: int, thresho
     )
 
 
-def _reported(nodes: _Nodes, boxes: str, scores: str, picked: str) -> None:
+def _reported(nodes: Nodes, boxes: str, scores: str, picked: str) -> None:
     """Add the outputs: what was picked, sorted by image and score, at most so many of each image."""
     image = nodes.add("Squeeze", nodes.part(picked, 0, 1, 1), nodes.whole(1))
     label = nodes.add("Squeeze", nodes.part(picked, 1, 2, 1), nodes.whole(1))
@@ -235,20 +161,6 @@ def detections_of(outputs: "dict[str, NDArray[Any]]", number: int) -> list[Detec
     return [Detections(boxes[kept], classes[kept], scores[kept]) for kept in chosen]
 
 
-def run_file(model: OnnxModel, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-    """Return the outputs of a file for images (N, C, H, W), by name, as ONNX Runtime's CPU kernels give them.
-
-    Raises:
-        StageFailed: ONNX Runtime cannot run it.
-    """
-    session = open_session(model, EngineOptions(threads=1), ("CPUExecutionProvider",))
-    names = [output.name for output in session.get_outputs()]
-    try:
-        return dict(zip(names, session.run(names, {session.get_inputs()[0].name: images}), strict=True))
-    except NATIVE_ERRORS as error:
-        raise StageFailed(stage=_STAGE, reason=native_reason(error, model.path)) from error
-
-
 def _ensure_same(
     written: OnnxModel, model: OnnxModel, images: NDArray[np.float32], sides_px: tuple[int, int], threshold: float
 ) -> None:
@@ -262,12 +174,4 @@ def _ensure_same(
                 f"--format onnx-nms: for check image {place} the file gives {len(theirs.scores)} detections from a "
                 f"score of {threshold:g} on, other than the {len(ours.scores)} of the program's own decoding"
             )
-            raise StageFailed(stage=_STAGE, reason=reason)
-
-
-def same_detections(one: Detections, other: Detections) -> bool:
-    """Tell whether detections are the same, but for the rounding of float32 (1e-4 of a score, 0.01 pixels)."""
-    if one.classes.tolist() != other.classes.tolist():
-        return False
-    near = np.allclose(one.scores, other.scores, rtol=0, atol=1e-4)
-    return bool(near and np.allclose(one.boxes, other.boxes, rtol=1e-4, atol=0.01))
+            raise StageFailed(stage=STAGE, reason=reason)
