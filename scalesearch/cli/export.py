@@ -37,7 +37,7 @@ def export(
     formats: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", help="Also as c, openvino, tensorrt, executorch, litert, onnx-nms; onnx is always there."
+            "--format", help="Also as c, openvino, tensorrt, executorch, litert, onnx-nms, tensorrt-nms; onnx always."
         ),
     ] = None,
 ) -> int:

@@ -82,8 +82,8 @@ def _by_litert(folder: Path, images: np.ndarray) -> np.ndarray:
     return np.concatenate([next(iter(runner(**{name: each[None]}).values())) for each in images])
 
 
-FOR_DETECTORS = {"onnx-nms"}
-"""Formats that refuse these classifiers: tests/tasks/test_tasks_detection_onnx_nms.py."""
+FOR_DETECTORS = {"onnx-nms", "tensorrt-nms"}
+"""Formats that refuse these classifiers: tests/tasks/test_tasks_detection_*_nms.py."""
 # A format without an entry here fails.
 READERS: dict[str, Answers] = {
     "onnx": _by_onnxruntime,

@@ -53,9 +53,9 @@ class OnnxNms(Format):
         """
         if precision == "bf16":
             message = (
-                "--format onnx-nms is checked with ONNX Runtime on the CPU, which cannot run bf16.\nExport a trial "
+                "--format onnx-nms is checked with ONNX Runtime on the CPU, which cannot run bf16.\nExport a trial of "
+                "another precision, or leave out --format onnx-nms."
             )
-            message += "of another precision, or leave out --format onnx-nms."
             raise ConfigError(message)
 
     def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
