@@ -124,9 +124,9 @@ def test_another_score_and_end_to_end_latency_are_what_is_searched_for_and_shown
     monkeypatch.chdir(tmp_path)
     Path("space.toml").write_text(SPACE + "[limits]\nmax_latency_ms = 1000.0\n")
     root = write_yolo(Path("scenes"))
-    begin = ("run", "--task", "detection", "--space", "space.toml", "--data", str(root), "--budget", "2",
+    begin = ("run", "--task", "detection", "--space", "space.toml", "--data", str(root), "--budget", "1",
              "--to", "study", *(f"--set={text}" for text in SETTINGS), "--set=detection.objective=recall_at_precision",
-             "--set=detection.precision=0.4")  # fmt: skip
+             "--set=detection.precision=0.4", "--set=siblings=false", "--set=twins=false")  # fmt: skip
     run(*begin, "--set=latency.objective=end_to_end")
     metric = "recall_at_precision_40"
     records = [record.measured for record in RecordStore(Path("study")).all() if record.measured]
