@@ -76,7 +76,8 @@ def common_front(studies: Sequence[ComparedStudy]) -> tuple[tuple[str, MeasuredT
 
 def comparable(one: ComparedStudy, other: ComparedStudy) -> bool:
     """Tell whether points of the two studies may share a front."""
-    return one.device == other.device and not timed_unlike(one, other) and _same_images(one, other)
+    same_score = metric_of(one.records) == metric_of(other.records)
+    return same_score and one.device == other.device and not timed_unlike(one, other) and _same_images(one, other)
 
 
 def timed_unlike(one: ComparedStudy, other: ComparedStudy) -> tuple[str, ...]:
@@ -92,7 +93,15 @@ def timed_unlike(one: ComparedStudy, other: ComparedStudy) -> tuple[str, ...]:
     return tuple(found)
 
 
-_TIMED = ("target", "batch", "threads", "TensorRT's largest batch", "CUDA graph", "copies in the clock")
+_TIMED = (
+    "target",
+    "latency.objective",
+    "batch",
+    "threads",
+    "TensorRT's largest batch",
+    "CUDA graph",
+    "copies in the clock",
+)
 
 
 def _timing(study: ComparedStudy) -> tuple[object, ...]:
@@ -104,7 +113,9 @@ def _timing(study: ComparedStudy) -> tuple[object, ...]:
     # TensorRT's settings mean nothing on other backends.
     how = (tensorrt.max_batch, tensorrt.cuda_graph, tensorrt.copies)
     on_tensorrt = study.session.target.backend.startswith("tensorrt")
-    return (study.session.target.name, batches, threads, *(how if on_tensorrt else (None,) * len(how)))
+    objectives = {record.latency.objective for record in study.records if record.latency}
+    objectives = objectives or {settings.latency.objective}
+    return (study.session.target.name, objectives, batches, threads, *(how if on_tensorrt else (None,) * len(how)))
 
 
 def _listed(value: object) -> str:

@@ -47,4 +47,6 @@ def mean_latency(rounds: Sequence[Latency]) -> Latency:
         raw_calm_p50_ms=seen_mean("raw_calm_p50_ms"),
         raw_disturbed_p50_ms=seen_mean("raw_disturbed_p50_ms"),
         reference_lowest_ms=seen_mean("reference_lowest_ms"),
+        postprocessing=rounds[0].postprocessing,
+        objective=rounds[0].objective,
     )

@@ -17,7 +17,7 @@ compared."""
 
 
 def point(record: TrialRecord) -> Point:
-    """Return (score as a fraction, p50 in milliseconds) of a record.
+    """Return (score as a fraction, latency in milliseconds) of a record: the engine's p50, or the end-to-end latency.
 
     Raises:
         ValueError: The record lacks one of the two.
@@ -58,8 +58,8 @@ def pareto_front(records: Iterable[TrialRecord]) -> tuple[MeasuredTrial, ...]:
     Answers repeated from an earlier record (`same_as`) are left out.
 
     Raises:
-        ConfigError: If the records were measured on different devices or at different batch sizes, which do not
-            compare.
+        ConfigError: If the records were measured on different devices, at different batch sizes or with different
+            objectives, which do not compare.
     """
     asked = (record.measured for record in records if record.feasible and record.same_as is None)
     feasible = [record for record in asked if record is not None]
@@ -76,12 +76,27 @@ def _refuse_unlike_devices(records: Sequence[MeasuredTrial]) -> None:
                 f"{records[0].latency.batch}, trial {record.trial} at {record.latency.batch}; keep one study for each"
             )
             raise ConfigError(msg)
+        unlike = [(f"{name}s", one, other) for name, one, other in _objectives(records[0], record) if one != other]
+        for name, one, other in unlike:
+            msg = (
+                f"unlike {name} never share a front: trial {records[0].trial} has {one}, trial {record.trial} has "
+                f"{other}; keep one study for each"
+            )
+            raise ConfigError(msg)
         if record.device != records[0].device:
             msg = (
                 f"latencies of unlike devices never share a front: trial {records[0].trial} was measured on "
                 f"{records[0].device}, trial {record.trial} on {record.device}; keep one study for each device"
             )
             raise ConfigError(msg)
+
+
+def _objectives(one: MeasuredTrial, other: MeasuredTrial) -> tuple[tuple[str, str, str], ...]:
+    """Return what the two objectives of two records stand for, each with its name."""
+    return (
+        ("latency objective", one.latency.objective, other.latency.objective),
+        ("score", one.quality.metric, other.quality.metric),
+    )
 
 
 def hypervolume(points: Iterable[Point], reference: Point = REFERENCE) -> float:

@@ -13,7 +13,7 @@ from scalesearch.analysis.near_front import beaten_above_ms, far_above_ms
 from scalesearch.chain.deploy import Deployed, Deployer, dense_path
 from scalesearch.chain.outlook import Outlook
 from scalesearch.chain.planner import layer_shapes, limit_use
-from scalesearch.chain.scorer import Scorer
+from scalesearch.chain.scorer import Scored, Scorer
 from scalesearch.chain.stages import StageClock
 from scalesearch.chain.timer import Timer
 from scalesearch.chain.twins import Twins
@@ -25,8 +25,9 @@ from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import StageFailed
 from scalesearch.measurement.cost import count_cost
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
+from scalesearch.measurement.postprocessing import time_postprocessing
 from scalesearch.records.stored_files import kept_model, kept_reference
-from scalesearch.tasks.registry import get_task
+from scalesearch.tasks.registry import task_for
 from scalesearch.values.identity import content_hash
 from scalesearch.values.latency import Latency
 from scalesearch.values.network import OnnxModel
@@ -51,7 +52,7 @@ class TrialEvaluator:
     def __init__(self, session: Session, *, exports: ExportCache | None = None, measures: bool = True) -> None:
         self._session = session
         self._lock = DeviceLock(MEASURED_DEVICE)
-        task = get_task(session.settings.task)
+        task = task_for(session.settings)
         self._timer = Timer(session)
         self._score = Scorer(task, session.data, threads=session.settings.latency.threads)
         self._deploy = Deployer(session, task, self._lock, exports)
@@ -95,12 +96,13 @@ class TrialEvaluator:
                 with stages("compile"):
                     engine = scratch.enter_context(self._timer.compile(work.model, plan.pruning))
                 with stages("quality"):
-                    quality = self._score.quality(engine, data.val, warnings)
+                    scored = self._score.quality(engine, data.val, warnings)
+                    quality = scored.quality
                     steps = (*self._accuracy_steps(work, data), StepScore(step="engine", score=quality.score))
             with stages.held(self._lock.quiet()), stages("latency"):
-                latency = self._timed(engine, beaten_above_ms(quality.score_high, rivals), warnings)
+                latency = self._timed(engine, scored, beaten_above_ms(quality.score_high, rivals), warnings)
             near = latency.p50_low_ms <= far_above_ms(quality.score_high, rivals)
-            measured = latency, steps
+            measured = latency.of_engine, steps
             gains = self._twins.gains(plan, work, measured, data, stages, near=near) if session.settings.twins else ()
         training = work.training
         return MeasuredTrial(
@@ -128,18 +130,24 @@ class TrialEvaluator:
             warnings=(*warnings, *_doubts(training, latency)),
         )
 
-    def _timed(self, engine: Engine, beaten_ms: float, warnings: list[str]) -> Latency:
+    def _timed(self, engine: Engine, scored: Scored, beaten_ms: float, warnings: list[str]) -> Latency:
         """Return the latency, less exact above `beaten_ms`; add the engine's own doubts to the warnings."""
-        latency = self._timer.time(engine, exact_ms=(0.0, beaten_ms), brief=True)
-        notes = engine.timing_notes()
+        settings = self._session.settings.latency
+        after = time_postprocessing(scored.postprocessing, batch=settings.batch)
+        if after and settings.objective == "end_to_end":
+            beaten_ms = max(0.0, beaten_ms - after.p50_ms)
+        latency, notes = self._timer.time(engine, exact_ms=(0.0, beaten_ms), brief=True), engine.timing_notes()
         warnings += notes.doubts
-        return replace(latency, enqueue_p50_ms=notes.enqueue_p50_ms)
+        return replace(latency, enqueue_p50_ms=notes.enqueue_p50_ms).beside(after, settings.objective)
 
     def score_on_test(self, record: MeasuredTrial) -> FrontScore:
-        """Measure quality on the test images, and latency once more, of a finished trial's stored model file."""
+        """Measure quality on the test images, and latency once more, of a finished trial's stored model file.
+
+        Post-processing is not timed again, since it was at the exported threshold, which validation images gave.
+        """
         with self._kept_engine(record) as engine:
             with self._lock.quiet():
-                latency = self._timer.time(engine)
+                latency = self._timer.time(engine).beside(record.latency.postprocessing, record.latency.objective)
             return FrontScore(trial=record.trial, test=self._test(engine, record), latency=latency)
 
     def test_quality(self, record: MeasuredTrial) -> Quality:
@@ -153,7 +161,7 @@ class TrialEvaluator:
 
     def _test(self, engine: Engine, record: MeasuredTrial) -> Quality:
         with self._lock.busy():
-            return self._score.quality(engine, self.dataset.at(record.spec.input_size).test, [])
+            return self._score.quality(engine, self.dataset.at(record.spec.input_size).test, []).quality
 
     def rebuild(self, plan: Plan, *, to: Path) -> OnnxModel:
         """Make the deployed file of a plan again, at `to`.

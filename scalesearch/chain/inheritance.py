@@ -18,7 +18,7 @@ from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.networks.build import build
 from scalesearch.spaces.axes import largest_value
 from scalesearch.tasks.hooks import Objective, plain_loss, score_torch
-from scalesearch.tasks.registry import get_task
+from scalesearch.tasks.registry import task_for
 from scalesearch.training.answers import answers
 from scalesearch.training.fit import Course
 from scalesearch.training.train import train
@@ -65,7 +65,7 @@ class Starter:
 
     def __init__(self, session: Session, lock: DeviceLock) -> None:
         self._session, self._lock = session, lock
-        self._task = get_task(session.settings.task)
+        self._task = task_for(session.settings)
         self._parent: Network | None = None
 
     def fresh(self, spec: NetworkSpec, *, dropout: float, seed: int) -> Network:

@@ -9,7 +9,7 @@ from scalesearch.chain.stages import StageClock
 from scalesearch.compression.sensitivity import LayerSensitivity
 from scalesearch.data.finding import load_study_data
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
-from scalesearch.tasks.registry import get_task
+from scalesearch.tasks.registry import task_for
 from scalesearch.values.candidate import Candidate, Pruning
 from scalesearch.values.session import Session
 
@@ -26,7 +26,7 @@ def layer_sensitivity(session: Session, candidate: Candidate) -> tuple[tuple[Lay
     plan = Planner(session)(dense)
     lock = DeviceLock(MEASURED_DEVICE)
     with lock.busy():
-        task = get_task(session.settings.task)
+        task = task_for(session.settings)
         data = load_study_data(session, task.sources()).at(plan.spec.input_size)
         network = Shrinker(session, lock)(plan, data, StageClock()).network
         cutter = Cutter(plan, data, task, channel_multiple=session.target.channel_multiple)

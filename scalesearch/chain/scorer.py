@@ -1,6 +1,7 @@
 """Score engines and files on the images of a study."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from scalesearch.data import ImageSplit, to_input
 from scalesearch.data.mapped import MappedImages
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.backends.base import Engine, EngineOptions
-from scalesearch.measurement.metric import Metric
+from scalesearch.measurement.metric import Metric, PostprocessedMetric
 from scalesearch.measurement.quality import answer_all, measure_quality
 from scalesearch.tasks.base import Task
 from scalesearch.values.network import OnnxModel
@@ -17,6 +18,15 @@ from scalesearch.values.quality import Quality
 from scalesearch.values.session import DataSummary
 
 _SCORE_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """An engine's score, and the work that its answers need."""
+
+    quality: Quality
+    postprocessing: Sequence[Callable[[], object]]
+    """A call for each of some images that makes results of its answers; empty for a task without such work."""
 
 
 class Scorer:
@@ -31,10 +41,12 @@ class Scorer:
     def __init__(self, task: Task, data: DataSummary, *, threads: int) -> None:
         self._task, self._data, self._threads = task, data, threads
 
-    def quality(self, engine: Engine, split: ImageSplit, warnings: list[str]) -> Quality:
+    def quality(self, engine: Engine, split: ImageSplit, warnings: list[str]) -> Scored:
         """Score the engine's answers to a split's images; doubts about them are added to `warnings`."""
-        batches = self._batches(split.images)
-        return measure_quality(engine.run, batches, split.targets, self._metric(), warn=warnings.append)
+        batches, metric = self._batches(split.images), self._metric()
+        quality = measure_quality(engine.run, batches, split.targets, metric, warn=warnings.append)
+        calls = metric.postprocessing() if isinstance(metric, PostprocessedMetric) else ()
+        return Scored(quality=quality, postprocessing=calls)
 
     def onnx_score(self, model: OnnxModel, split: ImageSplit) -> float:
         """Return the score of a file as ONNX Runtime's CPU kernels run it."""

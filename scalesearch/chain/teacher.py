@@ -14,7 +14,7 @@ from scalesearch.data.mapped import ImageSource, planes
 from scalesearch.data.memory import fits_beside
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.tasks.base import named
-from scalesearch.tasks.registry import get_task
+from scalesearch.tasks.registry import task_for
 from scalesearch.training.answers import answering, answers
 from scalesearch.training.batches import Drawn
 from scalesearch.training.tensor_file import UNUSABLE, read_tensors, write_tensors
@@ -42,7 +42,7 @@ class Teacher:
     def __init__(self, session: Session, lock: DeviceLock, parent: Callable[[], Network]) -> None:
         """Take the study, and what gives its fine-tuned parent; nothing is computed yet."""
         self._session, self._lock, self._parent = session, lock, parent
-        self._task = get_task(session.settings.task)
+        self._task = task_for(session.settings)
         self._kept: dict[bool, Answers] = {}  # by whether the images are mirrored
         self._live: Callable[[Drawn], Answers] | None = None
 

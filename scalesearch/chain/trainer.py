@@ -16,7 +16,7 @@ from scalesearch.data import Dataset
 from scalesearch.data.mapped import planes
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.tasks.hooks import Objective, score_torch
-from scalesearch.tasks.registry import get_task
+from scalesearch.tasks.registry import task_for
 from scalesearch.training.answers import answers
 from scalesearch.training.fit import Course
 from scalesearch.training.schedule import rates
@@ -32,7 +32,7 @@ class Trainer:
     """Trains networks on the study's task and machine, stores their weights and finds them again."""
 
     def __init__(self, session: Session, lock: DeviceLock) -> None:
-        self.task = get_task(session.settings.task)
+        self.task = task_for(session.settings)
         self.weights = WeightStore(session.folder / "weights")
         self.starter = Starter(session, lock)
         """Makes the network from which a training begins."""

@@ -142,7 +142,9 @@ def _rows(studies: "Sequence[ComparedStudy]") -> list[dict[str, Any]]:
                 "device": device_text(study.device) if study.device else None,
                 "trials": len(study.records),
                 "hypervolume": study.hypervolume,
-                "front": [{"trial": r.trial, r.quality.metric: point(r)[0], "p50_ms": point(r)[1]} for r in front],
+                "front": [
+                    {"trial": r.trial, r.quality.metric: point(r)[0], r.latency.name: point(r)[1]} for r in front
+                ],
                 "on_common_front": [r.trial for name, r in together if name == study.name] if together else None,
                 "with": [_plain(pair) for pair in pairs if pair.first == study.name],
             }

@@ -147,19 +147,19 @@ def _compiled(
     from scalesearch.compression.quantize import Calibration, quantize
     from scalesearch.deployment.to_onnx import to_onnx
     from scalesearch.networks.build import settle_norms
-    from scalesearch.tasks.registry import get_task
+    from scalesearch.tasks.registry import task_for
 
     try:
         network = planner.cut(candidate)
         shape = (_IMAGES, network.spec.image_channels, *network.spec.input_size.sides)
         images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
         folded = fold_batchnorm(settle_norms(network, images))
-        names = get_task(settings.task).output_names
+        names = task_for(settings).output_names
         float_model = to_onnx(folded, to=scratch / "float.onnx", check_images=images, output_names=names)
     except StageFailed as failure:  # a run records it as this trial's failure and goes on
         yield candidate.quantization.precision, failure.reason
         return
-    known = Calibration(images=images, divergence=get_task(settings.task).divergence)
+    known = Calibration(images=images, divergence=task_for(settings).divergence)
     for precision in target.precisions:
         asked = dataclasses.replace(candidate.quantization, precision=precision)
         to = scratch / "model.onnx"

@@ -35,7 +35,7 @@ def drawn_sheet(data: "Dataset", settings: RunSettings, base: NetworkSpec, space
     from scalesearch.networks.scaling import scale_base
     from scalesearch.spaces.suggest import cheapest
     from scalesearch.study.pictures import SHEET_IMAGES, target_sheet, write_sheet
-    from scalesearch.tasks.registry import get_task
+    from scalesearch.tasks.registry import task_for
     from scalesearch.values.candidate import Scaling
 
     size = scale_base(space, base, Scaling()).input_size
@@ -43,7 +43,7 @@ def drawn_sheet(data: "Dataset", settings: RunSettings, base: NetworkSpec, space
     recipe = replace(cheapest(decided).recipe, batch_size=SHEET_IMAGES)
     path = to or Path(f"check-{data.name}.png")
     try:
-        write_sheet(target_sheet(get_task(settings.task), data.at(size), recipe, seed=settings.seed), path)
+        write_sheet(target_sheet(task_for(settings), data.at(size), recipe, seed=settings.seed), path)
     except OSError as error:
         message = f"Cannot write {path}: {error.strerror}. Give another file with --to."
         raise ConfigError(message) from None

@@ -36,7 +36,9 @@ def export(
     data: MovedData = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="Also as c, openvino, tensorrt, executorch or litert; onnx is always there."),
+        typer.Option(
+            "--format", help="Also as c, openvino, tensorrt, executorch, litert, onnx-nms, tensorrt-nms; onnx always."
+        ),
     ] = None,
 ) -> int:
     """Write a folder that rebuilds, explains and runs a trial's network: config.toml, model.onnx, infer.py and more.

@@ -110,7 +110,7 @@ def _front_columns(
         (of.number_column(marked), 9),
         (of.score_column(shown), 8),
         *((column, 4) for column in of.tested_columns(scores, lambda quality: f"{100 * quality.score:.1f}")),
-        (of.LATENCY, 7),
+        (of.latency_column(shown), 7),
         (of.MACS_AND_SIZE, 3),
         (of.SIDES, 2),
         (of.SHAPE, 1),

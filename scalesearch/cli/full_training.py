@@ -196,4 +196,7 @@ def compared_numbers(config: ExportedConfig, record: MeasuredTrial, test: Qualit
         if record.training.steps != expected.confirmed_steps:
             verdict = f"has {record.training.steps} and cannot be compared"
         yield f"spread of seeds: {steps}: this one {verdict}"
-    yield f"latency: {milliseconds(record.latency.p50_ms)} on {device} (as exported: {milliseconds(expected.p50_ms)})"
+    alone, whole = record.latency.of_engine, record.latency.end_to_end
+    yield f"latency: {milliseconds(alone.p50_ms)} on {device} (as exported: {milliseconds(expected.p50_ms)})"
+    if whole and expected.end_to_end_ms is not None:
+        yield f"end to end: {milliseconds(whole.p50_ms)} (as exported: {milliseconds(expected.end_to_end_ms)})"

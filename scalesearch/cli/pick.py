@@ -126,7 +126,7 @@ def _told(record: MeasuredTrial) -> str:
     shape = f"{record.spec.input_size}, "
     score = f"{record.quality.title} {accuracy_with_interval(record.quality)} %"
     return (
-        f"{score}, p50 {latency_with_interval(record.latency)} ms, {shape}"
+        f"{score}, {record.latency.title} {latency_with_interval(record.latency)} ms, {shape}"
         f"depth x width x kernel {shape_text(record)}, {record.candidate.quantization.precision}"
     )
 

@@ -35,8 +35,10 @@ class _Ground:
 def preview_run(settings: RunSettings, space: SearchSpace) -> None:
     """Print resolved settings, five sampled candidates with MACs, and the predicted time of the budget."""
     from scalesearch.cli.screen import wide_console
+    from scalesearch.tasks.registry import require_postprocessing, task_for
 
     console = wide_console()
+    require_postprocessing(task_for(settings), settings.latency.objective)
     ground = _checked(space, target=settings.target, parent=settings.parent)
     space = ground.space
     for key, value in flattened(asdict(settings)):

@@ -63,6 +63,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "data.calibration_images": (1, 100_000),
     "data.seed": (0, 2**32 - 1),
     "data.max_skipped_fraction": (0, 1),
+    "detection.precision": (0.01, 1),
     "latency.batch": (1, 4096),
     "latency.threads": (1, 1024),
     "latency.warmup_s": (0, 600),

@@ -12,7 +12,7 @@ from scalesearch.analysis.likely_members import Correction, LikelyMember
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
 from scalesearch.records.confirmed import FOLDER
-from scalesearch.records.tables import Row, by_metric, csv_text
+from scalesearch.records.tables import Row, by_metric, csv_text, latency_cells
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.session import Session
 from scalesearch.views.confirmation_picture import confirmation_figure
@@ -97,7 +97,7 @@ def _row(move: Move) -> Row:
     for name, mean in (("val", move.validation), ("test", move.test)):
         row |= {f"{name}_{field.name}": getattr(mean, field.name) for field in dataclasses.fields(mean)}
     for name, found in (("searched", record.latency), ("confirmed", latency)):
-        row |= {f"{name}_{part}": getattr(found, part) for part in ("p50_ms", "p50_low_ms", "p50_high_ms")}
+        row |= {f"{name}_{part}": value for part, value in latency_cells(found).items()}
     row |= {"timed_together": move.timed_together, "stable": latency.stable}
     row |= {"precision": record.candidate.quantization.precision, "pruned": record.candidate.pruning.label}
     return by_metric(row, record.quality.metric)
@@ -122,7 +122,7 @@ def _likely(one: LikelyMember) -> dict[str, Any]:
         "brief_score": one.record.quality.score,
         "corrected_score": corrected.score,
         "corrected_sd": corrected.sd,
-        "p50_ms": one.record.latency.p50_ms,
+        one.record.latency.name: one.record.latency.p50_ms,
     }
 
 
@@ -133,8 +133,8 @@ def _run(run: ConfirmedRun) -> dict[str, Any]:
         "steps": run.steps,
         f"validation_{run.validation.metric}": run.validation.score,
         f"test_{run.test.metric}": run.test.score,
-        "p50_ms": run.latency.p50_ms,
-        "rounds_p50_ms": [each.p50_ms for each in run.latency_rounds],
+        run.latency.name: run.latency.p50_ms,
+        f"rounds_{run.latency.name}": [each.p50_ms for each in run.latency_rounds],
         "onnx_sha256": run.onnx_sha256,
     }
 

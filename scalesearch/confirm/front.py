@@ -200,6 +200,7 @@ def _timed(
             trial=record.trial,
             model=confirmed_model_path(folder, record.trial, first[record.trial].seed),
             pruning=record.candidate.pruning,
+            postprocessing=first[record.trial].latency.postprocessing,
         )
         for record in members
         if record.trial in first

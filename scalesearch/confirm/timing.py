@@ -13,6 +13,7 @@ from scalesearch.execution.child_process import ChildLost, ChildStopped, run_apa
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.values.candidate import Pruning
 from scalesearch.values.latency import Latency
+from scalesearch.values.postprocessing import Postprocessing
 from scalesearch.values.session import Session
 
 ROUNDS = 2
@@ -27,6 +28,8 @@ class Entry:
     trial: int
     model: Path
     pruning: Pruning
+    postprocessing: Postprocessing | None = None
+    """Time of the work on its answers, which is not timed again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,7 @@ def time_together(
 
 def _time_all(session: Session, entries: tuple[Entry, ...]) -> Rounds:
     timer, lock = Timer(session), DeviceLock(MEASURED_DEVICE)
+    after = {entry.trial: entry.postprocessing for entry in entries}
     found: dict[int, list[Latency]] = {entry.trial: [] for entry in entries}
     with ExitStack() as opened:
         with lock.busy():
@@ -82,5 +86,6 @@ def _time_all(session: Session, entries: tuple[Entry, ...]) -> Rounds:
                 with lock.quiet():
                     latency = timer.time(engines[trial])
                 enqueue_ms = engines[trial].timing_notes().enqueue_p50_ms
-                found[trial].append(replace(latency, enqueue_p50_ms=enqueue_ms))
+                latency = replace(latency, enqueue_p50_ms=enqueue_ms)
+                found[trial].append(latency.beside(after[trial], session.settings.latency.objective))
     return {trial: tuple(rounds) for trial, rounds in found.items()}

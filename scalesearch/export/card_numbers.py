@@ -61,7 +61,19 @@ def latency_section(record: MeasuredTrial, later: Later) -> Iterator[str]:
         rows.append(
             (f"confirmed, seed {run.seed}", report.latency_with_interval(timed), "yes" if timed.stable else "NO")
         )
-    yield from markdown_table(("measured", "p50, ms (95 % interval)", "stable"), rows)
+    yield from markdown_table(("measured", f"{latency.title}, ms (95 % interval)", "stable"), rows)
     yield ""
     device = markdown_text(report.device_text(record.device)) if record.device else "a device that was not recorded"
-    yield f"At batch {latency.batch} on {device}. The network alone: reading and resizing the image are not in it."
+    after, alone = latency.postprocessing, latency.of_engine
+    yield (
+        f"At batch {latency.batch} on {device}. "
+        + ("The network" + (" and the work on its answers" if latency.objective == "end_to_end" else " alone"))
+        + ": reading and resizing the image are not in it."
+    )
+    if after and (whole := latency.end_to_end):
+        yield ""
+        yield (
+            f"End to end {report.milliseconds(whole.p50_ms)}: {report.milliseconds(alone.p50_ms)} for the network, "
+            f"{report.milliseconds(after.p50_ms)} for making results of its answers (numpy on one thread, median of "
+            f"{after.images} validation images, when the study was made)."
+        )

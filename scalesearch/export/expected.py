@@ -24,12 +24,15 @@ class Expected:
     float_score: float
     score: float
     p50_ms: float
+    """Of the engine alone."""
     device: str
     score_low: float | None = None
     score_high: float | None = None
     """The 95 % interval of `score`."""
     test_score: float | None = None
     """Score of the searched network on the test images; None where the study never scored it."""
+    end_to_end_ms: float | None = None
+    """With the work on the engine's answers; None where none was measured."""
     confirmed_steps: int = 0
     confirmed_test_score: tuple[float, ...] = ()
     """Test score of each seed that `scalesearch confirm` trained for that many steps: the spread between seeds."""
@@ -45,6 +48,7 @@ def expected_of(record: MeasuredTrial, score: FrontScore | None, confirmed: Sequ
         score: Its second evaluation, on test images, if it had one.
         confirmed: Its runs at full length; of several lengths the longest counts.
     """
+    whole = record.latency.end_to_end
     steps = max((run.steps for run in confirmed), default=0)
     return Expected(
         network_sha256=record.network_sha256 or "",
@@ -55,7 +59,8 @@ def expected_of(record: MeasuredTrial, score: FrontScore | None, confirmed: Sequ
         score=record.quality.score,
         score_low=record.quality.score_low,
         score_high=record.quality.score_high,
-        p50_ms=record.latency.p50_ms,
+        p50_ms=record.latency.of_engine.p50_ms,
+        end_to_end_ms=None if whole is None else whole.p50_ms,
         device=record.device.name if record.device else "",
         test_score=score.test.score if score else None,
         confirmed_steps=steps,

@@ -88,9 +88,9 @@ def _fill(
     from scalesearch.export.parts import as_trained, confirmed_file, remade, write_calibration, write_weights
     from scalesearch.export.trial_files import deployed_file
     from scalesearch.tasks.infer_parts.versions import oldest_versions
-    from scalesearch.tasks.registry import get_task
+    from scalesearch.tasks.registry import task_for
 
-    task = get_task(session.settings.task)
+    task = task_for(session.settings)
     later, study = _later(record, session, run), session
     if run:
         session = replace(session, settings=replace(session.settings, seed=run.seed))

@@ -67,7 +67,7 @@ def _head(record: MeasuredTrial, session: Session, noun: str) -> Iterator[str]:
         f"{'grey' if record.spec.image_channels == 1 else 'RGB'} images and is deployed in "
         f"{record.candidate.quantization.precision}. {_sentence_start(title)} is "
         f"{report.percent(record.quality.score)} on validation "
-        f"images, latency {report.milliseconds(record.latency.p50_ms)} on the chip named below."
+        f"images, {report.latency_words(record.latency)} on the chip named below."
     )
     if session.synthetic:
         yield ""

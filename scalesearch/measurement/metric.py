@@ -1,7 +1,7 @@
 """What scores answers, whatever the task."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from scalesearch.values.quality import Quality
 
@@ -48,4 +48,16 @@ class Metric(Protocol):
 
     def doubts(self) -> tuple[str, ...]:
         """Return a sentence for each reason why the score may not mean much; empty if there is none."""
+        ...
+
+
+@runtime_checkable
+class PostprocessedMetric(Metric, Protocol):
+    """The metric of a task whose answers need work that is worth timing before they are results, such as decoding."""
+
+    def postprocessing(self) -> Sequence[Callable[[], object]]:
+        """Return a call for each of some images, evenly chosen, which makes results of its answers as an export does.
+
+        Ask for it after `result`, which finds the threshold. A call may be made several times.
+        """
         ...

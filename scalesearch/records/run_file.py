@@ -37,6 +37,7 @@ _IDENTITY = (
     "parent",
     "settings.seed",
     "settings.latency",
+    "settings.detection",
     "settings.tensorrt",
     "settings.machine.device",
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
 from scalesearch.values.candidate import CALIBRATED, Candidate, Quantization, Scaling
+from scalesearch.values.latency import Latency
 from scalesearch.values.quality import DEFAULT_METRIC, ClassDetail, Quality
 from scalesearch.values.record import FrontScore, TrialRecord
 
@@ -16,7 +17,6 @@ Cell = str | int | float | bool | None
 Row = dict[str, Cell]
 
 _SCORE_FIELDS = ("score", "score_low", "score_high")
-_FRESH_FIELDS = ("p50_ms", "p50_low_ms", "p50_high_ms")
 # Spreadsheets run a cell that begins with one of these as a formula (OWASP, "CSV Injection").
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -107,11 +107,26 @@ def _scores(record: TrialRecord, metric: str) -> Row:
     row = _named(quality, *_SCORE_FIELDS) | _named(record.training, "float_score")
     row |= {f"{step}_score": _step(record, step) for step in ("onnx_fp32", "onnx")}
     row = by_metric(row, metric) | _detail(quality, metric) | _named(quality, "images")
-    row |= _named(latency, "p50_ms", "p50_low_ms", "p50_high_ms", "raw_p50_ms", "raw_p90_ms", "raw_p99_ms")
+    row |= latency_cells(latency) | _named(latency, "raw_p50_ms", "raw_p90_ms", "raw_p99_ms")
     row |= _named(latency, "reference_p50_ms", "stable", "calm_fraction")
+    if latency and latency.postprocessing:
+        row["latency_objective"] = latency.objective
     row["latency_batch"] = latency.batch if latency else None
     row["latency_runs"] = latency.runs if latency else None
     return row
+
+
+def latency_cells(latency: Latency | None) -> Row:
+    """Return the engine's p50 with its interval, and what post-processing adds where it was measured.
+
+    The names mean the same in every study; `end_to_end_ms` is there only for tasks whose post-processing is measured.
+    """
+    cells = _named(latency and latency.of_engine, "p50_ms", "p50_low_ms", "p50_high_ms")
+    whole = latency and latency.end_to_end
+    if whole is None or whole.postprocessing is None:
+        return cells
+    cells["postprocessing_ms"] = whole.postprocessing.p50_ms
+    return cells | {name.replace("p50", "end_to_end"): getattr(whole, name) for name in tuple(cells)[:3]}
 
 
 def _step(record: TrialRecord, step: str) -> float | None:
@@ -140,7 +155,7 @@ def _detail(quality: Quality | None, metric: str) -> Row:
 def _again(score: FrontScore | None, metric: str) -> Row:
     tested = by_metric(_named(score and score.test, *_SCORE_FIELDS, "images"), metric)
     row: Row = {f"test_{name}": cell for name, cell in tested.items()}
-    return row | {f"fresh_{name}": cell for name, cell in _named(score and score.latency, *_FRESH_FIELDS).items()}
+    return row | {f"fresh_{name}": cell for name, cell in latency_cells(score.latency if score else None).items()}
 
 
 def _costs(record: TrialRecord) -> Row:
@@ -222,7 +237,8 @@ def _inert(cell: Cell) -> Cell:
 
 
 def _latency_then_trial(row: Row) -> tuple[float, int]:
-    latency, trial = row["p50_ms"], row["trial"]
+    whole = row.get("latency_objective") == "end_to_end"
+    latency, trial = row["end_to_end_ms" if whole else "p50_ms"], row["trial"]
     assert isinstance(latency, int | float) and isinstance(trial, int)
     return (latency, trial)
 

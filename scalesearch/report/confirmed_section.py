@@ -13,7 +13,14 @@ from scalesearch.views.brief_bias import correction_lines
 from scalesearch.views.figures import STYLES, Figure, layout, ticks
 from scalesearch.views.markup import bullets, chart, paragraph, section, table
 from scalesearch.views.palette import FAINT, INK
-from scalesearch.views.words import accuracy_with_interval, latency_with_interval, score_axis, score_noun_of
+from scalesearch.views.words import (
+    accuracy_with_interval,
+    latency_axis,
+    latency_title,
+    latency_with_interval,
+    score_axis,
+    score_noun_of,
+)
 
 
 def confirmed(study: StudyContents) -> str:
@@ -24,8 +31,9 @@ def confirmed(study: StudyContents) -> str:
         return section("confirmed", title, paragraph(words))
     noun = score_noun_of(move.record for move in found.moves)
     caption = f"{noun.capitalize()} against latency after full training"
-    header = ("trial", "seeds", "steps", "searched, %", "confirmed, %", "moved, points", "test, %", "searched p50, ms",
-              "confirmed p50, ms", "on the front")  # fmt: skip
+    latency = latency_title(move.record for move in found.moves)
+    header = ("trial", "seeds", "steps", "searched, %", "confirmed, %", "moved, points", "test, %",
+              f"searched {latency}, ms", f"confirmed {latency}, ms", "on the front")  # fmt: skip
     return section(
         "confirmed",
         title,
@@ -110,10 +118,11 @@ def confirmed_figure(study: StudyContents) -> Figure:
         _marks("confirmed, validation", moves, then, STYLES["fp32"]) | _bars(moves),
         _marks("confirmed, test", moves, test, (INK, "x-thin-open")) | {"mode": "markers"},
     ]
+    records = [move.record for move in moves]
     axes = layout(
         title="Searched and confirmed",
-        x={"type": "log", "title": {"text": "p50 latency, ms (log scale)"}} | ticks([move.record for move in moves]),
-        y={"title": {"text": f"{score_axis(move.record for move in moves)}, %"}},
+        x={"type": "log", "title": {"text": f"{latency_axis(records)} (log scale)"}} | ticks(records),
+        y={"title": {"text": f"{score_axis(records)}, %"}},
     )
     return {"data": data if moves else [], "layout": axes}
 

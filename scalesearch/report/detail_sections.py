@@ -147,7 +147,11 @@ def _facts(study: StudyContents) -> Iterator[tuple[str, str]]:
             f"{'bf16' if trained.bf16 else 'fp32'}",
         )
         yield "Target", session.target.name
-        yield "Latency", f"batch {settings.latency.batch}, 95 % interval to {100 * settings.latency.half_width:g} %"
+        whole = "end to end, " if settings.latency.objective == "end_to_end" else ""
+        yield (
+            "Latency",
+            f"{whole}batch {settings.latency.batch}, 95 % interval to {100 * settings.latency.half_width:g} %",
+        )
         yield (
             "Images",
             f"{data.train_images} train, {data.val_images} validation, {data.calibration_images} calibration, "

@@ -12,7 +12,6 @@ from scalesearch.values.quality import score_noun
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.views.columns import (
     FILE,
-    LATENCY,
     MACS,
     PARAMETERS,
     PRECISION,
@@ -20,6 +19,7 @@ from scalesearch.views.columns import (
     SHAPE,
     SIDES,
     TrialColumn,
+    latency_column,
     number_column,
     score_column,
     tested_columns,
@@ -126,7 +126,7 @@ def _front_columns(study: StudyContents) -> list[TrialColumn]:
         number_column(_marked),
         score_column(study.front),
         *tested_columns(study.scores, accuracy_with_interval),
-        LATENCY,
+        latency_column(study.records),
         MACS,
         PARAMETERS,
         FILE,

@@ -22,7 +22,7 @@ from scalesearch.search.ledger import Asked, Ledger
 from scalesearch.search.precisions import Precisions
 from scalesearch.search.resume import catch_up
 from scalesearch.search.showing import Showing, Watchers
-from scalesearch.search.storage import OpenStudy, only_coordinator, opened_study, sync_study
+from scalesearch.search.storage import LATENCY, OpenStudy, only_coordinator, opened_study, sync_study
 from scalesearch.search.telling import tell
 from scalesearch.search.time_limit import TimeLimit
 from scalesearch.values.candidate import Candidate
@@ -45,6 +45,8 @@ class Problem:
     """Is pickled and called once in each worker process."""
     metric: str = DEFAULT_METRIC
     """Name of the score, which is the first objective."""
+    latency: str = LATENCY
+    """Name of the latency, which is the second objective."""
 
 
 def run_study(
@@ -71,7 +73,7 @@ def run_study(
     folder.mkdir(parents=True, exist_ok=True)
     with (
         contextlib.nullcontext() if held else only_coordinator(folder),
-        opened_study(folder, url=settings.storage, metric=problem.metric) as opened,
+        opened_study(folder, url=settings.storage, metric=problem.metric, latency=problem.latency) as opened,
         stop_signals() as stopped,
     ):
         logs = folder / "logs"

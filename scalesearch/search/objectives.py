@@ -2,19 +2,21 @@
 
 import math
 
+from scalesearch.values.postprocessing import LATENCY_NAMES
 from scalesearch.values.quality import DEFAULT_METRIC
 from scalesearch.values.record import TrialRecord
 
 
 def objectives(record: TrialRecord) -> tuple[float, float] | None:
-    """Return (score, p50_ms) of a complete record or a repeat of one; None for any other."""
+    """Return (score, latency in milliseconds) of a complete record or a repeat of one; None for any other."""
     if record.state not in ("complete", "cached") or record.quality is None or record.latency is None:
         return None
     return (float(record.quality.score), float(record.latency.p50_ms))
 
 
 def _objective_names(record: TrialRecord) -> tuple[str, str]:
-    return (record.quality.metric if record.quality else DEFAULT_METRIC, "p50_ms")
+    score = record.quality.metric if record.quality else DEFAULT_METRIC
+    return (score, record.latency.name if record.latency else LATENCY_NAMES["engine"])
 
 
 def not_finite(record: TrialRecord) -> str:
@@ -24,7 +26,7 @@ def not_finite(record: TrialRecord) -> str:
     suggestion.
     """
     values = objectives(record) or ()
-    for name, value in zip(_objective_names(record), values, strict=False):
-        if not math.isfinite(value) or (name == "p50_ms" and value <= 0):
+    for place, (name, value) in enumerate(zip(_objective_names(record), values, strict=False)):
+        if not math.isfinite(value) or (place == 1 and value <= 0):
             return f"{name} is {value}"
     return ""

@@ -116,7 +116,9 @@ class OpenStudy:
 
 
 @contextmanager
-def opened_study(folder: Path, *, url: str | None = None, metric: str = "") -> Iterator[OpenStudy]:
+def opened_study(
+    folder: Path, *, url: str | None = None, metric: str = "", latency: str = LATENCY
+) -> Iterator[OpenStudy]:
     """Open the study of that folder, and close it afterwards.
 
     The study is created where absent (maximize the score, minimize latency).
@@ -124,26 +126,27 @@ def opened_study(folder: Path, *, url: str | None = None, metric: str = "") -> I
     Args:
         folder: The study's folder.
         url: The database that the study is stored in; empty: the folder's own file; None: wherever the last run had it.
-        metric: Name of the first objective; empty: as it is stored.
+        metric: Name of the first objective; empty: both names as they are stored.
+        latency: Name of the second objective.
 
     Raises:
         ConfigError: The database cannot be reached, or is unfit or fails, also while it is open.
         MissingBackendError: The extra `postgresql` is not installed.
     """
-    url = storage_of(folder) if url is None else url
+    url, names = storage_of(folder) if url is None else url, (metric, latency)
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line for each trial is the live view's task
     if url:
-        with _opened(server_storage(url), folder, url, metric) as opened:
+        with _opened(server_storage(url), folder, url, names) as opened:
             yield opened
         return
     file = folder / STUDY_FILE
     look_into(file)
-    with in_words(file), _opened(open_storage(file), folder, url, metric) as opened:
+    with in_words(file), _opened(open_storage(file), folder, url, names) as opened:
         yield opened
 
 
 @contextmanager
-def _opened(storage: optuna.storages.RDBStorage, folder: Path, url: str, metric: str) -> Iterator[OpenStudy]:
+def _opened(storage: optuna.storages.RDBStorage, folder: Path, url: str, names: tuple[str, str]) -> Iterator[OpenStudy]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -153,10 +156,11 @@ def _opened(storage: optuna.storages.RDBStorage, folder: Path, url: str, metric:
                 directions=["maximize", "minimize"],
                 load_if_exists=True,
             )
+            metric, latency = names
             if metric or not study.metric_names:
-                names = [metric or DEFAULT_METRIC, LATENCY]
-                if study.metric_names != names:
-                    study.set_metric_names(names)
+                wanted = [metric or DEFAULT_METRIC, latency]
+                if study.metric_names != wanted:
+                    study.set_metric_names(wanted)
         yield OpenStudy(study=study, storage=storage)
     finally:
         storage.remove_session()

@@ -13,7 +13,7 @@ from scalesearch.data import Dataset
 from scalesearch.data.mapped import ImageSource
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.spaces.suggest import cheapest
-from scalesearch.tasks.registry import get_task
+from scalesearch.tasks.registry import task_for
 from scalesearch.training.answers import answers
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.session import Session
@@ -35,7 +35,7 @@ def with_flip(session: Session, dataset: Dataset, *, say: Callable[[str], None])
     """
     if not session.space.flip_undecided:
         return session
-    task, machine = get_task(session.settings.task), session.machine
+    task, machine = task_for(session.settings), session.machine
     recipe = cheapest(session.space.with_flip(flip=False)).recipe
     plan = Planner(session)(Candidate(recipe=recipe))
     network_text = f"{plan.spec.name} at {plan.spec.input_size}"

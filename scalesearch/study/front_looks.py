@@ -16,7 +16,7 @@ from scalesearch.export.trial_files import restore_model, trial_histograms
 from scalesearch.records.front_scores import read_front_scores, write_front_scores
 from scalesearch.records.pictures import picture_path
 from scalesearch.study.pictures import picture_front
-from scalesearch.tasks.registry import get_task
+from scalesearch.tasks.registry import task_for
 from scalesearch.values.histogram import LayerHistogram
 from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import Session
@@ -60,7 +60,7 @@ class FrontLooks:
     def picture(self, front: Sequence[MeasuredTrial]) -> None:
         """Draw validation images with the answers of front members, for the report; not for a class an image."""
         missing = [record for record in front if not picture_path(self._folder, record.trial).exists()]
-        if get_task(self._session.settings.task).targets != LABELS:
+        if task_for(self._session.settings).targets != LABELS:
             self._apart(picture_front, missing, task="be drawn on validation images")
 
     def _apart(

@@ -15,7 +15,7 @@ from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale_base
 from scalesearch.study.parent_sources import DENSE, FoundParent, find_parent
 from scalesearch.tasks.base import Task
-from scalesearch.tasks.registry import get_task
+from scalesearch.tasks.registry import get_task, task_for
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.identity import seed_from
 from scalesearch.values.network import Network
@@ -63,7 +63,7 @@ class ParentRequest:
 
 def requested_parent(settings: RunSettings) -> ParentRequest:
     """Return which parent these settings ask for."""
-    return ParentRequest(source=settings.parent, steps=settings.parent_steps, task=get_task(settings.task))
+    return ParentRequest(source=settings.parent, steps=settings.parent_steps, task=task_for(settings))
 
 
 def look_ahead(request: ParentRequest, base: NetworkSpec) -> Outlook | None:

@@ -23,7 +23,7 @@ from scalesearch.records.pictures import picture_path
 from scalesearch.records.stored_files import kept_model
 from scalesearch.tasks.base import Task
 from scalesearch.tasks.pictures import Pixels, sheet
-from scalesearch.tasks.registry import get_task
+from scalesearch.tasks.registry import task_for
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
@@ -77,7 +77,7 @@ def picture_front(session: Session, front: Sequence[MeasuredTrial]) -> tuple[str
     Returns:
         A line for each trial of which none could be made.
     """
-    task, lines = get_task(session.settings.task), list[str]()
+    task, lines = task_for(session.settings), list[str]()
     dataset = load_study_data(session, task.sources())
     for record in front:
         try:

@@ -18,7 +18,7 @@ from scalesearch.measurement.latency import calm_time
 from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale_base
 from scalesearch.records.stored_files import file_sha256, kept_reference
-from scalesearch.tasks.registry import get_task
+from scalesearch.tasks.registry import task_for
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.network import OnnxModel
 from scalesearch.values.session import Session, reference_path
@@ -76,7 +76,7 @@ def _build(session: Session, dataset: Dataset, to: Path) -> OnnxModel:
     spec = scale_base(session.space, session.base, Scaling(), len(session.data.class_names))
     data = dataset.at(spec.input_size)
     images = to_input(data.calibration.images[:_IMAGES], mean=data.mean, std=data.std)
-    task = get_task(session.settings.task)
+    task = task_for(session.settings)
     network = build(spec, task.make_module)
     network.module.eval()
     return to_onnx(network, to=to, check_images=images, output_names=task.output_names)

@@ -21,7 +21,8 @@ from scalesearch.search.showing import Watchers
 from scalesearch.study.front_looks import FrontLooks
 from scalesearch.study.keeper import Keeper
 from scalesearch.study.session import open_session
-from scalesearch.tasks.registry import get_task
+from scalesearch.tasks.registry import task_for
+from scalesearch.values.postprocessing import LATENCY_NAMES
 from scalesearch.values.session import Session, trial_of_model
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
@@ -65,7 +66,8 @@ def run_search(
             space=session.space,
             plan=Planner(session),
             make_evaluator=functools.partial(TrialEvaluator, session, exports=exports),
-            metric=get_task(settings.task).metric,
+            metric=task_for(settings).metric,
+            latency=LATENCY_NAMES[settings.latency.objective],
         )
         watchers = Watchers(on_event=heard, listener=DashboardListener(folder, session.space, settings.sampler))
         outcome = run_study(folder, problem, settings, watchers=watchers, held=True)

@@ -6,12 +6,13 @@ Nothing here loads torch: types of torch and NumPy are named in annotations only
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from scalesearch.measurement.metric import Metric, Outputs
 from scalesearch.tasks.answers import Predictor
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
+from scalesearch.values.settings import RunSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,8 +121,6 @@ class Task(Protocol):
 
     name: str
     """Name of the task, as in `task = "classification"`."""
-    metric: str
-    """Name of the score, as columns, figures and exports show it."""
     targets: str
     """Kind of targets that the task is trained on, and that all of its data sources give."""
     output_names: tuple[str, ...]
@@ -129,6 +128,11 @@ class Task(Protocol):
     space: str
     """Search space that is taken where none is named. Where no data are named, those of the first name of the first of
     its `sources` are taken."""
+
+    @property
+    def metric(self) -> str:
+        """Name of the score, as columns, figures and exports show it."""
+        ...
 
     def sources(self) -> "Sources":
         """Return the data sources of the task, in the order in which a name or path is offered to them."""
@@ -215,6 +219,19 @@ class Task(Protocol):
 
         It may raise whatever ONNX Runtime raises: the caller says which file it was.
         """
+        ...
+
+
+@runtime_checkable
+class SettableScore(Protocol):
+    """A task whose score is a setting. What it has beside the parts of a `Task`."""
+
+    def with_settings(self, settings: RunSettings) -> Task:
+        """Return the task with the score that the settings of a run ask for."""
+        ...
+
+    def gives(self, metric: str) -> bool:
+        """Tell whether the task gives a score of that name, with whatever settings."""
         ...
 
 

@@ -9,9 +9,12 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final
 
 from scalesearch.errors import ConfigError
+from scalesearch.measurement.metric import PostprocessedMetric
 from scalesearch.registry import load, look_up
-from scalesearch.tasks.base import Task, TaskViews
+from scalesearch.tasks.base import SettableScore, Task, TaskViews
+from scalesearch.values.postprocessing import LatencyObjective
 from scalesearch.values.record import TrialRecord
+from scalesearch.values.settings import DetectionSettings, RunSettings
 
 if TYPE_CHECKING:
     from scalesearch.data.source import Sources
@@ -52,6 +55,22 @@ def get_task(name: str) -> Task:
     return _loaded(offer)
 
 
+def task_for(settings: RunSettings) -> Task:
+    """Return the task of a run, with the score that its settings ask for.
+
+    Raises:
+        ConfigError: As `get_task`; or the settings of another task than this one are given.
+    """
+    task = get_task(settings.task)
+    if task.name != "detection" and settings.detection != DetectionSettings():
+        message = (
+            f"detection.objective and detection.precision: expected --task detection, came {task.name}.\n"
+            "Leave them out, or give --task detection."
+        )
+        raise ConfigError(message)
+    return task.with_settings(settings) if isinstance(task, SettableScore) else task
+
+
 def sources_of(name: str) -> "Sources":
     """Return the data sources of the task of that name.
 
@@ -78,6 +97,18 @@ def checked_sources(task: Task) -> "Sources":
     return sources
 
 
+def require_postprocessing(task: Task, objective: LatencyObjective) -> None:
+    """Raise ConfigError if latencies are to be end to end for a task without post-processing that is measured."""
+    if objective == "engine" or isinstance(task.make_metric(()), PostprocessedMetric):
+        return
+    message = (
+        f"latency.objective = {objective!r}: expected a task whose answers are worked on after the network, as "
+        f"detection's are; {task.name} has no such work that is measured.\nLeave out latency.objective: the engine's "
+        "latency is all there is."
+    )
+    raise ConfigError(message)
+
+
 def check_task_name(name: str) -> None:
     """Raise ConfigError if there is no task of that name; no task is loaded for that."""
     _offer(name)
@@ -94,7 +125,11 @@ def views_of(record: TrialRecord) -> TaskViews | None:
     if record.quality is None:
         return None
     metric = record.quality.metric
-    return next((task.views() for task in _own_first() if task.metric == metric), None)
+    return next((task.views() for task in _own_first() if _gives(task, metric)), None)
+
+
+def _gives(task: Task, metric: str) -> bool:
+    return task.gives(metric) if isinstance(task, SettableScore) else task.metric == metric
 
 
 def _own_first() -> Iterator[Task]:

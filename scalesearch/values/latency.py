@@ -1,6 +1,8 @@
 """How long a network takes for one batch, and how sure that is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from scalesearch.values.postprocessing import LATENCY_NAMES, LATENCY_TITLES, LatencyObjective, Postprocessing
 
 _FASTER_THAN_CALM = 0.95
 """Two processes differ by less than this ratio: see `measurement.duet.SAME_CALM`."""
@@ -11,8 +13,9 @@ class Latency:
     """Latency of one engine at a fixed batch size.
 
     `p50_ms` is the objective. It is the duet ratio to the reference engine (`measurement.duet.OBJECTIVE`), taken while
-    the reference ran at its calm time, times that calm time; so a busy minute of the machine does not affect it.
-    `raw_*` are plain clock times. The last fields are None in records that are older than these fields.
+    the reference ran at its calm time, times that calm time; so a busy minute of the machine does not affect it. Where
+    `objective` is `end_to_end`, it is the sum of that and of the post-processing's median, and its interval likewise.
+    `raw_*` are plain clock times of the engine. The last fields are None in records that are older than these fields.
     """
 
     p50_ms: float
@@ -45,6 +48,53 @@ class Latency:
     coarse: bool = False
     """Whether timing ended early, since the candidate was surely not on the front of that moment, or since the network
     is only one to compare with."""
+    postprocessing: Postprocessing | None = None
+    """Time of the work on the answers; None where the task's answers need none that is measured."""
+    objective: LatencyObjective = "engine"
+    """What `p50_ms` and its interval stand for."""
+
+    def beside(self, postprocessing: Postprocessing | None, objective: LatencyObjective) -> "Latency":
+        """Return this latency of an engine with the time of the post-processing, as part of `p50_ms` if asked for."""
+        found = replace(self, postprocessing=postprocessing, objective=objective)
+        if postprocessing is None or objective == "engine":
+            return found
+        return replace(
+            found,
+            p50_ms=self.p50_ms + postprocessing.p50_ms,
+            p50_low_ms=self.p50_low_ms + postprocessing.p50_low_ms,
+            p50_high_ms=self.p50_high_ms + postprocessing.p50_high_ms,
+        )
+
+    @property
+    def of_engine(self) -> "Latency":
+        """This latency without the post-processing: that of the engine alone."""
+        after = self.postprocessing
+        if after is None or self.objective == "engine":
+            return replace(self, postprocessing=None, objective="engine")
+        return replace(
+            self,
+            p50_ms=self.p50_ms - after.p50_ms,
+            p50_low_ms=self.p50_low_ms - after.p50_low_ms,
+            p50_high_ms=self.p50_high_ms - after.p50_high_ms,
+            postprocessing=None,
+            objective="engine",
+        )
+
+    @property
+    def end_to_end(self) -> "Latency | None":
+        """This latency with the post-processing in it; None where none was measured."""
+        after = self.postprocessing
+        return None if after is None else self.of_engine.beside(after, "end_to_end")
+
+    @property
+    def name(self) -> str:
+        """The objective's name in tables and JSON: `p50_ms` or `end_to_end_ms`."""
+        return LATENCY_NAMES[self.objective]
+
+    @property
+    def title(self) -> str:
+        """The objective's name as people write it: `p50` or `end-to-end`."""
+        return LATENCY_TITLES[self.objective]
 
     @property
     def unsettled(self) -> bool:
@@ -80,5 +130,5 @@ class Latency:
         That is so where the reference ran much faster here than its calm time, which must then have been found while
         the machine was disturbed.
         """
-        lowest_ms, calm_ms = self.reference_lowest_ms, self.p50_ms / self.ratio
+        lowest_ms, calm_ms = self.reference_lowest_ms, self.of_engine.p50_ms / self.ratio
         return lowest_ms is not None and lowest_ms < _FASTER_THAN_CALM * calm_ms

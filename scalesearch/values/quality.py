@@ -13,6 +13,7 @@ DEFAULT_METRIC = "top1"
 """Metric of studies that were made before there were several tasks, and of tables without a measured trial."""
 
 
+_RECALL = "recall_at_precision_"
 _TITLES = {"top1": "top-1", "map50_95": "mAP50-95", "map50": "mAP50", "miou": "mIoU"}
 
 
@@ -34,7 +35,19 @@ def best_words(metric: str) -> str:
 
 def metric_title(metric: str) -> str:
     """Return the metric's name as people write it: `top1` is "top-1"; in unknown names, underscores become spaces."""
+    if metric.startswith(_RECALL):
+        return f"recall at {metric.removeprefix(_RECALL).replace('_', '.')} % precision"
     return _TITLES.get(metric, metric.replace("_", " "))
+
+
+def recall_metric(precision: float) -> str:
+    """Return the name of the metric that is recall at a precision: `recall_at_precision_90` for 0.9."""
+    return f"{_RECALL}{100 * precision:.6g}".replace(".", "_")
+
+
+def is_recall(metric: str) -> bool:
+    """Tell whether a metric is recall at a precision."""
+    return metric.startswith(_RECALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +88,8 @@ class DetectionDetail:
     """The numbers behind a detector's score."""
 
     threshold: float
-    """The score from which on an exported network reports a detection: the one with the best F1 on these images."""
+    """The score from which on an exported network reports a detection: the one with the best F1 on these images, or
+    where recall at a precision is the score, the one that has that precision."""
     precision: float
     """Share of the detections from that threshold on that are right, at an IoU of 0.5."""
     recall: float
@@ -94,17 +108,23 @@ class DetectionDetail:
     confusion: tuple[tuple[int, ...], ...]
     """Objects of each class (rows) by the class that was reported (columns), at the threshold; the last row counts
     reports where there is no object, the last column objects that were missed."""
+    map50_95: float | None = None
+    """None in records of earlier versions, whose score it is."""
+    recall_at_precision: float | None = None
+    """Largest recall with at least `at_precision`, at an IoU of 0.5; None in records of earlier versions."""
+    at_precision: float = 0.9
     decode_ms: float = 0.0
-    """Median time of making boxes of an image's answers (decoding and suppression, in numpy, on this machine) from a
-    score of 0.25 on. It is no part of the latency, and depends on the number of objects more than on the network."""
+    """Only in records of earlier versions: median time of making boxes of an image's answers, from a score of 0.25 on.
+    Since then it is measured at the exported threshold, as `Latency.postprocessing`."""
     kind: Literal["boxes"] = "boxes"
 
     @property
     def numbers(self) -> tuple[NamedNumber, ...]:
         """The numbers that tables have beside the score; sizes of which there are no objects are left out."""
-        parts = ("map50", "map75", "small", "medium", "large")
-        names = (*parts, "precision", "recall", "f1", "threshold", "decode_ms")
-        found = ((name, getattr(self, name)) for name in names)
+        parts = ("map50_95", "map50", "map75", "small", "medium", "large")
+        names = (*parts, "precision", "recall", "f1", "threshold")
+        found = [(name, getattr(self, name)) for name in names]
+        found.append((recall_metric(self.at_precision), self.recall_at_precision))
         return tuple(NamedNumber(name=name, value=value) for name, value in found if value is not None)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from scalesearch.values.postprocessing import LatencyObjective
 from scalesearch.values.storage_url import check_storage_url
 
 SamplerName = Literal["tpe", "gp", "nsga2", "random"]
@@ -13,6 +14,7 @@ WindowSetting = Literal["auto", "full"] | Window
 
 
 MemorySetting = Literal["auto", "ram", "disk"]
+DetectionObjective = Literal["map50_95", "map50", "recall_at_precision"]
 DataLayout = Literal["auto", "classes", "splits"]
 
 
@@ -55,8 +57,11 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencySettings:
-    """How an engine is timed."""
+    """How an engine is timed, and what of the way from image to result counts."""
 
+    objective: LatencyObjective = "engine"
+    """What the study minimises, and `limits.max_latency_ms` limits: the engine's latency, or with `end_to_end` its sum
+    with the time of the task's post-processing (of detection: decoding and suppression)."""
     batch: int = 1
     threads: int = 1
     """Number of threads of the engine that is timed (and scored)."""
@@ -71,6 +76,16 @@ class LatencySettings:
     stable_within: float = 0.02
     """A latency is called stable if its whole 95 % interval (the differences between processes included) is within this
     fraction of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectionSettings:
+    """What detectors are judged by."""
+
+    objective: DetectionObjective = "map50_95"
+    """The score: mean average precision over overlaps of 0.5 to 0.95, that at 0.5, or recall at a precision."""
+    precision: float = 0.9
+    """The precision at which recall is asked for, over all classes and at an overlap of 0.5."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +161,7 @@ class RunSettings:
     folder."""
     data: DataSettings = field(default_factory=DataSettings)
     latency: LatencySettings = field(default_factory=LatencySettings)
+    detection: DetectionSettings = field(default_factory=DetectionSettings)
     tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
     machine: MachineSettings = field(default_factory=MachineSettings)
     stage_limits: StageLimits = field(default_factory=StageLimits)

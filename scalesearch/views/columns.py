@@ -13,6 +13,7 @@ from scalesearch.views.words import (
     accuracy_with_interval,
     bytes_text,
     count,
+    latency_title,
     latency_with_interval,
     score_title,
     shape_text,
@@ -58,9 +59,14 @@ def tested_columns(scores: Mapping[int, FrontScore], words: Callable[[Quality], 
     return (TrialColumn(head="test, %", cell=lambda record: found.get(record.trial, NONE)),)
 
 
-LATENCY: Final = TrialColumn(
-    head="p50, ms", cell=lambda record: latency_with_interval(record.latency) if record.latency else NONE
-)
+def latency_column(records: Iterable[TrialRecord]) -> TrialColumn:
+    """Return the column of latencies with their intervals, named by what they are in these records."""
+    return TrialColumn(
+        head=f"{latency_title(records)}, ms",
+        cell=lambda record: latency_with_interval(record.latency) if record.latency else NONE,
+    )
+
+
 MACS: Final = TrialColumn(head="MACs", cell=lambda record: count(record.cost.macs) if record.cost else NONE)
 PARAMETERS: Final = TrialColumn(
     head="parameters", cell=lambda record: count(record.cost.params) if record.cost else NONE

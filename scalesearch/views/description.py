@@ -17,6 +17,7 @@ from scalesearch.views.words import (
     device_text,
     latency_with_interval,
     milliseconds,
+    milliseconds_number,
     multipliers,
     percent,
     pruning_text,
@@ -70,7 +71,7 @@ def _result(record: TrialRecord) -> Iterator[tuple[str, str]]:
     if record.quality:
         yield (f"{record.quality.title}, %", f"{accuracy_with_interval(record.quality)}, 95 % interval")
     if record.latency:
-        yield ("p50, ms", f"{latency_with_interval(record.latency)}, 95 % interval")
+        yield (f"{record.latency.title}, ms", f"{latency_with_interval(record.latency)}, 95 % interval")
     if record.size_bytes is not None:
         yield ("file", bytes_text(record.size_bytes))
     for use in record.limits:
@@ -160,10 +161,14 @@ def _latency(record: TrialRecord) -> Iterator[tuple[str, str]]:
     latency, device = record.latency, record.device
     if latency is None:
         return
-    yield (
-        "p50, ms",
-        f"{latency_with_interval(latency)}, {_how_sure(latency)}",
-    )
+    yield ("p50, ms", f"{latency_with_interval(latency.of_engine)}, {_how_sure(latency)}")
+    after, whole = latency.postprocessing, latency.end_to_end
+    if after and whole:
+        yield (
+            "post-processing, ms",
+            f"{milliseconds_number(after.p50_ms)} on the host, at the exported threshold, over {after.images} images",
+        )
+        yield ("end to end, ms", latency_with_interval(whole))
     if latency.calm_fraction is not None:
         moods = [
             f"{milliseconds(raw_ms)} {mood}"
@@ -197,7 +202,9 @@ def _quality(record: TrialRecord) -> Iterator[tuple[str, str]]:
         macro = quality.detail.macro_precision, quality.detail.macro_recall
         yield ("macro precision, recall", ", ".join(map(percent, macro)))
     else:
-        yield from ((number.name, f"{number.value:.4g}") for number in quality.detail.numbers)
+        yield from (
+            (number.name, f"{number.value:.4g}") for number in quality.detail.numbers if number.name != quality.metric
+        )
 
 
 def _gains(record: TrialRecord) -> Iterator[tuple[str, str]]:
@@ -226,7 +233,7 @@ def _again(score: FrontScore | None) -> Iterator[tuple[str, str]]:
             f"test {score.test.title}, %",
             f"{accuracy_with_interval(score.test)} on {score.test.images} images it never saw",
         )
-        yield ("p50, ms", f"{latency_with_interval(score.latency)} in a fresh process")
+        yield (f"{score.latency.title}, ms", f"{latency_with_interval(score.latency)} in a fresh process")
 
 
 def _time(record: TrialRecord) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.views.figures import STYLES, Figure, layout, ticks
 from scalesearch.views.front_picture import crowded, latency_limit_ms
 from scalesearch.views.palette import FAINT, INK, ORANGE
-from scalesearch.views.words import score_axis, shape_text
+from scalesearch.views.words import latency_axis, score_axis, shape_text
 
 _LABEL_WIDTH, _LABEL_HEIGHT = 0.05, 0.09
 """Fractions of the picture's sides. If two members are nearer than this, one's number would cover the other's."""
@@ -50,7 +50,7 @@ def front_figure(
         "data": [trace for trace in data if trace["x"]],
         "layout": layout(
             title=f"Feasible front{ending}",
-            x={"type": "log", "title": {"text": "p50 latency, ms (log scale)"}} | ticks(measured),
+            x={"type": "log", "title": {"text": f"{latency_axis(measured)} (log scale)"}} | ticks(measured),
             y={"title": {"text": f"{score_axis(measured)}, %"}},
             shapes=_limit_line(measured),
         ),

@@ -14,7 +14,7 @@ from scalesearch.values.latency import Latency
 from scalesearch.values.quality import Quality
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.views.palette import INK, LOOKS, PALE
-from scalesearch.views.words import device_text, score_axis
+from scalesearch.views.words import device_text, latency_axis, score_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -178,7 +178,8 @@ def dress(axes: "Axes", points: Sequence[MeasuredTrial], *, title: str) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     batches = " and ".join(map(str, sorted({_measured(record)[0].batch for record in points})))
-    axes.set_xlabel(f"latency of the deployed engine, p50 in ms (batch {batches}, log scale)")
+    what = "post-processing included" if points[0].latency.objective == "end_to_end" else "of the deployed engine"
+    axes.set_xlabel(f"{latency_axis(points)}, {what} (batch {batches}, log scale)")
     axes.set_ylabel(f"{score_axis(points)} of the deployed engine, %")
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", parse_math=False)
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)

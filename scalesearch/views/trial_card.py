@@ -9,7 +9,6 @@ from scalesearch.values.quality import DetectionDetail
 from scalesearch.values.record import TrialRecord
 from scalesearch.views.columns import (
     FILE,
-    LATENCY,
     MACS,
     NONE,
     PARAMETERS,
@@ -18,6 +17,7 @@ from scalesearch.views.columns import (
     RESOLUTION,
     SHAPE,
     TrialColumn,
+    latency_column,
     score_column,
 )
 from scalesearch.views.description import Section, describe
@@ -36,7 +36,8 @@ STUDY_NOTE = """\
 **Where to look:** the figure *Feasible front* on the study's first page. It holds only trials within every limit.
 
 * The label "Best Trial" is Optuna Dashboard's own and knows nothing of limits: trust the attribute `feasible`.
-* The first objective is the score of the deployed file (0 to 1), `p50_ms` its latency on the device.
+* The first objective is the score of the deployed file (0 to 1), `p50_ms` its latency on the device;
+  `end_to_end_ms` is that with the post-processing of the answers (decoding, suppression) in it.
 * Each trial's note is a card: what was measured, where score was lost, its layers, and everything else.
 * Members of the front have their files at the trial's artifacts: config.toml, model.onnx, classes.svg.
 * The same on the command line: `scalesearch front`, `scalesearch show --trial N`, `scalesearch report`.
@@ -68,7 +69,7 @@ def summary(record: TrialRecord) -> str:
         return verdict(record)
     score = f"{record.quality.title} {accuracy_with_interval(record.quality)} %"
     precision = record.candidate.quantization.precision
-    return f"{score}, p50 {latency_with_interval(record.latency)} ms, {precision}, {verdict(record)}"
+    return f"{score}, {record.latency.title} {latency_with_interval(record.latency)} ms, {precision}, {verdict(record)}"
 
 
 def inert(text: str) -> str:
@@ -87,7 +88,7 @@ def _table(header: Sequence[str], rows: Iterator[tuple[str, ...]]) -> Iterator[s
 def _facts(record: TrialRecord) -> Iterator[str]:
     """Yield two short tables: what the trial costs, and what was asked for."""
     pruned = TrialColumn(head=PRUNED.head, cell=lambda record: record.candidate.pruning.label or NONE)
-    yield from _row(record, (score_column([record]), LATENCY, MACS, PARAMETERS, FILE))
+    yield from _row(record, (score_column([record]), latency_column([record]), MACS, PARAMETERS, FILE))
     yield ""
     yield from _row(record, (RESOLUTION, SHAPE, pruned, PRECISION))
 

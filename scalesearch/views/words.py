@@ -7,6 +7,7 @@ from scalesearch.analysis.score_error import metric_of
 from scalesearch.values.candidate import CALIBRATED, Pruning, Quantization, Scaling
 from scalesearch.values.latency import Latency
 from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.postprocessing import LATENCY_TITLES
 from scalesearch.values.quality import DEFAULT_METRIC, Quality, metric_title, score_noun
 from scalesearch.values.record import Gain, TrialRecord
 from scalesearch.values.target import Device
@@ -45,6 +46,22 @@ def score_axis(records: Iterable[TrialRecord]) -> str:
     """Return the label of an axis of scores: `top-1 accuracy`, `mAP50-95`."""
     title = score_title(records)
     return f"{title} accuracy" if title == metric_title(DEFAULT_METRIC) else title
+
+
+def latency_title(records: Iterable[TrialRecord]) -> str:
+    """Return what the latencies of these records are: `p50` of the engine, or `end-to-end`."""
+    return next((record.latency.title for record in records if record.latency), LATENCY_TITLES["engine"])
+
+
+def latency_words(latency: Latency) -> str:
+    """Return a latency in a sentence: `latency 1.234 ms`, `end-to-end latency 1.234 ms`."""
+    kind = "" if latency.objective == "engine" else f"{latency.title} "
+    return f"{kind}latency {milliseconds(latency.p50_ms)}"
+
+
+def latency_axis(records: Iterable[TrialRecord]) -> str:
+    """Return the label of an axis of latencies: `p50 latency, ms`, `end-to-end latency, ms`."""
+    return f"{latency_title(records)} latency, ms"
 
 
 def accuracy_with_interval(quality: Quality) -> str:

@@ -100,7 +100,13 @@ def test_repeated_answers_are_no_measurements(make_study: Callable[..., Compared
 
 
 def _set(
-    study: ComparedStudy, *, target: str = "cpu", batch: int = 1, backend: str = "onnxruntime", **tensorrt: Any
+    study: ComparedStudy,
+    *,
+    target: str = "cpu",
+    batch: int = 1,
+    objective: Any = "engine",
+    backend: str = "onnxruntime",
+    **tensorrt: Any,
 ) -> ComparedStudy:
     session = study.session
     settings = replace(
@@ -110,7 +116,9 @@ def _set(
     )
     session = replace(session, settings=settings, target=replace(session.target, name=target, backend=backend))
     records = tuple(
-        replace(record, latency=replace(record.latency, batch=batch)) for record in study.records if record.latency
+        replace(record, latency=replace(record.latency, batch=batch, objective=objective))
+        for record in study.records
+        if record.latency
     )
     return replace(study, session=session, records=records)
 
@@ -119,6 +127,7 @@ def _set(
     ("change", "words"),
     [
         ({"batch": 3}, "batch 1 and 3"),
+        ({"objective": "end_to_end"}, "latency.objective engine and end_to_end"),
         ({"target": "openvino"}, "target cpu and openvino"),
         ({"backend": "tensorrt", "copies": True}, "copies in the clock False and True"),
     ],

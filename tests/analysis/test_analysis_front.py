@@ -11,6 +11,7 @@ from scalesearch.analysis.front import REFERENCE, hypervolume, knee, pareto_fron
 from scalesearch.errors import ConfigError
 from scalesearch.networks import base_spec
 from scalesearch.values.candidate import Candidate
+from scalesearch.values.postprocessing import Postprocessing
 from scalesearch.values.record import Cost, LimitUse, MeasuredTrial, TrainingResult
 
 
@@ -74,6 +75,15 @@ def test_unlike_devices_never_share_a_front() -> None:
         pareto_front([record(0, 0.5, 2.0), other])
     # One that is not on offer anyway is no reason to refuse.
     assert len(pareto_front([record(0, 0.5, 2.0), other.without_measurement()])) == 1
+
+
+def test_unlike_objectives_never_share_a_front() -> None:
+    one, other = record(0, 0.5, 2.0), record(7, 0.6, 3.0)
+    whole = other.latency.beside(Postprocessing(p50_ms=1, p50_low_ms=1, p50_high_ms=1, images=1), "end_to_end")
+    with pytest.raises(ConfigError, match=r"latency objectives .*trial 0 has engine, trial 7 has end_to_end"):
+        pareto_front([one, replace(other, latency=whole)])
+    with pytest.raises(ConfigError, match=r"scores .*trial 0 has top1, trial 7 has map50"):
+        pareto_front([one, replace(other, quality=replace(other.quality, metric="map50"))])
 
 
 @pytest.mark.parametrize("seed", range(10))

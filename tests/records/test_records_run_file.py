@@ -11,6 +11,7 @@ import pytest
 from scalesearch.errors import ConfigError
 from scalesearch.records.run_file import NAME, read_run_file, recorded_command, refuse_changes, write_run_file
 from scalesearch.values.session import Session
+from scalesearch.values.settings import DetectionSettings
 from scalesearch.values.space import Choice, Limits
 
 
@@ -66,6 +67,18 @@ CHANGES = (
         "version", lambda s: replace(s, device=replace(s.device, backend_version="1.33.0")), True, ("1.32.0", "1.33.0")
     ),
     Change("seed", lambda s: replace(s, settings=replace(s.settings, seed=1)), True, ("settings.seed",)),
+    Change(
+        "latency objective",
+        lambda s: replace(s, settings=replace(s.settings, latency=replace(s.settings.latency, objective="end_to_end"))),
+        True,
+        ("settings.latency.objective: was 'engine', is 'end_to_end'", "--fresh"),
+    ),
+    Change(
+        "score objective",
+        lambda s: replace(s, settings=replace(s.settings, detection=DetectionSettings(objective="map50"))),
+        True,
+        ("settings.detection.objective: was 'map50_95', is 'map50'",),
+    ),
     Change("budget", lambda s: replace(s, settings=replace(s.settings, budget=99)), False),
     Change("workers", lambda s: replace(s, settings=replace(s.settings, workers=4)), False),
     Change("a renamed folder of the same images", lambda s: replace(s, data=replace(s.data, name="photos")), False),
@@ -151,6 +164,17 @@ def test_a_study_from_before_a_latency_setting_was_there_goes_on(session: Sessio
     stored = read_run_file(session.folder)
     assert stored == session
     assert stored is not None
+    refuse_changes(stored, session)
+
+
+def test_a_study_from_before_scores_could_be_chosen_goes_on(session: Session) -> None:
+    write_run_file(session)
+    path = session.folder / "run.toml"
+    before, _, after = path.read_text().partition("[session.settings.detection]")
+    path.write_text(before + "[" + after.partition("[")[2])
+    assert "detection" not in path.read_text()
+    stored = read_run_file(session.folder)
+    assert stored == session
     refuse_changes(stored, session)
 
 

@@ -11,6 +11,7 @@ import pytest
 from scalesearch.files import replace_file
 from scalesearch.records.tables import csv_text, front_rows, trial_rows, write_tables
 from scalesearch.values.candidate import Candidate, LossWeights, Quantization, Recipe, Scaling, StageScaling
+from scalesearch.values.postprocessing import Postprocessing
 from scalesearch.values.record import FrontScore, MeasuredTrial
 
 MakeRecord = Callable[..., MeasuredTrial]
@@ -97,6 +98,24 @@ def test_tables_are_written_whole_and_the_front_is_sorted_by_latency(make_record
     assert list(front["trial"]) == [1, 0]
     assert len(pd.read_csv(tmp_path / "trials.csv")) == 3
     assert [row["trial"] for row in front_rows(trial_rows(records, front={0, 1}))] == [1, 0]
+
+
+def test_latencies_have_the_same_names_whatever_the_objective_and_the_front_is_sorted_by_it(
+    make_record: MakeRecord,
+) -> None:
+    records = []
+    for trial, (p50_ms, after_ms) in enumerate(((1.0, 5.0), (3.0, 0.5))):
+        record = make_record(trial, top1=0.9 - 0.1 * trial, p50_ms=p50_ms)
+        assert record.latency is not None
+        after = Postprocessing(p50_ms=after_ms, p50_low_ms=after_ms, p50_high_ms=after_ms, images=4)
+        records.append(replace(record, latency=record.latency.beside(after, "end_to_end")))
+    rows = trial_rows(records, front={0, 1})
+    names = ("p50_ms", "postprocessing_ms", "end_to_end_ms", "latency_objective")
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        (1.0, 5.0, 6.0, "end_to_end"), (3.0, 0.5, 3.5, "end_to_end"),
+    ]  # fmt: skip
+    assert [row["trial"] for row in front_rows(rows)] == [1, 0]
+    assert "end_to_end_ms" not in trial_rows([make_record(0)])[0]
 
 
 def test_an_empty_front_has_the_columns_of_its_trials(make_record: MakeRecord, tmp_path: Path) -> None:

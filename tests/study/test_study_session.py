@@ -240,3 +240,10 @@ def test_a_task_that_needs_other_targets_than_the_sources_give_is_refused_before
 def test_a_space_that_distils_is_refused_without_a_parent_before_images_are_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"training\.distill_weight = 0\.5: expected a parent"):
         opened(tmp_path / "nothing", "training.distill_weight=[0.0, 0.5]")
+
+
+def test_end_to_end_is_refused_for_a_task_whose_answers_are_results_before_images_are_read(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"latency\.objective = 'end_to_end': expected a task .*classification has no"
+    ):
+        opened(tmp_path / "nothing", "latency.objective=end_to_end")

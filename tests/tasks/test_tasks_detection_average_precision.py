@@ -17,7 +17,7 @@ from scalesearch.tasks.detection.average_precision import (
     match_images,
 )
 from scalesearch.tasks.detection.infer import Detections
-from scalesearch.tasks.detection.quality import interval, mean_of
+from scalesearch.tasks.detection.objectives import ScoreObjective, mean_of
 
 CLASSES, IMAGES = 3, 60
 Boxes = NDArray[np.float32]
@@ -158,7 +158,7 @@ def test_the_interval_holds_the_score_and_shrinks_with_the_number_of_images() ->
     widths = []
     for times in (1, 8):
         matches = [match_images(truths * times, found * times, label) for label in range(CLASSES)]
-        low, high = interval(matches, IMAGES * times)
+        low, high = ScoreObjective().interval(matches, IMAGES * times)
         assert low < mean_of(np.stack([average_precisions(each) for each in matches])) < high
         widths.append(high - low)
     assert widths[1] == pytest.approx(widths[0] / 8**0.5, rel=0.35)

@@ -10,8 +10,14 @@ import pytest
 from PIL import Image
 
 from scalesearch.data.street_scenes import SIGN_CLASSES, draw_scene
+from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.records.run_file import stored_session
 from scalesearch.records.store import RecordStore
+from scalesearch.search.storage import opened_study
+from scalesearch.tasks.detection.decoding_graph import run_file, same_detections
+from scalesearch.tasks.detection.infer import Detector, decode_answers
+from scalesearch.tasks.detection.onnx_nms import detections_of
+from scalesearch.tasks.infer_parts.images import read_input
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.quality import DetectionDetail
 
@@ -86,7 +92,11 @@ def test_a_detector_goes_through_everything(tmp_path: Path, monkeypatch: pytest.
     detail = best.quality.detail
     assert isinstance(detail, DetectionDetail)
     assert best.quality.score > 0
-    assert detail.decode_ms > 0
+    latency = best.latency
+    assert latency and latency.postprocessing and latency.end_to_end
+    assert latency.name == "p50_ms"
+    assert latency.postprocessing.images == 16
+    assert latency.end_to_end.p50_ms == pytest.approx(latency.p50_ms + latency.postprocessing.p50_ms)
     assert stored_session(Path("study")).settings.task == "detection"
 
     shown = run("show", "study", "--trial", str(best.trial))
@@ -105,3 +115,62 @@ def test_a_detector_goes_through_everything(tmp_path: Path, monkeypatch: pytest.
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert [json.loads(line)["objects"] for line in lines] == [each["objects"] for each in predicted]
     assert len(list(Path("drawn").glob("*.png"))) == len(files)
+
+
+def test_another_score_and_end_to_end_latency_are_what_is_searched_for_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    Path("space.toml").write_text(SPACE + "[limits]\nmax_latency_ms = 1000.0\n")
+    root = write_yolo(Path("scenes"))
+    begin = ("run", "--task", "detection", "--space", "space.toml", "--data", str(root), "--budget", "1",
+             "--to", "study", *(f"--set={text}" for text in SETTINGS), "--set=detection.objective=recall_at_precision",
+             "--set=detection.precision=0.4", "--set=siblings=false", "--set=twins=false")  # fmt: skip
+    run(*begin, "--set=latency.objective=end_to_end")
+    metric = "recall_at_precision_40"
+    records = [record.measured for record in RecordStore(Path("study")).all() if record.measured]
+    for record in records:
+        latency, after = record.latency, record.latency.postprocessing
+        assert after and latency.name == "end_to_end_ms"
+        assert latency.p50_ms == pytest.approx(latency.of_engine.p50_ms + after.p50_ms)
+        (use,) = (use for use in record.limits if use.limit == "max_latency_ms")
+        assert use.excess == pytest.approx(latency.p50_ms / 1000 - 1)
+        detail = record.quality.detail
+        assert isinstance(detail, DetectionDetail)
+        assert (record.quality.metric, detail.recall_at_precision) == (metric, record.quality.score)
+        if record.quality.score:
+            assert detail.precision >= 0.4
+            assert detail.recall == pytest.approx(record.quality.score)
+    with opened_study(Path("study")) as opened:
+        assert opened.study.metric_names == [metric, "end_to_end_ms"]
+        told = {trial.number: trial.values for trial in opened.study.trials if trial.values}
+    assert {number: values[1] for number, values in told.items() if number in {each.trial for each in records}} == {
+        record.trial: record.latency.p50_ms for record in records
+    }
+    rows = json.loads(run("front", "study", "--json"))
+    assert all(row["latency_objective"] == "end_to_end" and metric in row for row in rows)
+    shown = run("front", "study")
+    assert "end-to-end, ms" in shown
+    run("report", "study")
+    assert "end-to-end latency, ms" in Path("study/report.html").read_text()
+    done = subprocess.run([sys.executable, "-m", "scalesearch", *begin], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "settings.latency.objective: was 'end_to_end', is 'engine'" in done.stderr
+
+    best = max(records, key=lambda record: record.quality.score)
+    run("export", "study", "--trial", str(best.trial), "--to", "best", "--format", "onnx-nms")
+    card = Path("best/MODEL_CARD.md").read_text()
+    assert "end-to-end latency" in card and "model_nms.onnx" in card
+    assert "end_to_end_ms" in Path("best/config.toml").read_text()
+    detector, whole = Detector("best/model.onnx"), onnx_model(Path("best/model_nms.onnx"))
+    found = 0
+    for path in sorted((root / "images" / "val").glob("*.png")):
+        images = read_input(path, detector.preprocessing)
+        (theirs,) = detections_of(run_file(whole, images), 1)
+        (ours,) = decode_answers(
+            detector.raw(images), detector.preprocessing.resolution_px, least_score=detector.threshold
+        )
+        assert same_detections(theirs, ours)
+        found += len(ours.scores)
+    assert found > 0

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from scalesearch.data.boxes import Boxes, ImageBoxes, boxes_at
 from scalesearch.errors import StageFailed
-from scalesearch.tasks.detection.infer import decode_answers, overlaps, points_of, strides_for, suppressed
-from scalesearch.tasks.detection.quality import MeanAveragePrecision
+from scalesearch.tasks.detection.infer import Detections, decode_answers, overlaps, points_of, strides_for, suppressed
+from scalesearch.tasks.detection.quality import MOST_TIMED, MeanAveragePrecision
 from scalesearch.tasks.detection.task import TASK
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.quality import DetectionDetail
@@ -164,3 +164,35 @@ def test_objects_that_are_found_in_the_mirror_too_allow_mirroring() -> None:
     assert "lost in the mirror: cat (12 of 12), dog (12 of 12)" in verdict.words
     nothing = torch.from_numpy(answers()).repeat(12, 1, 1)
     assert "too few classes to tell" in TASK.mirror_verdict([nothing], [nothing], rows, NAMES).words
+
+
+def test_post_processing_is_what_an_export_does_at_the_exported_threshold() -> None:
+    images = [
+        (answers((LEFT, 1, 5.0), (RIGHT, 1, 4.0)), truth((LEFT, 0, False), (RIGHT, 1, False))),
+        (answers((LOW, 1, -0.5), (RIGHT, 0, -3.0)), truth((LOW, 1, False))),
+    ]
+    metric = measured(*images)
+    threshold = detail_of(metric).threshold
+    # The best F1 keeps the detection with a score of 0.38, and not that with 0.05.
+    assert threshold == pytest.approx(1 / (1 + np.exp(0.5)), abs=2e-3)
+    calls = metric.postprocessing()
+    assert len(calls) == 2
+    for call, (raw, _) in zip(calls, images, strict=True):
+        found = call()
+        assert isinstance(found, Detections)
+        (expected,) = decode_answers(raw, SIZE.sides)
+        kept = expected.above(threshold)
+        np.testing.assert_allclose(found.boxes, 2 * kept.boxes, atol=1e-4)
+        np.testing.assert_array_equal(found.classes, kept.classes)
+        np.testing.assert_array_equal(found.scores, kept.scores)
+
+
+def test_of_many_images_some_are_timed_and_the_engine_may_use_its_memory_again() -> None:
+    metric, raw = MeanAveragePrecision(NAMES), np.zeros((1, 7, POINTS), np.float32)
+    for place in range(MOST_TIMED + 40):
+        raw[:] = answers((LEFT if place % 2 else RIGHT, 0, 5.0))
+        metric.update({"raw": raw}, truth((LEFT, 0, False)))
+    metric.result()
+    found = [call() for call in metric.postprocessing()]
+    assert len(found) == MOST_TIMED
+    assert len({tuple(each.boxes[0]) for each in found if isinstance(each, Detections)}) == 2

@@ -17,8 +17,8 @@ def test_the_front_of_a_stored_study_in_every_column() -> None:
     scores = {score.trial: score for score in read_front_scores(STUDY)}
     shown = (
         of.number_column(lambda record: str(record.trial)), of.score_column(front),
-        *of.tested_columns(scores, lambda quality: f"{quality.score:.2f}"), of.LATENCY, of.MACS_AND_SIZE, of.PARAMETERS,
-        of.SIDES, of.RESOLUTION, of.SHAPE, of.PRUNED, of.PRECISION,
+        *of.tested_columns(scores, lambda quality: f"{quality.score:.2f}"), of.latency_column(front), of.MACS_AND_SIZE,
+        of.PARAMETERS, of.SIDES, of.RESOLUTION, of.SHAPE, of.PRUNED, of.PRECISION,
     )  # fmt: skip
     assert [column.head for column in shown] == [
         "trial", "top-1, %", "test, %", "p50, ms", "MACs, size", "parameters", "px", "resolution",
@@ -33,7 +33,8 @@ def test_the_front_of_a_stored_study_in_every_column() -> None:
 
 def test_what_a_trial_never_reached_is_a_dash(make_record: RecordFactory) -> None:
     rejected = make_record(0, top1=None, cost=None, spec=None)
-    cells = [column.cell(rejected) for column in (of.score_column([rejected]), of.LATENCY, of.MACS, of.FILE, of.SIDES)]
+    columns = (of.score_column([rejected]), of.latency_column([rejected]), of.MACS, of.FILE, of.SIDES)
+    cells = [column.cell(rejected) for column in columns]
     assert set(cells) == {of.NONE}
 
 

@@ -11,6 +11,8 @@ __all__ = ["FORMATS", "OUTPUTS", "CheckImages", "Format", "FormatOptions", "get_
 _HERE: Final = "scalesearch.deployment.formats"
 FORMATS: Mapping[str, str] = {
     "onnx": f"{_HERE}.plain_onnx:PlainOnnx",
+    "onnx-nms": "scalesearch.tasks.detection.onnx_nms:OnnxNms",
+    "tensorrt-nms": "scalesearch.tasks.detection.tensorrt_nms:TensorRtNms",
     "c": f"{_HERE}.c99:C99",
     "openvino": f"{_HERE}.openvino:OpenVinoIr",
     "tensorrt": f"{_HERE}.tensorrt:TensorRtPlan",
@@ -21,6 +23,8 @@ FORMATS: Mapping[str, str] = {
 
 OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "onnx": ("model.onnx",),
+    "onnx-nms": ("model_nms.onnx",),
+    "tensorrt-nms": ("model_tensorrt_nms.onnx",),
     "c": tuple(f"c/{name}" for name in ("model.c", "model.h", "labels.c", "labels.h", "self_test.c", "Makefile")),
     "openvino": ("openvino/model.xml", "openvino/model.bin"),
     "tensorrt": ("model.engine",),

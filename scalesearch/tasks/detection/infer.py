@@ -100,8 +100,8 @@ class Detector:
         if not np.isfinite(raw).all():
             message = "the network answers it with NaN or infinity (fp16 overflows and a failed calibration do this)"
             raise NotFiniteError(message)
-        found = decode_answers(raw, self.preprocessing.resolution_px)[0]
-        found = found.above(self.threshold if threshold is None else threshold)
+        least = max(LEAST_SCORE, self.threshold if threshold is None else threshold)
+        found = decode_answers(raw, self.preprocessing.resolution_px, least_score=least)[0]
         size = upright_size(Path(path))
         boxes = to_original(found.boxes, size, original_to_input(size, self.preprocessing))
         return Detections(boxes, found.classes, found.scores)

@@ -1,8 +1,8 @@
 """Quality of a detector on held-out images: mean average precision with an interval, and what stands behind it."""
 
-import time
-from collections.abc import Mapping, Sequence
-from typing import Final
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,6 @@ from scalesearch.errors import StageFailed
 from scalesearch.measurement.quality import STAGE, not_finite, refuse
 from scalesearch.measurement.thin_curve import thin_curve
 from scalesearch.tasks.detection.average_precision import (
-    OVERLAPS,
-    SIZES,
     Matches,
     Truth,
     average_precisions,
@@ -21,36 +19,40 @@ from scalesearch.tasks.detection.average_precision import (
     match_images,
 )
 from scalesearch.tasks.detection.infer import Detections, decode_answers, overlaps, to_original
+from scalesearch.tasks.detection.objectives import DEFAULT_THRESHOLD, ScoreObjective, mean_of, recall_at_precision
 from scalesearch.values.quality import ClassQuality, DetectionDetail, Quality
 
 OUTPUT: Final = "raw"
-RESAMPLES: Final = 200
-"""How often the images are drawn anew for the interval of the score."""
-_TAIL: Final = 0.025
 _SEED: Final = 0
 _RIGHT_FROM: Final = 0.5
-DEFAULT_THRESHOLD: Final = 0.25
 FEW_OBJECTS: Final = 100
+MOST_TIMED: Final = 64
+"""The raw answers to so many images are kept, drawn at random, to time their decoding."""
+
+_DEFAULT: Final = ScoreObjective()
 
 Floats = NDArray[np.float64]
 
 
 class MeanAveragePrecision:
-    """mAP50-95 of answers that come in parts (the `Metric` of `tasks/base.py`).
+    """The score of a detector, by default mAP50-95, of answers that come in parts (the `Metric` of `tasks/base.py`).
 
-    Of each image only its decoded detections are kept, at most 100 of them, so memory grows by 2.8 kB an image.
+    Of each image only its decoded detections are kept, at most 100 of them, so memory grows by 2.8 kB an image; and
+    the raw answers to `MOST_TIMED` of them.
     """
 
-    def __init__(self, class_names: Sequence[str]) -> None:
-        """Take the names of the classes, in the order of the class logits."""
-        self._names = tuple(class_names)
+    def __init__(self, class_names: Sequence[str], objective: ScoreObjective = _DEFAULT) -> None:
+        """Take the names of the classes, in the order of the class logits, and what the score is."""
+        self._names, self._objective = tuple(class_names), objective
         self.reset()
 
     def reset(self) -> None:
         """Forget all answers."""
         self._truths: list[Truth] = []
         self._found: list[Detections] = []
-        self._decode_ms: list[float] = []
+        self._kept: list[_Raw] = []
+        self._random = np.random.default_rng(_SEED)
+        self._threshold = DEFAULT_THRESHOLD
 
     def update(self, outputs: Mapping[str, NDArray[np.float32]], targets: Boxes) -> None:
         """Take in raw answers (N, 4 + classes + 1, points) and the boxes of the same N images.
@@ -66,33 +68,44 @@ class MeanAveragePrecision:
             )
             raise StageFailed(STAGE, reason)
         refuse(not_finite({OUTPUT: raw}), len(raw))
-        for each in raw[:, None]:
-            started = time.perf_counter()
-            decode_answers(each, targets.size.sides, least_score=DEFAULT_THRESHOLD)
-            self._decode_ms.append(1e3 * (time.perf_counter() - started))
         for place, found in enumerate(decode_answers(raw, targets.size.sides)):
-            size, at = targets.originals[place].tolist(), targets.placements[place].tolist()
-            boxes = to_original(found.boxes, tuple(size), tuple(at))
+            size, at = tuple(targets.originals[place].tolist()), tuple(targets.placements[place].tolist())
+            self._keep(_Raw(raw[place : place + 1], targets.size.sides, size, at))
+            boxes = to_original(found.boxes, size, at)
             self._found.append(Detections(boxes, found.classes, found.scores))
             held = targets.original(place)
             self._truths.append(Truth(boxes=held.boxes, classes=held.classes, ignored=held.ignored))
 
+    def _keep(self, raw: "_Raw") -> None:
+        """Keep raw answers, all with the same chance whatever their number (Vitter's algorithm R)."""
+        seen = len(self._found)
+        place = seen if seen < MOST_TIMED else int(self._random.integers(0, seen + 1))
+        if place < MOST_TIMED:
+            self._kept[place : place + 1] = [raw._replace(answers=raw.answers.copy())]
+
+    def postprocessing(self) -> tuple[Callable[[], object], ...]:
+        """Return a call for each of up to `MOST_TIMED` images: decoding, suppression, boxes in pixels of the image.
+
+        They work at the threshold that `result` found, which is the exported one on validation images.
+        """
+        return tuple(functools.partial(_results, raw, self._threshold) for raw in self._kept)
+
     def score(self) -> float:
-        """Return the mean of the average precisions over classes that occur and over ten overlaps."""
-        return mean_of(self._precisions(self._matches("all")))
+        """Return the score: by default the mean of average precisions over classes that occur and ten overlaps."""
+        return self._score(self._matches("all"))
 
     def result(self) -> Quality:
-        """Return mAP50-95 with its interval, and the numbers of each class, each size and the best threshold."""
+        """Return the score with its interval, and the numbers of each class, each size and the best threshold."""
         matches = self._matches("all")
         precisions = self._precisions(matches)
-        score = mean_of(precisions)
-        low, high = interval(matches, len(self._truths))
+        score = self._score(matches)
+        low, high = self._objective.interval(matches, len(self._truths))
         return Quality(
             score=score,
             score_low=min(low, score),
             score_high=max(high, score),
             images=len(self._truths),
-            metric="map50_95",
+            metric=self._objective.metric,
             detail=self._detail(matches, precisions),
         )
 
@@ -112,15 +125,18 @@ class MeanAveragePrecision:
             raise StageFailed(STAGE, reason)
         return [match_images(self._truths, self._found, label, size) for label in range(len(self._names))]
 
+    def _score(self, matches: Sequence[Matches]) -> float:
+        score = self._objective.score(matches)
+        if np.isnan(score):
+            raise StageFailed(STAGE, "expected at least one object to be found in the images, came none")
+        return score
+
     def _precisions(self, matches: Sequence[Matches]) -> Floats:
         """Return average precisions (classes, overlaps); NaN for classes that do not occur."""
-        found = np.stack([average_precisions(each) for each in matches])
-        if np.isnan(found).all():
-            raise StageFailed(STAGE, "expected at least one object to be found in the images, came none")
-        return found
+        return np.stack([average_precisions(each) for each in matches])
 
     def _detail(self, matches: Sequence[Matches], precisions: Floats) -> DetectionDetail:
-        threshold = best_threshold(matches)
+        threshold = self._threshold = self._objective.threshold(matches)
         right, reported, wanted = counts_at(matches, threshold)
         classes = tuple(
             _class_quality(name, matches[place], precisions[place], counts=(right[place], reported[place]))
@@ -132,13 +148,15 @@ class MeanAveragePrecision:
             precision=precision,
             recall=recall,
             f1=2 * precision * recall / max(precision + recall, 1e-9),
-            map50=_mean(precisions[:, 0]),
-            map75=_mean(precisions[:, 5]),
+            map50_95=mean_of(precisions),
+            map50=mean_of(precisions[:, 0]),
+            map75=mean_of(precisions[:, 5]),
+            recall_at_precision=recall_at_precision(matches, self._objective.precision)[0],
+            at_precision=self._objective.precision,
             small=self._of_size("small"),
             medium=self._of_size("medium"),
             large=self._of_size("large"),
             classes=classes,
-            decode_ms=float(np.median(self._decode_ms)),
             confusion=confusion(self._truths, self._found, len(self._names), threshold),
         )
 
@@ -147,56 +165,20 @@ class MeanAveragePrecision:
         return None if np.isnan(found).all() else mean_of(found)
 
 
-def mean_of(precisions: Floats) -> float:
-    """Return the mean over classes that occur, and over overlaps, of average precisions (classes, overlaps)."""
-    return float(np.nanmean(precisions))
+class _Raw(NamedTuple):
+    """The raw answers to one image, and what makes boxes in pixels of the image of them."""
+
+    answers: NDArray[np.float32]
+    """(1, 4 + classes + 1, points)"""
+    sides_px: tuple[int, int]
+    size: tuple[int, int]
+    placement: tuple[float, float, float, float]
 
 
-def _mean(precisions: Floats) -> float:
-    return float(np.nanmean(precisions))
-
-
-def interval(matches: Sequence[Matches], images: int) -> tuple[float, float]:
-    """Return the 95 % interval of the mean average precision by drawing the images anew, with replacement.
-
-    That is the bootstrap (Efron 1979) with fixed random numbers, so that equal answers have equal intervals.
-    """
-    random, scores = np.random.default_rng(_SEED), []
-    shorter = [_until_last_hit(each) for each in matches]
-    for _ in range(RESAMPLES):
-        weights = np.bincount(random.integers(0, images, images), minlength=images)
-        found = np.stack([average_precisions(each, weights) for each in shorter])
-        if not np.isnan(found).all():
-            scores.append(mean_of(found))
-    low, high = np.quantile(scores, [_TAIL, 1 - _TAIL])
-    return float(low), float(high)
-
-
-def _until_last_hit(matches: Matches) -> Matches:
-    """Return the matches without the detections behind the last right one, which change no average precision."""
-    hits = np.flatnonzero(matches.right.any(axis=0))
-    end = int(hits[-1]) + 1 if len(hits) else 0
-    return Matches(
-        scores=matches.scores[:end],
-        images=matches.images[:end],
-        right=matches.right[:, :end],
-        left_out=matches.left_out[:, :end],
-        wanted=matches.wanted,
-    )
-
-
-def best_threshold(matches: Sequence[Matches]) -> float:
-    """Return the score from which on reporting detections gives the best F1 over all classes, at an IoU of 0.5."""
-    scores = np.concatenate([each.scores[~each.left_out[0]] for each in matches])
-    right = np.concatenate([each.right[0][~each.left_out[0]] for each in matches])
-    wanted = sum(int(each.wanted.sum()) for each in matches)
-    if not right.any():
-        return DEFAULT_THRESHOLD
-    order = np.argsort(-scores, kind="stable")
-    found = np.cumsum(right[order])
-    f1 = 2 * found / (np.arange(1, len(order) + 1) + wanted)
-    # Rounded down to what an export tells its users, so that both report the same detections.
-    return float(np.floor(1000 * scores[order][int(f1.argmax())]) / 1000)
+def _results(raw: _Raw, threshold: float) -> Detections:
+    """Return the detections from the threshold on, with boxes in pixels of the image, as infer.py makes them."""
+    found = decode_answers(raw.answers, raw.sides_px, least_score=threshold)[0]
+    return Detections(to_original(found.boxes, raw.size, raw.placement), found.classes, found.scores)
 
 
 def counts_at(
@@ -263,6 +245,3 @@ def _mostly_inside(box: NDArray[np.float32], regions: NDArray[np.float32]) -> bo
     low, high = np.maximum(box[:2], regions[:, :2]), np.minimum(box[2:], regions[:, 2:])
     inner = np.clip(high - low, 0, None).prod(axis=1)
     return bool((inner >= _RIGHT_FROM * (box[2:] - box[:2]).prod()).any())
-
-
-__all__ = ["OUTPUT", "OVERLAPS", "SIZES", "MeanAveragePrecision", "best_threshold", "interval"]

@@ -8,6 +8,8 @@ from scalesearch.measurement.metric import Metric, Outputs
 from scalesearch.tasks.answers import Predictor
 from scalesearch.tasks.base import MirrorVerdict, TaskViews, TorchOutputs
 from scalesearch.values.candidate import Recipe
+from scalesearch.values.quality import is_recall, recall_metric
+from scalesearch.values.settings import DetectionSettings, RunSettings
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -20,16 +22,34 @@ if TYPE_CHECKING:
 
 _RAW: Final = "raw"
 _MADE_UP_BOXES: Final = 3
+_DEFAULT: Final = DetectionSettings()
 
 
 class Detection:
     """Which objects are in the picture, and where? Torch is loaded only when a method needs it."""
 
     name = "detection"
-    metric = "map50_95"
     targets = "boxes"
     output_names: tuple[str, ...] = (_RAW,)
     space = "resnet_scene_boxes"
+
+    def __init__(self, settings: DetectionSettings = _DEFAULT) -> None:
+        """Take what detectors are judged by."""
+        self._settings = settings
+
+    @property
+    def metric(self) -> str:
+        """Name of the score that the settings ask for."""
+        recall = self._settings.objective == "recall_at_precision"
+        return recall_metric(self._settings.precision) if recall else self._settings.objective
+
+    def with_settings(self, settings: RunSettings) -> "Detection":
+        """Return this task with the score that a run's settings ask for."""
+        return Detection(settings.detection)
+
+    def gives(self, metric: str) -> bool:
+        """Tell whether this task gives such a score, with whatever settings."""
+        return metric in ("map50_95", "map50") or is_recall(metric)
 
     def sources(self) -> "Sources":
         """Return the sources of images with boxes."""
@@ -102,10 +122,12 @@ class Detection:
         return mirror_verdict(plain, mirrored, targets, class_names)
 
     def make_metric(self, class_names: Sequence[str]) -> Metric:
-        """Return a metric: mAP50-95 with an interval over images, and each class's precision, recall and curve."""
+        """Return a metric: the score with an interval over images, and each class's precision, recall and curve."""
+        from scalesearch.tasks.detection.objectives import ScoreObjective
         from scalesearch.tasks.detection.quality import MeanAveragePrecision
 
-        return MeanAveragePrecision(class_names)
+        objective = ScoreObjective(kind=self._settings.objective, precision=self._settings.precision)
+        return MeanAveragePrecision(class_names, objective)
 
     def divergence(self, expected: Outputs, answers: Outputs) -> float:
         """Return how far answers are from the expected ones, where the expected network sees objects."""

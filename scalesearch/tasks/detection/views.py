@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from scalesearch.measurement.metric import Outputs
 from scalesearch.tasks.base import CardParts, ReportPart
-from scalesearch.values.quality import ClassQuality, DetectionDetail, Quality
+from scalesearch.values.quality import ClassQuality, DetectionDetail, Quality, is_recall, metric_title, recall_metric
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.views.class_data import class_data
 from scalesearch.views.class_picture import draw_classes
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WEAKEST: Final = 5
+_SCORES: Final = {"map50_95": "Mean average precision", "map50": "Mean average precision at an IoU of 0.5"}
 _HEADER: Final = ("class", "objects", "precision", "recall", "AP50-95")
 
 
@@ -30,7 +31,7 @@ class DetectionViews:
     def sections(self, record: TrialRecord) -> tuple[Section, ...]:
         """Return the numbers behind the score, the weakest classes, and what is taken for what."""
         return (
-            Section(title="Objects found", lines=tuple(_numbers(_detail(record.quality), record))),
+            Section(title="Objects found", lines=tuple(_numbers(_detail(record.quality)))),
             Section(title="Weakest classes", lines=tuple(_weakest(record.quality))),
             Section(title="Taken for something else", lines=tuple(_confused(_detail(record.quality)))),
         )
@@ -70,7 +71,7 @@ class DetectionViews:
                 f"the feature map, {classes} class logits and a logit for an object; infer.py makes boxes of them"
             ),
             script="finds and draws the objects in images",
-            score="Mean average precision",
+            score=_SCORES.get(record.quality.metric, record.quality.title.capitalize()),
             details=tuple(_card(record, score)),
             limits=(
                 "It knows its classes alone: other objects are passed over, or taken for one of these.",
@@ -83,19 +84,19 @@ def _detail(quality: Quality | None) -> DetectionDetail | None:
     return quality.detail if quality and isinstance(quality.detail, DetectionDetail) else None
 
 
-def _numbers(detail: DetectionDetail | None, record: TrialRecord) -> Iterator[tuple[str, str]]:
+def _numbers(detail: DetectionDetail | None) -> Iterator[tuple[str, str]]:
     if detail is None:
         return
     yield "mAP50, mAP75", f"{percent(detail.map50)}, {percent(detail.map75)}"
+    if detail.map50_95 is not None and detail.recall_at_precision is not None:
+        yield "mAP50-95", percent(detail.map50_95)
+        yield metric_title(recall_metric(detail.at_precision)), percent(detail.recall_at_precision)
     sizes = ((name, getattr(detail, name)) for name in ("small", "medium", "large"))
     yield "mAP50-95 by size", ", ".join(f"{name} {_share(value)}" for name, value in sizes)
     yield (
         f"at score {detail.threshold:.3g}",
         f"precision {percent(detail.precision)}, recall {percent(detail.recall)}, F1 {percent(detail.f1)}",
     )
-    if record.latency:
-        whole_ms = record.latency.p50_ms + detail.decode_ms
-        yield "end to end, ms", f"{whole_ms:.3g}: {record.latency.p50_ms:.3g} engine, {detail.decode_ms:.3g} boxes"
 
 
 def _share(value: float | None) -> str:
@@ -150,7 +151,20 @@ def _section(front: Sequence[MeasuredTrial], knee: MeasuredTrial | None) -> str:
         "threshold on; average precision is the mean over overlaps of 0.5 to 0.95. Faint lines are the other classes."
     )
     by_member = table(
-        ("trial", "mAP50-95", "mAP50", "mAP75", "small", "medium", "large", "threshold", "precision", "recall", "F1"),
+        (
+            "trial",
+            *_further(members[0][0]),
+            "mAP50-95",
+            "mAP50",
+            "mAP75",
+            "small",
+            "medium",
+            "large",
+            "threshold",
+            "precision",
+            "recall",
+            "F1",
+        ),
         [_member(record, detail) for record, detail in members],
         caption="Members of the front: average precision by overlap and size, and what is reported at the threshold",
     )
@@ -165,10 +179,17 @@ def _section(front: Sequence[MeasuredTrial], knee: MeasuredTrial | None) -> str:
     )
 
 
+def _further(record: MeasuredTrial) -> tuple[str, ...]:
+    """Return the title of a score that no other column of the table has."""
+    return (record.quality.title,) if is_recall(record.quality.metric) else ()
+
+
 def _member(record: MeasuredTrial, detail: DetectionDetail) -> tuple[str, ...]:
     return (
-        str(record.trial), percent(record.quality.score), percent(detail.map50), percent(detail.map75),
-        _share(detail.small), _share(detail.medium), _share(detail.large), f"{detail.threshold:.3g}",
+        str(record.trial), *(percent(record.quality.score) for _ in _further(record)),
+        percent(record.quality.score if detail.map50_95 is None else detail.map50_95),
+        percent(detail.map50), percent(detail.map75), _share(detail.small), _share(detail.medium),
+        _share(detail.large), f"{detail.threshold:.3g}",
         percent(detail.precision), percent(detail.recall), percent(detail.f1),
     )  # fmt: skip
 
@@ -186,15 +207,12 @@ def _card(record: MeasuredTrial, score: FrontScore | None) -> Iterator[str]:
         return
     yield ""
     yield (
-        f"infer.py reports detections with a score of {detail.threshold:.3g} or more, which gave the best F1 on the "
-        f"validation images: precision {percent(detail.precision)}, recall {percent(detail.recall)}."
+        f"infer.py reports detections with a score of {detail.threshold:.3g} or more, which {_why(record, detail)} on "
+        f"the validation images: precision {percent(detail.precision)}, recall {percent(detail.recall)}."
     )
     sizes = ", ".join(f"{name} {_share(getattr(detail, name))}" for name in ("small", "medium", "large"))
-    yield (
-        f"Making boxes of the answers (numpy, one thread) takes {detail.decode_ms:.2g} ms an image; the latency below "
-        "is that of the network alone."
-    )
-    yield f"mAP50 is {percent(detail.map50)}; mAP50-95 by size of the objects: {sizes}."
+    whole = record.quality.score if detail.map50_95 is None else detail.map50_95
+    yield f"mAP50 is {percent(detail.map50)}, mAP50-95 {percent(whole)}; mAP50-95 by size of the objects: {sizes}."
     yield ""
     yield "Per class, on validation images" + (" and on test images:" if test else ":")
     yield ""
@@ -202,6 +220,13 @@ def _card(record: MeasuredTrial, score: FrontScore | None) -> Iterator[str]:
     header = (*_HEADER, *(("test objects", "test AP50-95") if tested else ()))
     rows = ((markdown_text(entry.name), *_row(entry)[1:], *_tested(entry, tested)) for entry in detail.classes)
     yield from markdown_table(header, rows)
+
+
+def _why(record: MeasuredTrial, detail: DetectionDetail) -> str:
+    """Return why the threshold is what it is."""
+    if is_recall(record.quality.metric) and record.quality.score > 0:
+        return f"gave the largest recall with a precision of {percent(detail.at_precision)} or more"
+    return "gave the best F1"
 
 
 def _tested(entry: ClassQuality, tested: dict[str, ClassQuality]) -> tuple[str, ...]:

@@ -1,0 +1,131 @@
+"""What the ONNX files of detectors with suppression inside share: the decoding as nodes, and what is compared."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from scalesearch.deployment.backends.base import EngineOptions
+from scalesearch.deployment.backends.onnxruntime_session import NATIVE_ERRORS, native_reason, open_session
+from scalesearch.deployment.onnx_file import read_onnx
+from scalesearch.errors import StageFailed
+from scalesearch.tasks.detection.infer import Detections, points_of, strides_for
+from scalesearch.values.network import OnnxModel
+
+STAGE: Final = "export"
+_PREFIX: Final = "nms_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorFacts:
+    """What the metadata of a detector's file tell: height and width of its input, and the threshold."""
+
+    sides_px: tuple[int, int]
+    threshold: float
+
+
+def facts_of(model: OnnxModel, format_name: str) -> DetectorFacts:
+    """Return what the file's own metadata tell of a detector.
+
+    Raises:
+        StageFailed: They tell of another task.
+    """
+    told = {entry.key: entry.value for entry in read_onnx(model.path).metadata_props}
+    task = told.get("scalesearch.task", "classification")
+    if task != "detection" or "scalesearch.threshold" not in told:
+        reason = f"--format {format_name}: expected a detector, came a network for {task}; leave this format out"
+        raise StageFailed(stage=STAGE, reason=reason)
+    height, width = json.loads(told["scalesearch.resolution_px"])
+    return DetectorFacts(sides_px=(int(height), int(width)), threshold=float(json.loads(told["scalesearch.threshold"])))
+
+
+class Nodes:
+    """Adds nodes to a graph, with names that no other node has."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._graph, self._number = graph, 0
+
+    def add(self, kind: str, *inputs: str, outputs: int = 1, named: str = "", **attributes: Any) -> str:
+        """Add a node and return the name of its first output, which is `named` if given."""
+        self._number += 1
+        name = f"{_PREFIX}{self._number}_{kind}"
+        made = [named or f"{name}_0", *(f"{name}_{place}" for place in range(1, outputs))]
+        self._graph.node.append(helper.make_node(kind, list(inputs), made, name=name, **attributes))
+        return made[0]
+
+    def constant(self, value: NDArray[Any] | np.generic) -> str:
+        """Add an initializer and return its name."""
+        self._number += 1
+        name = f"{_PREFIX}{self._number}_value"
+        self._graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def whole(self, *values: int) -> str:
+        """Add whole numbers as an initializer and return its name."""
+        return self.constant(np.asarray(values, np.int64))
+
+    def part(self, name: str, start: int, end: int, axis: int) -> str:
+        """Return a part of a tensor along one axis."""
+        return self.add("Slice", name, self.whole(start), self.whole(end), self.whole(axis))
+
+
+def class_and_point_counts(output: onnx.ValueInfoProto) -> tuple[int, int]:
+    """Return how many classes and points raw answers have."""
+    dims = output.type.tensor_type.shape.dim
+    return dims[1].dim_value - 5, dims[2].dim_value
+
+
+def decoded(nodes: Nodes, output: onnx.ValueInfoProto, sides_px: tuple[int, int]) -> tuple[str, str]:
+    """Add the way from raw answers to boxes (batch, points, 4) and scores (batch, classes, points).
+
+    Args:
+        nodes: Where the nodes are added.
+        output: The raw answers (batch, 4 + classes + 1, points).
+        sides_px: Height and width of the network's input.
+    """
+    classes, points = class_and_point_counts(output)
+    raw = output.name
+    if output.type.tensor_type.elem_type != TensorProto.FLOAT:
+        raw = nodes.add("Cast", raw, to=TensorProto.FLOAT)
+    places, strides = points_of(sides_px, strides_for(sides_px, points))
+    chances = nodes.add("Sigmoid", nodes.part(raw, 4, 4 + classes, 1))
+    scores = nodes.add("Mul", chances, nodes.add("Sigmoid", nodes.part(raw, 4 + classes, 5 + classes, 1)))
+    reach = nodes.add("Mul", nodes.part(raw, 0, 4, 1), nodes.constant(strides[None, None]))
+    middle = nodes.constant(np.ascontiguousarray(places.T)[None])
+    low = nodes.add("Sub", middle, nodes.part(reach, 0, 2, 1))
+    high = nodes.add("Add", middle, nodes.part(reach, 2, 4, 1))
+    height, width = sides_px
+    limits = nodes.constant(np.asarray([width, height, width, height], np.float32).reshape(1, 4, 1))
+    inside = nodes.add("Min", nodes.add("Concat", low, high, axis=1), limits)
+    inside = nodes.add("Max", inside, nodes.constant(np.float32(0)))
+    # Boxes without area get a score below every threshold.
+    wide = nodes.add("Greater", nodes.part(inside, 2, 4, 1), nodes.part(inside, 0, 2, 1))
+    whole = nodes.add("And", nodes.part(wide, 0, 1, 1), nodes.part(wide, 1, 2, 1))
+    scores = nodes.add("Where", whole, scores, nodes.constant(np.float32(0)))
+    return nodes.add("Transpose", inside, perm=[0, 2, 1]), scores
+
+
+def run_file(model: OnnxModel, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """Return the outputs of a file for images (N, C, H, W), by name, as ONNX Runtime's CPU kernels give them.
+
+    Raises:
+        StageFailed: ONNX Runtime cannot run it.
+    """
+    session = open_session(model, EngineOptions(threads=1), ("CPUExecutionProvider",))
+    names = [output.name for output in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(names, {session.get_inputs()[0].name: images}), strict=True))
+    except NATIVE_ERRORS as error:
+        raise StageFailed(stage=STAGE, reason=native_reason(error, model.path)) from error
+
+
+def same_detections(one: Detections, other: Detections) -> bool:
+    """Tell whether detections are the same, but for the rounding of float32 (1e-4 of a score, 0.01 pixels)."""
+    if one.classes.tolist() != other.classes.tolist():
+        return False
+    near = np.allclose(one.scores, other.scores, rtol=0, atol=1e-4)
+    return bool(near and np.allclose(one.boxes, other.boxes, rtol=1e-4, atol=0.01))

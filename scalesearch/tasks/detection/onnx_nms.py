@@ -1,0 +1,177 @@
+"""The ONNX file of a detector with decoding and ONNX's NonMaxSuppression inside, for runtimes that have it."""
+
+import math
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from scalesearch.deployment.formats.base import Format, FormatOptions
+from scalesearch.deployment.onnx_file import read_onnx, write_onnx
+from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.tasks.detection.decoding_graph import (
+    STAGE,
+    Nodes,
+    class_and_point_counts,
+    decoded,
+    facts_of,
+    run_file,
+    same_detections,
+)
+from scalesearch.tasks.detection.infer import (
+    LEAST_SCORE,
+    MOST_CANDIDATES,
+    MOST_DETECTIONS,
+    OVERLAP,
+    Detections,
+    decode_answers,
+)
+from scalesearch.values.candidate import Precision
+from scalesearch.values.network import OnnxModel
+
+OUTPUTS: Final = ("boxes", "scores", "classes", "images")
+_FILE: Final = "model_nms.onnx"
+
+
+class OnnxNms(Format):
+    """A writer of the ONNX file with decoding and suppression inside; see the `Format` protocol."""
+
+    name: Final = "onnx-nms"
+    what: Final = "the network with decoding and NonMaxSuppression inside: boxes, scores, classes, images"
+
+    def ensure_available(self) -> None:
+        """Accept: ONNX Runtime, which checks the file, is always there."""
+
+    def ensure_holds(self, precision: Precision) -> None:
+        """Raise an error for bf16, which ONNX Runtime cannot run on a CPU, so that nothing could be compared.
+
+        Raises:
+            ConfigError: The precision is bf16.
+        """
+        if precision == "bf16":
+            message = (
+                "--format onnx-nms is checked with ONNX Runtime on the CPU, which cannot run bf16.\nExport a trial of "
+                "another precision, or leave out --format onnx-nms."
+            )
+            raise ConfigError(message)
+
+    def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
+        """Write model_nms.onnx and compare its detections with those of the program's own decoding.
+
+        They are compared at the exported threshold and from the lowest score on that is ever looked at.
+
+        Raises:
+            StageFailed: The network is no detector, or the file gives other detections.
+        """
+        facts = facts_of(model, self.name)
+        images = options.check_images().images
+        for threshold in (LEAST_SCORE, facts.threshold):  # the one that is kept comes last
+            proto = with_suppression(read_onnx(model.path), facts.sides_px, threshold)
+            written = write_onnx(proto, folder / _FILE, lowest_versions=False)
+            _ensure_same(written, model, images, facts.sides_px, threshold)
+        return (_FILE,)
+
+
+def with_suppression(proto: onnx.ModelProto, sides_px: tuple[int, int], threshold: float) -> onnx.ModelProto:
+    """Return a detector's model with the decoding of `infer.decode_answers` behind its raw answers.
+
+    Its outputs are `boxes` (detections, 4) in pixels of the input, `scores`, `classes` and `images` (detections,): the
+    place of the image in the batch. Detections are sorted by image, the most certain first.
+
+    Args:
+        proto: The model, with one output (batch, 4 + classes + 1, points); it is changed.
+        sides_px: Height and width of its input.
+        threshold: Detections with at least this score are reported.
+    """
+    graph = proto.graph
+    (raw,) = graph.output
+    nodes = Nodes(graph)
+    boxes, scores = decoded(nodes, raw, sides_px)
+    picked = _suppressed(nodes, boxes, scores, math.prod(class_and_point_counts(raw)), threshold)
+    _reported(nodes, boxes, scores, picked)
+    del graph.output[:]
+    for name, kind in zip(
+        OUTPUTS, (TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT64), strict=True
+    ):
+        shape: list[str | int] = ["detections", 4] if name == "boxes" else ["detections"]
+        graph.output.append(helper.make_tensor_value_info(name, kind, shape))
+    return proto
+
+
+def _suppressed(nodes: Nodes, boxes: str, scores: str, candidates: int, threshold: float) -> str:
+    """Add the suppression, and return places of what is left: (detections, 3) of image, class and point.
+
+    As in the program's own decoding, only the best candidates of an image are compared, whatever their class.
+    """
+    flat = nodes.add("Reshape", scores, nodes.whole(0, -1))
+    most = min(MOST_CANDIDATES, candidates)
+    best = nodes.add("TopK", flat, nodes.whole(most), outputs=2, axis=1)
+    least = nodes.add("Unsqueeze", nodes.part(best, most - 1, most, 1), nodes.whole(2))
+    known = nodes.add("Where", nodes.add("GreaterOrEqual", scores, least), scores, nodes.constant(np.float32(0)))
+    # ONNX keeps scores above the threshold, and this program those at it, too.
+    below = np.nextafter(np.float32(threshold), np.float32(0))
+    return nodes.add(
+        "NonMaxSuppression",
+        boxes,
+        known,
+        nodes.whole(MOST_DETECTIONS),
+        nodes.constant(np.asarray([OVERLAP], np.float32)),
+        nodes.constant(np.asarray([below], np.float32)),
+    )
+
+
+def _reported(nodes: Nodes, boxes: str, scores: str, picked: str) -> None:
+    """Add the outputs: what was picked, sorted by image and score, at most so many of each image."""
+    image = nodes.add("Squeeze", nodes.part(picked, 0, 1, 1), nodes.whole(1))
+    label = nodes.add("Squeeze", nodes.part(picked, 1, 2, 1), nodes.whole(1))
+    place = nodes.add("Concat", nodes.part(picked, 0, 1, 1), nodes.part(picked, 2, 3, 1), axis=1)
+    box, score = nodes.add("GatherND", boxes, place), nodes.add("GatherND", scores, picked)
+    number = nodes.add("Shape", score)
+    # In double precision, since a score beside the number of an image would lose its last digits.
+    exact = nodes.add("Cast", score, to=TensorProto.DOUBLE)
+    weight = nodes.add("Mul", nodes.add("Cast", image, to=TensorProto.DOUBLE), nodes.constant(np.float64(2)))
+    key = nodes.add("TopK", nodes.add("Sub", exact, weight), number, outputs=2, axis=0)
+    order = key.removesuffix("_0") + "_1"
+    image = nodes.add("Gather", image, order)
+    # Place of each detection among those of its image: its place among all, less that of the image's first one.
+    zero, one = nodes.constant(np.int64(0)), nodes.constant(np.int64(1))
+    batch = nodes.add("Squeeze", nodes.add("Slice", nodes.add("Shape", scores), nodes.whole(0), nodes.whole(1)))
+    every = nodes.add("Range", zero, batch, one)
+    mine = nodes.add(
+        "Equal", nodes.add("Unsqueeze", image, nodes.whole(1)), nodes.add("Unsqueeze", every, nodes.whole(0))
+    )
+    counts = nodes.add("ReduceSum", nodes.add("Cast", mine, to=TensorProto.INT64), nodes.whole(0), keepdims=0)
+    first = nodes.add("Gather", nodes.add("CumSum", counts, zero, exclusive=1), image)
+    rank = nodes.add("Sub", nodes.add("Range", zero, nodes.add("Squeeze", number), one), first)
+    kept = nodes.add("Less", rank, nodes.constant(np.int64(MOST_DETECTIONS)))
+    kept = nodes.add("Squeeze", nodes.add("NonZero", kept), nodes.whole(0))
+    chosen = nodes.add("Gather", order, kept)
+    for name, part in zip(OUTPUTS, (box, score, label), strict=False):
+        nodes.add("Gather", part, chosen, named=name)
+    nodes.add("Gather", image, kept, named=OUTPUTS[3])
+
+
+def detections_of(outputs: "dict[str, NDArray[Any]]", number: int) -> list[Detections]:
+    """Return the detections of each image of a batch of `number` images, out of the four outputs."""
+    boxes, scores, classes, images = (outputs[name] for name in OUTPUTS)
+    chosen = [images == place for place in range(number)]
+    return [Detections(boxes[kept], classes[kept], scores[kept]) for kept in chosen]
+
+
+def _ensure_same(
+    written: OnnxModel, model: OnnxModel, images: NDArray[np.float32], sides_px: tuple[int, int], threshold: float
+) -> None:
+    """Raise StageFailed where the file's detections are not those of the program's own decoding."""
+    (raw,) = run_file(model, images).values()
+    expected = decode_answers(np.asarray(raw, np.float32), sides_px, least_score=threshold)
+    found = detections_of(run_file(written, images), len(images))
+    for place, (theirs, ours) in enumerate(zip(found, expected, strict=True)):
+        if not same_detections(theirs, ours):
+            reason = (
+                f"--format onnx-nms: for check image {place} the file gives {len(theirs.scores)} detections from a "
+                f"score of {threshold:g} on, other than the {len(ours.scores)} of the program's own decoding"
+            )
+            raise StageFailed(stage=STAGE, reason=reason)

@@ -1,0 +1,117 @@
+"""A detector's ONNX file with decoding and suppression inside finds in ONNX Runtime what this program finds."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from small_graphs import IMAGES as CLASSIFIED
+from small_graphs import small_model
+
+from scalesearch.deployment.formats import CheckImages, FormatOptions, get_format
+from scalesearch.deployment.onnx_file import annotate, onnx_model, read_onnx, write_onnx
+from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.tasks.detection.decoding_graph import run_file, same_detections
+from scalesearch.tasks.detection.infer import decode_answers
+from scalesearch.tasks.detection.onnx_nms import detections_of, with_suppression
+from scalesearch.values.network import OnnxModel
+
+SIDES = (64, 96)
+CLASSES = 3
+POINTS = 96 + 24 + 6
+FACTS = {
+    "scalesearch.task": "detection", "scalesearch.threshold": "0.3", "scalesearch.resolution_px": json.dumps(SIDES),
+}  # fmt: skip
+
+
+def answering_model(to: Path, *, half: bool = False) -> OnnxModel:
+    """Write a model whose raw answers are its "image": (N, 1, 8, 126) becomes (N, 8, 126)."""
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 5 + CLASSES, POINTS])
+    raw = helper.make_tensor_value_info("raw", kind, ["batch", 5 + CLASSES, POINTS])
+    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+    nodes = [
+        helper.make_node("Squeeze", ["image", "axes"], ["flat"]),
+        helper.make_node("Cast", ["flat"], ["raw"], to=kind),
+    ]
+    graph = helper.make_graph(nodes, "answers", [image], [raw], [axes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    return annotate(write_onnx(model, to), FACTS, to)
+
+
+def answers(images: int, seed: int, *, logit: float = 0.0) -> NDArray[np.float32]:
+    """Return raw answers with many boxes that overlap one another; some distances are negative."""
+    random = np.random.default_rng(seed)
+    raw = random.normal(0, 2, (images, 1, 5 + CLASSES, POINTS))
+    raw[:, :, :4] = random.uniform(-0.5, 3, (images, 1, 4, POINTS))
+    raw[:, :, 4:] += logit
+    return raw.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "images", "logit"),
+    [(0.001, 5, 0.0), (0.3, 5, 0.0), (0.001, 1, 4.0), (0.9, 2, -9.0), (0.05, 40, -2.0)],
+)
+def test_it_finds_what_the_programs_own_decoding_finds(
+    tmp_path: Path, threshold: float, images: int, logit: float
+) -> None:
+    model = answering_model(tmp_path / "model.onnx")
+    raw = answers(images, seed=int(100 * threshold) + images, logit=logit)
+    written = write_onnx(with_suppression(read_onnx(model.path), SIDES, threshold), tmp_path / "nms.onnx")
+    outputs = run_file(written, raw)
+    found = detections_of(outputs, images)
+    expected = decode_answers(raw[:, 0], SIDES, least_score=threshold)
+    for theirs, ours in zip(found, expected, strict=True):
+        assert same_detections(theirs, ours), (theirs, ours)
+    assert (np.diff(outputs["images"]) >= 0).all()
+    assert sum(len(each.scores) for each in found) == len(outputs["scores"])
+    # What is compared: crowded images reach the limit of 100 detections, others have few or none.
+    counts = [len(each.scores) for each in expected]
+    assert {0.001: max(counts) >= 60, 0.3: min(counts) > 3, 0.9: max(counts) == 0, 0.05: max(counts) > 0}[threshold]
+
+
+def test_a_score_at_the_threshold_is_reported(tmp_path: Path) -> None:
+    model = answering_model(tmp_path / "model.onnx")
+    raw = np.full((1, 1, 5 + CLASSES, POINTS), -20, np.float32)
+    raw[0, 0, :4, 30] = 1
+    raw[0, 0, 4:, 30] = 20, -20, -20, 0  # a score of 0.5
+    for threshold, number in ((0.5, 1), (0.5001, 0)):
+        written = write_onnx(with_suppression(read_onnx(model.path), SIDES, threshold), tmp_path / "nms.onnx")
+        assert len(run_file(written, raw)["scores"]) == number
+        assert len(decode_answers(raw[:, 0], SIDES, least_score=threshold)[0].scores) == number
+
+
+def options(images: NDArray[np.float32]) -> FormatOptions:
+    return FormatOptions(
+        precision="fp32", class_names=("a", "b", "c"), check_images=lambda: CheckImages(images=images, told="made up")
+    )
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_format_keeps_the_threshold_and_the_metadata_of_the_file(tmp_path: Path, half: bool) -> None:
+    model = answering_model(tmp_path / "model.onnx", half=half)
+    raw = answers(3, seed=0)
+    assert get_format("onnx-nms").write(model, tmp_path, options(raw)) == ("model_nms.onnx",)
+    written = onnx_model(tmp_path / "model_nms.onnx")
+    proto = read_onnx(written.path)
+    onnx.checker.check_model(proto, full_check=True)
+    assert [output.name for output in proto.graph.output] == ["boxes", "scores", "classes", "images"]
+    assert {entry.key: entry.value for entry in proto.metadata_props}["scalesearch.threshold"] == "0.3"
+    outputs = run_file(written, raw)
+    assert outputs["scores"].min() >= 0.3
+    assert [part.dtype for part in outputs.values()] == [np.float32, np.float32, np.int64, np.int64]
+
+
+def test_classifiers_other_answers_and_bf16_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = get_format("onnx-nms")
+    classifier = annotate(small_model(tmp_path, "fp32", "onnxruntime_cpu"), {}, tmp_path / "classifier.onnx")
+    with pytest.raises(StageFailed, match="expected a detector, came a network for classification"):
+        writer.write(classifier, tmp_path, options(CLASSIFIED[:2]))
+    with pytest.raises(ConfigError, match="bf16"):
+        writer.ensure_holds("bf16")
+    monkeypatch.setattr("scalesearch.tasks.detection.onnx_nms.OVERLAP", 0.2)
+    with pytest.raises(StageFailed, match="other than the"):
+        writer.write(answering_model(tmp_path / "model.onnx"), tmp_path, options(answers(3, seed=0)))

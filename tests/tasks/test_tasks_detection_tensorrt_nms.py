@@ -1,0 +1,75 @@
+"""A detector's ONNX file with TensorRT's plugin: attributes, shapes, and what goes into it. The plugin is not run."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from scalesearch.deployment.formats import CheckImages, FormatOptions, get_format
+from scalesearch.deployment.onnx_file import annotate, read_onnx, write_onnx
+from scalesearch.errors import StageFailed
+from scalesearch.values.network import OnnxModel
+
+SIDES = (64, 96)
+POINTS = 96 + 24 + 6
+RAW = (8, POINTS)
+
+
+def answering_model(to: Path, task: str = "detection") -> OnnxModel:
+    """Write a model whose raw answers are its "image": (N, 1, 8, 126) becomes (N, 8, 126)."""
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, *RAW])
+    raw = helper.make_tensor_value_info("raw", TensorProto.FLOAT, ["batch", *RAW])
+    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+    graph = helper.make_graph(
+        [helper.make_node("Squeeze", ["image", "axes"], ["raw"])], "answers", [image], [raw], [axes]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    facts = {"scalesearch.task": task, "scalesearch.threshold": "0.3", "scalesearch.resolution_px": json.dumps(SIDES)}
+    return annotate(write_onnx(model, to), facts, to)
+
+
+def options() -> FormatOptions:
+    raw = np.random.default_rng(0).uniform(-0.5, 3, (4, 1, *RAW)).astype(np.float32)
+    check = CheckImages(images=raw, told="made up")
+    return FormatOptions(precision="fp32", class_names=("a", "b", "c"), check_images=lambda: check)
+
+
+def test_the_plugin_has_the_attributes_inputs_and_outputs_of_its_version_1(tmp_path: Path) -> None:
+    model = answering_model(tmp_path / "model.onnx")
+    assert get_format("tensorrt-nms").write(model, tmp_path, options()) == ("model_tensorrt_nms.onnx",)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model_tensorrt_nms.onnx"]
+    proto = onnx.shape_inference.infer_shapes(read_onnx(tmp_path / "model_tensorrt_nms.onnx"))
+    (plugin,) = (node for node in proto.graph.node if node.op_type == "EfficientNMS_TRT")
+    found = {entry.name: helper.get_attribute_value(entry) for entry in plugin.attribute}
+    # The plugin's README in NVIDIA's repository TensorRT lists these.
+    assert found == {
+        "plugin_version": b"1", "plugin_namespace": b"", "score_threshold": pytest.approx(0.3),
+        "iou_threshold": pytest.approx(0.6), "max_output_boxes": 100, "background_class": -1, "score_activation": 0,
+        "class_agnostic": 0, "box_coding": 0,
+    }  # fmt: skip
+    shapes = {
+        each.name: [dim.dim_param or dim.dim_value for dim in each.type.tensor_type.shape.dim]
+        for each in (*proto.graph.value_info, *proto.graph.output)
+    }
+    assert [shapes[name][1:] for name in plugin.input] == [[POINTS, 4], [POINTS, 3]]
+    assert {name: shapes[name] for name in plugin.output} == {
+        "num_detections": ["batch", 1], "detection_boxes": ["batch", 100, 4], "detection_scores": ["batch", 100],
+        "detection_classes": ["batch", 100],
+    }  # fmt: skip
+
+
+def test_other_inputs_of_the_plugin_and_other_tasks_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = get_format("tensorrt-nms")
+    with pytest.raises(StageFailed, match="expected a detector, came a network for segmentation"):
+        writer.write(answering_model(tmp_path / "model.onnx", task="segmentation"), tmp_path, options())
+    monkeypatch.setattr(
+        "scalesearch.tasks.detection.decoding_graph.points_of",
+        lambda *_: (np.zeros((POINTS, 2), np.float32), np.full(POINTS, 8, np.float32)),
+    )
+    with pytest.raises(StageFailed, match="other boxes or scores go into the plugin"):
+        writer.write(answering_model(tmp_path / "model.onnx"), tmp_path, options())
