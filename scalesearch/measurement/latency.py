@@ -16,6 +16,7 @@ import numpy as np
 
 from scalesearch.errors import StageFailed
 from scalesearch.measurement.duet import MIN_PAIRS, NEAR_CALM, Duet, Seconds, Verdict, judge
+from scalesearch.measurement.ends import Ends
 from scalesearch.values.latency import Latency
 from scalesearch.values.settings import LatencySettings
 
@@ -43,12 +44,6 @@ MOVE_AFTER_PAIRS, MOVE_AFTER_S = 3, 0.02
 """Another core is tried after so many disturbed pairs in a row and so many seconds on one core."""
 CALM_STRETCH_S = 0.1
 """The calm time is searched for on one core for so many seconds, then on the next core."""
-WORTH_GOING_ON = 1 / 3
-"""A brief measurement goes on only if the time that is left can be expected to narrow the whole interval by this share
-of it. Since what differs between processes cannot be narrowed, half of the usual time brings most of the exactness."""
-HOPE_OF_CALM = 0.5
-"""A brief measurement of what is beaten by its estimate gives up after this share of `max_s` if too few pairs were calm
-until then."""
 
 Move = Callable[[], None]
 """Moves this thread to another core (`cores.wandering`)."""
@@ -131,38 +126,6 @@ def measure_latency(
         reference_lowest_ms=1e3 * verdict.reference_s,
         coarse=ends.coarse,
     )
-
-
-@dataclass(slots=True, kw_only=True)
-class Ends:
-    """Decides when enough pairs of a duet were timed."""
-
-    settings: LatencySettings
-    bounds: tuple[float, float] = (0.0, math.inf)
-    """A ratio that is surely outside of these need not be known exactly."""
-    brief: bool = False
-    """Whether to end, too, where the rest of the time would bring little."""
-    coarse: bool = False
-    """Whether the duet ended early because its ratio is surely out of bounds."""
-
-    def enough(self, verdict: Verdict, spent_s: float) -> bool:
-        """Tell whether the ratio is known well enough after so many seconds of timing."""
-        settings = self.settings
-        if verdict.session_half_width <= settings.half_width:
-            return True
-        near_enough = verdict.session_half_width <= settings.coarse_half_width or spent_s >= settings.max_s / 4
-        low, high = self.bounds
-        outside = verdict.high < low or verdict.low > high
-        self.coarse = bool(settings.coarse_half_width) and near_enough and outside
-        return self.coarse or (self.brief and self._is_vain(verdict, spent_s))
-
-    def _is_vain(self, verdict: Verdict, spent_s: float) -> bool:
-        """Tell whether the time that is left is unlikely to tell much more than is known after `spent_s` seconds."""
-        settings, share = self.settings, spent_s / self.settings.max_s
-        if not verdict.enough_calm:
-            return share >= HOPE_OF_CALM and verdict.ratio > self.bounds[1]
-        at_the_end = verdict.half_width_after(1 / share)
-        return verdict.stable(settings.stable_within) and at_the_end > (1 - WORTH_GOING_ON) * verdict.half_width
 
 
 def calm_time(reference: TimedEngine, *, settings: LatencySettings, move: Move | None = None) -> float:
