@@ -28,9 +28,10 @@ from scalesearch.deployment.backends import EngineOptions, get_backend
 from scalesearch.deployment.backends.base import Engine
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.files import replace_file
+from scalesearch.measurement.calm_time import calm_time
 from scalesearch.measurement.cores import wandering
 from scalesearch.measurement.device_lock import DeviceLock
-from scalesearch.measurement.latency import calm_time, play_duet
+from scalesearch.measurement.latency import play_duet
 from scalesearch.values.settings import LatencySettings
 
 BACKEND, THREADS = "onnxruntime", 1

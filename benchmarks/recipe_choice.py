@@ -37,8 +37,8 @@ from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.config import load_run
 from scalesearch.deployment.backends import EngineOptions, get_backend
 from scalesearch.deployment.targets import get_target
+from scalesearch.measurement.calm_time import calm_time
 from scalesearch.measurement.cores import wandering
-from scalesearch.measurement.latency import calm_time
 from scalesearch.networks import find_spec
 from scalesearch.tasks.classification.pieces import to_onnx
 from scalesearch.values.candidate import Recipe

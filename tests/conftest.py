@@ -255,5 +255,5 @@ def stand_in_reference() -> Iterator[None]:
 def brief_calm() -> Iterator[None]:
     """The search for the calm time of a session's reference engine takes a tenth of a second, not three."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scalesearch.measurement.latency.CALM_S", 0.1)
+        patch.setattr("scalesearch.measurement.calm_time.CALM_S", 0.1)
         yield

@@ -39,11 +39,8 @@ WARMUP_WINDOWS, WARMUP_AGREEMENT = 10, 0.02
 REFERENCE_WINDOWS = 2
 """Windows of the reference's warm-up in a duet: the candidate's own warm-up has woken the device by then."""
 SLOWEST_RUN_S = 20.0
-CALM_S, CALM_WINDOW_S = 3.0, 0.01
 MOVE_AFTER_PAIRS, MOVE_AFTER_S = 3, 0.02
 """Another core is tried after so many disturbed pairs in a row and so many seconds on one core."""
-CALM_STRETCH_S = 0.1
-"""The calm time is searched for on one core for so many seconds, then on the next core."""
 
 Move = Callable[[], None]
 """Moves this thread to another core (`cores.wandering`)."""
@@ -128,30 +125,6 @@ def measure_latency(
     )
 
 
-def calm_time(reference: TimedEngine, *, settings: LatencySettings, move: Move | None = None) -> float:
-    """Return the milliseconds of one run of `reference` while nothing disturbs it: the least of 10 ms windows' medians.
-
-    It is found once, at the start of a study, inside `DeviceLock.quiet()`. Ratios times this time are milliseconds, so
-    an error in it changes all latencies of a study alike and never their order. `move` lets it look at every core,
-    since one of them may be disturbed.
-    """
-    run_s = warm_up(reference, settings.warmup_s)
-    runs = max(1, round(CALM_WINDOW_S / run_s))
-    windows, stretch_s = [], 0.0
-    for _ in range(max(1, round(CALM_S / (runs * run_s)))):
-        windows.append(_timed(reference, runs))
-        stretch_s += sum(windows[-1])
-        if move and stretch_s >= CALM_STRETCH_S:
-            move()
-            stretch_s = 0.0
-    return 1e3 * calmest_window_s(np.asarray(windows))
-
-
-def calmest_window_s(windows_s: Seconds) -> float:
-    """Return the median run time in the calmest window, in seconds; `windows_s` is (windows, runs)."""
-    return float(np.median(windows_s, axis=1).min())
-
-
 def play_duet(
     engine: TimedEngine,
     reference: TimedEngine,
@@ -202,7 +175,7 @@ def warm_up(engine: TimedEngine, seconds: float, *, windows: int = WARMUP_WINDOW
     Raises:
         StageFailed: A run takes over 20 s, or the engine's clock gave other than positive times.
     """
-    (run_s,) = _timed(engine, 1)
+    (run_s,) = timed(engine, 1)
     if run_s > SLOWEST_RUN_S:
         reason = (
             f"expected a run to take at most {SLOWEST_RUN_S:g} s, got {run_s:.1f} s; use a smaller network or batch"
@@ -212,7 +185,7 @@ def warm_up(engine: TimedEngine, seconds: float, *, windows: int = WARMUP_WINDOW
     for _ in range(windows):
         window: list[float] = []
         while not window or sum(window) < seconds / 2:
-            window += _timed(engine, max(1, min(MAX_BLOCK_RUNS, round(seconds / 2 / run_s))))
+            window += timed(engine, max(1, min(MAX_BLOCK_RUNS, round(seconds / 2 / run_s))))
             run_s = float(np.median(window))
         fast_s = float(np.quantile(window, 0.1))
         if abs(fast_s - before_s) <= WARMUP_AGREEMENT * fast_s:
@@ -244,7 +217,7 @@ class _Player:
 
     def play(self) -> float:
         """Run one more block, and return the seconds it took."""
-        times = _timed(self.engine, self.dropped + self.runs)
+        times = timed(self.engine, self.dropped + self.runs)
         self.blocks.append(times[self.dropped :])
         return sum(times)
 
@@ -262,7 +235,12 @@ def _median_ms(seconds: Seconds) -> float | None:
     return 1e3 * float(np.median(seconds)) if seconds.size else None
 
 
-def _timed(engine: TimedEngine, count: int) -> tuple[float, ...]:
+def timed(engine: TimedEngine, count: int) -> tuple[float, ...]:
+    """Return the seconds of each of `count` runs.
+
+    Raises:
+        StageFailed: The engine's clock gives fewer times, or none that is positive.
+    """
     times = engine.time_runs(count)
     if len(times) != count or not all(0 < each < math.inf for each in times):
         wrong = next((each for each in times if not 0 < each < math.inf), None)

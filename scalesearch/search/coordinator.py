@@ -3,8 +3,8 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -14,39 +14,21 @@ from scalesearch.analysis.near_front import near_front
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.execution.local_pool import Report, WorkerPool
 from scalesearch.execution.stopping import stop_signals
-from scalesearch.execution.worker import NO_TRIAL, Entered, Evaluator, Fatal
+from scalesearch.execution.worker import NO_TRIAL, Entered, Fatal
 from scalesearch.search.asking import Asker, Sampling
 from scalesearch.search.events import RunStopped, StageEntered, StudyOutcome, TrialStarted
 from scalesearch.search.fates import given_up_on, gone_on_with, record_of, rejected, repeat, unplanned
 from scalesearch.search.ledger import Asked, Ledger
 from scalesearch.search.precisions import Precisions
+from scalesearch.search.problem import Problem
 from scalesearch.search.resume import catch_up
 from scalesearch.search.showing import Showing, Watchers
-from scalesearch.search.storage import LATENCY, OpenStudy, only_coordinator, opened_study, sync_study
+from scalesearch.search.storage import OpenStudy, only_coordinator, opened_study, sync_study
 from scalesearch.search.telling import tell
 from scalesearch.search.time_limit import TimeLimit
-from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
-from scalesearch.values.quality import DEFAULT_METRIC
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.settings import RunSettings
-from scalesearch.values.space import SearchSpace
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """What is searched, and how its candidates are judged."""
-
-    space: SearchSpace
-    """What may be asked for."""
-    plan: Callable[[Candidate], Plan]
-    """Returns the plan of a candidate: rounded, with its cost."""
-    make_evaluator: Callable[[], Evaluator]
-    """Is pickled and called once in each worker process."""
-    metric: str = DEFAULT_METRIC
-    """Name of the score, which is the first objective."""
-    latency: str = LATENCY
-    """Name of the latency, which is the second objective."""
 
 
 def run_study(
@@ -228,7 +210,9 @@ class _Run:
             self._ledger.running[report.trial].enter(report.stage)
             self._showing.tell((StageEntered(trial=report.trial, stage=report.stage),))
             return
-        if report.trial == NO_TRIAL:  # the evaluator could not be made: not the fault of a trial
+        if (
+            isinstance(report, Fatal) and report.trial == NO_TRIAL
+        ):  # the evaluator could not be made: not the fault of a trial
             raise _error_of(report)
         asked = self._ledger.running[report.trial]
         asked.enter("")
@@ -263,7 +247,6 @@ class _Run:
             self._finish(asked.trial, replace(again, sibling_of=asked.sibling_of))
 
 
-def _error_of(report: Report) -> Exception:
+def _error_of(report: Fatal) -> Exception:
     """Return the error that a Fatal report stops the run with."""
-    assert isinstance(report, Fatal)
     return report.error or RuntimeError(f"a bug stopped the run (trial {report.trial}):\n{report.trace}")

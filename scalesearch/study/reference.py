@@ -12,9 +12,9 @@ from scalesearch.deployment.to_onnx import to_onnx
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.execution.child_process import ChildLost, run_apart
 from scalesearch.files import replace_file
+from scalesearch.measurement.calm_time import calm_time
 from scalesearch.measurement.cores import wandering
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
-from scalesearch.measurement.latency import calm_time
 from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale_base
 from scalesearch.records.stored_files import file_sha256, kept_reference

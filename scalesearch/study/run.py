@@ -15,8 +15,9 @@ from scalesearch.execution.child_process import ChildLost, ChildStopped, run_apa
 from scalesearch.execution.stopping import interrupted_by_sigterm, stop_signals
 from scalesearch.files import remove_partial_files
 from scalesearch.folder_lock import FolderHold, hold_folder
-from scalesearch.search.coordinator import Problem, run_study
+from scalesearch.search.coordinator import run_study
 from scalesearch.search.events import ENDED_WHOLE, Event, StudyOutcome, TrialFinished
+from scalesearch.search.problem import Problem
 from scalesearch.search.showing import Watchers
 from scalesearch.study.front_looks import FrontLooks
 from scalesearch.study.keeper import Keeper

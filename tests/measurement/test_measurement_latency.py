@@ -10,8 +10,9 @@ import pytest
 from fake_engines import FakeEngine, Machine, long_moods, moody
 
 from scalesearch.errors import StageFailed
+from scalesearch.measurement.calm_time import calm_time
 from scalesearch.measurement.duet import ESTIMATORS, OBJECTIVE, PROCESS_SPREAD, ratio_interval
-from scalesearch.measurement.latency import calm_time, measure_latency, play_duet, warm_up
+from scalesearch.measurement.latency import measure_latency, play_duet, warm_up
 from scalesearch.values.latency import Latency
 from scalesearch.values.settings import LatencySettings
 

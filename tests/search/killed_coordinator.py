@@ -12,6 +12,7 @@ from scalesearch.records.store import RecordStore
 from scalesearch.search import coordinator as study_module
 from scalesearch.search.events import Event, StageEntered, TrialFinished, TrialStarted
 from scalesearch.search.listener import StudyListener
+from scalesearch.search.problem import Problem
 from scalesearch.search.showing import Watchers
 from scalesearch.search.telling import tell
 from scalesearch.values.candidate import Candidate
@@ -55,9 +56,7 @@ def main() -> None:
     setattr(study_module, "tell", tell_or_die)  # noqa: B010  (mypy: not exported)
     study_module.run_study(
         folder,
-        study_module.Problem(
-            space=SPACE, plan=plan, make_evaluator=MakeFake(journal=folder / "journal.txt", seconds=0.05)
-        ),
+        Problem(space=SPACE, plan=plan, make_evaluator=MakeFake(journal=folder / "journal.txt", seconds=0.05)),
         RunSettings(budget=budget, seed=7, siblings=sys.argv[5] == "1"),
         watchers=Watchers(on_event=on_event),
     )

@@ -8,12 +8,13 @@ import psutil
 from fake_evaluators import FakePlanner, MakeFake, make_space
 
 from scalesearch.records.store import RecordStore
-from scalesearch.search.coordinator import Problem, run_study
+from scalesearch.search.coordinator import run_study
 from scalesearch.search.events import (
     Event,
     StudyOutcome,
 )
 from scalesearch.search.listener import NoListener, StudyListener
+from scalesearch.search.problem import Problem
 from scalesearch.search.showing import Watchers
 from scalesearch.search.storage import STUDY_FILE, STUDY_NAME, open_storage
 from scalesearch.values.candidate import Candidate

@@ -183,7 +183,8 @@ def test_a_search_on_a_server_goes_on_where_it_stopped(
 
     from scalesearch.dashboard.publisher import DashboardListener
     from scalesearch.records.store import RecordStore
-    from scalesearch.search.coordinator import Problem, run_study
+    from scalesearch.search.coordinator import run_study
+    from scalesearch.search.problem import Problem
     from scalesearch.search.showing import Watchers
 
     monkeypatch.setenv("PGPASSWORD", "s3cret")

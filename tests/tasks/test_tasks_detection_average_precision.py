@@ -16,7 +16,7 @@ from scalesearch.tasks.detection.average_precision import (
     curve,
     match_images,
 )
-from scalesearch.tasks.detection.infer import Detections
+from scalesearch.tasks.detection.decoding import Detections
 from scalesearch.tasks.detection.objectives import ScoreObjective, mean_of
 
 CLASSES, IMAGES = 3, 60

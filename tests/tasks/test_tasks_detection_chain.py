@@ -14,8 +14,9 @@ from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.records.run_file import stored_session
 from scalesearch.records.store import RecordStore
 from scalesearch.search.storage import opened_study
+from scalesearch.tasks.detection.decoding import decode_answers
 from scalesearch.tasks.detection.decoding_graph import run_file, same_detections
-from scalesearch.tasks.detection.infer import Detector, decode_answers
+from scalesearch.tasks.detection.infer import Detector
 from scalesearch.tasks.detection.onnx_nms import detections_of
 from scalesearch.tasks.infer_parts.images import read_input
 from scalesearch.values.network_spec import InputSize

@@ -14,7 +14,8 @@ from PIL import Image
 from scalesearch.data.boxes import placement
 from scalesearch.data.framing import framed
 from scalesearch.tasks.detection.box_pictures import with_boxes
-from scalesearch.tasks.detection.infer import Detections, draw_detections, original_to_input, points_of, upright_size
+from scalesearch.tasks.detection.decoding import Detections, points_of
+from scalesearch.tasks.detection.infer import draw_detections, original_to_input, upright_size
 from scalesearch.tasks.detection.task import TASK
 from scalesearch.tasks.infer_parts.preprocessing import Preprocessing
 from scalesearch.values.network_spec import InputSize

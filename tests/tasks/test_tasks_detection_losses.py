@@ -10,8 +10,8 @@ from torch import Tensor
 
 from scalesearch.data.boxes import NO_CLASS
 from scalesearch.tasks.detection.assignment import CENTRE_RADIUS, assign
+from scalesearch.tasks.detection.decoding import decode_answers, points_of
 from scalesearch.tasks.detection.divergence import mean_divergence
-from scalesearch.tasks.detection.infer import decode_answers, points_of
 from scalesearch.tasks.detection.losses import box_overlaps, detection_losses
 from scalesearch.tasks.detection.task import TASK
 from scalesearch.tasks.detection.teaching import taught_losses, torch_divergence

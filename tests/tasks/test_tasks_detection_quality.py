@@ -6,7 +6,14 @@ from numpy.typing import NDArray
 
 from scalesearch.data.boxes import Boxes, ImageBoxes, boxes_at
 from scalesearch.errors import StageFailed
-from scalesearch.tasks.detection.infer import Detections, decode_answers, overlaps, points_of, strides_for, suppressed
+from scalesearch.tasks.detection.decoding import (
+    Detections,
+    decode_answers,
+    overlaps,
+    points_of,
+    strides_for,
+    suppressed,
+)
 from scalesearch.tasks.detection.quality import MOST_TIMED, MeanAveragePrecision
 from scalesearch.tasks.detection.task import TASK
 from scalesearch.values.network_spec import InputSize

@@ -196,8 +196,10 @@ def test_a_source_of_another_task_is_refused_with_those_of_this_one(session: Ses
 
 
 @pytest.mark.slow
-def test_a_check_times_steps_on_made_up_levels(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
-    check_space(replace(session.settings, budget=2), session.space, with_data=True)
+def test_a_check_times_steps_on_made_up_levels(
+    session: Session, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    check_space(replace(session.settings, budget=2), session.space, with_data=True, to=tmp_path / "sheet.png")
     told = capsys.readouterr().out
     assert re.search(r"data flats: \d+ train, \d+ val", told) and "accuracy" not in told
     assert "A budget of 2 takes" in " ".join(told.split()) and "The space is sound." in told

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scalesearch.data.boxes import NO_CLASS
-from scalesearch.tasks.detection.infer import points_of, strides_for
+from scalesearch.tasks.detection.decoding import points_of, strides_for
 
 CENTRE_RADIUS: Final = 1.5
 """A point may find an object whose centre is this near, in strides of its feature map, along both sides."""

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from scalesearch.tasks.detection.infer import Detections
+from scalesearch.tasks.detection.decoding import Detections
 
 OVERLAPS: Final = np.linspace(0.5, 0.95, 10)
 """IoU from which on a detection counts as right: mAP50-95 is the mean over all of them, mAP50 that of the first."""

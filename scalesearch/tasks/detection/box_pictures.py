@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from scalesearch.data.boxes import NO_CLASS
-from scalesearch.tasks.detection.infer import COLORS, Detections, decode_answers
+from scalesearch.tasks.detection.decoding import Detections, decode_answers
+from scalesearch.tasks.detection.infer import COLORS
 from scalesearch.tasks.pictures import Pixels, as_rgb, captioned, side_by_side
 
 _WIDTH_PX: Final = 320

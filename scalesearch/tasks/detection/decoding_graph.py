@@ -13,7 +13,7 @@ from scalesearch.deployment.backends.base import EngineOptions
 from scalesearch.deployment.backends.onnxruntime_session import NATIVE_ERRORS, native_reason, open_session
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import StageFailed
-from scalesearch.tasks.detection.infer import Detections, points_of, strides_for
+from scalesearch.tasks.detection.decoding import Detections, points_of, strides_for
 from scalesearch.values.network import OnnxModel
 
 STAGE: Final = "export"

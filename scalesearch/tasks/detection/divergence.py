@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from scalesearch.tasks.detection.infer import sigmoid
+from scalesearch.tasks.detection.decoding import sigmoid
 
 _LEAST_CHANCE: Final = 1e-6
 

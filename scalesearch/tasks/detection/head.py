@@ -11,7 +11,7 @@ from scalesearch.errors import ConfigError
 from scalesearch.networks.backbone import Backbone
 from scalesearch.networks.blocks import conv_norm
 from scalesearch.networks.scaling import round_channels
-from scalesearch.tasks.detection.infer import STRIDES
+from scalesearch.tasks.detection.decoding import STRIDES
 from scalesearch.tasks.detection.levels import levels_of
 from scalesearch.values.network_spec import NetworkSpec, StageSpec
 

@@ -1,7 +1,7 @@
 """The feature maps of a backbone at which a detector looks for objects."""
 
 from scalesearch.networks.backbone import feature_strides
-from scalesearch.tasks.detection.infer import STRIDES
+from scalesearch.tasks.detection.decoding import STRIDES
 from scalesearch.values.network_spec import NetworkSpec
 
 

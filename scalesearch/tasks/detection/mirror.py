@@ -11,7 +11,7 @@ from torch import Tensor
 from scalesearch.data.boxes import NO_CLASS
 from scalesearch.measurement.intervals import wilson_interval
 from scalesearch.tasks.base import MirrorVerdict
-from scalesearch.tasks.detection.infer import Detections, decode_answers, overlaps
+from scalesearch.tasks.detection.decoding import Detections, decode_answers, overlaps
 from scalesearch.tasks.mirror_rule import KNOWN_IMAGES, LOST_SHARE
 
 _SURE_FROM: Final = 0.1

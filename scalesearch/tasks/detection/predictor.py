@@ -4,7 +4,8 @@ from pathlib import Path
 
 from scalesearch.plain_text import visible
 from scalesearch.tasks.answers import Answer, Head, NoAnswerError, unreadable
-from scalesearch.tasks.detection.infer import Detector, NotFiniteError, as_objects, write_drawn
+from scalesearch.tasks.detection.decoding import NotFiniteError
+from scalesearch.tasks.detection.infer import Detector, as_objects, write_drawn
 from scalesearch.tasks.infer_parts.images import UNREADABLE
 
 

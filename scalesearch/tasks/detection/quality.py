@@ -18,7 +18,8 @@ from scalesearch.tasks.detection.average_precision import (
     curve,
     match_images,
 )
-from scalesearch.tasks.detection.infer import Detections, decode_answers, overlaps, to_original
+from scalesearch.tasks.detection.decoding import Detections, decode_answers, overlaps
+from scalesearch.tasks.detection.infer import to_original
 from scalesearch.tasks.detection.objectives import DEFAULT_THRESHOLD, ScoreObjective, mean_of, recall_at_precision
 from scalesearch.values.quality import ClassQuality, DetectionDetail, Quality
 

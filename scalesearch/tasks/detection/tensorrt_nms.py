@@ -12,6 +12,15 @@ from onnx import TensorProto, helper
 from scalesearch.deployment.formats.base import Format, FormatOptions
 from scalesearch.deployment.onnx_file import read_onnx, write_onnx
 from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.tasks.detection.decoding import (
+    LEAST_SCORE,
+    MOST_CANDIDATES,
+    MOST_DETECTIONS,
+    OVERLAP,
+    Detections,
+    decode_answers,
+    suppressed,
+)
 from scalesearch.tasks.detection.decoding_graph import (
     STAGE,
     DetectorFacts,
@@ -21,15 +30,6 @@ from scalesearch.tasks.detection.decoding_graph import (
     facts_of,
     run_file,
     same_detections,
-)
-from scalesearch.tasks.detection.infer import (
-    LEAST_SCORE,
-    MOST_CANDIDATES,
-    MOST_DETECTIONS,
-    OVERLAP,
-    Detections,
-    decode_answers,
-    suppressed,
 )
 from scalesearch.values.candidate import Precision
 from scalesearch.values.network import OnnxModel
