@@ -58,7 +58,7 @@ def test_known_images_are_not_searched_for_copies_again_and_keep_their_warnings(
         asked.append(name)
         return ("alike",)
 
-    monkeypatch.setattr("scalesearch.data.near_copy_warnings", search)
+    monkeypatch.setattr("scalesearch.data.notes.near_copy_warnings", search)
     warned = dataclasses.replace(study, data=dataclasses.replace(study.data, warnings=("as the first run saw",)))
     assert load_study_data(warned, LABEL_SOURCES).warnings == ("as the first run saw",)
     assert not asked

@@ -153,7 +153,7 @@ def test_a_missing_package_is_named_with_its_extra(name: str, monkeypatch: pytes
 
 
 def test_an_unknown_format_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"'openvin'.*Did you mean 'openvino'\? There are: onnx, c, openvino"):
+    with pytest.raises(ConfigError, match=r"'openvin'.*Did you mean 'openvino'\? There are: onnx, .*openvino"):
         get_format("openvin")
 
 

@@ -222,6 +222,12 @@ def _hang(plan: Plan, trial: int) -> TrialRecord:
     return good_record(plan, trial)
 
 
+def _wait(plan: Plan, trial: int) -> TrialRecord:
+    """Take longer than any test, which kills the worker instead."""
+    time.sleep(100)
+    return good_record(plan, trial)
+
+
 def _raises(error: Exception) -> Callable[[Plan, int], TrialRecord]:
     def fate(plan: Plan, trial: int) -> TrialRecord:
         raise error
@@ -246,6 +252,7 @@ FATES: dict[str, Callable[[Plan, int], TrialRecord]] = {
     "killed": _killed,
     "exit": _exit,
     "hang": _hang,
+    "wait": _wait,
     "unpicklable": _unpicklable,
     "stage failed": _raises(StageFailed("export", "parity 0.3 above 1e-3")),
     "too large": _raises(CandidateRejected("file of 9 MB over the limit")),

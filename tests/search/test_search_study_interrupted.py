@@ -120,14 +120,14 @@ def test_kill_9_of_a_worker_costs_its_trial_only(tmp_path: Path) -> None:
     journal = tmp_path / "journal.txt"
 
     def kill(event: Event) -> None:
-        if isinstance(event, StageEntered) and event.stage == "train" and event.trial in (1, 3):
+        if isinstance(event, StageEntered) and event.stage == "export" and event.trial in (1, 3):
             lines = wait_for(journal, f"{event.trial} ")
             os.kill(int(lines.split()[1]), signal.SIGKILL)
 
-    run(tmp_path, 5, make=MakeFake(journal=journal, seconds=0.5), on_event=kill, workers=2)
+    run(tmp_path, 5, make=MakeFake(journal=journal, fates=((1, "wait"), (3, "wait"))), on_event=kill, workers=2)
     records = assert_sound(tmp_path, 5)
     assert {record.trial for record in records if record.state == "failed"} == {1, 3}
-    assert records[1].reason == "train: worker process killed by signal 9 (SIGKILL), out of memory?"
+    assert records[1].reason == "export: worker process killed by signal 9 (SIGKILL), out of memory?"
 
 
 def wait_for(journal: Path, start: str) -> str:
