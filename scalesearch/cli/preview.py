@@ -35,10 +35,13 @@ class _Ground:
 def preview_run(settings: RunSettings, space: SearchSpace) -> None:
     """Print resolved settings, five sampled candidates with MACs, and the predicted time of the budget."""
     from scalesearch.cli.screen import wide_console
+    from scalesearch.tasks.own_axes import require_own_axes
     from scalesearch.tasks.registry import require_postprocessing, task_for
 
     console = wide_console()
-    require_postprocessing(task_for(settings), settings.latency.objective)
+    task = task_for(settings)
+    require_postprocessing(task, settings.latency.objective)
+    require_own_axes(task, space.axes)
     ground = _checked(space, target=settings.target, parent=settings.parent)
     space = ground.space
     for key, value in flattened(asdict(settings)):
@@ -68,9 +71,11 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool, t
     from scalesearch.cli.screen import wide_console
     from scalesearch.data import load_dataset
     from scalesearch.study.fitted_space import largest_input
-    from scalesearch.tasks.registry import sources_of
+    from scalesearch.tasks.own_axes import require_own_axes
+    from scalesearch.tasks.registry import get_task, sources_of
 
     console = wide_console()
+    require_own_axes(get_task(settings.task), space.axes)
     ground = _checked(space, target=settings.target, parent=settings.parent)
     space, base, target = ground.space, ground.base, ground.target
     console.print(

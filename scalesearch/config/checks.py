@@ -24,6 +24,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "scaling.depth": (TINY, 16),
     "scaling.width": (TINY, 16),
     "scaling.kernel": (TINY, 8),
+    "scaling.neck_width": (TINY, 16),
     "pruning.channel_fraction": (0, 0.9),
     "pruning.block_fraction": (0, 0.9),
     "pruning.sparse_fraction": (TINY, 0.99),

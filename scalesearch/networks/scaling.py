@@ -13,6 +13,7 @@ from scalesearch.values.space import SearchSpace
 # that ceil and the rounding borders depend on the numbers the user wrote and not on how they are stored in binary.
 _DECIMALS = 9
 _SMALLEST_KERNEL = 3
+_MULTIPLIERS = ("resolution", "depth", "width", "kernel", "neck_width")
 
 
 def scale(
@@ -59,6 +60,7 @@ def scale(
         width_px=0 if size.is_square else width_px,
         num_classes=num_classes,
         decoder=scaling.decoder,
+        neck_width=scaling.neck_width,
     )
     if base.origin:
         return base
@@ -156,7 +158,7 @@ def _check(base: NetworkSpec, scaling: Scaling, *, resolution_px: int, num_class
             f"give at most one for each of 1..{len(base.stages)}"
         )
         raise ConfigError(message)
-    multipliers = [(name, getattr(scaling, name)) for name in ("resolution", "depth", "width", "kernel")]
+    multipliers = [(name, getattr(scaling, name)) for name in _MULTIPLIERS]
     for number, own in enumerate(scaling.stages, start=1):
         multipliers += [(f"stages.{number}.{name}", getattr(own, name)) for name in ("depth", "width", "kernel")]
     for name, multiplier in multipliers:

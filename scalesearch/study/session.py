@@ -16,6 +16,7 @@ from scalesearch.study.images import load_images, summary_of
 from scalesearch.study.own_module import fitted_module_notes, require_classification
 from scalesearch.study.parent import ParentRequest, prepare_parent
 from scalesearch.study.reference import make_reference, with_reference
+from scalesearch.tasks.own_axes import require_own_axes
 from scalesearch.tasks.registry import checked_sources, require_postprocessing, task_for
 from scalesearch.training.machine import probe_machine
 from scalesearch.values.network_spec import InputSize, NetworkSpec
@@ -54,6 +55,8 @@ def open_session(
     target, device = chip_here(settings.target, threads=settings.latency.threads, accept=settings.accept)
     task, stored = task_for(settings), read_run_file(folder)
     require_postprocessing(task, settings.latency.objective)
+    if stored is None:  # a study of an earlier version may hold axes that were never read, and goes on
+        require_own_axes(task, space.axes)
     base = base or find_spec(space.network)
     require_classification(base, settings.task)
     space = fitted_space(space, base, target, stored.space if stored else None)

@@ -128,6 +128,8 @@ class Task(Protocol):
     space: str
     """Search space that is taken where none is named. Where no data are named, those of the first name of the first of
     its `sources` are taken."""
+    own_axes: tuple[str, ...]
+    """Axes of `own_axes.READ_BY_SOME` that the task reads; spaces with any other of them are refused."""
 
     @property
     def metric(self) -> str:

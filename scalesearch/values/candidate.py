@@ -53,6 +53,9 @@ class Scaling:
     decoder: Decoder = new_field("topdown")  # noqa: RUF009
     """What joins the feature maps of a network that answers for every pixel (`NetworkSpec.decoder`); tasks without such
     networks do not read it."""
+    neck_width: float = new_field(1.0)
+    """Width multiplier of what a task puts between the backbone and its outputs (neck and heads of a detector, the
+    decoder of a segmentation network), on top of `width`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,6 +130,8 @@ class NetworkSpec:
     decoder: Decoder = new_field("topdown")  # noqa: RUF009
     """How maps of several strides become one, in a network that answers for every pixel: summed from coarse to fine
     (topdown), or the finest beside a gated coarsest (lraspp). Other networks do not read it."""
+    neck_width: float = new_field(1.0)
+    """Multiplier of the channels between the backbone and the outputs of a detector or a segmentation network."""
 
     @property
     def input_size(self) -> InputSize:

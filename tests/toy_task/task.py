@@ -151,6 +151,7 @@ class ToyTask:
     targets = KIND
     output_names: tuple[str, ...] = ("level", "cells")
     space = "resnet_small"
+    own_axes: tuple[str, ...] = ()
 
     def sources(self) -> Sources:
         return (SOURCE,)

@@ -30,6 +30,7 @@ class Classification:
     targets = "labels"
     output_names: tuple[str, ...] = (_LOGITS,)
     space = "resnet_small"
+    own_axes: tuple[str, ...] = ()
 
     def sources(self) -> "Sources":
         """Return the sources of images with one class each."""

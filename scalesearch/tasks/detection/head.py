@@ -63,7 +63,7 @@ class Detector(Backbone):
         stages = spec.stages[: max(int(name.removeprefix("stage")) for name in levels)]
         super().__init__(replace(spec, stages=stages))
         read = {name: spec.stages[int(name.removeprefix("stage")) - 1] for name in levels}
-        channels = neck_channels(next(iter(read.values())))
+        channels = neck_channels(next(iter(read.values())), spec.neck_width)
         self.level_names = tuple(levels)
         self.enlargements = tuple(coarse // fine for fine, coarse in pairwise(levels.values()))
         self.laterals = nn.ModuleList(nn.Conv2d(stage.channels, channels, 1) for stage in read.values())
@@ -96,10 +96,13 @@ class Detector(Backbone):
                 nn.init.constant_(layer.bias, bias)
 
 
-def neck_channels(finest: StageSpec) -> int:
-    """Return the channels of neck and heads on a backbone whose finest map that is read is that of this stage."""
+def neck_channels(finest: StageSpec, multiplier: float = 1.0) -> int:
+    """Return the channels of neck and heads on a backbone whose finest map that is read is that of this stage.
+
+    The multiplier is that of their width alone. Whatever it is, they have 16 to 256 channels.
+    """
     least, most = _NECK_CHANNELS
-    return min(max(round_channels(finest.channels, _NECK_SHARE), least), most)
+    return min(max(round_channels(finest.channels, _NECK_SHARE * multiplier), least), most)
 
 
 def _check(spec: NetworkSpec, strides: tuple[int, ...]) -> None:

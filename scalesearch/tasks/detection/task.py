@@ -32,6 +32,10 @@ class Detection:
     targets = "boxes"
     output_names: tuple[str, ...] = (_RAW,)
     space = "resnet_scene_boxes"
+    own_axes: tuple[str, ...] = (
+        "scaling.neck_width",
+        *(f"training.loss_weights.{term}" for term in ("class", "box", "objectness")),
+    )
 
     def __init__(self, settings: DetectionSettings = _DEFAULT) -> None:
         """Take what detectors are judged by."""

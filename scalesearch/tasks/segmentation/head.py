@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from scalesearch.networks.backbone import Backbone, feature_strides
 from scalesearch.networks.blocks import conv_norm
+from scalesearch.networks.scaling import round_channels
 from scalesearch.values.network_spec import Decoder, NetworkSpec, StageSpec
 
 FINEST_STRIDE: Final = 8
@@ -31,6 +32,12 @@ def levels(spec: NetworkSpec) -> tuple[tuple[str, int], ...]:
     return tuple((name, stride) for stride, name in sorted(chosen.items()))
 
 
+def decoder_channels(spec: NetworkSpec) -> int:
+    """Return the channels of the decoder."""
+    usual = _WIDTH_OF_STEM * spec.stem.channels
+    return usual if spec.neck_width == 1 else round_channels(usual, spec.neck_width)
+
+
 class TopDown(Backbone):
     """Sums maps from coarse to fine: each gets a 1x1 convolution, and the sum so far, enlarged, is added to it."""
 
@@ -38,7 +45,7 @@ class TopDown(Backbone):
 
     def __init__(self, spec: NetworkSpec, *, dropout: float = 0.0) -> None:
         super().__init__(spec)
-        self._levels, channels = levels(spec), _WIDTH_OF_STEM * spec.stem.channels
+        self._levels, channels = levels(spec), decoder_channels(spec)
         self.laterals = nn.ModuleDict(
             {
                 name: conv_norm(_stage(spec, name).channels, channels, kernel=1, norm_eps=spec.norm_eps)
@@ -72,7 +79,7 @@ class GatedPair(Backbone):
 
     def __init__(self, spec: NetworkSpec, *, dropout: float = 0.0) -> None:
         super().__init__(spec)
-        read, channels = levels(spec), _WIDTH_OF_STEM * spec.stem.channels
+        read, channels = levels(spec), decoder_channels(spec)
         self._fine, self._coarse = read[0][0], read[-1][0]
         self._factor = float(read[-1][1] // read[0][1])
         deep = _stage(spec, self._coarse).channels

@@ -30,6 +30,7 @@ class Segmentation:
     targets = "masks"
     output_names: tuple[str, ...] = (_LOGITS,)
     space = "resnet_scene"
+    own_axes: tuple[str, ...] = ("scaling.decoder", "scaling.neck_width", "training.loss_weights.dice")
 
     def sources(self) -> "Sources":
         """Return the sources of images with masks."""
