@@ -22,8 +22,9 @@ from scalesearch.networks import find_spec
 from scalesearch.spaces.suggest import cheapest, for_target
 from scalesearch.study.fitted_space import largest_input
 from scalesearch.study.pieces import measure_pieces
-from scalesearch.study.predicted_time import PlannedRun, PredictedTime, predict
+from scalesearch.study.predicted_time import PlannedRun, predict
 from scalesearch.study.run import run_search
+from scalesearch.study.time_words import PredictedTime
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from scalesearch.cli.samples import Samples, planned, print_samples, sample_note
 from scalesearch.cli.space_lines import axis_text, flattened
 from scalesearch.cli.time_span import span
 from scalesearch.errors import ConfigError, MissingBackendError, StageFailed
+from scalesearch.values.candidate import Scaling
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.settings import UNLIMITED_BUDGET, RunSettings
 from scalesearch.values.space import SearchSpace
@@ -19,7 +20,7 @@ from scalesearch.values.space import SearchSpace
 if TYPE_CHECKING:
     from scalesearch.chain.planner import Planner
     from scalesearch.data import Dataset
-    from scalesearch.study.predicted_time import PredictedTime
+    from scalesearch.study.time_words import PredictedTime
     from scalesearch.values.target import Target
 
 
@@ -155,7 +156,7 @@ def predicted(
     """Return a sentence with the predicted time of the budget, from timed steps of sampled networks and one export."""
     from scalesearch.spaces.suggest import cheapest
     from scalesearch.study.pieces import measure_pieces
-    from scalesearch.study.predicted_time import USUAL_VAL_IMAGES, PlannedRun, predict
+    from scalesearch.study.predicted_time import USUAL_TRAIN_IMAGES, USUAL_VAL_IMAGES, PlannedRun, predict
 
     allowed = [plan for plan in samples.plans if not plan.rejected_because]
     if not allowed:
@@ -172,8 +173,16 @@ def predicted(
         )
     except StageFailed as failure:
         return f"How long it takes cannot be told: {failure.reason}."
+    base, _ = planned(planner, replace(cheapest(ground.space), scaling=Scaling()))
     val_images = len(data.val) if data is not None else USUAL_VAL_IMAGES
-    run = PlannedRun(settings=settings, space=ground.space, backend=ground.target.backend, val_images=val_images)
+    run = PlannedRun(
+        settings=settings,
+        space=ground.space,
+        backend=ground.target.backend,
+        val_images=val_images,
+        train_images=len(data.train) if data is not None else USUAL_TRAIN_IMAGES,
+        parent_macs=base.dense_cost.macs if settings.parent else 0,
+    )
     found = predict(run, allowed, pieces, first=None if first.rejected_because else first)
     return _length_of_run(settings, found)
 

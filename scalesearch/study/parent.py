@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import torch
 
@@ -24,10 +24,6 @@ from scalesearch.values.parent import Parent, parent_key
 from scalesearch.values.session import Session
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
-
-if TYPE_CHECKING:
-    pass
-
 
 _UNFOLDING_IMAGES: Final = 128
 

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from scalesearch.measurement.latency import FIRST_LOOK_PAIRS, MIN_S, REFERENCE_WINDOWS, WARMUP_WINDOWS
+from scalesearch.spaces.axes import largest_value
 from scalesearch.study.pieces import Pieces
+from scalesearch.study.time_words import Bounds, PredictedTime
 from scalesearch.training.schedule import trunk_steps
 from scalesearch.values.candidate import Quantization
 from scalesearch.values.plan import Plan
@@ -18,11 +20,11 @@ from scalesearch.values.settings import LatencySettings, RunSettings
 from scalesearch.values.space import Choice, SearchSpace
 from scalesearch.values.training_length import updates
 
-USUAL_VAL_IMAGES = 1500
+USUAL_VAL_IMAGES, USUAL_TRAIN_IMAGES = 1500, 5000
 """Used where no data set is loaded: as many as the built-in signs have."""
+FORWARD_SHARE = 1 / 3
+"""Time of a network's answers relative to a training step with the same images."""
 
-Bounds = tuple[float, float]
-"""The smallest and the largest value of something."""
 
 # Seconds on a calm and on a busy machine with two cores; every run needs them once. Opening: data from the cache,
 # probe, reference, start of a worker. Ending: two processes that load torch, tables and pictures.
@@ -50,30 +52,6 @@ PIECES_SPREAD: Bounds = (0.7, 2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PredictedTime:
-    """Seconds of a whole run, as a range, and what its candidates take on average in training and otherwise."""
-
-    low_s: float
-    high_s: float
-    trained: tuple[int, int]
-    """Number of trained candidates: the budget, or fewer where the space holds fewer; and more where candidates share
-    trunks, at most the second number."""
-    training_s: float
-    other_s: Bounds
-
-    @property
-    def words(self) -> str:
-        """The range and its parts as a sentence."""
-        low, high = self.other_s
-        fewest, most = self.trained
-        candidates = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        return (
-            f"takes about {_span(self.low_s, self.high_s)} here: {candidates} candidates, {self.training_s:.0f} s for "
-            f"a full training, and {low:.0f} to {high:.0f} s for the rest (export, timing, scoring, twins, siblings)"
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedRun:
     """The run whose time is predicted."""
 
@@ -84,6 +62,10 @@ class PlannedRun:
     """Backend of the target."""
     val_images: int = USUAL_VAL_IMAGES
     """Number of validation images in the data set."""
+    train_images: int = USUAL_TRAIN_IMAGES
+    """Number of training images in the data set."""
+    parent_macs: int = 0
+    """MACs of one image of the parent, as a network of the base's size; 0 without a parent."""
 
 
 def predict(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, *, first: Plan | None = None) -> PredictedTime:
@@ -112,7 +94,7 @@ def predict(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, *, first: Pl
         ending = ENDING_S[end] + members * (FRONT_S[end] + _latency_s(plans[0], run.settings.latency, pieces)[end])
         # However many candidates share trunks, the budget is a number of full trainings.
         mean -= (1 - fewest / trained) * TRAINING_SPREAD[end] * shared_s / run.settings.workers
-        ends.append(OPENING_S[end] + begin + (trained - 1) * mean + ending)
+        ends.append(OPENING_S[end] + _parent_s(run, plans, pieces)[end] + begin + (trained - 1) * mean + ending)
     low, high = (statistics.fmean(_seconds(plan, run, pieces, end, training=False) for plan in plans) for end in (0, 1))
     return PredictedTime(
         low_s=ends[0], high_s=ends[1], trained=(fewest, most), training_s=training, other_s=(low, max(low, high))
@@ -171,6 +153,9 @@ def _seconds(plan: Plan, run: PlannedRun, pieces: Pieces, end: int, *, training:
     if training:
         slower = SHARED_CORES if end and settings.workers > 1 else 1.0
         shared += TRAINING_SPREAD[end] * slower * _training_s(plan, pieces)
+    if run.space.limits.max_latency_ms is not None:  # untrained, each shape and precision is timed once
+        latencies += (0, 1)[end]
+        shared += (0, 1)[end] * PIECES_SPREAD[end] * (pieces.export_s + pieces.quantize_s)
     if settings.siblings:
         siblings = NEAR_FRONT[end] * (len(precisions) - 1)
         latencies += siblings
@@ -179,6 +164,21 @@ def _seconds(plan: Plan, run: PlannedRun, pieces: Pieces, end: int, *, training:
     timing = latencies * _latency_s(plan, settings.latency, pieces)[end]
     timing += twins * _latency_s(plan, roughly, pieces)[end]
     return timing + shared / settings.workers
+
+
+def _parent_s(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces) -> Bounds:
+    """Return the seconds that a parent takes once: for its answers where it teaches, and at most for its fine-tuning.
+
+    It is fine-tuned unless it knows the classes of the data. It answers all training images at each of their sizes.
+    """
+    if not run.parent_macs:
+        return 0.0, 0.0
+    step_s, answers_s = pieces.step_s(run.parent_macs), 0.0
+    if largest_value(run.space.axes, "training.distill_weight") > 0:
+        sizes = len({plan.spec.input_size for plan in plans})
+        answers_s = sizes * FORWARD_SHARE * step_s * run.train_images / plans[0].candidate.recipe.batch_size
+    low, high = TRAINING_SPREAD
+    return low * answers_s, high * (run.settings.parent_steps * step_s + answers_s)
 
 
 def _training_s(plan: Plan, pieces: Pieces) -> float:
@@ -222,14 +222,3 @@ def _latency_s(plan: Plan, latency: LatencySettings, pieces: Pieces) -> Bounds:
 def _precisions(space: SearchSpace) -> tuple[object, ...]:
     axis = next((named.axis for named in space.axes if named.name == "quantization.precision"), None)
     return axis.values if isinstance(axis, Choice) else (Quantization().precision,)
-
-
-def _span(low_s: float, high_s: float) -> str:
-    for size_s, unit in ((3600, "h"), (60, "min")):
-        if high_s >= 1.5 * size_s:
-            return f"{_number(low_s / size_s)} to {_number(high_s / size_s)} {unit}"
-    return f"{low_s:.0f} to {high_s:.0f} s"
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"

@@ -103,3 +103,29 @@ def test_cuts_of_one_cosine_training_are_charged_with_their_retraining_alone() -
     )
     space, plans = made(training=cosine)
     assert predict(planned(SETTINGS, space), plans, PIECES).trained == (4, 4)  # widths share nothing
+
+
+def test_a_parent_is_tuned_once_and_answers_each_size_of_the_training_images_where_it_teaches() -> None:
+    settings = replace(SETTINGS, parent="export", parent_steps=50)
+    space, plans = made(training={"batch_size": 10})
+    alone = predict(planned(settings, space), plans, PIECES)
+    tuned = predict(replace(planned(settings, space), parent_macs=2_000_000), plans, PIECES)
+    assert tuned.low_s == pytest.approx(alone.low_s)  # it may know the classes
+    assert tuned.high_s - alone.high_s == pytest.approx(1.25 * 50 * 0.2)
+
+    sizes = {"width": [0.5, 1.0, 1.5, 2.0], "resolution": [0.5, 1.0]}
+    space, plans = made(scaling=sizes, training={"batch_size": 10, "distill_weight": 0.5})
+    alone = predict(planned(settings, space), plans, PIECES)
+    taught = predict(replace(planned(settings, space), parent_macs=2_000_000, train_images=300), plans, PIECES)
+    answers_s = len({plan.spec.input_size for plan in plans}) * 30 * 0.2 / 3
+    assert len({plan.spec.input_size for plan in plans}) == 2
+    assert taught.low_s - alone.low_s == pytest.approx(0.85 * answers_s)
+    assert taught.high_s - alone.high_s == pytest.approx(1.25 * (50 * 0.2 + answers_s))
+
+
+def test_with_a_limit_on_latency_networks_may_be_timed_untrained_first() -> None:
+    space, plans = made(limits={"max_latency_ms": 5.0})
+    free, _ = made()
+    limited, unlimited = (predict(planned(SETTINGS, each), plans, PIECES) for each in (space, free))
+    assert limited.low_s == pytest.approx(unlimited.low_s)
+    assert limited.high_s > unlimited.high_s
