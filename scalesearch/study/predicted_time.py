@@ -20,7 +20,7 @@ from scalesearch.values.settings import LatencySettings, RunSettings
 from scalesearch.values.space import Choice, SearchSpace
 from scalesearch.values.training_length import updates
 
-USUAL_VAL_IMAGES, USUAL_TRAIN_IMAGES = 1500, 5000
+USUAL_VAL_IMAGES, USUAL_TRAIN_IMAGES = 1500, 4000
 """Used where no data set is loaded: as many as the built-in signs have."""
 FORWARD_SHARE = 1 / 3
 """Time of a network's answers relative to a training step with the same images."""
