@@ -13,7 +13,7 @@ Searches:
 Each search runs alone, one after the other; each seed begins with another one. All have the same images in folders and
 one thread for each worker. A script counts its minutes from the start of its process, and ends the training that runs
 when they are over; `run` counts from its first candidate, and begins none that would end later. The report tells the
-minutes that each really took, and the hypervolume of what each had found in time. At the end, all fronts of a seed are
+minutes that each really took, and what each had found at equal times. At the end, all fronts of a seed are
 timed in turn in one process, and scored on test images that no search has used. A search that has ended is not run
 again; an interrupted one begins anew. All of it wants a machine that does nothing else.
 """
@@ -28,12 +28,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rivals.comparing import OURS, Search, turns, volume
+from rivals.comparing import OURS, SHARES, Search, turns, volume
 from rivals.folders import DATA, write_splits
 from rivals.fronts import Handed, course_of, our_front, script_front
 from rivals.judging import REFERENCE, judged, write_reference
 from rivals.shapes import SIDE_PX
 from rivals.tables import report
+
+from scalesearch.execution.stopping import interrupted_by_sigterm
 
 RIVALS = ("nsga2", "random", "compound", "grid")
 SETUP, ENDED = "setup.json", "ended.json"
@@ -44,8 +46,9 @@ def main() -> None:
     told = read_arguments()
     if not told.report:
         prepare(told)
-        for seed, arm in turns((OURS, *told.rivals), told.seeds):
-            search(told, arm, seed)
+        with interrupted_by_sigterm():  # then the search that runs is stopped, too
+            for seed, arm in turns((OURS, *told.rivals), told.seeds):
+                search(told, arm, seed)
     elif (file := told.to / SETUP).exists():
         setup = json.loads(file.read_text(encoding="utf-8"))
         told.minutes, told.seeds, told.rivals = setup["minutes"], setup["seeds"], setup["rivals"]
@@ -161,7 +164,7 @@ def print_report(told: argparse.Namespace) -> None:
         raise SystemExit(f"{told.to} holds no search that has ended: run this without --report first.")
     setup = json.loads((told.to / SETUP).read_text(encoding="utf-8"))
     print(", ".join(f"{name} {value}" for name, value in setup.items()), end="\n\n")
-    print(report(searches, told.latencies_ms))
+    print(report(searches, told.latencies_ms, minutes=told.minutes))
 
 
 def searches_of(told: argparse.Namespace, seed: int) -> list[Search]:
@@ -173,7 +176,7 @@ def searches_of(told: argparse.Namespace, seed: int) -> list[Search]:
     found = list[Search]()
     for arm, folder in there.items():
         times = json.loads(ended(folder).read_text(encoding="utf-8"))
-        course = course_of(folder, arm, began=times["began"], limit_s=60 * told.minutes)
+        course = course_of(folder, arm, began=times["began"])
         found.append(
             Search(
                 arm=arm,
@@ -181,7 +184,7 @@ def searches_of(told: argparse.Namespace, seed: int) -> list[Search]:
                 trainings=course.trainings,
                 last_s=course.last_s,
                 whole_s=times["whole_s"],
-                volume_in_time=volume(course.points_in_time),
+                volumes=tuple(volume(course.points_by(60 * told.minutes * share)) for share in SHARES),
                 members=tuple(member for member in members if member.arm == arm),
             )
         )

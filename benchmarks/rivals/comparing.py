@@ -11,6 +11,8 @@ OURS = "scalesearch"
 """Name of the arm that the others are compared with."""
 SLOWEST_MS = 1.0
 """Hypervolumes reach to this latency: a slower network adds nothing."""
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""Of a search's minutes, counted from the start of its process: when searches are compared by their own figures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +65,8 @@ class Search:
     """Seconds from the start of its process to its last result."""
     whole_s: float
     """Seconds from start to end of its process."""
-    volume_in_time: float
-    """Hypervolume, by its own accuracies and latencies, of what it had found when its minutes were over."""
+    volumes: tuple[float, ...]
+    """Hypervolumes, by its own accuracies and latencies, of what it had found at each of SHARES of its minutes."""
     members: tuple[Member, ...]
 
 

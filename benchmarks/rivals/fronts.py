@@ -77,41 +77,41 @@ def script_front(folder: Path, arm: str, seed: int) -> tuple[Handed, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """How a search went."""
+    """How a search went, by its own figures."""
 
     trainings: int
+    found: tuple[tuple[float, Point], ...]
+    """(seconds from the start of its process, (accuracy, ms)) of each network that may be on its front."""
     last_s: float
     """Seconds from the start of its process to its last result."""
-    points_in_time: tuple[Point, ...]
-    """(accuracy, ms), by its own figures, of all that it had found when its minutes were over."""
+
+    def points_by(self, seconds: float) -> tuple[Point, ...]:
+        """Return what had been found so many seconds after the start."""
+        return tuple(found for at_s, found in self.found if at_s <= seconds)
 
 
-def course_of(folder: Path, arm: str, *, began: float, limit_s: float) -> Course:
+def course_of(folder: Path, arm: str, *, began: float) -> Course:
     """Return how a search went.
 
     Args:
         folder: The search's folder.
         arm: Its name.
         began: When its process was started, as time of day in seconds.
-        limit_s: Its minutes, in seconds, counted from then.
     """
     if arm != OURS:
         trials = read_trials(folder)
         return Course(
             trainings=len(trials),
+            found=tuple((trial.ended_s, (trial.correct / trial.images, trial.ms)) for trial in trials),
             last_s=max((trial.ended_s for trial in trials), default=0.0),
-            points_in_time=tuple(
-                (trial.correct / trial.images, trial.ms) for trial in trials if trial.ended_s <= limit_s
-            ),
         )
     store = RecordStore(folder)
     records = store.all()
     ended_s = {record.trial: store.path(record.trial).stat().st_mtime - began for record in records}
-    in_time = pareto_front(record for record in records if ended_s[record.trial] <= limit_s)
     return Course(
         trainings=sum(bool(record.training and not record.training.weights_reused) for record in records),
+        found=tuple((ended_s[record.trial], point(record)) for record in records if record.feasible),
         last_s=max(ended_s.values(), default=0.0),
-        points_in_time=tuple(point(record) for record in in_time),
     )
 
 

@@ -32,6 +32,8 @@ from scalesearch.tasks.classification.pieces import build
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH, RATE, WEIGHT_DECAY = 32, 0.002, 0.05
+POPULATION = 8
+"""Of NSGA-II. There is time for some tens of trainings; with Optuna's default of 50 all of them would be random."""
 WARM_RUNS, TIMED_RUNS = 50, 300
 WAYS = ("nsga2", "random", "compound", "grid")
 Loader = DataLoader[tuple[Tensor, Tensor]]
@@ -172,6 +174,7 @@ class Script:
             shuffle=training,
             drop_last=training and len(images) >= BATCH,
             num_workers=self._asked.loader_workers,
+            persistent_workers=training and self._asked.loader_workers > 0,
         )
 
 
@@ -212,8 +215,9 @@ def main() -> None:
     torch.manual_seed(asked.seed)
     script = Script(asked)
     if asked.way in ("nsga2", "random"):
-        make = optuna.samplers.NSGAIISampler if asked.way == "nsga2" else optuna.samplers.RandomSampler
-        optimize(script, make(seed=asked.seed))
+        samplers = optuna.samplers
+        nsga2 = samplers.NSGAIISampler(population_size=POPULATION, seed=asked.seed)
+        optimize(script, nsga2 if asked.way == "nsga2" else samplers.RandomSampler(seed=asked.seed))
         return
     for shape in compound_shapes() if asked.way == "compound" else grid_shapes():
         if script.left_s <= 0:

@@ -2,11 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 
-from rivals.comparing import OURS, WHICH, Member, Search, above, best_within, mean_and_spread, point, volume
+from rivals.comparing import OURS, SHARES, WHICH, Member, Search, above, best_within, mean_and_spread, point, volume
 
 
-def report(searches: Sequence[Search], latencies_ms: Sequence[float]) -> str:
-    """Return all tables: means over the seeds, each seed, the volumes' ratios, points above our front, all members."""
+def report(searches: Sequence[Search], latencies_ms: Sequence[float], *, minutes: float) -> str:
+    """Return all tables: means over the seeds, each seed, the volumes' ratios, points above our front, all members.
+
+    Args:
+        searches: The searches of all seeds.
+        latencies_ms: Latencies within which the best accuracy is told.
+        minutes: Wall time of each search.
+    """
     arms = tuple(dict.fromkeys(search.arm for search in searches))
     parts = [
         "## Means over the seeds (standard deviation)",
@@ -14,6 +20,9 @@ def report(searches: Sequence[Search], latencies_ms: Sequence[float]) -> str:
         "",
         "## Seed by seed",
         *_each(searches, latencies_ms),
+        "",
+        "## Hypervolume on validation images by each search's own figures, by minutes since the start of its process",
+        *_in_time(arms, searches, minutes),
         "",
         "## Hypervolume of scalesearch by that of each rival",
         *_ratios(arms, searches),
@@ -30,7 +39,7 @@ def report(searches: Sequence[Search], latencies_ms: Sequence[float]) -> str:
 def _head(first: str, latencies_ms: Sequence[float]) -> Iterator[str]:
     best = [f"best {which} %, {ms:g} ms" for which in WHICH for ms in latencies_ms]
     columns = [first, "seeds", "trainings", "minutes to the last result", "minutes in all", "members"]
-    columns += ["own figures, in time", *(f"hypervolume, {which}" for which in WHICH), *best]
+    columns += [f"hypervolume, {which}" for which in WHICH] + best
     yield f"| {' | '.join(columns)} |"
     yield "|---" * len(columns) + "|"
 
@@ -43,7 +52,6 @@ def _row(name: str, searches: Sequence[Search], latencies_ms: Sequence[float]) -
         mean_and_spread([search.last_s / 60 for search in searches]),
         mean_and_spread([search.whole_s / 60 for search in searches]),
         mean_and_spread([len(search.members) for search in searches]),
-        mean_and_spread([search.volume_in_time for search in searches]),
     ]
     for which in WHICH.values():
         cells.append(mean_and_spread([volume(point(one, which) for one in search.members) for search in searches]))
@@ -64,6 +72,14 @@ def _each(searches: Sequence[Search], latencies_ms: Sequence[float]) -> Iterator
     yield from _head("search", latencies_ms)
     for search in sorted(searches, key=lambda each: each.seed):
         yield _row(search.arm, [search], latencies_ms)
+
+
+def _in_time(arms: Sequence[str], searches: Sequence[Search], minutes: float) -> Iterator[str]:
+    yield f"| search | {' | '.join(f'{share * minutes:g} min' for share in SHARES)} |"
+    yield "|---" * (len(SHARES) + 1) + "|"
+    for arm in arms:
+        volumes = zip(*(search.volumes for search in searches if search.arm == arm), strict=True)
+        yield f"| {arm} | {' | '.join(mean_and_spread(each) for each in volumes)} |"
 
 
 def _pairs(arm: str, searches: Sequence[Search]) -> list[tuple[Search, Search]]:

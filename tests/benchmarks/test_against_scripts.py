@@ -40,7 +40,7 @@ def member(arm: str, score: float, ms: float, *, half: float = 0.02, ms_half: fl
 
 
 def search(arm: str, *members: Member, seed: int = 0) -> Search:
-    return Search(arm=arm, seed=seed, trainings=3, last_s=60, whole_s=90, volume_in_time=50.0, members=members)
+    return Search(arm=arm, seed=seed, trainings=3, last_s=60, whole_s=90, volumes=(10, 20, 30, 40), members=members)
 
 
 def script_trial(number: int, correct: int, ms: float, *, ended_s: float = 1.0) -> ScriptTrial:
@@ -132,9 +132,9 @@ def test_a_scripts_front_is_read_back_from_its_trials(tmp_path: Path) -> None:
         ("trial_0000.onnx", 0.5),
         ("trial_0002.onnx", 0.8),
     ]
-    course = course_of(tmp_path, "grid", began=0.0, limit_s=20.0)
+    course = course_of(tmp_path, "grid", began=0.0)
     assert (course.trainings, course.last_s) == (3, 30)
-    assert course.points_in_time == ((0.5, 0.1), (0.4, 0.2))
+    assert course.points_by(20.0) == ((0.5, 0.1), (0.4, 0.2))
 
 
 def test_splits_are_written_as_folders_with_the_files_as_they_were(tmp_path: Path) -> None:
@@ -174,7 +174,10 @@ def test_the_report_tells_ratios_and_points_above_seed_by_seed() -> None:
             search("nsga2", later, seed=1),
         ],
         [0.1],
+        minutes=10,
     )
+    assert "| search | 2.5 min | 5 min | 7.5 min | 10 min |" in text
+    assert "| nsga2 | 10.0 (0.0) | 20.0 (0.0) | 30.0 (0.0) | 40.0 (0.0) |" in text
     assert "| nsga2 | 1.86 (0.20): 2.00, 1.71 |" in text
     assert "* nsga2, test accuracy: in 1 of 2 seeds" in text
     assert "  * seed 1: 70.0 +-2.0 % at 0.1000 ms, +10.0 points above ours of 60.0 +-2.0 % at 0.0100 ms" in text
