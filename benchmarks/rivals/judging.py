@@ -18,11 +18,12 @@ from scalesearch.deployment.backends import EngineOptions, get_backend
 from scalesearch.deployment.backends.base import Engine
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.files import replace_file
+from scalesearch.measurement.calm_time import calm_time
 from scalesearch.measurement.cores import wandering
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
-from scalesearch.measurement.latency import calm_time, measure_latency
+from scalesearch.measurement.latency import measure_latency
 from scalesearch.records.stored_files import file_sha256
-from scalesearch.values.record import Latency
+from scalesearch.values.latency import Latency
 from scalesearch.values.settings import LatencySettings
 
 BACKEND, ROUNDS = "onnxruntime", 2
