@@ -73,14 +73,17 @@ class Group:
 
 
 def graph_of(module: nn.Module, example: Tensor) -> Any:
-    """Return the dependency graph of a module in eval mode."""
+    """Return the dependency graph of a module in eval mode; `example` is a batch of images (N, C, H, W)."""
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         return tp.DependencyGraph().build_dependency(module, example_inputs=example)
 
 
 def groups_of(module: nn.Module, example: Tensor) -> tuple[Any, list[Group]]:
-    """Return the dependency graph of a module in eval mode, and its groups in the order of its layers."""
+    """Return the dependency graph of a module in eval mode, and its groups in the order of its layers.
+
+    `example` is a batch of images (N, C, H, W).
+    """
     graph = graph_of(module, example)
     names = {layer: name for name, layer in module.named_modules()}
     found = graph.get_all_groups(ignored_layers=output_layers(module), root_module_types=[nn.Conv2d, nn.Linear])

@@ -140,7 +140,7 @@ def make_observer(
 ) -> Observer:
     """Make the observer of a method.
 
-    `codes` are the numbers of a symmetric format, or None if the range need not be symmetric.
+    `codes` are the numbers (codes,) of a symmetric format, or None if the range need not be symmetric.
     """
     makers: dict[CalibrationMethod, Callable[[], Observer]] = {
         "minmax": _MinMax,

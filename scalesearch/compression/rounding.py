@@ -102,7 +102,7 @@ class ActivationRounding(nn.Module):
         return low * scale, high * scale
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return the values rounded, or as they are before calibration."""
+        """Return the values, of any shape, rounded, or as they are before calibration."""
         if not self.calibrated:
             self._seen = values
             return values
@@ -132,7 +132,7 @@ class RoundedLayer(nn.Module):
         self._per_channel = per_channel
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return what the layer answers with its weight rounded."""
+        """Return what the layer answers to (batch, ...) with its weight rounded."""
         weight = self.layer.weight
         assert isinstance(weight, Tensor)
         largest = self._number.largest

@@ -77,7 +77,7 @@ class NpzImages:
         return sum(header.size_bytes for header in self._headers.values()) > MAX_FRACTION * available_bytes()
 
     def in_memory(self, name: str, array: NDArray[np.generic]) -> Pixels:
-        """Return the images of an array that has been read."""
+        """Return the images of an array (N, height, width) or (N, height, width, channels) that has been read."""
         where = f"{self._where}: {name}"
         stored = as_images(array, where)
         return self._resized(stored, where), facts_of(stored, len(stored))

@@ -238,6 +238,6 @@ class SettableScore(Protocol):
 
 
 def named(output_names: Sequence[str], returned: "Tensor | tuple[Tensor, ...]") -> "dict[str, Tensor]":
-    """Return what a module returned, as a dictionary by the names of its outputs."""
+    """Return what a module returned, tensors of (batch, ...), as a dictionary by the names of its outputs."""
     tensors = returned if isinstance(returned, tuple) else (returned,)
     return dict(zip(output_names, tensors, strict=True))

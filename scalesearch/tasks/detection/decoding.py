@@ -86,7 +86,10 @@ def _decoded(
 
 
 def suppressed(boxes: NDArray[np.float32], classes: NDArray[np.int64], overlap: float = OVERLAP) -> NDArray[np.int64]:
-    """Return the places of the boxes that no better box of their class covers; the boxes are sorted, best first."""
+    """Return the places of the boxes that no better box of their class covers.
+
+    Boxes (n, 4) and classes (n,) are sorted, the best first.
+    """
     if not len(boxes):
         return np.zeros(0, np.int64)
     covers = (overlaps(boxes, boxes) > overlap) & (classes[:, None] == classes[None, :])

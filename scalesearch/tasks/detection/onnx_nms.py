@@ -155,7 +155,7 @@ def _reported(nodes: Nodes, boxes: str, scores: str, picked: str) -> None:
 
 
 def detections_of(outputs: "dict[str, NDArray[Any]]", number: int) -> list[Detections]:
-    """Return the detections of each image of a batch of `number` images, out of the four outputs."""
+    """Return the detections of each of `number` images, out of boxes (n, 4), scores, classes and images (n,)."""
     boxes, scores, classes, images = (outputs[name] for name in OUTPUTS)
     chosen = [images == place for place in range(number)]
     return [Detections(boxes[kept], classes[kept], scores[kept]) for kept in chosen]

@@ -77,7 +77,7 @@ class Segmenter:
         return mask_of(logits, (height, width), self.preprocessing.storage_px, self.preprocessing.fit)
 
     def shares(self, mask: NDArray[np.uint8], *, top: int) -> list[tuple[str, float]]:
-        """Return the `top` most frequent classes of a mask, with their shares of the pixels that have an answer."""
+        """Return the `top` most frequent classes of a mask (height, width), with their shares of the answered pixels."""
         names = self.preprocessing.class_names
         counts = np.bincount(mask.ravel(), minlength=256)[: len(names)]
         order = np.argsort(-counts, kind="stable")[:top]
@@ -176,21 +176,24 @@ def class_colours() -> NDArray[np.uint8]:
 
 
 def mask_picture(mask: NDArray[np.uint8]) -> Image.Image:
-    """Return a mask as a picture of mode P: its values are class numbers, its palette gives each a colour."""
+    """Return a mask (height, width) as a picture of mode P: class numbers, and a palette with a colour for each."""
     picture = Image.fromarray(mask)
     picture.putpalette(class_colours().tobytes())
     return picture
 
 
 def overlay(picture: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:
-    """Return the picture with the mask's colours half transparent on it; pixels without an answer stay as they are."""
+    """Return the picture with the colours of a mask (height, width) half transparent on it.
+
+    Pixels without an answer stay as they are.
+    """
     pixels, colours = np.asarray(picture, np.uint16), class_colours()[mask].astype(np.uint16)
     mixed = np.where((mask == UNSEEN)[..., np.newaxis], pixels, (pixels + colours) // 2)
     return Image.fromarray(mixed.astype(np.uint8))
 
 
 def write_pictures(path: Path, mask: NDArray[np.uint8], to: Path, window: tuple[float, ...] | None = None) -> None:
-    """Write NAME.png, the mask, and NAME.overlay.png into the folder `to`, which is made if it is not there."""
+    """Write NAME.png, the mask (height, width), and NAME.overlay.png into the folder `to`, which is made if need be."""
     to.mkdir(parents=True, exist_ok=True)
     mask_picture(mask).save(to / (path.stem + ".png"))
     overlay(upright_rgb(path, window), mask).save(to / (path.stem + ".overlay.png"))

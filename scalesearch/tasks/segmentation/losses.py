@@ -51,7 +51,8 @@ def terms(logits: Tensor, targets: Any, recipe: Recipe) -> dict[str, Tensor]:
 def distillation(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
     """Return the mean divergence of softened class probabilities from the teacher's, over places and images.
 
-    The teacher may have another resolution: its logits are brought to the size of the student's.
+    Logits are (images, classes, height, width). The teacher may have another resolution: its logits are brought to the
+    size of the student's.
     """
     if taught.shape[2:] != logits.shape[2:]:
         taught = interpolate(taught, size=logits.shape[2:], mode="bilinear", align_corners=False)
@@ -61,7 +62,10 @@ def distillation(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
 
 
 def divergence(expected: Tensor, answers: Tensor) -> Tensor:
-    """Return the divergence of class probabilities in nats, averaged over places and images, with gradients."""
+    """Return the divergence of class probabilities in nats, averaged over places and images, with gradients.
+
+    Both are logits (images, classes, height, width), perhaps of different sizes.
+    """
     return distillation(answers, expected, 1.0)
 
 

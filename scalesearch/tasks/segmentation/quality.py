@@ -120,7 +120,10 @@ class MeanIoU:
 
 
 def confusion_of(mask: NDArray[np.uint8], answer: NDArray[np.uint8], classes: int) -> Counts:
-    """Return the pixels of a mask by their class (rows) and the answer (columns), without unlabelled ones."""
+    """Return the pixels of a mask by their class (rows) and the answer (columns), without unlabelled ones.
+
+    Mask and answer are (height, width); the counts are (classes, classes).
+    """
     labelled = mask != UNLABELLED
     pairs = classes * mask[labelled].astype(np.int32) + answer[labelled]
     if len(pairs) and int(pairs.max()) >= classes**2:
@@ -138,18 +141,27 @@ def _counts(confusion: Counts) -> tuple[Counts, Counts, Counts]:
 def iou_of_classes(
     right: NDArray[np.generic], there: NDArray[np.generic], answered: NDArray[np.generic]
 ) -> NDArray[np.float64]:
-    """Return the intersection over union of each class; of a class that neither is nor was answered it is 0."""
+    """Return the intersection over union of each class; of a class that neither is nor was answered it is 0.
+
+    All arrays are (classes,): the right pixels, those of the truth, and those that got the class as an answer.
+    """
     ours = [np.asarray(each, np.float64) for each in (right, there, answered)]
     return np.asarray(ours[0] / np.maximum(ours[1] + ours[2] - ours[0], 1))
 
 
 def mean_iou(right: NDArray[np.generic], there: NDArray[np.generic], answered: NDArray[np.generic]) -> float:
-    """Return the mean intersection over union of the classes that are in the truth, of which there must be one."""
+    """Return the mean intersection over union of the classes that are in the truth, of which there must be one.
+
+    The counts are (classes,), as those of `iou_of_classes`.
+    """
     return float(iou_of_classes(right, there, answered)[np.asarray(there) > 0].mean())
 
 
 def mean_divergence(expected: NDArray[np.float32], answers: NDArray[np.float32]) -> float:
-    """Return the Kullback-Leibler divergence of class probabilities in nats, averaged over places and images."""
+    """Return the Kullback-Leibler divergence of class probabilities in nats, averaged over places and images.
+
+    Both are logits (images, classes, height, width).
+    """
     p, q = _log_softmax(expected), _log_softmax(answers)
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
 
