@@ -77,7 +77,7 @@ class Segmenter:
         return mask_of(logits, (height, width), self.preprocessing.storage_px, self.preprocessing.fit)
 
     def shares(self, mask: NDArray[np.uint8], *, top: int) -> list[tuple[str, float]]:
-        """Return the `top` most frequent classes of a mask (height, width), with their shares of the answered pixels."""
+        """Return the `top` most frequent classes of a mask (height, width), with their shares of answered pixels."""
         names = self.preprocessing.class_names
         counts = np.bincount(mask.ravel(), minlength=256)[: len(names)]
         order = np.argsort(-counts, kind="stable")[:top]
