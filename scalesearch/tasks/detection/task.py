@@ -104,7 +104,7 @@ class Detection:
         return Batches(images, targets, recipe, normalisation=constants, device=device, seed=seed)
 
     def losses(self, outputs: TorchOutputs, targets: "Tensor", recipe: Recipe) -> "Mapping[str, Tensor]":
-        """Return the weighted terms `class`, `box` and `objectness`; targets: (batch, 1 + most, 6), as `Boxes.tensor`."""
+        """Return the weighted terms `class`, `box` and `objectness`; targets are those of `Boxes.tensor`."""
         from scalesearch.tasks.detection.losses import detection_losses
 
         return detection_losses(outputs[_RAW], targets, recipe)
