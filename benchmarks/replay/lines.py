@@ -74,20 +74,22 @@ class Lines:
         return key in self._keys
 
     def add(self, lines: Iterable[Line]) -> None:
-        """Append lines; they are on disk when this returns. A line that a kill tore before is closed first."""
+        """Append lines; they are on disk when this returns."""
         lines = list(lines)
-        torn = self._path.exists() and self._path.stat().st_size > 0 and not self._ends_whole()
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write("\n" * torn + "".join(json.dumps(line) + "\n" for line in lines))
-            file.flush()
-            os.fsync(file.fileno())
+        append(self._path, lines)
         self.all += lines
         self._keys.update(map(key_of, lines))
 
-    def _ends_whole(self) -> bool:
-        with self._path.open("rb") as file:
+
+def append(path: Path, lines: Iterable[Line]) -> None:
+    """Append lines to a file; they are on disk when this returns. A line that a kill tore before is closed first."""
+    with path.open("ab+") as file:
+        if file.tell():
             file.seek(-1, os.SEEK_END)
-            return file.read() == b"\n"
+            file.write(b"" if file.read() == b"\n" else b"\n")
+        file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def pack(path: Path, to: Path) -> int:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+
 from replay.shapes import Shape
 from replay.table import Table
-
 from scalesearch.analysis.front import undominated
 
 
@@ -59,6 +59,10 @@ class Replay:
     def trainings(self) -> int:
         """Number of networks trained so far."""
         return len(self._networks)
+
+    def is_trained(self, shape: Shape) -> bool:
+        """Tell whether the network was trained in this search, in whatever precision it is deployed."""
+        return shape in self._networks
 
     def evaluate(self, place: int) -> Observed:
         """Train (if need be), score and time a point; return what the search sees of it."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
 from replay.lines import Line
 from replay.shapes import BRANCH_SHARE, PRECISIONS, SECONDS_AT_240, SPACE, Shape, every_shape, table_space
 
@@ -24,7 +25,7 @@ TRUNK_NOISE, NETWORK_NOISE, PROCESS_NOISE = 0.010, 0.005, 0.012
 
 def macs_of(shape: Shape) -> int:
     """Return the multiply-accumulates of a network at 64 px, by powers of its multipliers."""
-    count = 9.15e6 * shape.resolution**2 * (shape.width * (1 - shape.cut)) ** 1.71
+    count: float = 9.15e6 * shape.resolution**2 * (shape.width * (1 - shape.cut)) ** 1.71
     return round(count * (2.08 if shape.depth > 1 else 1.0) * (2.57 if shape.kernel > 1 else 1.0))
 
 
@@ -39,8 +40,10 @@ def accuracy(shape: Shape, precision: str, steps: int) -> float:
 
 def latency_ms(shape: Shape, precision: str) -> float:
     """Return the latency in milliseconds; int8 is slower on small images and faster on large kernels."""
-    value = 0.2165 * (macs_of(shape) / 9.15e6) ** 0.744 * (1.12 if shape.depth > 1 else 1.0)
-    return value * ((1.15 - 0.35 * shape.resolution) * (0.85 if shape.kernel > 1 else 1.0) if precision == "int8" else 1)
+    value: float = 0.2165 * (macs_of(shape) / 9.15e6) ** 0.744 * (1.12 if shape.depth > 1 else 1.0)
+    return value * (
+        (1.15 - 0.35 * shape.resolution) * (0.85 if shape.kernel > 1 else 1.0) if precision == "int8" else 1
+    )
 
 
 def synthetic_lines(

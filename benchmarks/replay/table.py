@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from replay.lines import Line, read_lines
 from replay.shapes import BRANCH_SHARE, PRECISIONS, Shape
-
 from scalesearch.analysis.front import Point as FrontPoint
 from scalesearch.analysis.front import hypervolume, undominated
 from scalesearch.values.candidate import Precision
