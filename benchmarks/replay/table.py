@@ -197,8 +197,8 @@ def summary(table: Table) -> list[str]:
         f"{len(table.points)} points of {table.networks} networks and {len(trunk_s)} trunks, {table.steps} updates "
         f"(branch: {100 * BRANCH_SHARE:.0f} %), {table.val.shape[1]} seeds, {table.latency_ms.shape[1]} processes",
         f"trunks and branches of this length: {hours:.2f} core hours",
-        f"noise of one seed: {table.accuracy_noise_points():.2f} points of validation accuracy",
-        f"noise of one process: {100 * table.latency_noise():.2f} % of latency",
+        f"noise between seeds: {_words(table.accuracy_noise_points(), 'points of validation accuracy')}",
+        f"noise between processes: {_words(100 * table.latency_noise(), '% of latency')}",
         f"best possible front, {len(table.front)} points, reference {100 * table.reference[0]:.1f} % and "
         f"{table.reference[1]:.4f} ms, hypervolume {table.best:.4f}:",
     ]
@@ -206,6 +206,10 @@ def summary(table: Table) -> list[str]:
         point, (score, ms) = table.points[place], table.truth[place]
         lines.append(f"  {ms:8.4f} ms  {100 * score:5.1f} %  {point.shape.name} {point.precision}")
     return lines
+
+
+def _words(value: float, unit: str) -> str:
+    return "not known, since there is only one" if math.isnan(value) else f"{value:.2f} {unit} (standard deviation)"
 
 
 def main() -> None:
