@@ -19,7 +19,7 @@ from replay.expected_growth import expected_growth
 from replay.samplers import BOTORCH, OptunaSearch, missing
 from replay.session import Replay
 from replay.shapes import shape_of, table_space
-from replay.strategy import POOL, Model
+from replay.strategy import POOL, Model, reference_of
 from replay.synthetic import accuracy, latency_ms, synthetic_lines
 from replay.table import table_of
 from scalesearch.spaces.suggest import random_candidates, suggest, trial_parameters
@@ -79,8 +79,8 @@ def strategy_seconds(count: int, asks: int) -> list[float]:
         model.fit(x[:, : FEATURES[0]], x, scores, log_ms)
         believed = model.scores(x[:, : FEATURES[0]])[0]
         front = list(zip(believed.tolist(), log_ms.tolist(), strict=True))
-        reference = (float(scores.min()), float(log_ms.max()))
-        expected_growth(front, reference, model.scores(pool[:, : FEATURES[0]]), model.log_ms(pool))
+        score, latency = model.scores(pool[:, : FEATURES[0]]), model.log_ms(pool)
+        expected_growth(front, reference_of((scores, log_ms), (score[0], latency[0])), score, latency)
         found.append(time.perf_counter() - started_s)
     return found
 

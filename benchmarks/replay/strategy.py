@@ -5,7 +5,8 @@
   training. Kernels are tuned at every fifth observation.
 * A pool of 256 candidates that were not observed: 70 % are members of the front with one or two axes moved by a step,
   the others are drawn at random. The one with the largest expected growth of the hypervolume comes next. The front in
-  that sum is the model's: posterior means of what was observed, so that a lucky score does not stand in the way.
+  that sum is the model's: posterior means of what was observed, so that a lucky score does not stand in the way. The
+  reference lies a tenth of the span beyond the worst that was observed or is expected.
 * Its first ten points are those of every sampler (the cheapest, then random ones); or spread over the logarithm of the
   MACs, one random network from each tenth.
 * With `measured`, the four best of the pool are timed untrained, and the best by those latencies is trained.
@@ -31,8 +32,9 @@ MUTANTS: Final = 0.7
 START: Final = 10
 TUNE_EVERY: Final = 5
 TIMED: Final = 4
-REJECTED_SD: Final = 1e-6
+TIMED_SD: Final = 1e-6
 """Standard deviation of the log latency of a candidate that was timed."""
+BEYOND: Final = 0.1
 
 
 def features_of(table: Table) -> tuple[Array, Array]:
@@ -78,6 +80,15 @@ def _depth(scores: Array, log_ms: Array) -> Array:
     return depth
 
 
+def reference_of(observed: tuple[Array, Array], expected: tuple[Array, Array]) -> tuple[float, float]:
+    """Return the worst (score, log latency) of all that was observed or is expected, and a tenth of the span beyond.
+
+    Without the expected ones, a search whose first points are fast would never look at slower ones.
+    """
+    scores, log_ms = (np.concatenate(pair) for pair in zip(observed, expected, strict=True))
+    return float(scores.min() - BEYOND * np.ptp(scores)), float(log_ms.max() + BEYOND * np.ptp(log_ms))
+
+
 class GrowthSearch:
     """The strategy on a table.
 
@@ -110,14 +121,14 @@ class GrowthSearch:
         self._model.fit(self._for_score[seen], self._for_latency[seen], scores, log_ms)
         believed = self._model.scores(self._for_score[seen])[0]
         front = list(zip(believed.tolist(), log_ms.tolist(), strict=True))
-        reference = (float(scores.min()), float(log_ms.max()))
         pool = self._pool(replay)
         score, latency = self._model.scores(self._for_score[pool]), self._model.log_ms(self._for_latency[pool])
+        reference = reference_of((scores, log_ms), (score[0], latency[0]))
         growth = expected_growth(front, reference, score, latency)
         if self._measured:
             best = np.argsort(-growth, kind="stable")[:TIMED]
             timed = np.array([math.log(replay.time_untrained(int(pool[place]))) for place in best])
-            exact = (timed, np.full(len(best), REJECTED_SD))
+            exact = (timed, np.full(len(best), TIMED_SD))
             growth = expected_growth(front, reference, (score[0][best], score[1][best]), exact)
             pool = pool[best]
         return int(pool[int(np.argmax(growth))])
