@@ -7,8 +7,8 @@
   the others are drawn at random. The one with the largest expected growth of the hypervolume comes next. The front in
   that sum is the model's: posterior means of what was observed, so that a lucky score does not stand in the way. The
   reference lies a tenth of the span beyond the worst that was observed or is expected.
-* Its first ten points are those of every sampler (the cheapest, then random ones); or spread over the logarithm of the
-  MACs, one random network from each tenth.
+* Its first ten points are those of every sampler (the cheapest dense network, then random ones); or spread over the
+  MACs, one random network from each tenth of them.
 * With `measured`, the four best of the pool are timed untrained, and the best by those latencies is trained.
 """
 
@@ -46,6 +46,19 @@ def features_of(table: Table) -> tuple[Array, Array]:
     logs = (logs - logs.min(axis=0)) / np.where(span > 0, span, 1.0)
     for_latency = np.hstack([np.array(axes, dtype=np.float64), logs])
     return for_latency[:, :-1], for_latency
+
+
+def neighbours(table: Table) -> list[list[int]]:
+    """Return for every point the places of those that differ by one step on one axis, or in the precision alone."""
+    values = values_of(table_space())
+    at = np.array(
+        [
+            [*(values[name].index(getattr(point.shape, name)) for name in values), PRECISIONS.index(point.precision)]
+            for point in table.points
+        ]
+    )
+    steps = np.abs(at[:, None] - at[None]).sum(axis=2)
+    return [np.flatnonzero(row == 1).tolist() for row in steps]
 
 
 class Model:
@@ -103,7 +116,7 @@ class GrowthSearch:
         self._table, self._measured = table, measured
         self._random = np.random.default_rng([seed, 1])
         self._for_score, self._for_latency = features_of(table)
-        self._steps = [self._neighbours(place) for place in range(len(table.points))]
+        self._steps = neighbours(table)
         self._model = Model((self._for_score.shape[1], self._for_latency.shape[1]))
         self._start = self._spread() if spread else self._by_chance()
 
@@ -137,8 +150,9 @@ class GrowthSearch:
         """Do nothing: what was observed is read from the replay."""
 
     def _by_chance(self) -> list[int]:
-        cheapest = min(range(len(self._table.points)), key=lambda place: self._table.points[place].macs)
-        others = self._random.permutation(len(self._table.points)).tolist()
+        points = self._table.points
+        cheapest = min(range(len(points)), key=lambda place: (points[place].shape.cut > 0, points[place].macs))
+        others = self._random.permutation(len(points)).tolist()
         return [cheapest, *(place for place in others if place != cheapest)][:START]
 
     def _spread(self) -> list[int]:
@@ -167,14 +181,3 @@ class GrowthSearch:
                 break
             pool[place] = None
         return np.array(list(pool))
-
-    def _neighbours(self, place: int) -> list[int]:
-        """Return the places of the points that differ by one step on one axis, or in the precision."""
-        values, point = values_of(table_space()), self._table.points[place]
-        own = [values[name].index(getattr(point.shape, name)) for name in values]
-        found = list[int]()
-        for other, each in enumerate(self._table.points):
-            steps = sum(abs(values[name].index(getattr(each.shape, name)) - at) for name, at in zip(values, own))  # noqa: B905
-            if steps + (each.precision != point.precision) == 1:
-                found.append(other)
-        return found

@@ -97,7 +97,12 @@ class Table:
         return hypervolume((self.truth[place] for place in self.front), self.reference)
 
     def share(self, places: Iterable[int]) -> float:
-        """Return the hypervolume of these points by the truth, as a fraction of the best possible."""
+        """Return the hypervolume of these points by the truth, as a fraction of the best possible.
+
+        It is 1 where the best possible is nothing, in a table of two points or of one.
+        """
+        if not self.best:
+            return 1.0
         return hypervolume((self.truth[place] for place in places), self.reference) / self.best
 
     @property
