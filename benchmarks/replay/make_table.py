@@ -123,6 +123,11 @@ def time_missing(lines: Lines, session: Session, shapes: Sequence[Shape]) -> Non
                 print(f"{shape.name} {precision}: {line['p50_ms']:.4f} ms", flush=True)
 
 
+def command_line(arguments: Sequence[str]) -> str:
+    """Return the command with the last part of every path alone: where a machine keeps its data is nobody's concern."""
+    return " ".join(["python -m replay.make_table", *(Path(each).name if "/" in each else each for each in arguments)])
+
+
 def parsed() -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -158,7 +163,7 @@ def main() -> None:
         "space": space.name,
         "classes": len(session.data.class_names),
         "device": asdict(session.device),
-        "command": f"python -m replay.make_table {' '.join(sys.argv[1:])}",
+        "command": command_line(sys.argv[1:]),
     }
     lines = Lines(told.to, about)
     add_networks(lines, session, space)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from replay.lines import Lines
-from replay.make_table import chosen_shapes
+from replay.make_table import chosen_shapes, command_line
 from replay.shapes import (
     BRANCH_SHARE,
     SECONDS_AT_240,
@@ -92,3 +92,8 @@ def test_equal_and_rejected_combinations_are_left_out(tmp_path: Path) -> None:
     fewer, own = chosen_shapes(lines, SPACE, 20)
     assert len(fewer) == 20 < len(trunks)
     assert {shape.trunk for shape in own} == set(fewer)
+
+
+def test_the_command_is_kept_without_the_paths_of_a_machine() -> None:
+    found = command_line(["--data", "/home/me/photos", "--to", "a/table.jsonl", "--steps", "240", "480"])
+    assert found == "python -m replay.make_table --data photos --to table.jsonl --steps 240 480"

@@ -39,7 +39,7 @@ def test_expected_growth_is_the_mean_over_draws() -> None:
         growths = [grown(*each) for each in draws]
         believed = [(np.array([mean]), np.array([deviation])) for mean, deviation in ((score, 0.1), (log_ms, 0.4))]
         found = expected_growth(FRONT, REFERENCE, believed[0], believed[1])
-        assert found[0] == pytest.approx(np.mean(growths), abs=4 * np.std(growths) / math.sqrt(4000))
+        assert found[0] == pytest.approx(np.mean(growths), abs=4 * float(np.std(growths)) / math.sqrt(4000))
 
 
 def test_without_a_front_growth_is_the_whole_box() -> None:
