@@ -11,6 +11,7 @@ from pathlib import Path
 
 from replay.lines import Line
 from replay.shapes import PRECISIONS, Shape
+from replay.training import end_with_parent
 from scalesearch.chain.deploy import Deployer
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.timer import Timer
@@ -43,6 +44,7 @@ class _Bench:
 
 def load(session: Session, process: int) -> None:
     """Open the reference engine: the initializer of a timing process."""
+    end_with_parent()
     _held.append(_Bench(session, process))
 
 

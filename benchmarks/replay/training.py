@@ -1,6 +1,9 @@
 """Trains the networks of one trunk, in a worker process: the lines of accuracy for the table."""
 
+import multiprocessing
+import os
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,8 +41,21 @@ _held: list[tuple[Session, Dataset]] = []
 """One entry in a worker process, made once by `load`."""
 
 
+def end_with_parent() -> None:
+    """End this worker process when the process that started it is gone: killed, it cannot stop its workers itself."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def load(session: Session) -> None:
     """Read the images of the session: the initializer of a worker process."""
+    end_with_parent()
     _held.append((session, load_study_data(session, get_task(session.settings.task).sources())))
 
 

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+from made_up_table import made_up_table
 from optuna.trial import TrialState
 from replay import compare_samplers
 from replay.ask_seconds import stored_candidates, strategy_seconds
@@ -17,6 +18,12 @@ from replay.table import Table, table_of
 
 from scalesearch.search.ledger import FREE_IN_A_ROW
 from scalesearch.spaces.suggest import cheapest, trial_parameters
+
+
+@pytest.fixture
+def made_up() -> Table:
+    """The made-up table of the whole space."""
+    return made_up_table()
 
 
 def steps(made: OptunaSearch, replay: Replay, count: int) -> list[int]:
@@ -52,9 +59,9 @@ def test_a_combination_above_the_limit_is_told_and_costs_nothing(made_up: Table)
 @pytest.mark.parametrize("name", ["tpe", "nsga2"])
 def test_in_a_thinned_table_the_nearest_network_is_told(name: str) -> None:
     space = table_space()
-    trunks = tuple(dict.fromkeys(point.shape.trunk for point in table_of(synthetic_lines((240,)), 240).points))
+    trunks = tuple(dict.fromkeys(point.shape.trunk for point in made_up_table().points))
     kept = thinned(trunks, 20, values_of(space))
-    shapes = [point.shape for point in table_of(synthetic_lines((240,)), 240).points[::2]]
+    shapes = [point.shape for point in made_up_table().points[::2]]
     table = table_of(synthetic_lines((240,), shapes=[shape for shape in shapes if shape.trunk in kept]), 240)
     made, replay = OptunaSearch(table, 0, name=name), Replay(table, 0)
     places = steps(made, replay, 30)
@@ -67,7 +74,7 @@ def test_in_a_thinned_table_the_nearest_network_is_told(name: str) -> None:
 
 
 def test_a_search_ends_when_nothing_needs_training_any_more() -> None:
-    shape = table_of(synthetic_lines((240,)), 240).points[0].shape
+    shape = made_up_table().points[0].shape
     table = table_of(synthetic_lines((240,), shapes=[shape]), 240)
     made, replay = OptunaSearch(table, 0, name="random"), Replay(table, 0)
     asked = 0

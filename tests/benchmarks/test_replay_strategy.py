@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from made_up_table import made_up_table
 from replay.expected_growth import expected_growth
 from replay.gaussian_process import GaussianProcess, newest_and_best
 from replay.limits import counts, probability_within
@@ -16,6 +17,12 @@ from scalesearch.analysis.front import hypervolume
 
 FRONT = [(0.4, math.log(0.5)), (0.6, math.log(2.0)), (0.5, math.log(3.0))]
 REFERENCE = (0.1, math.log(8.0))
+
+
+@pytest.fixture
+def made_up() -> Table:
+    """The made-up table of the whole space."""
+    return made_up_table()
 
 
 def grown(score: float, log_ms: float) -> float:
@@ -108,7 +115,7 @@ def test_a_pool_holds_only_what_was_not_observed(made_up: Table) -> None:
 
 
 def test_it_ends_when_all_is_observed() -> None:
-    shapes = [point.shape for point in table_of(synthetic_lines((240,)), 240).points[:12:2]]
+    shapes = [point.shape for point in made_up_table().points[:12:2]]
     table = table_of(synthetic_lines((240,), shapes=shapes), 240)
     search, replay = GrowthSearch(table, 0), Replay(table, 0)
     for _ in table.points:

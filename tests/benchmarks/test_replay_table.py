@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_table import made_up_table
 from replay.earlier_results import shape_named, table_lines
 from replay.lines import Line, Lines, pack, read_lines
 from replay.session import Replay
@@ -19,6 +20,12 @@ SHAPE = Shape(resolution=1.0, depth=1.0, width=0.5, kernel=1.0)
 OTHER = Shape(resolution=1.0, depth=1.0, width=0.5, kernel=1.0, cut=0.5)
 ABOUT: Line = {"data": "d", "val_images": 1, "test_images": 2, "space": "s"}
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "rank_fidelity_wsd_grocery42.jsonl"
+
+
+@pytest.fixture
+def made_up() -> Table:
+    """The made-up table of the whole space."""
+    return made_up_table()
 
 
 def by_hand() -> list[Line]:
