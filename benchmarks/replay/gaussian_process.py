@@ -1,0 +1,69 @@
+"""A Gaussian process on the axes of the space: scikit-learn's, with a Matérn kernel of one length per axis."""
+
+import warnings
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+Array = NDArray[np.float64]
+
+MOST: Final = 400
+"""It is fitted to at most so many observations: the time of a fit grows with their third power."""
+_LENGTHS: Final = (0.05, 20.0)
+_NOISE: Final = (1e-6, 1.0)
+
+
+class GaussianProcess:
+    """Predicts one number from features; its lengths and noise are found by maximum likelihood.
+
+    Args:
+        features: Number of features; each should lie near 0..1.
+    """
+
+    def __init__(self, features: int) -> None:
+        self._kernel: Any = ConstantKernel(1.0, (0.05, 50.0)) * Matern(np.ones(features), _LENGTHS, nu=2.5)
+        self._kernel += WhiteKernel(0.05, _NOISE)
+        self._model: Any = None
+
+    def fit(self, x: Array, y: Array, *, tune: bool = True) -> None:
+        """Fit to features (n, features) and values (n,); without `tune`, the kernel stays that of the fit before."""
+        optimizer = "fmin_l_bfgs_b" if tune else None
+        self._model = GaussianProcessRegressor(self._kernel, alpha=1e-8, normalize_y=True, optimizer=optimizer)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a length at its bound: the axis has no effect
+            self._model.fit(x, y)
+        self._kernel = self._model.kernel_
+
+    def predict(self, x: Array) -> tuple[Array, Array]:
+        """Return means and standard deviations (n,) of the value itself, without the noise of an observation."""
+        mean, deviation = self._model.predict(x, return_std=True)
+        # The scale is that of the values: scikit-learn divides them by their standard deviation.
+        noise = self._kernel.k2.noise_level * float(np.ravel(self._model._y_train_std)[0]) ** 2
+        return mean, np.sqrt(np.maximum(1e-12, deviation**2 - noise))
+
+    @property
+    def noise(self) -> float:
+        """The standard deviation of an observation's noise, in the unit of the values."""
+        return float(np.sqrt(self._kernel.k2.noise_level) * np.ravel(self._model._y_train_std)[0])
+
+
+def newest_and_best(x: Array, best: Array, most: int = MOST) -> NDArray[np.int64]:
+    """Return which of n observations to fit to: all of at most `most`, or the best half and the newest.
+
+    Args:
+        x: Features (n, features), oldest first.
+        best: For each observation, a number that is the lower the nearer it is to the front (n,).
+        most: How many to keep.
+    """
+    if len(x) <= most:
+        return np.arange(len(x))
+    nearest = set(np.argsort(best, kind="stable")[: most // 2].tolist())
+    for place in range(len(x) - 1, -1, -1):
+        if len(nearest) >= most:
+            break
+        nearest.add(place)
+    return np.array(sorted(nearest))

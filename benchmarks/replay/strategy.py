@@ -1,0 +1,183 @@
+"""The strategy that is compared with Optuna's samplers: two Gaussian processes and the exact expected growth.
+
+* Accuracy is learnt over the positions on the axes (ordered), the precision and the logarithm of the MACs; the
+  logarithm of the latency over the same and the logarithm of the parameters. MACs and parameters are exact before any
+  training. Kernels are tuned at every fifth observation.
+* A pool of 256 candidates that were not observed: 70 % are members of the front with one or two axes moved by a step,
+  the others are drawn at random. The one with the largest expected growth of the hypervolume comes next. The front in
+  that sum is the model's: posterior means of what was observed, so that a lucky score does not stand in the way. The
+  reference lies a tenth of the span beyond the worst that was observed or is expected.
+* Its first ten points are those of every sampler (the cheapest dense network, then random ones); or spread over the
+  MACs, one random network from each tenth of them.
+* With `measured`, the four best of the pool are timed untrained, and the best by those latencies is trained.
+"""
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replay.expected_growth import expected_growth
+from replay.gaussian_process import GaussianProcess, newest_and_best
+from replay.session import Observed, Replay
+from replay.shapes import PRECISIONS, place_in, table_space, values_of
+from replay.table import Table
+from scalesearch.analysis.front import undominated
+
+Array = NDArray[np.float64]
+
+POOL: Final = 256
+MUTANTS: Final = 0.7
+START: Final = 10
+TUNE_EVERY: Final = 5
+TIMED: Final = 4
+TIMED_SD: Final = 1e-6
+"""Standard deviation of the log latency of a candidate that was timed."""
+BEYOND: Final = 0.1
+
+
+def features_of(table: Table) -> tuple[Array, Array]:
+    """Return what accuracy and log latency are learnt from: (points, 7) and (points, 8), each near 0..1."""
+    values = values_of(table_space())
+    axes = [[*place_in(values, p.shape), PRECISIONS.index(p.precision)] for p in table.points]
+    logs = np.log([[p.macs, p.params] for p in table.points])
+    span = np.ptp(logs, axis=0)
+    logs = (logs - logs.min(axis=0)) / np.where(span > 0, span, 1.0)
+    for_latency = np.hstack([np.array(axes, dtype=np.float64), logs])
+    return for_latency[:, :-1], for_latency
+
+
+def neighbours(table: Table) -> list[list[int]]:
+    """Return for every point the places of those that differ by one step on one axis, or in the precision alone."""
+    values = values_of(table_space())
+    at = np.array(
+        [
+            [*(values[name].index(getattr(point.shape, name)) for name in values), PRECISIONS.index(point.precision)]
+            for point in table.points
+        ]
+    )
+    steps = np.abs(at[:, None] - at[None]).sum(axis=2)
+    return [np.flatnonzero(row == 1).tolist() for row in steps]
+
+
+class Model:
+    """What is believed of accuracy and log latency after some observations."""
+
+    def __init__(self, features: tuple[int, int]) -> None:
+        self._score, self._log_ms = GaussianProcess(features[0]), GaussianProcess(features[1])
+        self._fits = 0
+
+    def fit(self, for_score: Array, for_latency: Array, scores: Array, log_ms: Array) -> None:
+        """Fit to n observations: features (n, ...), accuracies and log latencies (n,), oldest first."""
+        kept = newest_and_best(for_score, _depth(scores, log_ms))
+        tune = self._fits % TUNE_EVERY == 0
+        self._score.fit(for_score[kept], scores[kept], tune=tune)
+        self._log_ms.fit(for_latency[kept], log_ms[kept], tune=tune)
+        self._fits += 1
+
+    def scores(self, for_score: Array) -> tuple[Array, Array]:
+        """Return means and standard deviations of accuracies."""
+        return self._score.predict(for_score)
+
+    def log_ms(self, for_latency: Array) -> tuple[Array, Array]:
+        """Return means and standard deviations of log latencies."""
+        return self._log_ms.predict(for_latency)
+
+
+def _depth(scores: Array, log_ms: Array) -> Array:
+    """Return by how much accuracy each observation lies below the best of those that are as fast; 0 on the front."""
+    order = np.argsort(log_ms, kind="stable")
+    depth = np.empty(len(scores))
+    depth[order] = np.maximum.accumulate(scores[order]) - scores[order]
+    return depth
+
+
+def reference_of(observed: tuple[Array, Array], expected: tuple[Array, Array]) -> tuple[float, float]:
+    """Return the worst (score, log latency) of all that was observed or is expected, and a tenth of the span beyond.
+
+    Without the expected ones, a search whose first points are fast would never look at slower ones.
+    """
+    scores, log_ms = (np.concatenate(pair) for pair in zip(observed, expected, strict=True))
+    return float(scores.min() - BEYOND * np.ptp(scores)), float(log_ms.max() + BEYOND * np.ptp(log_ms))
+
+
+class GrowthSearch:
+    """The strategy on a table.
+
+    Args:
+        table: The table.
+        seed: Of all random numbers.
+        spread: Whether the first points are spread over the MACs.
+        measured: Whether candidates are timed before one is trained.
+    """
+
+    def __init__(self, table: Table, seed: int, *, spread: bool = False, measured: bool = False) -> None:
+        self._table, self._measured = table, measured
+        self._random = np.random.default_rng([seed, 1])
+        self._for_score, self._for_latency = features_of(table)
+        self._steps = neighbours(table)
+        self._model = Model((self._for_score.shape[1], self._for_latency.shape[1]))
+        self._start = self._spread() if spread else self._by_chance()
+
+    def ask(self, replay: Replay) -> int | None:
+        """Return the place of the next point in the table; None if all were observed."""
+        while self._start:
+            place = self._start.pop(0)
+            if place not in replay.observed:
+                return place
+        if len(replay.observed) == len(self._table.points):
+            return None
+        seen = np.array(list(replay.observed))
+        scores = np.array([each.score for each in replay.observed.values()])
+        log_ms = np.log([each.p50_ms for each in replay.observed.values()])
+        self._model.fit(self._for_score[seen], self._for_latency[seen], scores, log_ms)
+        believed = self._model.scores(self._for_score[seen])[0]
+        front = list(zip(believed.tolist(), log_ms.tolist(), strict=True))
+        pool = self._pool(replay)
+        score, latency = self._model.scores(self._for_score[pool]), self._model.log_ms(self._for_latency[pool])
+        reference = reference_of((scores, log_ms), (score[0], latency[0]))
+        growth = expected_growth(front, reference, score, latency)
+        if self._measured:
+            best = np.argsort(-growth, kind="stable")[:TIMED]
+            timed = np.array([math.log(replay.time_untrained(int(pool[place]))) for place in best])
+            exact = (timed, np.full(len(best), TIMED_SD))
+            growth = expected_growth(front, reference, (score[0][best], score[1][best]), exact)
+            pool = pool[best]
+        return int(pool[int(np.argmax(growth))])
+
+    def tell(self, place: int, observed: Observed) -> None:
+        """Do nothing: what was observed is read from the replay."""
+
+    def _by_chance(self) -> list[int]:
+        points = self._table.points
+        cheapest = min(range(len(points)), key=lambda place: (points[place].shape.cut > 0, points[place].macs))
+        others = self._random.permutation(len(points)).tolist()
+        return [cheapest, *(place for place in others if place != cheapest)][:START]
+
+    def _spread(self) -> list[int]:
+        macs = [point.macs for point in self._table.points]
+        fp32 = [place for place, point in enumerate(self._table.points) if point.precision == "fp32"]
+        tenths = np.array_split(np.array(sorted(fp32, key=lambda place: macs[place])), START)
+        return [int(self._random.choice(tenth)) for tenth in tenths if len(tenth)]
+
+    def _pool(self, replay: Replay) -> NDArray[np.int64]:
+        """Return up to `POOL` places that were not observed, without repeats."""
+        unseen = np.array([place for place in range(len(self._table.points)) if place not in replay.observed])
+        if len(unseen) <= POOL:
+            return unseen
+        seen = replay.observed
+        front = undominated(list(seen), lambda place: (seen[place].score, seen[place].p50_ms))
+        pool = dict[int, None]()
+        for _ in range(round(MUTANTS * POOL)):
+            place = front[self._random.integers(len(front))]
+            for _ in range(self._random.integers(1, 3)):
+                if self._steps[place]:
+                    place = self._steps[place][self._random.integers(len(self._steps[place]))]
+            if place not in seen:
+                pool[place] = None
+        for place in self._random.permutation(unseen).tolist():
+            if len(pool) >= POOL:
+                break
+            pool[place] = None
+        return np.array(list(pool))

@@ -1,0 +1,162 @@
+"""Optuna's samplers on a table are asked as a run asks them, and their comparison counts as its rule says."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from made_up_table import made_up_table
+from optuna.trial import TrialState
+from replay import compare_samplers
+from replay.ask_seconds import stored_candidates, strategy_seconds
+from replay.compare_samplers import quartiles, reached, report, search, targets_of
+from replay.samplers import LIMIT, SEARCHES, OptunaSearch, missing
+from replay.session import Replay
+from replay.shapes import table_space, thinned, values_of
+from replay.synthetic import synthetic_lines
+from replay.table import Table, table_of
+
+from scalesearch.search.ledger import FREE_IN_A_ROW
+from scalesearch.spaces.suggest import cheapest, trial_parameters
+
+
+@pytest.fixture
+def made_up() -> Table:
+    """The made-up table of the whole space."""
+    return made_up_table()
+
+
+def steps(made: OptunaSearch, replay: Replay, count: int) -> list[int]:
+    """Make steps of a search and return the places."""
+    found = []
+    for _ in range(count):
+        place = made.ask(replay)
+        assert place is not None
+        made.tell(place, replay.evaluate(place))
+        found.append(place)
+    return found
+
+
+@pytest.mark.parametrize("name", ["random", "nsga2", "tpe"])
+def test_equal_seeds_give_equal_searches_and_start_with_the_cheapest(made_up: Table, name: str) -> None:
+    runs = [steps(OptunaSearch(made_up, 3, name=name), Replay(made_up, 3), 15) for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert made_up.points[runs[0][0]].macs == min(point.macs for point in made_up.points if not point.shape.cut)
+    assert steps(OptunaSearch(made_up, 4, name=name), Replay(made_up, 4), 15) != runs[0]
+
+
+def test_a_combination_above_the_limit_is_told_and_costs_nothing(made_up: Table) -> None:
+    made, replay = OptunaSearch(made_up, 0, name="random"), Replay(made_up, 0)
+    steps(made, replay, 60)
+    pruned = [trial for trial in made.study.trials if trial.state == TrialState.PRUNED]
+    complete = [trial for trial in made.study.trials if trial.state == TrialState.COMPLETE]
+    assert pruned
+    assert all(trial.constraints[LIMIT] > 0 for trial in pruned)
+    assert all(trial.constraints[LIMIT] <= 0 for trial in complete)
+    assert len(complete) == 60
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2"])
+def test_in_a_thinned_table_the_nearest_network_is_told(name: str) -> None:
+    space = table_space()
+    trunks = tuple(dict.fromkeys(point.shape.trunk for point in made_up_table().points))
+    kept = thinned(trunks, 20, values_of(space))
+    shapes = [point.shape for point in made_up_table().points[::2]]
+    table = table_of(synthetic_lines((240,), shapes=[shape for shape in shapes if shape.trunk in kept]), 240)
+    made, replay = OptunaSearch(table, 0, name=name), Replay(table, 0)
+    places = steps(made, replay, 30)
+    told = [trial for trial in made.study.trials if trial.state == TrialState.COMPLETE]
+    assert any(trial.state == TrialState.FAIL for trial in made.study.trials)
+    assert len(told) == 30
+    for trial, place in zip(told, places, strict=True):
+        point = table.points[place]
+        assert trial.params == trial_parameters(point.shape.candidate(steps=240, precision=point.precision), space)
+
+
+def test_a_search_ends_when_nothing_needs_training_any_more() -> None:
+    shape = made_up_table().points[0].shape
+    table = table_of(synthetic_lines((240,), shapes=[shape]), 240)
+    made, replay = OptunaSearch(table, 0, name="random"), Replay(table, 0)
+    asked = 0
+    while (place := made.ask(replay)) is not None:
+        made.tell(place, replay.evaluate(place))
+        asked += 1
+    assert asked == 1 + FREE_IN_A_ROW
+    assert replay.trainings == 1
+
+
+def test_what_is_not_installed_says_so() -> None:
+    assert missing("tpe") == ""
+    assert missing("botorch") in ("", "not installed: botorch, optuna_integration", "not installed: botorch")
+
+
+def run(name: str, seed: int, shares: list[float]) -> compare_samplers.Run:
+    """Make a line of a search with one training and two minutes for each value."""
+    numbers = range(1, len(shares) + 1)
+    return {
+        "sampler": name,
+        "seed": seed,
+        "trainings": list(numbers),
+        "minutes": [2.0 * number for number in numbers],
+        "share": shares,
+        "handed_over": shares[-1],
+        "ask_s": 0.1,
+    }
+
+
+def test_a_target_is_reached_at_the_first_training_with_it() -> None:
+    mine = run("tpe", 0, [0.5, 0.9, 0.96])
+    assert reached(mine, 0.9) == (2, 4.0)
+    assert reached(mine, 0.97) == (math.inf, math.inf)
+    assert quartiles([3, 1, 2, math.inf]) == (2, 1, 3)
+
+
+def test_the_report_gives_medians_and_says_never() -> None:
+    runs = [run("tpe", seed, [0.5, 0.9, end]) for seed, end in enumerate((0.92, 0.94, 0.96))]
+    runs += [run("growth", seed, [0.95, 0.96, 0.96]) for seed in range(3)]
+    assert targets_of({"tpe": runs[:3]})["tpe at its end"] == 0.94
+    lines = list(report(runs))
+    trainings = lines[next(place for place, line in enumerate(lines) if line.startswith("trainings to")) :]
+    assert trainings[2].split()[:2] == ["tpe", "3"]
+    assert trainings[3].split()[:2] == ["growth", "1"]
+    assert trainings[3].rstrip().endswith("never (never-never)")
+
+
+def test_a_search_is_replayed_to_its_last_training(made_up: Table) -> None:
+    found = search(made_up, "random", 0, 12)
+    assert found["trainings"][-1] == 12
+    assert found["share"] == sorted(found["share"])
+    assert found["minutes"] == sorted(found["minutes"])
+    assert set(SEARCHES) >= {"random", "nsga2", "tpe", "gp", "botorch", "growth"}
+
+
+def test_the_command_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, to = tmp_path / "table.jsonl", tmp_path / "compared.jsonl"
+    table.write_text("".join(json.dumps(line) + "\n" for line in synthetic_lines((240,))))
+    command = ["compare_samplers", str(table), "--to", str(to), "--trainings", "8", "--samplers", "random", "tpe"]
+    for seeds in ("1", "2"):
+        monkeypatch.setattr("sys.argv", [*command, "--seeds", seeds])
+        compare_samplers.main()
+    lines = [json.loads(line) for line in to.read_text().splitlines()]
+    assert [(line["sampler"], line["seed"]) for line in lines[1:]] == [
+        ("random", 0),
+        ("tpe", 0),
+        ("random", 1),
+        ("tpe", 1),
+    ]
+    assert "tpe at its end" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", [*command, "--trainings", "9"])
+    with pytest.raises(SystemExit, match="was begun with"):
+        compare_samplers.main()
+
+
+def test_what_is_stored_for_timing_lies_in_the_space() -> None:
+    candidates = stored_candidates(30)
+    assert len(candidates) == 30
+    assert (
+        trial_parameters(cheapest(table_space()), table_space()).keys()
+        >= trial_parameters(candidates[0], table_space()).keys()
+    )
+    assert all(each > 0 for each in strategy_seconds(20, 2))
