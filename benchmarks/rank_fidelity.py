@@ -35,6 +35,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from worker_processes import end_with_parent
 
 from scalesearch.chain.examples import tensors
 from scalesearch.chain.planner import Planner
@@ -146,6 +147,7 @@ _held: list[tuple[Session, Dataset]] = []  # one per worker process, filled once
 
 
 def _load(session: Session) -> None:
+    end_with_parent()
     _held.append((session, load_study_data(session, LABEL_SOURCES)))
 
 

@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from worker_processes import end_with_parent
+
 from replay.lines import Line
 from replay.shapes import PRECISIONS, Shape
-from replay.training import end_with_parent
 from scalesearch.chain.deploy import Deployer
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.timer import Timer

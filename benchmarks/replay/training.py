@@ -1,14 +1,13 @@
 """Trains the networks of one trunk, in a worker process: the lines of accuracy for the table."""
 
-import multiprocessing
-import os
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+from worker_processes import end_with_parent
 
 from replay.lines import Line
 from replay.shapes import Shape
@@ -39,18 +38,6 @@ class Group:
 
 _held: list[tuple[Session, Dataset]] = []
 """One entry in a worker process, made once by `load`."""
-
-
-def end_with_parent() -> None:
-    """End this worker process when the process that started it is gone: killed, it cannot stop its workers itself."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def load(session: Session) -> None:
