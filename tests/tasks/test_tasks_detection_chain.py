@@ -122,14 +122,15 @@ def test_another_score_and_end_to_end_latency_are_what_is_searched_for_and_shown
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "250")  # so that no heading of a table is broken
     monkeypatch.chdir(tmp_path)
     Path("space.toml").write_text(SPACE + "[limits]\nmax_latency_ms = 1000.0\n")
     root = write_yolo(Path("scenes"))
     begin = ("run", "--task", "detection", "--space", "space.toml", "--data", str(root), "--budget", "1",
              "--to", "study", *(f"--set={text}" for text in SETTINGS), "--set=detection.objective=recall_at_precision",
-             "--set=detection.precision=0.4", "--set=siblings=false", "--set=twins=false")  # fmt: skip
+             "--set=detection.precision=0.1", "--set=siblings=false", "--set=twins=false")  # fmt: skip
     run(*begin, "--set=latency.objective=end_to_end")
-    metric = "recall_at_precision_40"
+    metric = "recall_at_precision_10"
     records = [record.measured for record in RecordStore(Path("study")).all() if record.measured]
     for record in records:
         latency, after = record.latency, record.latency.postprocessing
@@ -141,7 +142,7 @@ def test_another_score_and_end_to_end_latency_are_what_is_searched_for_and_shown
         assert isinstance(detail, DetectionDetail)
         assert (record.quality.metric, detail.recall_at_precision) == (metric, record.quality.score)
         if record.quality.score:
-            assert detail.precision >= 0.4
+            assert detail.precision >= 0.1
             assert detail.recall == pytest.approx(record.quality.score)
     with opened_study(Path("study")) as opened:
         assert opened.study.metric_names == [metric, "end_to_end_ms"]
