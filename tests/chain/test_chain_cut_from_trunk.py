@@ -203,6 +203,7 @@ def test_a_cut_network_has_its_spec_and_what_it_is_compared_with_made_as_many_up
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.slow), "muon"])
 @pytest.mark.parametrize("names", [("width",), ("width", "depth", "kernel")], ids=["width", "all"])
 def test_weights_and_momentum_are_those_of_the_entries_that_stay(

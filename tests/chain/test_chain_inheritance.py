@@ -208,6 +208,7 @@ def test_a_narrower_child_begins_with_a_part_of_the_parent(
     assert all(any(torch.equal(row, other) for other in whole) for row in rows)
 
 
+@pytest.mark.slow
 def test_a_width_by_a_cut_comes_from_the_parent_by_way_of_the_widest_trunk(
     plain: Session, trained: tuple[Path, Network], tmp_path: Path
 ) -> None:

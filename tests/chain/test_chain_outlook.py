@@ -74,6 +74,7 @@ def test_an_untrained_network_that_is_surely_too_slow_is_rejected_once_for_all_i
     assert not list((session.folder / "models").glob("*")) and not list((session.folder / "weights").glob("*.s*"))
 
 
+@pytest.mark.slow
 def test_what_may_be_fast_enough_is_trained_and_then_timed_as_ever(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

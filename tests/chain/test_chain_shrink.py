@@ -225,6 +225,7 @@ def test_a_single_update_is_a_branch_without_a_trunk(bench: Bench) -> None:
         assert shrunk.training.steps == 1
 
 
+@pytest.mark.slow
 def test_cosine_trains_to_its_end_and_once_more_after_the_cut(bench: Bench) -> None:
     recipe = replace(RECIPE, schedule="cosine", retrain_steps=6)
 

@@ -139,6 +139,7 @@ def emptied(session: Session) -> None:
         path.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["wsd", pytest.param("cosine", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("pruning", [Pruning(), Pruning(channel_fraction=0.5)], ids=["dense", "cut"])
 def test_every_part_of_a_training_is_taught(session: Session, schedule: ScheduleName, pruning: Pruning) -> None:
@@ -150,6 +151,7 @@ def test_every_part_of_a_training_is_taught(session: Session, schedule: Schedule
     assert not same(taught, shrunk(session, replace(recipe, distill_temperature=9.0), pruning))
 
 
+@pytest.mark.slow
 def test_a_taught_trunk_that_was_stopped_ends_at_the_same_weights(session: Session) -> None:
     longer = replace(RECIPE, steps=12)
     emptied(session)

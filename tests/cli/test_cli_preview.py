@@ -75,6 +75,7 @@ def test_check_prints_axes_cost_and_verdict(capsys: pytest.CaptureFixture[str]) 
     assert "The space is sound." in text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_probe")
 def test_check_tells_which_trunks_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
     by_cut = space({"width": [0.5, 1.0, 1.5], "depth": [1.0, 2.0], "width_by": "cut"}, max_macs=1_000_000)
@@ -144,6 +145,7 @@ def test_every_shipped_space_passes_compile(name: str, monkeypatch: pytest.Monke
     assert table.row_count == len(get_target("rtx40").precisions)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_clock")
 @pytest.mark.parametrize(("network", "stage"), [("resnet_small", 1), ("mobilenet_small", 2), ("efficientnet_small", 3)])
 def test_a_stage_scaled_alone_is_previewed(network: str, stage: int, capsys: pytest.CaptureFixture[str]) -> None:

@@ -158,6 +158,7 @@ CHANGED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scaling", CHANGED, ids=str)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "mobilenet_small")) for name in BASES]

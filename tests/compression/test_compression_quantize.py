@@ -121,6 +121,7 @@ def test_int8_loses_little_accuracy(
     assert np.sqrt(np.mean((logits - expected) ** 2)) < 0.05 * expected.std()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibration", get_args(CalibrationMethod))
 def test_fp8_loses_little_accuracy(model: OnnxModel, tmp_path: Path, calibration: CalibrationMethod) -> None:
     """Run as it is written: with its optimizations on, ONNX Runtime 1.32 answers wrongly (WeightBiasQuantization)."""
@@ -193,6 +194,7 @@ def test_the_tensorrt_profile_has_nothing_that_tensorrt_refuses(model: OnnxModel
     assert all(array.dtype != np.int32 for array in constants.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", _PROFILES)
 def test_methods_and_percentiles_give_other_scales(
     model: OnnxModel, tmp_path: Path, profile: QuantizationProfile

@@ -241,6 +241,7 @@ def test_the_file_holds_two_zeros_in_each_four(sparse_files: Callable[[Precision
     assert not any(holds_2_4(values) for values in others)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not is_installed("tensorrt_rtx"), reason="the extra `rtx` is not installed")
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_nvidias_compiler_takes_it_with_the_flag(

@@ -117,6 +117,7 @@ def test_what_cannot_be_added_is_told_before_anything_is_made(
     assert [(move.record.trial, move.added) for move in outcome.confirmation.moves] == [(1, False), (2, False)]
 
 
+@pytest.mark.slow
 def test_auto_adds_those_that_the_corrected_scores_name(
     study: Path, make_record: MakeRecord, fakes: tuple[FakeTraining, FakeTiming]
 ) -> None:

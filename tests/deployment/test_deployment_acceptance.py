@@ -87,6 +87,7 @@ def gate() -> Gate:
     return Gate(_CAPABILITY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=[pytest.mark.slow] * (case.base != "resnet_small")) for case in _QUICK], ids=str
 )

@@ -59,6 +59,7 @@ def _kept(study: Path) -> list[Path]:
     return sorted((study / "exported").glob("*.onnx"))
 
 
+@pytest.mark.slow
 def test_an_equal_network_is_exported_once_and_both_files_are_the_same(tmp_path: Path, exports: list[Path]) -> None:
     first = ExportCache(tmp_path).to_onnx(
         _network(), to=tmp_path / "a.onnx", check_images=_IMAGES, output_names=("logits",)

@@ -90,6 +90,7 @@ def test_other_weights_widths_and_sizes_give_the_bytes_of_torchs_export(
     assert len(traced) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lambda data: data, lambda data: data[:-1], lambda data: b"x" + data[1:]])
 def test_processes_share_what_torch_traced_by_a_folder(
     damage: Callable[[bytes], bytes], tmp_path: Path, traced: list[str], monkeypatch: pytest.MonkeyPatch

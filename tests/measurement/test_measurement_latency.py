@@ -55,6 +55,7 @@ def test_every_estimator_cancels_what_both_engines_share(estimator: str) -> None
     assert ESTIMATORS[estimator](duet) == pytest.approx(0.6, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mood", [pytest.param(False, marks=pytest.mark.slow), True], ids=["independent", "moods"])
 def test_the_interval_covers_the_truth_about_as_often_as_it_says(mood: bool) -> None:
     covered, estimates = 0, []

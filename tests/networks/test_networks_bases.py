@@ -89,6 +89,7 @@ def test_classifier_is_the_last_layer(name: str) -> None:
     assert list(module.modules())[-1] is module.classifier
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in SMALL)) for name in BASES])
 @pytest.mark.parametrize("axis", ["resolution", "depth", "width", "kernel"])
 def test_macs_grow_with_every_multiplier(name: str, axis: str) -> None:
@@ -102,6 +103,7 @@ def test_macs_grow_with_every_multiplier(name: str, axis: str) -> None:
     assert (params[1] == params[2]) == (axis == "resolution")
 
 
+@pytest.mark.slow
 @every_base
 def test_equal_seeds_give_equal_weights_and_others_do_not(name: str) -> None:
     first, again, other = (build(quarter(name), seed=seed).module.state_dict() for seed in (3, 3, 4))

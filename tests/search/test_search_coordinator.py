@@ -226,6 +226,7 @@ def test_a_candidate_that_cannot_be_planned_is_free(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "error", "match"),
     [

@@ -54,6 +54,7 @@ def _cut_from_one(candidate: Candidate) -> Plan:
     return replace(plan, spec=replace(plan.spec, stem=stem), cut_from=plan.spec)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plan", "shared"),
     [(_one_trunk, True), (_cut_from_one, True), (FakePlanner(), False)],

@@ -83,6 +83,7 @@ def test_live_fixed_and_frozen_trials_replay_to_the_same_candidate() -> None:
     assert len(seen) > 50
 
 
+@pytest.mark.slow
 def test_every_value_of_every_axis_is_reached_and_no_other() -> None:
     candidates = random_candidates(FULL, 300, seed=1)
 

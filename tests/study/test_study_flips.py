@@ -71,6 +71,7 @@ def test_images_are_mirrored_only_where_their_classes_survive_it(tmp_path: Path,
     assert flip_of(stored) == (flip,)
 
 
+@pytest.mark.slow
 def test_the_decision_is_kept_and_nothing_is_trained_for_it_again(tmp_path: Path) -> None:
     settings, said = pictures(tmp_path, sided=False), list[str]()
     first = opened(tmp_path, settings, space(flip="auto"), [])

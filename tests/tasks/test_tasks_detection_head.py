@@ -26,6 +26,7 @@ def spec_of(name: str, *, width: float = 1.0, classes: int = 3) -> NetworkSpec:
     return scale(BASES[name](), Scaling(width=width), resolution_px=SIZE, num_classes=classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BASES)
 def test_every_base_network_becomes_a_detector(name: str) -> None:
     spec = spec_of(name, width=0.5)
