@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from scalesearch.cli import main
 from scalesearch.errors import ConfigError
 
 
@@ -62,14 +63,20 @@ CASES = (
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_mistake_is_answered_shortly_and_with_the_right_code(case: Case, tmp_path: Path) -> None:
-    done = scalesearch(*case.arguments, folder=tmp_path)
-    assert done.returncode == case.code, done.stderr
-    assert "Traceback" not in done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert 1 <= len(lines) <= 3, done.stderr
+def test_a_mistake_is_answered_shortly_and_with_the_right_code(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys, "argv", ["scalesearch", *case.arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr().err
+    assert ended.value.code == case.code, told
+    assert "Traceback" not in told
+    assert 1 <= len(told.strip().splitlines()) <= 3, told
     for part in case.says:
-        assert part in done.stderr if isinstance(part, str) else part.search(done.stderr), done.stderr
+        assert part in told if isinstance(part, str) else part.search(told), told
     assert not list(tmp_path.glob("results/*")), "nothing was begun, so nothing is left behind"
 
 
