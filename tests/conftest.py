@@ -33,14 +33,12 @@ from scalesearch.values.target import Device, Target
 # Before any test loads torch: two test processes of two OpenMP threads each wait for one another more than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Thousands of tests and the libraries they import stay to the end. Looking at them again and again for garbage would
-# nearly double the time of collecting them, and slow down every test.
+# What is collected stays to the end: looking at it again and again for garbage would nearly double the time it takes.
 gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """Let the garbage collector work from here on, without what is there already."""
-    gc.freeze()
+    """Let the garbage collector work from here on."""
     gc.enable()
 
 
