@@ -17,7 +17,7 @@ from scalesearch.execution.stopping import stop_signals
 from scalesearch.execution.worker import NO_TRIAL, Entered, Fatal
 from scalesearch.search.asking import Asker, Sampling
 from scalesearch.search.events import RunStopped, StageEntered, StudyOutcome, TrialStarted
-from scalesearch.search.fates import given_up_on, gone_on_with, record_of, rejected, repeat, unplanned
+from scalesearch.search.fates import error_of, given_up_on, gone_on_with, record_of, rejected, repeat, unplanned
 from scalesearch.search.ledger import Asked, Ledger
 from scalesearch.search.precisions import Precisions
 from scalesearch.search.problem import Problem
@@ -213,7 +213,7 @@ class _Run:
         if (
             isinstance(report, Fatal) and report.trial == NO_TRIAL
         ):  # the evaluator could not be made: not the fault of a trial
-            raise _error_of(report)
+            raise error_of(report)
         asked = self._ledger.running[report.trial]
         asked.enter("")
         if isinstance(report, Fatal) and report.error:
@@ -226,7 +226,7 @@ class _Run:
         del self._ledger.running[report.trial]
         self._answer(asked.trial, record)
         if isinstance(report, Fatal):
-            raise _error_of(report)
+            raise error_of(report)
 
     def _answer(self, trial: optuna.Trial, record: TrialRecord) -> None:
         self._ledger.count(record)
@@ -245,8 +245,3 @@ class _Run:
         for asked in self._ledger.take_parked(record.key):
             again = repeat(record, asked.trial.number, asked.plan.candidate)
             self._finish(asked.trial, replace(again, sibling_of=asked.sibling_of))
-
-
-def _error_of(report: Fatal) -> Exception:
-    """Return the error that a Fatal report stops the run with."""
-    return report.error or RuntimeError(f"a bug stopped the run (trial {report.trial}):\n{report.trace}")

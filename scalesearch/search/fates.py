@@ -117,3 +117,8 @@ def _checked(result: Evaluated, plan: Plan) -> TrialRecord:
         record = replace(record, state="failed", reason=f"quality: {problem}")
     # A failed trial's numbers must not be taken for a point of the front.
     return record if record.state == "complete" else replace(record.without_measurement(), charged=True)
+
+
+def error_of(report: Fatal) -> Exception:
+    """Return the error that a Fatal report stops the run with."""
+    return report.error or RuntimeError(f"a bug stopped the run (trial {report.trial}):\n{report.trace}")
