@@ -11,13 +11,35 @@ from onnx import TensorProto, helper, numpy_helper
 
 from scalesearch.deployment.backends.base import EngineOptions
 from scalesearch.deployment.backends.onnxruntime_session import NATIVE_ERRORS, native_reason, open_session
+from scalesearch.deployment.formats.base import Format
 from scalesearch.deployment.onnx_file import read_onnx
-from scalesearch.errors import StageFailed
+from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.tasks.detection.decoding import Detections, points_of, strides_for
+from scalesearch.values.candidate import Precision
 from scalesearch.values.network import OnnxModel
 
 STAGE: Final = "export"
 _PREFIX: Final = "nms_"
+
+
+class DetectorFormat(Format):
+    """A file that ONNX Runtime checks before it is kept, whatever runs it later; see the `Format` protocol."""
+
+    def ensure_available(self) -> None:
+        """Accept: ONNX Runtime, which checks the file, is always there."""
+
+    def ensure_holds(self, precision: Precision) -> None:
+        """Raise an error for bf16, which ONNX Runtime cannot run on a CPU, so that nothing could be compared.
+
+        Raises:
+            ConfigError: The precision is bf16.
+        """
+        if precision == "bf16":
+            message = (
+                f"--format {self.name} is checked with ONNX Runtime on the CPU, which cannot run bf16.\n"
+                f"Export a trial of another precision, or leave out --format {self.name}."
+            )
+            raise ConfigError(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from scalesearch.deployment.formats.base import Format, FormatOptions
+from scalesearch.deployment.formats.base import FormatOptions
 from scalesearch.deployment.onnx_file import read_onnx, write_onnx
-from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.errors import StageFailed
 from scalesearch.tasks.detection.decoding import (
     LEAST_SCORE,
     MOST_CANDIDATES,
@@ -22,6 +22,7 @@ from scalesearch.tasks.detection.decoding import (
 )
 from scalesearch.tasks.detection.decoding_graph import (
     STAGE,
+    DetectorFormat,
     Nodes,
     class_and_point_counts,
     decoded,
@@ -29,34 +30,17 @@ from scalesearch.tasks.detection.decoding_graph import (
     run_file,
     same_detections,
 )
-from scalesearch.values.candidate import Precision
 from scalesearch.values.network import OnnxModel
 
 OUTPUTS: Final = ("boxes", "scores", "classes", "images")
 _FILE: Final = "model_nms.onnx"
 
 
-class OnnxNms(Format):
+class OnnxNms(DetectorFormat):
     """A writer of the ONNX file with decoding and suppression inside; see the `Format` protocol."""
 
     name: Final = "onnx-nms"
     what: Final = "the network with decoding and NonMaxSuppression inside: boxes, scores, classes, images"
-
-    def ensure_available(self) -> None:
-        """Accept: ONNX Runtime, which checks the file, is always there."""
-
-    def ensure_holds(self, precision: Precision) -> None:
-        """Raise an error for bf16, which ONNX Runtime cannot run on a CPU, so that nothing could be compared.
-
-        Raises:
-            ConfigError: The precision is bf16.
-        """
-        if precision == "bf16":
-            message = (
-                "--format onnx-nms is checked with ONNX Runtime on the CPU, which cannot run bf16.\nExport a trial of "
-                "another precision, or leave out --format onnx-nms."
-            )
-            raise ConfigError(message)
 
     def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
         """Write model_nms.onnx and compare its detections with those of the program's own decoding.

@@ -9,9 +9,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from scalesearch.deployment.formats.base import Format, FormatOptions
+from scalesearch.deployment.formats.base import FormatOptions
 from scalesearch.deployment.onnx_file import read_onnx, write_onnx
-from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.errors import StageFailed
 from scalesearch.tasks.detection.decoding import (
     LEAST_SCORE,
     MOST_CANDIDATES,
@@ -24,6 +24,7 @@ from scalesearch.tasks.detection.decoding import (
 from scalesearch.tasks.detection.decoding_graph import (
     STAGE,
     DetectorFacts,
+    DetectorFormat,
     Nodes,
     class_and_point_counts,
     decoded,
@@ -31,7 +32,6 @@ from scalesearch.tasks.detection.decoding_graph import (
     run_file,
     same_detections,
 )
-from scalesearch.values.candidate import Precision
 from scalesearch.values.network import OnnxModel
 
 PLUGIN: Final = "EfficientNMS_TRT"
@@ -40,27 +40,11 @@ _FILE: Final = "model_tensorrt_nms.onnx"
 _INPUTS: Final = ("candidate_boxes", "candidate_scores")
 
 
-class TensorRtNms(Format):
+class TensorRtNms(DetectorFormat):
     """A writer of the ONNX file with TensorRT's plugin; see the `Format` protocol."""
 
     name: Final = "tensorrt-nms"
     what: Final = "the network with decoding and the plugin EfficientNMS_TRT, for TensorRT (not run here)"
-
-    def ensure_available(self) -> None:
-        """Accept: the file is written without TensorRT."""
-
-    def ensure_holds(self, precision: Precision) -> None:
-        """Raise an error for bf16, which ONNX Runtime cannot run on a CPU, so that nothing could be compared.
-
-        Raises:
-            ConfigError: The precision is bf16.
-        """
-        if precision == "bf16":
-            message = (
-                "--format tensorrt-nms is checked with ONNX Runtime on the CPU, which cannot run bf16.\n"
-                "Export a trial of another precision, or leave out --format tensorrt-nms."
-            )
-            raise ConfigError(message)
 
     def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
         """Write model_tensorrt_nms.onnx; what goes into the plugin is compared with this program's own decoding.
