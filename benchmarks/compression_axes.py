@@ -12,9 +12,9 @@ Arms, each an ordinary `scalesearch run` that ends by its wall time (`--max-time
 For every space the arms of one seed follow each other, in an order that rotates with the seed. Compared are
 hypervolumes of the fronts (score times ln(latency), see analysis/front.py) of what was on disk at equal times, as means
 over the seeds with standard deviations; of the last front also as it was evaluated after the search, on test images
-and re-timed, with all its members (what a user has who ships it as it is); and the difference to the arm `with`, seed
-by seed. A search that was interrupted goes on with the time that is left to it. All of it wants a machine that does
-nothing else.
+and re-timed, with all its members (what a user has who ships it as it is; what was begun in time and ended later is in
+it); and the difference to the arm `with`, seed by seed. A search that was interrupted goes on with the time that is
+left to it. All of it wants a machine that does nothing else.
 """
 
 import argparse

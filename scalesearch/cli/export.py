@@ -51,7 +51,7 @@ def export(
         message = "Give one of --trial N, --best and --front."
         raise ConfigError(message)
     from scalesearch.data.finding import with_data
-    from scalesearch.deployment.formats import get_format
+    from scalesearch.export.formats import get_format
     from scalesearch.export.target import check_place, earlier_export
     from scalesearch.records.confirmed import first_runs
     from scalesearch.records.run_file import stored_session

@@ -168,12 +168,15 @@ def predicted(
     _say("timing some training steps and an export, to predict how long the run takes (up to half a minute)")
     try:
         first, _ = planned(planner, cheapest(ground.space))
+        parent_macs = 0
+        if settings.parent:  # it is tuned at the base network's own size
+            parent, _ = planned(planner, replace(cheapest(ground.space), scaling=Scaling()))
+            parent_macs = parent.dense_cost.macs
         pieces = measure_pieces(
             [*allowed, first], task=settings.task, settings=settings.machine, workers=settings.workers
         )
     except StageFailed as failure:
         return f"How long it takes cannot be told: {failure.reason}."
-    base, _ = planned(planner, replace(cheapest(ground.space), scaling=Scaling()))
     val_images = len(data.val) if data is not None else USUAL_VAL_IMAGES
     run = PlannedRun(
         settings=settings,
@@ -181,7 +184,7 @@ def predicted(
         backend=ground.target.backend,
         val_images=val_images,
         train_images=len(data.train) if data is not None else USUAL_TRAIN_IMAGES,
-        parent_macs=base.dense_cost.macs if settings.parent else 0,
+        parent_macs=parent_macs,
     )
     found = predict(run, allowed, pieces, first=None if first.rejected_because else first)
     return _length_of_run(settings, found)

@@ -46,7 +46,7 @@ def write_export(
         MissingBackendError: The package of a requested format is not installed.
         StageFailed: A format cannot hold this network.
     """
-    from scalesearch.deployment.formats import get_format
+    from scalesearch.export.formats import get_format
     from scalesearch.export.target import check_place, earlier_export
     from scalesearch.folder_lock import hold_folder
     from scalesearch.whole_folder import make_folders, remove_empty, whole_folder

@@ -133,7 +133,7 @@ def kept_parts(folder: Path, *, model: Path, pictures_of: tuple[str, int] | None
     They stay only where the very same model.onnx is there already. Pictures also stay where nothing but pictures of the
     trial `pictures_of` (its study's name, its number) is there.
     """
-    from scalesearch.deployment.formats import OUTPUTS
+    from scalesearch.export.formats import OUTPUTS
     from scalesearch.views.histogram_page import page_is_of
 
     if not folder.is_dir():
@@ -150,7 +150,7 @@ def kept_parts(folder: Path, *, model: Path, pictures_of: tuple[str, int] | None
 
 def _strangers(folder: Path) -> Iterator[str]:
     """Yield what is in the folder under a name that no export uses."""
-    from scalesearch.deployment.formats import OUTPUTS
+    from scalesearch.export.formats import OUTPUTS
 
     files = {*FIXED, *PICTURES, *(name for names in OUTPUTS.values() for name in names)}
     folders = {str(Path(name).parent) for name in files} - {"."}

@@ -56,7 +56,7 @@ class PostprocessedMetric(Metric, Protocol):
     """The metric of a task whose answers need work that is worth timing before they are results, such as decoding."""
 
     def postprocessing(self) -> Sequence[Callable[[], object]]:
-        """Return a call for each of some images, evenly chosen, which makes results of its answers as an export does.
+        """Return a call for each of some random images, which makes results of its answers as an export does.
 
         Ask for it after `result`, which finds the threshold. A call may be made several times.
         """

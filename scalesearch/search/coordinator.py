@@ -210,9 +210,8 @@ class _Run:
             self._ledger.running[report.trial].enter(report.stage)
             self._showing.tell((StageEntered(trial=report.trial, stage=report.stage),))
             return
-        if (
-            isinstance(report, Fatal) and report.trial == NO_TRIAL
-        ):  # the evaluator could not be made: not the fault of a trial
+        # Then the evaluator could not be made, which is not the fault of a trial.
+        if isinstance(report, Fatal) and report.trial == NO_TRIAL:
             raise error_of(report)
         asked = self._ledger.running[report.trial]
         asked.enter("")

@@ -6,9 +6,6 @@ Bounds = tuple[float, float]
 """The smallest and the largest value of something."""
 
 
-"""The smallest and the largest value of something."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictedTime:
     """Seconds of a whole run, as a range, and what its candidates take on average in training and otherwise."""

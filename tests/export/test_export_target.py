@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scalesearch.deployment.formats import FORMATS, OUTPUTS
 from scalesearch.errors import ConfigError
+from scalesearch.export.formats import FORMATS, OUTPUTS
 from scalesearch.export.metadata import write_config
 from scalesearch.export.target import check_place, earlier_export, kept_parts, refuse_other_trial
 from scalesearch.values.record import MeasuredTrial

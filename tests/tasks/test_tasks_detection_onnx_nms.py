@@ -11,9 +11,10 @@ from onnx import TensorProto, helper
 from small_graphs import IMAGES as CLASSIFIED
 from small_graphs import small_model
 
-from scalesearch.deployment.formats import CheckImages, FormatOptions, get_format
+from scalesearch.deployment.formats import CheckImages, FormatOptions
 from scalesearch.deployment.onnx_file import annotate, onnx_model, read_onnx, write_onnx
 from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.export.formats import get_format
 from scalesearch.tasks.detection.decoding import decode_answers
 from scalesearch.tasks.detection.decoding_graph import run_file, same_detections
 from scalesearch.tasks.detection.onnx_nms import detections_of, with_suppression

@@ -8,9 +8,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from scalesearch.deployment.formats import CheckImages, FormatOptions, get_format
+from scalesearch.deployment.formats import CheckImages, FormatOptions
 from scalesearch.deployment.onnx_file import annotate, read_onnx, write_onnx
 from scalesearch.errors import StageFailed
+from scalesearch.export.formats import get_format
 from scalesearch.values.network import OnnxModel
 
 SIDES = (64, 96)

@@ -1,4 +1,7 @@
-"""The export formats by name; the library of each is loaded only when that format is written."""
+"""The export formats of any network by name; the library of each is loaded only when that format is written.
+
+`export.formats` has those of single tasks as well.
+"""
 
 from collections.abc import Mapping
 from typing import Final
@@ -11,8 +14,6 @@ __all__ = ["FORMATS", "OUTPUTS", "CheckImages", "Format", "FormatOptions", "get_
 _HERE: Final = "scalesearch.deployment.formats"
 FORMATS: Mapping[str, str] = {
     "onnx": f"{_HERE}.plain_onnx:PlainOnnx",
-    "onnx-nms": "scalesearch.tasks.detection.onnx_nms:OnnxNms",
-    "tensorrt-nms": "scalesearch.tasks.detection.tensorrt_nms:TensorRtNms",
     "c": f"{_HERE}.c99:C99",
     "openvino": f"{_HERE}.openvino:OpenVinoIr",
     "tensorrt": f"{_HERE}.tensorrt:TensorRtPlan",
@@ -23,8 +24,6 @@ FORMATS: Mapping[str, str] = {
 
 OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "onnx": ("model.onnx",),
-    "onnx-nms": ("model_nms.onnx",),
-    "tensorrt-nms": ("model_tensorrt_nms.onnx",),
     "c": tuple(f"c/{name}" for name in ("model.c", "model.h", "labels.c", "labels.h", "self_test.c", "Makefile")),
     "openvino": ("openvino/model.xml", "openvino/model.bin"),
     "tensorrt": ("model.engine",),
@@ -34,11 +33,11 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
 """The files that each format writes, known without loading its library."""
 
 
-def get_format(name: str) -> Format:
-    """Return the writer of that name.
+def get_format(name: str, known: Mapping[str, str] = FORMATS) -> Format:
+    """Return the writer of that name, out of the `known` ones.
 
     Raises:
         ConfigError: There is none of that name; the message names the nearest one and lists all.
     """
-    writer: Format = load_member(name, FORMATS, missing="--format: no format is called")()
+    writer: Format = load_member(name, known, missing="--format: no format is called")()
     return writer
