@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import stdout_of
 from PIL import Image
 
 from scalesearch.data import LABEL_SOURCES, load_dataset, to_input
@@ -55,12 +56,6 @@ def write(root: Path) -> Path:
     return root
 
 
-def run(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "scalesearch", *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def labels_by_script(export: Path, files: list[Path]) -> list[str]:
     """By the export's own infer.py, in a process that knows nothing of scalesearch."""
     command = [sys.executable, "-I", str(export / "infer.py"), "--top", "1", *map(str, files)]
@@ -75,14 +70,14 @@ def test_rectangles_go_through_everything(tmp_path: Path, monkeypatch: pytest.Mo
     root, files = write(Path("pictures")), sorted(Path("pictures").rglob("*.png"))
     asked = [f"--set={text}" for text in (*SETTINGS, "data.memory=disk")]
 
-    run("run", "--space", "wide.toml", "--data", str(root), "--budget", "2", "--to", "study", *asked)
+    stdout_of("run", "--space", "wide.toml", "--data", str(root), "--budget", "2", "--to", "study", *asked)
     session, records = stored_session(Path("study")), RecordStore(Path("study/records")).all()
     assert session.storage == InputSize(height_px=24, width_px=40)
     assert not any("centre crop" in text for text in session.data.warnings)  # 96 x 160 has the shape of 24 x 40
     assert {record.spec.input_size.sides for record in records if record.spec} <= SIZES
-    run("confirm", "study", "--steps", "30", "--seeds", "1")
+    stdout_of("confirm", "study", "--steps", "30", "--seeds", "1")
     for folder, more in (("best", ()), ("confirmed", ("--confirmed",))):
-        run("export", "study", "--to", folder, *more)
+        stdout_of("export", "study", "--to", folder, *more)
         export, config = Path(folder), read_config(Path(folder))
         sides = config.network.input_size.sides
         assert sides in SIZES and onnx_model(export / "model.onnx").input_shape == (1, 3, *sides)
@@ -97,10 +92,10 @@ def test_rectangles_go_through_everything(tmp_path: Path, monkeypatch: pytest.Mo
         assert sum(found) == len(data.train) == len(trained_on)
 
         by_script = labels_by_script(export, files)
-        answers = json.loads(run("predict", folder, *map(str, files), "--top", "1", "--json"))
+        answers = json.loads(stdout_of("predict", folder, *map(str, files), "--top", "1", "--json"))
         assert by_script == [answer["label"] for answer in answers]
         # A centre square would leave nothing but noise, of which half of the labels were right.
         assert np.mean([label == path.parent.name for label, path in zip(by_script, files, strict=True)]) > 0.85
 
-    trained = run("train", "best/config.toml", "--to", "again", "--steps", "30")
+    trained = stdout_of("train", "best/config.toml", "--to", "again", "--steps", "30")
     assert "network: the same as exported" in trained and "graph: that of best/model.onnx" in trained

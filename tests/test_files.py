@@ -27,6 +27,7 @@ def test_a_file_is_never_writable_for_everybody(mask: int, mode: int, tmp_path: 
     assert os.umask(mask) == mask
 
 
+@pytest.mark.slow
 def test_a_command_makes_nothing_that_everybody_may_write(tmp_path: Path) -> None:
     """At umask 000, with folders, locks and files alike; children inherit it."""
     code = (

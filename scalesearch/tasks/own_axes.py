@@ -5,6 +5,7 @@ from typing import Final
 
 from scalesearch.errors import ConfigError
 from scalesearch.tasks.base import Task
+from scalesearch.tasks.registry import loadable_tasks
 from scalesearch.values.space import NamedAxis
 
 _LOSS_WEIGHTS: Final = "training.loss_weights."
@@ -23,6 +24,12 @@ def require_own_axes(task: Task, axes: Sequence[NamedAxis]) -> None:
         if named.name in READ_BY_SOME and named.name not in own:
             message = (
                 f"{named.name}: expected an axis that the task {task.name!r} reads, but its networks and losses have "
-                f"no such part.\nRemove it from the space, or take another --task."
+                f"no such part.\nRemove it from the space, or give {_readers(named.name)}."
             )
             raise ConfigError(message)
+
+
+def _readers(axis: str) -> str:
+    """Return the flags that ask for the tasks that read the axis: "--task detection or --task segmentation"."""
+    names = [task.name for task in loadable_tasks() if axis in getattr(task, "own_axes", ())]
+    return " or ".join(f"--task {name}" for name in names)

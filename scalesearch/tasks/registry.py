@@ -125,14 +125,14 @@ def views_of(record: TrialRecord) -> TaskViews | None:
     if record.quality is None:
         return None
     metric = record.quality.metric
-    return next((task.views() for task in _own_first() if _gives(task, metric)), None)
+    return next((task.views() for task in loadable_tasks() if _gives(task, metric)), None)
 
 
 def _gives(task: Task, metric: str) -> bool:
     return task.gives(metric) if isinstance(task, SettableScore) else task.metric == metric
 
 
-def _own_first() -> Iterator[Task]:
+def loadable_tasks() -> Iterator[Task]:
     """Yield all tasks that can be loaded; those of other packages, which may be slow or broken, come last."""
     for name in sorted(task_names(), key=lambda name: (name not in _HOMES, name)):
         with contextlib.suppress(ConfigError):

@@ -186,6 +186,7 @@ def test_several_widths_share_one_trunk_and_make_equal_updates(bench: Bench) -> 
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_a_cut_network_has_its_spec_and_what_it_is_compared_with_made_as_many_updates(bench: Bench) -> None:
     pruned = replace(cut(NARROW), pruning=Pruning(channel_fraction=0.5))
     plan = bench.plan(pruned)

@@ -72,6 +72,7 @@ def answers(network: Network, session: Session) -> torch.Tensor:
         return network.module.eval()(images)  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_a_parent_that_knows_the_classes_is_inherited_whole(
     plain: Session, trained: tuple[Path, Network], tmp_path: Path
 ) -> None:

@@ -56,7 +56,8 @@ def evaluate(evaluator: TrialEvaluator, session: Session, candidate: Candidate, 
     return evaluator.evaluate(plan, trial=0, report=stages.append).latency.p50_ms
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_an_untrained_network_that_is_surely_too_slow_is_rejected_once_for_all_its_recipes(
     precision: str, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +91,7 @@ def test_what_may_be_fast_enough_is_trained_and_then_timed_as_ever(
     assert evaluate(study, session, candidate, stages) == 1.2, "its weights are there: it is not timed untrained"
 
 
+@pytest.mark.slow
 def test_what_only_the_trained_weights_decide_is_not_judged_before(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_cut_network_may_come_first(bench: Bench) -> None:
     assert bench.made() == 12
 
 
+@pytest.mark.slow
 def test_two_workers_at_once_train_a_shared_trunk_once(bench: Bench) -> None:
     with ThreadPoolExecutor(2) as workers:
         dense, half = workers.map(bench, (DENSE, HALF))

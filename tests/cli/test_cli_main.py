@@ -123,6 +123,7 @@ def test_light_commands_load_no_heavy_library(arguments: str, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_typed_name_of_a_folder_and_a_built_in_set_is_asked_about(tmp_path: Path) -> None:
     (tmp_path / "signs").mkdir()
     for arguments in (("check", "--data", "signs"), ("run", "--set", "data.source=signs", "--dry-run")):

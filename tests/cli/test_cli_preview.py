@@ -23,6 +23,7 @@ from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks import base_spec
 from scalesearch.spaces.suggest import ends_short, for_target, random_candidates
 from scalesearch.study.pieces import Pieces
+from scalesearch.tasks.registry import loadable_tasks
 from scalesearch.values.plan import Plan
 from scalesearch.values.settings import MachineSettings, RunSettings
 from scalesearch.values.space import SearchSpace
@@ -120,13 +121,18 @@ def no_clock(no_probe: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "_SHOWN", 1)
 
 
+def task_of(space_name: str) -> str:
+    """Return the task that takes the shipped space unless another is named; classification if none does."""
+    return next((task.name for task in loadable_tasks() if task.space == space_name), "classification")
+
+
 @pytest.mark.usefixtures("no_clock")
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] * (name != "resnet_small")) for name in sorted(space_paths())],
 )
 def test_every_shipped_space_passes_check_and_dry_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    settings, shipped = load_run(space=name, flags={"target": "cpu"})
+    settings, shipped = load_run(space=name, flags={"target": "cpu", "task": task_of(name)})
     check_space(settings, shipped, with_data=False)
     assert "The space is sound." in capsys.readouterr().out
     preview_run(settings, shipped)
@@ -138,7 +144,7 @@ def test_every_shipped_space_passes_check_and_dry_run(name: str, capsys: pytest.
 def test_every_shipped_space_passes_compile(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorrt_rtx")
     monkeypatch.setattr(compiling, "_COMPILED", 1)
-    settings, shipped = load_run(space=name, flags={"target": "rtx40"})
+    settings, shipped = load_run(space=name, flags={"target": "rtx40", "task": task_of(name)})
     compiler, table, refused = compile_space(settings, shipped)
     assert compiler.startswith("Compiled by TensorRT for RTX")
     assert refused == 0

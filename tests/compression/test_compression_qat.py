@@ -123,6 +123,7 @@ def test_the_simulation_answers_as_the_exported_file(
     assert difference.mean() < 0.2 * rounding.mean()
 
 
+@pytest.mark.slow
 def test_ranges_are_kept_under_the_names_that_the_exported_weights_have(
     exported: Callable[[BlockKind], OnnxModel],
 ) -> None:

@@ -35,7 +35,7 @@ TINY = SearchSpace(
 )
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_the_budget_is_exact_for_any_number_of_workers(tmp_path: Path, workers: int) -> None:
     events: list[Event] = []
     space = make_space(6, max_macs=2000)
@@ -54,6 +54,7 @@ def test_the_budget_is_exact_for_any_number_of_workers(tmp_path: Path, workers: 
     assert {event.stage for event in events if isinstance(event, StageEntered)} == {"train", "export"}
 
 
+@pytest.mark.slow
 def test_evaluators_are_told_the_front_of_all_that_was_recorded_before(tmp_path: Path) -> None:
     for budget in (4, 8):  # also by a run that goes on
         run(tmp_path, budget, make=MakeFake(journal=tmp_path / "journal.txt"))
@@ -286,7 +287,9 @@ def test_the_dashboard_finds_notes_and_a_figure(tmp_path: Path) -> None:
     assert any(FRONT_FIGURE in key for key in kept)
 
 
-@pytest.mark.parametrize("name", ["a?b", "a%41b", "a#b", "ä b"])
+@pytest.mark.parametrize(
+    "name", ["a?b", *(pytest.param(name, marks=pytest.mark.slow) for name in ("a%41b", "a#b", "ä b"))]
+)
 def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     run(tmp_path / name, 1)
     assert_sound(tmp_path / name, 1)

@@ -139,6 +139,7 @@ def wait_for(journal: Path, start: str) -> str:
     raise AssertionError(start)
 
 
+@pytest.mark.slow
 def test_siblings_of_candidates_near_the_front_are_full_trials_and_free(tmp_path: Path) -> None:
     outcome = run(tmp_path, 6, siblings=True)
     records = assert_sound(tmp_path, 6)

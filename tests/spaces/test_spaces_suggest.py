@@ -70,6 +70,7 @@ def asked_of(space: SearchSpace, parameters: dict[str, Any]) -> Candidate:
     return suggest(optuna.trial.FixedTrial(parameters), space)
 
 
+@pytest.mark.slow
 def test_live_fixed_and_frozen_trials_replay_to_the_same_candidate() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     seen = set()

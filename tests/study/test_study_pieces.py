@@ -38,6 +38,7 @@ def test_pieces_are_timed_on_real_networks() -> None:
     assert all(seconds > 0 for _, seconds in found.steps)
 
 
+@pytest.mark.slow
 def test_steps_of_trunks_that_are_cut_are_timed_too(monkeypatch: pytest.MonkeyPatch) -> None:
     scaling = {"width": [0.5, 1.0, 2.0], "width_by": "cut"}
     timed = list[int]()

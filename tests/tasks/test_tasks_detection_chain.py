@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import stdout_of
 from PIL import Image
 
 from scalesearch.data.street_scenes import SIGN_CLASSES, draw_scene
@@ -72,20 +73,14 @@ def write_yolo(root: Path) -> Path:
     return root
 
 
-def run(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "scalesearch", *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_a_detector_goes_through_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     Path("space.toml").write_text(SPACE)
     root = write_yolo(Path("scenes"))
     asked = [f"--set={text}" for text in SETTINGS]
-    run("run", "--task", "detection", "--space", "space.toml", "--data", str(root), "--budget", "2", "--to", "study",
-        *asked)  # fmt: skip
+    stdout_of("run", "--task", "detection", "--space", "space.toml", "--data", str(root), "--budget", "2", "--to",
+              "study", *asked)  # fmt: skip
     records = [record for record in RecordStore(Path("study")).all() if record.quality]
     assert {record.quality.metric for record in records if record.quality} == {"map50_95"}
     best = max(records, key=lambda record: record.quality.score if record.quality else 0)
@@ -100,18 +95,18 @@ def test_a_detector_goes_through_everything(tmp_path: Path, monkeypatch: pytest.
     assert latency.end_to_end.p50_ms == pytest.approx(latency.p50_ms + latency.postprocessing.p50_ms)
     assert stored_session(Path("study")).settings.task == "detection"
 
-    shown = run("show", "study", "--trial", str(best.trial))
+    shown = stdout_of("show", "study", "--trial", str(best.trial))
     assert "Objects found" in shown
     assert "end to end, ms" in shown
-    run("report", "study")
+    stdout_of("report", "study")
     page = Path("study/report.html").read_text()
     assert "Objects: precision and recall" in page
     assert "data:image/jpeg;base64," in page
 
-    run("export", "study", "--trial", str(best.trial), "--to", "best")
+    stdout_of("export", "study", "--trial", str(best.trial), "--to", "best")
     assert "A detector of objects of 8 classes" in Path("best/MODEL_CARD.md").read_text()
     files = sorted((root / "images" / "val").glob("*.png"))[:6]
-    predicted = json.loads(run("predict", "best", *map(str, files), "--json", "--to", "drawn"))
+    predicted = json.loads(stdout_of("predict", "best", *map(str, files), "--json", "--to", "drawn"))
     command = [sys.executable, "-I", "best/infer.py", "--json", *map(str, files)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert [json.loads(line)["objects"] for line in lines] == [each["objects"] for each in predicted]
@@ -129,7 +124,7 @@ def test_another_score_and_end_to_end_latency_are_what_is_searched_for_and_shown
     begin = ("run", "--task", "detection", "--space", "space.toml", "--data", str(root), "--budget", "1",
              "--to", "study", *(f"--set={text}" for text in SETTINGS), "--set=detection.objective=recall_at_precision",
              "--set=detection.precision=0.1", "--set=siblings=false", "--set=twins=false")  # fmt: skip
-    run(*begin, "--set=latency.objective=end_to_end")
+    stdout_of(*begin, "--set=latency.objective=end_to_end")
     metric = "recall_at_precision_10"
     records = [record.measured for record in RecordStore(Path("study")).all() if record.measured]
     for record in records:
@@ -150,18 +145,18 @@ def test_another_score_and_end_to_end_latency_are_what_is_searched_for_and_shown
     assert {number: values[1] for number, values in told.items() if number in {each.trial for each in records}} == {
         record.trial: record.latency.p50_ms for record in records
     }
-    rows = json.loads(run("front", "study", "--json"))
+    rows = json.loads(stdout_of("front", "study", "--json"))
     assert all(row["latency_objective"] == "end_to_end" and metric in row for row in rows)
-    shown = run("front", "study")
+    shown = stdout_of("front", "study")
     assert "end-to-end, ms" in shown
-    run("report", "study")
+    stdout_of("report", "study")
     assert "end-to-end latency, ms" in Path("study/report.html").read_text()
     done = subprocess.run([sys.executable, "-m", "scalesearch", *begin], capture_output=True, text=True)
     assert done.returncode != 0
     assert "settings.latency.objective: was 'end_to_end', is 'engine'" in done.stderr
 
     best = max(records, key=lambda record: record.quality.score)
-    run("export", "study", "--trial", str(best.trial), "--to", "best", "--format", "onnx-nms")
+    stdout_of("export", "study", "--trial", str(best.trial), "--to", "best", "--format", "onnx-nms")
     card = Path("best/MODEL_CARD.md").read_text()
     assert "end-to-end latency" in card and "model_nms.onnx" in card
     assert "end_to_end_ms" in Path("best/config.toml").read_text()

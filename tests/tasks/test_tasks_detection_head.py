@@ -78,7 +78,10 @@ def test_every_norm_can_be_folded_and_folding_changes_no_answer() -> None:
         torch.testing.assert_close(fold_batchnorm(network).module(images), network.module(images), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet_scene", "mobilenet_v2", "efficientnet_small"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet_scene", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mobilenet_v2", "efficientnet_small"))],
+)
 def test_channels_are_pruned_through_neck_and_heads_and_outputs_stay(name: str) -> None:
     network = build(spec_of(name, width=0.5), TASK.make_module)
     network.module.eval()

@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
+
 from scalesearch.values.quality import ClassDetail
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.views import class_data as classes
@@ -36,6 +38,7 @@ def test_numbers_are_those_of_the_record(make_record: MakeRecord) -> None:
     assert data["members"][data["first"]]["trial"] == 3
 
 
+@pytest.mark.slow
 def test_too_many_rows_leave_members_out_but_never_ends_or_knee(make_record: MakeRecord) -> None:
     names = tuple(f"c{place}" for place in range(MOST_ROWS // 5))
     front = [make_record(trial, top1=0.5 + trial / 100, p50_ms=1 + trial, classes=names) for trial in range(40)]
