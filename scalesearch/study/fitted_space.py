@@ -1,5 +1,7 @@
 """A study's space: written out as its first run decided it, and no larger than the machine's memory."""
 
+from typing import Final
+
 from scalesearch.config import check_axes
 from scalesearch.errors import ConfigError
 from scalesearch.memory import available_bytes
@@ -8,8 +10,16 @@ from scalesearch.spaces.axes import SCHEDULE_AXES, default_value, largest_value
 from scalesearch.spaces.suggest import for_target
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.network_spec import InputSize, NetworkSpec
-from scalesearch.values.space import FLIP, Choice, SearchSpace
+from scalesearch.values.space import FLIP, Choice, NamedAxis, SearchSpace
 from scalesearch.values.target import Target
+
+STEPS: Final = "training.steps"
+_FORMER_STEPS: Final = {
+    "resnet_small": (240, 480),
+    "resnet_small_compressed": (240, 480),
+    "resnet_small_compress_only": (240, 480),
+}
+"""By a shipped space's name: the updates of each training that it asked for once, and those that it asks for now."""
 
 
 def fitted_space(space: SearchSpace, base: NetworkSpec, target: Target, stored: SearchSpace | None) -> SearchSpace:
@@ -24,7 +34,7 @@ def fitted_space(space: SearchSpace, base: NetworkSpec, target: Target, stored: 
     Raises:
         ConfigError: No value of an axis is left, or an axis asks for what the base network does not have.
     """
-    space = _with_schedule(space, stored)
+    space = _with_steps(_with_schedule(space, stored), stored)
     space = for_target(_as_decided_before(space, stored) if stored else space, target)
     check_axes(space, base)
     return space
@@ -42,6 +52,23 @@ def _with_schedule(space: SearchSpace, stored: SearchSpace | None) -> SearchSpac
         elif isinstance(held, Choice) and len(held.values) == 1:
             space = space.with_fixed(name, held.values[0])
     return space
+
+
+def _with_steps(space: SearchSpace, stored: SearchSpace | None) -> SearchSpace:
+    """Return the space with the updates that it asked for when the study was begun, if its default was changed since.
+
+    Any other number that was asked for stays, and is refused later if it is not the study's.
+    """
+    former, now = _FORMER_STEPS.get(space.name, (0, 0))
+    if stored and (fixed_value(stored, STEPS), fixed_value(space, STEPS)) == (former, now):
+        return space.with_axis(NamedAxis(name=STEPS, axis=Choice(values=(former,))))
+    return space
+
+
+def fixed_value(space: SearchSpace, name: str) -> object:
+    """Return the single value of the axis of that name; None if it has several, or the space has no such axis."""
+    axis = next((named.axis for named in space.axes if named.name == name), None)
+    return axis.values[0] if isinstance(axis, Choice) and len(axis.values) == 1 else None
 
 
 def _as_decided_before(space: SearchSpace, stored: SearchSpace) -> SearchSpace:

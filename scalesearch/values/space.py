@@ -109,8 +109,11 @@ class SearchSpace:
         """Return the space with that decision; the space itself if it needs none."""
         if not self.flip_undecided:
             return self
-        decided = NamedAxis(name=FLIP, axis=Choice(values=(flip,)))
-        return replace(self, axes=tuple(decided if named.name == FLIP else named for named in self.axes))
+        return self.with_axis(NamedAxis(name=FLIP, axis=Choice(values=(flip,))))
+
+    def with_axis(self, axis: NamedAxis) -> "SearchSpace":
+        """Return the space with the axis in the place of its own of the same name."""
+        return replace(self, axes=tuple(axis if named.name == axis.name else named for named in self.axes))
 
     def with_fixed(self, name: str, value: str | float) -> "SearchSpace":
         """Return the space with the axis `name` fixed to the value; the space itself if it has that axis already."""

@@ -14,6 +14,7 @@ from scalesearch.data import LABEL_SOURCES, load_dataset
 from scalesearch.data.calibration_images import calibration_indices
 from scalesearch.errors import ConfigError
 from scalesearch.records.run_file import read_run_file
+from scalesearch.study.fitted_space import STEPS, fixed_value
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import get_task
 from scalesearch.values.session import Session, reference_path
@@ -247,3 +248,26 @@ def test_end_to_end_is_refused_for_a_task_whose_answers_are_results_before_image
         ConfigError, match=r"latency\.objective = 'end_to_end': expected a task .*classification has no"
     ):
         opened(tmp_path / "nothing", "latency.objective=end_to_end")
+
+
+@pytest.mark.parametrize(("begun_with", "goes_on"), [(240, True), (300, False)])
+def test_a_study_goes_on_with_the_updates_that_its_space_had_when_it_was_begun(
+    tmp_path: Path, begun_with: int, goes_on: bool
+) -> None:
+    source = {"data.source": str(write(tmp_path / "scans", 1000))}
+    settings, begun = load_run(space="resnet_small", overrides=(f"training.steps={begun_with}",), flags=source)
+    now = load_run(space="resnet_small", flags=source)[1]
+    assert fixed_value(now, STEPS) == 480
+    folder, told = tmp_path / "study", list[str]()
+    open_session(settings, begun, folder)
+    if not goes_on:
+        with pytest.raises(ConfigError, match=r"was \[?300\]?.*is \[?480\]?"):
+            open_session(settings, now, folder)
+        return
+    session = open_session(settings, now, folder, say=told.append)
+    assert fixed_value(session.space, STEPS) == 240
+    assert any("goes on with the 240 updates" in line for line in told)
+    with pytest.raises(ConfigError, match="500"):
+        open_session(
+            settings, load_run(space="resnet_small", overrides=("training.steps=500",), flags=source)[1], folder
+        )
