@@ -1,19 +1,20 @@
 """A study's space: written out as its first run decided it, and no larger than the machine's memory."""
 
+from collections.abc import Iterator
 from typing import Final
 
 from scalesearch.config import check_axes
 from scalesearch.errors import ConfigError
 from scalesearch.memory import available_bytes
 from scalesearch.networks.scaling import scale_base
-from scalesearch.spaces.axes import SCHEDULE_AXES, default_value, largest_value
+from scalesearch.spaces.axes import SCHEDULE_AXES, Value, default_value, fixed_value, largest_value
 from scalesearch.spaces.suggest import for_target
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.network_spec import InputSize, NetworkSpec
-from scalesearch.values.space import FLIP, Choice, NamedAxis, SearchSpace
+from scalesearch.values.space import AUTO, FLIP, Choice, NamedAxis, SearchSpace
 from scalesearch.values.target import Target
 
-STEPS: Final = "training.steps"
+_STEPS: Final = "training.steps"
 _FORMER_STEPS: Final = {
     "resnet_small": (240, 480),
     "resnet_small_compressed": (240, 480),
@@ -40,17 +41,25 @@ def fitted_space(space: SearchSpace, base: NetworkSpec, target: Target, stored: 
     return space
 
 
+def steps_notes(asked: SearchSpace, fitted: SearchSpace) -> Iterator[str]:
+    """Yield a line if the fitted space trains with another number of updates than was asked for."""
+    now, kept = _fixed(asked, _STEPS), _fixed(fitted, _STEPS)
+    if now != kept:
+        yield (
+            f"training: the study goes on with the {kept} updates of each training that it was begun with; "
+            f"{asked.name} has {now} by now (--fresh or --to another folder takes them)"
+        )
+
+
 def _with_schedule(space: SearchSpace, stored: SearchSpace | None) -> SearchSpace:
     """Return the space with the schedule of its trainings written out: the stored study's, or today's default.
 
     So a study goes on with the schedule that it was begun with, whatever a later version's default is.
     """
     for name in SCHEDULE_AXES:
-        held = next((named.axis for named in stored.axes if named.name == name), None) if stored else None
-        if stored is None:
-            space = space.with_fixed(name, default_value(name))
-        elif isinstance(held, Choice) and len(held.values) == 1:
-            space = space.with_fixed(name, held.values[0])
+        value = _fixed(stored, name) if stored else default_value(name)
+        if value is not None:
+            space = space.with_fixed(name, value)
     return space
 
 
@@ -60,22 +69,21 @@ def _with_steps(space: SearchSpace, stored: SearchSpace | None) -> SearchSpace:
     Any other number that was asked for stays, and is refused later if it is not the study's.
     """
     former, now = _FORMER_STEPS.get(space.name, (0, 0))
-    if stored and (fixed_value(stored, STEPS), fixed_value(space, STEPS)) == (former, now):
-        return space.with_axis(NamedAxis(name=STEPS, axis=Choice(values=(former,))))
+    if stored and (_fixed(stored, _STEPS), _fixed(space, _STEPS)) == (former, now):
+        return space.with_axis(NamedAxis(name=_STEPS, axis=Choice(values=(former,))))
     return space
-
-
-def fixed_value(space: SearchSpace, name: str) -> object:
-    """Return the single value of the axis of that name; None if it has several, or the space has no such axis."""
-    axis = next((named.axis for named in space.axes if named.name == name), None)
-    return axis.values[0] if isinstance(axis, Choice) and len(axis.values) == 1 else None
 
 
 def _as_decided_before(space: SearchSpace, stored: SearchSpace) -> SearchSpace:
     """Return the space with the first run's decision whether training mirrors images."""
-    axis = next((named.axis for named in stored.axes if named.name == FLIP), None)
-    decided = isinstance(axis, Choice) and len(axis.values) == 1
-    return space.with_flip(flip=bool(axis.values[0])) if decided and isinstance(axis, Choice) else space
+    flip = _fixed(stored, FLIP)
+    return space if flip is None else space.with_flip(flip=bool(flip))
+
+
+def _fixed(space: SearchSpace, name: str) -> Value | None:
+    """Return the only value of the axis of that name; None if it has more, is left to the program, or is not there."""
+    named = next((named for named in space.axes if named.name == name), None)
+    return None if named is None or named.axis == AUTO else fixed_value(named)
 
 
 def largest_input(space: SearchSpace, base: NetworkSpec) -> InputSize:

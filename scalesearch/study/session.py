@@ -10,7 +10,7 @@ from scalesearch.networks import find_spec
 from scalesearch.records.run_file import read_run_file, refuse_changes, write_run_file
 from scalesearch.spaces.axes import largest_value
 from scalesearch.study.chip import chip_here
-from scalesearch.study.fitted_space import STEPS, fitted_space, fixed_value, largest_input, require_batch_memory
+from scalesearch.study.fitted_space import fitted_space, largest_input, require_batch_memory, steps_notes
 from scalesearch.study.flips import with_flip
 from scalesearch.study.images import load_images, summary_of
 from scalesearch.study.own_module import fitted_module_notes, require_classification
@@ -59,13 +59,9 @@ def open_session(
         require_own_axes(task, space.axes)
     base = base or find_spec(space.network)
     require_classification(base, settings.task)
-    asked = fixed_value(space, STEPS)
-    space = fitted_space(space, base, target, stored.space if stored else None)
-    if fixed_value(space, STEPS) != asked:
-        say(
-            f"training: the study goes on with the {fixed_value(space, STEPS)} updates of each training that it was "
-            f"begun with; {space.name} has {asked} by now (--fresh or --to another folder takes them)"
-        )
+    asked, space = space, fitted_space(space, base, target, stored.space if stored else None)
+    for line in steps_notes(asked, space):
+        say(line)
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)
     images = load_images(settings.data, stored, checked_sources(task), storage=storage, base=base, say=say)

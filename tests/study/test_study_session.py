@@ -14,11 +14,11 @@ from scalesearch.data import LABEL_SOURCES, load_dataset
 from scalesearch.data.calibration_images import calibration_indices
 from scalesearch.errors import ConfigError
 from scalesearch.records.run_file import read_run_file
-from scalesearch.study.fitted_space import STEPS, fixed_value
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import get_task
 from scalesearch.values.session import Session, reference_path
 from scalesearch.values.settings import Machine
+from scalesearch.values.space import Axis, Choice, SearchSpace
 
 SPACE = 'network = "resnet_small"\nresolution_px = 16\n[training]\nsteps = 2\n'
 
@@ -250,24 +250,33 @@ def test_end_to_end_is_refused_for_a_task_whose_answers_are_results_before_image
         opened(tmp_path / "nothing", "latency.objective=end_to_end")
 
 
-@pytest.mark.parametrize(("begun_with", "goes_on"), [(240, True), (300, False)])
-def test_a_study_goes_on_with_the_updates_that_its_space_had_when_it_was_begun(
-    tmp_path: Path, begun_with: int, goes_on: bool
-) -> None:
+SHIPPED_WITH_OTHER_STEPS = ("resnet_small", "resnet_small_compressed", "resnet_small_compress_only")
+
+
+def steps_of(space: SearchSpace) -> list[Axis]:
+    return [named.axis for named in space.axes if named.name == "training.steps"]
+
+
+@pytest.mark.parametrize("name", SHIPPED_WITH_OTHER_STEPS)
+def test_a_study_goes_on_with_the_updates_that_its_space_had_when_it_was_begun(tmp_path: Path, name: str) -> None:
     source = {"data.source": str(write(tmp_path / "scans", 1000))}
-    settings, begun = load_run(space="resnet_small", overrides=(f"training.steps={begun_with}",), flags=source)
-    now = load_run(space="resnet_small", flags=source)[1]
-    assert fixed_value(now, STEPS) == 480
-    folder, told = tmp_path / "study", list[str]()
-    open_session(settings, begun, folder)
-    if not goes_on:
-        with pytest.raises(ConfigError, match=r"was \[?300\]?.*is \[?480\]?"):
-            open_session(settings, now, folder)
-        return
-    session = open_session(settings, now, folder, say=told.append)
-    assert fixed_value(session.space, STEPS) == 240
-    assert any("goes on with the 240 updates" in line for line in told)
-    with pytest.raises(ConfigError, match="500"):
-        open_session(
-            settings, load_run(space="resnet_small", overrides=("training.steps=500",), flags=source)[1], folder
-        )
+    settings, begun = load_run(space=name, overrides=("training.steps=240",), flags=source)
+    now = load_run(space=name, flags=source)[1]
+    assert steps_of(now) == [Choice(values=(480,))]
+    told = list[str]()
+    assert open_session(settings, begun, tmp_path / "study", say=told.append).space.name == name
+    session = open_session(settings, now, tmp_path / "study", say=told.append)
+    assert steps_of(session.space) == [Choice(values=(240,))]
+    assert len([line for line in told if "goes on with the 240 updates" in line and f"{name} has 480" in line]) == 1
+
+
+@pytest.mark.parametrize(("begun_with", "asked"), [(300, 480), (240, 500)])
+def test_any_other_number_of_updates_is_refused(tmp_path: Path, begun_with: int, asked: int) -> None:
+    source = {"data.source": str(write(tmp_path / "scans", 1000))}
+    spaces = [
+        load_run(space="resnet_small", overrides=(f"training.steps={steps}",), flags=source)
+        for steps in (begun_with, asked)
+    ]
+    open_session(*spaces[0], tmp_path / "study")
+    with pytest.raises(ConfigError, match=rf"was \D*{begun_with}.*is \D*{asked}"):
+        open_session(*spaces[1], tmp_path / "study")

@@ -54,7 +54,9 @@ def test_an_axis_that_is_not_read_is_refused(task: str, name: str) -> None:
     if name in asked.own_axes:
         require_own_axes(asked, (axis,))
     else:
-        with pytest.raises(ConfigError, match=rf"^{name}: expected an axis that the task '{task}' reads.*\nRemove it"):
+        readers = " or ".join(f"--task {other}" for other in task_names() if name in get_task(other).own_axes)
+        said = rf"^{name}: expected an axis that the task '{task}' reads.*\nRemove it.*, or give {readers}\.$"
+        with pytest.raises(ConfigError, match=said):
             require_own_axes(asked, (axis,))
 
 
