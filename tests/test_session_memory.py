@@ -6,7 +6,7 @@ import pytest
 
 from scalesearch.config import load_run
 from scalesearch.errors import ConfigError, StageFailed
-from scalesearch.memory import file_bytes
+from scalesearch.host import file_bytes
 from scalesearch.networks import base_spec
 from scalesearch.study.fitted_space import require_batch_memory
 from scalesearch.tasks.classification.pieces import build

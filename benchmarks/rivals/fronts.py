@@ -6,7 +6,7 @@ from pathlib import Path
 from rivals.comparing import OURS, Share
 from rivals.script_trials import read_trials
 from scalesearch.analysis.front import Point, pareto_front, point, undominated
-from scalesearch.measurement.intervals import wilson_interval
+from scalesearch.measurement.metric import wilson_interval
 from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.store import RecordStore
 from scalesearch.values.quality import Quality

@@ -1,5 +1,6 @@
 """Make a trained network smaller, round by round: leave out blocks, channels and single weights."""
 
+import dataclasses
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from scalesearch.compression.sparsity import masked, sparsity_masks
 from scalesearch.data import Dataset, to_input
 from scalesearch.tasks.base import Task
 from scalesearch.tasks.hooks import plain_loss, score_torch
+from scalesearch.values.candidate import Pruning
 from scalesearch.values.identity import seed_from
 from scalesearch.values.network import Network
 from scalesearch.values.plan import Plan
@@ -100,3 +102,16 @@ class Cutter:
     def _answers(self, network: Network) -> Any:
         with torch.inference_mode():
             return network.module.eval()(self._images)
+
+
+def cut_on_paper(dense: Network, asked: Pruning, *, channel_multiple: int) -> tuple[Network, Network]:
+    """Return the network without its blocks, and the same without its channels.
+
+    Where the shape depends on the weights (`Pruning.shape_follows_weights`) it is an estimate: scopes other than
+    uniform are estimated by uniform pruning, and the least important blocks by the first ones.
+    """
+    network = dense
+    if asked.block_fraction > 0:
+        network = drop_blocks(dense, asked.block_fraction, loss_without=lambda _: 0.0)
+    plain = dataclasses.replace(asked, criterion="l2", scope="uniform")  # the rounds end at the same widths
+    return network, prune(network, plain, channel_multiple=channel_multiple)

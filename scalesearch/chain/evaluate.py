@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from scalesearch.analysis.front import Point
-from scalesearch.analysis.near_front import beaten_above_ms, far_above_ms
+from scalesearch.analysis.front import Point, beaten_above_ms, far_above_ms
 from scalesearch.chain.deploy import Deployed, Deployer, dense_path
 from scalesearch.chain.outlook import Outlook
 from scalesearch.chain.planner import layer_shapes, limit_use

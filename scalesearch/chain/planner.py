@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from scalesearch.chain.paper import cut_on_paper
+from scalesearch.chain.cutter import cut_on_paper
 from scalesearch.measurement.cost import count_cost, formula_cost
 from scalesearch.networks.build import build, outline
 from scalesearch.networks.scaling import scale

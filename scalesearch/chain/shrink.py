@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from scalesearch.chain.cutter import Cutter
+from scalesearch.chain.cutter import Cutter, cut_on_paper
 from scalesearch.chain.one_trainer import OneTrainer
-from scalesearch.chain.paper import cut_on_paper
 from scalesearch.chain.parts import NOTHING, Part, continued, ready, result
 from scalesearch.chain.stages import StageClock
 from scalesearch.chain.trainer import Trainer, keeping_zeros

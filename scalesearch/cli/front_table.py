@@ -156,7 +156,7 @@ def _confirmed(folder: Path, records: Sequence[TrialRecord]) -> list[str]:
     from scalesearch.analysis.front import pareto_front
     from scalesearch.analysis.likely_members import correct
     from scalesearch.confirm.request import command_for
-    from scalesearch.study.confirmation import stored_confirmation
+    from scalesearch.study.view import stored_confirmation
     from scalesearch.views.brief_bias import correction_lines
 
     front = pareto_front(records)

@@ -36,8 +36,7 @@ class _Ground:
 def preview_run(settings: RunSettings, space: SearchSpace) -> None:
     """Print resolved settings, five sampled candidates with MACs, and the predicted time of the budget."""
     from scalesearch.cli.screen import wide_console
-    from scalesearch.tasks.own_axes import require_own_axes
-    from scalesearch.tasks.registry import require_postprocessing, task_for
+    from scalesearch.tasks.registry import require_own_axes, require_postprocessing, task_for
 
     console = wide_console()
     task = task_for(settings)
@@ -72,8 +71,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool, t
     from scalesearch.cli.screen import wide_console
     from scalesearch.data import load_dataset
     from scalesearch.study.fitted_space import largest_input
-    from scalesearch.tasks.own_axes import require_own_axes
-    from scalesearch.tasks.registry import get_task, sources_of
+    from scalesearch.tasks.registry import get_task, require_own_axes, sources_of
 
     console = wide_console()
     require_own_axes(get_task(settings.task), space.axes)

@@ -36,8 +36,7 @@ def workers_here(settings: RunSettings) -> tuple[int, str]:
     On a CPU that is one for each core, as far as the memory goes. Training on a GPU, or timing there, one worker uses
     it best.
     """
-    from scalesearch.cores import usable_cores
-    from scalesearch.memory import available_bytes
+    from scalesearch.host import available_bytes, usable_cores
 
     if settings.machine.device == "cuda" or (settings.machine.device == "auto" and _GPUS.exists()):
         return 1, "workers: 1, since it trains on a GPU"

@@ -9,7 +9,7 @@ from scalesearch.analysis.likely_members import correct
 from scalesearch.confirm.request import ConfirmRequest
 from scalesearch.errors import ConfigError
 from scalesearch.records.confirmed import read_confirmed
-from scalesearch.study.confirmation import stored_confirmation
+from scalesearch.study.view import stored_confirmation
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.training_length import full_length, updates
 from scalesearch.views.words import verdict

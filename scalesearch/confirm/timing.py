@@ -12,8 +12,7 @@ from scalesearch.errors import ScalesearchError
 from scalesearch.execution.child_process import ChildLost, ChildStopped, run_apart
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.values.candidate import Pruning
-from scalesearch.values.latency import Latency
-from scalesearch.values.postprocessing import Postprocessing
+from scalesearch.values.latency import Latency, Postprocessing
 from scalesearch.values.session import Session
 
 ROUNDS = 2

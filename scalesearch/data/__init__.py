@@ -15,11 +15,11 @@ from scalesearch.data.dataset import (
     val_standard_error_points,
 )
 from scalesearch.data.depth import deep, find_window
-from scalesearch.data.grey import to_grey
 from scalesearch.data.groups import check_pattern, crossing_groups
 from scalesearch.data.mapped import MappedImages
 from scalesearch.data.normalisation import Images, normalise, to_input
 from scalesearch.data.notes import all_facts, near_copies_between, not_on_disk, reading_notes, training_facts
+from scalesearch.data.resize import to_grey
 from scalesearch.data.source import SourceData, Sources
 from scalesearch.data.source_names import (
     find_source,

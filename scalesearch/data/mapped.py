@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scalesearch.data.grey import to_grey
-from scalesearch.data.resize import resize_images, rows_of_chunk
+from scalesearch.data.resize import resize_images, rows_of_chunk, to_grey
 from scalesearch.values.network_spec import InputSize
 
 if TYPE_CHECKING:

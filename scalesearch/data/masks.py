@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from scalesearch.data.mask_framing import covered_part, nearest
+from scalesearch.data.framing import covered_part, nearest
 from scalesearch.data.memory import fits_beside
 from scalesearch.data.targets import Places
 from scalesearch.values.network_spec import InputSize

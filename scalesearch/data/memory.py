@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from scalesearch.errors import ConfigError
-from scalesearch.memory import available_bytes
+from scalesearch.host import available_bytes
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import MemorySetting
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from scalesearch.memory import available_bytes
+from scalesearch.host import available_bytes
 
 MAX_FRACTION = 0.5
 """Share of the available memory that all arrays of a file together may take."""

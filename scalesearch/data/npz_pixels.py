@@ -26,7 +26,7 @@ from scalesearch.data.normalisation import Images
 from scalesearch.data.npz_file import MAX_FRACTION, ArrayHeader, read_rows
 from scalesearch.data.resize import resize_images
 from scalesearch.errors import ConfigError
-from scalesearch.memory import available_bytes
+from scalesearch.host import available_bytes
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings, WindowSetting
 

@@ -1,4 +1,7 @@
-"""Resize many images of equal size at once: the only place where a data set changes its resolution."""
+"""Resize many images of equal size at once, or make them grey.
+
+This is the only place where a data set changes its resolution.
+"""
 
 import math
 
@@ -66,3 +69,17 @@ def _resized(images: NDArray[np.uint8], to_height: int, to_width: int) -> NDArra
         small = interpolate(chunk, size=(to_height, to_width), mode="bilinear", antialias=True, align_corners=False)
         resized[start : start + step] = small.permute(0, 2, 3, 1).numpy()
     return resized
+
+
+def to_grey(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Convert RGB images (number, height, width, 3) to luma (number, height, width, 1), as ITU-R BT.601 defines it.
+
+    The formula is that of Pillow's mode L. It is computed in whole numbers, so grey pictures keep their values, and
+    `infer.py` gives exactly the same result.
+    """
+    grey = np.empty((*images.shape[:3], 1), np.uint8)
+    step = rows_of_chunk(images.shape, bytes_a_value=4)
+    for start in range(0, len(images), step):
+        red, green, blue = np.moveaxis(images[start : start + step].astype(np.uint32), -1, 0)
+        grey[start : start + step, ..., 0] = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+    return grey

@@ -3,7 +3,9 @@
 What could not be made is told in lines, which the export hands on.
 """
 
+import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -12,6 +14,7 @@ from scalesearch.errors import ConfigError, ScalesearchError
 from scalesearch.export.metadata import CALIBRATION
 from scalesearch.export.target import MODEL, WEIGHTS
 from scalesearch.files import replace_file
+from scalesearch.values.candidate import CALIBRATED
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.network import OnnxModel
 from scalesearch.values.record import MeasuredTrial
@@ -97,7 +100,7 @@ def write_weights(record: MeasuredTrial, session: Session, model: OnnxModel, fol
 
 def write_calibration(record: MeasuredTrial, session: Session, folder: Path) -> tuple[str, ...]:
     """Write calibration.json; return a line if the images that it should name cannot be found."""
-    from scalesearch.export.calibration import calibration_document
+    from scalesearch.export.parts import calibration_document
     from scalesearch.values.candidate import CALIBRATED
 
     asked = record.candidate.quantization
@@ -126,3 +129,28 @@ def write_calibration(record: MeasuredTrial, session: Session, folder: Path) -> 
     document = calibration_document(record, session, indices, why_not=why)
     replace_file(folder / CALIBRATION, (json.dumps(document, indent=1) + "\n").encode())
     return tuple(notes)
+
+
+def calibration_document(
+    record: MeasuredTrial, session: Session, indices: Sequence[int] | None, *, why_not: str = ""
+) -> dict[str, object]:
+    """Return the content of calibration.json: which images gave the ranges of the activations.
+
+    Args:
+        record: Record of the trial.
+        session: Session of its study.
+        indices: Positions among the source's training images; None where they could not be found.
+        why_not: Why there are none, in a line.
+    """
+    asked = record.candidate.quantization
+    return {
+        "precision": asked.precision,
+        "method": asked.calibration if asked.precision in CALIBRATED else None,
+        "data": session.data.name,
+        "data_fingerprint": session.data.fingerprint,
+        "settings": dataclasses.asdict(session.settings.data),
+        "order": "position among the source's training images as it lists them (with val_fraction above 0: training,"
+        " then validation images), in the order in which they were used",
+        "indices": None if indices is None else list(indices),
+        **({"note": why_not} if why_not else {}),
+    }

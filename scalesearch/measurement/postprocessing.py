@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from scalesearch.values.postprocessing import Postprocessing
+from scalesearch.values.latency import Postprocessing
 
 ROUNDS: Final = 5
 """How often each image's answers are worked on."""

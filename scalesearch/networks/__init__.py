@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from scalesearch.networks.efficientnet import efficientnet_b0, efficientnet_lite0, efficientnet_small
+from scalesearch.networks.loading import load_spec
 from scalesearch.networks.mobilenet_v2 import mobilenet_small, mobilenet_v2
-from scalesearch.networks.own_network import load_spec
 from scalesearch.networks.resnet import resnet18, resnet50, resnet_scene, resnet_small
 from scalesearch.networks.scaling import scale
 from scalesearch.registry import look_up

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from scalesearch.errors import ConfigError, StageFailed
-from scalesearch.memory import available_bytes
+from scalesearch.host import available_bytes
 from scalesearch.networks.backbone import Backbone
 from scalesearch.networks.own_module import own_module
 from scalesearch.networks.validity import check_spec

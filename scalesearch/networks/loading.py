@@ -1,4 +1,4 @@
-"""Call a user's own function, given as `package.module:function`, for what it returns."""
+"""Call a user's own function, given as `package.module:function`, for the network or the spec that it returns."""
 
 import contextlib
 import importlib
@@ -10,7 +10,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, TypeGuard
 
 from scalesearch.errors import ConfigError
+from scalesearch.networks.validity import check_spec
 from scalesearch.registry import nearest
+from scalesearch.values.network_spec import NetworkSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -156,3 +158,25 @@ def _near(name: str, module: ModuleType) -> str:
     known = [other for other in vars(module) if not other.startswith("_")]
     near = nearest(name, known)
     return f"; did you mean {near!r}?" if near else ""
+
+
+def load_spec(reference: str) -> NetworkSpec:
+    """Return the spec that the named function returns, or one whose `origin` is the function if it returns a module.
+
+    Raises:
+        ConfigError: As `returned_by`, or the function returns neither a spec that can be built nor a torch module that
+            can be searched.
+    """
+    returned = returned_by(reference)
+    if is_module(returned):
+        from scalesearch.networks.own_module import spec_of
+
+        return spec_of(returned, reference)
+    if not isinstance(returned, NetworkSpec):
+        message = (
+            f"network {reference!r}: expected a scalesearch NetworkSpec or a torch.nn.Module, "
+            f"got {type(returned).__name__}"
+        )
+        raise ConfigError(message)
+    check_spec(returned)
+    return returned

@@ -1,4 +1,4 @@
-"""Stored ONNX files are used only if they are the same files that a record or run.toml names."""
+"""Where a study keeps pictures, and its ONNX files: used only if they are those that a record or run.toml names."""
 
 import hashlib
 from pathlib import Path
@@ -80,3 +80,14 @@ def checked_file(path: Path, sha256: str | None, what: str, way_out: str) -> Pat
         )
         raise ConfigError(message)
     return path
+
+
+def picture_path(folder: Path, trial: int) -> Path:
+    """Return the path of a trial's picture in the study's folder."""
+    return folder / "pictures" / f"trial_{trial:06d}.jpg"
+
+
+def stored_pictures(folder: Path, trials: "tuple[int, ...]") -> dict[int, bytes]:
+    """Return the pictures of those of the trials that have one, as JPEG files."""
+    found = {trial: picture_path(folder, trial) for trial in trials}
+    return {trial: path.read_bytes() for trial, path in found.items() if path.is_file()}

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import optuna
 
-from scalesearch.analysis.front import Point, pareto_front, point
-from scalesearch.analysis.near_front import near_front
+from scalesearch.analysis.front import Point, near_front, pareto_front, point
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.execution.local_pool import Report, WorkerPool
 from scalesearch.execution.stopping import stop_signals

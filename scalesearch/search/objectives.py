@@ -2,7 +2,7 @@
 
 import math
 
-from scalesearch.values.postprocessing import LATENCY_NAMES
+from scalesearch.values.latency import LATENCY_NAMES
 from scalesearch.values.quality import DEFAULT_METRIC
 from scalesearch.values.record import TrialRecord
 

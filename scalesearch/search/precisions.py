@@ -1,12 +1,11 @@
 """What the search decides about precisions besides the sampler: siblings it wants evaluated, precisions it gives up."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.search.events import Narrowed
 from scalesearch.search.ledger import Ledger
-from scalesearch.search.narrowing import given_up, reason
 from scalesearch.search.siblings import siblings_of
 from scalesearch.values.candidate import Candidate, Precision
 from scalesearch.values.plan import Plan
@@ -65,3 +64,30 @@ class Precisions:
     def refusal(self, precision: Precision) -> str:
         """Return why candidates of that precision are rejected; empty if they are not."""
         return reason(precision, self._given_up[precision]) if precision in self._given_up else ""
+
+
+TRIES = 8
+"""Number of networks that must have gained nothing from a precision before it is given up."""
+
+
+def given_up(records: Iterable[TrialRecord]) -> dict[Precision, int]:
+    """Return the precisions that never paid, with the number of networks that each was tried on.
+
+    Only precisions other than fp32 can be given up, by gains that were measured against fp32 twins. This is decided
+    from the records, so a run without --adaptive asks for all precisions again.
+    """
+    tried: dict[Precision, list[bool]] = {}
+    for record in records:
+        if record.state != "complete":
+            continue
+        for gain in record.gains:
+            if gain.step == "precision":
+                tried.setdefault(record.candidate.quantization.precision, []).append(gain.no_gain)
+    return {
+        precision: len(verdicts) for precision, verdicts in tried.items() if len(verdicts) >= TRIES and all(verdicts)
+    }
+
+
+def reason(precision: Precision, tries: int) -> str:
+    """Return the reason why a candidate of that precision is rejected."""
+    return f"adaptive: {precision} never paid on this chip in {tries} networks; without --adaptive it is asked again"

@@ -11,10 +11,10 @@ from scalesearch.analysis.importance import AxisImportance, axis_importance
 from scalesearch.analysis.likely_members import Correction, correct
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.records.front_scores import read_front_scores
-from scalesearch.records.pictures import stored_pictures
 from scalesearch.records.run_file import NAME, read_run_file
 from scalesearch.records.store import RecordStore
-from scalesearch.study.confirmation import stored_confirmation
+from scalesearch.records.stored_files import stored_pictures
+from scalesearch.study.view import stored_confirmation
 from scalesearch.toml_file import read_toml
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.values.session import Session

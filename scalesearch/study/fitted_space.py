@@ -5,7 +5,7 @@ from typing import Final
 
 from scalesearch.config import check_axes
 from scalesearch.errors import ConfigError
-from scalesearch.memory import available_bytes
+from scalesearch.host import available_bytes
 from scalesearch.networks.scaling import scale_base
 from scalesearch.spaces.axes import SCHEDULE_AXES, Value, default_value, fixed_value, largest_value
 from scalesearch.spaces.suggest import for_target

@@ -14,7 +14,7 @@ from scalesearch.errors import ScalesearchError
 from scalesearch.execution.child_process import ChildLost, run_apart
 from scalesearch.export.trial_files import restore_model, trial_histograms
 from scalesearch.records.front_scores import read_front_scores, write_front_scores
-from scalesearch.records.pictures import picture_path
+from scalesearch.records.stored_files import picture_path
 from scalesearch.study.pictures import picture_front
 from scalesearch.tasks.registry import task_for
 from scalesearch.values.histogram import LayerHistogram

@@ -19,8 +19,7 @@ from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import ScalesearchError, StageFailed
 from scalesearch.files import replace_file
 from scalesearch.measurement.metric import Metric, Outputs
-from scalesearch.records.pictures import picture_path
-from scalesearch.records.stored_files import kept_model
+from scalesearch.records.stored_files import kept_model, picture_path
 from scalesearch.tasks.base import Task
 from scalesearch.tasks.pictures import Pixels, sheet
 from scalesearch.tasks.registry import task_for

@@ -23,7 +23,7 @@ from scalesearch.study.front_looks import FrontLooks
 from scalesearch.study.keeper import Keeper
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import task_for
-from scalesearch.values.postprocessing import LATENCY_NAMES
+from scalesearch.values.latency import LATENCY_NAMES
 from scalesearch.values.session import Session, trial_of_model
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace

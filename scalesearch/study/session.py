@@ -6,23 +6,25 @@ from pathlib import Path
 
 from scalesearch.config.checks import require_teacher
 from scalesearch.data import Dataset
+from scalesearch.deployment.acceptance import Gate
+from scalesearch.deployment.backends import get_backend
+from scalesearch.deployment.targets import fit_chip, get_target
 from scalesearch.networks import find_spec
 from scalesearch.records.run_file import read_run_file, refuse_changes, write_run_file
 from scalesearch.spaces.axes import largest_value
-from scalesearch.study.chip import chip_here
 from scalesearch.study.fitted_space import fitted_space, largest_input, require_batch_memory, steps_notes
 from scalesearch.study.flips import with_flip
 from scalesearch.study.images import load_images, summary_of
 from scalesearch.study.own_module import fitted_module_notes, require_classification
 from scalesearch.study.parent import ParentRequest, prepare_parent
 from scalesearch.study.reference import make_reference, with_reference
-from scalesearch.tasks.own_axes import require_own_axes
-from scalesearch.tasks.registry import checked_sources, require_postprocessing, task_for
+from scalesearch.tasks.registry import checked_sources, require_own_axes, require_postprocessing, task_for
 from scalesearch.training.machine import probe_machine
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.session import Session
-from scalesearch.values.settings import RunSettings
+from scalesearch.values.settings import AcceptName, RunSettings
 from scalesearch.values.space import SearchSpace
+from scalesearch.values.target import Device, Target
 
 
 def open_session(
@@ -105,3 +107,22 @@ def _with_reference(
         return with_reference(session, dataset, say=say)
     say("reference: building the engine that every latency is compared with")
     return make_reference(session, dataset)
+
+
+def chip_here(name: str, *, threads: int, accept: AcceptName) -> tuple[Target, Device]:
+    """Return the target, fitted to the chip that is here, and the device.
+
+    Args:
+        name: Name of the target.
+        threads: Threads of the engine that is timed.
+        accept: The compiler that must accept every graph.
+
+    Raises:
+        MissingBackendError: The target's backend, or the compiler that must accept every graph, is not installed.
+    """
+    target = get_target(name)
+    device = get_backend(target.backend).device(threads)
+    target = fit_chip(target)
+    if accept == "rtx":
+        Gate(target.compute_capability)  # a missing library is reported now, not by every trial
+    return target, device

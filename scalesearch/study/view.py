@@ -1,10 +1,12 @@
 """A study's folder, read for use in a notebook: records, front, table and picture. Loads neither torch nor Optuna."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalesearch.analysis.choice import Choice, Wish, choose
+from scalesearch.analysis.confirmation import Confirmation, added_trials, confirm_moves
 from scalesearch.analysis.front import REFERENCE, Point, hypervolume, knee, pareto_front, point
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.records.confirmed import read_confirmed
@@ -117,3 +119,26 @@ def read_study(folder: Path | str) -> StudyView:
         scores=read_front_scores(folder),
         confirmed=read_confirmed(folder),
     )
+
+
+def stored_confirmation(
+    folder: Path,
+    front: Sequence[MeasuredTrial],
+    records: Sequence[TrialRecord],
+    scores: Sequence[FrontScore] = (),
+) -> Confirmation | None:
+    """Return what was confirmed of the front and beside it; None where no member of the front was confirmed.
+
+    Args:
+        folder: The study's folder.
+        front: The searched front.
+        records: All trials of the study.
+        scores: Test scores of the search's own files.
+
+    Raises:
+        ConfigError: One of the files cannot be read.
+    """
+    runs = read_confirmed(folder)
+    if not any(run.trial == record.trial for run in runs for record in front):
+        return None
+    return confirm_moves(front, runs, scores, added=added_trials(front, records, runs))

@@ -4,7 +4,7 @@ The code of a task is loaded only when that task is asked for.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final
 
@@ -12,9 +12,10 @@ from scalesearch.errors import ConfigError
 from scalesearch.measurement.metric import PostprocessedMetric
 from scalesearch.registry import load, look_up
 from scalesearch.tasks.base import SettableScore, Task, TaskViews
-from scalesearch.values.postprocessing import LatencyObjective
+from scalesearch.values.latency import LatencyObjective
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.settings import DetectionSettings, RunSettings
+from scalesearch.values.space import NamedAxis
 
 if TYPE_CHECKING:
     from scalesearch.data.source import Sources
@@ -180,3 +181,30 @@ def _refuse_two(name: str, homes: list[str]) -> None:
 def _told(offer: EntryPoint) -> str:
     package = f" of {offer.dist.name} {offer.dist.version}" if offer.dist else ""
     return f"{offer.value}{package}"
+
+
+_LOSS_WEIGHTS: Final = "training.loss_weights."
+READ_BY_SOME: Final = (
+    "scaling.decoder",
+    "scaling.neck_width",
+    *(_LOSS_WEIGHTS + term for term in ("class", "box", "objectness", "dice")),
+)
+"""A task names in `own_axes` those of these that it reads. All other axes are read by every task."""
+
+
+def require_own_axes(task: Task, axes: Sequence[NamedAxis]) -> None:
+    """Raise ConfigError if one of the axes is among those that only other tasks read."""
+    own: tuple[str, ...] = getattr(task, "own_axes", ())  # tasks of other packages may be older than this attribute
+    for named in axes:
+        if named.name in READ_BY_SOME and named.name not in own:
+            message = (
+                f"{named.name}: expected an axis that the task {task.name!r} reads, but its networks and losses have "
+                f"no such part.\nRemove it from the space, or give {_readers(named.name)}."
+            )
+            raise ConfigError(message)
+
+
+def _readers(axis: str) -> str:
+    """Return the flags that ask for the tasks that read the axis: "--task detection or --task segmentation"."""
+    names = [task.name for task in loadable_tasks() if axis in getattr(task, "own_axes", ())]
+    return " or ".join(f"--task {name}" for name in names)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scalesearch.cores import usable_cores
 from scalesearch.errors import ConfigError
+from scalesearch.host import usable_cores
 from scalesearch.values.settings import Machine, MachineSettings
 
 # More threads, or bf16, are chosen only if they are clearly faster. A few per cent are noise, and a choice that differs

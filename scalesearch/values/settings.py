@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from scalesearch.values.postprocessing import LatencyObjective
+from scalesearch.values.latency import LatencyObjective
 from scalesearch.values.storage_url import check_storage_url
 
 SamplerName = Literal["tpe", "gp", "nsga2", "random"]

@@ -3,9 +3,8 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from scalesearch.values.mask_quality import MaskDetail
 from scalesearch.values.network_spec import NetworkSpec
-from scalesearch.values.quality import DetectionDetail
+from scalesearch.values.quality import DetectionDetail, MaskDetail
 from scalesearch.values.record import TrialRecord
 from scalesearch.views.columns import (
     FILE,

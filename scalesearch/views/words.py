@@ -5,9 +5,8 @@ from collections.abc import Iterable
 
 from scalesearch.analysis.score_error import metric_of
 from scalesearch.values.candidate import CALIBRATED, Pruning, Quantization, Scaling
-from scalesearch.values.latency import Latency
+from scalesearch.values.latency import LATENCY_TITLES, Latency
 from scalesearch.values.network_spec import NetworkSpec
-from scalesearch.values.postprocessing import LATENCY_TITLES
 from scalesearch.values.quality import DEFAULT_METRIC, Quality, metric_title, score_noun
 from scalesearch.values.record import Gain, TrialRecord
 from scalesearch.values.target import Device

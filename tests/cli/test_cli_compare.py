@@ -9,7 +9,7 @@ from command import run_command
 
 from scalesearch.cli import compare
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
-from scalesearch.measurement.intervals import wilson_interval
+from scalesearch.measurement.metric import wilson_interval
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.values.record import MeasuredTrial

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scalesearch import cores, memory
+from scalesearch import host
 from scalesearch.cli import workers as module
 from scalesearch.cli.choices import choose_workers
 from scalesearch.cli.workers import MOST, WORKER_BYTES, number_of, workers_here
@@ -29,8 +29,8 @@ SETTINGS = RunSettings(budget=100, machine=MachineSettings(device="cpu"))
 def test_cores_memory_and_budget_decide(
     usable: int, free: float, budget: int, workers: int, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cores, "usable_cores", lambda: usable)
-    monkeypatch.setattr(memory, "available_bytes", lambda: int(free * WORKER_BYTES))
+    monkeypatch.setattr(host, "usable_cores", lambda: usable)
+    monkeypatch.setattr(host, "available_bytes", lambda: int(free * WORKER_BYTES))
     found, line = workers_here(replace(SETTINGS, budget=budget))
     assert found == workers and why in line and line.startswith(f"workers: {workers} (")
 

@@ -11,15 +11,16 @@ import pytest
 from PIL import Image
 
 from scalesearch.data import find_source, load_dataset
-from scalesearch.data.box_sources import BOX_SOURCES
 from scalesearch.data.coco import read_coco
 from scalesearch.data.source import SourceData
 from scalesearch.data.voc import read_voc
 from scalesearch.data.yolo import label_file, read_yolo
 from scalesearch.errors import ConfigError
+from scalesearch.tasks.registry import get_task
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
 
+BOX_SOURCES = get_task("detection").sources()
 STORAGE = InputSize(height_px=32, width_px=64)
 WIDTH, HEIGHT = 80, 40
 

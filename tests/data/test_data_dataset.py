@@ -7,9 +7,8 @@ from PIL import Image
 
 from scalesearch.data import Dataset, ImageSplit, normalise, to_input, val_standard_error_points
 from scalesearch.data.dataset import make_dataset
-from scalesearch.data.grey import to_grey
 from scalesearch.data.normalisation import channel_statistics
-from scalesearch.data.resize import resize_images
+from scalesearch.data.resize import resize_images, to_grey
 from scalesearch.data.targets import Labels
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from scalesearch.errors import ConfigError
-from scalesearch.export.calibration import calibration_document
 from scalesearch.export.metadata import onnx_metadata, read_config, write_config, write_preprocessing
+from scalesearch.export.parts import calibration_document
 from scalesearch.tasks.infer_parts import preprocessing as infer_preprocessing
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import FrontScore, MeasuredTrial

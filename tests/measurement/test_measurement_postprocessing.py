@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from scalesearch.measurement.postprocessing import time_postprocessing
-from scalesearch.values.postprocessing import Postprocessing
+from scalesearch.values.latency import Postprocessing
 
 
 class Clock:

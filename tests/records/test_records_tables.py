@@ -11,7 +11,7 @@ import pytest
 from scalesearch.files import replace_file
 from scalesearch.records.tables import csv_text, front_rows, trial_rows, write_tables
 from scalesearch.values.candidate import Candidate, LossWeights, Quantization, Recipe, Scaling, StageScaling
-from scalesearch.values.postprocessing import Postprocessing
+from scalesearch.values.latency import Postprocessing
 from scalesearch.values.record import FrontScore, MeasuredTrial
 
 MakeRecord = Callable[..., MeasuredTrial]

@@ -28,7 +28,7 @@ from scalesearch.search.events import (
     StageEntered,
     StudyOutcome,
 )
-from scalesearch.search.narrowing import TRIES
+from scalesearch.search.precisions import TRIES
 from scalesearch.search.samplers import make_sampler
 from scalesearch.search.siblings import SIBLING_OF
 from scalesearch.search.storage import opened_study

@@ -18,8 +18,7 @@ from small_graphs import CLASSES, small_model
 from scalesearch.data import to_input
 from scalesearch.data.dataset import ImageSplit, make_dataset
 from scalesearch.data.decode import UNREADABLE, Reading, decode, decode_square
-from scalesearch.data.grey import to_grey
-from scalesearch.data.resize import resize_images
+from scalesearch.data.resize import resize_images, to_grey
 from scalesearch.data.targets import Labels
 from scalesearch.deployment.backends import EngineOptions, get_backend
 from scalesearch.deployment.onnx_file import annotate

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from sklearn import metrics
 
 from scalesearch.errors import StageFailed
-from scalesearch.measurement.intervals import wilson_interval
+from scalesearch.measurement.metric import wilson_interval
 from scalesearch.measurement.quality import measure_quality
 from scalesearch.measurement.thin_curve import thin_curve
 from scalesearch.tasks.classification.quality import Top1

@@ -37,8 +37,8 @@ from scalesearch.tasks.segmentation.head import levels
 from scalesearch.tasks.segmentation.infer import Segmenter
 from scalesearch.tasks.segmentation.quality import MeanIoU
 from scalesearch.values.candidate import Candidate, Precision, Pruning, Quantization, Recipe, Scaling
-from scalesearch.values.mask_quality import MaskDetail
 from scalesearch.values.network_spec import Decoder, InputSize
+from scalesearch.values.quality import MaskDetail
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 from scalesearch.values.settings import MachineSettings

@@ -13,8 +13,8 @@ from scalesearch.data.masks import UNLABELLED, Masks, MaskStore
 from scalesearch.errors import StageFailed
 from scalesearch.tasks.segmentation.infer import class_map
 from scalesearch.tasks.segmentation.quality import MeanIoU, mean_divergence
-from scalesearch.values.mask_quality import MaskDetail
 from scalesearch.values.network_spec import InputSize
+from scalesearch.values.quality import MaskDetail
 
 NAMES = ("sky", "road", "car", "never")
 SIZES = ((24, 32), (30, 40), (17, 23), (24, 32), (9, 50))

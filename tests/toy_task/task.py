@@ -23,9 +23,8 @@ from scalesearch.tasks.exported import ExportedNetwork
 from scalesearch.tasks.pictures import captioned
 from scalesearch.training.batches import BatchSource, Drawn
 from scalesearch.values.candidate import Recipe
-from scalesearch.values.named_number import NamedNumber
 from scalesearch.values.network_spec import NetworkSpec
-from scalesearch.values.quality import NumbersDetail, Quality
+from scalesearch.values.quality import NamedNumber, NumbersDetail, Quality
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.views.description import Section
 from scalesearch.views.markup import paragraph, section

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scalesearch.measurement.intervals import wilson_interval
+from scalesearch.measurement.metric import wilson_interval
 from scalesearch.tasks.base import MirrorVerdict
 from scalesearch.tasks.mirror_rule import KNOWN_IMAGES, LOST_SHARE
 

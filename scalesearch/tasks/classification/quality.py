@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.errors import StageFailed
-from scalesearch.measurement.intervals import wilson_interval
+from scalesearch.measurement.metric import wilson_interval
 from scalesearch.measurement.quality import STAGE, not_finite, refuse
 from scalesearch.measurement.thin_curve import thin_curve
 from scalesearch.tasks.classification.curves import Binned, Floats, average_precision, exact_curves

@@ -8,11 +8,10 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from scalesearch.errors import ConfigError
-from scalesearch.networks.backbone import Backbone
+from scalesearch.networks.backbone import Backbone, feature_strides
 from scalesearch.networks.blocks import conv_norm
 from scalesearch.networks.scaling import round_channels
 from scalesearch.tasks.detection.decoding import STRIDES
-from scalesearch.tasks.detection.levels import levels_of
 from scalesearch.values.network_spec import NetworkSpec, StageSpec
 
 # The neck is a little narrower than the finest feature map that it reads, and so scales with the backbone's width.
@@ -121,3 +120,12 @@ def _check(spec: NetworkSpec, strides: tuple[int, ...]) -> None:
             f"feature map, came {spec.input_size}.\nLeave resolution_multiple out, or set it to {strides[-1]}."
         )
         raise ConfigError(message)
+
+
+def levels_of(spec: NetworkSpec) -> dict[str, int]:
+    """Return the strides of the feature maps that a detector reads, by the name of the stage, from fine to coarse.
+
+    Of several stages with the same stride it is the last one.
+    """
+    last = {stride: name for name, stride in feature_strides(spec).items()}
+    return {last[stride]: stride for stride in STRIDES if stride in last}

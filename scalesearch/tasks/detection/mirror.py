@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scalesearch.data.boxes import NO_CLASS
-from scalesearch.measurement.intervals import wilson_interval
+from scalesearch.measurement.metric import wilson_interval
 from scalesearch.tasks.base import MirrorVerdict
 from scalesearch.tasks.detection.decoding import Detections, decode_answers, overlaps
 from scalesearch.tasks.mirror_rule import KNOWN_IMAGES, LOST_SHARE

@@ -56,10 +56,10 @@ class Detection:
         return metric in ("map50_95", "map50") or is_recall(metric)
 
     def sources(self) -> "Sources":
-        """Return the sources of images with boxes."""
-        from scalesearch.data.box_sources import BOX_SOURCES
+        """Return the sources of images with boxes, in the order in which a name or path is offered to them."""
+        from scalesearch.data import coco, street_boxes, voc, yolo
 
-        return BOX_SOURCES
+        return street_boxes.SOURCE, yolo.SOURCE, coco.SOURCE, voc.SOURCE
 
     def made_up_targets(self, spec: "NetworkSpec", number: int, random: "Generator") -> "Tensor":
         """Return three random boxes for each image, (number, 4, 6), as `Boxes.tensor` has them."""

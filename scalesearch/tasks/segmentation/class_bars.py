@@ -6,7 +6,7 @@ from typing import Final
 
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
-from scalesearch.values.mask_quality import MaskDetail
+from scalesearch.values.quality import MaskDetail
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.views.palette import BLUE, INK, RED
 from scalesearch.views.words import percent

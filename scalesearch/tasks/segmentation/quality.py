@@ -10,8 +10,7 @@ from scalesearch.data.masks import UNLABELLED, Masks
 from scalesearch.errors import StageFailed
 from scalesearch.measurement.quality import STAGE, not_finite, refuse
 from scalesearch.tasks.segmentation.infer import class_map
-from scalesearch.values.mask_quality import MaskClass, MaskDetail
-from scalesearch.values.quality import Quality
+from scalesearch.values.quality import MaskClass, MaskDetail, Quality
 
 OUTPUT: Final = "logits"
 METRIC: Final = "miou"

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from scalesearch.measurement.metric import Outputs
 from scalesearch.tasks.base import CardParts, ReportPart
-from scalesearch.values.mask_quality import MaskClass, MaskDetail
-from scalesearch.values.quality import Quality
+from scalesearch.values.quality import MaskClass, MaskDetail, Quality
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.views.description import Section
 from scalesearch.views.markup import markdown_table, markdown_text, paragraph, section, table

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 from fake_evaluators import make_latency
 
-from scalesearch.values.latency import Latency
-from scalesearch.values.postprocessing import Postprocessing
+from scalesearch.values.latency import Latency, Postprocessing
 
 AFTER = Postprocessing(p50_ms=0.5, p50_low_ms=0.4, p50_high_ms=0.7, images=9)
 

@@ -1,5 +1,6 @@
-"""How much memory this process may still take."""
+"""What this process may use of the machine that it runs on: memory and cores."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,3 +29,11 @@ def file_bytes(statistics: Path) -> int:
             name, _, number = line.partition(" ")
             found += int(number) if name in ("active_file", "inactive_file") else 0
     return found
+
+
+def usable_cores() -> int:
+    """Return the number of physical cores that this process may run on, at least 1."""
+    import psutil
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
