@@ -55,7 +55,7 @@ def checked_box(box: Floats, sides: tuple[float, float], *, where: str, faults: 
     What is cut off or left out is counted.
 
     Args:
-        box: Left, top, right and bottom.
+        box: Left, top, right and bottom, of shape (4,).
         sides: Width and height of the image, in the unit of the box.
         where: Where the box is from.
         faults: Where faults are counted.

@@ -28,7 +28,7 @@ def unlike_weight(
     """Return the name of a weight of the deployed file that cannot come from these weights; empty if all can.
 
     Args:
-        weights: The weights of the float network, by name.
+        weights: The weights of the float network by name, each of its layer's own shape.
         deployed: The same network in fp16, bf16, int8 or fp8, as `compression.quantize` writes it.
         after_qat: Whether quantization-aware updates changed the weights before they were stored.
     """

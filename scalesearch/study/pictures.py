@@ -63,7 +63,7 @@ def target_sheet(task: Task, data: Dataset, recipe: Recipe, *, seed: int) -> Pix
 
 
 def write_sheet(pixels: Pixels, to: Path) -> None:
-    """Write a sheet as PNG, whole or not at all; its folder is made if it is not there."""
+    """Write a sheet (height, width, 3) as PNG, whole or not at all; its folder is made if it is not there."""
     held = io.BytesIO()
     Image.fromarray(pixels).save(held, "PNG")
     to.parent.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ def as_rgb(image: Pixels) -> Pixels:
 
 
 def enlargement(image: Pixels) -> int:
-    """Return the whole factor by which a small image is enlarged before something is drawn on it."""
+    """Return the whole factor by which a small image (height, width, ...) is enlarged before it is drawn on."""
     return max(1, math.ceil(LEAST_PX / int(max(image.shape[:2]))))
 
 
@@ -48,7 +48,7 @@ def captioned(image: Pixels, text: str) -> Pixels:
 
 
 def side_by_side(pictures: Sequence[Pixels]) -> Pixels:
-    """Return pictures of equal height in one row, with gaps between them."""
+    """Return pictures (height, width, 3) in one row, with gaps between them."""
     return sheet(pictures, columns=len(pictures))
 
 

@@ -104,7 +104,7 @@ def random_states(device: str) -> dict[str, Tensor]:
 
 
 def restore_random(states: Mapping[str, Tensor], device: str) -> None:
-    """Set torch's own generators to these states; a state of a device that is not used is passed over."""
+    """Set torch's own generators to these states (bytes,); a state of a device that is not used is passed over."""
     if "cpu" in states:
         torch.set_rng_state(states["cpu"])
     if device != "cpu" and "device" in states:

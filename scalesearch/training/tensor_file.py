@@ -23,7 +23,7 @@ def write_tensors(path: Path, key: str, named: Mapping[str, Tensor], **known: ob
     Args:
         path: The file; an older one is replaced.
         key: What the tensors depend on. A reader names the same one.
-        named: The tensors by name, on any device.
+        named: The tensors by name, of any shape and on any device.
         known: What is known about the tensors, as JSON can hold it.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}

@@ -66,7 +66,7 @@ def _pr_curve(scores: Floats, positive: NDArray[np.bool_]) -> tuple[Floats, Floa
 
 
 def average_precision(recall: Floats, precision: Floats) -> float:
-    """Return the sum of precision times the step in recall, without interpolation, as in scikit-learn."""
+    """Return the sum of precision times the step in recall, both (thresholds,), not interpolated, as in scikit-learn."""
     return float(np.sum(np.diff(recall) * precision[1:]))
 
 

@@ -80,7 +80,7 @@ class Nodes:
         return made[0]
 
     def constant(self, value: NDArray[Any] | np.generic) -> str:
-        """Add an initializer and return its name."""
+        """Add an initializer of any shape and return its name."""
         self._number += 1
         name = f"{_PREFIX}{self._number}_value"
         self._graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
