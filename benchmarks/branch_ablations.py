@@ -14,15 +14,15 @@ Equal updates of one network take nearly equal CPU time; a longer trunk costs a 
 shared, and the last column says how many updates a further cut of the same trunk costs.
 
 Printed is the score on validation images (float32, torch), as the difference from the reference of the same network,
-cut and seed: mean and standard error over networks and seeds. With `--parent` (as of `scalesearch run`), the networks
-inherit trained weights. Every finished training is a line of the results file; the same command continues where it was
-stopped, and prints the tables alone once all is there.
+cut and seed: mean and standard error over networks and seeds. The recipe is the space's. With `--parent` (as of
+`scalesearch run`), the networks inherit trained weights. Every finished training is a line of the results file; the
+same command continues where it was stopped, and prints the tables alone once all is there.
 """
 
 import argparse
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from scalesearch.config import load_run
 from scalesearch.data import LABEL_SOURCES, Dataset
 from scalesearch.data.finding import load_study_data
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
+from scalesearch.spaces.suggest import random_candidates
 from scalesearch.study.run import tune_parent
 from scalesearch.study.session import open_session
 from scalesearch.training.weights import WeightStore
@@ -48,6 +49,7 @@ from scalesearch.values.session import Session
 CUTS = (0.0, 0.25, 0.5)
 FRACTIONS = (0.2, 0.33, 0.5)
 CRITERIA: tuple[Criterion, ...] = ("taylor", "random")
+ABLATIONS = ("fraction", "criterion", "state")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +77,15 @@ class Variant:
         return f"{self.ablation}, {100 * self.cut:.0f} %"
 
 
-def variants() -> Iterator[Variant]:
+def variants(ablations: Sequence[str] = ABLATIONS) -> Iterator[Variant]:
     """The reference and every ablation; shorter trunks first, since longer ones continue them."""
-    for fraction in sorted(FRACTIONS, reverse=True):
+    fractions = sorted(FRACTIONS, reverse=True) if "fraction" in ablations else [Variant(cut=0.0).fraction]
+    for fraction in fractions:
         yield from (Variant(cut=cut, fraction=fraction) for cut in CUTS)
-    yield from (Variant(cut=cut, criterion=criterion) for criterion in CRITERIA for cut in CUTS if cut)
-    yield from (Variant(cut=cut, keep_state=False) for cut in CUTS)
+    if "criterion" in ablations:
+        yield from (Variant(cut=cut, criterion=criterion) for criterion in CRITERIA for cut in CUTS if cut)
+    if "state" in ablations:
+        yield from (Variant(cut=cut, keep_state=False) for cut in CUTS)
 
 
 class FreshState(Shrinker):
@@ -98,9 +103,9 @@ class FreshState(Shrinker):
             self._weights = self._branches
 
 
-def train(session: Session, data: Dataset, variant: Variant, *, px: int, steps: int) -> dict[str, Any]:
+def train(session: Session, data: Dataset, variant: Variant, *, px: int, recipe: Recipe) -> dict[str, Any]:
     """Train one network, or find it stored, and return its line."""
-    recipe = Recipe(steps=steps, branch_fraction=variant.fraction)
+    recipe = replace(recipe, branch_fraction=variant.fraction)
     scaling = Scaling(resolution=px / session.space.resolution_px)
     pruning = Pruning(channel_fraction=variant.cut, criterion=variant.criterion)
     plan = Planner(session)(Candidate(scaling=scaling, pruning=pruning, recipe=recipe))
@@ -153,6 +158,7 @@ def main() -> None:
     parser.add_argument("--parent", default="", help="as of `scalesearch run --parent`")
     parser.add_argument("--px", type=int, nargs="+", default=[32, 48], help="resolutions; each is one network")
     parser.add_argument("--steps", type=int, default=240, help="updates of every network")
+    parser.add_argument("--ablations", nargs="+", choices=ABLATIONS, default=ABLATIONS, help="what is changed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", action="append", default=[], help="settings, e.g. data.val_fraction=0.3")
     told = parser.parse_args()
@@ -167,14 +173,16 @@ def main() -> None:
     data = load_study_data(session, LABEL_SOURCES)
     about = {"data": session.data.fingerprint, "space": told.space, "parent": told.parent, "steps": told.steps}
     results = Results(told.to, about)
+    # Of a space that samples a recipe this is one of them: give such a setting one value with --set.
+    recipe = replace(random_candidates(session.space, 1, 0)[0].recipe, steps=told.steps)
     for seed in told.seeds:
         seeded = replace(session, settings=replace(session.settings, seed=seed))
         for px in told.px:
-            for variant in variants():
+            for variant in variants(told.ablations):
                 job = Job(network=f"{px} px", way=variant.name, seed=seed)
                 if job in results.done():
                     continue
-                line = train(seeded, data, variant, px=px, steps=told.steps)
+                line = train(seeded, data, variant, px=px, recipe=recipe)
                 results.add({**asdict(job), **line})
                 print(
                     f"{job.network}, seed {seed}, {job.way}: val {100 * line['val']:.1f}, {line['cpu_s']:.0f} s",
