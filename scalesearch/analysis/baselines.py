@@ -101,6 +101,18 @@ def hypervolume_over_trials(
     return tuple(grown)
 
 
+def worker_minutes(records: Iterable[TrialRecord]) -> dict[int, float]:
+    """Return for each trial the minutes that workers had spent on all trials up to it, by trial number.
+
+    With two workers, half as much time had passed on the clock.
+    """
+    spent_s, minutes = 0.0, {}
+    for record in sorted(records, key=lambda each: each.trial):
+        spent_s += sum(stage.seconds for stage in record.stages)
+        minutes[record.trial] = spent_s / 60
+    return minutes
+
+
 def front_steps(front: Sequence[TrialRecord]) -> tuple[list[float], list[float]]:
     """Return latencies (ms) and scores (%) of a front, fastest first, ready to be drawn as steps."""
     points = [point(record) for record in front]

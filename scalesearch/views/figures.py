@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from scalesearch.analysis.baselines import hypervolume_over_trials
+from scalesearch.analysis.baselines import hypervolume_over_trials, worker_minutes
 from scalesearch.analysis.importance import AxisImportance
 from scalesearch.analysis.paid import gains_by_step
 from scalesearch.analysis.score_error import metric_of
@@ -48,30 +48,52 @@ def paid_figure(records: Iterable[TrialRecord]) -> Figure:
 
 
 def hypervolume_figure(records: Iterable[TrialRecord], *, chance_until: float = 0) -> Figure:
-    """Draw the hypervolume of the front after each trial; candidates before `chance_until` were drawn at random."""
-    grown = hypervolume_over_trials(records)
+    """Draw the hypervolume of the front after each trial; candidates before `chance_until` were drawn at random.
+
+    Two buttons choose what is to the right: trials, or the minutes that workers spent on them.
+    """
+    every = list(records)
+    grown, minutes = hypervolume_over_trials(every), worker_minutes(every)
+    trials = [trial for trial, _ in grown]
+    spent = [round(minutes[trial], 2) for trial in trials]
     line = {
         "type": "scatter", "mode": "lines", "name": "front", "showlegend": False,
-        "x": [trial for trial, _ in grown], "y": [float(f"{value:.6g}") for _, value in grown],
+        "x": trials, "y": [float(f"{value:.6g}") for _, value in grown],
+        "customdata": [list(pair) for pair in zip(trials, spent, strict=True)],
         "line": {"shape": "hv", "color": STYLES["fp32"][0], "width": 2},
-        "hovertemplate": "after trial %{x}: %{y:.4f}<extra></extra>",
+        "hovertemplate": "after trial %{customdata[0]}, %{customdata[1]} min of the workers: %{y:.4f}<extra></extra>",
     }  # fmt: skip
     shapes = []
-    if grown and 0 < chance_until < grown[-1][0]:
+    if grown and 0 < chance_until < trials[-1]:
         shapes = [
             {"type": "rect", "x0": 0, "x1": chance_until, "y0": 0, "y1": 1, "yref": "paper", "fillcolor": ORANGE,
              "opacity": 0.15, "line": {"width": 0}},
         ]  # fmt: skip
     title = "Hypervolume over trials" + (" (shaded: drawn by chance)" if shapes else "")
+    frame = layout(
+        title=title,
+        x={"title": {"text": "trial"}},
+        y={"title": {"text": "hypervolume"}},
+        shapes=shapes,
+    )
+    if grown and spent[-1]:
+        chance_minutes = max((minutes[trial] for trial in minutes if trial < chance_until), default=0.0)
+        frame["updatemenus"] = [_trials_or_minutes(trials, spent, (chance_until, chance_minutes) if shapes else None)]
+    return {"data": [line] if grown else [], "layout": frame}
+
+
+def _trials_or_minutes(trials: list[int], minutes: list[float], chance: tuple[float, float] | None) -> dict[str, Any]:
+    """Return the buttons that put trials or minutes on the horizontal axis; `chance` ends the shaded part in each."""
+    buttons = []
+    for place, (label, title, x) in enumerate((("trials", "trial", trials), ("minutes", "worker minutes", minutes))):
+        changes: dict[str, Any] = {"xaxis.title.text": title}
+        if chance:
+            changes["shapes[0].x1"] = round(chance[place], 2)
+        buttons.append({"label": label, "method": "update", "args": [{"x": [x]}, changes]})
     return {
-        "data": [line] if grown else [],
-        "layout": layout(
-            title=title,
-            x={"title": {"text": "trial"}},
-            y={"title": {"text": "hypervolume"}},
-            shapes=shapes,
-        ),
-    }
+        "type": "buttons", "direction": "right", "buttons": buttons, "showactive": True,
+        "x": 1, "xanchor": "right", "y": -0.12, "yanchor": "top", "pad": {"t": 4}, "font": {"size": 11},
+    }  # fmt: skip
 
 
 def importance_figure(entries: Sequence[AxisImportance], metric: str) -> Figure:

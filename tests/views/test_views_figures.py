@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from scalesearch.analysis.importance import AxisImportance
-from scalesearch.values.record import LossCurve, MeasuredTrial
+from scalesearch.values.record import LossCurve, MeasuredTrial, StageTime
 from scalesearch.views.figures import (
     hypervolume_figure,
     importance_figure,
@@ -82,6 +82,21 @@ def test_the_random_start_is_shaded_only_where_something_follows(make_record: Ma
     assert hypervolume_figure(records, chance_until=10)["layout"]["shapes"][0]["x1"] == 10
     assert hypervolume_figure(records, chance_until=float("inf"))["layout"]["shapes"] == []
     assert hypervolume_figure([])["data"] == []
+
+
+def test_hypervolume_goes_by_trials_or_by_the_minutes_that_workers_spent(make_record: MakeRecord) -> None:
+    records = [
+        replace(make_record(trial, top1=0.5 + trial / 100), stages=(StageTime(stage="train", seconds=60.0 * trial),))
+        for trial in range(1, 5)
+    ]
+    figure = hypervolume_figure(records, chance_until=3)
+    assert figure["data"][0]["x"] == [1, 2, 3, 4]
+    trials, minutes = figure["layout"]["updatemenus"][0]["buttons"]
+    assert trials["args"] == [{"x": [[1, 2, 3, 4]]}, {"xaxis.title.text": "trial", "shapes[0].x1": 3}]
+    assert minutes["args"][0] == {"x": [[1.0, 3.0, 6.0, 10.0]]}
+    assert minutes["args"][1]["shapes[0].x1"] == 3.0  # trials 1 and 2, of one and two minutes
+    timeless = [replace(record, stages=()) for record in records]
+    assert "updatemenus" not in hypervolume_figure(timeless)["layout"]
 
 
 def test_importance_is_in_percent_and_the_weightiest_axis_on_top() -> None:
