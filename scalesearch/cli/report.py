@@ -51,6 +51,8 @@ def report(
         echo(f"warning: left out are weights and activations: {error}", err=True)
         histograms = {}
     found = read_contents(folder, histograms=histograms)
+    if found.unreadable:
+        echo(f"warning: left out is the confirmed front: {found.unreadable}", err=True)
     try:
         size_bytes = write_page(found, target)
     except OSError as error:

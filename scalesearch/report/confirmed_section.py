@@ -28,6 +28,8 @@ def confirmed(study: StudyContents) -> str:
     title, found = "Confirmed front", study.confirmation
     if found is None:
         words = "Not confirmed yet. `scalesearch confirm` trains members of the front at full length and measures anew."
+        if study.unreadable:
+            words = f"Left out: {study.unreadable}"
         return section("confirmed", title, paragraph(words))
     noun = score_noun_of(move.record for move in found.moves)
     caption = f"{noun.capitalize()} against latency after full training"

@@ -160,7 +160,9 @@ def warning_lines(study: StudyContents) -> Iterator[str]:
         )
     yield from timing_doubts(study.records)
     yield from _gaps(study)
-    if study.front and study.confirmation is None:
+    if study.unreadable:
+        yield study.unreadable
+    elif study.front and study.confirmation is None:
         scores = score_noun_of(study.records, plural=True)
         steps = sorted({record.training.steps for record in study.front if record.training})
         told = f"{steps[0]} to {steps[-1]} steps" if len(steps) > 1 else f"{steps[0]} steps" if steps else "few steps"

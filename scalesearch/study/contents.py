@@ -44,7 +44,7 @@ class StudyContents:
     base: TrialRecord | None
     scores: dict[int, FrontScore]
     confirmation: Confirmation | None
-    """None where no member of the front was confirmed."""
+    """None where no member of the front was confirmed, or where a confirmed file cannot be read."""
     correction: Correction | None
     """What the confirmed trials say of the brief front; None where none was confirmed."""
     importance: tuple[AxisImportance, ...]
@@ -55,6 +55,8 @@ class StudyContents:
     """Plotly figures of weights and activations, by trial."""
     pictures: dict[int, bytes] = field(default_factory=dict)
     """Pictures of validation images with the answers of members of the front, as JPEG files, by trial."""
+    unreadable: str = ""
+    """Which confirmed file cannot be read, and what to do about it; empty if all can."""
 
     @property
     def data_words(self) -> str:
@@ -79,7 +81,11 @@ def read_contents(folder: Path, *, histograms: dict[int, dict[str, Any]] | None 
     sampler = session.settings.sampler if session else "tpe"
     front = pareto_front(records)
     scores = read_front_scores(folder)
-    confirmation = stored_confirmation(folder, front, records, scores)
+    confirmation, unreadable = None, ""
+    try:
+        confirmation = stored_confirmation(folder, front, records, scores)
+    except ConfigError as error:  # the search itself can be shown all the same
+        unreadable = str(error)
     return StudyContents(
         name=folder.resolve().name,
         records=records,
@@ -96,6 +102,7 @@ def read_contents(folder: Path, *, histograms: dict[int, dict[str, Any]] | None 
         origin=_origin(folder),
         histograms=histograms or {},
         pictures=stored_pictures(folder, tuple(record.trial for record in front)),
+        unreadable=unreadable,
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from scalesearch.cli import report
 from scalesearch.errors import ConfigError, MissingBackendError
+from scalesearch.records.confirmed import confirmed_path
 from scalesearch.records.store import RecordStore
 from scalesearch.values.record import MeasuredTrial
 
@@ -85,6 +86,20 @@ def test_a_damaged_database_costs_its_histograms_alone(folder: Path, capsys: pyt
     said = capsys.readouterr()
     assert "left out are weights and activations" in said.err and "Delete it" in said.err
     assert (folder / "report.html").is_file()
+
+
+def test_a_damaged_confirmed_file_costs_the_confirmed_front_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = confirmed_path(folder, 0, 1)
+    damaged.parent.mkdir(exist_ok=True)
+    damaged.write_text("{")
+    assert report.report(folder, None) == 0
+    said = capsys.readouterr()
+    assert f"left out is the confirmed front: {damaged} cannot be read" in said.err and "remove it" in said.err
+    page = (folder / "report.html").read_text()
+    assert f"Left out: {damaged} cannot be read" in page
+    assert "Not confirmed yet" not in page
 
 
 def test_a_study_that_cannot_be_written_is_reported_elsewhere(
