@@ -1,4 +1,4 @@
-"""What a program calls instead of the command line: load a space, evaluate one candidate, run a whole search."""
+"""Functions to call from a program instead of the command line: load a space, evaluate a candidate, run a search."""
 
 import dataclasses
 import tempfile

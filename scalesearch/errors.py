@@ -29,10 +29,10 @@ class CandidateRejected(ScalesearchError):  # noqa: N818  (a verdict, not a faul
     """A candidate breaks a limit before it cost any training. Optuna is told PRUNED, and the budget is not charged."""
 
     def __init__(self, reason: str, *, limit: str = "", excess: float = 0.0) -> None:
-        """Say why.
+        """Store the reason, and the limit if its use was measured.
 
         Args:
-            reason: The text.
+            reason: Why the candidate is rejected, as text for the user.
             limit: Name of a limit whose use was measured, such as `max_latency_ms`; empty if none was.
             excess: Measured value divided by that limit, minus one.
         """
@@ -41,7 +41,7 @@ class CandidateRejected(ScalesearchError):  # noqa: N818  (a verdict, not a faul
 
 
 class StageFailed(ScalesearchError):  # noqa: N818
-    """One stage of one trial failed. The trial FAILs with this reason in its record, and the run goes on."""
+    """One stage of one trial failed. The trial's record states the reason, Optuna is told FAIL, and the run goes on."""
 
     def __init__(self, stage: str, reason: str) -> None:
         super().__init__(f"{stage}: {reason}")

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: the one way in which this program replaces a file."""
+"""Replace files so that a reader finds the old or the new content and never a part of it."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 MAX_FILE_BYTES = 256 * 2**20
-"""More than any file of a study that is read as a whole can have."""
+"""Default limit of `read_file`: more bytes than any file of a study that is read in one piece."""
 
 _PARTIAL = re.compile(r"\..+\.[a-z0-9_]+\.partial")
 
@@ -32,11 +32,11 @@ def read_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
 def replace_file(path: Path, content: bytes) -> None:
     """Write `content` to `path`, so that the file is whole and on the disk when this returns.
 
-    A process that is killed in between leaves no half file: the content is written beside `path` under a temporary
-    name, flushed and renamed. Missing folders are made.
+    A process that is killed meanwhile leaves no half-written file: the content goes into a temporary file in the same
+    folder, is flushed, and is then renamed to `path`. Missing folders are made.
 
     Raises:
-        OSError: The place cannot be written. What was at `path` is still there.
+        OSError: The file cannot be written. An older file at `path` is then unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
@@ -78,9 +78,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def _ordinary_mode() -> int:
-    """Return the mode that the umask gives, but never writable for everybody.
+    """Return the permission bits that the umask gives to a new file, but never write permission for all users.
 
-    Whoever can change a record can change what is deployed.
+    A user who can change a record can change which network is deployed.
     """
     mask = os.umask(0o077)  # strict while it is read: another thread may make a file at this moment
     os.umask(mask)
@@ -88,10 +88,10 @@ def _ordinary_mode() -> int:
 
 
 def is_folder(path: Path) -> bool:
-    """Tell whether a folder is there; names that the system does not allow (too long, say) name none."""
+    """Tell whether the folder exists; False too for a name that the system does not allow, such as one too long."""
     return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises for them)
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether a file is there; names that the system does not allow name none."""
+    """Tell whether the file exists; False too for a name that the system does not allow."""
     return os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises for them)

@@ -4,15 +4,15 @@
         ...                                       # nothing was written or renamed before this line
         hold.set_aside()                          # the folder is FOLDER.old1 (or the next free number) and is new
 
-There are two lock files, because neither is enough by itself. The one beside the folder (`.NAME.lock`) stays while the
-folder is renamed, replaced or not there yet. The one inside (`study.lock`) works where the folder is reached in another
-way: moved while a run works in it, or mounted into a container, where nothing lies beside it. The kernel frees both
-when the process dies, however it dies. A lock file that a killed process left behind locks nothing, and the next hold
-removes it. Reading alone needs no lock.
+There are two lock files, because neither is enough by itself. The one next to the folder (`.NAME.lock`) also works
+while the folder is renamed, replaced or does not exist yet. The one inside (`study.lock`) also works where the folder
+has another path: it was moved during a run, or is mounted into a container, which does not see the file next to it.
+The kernel frees both locks when the process dies, however it dies. A lock file that a killed process left behind locks
+nothing, and the next hold removes it. Only writing needs the lock, not reading.
 
-Give `inside=False` where the folder is written beside its place and then renamed into it, as an export is. No lock file
-is made inside it then, but an existing one is respected. Pass a hold on to the functions that you call (`held=hold`),
-so that it is not taken twice.
+Give `inside=False` where the folder is filled under another name and then renamed, as an export is. No lock file is
+made inside it then, but an existing one is respected. Pass a hold on to the functions that you call (`held=hold`), so
+that it is not taken twice.
 """
 
 import logging
@@ -160,14 +160,14 @@ WAY_OUT = "Wait until it ends, stop it, or give another folder with --to."
 def hold_folder(
     folder: Path, what: str, *, way_out: str = WAY_OUT, inside: bool = True, held: FolderHold | None = None
 ) -> Iterator[FolderHold]:
-    """Hold `folder` for this process, so that no other process of this program writes to it. It may be absent yet.
+    """Hold `folder` for this process, so that no other process of this program writes to it.
 
     Args:
-        folder: The folder. With `inside` it is made, if absent.
+        folder: The folder, which need not exist yet. With `inside` it is made, if absent.
         what: The kind of work, one noun ("run", "confirmation", "export"): others are told of "another WHAT".
-        way_out: What the error advises those who are refused to do.
-        inside: Whether the lock inside is taken too.
-        held: The hold of a caller who has the folder already. It is returned, and nothing is taken.
+        way_out: Last line of the error for a process that is refused: what its user can do.
+        inside: Whether to take the lock inside the folder too.
+        held: The hold of a caller that already holds the folder. It is yielded, and no lock is taken.
 
     Raises:
         ConfigError: Another process holds it (the text says which), or no lock file can be written.

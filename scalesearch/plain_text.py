@@ -63,8 +63,8 @@ def utf8_values(value: Any) -> Any:
 def error_text(text: str) -> str:
     """Return an error as it is printed: at most three lines and `LONGEST` characters.
 
-    It holds no secret, and nothing that a terminal obeys. Of a line that is too long, the beginning and the end are
-    kept: they say where the fault is and what to do.
+    Secrets are removed, and characters that a terminal would obey are made visible. Of a line that is too long, the
+    beginning and the end are kept: they say where the fault is and what to do.
     """
     lines = visible(without_secrets(text)).splitlines() or [""]
     if len(lines) > MOST_LINES:
@@ -90,9 +90,9 @@ def one_line(text: str, longest: int = 300) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Replace passwords, and what follows one on its line, by three dots.
+    """Replace each password, and the rest of its line, by three dots.
 
-    Nobody can tell where a password ends: it may hold spaces, quotes and every sign that means something in a URL.
+    The end of a password cannot be found: it may contain spaces, quotes and all characters with a meaning in a URL.
     """
     lines = (_without_database_secrets(line) for line in text.split("\n"))
     return _NAMED_SECRET.sub(r"\1...", _OTHER_URL.sub("...", "\n".join(lines)))

@@ -1,4 +1,4 @@
-"""Members of a family by name: how one is found or loaded, and what is said of a name that no member has."""
+"""Look up or import a member of a family (backends, tasks, ...) by name; unknown names get a helpful error."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -43,12 +43,12 @@ def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
 
 
 def load_member(name: str, homes: Mapping[str, str], *, missing: str) -> Any:
-    """Return what stands at the place of the member of that name.
+    """Import and return the member of that name.
 
     Args:
         name: The name as the user wrote it.
-        homes: The family's places by name, each written as `package.module:attribute`.
-        missing: As `look_up` takes it.
+        homes: Where each member is defined, by its name, written as `package.module:attribute`.
+        missing: As in `look_up`.
 
     Raises:
         ConfigError: There is no such member.
@@ -57,6 +57,6 @@ def load_member(name: str, homes: Mapping[str, str], *, missing: str) -> Any:
 
 
 def load(place: str) -> Any:
-    """Import the module and return the attribute of a place written as `package.module:attribute`."""
+    """Import the module and return the attribute that `place` names, written as `package.module:attribute`."""
     module, _, attribute = place.partition(":")
     return getattr(import_module(module), attribute)

@@ -1,4 +1,4 @@
-"""Reads TOML that others wrote. Whatever is wrong with the text, it raises one kind of error."""
+"""Read TOML files that users wrote; every fault of the text is reported as a ValueError."""
 
 import tomllib
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from scalesearch.files import read_file
 
 MAX_FILE_BYTES = 16 * 2**20
-"""More than any run.toml, config.toml or space has. tomllib takes some hundred times a file's size in memory."""
+"""More bytes than a run.toml, config.toml or space has. tomllib needs some hundred times a file's size in memory."""
 
 
 def parse_toml(text: str) -> dict[str, Any]:

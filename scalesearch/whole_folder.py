@@ -1,4 +1,4 @@
-"""Folders that are whole or absent: filled under another name beside their place, then moved there by one rename."""
+"""Write folders that are complete or absent: fill one under a temporary name, then rename it to its place."""
 
 import contextlib
 import ctypes
@@ -16,14 +16,14 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 @contextlib.contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Give an empty folder to be filled. When the block ends, it takes the place of `target`.
+    """Yield an empty folder to be filled; it replaces `target` when the block ends.
 
-    An error in the block leaves no trace: `target` stays what it was. A kill leaves `target` old or new, never a
-    mixture; it may leave hidden folders beside it, which the next call for the same target removes. The caller must
-    make sure that no other process does the same (`folder_lock`).
+    If the block raises, `target` stays as it was. If the process is killed, `target` is the old folder or the new one,
+    never a mixture; hidden folders may stay next to it, which the next call for the same target removes. The caller
+    must make sure that no other process replaces the same folder meanwhile (`folder_lock`).
 
     Raises:
-        OSError: The place cannot be written.
+        OSError: The folder cannot be written or renamed.
     """
     target = Path(os.path.abspath(target))  # noqa: PTH100  (a link is not followed)
     made = make_folders(target.parent)
@@ -84,7 +84,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _remove_leftovers(target: Path, new: Path, aside: Path) -> None:
-    """Remove what a killed process left beside `target`, or put the old folder back where no new one took its place."""
+    """Remove what a killed process left next to `target`; put the old folder back if no new one has replaced it."""
     if aside.exists() and not target.exists():
         aside.rename(target)
     for left in (aside, new):
