@@ -11,15 +11,15 @@ RANDOM_START: dict[SamplerName, float] = {"tpe": 10, "gp": 10, "nsga2": 20, "ran
 """Number of trials that a sampler of `samplers.SAMPLERS` draws at random before it learns (NSGA-II: its first
 population)."""
 DRAWS_ITS_START: frozenset[SamplerName] = frozenset({"nsga2"})
-"""Samplers that draw their first population themselves and mark it as such, so it contains all trials. For the other
-samplers, the random start is counted without siblings (see `by_chance`)."""
+"""Samplers whose own first population is the random start: it consists of the study's first trials, siblings included.
+For the other samplers, the random start is counted without siblings (see `by_chance`)."""
 
 
 def drawn_by_chance(records: Iterable[TrialRecord], sampler: SamplerName) -> tuple[TrialRecord, ...]:
-    """Return the records of the sampler's random start, by trial number: a random search with a smaller budget.
+    """Return the records of the sampler's random start, sorted by trial number.
 
-    Trial 0 is left out, since it is always the cheapest candidate and was asked for by this program. Siblings are left
-    out too.
+    They serve as a random search with a smaller budget. Trial 0 is left out, since this program asks for it (it is
+    always the cheapest candidate). Siblings are left out too.
     """
     asked = sorted((record for record in records if record.sibling_of is None), key=lambda record: record.trial)
     trials = [record.trial for record in asked]

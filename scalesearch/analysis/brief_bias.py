@@ -1,12 +1,12 @@
-"""Tells from a study's own long trainings which networks brief training scored too low, and corrects by it.
+"""Estimate from a study's own long trainings which networks brief training scored too low, and correct their scores.
 
-The gain by longer training (long less brief score, in points) is explained by a Bayesian linear regression
-(`bayesian_regression`), with a prior of 5 points for every slope. The error of a gain is that of the long score (of the
-images, and of the seeds) and a residual that is estimated.
+The gain from longer training (long minus brief score, in points) is modelled by a Bayesian linear regression
+(`bayesian_regression`); the prior of every slope has a standard deviation of 5 points. The error of a gain consists of
+the error of the long score (from the images and the seeds) and of a residual that is estimated.
 
-The brief score is one of the columns. A network that scored low has more room to gain, whatever it is like; what
-side, MACs and cutting add is meant at equal brief scores. Without that column they predicted nothing on the one data
-set where it was tried (docs/measurements.md).
+The brief score is one of the columns, since a network with a low score has more room to gain, whatever its shape. The
+effects of side, MACs and cutting are therefore those at equal brief scores. Without that column, side, MACs and cutting
+predicted nothing on the one data set where this was tried (docs/measurements.md).
 """
 
 import math
@@ -30,14 +30,14 @@ _Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
-    """What the gain by longer training may depend on."""
+    """Properties of a network that its gain from longer training may depend on."""
 
     brief_score: float
-    """As a fraction."""
+    """Score after brief training, as a fraction."""
     side_px: float
     """Side of the input; of a rectangle, the side of the square with as many pixels."""
     macs: float
-    """Of the network as it was deployed, that is, after cutting."""
+    """MACs of the deployed network, that is, after cutting."""
     cut: bool
     """Whether anything was pruned."""
 
@@ -45,7 +45,8 @@ class Traits:
     def columns(self) -> tuple[float, ...]:
         """The numbers that the regression takes, in the order of `ASPECTS`.
 
-        Tens of points; log2 of the side; log2 of the MACs for each pixel, which compares networks at equal side.
+        The brief score in tens of points; log2 of the side; log2 of the MACs per pixel, so that networks are compared
+        at equal side; 1 if anything was cut, else 0.
         """
         per_pixel = max(self.macs, 1.0) / self.side_px**2
         return (10 * self.brief_score, math.log2(self.side_px), math.log2(per_pixel), float(self.cut))
@@ -53,7 +54,7 @@ class Traits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """How many points longer training gives more for one unit of an aspect, the others being equal.
+    """How many more points longer training brings for one unit of an aspect, with the other aspects equal.
 
     The unit is 10 points of brief score, a doubling of the side, a doubling of the MACs, or being cut.
     """
@@ -74,13 +75,13 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:
-    """Root mean square error, in points, of the long score of each confirmed network predicted from all others."""
+    """Root mean square errors, in points, when each confirmed network's long score is predicted from all others."""
 
     corrected: float
     mean_gain: float
-    """By brief score plus the mean gain of the others."""
+    """Error of predicting the brief score plus the mean gain of the others."""
     brief_score_alone: float
-    """By the same regression with the brief score as its only column."""
+    """Error of the same regression with the brief score as its only column."""
 
     @property
     def helps(self) -> bool:
@@ -90,16 +91,16 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corrected:
-    """A long score as it is predicted, as a fraction."""
+    """A predicted long score, as a fraction."""
 
     score: float
     sd: float
-    """Standard deviation of what a long training would measure: of the weights, the residual and its own error."""
+    """Standard deviation of the score that a long training would measure: regression weights, residual, own error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BriefBias:
-    """What the confirmed networks show of brief training. All in points, except where it says otherwise."""
+    """What the confirmed networks show about brief training. Numbers are in points unless a field says otherwise."""
 
     networks: int
     mean_gain: float
@@ -113,14 +114,14 @@ class BriefBias:
     """Posterior mean: the gain at the centre, then the slopes."""
     covariance: tuple[tuple[float, ...], ...]
     noise_variance: float
-    """Variance of a new measurement around the regression."""
+    """Variance of a new measurement around the regression, in squared points."""
 
     def effect(self, aspect: Aspect) -> Effect:
         """Return the effect of that aspect."""
         return self.effects[ASPECTS.index(aspect)]
 
     def predict(self, traits: Traits) -> Corrected:
-        """Return the long score of a network with these traits."""
+        """Predict the long score of a network with these traits."""
         row = np.array([1.0, *np.subtract(traits.columns, self.centre)])
         gain = float(row @ np.array(self.weights))
         variance = float(row @ np.array(self.covariance) @ row) + self.noise_variance
@@ -139,10 +140,10 @@ def traits_of(record: MeasuredTrial) -> Traits:
 
 
 def fit_brief_bias(traits: Sequence[Traits], long: Sequence[float], variances: Sequence[float]) -> BriefBias | None:
-    """Explain the gains by longer training of N networks.
+    """Fit the regression of the gains from longer training to N networks.
 
     Args:
-        traits: Of each network.
+        traits: Traits of each network.
         long: Long score of each as a fraction, in the same order.
         variances: Square of the standard error of each long score, as a fraction.
 

@@ -1,4 +1,4 @@
-"""Chooses one point of the front by a wish, with what its neighbours cost and what the data cannot tell. No I/O."""
+"""Choose one point of the front by the user's wish, with its neighbours and what the data leave uncertain. No I/O."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Choice:
     ties: tuple[MeasuredTrial, ...]
     """Members that the data cannot tell from the chosen one."""
     doubts: tuple[str, ...]
-    """Sentences on where the wish itself is within the error of the measurement."""
+    """Sentences on bounds of the wish that lie within an interval, and on a latency that is not stable."""
 
 
 def choose(front: Sequence[MeasuredTrial], wish: Wish) -> Choice:

@@ -48,11 +48,11 @@ class Pair:
     """Name of the metric that scored the first study."""
     same_device: bool
     timed_unlike: tuple[str, ...]
-    """What else, besides the device, was timed in another way: `batch 1 and 16`; empty where nothing was."""
+    """What differs in the timing besides the device, such as `batch 1 and 16`; empty if nothing does."""
     same_images: bool
     second_beaten: float | None
     """Fraction of the second study's front that some point of the first's front beats (Zitzler's coverage). None where
-    the two differ in device, way of timing or images, since then one cannot beat the other."""
+    the two differ in device, way of timing or images, since their points then cannot be compared."""
     first_beaten: float | None
     shared: int
     """Number of networks (scaling, pruning and precision) that both studies measured."""

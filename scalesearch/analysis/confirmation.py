@@ -36,7 +36,7 @@ class Move:
     seeds: int
     steps: int
     validation: SeedMean
-    """Score on the same images that the search judged the member by."""
+    """Score on the same images on which the search scored the trial."""
     test: SeedMean
     latency: Latency
     timed_together: bool
@@ -46,7 +46,7 @@ class Move:
     two."""
     beaten_by: tuple[int, ...] = ()
     added: bool = False
-    """Whether it was not on the searched front, and was confirmed beside its members."""
+    """Whether the trial was confirmed although it was not on the searched front."""
     ties: tuple[int, ...] = ()
     """Confirmed trials that cannot be told from it: the intervals of both validation score and latency overlap."""
 
@@ -58,7 +58,7 @@ class SplitGap:
     mean: float
     half: float
     """Half of the 95 % interval, from the errors of the scores alone: all members are scored on the same images, so
-    their errors go the same way."""
+    their errors do not average out."""
     members: int
 
     @property
@@ -76,12 +76,12 @@ class Confirmation:
     """Rank agreement of brief and full validation score; None where fewer than three members differ, or one never
     varies."""
     brief_gap: SplitGap | None
-    """Gap of the search's own files. It holds the luck of the selection, and the difference in difficulty of the two
-    splits."""
+    """Gap of the models that the search made. It contains the luck of the selection and the difference in difficulty
+    between the two splits."""
     full_gap: SplitGap | None
     """Gap of the networks trained anew. They were not selected by these scores, so it shows the splits alone."""
     winners_curse: float | None
-    """What luck in the selection had added: `brief_gap` minus `full_gap` over the same members.
+    """How much the luck of the selection had added: `brief_gap` minus `full_gap` over the same members.
 
     None where the splits themselves differ (`splits_differ`): such a gap grows with training and hides the luck.
     """
@@ -93,7 +93,7 @@ class Confirmation:
 
     @property
     def fallen(self) -> tuple[Move, ...]:
-        """Members of the searched front that are on the front no longer."""
+        """Members of the searched front that are no longer on the front."""
         return tuple(move for move in self.moves if not move.on_front and not move.added)
 
 
@@ -112,7 +112,7 @@ def confirm_moves(
         front: Members of the searched front.
         runs: All confirmed runs; those of trials that are neither in `front` nor in `added` are ignored.
         scores: Test scores of the search's own files.
-        added: Trials off the searched front that were confirmed beside its members (`added_trials`).
+        added: Trials off the searched front that were confirmed as well (`added_trials`).
     """
     by_trial: dict[int, list[ConfirmedRun]] = {}
     for run in runs:
@@ -142,9 +142,10 @@ def confirm_moves(
 def added_trials(
     front: Sequence[MeasuredTrial], records: Iterable[TrialRecord], runs: Sequence[ConfirmedRun]
 ) -> tuple[MeasuredTrial, ...]:
-    """Return the feasible trials off the front that were trained as much longer as its members were, by trial number.
+    """Return the confirmed, feasible trials that are off the front, by trial number.
 
-    Runs of another length are left out: a trial may have been confirmed when it was on the front of a smaller study.
+    Only those are returned whose training was made longer by the same factor as that of the front's members. Runs of
+    another length may date from a time when the trial was on the front of a smaller study.
     """
     members = {record.trial: record for record in front}
     lengths = [run.steps / max(1, members[run.trial].training.steps) for run in runs if run.trial in members]
@@ -195,7 +196,7 @@ def _scores(runs: Sequence[ConfirmedRun], split: str) -> list[float]:
 def _pooled_sd(groups: Sequence[Sequence[float]]) -> float:
     """Return the standard deviation between seeds, pooled over the members.
 
-    Two seeds of a single member say too little.
+    Pooling is needed because the few seeds of a single member would give too rough an estimate.
     """
     freedom = sum(len(group) - 1 for group in groups)
     if not freedom:

@@ -1,4 +1,4 @@
-"""The one latency of a confirmed trial, out of its runs and out of the rounds of one session. No I/O."""
+"""Reduce the runs of a confirmed trial, and the rounds of a timing session, to one latency. No I/O."""
 
 import statistics
 from collections.abc import Sequence
@@ -18,7 +18,8 @@ def timed(runs: Sequence[ConfirmedRun]) -> ConfirmedRun:
 def mean_latency(rounds: Sequence[Latency]) -> Latency:
     """Return one latency for several rounds.
 
-    Its numbers are means, and its interval contains those of all rounds, so that effects of the order show.
+    Its numbers are means. Its interval contains those of all rounds, so it also shows whether the order of timing
+    changed the result.
     """
 
     def mean(name: str) -> float:

@@ -176,14 +176,14 @@ def overlap(one: tuple[float, float], other: tuple[float, float]) -> bool:
 
 
 LIKELY_SPEEDUP = 1.5
-"""Speed-up that another precision may well bring. A candidate that would be on the front with this speed-up is near
-it."""
+"""Speed-up that another precision is likely to bring. A candidate that would be on the front with this speed-up counts
+as near it."""
 
 
 def near_front(record: TrialRecord, front: Iterable[TrialRecord]) -> bool:
     """Tell whether another precision of this network could reach the front.
 
-    The network is assumed to be faster by the likely speed-up and to have the upper end of its score's interval.
+    The network is assumed to be `LIKELY_SPEEDUP` times as fast, with a score at the upper end of its interval.
     """
     if not record.feasible or record.quality is None or record.latency is None:
         return False
@@ -192,7 +192,7 @@ def near_front(record: TrialRecord, front: Iterable[TrialRecord]) -> bool:
 
 
 def far_above_ms(score_high: float, rivals: Iterable[Point]) -> float:
-    """Return the latency from which on a network is not near the front, in milliseconds; infinite if there is none.
+    """Return the latency in ms above which a network is not near the front; infinite if there is no such latency.
 
     Args:
         score_high: Upper end of the interval of the network's score, as a fraction.
@@ -202,9 +202,9 @@ def far_above_ms(score_high: float, rivals: Iterable[Point]) -> float:
 
 
 def beaten_above_ms(score_high: float, rivals: Iterable[Point]) -> float:
-    """Return the latency from which on a network is surely not on the front, in milliseconds; infinite without one.
+    """Return the latency in ms above which a network is surely not on the front; infinite if there is no such latency.
 
-    From there on a member of the front is faster, and at least as accurate as the upper end of the network's interval.
+    Above it, a member of the front is faster, and at least as accurate as the upper end of the network's interval.
 
     Args:
         score_high: Upper end of the interval of the network's score, as a fraction.

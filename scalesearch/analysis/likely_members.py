@@ -1,4 +1,4 @@
-"""Trials that the brief ranking kept off the front, and that are likely on it after long training."""
+"""Find trials that are off the front after brief training but likely to be on it after long training."""
 
 import math
 import statistics
@@ -19,26 +19,26 @@ _LIKELY = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LikelyMember:
-    """A trial that is not on the brief front, and its chance to be on the long one."""
+    """A trial off the front of the search, and its probability of being on the front after long training."""
 
     record: MeasuredTrial
     probability: float
-    """That no rival, at least as fast, reaches at least the score that a long training of this trial would measure."""
+    """Probability that no rival at least as fast has at least the score that this trial would get by long training."""
     corrected: Corrected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correction:
-    """What the confirmed trials say of the brief front."""
+    """What the confirmed trials show about the front of the search."""
 
     bias: BriefBias | None
-    """None where there are too few confirmed networks, or too like ones."""
+    """None where the confirmed networks are too few or too much alike."""
     likely: tuple[LikelyMember, ...] = ()
     """Trials that are worth a long training, most probable first."""
 
 
 def correct(confirmation: Confirmation, front: Sequence[MeasuredTrial], records: Iterable[TrialRecord]) -> Correction:
-    """Fit the bias of the brief training to the confirmed trials, and name the trials that it wronged.
+    """Fit the bias of brief training to the confirmed trials, and find the trials that it scored too low.
 
     Args:
         confirmation: The confirmed trials.
@@ -56,7 +56,7 @@ def correct(confirmation: Confirmation, front: Sequence[MeasuredTrial], records:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmedNetwork:
-    """One network, in whatever precisions it was confirmed: they share a training, so they are one observation."""
+    """One confirmed network. All its confirmed precisions share a training, so together they are one observation."""
 
     traits: Traits
     """Its brief score is the mean over the precisions."""
@@ -75,12 +75,12 @@ def likely_members(
 ) -> tuple[LikelyMember, ...]:
     """Return trials that are more likely than not on the front after long training: at most `MOST_NAMED`.
 
-    Asked are feasible, measured trials that are neither on the front nor repeated from another one, and whose network
-    was not confirmed in any precision: precisions share a training, so longer training moves them together. The rivals
-    are the confirmed trials with their measured long scores, and front members that were not confirmed with their
-    corrected scores. A trial is kept off the front by the best rival that is at least as fast; its own long score is
-    taken as normally distributed around the corrected one. Latencies are those of the search, for trial and rivals
-    alike.
+    All feasible, measured trials are considered that are neither on the front nor a repeat of another trial, and whose
+    network was not confirmed in any precision (precisions share a training, so longer training moves them together).
+    Their rivals are the confirmed trials, with their measured long scores, and the front members that were not
+    confirmed, with their corrected scores. A trial is on the front if its long score is above that of every rival that
+    is at least as fast. Its long score is taken as normally distributed around the corrected score. All latencies are
+    those of the search.
     """
     confirmed, networks = {move.record.trial for move in moves}, _by_network(moves)
     rivals = [(move.validation.score, move.record.latency.p50_ms) for move in moves]
@@ -118,7 +118,7 @@ def _by_network(moves: Iterable[Move]) -> dict[tuple[NetworkSpec, Pruning], Conf
                 traits_of(own[0].record), brief_score=statistics.fmean(move.record.quality.score for move in own)
             ),
             long_score=statistics.fmean(move.validation.score for move in own),
-            variance=statistics.fmean(_variance(move) for move in own),  # the same images and seeds: no fewer errors
+            variance=statistics.fmean(_variance(move) for move in own),  # same images and seeds: no smaller error
         )
         for network, own in groups.items()
     }

@@ -14,7 +14,7 @@ def paid_lines(records: Iterable[TrialRecord]) -> tuple[str, ...]:
     """Return one line for each compression step and kind of network that it was measured on.
 
     For example `int8 paid on 18 of 20 dense networks: median speed-up 1.80x (1.2 to 2.6), accuracy -0.3 points`. A step
-    paid on a network if that is faster beyond doubt: the 95 % interval of its speed-up lies above 1.
+    paid on a network if it surely made it faster: the 95 % interval of the speed-up lies above 1.
     """
     every = list(records)
     noun = score_noun(metric_of(every))
@@ -24,7 +24,7 @@ def paid_lines(records: Iterable[TrialRecord]) -> tuple[str, ...]:
 def gains_by_step(records: Iterable[TrialRecord]) -> dict[tuple[str, str], list[Gain]]:
     """Group the gains of complete trials by (step in words, kind of network), in the records' order.
 
-    The kinds are `dense`, `depthwise`, and `own` for modules of the user's.
+    The kinds are `dense`, `depthwise`, and `own` for the user's own modules.
     """
     groups: dict[tuple[str, str], list[Gain]] = {}
     for record in records:

@@ -32,8 +32,8 @@ def rank_agreement(first: Sequence[float], second: Sequence[float]) -> RankAgree
         second: N values of the same things, in the same order.
 
     Returns:
-        None for fewer than three things that differ in either measurement (a network and its equal in another
-        precision count once), or where one of the two measurements never varies.
+        None if there are fewer than three different pairs of values (equal pairs count once), or if one of the two
+        measurements never varies.
     """
     one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if len(set(zip(first, second, strict=True))) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:

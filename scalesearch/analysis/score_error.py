@@ -14,7 +14,8 @@ def metric_of(records: Iterable[TrialRecord]) -> str:
 def variance(quality: Quality) -> float:
     """Return the square of the score's standard error.
 
-    A metric that is no proportion of images (a mean precision, an overlap) brings its own error in its 95 % interval.
+    For a metric that is not a proportion of images (a mean precision, an overlap), it follows from the score's 95 %
+    interval.
     """
     if quality.metric in PROPORTIONS:
         return quality.score * (1 - quality.score) / quality.images
