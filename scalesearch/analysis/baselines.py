@@ -82,7 +82,7 @@ def distance_from_base(record: TrialRecord) -> float:
 def hypervolume_over_trials(
     records: Iterable[TrialRecord], reference: Point = REFERENCE
 ) -> tuple[tuple[int, float], ...]:
-    """Return (trial, hypervolume of everything feasible up to it) wherever it grew, and at the last trial."""
+    """Return (trial, hypervolume of all feasible trials up to it) where it grew, and for the last trial."""
     best: list[tuple[float, float]] = []
     grown: list[tuple[int, float]] = []
     last = -1

@@ -79,7 +79,7 @@ class Confirmation:
     """Gap of the models that the search made. It contains the luck of the selection and the difference in difficulty
     between the two splits."""
     full_gap: SplitGap | None
-    """Gap of the networks trained anew. They were not selected by these scores, so it shows the splits alone."""
+    """Gap of the networks trained anew. They were not selected by these scores, so no luck of a selection is in it."""
     winners_curse: float | None
     """How much the luck of the selection had added: `brief_gap` minus `full_gap` over the same members.
 

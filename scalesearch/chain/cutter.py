@@ -27,7 +27,7 @@ _DATA_FREE = ("l1", "l2", "bn_scale")
 
 
 class Cutter:
-    """Prunes one plan's network, round by round, judging by calibration images, which are never trained on."""
+    """Prunes one plan's network round by round. It judges on calibration images, which are never trained on."""
 
     def __init__(self, plan: Plan, data: Dataset, task: Task, *, channel_multiple: int) -> None:
         self._task, self._metric, self._plain_loss = task, task.make_metric(data.class_names), plain_loss(task)
@@ -79,11 +79,11 @@ class Cutter:
 
     @property
     def images(self) -> int:
-        """Number of images that are judged on."""
+        """Number of calibration images on which networks are judged."""
         return len(self._targets)
 
     def sensitivity(self, network: Network) -> tuple[LayerSensitivity, ...]:
-        """Measure how much score each layer loses when it alone loses channels."""
+        """Measure, for each layer, how much the score drops when channels are removed from that layer alone."""
         return channel_sensitivity(
             network,
             fractions=_SENSITIVITY_FRACTIONS,
@@ -93,7 +93,7 @@ class Cutter:
         )
 
     def score(self, network: Network) -> float:
-        """Return the score on the images that are judged on, as a fraction."""
+        """Return the score on these calibration images, as a fraction."""
         return score_torch(self._task, self._metric, [self._answers(network)], self._wanted)
 
     def _loss(self, network: Network) -> float:
@@ -105,10 +105,10 @@ class Cutter:
 
 
 def cut_on_paper(dense: Network, asked: Pruning, *, channel_multiple: int) -> tuple[Network, Network]:
-    """Return the network without its blocks, and the same without its channels.
+    """Return the network without the blocks that pruning removes, and the same also without the channels.
 
-    Where the shape depends on the weights (`Pruning.shape_follows_weights`) it is an estimate: scopes other than
-    uniform are estimated by uniform pruning, and the least important blocks by the first ones.
+    Where the shape depends on the weights (`Pruning.shape_follows_weights`), both shapes are estimates: other scopes
+    are replaced by uniform pruning, and the first blocks are removed instead of the least important ones.
     """
     network = dense
     if asked.block_fraction > 0:

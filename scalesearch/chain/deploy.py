@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
 _CHECK_IMAGES = 8
 _STYLED = ("int8", "fp8")
-"""Precisions whose files differ between the styles of quantization of the targets."""
+"""Precisions whose files depend on the target's style of quantization."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployed:
-    """A trial's network and file, with everything that was found on the way."""
+    """The network and the file of a trial, with the results of the steps that made them."""
 
     shrunk: Shrunk
     training: TrainingResult
@@ -61,7 +61,7 @@ class Deployer:
     Args:
         session: The settings and target of the study.
         task: What the network is for.
-        lock: The device, which is left to whoever measures between two updates.
+        lock: The device's lock; training pauses between two updates while another process measures.
         exports: Where exported files are kept for later candidates; None: exported files are not kept.
     """
 
@@ -114,7 +114,7 @@ class Deployer:
         return fold_batchnorm(self._shrink.untrained(plan))
 
     def untrained_file(self, network: Network, quantization: Quantization, data: Dataset, to: Path) -> OnnxModel:
-        """Write the file of an untrained network in the asked precision, with ranges of a few images."""
+        """Write the file of an untrained network in the requested precision, with ranges measured on a few images."""
         plain = Quantization(precision=quantization.precision, weights=quantization.weights, calibration="minmax")
         images = _inputs(data, _CHECK_IMAGES)
         float_path = to.with_suffix(".fp32.onnx")
@@ -171,14 +171,14 @@ class Deployer:
             twin_path.unlink(missing_ok=True)
 
     def dense_file(self, work: Deployed, data: Dataset) -> OnnxModel:
-        """Write the network as it is without any pruning, in fp32, beside the trial's file."""
+        """Write the dense (unpruned) network in fp32, next to the trial's file."""
         images = _inputs(data, _CHECK_IMAGES)
         dense = fold_batchnorm(work.shrunk.dense)
         return self._to_onnx(dense, to=dense_path(work.model.path), check_images=images)
 
 
 def _inputs(data: Dataset, images: int) -> NDArray[np.float32]:
-    """Return the first calibration images as the network takes them, (N, C, H, W)."""
+    """Return the first calibration images as input of the network, normalised (N, C, H, W)."""
     return to_input(data.calibration.images[:images], mean=data.mean, std=data.std)
 
 

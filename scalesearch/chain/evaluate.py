@@ -72,11 +72,11 @@ class TrialEvaluator:
             plan: The plan of the trial's candidate.
             trial: Number of the trial.
             report: Called with the name of each stage as it begins.
-            rivals: Points of the front so far. A candidate that is surely not on it is timed less exactly, and one
-                that is surely far from it is only compared with twins that are known.
+            rivals: Points of the front so far. A candidate that is surely off the front is timed less exactly. One that
+                is surely far from it is compared only with twins whose latency is known already.
 
         Raises:
-            StageFailed: A stage failed; the reason belongs into the record.
+            StageFailed: A stage failed; its reason is to be put into the record.
             CandidateRejected: The untrained network is surely slower than the space allows.
         """
         session, warnings = self._session, list[str]()
@@ -140,9 +140,9 @@ class TrialEvaluator:
         return replace(latency, enqueue_p50_ms=notes.enqueue_p50_ms).beside(after, settings.objective)
 
     def score_on_test(self, record: MeasuredTrial) -> FrontScore:
-        """Measure quality on the test images, and latency once more, of a finished trial's stored model file.
+        """Measure a finished trial's stored model file: quality on the test images, and latency once more.
 
-        Post-processing is not timed again, since it was at the exported threshold, which validation images gave.
+        Post-processing is not timed again: it was timed with the exported threshold, found on validation images.
         """
         with self._kept_engine(record) as engine:
             with self._lock.quiet():
@@ -150,7 +150,7 @@ class TrialEvaluator:
             return FrontScore(trial=record.trial, test=self._test(engine, record), latency=latency)
 
     def test_quality(self, record: MeasuredTrial) -> Quality:
-        """Measure quality on the test images of a finished trial's stored model file."""
+        """Measure the quality of a finished trial's stored model file on the test images."""
         with self._kept_engine(record) as engine:
             return self._test(engine, record)
 

@@ -15,7 +15,7 @@ _ADAPTER = TypeAdapter(Latency)
 
 
 class TwinStore:
-    """Latencies of networks that only serve for comparison, stored per study: each is measured once for all trials."""
+    """Latencies of networks that are no trials (twins, untrained networks), stored per study for all its trials."""
 
     def __init__(self, folder: Path, name: str = "twins") -> None:
         self._folder = folder / name
@@ -24,9 +24,9 @@ class TwinStore:
         """Return the latency stored under `key`; if there is none, call `measure` and store its result.
 
         Args:
-            key: Identifies what the twin's file depends on.
-            measure: Measures the twin.
-            coarse: Whether a latency will do that was not taken exactly.
+            key: Identifies everything that the network's latency depends on.
+            measure: Measures the latency.
+            coarse: Whether a stored latency that was not measured exactly is good enough.
         """
         stored = self.stored(key)
         if stored and (coarse or not stored.coarse):

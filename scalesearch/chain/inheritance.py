@@ -1,4 +1,4 @@
-"""The network that a training starts from: fresh, or with a trained parent the weights that it inherits."""
+"""Make the network that a training starts from: with random weights, or with weights of a trained parent."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +36,7 @@ _BATCH = 32
 
 
 def tuning_recipe(steps: int) -> Recipe:
-    """Return how a parent is fine-tuned: by AdamW at a low rate, which keeps most of what was learnt before."""
+    """Return the recipe to fine-tune a parent: AdamW at a low rate, which keeps most of what was learnt before."""
     return Recipe(
         optimizer="adamw",
         learning_rate=1e-3,
@@ -50,7 +50,7 @@ def tuning_recipe(steps: int) -> Recipe:
 
 
 def keep_found(network: Network, parent: Parent, study: Path) -> None:
-    """Keep a parent's weights, as they were found, in the study's folder: the study needs the user's file no more."""
+    """Copy a parent's weights, as found, into the study's folder, so that the user's file is no longer needed."""
     WeightStore(parent_folder(study)).save(_found_key(parent), network.module, _UNTRAINED)
 
 
@@ -73,11 +73,11 @@ class Starter:
         return build(spec, self._task.make_module, dropout=dropout, seed=seed)
 
     def start(self, fresh: Network, data: Dataset) -> Network:
-        """Return the network that a training of this spec starts from: fresh itself where the study has no parent.
+        """Return the network that a training of this spec starts from: `fresh` itself if the study has no parent.
 
         Args:
             fresh: The network with random weights.
-            data: The study's images at the network's resolution; calibration images alone are looked at.
+            data: The study's images at the network's resolution; only the calibration images are used.
         """
         return fresh if self._session.parent is None else self.inherited(self.parent(), fresh, data)
 
@@ -150,9 +150,10 @@ class Starter:
 
 
 def tuned_apart(session: Session) -> tuple[str, ...]:
-    """Fine-tune the session's parent, unless that is done; return lines on how it went. For a process of its own.
+    """Fine-tune the session's parent if that was not done before; return lines that describe the result.
 
-    If candidates can learn from the parent's answers, these are found here too, so that workers need not do so.
+    This is meant to run in a process of its own. If candidates can learn from the parent's answers, these are computed
+    here too, so that workers find them stored.
     """
     lines, lock = list[str](), DeviceLock(MEASURED_DEVICE)
     weight, flip = (largest_value(session.space.axes, f"training.{name}") for name in ("distill_weight", "flip"))

@@ -1,4 +1,4 @@
-"""How much score each layer of a candidate's dense network loses when it alone loses channels."""
+"""Measure how much a candidate's score drops when channels are removed from one layer of its dense network."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from scalesearch.values.session import Session
 
 
 def layer_sensitivity(session: Session, candidate: Candidate) -> tuple[tuple[LayerSensitivity, ...], float, int]:
-    """Measure how much score each layer of the candidate's dense network loses with its channels.
+    """Measure, for each layer of the candidate's dense network, how much the score drops without its channels.
 
     The network's stored weights are used; if they are gone, it is trained again.
 

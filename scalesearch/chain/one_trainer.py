@@ -24,11 +24,11 @@ class OneTrainer:
     """
 
     def __init__(self, folder: Path, device: DeviceLock) -> None:
-        """Name the folder of the lock files, which are made beside the weights, and the lock that this process holds.
+        """Store where the lock files are made, and the device's lock.
 
         Args:
-            folder: Is made if absent.
-            device: The lock by which measurements hold up trainings.
+            folder: Folder of the weights, in which the lock files are made too; it is created if absent.
+            device: The lock by which measurements make trainings wait.
         """
         self._folder, self._device = folder, device
 
@@ -48,7 +48,7 @@ class OneTrainer:
             self._wait(descriptor)
             yield
         finally:
-            with suppress(OSError):  # those who wait have the file open; they look for the weights once they are let in
+            with suppress(OSError):  # waiting processes have the file open, and look for the weights next
                 path.unlink()
             release(descriptor)
             os.close(descriptor)
@@ -58,5 +58,5 @@ class OneTrainer:
         while not try_lock(descriptor, alone=True):
             self._device.breathe()
             time.sleep(_POLL_S)
-        paused_s = self._device.paused_s - paused_before_s  # counted already
+        paused_s = self._device.paused_s - paused_before_s  # added by `breathe` already
         self._device.paused_s += max(0.0, time.monotonic() - began_s - paused_s)

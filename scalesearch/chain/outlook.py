@@ -28,7 +28,7 @@ class Outlook:
     """Rejects plans whose networks are surely slower than the space's `max_latency_ms`, by timing them untrained.
 
     Latency does not depend on the weights, but on shape and precision. A study without that limit times nothing here.
-    Each shape and precision is timed once a study.
+    Each shape and precision is timed once per study.
     """
 
     def __init__(self, session: Session, lock: DeviceLock, deploy: Deployer, timer: Timer) -> None:
@@ -37,12 +37,14 @@ class Outlook:
         self._known = TwinStore(session.folder, FOLDER)
 
     def check(self, plan: Plan, data: Dataset, path: Path, stages: StageClock) -> None:
-        """Return if the network may be fast enough, if that cannot be told, or if its weights are there already.
+        """Time the plan's network untrained, and reject the plan if the network is surely too slow.
+
+        Nothing is timed without a latency limit, if the latency may change by training, or if the weights are stored.
 
         Args:
             plan: The candidate's plan.
             data: The study's images at the network's resolution, for the ranges of its activations.
-            path: Where the trial's file will be; that of the untrained network lies beside it for a moment.
+            path: Where the trial's file will be. The untrained network's file is put next to it, and then removed.
             stages: Announces the stage `untrained`.
 
         Raises:
@@ -53,7 +55,7 @@ class Outlook:
         with stages("untrained"):
             network = self._deploy.untrained(plan)
         key = content_hash(layer_shapes(network), plan.spec.input_size.sides, plan.candidate.quantization.precision)
-        with contextlib.suppress(StageFailed):  # the trained network may do better, or say better why it cannot
+        with contextlib.suppress(StageFailed):  # the trained network may work, or fail for a clearer reason
             latency = self._known.latency(key, lambda: self._timed(network, plan, data, path, stages), coarse=True)
             if latency.p50_low_ms > self._limit_ms:
                 reason = (
@@ -70,7 +72,7 @@ class Outlook:
                 model = self._deploy.untrained_file(network, plan.candidate.quantization, data, file)
                 engine = self._timer.compile(model)
             with engine, stages.held(self._lock.quiet()), stages("untrained"):
-                limit_ms = self._limit_ms or 0.0  # only on which side of it the latency lies must be sure
+                limit_ms = self._limit_ms or 0.0  # it is enough to know whether the latency is above it
                 return self._timer.time(engine, exact_ms=(limit_ms, limit_ms))
         finally:
             file.unlink(missing_ok=True)
@@ -79,7 +81,7 @@ class Outlook:
 def _is_told(plan: Plan) -> bool:
     """Tell whether an untrained network is as fast as the trained one will be.
 
-    It is not where the shape, the zeros or the layers that stay in float follow from the trained weights.
+    It is not if the shape, the zeros or the choice of layers that stay in float depend on the trained weights.
     """
     pruning, quantization = plan.pruning, plan.candidate.quantization
     return not pruning.shape_follows_weights and pruning.sparsity == "none" and quantization.keep_float == 0

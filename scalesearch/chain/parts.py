@@ -17,9 +17,9 @@ class Part:
     kept: KeptTraining
     stored: bool
     state: TrainingState | None = None
-    """From which the training can go on."""
+    """State from which the training can be continued."""
     new_steps: int = 0
-    """Updates that were made now."""
+    """Number of updates that were made now, not read from the store."""
 
 
 _CURVE_POINTS = 40

@@ -99,8 +99,8 @@ class Planner:
         Args:
             spec: The network before pruning.
             candidate: Its pruning, precision and recipe.
-            cut_from: The network whose trunk is cut to the spec; None if none is. It counts for nothing where it is of
-                that spec itself, or the recipe has no trunk.
+            cut_from: The larger network whose trunk is cut to the spec; None if no trunk is cut. It is ignored if it
+                equals the spec, or if the recipe has no trunk.
         """
         basis = self._basis
         if cut_from == spec or not trunk_steps(candidate.recipe):
@@ -117,7 +117,7 @@ class Planner:
         if cut_from:
             dense_key = content_hash(dense_key, "cut from", dataclasses.replace(cut_from, name=""))
         updates, aware = branch_steps(recipe), _aware_updates(quantization)
-        if trunk and aware:  # the last updates are those with rounding, so the branch falls earlier
+        if trunk and aware:  # the last updates are made with rounding, so the float branch is shorter
             dense_key, updates = content_hash(dense_key, "float updates", updates - aware), updates - aware
         # The kind of pruning and the retrain steps are part of the identity only if something is pruned.
         how: tuple[object, ...] = (_identity(pruning),) if pruning.any else ()
@@ -146,8 +146,8 @@ class Planner:
     def _cost(self, network: Network) -> Cost:
         """Return the cost of a network.
 
-        That of a module of the user's is fvcore's count, kept by its shape: its layers need not be those that the
-        formula knows, nor run without weights.
+        The user's own modules are counted by fvcore, once for each shape: they may have layers that the formula does
+        not know, or that do not run without weights.
         """
         if not network.spec.origin:
             return formula_cost(network)
@@ -157,9 +157,9 @@ class Planner:
         return self._costs[shape]
 
     def _effective(self, dense: Network, asked: Pruning) -> tuple[Pruning, Network]:
-        """Return which part of the asked pruning changes this network, and the network's shape after it.
+        """Return the part of the requested pruning that changes this network, and the network after it.
 
-        So two plans that do the same work are equal.
+        Without the part that changes nothing, two plans that do the same work are equal.
         """
         effective = Pruning(sparsity=asked.sparsity)
         if asked.sparsity == "unstructured":
@@ -185,7 +185,7 @@ def _aware_updates(quantization: Quantization) -> int:
 
 
 def _branch_use(aware: int, branch: int) -> tuple[LimitUse, ...]:
-    """Return how far updates with simulated rounding use up the branch, whose first update is always a float one."""
+    """Return how much of the branch is used by updates with simulated rounding; its first update is always in float."""
     return (LimitUse(limit="updates of the branch", excess=(aware - (branch - 1)) / branch),)
 
 
@@ -203,7 +203,7 @@ def _identity(pruning: Pruning) -> Pruning:
 def layer_shapes(network: Network) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Return the name and shape of every tensor.
 
-    They show what pruning left, and are the proof that a rebuilt network is the same one.
+    They show what pruning has left, and whether a rebuilt network has the same shape.
     """
     return tuple((name, tuple(tensor.shape)) for name, tensor in network.module.state_dict().items())
 

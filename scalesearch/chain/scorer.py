@@ -26,7 +26,7 @@ class Scored:
 
     quality: Quality
     postprocessing: Sequence[Callable[[], object]]
-    """A call for each of some images that makes results of its answers; empty for a task without such work."""
+    """One call for each of some images, which turns its answers into results; empty without post-processing."""
 
 
 class Scorer:
@@ -42,7 +42,7 @@ class Scorer:
         self._task, self._data, self._threads = task, data, threads
 
     def quality(self, engine: Engine, split: ImageSplit, warnings: list[str]) -> Scored:
-        """Score the engine's answers to a split's images; doubts about them are added to `warnings`."""
+        """Score the engine's answers to a split's images; doubts about the score are added to `warnings`."""
         batches, metric = self._batches(split.images), self._metric()
         quality = measure_quality(engine.run, batches, split.targets, metric, warn=warnings.append)
         calls = metric.postprocessing() if isinstance(metric, PostprocessedMetric) else ()

@@ -38,7 +38,7 @@ class Shrunk:
 
 
 class Shrinker:
-    """Trains and prunes networks; all weights are stored by what they depend on and reused from there."""
+    """Trains and prunes networks. Weights are stored under a key of everything they depend on, and are reused."""
 
     def __init__(self, session: Session, lock: DeviceLock) -> None:
         self._trainer = Trainer(session, lock)
@@ -62,9 +62,9 @@ class Shrinker:
     def _branched(self, plan: Plan, data: Dataset, stages: StageClock) -> Shrunk:
         """Return the network of a branch of the plan's trunk, cut where the branch begins.
 
-        A dense network and every network cut from it make the same number of updates, and only the branch's are the
-        network's own. The trunk of a larger network is cut to the plan's spec first. With several rounds of pruning,
-        each begins an equal part of the branch.
+        A dense network and all networks cut from it are trained by equally many updates: they share those of the trunk,
+        and those of the branch are the network's own. The trunk of a larger network is cut to the plan's spec first.
+        With several rounds of pruning, each round is followed by an equal part of the branch.
         """
         with stages("train"):
             with self._alone(plan.trunk_key):
@@ -84,7 +84,7 @@ class Shrinker:
         )
 
     def _trunk(self, plan: Plan, data: Dataset) -> Part:
-        """Return the trunk, stored or trained now; the longest shorter one that is stored is continued."""
+        """Return the stored trunk, or train it now, starting from the longest stored trunk that is shorter."""
         recipe, key, (spec, _) = plan.candidate.recipe, plan.trunk_key, plan.begun
         steps = trunk_steps(recipe)
         network = self._starter.fresh(spec, dropout=recipe.dropout, seed=seed_from("init", key))
@@ -106,7 +106,7 @@ class Shrinker:
         return Part(network=trained.network, kept=kept, stored=False, state=trained.state, new_steps=trained.steps)
 
     def _at_spec(self, plan: Plan, data: Dataset, trunk: Part, stages: StageClock) -> Part:
-        """Return the trunk cut to the plan's spec, with the moments of what is left; the trunk itself if it has it."""
+        """Return the trunk cut to the plan's spec, with the moments of the weights left; as it is if not to be cut."""
         if plan.cut_from is None:
             return trunk
         with stages("prune"):
@@ -159,7 +159,7 @@ class Shrinker:
         share: Sequence[float],
         masks: dict[str, torch.Tensor],
     ) -> Part:
-        """Return the network, cut for the round, after the round's share of the branch, stored or trained now."""
+        """Return the cut network after the round's share of the branch, from the store or trained now."""
         last = number == plan.pruning.rounds
         key = plan.shape_key if last else content_hash(plan.shape_key, number)
         network, state, kept = cut.network, cut.state, NOTHING
@@ -184,10 +184,10 @@ class Shrinker:
     def _retrained(self, plan: Plan, data: Dataset, stages: StageClock) -> Shrunk:
         """Return the network as the schedule `cosine` makes it: trained to its end, cut, and trained once more.
 
-        Blocks are removed before the first round of channel pruning, and zeros are set before the last retraining. So
-        there is no further retraining for them, and the retraining's steps are those of the recipe, however much is
-        removed. Each retraining uses the whole schedule again, with warm-up and full rate: so few updates recover more
-        that way than at a third of the rate.
+        Blocks are removed before the first round of channel pruning, and zeros are set before the last retraining, so
+        neither needs a retraining of its own, and the number of retraining steps is the recipe's, however much is
+        removed. Each retraining goes through the whole schedule again, with warm-up and the full rate: with so few
+        updates, this recovers more than a third of the rate does.
         """
         recipe = plan.candidate.recipe
         with stages("train"):

@@ -38,7 +38,7 @@ class StageClock:
     def held(self, lock: contextlib.AbstractContextManager[None]) -> Iterator[None]:
         """Hold the lock inside the block.
 
-        The time until the lock is held is a stage of its own (`wait`), since others' work may take long.
+        The time until the lock is held counts as a stage `wait`, since other processes may hold it for long.
         """
         with contextlib.ExitStack() as stack:
             with self("wait"):

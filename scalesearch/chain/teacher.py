@@ -1,4 +1,4 @@
-"""The study's fine-tuned parent as a teacher: what it answers for the training images, found once and kept."""
+"""The study's fine-tuned parent as a teacher: its answers for the training images, computed once and stored."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -40,14 +40,14 @@ class Teacher:
     """
 
     def __init__(self, session: Session, lock: DeviceLock, parent: Callable[[], Network]) -> None:
-        """Take the study, and what gives its fine-tuned parent; nothing is computed yet."""
+        """Store the study, and the function that returns its fine-tuned parent; nothing is computed yet."""
         self._session, self._lock, self._parent = session, lock, parent
         self._task = task_for(session.settings)
         self._kept: dict[bool, Answers] = {}  # by whether the images are mirrored
         self._live: Callable[[Drawn], Answers] | None = None
 
     def ready(self, recipe: Recipe) -> "Teacher":
-        """Return this teacher once it can answer for the recipe's batches; answers that are not stored are found now.
+        """Return this teacher once it can answer for the recipe's batches; answers that are not stored are computed.
 
         Raises:
             ConfigError: The study has no parent, or the parent's weights are gone.

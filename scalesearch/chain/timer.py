@@ -1,4 +1,4 @@
-"""Compile a study's files and time the engines beside the reference engine."""
+"""Compile a study's files, and time the engines in turn with the reference engine."""
 
 import math
 from dataclasses import replace
@@ -44,12 +44,12 @@ class Timer:
         return self._reference
 
     def time(self, engine: Engine, *, exact_ms: tuple[float, float] = (0.0, math.inf), brief: bool = False) -> Latency:
-        """Return the latency of the engine, in the unit of the reference engine's calm time.
+        """Return the latency of the engine: its ratio to the reference engine, times that engine's calm time.
 
         Args:
             engine: The engine.
             exact_ms: Range in which the latency must be known exactly.
-            brief: Whether timing ends, too, where the rest of its time would bring little.
+            brief: Whether timing also ends where more time would hardly make the latency more exact.
         """
         assert self._reference is not None
         with wandering(self._latency.threads) as move:

@@ -1,4 +1,4 @@
-"""Train and score a study's networks, and keep their weights by what they depend on."""
+"""Train and score a study's networks, and store their weights under a key of everything they depend on."""
 
 import copy
 from collections.abc import Callable
@@ -68,8 +68,8 @@ class Trainer:
     ) -> Part:
         """Return the network with the weights stored under `key`; if there are none, train it now and store them.
 
-        Training begins from what `start` makes of the network. Without any step (no retraining after pruning) it stays
-        as it is.
+        Training begins from the network that `start` returns. If the recipe has no steps (no retraining after pruning),
+        that network is stored as it is.
         """
         module = copy.deepcopy(network.module)
         kept = self.weights.load(key, module)

@@ -18,15 +18,15 @@ from scalesearch.values.record import Gain, StepScore
 from scalesearch.values.session import Session
 
 _ROUGHLY = (0.0, 0.0)
-"""No latency of a twin must be known exactly."""
+"""Range in which a latency must be exact: none, since a rough latency is enough for a twin."""
 
 
 class Twins:
     """Compares each compression step of a trial with the same network without that step.
 
-    A twin's latency depends on its shape and not on its weights, so each shape is timed once a study: as a twin, to
-    `latency.coarse_half_width`, or as a trial in fp32. Where all gains are needed (the study is adaptive), the twins of
-    every trial are timed; otherwise those of trials near the front, and the others are compared with what is known.
+    A twin's latency depends on its shape and not on its weights, so each shape is timed once per study: as a twin, to
+    `latency.coarse_half_width`, or as a trial in fp32. An adaptive study needs all gains, so the twins of every trial
+    are timed. Otherwise only those of trials near the front are timed, and other trials use the twins already known.
     """
 
     def __init__(self, session: Session, lock: DeviceLock, deploy: Deployer, timer: Timer) -> None:
@@ -91,6 +91,6 @@ class Twins:
 
 
 def _key(plan: Plan, network: Network, sparsity: str) -> str:
-    """Return what the fp32 latency of a network depends on: its structure, its shape and the size of its images."""
+    """Return what the fp32 latency of a network depends on: its structure, shape, image size and sparsity."""
     spec = replace(plan.spec, name="")
     return content_hash(spec, layer_shapes(network), plan.spec.input_size.sides, sparsity)
