@@ -38,7 +38,7 @@ def named_ratios(ratios: Mapping[str, float], before: Mapping[str, int]) -> Mapp
     """Return the fractions as they are, after checking that each names a prunable group.
 
     Raises:
-        StageFailed: One does not.
+        StageFailed: A name is not that of a prunable group.
     """
     unknown = sorted(ratios.keys() - before.keys())
     if unknown:
@@ -63,7 +63,7 @@ def by_ratio(
 def by_rank(groups: Sequence[Group], fraction: float, before: Mapping[str, int], multiple: int) -> list[int]:
     """Return how many channels leave each group, ranked over all groups.
 
-    Together they are the fraction of all channels, to within half a multiple where possible.
+    Together, the removed channels are `fraction` of all channels, to within half a multiple where possible.
     """
     ranked: list[tuple[float, int, int]] = []
     for place, group in enumerate(groups):
@@ -87,7 +87,8 @@ def by_rank(groups: Sequence[Group], fraction: float, before: Mapping[str, int],
 def _portions(channels: int, multiple: int) -> list[int]:
     """Return the sizes of the portions in which channels may leave a layer, in order.
 
-    First leaves what exceeds a whole multiple, then one multiple after the other; one multiple stays.
+    The first portion is what exceeds a whole number of multiples; each further one is one multiple. The last multiple
+    is not listed, so it always stays.
     """
     if channels <= multiple:
         return []

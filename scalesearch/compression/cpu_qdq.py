@@ -21,7 +21,7 @@ SEVEN_BITS: Final = NumberFormat(onnx_type=onnx.TensorProto.INT8, dtype=np.int8,
 _OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "Sigmoid", "MaxPool", "GlobalAveragePool",
               "AveragePool", "Reshape", "Flatten", "Squeeze", "Concat")  # fmt: skip
 _ARRANGING: Final = ("Reshape", "Flatten", "Squeeze", "Concat")
-"""Operators that only put values elsewhere."""
+"""Operators that only move values and do not change them."""
 
 
 def insert_cpu_qdq(
@@ -91,9 +91,9 @@ def _float_nodes(proto: onnx.ModelProto, skip: Set[str]) -> set[str]:
 def _joined_answers(proto: onnx.ModelProto) -> set[str]:
     """Return the names of the operators that join the answers of several layers to an output of the network.
 
-    In 8 bits all that is joined would share one scale, and answers of different meaning have different ranges: beside
-    class logits from -33 to 38 the distances of a detector, 0 to 3, had 11 steps, and its mAP50-95 fell from 77 to 50.
-    They leave the network in float anyway, so nothing is lost by joining them in float.
+    In 8 bits, all joined answers would share one scale, although their ranges differ: next to class logits from -33 to
+    38, a detector's distances from 0 to 3 had only 11 steps, and its mAP50-95 fell from 77 to 50. The network's outputs
+    are float anyway, so nothing is lost by joining them in float.
     """
     makers = {name: node for node in proto.graph.node for name in node.output}
     readers = Counter(name for node in proto.graph.node for name in node.input)

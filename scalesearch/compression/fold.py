@@ -62,11 +62,11 @@ def fold_batchnorm(network: Network) -> Network:
 
 
 def unfold_batchnorm(network: Network, folded: Mapping[str, Tensor], images: Tensor) -> Network:
-    """Return a copy with the folded weights, each norm made anew so that training can go on.
+    """Return a copy with the folded weights and new norms, so that training can go on.
 
-    A folded network cannot be trained with norms that do nothing: in training they would take away the scale of each
-    channel. So each norm gets the mean and variance that its channels have on these images, and the scale and
-    shift that undo them: in eval mode it changes nothing but the last digits, and in training next to nothing.
+    Norms that do nothing in eval mode (mean 0, variance 1) would be wrong: in training mode they would remove the scale
+    of each channel. So each norm gets the mean and variance that its channels have on these images, and the scale and
+    shift that undo them. It then changes only the last digits in eval mode, and next to nothing in training mode.
 
     Args:
         network: A network of the spec with its norms; its weights do not matter.

@@ -1,7 +1,7 @@
 """Inherit: cut a trained network to a smaller spec, so that what was learnt stays.
 
 Depth goes first (blocks whose absence costs least), then width (channels that matter least to the loss), then kernels
-(cropped at the centre). Where the child is larger, what is new begins without effect. Channels are judged by Taylor's
+(cropped at the centre). Where the child is larger, the new parts begin without effect. Channels are judged by Taylor's
 term: on a network that was trained elsewhere, the magnitudes of its weights say no more than chance.
 """
 
@@ -37,7 +37,7 @@ def inherit(
         judged: Images on which channels are judged, of the child's resolution.
         loss_without: Returns the loss of a network on such images; for blocks. It must not change the network.
         follower: `numbered(parent.module)`, which is cut in the same way, in place; entries that the parent does not
-            have become `NEW`. Whole blocks and shortcuts of the child alone are not made in it.
+            have become `NEW`. Blocks and shortcuts that only the child has are not added to it.
     """
     network, leaving = _shallower(parent, child.spec, loss_without)
     network = Network(spec=network.spec, module=copy.deepcopy(network.module))
@@ -89,7 +89,7 @@ def _kind(stage: StageSpec) -> tuple[str, int, int]:
 def _shallower(
     network: Network, wanted: NetworkSpec, loss_without: Callable[[Network], float]
 ) -> tuple[Network, list[tuple[int, int]]]:
-    """Return the network without the blocks that the wanted spec has too few places for, and those, last ones first.
+    """Return the network without the blocks beyond the wanted depths, and the places of those blocks, last ones first.
 
     Every block is judged once, alone. Judging again after each removal would cost a pass over the images for each pair
     of blocks, and brought nothing on a pretrained network.
@@ -108,13 +108,13 @@ def _shallower(
 
 
 def _untie(module: nn.Module, child: Network) -> list[nn.Module]:
-    """Give the module, in place, the child's shortcuts, where the child's widths differ and its own do not.
+    """Replace the module's identity shortcuts, in place, where the child has a projection or no shortcut.
 
-    Channels that are added to one another leave together. Where the child adds nothing, or adds a projection, they may
-    differ; the projection begins as the identity.
+    Channels that are added to one another can only be removed together. Where the child adds nothing, or adds a
+    projection, the two widths may differ. A new projection begins as the identity.
 
     Returns:
-        The projections, which are new.
+        The new projections.
     """
     modules, added = dict(module.named_modules()), list[nn.Module]()
     for name, theirs in child.module.named_modules():
@@ -168,7 +168,7 @@ def _widths(child: Network, network: Network) -> dict[str, int]:
 
 
 def _silence_new_blocks(module: nn.Module, have: NetworkSpec, want: NetworkSpec) -> None:
-    """Make blocks that the network does not have add nothing to what goes around them."""
+    """Make the blocks that the network does not have add nothing to their shortcuts: zero their last norm."""
     for number, (mine, theirs) in enumerate(zip(have.stages, want.stages, strict=True)):
         for block in range(mine.depth, theirs.depth):
             inside = module.get_submodule(f"stages.{number}.{block}.body")

@@ -1,4 +1,4 @@
-"""Follow every single weight through a cut, so that what belongs to a weight (its momentum) can follow it."""
+"""Track every single weight through a cut, so that the optimizer's moments of the remaining weights can be kept."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 Moments = Mapping[str, Mapping[str, Tensor]]
-"""Tensors of the shape of a parameter (or single numbers), by the parameter's name and a name of their own."""
+"""Optimizer moments of a parameter's shape (or single numbers), by the parameter's and then the moment's name."""
 NEW: Final = -1
 """What a numbered copy holds for weights that the module did not have."""
 
@@ -28,12 +28,12 @@ def numbered(module: nn.Module) -> nn.Module:
 
 
 def kept_moments(moments: Moments, before: nn.Module, follower: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """Return the moments of what is left after a cut; those of new weights are 0.
+    """Return the moments of the weights left after a cut; those of new weights are 0.
 
-    Parameters that are new as a whole have none, and their training starts anew.
+    Parameters that are new as a whole get no moments, so the optimizer starts anew for them.
 
     Args:
-        moments: Those of the module before the cut; parameters without moments are passed over.
+        moments: Moments of the module before the cut; parameters without moments are skipped.
         before: The module before the cut.
         follower: `numbered(before)` after the same cut.
     """

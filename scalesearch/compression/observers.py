@@ -1,4 +1,4 @@
-"""How each method of calibration finds the range of one activation: its values are seen batch by batch."""
+"""Observers: each calibration method finds the range of one activation from its values, batch by batch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -86,8 +86,8 @@ class _Entropy(_MinMax):
     """Finds the range in a first pass and a histogram of absolute values over this range in a second pass.
 
     A histogram with few values in each bin is mostly noise, and so are the divergences computed from it. Therefore
-    small activations (logits, squeezed channels) get fewer bins, down to one for each level; with that few, nothing is
-    cut.
+    small activations (logits, squeezed channels) get fewer bins, down to one for each level; with as few as that,
+    no value is clipped.
     """
 
     def __init__(self, count: int) -> None:

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerShares:
-    """What single layers lose, where that is not the same fraction of every layer's present width."""
+    """Fractions of single layers to remove, and widths that fractions refer to, where these are not the usual ones."""
 
     ratios: Mapping[str, float] | None = None
     """Fraction to remove of each layer, by the names of `prunable_widths`, instead of `channel_fraction` and `scope`.
@@ -95,12 +95,12 @@ def prune(
 
 
 def cut_to(network: Network, widths: Mapping[str, int], *, batch: Judged, follower: nn.Module | None = None) -> Network:
-    """Keep so many channels of each layer, those that matter most by the criterion `taylor`.
+    """Keep the given number of channels of each layer: those that matter most by the criterion `taylor`.
 
     Args:
         network: On any device, in eval mode; it is not changed.
         widths: Channels to keep, by the names of `prunable_widths`. A layer that has no more than these, or is not
-            named, keeps all. Other names are passed over.
+            named, keeps all. Other names are ignored.
         batch: Images with their targets and the task's loss.
         follower: A module of the same structure, which loses the same channels, in place.
 
@@ -118,7 +118,7 @@ def cut_to(network: Network, widths: Mapping[str, int], *, batch: Judged, follow
 
 
 def _remove_least(graph: Any, groups: Sequence[Group], chosen: Sequence[int]) -> None:
-    """Remove so many channels of each group, in place: those of least importance."""
+    """Remove the chosen number of channels from each group, in place: the least important ones."""
     for group, excess in zip(groups, chosen, strict=True):
         if excess > 0:
             least = torch.argsort(group.importance, stable=True)[:excess].tolist()
@@ -162,12 +162,12 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _foreign(network: Network, module: nn.Module) -> Iterator[None]:
-    """Make sure that a module of the user's still works after it was cut inside the block.
+    """Check that a user's own module still works after it was cut inside the block.
 
-    Its operations may be such as the dependency graph does not know: channels in groups, shuffles, reshapes.
+    It may contain operations that the dependency graph does not know: channels in groups, shuffles, reshapes.
 
     Raises:
-        StageFailed: It could not be cut, or does not run any more, or has lost outputs.
+        StageFailed: It could not be cut, no longer runs, or has lost outputs.
     """
     if not network.spec.origin:
         yield

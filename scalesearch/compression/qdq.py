@@ -184,7 +184,7 @@ class _Insertion:
 
 
 def output_axis(node: onnx.NodeProto, dimensions: int) -> int:
-    """Return which axis of a layer's weight counts the output channels; the weight has this number of dimensions."""
+    """Return the axis of the output channels in a layer's weight, which has the given number of dimensions."""
     if node.op_type == "Conv":
         return 0
     transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)

@@ -1,4 +1,4 @@
-"""Quantization: convert an fp32 ONNX file to fp16, bf16, int8 or fp8. The file says all that the precision means."""
+"""Quantization: convert an fp32 ONNX file to fp16, bf16, int8 or fp8. The file alone defines what is computed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

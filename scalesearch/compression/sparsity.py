@@ -76,7 +76,7 @@ def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
 def masked(network: Network, masks: Mapping[str, Tensor]) -> Network:
     """Return a copy with the masked weights set to zero, from which a retraining with `apply_masks` starts.
 
-    Averages of weights over the steps have the pattern only if it is there from the first step.
+    Averages of the weights over the steps (EMA) keep the zeros only if these are there from the first step.
 
     Args:
         network: It is not changed.
