@@ -144,12 +144,12 @@ def check_value(name: str, value: object, kind: Any, origin: str) -> float | int
 
 
 def is_number(value: object) -> bool:
-    """Tell whether it is a finite number: neither true or false, nor inf, nor nan."""
+    """Tell whether the value is a finite number: an int or float, and not a bool, inf or nan."""
     return isinstance(value, int | float) and not isinstance(value, bool) and _finite(value)
 
 
 def is_whole(value: object) -> bool:
-    """Tell whether it is a number without a fraction, however it is written."""
+    """Tell whether the value is a whole number, such as 3 or 3.0."""
     return is_number(value) and typing.cast("float", value) % 1 == 0
 
 

@@ -1,4 +1,4 @@
-"""Checks of a space as a whole: what its axes ask of one another, and of its base network."""
+"""Check a space as a whole: whether its axes fit one another and the base network."""
 
 from collections.abc import Iterable
 
@@ -16,19 +16,19 @@ _BUILT_HERE = ("scaling.depth", "scaling.width", "scaling.kernel", "scaling.stag
 
 
 def check_axes(space: SearchSpace, base: NetworkSpec) -> None:
-    """Raise ConfigError if the space asks for another shape of a module, or scales a stage that the network lacks."""
+    """Raise ConfigError if the space reshapes a user's own module, or scales a stage that the network lacks."""
     if base.origin:
         _check_module_axes(space)
     check_stages(space, len(base.stages))
 
 
 def _as_it_is(axis: str) -> str | int:
-    """Return the value of an axis with which a network is built as it is."""
+    """Return the value with which the axis leaves the network as it is."""
     return "scratch" if axis in BY_AXES else 0 if axis == "pruning.block_fraction" else 1
 
 
 def _check_module_axes(space: SearchSpace) -> None:
-    """Raise ConfigError if the space asks for what a module of the user's does not have."""
+    """Raise ConfigError if the space has an axis that a user's own module does not support."""
     asked = [
         named.name
         for named in space.axes
@@ -55,7 +55,7 @@ def check_stages(space: SearchSpace, stages: int) -> None:
 
 
 def check_cuts(axes: Iterable[NamedAxis], origin: str) -> None:
-    """Raise ConfigError where networks are to be cut from trunks, and no training has one."""
+    """Raise ConfigError if networks are to be cut from trunks, but no schedule of the space has a trunk."""
     by_name = {named.name: named.axis for named in axes}
     asked = [name for name in BY_AXES if isinstance(axis := by_name.get(name), Choice) and "cut" in axis.values]
     schedules = by_name.get("training.schedule", Choice(values=(Recipe().schedule,)))
