@@ -61,8 +61,8 @@ def confirmation_document(
 ) -> dict[str, Any]:
     """Return the content of confirmed.json.
 
-    It holds the same rows with rank agreement, gaps between the splits, the bias of the brief front and whom it
-    wronged, rounds of the timing, and the runs behind them.
+    It holds the rows of confirmed.csv, the rank agreement, the gaps between the splits, the bias of brief training and
+    the trials that it scored too low, the rounds of the timing session, and all runs.
     """
     gaps = {"brief": confirmation.brief_gap, "full": confirmation.full_gap}
     ranks = confirmation.ranks

@@ -58,7 +58,7 @@ class ConfirmOutcome:
     timing_lost: str = ""
     """Why there is no session that timed all members in turn; empty where there is one."""
     correction: Correction | None = None
-    """What the confirmed trials say of the brief front; None where there is no `confirmation`."""
+    """What the confirmed trials show about the searched front; None where there is no `confirmation`."""
 
 
 def confirm_front(
@@ -77,13 +77,13 @@ def confirm_front(
     Args:
         folder: The study's folder.
         request: Which members, how long and how often; by default all of them, 8 times as long as in the search.
-        fresh: Start anew; what was confirmed before is kept beside it.
+        fresh: Start anew; the earlier `confirmed/` is renamed and kept.
         data: Where the study's images are now, if they were moved.
         say: Is called with one line for each step that takes time.
 
     Raises:
-        ConfigError: No study, another chip or other images than its own, other trainings there already, no such place,
-            or another process works on it.
+        ConfigError: There is no study in `folder`, the chip or the images are not the study's, `confirmed/` holds
+            trainings of another length, the folder cannot be written, or another process works on it.
         NoFeasibleTrialError: The study has no front.
     """
     request, folder = request or ConfirmRequest(), Path(folder)
@@ -93,7 +93,7 @@ def confirm_front(
     kept_reference(session)  # a wrong file there is reported before anything is moved or made
     session = with_data(session, data, sources_of(session.settings.task))
     with _held(folder) as hold, stop_signals() as stopped:
-        members, named = asked_members(folder, records, request)  # by what is on disk, before that is set aside
+        members, named = asked_members(folder, records, request)  # may read `confirmed/`: not after `set_aside`
         if fresh:
             hold.set_aside()
         remove_partial_files(folder / FOLDER)
@@ -114,9 +114,9 @@ class _Chosen:
     records: Sequence[TrialRecord]
     """All trials of the study."""
     members: Sequence[MeasuredTrial]
-    """Of the front, fastest first."""
+    """Those on the front, fastest first."""
     added: Sequence[MeasuredTrial]
-    """Beside it, by number."""
+    """Those off the front, by trial number."""
 
     @property
     def all(self) -> tuple[MeasuredTrial, ...]:
@@ -135,7 +135,7 @@ def _confirm(
     folder, work = session.folder, work_session(session)
     say("data: comparing with what the study was run on")
     found = find_study_data(session, sources_of(session.settings.task))
-    work = replace(work, run_folder=found.folder)  # older studies lack it: workers then look there at once
+    work = replace(work, run_folder=found.folder)  # older studies do not store it, and workers need it
     lay_reference(session, work, found.dataset)
     lay_parent(session, work)
     jobs = jobs_of(work, chosen.all, request)
@@ -164,10 +164,10 @@ def _confirm(
 
 @contextmanager
 def _held(study: Path) -> Iterator[FolderHold]:
-    """Hold the study and its `confirmed/`, and give the hold of `confirmed/`.
+    """Hold the study and its `confirmed/`, and yield the hold of `confirmed/`.
 
-    So no run changes the front or removes its models meanwhile. Both are held because an earlier version of this
-    program held only `confirmed/`.
+    While the study is held, no run can change its front or remove its models. `confirmed/` is held too because an
+    earlier version of this program held only that folder.
     """
     with (
         hold_folder(study, "confirmation", way_out=_WAY_OUT),
@@ -211,7 +211,7 @@ def _timed(
     for trial, rounds in answer.items():
         latency = mean_latency(rounds)
         write_confirmed(folder, replace(first[trial], latency=latency, latency_rounds=rounds, timed_together=trials))
-    for run in runs:  # a session may have timed them before the first seed's run existed
+    for run in runs:  # an earlier session may have timed a later seed's run
         if run.timed_together and run.seed != first[run.trial].seed:
             write_confirmed(folder, replace(run, timed_together=()))
     return ""

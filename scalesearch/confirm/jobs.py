@@ -35,7 +35,7 @@ def fresh_seeds(session: Session, count: int) -> tuple[int, ...]:
 def jobs_of(work: Session, members: Sequence[MeasuredTrial], request: ConfirmRequest) -> tuple[Job, ...]:
     """Return one job for each member and seed.
 
-    All members' first seed comes first, so that a stopped confirmation has at least one run of each member.
+    The jobs of the first seed come first, so that a stopped confirmation is likely to have a run of each member.
     """
     jobs = list[Job]()
     for place, seed in enumerate(fresh_seeds(work, request.seeds), 1):
@@ -57,7 +57,7 @@ def unfinished(folder: Path, jobs: Sequence[Job]) -> tuple[Job, ...]:
     """Return the jobs without a run on disk.
 
     Raises:
-        ConfigError: A run of the same member and seed is there with another length (or program version), or its model
+        ConfigError: A run of the same member and seed exists with another length (or program version), or its model
             is not the file that was confirmed.
     """
     there = {(run.trial, run.seed): run for run in read_confirmed(folder)}

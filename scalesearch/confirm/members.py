@@ -31,7 +31,7 @@ def nearest_knee(front: Sequence[MeasuredTrial], count: int) -> tuple[MeasuredTr
 def asked_members(
     folder: Path, records: Sequence[TrialRecord], request: ConfirmRequest
 ) -> tuple[tuple[MeasuredTrial, ...], tuple[MeasuredTrial, ...]]:
-    """Return the members of the front that are confirmed, fastest first, and the trials that are asked for beside them.
+    """Return the front members to be confirmed, fastest first, and the other trials that the request asks for.
 
     Args:
         folder: The study's folder.
@@ -39,8 +39,8 @@ def asked_members(
         request: What is asked for.
 
     Raises:
-        ConfigError: A trial that cannot be confirmed beside the front, or corrected scores are asked for where nothing
-            was confirmed.
+        ConfigError: A requested trial cannot be confirmed, or corrected scores are asked for before anything was
+            confirmed.
     """
     front = pareto_front(records)
     members = front if request.top is None else nearest_knee(front, request.top)
@@ -61,7 +61,7 @@ def added_before(
     front: Sequence[MeasuredTrial],
     train_images: int,
 ) -> tuple[MeasuredTrial, ...]:
-    """Return the trials beside the front that an earlier call has trained at the requested length, by trial number."""
+    """Return the trials off the front that an earlier call trained at the requested length, by trial number."""
     members = {record.trial for record in front}
     lengths: dict[int, set[int]] = {}
     for run in read_confirmed(folder):

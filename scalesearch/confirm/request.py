@@ -22,7 +22,7 @@ class ConfirmRequest:
     """Which members of a front (and which other trials) are trained at full length, how long, and how often.
 
     Raises:
-        ConfigError: A number below 1, both kinds of length, or more seeds than anybody can mean.
+        ConfigError: A number is below 1, both `steps` and `epochs` are given, or `seeds` is above `MOST_SEEDS`.
     """
 
     top: int | None = None
@@ -36,10 +36,10 @@ class ConfirmRequest:
     also: tuple[int, ...] = ()
     """Numbers of trials off the front that are confirmed beside its members."""
     also_likely: bool = False
-    """Whether to add those that the corrected scores put on the front, too (`analysis.likely_members`)."""
+    """Whether to confirm the trials that the corrected scores put on the front, too (`analysis.likely_members`)."""
 
     def __post_init__(self) -> None:
-        """Refuse what no confirmation can do."""
+        """Check the numbers."""
         for name, number in {"top": self.top, "steps": self.steps, "epochs": self.epochs, "seeds": self.seeds}.items():
             if number is not None and number < 1:
                 message = f"--{name} {number}: expected 1 or more."
@@ -56,7 +56,7 @@ def parse_also(words: Sequence[str]) -> tuple[tuple[int, ...], bool]:
     """Parse the values of `--also` into trial numbers, each once, and whether `auto` is among them.
 
     Raises:
-        ConfigError: A word is neither.
+        ConfigError: A word is neither a number nor `auto`.
     """
     for word in words:
         if word != "auto" and not (word.isascii() and word.isdigit()):
@@ -66,10 +66,10 @@ def parse_also(words: Sequence[str]) -> tuple[tuple[int, ...], bool]:
 
 
 def command_for(study: str, moves: "Sequence[Move]") -> str:
-    """Return the command that goes on with a confirmation: as long and from as many seeds as it was made.
+    """Return the command that continues a confirmation with the same training length and number of seeds.
 
     Args:
-        study: The study as one word for a shell.
+        study: The study's folder, quoted for a shell.
         moves: The confirmed trials.
     """
     recipe, training = moves[0].record.candidate.recipe, moves[0].record.training

@@ -1,4 +1,4 @@
-"""What a confirmation begins with: the study and its front, the same chip and images as then, a folder of its own."""
+"""Prepare a confirmation: read the study and its front, check the chip, and set up a folder for the trainings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +59,7 @@ def work_session(session: Session) -> Session:
 
 
 def lay_parent(session: Session, work: Session) -> None:
-    """Copy the parent's weights into the folder of the full trainings, which all inherit from the study's own."""
+    """Copy the parent's weights into the folder of the full trainings, which inherit from the study's own parent."""
     kept, target = parent_folder(session.folder), parent_folder(work.folder)
     try:
         for path in sorted(kept.glob("*.safetensors")) if session.parent else ():
@@ -74,7 +74,7 @@ def lay_reference(session: Session, work: Session, dataset: Dataset) -> None:
     """Copy the study's reference engine into the folder of the full trainings; a lost one is built again there.
 
     Raises:
-        ConfigError: The study's file is another one now; or it was lost, and another one would be built.
+        ConfigError: The study's file has changed; or it was lost, and building it again gives a different file.
     """
     kept, target = kept_reference(session), reference_path(work.folder)
     try:

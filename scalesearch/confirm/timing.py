@@ -28,7 +28,7 @@ class Entry:
     model: Path
     pruning: Pruning
     postprocessing: Postprocessing | None = None
-    """Time of the work on its answers, which is not timed again."""
+    """Its post-processing time as measured before; it is not timed again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,7 +92,7 @@ def train_jobs(
     `on_end` is called with each job's result. It returns early once `stopped` is set.
 
     Raises:
-        ScalesearchError: As a worker raised it (bad data, a missing backend), or if no worker starts.
+        ScalesearchError: A worker raised one (bad data, a missing backend), or no worker starts.
         RuntimeError: On a bug, with its traceback.
     """
     waiting, lost = list(jobs), list[LostRun]()
