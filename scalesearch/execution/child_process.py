@@ -81,7 +81,7 @@ class ChildProcess:
             self.channel.send(message)
 
     def forget_words(self) -> None:
-        """Do not quote what the child has written so far when its death is explained later."""
+        """Leave the child's output so far out of the explanation if it dies later."""
         self._log_offset = self.log.stat().st_size
 
     def is_dead(self) -> bool:

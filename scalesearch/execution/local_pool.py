@@ -60,7 +60,7 @@ class WorkerPool:
 
     @property
     def free(self) -> int:
-        """How many plans can be taken now."""
+        """Number of plans that can be submitted now."""
         return sum(worker is None or worker.task is None for worker in self._slots)
 
     def submit(self, plan: Plan, trial: int, *, rivals: Rivals = ()) -> None:

@@ -1,6 +1,6 @@
 """Handle Ctrl-C and SIGTERM in the same way.
 
-While a search runs, they set a flag, so that it ends between two steps; otherwise they raise an interrupt.
+During a search, both set a flag, so that the search ends between two steps. Otherwise both raise KeyboardInterrupt.
 """
 
 import contextlib
