@@ -7,17 +7,17 @@ from scalesearch.measurement.latency import Move, TimedEngine, timed, warm_up
 from scalesearch.values.settings import LatencySettings
 
 CALM_S, CALM_WINDOW_S = 3.0, 0.01
-"""The calm time is searched for so long, in windows of this length."""
+"""Seconds of the whole measurement of a calm time, and of each of its windows."""
 CALM_STRETCH_S = 0.1
-"""It is searched for on one core for so many seconds, then on the next core."""
+"""Seconds of the measurement on one core before it moves to the next."""
 
 
 def calm_time(reference: TimedEngine, *, settings: LatencySettings, move: Move | None = None) -> float:
-    """Return the milliseconds of one run of `reference` while nothing disturbs it: the least of 10 ms windows' medians.
+    """Return the milliseconds that a run of `reference` takes undisturbed: the least median of windows of 10 ms.
 
-    It is found once, at the start of a study, inside `DeviceLock.quiet()`. Ratios times this time are milliseconds, so
-    an error in it changes all latencies of a study alike and never their order. `move` lets it look at every core,
-    since one of them may be disturbed.
+    It is measured once, at the start of a study, inside `DeviceLock.quiet()`. Latencies are ratios times this time, so
+    an error in it scales all latencies of a study alike and never changes their order. `move` is called to measure on
+    every core, since some cores may be disturbed.
     """
     run_s = warm_up(reference, settings.warmup_s)
     runs = max(1, round(CALM_WINDOW_S / run_s))

@@ -32,11 +32,11 @@ STAGE = "device lock"
 DEFAULT_TIMEOUT_S = 240.0
 """Below the 300 s after which a stage counts as hung, so that the stage fails with this reason and is not killed."""
 LOOK_EVERY_S = 0.002
-"""Shortest time between two looks of `breathe` at the turnstile. It makes them cheap, and keeps the looks of busy loops
-from holding up a measurement that waits for the turnstile.
+"""Shortest time between two checks of the turnstile by `breathe`. It keeps the checks cheap, and keeps those of busy
+loops from delaying a measurement that waits for the turnstile.
 """
 POLL_S = (0.0005, 0.02)
-"""First and longest pause between two tries; the longest is long enough that waiting does not disturb a measurement."""
+"""First and longest pause in seconds between two tries; the longest is long enough not to disturb a measurement."""
 
 
 MEASURED_DEVICE = "cpu"
@@ -89,8 +89,8 @@ class DeviceLock:
     * `quiet()` inside `busy()` first gives up this thread's own share and takes it again at its end.
     * Child processes inherit no hold; they take their own.
 
-    Where the system has no `flock` (Windows) nothing is locked, and a warning says so. There, one worker and no other
-    run at the same time have the same effect.
+    Where the system has no `flock` (Windows) nothing is locked, and a warning says so. There, use one worker
+    and one run at a time.
     """
 
     def __init__(self, device_name: str, *, timeout_s: float = DEFAULT_TIMEOUT_S, folder: Path | None = None) -> None:
@@ -110,7 +110,7 @@ class DeviceLock:
         self.device_name = device_name
         self.timeout_s = timeout_s
         self.paused_s = 0.0
-        """Total time in seconds that `breathe` has made its callers wait for measurements of others."""
+        """Total seconds waited in `breathe`, and for weights that another process trains (`OneTrainer`)."""
         self._stem = (folder or user_folder()) / re.sub(r"[^A-Za-z0-9]+", "_", device_name)
         if not HAS_FLOCK:
             LOG.warning(

@@ -38,7 +38,7 @@ about the mood too.
 """
 MIN_CALM_PAIRS = 20
 MIN_PAIRS = 6
-"""Needed number of calm pairs of slow engines (pairs above `LONG_PAIR_S`), and the least number of pairs of a duet."""
+"""Least number of pairs of a duet, and number of calm pairs needed if a pair takes longer than `LONG_PAIR_S`."""
 LONG_PAIR_S = 0.05
 GROUPS = 20
 PROCESS_SPREAD = 0.004
@@ -57,7 +57,7 @@ STUDENT_975 = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duet:
-    """Seconds per run of two engines, both arrays (pairs, runs of a block); row k of both was measured back to back."""
+    """Seconds of each run of two engines, both (pairs, runs of a block); rows k of both were measured back to back."""
 
     candidate_s: Seconds
     reference_s: Seconds
@@ -141,8 +141,8 @@ class Verdict:
 def judge(duet: Duet, calm_s: float, estimator: str = OBJECTIVE) -> Verdict:
     """Return the ratio of the calm pairs, with an interval that also covers what a single session cannot see.
 
-    If too few pairs are calm, it is the ratio of all pairs. Its interval then covers all that different kernels can
-    make of the reference's slow-down.
+    If too few pairs are calm, it is the ratio of all pairs. Its interval is then wide enough for kernels that react to
+    the disturbance more, or less, than the reference does.
 
     Args:
         duet: The measured pairs.
@@ -173,7 +173,8 @@ def judge(duet: Duet, calm_s: float, estimator: str = OBJECTIVE) -> Verdict:
 def calm_pairs(duet: Duet, calm_s: float) -> NDArray[np.bool_]:
     """Tell for each pair (pairs,) whether the reference around it ran about as fast as it is known to run.
 
-    If it runs faster than `calm_s` here, that time was found in a bad mood, and its lowest level here defines calm.
+    If the reference runs faster than `calm_s` in this duet, `calm_s` was measured in a bad mood; then the reference's
+    lowest level in this duet defines calm.
     """
     levels_s = reference_levels(duet)
     near = levels_s <= (1 + NEAR_CALM) * calm_s
@@ -200,9 +201,9 @@ def ratio_interval(duet: Duet, estimator: str) -> tuple[float, float]:
     These are batch means (Schmeiser, "Batch Size Effects in the Analysis of Simulation Output", Operations Research
     30(3), 1982: 10 to 30 batches). They work with every estimator, and a mood of the machine that spans neighbouring
     pairs widens the interval, as it should. Order statistics and a bootstrap over pairs assume independent pairs.
-    Simulated with moods and this stopping rule, those covered the true ratio in 81 to 87 % of the sessions, and the
-    groups in 84 to 94 % (without moods: 88 to 96 and 95 to 99 %). This is the interval of the one session only; see
-    PROCESS_SPREAD.
+    In simulations with moods and this stopping rule, their intervals covered the true ratio in 81 to 87 % of the
+    sessions, and those from groups in 84 to 94 % (without moods: 88 to 96 and 95 to 99 %). The interval is that of one
+    session only; see PROCESS_SPREAD.
     """
     pairs = len(duet.candidate_s)
     groups = min(GROUPS, pairs)

@@ -1,4 +1,4 @@
-"""When a latency is known well enough, so that its measurement may end."""
+"""Decide when a latency is known well enough to end its measurement."""
 
 import math
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from scalesearch.measurement.duet import Verdict
 from scalesearch.values.settings import LatencySettings
 
 WORTH_GOING_ON = 1 / 3
-"""A brief measurement goes on only if the time that is left can be expected to narrow the whole interval by this share
-of it. Since what differs between processes cannot be narrowed, half of the usual time brings most of the exactness."""
+"""A brief measurement goes on only if the remaining time can be expected to narrow the whole interval by this share.
+Differences between processes cannot be narrowed, so half of the usual time brings most of the exactness."""
 HOPE_OF_CALM = 0.5
 """A brief measurement of what is beaten by its estimate gives up after this share of `max_s` if too few pairs were calm
 until then."""
@@ -20,14 +20,14 @@ class Ends:
 
     settings: LatencySettings
     bounds: tuple[float, float] = (0.0, math.inf)
-    """A ratio that is surely outside of these need not be known exactly."""
+    """Bounds of the ratio; one that is surely outside need not be known exactly."""
     brief: bool = False
-    """Whether to end, too, where the rest of the time would bring little."""
+    """Whether to end also when the remaining time would hardly make the ratio more exact."""
     coarse: bool = False
     """Whether the duet ended early because its ratio is surely out of bounds."""
 
     def enough(self, verdict: Verdict, spent_s: float) -> bool:
-        """Tell whether the ratio is known well enough after so many seconds of timing."""
+        """Tell whether the ratio is known well enough after `spent_s` seconds of timing."""
         settings = self.settings
         if verdict.session_half_width <= settings.half_width:
             return True
@@ -38,7 +38,7 @@ class Ends:
         return self.coarse or (self.brief and self._is_vain(verdict, spent_s))
 
     def _is_vain(self, verdict: Verdict, spent_s: float) -> bool:
-        """Tell whether the time that is left is unlikely to tell much more than is known after `spent_s` seconds."""
+        """Tell whether the time that remains after `spent_s` seconds would hardly make the ratio more exact."""
         settings, share = self.settings, spent_s / self.settings.max_s
         if not verdict.enough_calm:
             return share >= HOPE_OF_CALM and verdict.ratio > self.bounds[1]

@@ -33,21 +33,21 @@ COLD_BELOW_S = 0.005
 MIN_S = 0.5
 """Shorter sessions repeat worse, longer ones hardly better: what remains differs from one process to the next."""
 FIRST_LOOK_PAIRS, LOOK_GROWTH = 40, 1.25
-"""The interval is looked at after so many pairs, and again whenever their number has grown by this factor. Looks are
-few, since each look is one more chance to stop on a lucky streak."""
+"""The interval is first checked after this many pairs, and again whenever their number has grown by this factor. Checks
+are few, since each is one more chance to stop on a lucky streak."""
 WARMUP_WINDOWS, WARMUP_AGREEMENT = 10, 0.02
 REFERENCE_WINDOWS = 2
 """Windows of the reference's warm-up in a duet: the candidate's own warm-up has woken the device by then."""
 SLOWEST_RUN_S = 20.0
 MOVE_AFTER_PAIRS, MOVE_AFTER_S = 3, 0.02
-"""Another core is tried after so many disturbed pairs in a row and so many seconds on one core."""
+"""Another core is tried after this many disturbed pairs in a row, and after at least this many seconds on one core."""
 
 Move = Callable[[], None]
 """Moves this thread to another core (`cores.wandering`)."""
 
 
 class TimedEngine(Protocol):
-    """The needed part of an engine: it times its runs by the device's own clock."""
+    """The part of an engine that a measurement needs; runs are timed by the device's own clock."""
 
     @property
     def batch(self) -> int:
@@ -86,9 +86,9 @@ def measure_latency(
             `reference_calm_ms`, that unit was found in a bad mood, and this level decides which pairs are calm.
         exact_ms: Range in which the latency must be known exactly. If it is surely outside, timing ends once the
             session's interval is within `settings.coarse_half_width`, or after a quarter of `settings.max_s`.
-        brief: End where the rest of `settings.max_s` would bring little, too: the latency is stable and can hardly get
-            more exact; or it is above `exact_ms` by its estimate, and there was no calm for half of the time. For
-            candidates of a search, whose best are timed again.
+        brief: Also end when more time would hardly help: when the latency is stable and can hardly get more exact; or
+            when half of `settings.max_s` brought too few calm pairs and the estimate is above `exact_ms`. This is meant
+            for candidates of a search, the best of which are timed again.
         move: Called when the reference is disturbed.
 
     Raises:
@@ -239,7 +239,7 @@ def timed(engine: TimedEngine, count: int) -> tuple[float, ...]:
     """Return the seconds of each of `count` runs.
 
     Raises:
-        StageFailed: The engine's clock gives fewer times, or none that is positive.
+        StageFailed: The engine's clock gives another number of times, or a time that is not positive and finite.
     """
     times = engine.time_runs(count)
     if len(times) != count or not all(0 < each < math.inf for each in times):

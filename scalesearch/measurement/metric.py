@@ -1,4 +1,4 @@
-"""What scores answers, whatever the task, and the interval of a fraction of them."""
+"""The interface of the metrics of all tasks, and the confidence interval of a proportion."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -57,9 +57,9 @@ class PostprocessedMetric(Metric, Protocol):
     """The metric of a task whose answers need work that is worth timing before they are results, such as decoding."""
 
     def postprocessing(self) -> Sequence[Callable[[], object]]:
-        """Return a call for each of some random images, which makes results of its answers as an export does.
+        """Return one call for each of some random images, which turns its answers into results as an export does.
 
-        Ask for it after `result`, which finds the threshold. A call may be made several times.
+        Use this after `result`, which finds the threshold. A call may be made several times.
         """
         ...
 
@@ -72,9 +72,9 @@ def wilson_interval(correct: int, images: int, *, z: float = Z_975) -> tuple[flo
     It always contains the fraction itself: at 0 and 1 one end equals the fraction, and rounding errors are corrected.
 
     Args:
-        correct: How many images count.
-        images: Out of how many, at least 1.
-        z: Half its width in standard errors; by default it is the 95 % interval.
+        correct: Number of correct images.
+        images: Number of all images, at least 1.
+        z: Half of the interval's width in standard errors; the default gives the 95 % interval.
     """
     share, z2 = correct / images, z**2
     center = (share + z2 / (2 * images)) / (1 + z2 / images)

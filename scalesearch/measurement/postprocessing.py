@@ -9,7 +9,7 @@ import numpy as np
 from scalesearch.values.latency import Postprocessing
 
 ROUNDS: Final = 5
-"""How often each image's answers are worked on."""
+"""How often the post-processing of each image is timed."""
 
 
 def time_postprocessing(
@@ -26,7 +26,7 @@ def time_postprocessing(
 
     Args:
         calls: What is done with the answers to one image each.
-        batch: Number of images of the latency that the time is to stand beside; the time is multiplied by it.
+        batch: Batch size of the engine's latency; the time is multiplied by it, so that both are for a batch.
         rounds: How often each call is timed.
         clock: Returns the time in seconds.
     """

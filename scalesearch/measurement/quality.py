@@ -70,7 +70,7 @@ def answer_all(run: Run, batches: Iterable[NDArray[np.float32]], targets: Any, m
 
 
 def refuse(broken: Mapping[str, int], images: int) -> None:
-    """Raise StageFailed where an output has answers that are not finite (`not_finite`), among so many images."""
+    """Raise StageFailed where an output has answers that are not finite (`not_finite`); `images` counts all."""
     for name, count in broken.items():
         reason = (
             f"expected finite {name}, got NaN or infinity for {count} of {images} images; "
@@ -82,7 +82,7 @@ def refuse(broken: Mapping[str, int], images: int) -> None:
 def not_finite(outputs: Mapping[str, NDArray[np.floating]]) -> dict[str, int]:
     """Return the number of images with NaN or infinity in their answers, by output (N, ...); empty if all are finite.
 
-    No order of such an answer means anything: the first class would seem to be the largest.
+    Such answers cannot be ranked: the first class would seem to have the largest score.
     """
     finite = {name: np.isfinite(each).reshape(len(each), -1).all(axis=1) for name, each in outputs.items() if len(each)}
     return {name: int((~each).sum()) for name, each in finite.items() if not each.all()}

@@ -44,7 +44,7 @@ def thin_curve(recall: Floats, precision: Floats, points: int = CURVE_POINTS) ->
 
 
 def _farthest(x: Floats, y: Floats, first: int, last: int) -> tuple[float, int, int, int]:
-    """Return, of the points between two, the one farthest from their straight line.
+    """Return the point between two others that is farthest from the straight line through them.
 
     Returns:
         Its distance, then the indices of the first point, of that point, and of the last point.
