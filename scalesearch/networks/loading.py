@@ -49,20 +49,20 @@ def returned_by(reference: str) -> "nn.Module | object":
     function = getattr(module, function_name)
     knew_torch = "torch" in sys.modules
     returned = _call(function, reference)
-    # Only with torch loaded could its random numbers be seeded: without weights of its own, a module must be the same
-    # in every process.
+    # If the call itself loaded torch, torch was not seeded: call again, since a module with random weights must be the
+    # same in every process.
     return returned if knew_torch or not is_module(returned) else _call(function, reference)
 
 
 def is_module(returned: object) -> "TypeGuard[nn.Module]":
-    """Tell whether a value is a torch module; torch is not loaded for that."""
+    """Tell whether a value is a torch module, without loading torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(returned, torch.nn.Module)
 
 
 @contextlib.contextmanager
 def _seeded() -> Iterator[None]:
-    """Seed torch inside the block, where it is loaded, and leave its random state as it was."""
+    """Seed torch inside the block if it is loaded, and restore its random state afterwards."""
     torch = sys.modules.get("torch")
     if torch is None:
         yield
@@ -122,7 +122,7 @@ def _held() -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # there are no such descriptors to redirect
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # stdout or stderr has no file descriptor
             sys.__stdout__.flush()  # type: ignore[union-attr]  # None is caught as AttributeError
             kept = os.dup(1)
             stack.callback(_restore, kept)
@@ -140,7 +140,7 @@ def _restore(kept: int) -> None:
 def _let_interrupt_through(error: BaseException) -> None:
     """Raise the error again if it is Ctrl-C.
 
-    All other exceptions that are no Exception (SystemExit, a class of the user's) count as faults of the user's code.
+    All other exceptions that are no Exception (SystemExit, a user's own class) count as faults of the user's code.
     """
     if type(error) is KeyboardInterrupt:
         raise error

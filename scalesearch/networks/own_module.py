@@ -1,4 +1,4 @@
-"""A torch module of the user's as a base network: what of it goes into a spec, and how it is built from one again."""
+"""A user's own torch module as a base network: make a spec that stands for it, and build it again from the spec."""
 
 import copy
 import hashlib
@@ -20,7 +20,7 @@ _kept: dict[tuple[str, str], nn.Module] = {}
 
 
 def spec_of(module: nn.Module, reference: str) -> NetworkSpec:
-    """Return the spec that stands for the module which the function `reference` has returned.
+    """Return the spec that stands for the module that the function `reference` returned.
 
     Raises:
         ConfigError: The module has no weights or weights without values, takes other images than grey or RGB, or asks
@@ -81,7 +81,7 @@ def own_module(spec: NetworkSpec, *, seed: int) -> nn.Module:
 
 
 def replaced_layer(spec: NetworkSpec) -> str:
-    """Return a line on the last layer that is replaced because the data have other classes; empty if none is.
+    """Return a line on the last layer if it is replaced because the data have other classes; empty if it is kept.
 
     Raises:
         ConfigError: As `own_module`.
@@ -132,7 +132,7 @@ def _keep(module: nn.Module, reference: str) -> str:
 
 
 def _split_norms(module: nn.Module) -> None:
-    """Take apart, in place, timm's layers that are BatchNorm and activation in one: so the norm can be folded."""
+    """Split timm's layers that combine BatchNorm and activation, in place, so that the norm can be folded."""
     for name, layer in list(module.named_modules()):
         if type(layer).__name__ != "BatchNormAct2d" or not isinstance(layer, nn.BatchNorm2d):
             continue
@@ -160,7 +160,7 @@ def _kept_module(spec: NetworkSpec) -> nn.Module:
 
 
 def _outputs_by_guess(module: nn.Module) -> int:
-    """Return the outputs of the last linear layer, which stand for the classes as long as no data are known."""
+    """Return the number of outputs of the last linear layer, a guess at the classes while no data are loaded."""
     layers = [layer.out_features for layer in module.modules() if isinstance(layer, nn.Linear)]
     return max(2, layers[-1]) if layers else 2
 
@@ -168,7 +168,7 @@ def _outputs_by_guess(module: nn.Module) -> int:
 def _normalisation(module: nn.Module, reference: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and std that the module names, in attributes or in timm's `pretrained_cfg`; empty if it has none.
 
-    Buffers of these names are passed over: a module that holds them normalises by itself.
+    Buffers of these names are ignored: a module that has them normalises by itself.
     """
     buffers = {name for name, _ in module.named_buffers(recurse=False)}
     sources: list[Mapping[str, Any]] = [{name: getattr(module, name, None) for name in {"mean", "std"} - buffers}]

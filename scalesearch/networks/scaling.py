@@ -112,7 +112,7 @@ def round_resolution(resolution_px: int, multiplier: float, *, multiple: int) ->
 
 
 def _refuse_other_shapes(base: NetworkSpec, scaling: Scaling) -> None:
-    """Raise ConfigError where a module of the user's is asked to be another than it is."""
+    """Raise ConfigError if the multipliers would change the shape of a user's own module."""
     if scaling != Scaling(resolution=scaling.resolution):
         message = (
             f"{base.origin} returns a torch module, of which only the resolution can be scaled: expected multipliers "

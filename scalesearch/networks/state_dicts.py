@@ -24,17 +24,17 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateDict:
-    """Tensors by name, and the SHA-256 of the file that they are from."""
+    """Tensors by name, and the SHA-256 of their file."""
 
     tensors: Mapping[str, Tensor]
     sha256: str
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Read a `.safetensors` or `.pth` file; what wraps the tensors (`state_dict`, `model`, `module.`) is taken off.
+    """Read a `.safetensors` or `.pth` file; wrappers (`state_dict`, `model`, `module.`) are removed.
 
     Raises:
-        ConfigError: It cannot be read, holds more than tensors, or its name tells another SHA-256 than it has.
+        ConfigError: It cannot be read, holds more than tensors, or its name promises another SHA-256.
     """
     try:
         content = path.read_bytes()
@@ -72,7 +72,7 @@ def mapped(state: StateDict, spec: NetworkSpec, module: nn.Module, *, origin: st
     """Return the tensors under our names, for `module`, which was made (possibly on the meta device) from `spec`.
 
     Raises:
-        ConfigError: Not all of them, and nothing else, fit one of the known sets of names.
+        ConfigError: The names are not exactly those of one of the known sets, or a shape differs.
     """
     layouts = FOREIGN.get(spec.name, {})
     if not layouts:
@@ -112,7 +112,7 @@ def class_count(state: StateDict, spec: NetworkSpec) -> int:
 
 
 def _check_name(path: Path, sha256: str) -> None:
-    """Raise ConfigError where a name like `resnet18-f37072fd.pth` promises another content."""
+    """Raise ConfigError if the hash in a name like `resnet18-f37072fd.pth` is not that of the content."""
     said = re.search(r"-([0-9a-f]{8})$", path.stem)
     if said and not sha256.startswith(said[1]):
         message = (

@@ -48,9 +48,9 @@ def check_spec(spec: NetworkSpec) -> None:
 
 
 def _kind_faults(spec: NetworkSpec) -> Iterator[str]:
-    """Yield the parts that are not of the right type at all.
+    """Yield the parts that are not of the right type.
 
-    A function of the user's may return them, since dataclasses do not check their types.
+    A user's function may return such parts, since dataclasses do not check types.
     """
     if not isinstance(spec.name, str):
         yield f"name must be a text, not {spec.name!r}"
@@ -73,7 +73,7 @@ def _input_faults(spec: NetworkSpec) -> Iterator[str]:
 
 
 def _built_faults(spec: NetworkSpec) -> Iterator[str]:
-    """Yield what is wrong with the parts of which a network is built here."""
+    """Yield the faults of the parts of which a network is built."""
     if not spec.stages:
         yield "stages is empty, at least one is needed"
     yield from _below("stem.channels", spec.stem.channels, 1)
