@@ -20,7 +20,7 @@ def layer_sensitivity(session: Session, candidate: Candidate) -> tuple[tuple[Lay
     The network's stored weights are used; if they are gone, it is trained again.
 
     Returns:
-        The sensitivities, the score of the dense network as a fraction, and the number of images it is measured on.
+        The sensitivities, the score of the dense network as a fraction, and the number of images scored.
     """
     dense = replace(candidate, pruning=Pruning())
     plan = Planner(session)(dense)

@@ -15,10 +15,10 @@ _POLL_S: Final = 0.05
 
 
 class OneTrainer:
-    """A lock for each key of weights, held while they are looked for and, if absent, trained and stored.
+    """A lock for each key of weights, held while a process looks for them and, if they are absent, trains and stores.
 
-    The kernel frees the lock of a process that dies. A process that waits lets measurements run meanwhile, as one that
-    trains does; its waiting is counted in the device lock's `paused_s`. Nothing is locked where the system has no
+    The kernel frees the lock of a process that dies. A waiting process lets measurements run, as a training one does;
+    the time that it waits is added to the device lock's `paused_s`. Nothing is locked where the system has no
     `flock` (Windows; two workers may train the same weights at once) or where no lock file can be made: a study on a
     read-only disk, in which no process can store weights.
     """

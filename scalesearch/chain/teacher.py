@@ -33,10 +33,10 @@ Answers = Mapping[str, Tensor]
 
 
 class Teacher:
-    """Answers for training images as the study's fine-tuned parent does, at the parent's own resolution.
+    """Gives the answers of the study's fine-tuned parent for training images, at the parent's own resolution.
 
-    It sees the images and their mirror images, without the shift and the jitter of a batch. Its answers are kept in the
-    study's `parent/` folder, where all workers find them, and in memory.
+    The parent sees the images and their mirror images, without the shift and the jitter of a batch. Its answers are
+    kept in the study's `parent/` folder, where all workers find them, and in memory.
     """
 
     def __init__(self, session: Session, lock: DeviceLock, parent: Callable[[], Network]) -> None:
