@@ -18,8 +18,8 @@ from scalesearch.values.settings import SamplerName
 from scalesearch.values.space import SearchSpace
 
 BY_CHANCE_AFTER = 4
-"""After this many candidates in a row that teach the sampler nothing, candidates are drawn at random until a new one
-comes. If a sampler is told the same values for the same candidate again, it only grows surer of it."""
+"""After this many candidates in a row that teach the sampler nothing, candidates are drawn at random until one is new.
+A sampler that is told the same values for the same candidate again would only become surer of that candidate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Proposal:
     candidate: Candidate
     sibling_of: int | None
     continued: bool
-    """Whether a killed run had begun it."""
+    """Whether an earlier run that was killed had begun the trial."""
 
 
 class Asker:
@@ -51,9 +51,9 @@ class Asker:
         """Begin with an empty queue; `begin` fills it."""
         self._opened, self._space, self._sampling = opened, space, sampling
         self._ledger, self._precisions = ledger, precisions
-        self._left_behind: deque[int] = deque()  # RUNNING in the study, left by a run that was killed
-        self._postponed: list[int] = []  # those of `_left_behind` that the budget has no room for now
-        self._continued: frozenset[int] = frozenset()  # all that were left behind, also once they are asked again
+        self._left_behind: deque[int] = deque()  # still RUNNING after a run was killed
+        self._postponed: list[int] = []  # left-behind trials for which the budget has no room
+        self._continued: frozenset[int] = frozenset()  # all trials left behind, asked again or not
         self._next_number = 0
 
     def begin(self, left_behind: Iterable[int]) -> None:
@@ -61,12 +61,12 @@ class Asker:
         self._left_behind.extend(left_behind)
         self._continued = frozenset(self._left_behind)
         self._next_number = len(self._opened.study.get_trials(deepcopy=False))
-        if self._next_number == 0:  # a first result within seconds, and the fast end of the front
+        if self._next_number == 0:  # gives a first result within seconds, and the fast end of the front
             self._opened.study.enqueue_trial(trial_parameters(cheapest(self._space), self._space))
 
     @property
     def left_behind(self) -> int:
-        """Number of trials that a killed run left behind and that were not asked for again."""
+        """Number of trials that a killed run left behind and that are still to be asked for again."""
         return len(self._left_behind)
 
     def was_begun_before(self, number: int) -> bool:
@@ -77,7 +77,7 @@ class Asker:
         """Tell whether there is one more candidate to ask for; except for siblings, the budget must have room."""
         if self._precisions.wanted:
             return True
-        if self._left_behind:  # whatever the budget: a sibling or a repeat is not charged to it
+        if self._left_behind:  # even with no budget left: siblings and repeats are not charged
             return True
         if not self._ledger.has_room:
             return False
@@ -107,7 +107,7 @@ class Asker:
         self._postponed.append(number)
 
     def take_postponed(self) -> Iterator[Proposal]:
-        """Yield the trials that this run's budget had no room for until its end."""
+        """Yield the postponed trials, for which the budget had no room until the end of this run."""
         for number in self._postponed:
             trial = self._trial(number)
             yield Proposal(trial=trial, candidate=suggest(trial, self._space), sibling_of=None, continued=True)

@@ -41,7 +41,7 @@ def run_study(
         folder: The study's folder; it is made if absent.
         problem: What is searched.
         settings: Settings of the run.
-        watchers: Those who are told while it goes on.
+        watchers: Receivers of news during the run.
         held: Whether the caller holds the folder already.
 
     Raises:
@@ -138,7 +138,7 @@ class _Run:
             self._search_s += time.monotonic() - began
 
     def _front(self) -> tuple[MeasuredTrial, ...]:
-        """Return the front of what is recorded; from now on, its members are the rivals of what is evaluated."""
+        """Return the front of all records, and use its members as rivals of later candidates."""
         front = pareto_front(self._ledger.records.values())
         self._rivals = tuple(point(member) for member in front)
         return front
@@ -196,10 +196,9 @@ class _Run:
         )
 
     def _give_up_postponed(self) -> None:
-        """Finish the trials that a killed run had begun and that this run's smaller budget has no room for.
+        """Finish the trials that a killed run had begun and for which this run's smaller budget has no room.
 
-        If the budget is never raised again, no later run would finish them, and they would be shown as running for
-        ever.
+        Otherwise they would be shown as running forever, unless a later run has a larger budget.
         """
         for asked in self._asker.take_postponed():
             self._answer(asked.trial, given_up_on(asked.trial.number, asked.candidate))
@@ -209,7 +208,7 @@ class _Run:
             self._ledger.running[report.trial].enter(report.stage)
             self._showing.tell((StageEntered(trial=report.trial, stage=report.stage),))
             return
-        # Then the evaluator could not be made, which is not the fault of a trial.
+        # NO_TRIAL: the evaluator could not be made, which is not the fault of a trial.
         if isinstance(report, Fatal) and report.trial == NO_TRIAL:
             raise error_of(report)
         asked = self._ledger.running[report.trial]

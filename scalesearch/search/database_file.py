@@ -1,4 +1,4 @@
-"""Explains what is wrong with `study.sqlite3`, before and while it is used, and opens it where it is read-only.
+"""Check `study.sqlite3`, explain its errors, and open it even where it cannot be written.
 
 The study can do without this file: trials, figures, notes and downloads are made again from `records/`.
 """
@@ -98,9 +98,8 @@ def is_read_only(file: Path) -> bool:
 def uri_of(file: Path) -> str:
     """Return the URI by which the database is opened, for reading only where nothing can be written.
 
-    SQLite reads a database with a write-ahead log by means of a third file, which it creates. Where it cannot, a
-    database without a log is opened as one that nobody changes. One with a log is read from a copy, since the last
-    trials are only in the log.
+    To read a database in write-ahead mode, SQLite creates a further file. Where it cannot, a database whose log is
+    empty is opened as immutable; one with a log is read from a copy, since the last trials are only in the log.
     """
     uri = file.resolve().as_uri()
     if not is_read_only(file):
@@ -115,7 +114,7 @@ def uri_of(file: Path) -> str:
 def _copied(file: Path, log: Path) -> Path:
     """Return the path of a private copy of the database and its log, which is removed when the process ends.
 
-    One copy is enough, since nobody can change the file.
+    It is made once per process, since the file cannot be changed.
     """
     folder = Path(tempfile.mkdtemp(prefix="scalesearch-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -8,7 +8,7 @@ from scalesearch.values.record import MeasuredTrial, TrialRecord
 
 Ending = Literal["budget", "exhausted", "time", "interrupted", "error"]
 ENDED_WHOLE: Final = ("budget", "exhausted", "time")
-"""Ways in which a run ends by itself: its front is then scored and looked at."""
+"""Ways in which a run ends by itself; its front is then scored on the test images and drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +62,12 @@ class Narrowed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plateau:
-    """The front has hardly grown for a while. The run goes on; told again only after the front has grown once more."""
+    """The front has hardly grown for a while. The run goes on; the next such event comes after the front grew again."""
 
     candidates: int
-    """Number of trained candidates by which it grew so little."""
+    """Number of the last trained candidates over which the growth is measured."""
     growth: float
-    """Growth of the hypervolume with them, as a fraction."""
+    """Growth of the hypervolume over these candidates, as a fraction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,8 +76,8 @@ def record_of(result: Result, plan: Plan, stages: tuple[StageTime, ...]) -> Tria
 def gone_on_with(record: TrialRecord, plan: Plan, *, shared: bool) -> TrialRecord:
     """Return the record of a trial that a killed run had begun, charged with that run's updates too.
 
-    Their weights may be on the disk already, so the worker that went on has made fewer. `shared` says that another
-    trial has trained the plan's trunk: only the branch is this trial's own then.
+    The killed run may have stored weights, so the worker that continued made fewer updates than the trial cost.
+    `shared` says that another trial has trained the plan's trunk; then only the branch is charged to this trial.
     """
     training = record.training
     if training is None:

@@ -1,4 +1,4 @@
-"""The trials of a study and where each of them stands: recorded, running, or waiting for one that is equal to it.
+"""The trials of a study and the state of each: recorded, running, or waiting for an equal one to finish.
 
 The budget, and how many candidates in a row cost no training, are counted here too.
 """
@@ -19,10 +19,10 @@ from scalesearch.values.settings import UNLIMITED_BUDGET
 FREE_IN_A_ROW = 20
 """The run ends after this many candidates in a row that cost no training."""
 _MEASURED = 0.2
-"""What a candidate counts that a worker had to measure before it was rejected: where few networks are fast enough, many
-in a row are too slow, and there is more to find all the same."""
+"""How much a candidate counts towards `FREE_IN_A_ROW` if it was rejected only after a worker had measured it. It counts
+less because many candidates in a row are too slow where few are fast enough, although there is more to find."""
 _DIGITS = 6
-"""Decimals to which charges are added up, so that three thirds are one."""
+"""Decimals to which the sum of charges is rounded, so that three thirds make one."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,15 +45,15 @@ class Asked:
 
 
 class Ledger:
-    """All trials of one study. What it holds is derived from the records on disk, so any later run has it too."""
+    """All trials of one study. Its state is derived from the records on disk, so every later run has the same."""
 
     def __init__(self, folder: Path, *, budget: int) -> None:
         """Read the records of the study in `folder`."""
         self._store, self._budget = RecordStore(folder), budget
         self.records = {record.trial: record for record in self._store.all()}
         self.running: dict[int, Asked] = {}
-        self._parked: list[Asked] = []  # equal to a running one: answered when that one ends
-        self._finished: dict[str, TrialRecord] = {}  # by key: repeated candidates are answered from these
+        self._parked: list[Asked] = []  # wait for an equal trial that is running
+        self._finished: dict[str, TrialRecord] = {}  # by key, to answer repeated candidates
         for record in sorted(self.records.values(), key=lambda each: each.trial):
             self._remember(record)
         self.free_in_a_row, self.repeats_in_a_row = 0.0, 0
@@ -99,7 +99,7 @@ class Ledger:
         self._remember(record)
 
     def count(self, record: TrialRecord) -> None:
-        """Update the two counts of candidates in a row that cost no training: of all kinds, and of trained networks.
+        """Update the two counts of candidates in a row that cost no training: with and without the rejected ones.
 
         Siblings are not counted: this program asks for them, not the sampler, so they do not show how much of the space
         is left.
@@ -112,14 +112,14 @@ class Ledger:
         self.repeats_in_a_row = self.repeats_in_a_row + 1 if again else 0
 
     def park(self, asked: Asked) -> None:
-        """Let a trial wait until the running trial with the same key has finished, to be given its numbers."""
+        """Let a trial wait for the running trial with the same key, whose results it then gets too."""
         self._parked.append(asked)
         if asked.sibling_of is None:
             self.free_in_a_row += 1
             self.repeats_in_a_row += 1
 
     def take_parked(self, key: str) -> list[Asked]:
-        """Return the trials that waited for this key. They wait no more."""
+        """Remove and return the trials that wait for this key."""
         waiting = [asked for asked in self._parked if asked.plan.key == key]
         self._parked = [asked for asked in self._parked if asked.plan.key != key]
         return waiting
@@ -147,7 +147,7 @@ class Ledger:
 
     @property
     def _trained(self) -> str:
-        """How many candidates were trained; and how many full trainings that were, where trunks were shared."""
+        """How many candidates were trained, in words; with shared trunks also how many full trainings that cost."""
         candidates = sum(record.charged for record in self.records.values())
         shared = "" if candidates == self.charged else f" with the updates of {self.charged:.1f} full trainings"
         return f"{candidates} candidates trained{shared}"

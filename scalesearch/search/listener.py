@@ -1,4 +1,4 @@
-"""What a search reports about its Optuna study while it goes on, so that others can show it there."""
+"""The interface of listeners that show the progress of a search in its Optuna study, such as the dashboard."""
 
 from collections.abc import Iterable
 from typing import Protocol

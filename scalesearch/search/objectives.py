@@ -1,4 +1,4 @@
-"""What a record says of the two objectives: score up, latency down."""
+"""The two objectives of a record: score (maximized) and latency (minimized)."""
 
 import math
 
@@ -22,7 +22,7 @@ def _objective_names(record: TrialRecord) -> tuple[str, str]:
 def not_finite(record: TrialRecord) -> str:
     """Name the objective that no sampler may be told of, with its value; empty if both are finite numbers.
 
-    A latency of 0 or less counts as one too. Optuna stores +inf as a complete trial, which spoils every later
+    A latency of 0 or less is named too. Optuna would store +inf as a complete trial, which would spoil every later
     suggestion.
     """
     values = objectives(record) or ()

@@ -1,4 +1,4 @@
-"""What the search decides about precisions besides the sampler: siblings it wants evaluated, precisions it gives up."""
+"""Decide about precisions without the sampler: which siblings to evaluate, and which precisions to give up."""
 
 import contextlib
 from collections.abc import Callable, Iterable
@@ -19,10 +19,10 @@ class Precisions:
     def __init__(
         self, ledger: Ledger, space: SearchSpace, plan: Callable[[Candidate], Plan], *, siblings: bool, adaptive: bool
     ) -> None:
-        """Begin without any; `siblings` and `adaptive` say whether there may be wanted and given up ones at all."""
+        """Begin empty; `siblings` allows siblings to be evaluated, `adaptive` allows precisions to be given up."""
         self._ledger, self._space, self._plan = ledger, space, plan
         self._siblings, self._adaptive = siblings, adaptive
-        self._wanted: dict[str, tuple[Candidate, int]] = {}  # by key: siblings to evaluate, and whose they are
+        self._wanted: dict[str, tuple[Candidate, int]] = {}  # by key: siblings to evaluate, and their trials
         self._given_up: dict[Precision, int] = {}
 
     @property
@@ -31,7 +31,7 @@ class Precisions:
         return len(self._wanted)
 
     def next_sibling(self) -> tuple[Candidate, int]:
-        """Take the sibling that was wanted first, and the number of the trial that it is a sibling of."""
+        """Remove and return the sibling that was wanted first, and the number of the trial whose sibling it is."""
         return self._wanted.pop(next(iter(self._wanted)))
 
     def want_siblings(self, record: TrialRecord) -> None:
@@ -42,7 +42,7 @@ class Precisions:
             with contextlib.suppress(CandidateRejected, StageFailed):
                 plan = self._plan(candidate)
                 known = self._ledger.finished(plan.key) or self._ledger.is_running(plan.key) or plan.rejected_because
-                # After quantization-aware updates the float weights are those of a shorter branch.
+                # With quantization-aware updates, the float branch is shorter, so the weights differ.
                 trained = plan.shape_key == self._plan(record.candidate).shape_key
                 if trained and not known and candidate.quantization.precision not in self._given_up:
                     self._wanted.setdefault(plan.key, (candidate, record.trial))

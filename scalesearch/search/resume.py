@@ -20,13 +20,14 @@ def catch_up(
 ) -> tuple[int, ...]:
     """Tell the study every record that it lacks, and return the numbers of the trials to be continued.
 
-    A trial that was RUNNING keeps its number and its parameters and is not a new trial. So a run that was killed asks
-    for the same candidates as one that was not. The records are the truth: what the study lost is made again from them.
+    A trial that was RUNNING is continued under its number and with its parameters, so that a killed run asks for the
+    same candidates as an uninterrupted one. Where study and records differ, the records count: the study's missing
+    trials are made again from them.
     """
     study = opened.study
     trials = study.get_trials(deepcopy=False)
     for _ in range(sum(trial.state == TrialState.WAITING for trial in trials)):
-        study.ask()  # enqueued below by a run that was killed at that moment
+        study.ask()  # enqueued below, by a run that was killed before it asked
     left_behind = []
     for number in range(max(len(trials), max(records, default=-1) + 1)):
         record = records.get(number)

@@ -55,7 +55,7 @@ def _parse(url: str) -> sqlalchemy.URL:
     check_storage_url(url)
     try:
         parsed = sqlalchemy.make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):  # two ports, which only parameters can give
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # two ports, which are possible only in parameters
         message = (
             "storage: expected postgresql://USER@HOST:PORT/DATABASE, or nothing for the study's own SQLite file.\n"
             "Several servers are given as postgresql://USER@/DATABASE?host=ONE:PORT&host=OTHER:PORT."

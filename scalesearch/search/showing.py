@@ -1,4 +1,4 @@
-"""Tells those who watch a search what has happened: events for the caller, calls for the listener."""
+"""Report the progress of a search: events for the caller, calls for the listener."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -20,8 +20,8 @@ then takes longer."""
 
 PLATEAU_CANDIDATES = 20
 PLATEAU_GROWTH = 0.002
-"""A front is on a plateau if its hypervolume grew by less than this fraction with the last so many trained candidates.
-"""
+"""A front is on a plateau if its hypervolume grew by less than this fraction with the last `PLATEAU_CANDIDATES` trained
+candidates."""
 
 
 def _nobody(_: Event) -> None:
@@ -47,7 +47,7 @@ class PlateauWatch:
         self._told = False
 
     def after(self, volume: float) -> Plateau | None:
-        """Return the event if the front with one more trained candidate has come to a plateau.
+        """Take in one more trained candidate, and return an event if the front has now come to a plateau.
 
         Args:
             volume: The front's hypervolume with that candidate.
@@ -70,13 +70,13 @@ class Showing:
         self._figure: set[int] = set()  # front members that the dashboard's figure shows
 
     def opened(self, front: Sequence[TrialRecord]) -> None:
-        """Show what the dashboard lacks: after a kill, or in a database that was deleted."""
+        """Show what the dashboard may lack after a run was killed or the database was deleted."""
         self._watchers.listener.study_opened(self._study)
         if self._ledger.records:
             self._show_front(front)
 
     def started(self, *, continued: int) -> None:
-        """Tell that the run begins, and how many trials of a killed run it continues."""
+        """Report that the run begins, and how many trials of a killed run it continues."""
         done, records = self._ledger.charged, len(self._ledger.records)
         event = RunStarted(
             budget=self._settings.budget,
@@ -88,7 +88,7 @@ class Showing:
         self.tell((event,))
 
     def finished(self, record: TrialRecord, front: Sequence[TrialRecord]) -> None:
-        """Show the study as it is with this record."""
+        """Show the study with this new record."""
         self._show_front(front)
         count = len(self._ledger.records)
         if count % max(STATISTICS_EVERY, count // STATISTICS_EVERY) == 0:

@@ -1,6 +1,6 @@
-"""Owns where the study is stored: `study.sqlite3`, with its engine options and durability, or a database server.
+"""Open the storage of a study: `study.sqlite3`, with its engine options and durability, or a database server.
 
-In either case the lock of the one coordinator is in the folder.
+In either case the lock that admits one coordinator is in the study's folder.
 """
 
 import os
@@ -51,7 +51,7 @@ def storage_in(
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(file, timeout=60, factory=connection, check_same_thread=False, uri=isinstance(file, str))
 
-    # Not by a URL with the path in it: a folder's name may hold signs that have a meaning there (`?`, `%`).
+    # Not by a URL: the path may contain characters that have a meaning there (`?`, `%`).
     engine = {"creator": connect, "poolclass": sqlalchemy.QueuePool}
     return optuna.storages.RDBStorage("sqlite://", engine_kwargs=engine)
 
@@ -60,7 +60,7 @@ def storage_of(folder: Path) -> str:
     """Return the URL that the study in `folder` was last run with; empty where it is its own SQLite file."""
     try:
         session = read_run_file(folder)
-    except ConfigError:  # of another version: only its own file is left to look into
+    except ConfigError:  # of another version: assume its own file
         return ""
     return session.settings.storage if session else ""
 
@@ -125,7 +125,7 @@ def opened_study(
 
     Args:
         folder: The study's folder.
-        url: The database that the study is stored in; empty: the folder's own file; None: wherever the last run had it.
+        url: The database of the study; empty: the folder's own file; None: the database that the last run used.
         metric: Name of the first objective; empty: both names as they are stored.
         latency: Name of the second objective.
 
@@ -171,7 +171,7 @@ def sync_study(folder: Path) -> None:
     """Write to the disk what SQLite has committed.
 
     Under synchronous NORMAL a power cut (not a kill) may lose the last commits. One call after each ask makes sure that
-    no record is ever on the disk whose trial is not.
+    every record on the disk has its trial on the disk too.
     """
     for name in (f"{STUDY_FILE}-wal", STUDY_FILE):
         file = folder / name

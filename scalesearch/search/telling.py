@@ -1,4 +1,4 @@
-"""What Optuna is told of a record: constraints, readable attributes, values and state."""
+"""Tell Optuna the result of a trial: constraints, readable attributes, values and state."""
 
 from dataclasses import fields
 
@@ -28,7 +28,7 @@ _MAX_TEXT = 200  # longer attributes widen the dashboard's page
 def tell(
     study: optuna.Study, trial: optuna.Trial, record: TrialRecord, space: SearchSpace, listener: StudyListener
 ) -> None:
-    """Finish the trial in the study as the record says; this may be repeated after a kill in the middle."""
+    """Finish the trial in the study as the record says; it is safe to repeat this after a kill in the middle."""
     told = study.get_trials(deepcopy=False)[trial.number].constraints
     for use in constraints(record, space):
         if use.limit not in told:

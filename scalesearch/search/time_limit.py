@@ -10,8 +10,8 @@ from scalesearch.values.record import TrialRecord
 class TimeLimit:
     """Tells whether one more candidate can be expected to end before the run's time is up.
 
-    The expectation is the median time of the study's candidates so far. Those that are running always end: nothing that
-    was begun is lost.
+    A candidate is expected to take the median time of the study's candidates so far. Candidates that are running when
+    the time is up are finished, so no work is lost.
     """
 
     def __init__(self, max_time_s: float, *, now: Callable[[], float] = time.monotonic) -> None:
@@ -20,7 +20,7 @@ class TimeLimit:
         self._began_s = now()
 
     def is_up(self, records: Iterable[TrialRecord]) -> bool:
-        """Tell whether a candidate as long as the median of these would end too late; before the first, none would."""
+        """Tell whether one more candidate, as long as the median of these (0 s without any), would end too late."""
         if not self._max_time_s:
             return False
         spent_s = [sum(stage.seconds for stage in record.stages) for record in records if record.stages]
