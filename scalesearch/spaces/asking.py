@@ -48,7 +48,7 @@ def is_even(values: Sequence[Value]) -> bool:
 
 
 def _decimal(value: Value) -> Decimal:
-    """Return the number as it is written: 1.67 - 1 is then 0.67 and not 0.6699999999999999.
+    """Return the number as it is written in decimals: 1.67 - 1 is then 0.67 and not 0.6699999999999999.
 
     Optuna checks its steps in the same way.
     """

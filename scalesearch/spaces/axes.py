@@ -68,7 +68,7 @@ CONDITIONS: dict[str, Callable[[Mapping[str, Value]], bool]] = {
     },
     "training.muon_learning_rate": lambda asked: asked["training.optimizer"] == "muon",
     "training.distill_temperature": lambda asked: float(asked["training.distill_weight"]) > 0,
-    # Nor is it asked how the largest size is reached (`suggest`).
+    # `suggest` adds a condition: how a size is reached is not asked for the largest size.
     **{
         f"scaling.{name}_by": lambda asked: asked["training.schedule"] == "wsd" for name in ("width", "depth", "kernel")
     },
@@ -84,7 +84,7 @@ READ_BY: dict[str, tuple[ScheduleName, ...]] = {
 """The schedules that read an axis of the training; the others are read by all."""
 
 SCHEDULE_AXES: tuple[str, ...] = ("training.schedule", "training.branch_fraction", "training.warmup_steps")
-"""What was added with the schedule `wsd`. A study without the first of them was run with the schedule `cosine`."""
+"""The axes that came with the schedule `wsd`. A study without the first of them was run with the schedule `cosine`."""
 
 
 def plain_axis_names() -> tuple[str, ...]:
@@ -100,7 +100,7 @@ def plain_axis_names() -> tuple[str, ...]:
 def field_of(leaf: str) -> str:
     """Return the name of the dataclass field that the last part of an axis name stands for.
 
-    A name that is a word of the language has an underscore behind it there, for example `class`.
+    The field of a name that is a Python keyword, such as `class`, ends with an underscore.
     """
     return f"{leaf}_" if keyword.iskeyword(leaf) else leaf
 

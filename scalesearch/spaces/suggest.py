@@ -31,8 +31,8 @@ def suggest(trial: TrialLike, space: SearchSpace) -> Candidate:
     """Return the candidate that `trial` stands for: sampled by a live trial, or replayed by a fixed or frozen one.
 
     An axis with only one value is applied without asking. An axis that has no effect on this candidate (see
-    `axes.CONDITIONS`) is not asked and keeps its default; so does one that says how a size is reached, where that is
-    the largest of the space.
+    `axes.CONDITIONS`) is not asked and keeps its default. The same holds for an axis that says how a size is reached
+    (from scratch or by a cut) if the size is the largest of the space.
     """
     chosen: dict[str, Value] = {name: default_value(name) for name in plain_axis_names()}
     for named in asking_order(space.axes):
@@ -125,7 +125,7 @@ def random_candidates(space: SearchSpace, n: int, seed: int) -> tuple[Candidate,
 
 
 def ends_short(space: SearchSpace) -> tuple[str, ...]:
-    """Return a line for each stepped range whose steps do not meet its upper end, which is then never asked."""
+    """Return a line for each stepped range whose upper end lies between two steps and is therefore never asked."""
     return tuple(
         f"{named.name}: steps of {axis.step:g} from {axis.low:g} end at {axis.last:g}, so high = {axis.high:g} is "
         f"never asked; write high = {axis.last:g}, or a step that meets it."
@@ -137,7 +137,7 @@ def ends_short(space: SearchSpace) -> tuple[str, ...]:
 def without_effect(space: SearchSpace) -> tuple[str, ...]:
     """Return a line for each axis that changes nothing.
 
-    These are axes of the training that the space's schedule does not read, and cuts where there is one size alone.
+    These are training axes that the space's schedule does not read, and cuts to a size of which there is only one.
     """
     axis = axis_of(space.axes, "training.schedule")
     schedules: tuple[Value, ...] = (default_value("training.schedule"),)
@@ -169,7 +169,7 @@ def _has_sizes(space: SearchSpace, multiplier: str) -> bool:
 
 
 def cheapest(space: SearchSpace) -> Candidate:
-    """Return the candidate with the smallest multipliers and nothing cut; of names, it has the first one listed."""
+    """Return the candidate with the smallest multipliers and nothing cut; a choice of names takes the first listed."""
     chosen: dict[str, Value] = {name: default_value(name) for name in plain_axis_names()}
     for named in asking_order(space.axes):
         fixed = fixed_value(named)

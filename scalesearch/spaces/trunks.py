@@ -17,8 +17,8 @@ BY_AXES: Final = {f"scaling.{name}_by": name for name in CUTTABLE}
 def trunk_scaling(space: SearchSpace, scaling: Scaling) -> Scaling:
     """Return the multipliers of the trunk of a candidate with these multipliers.
 
-    Where it is `cut`, a multiplier and that of every stage are the largest of the space, but never smaller than the
-    candidate's own, which need not lie in the space. Others, the resolution among them, stay as they are.
+    A multiplier that is reached by `cut` (and that of every stage) becomes the largest of the space, but is never below
+    the candidate's own, which need not lie in the space. All others, such as the resolution, stay as they are.
     """
     cut = tuple(name for name in CUTTABLE if getattr(scaling, f"{name}_by") == "cut")
     if not cut:
