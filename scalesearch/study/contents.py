@@ -46,7 +46,7 @@ class StudyContents:
     confirmation: Confirmation | None
     """None where no member of the front was confirmed, or where a confirmed file cannot be read."""
     correction: Correction | None
-    """What the confirmed trials say of the brief front; None where none was confirmed."""
+    """What the confirmed trials show about the searched front; None where none was confirmed."""
     importance: tuple[AxisImportance, ...]
     session: Session | None
     """None where run.toml is absent or of another version. The results can still be read without it."""

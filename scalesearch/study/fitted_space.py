@@ -1,4 +1,4 @@
-"""A study's space: written out as its first run decided it, and no larger than the machine's memory."""
+"""Fit a search space to its study: to the target, to the decisions of the first run, and to the machine's memory."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -20,11 +20,11 @@ _FORMER_STEPS: Final = {
     "resnet_small_compressed": (240, 480),
     "resnet_small_compress_only": (240, 480),
 }
-"""By a shipped space's name: the updates of each training that it asked for once, and those that it asks for now."""
+"""For each shipped space whose default was changed: the former and the present number of updates of a training."""
 
 
 def fitted_space(space: SearchSpace, base: NetworkSpec, target: Target, stored: SearchSpace | None) -> SearchSpace:
-    """Return the space without what the target cannot run, with what the study's first run decided for it.
+    """Return the space with what the study's first run decided, and without what the target cannot run.
 
     Args:
         space: The space that was asked for.
@@ -54,7 +54,7 @@ def steps_notes(asked: SearchSpace, fitted: SearchSpace) -> Iterator[str]:
 def _with_schedule(space: SearchSpace, stored: SearchSpace | None) -> SearchSpace:
     """Return the space with the schedule of its trainings written out: the stored study's, or today's default.
 
-    So a study goes on with the schedule that it was begun with, whatever a later version's default is.
+    A study thus keeps the schedule that it was begun with, even if a later version has another default.
     """
     for name in SCHEDULE_AXES:
         value = _fixed(stored, name) if stored else default_value(name)
@@ -64,9 +64,9 @@ def _with_schedule(space: SearchSpace, stored: SearchSpace | None) -> SearchSpac
 
 
 def _with_steps(space: SearchSpace, stored: SearchSpace | None) -> SearchSpace:
-    """Return the space with the updates that it asked for when the study was begun, if its default was changed since.
+    """Return the space with the number of updates that was its default when the study was begun, if that has changed.
 
-    Any other number that was asked for stays, and is refused later if it is not the study's.
+    Any other number stays as it is, and is refused later if it is not the study's.
     """
     former, now = _FORMER_STEPS.get(space.name, (0, 0))
     if stored and (_fixed(stored, _STEPS), _fixed(space, _STEPS)) == (former, now):
@@ -75,7 +75,7 @@ def _with_steps(space: SearchSpace, stored: SearchSpace | None) -> SearchSpace:
 
 
 def _as_decided_before(space: SearchSpace, stored: SearchSpace) -> SearchSpace:
-    """Return the space with the first run's decision whether training mirrors images."""
+    """Return the space with the first run's decision on whether training mirrors images."""
     flip = _fixed(stored, FLIP)
     return space if flip is None else space.with_flip(flip=bool(flip))
 

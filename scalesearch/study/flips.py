@@ -1,4 +1,4 @@
-"""Decide once a study whether training mirrors its images (`training.flip = "auto"`)."""
+"""Decide once per study whether training mirrors its images (`training.flip = "auto"`)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -25,8 +25,8 @@ def with_flip(session: Session, dataset: Dataset, *, say: Callable[[str], None])
     """Return the session with `training.flip` decided, if its space leaves that to the program.
 
     The base network (all multipliers 1) is trained without mirror images, by the first recipe of the space; its task
-    then compares its answers for validation images and for their mirror images. A weak network would not do: whatever
-    it sees changed, it no longer recognises. If images are not to be mirrored, the search uses the same weights.
+    then compares its answers for validation images and for their mirror images. A weaker network could not decide this,
+    since it would fail on any changed image. If images are not to be mirrored, the search reuses the trained weights.
 
     Args:
         session: The session of a new study.

@@ -1,4 +1,4 @@
-"""Look at a finished front once more: scores on the test images, and histograms of weights and activations."""
+"""Evaluate a finished front once more: test scores, histograms of weights and activations, and pictures."""
 
 import logging
 import threading
@@ -27,7 +27,7 @@ _Found = TypeVar("_Found")
 
 
 class FrontLooks:
-    """Looks at the members of a front in processes of their own, since their engines are built by native code.
+    """Evaluates the members of a front in processes of their own, since native code builds their engines.
 
     Args:
         folder: The study's folder, in which the results are kept.
@@ -58,7 +58,7 @@ class FrontLooks:
             keep_histograms(self._folder, layers, held=True)
 
     def picture(self, front: Sequence[MeasuredTrial]) -> None:
-        """Draw validation images with the answers of front members, for the report; not for a class an image."""
+        """Draw validation images with the answers of front members, for the report; nothing for classification."""
         missing = [record for record in front if not picture_path(self._folder, record.trial).exists()]
         if task_for(self._session.settings).targets != LABELS:
             self._apart(picture_front, missing, task="be drawn on validation images")

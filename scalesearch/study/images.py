@@ -24,7 +24,7 @@ class StudyImages:
 
     dataset: Dataset
     settings: DataSettings
-    """The settings that were asked for, with what was found out for those that were `auto`."""
+    """The requested settings, with the values that were found for those that were `auto`."""
     run_folder: str
     """The folder that relative paths in the settings start from."""
 
@@ -49,7 +49,7 @@ def load_images(
         say: Is called with one line per step that takes time.
 
     Raises:
-        ConfigError: There are no such images, or not as the settings say.
+        ConfigError: There are no such images, or they do not fit the settings.
     """
     asked = _as_found_before(asked, stored) if stored else asked
     say(f"data: loading {asked.source}")
@@ -61,15 +61,14 @@ def load_images(
 
 
 def _as_found_before(asked: DataSettings, stored: Session) -> DataSettings:
-    """Return the settings with what the study's first run found out for those that are `auto`.
+    """Return the settings with the values that the study's first run found for those that are `auto`.
 
-    Images that were added since must not change it.
+    Images that were added since then must not change these values.
     """
     known = stored.settings.data
     if asked.window == "auto":
         asked = dataclasses.replace(asked, window=known.window)
-    # Not where older programs took Training/ and Testing/ for classes: it is better to refuse that study than to
-    # continue it.
+    # Except where an older version took the folders Training/ and Testing/ for classes: such a study should be refused.
     if asked.layout == "auto" and "train" not in splits_of(stored.data.class_names).values():
         asked = dataclasses.replace(asked, layout=known.layout)
     return asked
@@ -80,7 +79,7 @@ def _found(
 ) -> tuple[Dataset, str]:
     """Return the images, and the folder that relative paths in the settings start from.
 
-    A study's own images are found from any working folder by the command that the study was begun with.
+    The command that began a study finds the study's images from any working folder.
     """
     if stored and same_images(stored.settings.data, settings) and stored.storage == storage:
         asked = dataclasses.replace(stored.settings, data=settings)

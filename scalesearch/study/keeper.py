@@ -18,7 +18,7 @@ class Keeper:
 
     Args:
         folder: The study's folder.
-        caption: What stands under the picture of the front.
+        caption: Text under the picture of the front.
     """
 
     def __init__(self, folder: Path, caption: str) -> None:
@@ -27,7 +27,7 @@ class Keeper:
         self._records = {record.trial: record for record in RecordStore(folder).all()}
 
     def keep(self, record: TrialRecord) -> None:
-        """Take in a finished trial, and write everything anew."""
+        """Add the record of a finished trial, and write tables and picture again."""
         self._records[record.trial] = record
         records = tuple(self._records.values())
         self.write(records, pareto_front(records))

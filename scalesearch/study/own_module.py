@@ -1,4 +1,4 @@
-"""Whether a module of the user's can be searched in a space, found out before anything is trained."""
+"""Check whether a user's own module can be searched in a space, before anything is trained."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def require_fit(space: SearchSpace, base: NetworkSpec, num_classes: int) -> None
 
 
 def require_classification(base: NetworkSpec, task: str) -> None:
-    """Raise ConfigError if a module of the user's is to serve another task: its last layer classifies pictures."""
+    """Raise ConfigError if a user's own module is used for another task than classification."""
     if base.origin and task != DEFAULT:
         message = (
             f"network {base.origin}: expected a base network of scalesearch for {task}, came a torch module, which "
@@ -54,7 +54,7 @@ def require_classification(base: NetworkSpec, task: str) -> None:
 
 
 def fitted_module_notes(space: SearchSpace, base: NetworkSpec, num_classes: int) -> tuple[str, ...]:
-    """Check a module of the user's as `require_fit` does, and return a line on each change made to it by default.
+    """Check a user's own module as `require_fit` does, and return a line on each change made to it by default.
 
     Raises:
         ConfigError: As `require_fit`.
@@ -77,7 +77,7 @@ def _notes(space: SearchSpace, base: NetworkSpec, num_classes: int) -> Iterator[
 
 
 def normalised(dataset: Dataset, base: NetworkSpec) -> Dataset:
-    """Return the data set with the normalisation that the base network asks for, where it does."""
+    """Return the data set with the base network's own normalisation, if it has one."""
     return dataclasses.replace(dataset, mean=base.mean, std=base.std) if base.mean else dataset
 
 

@@ -1,4 +1,4 @@
-"""Find the parent that a study's settings name, whatever holds it, and bring it into the study's names and classes."""
+"""Find the parent that a study's settings name, and convert it to the study's layer names and classes."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,7 +41,7 @@ class Outlook:
 
     @property
     def words(self) -> str:
-        """A line for people."""
+        """A description in one line, for the user."""
         return f"parent: {self.parent}; unless it knows the data's classes, {self.steps} updates on them come first"
 
 
@@ -50,20 +50,20 @@ class ParentRequest:
     """Which parent a run asks for."""
 
     source: str
-    """What holds it (`RunSettings.parent`); empty if none is asked for."""
+    """Where it comes from (`RunSettings.parent`); empty if no parent is asked for."""
     steps: int
     """Updates by which it is fine-tuned if it does not know the classes."""
     task: Task
-    """What it is for."""
+    """The task of the run."""
 
 
 def requested_parent(settings: RunSettings) -> ParentRequest:
-    """Return which parent these settings ask for."""
+    """Return the request for a parent that these settings make."""
     return ParentRequest(source=settings.parent, steps=settings.parent_steps, task=task_for(settings))
 
 
 def look_ahead(request: ParentRequest, base: NetworkSpec) -> Outlook | None:
-    """Read the parent that is asked for, to say what it is before a run; None if none is.
+    """Read the requested parent, to describe it before a run; None if none is requested.
 
     Raises:
         ConfigError: As `prepare_parent`.
@@ -96,7 +96,7 @@ def prepare_parent(
     *,
     stored: Session | None,
 ) -> Parent | None:
-    """Return the parent that is asked for, with its weights kept in the study's folder; None if none is.
+    """Return the requested parent, with its weights stored in the study's folder; None if none is requested.
 
     Args:
         request: The parent, and the task.
@@ -104,12 +104,12 @@ def prepare_parent(
         base: Its base network; the parent may differ from it in width, depth and kernels.
         dataset: The study's images.
         folder: The study's folder.
-        stored: The study as its first run left it; None for a new one. Its parent is used again where the same source
-            is named, so that the user's file may be gone by then. Nothing is written into a study that was begun with
-            another parent, or with none: such a run is refused.
+        stored: The study as its first run left it; None for a new one. If the request names the same source, the stored
+            parent is used again, so the user's file may be gone by then. Nothing is written into a study that was begun
+            with another parent or with none, since such a run is refused later.
 
     Raises:
-        ConfigError: There is none, it cannot be read, or it is of another network (the text says how).
+        ConfigError: There is no such parent, it cannot be read, or it is another kind of network (the text says how).
         MissingBackendError: The package that holds it is not installed.
     """
     if not request.source:

@@ -1,4 +1,4 @@
-"""Read a parent from whatever holds it: an export, a training, a file of weights, or a package."""
+"""Read a parent from its source: an export, a training, a file of weights, or a package."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -40,21 +40,21 @@ _TERMS = "trained on ImageNet, whose own terms allow research without profit"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundParent:
-    """A parent as it was found: what holds it, and what is known about it."""
+    """A parent as it was read from its source."""
 
     spec: NetworkSpec
     """Its own shape, with its own classes."""
     tensors: Mapping[str, Tensor]
-    """Its weights by our names; folded ones have no norms."""
+    """Its weights by our layer names; without norms if they are folded."""
     sha256: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     licence: str
     class_names: tuple[str, ...] = ()
-    """Empty where only their number is known."""
+    """Names of its classes; empty where only their number is known."""
     folded: bool = False
     task: str = DEFAULT
-    """The task whose networks have these weights. Networks of another one inherit the backbone alone."""
+    """The task that it was trained for. Networks of another task inherit only its backbone."""
 
 
 def find_parent(source: str, base: NetworkSpec) -> FoundParent:
@@ -65,7 +65,7 @@ def find_parent(source: str, base: NetworkSpec) -> FoundParent:
         base: The base network of the study, whose shape a file of weights must have.
 
     Raises:
-        ConfigError: There is none, or it cannot be read.
+        ConfigError: There is no such parent, or it cannot be read.
         MissingBackendError: The package that holds it is not installed.
     """
     if source == PRETRAINED:
@@ -82,12 +82,12 @@ def find_parent(source: str, base: NetworkSpec) -> FoundParent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _WeightsFile:
-    """A file of weights by a network's own names."""
+    """A file of weights under another library's layer names."""
 
     path: Path
     licence: str
     origin: str
-    """What messages call it."""
+    """Name of the file in messages."""
 
 
 def _user_file(source: str, path: Path) -> _WeightsFile:
@@ -169,7 +169,7 @@ def _torchvision_weights(models: "ModuleType", source: str, base: NetworkSpec) -
 
 
 class _Weights:
-    """What is read of torchvision's own entries."""
+    """The attributes that are read of torchvision's weight entries."""
 
     name: str
     url: str

@@ -1,4 +1,4 @@
-"""Pictures of a study's images: training images with their targets, and validation images with what members answer."""
+"""Draw a study's images: training images with their targets, and validation images with the answers of members."""
 
 import io
 import logging
@@ -29,7 +29,7 @@ from scalesearch.values.session import Session
 
 SHEET_IMAGES: Final = 12
 WORST, RANDOM = 3, 3
-"""How many of a member's validation images are shown: those with the worst answers, and some others."""
+"""Number of validation images shown for a member: those with the worst answers, and random others."""
 _JUDGED: Final = 128
 _QUALITY: Final = 88
 _logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def picture_front(session: Session, front: Sequence[MeasuredTrial]) -> tuple[str
 def member_sheet(task: Task, data: Dataset, model: Path) -> Pixels:
     """Return validation images with their targets and a model's answers: the worst first, then some at random.
 
-    How good an image's answer is, is told by the task's metric on that image alone; at most 128 images are judged.
+    An answer is judged by the task's metric on its image alone; at most 128 images are judged.
 
     Args:
         task: The task.

@@ -1,4 +1,4 @@
-"""Times on this machine what a run is made of: steps of networks of several sizes, an export, a quantization."""
+"""Time the parts of a run on this machine: training steps of several sizes, an export, and a quantization."""
 
 import tempfile
 import time
@@ -29,7 +29,7 @@ PROBED_NETWORKS, PROBE_S, PROBE_STEPS = 4, 1.5, 10
 PROBES_S = 8.0
 """After this many seconds no further network is probed."""
 PROBE_MACS = 5e9
-"""Multiplications of one probed step, roughly. Larger batches are probed with fewer images."""
+"""MACs of one probed training step, roughly, backward pass included. Larger batches are probed with fewer images."""
 FILE_MACS = 30_000_000
 """The export is timed on the most expensive network up to this many MACs, or else on the cheapest network."""
 LARGEST_PARAMS, LARGEST_MACS = 100_000_000, 2_000_000_000
@@ -41,7 +41,7 @@ _STAGE = "train"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pieces:
-    """What was timed on this machine."""
+    """Times of the parts of a run on this machine."""
 
     steps: tuple[tuple[int, float], ...]
     """(MACs of one image, seconds of a training step at the recipe's batch size), ascending by MACs."""
@@ -53,7 +53,7 @@ class Pieces:
     def step_s(self, macs: int) -> float:
         """Return the seconds of one training step of a network with `macs` MACs.
 
-        Between the timed networks this follows straight lines; beyond them, it grows in proportion to the MACs.
+        It is interpolated linearly between the timed networks, and proportional to the MACs beyond them.
         """
         if len(self.steps) == 1 or macs > self.steps[-1][0]:
             known, seconds = self.steps[-1]
@@ -90,7 +90,7 @@ def measure_pieces(plans: Sequence[Plan], *, task: str, settings: MachineSetting
             break
         try:
             points[plan.dense_cost.macs] = _step_s(plan, machine, trained)
-        except StageFailed as failed:  # a run would record it and go on
+        except StageFailed as failed:  # a run would record the failure and go on
             failure = failed.reason
     if not points:
         raise StageFailed(_STAGE, failure)
@@ -105,7 +105,7 @@ def measure_pieces(plans: Sequence[Plan], *, task: str, settings: MachineSetting
 
 
 def _trunks(plans: Sequence[Plan]) -> list[Plan]:
-    """Return the plans of the larger networks that trunks are trained of, once each."""
+    """Return a plan for each larger network whose trunk is trained and then cut."""
     larger = {plan.trunk_key: plan for plan in plans if plan.cut_from}
     return [
         replace(plan, spec=spec, dense_cost=cost, cut_from=None)

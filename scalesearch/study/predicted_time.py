@@ -21,7 +21,7 @@ from scalesearch.values.space import Choice, SearchSpace
 from scalesearch.values.training_length import updates
 
 USUAL_VAL_IMAGES, USUAL_TRAIN_IMAGES = 1500, 4000
-"""Used where no data set is loaded: as many as the built-in signs have."""
+"""Numbers of images where no data set is loaded: those of the built-in signs."""
 FORWARD_SHARE = 1 / 3
 """Time of a network's answers relative to a training step with the same images."""
 
@@ -36,16 +36,16 @@ FRONT_S: Bounds = (1.0, 5.0)
 """For each front member at the end, without its latency: test images and histograms."""
 FRONT_MEMBERS: Bounds = (2, 12)
 BUILD_S = {"tensorrt": (4.0, 40.0), "tensorrt_rtx": (1.0, 10.0), "openvino": (0.2, 1.5)}
-"""Seconds to build an engine. Those of ONNX Runtime are there at once."""
+"""Seconds to build an engine; ONNX Runtime needs next to none."""
 GATE_S: Bounds = (0.3, 5.0)
 NEAR_FRONT: Bounds = (0.4, 1.0)
 """Fraction of the trained candidates whose siblings are evaluated: 33 of the 60 in results/example, all of the first
 8."""
 TWINS_TIMED: Bounds = (0.3, 1.0)
-"""Fraction of the networks to compare with that are timed: others are known, or of a candidate far from the front."""
+"""Fraction of the twins that are timed; others are known already, or belong to candidates far from the front."""
 TRAINING_SPREAD: Bounds = (0.85, 1.25)
-"""Time of a whole training relative to the probed steps. They differ by weights that come back from the store, and by
-other work on the machine."""
+"""Time of a whole training relative to the probed steps. The two differ because weights may come from the store, and
+because of other work on the machine."""
 SHARED_CORES = 1.25
 """Workers that run at the same time slow each other down by up to this factor."""
 PIECES_SPREAD: Bounds = (0.7, 2.0)
@@ -79,7 +79,7 @@ def predict(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, *, first: Pl
     """
     fewest, most = candidates_of(plans, run)
     training = statistics.fmean(_training_s(plan, pieces) for plan in plans)
-    # What is not trained again is charged by its updates, and those of a trunk that is cut take longer than the others.
+    # Shared work is charged by its number of updates, but the updates of a trunk that is cut take longer than others.
     share = statistics.fmean(_begun_updates(plan) / _updates(plan) for plan in plans)
     shared_s = statistics.fmean(_begun_s(plan, pieces) for plan in plans) / share if share else 0.0
     ends = []
@@ -104,8 +104,8 @@ def predict(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, *, first: Pl
 def candidates_of(plans: Sequence[Plan], run: PlannedRun) -> tuple[int, int]:
     """Return the least and the largest number of candidates that the budget is likely to train.
 
-    The largest is how many more of the drawn candidates would be trained once all their trunks are there: a candidate
-    whose trunk is stored is charged with its branch alone; with the schedule `cosine`, with its retraining alone.
+    The largest number holds if trunks are shared as often as among the drawn candidates. A candidate whose trunk is
+    stored is charged with its branch alone; with the schedule `cosine`, with its retraining alone.
     """
     space = distinct_trainings(run.space)
     fewest = int(min(run.settings.budget, space))
@@ -194,7 +194,7 @@ def _training_s(plan: Plan, pieces: Pieces) -> float:
 
 
 def _begun_s(plan: Plan, pieces: Pieces) -> float:
-    """Return the seconds of what other candidates may share: the trunk, or with `cosine` the dense training."""
+    """Return the seconds of work that other candidates may share: the trunk, or with `cosine` the dense training."""
     return _begun_updates(plan) * pieces.step_s(plan.begun[1].macs)
 
 

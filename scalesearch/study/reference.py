@@ -38,7 +38,7 @@ def with_reference(session: Session, dataset: Dataset, *, say: Callable[[str], N
     A lost file is built again.
 
     Raises:
-        ConfigError: Another file is in its place; or it was lost, and what is built now is another one.
+        ConfigError: The file has changed; or it was lost, and building it again gives a different file.
     """
     path = kept_reference(session)
     if path is None:
@@ -53,7 +53,7 @@ def rebuild_reference(session: Session, dataset: Dataset, *, to: Path) -> Path:
     The network is untrained, so building it again gives the same file.
 
     Raises:
-        ConfigError: The file is another one, as another version of torch may write it.
+        ConfigError: The new file differs from the lost one, for example because torch has another version.
     """
     with tempfile.TemporaryDirectory() as scratch:
         model = _build(session, dataset, Path(scratch) / to.name)

@@ -40,7 +40,7 @@ def run_search(
 ) -> StudyOutcome:
     """Begin or continue a search in `folder`, write its tables, pictures and models, and return the outcome.
 
-    The folder is held from before the first write to the last one; `hold` is that of a caller who holds it already.
+    The folder is held from before the first write to after the last; a caller that holds it already passes its `hold`.
     Ctrl-C and SIGTERM end the search cleanly: as KeyboardInterrupt before it begins, as `outcome.ended` from then on.
 
     Raises:
@@ -89,7 +89,7 @@ def run_search(
 
 
 def tune_parent(session: Session, say: Callable[[str], None] = lambda _: None) -> tuple[str, ...]:
-    """Fine-tune the study's parent in a process of its own, unless that is done; return lines on how it went.
+    """Fine-tune the study's parent in a process of its own if that was not done before; return lines on the result.
 
     Raises:
         StageFailed: The process died.
@@ -105,7 +105,7 @@ def tune_parent(session: Session, say: Callable[[str], None] = lambda _: None) -
 
 
 def clear_leftovers(folder: Path, say: Callable[[str], None]) -> None:
-    """Remove what a killed run left half written, and rename folders that stand where files of the study belong.
+    """Remove half-written files of a killed run, and rename folders that have the names of the study's files.
 
     Call it only while holding the folder.
     """

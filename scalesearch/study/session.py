@@ -1,4 +1,4 @@
-"""Prepares a run: data set, base network, chip and machine become one Session, found out once and then kept."""
+"""Prepare a run: collect data set, base network, chip and machine in a Session, which is then stored."""
 
 import dataclasses
 from collections.abc import Callable
@@ -38,19 +38,19 @@ def open_session(
 ) -> Session:
     """Make the session of a new study in `folder`, or compare with the study already there and return its session.
 
-    What the first run found out (threads, bf16, the reference engine's calm time) is kept for every later one, so that
-    a resumed study measures with the same unit.
+    What the first run found (threads, bf16, the reference engine's calm time) is kept for all later runs, so that a
+    resumed study measures in the same unit.
 
     Args:
         settings: Settings of the run.
         space: The search space.
         folder: The study's folder.
-        base: Replaces the space's base network, where an exported network is trained again.
-        storage: Replaces the size of the stored images, so that it is trained on the very same images.
+        base: Replaces the space's base network, when an exported network is trained again.
+        storage: Replaces the size of the stored images, so that the exported network is trained on the same images.
         say: Is called with one line per step that takes time.
 
     Raises:
-        ConfigError: Bad data, network or target, or others than those that the study there was made with.
+        ConfigError: Data, network or target are wrong, or not those of the study in the folder.
         MissingBackendError: The target's backend, or the package of the parent's weights, is not installed.
     """
     require_teacher(largest_value(space.axes, "training.distill_weight"), settings.parent)
@@ -110,7 +110,7 @@ def _with_reference(
 
 
 def chip_here(name: str, *, threads: int, accept: AcceptName) -> tuple[Target, Device]:
-    """Return the target, fitted to the chip that is here, and the device.
+    """Return the target, fitted to this machine's chip, and the device.
 
     Args:
         name: Name of the target.

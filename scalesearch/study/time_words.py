@@ -1,4 +1,4 @@
-"""How long a run will take, as it is said: a range, and what its candidates take on average."""
+"""The predicted time of a run, in words: a range, and the average times of its candidates."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,19 @@ Bounds = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictedTime:
-    """Seconds of a whole run, as a range, and what its candidates take on average in training and otherwise."""
+    """Predicted seconds of a whole run, as a range, and average seconds of a candidate: training and the rest."""
 
     low_s: float
     high_s: float
     trained: tuple[int, int]
-    """Number of trained candidates: the budget, or fewer where the space holds fewer; and more where candidates share
-    trunks, at most the second number."""
+    """Least and largest number of trained candidates. The least is the budget, or all that the space holds; more are
+    trained where candidates share trunks."""
     training_s: float
     other_s: Bounds
 
     @property
     def words(self) -> str:
-        """The range and its parts as a sentence."""
+        """The prediction as a sentence."""
         low, high = self.other_s
         fewest, most = self.trained
         candidates = f"{fewest}" if fewest == most else f"{fewest} to {most}"

@@ -42,7 +42,7 @@ class StudyView:
         """Return the record of that trial.
 
         Raises:
-            ConfigError: There is none.
+            ConfigError: There is no such trial.
         """
         found = next((record for record in self.records if record.trial == trial), None)
         if found is None:
@@ -52,7 +52,7 @@ class StudyView:
 
     @property
     def knee(self) -> MeasuredTrial | None:
-        """The best trade of score for latency; None without a front."""
+        """The front member at the knee, the best trade of score for latency; None without a front."""
         return knee(self.front)
 
     def pick(self, wish: Wish | None = None) -> Choice:
@@ -127,7 +127,7 @@ def stored_confirmation(
     records: Sequence[TrialRecord],
     scores: Sequence[FrontScore] = (),
 ) -> Confirmation | None:
-    """Return what was confirmed of the front and beside it; None where no member of the front was confirmed.
+    """Return the confirmation of front members and other trials; None where no member of the front was confirmed.
 
     Args:
         folder: The study's folder.
