@@ -1,4 +1,4 @@
-"""Where training gets its images from: a source of endless batches, which can tell what it drew."""
+"""The interface of an endless source of training batches."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Drawn:
-    """Which images a batch holds, and which of them are mirrored; both tensors are on the CPU."""
+    """Which images are in a batch, and which of them are mirrored; both tensors are on the CPU."""
 
     indices: Tensor
     """Places among the training images, int64 (batch,)."""
@@ -21,7 +21,7 @@ class BatchSource(Protocol):
     """A source of endless batches."""
 
     def state(self) -> dict[str, Tensor]:
-        """Return what the next batches depend on."""
+        """Return the state on which the next batches depend, as tensors by name."""
         ...
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -32,5 +32,5 @@ class BatchSource(Protocol):
         ...
 
     def drawn(self) -> Drawn:
-        """Return which images the batch holds that `next` returned last."""
+        """Return which images are in the batch that `next` returned last."""
         ...

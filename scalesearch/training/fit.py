@@ -43,8 +43,8 @@ class Course:
     seed: int
     """Seed of the order of images, augmentation and dropout."""
     rates: Sequence[float] | None = None
-    """Share of the peak learning rate at each update; None takes the whole schedule of the recipe. Averages of weights
-    (`ema_decay`) begin with the first rate, or with the branch of a whole schedule."""
+    """Share of the peak learning rate at each update; None takes the whole schedule of the recipe. Weights are averaged
+    (`ema_decay`) from the first of these rates on, or from the branch of a whole schedule on."""
     start: TrainingState | None = None
     """The state of the training that this one continues; None begins one."""
     breathe: Callable[[], None] = lambda: None
@@ -66,7 +66,7 @@ class Attempt:
     machine: Machine
     start: TrainingState | None
     max_norm: float = math.inf
-    """Longest gradient that is not shortened."""
+    """Largest norm of the gradient; longer gradients are scaled down to it."""
 
 
 def fit(
@@ -82,7 +82,7 @@ def fit(
         module: The module to start from; it is not changed.
         batches: Endless training batches.
         loss_of: The task's loss: takes what the module returns, the targets and the recipe.
-        attempt: Recipe, machine and state to begin with, which are not the course's own after a failure.
+        attempt: Recipe, machine and state to begin with. After a failure, the state is not that of the course.
         course: Seed and rates of the updates.
 
     Raises:
@@ -132,7 +132,7 @@ def fit(
 def _backward(
     module: nn.Module, batches: BatchSource, loss_of: Callable[[Any, Any, Recipe], Tensor], attempt: Attempt
 ) -> tuple[Tensor, Tensor]:
-    """Put the gradient of the next batch's loss into every weight; return the loss and the gradient's length."""
+    """Set every weight's gradient from the next batch's loss; return the loss and the norm of the gradient."""
     machine = attempt.machine
     images, wanted = batches.next()
     with torch.autocast(torch.device(machine.device).type, dtype=torch.bfloat16, enabled=machine.bf16):

@@ -21,7 +21,7 @@ from scalesearch.values.settings import Machine, MachineSettings
 _CLEAR_GAIN: Final = 1.15
 _ROUNDS: Final = 7
 _BUDGET_S: Final = 1.5
-_BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last is what Arm calls it
+_BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last is Arm's name
 _PROBE_CHANNELS, _PROBE_BATCH, _PROBE_SIDE_PX = 32, 16, 32
 
 
@@ -62,7 +62,7 @@ def torch_threads(machine: Machine) -> Iterator[None]:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Return the CPU's instruction sets by their Linux names; empty if /proc/cpuinfo does not tell them."""
+    """Return the CPU's instruction sets by their Linux names; empty if /proc/cpuinfo does not list them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

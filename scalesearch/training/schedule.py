@@ -2,8 +2,8 @@
 
 `wsd` (warm-up, stable, decay; Hägele et al., arXiv 2405.18392) has two parts. The trunk warms up and then stays at the
 peak rate. The branch falls along a line to zero. A trunk does not depend on how long the branch will be, so one trunk
-serves many branches, and it can go on to become a longer one. `cosine` falls along a cosine from the end of the warm-up
-on, so its weights are worth something at its end only.
+serves many branches, and it can be continued to a longer one. `cosine` falls along a cosine from the end of the warm-up
+on, so only the weights at its end are useful.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ def trunk_steps(recipe: Recipe) -> int:
 
 
 def warmup_steps(recipe: Recipe) -> int:
-    """Return over how many updates the rate rises: at most half of a trunk."""
+    """Return the number of updates over which the rate rises: at most half of a trunk."""
     if recipe.schedule == "cosine":
         return min(recipe.steps - 1, round(recipe.warmup_fraction * recipe.steps))
     return min(recipe.warmup_steps, trunk_steps(recipe) // 2)
@@ -66,7 +66,7 @@ def decay(steps: int) -> tuple[float, ...]:
 def without_unread(recipe: Recipe) -> Recipe:
     """Return the recipe without what its own settings switch off, so that equal work has equal recipes.
 
-    Those are muon's rate with another optimizer, and the temperature without distillation.
+    These are Muon's rate with another optimizer, and the temperature without distillation.
     """
     if recipe.optimizer != "muon":
         recipe = dataclasses.replace(recipe, muon_learning_rate=0.0)
@@ -78,7 +78,7 @@ def without_unread(recipe: Recipe) -> Recipe:
 def trunk_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe without everything that a trunk does not depend on, its length included.
 
-    Two recipes with equal results are at two points of one trunk, or at the same one.
+    Recipes for which this returns equal recipes share one trunk, possibly at different lengths.
     """
     return dataclasses.replace(
         without_unread(recipe),

@@ -18,7 +18,7 @@ class ShuffledBatches:
     """
 
     def __init__(self, count: int, recipe: Recipe, *, normalisation: Normalisation, seed: int) -> None:
-        """Begin before the first batch.
+        """Set up the source, before its first batch.
 
         Args:
             count: Number of training images.
@@ -40,12 +40,12 @@ class ShuffledBatches:
         return {"generator": self._random.get_state(), "order": self._order.clone()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with the batches that came next when `state` was taken, of a source over as many images."""
+        """Go on with the batches that came next when `state` was taken, of a source with equally many images."""
         self._random.set_state(state["generator"])
         self._order = state["order"].clone()
 
     def drawn(self) -> Drawn:
-        """Return which images the batch holds that `next` returned last, and which of them are mirrored."""
+        """Return which images are in the batch that `next` returned last, and which of them are mirrored."""
         return self._drawn
 
     def _draw_indices(self) -> Tensor:

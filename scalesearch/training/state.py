@@ -1,4 +1,4 @@
-"""The state from which a stopped training goes on as if it had not been stopped: moments, batches, random numbers."""
+"""The state that lets a training be stopped and continued without a difference: moments, batches, random numbers."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ _KEY: Final = "."
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingState:
-    """Everything besides the weights that the updates after a certain one depend on; all tensors are on the CPU."""
+    """Everything besides the weights on which a training's next updates depend; all tensors are on the CPU."""
 
     moments: Moments
     batches: Mapping[str, Tensor]
@@ -25,7 +25,7 @@ class TrainingState:
     """Whether the training diverged and started over with the safe recipe, whose optimizer the moments belong to."""
 
     def after(self, moments: Moments) -> "TrainingState":
-        """Return the state with other moments: those of the weights that a cut has left."""
+        """Return the state with these moments: those of the weights that a cut has left."""
         return replace(self, moments=moments)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -41,7 +41,7 @@ class TrainingState:
         """Rebuild the state from what its `tensors` returned.
 
         Raises:
-            ValueError: A name is none of those.
+            ValueError: A name is not one that `tensors` gives.
         """
         parts: dict[str, dict[str, Tensor]] = {"batches": {}, "random": {}}
         moments: dict[str, dict[str, Tensor]] = {}
@@ -70,7 +70,7 @@ def moments_of(module: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -
 def restore_moments(module: nn.Module, optimizers: Iterable[torch.optim.Optimizer], moments: Moments) -> None:
     """Copy the moments that earlier optimizers kept into new ones, matching parameters by name.
 
-    Parameters that are not named start anew.
+    Parameters without a moment start anew.
 
     Raises:
         ValueError: A moment does not have the shape of its parameter.
@@ -104,7 +104,7 @@ def random_states(device: str) -> dict[str, Tensor]:
 
 
 def restore_random(states: Mapping[str, Tensor], device: str) -> None:
-    """Set torch's own generators to these states (bytes,); a state of a device that is not used is passed over."""
+    """Set torch's own generators to these states (bytes,); a state of a device that is not used is ignored."""
     if "cpu" in states:
         torch.set_rng_state(states["cpu"])
     if device != "cpu" and "device" in states:

@@ -1,4 +1,4 @@
-"""Files of named tensors that know their key and check their own content."""
+"""Write and read files of named tensors, each with a key and a digest of its content."""
 
 import hashlib
 import json
@@ -13,16 +13,16 @@ from torch import Tensor
 from scalesearch.files import replace_file
 
 UNUSABLE: Final = (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError)
-"""What reading raises where a file is gone, damaged, or belongs to another key."""
+"""Exceptions that reading raises if a file is missing, damaged, or belongs to another key."""
 _HEADER: Final = "scalesearch"
 
 
 def write_tensors(path: Path, key: str, named: Mapping[str, Tensor], **known: object) -> None:
-    """Write tensors, with their digest and what else is known about them; the file is whole or not there.
+    """Write tensors with their digest and further facts about them; the file is written whole or not at all.
 
     Args:
         path: The file; an older one is replaced.
-        key: What the tensors depend on. A reader names the same one.
+        key: Identifies what the tensors depend on. A reader must give the same key.
         named: The tensors by name, of any shape and on any device.
         known: What is known about the tensors, as JSON can hold it.
     """

@@ -41,7 +41,7 @@ class Trained:
     steps: int
     safe_recipe_used: bool
     state: TrainingState
-    """From which the same training can be continued."""
+    """State from which the training can be continued."""
 
 
 class Objective(Protocol):
@@ -143,7 +143,7 @@ def train(
 
 
 def _with_safe_retry(fitted_by: Callable[[Attempt], Fitted], first: Attempt) -> tuple[Fitted, bool]:
-    """Return the result, and whether the safe recipe was needed, now or where the training was begun."""
+    """Return the result, and whether the safe recipe was needed, now or in an earlier part of the training."""
     failure: NonFiniteError | None = None
     recipe, start = first.recipe, first.start
     if start is None or not start.safe_recipe_used:
@@ -166,7 +166,7 @@ def _with_safe_retry(fitted_by: Callable[[Attempt], Fitted], first: Attempt) -> 
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    # On a GPU the error has a type of its own, on a CPU only the text tells it.
+    # On a GPU the error has a type of its own; on a CPU only its text shows the cause.
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 

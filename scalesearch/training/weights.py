@@ -55,10 +55,10 @@ def weights_key(
 ) -> str:
     """Return the identity (64 hex digits) of trained weights, made of everything that changes training.
 
-    The spec's name, the steps of the retrain after pruning, and what the recipe does not read (muon's rate without
-    muon, the temperature without distillation) are left out. 1 and 1.0 count as equal. The task is part of it only if
-    it is not classification, which used to be the only task; `parent`, the key of the fine-tuned parent that weights
-    are inherited from, only if there is one.
+    The spec's name, the steps of the retrain after pruning, and what the recipe does not read (Muon's rate without
+    Muon, the temperature without distillation) are left out. 1 and 1.0 count as equal. The task is included only if it
+    is not classification, which used to be the only task. `parent`, the key of the fine-tuned parent that weights are
+    inherited from, is included only if there is one.
     """
     training = replace(without_unread(recipe), retrain_steps=0)
     if recipe.schedule == "cosine":
@@ -93,7 +93,7 @@ class StoredTrunk:
 class WeightStore:
     """A folder of safetensors files, one per key. Files are written whole or not at all; a bad one counts as absent.
 
-    A trunk has a file for each length at which it was left, with the state of its training.
+    A trunk has one file for each length to which it was trained, with the state of its training.
     """
 
     def __init__(self, folder: Path) -> None:
