@@ -10,8 +10,8 @@ WORTH_GOING_ON = 1 / 3
 """A brief measurement goes on only if the remaining time can be expected to narrow the whole interval by this share.
 Differences between processes cannot be narrowed, so half of the usual time brings most of the exactness."""
 HOPE_OF_CALM = 0.5
-"""A brief measurement of what is beaten by its estimate gives up after this share of `max_s` if too few pairs were calm
-until then."""
+"""A brief measurement ends after this share of `max_s` if too few pairs were calm until then and the estimated ratio is
+above the bounds."""
 
 
 @dataclass(slots=True, kw_only=True)

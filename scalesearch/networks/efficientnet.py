@@ -36,8 +36,8 @@ def efficientnet_b0() -> NetworkSpec:
 def efficientnet_lite0() -> NetworkSpec:
     """Return EfficientNet-Lite0: B0 without squeeze-and-excitation and with ReLU6, 0.38 GMACs and 4.65 M parameters.
 
-    It is the form for chips with integers. Epsilon and padding are those of its ImageNet weights, which come from
-    TensorFlow (github.com/tensorflow/tpu, models/official/efficientnet/lite).
+    It is the form for chips that compute in integers. Epsilon and padding are those of its ImageNet weights, which come
+    from TensorFlow (github.com/tensorflow/tpu, models/official/efficientnet/lite).
     """
     base = efficientnet_b0()
     return replace(

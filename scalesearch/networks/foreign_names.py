@@ -105,8 +105,8 @@ FOREIGN: Mapping[str, Mapping[str, Callable[[NetworkSpec], Pairs]]] = MappingPro
         "efficientnet_lite0": {"efficientnet_lite_pytorch": lite_package, "timm": timm_efficientnet},
     }
 )
-"""By base network and by who gives the names: all layers that hold weights. Norms and convolutions of one
-Sequential are `name.conv` and `name.norm`: the numbers within it depend on padding."""
+"""By base network and by the library that gives the names: all layers that hold weights. The convolution and norm of a
+Sequential are called `name.conv` and `name.norm` here, since their numbers in it depend on the padding."""
 
 
 def _both(ours: str, convolution: str, norm: str) -> Pairs:

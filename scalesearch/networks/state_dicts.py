@@ -72,7 +72,7 @@ def mapped(state: StateDict, spec: NetworkSpec, module: nn.Module, *, origin: st
     """Return the tensors under our names, for `module`, which was made (possibly on the meta device) from `spec`.
 
     Raises:
-        ConfigError: The names are not exactly those of one of the known sets, or a shape differs.
+        ConfigError: The names are not those of one of the known sets, or a shape differs.
     """
     layouts = FOREIGN.get(spec.name, {})
     if not layouts:
