@@ -192,8 +192,8 @@ def _branch_use(aware: int, branch: int) -> tuple[LimitUse, ...]:
 def _identity(pruning: Pruning) -> Pruning:
     """Return the pruning without its channel fraction, if its scope is uniform and it has a single round.
 
-    The shapes that are left tell more than the fraction, since several fractions round to the same shapes. With several
-    rounds the fraction stays, since the shapes between the rounds count too.
+    The shapes after pruning identify the work better than the fraction, since several fractions round to the same
+    shapes. With several rounds the fraction stays, since it also decides the shapes between the rounds.
     """
     if pruning.scope != "uniform" or pruning.rounds > 1:
         return pruning

@@ -190,7 +190,8 @@ def _foreign(network: Network, module: nn.Module) -> Iterator[None]:
 def _example_images(network: Network) -> Tensor:
     """Return one image of the smallest size, which gives a 1x1 last feature map.
 
-    The size does not matter: the dependency graph does not depend on it. A module of the user's may insist on its own.
+    The dependency graph does not depend on the size. A user's own module gets images of its own size, however, since it
+    may accept no others.
     """
     spec, weight = network.spec, next(network.module.parameters())
     sides = spec.input_size.sides if spec.origin else (spec.total_stride, spec.total_stride)

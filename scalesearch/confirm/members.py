@@ -1,4 +1,4 @@
-"""Which trials are confirmed: members of the front, and others that are asked for or were added before. No torch."""
+"""Choose the trials to confirm: members of the front, and others that were requested now or before. No torch."""
 
 import math
 from collections.abc import Sequence

@@ -34,7 +34,7 @@ class ConfirmRequest:
     seeds: int = DEFAULT_SEEDS
     """Trainings of each member."""
     also: tuple[int, ...] = ()
-    """Numbers of trials off the front that are confirmed beside its members."""
+    """Numbers of trials off the front that are confirmed as well."""
     also_likely: bool = False
     """Whether to confirm the trials that the corrected scores put on the front, too (`analysis.likely_members`)."""
 

@@ -1,4 +1,4 @@
-"""Worker processes as the coordinator sees them: plans go in, reports come out, whatever happens to a worker."""
+"""Worker processes as the coordinator sees them: it submits plans and gets reports, even if a worker dies."""
 
 import time
 from collections.abc import Callable

@@ -12,7 +12,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """Give an event that the first SIGINT or SIGTERM sets; the second signal has its usual effect."""
+    """Yield an event that the first SIGINT or SIGTERM sets; the second signal has its usual effect."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped

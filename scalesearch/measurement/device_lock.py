@@ -40,7 +40,7 @@ POLL_S = (0.0005, 0.02)
 
 
 MEASURED_DEVICE = "cpu"
-"""The lock that training and measuring share, whatever they run on: training on a GPU keeps the CPU busy too."""
+"""The lock that training and measuring share on every device, since training on a GPU keeps the CPU busy too."""
 
 
 @dataclass(slots=True)

@@ -116,7 +116,7 @@ class Verdict:
     calm: NDArray[np.bool_]
     """For each pair (pairs,), whether it was measured in calm."""
     enough_calm: bool
-    """True if the ratio is that of the calm pairs; False if it is that of all pairs, in whatever mood they were."""
+    """True if the ratio is that of the calm pairs; False if it is that of all pairs, calm or not."""
     reference_s: float
     """The reference's lowest level in this session, in seconds per run."""
 

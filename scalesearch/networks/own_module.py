@@ -111,7 +111,7 @@ def _keep(module: nn.Module, reference: str) -> str:
     try:
         sha256 = state_sha256(module)
         ready = copy.deepcopy(module).cpu().float()
-    except Exception as error:  # lazy layers without weights, tensors that cannot be copied, code of the user's
+    except Exception as error:  # lazy layers without weights, tensors that cannot be copied, the user's code
         message = (
             f"network {reference!r}: expected a torch module whose weights have values and which can be copied, "
             f"came {type(module).__name__}: {(str(error).splitlines() or [''])[0]}."

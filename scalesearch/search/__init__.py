@@ -1,1 +1,1 @@
-"""What is asked for next, who works on it, and which points are best."""
+"""The search: which candidate comes next, which worker evaluates it, and which points are best."""

@@ -42,7 +42,7 @@ class StageEntered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialFinished:
-    """A trial's record is on disk, and Optuna was told. The other fields are the state of the study with it."""
+    """A trial's record is on disk, and Optuna was told. The other fields describe the study after it."""
 
     record: TrialRecord
     charged_done: float

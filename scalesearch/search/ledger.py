@@ -90,7 +90,7 @@ class Ledger:
                 yield asked.trial.number
 
     def save(self, record: TrialRecord) -> None:
-        """Write the record to the disk, before anybody is told of it."""
+        """Write the record to the disk; this comes before Optuna and the watchers are told of it."""
         self._store.save(record)
 
     def enter(self, record: TrialRecord) -> None:

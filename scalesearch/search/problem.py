@@ -16,7 +16,7 @@ class Problem:
     """What is searched, and how its candidates are judged."""
 
     space: SearchSpace
-    """What may be asked for."""
+    """The space that candidates are taken from."""
     plan: Callable[[Candidate], Plan]
     """Returns the plan of a candidate: rounded, with its cost."""
     make_evaluator: Callable[[], Evaluator]

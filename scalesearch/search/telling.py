@@ -53,7 +53,7 @@ def constraints(record: TrialRecord, space: SearchSpace) -> tuple[LimitUse, ...]
 
 
 def attributes(record: TrialRecord, space: SearchSpace) -> dict[str, Value]:
-    """Return what the dashboard shows beside objectives and parameters.
+    """Return what the dashboard shows besides objectives and parameters.
 
     The values are Python scalars only, since SQLite does not accept numpy ones. Axes that are asked for by position
     (`scaling.width.index`) show their value here, as `scaling.width`.

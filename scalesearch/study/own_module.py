@@ -87,7 +87,7 @@ def _cuts_channels(space: SearchSpace) -> bool:
 
 
 def _multipliers(space: SearchSpace) -> tuple[float, ...]:
-    """Return the multipliers of the resolution to try: all listed ones or both ends of a range, and that of 1."""
+    """Return the resolution multipliers to try: 1, and all listed ones or both ends of a range."""
     axis = next((named.axis for named in space.axes if named.name == "scaling.resolution"), Choice(values=(1.0,)))
     asked = axis.values if isinstance(axis, Choice) else (axis.low, axis.high)
     return tuple(dict.fromkeys((*map(float, asked), 1.0)))

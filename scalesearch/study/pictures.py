@@ -74,7 +74,7 @@ def picture_front(session: Session, front: Sequence[MeasuredTrial]) -> tuple[str
     """Store a picture for each of these trials: validation images with their targets and the trial's answers.
 
     Returns:
-        A line for each trial of which none could be made.
+        A line for each trial whose picture could not be made.
     """
     task, lines = task_for(session.settings), list[str]()
     dataset = load_study_data(session, task.sources())

@@ -64,7 +64,7 @@ class Pieces:
 def measure_pieces(plans: Sequence[Plan], *, task: str, settings: MachineSettings, workers: int = 1) -> Pieces:
     """Time a few training steps of networks between the cheapest and the most expensive plan, and one export.
 
-    This takes some ten seconds, whatever is asked for: expensive steps are timed with fewer images, and the largest
+    This takes some ten seconds for any plans: expensive steps are timed with fewer images, and the largest
     networks not at all.
 
     Args:

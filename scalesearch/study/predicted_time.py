@@ -167,9 +167,10 @@ def _seconds(plan: Plan, run: PlannedRun, pieces: Pieces, end: int, *, training:
 
 
 def _parent_s(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces) -> Bounds:
-    """Return the seconds that a parent takes once: for its answers where it teaches, and at most for its fine-tuning.
+    """Return the least and most seconds that a parent takes once, for its fine-tuning and its answers.
 
-    It is fine-tuned unless it knows the classes of the data. It answers all training images at each of their sizes.
+    It is fine-tuned unless it knows the classes of the data. If it teaches, it answers all training images at each of
+    their sizes.
     """
     if not run.parent_macs:
         return 0.0, 0.0

@@ -154,7 +154,7 @@ def _save(path: Path, key: str, named: Mapping[str, Tensor], kept: KeptTraining)
 
 
 def _loaded(path: Path, key: str, module: nn.Module) -> tuple[KeptTraining, dict[str, Tensor]] | None:
-    """Load a file's weights into the module; return what is known about them, and the state beside them (if any)."""
+    """Load a file's weights into the module; return what is known about them, and the training state in it (if any)."""
     if not path.is_file():
         return None
     try:
