@@ -78,7 +78,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _ordinary_mode() -> int:
-    """Return the permission bits that the umask gives to a new file, but never write permission for all users.
+    """Return the permission bits that the umask gives to a new file, but never write permission for others.
 
     A user who can change a record can change which network is deployed.
     """

@@ -19,8 +19,9 @@ def whole_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder to be filled; it replaces `target` when the block ends.
 
     If the block raises, `target` stays as it was. If the process is killed, `target` is the old folder or the new one,
-    never a mixture; hidden folders may stay next to it, which the next call for the same target removes. The caller
-    must make sure that no other process replaces the same folder meanwhile (`folder_lock`).
+    never a mixture; hidden folders may stay next to it, which the next call for the same target removes. Where two
+    folders cannot be exchanged in one step, a kill may leave no `target`; the next call then puts the old one back. The
+    caller must make sure that no other process replaces the same folder meanwhile (`folder_lock`).
 
     Raises:
         OSError: The folder cannot be written or renamed.

@@ -14,7 +14,7 @@ def paid_lines(records: Iterable[TrialRecord]) -> tuple[str, ...]:
     """Return one line for each compression step and kind of network that it was measured on.
 
     For example `int8 paid on 18 of 20 dense networks: median speed-up 1.80x (1.2 to 2.6), accuracy -0.3 points`. A step
-    paid on a network if it surely made it faster: the 95 % interval of the speed-up lies above 1.
+    paid on a network if the network is surely faster with it: the 95 % interval of the speed-up lies above 1.
     """
     every = list(records)
     noun = score_noun(metric_of(every))

@@ -15,7 +15,7 @@ _POLL_S: Final = 0.05
 
 
 class OneTrainer:
-    """A lock for each key of weights, held while a process looks for them and, if they are absent, trains and stores.
+    """A lock for each key of weights: its holder looks for the weights and, if absent, trains and stores them.
 
     The kernel frees the lock of a process that dies. A waiting process lets measurements run, as a training one does;
     the time that it waits is added to the device lock's `paused_s`. Nothing is locked where the system has no

@@ -88,7 +88,7 @@ def _is_told(plan: Plan) -> bool:
 
 
 def _probability_above(latency: Latency, limit_ms: float) -> float:
-    """Return the probability that the latency is above the limit; its interval is taken as that of a normal one."""
+    """Return the probability that the latency is above the limit, for a normal distribution with its interval."""
     deviation_ms = (latency.p50_high_ms - latency.p50_low_ms) / (2 * Z_975)
     return 1 - NormalDist(latency.p50_ms, deviation_ms).cdf(limit_ms) if deviation_ms > 0 else 1.0
 

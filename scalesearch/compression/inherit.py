@@ -2,7 +2,7 @@
 
 Depth goes first (blocks whose absence costs least), then width (channels that matter least to the loss), then kernels
 (cropped at the centre). Where the child is larger, the new parts begin without effect. Channels are judged by Taylor's
-term: on a network that was trained elsewhere, the magnitudes of its weights are no better than chance.
+term: on a network that was trained elsewhere, judging by the magnitudes of weights is no better than chance.
 """
 
 import copy

@@ -135,7 +135,7 @@ def _confirm(
     folder, work = session.folder, work_session(session)
     say("data: comparing with what the study was run on")
     found = find_study_data(session, sources_of(session.settings.task))
-    work = replace(work, run_folder=found.folder)  # older studies do not store it, and workers need it
+    work = replace(work, run_folder=found.folder)  # older studies do not store it; workers look there first
     lay_reference(session, work, found.dataset)
     lay_parent(session, work)
     jobs = jobs_of(work, chosen.all, request)

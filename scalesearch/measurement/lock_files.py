@@ -50,7 +50,7 @@ def open_lock_file(path: Path) -> int:
 
 
 def user_folder() -> Path:
-    """Return this user's own folder of lock files, the same for every process, even if TMPDIR differs."""
+    """Return this user's own folder of lock files, the same for every process even if TMPDIR differs."""
     if os.name != "posix":
         return Path(tempfile.gettempdir())
     folder = _TEMPORARY / f"scalesearch-{os.getuid()}"

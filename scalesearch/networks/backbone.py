@@ -27,7 +27,7 @@ class Backbone(nn.Module):
         self.stages = nn.Sequential(*stages)
 
     def start_outputs(self, generator: Generator) -> None:
-        """Set the weights of output layers that are not to begin in the usual way; a backbone has none."""
+        """Set the weights of output layers that are not to begin in the usual way; by default there are none."""
 
     def feature_maps(self, images: Tensor) -> dict[str, Tensor]:
         """Return the output of each stage by `stage1`, `stage2`, ...: (batch, channels, H / stride, W / stride).

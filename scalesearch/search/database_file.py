@@ -98,8 +98,8 @@ def is_read_only(file: Path) -> bool:
 def uri_of(file: Path) -> str:
     """Return the URI by which the database is opened, for reading only where nothing can be written.
 
-    To read a database in write-ahead mode, SQLite creates a further file. Where it cannot, a database whose log is
-    empty is opened as immutable; one with a log is read from a copy, since the last trials are only in the log.
+    To read a database with a write-ahead log, SQLite creates a third file. Where it cannot, a database whose log is
+    empty or absent is opened as immutable; otherwise a copy is read, since the last trials are only in the log.
     """
     uri = file.resolve().as_uri()
     if not is_read_only(file):

@@ -62,7 +62,7 @@ class Narrowed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plateau:
-    """The front has hardly grown for a while. The run goes on; the next such event comes after the front grew again."""
+    """The front has hardly grown for a while. The run goes on; there is no further event before it has grown again."""
 
     candidates: int
     """Number of the last trained candidates over which the growth is measured."""

@@ -47,7 +47,7 @@ class FrontLooks:
             write_front_scores(self._folder, [*done.values(), *scores])
 
     def draw(self, front: Sequence[MeasuredTrial], say: Callable[[str], None]) -> None:
-        """Make the missing histograms of front members for report and dashboard, if that extra is installed."""
+        """Make the missing histograms of front members for report and dashboard, if its extra is installed."""
         if not installed():
             return
         done = stored_histograms(self._folder)

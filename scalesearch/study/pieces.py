@@ -53,7 +53,8 @@ class Pieces:
     def step_s(self, macs: int) -> float:
         """Return the seconds of one training step of a network with `macs` MACs.
 
-        It is interpolated linearly between the timed networks, and proportional to the MACs beyond them.
+        Between the timed networks the time is interpolated linearly. Above the largest it grows in proportion to the
+        MACs, and below the smallest it stays the same.
         """
         if len(self.steps) == 1 or macs > self.steps[-1][0]:
             known, seconds = self.steps[-1]

@@ -18,7 +18,7 @@ _SGD_MOMENTUM: Final = 0.9
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Move the singular values of matrices to about 1 (0.7 to 1.2), and keep their singular vectors.
+    """Return the matrices with their singular values moved to about 1 (0.7 to 1.2) and their singular vectors kept.
 
     This is the same Newton-Schulz iteration as in `torch.optim.Muon`, X <- (a + b G + c G^2) X with G = X X^T, but it
     is carried out on G. The factors P are polynomials in G, so they commute, the next G is P^2 G, and the wide X is
