@@ -106,7 +106,10 @@ class Shrinker:
         return Part(network=trained.network, kept=kept, stored=False, state=trained.state, new_steps=trained.steps)
 
     def _at_spec(self, plan: Plan, data: Dataset, trunk: Part, stages: StageClock) -> Part:
-        """Return the trunk cut to the plan's spec, with the moments of the weights left; as it is if not to be cut."""
+        """Return the trunk cut to the plan's spec, with the optimizer's moments of the weights that are left.
+
+        A trunk that has that spec already is returned as it is.
+        """
         if plan.cut_from is None:
             return trunk
         with stages("prune"):

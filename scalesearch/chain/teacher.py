@@ -1,4 +1,4 @@
-"""The study's fine-tuned parent as a teacher: its answers for the training images, computed once and stored."""
+"""The study's fine-tuned parent as a teacher: its answers for the training images, stored if not too large."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -35,8 +35,8 @@ Answers = Mapping[str, Tensor]
 class Teacher:
     """Gives the answers of the study's fine-tuned parent for training images, at the parent's own resolution.
 
-    The parent sees the images and their mirror images, without the shift and the jitter of a batch. Its answers are
-    kept in the study's `parent/` folder, where all workers find them, and in memory.
+    The parent sees the images and their mirror images, without the shift and the jitter of a batch. Answers of up to
+    `MOST_BYTES` are kept in the study's `parent/` folder, where all workers find them, and in memory.
     """
 
     def __init__(self, session: Session, lock: DeviceLock, parent: Callable[[], Network]) -> None:
