@@ -113,7 +113,7 @@ def candidates_of(plans: Sequence[Plan], run: PlannedRun) -> tuple[int, int]:
     charges = list[float]()
     for plan in {plan.shape_key: plan for plan in plans}.values():  # equal networks are trained once
         begun, own = plan.trunk_key or plan.weights_key, _updates(plan) - _begun_updates(plan)
-        charges.append(own / _updates(plan) if begun in seen and own else 1.0)
+        charges.append(own / _updates(plan) if begun in seen else 1.0)
         seen.add(begun)
     return fewest, max(fewest, int(min(run.settings.budget / statistics.fmean(charges), space)))
 

@@ -10,7 +10,7 @@ from scalesearch.deployment.targets import get_target
 from scalesearch.networks import base_spec
 from scalesearch.spaces.suggest import random_candidates
 from scalesearch.study.pieces import Pieces
-from scalesearch.study.predicted_time import PlannedRun, distinct_trainings, predict
+from scalesearch.study.predicted_time import PlannedRun, candidates_of, distinct_trainings, predict
 from scalesearch.values.plan import Plan
 from scalesearch.values.settings import MachineSettings, RunSettings
 from scalesearch.values.space import SearchSpace
@@ -101,6 +101,8 @@ def test_cuts_of_one_cosine_training_are_charged_with_their_retraining_alone() -
         10,
         int(10 * networks / (1 + (networks - 1) / 4)),
     )
+    _, dense = made(scaling={"width": [1.0]}, training=cosine)
+    assert candidates_of((plans[0], dense[0]), planned(SETTINGS, space)) == (10, 20)  # its weights are there: free
     space, plans = made(training=cosine)
     assert predict(planned(SETTINGS, space), plans, PIECES).trained == (4, 4)  # widths share nothing
 
