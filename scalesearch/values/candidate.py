@@ -19,7 +19,8 @@ LossName = Literal["cross_entropy", "focal", "bce"]
 ScheduleName = Literal["wsd", "cosine"]
 ClassWeights = Literal["none", "root", "inverse"]
 Way = Literal["scratch", "cut"]
-"""How a size below the space's largest is reached: trained from the first update on, or cut out of a larger trunk."""
+"""How a network smaller than the space's largest gets its size: it is trained at that size from the first update on
+(`scratch`), or cut out of a larger network after the trunk, the first part of the training (`cut`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,18 +45,18 @@ class Scaling:
     kernel: float = 1.0
     stages: tuple[StageScaling, ...] = ()
     width_by: Way = new_field("scratch")  # noqa: RUF009  (new_field returns a field)
-    """With `cut`, the trunk is that of the widest network of the space, and is cut to this width where the branch
-    begins. It needs the schedule `wsd`, and changes nothing about a candidate that has the largest width itself."""
+    """With `cut`, the widest network of the space is trained up to the end of the trunk and cut to this width where the
+    branch begins. This needs the schedule `wsd`, and has no effect on a candidate that has the largest width itself."""
     depth_by: Way = new_field("scratch")  # noqa: RUF009
-    """As `width_by`: with `cut`, the trunk is the deepest network's, which loses blocks."""
+    """As `width_by`: with `cut`, the trunk is that of the deepest network, and blocks are removed from it."""
     kernel_by: Way = new_field("scratch")  # noqa: RUF009
-    """As `width_by`: with `cut`, the trunk has the largest kernels, which are cropped."""
+    """As `width_by`: with `cut`, the trunk has the largest kernels, and these are cropped."""
     decoder: Decoder = new_field("topdown")  # noqa: RUF009
-    """What joins the feature maps of a network that answers for every pixel (`NetworkSpec.decoder`); tasks without such
-    networks do not read it."""
+    """Decoder of a network that predicts every pixel, as in segmentation (`NetworkSpec.decoder`); other tasks ignore
+    it."""
     neck_width: float = new_field(1.0)
-    """Width multiplier of what a task puts between the backbone and its outputs (neck and heads of a detector, the
-    decoder of a segmentation network), on top of `width`."""
+    """Width multiplier of the layers between the backbone and the outputs (neck and heads of a detector, decoder of a
+    segmentation network), applied on top of `width`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +141,7 @@ class LossWeights:
     objectness: float = 1.0
     """Weight of the term that tells objects from background."""
     dice: float = new_field(0.0)
-    """Weight of the Dice term of masks, beside the loss of each pixel; 0 leaves it out."""
+    """Weight of the Dice loss of a segmentation network, which is added to the per-pixel loss; 0 leaves it out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,8 +162,8 @@ class Recipe:
     loss: LossName = "cross_entropy"
     steps: int = 300
     retrain_steps: int = 60
-    """Updates after pruning with the schedule `cosine`, in addition to `steps`. With `wsd` pruning happens at the
-    beginning of the branch, and every candidate makes `steps` updates in all."""
+    """Updates of the retraining after pruning, in addition to `steps`, with the schedule `cosine`. With `wsd`, pruning
+    happens at the beginning of the branch, and every candidate makes `steps` updates in all."""
     batch_size: int = 64
     warmup_fraction: float = 0.25
     """Share of the updates over which the rate rises, with the schedule `cosine`."""
@@ -182,22 +183,22 @@ class Recipe:
     """Share of the updates that belong to the branch, in which the rate falls, with the schedule `wsd`. What is removed
     from a network is removed where its branch begins."""
     warmup_steps: int = new_field(60, before=0)
-    """Updates over which the rate rises, with the schedule `wsd`; at most half of the trunk. It is a number, so that a
-    longer training is the same one continued."""
+    """Updates over which the rate rises, with the schedule `wsd`; at most half of the trunk. It is a number of updates,
+    not a share of them, so that a longer training begins with the same updates as a shorter one."""
     distill_weight: float = new_field(0.0)
-    """Share of the loss, 0 to 1, that asks for the answers of the study's fine-tuned parent instead of the targets; 0
-    switches distillation off. It needs a parent."""
+    """Weight, 0 to 1, of the distillation loss, which compares the outputs with those of the study's fine-tuned parent
+    instead of the targets; 0 switches distillation off. Above 0, the study needs a parent."""
     distill_temperature: float = new_field(4.0)
-    """Temperature that softens both sides of that share: logits are divided by it, where the task's answers are
+    """Temperature of the distillation loss: the logits of both networks are divided by it, in tasks whose outputs are
     logits."""
     loss_weights: LossWeights = new_field(LossWeights())  # noqa: RUF009  (new_field returns a field)
     """Weights of the terms of the loss, where a task has several."""
     class_weights: ClassWeights = new_field("none")  # noqa: RUF009
-    """Whether pixels of rare classes count more in the loss of masks: by the root of how rare they are in the training
-    masks (root), or fully (inverse)."""
+    """Whether pixels of rare classes weigh more in the segmentation loss: by 1 / sqrt(frequency) of the class in the
+    training masks (`root`), by 1 / frequency (`inverse`), or not at all (`none`)."""
     scale_fraction: float = new_field(0.0)
     """Random zoom of images with boxes or masks: they are shrunk or enlarged by up to this fraction. Classification
-    does not read it."""
+    ignores it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,13 +20,13 @@ def new_field(default: object, *, before: object = _DEFAULT) -> Any:
 
     Args:
         default: The field's default.
-        before: The value that stands for how things were before the field existed; without it, that is the default.
+        before: The value that gives the same behaviour as before the field existed; if omitted, that is `default`.
     """
     return dataclasses.field(default=default, metadata={_BEFORE: default if before is _DEFAULT else before})
 
 
 def values_before(kind: type) -> dict[str, Any]:
-    """Return the values of a dataclass's new fields, by name, that stand for how things were before they existed.
+    """Return, by name, the values `before` of all fields of a dataclass that were made by `new_field`.
 
     A value that is a dataclass itself is returned as a dictionary, as in stored files.
     """

@@ -1,4 +1,4 @@
-"""How long a network takes for one batch, how sure that is, and what the work on its answers takes beside it."""
+"""The latency of a network for one batch, its confidence interval, and the time of the post-processing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,18 +20,18 @@ LATENCY_NAMES: Final[Mapping[LatencyObjective, str]] = MappingProxyType(
 
 
 LATENCY_TITLES: Final[Mapping[LatencyObjective, str]] = MappingProxyType({"engine": "p50", "end_to_end": "end-to-end"})
-"""The same, as people write it: `p50, ms`, `end-to-end latency`."""
+"""The name of the second objective as people write it: `p50, ms`, `end-to-end latency`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Postprocessing:
-    """Time on the host from a network's answers to results, as an exported network's users take them.
+    """Time that the host needs to turn a network's outputs into results, as users of the exported network do.
 
-    Of a detector that is decoding and non-maximum suppression at the exported threshold, in numpy on one thread.
+    For a detector, that is decoding and non-maximum suppression at the exported threshold, in numpy on one thread.
     """
 
     p50_ms: float
-    """Median over validation images, times the batch size of the latency that it stands beside."""
+    """Median time of one validation image, times the batch size of the `Latency` that holds this."""
     p50_low_ms: float
     p50_high_ms: float
     """The lowest and the highest of the medians of several rounds over the same images."""
@@ -43,10 +43,11 @@ class Postprocessing:
 class Latency:
     """Latency of one engine at a fixed batch size.
 
-    `p50_ms` is the objective. It is the duet ratio to the reference engine (`measurement.duet.OBJECTIVE`), taken while
-    the reference ran at its calm time, times that calm time; so a busy minute of the machine does not affect it. Where
-    `objective` is `end_to_end`, it is the sum of that and of the post-processing's median, and its interval likewise.
-    `raw_*` are plain clock times of the engine. The last fields are None in records that are older than these fields.
+    `p50_ms` is the objective: the ratio of the engine's time to that of the reference engine
+    (`measurement.duet.OBJECTIVE`), measured while the reference ran at its calm time, times that calm time. A busy
+    minute of the machine therefore does not affect it. If `objective` is `end_to_end`, the median of the
+    post-processing is added to `p50_ms` and to both ends of its interval. `raw_*` are plain clock times of the engine.
+    The last fields are None in records that are older than these fields.
     """
 
     p50_ms: float
@@ -77,15 +78,15 @@ class Latency:
     reference_lowest_ms: float | None = None
     """Level of the reference in the pairs that counted. It is far above the calm time if the machine was never calm."""
     coarse: bool = False
-    """Whether timing ended early, since the candidate was surely not on the front of that moment, or since the network
-    is only one to compare with."""
+    """Whether timing ended early, because the candidate was surely not on the front at that moment, or because the
+    network is timed only for a comparison."""
     postprocessing: Postprocessing | None = None
-    """Time of the work on the answers; None where the task's answers need none that is measured."""
+    """Time of the post-processing; None if the task has none that is measured."""
     objective: LatencyObjective = "engine"
     """What `p50_ms` and its interval stand for."""
 
     def beside(self, postprocessing: Postprocessing | None, objective: LatencyObjective) -> "Latency":
-        """Return this latency of an engine with the time of the post-processing, as part of `p50_ms` if asked for."""
+        """Return this engine latency with the post-processing, added to `p50_ms` if `objective` is `end_to_end`."""
         found = replace(self, postprocessing=postprocessing, objective=objective)
         if postprocessing is None or objective == "engine":
             return found
@@ -98,7 +99,7 @@ class Latency:
 
     @property
     def of_engine(self) -> "Latency":
-        """This latency without the post-processing: that of the engine alone."""
+        """The latency of the engine alone, without the post-processing."""
         after = self.postprocessing
         if after is None or self.objective == "engine":
             return replace(self, postprocessing=None, objective="engine")
@@ -113,7 +114,7 @@ class Latency:
 
     @property
     def end_to_end(self) -> "Latency | None":
-        """This latency with the post-processing in it; None where none was measured."""
+        """This latency with the post-processing added to `p50_ms`; None if no post-processing was measured."""
         after = self.postprocessing
         return None if after is None else self.of_engine.beside(after, "end_to_end")
 
@@ -129,7 +130,7 @@ class Latency:
 
     @property
     def unsettled(self) -> bool:
-        """Whether the latency is not stable although all the time there was for it was spent."""
+        """Whether the latency is not stable, although timing was not ended early."""
         return not (self.stable or self.coarse)
 
     @property
@@ -156,10 +157,10 @@ class Latency:
 
     @property
     def unit_too_slow(self) -> bool:
-        """Whether the reference's calm time, the unit of all latencies, was too slow.
+        """Whether the reference's calm time, the unit of all latencies, is too long.
 
-        That is so where the reference ran much faster here than its calm time, which must then have been found while
-        the machine was disturbed.
+        It is if the reference ran much faster in this session: the calm time must then have been measured while the
+        machine was disturbed.
         """
         lowest_ms, calm_ms = self.reference_lowest_ms, self.of_engine.p50_ms / self.ratio
         return lowest_ms is not None and lowest_ms < _FASTER_THAN_CALM * calm_ms

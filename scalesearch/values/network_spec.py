@@ -12,7 +12,7 @@ Padding = Literal["symmetric", "same"]
 Decoder = Literal["topdown", "lraspp"]
 
 UNKNOWN_STRIDE = 32
-"""Taken for the total stride of a module of the user's, whose own is not known: that of most networks for photos."""
+"""Total stride assumed for a user's own module, whose stride is not known. Most networks for photos have this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class InputSize:
 
     @property
     def cell(self) -> int | str:
-        """The size for tables that programs read: a number for squares, as it always was, and text for rectangles."""
+        """The size for tables that programs read: a number for squares, as in earlier versions, text for rectangles."""
         return self.height_px if self.is_square else self.label
 
     def __str__(self) -> str:
@@ -97,17 +97,17 @@ class HeadSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSpec:
-    """A whole network as data: stem, stages, head; or where a module of the user's comes from.
+    """A whole network as data: its stem, stages and head, or the origin of a user's own module.
 
-    With an `origin` there are no stages, and stem and head mean nothing: the network is what that function returns,
-    with a last layer for `num_classes`.
+    With an `origin` there are no stages, and stem and head are ignored: the network is the module that this function
+    returns, with a last layer for `num_classes`.
     """
 
     name: str
     resolution_px: int
     """Height of the images in pixels."""
     num_classes: int
-    """Classes of the data; 0 for a task without classes. What is made of them is the task's business."""
+    """Number of classes of the data; 0 for a task without classes. The task decides how many outputs that gives."""
     stem: StemSpec
     stages: tuple[StageSpec, ...]
     head: HeadSpec
@@ -121,15 +121,15 @@ class NetworkSpec:
     origin_sha256: str = new_field("")
     """SHA-256 over names and bytes of the state dict of that module."""
     mean: tuple[float, ...] = new_field(())
-    """Mean of each channel, of pixels in 0..1, that the module of `origin` asks for; empty: the data set's own."""
+    """Mean of each channel, for pixels in 0..1, that the module of `origin` expects; empty: that of the data set."""
     std: tuple[float, ...] = new_field(())
     """Standard deviation of each channel, as `mean`."""
     padding: Padding = new_field("symmetric")  # noqa: RUF009  (new_field returns a field)
     """How strided convolutions pad: by kernel // 2 on all sides (symmetric), or as TensorFlow's SAME, which on even
     sides pads one pixel less at the top and on the left. Weights trained with one are wrong with the other."""
     decoder: Decoder = new_field("topdown")  # noqa: RUF009
-    """How maps of several strides become one, in a network that answers for every pixel: summed from coarse to fine
-    (topdown), or the finest beside a gated coarsest (lraspp). Other networks do not read it."""
+    """How a network that predicts every pixel joins feature maps of several strides: summed from coarse to fine
+    (topdown), or the finest map with a gated coarsest one (lraspp). Other networks ignore it."""
     neck_width: float = new_field(1.0)
     """Multiplier of the channels between the backbone and the outputs of a detector or a segmentation network."""
 

@@ -16,15 +16,15 @@ class Parent:
     sha256: str
     """SHA-256 of the file that holds the weights."""
     licence: str
-    """In a line: whose the weights are, and on what terms, as far as that is known."""
+    """One line on the owner and the license of the weights, as far as they are known."""
     network: NetworkSpec
     """Its shape, with the study's classes, at the resolution at which it is fine-tuned."""
     mean: tuple[float, ...]
-    """Mean of each channel, of pixels in 0..1, that its images were normalised with; the whole study uses it."""
+    """Mean of each channel, for pixels in 0..1, by which its images were normalised; the whole study uses it."""
     std: tuple[float, ...]
-    """Standard deviation of each channel, as above."""
+    """Standard deviation of each channel, as `mean`."""
     head: str
-    """In a line: what becomes of its classifier."""
+    """One line on what is done with its classifier."""
     steps: int
     """Updates by which it is fine-tuned on the study's images before anything inherits from it; 0 if it knows the
     classes."""
@@ -43,7 +43,13 @@ class Parent:
 
 
 def parent_key(network: NetworkSpec, sha256: str, *held: object) -> str:
-    """Return the identity of a fine-tuned parent: of its file, its shape and what else its training depends on."""
+    """Return the identity of a fine-tuned parent, 64 hex digits.
+
+    Args:
+        network: Its shape.
+        sha256: Hash of the file that holds its weights.
+        held: Everything else that its fine-tuning depends on.
+    """
     return content_hash("parent", content_hash(network), sha256, *held)
 
 

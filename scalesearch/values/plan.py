@@ -11,7 +11,8 @@ from scalesearch.values.record import Cost, LimitUse
 class Plan:
     """A candidate after rounding, with its cost.
 
-    Equal `key` means equal work: the second of two such candidates is answered from the record of the first.
+    Two candidates with the same `key` need the same work: the second one takes its results from the record of the
+    first.
     """
 
     candidate: Candidate
@@ -32,7 +33,7 @@ class Plan:
     pruning: Pruning
     """The part of the requested pruning that has an effect on this network; all other fields have their defaults."""
     cut_from: NetworkSpec | None = None
-    """The larger network whose trunk is cut to `spec` where the branch begins; None where the trunk is of that spec."""
+    """The larger network whose trunk is cut to `spec` where the branch begins; None if the trunk has `spec` itself."""
     trunk_cost: Cost | None = None
     """Cost of `cut_from`."""
     limits: tuple[LimitUse, ...]
@@ -40,7 +41,7 @@ class Plan:
 
     @property
     def begun(self) -> tuple[NetworkSpec, Cost]:
-        """Spec and cost of the network that the training begins with: the trunk's."""
+        """Spec and cost of the network that the training begins with, which is that of the trunk."""
         return self.cut_from or self.spec, self.trunk_cost or self.dense_cost
 
     @property

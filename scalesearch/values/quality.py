@@ -1,10 +1,10 @@
-"""How good a network's answers are, whatever its task: one score with its interval, and the task's further numbers."""
+"""Quality of a network's outputs in any task: one score with its interval, and the task's further numbers."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 Z_975 = 1.959964
-"""97.5 % quantile of the normal distribution: so many standard deviations on both sides hold 95 %."""
+"""97.5 % quantile of the normal distribution: 95 % lie within this many standard deviations of the mean."""
 _ROUNDING_ERROR = 1e-9
 DEFAULT_METRIC = "top1"
 """Metric of studies that were made before there were several tasks, and of tables without a measured trial."""
@@ -15,7 +15,7 @@ _TITLES = {"top1": "top-1", "map50_95": "mAP50-95", "map50": "mAP50", "miou": "m
 
 
 PROPORTIONS = frozenset({DEFAULT_METRIC})
-"""Metrics that are the plain fraction of images answered right: accuracies, whose error is the binomial one."""
+"""Metrics that are the fraction of images predicted correctly: accuracies, whose error is binomial."""
 
 
 def score_noun(metric: str, *, plural: bool = False) -> str:
@@ -26,7 +26,7 @@ def score_noun(metric: str, *, plural: bool = False) -> str:
 
 
 def best_words(metric: str) -> str:
-    """Return what a trial is called that nothing else beats in this metric: the most accurate, or the best-scoring."""
+    """Return the words for the trial that is best in this metric: most accurate, or best-scoring."""
     return "most accurate" if metric in PROPORTIONS else "best-scoring"
 
 
@@ -93,12 +93,12 @@ class DetectionDetail:
     """The numbers behind a detector's score."""
 
     threshold: float
-    """The score from which on an exported network reports a detection: the one with the best F1 on these images, or
-    where recall at a precision is the score, the one that has that precision."""
+    """The lowest score of a detection that an exported network reports: the threshold with the best F1 on these images,
+    or, if the objective is recall at a precision, the threshold that has that precision."""
     precision: float
-    """Share of the detections from that threshold on that are right, at an IoU of 0.5."""
+    """Share of the detections at or above that threshold that are correct at an IoU of 0.5."""
     recall: float
-    """Share of the objects that are found by them."""
+    """Share of the objects that these detections find."""
     f1: float
     map50: float
     map75: float
@@ -111,21 +111,21 @@ class DetectionDetail:
     """Precision and recall are at the threshold, the average precision is the mean over overlaps of 0.5 to 0.95, and
     the curve is that at an IoU of 0.5."""
     confusion: tuple[tuple[int, ...], ...]
-    """Objects of each class (rows) by the class that was reported (columns), at the threshold; the last row counts
-    reports where there is no object, the last column objects that were missed."""
+    """Number of objects by true class (rows) and reported class (columns), at the threshold. The last row counts
+    detections where there is no object, the last column objects that were missed."""
     map50_95: float | None = None
-    """None in records of earlier versions, whose score it is."""
+    """None in records of earlier versions, in which it is the score itself."""
     recall_at_precision: float | None = None
     """Largest recall with at least `at_precision`, at an IoU of 0.5; None in records of earlier versions."""
     at_precision: float = 0.9
     decode_ms: float = 0.0
-    """Only in records of earlier versions: median time of making boxes of an image's answers, from a score of 0.25 on.
-    Since then it is measured at the exported threshold, as `Latency.postprocessing`."""
+    """Only in records of earlier versions: median time to turn the outputs for one image into boxes with a score of at
+    least 0.25. Later versions measure it at the exported threshold, as `Latency.postprocessing`."""
     kind: Literal["boxes"] = "boxes"
 
     @property
     def numbers(self) -> tuple[NamedNumber, ...]:
-        """The numbers that tables have beside the score; sizes of which there are no objects are left out."""
+        """The numbers that tables show next to the score; a size without any objects is left out."""
         parts = ("map50_95", "map50", "map75", "small", "medium", "large")
         names = (*parts, "precision", "recall", "f1", "threshold")
         found = [(name, getattr(self, name)) for name in names]
@@ -139,13 +139,13 @@ class MaskClass:
 
     name: str
     pixels: int
-    """Pixels of this class in the truth; with 0 the class counts in no mean."""
+    """Number of pixels of this class in the ground truth; with 0, the class is left out of every mean."""
     iou: float
     """Intersection over union; 0 for a class without pixels."""
     recall: float
-    """Share of its pixels that got this class: the class's pixel accuracy."""
+    """Share of the class's pixels that are predicted as this class: its pixel accuracy."""
     precision: float
-    """Share of the pixels with this answer that are of the class; 0 where none got it."""
+    """Share of the pixels predicted as this class that belong to it; 0 if there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,20 +153,20 @@ class MaskDetail:
     """The numbers behind a mean intersection over union."""
 
     pixel_accuracy: float
-    """Share of the labelled pixels that got their class."""
+    """Share of the labelled pixels whose class is predicted correctly."""
     mean_accuracy: float
-    """Mean of the pixel accuracies of the classes in the truth."""
+    """Mean of the pixel accuracies of the classes in the ground truth."""
     classes: tuple[MaskClass, ...]
     kind: Literal["masks"] = "masks"
 
     @property
     def numbers(self) -> tuple[NamedNumber, ...]:
-        """What tables show beside the score."""
+        """The numbers that tables show next to the score."""
         return tuple(NamedNumber(name=name, value=getattr(self, name)) for name in ("pixel_accuracy", "mean_accuracy"))
 
     @property
     def weakest_first(self) -> tuple[MaskClass, ...]:
-        """The classes that are in the truth, by intersection over union."""
+        """The classes that are in the ground truth, lowest intersection over union first."""
         return tuple(sorted((each for each in self.classes if each.pixels), key=lambda each: (each.iou, each.name)))
 
 
@@ -176,7 +176,7 @@ Detail = ClassDetail | DetectionDetail | MaskDetail | NumbersDetail
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """Quality of a network's answers on held-out images."""
+    """Quality of a network's outputs on held-out images."""
 
     score: float
     """The task's objective, 0 (worst) to 1 (best)."""
@@ -189,7 +189,7 @@ class Quality:
     detail: Detail = field(default_factory=NumbersDetail)
 
     def __post_init__(self) -> None:
-        """Widen the interval to contain the score where it misses it only by a rounding error.
+        """Widen the interval to contain the score if the score lies outside by no more than a rounding error.
 
         Formulas make such errors at 0 and 100 %.
         """

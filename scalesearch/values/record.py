@@ -85,10 +85,11 @@ class Gain:
     speedup_high: float
     """The 95 % interval of the speed-up."""
     score_change: float | None
-    """Score with the step minus score without it, after as many updates, as a fraction. None if the network without the
-    step was not trained."""
+    """Score with the step minus score without it, after the same number of updates, as a fraction. None if the network
+    without the step was not trained."""
     coarse: bool = False
-    """Whether the candidate's own latency was not taken exactly, since it was surely not on the front."""
+    """Whether the candidate's own latency was timed only coarsely, since it was surely not on the front
+    (`Latency.coarse`)."""
 
     @property
     def no_gain(self) -> bool:
@@ -102,7 +103,7 @@ class Gain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepScore:
-    """The score on the validation images after one step of the way from the trained network to the engine."""
+    """The score on the validation images after one step between the trained network and the deployed engine."""
 
     step: Literal["float", "onnx_fp32", "onnx", "engine"]
     score: float
@@ -110,7 +111,7 @@ class StepScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTime:
-    """Wall time of one stage of one trial, and what of it the worker's threads spent computing."""
+    """Wall time of one stage of one trial, and the processor time of the worker's threads in it."""
 
     stage: str
     seconds: float
@@ -154,8 +155,8 @@ class TrialRecord:
     gains: tuple[Gain, ...] = ()
     """One entry for each compression step of the trial, in the order in which the steps are applied."""
     sibling_of: int | None = None
-    """Number of the trial of the same network in another precision that came near the front, which is why this one was
-    evaluated."""
+    """Number of the trial because of which this one was evaluated: it has the same network in another precision and
+    came near the front."""
     acceptance: Acceptance | None = None
     """None where the compiler check (setting `accept`) was off."""
     size_bytes: int | None = None
@@ -169,16 +170,17 @@ class TrialRecord:
 
     @property
     def feasible(self) -> bool:
-        """Whether the trial is complete (or answered from a complete one) and within every limit."""
+        """Whether the trial is complete (or took its results from a complete one) and within every limit."""
         if self.state not in ("complete", "cached"):
             return False
         return self.quality is not None and self.latency is not None and all(use.excess <= 0 for use in self.limits)
 
     @property
     def charge(self) -> float:
-        """The part of a full training that counts against the budget: 1 unless the trial's trunk was there already.
+        """The part of a full training that counts against the budget; 0 if no training was started.
 
-        It is 1, too, where nothing is known about the updates: of a trial that failed, or of an earlier version.
+        It is below 1 if the trial's trunk was stored already. It is 1 if the number of updates is not known: for a
+        trial that failed, or in a record of an earlier version.
         """
         if not self.charged or self.training is None or not self.training.new_steps:
             return float(self.charged)

@@ -70,7 +70,8 @@ class Session:
     reference_sha256: str = ""
     """SHA-256 of `reference.onnx`; empty in the session of a study that was made before this was stored."""
     run_folder: str = ""
-    """The working folder that relative paths in the settings start from; empty in older studies, as above."""
+    """The working folder that relative paths in the settings start from; empty in a study that was made before this was
+    stored."""
     storage_width_px: int = 0
     """Width of the stored images in pixels; 0 means that they are square."""
     parent: Parent | None = None

@@ -46,22 +46,23 @@ class DataSettings:
     """Which values become black and white in images of more than 8 bits: `[low, high]`; `auto` finds the two values on
     the training images and then keeps them in the study; `full` means 0..65535, and 0..1 in float images."""
     fit: Fit = "crop"
-    """How an image of another shape is given the stored one: its centre cut out, stretched, or padded with grey."""
+    """How an image of another aspect ratio is fitted to the stored size: its centre is cropped, or the whole image is
+    stretched, or padded with grey."""
     memory: MemorySetting = "auto"
     """Where a folder's images are held: `ram` is memory, `disk` a file from which each batch is read; `auto` decides by
     their size. The pixels are the same, so a study may go on with either."""
     group_by: str = ""
-    """A regular expression on file names: where images are split here, those for which it matches the same text (that
-    of its first pair of brackets, if it has any) stay together. Empty: every image is drawn by itself."""
+    """A regular expression for file names. Where this program splits the images, those for which it matches the same
+    text (that of its first group, if it has one) stay together. Empty: every image is drawn by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencySettings:
-    """How an engine is timed, and what of the way from image to result counts."""
+    """How an engine is timed, and whether the post-processing counts."""
 
     objective: LatencyObjective = "engine"
-    """What the study minimises, and `limits.max_latency_ms` limits: the engine's latency, or with `end_to_end` its sum
-    with the time of the task's post-processing (of detection: decoding and suppression)."""
+    """Which latency the study minimises and `limits.max_latency_ms` bounds: that of the engine, or with `end_to_end`
+    its sum with the time of the task's post-processing (in detection: decoding and non-maximum suppression)."""
     batch: int = 1
     threads: int = 1
     """Number of threads of the engine that is timed (and scored)."""
@@ -71,8 +72,8 @@ class LatencySettings:
     """Timing goes on until the session's own 95 % interval of the ratio is within this fraction of it, or `max_s`
     seconds have passed."""
     coarse_half_width: float = 0.03
-    """The same for a candidate that is surely not on the front, since a member is faster and surely as accurate, and
-    for networks that are only compared with. With 0, all of them are timed alike."""
+    """As `half_width`, for a candidate that is surely not on the front (a member is faster and surely as accurate), and
+    for networks that are timed only for a comparison. With 0, `half_width` holds for these, too."""
     stable_within: float = 0.02
     """A latency is called stable if its whole 95 % interval (the differences between processes included) is within this
     fraction of it."""
@@ -83,9 +84,9 @@ class DetectionSettings:
     """What detectors are judged by."""
 
     objective: DetectionObjective = "map50_95"
-    """The score: mean average precision over overlaps of 0.5 to 0.95, that at 0.5, or recall at a precision."""
+    """The score: mAP over IoUs of 0.5 to 0.95, mAP at an IoU of 0.5, or recall at a given precision."""
     precision: float = 0.9
-    """The precision at which recall is asked for, over all classes and at an overlap of 0.5."""
+    """The precision at which recall is measured, over all classes and at an IoU of 0.5."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +138,9 @@ class RunSettings:
     """A trained network that candidates inherit from: an export or a training of this program, a .safetensors or .pth
     file, `pretrained`, or `torchvision:WEIGHTS`; empty: they begin with random weights."""
     parent_steps: int = 240
-    """Updates by which a parent that does not know the study's classes is fine-tuned first, once a study."""
+    """Updates by which a parent that does not know the study's classes is fine-tuned first, once per study."""
     task: str = "classification"
-    """What the network is for: the name of a task."""
+    """Name of the task that networks are trained for."""
     target: str = "auto"
     accept: AcceptName = "off"
     """With `rtx`, every trial's graph must also compile with TensorRT for RTX, which needs no GPU for that."""
@@ -150,7 +151,8 @@ class RunSettings:
     adaptive: bool = False
     """Whether the search stops asking for a precision that has never paid on this chip."""
     budget: int = 20
-    """Number of full trainings: a candidate whose trunk was there already counts by its share of updates."""
+    """Number of full trainings. A candidate whose trunk is stored already counts only the share of updates that it
+    makes itself."""
     max_time_s: float = 0.0
     """Seconds of wall time after which a run begins no further candidate, counted anew in each run; 0: no limit."""
     workers: int = 1

@@ -59,7 +59,7 @@ class NamedAxis:
 
 FLIP = "training.flip"
 AUTO = Choice(values=("auto",))
-"""The value of an axis that the program decides once a study."""
+"""The value of an axis that the program decides once per study."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,17 +102,17 @@ class SearchSpace:
 
     @property
     def flip_undecided(self) -> bool:
-        """Whether the program is to decide if training mirrors images."""
+        """Whether the program has yet to decide if training mirrors images."""
         return any(named.name == FLIP and named.axis == AUTO for named in self.axes)
 
     def with_flip(self, *, flip: bool) -> "SearchSpace":
-        """Return the space with that decision; the space itself if it needs none."""
+        """Return the space with its flip axis fixed to `flip`; the space itself if that was decided before."""
         if not self.flip_undecided:
             return self
         return self.with_axis(NamedAxis(name=FLIP, axis=Choice(values=(flip,))))
 
     def with_axis(self, axis: NamedAxis) -> "SearchSpace":
-        """Return the space with the axis in the place of its own of the same name."""
+        """Return the space with `axis` in place of its axis of the same name."""
         return replace(self, axes=tuple(axis if named.name == axis.name else named for named in self.axes))
 
     def with_fixed(self, name: str, value: str | float) -> "SearchSpace":
