@@ -1,4 +1,4 @@
-"""Turns flags into calls, prints results, and sets exit codes."""
+"""The command line: turns flags into calls, prints results, and sets exit codes."""
 
 import errno
 import importlib.metadata
@@ -71,9 +71,10 @@ def _options(
 
 def main() -> NoReturn:
     """Run the command line. A known error is printed in at most three lines on stderr and gives its exit code."""
-    # OpenMP threads that spin long at a barrier take the cores from each other on a busy machine. On two cores beside
-    # one other process, a training step took 116 instead of 163 ms at 64 px with this, though 67 instead of 59 at 32
-    # px; on a quiet machine nothing changed. The variable is read when torch is loaded.
+    # On a busy machine, OpenMP threads that spin for long at a barrier take the cores from each other. On two cores
+    # shared with one other process, this setting made a training step faster at 64 px (116 instead of 163 ms), though
+    # slower at 32 px (67 instead of 59 ms); on a quiet machine nothing changed. The variable is read when torch is
+    # loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     prepare_streams()
     arguments = sys.argv[1:]
@@ -108,7 +109,7 @@ def main() -> NoReturn:
 
 
 def _close_stdout() -> None:
-    """Discard what Python would still flush to stdout: the reader has had enough (`| head`)."""
+    """Discard what Python would still flush to stdout: its reader has closed the pipe (`| head`)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -171,8 +172,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _is_usage_error(error: Exception) -> bool:
-    # Typer brings its own copy of click or uses the installed one, so click errors are known by their shape, not by
-    # their class.
+    # Typer brings its own copy of click or uses the installed one, so click errors are recognised by their attributes,
+    # not by their class.
     return hasattr(error, "format_message") and getattr(error, "exit_code", None) == 2
 
 

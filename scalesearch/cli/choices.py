@@ -1,4 +1,4 @@
-"""What a command decides before it begins: the task's defaults, the chip, the workers, the folder."""
+"""What a command decides before it starts work: the task's defaults, the chip, the workers, the folder."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from scalesearch.values.settings import RunSettings
 def task_defaults(
     space: str | None, data: str | None, task: str | None, overrides: Iterable[str]
 ) -> tuple[str, str | None]:
-    """Return the space and the data that are meant, where none are named: those of the task.
+    """Return the space and the data to use: those that were named, or else the defaults of the task.
 
     Args:
         space: The space that was named, if one was.
@@ -32,9 +32,9 @@ def task_defaults(
 
 
 def refuse_two_meanings(settings: RunSettings, data: str | None, overrides: list[str] | None) -> None:
-    """Raise ConfigError if a data set was typed whose name is that of both a built-in one and a folder here.
+    """Raise ConfigError if the user typed the name of a data set that is both a built-in one and a folder here.
 
-    The default was not typed: it means the built-in set, and a folder of its name is only mentioned.
+    A default that was not typed always means the built-in set; a folder of that name is only mentioned.
     """
     from scalesearch.data import refuse_ambiguous_source
     from scalesearch.tasks.registry import sources_of
@@ -49,7 +49,7 @@ def is_set(name: str, overrides: list[str] | None) -> bool:
 
 
 def continues(folder: Path, source: str) -> bool:
-    """Tell whether the study in `folder` was begun with this same source, which then keeps its meaning."""
+    """Tell whether the study in `folder` was begun with the same source, so that it must mean the same data again."""
     from scalesearch.records.run_file import read_run_file
 
     try:

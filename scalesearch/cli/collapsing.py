@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from scalesearch.values.target import Target
 
 GRID_LIMIT = 20_000
-"""Up to this many combinations are all tried (in a second or two). Of more, SAMPLE random ones are tried."""
+"""Up to this many combinations, all are tried (in a second or two). If there are more, SAMPLE random ones are tried."""
 SAMPLE = 2_000
 PAIRS_A_SAMPLE = 200
 SHOWN_PAIRS = 8
@@ -25,8 +25,8 @@ Values = tuple[float, ...]
 def collapses(space: SearchSpace, base: NetworkSpec, target: "Target") -> Iterator[str]:
     """Yield lines that say how many distinct networks the scaling choices give, and which choices collapse.
 
-    Only neighbouring values of an axis are compared. Rounding never turns back, so if two values give the same network,
-    all values between them give it too.
+    Only neighbouring values of an axis are compared. Rounding is monotonic, so if two values give the same network, all
+    values between them give it too.
     """
     scaled = [
         named
@@ -89,7 +89,7 @@ def _of_axis(
 
 
 def _is_of_names(named: NamedAxis) -> bool:
-    """Tell whether the axis lists names, such as decoders: each means another network, and none lies between others."""
+    """Tell whether the axis lists names, such as decoders, which have no order and give different networks."""
     return isinstance(named.axis, Choice) and any(isinstance(value, str) for value in named.axis.values)
 
 

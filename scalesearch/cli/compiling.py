@@ -138,8 +138,8 @@ def _compiled(
 ) -> "Iterator[tuple[Precision, Acceptance | str]]":
     """Yield for every precision of the target whether an untrained network was accepted, or why not.
 
-    The network is cut as the planner does on paper, so that criteria which read images or trained weights need none
-    here.
+    The network is pruned as the planner does it to compute a cost, without images or trained weights, even if the
+    candidate's pruning criterion reads them.
     """
     import numpy as np
 

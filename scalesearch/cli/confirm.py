@@ -158,7 +158,10 @@ def _correction(folder: Path, outcome: "ConfirmOutcome") -> Iterator[str]:
 
 
 def _gaps(confirmation: "Confirmation") -> Iterator[str]:
-    """Yield validation minus test, brief and full, and what the two say of the luck in the search's choice."""
+    """Yield the gaps between validation and test score after brief and full training, and the winner's curse.
+
+    The winner's curse is the part of the brief gap that comes from luck in the search's choice.
+    """
     from scalesearch.confirm.files import gap_text
 
     yield f"brief validation less test: {gap_text(confirmation.brief_gap)}: luck in the choice, and unlike splits"

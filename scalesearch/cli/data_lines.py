@@ -1,4 +1,4 @@
-"""What `check` prints of a data set, and the sheet of its training images."""
+"""What `check` prints about a data set, and the sheet of its training images."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -110,9 +110,9 @@ def export_trial(
 
 
 def default_formats(session: Session) -> tuple[str, ...]:
-    """Return the formats that are exported unasked besides ONNX.
+    """Return the formats that are exported by default, besides ONNX.
 
-    That is a TensorRT engine, where the study's target is a TensorRT one and its GPU is here.
+    That is a TensorRT engine, if the study's target is a TensorRT one and its GPU is in this machine.
     """
     from scalesearch.deployment.backends import get_backend
 

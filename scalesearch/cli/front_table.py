@@ -99,7 +99,7 @@ def _front_table(
 def _front_columns(
     shown: Sequence[MeasuredTrial], scores: dict[int, FrontScore], *, knee: int
 ) -> tuple[list[Column], list[Callable[[TrialRecord], str]]]:
-    """Return the columns of the front and what makes their cells."""
+    """Return the columns of the front, and for each column the function that makes its cell for a trial."""
     from scalesearch.views import columns as of
 
     def marked(record: TrialRecord) -> str:
@@ -147,7 +147,7 @@ def _footnotes(shown: Sequence[MeasuredTrial], scores: dict[int, FrontScore], *,
 
 
 def _confirmed(folder: Path, records: Sequence[TrialRecord]) -> list[str]:
-    """Return where the confirmed front lies, and what it says of the one that is shown."""
+    """Return lines on where the confirmed front is stored, and on how it corrects the front that is shown."""
     from scalesearch.records.confirmed import confirmed_hint
 
     hint = confirmed_hint(folder)

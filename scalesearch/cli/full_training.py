@@ -39,7 +39,7 @@ _SPACE = "export"
 def train_export(config_path: Path, *, steps: int | None, data: str | None, seed: int | None, to: Path) -> None:
     """Train the exported network, and write model.onnx and result.json into `to`.
 
-    The results are printed beside the search's numbers.
+    The results are printed next to the search's numbers.
     """
     config = read_config(config_path)
     full_length(config.candidate.recipe, steps=steps)  # a wrong length is reported before anything is read or made
@@ -122,7 +122,7 @@ def check_target(to: Path, config: ExportedConfig) -> None:
 
 
 def _is_hidden(path: Path) -> bool:
-    """Tell whether a system, or a process that was killed while it wrote, left this file, or whether it is a lock."""
+    """Tell whether the file is a lock, or is hidden as files of systems and of killed processes are."""
     return path.name.startswith(".") or path.suffix == ".lock"
 
 
@@ -135,7 +135,7 @@ def _config_file(path: Path) -> Path:
 
 
 def _data_settings(config: ExportedConfig, config_path: Path, data: str | None) -> DataSettings:
-    """Return where the images are: as given now, or the exported network's own, from any working folder."""
+    """Return the data settings: with `data` if it is given, else the network's own images, found from any folder."""
     asked = config.settings.data
     if data is not None:
         return dataclasses.replace(asked, source=data)
@@ -160,7 +160,7 @@ def _data_settings(config: ExportedConfig, config_path: Path, data: str | None) 
 
 
 def _equality(config: ExportedConfig, record: TrialRecord, config_path: Path, to: Path) -> Iterator[str]:
-    """Say whether this is the exported network, by name and shape of every tensor and by the graph of its ONNX file."""
+    """Yield lines on whether this is the exported network: by name and shape of every tensor, and by the ONNX graph."""
     same = record.network_sha256 == config.expected.network_sha256
     other = "NOT the same as exported (other data or program version)"
     yield f"network: {'the same as exported' if same else other}, every tensor by name and shape"

@@ -86,7 +86,10 @@ def _show(folder: Path, record: TrialRecord, layers: "Sequence[LayerHistogram]",
 
 
 def _chosen(folder: Path, trial: int | None) -> TrialRecord:
-    """Return the record of that trial (or of the knee), or of the one that answered it; it has a trained network."""
+    """Return the record of that trial (None: the knee) or of the trial that it took its results from.
+
+    The trial of the record has a trained network.
+    """
     from scalesearch.cli.study_commands import choose_record
 
     records = read_records(folder)

@@ -117,7 +117,7 @@ class _Progress:
 
     @property
     def share(self) -> float:
-        """What is used up of budget or time, whichever is further, as a fraction."""
+        """The fraction of the budget or of the time that is used up, whichever is larger."""
         by_time = (time.monotonic() - self._start) / self._max_time_s if self._max_time_s else 0.0
         return max(self.done / max(self.budget, 1), by_time)
 

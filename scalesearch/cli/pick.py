@@ -79,10 +79,10 @@ def pick(
 
 
 def parse_weights(text: str) -> tuple[float, float]:
-    """Parse `accuracy=2,latency=1` into (accuracy, latency); one that is not named counts 1.
+    """Parse `accuracy=2,latency=1` into (accuracy, latency); a weight that is not named is 1.
 
     Raises:
-        ConfigError: Another name, not a number, a negative one, or weights that are all 0.
+        ConfigError: A name is unknown, a weight is negative or not a number, or all weights are 0.
     """
     found = {"accuracy": 1.0, "latency": 1.0}
     for part in text.split(","):
@@ -148,7 +148,7 @@ def _beyond(record: MeasuredTrial, wish: "Wish") -> str:
 
 
 def _seen_again(folder: Path, record: MeasuredTrial) -> Iterator[str]:
-    """Yield the results on images that the search never saw, on which the winner of a search tends to do worse."""
+    """Yield the results on images that the search never saw; the winner of a search tends to do worse on them."""
     from scalesearch.records.confirmed import read_confirmed
     from scalesearch.records.front_scores import read_front_scores
 

@@ -1,4 +1,4 @@
-"""`predict`: prints what an export's model.onnx answers for pictures, in the words of the network's task."""
+"""`predict`: prints the results of an export's model.onnx for pictures, in the terms of the network's task."""
 
 import json
 import os
@@ -69,10 +69,10 @@ def predict(
 
 
 def open_export(export: Path, *, threads: int = 1) -> "Predictor":
-    """Open the network of an export's folder, or an ONNX file, by the task that it is for.
+    """Open the network of an export's folder, or an ONNX file, as a predictor of the network's task.
 
     Raises:
-        ConfigError: It is not there, is not an ONNX file, is not one that `export` wrote, or its task is not known
+        ConfigError: The file is not there, is not an ONNX file or not one that `export` wrote, or its task is not known
             here.
     """
     from scalesearch.export.metadata import task_of
@@ -117,10 +117,10 @@ def replaced_model(export: Path) -> Iterator[str]:
 
 
 def image_files(given: Iterable[Path]) -> Iterator[Path]:
-    """Yield the given files themselves, and for folders every image by its suffix, at any depth, by name.
+    """Yield the given files, and for each folder all files with an image's suffix, at any depth, sorted by name.
 
     Raises:
-        ConfigError: A folder holds none.
+        ConfigError: A folder holds no image.
     """
     from scalesearch.data.litter import SUFFIXES
 
@@ -140,9 +140,9 @@ def image_files(given: Iterable[Path]) -> Iterator[Path]:
 
 
 def _below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the images at any depth by their names, and the images and folders that a system left among them.
+    """Return the images at any depth, sorted by name, and the images and folders that an operating system left there.
 
-    What a system left is not looked into.
+    Folders that a system left are not searched.
     """
     from scalesearch.data.litter import SUFFIXES, is_litter
 

@@ -103,10 +103,10 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool, t
 
 
 def _checked(space: SearchSpace, *, target: str, parent: str) -> _Ground:
-    """Return the ground of a run with this target and parent, after the checks at the start of a run.
+    """Return what a run with this target and parent begins with, after the checks that a run makes at its start.
 
     Raises:
-        ConfigError: As a run would.
+        ConfigError: A check fails, as it would in a run.
     """
     from scalesearch.config import check_axes
     from scalesearch.config.checks import require_teacher
@@ -203,13 +203,13 @@ def _length_of_run(settings: RunSettings, found: "PredictedTime") -> str:
 
 
 def _say(text: str) -> None:
-    """Print what takes time at the moment, for people who watch; print nothing in a pipe."""
+    """Print what the program is busy with, if stderr is a terminal."""
     if sys.stderr.isatty():
         sys.stderr.write(f"{text} ...\n")
 
 
 def _notes(settings: RunSettings, ground: _Ground) -> Iterable[str]:
-    """Yield what is not wrong with the space, but should be known before it runs."""
+    """Yield notes on the space: things that are no errors, but that the user should know before a run."""
     from scalesearch.data import find_source
     from scalesearch.deployment.backends import get_backend
     from scalesearch.spaces.suggest import ends_short, without_effect

@@ -23,7 +23,7 @@ _ROUNDING = 1e-6
 
 
 def trial_line(record: TrialRecord) -> str:
-    """Return one trial as one line: number, result or why it has none, and what it was."""
+    """Return one trial as one line: its number, its result (or why it has none), and its candidate in words."""
     scaling, quantization = record.candidate.scaling, record.candidate.quantization
     size = str(record.spec.input_size) if record.spec else f"res x{scaling.resolution:g}"
     shape = f"{size} depth x{scaling.depth:g} width x{scaling.width:g} kernel x{scaling.kernel:g}"
@@ -84,7 +84,7 @@ def narrowed(event: Narrowed) -> str:
 
 
 def of_budget(done: float, budget: int, between: str) -> str:
-    """Return the trainings done, with those of the budget if there is one."""
+    """Return the number of trainings done, and that of the budget if there is one, as text."""
     return trainings(done) if budget == UNLIMITED_BUDGET else f"{trainings(done)}{between}{budget}"
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 _SAMPLES, _SHOWN = 24, 5
 _PLANNING_S = 10.0
-"""After this many seconds no more samples are planned, once there are some to show. Cutting a large network takes
-seconds."""
+"""After this many seconds no more samples are planned, once there are some to show. Pruning a large network, to know
+its cost, takes seconds."""
 _LARGEST_CUT_PARAMS = 60_000_000
 
 
@@ -29,11 +29,12 @@ class Samples:
     refused: tuple[str, ...]
     """Why candidates could not be planned. A run records them as failed and goes on."""
     uncut: int
-    """Number of plans of networks too large to be cut on paper. Their cost is counted before pruning."""
+    """Number of plans whose networks are too large to be pruned just to know the cost. Their cost is that before
+    pruning."""
 
 
 def sampled(space: SearchSpace, planner: "Planner", *, seed: int) -> Samples:
-    """Return up to 24 candidates as a run would plan them: rounded, cut on paper, and compared with the limits."""
+    """Return up to 24 candidates as a run would plan them: rounded, pruned untrained, and compared with the limits."""
     from scalesearch.chain.planner import limits_before_training  # loads torch, before the clock runs
     from scalesearch.spaces.suggest import random_candidates
     from scalesearch.training.machine import torch_threads
@@ -81,7 +82,7 @@ def sizes_bytes(plans: Iterable[Plan]) -> list[int]:
 
 
 def sample_notes(samples: Samples) -> Iterable[str]:
-    """Yield what the samples leave out, and why; and what trunks they are cut from."""
+    """Yield notes on candidates that were not drawn, pruned or planned, and on those that are cut from larger trunks."""
     from scalesearch.views.words import count
 
     if samples.drawn < _SAMPLES:

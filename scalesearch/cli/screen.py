@@ -1,7 +1,7 @@
-"""Consoles and tables for screens of any width, in which foreign words are only words.
+"""Consoles and tables for screens of any width, which print texts literally.
 
-The least important columns are left out first, never the first one. Nothing in a text is taken for markup, for an
-emoji's name, or for a control code.
+Nothing in a text is taken for markup, for an emoji's name, or for a control code. On a narrow screen, the least
+important columns of a table are left out first, never the first column.
 """
 
 import os
@@ -42,7 +42,7 @@ class Column:
 
 
 def usable_sizes(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without a COLUMNS or LINES that is not a number above 0, as if it were not set."""
+    """Return the environment without COLUMNS and LINES where these are not numbers above 0."""
     return {key: value for key, value in environment.items() if key not in _SIZES or _is_size(value)}
 
 

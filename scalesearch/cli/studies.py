@@ -189,7 +189,7 @@ def _newest(under: Path) -> Path:
 
 
 def _known(path: Path, under: Path) -> str:
-    """Say what to do instead: the study of the nearest name, or the newest ones."""
+    """Suggest another study: the one with the most similar name, or the newest ones."""
     names = {folder.name: folder for folder in _studies(under)}
     near = nearest(path.name, names)
     if near:

@@ -1,4 +1,4 @@
-"""The one place where text goes to the terminal: foreign words are shown and never obeyed.
+"""The one place where text goes to the terminal: control characters in it are shown and never executed.
 
 Every command prints through `echo` here or through `console.PlainConsole`; a test checks that. What `--json` prints is
 ASCII already.
@@ -26,10 +26,10 @@ def print_traceback(error: BaseException) -> None:
 
 
 def prepare_streams() -> None:
-    """Make stdout and stderr accept any text, and warnings of the log as harmless as all other output.
+    """Make stdout and stderr accept any text, and make control characters in logged warnings visible.
 
-    A name that the terminal's encoding cannot write becomes its code instead of an error. Files and folders that this
-    process and its children make are never writable for everybody, not even at umask 000.
+    A character that the terminal's encoding lacks is printed as an escape code instead of raising an error. Files and
+    folders that this process and its children make are never writable for everybody, not even at umask 000.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

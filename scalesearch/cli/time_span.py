@@ -13,7 +13,7 @@ def seconds_of(text: str) -> float:
     """Return a span of time in seconds: hours, minutes and seconds in this order, each with its unit.
 
     Raises:
-        ConfigError: The text is no such span, or one of 0 seconds.
+        ConfigError: The text is not such a span, or means 0 seconds.
     """
     found = _SPAN.fullmatch(text.strip().lower().replace(" ", ""))
     seconds = (

@@ -1,4 +1,4 @@
-"""How many candidates a run evaluates at once, where that is left to the program."""
+"""How many candidates a run evaluates at once, if the user leaves that to the program."""
 
 from pathlib import Path
 from typing import Final
@@ -8,7 +8,8 @@ from scalesearch.values.settings import RunSettings
 
 AUTO: Final = "auto"
 MOST: Final = 8
-"""Each result makes the next candidates better; of more workers, each begins with less known."""
+"""Largest number of workers. Each result makes the next candidates better; with more workers, each candidate is chosen
+from fewer results."""
 TRIALS_OF_EACH: Final = 4
 """Number of trainings of the budget for each worker, at least."""
 WORKER_BYTES: Final = 1_500_000_000
@@ -33,8 +34,8 @@ def number_of(asked: str | None) -> int | None:
 def workers_here(settings: RunSettings) -> tuple[int, str]:
     """Return how many workers suit this machine and budget, and one line on what decided it.
 
-    On a CPU that is one for each core, as far as the memory goes. Training on a GPU, or timing there, one worker uses
-    it best.
+    On a CPU that is one for each core, as far as the memory and the budget suffice, and at most MOST. Where training
+    or timing runs on a GPU, it is one, which uses the GPU best.
     """
     from scalesearch.host import available_bytes, usable_cores
 

@@ -23,8 +23,8 @@ _log = logging.getLogger(__name__)
 def guard(application: Application, *, notes: bool = True) -> Application:
     """Wrap the dashboard so that it lets reading and notes through and refuses everything harmful.
 
-    Refused are requests that would harm a running study, and requests that another page sends. A page elsewhere could
-    point its own host name at 127.0.0.1 (DNS rebinding) and read or change the study, could send a form there, or could
+    Requests that would harm a running study are refused, and so are requests from other web pages. Such a page could
+    point its own host name at 127.0.0.1 (DNS rebinding) and read or change the study, could send a form to it, or could
     show the dashboard in a frame under its own buttons.
 
     Args:

@@ -188,7 +188,8 @@ def update_histogram_figure(study: "optuna.Study", trial_number: int, histograms
 def keep_histograms(folder: Path, histograms: Mapping[int, Sequence[LayerHistogram]], *, held: bool = False) -> None:
     """Save the histogram figures of several trials into the study of that folder.
 
-    Do not call this while another process works on the study. `held`: this process has the folder already.
+    Do not call this while another process works on the study. `held` says that this process holds the folder's lock
+    already.
     """
     if histograms and installed() and (storage_of(folder) or (folder / STUDY_FILE).exists()):
         alone = contextlib.nullcontext() if held else only_coordinator(folder)

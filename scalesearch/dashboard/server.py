@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class DashboardServer:
-    """Optuna Dashboard for one study, bound to loopback as soon as it is made. As a context it closes the port."""
+    """Optuna Dashboard for one study, bound to loopback as soon as it is made; a context manager that closes the port."""
 
     def __init__(self, folder: Path, *, port: int) -> None:
         """Bind to `port` (0: any free one) without serving yet.
@@ -88,7 +88,7 @@ def complete_notes(folder: Path, records: Iterable[TrialRecord]) -> int:
 
 
 def _look_into(folder: Path) -> None:
-    """Refuse what is not a study. Optuna Dashboard would make an empty study for a mistyped path, so look first."""
+    """Raise ConfigError if the folder holds no study: Optuna Dashboard would make an empty one for a mistyped path."""
     path = folder / STUDY_FILE
     if not path.is_file():
         rest = "Give a study's folder, or start one with `scalesearch run`."
