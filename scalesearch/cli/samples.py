@@ -82,7 +82,7 @@ def sizes_bytes(plans: Iterable[Plan]) -> list[int]:
 
 
 def sample_notes(samples: Samples) -> Iterable[str]:
-    """Yield notes on candidates that were not drawn, pruned or planned, and on those that are cut from larger trunks."""
+    """Yield notes on candidates that were not drawn, pruned or planned, and on those cut from larger trunks."""
     from scalesearch.views.words import count
 
     if samples.drawn < _SAMPLES:

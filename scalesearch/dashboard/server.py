@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class DashboardServer:
-    """Optuna Dashboard for one study, bound to loopback as soon as it is made; a context manager that closes the port."""
+    """Optuna Dashboard for one study, bound to loopback as soon as it is made. Its context closes the port."""
 
     def __init__(self, folder: Path, *, port: int) -> None:
         """Bind to `port` (0: any free one) without serving yet.

@@ -1,4 +1,4 @@
-"""What is wrong with labels of boxes: counted, with the first places where it was found."""
+"""Faults in the labels of boxes: how many of each kind there are, and the first places where they were found."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ from scalesearch.errors import ConfigError
 
 _SHOWN: Final = 3
 _ROUNDING: Final = 0.01
-"""Edges that lie outside by no more than this share of a side are rounding errors of whoever wrote them."""
+"""An edge that lies outside its image by no more than this share of the side is a rounding error and not reported."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(slots=True)
 class Faults:
-    """Faults that do not stop the loading, each with the places where it was found."""
+    """Faults that do not stop the loading, with the places where each of them was found."""
 
     root: str
     """The data set, for messages."""
@@ -74,10 +74,10 @@ def checked_box(box: Floats, sides: tuple[float, float], *, where: str, faults: 
 
 
 def without_repeats(rows: Sequence[tuple[tuple[float, ...], str]], faults: Faults) -> list[int]:
-    """Return the places of rows that do not say again what an earlier one says; the others are counted.
+    """Return the indices of the rows that do not repeat an earlier row; the repeated ones are counted as faults.
 
     Args:
-        rows: What each row says, and where it is.
+        rows: The values of each row, and the place where it stands, for messages.
         faults: Where faults are counted.
     """
     seen, kept = set[tuple[float, ...]](), list[int]()

@@ -1,4 +1,4 @@
-"""From labelled image files to a data set with boxes, whatever the format that the labels are in."""
+"""Turn labelled image files into a data set with boxes, once their labels were read from any format."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ SPLIT_ORDER: Final = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledBox:
-    """One box as its file has it."""
+    """One box, as its label file gives it."""
 
     sides: tuple[float, float, float, float]
     """Left, top, right and bottom: in pixels of the image as it is seen, or as fractions of its sides."""
@@ -47,7 +47,7 @@ class LabelledImage:
     split: "SplitName"
     boxes: tuple[LabelledBox, ...]
     declared: tuple[int, int] | None = None
-    """Width and height that its labels tell; None if they do not."""
+    """Width and height that its labels state; None if they state none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class BoxTree:
     fractions: bool
     """Whether boxes are fractions of the sides of their image rather than pixels."""
     divided: bool
-    """Whether it is said which images are for training; if not, all are still to be split."""
+    """Whether the source says which images are for training; if not, all images are still to be split."""
     faults: Faults
     notes: tuple[str, ...] = ()
 
@@ -113,7 +113,7 @@ def _require_boxes(tree: BoxTree) -> None:
 
 
 def _boxes_of(image: LabelledImage, size: Sequence[int], tree: BoxTree) -> ImageBoxes:
-    """Return the boxes of an image in its own pixels, after what is wrong with them was mended and counted."""
+    """Return the boxes of an image in its own pixels, after their faults were corrected and counted."""
     width, height = (float(side) for side in size)
     unit = np.asarray([width, height] * 2) if tree.fractions else np.ones(4)
     if image.declared and image.declared != (int(width), int(height)):
@@ -133,10 +133,10 @@ def _boxes_of(image: LabelledImage, size: Sequence[int], tree: BoxTree) -> Image
 
 
 def _unit_of(image: LabelledImage, size: tuple[int, int], tree: BoxTree) -> NDArray[np.float64]:
-    """Return factors for boxes in pixels of an image whose labels tell another size than it has.
+    """Return factors (4,) that scale boxes in pixels to the image, whose labels state another size than it has.
 
     Raises:
-        ConfigError: The labels tell the sides the other way round: they are those of the image before EXIF turned it.
+        ConfigError: The labels state width and height exchanged: they are for the image before EXIF turned it.
     """
     assert image.declared is not None
     (wide, high), (width, height) = image.declared, size

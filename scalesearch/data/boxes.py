@@ -1,4 +1,4 @@
-"""Boxes of objects as targets: several for each image, of which some are only to be ignored."""
+"""Boxes of objects as targets: several for each image, some of which are marked as ignored."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ COLUMNS: Final = 6
 """Left, top, right, bottom, class and whether it is ignored: the last axis of `Boxes.tensor`."""
 NO_CLASS: Final = -1
 """The class of rows that hold no box."""
-# What the centre crop leaves of a box is asked for if it is at least so much of it; less is ignored.
+# A box of which the centre crop leaves at least this share remains a target; if less is left, it is ignored.
 _LEAST_SHOWN: Final = 0.4
 
 Floats = NDArray[np.float32]
@@ -29,7 +29,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where the pixels of an original image went: x becomes `scale_x` x + `offset_x`, and y likewise."""
+    """Where the pixels of an original image are in the stored one: x becomes `scale_x` x + `offset_x`, y likewise."""
 
     scale_x: float = 1.0
     scale_y: float = 1.0
@@ -68,7 +68,7 @@ class ImageBoxes:
     """(n, 4): left, top, right and bottom."""
     classes: NDArray[np.int64]
     ignored: NDArray[np.bool_]
-    """Crowds, and objects that are not to be asked for: neither found nor missed, whatever is answered there."""
+    """(n,): True for crowds and other objects that do not count; a detection there is neither right nor wrong."""
 
 
 def no_boxes() -> ImageBoxes:
@@ -78,7 +78,10 @@ def no_boxes() -> ImageBoxes:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Boxes:
-    """The boxes of some images, padded to the largest number of an image, and where each image's pixels came from."""
+    """The boxes of some images, padded to `most`, the largest number of boxes of an image.
+
+    They also hold where the pixels of each image came from.
+    """
 
     boxes: Floats
     """(number, most, 4): left, top, right and bottom in pixels of images of `size`."""
@@ -146,7 +149,7 @@ class Boxes:
             yield np.ascontiguousarray(part).data
 
     def strata(self) -> NDArray[np.int64]:
-        """Return for each image 1 + the rarest of its classes, or 0 for an image without boxes, of shape (number,)."""
+        """Return for each image 1 + the index of its rarest class, or 0 if it has no boxes, of shape (number,)."""
         most = int(self.classes.max(initial=0)) + 1
         counts = self.class_counts(most)
         rank = np.empty(most + 1, np.int64)
@@ -157,15 +160,15 @@ class Boxes:
         return np.asarray(by_rank[ranks], np.int64)
 
     def class_counts(self, classes: int) -> NDArray[np.int64]:
-        """Return how many boxes of each class there are that are asked for, of shape (classes,)."""
+        """Return the number of boxes of each class, without the ignored ones, of shape (classes,)."""
         asked = (self.classes != NO_CLASS) & ~self.ignored
         return np.bincount(self.classes[asked], minlength=classes)
 
     def tensor(self) -> "Tensor":
         """Return float32 (number, 1 + most, 6): left, top, right, bottom, class and whether it is ignored.
 
-        The first row of an image is no box: it holds 0, 0, width and height of the image, and `NO_CLASS`. With it a
-        loss knows the size that the boxes are for.
+        The first row of an image is no box: it holds 0, 0, width and height of the image, and `NO_CLASS`. It tells a
+        loss the image size that the boxes are for.
         """
         import torch
 
@@ -194,8 +197,8 @@ class Boxes:
 def boxes_at(images: Sequence[ImageBoxes], originals: NDArray[np.integer], size: InputSize, fit: Fit) -> Boxes:
     """Return the boxes of original images after each image was given this size by `framing.framed`.
 
-    What leaves the picture is cut off. A box of which too little is left is ignored; one of which nothing is left is
-    dropped.
+    Boxes are cut off at the edges of the image. A box of which less than 40 % is left is marked as ignored, and one of
+    which nothing is left is dropped.
 
     Args:
         images: The boxes of each image.

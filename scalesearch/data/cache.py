@@ -27,7 +27,7 @@ except ImportError:  # Windows
 
 Arrays = Mapping[str, NDArray[np.generic]]
 Put = Callable[[NDArray[np.uint8]], None]
-"""Takes the next image."""
+"""A function that takes the next image to be stored."""
 
 # Once the folder holds more than this, the files used longest ago are deleted first.
 MAX_CACHE_BYTES = 8 * 10**9

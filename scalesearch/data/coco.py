@@ -1,4 +1,4 @@
-"""Read detection data as COCO has them: one JSON file a split, with images, categories and annotations."""
+"""Read detection data in COCO's format: one JSON file per split, with images, categories and annotations."""
 
 import json
 import math
@@ -76,7 +76,7 @@ def read_coco(path: Path, *, max_missing: float = 0.01) -> BoxTree:
 
 
 def _files(path: Path) -> list[tuple[Path, SplitName]]:
-    """Return the JSON files and the split of each; a single file is all training."""
+    """Return the JSON files and the split of each; the images of a single file are all for training."""
     if path.is_file():
         return [(path, "train")]
     folder = path / "annotations" if (path / "annotations").is_dir() else path
@@ -219,7 +219,7 @@ def _is_box(box: object) -> "TypeGuard[list[float]]":
 
 
 def takes(path: Path) -> bool:
-    """Tell whether it is a JSON file as COCO has them, or a folder with such files in it or in its `annotations`."""
+    """Tell whether the path is a JSON file in COCO's format, or a folder with such files, also in `annotations`."""
     if path.is_file():
         return path.suffix == ".json" and _looks_like_coco(path)
     try:

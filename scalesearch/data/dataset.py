@@ -31,7 +31,7 @@ class ImageSplit:
     images: Images | MappedImages
     targets: Targets
     facts: ImageFacts | None = None
-    """What the images were like before they had one size; None where that is not known or does not matter."""
+    """What the images were like before they were given one size; None if that is not known or does not matter."""
     names: NDArray[np.str_] | None = None
     """Names of the images' files, with their folders, of shape (number,); None where the images are not files."""
 
@@ -40,7 +40,7 @@ class ImageSplit:
 
 
 class ResizeMemo:
-    """The sizes made last, as many as fit into `max_bytes`; the one requested longest ago is dropped first."""
+    """A cache of resized data sets, as many as fit into `max_bytes`; the one requested longest ago is dropped first."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -85,9 +85,10 @@ class Dataset:
     window: WindowSetting = "auto"
     """The window that images of more than 8 bits were read by, kept so that later images are read the same way."""
     memory: MemorySetting = "auto"
-    """Where smaller sizes are kept if these images are on disk: `disk` there, too; `auto` in memory if they fit."""
+    """What `at` does if these images are on disk: with `auto` it keeps smaller ones in memory if they fit, with `disk`
+    it never does."""
     notes: tuple[str, ...] = ()
-    """Lines to say while the data set is loaded, which are no doubts about it."""
+    """Lines to print while the data set is loaded. Unlike `warnings`, they report nothing doubtful."""
     _memo: ResizeMemo | None = field(default=None, repr=False)
 
     @property
@@ -115,9 +116,9 @@ class Dataset:
     def at(self, size: int | InputSize) -> "Dataset":
         """Return the same data set with smaller images.
 
-        The sizes made last are kept in memory, as long as together they take no more bytes than this data set. Of a
-        data set on disk, a size that takes a fair share of the memory is kept there, too; the images of a larger one,
-        or of any with `memory="disk"`, are resized whenever they are read.
+        The sizes made last are kept in memory, as long as together they take no more bytes than this data set. If this
+        data set is on disk, a smaller size is kept in memory only if it takes no more than its share of it
+        (`memory.fits_beside`); otherwise, and always with `memory="disk"`, images are resized whenever they are read.
 
         Args:
             size: The side of square images in pixels, or their height and width. The whole stored images are shrunk to
@@ -144,7 +145,7 @@ class Dataset:
         return kept
 
     def normalised_by(self, mean: PerChannel, std: PerChannel) -> "Dataset":
-        """Return the same images with other constants of normalisation: those that a trained parent has seen."""
+        """Return the same images with other normalisation constants, such as those of a trained parent."""
         if (mean, std) == (self.mean, self.std):
             return self
         changed = replace(self, mean=mean, std=std, _memo=None)
@@ -185,7 +186,7 @@ def make_dataset(
 
     Args:
         name: Name of the data set.
-        class_names: The names of the classes, into which targets are indices; none for targets without classes.
+        class_names: The names of the classes, in the order of the targets' class indices; empty without classes.
         splits: Train, val, calibration and test, with images of shape (number, height, width, C).
         warnings: What the user should know about the data.
         window: The window that images of more than 8 bits were read by.

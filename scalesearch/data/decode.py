@@ -56,7 +56,7 @@ class Reading:
     """How many images there are in all; the more, the fewer values are sampled from each of them."""
 
     def __repr__(self) -> str:
-        """Return the text that names of stored files are made of: it must not change for squares stored earlier."""
+        """Return the text that names of cached files are made of; for squares it must stay as in earlier versions."""
         size = f"side_px={self.size.height_px}" if self.size.is_square else f"sides={self.size.sides}"
         return f"Reading({size}, window={self.window!r}, fit={self.fit!r}, images={self.images!r})"
 

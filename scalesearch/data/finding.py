@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 12
 _ANCESTORS = 3
-"""How many folders above a study its data are looked for, if the study is an old one that does not tell where it was
-run: `project/results/study` may have its images in `project/pictures`."""
+"""How many folders above a study are searched for its data, if the study is an old one that does not record where it
+was run: `project/results/study` may have its images in `project/pictures`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,7 +40,7 @@ class WantedData:
     settings: DataSettings
     """The data settings as they were given originally."""
     expected: DataSummary
-    """What the data set was then."""
+    """Summary of the data set as it was then."""
     storage: InputSize
     """Height and width of its stored images."""
     channels: int
@@ -52,8 +52,8 @@ class WantedData:
 def load_study_data(session: Session, sources: Sources) -> "Dataset":
     """Load exactly the images that the session was made with.
 
-    They are looked for where the study was run and in the present folder. If the study does not tell where it was run,
-    they are looked for in the present folder and in the folders above the study.
+    They are looked for where the study was run and in the present folder. If the study does not record where it was
+    run, they are looked for in the present folder and in the folders above the study.
 
     Args:
         session: The session of the study.
@@ -87,7 +87,7 @@ def find_study_data(session: Session, sources: Sources) -> FoundData:
 
 
 def find_data(wanted: WantedData, sources: Sources, *, folders: Sequence[Path]) -> FoundData:
-    """Load the data set with the expected fingerprint, which the settings lead to from one of the folders.
+    """Load the data set with the expected fingerprint, trying the settings' relative paths from each of the folders.
 
     Args:
         wanted: The data set.
@@ -103,7 +103,7 @@ def find_data(wanted: WantedData, sources: Sources, *, folders: Sequence[Path]) 
     others, faults = list[str](), list[str]()
     for folder, asked in _places(settings, folders, sources):
         try:
-            # What they were warned of is known: workers load them, too, and need not look for copies again.
+            # No search for copies: its warnings are known from the first time, and workers load the images here, too.
             dataset = load_dataset(
                 asked, sources, storage_px=wanted.storage, channels=wanted.channels, look_for_copies=False
             )
@@ -167,7 +167,7 @@ def leads_somewhere(source: str, folders: Sequence[Path], sources: Sources) -> b
 
 
 def data_path(session: Session, sources: Sources) -> Path | None:
-    """Return where the study's images seem to be, judged by name alone.
+    """Return where the study's images seem to be, judged by the path alone; nothing is loaded.
 
     Returns:
         The path; None for a data set that is known by its name, or if nothing is found.
@@ -180,8 +180,8 @@ def data_path(session: Session, sources: Sources) -> Path | None:
 def _folders(run_folder: str, study: Path) -> tuple[Path, ...]:
     """Return the folders that a study's relative paths may start from.
 
-    These are the folder where it was run and the present one; for an old study that does not tell where it was run, the
-    present folder and the folders above the study.
+    These are the folder where it was run and the present one; for an old study that does not record where it was run,
+    the present folder and the folders above the study.
     """
     if run_folder:
         return (Path(run_folder), Path.cwd())

@@ -72,7 +72,7 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
 def decoded(
     tree: ImageTree, reading: "Reading", settings: DataSettings, *, cache_folder: Path
 ) -> tuple[Arrays, tuple[str, ...]]:
-    """Return what `_decode` and the images are, with the images in memory or mapped, and a line on the latter.
+    """Return the arrays of `_decode` and the `images`, in memory or mapped, and a line for the user on mapped ones.
 
     Raises:
         ConfigError: If the images fit neither into memory nor onto the disk.
@@ -154,7 +154,7 @@ def _decode(tree: ImageTree, reading: "Reading", put: Put) -> Arrays:
             reason = (str(error).splitlines() or [""])[0][:80] or type(error).__name__
             reasons.append(f"{shown_path(file.path, tree.root)} ({reason})")
             continue
-        put(image)  # not above: a full disk is no fault of the image
+        put(image)  # outside of the try block: a full disk is no fault of the image
         facts.append(fact)
         kept[index] = True
     skipped = np.frombuffer(json.dumps(reasons).encode(), np.uint8)

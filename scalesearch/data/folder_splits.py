@@ -10,7 +10,7 @@ from scalesearch.errors import ConfigError
 from scalesearch.values.settings import DataLayout
 
 _WRAPPERS: Final = 4
-"""How many folders around the tree are looked through, as in dataset/images/train/..."""
+"""How many folders that contain only one folder are entered at most, as in dataset/images/train/..."""
 
 CLASSES_FLAG: Final = "--set data.layout=classes"
 
@@ -41,7 +41,7 @@ def _inside_itself(folder: Path, split: SplitName, left: LeftOut) -> Path:
 
 
 def split_folders(root: Path, layout: DataLayout, left: LeftOut) -> dict[SplitName, Path]:
-    """Return the folder of each split; only train if the folders are classes."""
+    """Return the folder of each split; if the folders in `root` are classes, that is `root` for train alone."""
     children = subfolders(root, left)
     named = splits_of(child.name for child in children)
     splits = {child: named[child.name] for child in children if child.name in named}

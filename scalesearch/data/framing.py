@@ -85,9 +85,10 @@ def long_images_note(name: str, facts: ImageFacts, fit: Fit, to: InputSize) -> t
 
 
 def covered_part(height: int, width: int, storage: InputSize, fit: Fit) -> tuple[float, float, float, float]:
-    """Return which part of a stored image a picture of this size fills: top, left, bottom and right, as shares of it.
+    """Return which part of a stored image is filled by a picture that had this size, without the bars of padding.
 
-    Only a padded one does not fill it.
+    Returns:
+        Top, left, bottom and right, as fractions of the stored sides; (0, 0, 1, 1) unless `fit` is `pad`.
     """
     if fit != "pad":
         return 0.0, 0.0, 1.0, 1.0
@@ -102,7 +103,17 @@ def covered_part(height: int, width: int, storage: InputSize, fit: Fit) -> tuple
 
 
 def nearest(length: int, own: int, first: float, last: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return for each of `length` pixels the mask's own row (or column) at its centre, and whether there is one."""
+    """Return which row (or column) of a mask lies at the centre of each row (or column) of the stored image.
+
+    Args:
+        length: Number of rows of the stored image.
+        own: Number of rows of the mask.
+        first: Where the mask begins, as a fraction of the stored side (`covered_part`).
+        last: Where it ends.
+
+    Returns:
+        Indices into the mask's rows, and whether the mask reaches that row at all, both of shape (length,).
+    """
     centres = np.round(((np.arange(length) + 0.5) / length - first) / (last - first), 12)
     inside = (centres >= 0) & (centres < 1)
     # Rounded, since 4.5 / 9 * 30 must be 15 and not a little less, wherever the division is made.

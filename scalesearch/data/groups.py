@@ -30,8 +30,8 @@ def check_pattern(pattern: str) -> None:
 def groups_of(names: Sequence[str], pattern: str, *, where: str) -> NDArray[np.int64]:
     """Return the number of each image's group, of shape (images,).
 
-    Images of one group are those where the pattern matches the same text (that of its first pair of brackets, if it has
-    any). An image whose name it does not match is a group of its own.
+    Images belong to one group if the pattern matches the same text in their names (that of its first regular-expression
+    group, if it has one). An image whose name it does not match is a group of its own.
 
     Args:
         names: Names of the files, with their folders below the data set's.

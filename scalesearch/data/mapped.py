@@ -17,7 +17,7 @@ Places = NDArray[np.bool_] | NDArray[np.int64]
 
 
 class MappedImages:
-    """Images of a mapped array, as an array of shape (number, height, width, C) in uint8 would give them.
+    """Images of a memory-mapped array, used like an array of shape (number, height, width, C) in uint8.
 
     An index (a whole number, a slice, a mask or an array of numbers) reads those images, makes them grey and resizes
     them; the pixels are the same as if all images had been converted at once. Nothing else holds pixels in memory.
@@ -124,7 +124,7 @@ class MappedImages:
 
 
 class ImageSource(Protocol):
-    """Images that are read batch by batch, where training takes a tensor of uint8 (N, C, H, W) otherwise."""
+    """Images that training reads batch by batch, instead of a tensor in memory, uint8 (N, C, H, W)."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -181,9 +181,9 @@ def planes(images: "NDArray[np.uint8] | MappedImages") -> "Tensor | ImageSource"
 
 
 def _let_go(array: NDArray[np.uint8]) -> None:
-    """Give the mapped pages back to the system, which may keep them as it keeps any file that was read.
+    """Tell the system that the mapped pages are no longer in use; it may keep them as it keeps any file that was read.
 
-    They would else count as this process's memory until the system is short of it.
+    Otherwise they would count as this process's memory until the system is short of memory.
     """
     base = array.base
     while isinstance(base, np.ndarray):

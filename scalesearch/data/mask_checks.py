@@ -1,4 +1,4 @@
-"""What is refused and warned of in folders of masks."""
+"""Checks of folders of masks: faults that are errors, and oddities that are warnings."""
 
 import json
 import os
@@ -37,7 +37,7 @@ class Found:
     skipped: list[str] = field(default_factory=list)
     """Files that could not be read, with the reason."""
     remarks: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """Names of masks by what was remarkable about them."""
+    """Names of masks by the remark on them, a key of `REMARKS`."""
     faults: dict[str, list[str]] = field(default_factory=dict)
     """Names of masks by what makes them unusable, with what was found in the first of them."""
 
@@ -76,10 +76,10 @@ def refuse_many(tree: MaskTree, skipped: Sequence[str], most: float) -> None:
 
 
 def refuse_beyond(tree: MaskTree, arrays: Arrays, store: MaskStore, names: tuple[str, ...]) -> None:
-    """Raise ConfigError if masks have values of classes that are not named.
+    """Check that every value in the masks belongs to a named class.
 
     Raises:
-        ConfigError: They have; the text names the values and files.
+        ConfigError: Some values do not; the text names the values and files.
     """
     beyond = store.counts[:, len(names) : UNLABELLED] > 0
     if not beyond.any():
@@ -146,5 +146,5 @@ def _few(names: Sequence[str]) -> str:
 
 
 def shown(tree: MaskTree, path: Path) -> str:
-    """Return the path as seen from the data folder, whatever its bytes are."""
+    """Return the path relative to the data folder; bytes that are no UTF-8 become a replacement character."""
     return os.fsencode(os.path.relpath(path, tree.root)).decode("utf-8", "replace")

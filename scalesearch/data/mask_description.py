@@ -1,4 +1,4 @@
-"""What files beside masks say of them: names of classes, tables of colours, where images and masks lie."""
+"""What files next to the masks say about them: class names, colour tables, and the folders of images and masks."""
 
 import csv
 import os
@@ -18,7 +18,7 @@ _MOST_CLASSES: Final = 255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """What a data.yaml says; what it does not say is empty."""
+    """The contents of a data.yaml; fields that it does not give are empty."""
 
     names: tuple[str, ...] = ()
     colours: Colours | None = None
@@ -106,7 +106,7 @@ def _colour_list(given: object, file: Path) -> Colours | None:
 
 
 def classes_of(root: Path, described: Described) -> tuple[tuple[str, ...], Colours | None]:
-    """Return the names of the classes and the class of each colour, as the first file that tells them says."""
+    """Return the names of the classes and the class of each colour, from the first file that lists them."""
     names, colours = described.names, described.colours
     for name in ("class_dict.csv", "label_colors.txt", "classes.txt"):
         if (names and (colours or name == "classes.txt")) or not (root / name).is_file():
@@ -121,7 +121,7 @@ def classes_of(root: Path, described: Described) -> tuple[tuple[str, ...], Colou
 
 
 def _lines(file: Path) -> Iterator[tuple[str, tuple[int, int, int] | None]]:
-    """Yield name and colour of each line: `name`, `name,r,g,b` below a head, or `r g b name`."""
+    """Yield name and colour of each line: `name`, `name,r,g,b` below a header line, or `r g b name`."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

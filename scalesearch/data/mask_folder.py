@@ -75,7 +75,7 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
 def _decoded(
     tree: MaskTree, reading: "Reading", settings: DataSettings, *, cache_folder: Path
 ) -> tuple[Arrays, tuple[str, ...]]:
-    """Return what `_decode` and the images are, with the images in memory or mapped, and a line on the latter."""
+    """Return the arrays of `_decode` and the `images`, in memory or mapped, and a line for the user on mapped ones."""
     name, where, number = f"masks-{_key(tree, reading)}", f"data {tree.root}", len(tree.files)
     file, shape = cache_file(cache_folder, name), (number, *reading.size.sides, 3)
 
@@ -196,13 +196,10 @@ def _seen(mask: Mask, reading: "Reading") -> Mask:
     return mask[top:bottom, left:right]
 
 
-"""What to do about each kind of fault."""
-
-
 def _names(tree: MaskTree, store: MaskStore) -> tuple[tuple[str, ...], bool]:
     """Return the names of the classes, and whether the masks are black and white pictures of two classes.
 
-    A mask of 0 and 255 would else have a single class, beside pixels of no class.
+    Without this rule, masks of 0 and 255 would have a single class, 0, and unlabelled pixels, 255.
     """
     seen = set(np.flatnonzero(store.counts.sum(axis=0, dtype=np.int64)).tolist())
     binary = seen == {0, UNLABELLED} and len(tree.class_names) in (0, 2)

@@ -1,4 +1,4 @@
-"""Read one mask file: which class each pixel has, whatever the file's mode; what cannot be told is refused."""
+"""Read one mask file of any image mode as a class for each pixel; a file that is not clear is refused."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,9 +19,10 @@ Colours = Mapping[tuple[int, int, int], int]
 Fault = Literal["lossy", "beyond", "no_table", "colours", "mode", "shape"]
 
 LOSSY: Final = ("JPEG",)
-"""Formats that change values: a border between 1 and 9 holds every number between them."""
+"""Formats that change pixel values: along a border between classes 1 and 9 they store all numbers in between."""
 _UNKNOWN_COLOURS: Final = 0.01
-"""Share of pixels with colours of no class above which a mask is refused; fewer are edges that were smoothed."""
+"""Largest accepted share of pixels whose colour belongs to no class, as at smoothed edges; with more, a mask is
+refused."""
 _DEEPEST: Final = 65535
 
 
@@ -38,9 +39,9 @@ class ReadMask:
     """A mask, and what was remarkable about its file."""
 
     mask: Mask
-    """(height, width); 255 has no class."""
+    """The class of each pixel, of shape (height, width); 255 stands for no class."""
     remarks: tuple[str, ...] = ()
-    """Names of what was remarkable, keys of `REMARKS`."""
+    """What was remarkable about the file, as keys of `REMARKS`."""
 
 
 REMARKS: Final = {
@@ -52,7 +53,7 @@ REMARKS: Final = {
     "other_size": "have another size than their image, of the same shape",
     "empty": "have no labelled pixel",
 }
-"""What a remark means, after the number of masks."""
+"""Each remark in words, which follow the number of masks in a message."""
 
 
 def read_mask(path: Path, colours: Colours | None = None) -> ReadMask:
@@ -142,7 +143,7 @@ def _looked_up(pixels: NDArray[np.uint8], colours: Colours) -> tuple[Mask, bool]
 
 
 def turned_like(mask: Mask, image: Path) -> Mask:
-    """Return a mask that lies as the image's file does, turned as that file's EXIF orientation says."""
+    """Return a mask (height, width), turned by the EXIF orientation of its image's file."""
     try:
         with Image.open(image, formats=known_formats()) as opened:
             orientation = opened.getexif().get(0x0112, 1)
@@ -161,4 +162,4 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns the pixels of each EXIF orientation upright."""
+"""The operation that turns the pixels of each EXIF orientation upright."""

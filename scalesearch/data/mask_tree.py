@@ -18,7 +18,7 @@ IMAGES: Final = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit")
 MASKS: Final = ("masks", "mask", "annotations", "labels", "segmentations", "SegmentationClass", "gt", "gtFine")
 """Usual names of the folders of images and of masks, the likeliest first."""
 _MASK_ENDINGS: Final = ("", "_mask", "-mask", "_masks", "_seg", "_label", "_labels", "_gt", "_L", "_labelTrainIds")
-"""What may stand behind the image's name in that of its mask."""
+"""What the name of a mask may add to the name of its image, before the suffix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class MaskTree:
     root: Path
     files: tuple[MaskedFile, ...]
     class_names: tuple[str, ...] = ()
-    """Empty where nothing in the folder names them: the masks then say how many there are."""
+    """Empty if no file in the folder lists them; the number of classes then follows from the masks."""
     colours: Colours | None = None
     divided: bool = False
     """Whether there are split folders; if not, all images are still to be split."""
@@ -65,7 +65,8 @@ def scan_masks(path: Path) -> MaskTree:
     """List the images of a folder with their masks, as images/SPLIT/ and masks/SPLIT/, SPLIT/images/ or images/ alone.
 
     Ultralytics' data.yaml may say where the images of each split are, name the folder of masks (`masks_dir`) and the
-    classes. A mask lies where its image would lie if the last folder of the images' name were that of the masks.
+    classes. The path of a mask's folder is that of its image's folder, with the last part that is named like the folder
+    of images (`images`) renamed like that of the masks (`masks`).
 
     Raises:
         ConfigError: There are no such folders, or no image has a mask.
@@ -170,7 +171,7 @@ def _subfolders(folder: Path) -> tuple[str, ...]:
 
 
 def _beside(folder: Path, found: _Folders) -> Path:
-    """Return the folder of masks of a folder of images: the last part of the images' name becomes that of the masks."""
+    """Return the folder of masks for a folder of images: its last part named like `images` becomes that of `masks`."""
     parts = list(folder.parts)
     for place in reversed(range(len(parts))):
         if parts[place] == found.images_name:
@@ -192,7 +193,7 @@ def _upto(path: Path, folder: Path) -> Iterator[Path]:
 
 
 def _masks_below(folder: Path) -> dict[str, list[Path]]:
-    """Return the masks below a folder by the name that their images have."""
+    """Return the masks below a folder, by the name of the image that they belong to."""
     found = defaultdict[str, list[Path]](list)
     for path in _images_below(folder) if is_folder(folder) else ():
         found[_key(path, folder)].append(path)

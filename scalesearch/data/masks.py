@@ -22,23 +22,23 @@ MASKS: Final = "masks"
 """The kind of targets that `Masks` are."""
 UNLABELLED: Final = 255
 """The value of pixels that belong to no class: they are neither trained on nor scored."""
-_LEVEL: Final = 1  # a mask of 480 x 360 takes a hundredth of its pixels, and a millisecond to read
+_LEVEL: Final = 1  # a mask of 480 x 360 shrinks to a hundredth of its bytes, and takes a millisecond to read
 
 Mask = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskStore:
-    """Masks of any sizes, each compressed by itself: those of a camera take a fiftieth of their pixels or less."""
+    """Masks of any sizes, each compressed by itself: those of photographs to a fiftieth of their bytes or less."""
 
     packed: NDArray[np.uint8]
     """The compressed masks, one after the other."""
     ends: NDArray[np.int64]
-    """Where each ends in `packed`, of shape (number,)."""
+    """Where each mask ends in `packed`, of shape (number,)."""
     sizes: NDArray[np.int32]
     """Height and width of each, of shape (number, 2)."""
     counts: NDArray[np.int32]
-    """Pixels of each value in each, of shape (number, 256)."""
+    """Number of pixels of each value in each mask, of shape (number, 256)."""
     digests: NDArray[np.uint8]
     """A hash of each one's pixels, of shape (number, 16)."""
 
@@ -121,8 +121,8 @@ class Masks:
     storage: InputSize
     """Size of the stored images, which the images' framing fits into."""
     fit: Fit = "stretch"
-    """With `pad`, the images stand between bars, which the masks lack; any other mask shows just what its image does
-    (of an image that was cropped, that part)."""
+    """How images were fitted to `storage`. With `pad`, they have bars, which the masks lack. Otherwise a mask covers
+    exactly what its stored image shows, which is only a part of an image that was cropped."""
     size: InputSize | None = None
     """Size of the masks that `tensor` gives; None: that of the stored images."""
     _made: list["Tensor"] = field(default_factory=list, repr=False)
@@ -152,7 +152,7 @@ class Masks:
         yield np.ascontiguousarray(self.store.sizes[self.places]).data
 
     def strata(self) -> None:
-        """Return None: an image has pixels of many classes."""
+        """Return None: an image has pixels of many classes, so splits are not stratified."""
         return
 
     def class_counts(self, classes: int) -> NDArray[np.int64]:
@@ -166,7 +166,8 @@ class Masks:
     def tensor(self) -> "Tensor":
         """Return uint8 (number, height, width) at the images' size, by nearest pixels; 255 has no class.
 
-        Where that would take more than a quarter of the memory, the result unpacks masks whenever some are asked for.
+        If that would take more than a quarter of the memory, the result is a `MaskRows`, which unpacks masks whenever
+        it is indexed.
         """
         import torch
 
@@ -199,7 +200,7 @@ class Masks:
 
 
 class MaskRows:
-    """What batches and losses use of a tensor of masks (number, height, width), unpacked when it is asked for."""
+    """Stands in for a tensor of masks (number, height, width) in batches and losses; unpacks masks when indexed."""
 
     dtype: Final = np.uint8
 

@@ -10,12 +10,13 @@ from scalesearch.values.settings import MemorySetting
 
 # Splitting copies the images once, and the smaller resolutions that are kept take as much memory again.
 MAX_FRACTION = 0.5
-# Above this, images go to disk if nothing else is asked for: every worker holds the set, and what it trains on again.
+# Above this share of the memory, images go to disk unless the settings say otherwise: every worker holds the data set,
+# and the images that it trains on a second time.
 ROOM_FRACTION = 0.25
 
 
 def require_memory(*, images: int, size: InputSize, where: str, advice: str = "") -> None:
-    """Raise an error if so many images of this size would take too much memory.
+    """Raise an error if this many images of this size would take too much memory.
 
     Args:
         images: Number of images.
@@ -68,7 +69,7 @@ def goes_to_disk(*, images: int, size: InputSize, where: str, memory: MemorySett
 
 
 def no_room(where: str, folder: Path, *, wanted: int, free: int) -> ConfigError:
-    """Return the error that the disk lacks room for a file of so many bytes."""
+    """Return the error that the disk lacks room for a file of `wanted` bytes."""
     return ConfigError(
         f"{where}: expected {wanted / 1e9:.2f} GB of free disk in {folder} for its images, which are too many for the "
         f"memory or are sent there by data.memory.\n"
@@ -89,12 +90,12 @@ def not_written(where: str, file: Path, error: OSError) -> ConfigError:
 
 
 def room_bytes() -> int:
-    """Return how much memory images may take beside all else: a quarter of what is available now."""
+    """Return how many bytes images may take: a quarter of the memory that is available now."""
     return int(ROOM_FRACTION * available_bytes())
 
 
 def fits_beside(size_bytes: int) -> bool:
-    """Tell whether images of so many bytes take no more than their share of the memory available now."""
+    """Tell whether images of this many bytes take no more than `room_bytes`."""
     return size_bytes <= room_bytes()
 
 

@@ -11,13 +11,13 @@ from scalesearch.data.dataset import ImageSplit
 from scalesearch.data.resize import rows_of_chunk
 
 MOST_BITS: Final = 6
-"""Pictures are compared in full only if so few of the 64 bits of their hashes differ."""
+"""Two pictures are compared in full only if no more than this many of the 64 bits of their hashes differ."""
 MOST_DIFFERENCE: Final = 0.12
 """Largest mean difference of two thumbnails of one picture, in standard deviations of their pixels."""
 _LEAST_DEVIATION: Final = 4.0
-"""Flat pictures are not compared: they look alike whatever they show."""
+"""Least standard deviation of a picture that is compared: pictures of nearly one colour all look alike."""
 _SIDE: Final = 16
-_SAMPLES: Final = 4  # of each thumbnail's pixel along a side
+_SAMPLES: Final = 4  # pixels along a side that are averaged into one of the thumbnail
 _MOST_PAIRS: Final = 400_000_000
 _PAIRS_AT_ONCE: Final = 4_000_000
 _COMPARED_AT_ONCE: Final = 4096
@@ -26,18 +26,18 @@ _SHOWN: Final = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Looks:
-    """What pictures look like from afar."""
+    """Thumbnails and hashes of pictures, by which those that look alike are found."""
 
     thumbnails: NDArray[np.float32]
     """(number, 256): 16 x 16 grey pixels, less their mean and divided by their standard deviation."""
     hashes: NDArray[np.uint64]
     """(number,): which of 8 x 8 cells are brighter than the mean."""
     flat: NDArray[np.bool_]
-    """(number,): whether there is hardly anything to see."""
+    """(number,): whether the picture is nearly of one colour."""
 
 
 def near_copy_warnings(splits: Mapping[str, Sequence[ImageSplit]], *, name: str) -> tuple[str, ...]:
-    """Warn of images of a split that look like images of an earlier one, with two examples.
+    """Warn of images of a split that look like images of an earlier split, with two examples.
 
     Args:
         splits: The splits by name, the one that is trained on first. One of several parts (images to train on and those

@@ -1,4 +1,4 @@
-"""What a user is told of a data set once it is read and split."""
+"""Notes and warnings for the user on a data set that was read and split."""
 
 from scalesearch.data.dataset import (
     Dataset,

@@ -109,7 +109,7 @@ def _require(names: Collection[str], key: str, path: Path) -> None:
 
 
 def _labels_of(arrays: Arrays, prefix: str, images: int, path: Path) -> Labels:
-    """Return the labels of a split that has so many images."""
+    """Return the labels of a split with `images` images; raise ConfigError if their numbers differ."""
     _require(arrays, f"{prefix}labels", path)
     labels = _labels(arrays[f"{prefix}labels"], f"data {path}: {prefix}labels")
     if images != len(labels) or images == 0:

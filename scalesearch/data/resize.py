@@ -24,7 +24,7 @@ def resize_images(images: NDArray[np.uint8], size: int | InputSize, *, fit: Fit 
     Args:
         images: Images of shape (number, height, width, C) in uint8.
         size: Height and width of the result in pixels; a number stands for a square.
-        fit: How images of another shape are given this one.
+        fit: How images of another aspect ratio are fitted to the size.
 
     Returns:
         Images of shape (number, size.height_px, size.width_px, C) in uint8.

@@ -19,7 +19,7 @@ SUPERSAMPLING = 2
 # of the image side.
 SIGN_SIZES = (0.35, 0.75)
 OFF_CENTER = 1.0
-"""The part of the room around the sign within which the sign is moved at random."""
+"""The part of the free space around the sign that the sign may be moved by at random."""
 TURN_DEG = 8.0
 FORESHORTENING = 0.2
 PERSPECTIVE = 0.05

@@ -24,7 +24,7 @@ class SourceData:
     divided: bool = False
     """Whether the source says which images are train; if not, all of them are still to be split."""
     notes: tuple[str, ...] = ()
-    """Lines to say while it is loaded, which are no doubts about the data."""
+    """Lines to print while the source is loaded. Unlike warnings, they report nothing doubtful."""
 
 
 class LoadSource(Protocol):
@@ -44,18 +44,18 @@ class Source:
 
     kind: str
     targets: str
-    """The kind of targets that it gives, e.g. `labels`: it serves the tasks that are trained on these."""
+    """The kind of its targets, e.g. `labels`. Tasks that are trained on such targets can use the source."""
     load: LoadSource
     names: tuple[str, ...] = ()
     takes_path: Callable[[Path], bool] = lambda path: False
     path_words: str = ""
-    """What a path that it takes is, in a few words (`a folder`); empty if it takes none."""
+    """What kind of path it accepts, in a few words (`a folder`); empty if it accepts none."""
     layout: str = ""
     """A sentence on what there must be at such a path, for messages; may be empty."""
     least_classes: int = 0
-    """The fewest classes that a data set of it may have."""
+    """The fewest classes that a data set of this source may have."""
     check: Callable[[DataSettings, InputSize], None] = _no_check
-    """Raises ConfigError if images of this size cannot be had with these settings; reads nothing."""
+    """Raises ConfigError if these settings cannot give images of this size; reads nothing."""
 
 
 Sources = tuple[Source, ...]

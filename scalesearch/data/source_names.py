@@ -34,7 +34,7 @@ def find_source(source: str, sources: Sources) -> Source:
 
 
 def is_name(source: str, sources: Sources) -> bool:
-    """Tell whether it is the name of a data set of one of the sources rather than a path."""
+    """Tell whether `source` is the name of a data set of one of the sources rather than a path."""
     name = _as_name(source.removeprefix(BUILTIN))
     return any(name in kind.names for kind in sources)
 

@@ -70,9 +70,9 @@ def split_source(data: SourceData, settings: DataSettings) -> Splits:
     """Split the source into train, val, calibration and test.
 
     If `val_fraction` is above 0, train and val are pooled and split again. If the source has no test images of its own,
-    `test_fraction` of the pooled images is taken for test, or of train if the source's own val is kept. Both fractions
-    refer to the images they are drawn from before either is taken. With `group_by`, whole groups are drawn for val and
-    test; calibration images, which are never scored, are drawn one by one.
+    `test_fraction` of the pooled images (of train, if the source's own val is kept) becomes test. Both fractions refer
+    to the number of images before any were taken out. With `group_by`, whole groups are drawn for val and test;
+    calibration images, which are never scored, are drawn one by one.
 
     Raises:
         ConfigError: If a class has no image to train on, or a split is empty.

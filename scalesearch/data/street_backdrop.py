@@ -36,7 +36,7 @@ class View:
 
 
 class Canvas:
-    """The picture, and beside it what each pixel shows: its surface and, on signs, the sign's number."""
+    """The picture, and two further layers that hold what each pixel shows: its surface, and on signs their number."""
 
     def __init__(self, view: View, backdrop: Image.Image) -> None:
         self.view, self.picture = view, backdrop
@@ -60,7 +60,7 @@ class Canvas:
             draw.line(points, fill=fill, width=max(1, round(width)))
 
     def _fills(self, color: Color, surface: int) -> list[tuple[ImageDraw.ImageDraw, Color | int]]:
-        """Return what draws on each layer, and the value to draw with: no sign is left where something covers it."""
+        """Return what draws on each layer, and the value to draw with: what covers a sign erases its number there."""
         return list(zip(self._onto, (color, surface, 0), strict=True))
 
     def paste(self, face: Image.Image, at: tuple[int, int], number: int) -> None:

@@ -58,7 +58,7 @@ class Scene:
     classes: NDArray[np.int64]
     """Indices into `SIGN_CLASSES`, of shape (signs,)."""
     ignored: NDArray[np.bool_]
-    """Which signs are hidden too much to be asked for, of shape (signs,)."""
+    """Which signs are hidden so much that they are ignored as targets, of shape (signs,)."""
     mask: NDArray[np.uint8]
     """Indices into `SURFACES` of what is seen at each pixel, of shape (height, width)."""
 
@@ -116,7 +116,7 @@ def _mount(
 
 
 def _place(view: View, side_px: float, rng: np.random.Generator) -> Point:
-    """Return the middle of a sign: beside the road at the height of the verge, the nearer the further out."""
+    """Return the centre of a sign in pixels of the canvas: above the verge, further from the road the nearer it is."""
     near = side_px / (SIGN_SIZES[1] * view.height)
     ground = view.horizon + near * 0.45 * (view.height - view.horizon)
     left, right = view.road(ground)

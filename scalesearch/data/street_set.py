@@ -16,7 +16,7 @@ from scalesearch.values.network_spec import InputSize
 # Part of the cache key: raise it when a change to the code makes the same seed give other scenes.
 GENERATOR_VERSION: Final = 1
 SPLIT_SIZES: Final = (("train", 1200), ("val", 300), ("test", 300))
-# Texture, blur and noise are those of a camera with about so many lines.
+# Texture, blur and noise are those of a camera with about this many lines.
 LEAST_HEIGHT_PX, MOST_HEIGHT_PX = 96, 180
 SHAPE: Final = (9, 16)
 """Height to width of every scene."""
@@ -35,7 +35,7 @@ class StreetSplit:
     classes: NDArray[np.int64]
     """(number, 6): indices into `street_scenes.SIGN_CLASSES`; -1 beyond the image's signs."""
     ignored: NDArray[np.bool_]
-    """(number, 6): signs that are hidden too much to be asked for."""
+    """(number, 6): signs that are hidden so much that they are ignored as targets."""
 
 
 def street_splits(seed: int, storage: InputSize, cache_folder: Path) -> dict[str, StreetSplit]:

@@ -1,4 +1,4 @@
-"""What a data set says of its images: the targets that a task is trained on and scored against."""
+"""Targets of a data set's images, which a task is trained on and scored against: labels, boxes or masks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,8 +21,7 @@ LABELS: Final = "labels"
 class Targets(Protocol):
     """The targets of some images, one for each image, in the images' order. They are never changed in place.
 
-    A kind of targets is one class. All that the program does with targets, outside of the task that they belong to, is
-    said here.
+    Each kind of targets is a class with these methods. Only the task that they belong to uses anything else of them.
     """
 
     def __len__(self) -> int:
@@ -56,7 +55,7 @@ class Targets(Protocol):
         ...
 
     def class_counts(self, classes: int) -> NDArray[np.int64]:
-        """Return how often each class occurs, of shape (classes,); targets without classes are asked for 0 of them."""
+        """Return how often each class occurs, of shape (classes,); `classes` is 0 for targets without classes."""
         ...
 
     def tensor(self) -> "Tensor":
@@ -66,7 +65,7 @@ class Targets(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labels:
-    """One class for each image. NumPy takes them for the array that they hold."""
+    """One class for each image. NumPy's functions take them like the array that they hold."""
 
     values: NDArray[np.int64]
     """Class indices of shape (number,)."""

@@ -1,4 +1,4 @@
-"""Read detection data as Pascal VOC has them: one XML file for each image."""
+"""Read detection data in Pascal VOC's format: one XML file for each image."""
 
 import math
 from collections.abc import Iterator
@@ -106,7 +106,7 @@ def _splits(root: Path) -> dict[str, SplitName]:
 
 
 def _labels(file: Path, faults: Faults) -> tuple[tuple[_NamedBox, ...], tuple[int, int] | None]:
-    """Return the boxes of a file with the names of their classes, and the size of the image that it tells."""
+    """Return the boxes of a file with the names of their classes, and the image size that the file states."""
     try:
         root = ElementTree.fromstring(file.read_bytes())
     except OSError as error:
@@ -136,14 +136,17 @@ def _box(entry: ElementTree.Element, where: str, faults: Faults) -> _NamedBox:
 
 
 def _counted(box: LabelledBox, label: int, *, from_zero: bool) -> LabelledBox:
-    """Return the box with its class, and its edges between pixels: VOC counts from 1, and the last pixel is in it."""
+    """Return the box with its class, and its edges counted from 0 with the last ones exclusive.
+
+    VOC counts pixels from 1 and includes the last one. With `from_zero`, the edges are as wanted already.
+    """
     left, top, right, bottom = box.sides
     sides = (left, top, right, bottom) if from_zero else (left - 1, top - 1, right, bottom)
     return replace(box, sides=sides, label=label)
 
 
 def takes(path: Path) -> bool:
-    """Tell whether it is a folder with XML files of labels."""
+    """Tell whether the path is a folder with XML files of labels."""
     if not path.is_dir():
         return False
     folder = _folder(path, _LABELS)

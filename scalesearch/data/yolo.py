@@ -19,7 +19,7 @@ _SPLIT_KEYS: Final[tuple[tuple[str, SplitName], ...]] = (
     ("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"),
 )  # fmt: skip
 _PIXELS_FROM: Final = 2.0
-"""A coordinate of this size is no fraction, not even one of a box that reaches far out of its image."""
+"""A coordinate of at least this value is no fraction, not even of a box that reaches far out of its image."""
 _ROOT_KEYS: Final = ("names", "path", "nc", *(key for key, _ in _SPLIT_KEYS))
 
 
@@ -76,7 +76,7 @@ def _document(file: Path) -> dict[str, Any]:
 
 
 def _class_names(document: dict[str, Any], file: Path) -> tuple[dict[int, int], tuple[str, ...]]:
-    """Return the place of each class number among the names, and the names."""
+    """Return the index into the names for each class number, and the names."""
     given = document["names"]
     if isinstance(given, list):
         given = dict(enumerate(given))
@@ -184,7 +184,7 @@ def _box(words: list[str], where: str, numbers: dict[int, int], faults: Faults) 
 
 
 def _count_strays(images: list[LabelledImage], faults: Faults) -> None:
-    """Count files of labels beside those that were read, to which there is no image."""
+    """Count label files without an image, in the folders of those that were read."""
     wanted = {label_file(image.path) for image in images}
     for folder in sorted({file.parent for file in wanted}):
         if not folder.is_dir() or any(image.path.parent == folder for image in images):
@@ -197,7 +197,7 @@ def _count_strays(images: list[LabelledImage], faults: Faults) -> None:
 
 
 def takes(path: Path) -> bool:
-    """Tell whether it is a data.yaml, or a folder with one."""
+    """Tell whether the path is a data.yaml, or a folder with one."""
     return (path.suffix in (".yaml", ".yml") and path.is_file()) or (path / "data.yaml").is_file()
 
 
