@@ -1,4 +1,4 @@
-"""The acceptance gate: what NVIDIA's compiler makes of a graph, on any x86 Linux machine, even without a GPU."""
+"""The acceptance gate: how NVIDIA's compiler builds a graph, or why not, on any x86 Linux machine, without a GPU."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from scalesearch.values.settings import TensorRtSettings
 
 
 class Gate:
-    """TensorRT for RTX as a judge: it parses and builds a graph, but never runs it."""
+    """Compiles graphs with TensorRT for RTX, to find out whether it accepts them; a graph is built but never run."""
 
     def __init__(self, compute_capability: str = "", settings: TensorRtSettings | None = None) -> None:
         """Load the library.
@@ -40,7 +40,7 @@ class Gate:
         return build_plan(self._library, file, self._settings, batches=batches, compute_capability=self.capability)
 
     def judge(self, model: OnnxModel, *, batch: int = 1) -> Acceptance:
-        """Compile the model and return what the compiler made of it.
+        """Compile the model and return what the compiler reports about the result.
 
         Raises:
             StageFailed: The compiler refuses the model; the reason names the node and what to do.

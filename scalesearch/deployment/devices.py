@@ -32,7 +32,7 @@ class Cpu:
 def read_cpu() -> Cpu:
     """Return this machine's CPU.
 
-    If the system does not tell, the features are empty and the name is the architecture.
+    If the system does not report them, the features are empty and the name is the architecture.
     """
     if _CPUINFO.exists():
         return parse_cpuinfo(_CPUINFO.read_text(errors="replace"), machine=platform.machine())

@@ -1,4 +1,4 @@
-"""Keep exported files, and what torch traced, for a while.
+"""Keep recently exported files, and the graphs that torch traced, for networks that are exported again.
 
 Sibling trials and dense twins have the same networks, and torch takes seconds to export one. Workers share the graphs
 of networks of one structure (`graph_templates`), so that only one of them traces it.
@@ -49,7 +49,7 @@ class ExportCache:
             output_names: Names of what the module returns, in its order.
 
         Raises:
-            StageFailed: As `export.to_onnx`.
+            StageFailed: As `to_onnx.to_onnx`.
         """
         key = _content(network)
         for kept in self._folder.glob(f"{key}-*.onnx"):
@@ -81,7 +81,7 @@ class ExportCache:
 
 
 def _content(network: Network) -> str:
-    """Return a hash of all that an exported file depends on: structure, weights, mode, and the exporter's version."""
+    """Return a hash of everything that an exported file depends on: structure, weights, mode, exporter's version."""
     digest = hashlib.sha256(content_hash(replace(network.spec, name=""), torch.__version__).encode())
     digest.update(_WRITTEN_AS)
     # Two modules may hold equal tensors and differ in a stride or an activation, which shows in their text.

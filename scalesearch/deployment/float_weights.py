@@ -1,4 +1,4 @@
-"""The float weights behind an ONNX file: read from it, or shown to be those that it was quantized from."""
+"""The float weights of an ONNX file: read them, or check whether a quantized file can come from given ones."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -39,7 +39,7 @@ def unlike_weight(
         if mine is None or mine.shape != stored.shape:
             return name
         compared += 1
-        if not _correlation(mine, stored) >= least:  # written so that NaN is unlike
+        if not _correlation(mine, stored) >= least:  # `not >=`, so that NaN counts as unlike
             return name
     return "" if compared else "every one: the file holds no weight that could be compared"
 
@@ -58,9 +58,9 @@ def _stored_weights(proto: onnx.ModelProto) -> Iterator[tuple[str, NDArray[np.fl
 
 
 def _scale(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], dimensions: int) -> NDArray[np.float32]:
-    """Return the step of each value, by which it is multiplied.
+    """Return the quantization step of each value, by which its integer is multiplied.
 
-    Weights are symmetric, so there is no zero point to subtract.
+    Weights are quantized symmetrically, so there is no zero point to subtract.
     """
     scale = _array(tensors[node.input[1]])
     if scale.ndim == 0:
@@ -76,7 +76,7 @@ def _array(tensor: onnx.TensorProto) -> NDArray[np.float32]:
 
 
 def _correlation(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Return the cosine of the two arrays taken as vectors; 1 if both are zero."""
+    """Return the cosine similarity of the two arrays, taken as vectors; 1 if both are zero."""
     first, second = one.astype(np.float64).ravel(), other.astype(np.float64).ravel()
     sizes = float(np.linalg.norm(first) * np.linalg.norm(second))
     if sizes == 0:

@@ -7,7 +7,7 @@ import onnx
 
 
 def tidy(proto: onnx.ModelProto) -> None:
-    """Remove what differs between two exports of one network, or tells about the machine on which they were made.
+    """Remove what differs between two exports of one network, or identifies the machine that made them.
 
     The exporter writes stack traces with file paths into every node, and numbers the nodes by a counter of the process.
     """
@@ -45,9 +45,10 @@ def name_global_pools(graph: onnx.GraphProto) -> None:
 
 
 def merge_pads(graph: onnx.GraphProto) -> None:
-    """Write zeros that are padded around the image of one convolution into the convolution's own padding.
+    """Replace a Pad node that adds zeros before a single convolution by the convolution's own padding.
 
-    A node of its own (SAME padding) would be run as one, and would stand between a convolution and its int8 input.
+    Otherwise runtimes execute the Pad (from SAME padding) as a step of its own, and it separates the convolution from
+    its int8 input.
     """
     constants = {tensor.name: tensor for tensor in graph.initializer}
     readers = Counter(name for node in graph.node for name in node.input)

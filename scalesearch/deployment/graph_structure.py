@@ -1,4 +1,4 @@
-"""The structure of an ONNX graph without its weights, which shows whether a rebuilt network is the same one."""
+"""The structure of an ONNX graph without its weights, to tell whether a rebuilt network is the same one."""
 
 from collections.abc import Iterator
 

@@ -1,8 +1,8 @@
 """Export a network again by its structure: keep the graph that torch wrote, and put other weights into it.
 
-Torch takes seconds to trace a network, yet networks that differ in their weights and widths alone have the same graph.
-What is kept of an export is its graph without the weights, by the structure of the module. A graph is kept only if
-every weight of the module is in it unchanged and under its own name, so that nothing in it was computed from weights.
+Torch takes seconds to trace a network, yet networks that differ only in their weights and widths have the same graph.
+An exported graph is kept without its weights, under the structure of its module. It is kept only if it contains every
+weight of the module unchanged and under its own name, which shows that nothing in it was computed from weights.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ _OF_TORCH: Final = frozenset(vars(nn.Module()))
 _FREE_OF_SIZES: Final = frozenset(
     {"Add", "Clip", "Conv", "Gemm", "MaxPool", "Mul", "ReduceMean", "Relu", "Resize", "Sigmoid"}
 )
-"""Operators that torch writes in the same way for every width and image size; of Reshape, one use is as well. Resize is
-one of them where it is given factors (`_is_free`)."""
+"""Operators that torch writes in the same way for every width and image size. Resize is one of them only if it is given
+factors, not sizes (`_is_free`). One use of Reshape is handled, too (`_flattened`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Structure:
-    """What the graph of a module depends on: two texts, and the weights that are put into a kept graph."""
+    """Everything that the graph of a module depends on, as two texts, and the weights to put into a kept graph."""
 
     module: nn.Module
     sides: tuple[int, ...]
@@ -43,9 +43,9 @@ class Structure:
     weights: Mapping[str, NDArray[np.generic]]
     """Parameters and buffers by name."""
     shared: str
-    """What networks of other widths and image sizes may share."""
+    """The structure as text, without widths and image size: networks that differ only in these have the same text."""
     whole: str
-    """The same with the shapes of all weights and the size of the images."""
+    """`shared` with the shapes of all weights and the size of the images."""
 
 
 class GraphTemplates:
@@ -87,12 +87,12 @@ class GraphTemplates:
 
 
 def structure_of(module: nn.Module, images: torch.Tensor, *, asked: str = "") -> Structure | None:
-    """Return the structure of a module; None where it cannot be told from plain attributes, or depends on weights.
+    """Return the structure of a module; None if plain attributes do not determine it, or if it depends on weights.
 
     Args:
         module: The module in eval mode.
         images: Images (N, C, H, W) as it takes them.
-        asked: Whatever else the graph depends on: names of outputs, version of the operators.
+        asked: Everything else that the graph depends on: names of the outputs, version of the operator set.
     """
     lines = [asked]
     for name, layer in module.named_modules():
@@ -134,7 +134,7 @@ def _is_idle(array: NDArray[np.generic]) -> bool:
 
 
 def _plain(value: Any) -> bool:
-    """Tell whether a value's text says all about it."""
+    """Tell whether the `repr` of a value describes it completely."""
     if isinstance(value, list | tuple):
         return all(map(_plain, value))
     return value is None or isinstance(value, bool | int | float | str)
@@ -145,7 +145,7 @@ def _content(array: NDArray[np.generic]) -> bytes:
 
 
 def _template(proto: onnx.ModelProto, structure: Structure) -> Template | None:
-    """Return the graph without weights; None unless all weights are in it as they are, but for biases of zeros."""
+    """Return the graph without weights; None unless all are in it unchanged (only biases of zeros may be missing)."""
     weights = structure.weights
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     inside = [name for name in constants if name in weights]
@@ -172,7 +172,10 @@ def _template(proto: onnx.ModelProto, structure: Structure) -> Template | None:
 
 
 def _flattened(graph: onnx.GraphProto, constants: Mapping[str, NDArray[np.generic]]) -> Iterable[tuple[str, str]]:
-    """Yield the constants [-1, C] of reshapes whose result a fully connected layer of C inputs alone reads."""
+    """Yield the shape constants [-1, C] of reshapes whose result only a fully connected layer of C inputs reads.
+
+    Each is a pair: the name of the constant, and that of the layer's weight.
+    """
     for node in graph.node:
         if node.op_type != "Reshape" or node.input[1] not in constants:
             continue
@@ -190,7 +193,7 @@ def _flattens(node: onnx.NodeProto, template: Template) -> bool:
 
 
 def _filled(template: Template, structure: Structure) -> onnx.ModelProto | None:
-    """Return the kept graph with these weights, and with all shapes as they are with them; None if it does not fit."""
+    """Return the kept graph with these weights and the shapes that follow from them; None if they do not fit it."""
     proto = onnx.ModelProto()
     proto.CopyFrom(template.proto)
     graph, weights, layers = proto.graph, structure.weights, dict(structure.module.named_modules())
@@ -215,7 +218,7 @@ def _filled(template: Template, structure: Structure) -> onnx.ModelProto | None:
 
 
 def _reshaped(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Write the shapes of all values as they follow from the weights and the images; tell whether all are known."""
+    """Write the shapes of all values that follow from the weights and the images; return whether all are known."""
     bare = onnx.ModelProto()
     bare.CopyFrom(proto)
     bare.graph.ClearField("value_info")
@@ -235,7 +238,7 @@ def _reshaped(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> 
         fresh = dims.get(value.name, ())
         if len(fresh) != len(kept):
             if value.name in {tensor.name for tensor in proto.graph.initializer}:
-                continue  # a constant that is no weight, of the same shape in every network
+                continue  # a constant that is not a weight: its shape is the same in every network
             return False
         for dim, side in zip(kept, fresh, strict=True):
             if dim.dim_param:

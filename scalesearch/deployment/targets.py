@@ -1,4 +1,4 @@
-"""The chips that can be searched for, as data: to add a chip, add one entry here."""
+"""The chips that a search can target, as data: to add a chip, add one entry here."""
 
 from collections.abc import Mapping
 from dataclasses import replace

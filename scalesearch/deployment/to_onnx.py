@@ -1,4 +1,4 @@
-"""Turn a trained network into an ONNX file that has been checked to answer as the network does."""
+"""Turn a trained network into an ONNX file, and check that it gives the same outputs as the network."""
 
 import contextlib
 import gc
@@ -26,11 +26,11 @@ INPUT_NAME = "image"
 # stay at 18.
 OPSET = 18
 # Typical differences are a millionth of the spread. The second value allows for float32 rounding, which grows with the
-# size of the answers.
+# size of the outputs.
 _TOLERANCE_OF_SPREAD = 1e-3
 _TOLERANCE_OF_SIZE = 1e-5
-# If the spread is below this share of the answers' size, all images get nearly the same answer, and any comparison
-# would agree.
+# If the spread is below this share of the outputs' size, all images give nearly the same output, and any comparison
+# would succeed.
 _LEAST_SPREAD = 1e-4
 _CHATTY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
@@ -44,7 +44,7 @@ def to_onnx(
     opset: int = OPSET,
     graphs: Path | None = None,
 ) -> OnnxModel:
-    """Write the network as a single ONNX file, and check that ONNX Runtime gives the network's answers.
+    """Write the network as a single ONNX file, and check that ONNX Runtime gives the same outputs as the network.
 
     The input is `image` (batch, C, H, W) and the outputs have these names, all float32. The batch is dynamic. Exporting
     an equal network again gives equal bytes, and the file contains no path of this machine.
@@ -59,7 +59,7 @@ def to_onnx(
         graphs: Folder in which processes that export networks of one structure share what torch traced.
 
     Raises:
-        StageFailed: The network is in training mode, ONNX Runtime gives other answers, the answers hardly differ
+        StageFailed: The network is in training mode, ONNX Runtime gives other outputs, the outputs hardly differ
             between the images, or an operator cannot be exported.
     """
     module = network.module
@@ -73,12 +73,12 @@ def to_onnx(
     expected = [tensor.float().cpu().numpy() for tensor in tensors]
     _ensure_spread(expected)
     answers, asked = dict(zip(output_names, expected, strict=True)), f"{tuple(output_names)} {opset}"
-    # The code of a module of the user's may do anything, so each of its networks is exported by torch.
+    # The code of a user's own module may do anything, so each of its networks is traced by torch anew.
     structure = None if network.spec.origin else structure_of(module, images, asked=asked)
     kept = _TEMPLATES.find(structure, graphs) if structure else None
     proto: onnx.ModelProto | None = None
     if kept:
-        with contextlib.suppress(StageFailed):  # then torch exports it, whose own failure is told
+        with contextlib.suppress(StageFailed):  # then torch exports it below, and a failure there is reported
             proto = _checked(kept, check_images, answers)
     if proto is None:
         traced = _exported(module, images, opset, output_names)
@@ -95,7 +95,7 @@ _TEMPLATES = GraphTemplates()
 def _checked(
     proto: onnx.ModelProto, check_images: NDArray[np.float32], answers: Mapping[str, NDArray[np.float32]]
 ) -> onnx.ModelProto:
-    """Return the graph as it is deployed, after ONNX Runtime gave the expected answers with it."""
+    """Return the graph as it is deployed, after checking that ONNX Runtime gives the expected outputs with it."""
     name_global_pools(proto.graph)
     merge_pads(proto.graph)
     _ensure_parity(proto, check_images, answers)
@@ -105,7 +105,7 @@ def _checked(
 def _exported(
     module: torch.nn.Module, images: torch.Tensor, opset: int, output_names: Sequence[str]
 ) -> onnx.ModelProto:
-    # It takes seconds, so `graph_templates` keeps what it gives. Half of the time goes into tracing with fake tensors
+    # This takes seconds, so `graph_templates` keeps the graph. Half of the time goes into tracing with fake tensors
     # (twice: capture and decomposition), and a quarter into reading the operator library, which torch does again each
     # time. A fixed batch would save a third of the time, the deprecated exporter nine tenths.
     with _quiet(), torch.no_grad():
@@ -148,9 +148,9 @@ def _ensure_spread(outputs: Sequence[NDArray[np.float32]]) -> None:
 def _ensure_parity(
     proto: onnx.ModelProto, images: NDArray[np.float32], expected: Mapping[str, NDArray[np.float32]]
 ) -> None:
-    """Raise an error if ONNX Runtime's answers differ from the expected ones.
+    """Raise an error if ONNX Runtime's outputs differ from the expected ones.
 
-    All images are run at once and then the first one alone, since the batch must really be dynamic.
+    All images are run at once and then the first one alone, to check that the batch is really dynamic.
     """
     names = list(expected)
     try:
@@ -163,7 +163,7 @@ def _ensure_parity(
         wanted = expected[name]
         tolerance = _TOLERANCE_OF_SPREAD * _spread(wanted) + _TOLERANCE_OF_SIZE * float(np.abs(wanted).max())
         difference = float(np.abs(found - wanted[: len(found)]).max())
-        if not difference <= tolerance:  # written so that NaN fails
+        if not difference <= tolerance:  # `not <=`, so that NaN fails
             reason = f"ONNX Runtime answers otherwise than torch: by {difference:.3g}, allowed are {tolerance:.3g}"
             raise StageFailed(stage="export", reason=reason)
 

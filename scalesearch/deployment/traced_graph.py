@@ -1,4 +1,4 @@
-"""A graph that torch traced, without its weights: what is kept of an export, in memory and in a file."""
+"""A graph that torch traced, without its weights, as it is kept in memory and in a file."""
 
 import contextlib
 import hashlib
@@ -13,7 +13,7 @@ import torch
 from scalesearch.files import replace_file
 
 _NOTES = "scalesearch template"
-"""Under this key a stored graph's metadata hold what is known about it."""
+"""Key of the metadata entry under which a stored graph holds the other fields of its `Template`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +26,11 @@ class Template:
     flattened: tuple[tuple[str, str], ...]
     """Constants that flatten a feature map before a fully connected layer, with the name of that layer's weight."""
     grouped: Mapping[str, str]
-    """Convolutions by the name of their weight: path of the layer."""
+    """For each convolution, by the name of its weight, the path of its layer in the module."""
 
 
 def store_template(template: Template, key: str, folder: Path) -> None:
-    """Store a template for other processes; where the disk takes nothing, nothing is stored."""
+    """Store a template for other processes; if the disk cannot be written, do nothing."""
     proto = onnx.ModelProto()
     proto.CopyFrom(template.proto)
     notes = {"weights": template.weights, "flattened": template.flattened, "grouped": dict(template.grouped)}
@@ -61,5 +61,5 @@ def stored_template(key: str, folder: Path) -> Template | None:
 
 
 def _path(key: str, folder: Path) -> Path:
-    """Return where a template is stored; another version of torch may write another graph of the same structure."""
+    """Return where a template is stored. The path depends on torch's version, which may change the traced graph."""
     return folder / f"{hashlib.sha256(f'{torch.__version__} {key}'.encode()).hexdigest()}.graph"

@@ -16,7 +16,7 @@ BACKENDS: Mapping[str, str] = {
     "tensorrt": f"{_HERE}.tensorrt:tensorrt_backend",
     "tensorrt_rtx": f"{_HERE}.tensorrt:tensorrt_rtx_backend",
 }
-"""Module and name of what makes each backend, a class or a function without arguments."""
+"""Module and name of the class, or function without arguments, that makes each backend."""
 
 
 def get_backend(name: str) -> Backend:

@@ -1,4 +1,4 @@
-"""What every backend and every engine must offer, so that no other stage needs to know which one it has."""
+"""The protocols of backends and engines, by which other stages use them without knowing which one they have."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, Self
@@ -116,7 +116,7 @@ class Engine(Protocol):
 
 
 class Backend(Protocol):
-    """What compiles an `OnnxModel`. It has no precision argument, since the precision is part of the file."""
+    """A compiler of `OnnxModel` files. It takes no precision, since the precision is part of the file."""
 
     @property
     def name(self) -> str:

@@ -27,7 +27,7 @@ _INSTALL: Final = "pip uninstall onnxruntime && pip install 'onnxruntime-gpu>=1.
 class OnnxRuntimeCudaBackend(Backend):
     """A backend that compiles for the NVIDIA GPU of this machine.
 
-    Runs are timed by the host's clock; images and answers stay on the GPU.
+    Runs are timed by the host's clock; inputs and outputs stay on the GPU.
     """
 
     name: Final = "onnxruntime_cuda"

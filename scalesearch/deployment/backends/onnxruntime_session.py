@@ -1,4 +1,4 @@
-"""How sessions of ONNX Runtime are opened, whichever device runs them, and what is said when that fails."""
+"""Open sessions of ONNX Runtime for any device, and turn its native errors into messages."""
 
 from pathlib import Path
 from typing import Final

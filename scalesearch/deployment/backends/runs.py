@@ -1,4 +1,4 @@
-"""What all engines do alike around a run: check what they are given, make the timed images, read the host's clock."""
+"""Code that all engines share around a run: check the images, make those for timing, read the host's clock."""
 
 import time
 from collections.abc import Callable

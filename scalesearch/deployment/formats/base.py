@@ -1,4 +1,4 @@
-"""What every format writer must offer, so that `export` need not know which one it has."""
+"""The protocol of format writers, by which `export` uses them without knowing which one it has."""
 
 import importlib.util
 from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CheckImages:
-    """Inputs on which a written format must give the same answers as the ONNX file."""
+    """Inputs for which a written format must give the same outputs as the ONNX file."""
 
     images: "NDArray[np.float32]"
     """(N, C, H, W), normalised as in training, N at least 2."""
@@ -34,7 +34,7 @@ class FormatOptions:
     precision: Precision
     class_names: tuple[str, ...]
     check_images: Callable[[], CheckImages]
-    """A function that loads the images. This takes seconds, which a plain export saves by not calling it."""
+    """A function that loads the check images. It takes seconds, so it is called only by formats that need them."""
     batch: int = 1
     """Number of images in each run when the network was timed."""
     tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
@@ -43,7 +43,7 @@ class FormatOptions:
 class Format(Protocol):
     """A writer of an `OnnxModel` in another format.
 
-    It checks that the written files give the same answers, or writes a program that checks it.
+    It checks that the written files give the same outputs, or writes a program that checks it.
     """
 
     @property
@@ -76,14 +76,14 @@ class Format(Protocol):
         """Write the model's files below `folder`, and return their names there.
 
         Raises:
-            StageFailed: The network has something that the format cannot express, or it gives other answers in that
+            StageFailed: The network has something that the format cannot express, or it gives other outputs in that
                 format.
         """
         ...
 
 
 def require_one_output(proto: "onnx.ModelProto") -> None:
-    """Raise StageFailed if the network has several outputs, of which a writer for classifiers would keep the first."""
+    """Raise StageFailed if the network has several outputs: a writer for classifiers would keep only the first."""
     if len(proto.graph.output) != 1:
         outputs = ", ".join(output.name for output in proto.graph.output)
         reason = f"this format is written for networks of one output, and this one has several: {outputs}"

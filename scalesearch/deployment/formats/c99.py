@@ -65,8 +65,8 @@ class C99(Format):
         They are model.c, model.h, labels.c, labels.h, self_test.c and Makefile, in the folder `c`.
 
         Raises:
-            StageFailed: The network is no classifier, the generator cannot express it, or its answers to the check
-                images hardly differ.
+            StageFailed: The network is no classifier, the generator cannot express it, or its logits hardly differ
+                between the check images.
         """
         proto = at_batch_one(read_onnx(model.path))
         require_one_output(proto)
@@ -121,7 +121,7 @@ def generated(proto: onnx.ModelProto) -> str:
     from emx_onnx_cgen.compiler import CompilerOptions
 
     # 0 keeps all weights in the source. Otherwise weights above 100 kB would go to a file that the caller must load;
-    # without it the answers would be wrong without any warning.
+    # a caller that does not would get wrong logits without any warning.
     options = CompilerOptions(model_name="model", large_weight_threshold=0)
     try:
         return str(Compiler(options).compile(proto))
@@ -146,14 +146,14 @@ def answers_as_written(proto: onnx.ModelProto, images: NDArray[np.float32]) -> N
 
 
 def allowed_difference(expected: NDArray[np.float32], precision: Precision) -> float:
-    """Return how far a logit of the C code may lie from ONNX Runtime's.
+    """Return the largest allowed difference between a logit of the C code and ONNX Runtime's.
 
     Args:
         expected: ONNX Runtime's logits of shape (N, classes).
         precision: The precision of the network.
 
     Raises:
-        StageFailed: The answers are nearly the same for all images, so that any code would pass the test.
+        StageFailed: The logits are nearly the same for all images, so that any code would pass the test.
     """
     size, spread = float(np.abs(expected).max()), float(expected.std(axis=0).mean())
     if not np.isfinite(size) or spread <= _LEAST_SPREAD * size:

@@ -1,4 +1,4 @@
-"""The texts of the C files beside the generated network: headers, class names, self-test and Makefile."""
+"""The texts of the C files that go with the generated network: headers, class names, self-test and Makefile."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final

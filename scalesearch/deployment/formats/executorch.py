@@ -43,10 +43,10 @@ class ExecuTorchProgram(Format):
         ensure_float(precision, self.name)
 
     def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
-        """Write model.pte after running it once and comparing its answers.
+        """Write model.pte after running it once and comparing its outputs.
 
         Raises:
-            StageFailed: ExecuTorch cannot express the network, or it gives other answers there.
+            StageFailed: ExecuTorch cannot express the network, or gives other outputs.
         """
         from scalesearch.deployment.formats.torch_graph import ensure_same
 

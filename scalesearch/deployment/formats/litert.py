@@ -43,10 +43,10 @@ class LiteRtModel(Format):
         ensure_float(precision, self.name)
 
     def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
-        """Write model.tflite after running it once and comparing its answers.
+        """Write model.tflite after running it once and comparing its outputs.
 
         Raises:
-            StageFailed: The converter cannot express the network, or it gives other answers there.
+            StageFailed: The converter cannot express the network, or the model gives other outputs.
         """
         from scalesearch.deployment.formats.torch_graph import ensure_same
 

@@ -41,7 +41,7 @@ class OpenVinoIr(Format):
         """Write model.xml and model.bin into the folder `openvino`, and return their names; the batch stays dynamic.
 
         Raises:
-            StageFailed: OpenVINO refuses the network, or the files read back do not give the answers of the ONNX file.
+            StageFailed: OpenVINO refuses the network, or the files read back give other outputs than the ONNX file.
         """
         import openvino
 
@@ -72,6 +72,6 @@ def _answers(core: Any, network: Any, images: NDArray[np.float32]) -> NDArray[np
 def _ensure_same(before: NDArray[np.float32], after: NDArray[np.float32]) -> None:
     spread = float(before.std(axis=0).mean())
     difference = float(np.abs(before - after).max())
-    if not difference <= 1e-5 * spread + 1e-6 * float(np.abs(before).max()):  # written so that NaN fails
+    if not difference <= 1e-5 * spread + 1e-6 * float(np.abs(before).max()):  # `not <=`, so that NaN fails
         reason = f"OpenVINO's files answer otherwise than the ONNX file in OpenVINO: by {difference:.3g}"
         raise StageFailed(stage="export", reason=reason)

@@ -86,11 +86,11 @@ def ensure_float(precision: Precision, name: str) -> None:
 
 
 def ensure_same(model: OnnxModel, images: NDArray[np.float32], answers: NDArray[np.float32], name: str) -> None:
-    """Raise an error if the answers differ from ONNX Runtime's by more than a thousandth of their spread.
+    """Raise an error if the logits differ from ONNX Runtime's by more than a thousandth of their spread.
 
     Args:
         model: The ONNX file to compare with.
-        images: The images, of shape (N, C, H, W), that were answered.
+        images: The images, of shape (N, C, H, W), that the logits are for.
         answers: Logits of shape (N, classes) in the other format.
         name: Name of the format, for the message.
 
@@ -101,7 +101,7 @@ def ensure_same(model: OnnxModel, images: NDArray[np.float32], answers: NDArray[
     expected = np.asarray(session.run(None, {session.get_inputs()[0].name: images})[0])
     allowed = 1e-3 * float(expected.std(axis=0).mean()) + 1e-5 * float(np.abs(expected).max())
     difference = float(np.abs(expected - answers).max())
-    if not difference <= allowed:  # written so that NaN fails
+    if not difference <= allowed:  # `not <=`, so that NaN fails
         reason = f"--format {name} answers otherwise than ONNX Runtime: by {difference:.3g}, allowed are {allowed:.3g}"
         raise StageFailed(stage="export", reason=reason)
 
@@ -111,9 +111,9 @@ def _attributes(node: onnx.NodeProto) -> Attributes:
 
 
 def _padded(attributes: Attributes, image: Tensor, *, value: float = 0.0) -> tuple[Tensor, Any]:
-    """Return the image (N, C, H, W) and the padding that torch shall add itself.
+    """Return the image (N, C, H, W) and the padding that is left to torch's operator.
 
-    Torch can pad only if begin and end are alike; otherwise the returned image is already padded.
+    The operator can only pad both ends of a side alike; if they differ, the returned image is already padded.
     """
     top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
     if (top, left) == (bottom, right):

@@ -36,7 +36,7 @@ _REMEDIES: Final = (
     ("cannot be found", "the file is gone: export it again"),
     ("memory", "raise tensorrt.workspace_mb, or choose a smaller network or batch"),
 )
-"""What a native message means for the user: the first entry whose words are in the message gives the advice."""
+"""Advice to the user on native messages: that of the first entry whose words are in the message is given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,9 +33,9 @@ class CudaClock:
     """
 
     def __init__(self, enqueue: Callable[[], None], *, stream: "torch.cuda.Stream", graph: bool) -> None:
-        """Run the work once as it is, then capture it in a CUDA graph if asked and possible.
+        """Run the work once as it is, then capture it in a CUDA graph if `graph` is true and that is possible.
 
-        A failed capture is noted as a doubt and is not an error.
+        If the capture fails, that is not an error but a doubt in `notes`.
         """
         self._stream = stream
         self._launch = enqueue

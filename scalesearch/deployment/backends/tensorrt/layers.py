@@ -1,4 +1,4 @@
-"""The layers that the compiler really made, from its own list: how it fuses graphs, in which precision they run."""
+"""The layers of a compiled engine, read from the compiler's own list: which nodes were fused, and each precision."""
 
 import json
 import re
@@ -28,7 +28,7 @@ class Layer:
     kind: str
     """The compiler's name: `correlation` is a convolution, `gemm` a matrix product, `kgen` a generated kernel."""
     precision: str
-    """Precision of what the kernel multiplies: the narrowest type among its inputs and weights."""
+    """Precision that the kernel multiplies in: the narrowest type among its inputs and weights."""
     output_precision: str
     sources: tuple[str, ...]
     """Names of the ONNX file's nodes that were fused into this kernel."""

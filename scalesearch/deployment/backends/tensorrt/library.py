@@ -25,9 +25,9 @@ _OLDEST: Final = (10, 12)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
-    """A loaded library with the only logger that this process gave it.
+    """A loaded library with its logger.
 
-    The library keeps the first logger that it gets for the life of the process.
+    The library keeps the first logger that it gets for the life of the process, so there is only this one.
     """
 
     flavour: Flavour
