@@ -10,7 +10,7 @@ from scalesearch.views.markup import markdown_table, markdown_text
 
 
 def score_section(record: MeasuredTrial, later: Later) -> Iterator[str]:
-    """Yield the lines on how good the network is, on which images, and on the way from float to the deployed file."""
+    """Yield the lines on the network's scores, on which images, and after each step from float to the deployed file."""
     score, confirmed, exported = later.score, later.confirmed, later.exported
     name = f"validation, confirmed: seed {exported.seed}" if exported else "validation, by which it was chosen"
     rows = [(name, *_quality_cells(record.quality))]
@@ -48,7 +48,7 @@ def _quality_cells(quality: Quality) -> tuple[str, ...]:
 
 
 def latency_section(record: MeasuredTrial, later: Later) -> Iterator[str]:
-    """Yield the lines on how fast the network is, each time that it was measured."""
+    """Yield the lines on the network's latency, one for each time that it was measured."""
     latency = record.latency
     rows = [("search", report.latency_with_interval(latency), "yes" if latency.stable else "NO")]
     if later.exported:  # the search timed another file

@@ -1,4 +1,4 @@
-"""How to use an exported network, and what not to believe of it: the last sections of a model card."""
+"""The last sections of a model card: how to use the exported network, and how far its numbers can be trusted."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -71,7 +71,7 @@ def limits_section(
     notes: Sequence[str],
     card: CardParts,
 ) -> Iterator[str]:
-    """Yield a line on each thing that should keep a reader from believing the numbers too readily."""
+    """Yield a line on each reason why the numbers should be read with care."""
     if session.synthetic:
         yield f"* Synthetic data: do not expect these {score_noun(record.quality.metric, plural=True)} on photographs."
     if not confirmed:

@@ -19,14 +19,14 @@ class ExportedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Later:
-    """What was measured of a trial after the search."""
+    """Everything that was measured for a trial after the search."""
 
     score: FrontScore | None = None
     """The trial's second evaluation, on test images, if it had one."""
     confirmed: tuple[ConfirmedRun, ...] = ()
     """The trial's runs at full length, if it was confirmed."""
     exported: ConfirmedRun | None = None
-    """The one of them whose file is exported; the record is then `confirmed.as_confirmed` of it."""
+    """The run among these whose file is exported, if any; the trial's record is then `confirmed.as_confirmed` of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

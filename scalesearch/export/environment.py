@@ -1,4 +1,4 @@
-"""requirements.lock of an export: the exact versions that made it, for pip."""
+"""requirements.lock of an export: the exact package versions that made it, for pip."""
 
 import importlib.metadata
 import platform
@@ -18,9 +18,9 @@ INFER = ("numpy", "onnxruntime", "pillow")
 def write_lock(study: Path, folder: Path, *, oldest: Mapping[str, str] | None = None) -> Path:
     """Write requirements.lock into `folder` and return its path.
 
-    It lists the packages of this environment that scalesearch needs. Where the study in `study` was run with another
-    version of one, the study's version is pinned. `oldest` names the oldest versions that run the export's `infer.py`
-    on its model.
+    It lists the packages of this environment that scalesearch needs. If the study in `study` was run with another
+    version of a package, that version is pinned. `oldest` names the oldest versions that run the export's `infer.py` on
+    its model.
     """
     here = installed_closure("scalesearch")
     there = study_versions(study)
@@ -55,7 +55,7 @@ def study_versions(study: Path) -> Mapping[str, str]:
 
 
 def installed_closure(root: str) -> dict[str, str]:
-    """Return the installed versions of what `root` needs, and of what that needs in turn; its extras are left out.
+    """Return the installed versions of all direct and indirect dependencies of `root`; its extras are left out.
 
     Environment markers are not evaluated: a package for another system is not installed here anyway.
     """

@@ -1,4 +1,4 @@
-"""What the search measured of an exported network; in config.toml its scores stand by the metric's own name."""
+"""What the search measured for an exported network; in config.toml the scores have the name of their metric."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ class Expected:
     float_score: float
     score: float
     p50_ms: float
-    """Of the engine alone."""
+    """Latency of the engine alone."""
     device: str
     score_low: float | None = None
     score_high: float | None = None
@@ -32,7 +32,7 @@ class Expected:
     test_score: float | None = None
     """Score of the searched network on the test images; None where the study never scored it."""
     end_to_end_ms: float | None = None
-    """With the work on the engine's answers; None where none was measured."""
+    """Latency with the post-processing; None if no post-processing was measured."""
     confirmed_steps: int = 0
     confirmed_test_score: tuple[float, ...] = ()
     """Test score of each seed that `scalesearch confirm` trained for that many steps: the spread between seeds."""
@@ -46,7 +46,7 @@ def expected_of(record: MeasuredTrial, score: FrontScore | None, confirmed: Sequ
     Args:
         record: Record of the trial.
         score: Its second evaluation, on test images, if it had one.
-        confirmed: Its runs at full length; of several lengths the longest counts.
+        confirmed: Its runs at full length; if they have several lengths, those of the longest are used.
     """
     whole = record.latency.end_to_end
     steps = max((run.steps for run in confirmed), default=0)
@@ -78,7 +78,8 @@ def as_written(expected: Mapping[str, Any]) -> dict[str, Any]:
 def as_read(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return the table of a file by the names of an `Expected`'s fields.
 
-    The metric is the name that is there alone and behind `float_`. Where there is none, the table is returned as it is.
+    The metric is the name M for which the table has both `M` and `float_M`. If there is none, the table is returned as
+    it is.
     """
     metric = next((name for name in table if name and _FLOAT + name in table), "")
     if not metric:

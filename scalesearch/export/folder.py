@@ -33,16 +33,16 @@ def write_export(
 ) -> tuple[str, ...]:
     """Write everything of a complete trial into `folder`; return a line for each part that could not be made.
 
-    The folder appears whole, in place of an earlier export. Other formats of that export are kept only where they
-    belong to the very same file. Torch is loaded only where it must be: for a model or float weights that no file of
-    the study holds any more. The data set is read only for that, and for the calibration images of a calibrated
-    precision.
+    The folder appears whole, in place of an earlier export. Other formats of that export are kept only if they belong
+    to the very same model.onnx. Torch is loaded only to make a model or float weights that no file of the study holds
+    any more. The data set is read only for that, and for the calibration images of a calibrated precision.
 
-    With `run`, a run of the trial at full length, its file is exported; `record` is then `as_confirmed` of it.
+    If `run`, a run of the trial at full length, is given, its file is exported, and `record` must be `as_confirmed` of
+    it.
 
     Raises:
-        ConfigError: The folder cannot be written, or holds what no export wrote; a format is not known; the file that
-            is to be exported is missing, or is not the one that was measured.
+        ConfigError: The folder cannot be written, or holds files that no export wrote; a format is not known; the file
+            that is to be exported is missing, or is not the one that was measured.
         MissingBackendError: The package of a requested format is not installed.
         StageFailed: A format cannot hold this network.
     """
@@ -127,7 +127,7 @@ def _fill(
 
 
 def _later(record: MeasuredTrial, session: Session, run: ConfirmedRun | None) -> "Later":
-    """Return what was measured of the trial after its search; of an exported run, its own test score."""
+    """Return what was measured for the trial after its search; if a run is exported, with that run's test score."""
     from scalesearch.export.contents import Later
     from scalesearch.records.confirmed import read_confirmed
     from scalesearch.records.front_scores import read_front_scores
@@ -140,7 +140,7 @@ def _later(record: MeasuredTrial, session: Session, run: ConfirmedRun | None) ->
 
 
 def _kept(old: Path, folder: Path, *, pictures_of: tuple[str, int] | None) -> "list[ExportedFile]":
-    """Copy what an earlier export of the very same file holds besides, and return these parts.
+    """Copy the other formats and pictures of an earlier export of the very same file, and return these parts.
 
     Args:
         old: The earlier export.
@@ -196,7 +196,7 @@ def _format_options(record: MeasuredTrial, session: Session) -> "FormatOptions":
 def check_images(record: MeasuredTrial, session: Session) -> "CheckImages":
     """Return a few of the study's calibration images as the network takes them: (N, C, H, W) in float32.
 
-    Where the data are missing, they are noise.
+    If the data are missing, the images are noise.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""How an export describes its network: config.toml rebuilds it; preprocessing.toml and the ONNX metadata feed it."""
+"""How an export describes its network: config.toml to rebuild it, preprocessing.toml and ONNX metadata to run it."""
 
 import dataclasses
 import importlib.metadata
@@ -59,7 +59,7 @@ class ExportedConfig:
     storage_px: int
     """Height in pixels of the stored images that the network's own were resized from."""
     model_sha256: str = ""
-    """SHA-256 of the model.onnx beside it; empty in an older export."""
+    """SHA-256 of the model.onnx in the same folder; empty in an older export."""
     run_folder: str = ""
     """The working folder that relative paths in the settings start from; empty in an older export."""
     storage_width_px: int = 0
@@ -123,7 +123,7 @@ def read_config(path: Path) -> ExportedConfig:
     Its network, candidate and settings are complete; `config.check_stored` and `networks.validity` check them.
 
     Raises:
-        ConfigError: It is not there, or not such a file.
+        ConfigError: The file is not there, or is not an exported config.
     """
     file = path / NAME if path.is_dir() else path
     try:
@@ -153,7 +153,7 @@ def read_config(path: Path) -> ExportedConfig:
 def preprocessing(record: MeasuredTrial, session: Session) -> dict[str, object]:
     """Return the content of preprocessing.toml.
 
-    It says how an image file becomes the network's input, and what the network's answers mean.
+    It says how an image file becomes the network's input, and what the network's outputs mean.
     """
     spec, data, asked = _spec(record), session.data, session.settings.data
     grey, beyond, storage = spec.image_channels == 1, reading_facts(spec, asked), session.storage
@@ -186,7 +186,7 @@ def write_preprocessing(record: MeasuredTrial, session: Session, folder: Path) -
 
 
 def onnx_metadata(record: MeasuredTrial, session: Session) -> dict[str, str]:
-    """Return what `infer.py` needs to feed the ONNX file and read its answer, as texts for the file's own metadata."""
+    """Return what `infer.py` needs to make the ONNX file's input and read its outputs, as texts for its metadata."""
     spec, data = _spec(record), session.data
     beyond, colours = reading_facts(spec, session.settings.data), "grey" if spec.image_channels == 1 else "RGB"
     return {
@@ -207,7 +207,7 @@ def onnx_metadata(record: MeasuredTrial, session: Session) -> dict[str, str]:
 
 
 def _answer_facts(record: MeasuredTrial) -> dict[str, str]:
-    """Return what is needed to read the answers and was found with the score: a detector's threshold."""
+    """Return the facts that are needed to read the outputs and were measured with the score: a detector's threshold."""
     detail = record.quality.detail
     return {"scalesearch.threshold": json.dumps(detail.threshold)} if isinstance(detail, DetectionDetail) else {}
 
@@ -215,7 +215,7 @@ def _answer_facts(record: MeasuredTrial) -> dict[str, str]:
 def task_of(model: Path) -> str:
     """Return the name of the task that an exported ONNX file is for.
 
-    A file that cannot be read is taken for one of the usual task, whose own opening says what is wrong with it.
+    A file that cannot be read is taken for one of the default task, whose code for opening it says what is wrong.
     """
     from scalesearch.deployment.onnx_file import read_onnx
 

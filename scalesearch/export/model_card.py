@@ -1,4 +1,4 @@
-"""MODEL_CARD.md of an export: what the network is, how good and how fast, how to use it, and what not to believe."""
+"""MODEL_CARD.md of an export: what the network is, its scores and latencies, how to use it, and its limits."""
 
 from collections.abc import Iterator
 from pathlib import Path

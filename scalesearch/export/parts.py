@@ -1,6 +1,6 @@
-"""The parts of an export that are made with more than the record: model, weights, calibration images.
+"""The parts of an export that the record alone does not give: model, weights, calibration images.
 
-What could not be made is told in lines, which the export hands on.
+The functions return a line for each part that could not be made, which the export prints.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ def confirmed_file(session: Session, run: ConfirmedRun, to: Path) -> OnnxModel:
     """Copy the file of a run at full length to `to`.
 
     Raises:
-        ConfigError: It is missing, or is not the one that was measured.
+        ConfigError: The file is missing, or is not the one that was measured.
     """
     from scalesearch.deployment.onnx_file import onnx_model
     from scalesearch.records.confirmed import confirmed_model_path
@@ -53,7 +53,7 @@ def confirmed_file(session: Session, run: ConfirmedRun, to: Path) -> OnnxModel:
 
 
 def as_trained(record: MeasuredTrial, session: Session, run: ConfirmedRun) -> tuple[MeasuredTrial, Session]:
-    """Return the record and session under which the run's weights are stored."""
+    """Return the record and session by which the run's weights are found in the study's folder of confirmations."""
     from scalesearch.records.confirmed import work_folder
     from scalesearch.values.training_length import recipe_of
 
@@ -99,7 +99,7 @@ def write_weights(record: MeasuredTrial, session: Session, model: OnnxModel, fol
 
 
 def write_calibration(record: MeasuredTrial, session: Session, folder: Path) -> tuple[str, ...]:
-    """Write calibration.json; return a line if the images that it should name cannot be found."""
+    """Write calibration.json; return a line if the images that the file should list cannot be found."""
     from scalesearch.export.parts import calibration_document
     from scalesearch.values.candidate import CALIBRATED
 
@@ -140,7 +140,7 @@ def calibration_document(
         record: Record of the trial.
         session: Session of its study.
         indices: Positions among the source's training images; None where they could not be found.
-        why_not: Why there are none, in a line.
+        why_not: One line on why there are no indices.
     """
     asked = record.candidate.quantization
     return {

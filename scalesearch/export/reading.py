@@ -4,8 +4,9 @@ from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.settings import DataSettings, Fit, Window
 
 PLAIN, SECOND, THIRD = "1", "2", "3"
-"""Versions of what `infer.py` can do. The second (window, fit, grey) and the third (rectangles) are required only where
-they are needed, so that older copies of the script still read all other files, and refuse these."""
+"""Versions of the preprocessing that `infer.py` knows. The second adds window, fit and grey, the third rectangles. A
+file requires the lowest version that it needs, so older copies of the script run all files that they can, and refuse
+the others."""
 GREY_TEXT = "to grey: (19595 R + 38470 G + 7471 B + 32768) >> 16, as Pillow's mode L"
 
 
@@ -22,7 +23,7 @@ def sides_px(size: InputSize) -> int | list[int]:
 
 
 def fit_text(fit: Fit, storage: InputSize) -> str:
-    """Say how a picture of another shape is given that of the stored images."""
+    """Say how a picture of another aspect ratio is fitted to the stored size."""
     shape = "square" if storage.is_square else f"rectangle of height x width {storage.label}"
     crop = "centre square" if storage.is_square else f"largest centred part of the shape height x width {storage.label}"
     texts: dict[Fit, str] = {
@@ -34,12 +35,12 @@ def fit_text(fit: Fit, storage: InputSize) -> str:
 
 
 def fixed_window(data: DataSettings) -> Window | None:
-    """Return the window, where images of more than 8 bits are not read on their whole scale."""
+    """Return the window by which images of more than 8 bits are read; None if they are read on their whole scale."""
     return None if isinstance(data.window, str) else data.window
 
 
 def reading_facts(spec: NetworkSpec, data: DataSettings) -> dict[str, object]:
-    """Return what version 2 of the preprocessing says beyond version 1; empty where there is nothing to say."""
+    """Return the facts that version 2 of the preprocessing adds to version 1; empty if version 1 is enough."""
     window = fixed_window(data)
     if window is None and data.fit == "crop" and spec.image_channels == 3:
         return {}

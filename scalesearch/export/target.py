@@ -1,4 +1,4 @@
-"""What `export --to` may replace: nothing, or an earlier export. Files from anybody else are never touched."""
+"""Check where `export --to` may write: into a new folder, or over an earlier export. Other files are never touched."""
 
 import re
 from collections.abc import Iterator
@@ -27,9 +27,9 @@ _SHOWN, _SHOWN_SIGNS = 4, 200
 
 
 def check_place(folder: Path, session: "Session") -> None:
-    """Raise ConfigError where an export may not be written or replaced.
+    """Raise ConfigError if an export may not be written to this place.
 
-    That is a link, a file, or a folder that other work needs.
+    That is so for a link, for a file, and for a folder that is used for something else.
 
     Args:
         folder: Folder of the export.
@@ -128,10 +128,10 @@ def refuse_other_trial(folder: Path, study: str, trial: int) -> None:
 
 
 def kept_parts(folder: Path, *, model: Path, pictures_of: tuple[str, int] | None) -> tuple[str, ...]:
-    """Return the names, below `folder`, of what stays true beside the new `model`: other formats and pictures.
+    """Return the names, below `folder`, of files that are still right for the new `model`: other formats and pictures.
 
-    They stay only where the very same model.onnx is there already. Pictures also stay where nothing but pictures of the
-    trial `pictures_of` (its study's name, its number) is there.
+    They are kept only if the folder holds the very same model.onnx already. Pictures are also kept if the folder holds
+    nothing but pictures of the trial `pictures_of` (its study's name, its number).
     """
     from scalesearch.export.formats import OUTPUTS
     from scalesearch.views.histogram_page import page_is_of
@@ -172,7 +172,7 @@ def _is_plain(path: Path) -> bool:
 
 
 def _is_litter(path: Path) -> bool:
-    """Tell whether systems or Python left this file, not people."""
+    """Tell whether an operating system or Python, not a person, left this file."""
     return bool(_LITTER.fullmatch(path.name))
 
 

@@ -1,4 +1,4 @@
-"""The ONNX files of a trial (the deployed one, and its network in float), kept or made again; and its layers."""
+"""The ONNX files of a trial, deployed and in float, as kept or made again, and the histograms of its layers."""
 
 import dataclasses
 import shutil
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 def deployed_file(
     record: TrialRecord, session: Session, to: Path, *, kept: bool = True, evaluator: "TrialEvaluator | None" = None
 ) -> OnnxModel:
-    """Write a copy of the trial's ONNX file to `to`: the kept one, or (always, unless `kept`) made again.
+    """Write a copy of the trial's ONNX file to `to`: the kept file, or one that is made again (always, unless `kept`).
 
-    Models are kept for front members. Any other one is made from its kept weights, or, where those are missing too, by
-    training it again, with `evaluator` if one is given.
+    Files are kept for front members. Any other file is made from the trial's kept weights, or, if those are missing,
+    too, by training the network again, with `evaluator` if one is given.
 
     Raises:
-        ConfigError: The kept one is not the file that was measured; or it must be made again, and the data are missing.
+        ConfigError: The kept file is not the one that was measured; or it must be made again, and the data are missing.
     """
     from scalesearch.deployment.onnx_file import onnx_model
 
@@ -42,11 +42,11 @@ def deployed_file(
 
 
 def restore_model(record: TrialRecord, session: Session, evaluator: "TrialEvaluator") -> None:
-    """Put the trial's ONNX file back where the study keeps it, if it was lost: made again from the kept weights.
+    """Make the trial's ONNX file again from its kept weights, if the study has lost it.
 
     Raises:
         ConfigError: Another file is there.
-        StageFailed: What is made now is not the file that was measured.
+        StageFailed: The file that is made now is not the one that was measured.
     """
     from scalesearch.errors import StageFailed
     from scalesearch.files import replace_file
@@ -63,7 +63,7 @@ def restore_model(record: TrialRecord, session: Session, evaluator: "TrialEvalua
 def float_network(
     record: TrialRecord, session: Session, *, evaluator: "TrialEvaluator | None" = None
 ) -> "onnx.ModelProto":
-    """Build the trial's network before quantization again, in fp32, from its kept weights, or train it again.
+    """Return the trial's network before quantization, in fp32, built from its kept weights or trained again.
 
     Raises:
         ScalesearchError: The data or the study's files are missing.
@@ -90,7 +90,7 @@ def trial_histograms(
 ) -> "tuple[LayerHistogram, ...]":
     """Return the histograms of a trial's network before quantization, one per layer, on the study's calibration images.
 
-    The network comes from its kept weights, or, where those are missing, from training it again.
+    The network is built from its kept weights, or, if those are missing, trained again.
     """
     from scalesearch.compression.histogram import layer_histograms
     from scalesearch.data import to_input

@@ -1,1 +1,1 @@
-"""What is stored of a study, and how it is shown."""
+"""The stored files of a study, and the tables that programs read."""

@@ -68,8 +68,8 @@ def read_confirmed(study: Path) -> tuple[ConfirmedRun, ...]:
 def first_runs(study: Path) -> dict[int, ConfirmedRun]:
     """Return one run for each confirmed trial, by trial: the run that was timed together with the other members.
 
-    Where all seeds were trained, that is the run of the first seed, whatever the other seeds reached. So its numbers
-    are not better by selection. Where no run of a trial was timed together, it is the run of the lowest seed.
+    If all seeds were trained, that is the run of the first seed, whatever the scores of the others, so that its numbers
+    are not better by selection. If no run of a trial was timed together with others, it is the run of the lowest seed.
 
     Raises:
         ConfigError: One of the files cannot be read.
@@ -110,7 +110,7 @@ def as_confirmed(record: MeasuredTrial, run: ConfirmedRun) -> MeasuredTrial:
 
 
 def confirmed_hint(study: Path) -> str:
-    """Return one line that points the reader of the searched front to the confirmed one; empty where there is none."""
+    """Return one line that points a reader of the searched front to the confirmed one; empty if there is none."""
     if not (study / FOLDER / "confirmed.csv").is_file():
         return ""
     return f"confirmed at full length: {study / FOLDER / 'confirmed.png'}, confirmed.csv (`scalesearch confirm`)"

@@ -1,4 +1,4 @@
-"""Numbers that no measurement can give. A stored file that holds one was damaged or written by something else."""
+"""Find numbers that no measurement can give: a stored file that holds one was damaged or written by something else."""
 
 import dataclasses
 import math
@@ -60,9 +60,9 @@ def _short(value: int) -> str:
 
 
 def first_fault(error: ValidationError) -> str:
-    """Return the first fault that pydantic found, with its dotted place.
+    """Return the first fault that pydantic found, with the dotted name of its field.
 
-    The value itself is left out, since it may be endless.
+    The value itself is left out, since it may be very long.
     """
     first = error.errors(include_input=False, include_url=False)[0]
     place = shortened(".".join(map(str, first["loc"])) or "the file", 200)

@@ -138,12 +138,12 @@ def continues_with(settings: DataSettings, folder: Path) -> bool:
 
 
 def same_images(one: DataSettings, other: DataSettings) -> bool:
-    """Whether two settings ask for the same images; where they are held while they are used is no difference."""
+    """Tell whether two settings ask for the same images; `memory`, where they are held, makes no difference."""
     return one == dataclasses.replace(other, memory=one.memory)
 
 
 def _renamed(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the session's document with today's names, where an older version wrote it."""
+    """Return the document of a session as this version writes it: its field names, and an axis for the schedule."""
     axes = document["space"]["axes"]
     if all(axis["name"] != _SCHEDULE for axis in axes):
         axes.append({"name": _SCHEDULE, "axis": {"values": [values_before(Recipe)["schedule"]]}})
@@ -154,7 +154,7 @@ def _renamed(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def layout_of_before(data: DataSettings, class_names: tuple[str, ...]) -> DataSettings:
-    """Return the data settings with the `layout` that they were read with, where they are older than that setting.
+    """Return the data settings with the `layout` by which the images were read, if they are older than that setting.
 
     The class names are known, so the layout can be found: the class folders lie in the source folder itself, or in the
     folders of its splits.
@@ -180,7 +180,7 @@ def stored_session(folder: Path) -> Session:
 
 
 def refuse_changes(stored: Session, current: Session) -> None:
-    """Raise ConfigError, with the differences, where trials of the two sessions could not share a front."""
+    """Raise ConfigError, with the differences, if trials of the two sessions could not share a front."""
     old, new = dict(_identity(stored)), dict(_identity(current))
     changes = [
         f"{key}: was {old.get(key, 'absent')!r}, is {new.get(key, 'absent')!r}"
@@ -200,9 +200,9 @@ def refuse_changes(stored: Session, current: Session) -> None:
 
 
 def _read_otherwise(stored: Session, current: Session) -> Iterator[str]:
-    """Yield the settings by which the same files become other pixels.
+    """Yield the settings whose change makes other pixels of the same files.
 
-    They are the reason for another fingerprint, and tell the reader more than it does.
+    They explain why the fingerprint differs.
     """
     if stored.data.fingerprint == current.data.fingerprint:
         return

@@ -1,4 +1,4 @@
-"""Where a study keeps pictures, and its ONNX files: used only if they are those that a record or run.toml names."""
+"""The pictures and ONNX files that a study keeps. An ONNX file is used only if its hash is the recorded one."""
 
 import hashlib
 from pathlib import Path
@@ -37,7 +37,7 @@ def kept_reference(session: Session) -> Path | None:
     """Return the ONNX file of the study's reference engine; None where it is missing.
 
     Raises:
-        ConfigError: The file there is another one. With it, every later latency would be wrong.
+        ConfigError: The file there is another one, with which every later latency would be wrong.
     """
     way_out = "the same one is then built again by `scalesearch run` with the study's settings, or by `confirm`."
     what = "that this study's latencies are relative to"
@@ -61,7 +61,7 @@ def checked_file(path: Path, sha256: str | None, what: str, way_out: str) -> Pat
         path: Path of a stored file.
         sha256: 64 hex digits; None or empty where no hash was stored, and then any file is accepted.
         what: Completes "is not the file ..." in the message.
-        way_out: What happens once the file is deleted, for the message.
+        way_out: What the message says will happen once the file is deleted.
 
     Raises:
         ConfigError: It is another file, or cannot be read.

@@ -1,4 +1,4 @@
-"""Stored JSON as values and back: fields that had other names in earlier versions, or none, and damaged files."""
+"""Convert stored JSON to values and back, including fields of earlier versions, and report damaged files."""
 
 import json
 from pathlib import Path

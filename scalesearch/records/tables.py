@@ -26,9 +26,9 @@ def trial_rows(
 ) -> list[Row]:
     """Return one flat row for each record, by trial number.
 
-    Every row has the same keys in the same order. What a trial never reached, and numbers that are not finite, are
-    None. Columns of single stages (`stage1_depth`, ...) exist only where a candidate scales its stages separately.
-    `test_*` and `fresh_*` come from the second evaluation of the front's members (`scores`).
+    Every row has the same keys in the same order. Cells for stages that a trial never reached, and numbers that are not
+    finite, are None. Columns of the network's single stages (`stage1_depth`, ...) exist only if a candidate scales its
+    stages separately. `test_*` and `fresh_*` come from the second evaluation of the front's members (`scores`).
 
     Args:
         records: The records of a study, in any order.
@@ -48,7 +48,7 @@ def trial_rows(
 
 
 def _with_same_columns(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with the columns of all of them: a task's numbers are known once a trial has a score."""
+    """Return the rows with the same columns: only trials with a score have those of the task's further numbers."""
     longest = max(rows, key=len, default={})
     names = dict.fromkeys((*longest, *(name for row in rows for name in row)))
     return [{name: row.get(name) for name in names} for row in rows]
@@ -66,7 +66,7 @@ def csv_text(rows: Sequence[Row], *, columns: Sequence[str] = ()) -> str:
 
     Args:
         rows: Rows that all have the same keys.
-        columns: The header if there are no rows; without it, that of records whose stages scale together.
+        columns: The header if there are no rows; if omitted, that of records whose stages are scaled together.
     """
     import pandas as pd  # 0.4 s, so only once a table is asked for
 
@@ -117,9 +117,9 @@ def _scores(record: TrialRecord, metric: str) -> Row:
 
 
 def latency_cells(latency: Latency | None) -> Row:
-    """Return the engine's p50 with its interval, and what post-processing adds where it was measured.
+    """Return the engine's p50 with its interval, and the columns of post-processing if it was measured.
 
-    The names mean the same in every study; `end_to_end_ms` is there only for tasks whose post-processing is measured.
+    A column means the same in every study. `end_to_end_ms` exists only in tasks whose post-processing is measured.
     """
     cells = _named(latency and latency.of_engine, "p50_ms", "p50_low_ms", "p50_high_ms")
     whole = latency and latency.end_to_end
@@ -244,4 +244,4 @@ def _latency_then_trial(row: Row) -> tuple[float, int]:
 
 
 _NOTHING = TrialRecord(trial=0, key="", state="rejected", candidate=Candidate(), charged=False)
-"""Only its column names are used: for the header of a table without rows."""
+"""A record of which only the column names are used, for the header of a table without rows."""

@@ -1,4 +1,4 @@
-"""The confirmed front beside the searched one: what moved, rank agreement, and the winner's curse."""
+"""The confirmed front compared with the searched one: what moved, rank agreement, and the winner's curse."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ from scalesearch.views.words import (
 
 
 def confirmed(study: StudyContents) -> str:
-    """Write the section on what full training made of the front's members."""
+    """Write the section on how full training changed the front's members."""
     title, found = "Confirmed front", study.confirmation
     if found is None:
         words = "Not confirmed yet. `scalesearch confirm` trains members of the front at full length and measures anew."

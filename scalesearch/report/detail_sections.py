@@ -17,7 +17,7 @@ from scalesearch.views.words import device_text, percent, score_noun_of, score_t
 
 
 def axes(study: StudyContents) -> str:
-    """Write the section on what each axis did: its importance, and score and latency at each value."""
+    """Write the section on the effect of each axis: its importance, and score and latency at each value."""
     title = "What each axis did"
     levels = axis_levels(study.records, study.session.space) if study.session else ()
     if not levels:
@@ -59,7 +59,7 @@ def compression(study: StudyContents) -> str:
 
 
 def histograms(study: StudyContents, shown: tuple[int, ...], left_out: int) -> str:
-    """Write the section on weights and activations of front members that `scalesearch histogram` has looked at."""
+    """Write the section on weights and activations of the front members that `scalesearch histogram` was run for."""
     title = "Weights and activations"
     if not shown:
         words = (

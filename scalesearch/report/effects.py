@@ -1,4 +1,4 @@
-"""What each axis did: score and latency of all trials at each of its values, as a table with drawn ranges."""
+"""The effect of each axis: score and latency of all trials at each of its values, as a table with drawn ranges."""
 
 import math
 import statistics
@@ -40,7 +40,7 @@ class Level:
 def axis_levels(records: Sequence[TrialRecord], space: SearchSpace) -> tuple[tuple[str, tuple[Level, ...]], ...]:
     """Return (axis, its levels in order) for every axis that varied.
 
-    These are the axes that all candidates are asked for and that took two values or more.
+    These are the axes that every candidate has and that took two values or more.
     """
     measured = [record for record in records if record.same_as is None and record.quality and record.latency]
     return tuple((named.name, _levels(measured, named)) for named in varied_axes(measured, space))

@@ -37,9 +37,9 @@ from scalesearch.views.words import (
 )
 
 LARGE_GAP = 0.02
-"""Loss of score from the float network to the engine, as a fraction, from which on the report warns."""
+"""The report warns if the score falls by at least this much from the float network to the engine, as a fraction."""
 HIGH_STANDARD_ERROR = 0.01
-"""Standard error of a validation score, as a fraction."""
+"""The report warns above this standard error of a validation score, as a fraction."""
 _MOST_WARNINGS = 12
 
 

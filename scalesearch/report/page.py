@@ -1,4 +1,4 @@
-"""Assembles the report: one HTML file that contains its data, script and plotly, and loads nothing."""
+"""Assemble the report: one HTML file that contains its data, script and plotly, and loads nothing."""
 
 import base64
 import datetime
@@ -160,7 +160,7 @@ def _plotly() -> str:
 
 
 def _task_parts(study: StudyContents) -> tuple[ReportPart, ...]:
-    """Return the sections of the task that scored the study; of the default task before a trial has a score."""
+    """Return the sections of the task that scored the study; those of the default task if no trial has a score yet."""
     scored = study.knee or next((record for record in study.records if record.quality), None)
     views = views_of(scored) if scored else get_task(DEFAULT).views()
     return (views.report(study.front, study.knee),) if views else ()
@@ -204,7 +204,10 @@ def _kept_histograms(study: StudyContents, room: int) -> Mapping[int, dict[str, 
 
 
 def figures(study: StudyContents) -> dict[str, Figure]:
-    """Return every figure that is drawn at once and is not empty; classes and histograms follow the reader's choice."""
+    """Return every figure that is drawn at once and is not empty.
+
+    Figures of classes and histograms are drawn when the reader chooses a trial.
+    """
     sampler = study.session.settings.sampler if study.session else "tpe"
     made = {
         "front": front_figure(study.records, chance=study.chance, base=study.base, knee=study.knee),

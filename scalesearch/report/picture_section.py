@@ -1,4 +1,4 @@
-"""The report's section of validation pictures: what members of the front answer beside what is right."""
+"""The report's section of validation pictures: predictions of members of the front next to the ground truth."""
 
 import base64
 from typing import Final
@@ -12,7 +12,7 @@ NAME: Final = "pictures"
 
 
 def pictures(study: StudyContents) -> str:
-    """Write the section; empty where the study keeps no pictures, as one of labelled images does."""
+    """Write the section; empty if the study keeps no pictures, as in classification."""
     kept, room = list[int](), MOST_BYTES
     first = [study.knee.trial] if study.knee else []
     for trial in (*first, *(record.trial for record in study.front if record.trial not in first)):

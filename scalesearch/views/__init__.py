@@ -1,1 +1,1 @@
-"""Pictures, tables and words for what is recorded."""
+"""Pictures, tables and words that show recorded results."""

@@ -1,4 +1,4 @@
-"""What the confirmed trials say of the brief front, in words: the bias, how far to trust it, and whom it wronged."""
+"""What the confirmed trials say about the brief front, in words: its bias, how sure it is, which trials it hurts."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,8 +14,9 @@ class _Aspect(NamedTuple):
     unit: str
     noun: str
     more: str
-    """What the brief front favours where longer training gives more for a larger value of the aspect."""
+    """What the brief front favours if longer training helps networks more that have a larger value of the aspect."""
     less: str
+    """What it favours in the opposite case."""
 
 
 _ASPECTS: dict[Aspect, _Aspect] = {
@@ -30,8 +31,8 @@ def correction_lines(confirmation: Confirmation, correction: Correction, *, comm
 
     Args:
         confirmation: The confirmed trials.
-        correction: What they say of the brief front.
-        command: The command that confirms more of this study, without the trials.
+        correction: What they say about the brief front.
+        command: The command that confirms more trials of this study, without their numbers.
     """
     if correction.bias is None:
         yield f"bias of the brief front: nothing to say, {_why_unknown(confirmation)}"

@@ -89,4 +89,4 @@ def thin(curve: Sequence[tuple[float, float]], longest: int) -> list[int]:
 
 
 def _mille(fraction: float) -> int:
-    return round(1000 * fraction) if fraction == fraction else 0  # NaN is of a class without images
+    return round(1000 * fraction) if fraction == fraction else 0  # a class without images has NaN

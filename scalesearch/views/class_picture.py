@@ -22,8 +22,8 @@ _BARS_LEFT, _BAR_PX = 530, 200
 def draw_classes(record: MeasuredTrial, to: Path) -> None:
     """Write an SVG to `to`: curves of all classes on the left, the weakest classes by recall on the right.
 
-    The file is written whole or not at all. Matplotlib is not used: it takes a second of a core, during a search in
-    which another process measures latency.
+    The file is written whole or not at all. Matplotlib is not used: it would keep a core busy for a second while
+    another process of the search measures latency.
     """
     classes = sorted(record.quality.classes, key=lambda entry: (entry.recall, entry.name))
     score = f"{record.quality.title} {percent(record.quality.score)}"

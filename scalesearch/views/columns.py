@@ -20,7 +20,7 @@ from scalesearch.views.words import (
 )
 
 NONE: Final = "-"
-"""The cell of what a trial never reached or does not have."""
+"""The cell for a value that a trial does not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ def number_column(marked: Callable[[TrialRecord], str]) -> TrialColumn:
 
 
 def score_column(records: Iterable[TrialRecord]) -> TrialColumn:
-    """Return the column of scores with their intervals, named by the metric of these records."""
+    """Return the column of scores with their intervals; its header is the metric of these records."""
     return TrialColumn(
         head=f"{score_title(records)}, %",
         cell=lambda record: accuracy_with_interval(record.quality) if record.quality else NONE,
@@ -60,7 +60,7 @@ def tested_columns(scores: Mapping[int, FrontScore], words: Callable[[Quality], 
 
 
 def latency_column(records: Iterable[TrialRecord]) -> TrialColumn:
-    """Return the column of latencies with their intervals, named by what they are in these records."""
+    """Return the column of latencies with their intervals; its header says which latency these records have."""
     return TrialColumn(
         head=f"{latency_title(records)}, ms",
         cell=lambda record: latency_with_interval(record.latency) if record.latency else NONE,

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 def confirmation_figure(confirmation: Confirmation, *, caption: str = "") -> "Figure":
     """Draw arrows from the searched to the confirmed point of every member, both on validation images.
 
-    The points have their 95 % intervals. Trials that are not on the front now are hollow, and
-    those that were added to it are named so. A short bar beside each point is
-    its mean score on the test images.
+    The points have their 95 % intervals. Trials that are no longer on the front are hollow, and those that were added
+    to it are labelled as such. A short bar at each point is its mean score on the test images.
     """
     from matplotlib.figure import Figure  # takes 0.5 s, so it is imported only once a picture is asked for
 

@@ -40,7 +40,7 @@ class Section:
 def describe(
     record: TrialRecord, score: FrontScore | None = None, *, task_sections: Iterable[Section] = ()
 ) -> tuple[Section, ...]:
-    """Return everything about one trial, from the verdict to the stage times; parts that it never reached are left out.
+    """Return everything about one trial, from the verdict to the stage times; missing parts are left out.
 
     Args:
         record: The trial.

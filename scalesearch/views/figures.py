@@ -97,9 +97,9 @@ def _trials_or_minutes(trials: list[int], minutes: list[float], chance: tuple[fl
 
 
 def importance_figure(entries: Sequence[AxisImportance], metric: str) -> Figure:
-    """Draw two bars for each axis.
+    """Draw two bars for each axis: its importance for the score, and for the latency.
 
-    They show its share in what sets the best-scoring trials, and the fastest ones, apart from the rest.
+    Importance is the axis's share in what distinguishes the best-scoring (the fastest) trials from the rest.
 
     Args:
         entries: Importance of each axis.

@@ -28,9 +28,9 @@ def front_figure(
     """Draw the feasible front with its 95 % intervals and ties, faint dominated trials, and what it is compared with.
 
     Args:
-        records: The whole study. Answers from the cache would cover their originals and are left out.
+        records: The whole study. Trials answered from the cache would cover their originals and are left out.
         chance: The front of the candidates that were drawn at random.
-        base: The base network, or what comes nearest to it.
+        base: The trial of the base network, or of the network most like it.
         knee: The knee, which is drawn with a ring.
     """
     measured = [record for record in records if record.same_as is None and record.quality and record.latency]
@@ -87,9 +87,9 @@ def _faint(records: Sequence[TrialRecord], precision: str, *, named: bool) -> di
 
 
 def _label_places(front: Sequence[TrialRecord], measured: Sequence[TrialRecord]) -> dict[int, str]:
-    """Return the place of each member's number, by trial: below and right of its point.
+    """Return the position of each member's number, by trial: below and to the right of its point.
 
-    It is above and left where it would cover the last member's number.
+    If it would cover the number of the member before, it is above and to the left.
     """
     spots = {record.trial: _spot(record) for record in measured}
     wide, high = (max(ends) - min(ends) or 1.0 for ends in zip(*spots.values(), strict=True)) if spots else (1.0, 1.0)

@@ -44,11 +44,11 @@ def front_picture(
     """Draw every measured trial faintly and the front in full, with its 95 % intervals.
 
     Args:
-        records: The whole study. Answers from the cache would cover their originals and are left out.
+        records: The whole study. Trials answered from the cache would cover their originals and are left out.
         front: Trial numbers of the front.
         title: Title of the figure.
-        caption: Text under the picture beside the device's name. It should say what the images were, and that synthetic
-            ones are synthetic.
+        caption: Text under the picture, after the device's name. It should name the images, and say so if they are
+            synthetic.
         knee: Trial number of the knee, if it is to be marked.
 
     Raises:
@@ -145,9 +145,9 @@ def bars(intervals: Iterable[tuple[float, float, float]]) -> list[list[float]]:
 
 
 def crowded(spots: Iterable[Sequence[float]], *, width: float, height: float) -> list[bool]:
-    """Tell for each label, from left to right, whether the one before forces it to the other side.
+    """Tell for each label, from left to right, whether it must go to the other side because of the one before.
 
-    A label that has gone to the other side is in no other label's way.
+    A label on the other side is in no other label's way.
     """
     found, last = list[bool](), (math.inf, math.inf)
     for x, y in spots:
@@ -157,7 +157,7 @@ def crowded(spots: Iterable[Sequence[float]], *, width: float, height: float) ->
 
 
 def latency_limit_ms(points: Iterable[TrialRecord]) -> float | None:
-    """Return the study's latency limit, found from any record's use of it (value over limit minus one)."""
+    """Return the study's latency limit, computed from any record's use of it (value / limit - 1)."""
     for record in points:
         for use in record.limits:
             if use.limit == _LATENCY_LIMIT and record.latency:
@@ -223,7 +223,7 @@ def png(figure: "Figure") -> bytes:
     """Return the figure as a PNG file's bytes."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # A study may be named in a script that the font lacks: boxes in a title are no reason to fail.
+        # The study's name may have characters that the font lacks: boxes in a title are no reason to fail.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -13,10 +13,10 @@ _LAYER_PX, _FRAME_PX = 20, 150
 
 
 def overview_figure(histograms: Sequence[LayerHistogram], title: str) -> Any:
-    """Draw one line of colour for each layer: weights on the left, its input on the right.
+    """Draw one row of a heat map for each layer: weights on the left, its input on the right.
 
     Marks show 99 % and the clip range. Since a histogram is drawn as colour, fifty layers fit into one picture, and a
-    layer that wastes its range is a narrow line. The figure takes about a kilobyte per layer.
+    layer that wastes its range shows as a narrow line. The figure takes about a kilobyte per layer.
     """
     import plotly.graph_objects as go
 
@@ -81,7 +81,7 @@ def _shade(count: int, total: int) -> float:
 
 
 def _relative(tensor: TensorHistogram, value: float) -> float | None:
-    """Return where in its bins a value lies, from 0 to 1; None outside, where no value is."""
+    """Return the position of a value between the first and the last bin edge, 0 to 1; None if it lies outside."""
     place = (value - tensor.first_edge) / (tensor.last_edge - tensor.first_edge)
     return round(place, 3) if 0 <= place <= 1 else None
 

@@ -15,7 +15,7 @@ PICTURES = ("histogram.png", "histogram.html")
 _MOST_NAMES = 8
 _WIDTH_PX, _HEIGHT_PX, _SCALE_PX = 300, 60, 14
 _Band = tuple[float, float, str]
-"""From, to, colour."""
+"""Start and end of a band on the axis, and its colour."""
 
 
 def range_text(low: float, high: float) -> str:

@@ -28,7 +28,7 @@ def draw_histograms(histograms: Sequence[LayerHistogram], to: Path, title: str) 
     """Write `histogram_figure` as a PNG to `to`, under a temporary name first."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # A study may be named in a script that the font lacks: boxes in a title are no reason to fail.
+        # The study's name may have characters that the font lacks: boxes in a title are no reason to fail.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         histogram_figure(histograms, title).savefig(buffer, format="png")
     replace_file(to, buffer.getvalue())

@@ -26,14 +26,13 @@ class LayerRow:
 def layer_rows(spec: NetworkSpec, *, pooled: bool = True) -> tuple[LayerRow, ...]:
     """Return the rows of stem, pooling, stages, head and classifier, with the spec's channels before any pruning.
 
-    There is no classifier without classes.
-
-    There are none for a module of the user's: its layers are not known without calling its function.
+    A network without classes has no row for a classifier. A user's own module has no rows at all: its layers are not
+    known without calling its function.
 
     Args:
         spec: The network.
-        pooled: Whether its last feature map is pooled for one answer an image. Of a network that answers for places of
-            the image, the rows end with the stages: what stands behind them is its task's business.
+        pooled: Whether its last feature map is pooled to one output per image. Otherwise, as in detection and
+            segmentation, the rows end with the stages, since the layers after them depend on the task.
     """
     return () if spec.origin else tuple(_rows(spec, pooled=pooled))
 

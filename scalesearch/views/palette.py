@@ -1,6 +1,6 @@
 """The colours of all pictures: Okabe and Ito's, which colour-blind readers can tell apart.
 
-Shapes repeat what colours tell, for print in grey.
+Whatever has a colour of its own has a shape of its own, too, for print in grey.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ BLUE, GREEN, SKY, RED, PURPLE, ORANGE, YELLOW = (
     "#0072B2", "#009E73", "#56B4E9", "#D55E00", "#CC79A7", "#E69F00", "#F0E442",
 )  # fmt: skip
 INK = "#333333"
-"""Lines and words."""
+"""Colour of lines and words."""
 FAINT = "#777777"
-"""What stands back, in pages."""
+"""Colour of less important parts in HTML pages."""
 PALE = "#888888"
-"""What stands back, in PNG pictures."""
+"""Colour of less important parts in PNG pictures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +25,9 @@ class Look:
 
     colour: str
     symbol: str
-    """In plotly's words."""
+    """The shape's name in plotly."""
     marker: str
-    """In matplotlib's."""
+    """The shape's name in matplotlib."""
 
 
 LOOKS: Final[dict[Precision, Look]] = {

@@ -47,7 +47,7 @@ _IN_THE_CARD = frozenset({"What it became"})
 
 
 def trial_note(record: TrialRecord, task_sections: Iterable[Section] = ()) -> str:
-    """Return the record as Markdown in which all text of the user is inert.
+    """Return the record as Markdown in which text from the user cannot become markup.
 
     `task_sections` are what the task adds (`TaskViews.sections`).
     """
@@ -152,6 +152,6 @@ def _everything(record: TrialRecord, task_sections: Iterable[Section]) -> Iterat
 
 
 def _is_pooled(record: TrialRecord) -> bool:
-    """Tell whether the network gives one answer an image, rather than answers for places of it."""
+    """Tell whether the network gives one output per image, rather than one for each position in it."""
     detail = record.quality.detail if record.quality else None
     return not isinstance(detail, MaskDetail | DetectionDetail)

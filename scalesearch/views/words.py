@@ -32,7 +32,7 @@ def percent(fraction: float) -> str:
 
 
 def score_title(records: Iterable[TrialRecord]) -> str:
-    """Return what the score of these records is called: `top-1`, `mAP50-95`, `mIoU`."""
+    """Return the name of the score of these records: `top-1`, `mAP50-95`, `mIoU`."""
     return metric_title(metric_of(records))
 
 
@@ -48,7 +48,7 @@ def score_axis(records: Iterable[TrialRecord]) -> str:
 
 
 def latency_title(records: Iterable[TrialRecord]) -> str:
-    """Return what the latencies of these records are: `p50` of the engine, or `end-to-end`."""
+    """Return the name of the latency of these records: `p50` of the engine, or `end-to-end`."""
     return next((record.latency.title for record in records if record.latency), LATENCY_TITLES["engine"])
 
 
@@ -92,9 +92,9 @@ def milliseconds_number(value_ms: float) -> str:
 
 
 def _decimals(value_ms: float) -> int:
-    """Return the decimals of a time in ms: three below 10 ms, and more below 0.1 ms.
+    """Return the number of decimals for a time in ms: three below 10 ms, and more below 0.1 ms.
 
-    So there are three digits that are not leading zeros.
+    This gives at least three significant digits.
     """
     if value_ms >= 10:
         return 2 if value_ms < 100 else 1
