@@ -1,4 +1,4 @@
-"""What an exported network answers for an image, as `scalesearch predict` prints it; no torch."""
+"""Results of an exported network for an image, as `scalesearch predict` prints them; without torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,54 +14,56 @@ class UnreadableImageError(ScalesearchError):
 
 
 def unreadable(error: Exception) -> UnreadableImageError:
-    """Return the error that says in one printable line what another one says of a file."""
+    """Return an error with the message of `error`, which says what is wrong with a file, as one printable line."""
     return UnreadableImageError(visible(shortened((str(error).splitlines() or [""])[0], 200)) or type(error).__name__)
 
 
 class NoAnswerError(ScalesearchError):
-    """The network's outputs for an image stand for no answer, for example because they are NaN."""
+    """The network's outputs for an image give no result, for example because they are NaN."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The head of a column of answers."""
+    """The header of a column of the table of results."""
 
     text: str
     number: bool = False
-    """Whether the column holds numbers, which stand to the right."""
+    """Whether the column holds numbers, which are aligned to the right."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the network answers for one image."""
+    """The network's result for one image."""
 
     cells: tuple[str, ...]
     """The cells of the image's row in the table, from the most important one; printable, each of one line."""
     fields: Mapping[str, object]
-    """The same for `--json`: what the image's object holds besides its file."""
+    """The result for `--json`: the fields of the image's object besides its file."""
 
 
 class Predictor(Protocol):
-    """An exported network, open on the CPU, with all that leads from an image file to an answer."""
+    """An exported network, open on the CPU, with its preprocessing and post-processing."""
 
     noun: str
-    """What one answer is called, as in "no label for photo.jpg"."""
+    """What a result is called, as in "no label for photo.jpg"."""
 
     draws: bool
-    """Whether it draws what it answers."""
+    """Whether it draws pictures of its results."""
 
     def answer(self, image: Path, *, top: int, to: Path | None = None) -> Answer:
-        """Return the answer for an image file: the `top` best ones, where the task knows several for an image.
+        """Return the result for an image file.
 
-        With `to`, which is for predictors that draw, pictures of the answer are written into that folder, by the name
-        of the image.
+        Args:
+            image: The image file.
+            top: Number of classes or objects that the table shows at most, the best ones first.
+            to: Folder for pictures of the result, named like the image; only for predictors that draw.
 
         Raises:
             UnreadableImageError: The file is no image that can be read.
-            NoAnswerError: The network gives no valid answer for it.
+            NoAnswerError: The network gives no valid result for it.
         """
         ...
 
     def heads(self, cells: int) -> tuple[Head, ...]:
-        """Return the heads of the table's columns, where the longest row has so many cells."""
+        """Return the headers of the table's columns, for a table whose longest row has `cells` cells."""
         ...

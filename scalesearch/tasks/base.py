@@ -1,4 +1,4 @@
-"""The interface of a task. With it the chain trains, compresses, deploys and scores networks of any task alike.
+"""The interface of a task, by which the chain trains, compresses, deploys and scores networks of any task alike.
 
 Nothing here loads torch: types of torch and NumPy are named in annotations only.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from scalesearch.views.description import Section
 
 TorchOutputs = Mapping[str, "Tensor"]
-"""A module's answers: tensors by the same names."""
+"""A module's outputs: tensors by the names of the task's outputs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class CardParts:
     script: str
     """What infer.py does with the file: `labels images`."""
     score: str = "Score"
-    """Heading of the section on the score; in lower case it stands for the score in sentences."""
+    """Heading of the section on the score; in lower case, it is also the name of the score in sentences."""
     details: tuple[str, ...] = ()
     """Lines on the details behind the score."""
     limits: tuple[str, ...] = ()
@@ -86,9 +86,9 @@ class TaskViews(Protocol):
         ...
 
     def card(self, record: MeasuredTrial, score: FrontScore | None) -> CardParts:
-        """Return what the model card says of the network and of the details behind its score.
+        """Return what the model card says about the network and the details behind its score.
 
-        `score` holds the score on the test images, or None if they were not looked at.
+        `score` holds the score on the test images, or None if the network was not scored on them.
         """
         ...
 
@@ -100,7 +100,7 @@ class TaskViews(Protocol):
         *,
         outputs: Outputs | None = None,
     ) -> "tuple[NDArray[np.uint8], ...]":
-        """Return a picture of each image, with what it is labelled with and, if asked for, what a network answers.
+        """Return a picture of each image with its targets and, if `outputs` is given, with a network's predictions.
 
         `scalesearch check --data` puts them on a sheet, and the report shows them for members of the front.
 
@@ -108,7 +108,7 @@ class TaskViews(Protocol):
             images: Images (number, height, width, C), with 3 channels or 1.
             targets: Their targets, as `Targets.tensor` of the data set or a batch of the task gives them.
             class_names: Names of the classes; empty for targets without classes.
-            outputs: Answers to these images, which are drawn too; None: the targets alone are drawn.
+            outputs: A network's outputs for these images, which are drawn too; None: only the targets are drawn.
 
         Returns:
             For each image a picture of shape (picture height, picture width, 3), of any size.
@@ -126,8 +126,7 @@ class Task(Protocol):
     output_names: tuple[str, ...]
     """Outputs of the ONNX file, in the order in which the module returns them; images are along their first axes."""
     space: str
-    """Search space that is taken where none is named. Where no data are named, those of the first name of the first of
-    its `sources` are taken."""
+    """Default search space. The default data set is the first name of the first of the task's `sources`."""
     own_axes: tuple[str, ...]
     """Axes of `own_axes.READ_BY_SOME` that the task reads; spaces with any other of them are refused."""
 
@@ -141,9 +140,9 @@ class Task(Protocol):
         ...
 
     def made_up_targets(self, spec: "NetworkSpec", number: int, random: "Generator") -> "Tensor":
-        """Return made-up targets of so many images, as `Targets.tensor` returns real ones.
+        """Return random targets for `number` images, of the form that `Targets.tensor` returns.
 
-        With them the time of a training step is found before any data are loaded.
+        They serve to time a training step before any data are loaded.
         """
         ...
 
@@ -168,8 +167,8 @@ class Task(Protocol):
     ) -> "BatchSource":
         """Return endless augmented batches of uint8 images (N, C, H, W) and their targets (N, ...).
 
-        The targets are what `Targets.tensor` of the data set gave. An `ImageSource` gives the same images batch by
-        batch, where they are too large for memory.
+        The targets are those that `Targets.tensor` of the data set returned. If the images are too large for memory,
+        they are an `ImageSource`, which gives the same images batch by batch.
         """
         ...
 
@@ -180,32 +179,32 @@ class Task(Protocol):
     def distill_losses(
         self, outputs: TorchOutputs, taught: TorchOutputs, *, temperature: float
     ) -> "Mapping[str, Tensor]":
-        """Return loss terms by name that are least where the outputs are the teacher's; training adds them up.
+        """Return loss terms by name that are smallest if the outputs equal the teacher's; training adds them up.
 
-        Each is averaged over the batch, with gradients of about the size of those of `losses`. A task whose answers are
-        no logits may leave the temperature out of account.
+        Each is averaged over the batch, with gradients of about the size of those of `losses`. A task whose outputs are
+        no logits may ignore the temperature.
         """
         ...
 
     def mirror_verdict(
         self, plain: Iterable[Any], mirrored: Iterable[Any], targets: Any, class_names: Sequence[str]
     ) -> MirrorVerdict:
-        """Compare what a module returned for images and for their mirror images: may training mirror images?
+        """Return whether training may mirror images, from a module's outputs for images and for their mirror images.
 
-        The module was trained without mirror images.
+        The module must have been trained without mirror images.
         """
         ...
 
     def make_metric(self, class_names: Sequence[str]) -> Metric:
-        """Return a metric without any answers yet."""
+        """Return a new metric, which has seen no outputs yet."""
         ...
 
     def divergence(self, expected: Outputs, answers: Outputs) -> float:
-        """Return how far the answers are from the expected ones: 0 if they are equal, never negative."""
+        """Return how far the outputs `answers` are from the expected ones: 0 if they are equal, never negative."""
         ...
 
     def torch_divergence(self, expected: TorchOutputs, answers: TorchOutputs) -> "Tensor":
-        """Return what `divergence` returns, with gradients, for training against a teacher's answers."""
+        """Return what `divergence` returns, with gradients, for training against a teacher's outputs."""
         ...
 
     def infer_script(self) -> bytes:
@@ -219,25 +218,25 @@ class Task(Protocol):
     def open_export(self, model: Path, *, threads: int) -> Predictor:
         """Open an exported ONNX file for `scalesearch predict`; with `threads` 0 it uses all cores.
 
-        It may raise whatever ONNX Runtime raises: the caller says which file it was.
+        It may raise any error of ONNX Runtime; the caller adds which file it was.
         """
         ...
 
 
 @runtime_checkable
 class SettableScore(Protocol):
-    """A task whose score is a setting. What it has beside the parts of a `Task`."""
+    """The further methods of a task whose score is a setting."""
 
     def with_settings(self, settings: RunSettings) -> Task:
         """Return the task with the score that the settings of a run ask for."""
         ...
 
     def gives(self, metric: str) -> bool:
-        """Tell whether the task gives a score of that name, with whatever settings."""
+        """Tell whether the task gives a score of that name with any of its settings."""
         ...
 
 
 def named(output_names: Sequence[str], returned: "Tensor | tuple[Tensor, ...]") -> "dict[str, Tensor]":
-    """Return what a module returned, tensors of (batch, ...), as a dictionary by the names of its outputs."""
+    """Return a module's output or outputs, tensors (batch, ...), as a dictionary by the names of the outputs."""
     tensors = returned if isinstance(returned, tuple) else (returned,)
     return dict(zip(output_names, tensors, strict=True))

@@ -12,7 +12,7 @@ from scalesearch.tasks.infer_parts.versions import open_session
 
 
 class ExportedNetwork:
-    """An open ONNX file with its preprocessing, for the predictors of tasks whose images are read as usual."""
+    """An open ONNX file with its preprocessing, for the predictors of tasks that read images in the usual way."""
 
     def __init__(self, model: Path, *, threads: int) -> None:
         """Open the file; with `threads` 0 it uses all cores.

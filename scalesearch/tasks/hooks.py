@@ -1,4 +1,4 @@
-"""The parts of a task as plain callables, so that training, compression and measurement need not know about tasks."""
+"""The parts of a task as plain callables, for training, compression and measurement, which know nothing of tasks."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,29 +15,29 @@ from scalesearch.training.batches import BatchSource, Drawn
 from scalesearch.values.candidate import Recipe
 
 _PLAIN = Recipe(label_smoothing=0.0)
-"""The recipe for judging channels, blocks and rounding: the task's usual loss without smoothing, whatever the trial's
-recipe is.
+"""The recipe of the loss by which channels, blocks and rounding are judged: the default one without label smoothing,
+whatever the trial's recipe is.
 """
 
 
 class Teacher(Protocol):
-    """A trained network that tells what it answers for training images."""
+    """A trained network that gives its outputs for training images."""
 
     def answers(self, drawn: Drawn) -> TorchOutputs:
-        """Return its answers for the images of a batch, by the names of the task's outputs, without gradients."""
+        """Return its outputs for the images of a batch, by the names of the task's outputs, without gradients."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Taught:
-    """Targets of a batch, and beside them what a teacher answers for its images."""
+    """The targets of a batch, together with a teacher's outputs for its images."""
 
     targets: Any
     answers: TorchOutputs
 
 
 class _TaughtBatches:
-    """The batches of another source, with a teacher's answers beside the targets."""
+    """The batches of another source, with a teacher's outputs added to the targets."""
 
     def __init__(self, source: BatchSource, teacher: Teacher, device: str) -> None:
         self._source, self._teacher, self._device = source, teacher, device
@@ -59,11 +59,12 @@ class _TaughtBatches:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """The parts of a task that `training.train.train` needs, and the teacher where the recipe distils."""
+    """The parts of a task that `training.train.train` needs, and the teacher for distillation."""
 
     task: Task
     teacher: Teacher | None = None
-    """Is asked only if the recipe's `distill_weight` is above 0. Without one the loss is that of the targets alone."""
+    """Used only if the recipe's `distill_weight` is above 0. Without a teacher, the loss is that of the targets alone.
+    """
 
     def make_batches(
         self,
@@ -83,9 +84,9 @@ class Objective:
         return _TaughtBatches(batches, self.teacher, device)
 
     def loss(self, answers: Any, targets: Any, recipe: Recipe) -> Tensor:
-        """Return the sum of the task's weighted loss terms for what a module returned.
+        """Return the sum of the task's weighted loss terms for a module's outputs.
 
-        With a teacher, `distill_weight` is the share of the terms that ask for its answers.
+        With a teacher, `distill_weight` is the share of the distillation terms in the sum.
         """
         outputs = named(self.task.output_names, answers)
         if not isinstance(targets, _Taught):
@@ -103,13 +104,13 @@ def _sum(terms: Mapping[str, Tensor]) -> Tensor:
 
 
 def plain_loss(task: Task) -> Callable[[Any, Any], Tensor]:
-    """Return a function of what a module returned and the targets: the task's loss without a recipe's smoothing."""
+    """Return a function of a module's outputs and the targets: the task's loss without label smoothing."""
     objective = Objective(task=task)
     return lambda answers, targets: objective.loss(answers, targets, _PLAIN)
 
 
 def torch_divergence(task: Task) -> Callable[[Any, Any], Tensor]:
-    """Return a function that tells how far what a module returned (first) is from what its teacher returned (second).
+    """Return a function that gives the divergence of a module's outputs (first) from its teacher's (second).
 
     The result has gradients.
     """
@@ -119,12 +120,12 @@ def torch_divergence(task: Task) -> Callable[[Any, Any], Tensor]:
 
 
 def score_torch(task: Task, metric: Metric, answers: Iterable[Any], targets: Any) -> float:
-    """Return the score of what a module returned, against the targets of all images in order.
+    """Return the score of a module's outputs against the targets of all images, in order.
 
     Args:
         task: The task.
         metric: A metric of the task; it is reset first.
-        answers: What the module returned, batch by batch.
+        answers: The module's outputs, batch by batch.
         targets: Targets of all images, sliced along the images: `Targets`, an array or a tensor.
     """
     metric.reset()

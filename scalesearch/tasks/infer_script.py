@@ -1,7 +1,7 @@
-"""Makes the infer.py of a task: one file that imports nothing of ours, of a module and of the modules that it imports.
+"""Make the infer.py of a task: one file, joined from a module and those that it imports, that needs no scalesearch.
 
-So what the tasks have in common, the reading of images above all, is written once, and `scalesearch predict` runs the
-very code that an export ships.
+Thus code that tasks have in common, above all the reading of images, is written once, and `scalesearch predict` runs
+the very code that an export ships.
 """
 
 import ast
@@ -11,8 +11,8 @@ from typing import Final
 
 _OURS: Final = "scalesearch."
 _FIRST: Final = "scalesearch.tasks.infer_parts.versions"
-"""Imports numpy, onnxruntime and Pillow, and says what to install where one is missing: so it precedes all that uses
-them."""
+"""The module that imports numpy, onnxruntime and Pillow and says what to install if one is missing, so it must come
+before all code that uses them."""
 _FOR_THE_LINTER: Final = "  # noqa: F401  (the parts that follow use these)"
 _THIRD_PARTY: Final = frozenset({"numpy", "onnxruntime", "PIL"})
 
@@ -33,14 +33,14 @@ def infer_script(package: str) -> bytes:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) or (_is_entry(node) and name == own):
                 parts.append("\n" + text)
             elif isinstance(node, ast.Expr) and not _is_docstring(node):
-                parts[-1] += "\n" + text  # what says in words what a constant is
+                parts[-1] += "\n" + text  # the docstring of a constant stays directly below it
             elif isinstance(node, ast.Assign | ast.AnnAssign | ast.Try):
                 parts.append(text)
     return "\n\n".join(parts).replace(_FOR_THE_LINTER, "").encode() + b"\n"
 
 
 def _in_order(module: str) -> list[str]:
-    """Return the modules of ours that a module needs, each after those that it imports; itself last."""
+    """Return the modules of scalesearch that a module needs, each after those that it imports; itself last."""
     found = list[str]()
     for node, _ in _parts(_source(module)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(_OURS):
@@ -54,7 +54,7 @@ def _source(module: str) -> str:
 
 
 def _import_lines(nodes: list[ast.stmt]) -> list[str]:
-    """Return the imports of the standard library that these statements make, each once; then those for types alone."""
+    """Return the standard library's imports in these statements, each once; then the imports for types alone."""
     for_types = [inner for node in nodes if isinstance(node, ast.If) and _is_typing(node) for inner in node.body]
     texts = ["\n".join(_merged(nodes))]
     if for_types:
@@ -64,7 +64,7 @@ def _import_lines(nodes: list[ast.stmt]) -> list[str]:
 
 
 def _merged(nodes: list[ast.stmt], also: frozenset[str] = frozenset()) -> list[str]:
-    """Return import lines, the names of each module in one; of other people's packages only those in `also`."""
+    """Return import lines, one for the names of each module, of the standard library and of the packages in `also`."""
     whole, names = set[str](), dict[str, set[str]]()
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -87,7 +87,7 @@ def _parts(source: str) -> Iterator[tuple[ast.stmt, str]]:
 
 
 def _is_docstring(node: ast.stmt) -> bool:
-    """Tell whether it is the module's docstring, with which each of these files begins."""
+    """Tell whether the statement is a docstring, with which each of these files begins."""
     return isinstance(node, ast.Expr) and node.lineno == 1
 
 
@@ -96,7 +96,7 @@ def _is_future(node: ast.stmt) -> bool:
 
 
 def _is_entry(node: ast.stmt) -> bool:
-    """Tell whether it is `if __name__ == "__main__":`."""
+    """Tell whether the statement is `if __name__ == "__main__":`."""
     return isinstance(node, ast.If) and "__name__" in ast.unparse(node.test) and "__main__" in ast.unparse(node.test)
 
 

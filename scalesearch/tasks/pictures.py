@@ -1,4 +1,4 @@
-"""Pictures of pixels that tasks and sheets share: enlarge, put side by side, write a line of text below."""
+"""Helpers to make pictures from arrays: enlarge them, put them side by side, write a line of text below."""
 
 import math
 from collections.abc import Sequence

@@ -60,7 +60,7 @@ def task_for(settings: RunSettings) -> Task:
     """Return the task of a run, with the score that its settings ask for.
 
     Raises:
-        ConfigError: As `get_task`; or the settings of another task than this one are given.
+        ConfigError: As `get_task`; or settings of another task are given.
     """
     task = get_task(settings.task)
     if task.name != "detection" and settings.detection != DetectionSettings():
@@ -99,7 +99,7 @@ def checked_sources(task: Task) -> "Sources":
 
 
 def require_postprocessing(task: Task, objective: LatencyObjective) -> None:
-    """Raise ConfigError if latencies are to be end to end for a task without post-processing that is measured."""
+    """Raise ConfigError if the objective is `end_to_end` but the task has no post-processing that is measured."""
     if objective == "engine" or isinstance(task.make_metric(()), PostprocessedMetric):
         return
     message = (
@@ -167,7 +167,7 @@ def _loaded(offer: EntryPoint) -> Task:
 
 
 def _parts() -> set[str]:
-    """Return the names of what every task must have."""
+    """Return the names of the attributes and methods that every task must have."""
     return {name for name in (*Task.__annotations__, *vars(Task)) if not name.startswith("_")}
 
 
@@ -189,11 +189,11 @@ READ_BY_SOME: Final = (
     "scaling.neck_width",
     *(_LOSS_WEIGHTS + term for term in ("class", "box", "objectness", "dice")),
 )
-"""A task names in `own_axes` those of these that it reads. All other axes are read by every task."""
+"""Axes that only some tasks read: a task names those that it reads in `own_axes`. Every task reads all other axes."""
 
 
 def require_own_axes(task: Task, axes: Sequence[NamedAxis]) -> None:
-    """Raise ConfigError if one of the axes is among those that only other tasks read."""
+    """Raise ConfigError if one of the axes is read only by other tasks."""
     own: tuple[str, ...] = getattr(task, "own_axes", ())  # tasks of other packages may be older than this attribute
     for named in axes:
         if named.name in READ_BY_SOME and named.name not in own:

@@ -29,7 +29,7 @@ class Batches(ShuffledBatches):
     ) -> None:
         """Take uint8 images (N, C, H, W) and labels (N,), and the constants of normalisation.
 
-        Of an image source only the images of a batch are read at a time; the batches are the same, bit for bit.
+        From an image source, only the images of one batch are read at a time; the batches are the same, bit for bit.
         """
         count, _, self._height, self._width = images.shape
         super().__init__(count, recipe, normalisation=normalisation, seed=seed)

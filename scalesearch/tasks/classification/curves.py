@@ -1,4 +1,4 @@
-"""Precision-recall curves of classes: exact or out of counts in bins, and their area."""
+"""Precision-recall curves of classes, exact or from counts in bins, and the area under them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,10 @@ class Binned:
         self._counts = np.zeros((2, classes, _BINS), np.int64)
 
     def add(self, logits: Floats, labels: NDArray[np.int64]) -> None:
-        """Count the scores of logits (N, classes) by class, apart for images of the class and for others."""
+        """Count the scores from logits (N, classes) of each class, separately for images of the class and for others.
+
+        `labels` is (N,).
+        """
         classes = logits.shape[1]
         chances = np.clip(_softmax(logits), _LEAST_CHANCE, 1 - _LEAST_CHANCE)
         odds = np.log(chances / (1 - chances)) / np.log((1 - _LEAST_CHANCE) / _LEAST_CHANCE)  # -1 to 1
@@ -66,7 +69,10 @@ def _pr_curve(scores: Floats, positive: NDArray[np.bool_]) -> tuple[Floats, Floa
 
 
 def average_precision(recall: Floats, precision: Floats) -> float:
-    """Return the sum of precision times the step in recall, both (thresholds,), not interpolated, as in scikit-learn."""
+    """Return the sum of precision times the step in recall, not interpolated, as in scikit-learn.
+
+    Both arrays are (thresholds,).
+    """
     return float(np.sum(np.diff(recall) * precision[1:]))
 
 

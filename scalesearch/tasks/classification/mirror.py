@@ -1,4 +1,4 @@
-"""Tell whether pictures may be mirrored in training: whether a mirror image is still a picture of its class."""
+"""Decide whether training may mirror pictures: whether a mirror image is still a picture of its class."""
 
 from collections.abc import Iterable, Sequence
 from statistics import NormalDist
@@ -19,12 +19,13 @@ _SHOWN: Final = 4
 def mirror_verdict(
     plain: Iterable[Any], mirrored: Iterable[Any], targets: Tensor, class_names: Sequence[str]
 ) -> MirrorVerdict:
-    """Compare a network's answers for images and for their mirror images, class by class.
+    """Compare a network's outputs for images and for their mirror images, class by class.
 
     The network was trained without mirror images. If a mirrored picture of a class is a picture of another class, or of
-    none, the network recognises few of those that it recognised before. A class is lost if that holds for more than a
-    quarter of them, given the number of images (lower end of Wilson's interval). The interval is so wide that in one of
-    20 data sets at most any class is called lost by chance, however many classes there are (Bonferroni's correction).
+    none, the network fails on most mirror images of pictures that it recognises. A class counts as lost if it certainly
+    fails on more than a quarter of them (the lower end of Wilson's interval is above that). The interval is so wide
+    that a class is called lost by chance in at most one of 20 data sets, however many classes there are (Bonferroni's
+    correction).
 
     Args:
         plain: Logits (batch, classes) of the images, batch by batch.

@@ -9,7 +9,7 @@ from scalesearch.tasks.infer_parts.images import UNREADABLE
 
 
 class LabelPredictor:
-    """Answers with the most likely classes and their probabilities."""
+    """A `Predictor` that returns the most likely classes and their probabilities."""
 
     noun = "label"
     draws = False
@@ -32,6 +32,6 @@ class LabelPredictor:
         return Answer(cells=cells, fields={"label": first, "probability": probability, "classes": named})
 
     def heads(self, cells: int) -> tuple[Head, ...]:
-        """Return a pair of heads for each place: the class and its probability."""
+        """Return two headers for each rank: the class and its probability."""
         names = ("label", "runner-up", *(f"{place}." for place in range(3, cells // 2 + 1)))
         return tuple(head for name in names[: cells // 2] for head in (Head(text=name), Head(text="%", number=True)))

@@ -25,7 +25,7 @@ SPREAD_FLOOR = 0.01
 
 
 class Top1:
-    """Top-1 of answers that come in parts (the `Metric` of `tasks/base.py`).
+    """Top-1 accuracy of outputs that come in parts (the `Metric` of `tasks/base.py`).
 
     Up to `MOST_SCORES` scores (images times classes) are kept as they are, so that curves are exact. More scores are
     counted in 4096 bins for each class, so that memory does not grow with the number of images; curves and average
@@ -38,7 +38,7 @@ class Top1:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all answers."""
+        """Forget all outputs."""
         self._logits: list[Floats] = []
         self._labels: list[NDArray[np.int64]] = []
         self._counts = _Counts(len(self._names))
@@ -79,7 +79,7 @@ class Top1:
         return _quality(self._counts, curves, self._names)
 
     def doubts(self) -> tuple[str, ...]:
-        """Return a warning if the answers hardly depend on the images."""
+        """Return a warning if the outputs hardly depend on the images."""
         self._require()
         warning = _sameness(self._counts)
         return (warning,) if warning else ()
@@ -91,7 +91,7 @@ class Top1:
 
 
 class _Counts:
-    """Running counts of labels and answers, and sums of the logits, each (classes,)."""
+    """Running counts of labels and predictions, and sums of the logits, each of shape (classes,)."""
 
     def __init__(self, classes: int) -> None:
         self.images = 0
@@ -106,7 +106,7 @@ class _Counts:
         self.support += np.bincount(labels, minlength=classes)
         self.answered += np.bincount(predicted, minlength=classes)
         if self._shift is None and len(logits):
-            self._shift = logits[0].copy()  # squares of distances from a value nearby lose no digits
+            self._shift = logits[0].copy()  # sums of squares lose fewer digits if a typical value is subtracted first
         if self._shift is not None:
             moved = logits - self._shift
             self._sum += moved.sum(axis=0)

@@ -62,7 +62,7 @@ class ClassificationViews:
         *,
         outputs: Outputs | None = None,
     ) -> "tuple[NDArray[np.uint8], ...]":
-        """Return each image with the name of its class below it, and beside that the answered class."""
+        """Return each image with the name of its class below it, followed by that of the predicted class, if any."""
         from scalesearch.tasks.pictures import captioned
 
         answers = None if outputs is None else outputs["logits"].argmax(axis=1)

@@ -1,4 +1,4 @@
-"""Which points of a detector are to find which objects: the static assignment of FCOS."""
+"""Assign objects to the points of a detector that must predict them: the static assignment of FCOS."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,28 +11,29 @@ from scalesearch.data.boxes import NO_CLASS
 from scalesearch.tasks.detection.decoding import points_of, strides_for
 
 CENTRE_RADIUS: Final = 1.5
-"""A point may find an object whose centre is this near, in strides of its feature map, along both sides."""
-# The largest distance from the point to a side of the box, in strides of its feature map.
+"""A point may be assigned an object whose centre is this near along both sides, in strides of its feature map."""
+# A level is for boxes whose farthest side is this far from the point, in strides of its feature map: at least the first
+# value (the second on all levels but the finest), and less than the third (any distance on the coarsest level).
 _FINEST_FROM, _COARSER_FROM, _TO = 0.0, 2.0, 4.0
 _FAR: Final = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Assigned:
-    """What each point of a batch of images is to answer."""
+    """The training targets of each point, for a batch of images."""
 
     points: Tensor
     """(points, 2): x and y in pixels."""
     strides: Tensor
-    """(points,)."""
+    """(points,): stride of the point's feature map in pixels."""
     positive: Tensor
-    """(batch, points): whether the point is to find an object."""
+    """(batch, points): whether an object is assigned to the point."""
     left_out: Tensor
-    """(batch, points): whether the point lies in an ignored box and is to answer nothing in particular."""
+    """(batch, points): whether the point lies in an ignored box and is left out of the loss."""
     boxes: Tensor
-    """(batch, points, 4): the box that it is to find, in pixels."""
+    """(batch, points, 4): the assigned box, in pixels; meaningless unless `positive`."""
     classes: Tensor
-    """(batch, points): its class."""
+    """(batch, points): class of the assigned box."""
 
 
 def assign(targets: Tensor, number_of_points: int) -> Assigned:
@@ -77,12 +78,12 @@ def assign(targets: Tensor, number_of_points: int) -> Assigned:
 
 
 def _nearest(off: Tensor, strides: Tensor, lost: Tensor) -> Tensor:
-    """Return which points are to find the boxes that no other point fits: (batch, points, boxes).
+    """Return the points to which boxes are assigned that no point fits, as a mask (batch, points, boxes).
 
     Args:
         off: Distance of each point from the centre of each box, (batch, points, boxes).
         strides: (points,).
-        lost: Which boxes are without a point, (batch, 1, boxes).
+        lost: Which boxes no point fits, (batch, 1, boxes).
     """
     finest = (strides == strides.min())[:, None]
     nearest = torch.where(finest, off, _FAR).argmin(dim=1, keepdim=True)
@@ -92,7 +93,10 @@ def _nearest(off: Tensor, strides: Tensor, lost: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _grid(sides_px: tuple[int, int], number_of_points: int, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return points and strides, and for each point the range of reaches that it is for, in pixels."""
+    """Return points (points, 2) and, each (points,), strides and the least and greatest reach, all in pixels.
+
+    The reach of a box from a point is the distance to the box's farthest side.
+    """
     levels = strides_for(sides_px, number_of_points)
     points, strides = (torch.from_numpy(part).to(device) for part in points_of(sides_px, levels))
     low = torch.where(strides == levels[0], _FINEST_FROM, _COARSER_FROM) * strides

@@ -12,14 +12,14 @@ from scalesearch.training.shuffled import ShuffledBatches
 from scalesearch.values.candidate import Recipe
 
 _LEAST_SHOWN = 0.4
-"""A box of which a smaller share is left in the picture is ignored."""
+"""A box of which less than this share is left in the picture is ignored."""
 
 
 class Batches(ShuffledBatches):
     """Batches of images with their boxes.
 
-    Images are moved and zoomed by one bilinear lookup a batch. With a
-    teacher, whose answers are for images where they are, they are mirrored only.
+    Images are moved and zoomed by one bilinear lookup per batch. With a teacher, they are only mirrored, since the
+    teacher's outputs are for images that were not moved or zoomed.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class Batches(ShuffledBatches):
 def moved_targets(targets: Tensor, mirrored: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
     """Return targets (batch, 1 + most, 6) after their images were mirrored, zoomed around the middle and moved.
 
-    Boxes are cut off at the edges. Those of which too little is left are ignored, those without anything left dropped.
+    Boxes are cut off at the edges. A box of which less than 40 % is left is ignored; one outside the image is dropped.
 
     Args:
         targets: As `Boxes.tensor` has them.
         mirrored: (batch,), whether the image is flipped left to right.
-        zoom: (batch,), how many times larger things become.
-        shift: (batch, 2), by how much things move to the right and down, as fractions of the sides.
+        zoom: (batch,), the factor by which the content is enlarged.
+        shift: (batch, 2), by how much the content moves to the right and down, as fractions of the sides.
     """
     sides = targets[:, :1, 2:4]
     boxes, kinds = targets[:, 1:, :4], targets[:, 1:, 4:]

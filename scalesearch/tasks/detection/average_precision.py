@@ -1,7 +1,8 @@
-"""Average precision of detections by COCO's rules, from matches that are kept image by image.
+"""Average precision of detections by COCO's rules, from matches that are kept for each image.
 
-Written in numpy for two reasons: an interval over images needs the same sums with other weights of the images, which no
-evaluator gives; and detection then needs no further package. Tests compare it with pycocotools and faster-coco-eval.
+It is written in numpy for two reasons: the bootstrap over images needs the same sums with other weights of the images,
+which no evaluator gives; and detection then needs no further package. Tests compare it with pycocotools and
+faster-coco-eval.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,13 +16,13 @@ from numpy.typing import NDArray
 from scalesearch.tasks.detection.decoding import Detections
 
 OVERLAPS: Final = np.linspace(0.5, 0.95, 10)
-"""IoU from which on a detection counts as right: mAP50-95 is the mean over all of them, mAP50 that of the first."""
+"""Least IoU of a correct detection: mAP50-95 is the mean over all of these values, mAP50 is for the first one."""
 RECALLS: Final = np.linspace(0.0, 1.0, 101)
-"""Recalls at which the curve is read."""
+"""Recalls at which the precision is read off the curve."""
 SIZES: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
     {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 )
-"""Areas in pixels of the original image, from and to."""
+"""Range of areas of each size of objects, in square pixels of the original image."""
 _EPS: Final = float(np.spacing(1))
 
 Floats = NDArray[np.float64]
@@ -29,27 +30,27 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Truth:
-    """The objects that are in one image."""
+    """The ground-truth objects of one image."""
 
     boxes: NDArray[np.float32]
     """(n, 4): left, top, right and bottom in pixels of the original image."""
     classes: NDArray[np.int64]
     ignored: NDArray[np.bool_]
-    """Regions in which a detection is neither right nor wrong."""
+    """(n,): True for regions in which a detection is neither right nor wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Matches:
-    """How the detections of one class in several images fared, from the most certain to the least."""
+    """The detections of one class in several images and whether they are correct, the most certain first."""
 
     scores: Floats
-    """(detections,)"""
+    """(detections,): score of each detection."""
     images: NDArray[np.int64]
-    """(detections,): place of the image."""
+    """(detections,): index of its image."""
     right: NDArray[np.bool_]
-    """(overlaps, detections)"""
+    """(overlaps, detections): whether it is correct at each of `OVERLAPS`."""
     left_out: NDArray[np.bool_]
-    """(overlaps, detections): those in ignored regions or of another size, which count for nothing."""
+    """(overlaps, detections): whether it is in an ignored region or of another size, so that it does not count."""
     wanted: NDArray[np.int64]
     """(images,): number of objects to be found in each image."""
 
@@ -61,7 +62,7 @@ def match_images(truths: Sequence[Truth], found: Sequence[Detections], label: in
         truths: The objects of each image.
         found: The detections in each image, the most certain first.
         label: The class.
-        size: The name of the sizes of objects that are asked for.
+        size: Which objects count, a key of `SIZES`.
     """
     low, high = SIZES[size]
     scores, images, right, left_out, wanted = [], [], [], [], np.zeros(len(truths), np.int64)
@@ -99,15 +100,16 @@ def _matched(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Match the detections of one image in their order, each with the object that it overlaps most.
 
-    Objects that are asked for come first. An ignored region takes any number of detections, an object only one.
+    Objects that count are tried first. An ignored region takes any number of detections, an object only one.
 
     Args:
-        overlaps: (detections, objects).
-        out: Which objects are not asked for, (objects,).
+        overlaps: IoU of each detection with each object, (detections, objects).
+        out: Which objects do not count, (objects,).
         ignored: Which of these are ignored regions, (objects,).
 
     Returns:
-        Which detections have a match, and which of these matches are not asked for: (overlaps, detections) each.
+        Which detections have a match, and which of them match an object that does not count, both (overlaps,
+        detections).
     """
     number, objects = overlaps.shape
     hit, passed = (np.zeros((len(OVERLAPS), number), np.bool_) for _ in range(2))
@@ -120,7 +122,7 @@ def _matched(
         fits = (free | ignored) & (overlaps[place] >= least)
         asked = fits & ~out
         chosen = np.where(asked.any(axis=1)[:, None], asked, fits)
-        # The last one of equal overlaps, as in COCO's loop.
+        # Of several objects with the same overlap the last one, as in COCO's loop.
         best = objects - 1 - np.where(chosen, overlaps[place], -1.0)[:, ::-1].argmax(axis=1)
         some = chosen.any(axis=1)
         hit[:, place] = some
@@ -136,7 +138,7 @@ def average_precisions(matches: Matches, weights: NDArray[np.int64] | None = Non
     higher one (COCO's `accumulate`).
 
     Args:
-        matches: How the detections of a class fared.
+        matches: The matched detections of a class.
         weights: How often each image counts, of shape (images,); by default once.
     """
     wanted = int(matches.wanted.sum() if weights is None else (weights * matches.wanted).sum())

@@ -1,4 +1,4 @@
-"""Pictures of images with boxes: the true ones and, beside them, those that a network answers."""
+"""Pictures of images with their true boxes and, side by side, with those that a network predicts."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -21,13 +21,13 @@ _IGNORED: Final = "#bbbbbb"
 def with_boxes(
     images: NDArray[np.uint8], targets: Any, class_names: Sequence[str], raw: NDArray[np.float32] | None
 ) -> tuple[Pixels, ...]:
-    """Return a picture of each image with its true boxes, and beside it one with those of the answer, if there is one.
+    """Return a picture of each image with its true boxes and, if `raw` is given, side by side with the predicted ones.
 
     Args:
         images: (number, height, width, C).
         targets: (number, 1 + most, 6), as `Boxes.tensor` has them; ignored boxes are grey.
         class_names: Names of the classes.
-        raw: Answers (number, 4 + classes + 1, points), or None.
+        raw: Raw outputs (number, 4 + classes + 1, points), or None.
     """
     rows, sides = np.asarray(targets), (int(images.shape[1]), int(images.shape[2]))
     answers = [None] * len(images) if raw is None else decode_answers(raw, sides)

@@ -1,4 +1,4 @@
-"""What the ONNX files of detectors with suppression inside share: the decoding as nodes, and what is compared."""
+"""Code for ONNX files of detectors that include suppression: the decoding as ONNX nodes, and the check of the file."""
 
 import json
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ _PREFIX: Final = "nms_"
 
 
 class DetectorFormat(Format):
-    """A file that ONNX Runtime checks before it is kept, whatever runs it later; see the `Format` protocol."""
+    """A writer of files that are checked with ONNX Runtime, whatever runs them later; see the `Format` protocol."""
 
     def ensure_available(self) -> None:
-        """Accept: ONNX Runtime, which checks the file, is always there."""
+        """Accept: ONNX Runtime, which checks the file, is always installed."""
 
     def ensure_holds(self, precision: Precision) -> None:
         """Raise an error for bf16, which ONNX Runtime cannot run on a CPU, so that nothing could be compared.
@@ -44,17 +44,17 @@ class DetectorFormat(Format):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorFacts:
-    """What the metadata of a detector's file tell: height and width of its input, and the threshold."""
+    """Facts from the metadata of a detector's file: height and width of its input, and the threshold."""
 
     sides_px: tuple[int, int]
     threshold: float
 
 
 def facts_of(model: OnnxModel, format_name: str) -> DetectorFacts:
-    """Return what the file's own metadata tell of a detector.
+    """Return the facts that a detector's file has in its own metadata.
 
     Raises:
-        StageFailed: They tell of another task.
+        StageFailed: The metadata are those of another task.
     """
     told = {entry.key: entry.value for entry in read_onnx(model.path).metadata_props}
     task = told.get("scalesearch.task", "classification")
@@ -91,22 +91,24 @@ class Nodes:
         return self.constant(np.asarray(values, np.int64))
 
     def part(self, name: str, start: int, end: int, axis: int) -> str:
-        """Return a part of a tensor along one axis."""
+        """Add a Slice from `start` to `end` along one axis and return the name of its output."""
         return self.add("Slice", name, self.whole(start), self.whole(end), self.whole(axis))
 
 
 def class_and_point_counts(output: onnx.ValueInfoProto) -> tuple[int, int]:
-    """Return how many classes and points raw answers have."""
+    """Return the number of classes and of points of raw outputs (batch, 4 + classes + 1, points)."""
     dims = output.type.tensor_type.shape.dim
     return dims[1].dim_value - 5, dims[2].dim_value
 
 
 def decoded(nodes: Nodes, output: onnx.ValueInfoProto, sides_px: tuple[int, int]) -> tuple[str, str]:
-    """Add the way from raw answers to boxes (batch, points, 4) and scores (batch, classes, points).
+    """Add nodes that decode raw outputs, and return the names of boxes (batch, points, 4) and scores.
+
+    The scores are (batch, classes, points).
 
     Args:
         nodes: Where the nodes are added.
-        output: The raw answers (batch, 4 + classes + 1, points).
+        output: The raw outputs (batch, 4 + classes + 1, points).
         sides_px: Height and width of the network's input.
     """
     classes, points = class_and_point_counts(output)

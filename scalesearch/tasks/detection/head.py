@@ -17,7 +17,7 @@ from scalesearch.values.network_spec import NetworkSpec, StageSpec
 # The neck is a little narrower than the finest feature map that it reads, and so scales with the backbone's width.
 _NECK_SHARE = 0.75
 _NECK_CHANNELS = (16, 256)
-# A detector begins by answering "nothing here" everywhere: a chance of 0.02 for each of class and object.
+# An untrained detector predicts "nothing here" everywhere: a probability of 0.02 for each class and for an object.
 _LOGIT_BIAS = -4.0
 _DISTANCE_BIAS = 1.0
 _OUTPUT_STD = 0.01
@@ -47,7 +47,7 @@ class Detector(Backbone):
     """Finds objects at the points of feature maps with strides of 8, 16 and 32, as far as the backbone has them.
 
     Coarse maps are enlarged and added to finer ones (arXiv 1612.03144, section 3). Each level has a head of its own:
-    shared ones could not have their BatchNorm folded. Stages behind the coarsest map that is read are not built.
+    the BatchNorm of a shared head could not be folded. Stages after the coarsest map that is read are not built.
 
     Raises:
         ConfigError: The backbone has none of these strides, or the image's sides are no multiples of the coarsest.
@@ -84,7 +84,7 @@ class Detector(Backbone):
         return torch.cat([head(each) for head, each in zip(self.heads, features, strict=True)], dim=2)
 
     def start_outputs(self, generator: Generator) -> None:
-        """Let the outputs begin near their usual answers: small weights, and biases that say "nothing here"."""
+        """Initialise the output layers near their usual outputs: small weights, and biases for "nothing here"."""
         for head in self.heads:
             assert isinstance(head, LevelHead)
             for layer, bias in (
@@ -96,9 +96,11 @@ class Detector(Backbone):
 
 
 def neck_channels(finest: StageSpec, multiplier: float = 1.0) -> int:
-    """Return the channels of neck and heads on a backbone whose finest map that is read is that of this stage.
+    """Return the number of channels of neck and heads, always from 16 to 256.
 
-    The multiplier is that of their width alone. Whatever it is, they have 16 to 256 channels.
+    Args:
+        finest: The stage of the backbone whose feature map is the finest that the detector reads.
+        multiplier: Width multiplier of neck and heads alone.
     """
     least, most = _NECK_CHANNELS
     return min(max(round_channels(finest.channels, _NECK_SHARE * multiplier), least), most)
@@ -125,7 +127,7 @@ def _check(spec: NetworkSpec, strides: tuple[int, ...]) -> None:
 def levels_of(spec: NetworkSpec) -> dict[str, int]:
     """Return the strides of the feature maps that a detector reads, by the name of the stage, from fine to coarse.
 
-    Of several stages with the same stride it is the last one.
+    Of several stages with the same stride, only the last one is read.
     """
     last = {stride: name for name, stride in feature_strides(spec).items()}
     return {last[stride]: stride for stride in STRIDES if stride in last}

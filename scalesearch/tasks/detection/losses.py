@@ -21,10 +21,10 @@ ClassLoss = Callable[[Tensor, Tensor, Assigned], Tensor]
 
 
 def detection_losses(raw: Tensor, targets: Tensor, recipe: Recipe) -> Mapping[str, Tensor]:
-    """Return the weighted terms `class`, `box` and `objectness`, each a sum over points by the number of positives.
+    """Return the weighted terms `class`, `box` and `objectness`, each a sum over points, divided by that of positives.
 
-    The box term is 1 - GIoU (arXiv 1902.09630) of raw distances; objectness asks for the IoU of the box that is
-    predicted, as YOLOX does.
+    The box term is 1 - GIoU (arXiv 1902.09630) of the boxes from raw distances; the target of objectness is the IoU of
+    the predicted box, as in YOLOX.
 
     Args:
         raw: (batch, 4 + classes + 1, points), as the detector returns it.
@@ -50,7 +50,7 @@ def detection_losses(raw: Tensor, targets: Tensor, recipe: Recipe) -> Mapping[st
 
 
 def _class_targets(answers: Tensor, found: Assigned, recipe: Recipe) -> Tensor:
-    """Return the chance of each class that each point is to answer: (batch, points, classes)."""
+    """Return the target probability of each class at each point, (batch, points, classes)."""
     number = answers.shape[2] - 5
     smoothing = recipe.label_smoothing if number > 1 else 0.0
     one_hot = functional.one_hot(found.classes, number).to(answers.dtype)
@@ -58,14 +58,17 @@ def _class_targets(answers: Tensor, found: Assigned, recipe: Recipe) -> Tensor:
 
 
 def _bce(logits: Tensor, wanted: Tensor, found: Assigned) -> Tensor:
-    """Return the sum of binary cross entropies of each class, at points with an object: others say so by objectness."""
+    """Return the sum of binary cross entropies of each class, over points with an object only.
+
+    At the other points, objectness alone learns that there is none.
+    """
     return functional.binary_cross_entropy_with_logits(logits[found.positive], wanted[found.positive], reduction="sum")
 
 
 def _cross_entropy(logits: Tensor, wanted: Tensor, found: Assigned) -> Tensor:
     """Return the sum of cross entropies over the classes and "no object", whose logit is 0, at all points.
 
-    With that further logit a class's own logit says how likely it is, as with the other terms.
+    Because of that additional logit, a class's own logit says how likely the class is, as with the other class losses.
     """
     extended = torch.cat([logits, torch.zeros_like(logits[..., :1])], dim=-1)
     rest = 1 - wanted.sum(dim=-1, keepdim=True)
@@ -86,7 +89,13 @@ CLASS_LOSSES: Final[Mapping[LossName, ClassLoss]] = {"bce": _bce, "cross_entropy
 
 
 def decoded(distances: Tensor, points: Tensor, strides: Tensor) -> Tensor:
-    """Return boxes (..., points, 4) in pixels of raw distances in strides, from points (points, 2)."""
+    """Return boxes (..., points, 4) in pixels.
+
+    Args:
+        distances: From the point to left, top, right and bottom, in strides, (..., points, 4).
+        points: x and y in pixels, (points, 2).
+        strides: Stride of each point's feature map in pixels, (points,).
+    """
     reach = distances * strides[:, None]
     return torch.cat([points - reach[..., :2], points + reach[..., 2:]], dim=-1)
 
@@ -94,7 +103,7 @@ def decoded(distances: Tensor, points: Tensor, strides: Tensor) -> Tensor:
 def box_overlaps(boxes: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Return IoU and GIoU of pairs of boxes (n, 4), each of shape (n,).
 
-    A box whose sides are in wrong order counts as one of area 0.
+    A box whose right or bottom edge comes before its left or top one counts as a box of area 0.
     """
     inner = _area(torch.maximum(boxes[:, :2], wanted[:, :2]), torch.minimum(boxes[:, 2:], wanted[:, 2:]))
     hull = _area(torch.minimum(boxes[:, :2], wanted[:, :2]), torch.maximum(boxes[:, 2:], wanted[:, 2:]))

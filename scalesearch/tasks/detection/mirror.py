@@ -1,4 +1,4 @@
-"""Tell whether pictures may be mirrored in training: whether objects of every class are still found in the mirror."""
+"""Decide whether training may mirror pictures: whether objects of every class are still found in mirror images."""
 
 from collections.abc import Iterable, Sequence
 from statistics import NormalDist
@@ -22,15 +22,15 @@ _SHOWN: Final = 4
 def mirror_verdict(
     plain: Iterable[Any], mirrored: Iterable[Any], targets: Tensor, class_names: Sequence[str]
 ) -> MirrorVerdict:
-    """Compare a network's answers for images and for their mirror images, object by object.
+    """Compare a network's outputs for images and for their mirror images, object by object.
 
-    The network was trained without mirror images. A class is lost if, of the objects that it finds in the images, more
-    than a quarter are certainly not found in the mirror, or as another class (lower end of Wilson's interval, with
-    Bonferroni's correction for the number of classes), as in classification.
+    The network was trained without mirror images. As in classification, a class counts as lost if certainly more than a
+    quarter of its objects that are found in the images are not found in the mirror images, or are found as another
+    class (lower end of Wilson's interval, with Bonferroni's correction for the number of classes).
 
     Args:
-        plain: Raw answers (batch, 4 + classes + 1, points) for the images, batch by batch.
-        mirrored: Raw answers for the same images, mirrored left to right.
+        plain: Raw outputs (batch, 4 + classes + 1, points) for the images, batch by batch.
+        mirrored: Raw outputs for the same images, mirrored left to right.
         targets: (N, 1 + most, 6), as `Boxes.tensor` has them.
         class_names: Names of the classes.
     """
@@ -68,7 +68,7 @@ def _answers(batches: Iterable[Any], sides_px: tuple[int, int]) -> list[Detectio
 
 
 def _found(answer: Detections, boxes: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which of the boxes were found as what they are, of shape (boxes,)."""
+    """Return which of the boxes were found with their own class, of shape (boxes,)."""
     sure = answer.above(_SURE_FROM)
     fits = (overlaps(boxes, sure.boxes) >= _OVERLAP) & (labels[:, None] == sure.classes[None, :])
     return np.asarray(fits.any(axis=1))

@@ -1,4 +1,4 @@
-"""What a detector is judged by: mAP50-95, mAP50, or recall at a precision; each with its interval and its threshold."""
+"""The scores of a detector: mAP50-95, mAP50, or recall at a precision, each with its interval and its threshold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from scalesearch.values.settings import DetectionObjective
 
 DEFAULT_THRESHOLD: Final = 0.25
 RESAMPLES: Final = 200
-"""How often the images are drawn anew for the interval of the score."""
+"""Number of bootstrap samples of the images for the interval of the score."""
 _TAIL: Final = 0.025
 _SEED: Final = 0
 
@@ -22,11 +22,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreObjective:
-    """The score of a detector, out of the matches of its detections."""
+    """The score of a detector, computed from the matches of its detections."""
 
     kind: DetectionObjective = "map50_95"
     precision: float = 0.9
-    """The precision at which recall is asked for."""
+    """The precision at which recall is measured."""
 
     @property
     def metric(self) -> str:
@@ -46,10 +46,10 @@ class ScoreObjective:
         return mean_of(found if self.kind == "map50_95" else found[:, :1])
 
     def threshold(self, matches: Sequence[Matches]) -> float:
-        """Return the score from which on an export reports detections.
+        """Return the lowest score of a detection that an export reports.
 
-        It gives the best F1 over all classes, at an IoU of 0.5; where recall at a precision is the objective, it is the
-        one with that recall, if any threshold has the precision.
+        It is the threshold with the best F1 over all classes, at an IoU of 0.5. If recall at a precision is the
+        objective, it is the threshold that gives that recall, if any has the precision.
         """
         if self.kind == "recall_at_precision":
             recall, threshold = recall_at_precision(matches, self.precision)
@@ -60,10 +60,10 @@ class ScoreObjective:
     def interval(self, matches: Sequence[Matches], images: int) -> tuple[float, float]:
         """Return the 95 % interval of the score by drawing the images anew, with replacement.
 
-        That is the bootstrap (Efron 1979) with fixed random numbers, so that equal answers have equal intervals.
+        That is the bootstrap (Efron 1979) with fixed random numbers, so that equal outputs have equal intervals.
         """
         random, scores = np.random.default_rng(_SEED), []
-        # Detections behind a class's last right one change no average precision, but the precision over all classes.
+        # Detections after a class's last right one change no average precision, but the precision over all classes.
         shorter = matches if self.kind == "recall_at_precision" else [_until_last_hit(each) for each in matches]
         for _ in range(RESAMPLES):
             weights = np.bincount(random.integers(0, images, images), minlength=images)
@@ -75,7 +75,7 @@ class ScoreObjective:
 
 
 def mean_of(precisions: Floats) -> float:
-    """Return the mean over classes that occur, and over overlaps, of average precisions (classes, overlaps).
+    """Return the mean of average precisions (classes, overlaps) over the overlaps and the classes that occur.
 
     It is NaN if no class occurs.
     """
@@ -87,8 +87,8 @@ def recall_at_precision(
 ) -> tuple[float, float]:
     """Return the largest recall that any one threshold for all classes gives with at least this precision.
 
-    Recall and precision are over all objects and detections, at an IoU of 0.5. Thresholds have three decimals, as those
-    that an export tells its users, so that both report the same detections.
+    Recall and precision are over all objects and detections, at an IoU of 0.5. Thresholds have three decimals, like
+    those that an export states, so that both report the same detections.
 
     Returns:
         The recall (0 if no threshold has the precision, NaN if there is no object), and the threshold that gives it.
@@ -116,7 +116,7 @@ def recall_at_precision(
 
 
 def _until_last_hit(matches: Matches) -> Matches:
-    """Return the matches without the detections behind the last right one, which change no average precision."""
+    """Return the matches without the detections after the last right one, which change no average precision."""
     hits = np.flatnonzero(matches.right.any(axis=0))
     end = int(hits[-1]) + 1 if len(hits) else 0
     return Matches(
@@ -129,7 +129,7 @@ def _until_last_hit(matches: Matches) -> Matches:
 
 
 def best_threshold(matches: Sequence[Matches]) -> float:
-    """Return the score from which on reporting detections gives the best F1 over all classes, at an IoU of 0.5."""
+    """Return the threshold of the score that gives the best F1 over all classes, at an IoU of 0.5."""
     scores = np.concatenate([each.scores[~each.left_out[0]] for each in matches])
     right = np.concatenate([each.right[0][~each.left_out[0]] for each in matches])
     wanted = sum(int(each.wanted.sum()) for each in matches)
@@ -138,5 +138,5 @@ def best_threshold(matches: Sequence[Matches]) -> float:
     order = np.argsort(-scores, kind="stable")
     found = np.cumsum(right[order])
     f1 = 2 * found / (np.arange(1, len(order) + 1) + wanted)
-    # Rounded down to what an export tells its users, so that both report the same detections.
+    # Rounded down to the decimals that an export states, so that both report the same detections.
     return float(np.floor(1000 * scores[order][int(f1.argmax())]) / 1000)

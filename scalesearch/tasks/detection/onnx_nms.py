@@ -45,14 +45,14 @@ class OnnxNms(DetectorFormat):
     def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
         """Write model_nms.onnx and compare its detections with those of the program's own decoding.
 
-        They are compared at the exported threshold and from the lowest score on that is ever looked at.
+        They are compared at two thresholds: the exported one, and the lowest score of any candidate (`LEAST_SCORE`).
 
         Raises:
             StageFailed: The network is no detector, or the file gives other detections.
         """
         facts = facts_of(model, self.name)
         images = options.check_images().images
-        for threshold in (LEAST_SCORE, facts.threshold):  # the one that is kept comes last
+        for threshold in (LEAST_SCORE, facts.threshold):  # the last one is that of the file that is kept
             proto = with_suppression(read_onnx(model.path), facts.sides_px, threshold)
             written = write_onnx(proto, folder / _FILE, lowest_versions=False)
             _ensure_same(written, model, images, facts.sides_px, threshold)
@@ -60,10 +60,10 @@ class OnnxNms(DetectorFormat):
 
 
 def with_suppression(proto: onnx.ModelProto, sides_px: tuple[int, int], threshold: float) -> onnx.ModelProto:
-    """Return a detector's model with the decoding of `infer.decode_answers` behind its raw answers.
+    """Return a detector's model with the decoding of `decoding.decode_answers` after its raw output.
 
-    Its outputs are `boxes` (detections, 4) in pixels of the input, `scores`, `classes` and `images` (detections,): the
-    place of the image in the batch. Detections are sorted by image, the most certain first.
+    Its outputs are `boxes` (detections, 4) in pixels of the input, and `scores`, `classes` and `images`, the index of
+    the image in the batch, each (detections,). Detections are sorted by image, the most certain first.
 
     Args:
         proto: The model, with one output (batch, 4 + classes + 1, points); it is changed.
@@ -86,7 +86,9 @@ def with_suppression(proto: onnx.ModelProto, sides_px: tuple[int, int], threshol
 
 
 def _suppressed(nodes: Nodes, boxes: str, scores: str, candidates: int, threshold: float) -> str:
-    """Add the suppression, and return places of what is left: (detections, 3) of image, class and point.
+    """Add the suppression, and return the name of its output: image, class and point of each detection that is kept.
+
+    The output is (detections, 3).
 
     As in the program's own decoding, only the best candidates of an image are compared, whatever their class.
     """
@@ -95,7 +97,7 @@ def _suppressed(nodes: Nodes, boxes: str, scores: str, candidates: int, threshol
     best = nodes.add("TopK", flat, nodes.whole(most), outputs=2, axis=1)
     least = nodes.add("Unsqueeze", nodes.part(best, most - 1, most, 1), nodes.whole(2))
     known = nodes.add("Where", nodes.add("GreaterOrEqual", scores, least), scores, nodes.constant(np.float32(0)))
-    # ONNX keeps scores above the threshold, and this program those at it, too.
+    # ONNX keeps scores above the threshold; this program also keeps those equal to it.
     below = np.nextafter(np.float32(threshold), np.float32(0))
     return nodes.add(
         "NonMaxSuppression",
@@ -108,19 +110,19 @@ def _suppressed(nodes: Nodes, boxes: str, scores: str, candidates: int, threshol
 
 
 def _reported(nodes: Nodes, boxes: str, scores: str, picked: str) -> None:
-    """Add the outputs: what was picked, sorted by image and score, at most so many of each image."""
+    """Add the outputs: the picked detections, sorted by image and score, at most MOST_DETECTIONS of each image."""
     image = nodes.add("Squeeze", nodes.part(picked, 0, 1, 1), nodes.whole(1))
     label = nodes.add("Squeeze", nodes.part(picked, 1, 2, 1), nodes.whole(1))
     place = nodes.add("Concat", nodes.part(picked, 0, 1, 1), nodes.part(picked, 2, 3, 1), axis=1)
     box, score = nodes.add("GatherND", boxes, place), nodes.add("GatherND", scores, picked)
     number = nodes.add("Shape", score)
-    # In double precision, since a score beside the number of an image would lose its last digits.
+    # In double precision, since a score added to the index of an image would lose its last digits.
     exact = nodes.add("Cast", score, to=TensorProto.DOUBLE)
     weight = nodes.add("Mul", nodes.add("Cast", image, to=TensorProto.DOUBLE), nodes.constant(np.float64(2)))
     key = nodes.add("TopK", nodes.add("Sub", exact, weight), number, outputs=2, axis=0)
     order = key.removesuffix("_0") + "_1"
     image = nodes.add("Gather", image, order)
-    # Place of each detection among those of its image: its place among all, less that of the image's first one.
+    # Rank of each detection in its image: its index among all detections, less that of the image's first one.
     zero, one = nodes.constant(np.int64(0)), nodes.constant(np.int64(1))
     batch = nodes.add("Squeeze", nodes.add("Slice", nodes.add("Shape", scores), nodes.whole(0), nodes.whole(1)))
     every = nodes.add("Range", zero, batch, one)
@@ -148,7 +150,7 @@ def detections_of(outputs: "dict[str, NDArray[Any]]", number: int) -> list[Detec
 def _ensure_same(
     written: OnnxModel, model: OnnxModel, images: NDArray[np.float32], sides_px: tuple[int, int], threshold: float
 ) -> None:
-    """Raise StageFailed where the file's detections are not those of the program's own decoding."""
+    """Raise StageFailed if the file's detections are not those of the program's own decoding."""
     (raw,) = run_file(model, images).values()
     expected = decode_answers(np.asarray(raw, np.float32), sides_px, least_score=threshold)
     found = detections_of(run_file(written, images), len(images))

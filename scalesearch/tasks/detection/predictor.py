@@ -10,7 +10,7 @@ from scalesearch.tasks.infer_parts.images import UNREADABLE
 
 
 class BoxPredictor:
-    """Answers with the objects from the export's threshold on."""
+    """A `Predictor` that returns the objects with at least the export's threshold as score."""
 
     noun = "boxes"
     draws = True
@@ -40,6 +40,6 @@ class BoxPredictor:
         return Answer(cells=tuple(cells), fields={"objects": objects})
 
     def heads(self, cells: int) -> tuple[Head, ...]:
-        """Return the head of the number of objects, and three for each object: class, score and box in pixels."""
+        """Return the header of the number of objects, and three for each object: class, score and box in pixels."""
         each = (Head(text="class"), Head(text="score", number=True), Head(text="left top right bottom"))
         return (Head(text="objects", number=True), *(each * ((cells - 1) // 3)))

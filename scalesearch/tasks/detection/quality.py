@@ -1,4 +1,4 @@
-"""Quality of a detector on held-out images: mean average precision with an interval, and what stands behind it."""
+"""Quality of a detector on held-out images: the score, by default mAP50-95, its interval, and its details."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ _SEED: Final = 0
 _RIGHT_FROM: Final = 0.5
 FEW_OBJECTS: Final = 100
 MOST_TIMED: Final = 64
-"""The raw answers to so many images are kept, drawn at random, to time their decoding."""
+"""Number of images, drawn at random, whose raw outputs are kept to time their decoding."""
 
 _DEFAULT: Final = ScoreObjective()
 
@@ -36,10 +36,10 @@ Floats = NDArray[np.float64]
 
 
 class MeanAveragePrecision:
-    """The score of a detector, by default mAP50-95, of answers that come in parts (the `Metric` of `tasks/base.py`).
+    """The score of a detector, by default mAP50-95, of outputs that come in parts (the `Metric` of `tasks/base.py`).
 
-    Of each image only its decoded detections are kept, at most 100 of them, so memory grows by 2.8 kB an image; and
-    the raw answers to `MOST_TIMED` of them.
+    For each image only the decoded detections are kept, at most 100, so memory grows by 2.8 kB per image. The raw
+    outputs of `MOST_TIMED` images are kept as well.
     """
 
     def __init__(self, class_names: Sequence[str], objective: ScoreObjective = _DEFAULT) -> None:
@@ -48,7 +48,7 @@ class MeanAveragePrecision:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all answers."""
+        """Forget all outputs."""
         self._truths: list[Truth] = []
         self._found: list[Detections] = []
         self._kept: list[_Raw] = []
@@ -56,10 +56,10 @@ class MeanAveragePrecision:
         self._threshold = DEFAULT_THRESHOLD
 
     def update(self, outputs: Mapping[str, NDArray[np.float32]], targets: Boxes) -> None:
-        """Take in raw answers (N, 4 + classes + 1, points) and the boxes of the same N images.
+        """Take in raw outputs (N, 4 + classes + 1, points) and the boxes of the same N images.
 
         Raises:
-            StageFailed: They do not fit together, or an answer is not finite.
+            StageFailed: They do not fit together, or an output is not finite.
         """
         raw = outputs[OUTPUT]
         if raw.ndim != 3 or raw.shape[:2] != (len(targets), len(self._names) + 5):
@@ -78,7 +78,7 @@ class MeanAveragePrecision:
             self._truths.append(Truth(boxes=held.boxes, classes=held.classes, ignored=held.ignored))
 
     def _keep(self, raw: "_Raw") -> None:
-        """Keep raw answers, all with the same chance whatever their number (Vitter's algorithm R)."""
+        """Keep a random sample of the raw outputs, in which each has the same chance to be (Vitter's algorithm R)."""
         seen = len(self._found)
         place = seen if seen < MOST_TIMED else int(self._random.integers(0, seen + 1))
         if place < MOST_TIMED:
@@ -87,7 +87,7 @@ class MeanAveragePrecision:
     def postprocessing(self) -> tuple[Callable[[], object], ...]:
         """Return a call for each of up to `MOST_TIMED` images: decoding, suppression, boxes in pixels of the image.
 
-        They work at the threshold that `result` found, which is the exported one on validation images.
+        The calls use the threshold that `result` found; found on validation images, that is the exported one.
         """
         return tuple(functools.partial(_results, raw, self._threshold) for raw in self._kept)
 
@@ -111,7 +111,7 @@ class MeanAveragePrecision:
         )
 
     def doubts(self) -> tuple[str, ...]:
-        """Return a warning where there are few objects, or none was found."""
+        """Return warnings if there are few objects, or if none was found."""
         objects = sum(int((~truth.ignored).sum()) for truth in self._truths)
         doubts = []
         if objects < FEW_OBJECTS:
@@ -167,7 +167,7 @@ class MeanAveragePrecision:
 
 
 class _Raw(NamedTuple):
-    """The raw answers to one image, and what makes boxes in pixels of the image of them."""
+    """The raw outputs for one image, and the sizes that are needed to turn them into boxes in pixels of the image."""
 
     answers: NDArray[np.float32]
     """(1, 4 + classes + 1, points)"""
@@ -177,7 +177,7 @@ class _Raw(NamedTuple):
 
 
 def _results(raw: _Raw, threshold: float) -> Detections:
-    """Return the detections from the threshold on, with boxes in pixels of the image, as infer.py makes them."""
+    """Return the detections with at least this score, with boxes in pixels of the image, as infer.py makes them."""
     found = decode_answers(raw.answers, raw.sides_px, least_score=threshold)[0]
     return Detections(to_original(found.boxes, raw.size, raw.placement), found.classes, found.scores)
 
@@ -185,7 +185,7 @@ def _results(raw: _Raw, threshold: float) -> Detections:
 def counts_at(
     matches: Sequence[Matches], threshold: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the right and all detections at a threshold, and the objects to be found, each of shape (classes,)."""
+    """Return the numbers of correct and all detections at a threshold, and of objects to be found, each (classes,)."""
     shown = [(each.scores >= threshold) & ~each.left_out[0] for each in matches]
     right = [int((each.right[0] & kept).sum()) for each, kept in zip(matches, shown, strict=True)]
     wanted = [int(each.wanted.sum()) for each in matches]
@@ -215,8 +215,8 @@ def confusion(
 ) -> tuple[tuple[int, ...], ...]:
     """Return how often an object of each class (rows) was reported as each class (columns), at an IoU of 0.5.
 
-    The last row counts reports where there is no object, the last column objects that were not reported. Pairs are made
-    regardless of class, those that overlap most first; detections in ignored regions do not count.
+    The last row counts detections without an object, the last column objects that were missed. Detections and objects
+    are paired regardless of class, those that overlap most first; detections in ignored regions do not count.
     """
     table = np.zeros((classes + 1, classes + 1), np.int64)
     for truth, answer in zip(truths, found, strict=True):

@@ -38,7 +38,7 @@ class Detection:
     )
 
     def __init__(self, settings: DetectionSettings = _DEFAULT) -> None:
-        """Take what detectors are judged by."""
+        """Take the settings of the score."""
         self._settings = settings
 
     @property
@@ -52,7 +52,7 @@ class Detection:
         return Detection(settings.detection)
 
     def gives(self, metric: str) -> bool:
-        """Tell whether this task gives such a score, with whatever settings."""
+        """Tell whether this task gives a score of that name with any of its settings."""
         return metric in ("map50_95", "map50") or is_recall(metric)
 
     def sources(self) -> "Sources":
@@ -79,7 +79,7 @@ class Detection:
         """Return a `Detector`.
 
         Raises:
-            ConfigError: The spec has no feature maps to find objects on, or its images have sides that do not fit them.
+            ConfigError: The spec has no feature maps of the needed strides, or image sides that these do not divide.
         """
         from scalesearch.tasks.detection.head import Detector
 
@@ -112,7 +112,7 @@ class Detection:
     def distill_losses(
         self, outputs: TorchOutputs, taught: TorchOutputs, *, temperature: float
     ) -> "Mapping[str, Tensor]":
-        """Return terms that ask for the teacher's objects, classes and boxes; the temperature plays no part."""
+        """Return loss terms against the teacher's objectness, classes and boxes; the temperature is ignored."""
         from scalesearch.tasks.detection.teaching import taught_losses
 
         return taught_losses(outputs[_RAW], taught[_RAW])
@@ -134,7 +134,7 @@ class Detection:
         return MeanAveragePrecision(class_names, objective)
 
     def divergence(self, expected: Outputs, answers: Outputs) -> float:
-        """Return how far answers are from the expected ones, where the expected network sees objects."""
+        """Return how far outputs are from the expected ones (`divergence.mean_divergence`)."""
         from scalesearch.tasks.detection.divergence import mean_divergence
 
         return mean_divergence(expected[_RAW], answers[_RAW])

@@ -1,4 +1,4 @@
-"""Loss terms that ask a detector for the answers of another one: for distillation and for training with rounding."""
+"""Loss terms that train a detector to give another one's outputs: for distillation and quantization-aware training."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ _LEAST_CHANCE = 1e-6
 def torch_divergence(expected: Tensor, answers: Tensor) -> Tensor:
     """Return what `divergence.mean_divergence` returns, with gradients.
 
-    Both are raw answers (batch, 4 + classes + 1, points).
+    Both are raw outputs (batch, 4 + classes + 1, points).
     """
     chance = expected[:, OBJECT].sigmoid()
     objects = _apart(expected[:, OBJECT], answers[:, OBJECT])
@@ -24,14 +24,15 @@ def torch_divergence(expected: Tensor, answers: Tensor) -> Tensor:
 
 
 def taught_losses(answers: Tensor, taught: Tensor) -> Mapping[str, Tensor]:
-    """Return terms that are least where the answers are the teacher's, by the sum of the teacher's chances of objects.
+    """Return loss terms that are smallest if the outputs equal the teacher's.
 
-    Objectness is asked for everywhere, classes and boxes where the teacher sees objects. That makes gradients of about
-    the size of those of the targets' losses, which are by the number of points with an object.
+    Objectness is trained everywhere, classes and boxes only where the teacher sees objects. The terms are divided by
+    the sum of the teacher's objectness. This makes gradients of about the size of those of the targets' losses, which
+    are divided by the number of points with an object.
 
     Args:
-        answers: Raw answers (batch, 4 + classes + 1, points).
-        taught: The teacher's, of the same shape.
+        answers: Raw outputs (batch, 4 + classes + 1, points).
+        taught: The teacher's raw outputs, of the same shape.
     """
     chance = taught[:, OBJECT].sigmoid()
     seen = chance.sum().clamp(min=1.0)

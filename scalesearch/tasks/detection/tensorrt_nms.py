@@ -1,4 +1,4 @@
-"""The ONNX file of a detector with TensorRT's plugin EfficientNMS_TRT behind its decoding, for TensorRT alone."""
+"""The ONNX file of a detector with TensorRT's plugin EfficientNMS_TRT after its decoding, for TensorRT alone."""
 
 import copy
 from pathlib import Path
@@ -50,7 +50,7 @@ class TensorRtNms(DetectorFormat):
         """Write model_tensorrt_nms.onnx; what goes into the plugin is compared with this program's own decoding.
 
         ONNX Runtime lacks the plugin. So the file's other nodes are run, and this program's suppression is applied to
-        what they give; the plugin itself is not run.
+        their outputs; the plugin itself is not run.
 
         Raises:
             StageFailed: The network is no detector, or other boxes and scores go into the plugin.
@@ -64,7 +64,7 @@ class TensorRtNms(DetectorFormat):
 
 
 def with_plugin(proto: onnx.ModelProto, sides_px: tuple[int, int], threshold: float) -> onnx.ModelProto:
-    """Return a detector's model with its decoding and the plugin behind its raw answers.
+    """Return a detector's model with the decoding and the plugin added after its raw output.
 
     Its outputs are those of the plugin: `num_detections` (batch, 1), `detection_boxes` (batch, 100, 4) in pixels of the
     input, `detection_scores` and `detection_classes` (batch, 100).
@@ -113,7 +113,7 @@ def with_plugin(proto: onnx.ModelProto, sides_px: tuple[int, int], threshold: fl
 
 
 def without_plugin(proto: onnx.ModelProto, points: int, classes: int) -> onnx.ModelProto:
-    """Return a copy of a model of `with_plugin` that ends before the plugin, whose inputs are its outputs."""
+    """Return a copy of a model of `with_plugin` without the plugin; its outputs are what the plugin's inputs were."""
     cut = copy.deepcopy(proto)
     kept = [node for node in cut.graph.node if node.op_type != PLUGIN]
     del cut.graph.node[:]
@@ -128,7 +128,7 @@ def without_plugin(proto: onnx.ModelProto, points: int, classes: int) -> onnx.Mo
 
 
 def _ensure_same(written: OnnxModel, model: OnnxModel, images: NDArray[np.float32], facts: DetectorFacts) -> None:
-    """Raise StageFailed where suppression of what goes into the plugin gives other detections than the own decoding."""
+    """Raise StageFailed if suppressing the plugin's inputs gives other detections than the program's own decoding."""
     classes, points = class_and_point_counts(read_onnx(model.path).graph.output[0])
     cut = without_plugin(read_onnx(written.path), points, classes)
     file = written.path.with_name(".before_plugin.onnx")
@@ -147,7 +147,7 @@ def _ensure_same(written: OnnxModel, model: OnnxModel, images: NDArray[np.float3
 
 
 def suppressed_candidates(boxes: NDArray[np.float32], scores: NDArray[np.float32], *, threshold: float) -> Detections:
-    """Return what this program's suppression makes of the plugin's inputs for one image.
+    """Return the detections that this program's suppression keeps of the plugin's inputs for one image.
 
     Args:
         boxes: (points, 4).

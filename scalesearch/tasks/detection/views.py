@@ -29,7 +29,7 @@ class DetectionViews:
     picture = "classes.svg"
 
     def sections(self, record: TrialRecord) -> tuple[Section, ...]:
-        """Return the numbers behind the score, the weakest classes, and what is taken for what."""
+        """Return the numbers behind the score, the weakest classes, and the most frequent confusions."""
         return (
             Section(title="Objects found", lines=tuple(_numbers(_detail(record.quality)))),
             Section(title="Weakest classes", lines=tuple(_weakest(record.quality))),
@@ -53,7 +53,7 @@ class DetectionViews:
         *,
         outputs: Outputs | None = None,
     ) -> "tuple[NDArray[np.uint8], ...]":
-        """Return each image with its true boxes and, if there are answers, once more with those of the answer."""
+        """Return each image with its true boxes and, if `outputs` is given, once more with the predicted ones."""
         from scalesearch.tasks.detection.box_pictures import with_boxes
 
         return with_boxes(images, targets, class_names, None if outputs is None else outputs["raw"])
@@ -61,7 +61,7 @@ class DetectionViews:
     def card(self, record: MeasuredTrial, score: FrontScore | None) -> CardParts:
         """Return a detector's words, its threshold, and a table of all classes.
 
-        The table has the classes' numbers on the test images if those were looked at.
+        The table has the classes' numbers on the test images if the network was scored on them.
         """
         classes = record.spec.num_classes
         return CardParts(

@@ -19,8 +19,8 @@ from scalesearch.values.candidate import Recipe
 class MaskBatches(ShuffledBatches):
     """Batches of images with their masks.
 
-    One grid of places a batch says which pixel each pixel comes from:
-    images are read between pixels, masks at the nearest one. Beyond the border images are grey and masks unlabelled.
+    One sampling grid per batch says where each pixel comes from: images are interpolated, masks take the nearest pixel.
+    Beyond the border, images are grey and masks unlabelled.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class MaskBatches(ShuffledBatches):
         masks = self._masks[chosen].to(self._device)
         shape = [self._size, 1, self._height, self._width]
         grid = affine_grid(moves.to(self._device), shape, align_corners=False)
-        # Outside is 0: pixels are counted from grey, and masks from "no class".
+        # Outside the image, the sampled value is 0: so 0 must stand for grey in images, and for "no class" in masks.
         pixels = grid_sample(pixels - PAD_GREY, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         lack = (UNLABELLED - masks).to(torch.float32)[:, None]
         lack = grid_sample(lack, grid, mode="nearest", padding_mode="zeros", align_corners=False)
@@ -65,9 +65,9 @@ class MaskBatches(ShuffledBatches):
         return images, wanted if self._weights is None else WeightedMasks(masks=wanted, class_weights=self._weights)
 
     def _moves(self) -> tuple[Tensor, Tensor]:
-        """Return which images are mirrored (batch,), and the affine maps (batch, 2, 3) from new to old places.
+        """Return which images are mirrored (batch,), and the affine maps (batch, 2, 3) from new to old coordinates.
 
-        Places reach from -1 to 1 over the image.
+        Coordinates run from -1 to 1 across the image.
         """
         recipe, number = self._recipe, self._size
         reach = 1 + recipe.scale_fraction

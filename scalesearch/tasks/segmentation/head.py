@@ -1,7 +1,7 @@
-"""Segmentation networks: a backbone, a light decoder on its feature maps, and a logit for each class and place.
+"""Segmentation networks: a backbone, a light decoder on its feature maps, and a logit for each class and position.
 
-The logits are those of the finest map that is read, at stride 8 where the backbone has one. Enlarging them to the
-picture's size is left to whoever uses them, so that an engine does not do it in vain.
+The logits have the size of the finest map that is read, at stride 8 if the backbone has one. The engine does not
+enlarge them to the picture's size: the code that uses them does, if it needs that.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _WIDTH_OF_STEM: Final = 2
 def levels(spec: NetworkSpec) -> tuple[tuple[str, int], ...]:
     """Return name and stride of the feature maps that a decoder reads, finest first: the last of each stride from 8 on.
 
-    Of a backbone that stops at a finer stride it is its last map.
+    If all strides of the backbone are below 8, it is the backbone's last map.
     """
     last_of_stride = {stride: name for name, stride in feature_strides(spec).items()}
     read = {stride: name for stride, name in last_of_stride.items() if stride >= FINEST_STRIDE}
@@ -33,13 +33,13 @@ def levels(spec: NetworkSpec) -> tuple[tuple[str, int], ...]:
 
 
 def decoder_channels(spec: NetworkSpec) -> int:
-    """Return the channels of the decoder."""
+    """Return the number of channels of the decoder."""
     usual = _WIDTH_OF_STEM * spec.stem.channels
     return usual if spec.neck_width == 1 else round_channels(usual, spec.neck_width)
 
 
 class TopDown(Backbone):
-    """Sums maps from coarse to fine: each gets a 1x1 convolution, and the sum so far, enlarged, is added to it."""
+    """Sums feature maps from coarse to fine: each passes a 1x1 convolution, and the enlarged sum so far is added."""
 
     output_layers = ("classifier",)
 
@@ -73,7 +73,7 @@ class TopDown(Backbone):
 
 
 class GatedPair(Backbone):
-    """LR-ASPP (arXiv 1905.02244, figure 10): the coarsest map, gated by its mean, and the finest one beside it."""
+    """LR-ASPP (arXiv 1905.02244, figure 10): sums logits of the finest map and of the coarsest, gated by its mean."""
 
     output_layers = ("fine_classifier", "coarse_classifier")
 

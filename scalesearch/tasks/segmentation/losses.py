@@ -1,4 +1,4 @@
-"""Losses of a class for each pixel: cross entropy at the masks' size, and the Dice term."""
+"""Losses of semantic segmentation: cross entropy of each pixel at the masks' size, and the Dice loss."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from scalesearch.training.losses import LOSSES
 from scalesearch.values.candidate import ClassWeights, Recipe
 
 _MOST_VALUES: Final = 2**25
-"""Logits that are enlarged at once where no gradients are asked for: 128 MB."""
+"""Number of logits that are enlarged at once if no gradients are needed: 128 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -21,7 +21,7 @@ class WeightedMasks:
     """The masks of a batch, and the weight of each class in the loss."""
 
     masks: Tensor
-    """uint8 (batch, height, width); 255 has no class."""
+    """uint8 (batch, height, width): class of each pixel; 255 stands for no class."""
     class_weights: Tensor
     """(classes,)."""
 
@@ -49,7 +49,7 @@ def terms(logits: Tensor, targets: Any, recipe: Recipe) -> dict[str, Tensor]:
 
 
 def distillation(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
-    """Return the mean divergence of softened class probabilities from the teacher's, over places and images.
+    """Return the divergence of softened class probabilities from the teacher's, averaged over pixels and images.
 
     Logits are (images, classes, height, width). The teacher may have another resolution: its logits are brought to the
     size of the student's.
@@ -62,7 +62,7 @@ def distillation(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
 
 
 def divergence(expected: Tensor, answers: Tensor) -> Tensor:
-    """Return the divergence of class probabilities in nats, averaged over places and images, with gradients.
+    """Return the divergence of class probabilities in nats, averaged over pixels and images, with gradients.
 
     Both are logits (images, classes, height, width), perhaps of different sizes.
     """
@@ -105,9 +105,9 @@ def _pixel_terms(logits: Tensor, masks: Tensor, weights: Tensor | None, recipe: 
 
 
 def _overlaps(logits: Tensor, masks: Tensor) -> Tensor:
-    """Return what the Dice coefficient is made of, of shape (3, classes): sums over the labelled pixels.
+    """Return the three sums of the Dice coefficient for each class, of shape (3, classes), over the labelled pixels.
 
-    They are the chances of the right class, all chances, and the pixels of each class.
+    They are the probability of the class at its own pixels, its probability at all pixels, and its number of pixels.
 
     Args:
         logits: (batch, classes, height, width), at the masks' size.
@@ -120,7 +120,7 @@ def _overlaps(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def _dice(overlaps: Tensor) -> Tensor:
-    """Return one less the Dice coefficient of class probabilities, averaged over the classes in the masks.
+    """Return 1 - the Dice coefficient of class probabilities, averaged over the classes in the masks.
 
     Reference: Milletari et al. 2016 (arXiv 1606.04797), with the sums over the whole batch.
 
@@ -144,7 +144,8 @@ def class_weights(masks: Tensor, how: ClassWeights) -> Tensor:
 
     Args:
         masks: All training masks, uint8 (N, H, W).
-        how: `root` of how rare a class is, or `inverse`: fully. A class without pixels weighs as much as the rarest.
+        how: `root` weights a class by 1 / sqrt(frequency), `inverse` by 1 / frequency, `none` all classes alike. A
+            class without pixels weighs as much as the rarest.
     """
     counts = torch.zeros(256, dtype=torch.int64)
     for start in range(0, len(masks), _MASKS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""Pictures of masks beside their images: in colours, with the names of the classes that are in them."""
+"""Pictures of images and, side by side, their masks in colours, with the names of the classes in them."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -16,13 +16,13 @@ _MOST_NAMES: Final = 3
 def beside_masks(
     images: NDArray[np.uint8], masks: Any, class_names: Sequence[str], logits: NDArray[np.float32] | None
 ) -> tuple[Pixels, ...]:
-    """Return a picture of each image: the image, its mask's colours over it and, with answers, those of the answer.
+    """Return a picture of each image: the image, its mask in colours and, if `logits` is given, the predicted mask.
 
     Args:
         images: (number, height, width, C).
         masks: Masks (number, height, width), as a tensor or in a batch that has weights too.
         class_names: Names of the classes.
-        logits: Answers (number, classes, h, w), or None.
+        logits: A network's logits (number, classes, h, w), or None.
     """
     wanted = np.asarray(getattr(masks, "masks", masks))
     pictures = []
@@ -38,7 +38,7 @@ def beside_masks(
 
 
 def _shown(image: Pixels, mask: NDArray[np.uint8], what: str, class_names: Sequence[str]) -> Pixels:
-    """Return the mask in colours, a little of the image in it, with its most frequent classes below."""
+    """Return the mask in colours, blended with a little of the image, with its most frequent classes below."""
     mixed = (as_rgb(image).astype(np.uint16) + 3 * class_colours()[mask].astype(np.uint16)) // 4
     counts = np.bincount(mask.ravel(), minlength=256)[: len(class_names)]
     order = [place for place in np.argsort(-counts, kind="stable")[:_MOST_NAMES] if counts[place]]

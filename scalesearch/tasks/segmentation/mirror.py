@@ -1,4 +1,4 @@
-"""Tell whether pictures may be mirrored in training: whether every class is still found in the mirror image."""
+"""Decide whether training may mirror pictures: whether every class is still found in mirror images."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -14,18 +14,18 @@ from scalesearch.tasks.base import MirrorVerdict
 from scalesearch.tasks.segmentation.quality import iou_of_classes
 
 LOST_SHARE: Final = 0.25
-"""A class is lost in the mirror if it keeps less than one less this share of its intersection over union."""
+"""A class counts as lost in mirror images if its intersection over union falls by more than this share."""
 KNOWN_IOU: Final = 0.2
-"""A class is judged if the network finds it this well in pictures that are not mirrored."""
+"""A class is judged only if its intersection over union is at least this in pictures that are not mirrored."""
 
 
 def mirror_verdict(
     plain: Iterable[Any], mirrored: Iterable[Any], targets: Tensor, class_names: Sequence[str]
 ) -> MirrorVerdict:
-    """Compare a network's answers for images and for their mirror images, class by class.
+    """Compare a network's outputs for images and for their mirror images, class by class.
 
-    A wall in the mirror is a wall; a sign that only stands on the right may not be found on the left. The answers for
-    mirror images are mirrored back, and each class's intersection over union is compared over all images.
+    A mirrored wall still is a wall, but a sign that always stands on the right may not be found on the left. The
+    outputs for mirror images are mirrored back, and each class's intersection over union is compared over all images.
 
     Args:
         plain: Logits (batch, classes, h, w) of the images, batch by batch.

@@ -9,7 +9,7 @@ from scalesearch.tasks.segmentation.infer import NotFiniteError, Segmenter, writ
 
 
 class MaskPredictor:
-    """Answers with the most frequent classes and their shares of the picture, and writes masks."""
+    """A `Predictor` that returns the most frequent classes and their shares of the picture, and writes masks."""
 
     noun = "mask"
     draws = True
@@ -34,6 +34,6 @@ class MaskPredictor:
         return Answer(cells=cells, fields={"classes": named, "height": mask.shape[0], "width": mask.shape[1]})
 
     def heads(self, cells: int) -> tuple[Head, ...]:
-        """Return a pair of heads for each place: the class and its share of the picture."""
+        """Return two headers for each rank: the class and its share of the picture."""
         places = range(1, cells // 2 + 1)
         return tuple(head for place in places for head in (Head(text=f"{place}."), Head(text="%", number=True)))

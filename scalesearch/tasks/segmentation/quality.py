@@ -1,4 +1,4 @@
-"""Quality of a segmentation network on held-out images: mean intersection over union by one confusion matrix."""
+"""Quality of a segmentation network on held-out images: mean intersection over union from one confusion matrix."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -21,10 +21,10 @@ Counts = NDArray[np.int64]
 
 
 class MeanIoU:
-    """Mean intersection over union of answers that come in parts (the `Metric` of `tasks/base.py`).
+    """Mean intersection over union of outputs that come in parts (the `Metric` of `tasks/base.py`).
 
     Logits are enlarged to the size of each image's own mask, at which pixels are counted. All images go into one
-    confusion matrix. A class of which no image has a pixel counts in no mean.
+    confusion matrix. A class that has no pixel in any image is left out of every mean.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
@@ -33,9 +33,9 @@ class MeanIoU:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all answers."""
+        """Forget all outputs."""
         self.confusion: Counts = np.zeros((len(self._names), len(self._names)), np.int64)
-        """Pixels by their class (rows) and the answer (columns)."""
+        """Number of pixels by true class (rows) and predicted class (columns)."""
         self._images: list[Counts] = []
 
     def update(self, outputs: Mapping[str, NDArray[np.float32]], targets: Masks) -> None:
@@ -54,11 +54,11 @@ class MeanIoU:
             mask = targets.own(place)
             found = confusion_of(mask, class_map(answer, mask.shape, targets.part(place)), classes)
             self.confusion += found
-            # Of each image enough for the interval: what was right, what there was, and what was answered.
+            # For the interval, each image's number of correct, true and predicted pixels of every class is enough.
             self._images.append(np.stack([found.diagonal(), found.sum(axis=1), found.sum(axis=0)]))
 
     def score(self) -> float:
-        """Return the mean intersection over union of the classes that are in the truth."""
+        """Return the mean intersection over union of the classes that are in the ground truth."""
         self._require()
         return float(mean_iou(*_counts(self.confusion)))
 
@@ -88,7 +88,7 @@ class MeanIoU:
         )  # fmt: skip
 
     def doubts(self) -> tuple[str, ...]:
-        """Return a warning if nearly all pixels got one answer though the truth has several."""
+        """Return a warning if nearly all pixels are predicted as one class although the ground truth has several."""
         self._require()
         _, there, answered = _counts(self.confusion)
         share, usual = answered.max() / answered.sum(), there.max() / there.sum()
@@ -119,9 +119,9 @@ class MeanIoU:
 
 
 def confusion_of(mask: NDArray[np.uint8], answer: NDArray[np.uint8], classes: int) -> Counts:
-    """Return the pixels of a mask by their class (rows) and the answer (columns), without unlabelled ones.
+    """Return the confusion matrix of one mask: true class in rows, predicted class in columns, (classes, classes).
 
-    Mask and answer are (height, width); the counts are (classes, classes).
+    Mask and answer are (height, width); unlabelled pixels do not count.
     """
     labelled = mask != UNLABELLED
     pairs = classes * mask[labelled].astype(np.int32) + answer[labelled]
@@ -133,23 +133,23 @@ def confusion_of(mask: NDArray[np.uint8], answer: NDArray[np.uint8], classes: in
 
 
 def _counts(confusion: Counts) -> tuple[Counts, Counts, Counts]:
-    """Return of each class the right pixels, those in the truth, and those that got it as an answer."""
+    """Return the number of correct, of true and of predicted pixels of each class, each (classes,)."""
     return confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
 
 
 def iou_of_classes(
     right: NDArray[np.generic], there: NDArray[np.generic], answered: NDArray[np.generic]
 ) -> NDArray[np.float64]:
-    """Return the intersection over union of each class; of a class that neither is nor was answered it is 0.
+    """Return the intersection over union of each class; 0 for a class without true or predicted pixels.
 
-    All arrays are (classes,): the right pixels, those of the truth, and those that got the class as an answer.
+    All arrays are (classes,): numbers of correct pixels, of true ones, and of pixels predicted as the class.
     """
     ours = [np.asarray(each, np.float64) for each in (right, there, answered)]
     return np.asarray(ours[0] / np.maximum(ours[1] + ours[2] - ours[0], 1))
 
 
 def mean_iou(right: NDArray[np.generic], there: NDArray[np.generic], answered: NDArray[np.generic]) -> float:
-    """Return the mean intersection over union of the classes that are in the truth, of which there must be one.
+    """Return the mean intersection over union of the classes that are in the ground truth; there must be at least one.
 
     The counts are (classes,), as those of `iou_of_classes`.
     """
@@ -157,7 +157,7 @@ def mean_iou(right: NDArray[np.generic], there: NDArray[np.generic], answered: N
 
 
 def mean_divergence(expected: NDArray[np.float32], answers: NDArray[np.float32]) -> float:
-    """Return the Kullback-Leibler divergence of class probabilities in nats, averaged over places and images.
+    """Return the Kullback-Leibler divergence of class probabilities in nats, averaged over pixels and images.
 
     Both are logits (images, classes, height, width).
     """

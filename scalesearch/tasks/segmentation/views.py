@@ -21,7 +21,7 @@ _HEADS: Final = ("class", "pixels", "IoU", "pixel accuracy", "precision")
 
 
 class SegmentationViews:
-    """Intersection over union and pixel accuracy of each class, in text, as a picture, and masks beside the truth."""
+    """Intersection over union and pixel accuracy of each class, as text and as a picture, and pictures of masks."""
 
     picture = "classes.svg"
 
@@ -42,7 +42,7 @@ class SegmentationViews:
     def card(self, record: MeasuredTrial, score: FrontScore | None) -> CardParts:
         """Return a segmentation network's words and a table of all classes.
 
-        The table has the classes' numbers on the test images if those were looked at.
+        The table has the classes' numbers on the test images if the network was scored on them.
         """
         classes, sides = record.spec.num_classes, record.spec.input_size
         return CardParts(
@@ -66,7 +66,7 @@ class SegmentationViews:
         *,
         outputs: Outputs | None = None,
     ) -> "tuple[NDArray[np.uint8], ...]":
-        """Return each image beside its mask's colours and, if there are answers, those of the answer."""
+        """Return each image side by side with its mask in colours and, if `outputs` is given, the predicted mask."""
         from scalesearch.tasks.segmentation.mask_pictures import beside_masks
 
         return beside_masks(images, targets, class_names, None if outputs is None else outputs["logits"])
