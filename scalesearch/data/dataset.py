@@ -88,7 +88,7 @@ class Dataset:
     """What `at` does if these images are on disk: with `auto` it keeps smaller ones in memory if they fit, with `disk`
     it never does."""
     notes: tuple[str, ...] = ()
-    """Lines to print while the data set is loaded. Unlike `warnings`, they report nothing doubtful."""
+    """Lines to print while the data set is loaded; unlike `warnings`, they report no doubts about the data."""
     _memo: ResizeMemo | None = field(default=None, repr=False)
 
     @property

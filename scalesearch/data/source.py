@@ -24,7 +24,7 @@ class SourceData:
     divided: bool = False
     """Whether the source says which images are train; if not, all of them are still to be split."""
     notes: tuple[str, ...] = ()
-    """Lines to print while the source is loaded. Unlike warnings, they report nothing doubtful."""
+    """Lines to print while the source is loaded; unlike warnings, they report no doubts about the data."""
 
 
 class LoadSource(Protocol):

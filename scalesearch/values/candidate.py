@@ -195,7 +195,7 @@ class Recipe:
     """Weights of the terms of the loss, where a task has several."""
     class_weights: ClassWeights = new_field("none")  # noqa: RUF009
     """Whether pixels of rare classes weigh more in the segmentation loss: by 1 / sqrt(frequency) of the class in the
-    training masks (`root`), by 1 / frequency (`inverse`), or not at all (`none`)."""
+    training masks (`root`), by 1 / frequency (`inverse`), or no more than others (`none`)."""
     scale_fraction: float = new_field(0.0)
     """Random zoom of images with boxes or masks: they are shrunk or enlarged by up to this fraction. Classification
     ignores it."""
