@@ -177,7 +177,7 @@ def _equality(config: ExportedConfig, record: TrialRecord, config_path: Path, to
 
 
 def compared_numbers(config: ExportedConfig, record: MeasuredTrial, test: Quality, device: str) -> Iterator[str]:
-    """Yield the training's results beside the search's, and the spread of seeds where the study was confirmed."""
+    """Yield the training's results next to the search's, and the spread of seeds if the study was confirmed."""
     expected = config.expected
     interval = ""
     if expected.score_low is not None and expected.score_high is not None:

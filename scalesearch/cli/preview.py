@@ -1,4 +1,4 @@
-"""Tells what a run would do without running it: settings, sample candidates, collapsing choices, predicted cost."""
+"""Show what a run would do, without running it: settings, sample candidates, collapsing choices, predicted cost."""
 
 import sys
 from collections.abc import Iterable, Sequence

@@ -54,7 +54,7 @@ class DashboardListener:
     """Keeps a study readable in Optuna Dashboard while a search goes on. Does nothing without the extra."""
 
     def __init__(self, folder: Path, space: SearchSpace, sampler: SamplerName) -> None:
-        """Take the study's folder, its space and its sampler, which tells which trials were drawn at random."""
+        """Take the study's folder, its space, and its sampler, by which the trials drawn at random are known."""
         self._folder, self._space, self._sampler = folder, space, sampler
 
     def study_opened(self, study: "optuna.Study") -> None:

@@ -128,7 +128,7 @@ class _QuietHandler(WSGIRequestHandler):
         """Log nothing: the page asks again every few seconds."""
 
     def get_stderr(self) -> Any:
-        """Return a place for tracebacks of answers that broke off, which no user can read."""
+        """Return a stream that discards tracebacks of broken-off responses, which mean nothing to a user."""
         return io.StringIO()
 
 

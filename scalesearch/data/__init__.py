@@ -33,8 +33,8 @@ from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings, Fit, MemorySetting, WindowSetting
 
-# Tried in this order. A new source of labelled images needs one new file and one line here; sources of other targets
-# stand in the folder of their task, or beside these.
+# Tried in this order. A new source of labelled images needs one new file and one line here. Other sources are listed by
+# the task that their targets belong to.
 LABEL_SOURCES: Sources = (
     signs.SOURCE,
     torchvision_sets.SOURCE,
@@ -88,7 +88,7 @@ def load_dataset(
         ConfigError: If the source, its content or the settings are wrong.
         MissingBackendError: If the source needs torchvision, which is not installed.
     """
-    # The error of an accuracy is known before any network is trained; that of another score is its metric's own.
+    # The standard error of an accuracy is known before any network is trained; that of another score is not.
     has_accuracy = find_source(settings.source, sources).targets == LABELS
     hidden = hidden_warning(settings.source, sources)
     data, splits, settings = load_splits(settings, sources, storage_px=storage_px, cache_folder=cache_folder)

@@ -111,7 +111,7 @@ def sample_of(values: NDArray[np.generic], *, images: int) -> NDArray[np.float64
 
     Args:
         values: The values of one image, of any shape.
-        images: How many images there are in all; the more, the fewer values are drawn from each (64 to 4096).
+        images: Number of images in all; the more there are, the fewer values are drawn from each (64 to 4096).
 
     Returns:
         Values of shape (2 + drawn,).

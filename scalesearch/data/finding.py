@@ -30,7 +30,7 @@ class FoundData:
     settings: DataSettings
     """Settings that load the data set from the present working folder."""
     folder: str
-    """The folder that relative paths in the settings that were asked for start from."""
+    """The folder that relative paths in the original settings start from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ def find_study_data(session: Session, sources: Sources) -> FoundData:
     found = find_data(wanted, sources, folders=folders)
     if not session.base.mean:
         return found
-    # A network that came with its own normalisation keeps it, whatever the images' is.
+    # A network that came with its own normalisation keeps it, even if that of the images differs.
     return replace(found, dataset=replace(found.dataset, mean=session.data.mean, std=session.data.std))
 
 
@@ -162,7 +162,7 @@ def with_data(session: Session, data: str | None, sources: Sources) -> Session:
 
 
 def leads_somewhere(source: str, folders: Sequence[Path], sources: Sources) -> bool:
-    """Tell whether `source`, seen from one of the folders, can mean something that exists."""
+    """Tell whether `source` is a known name, or a path that exists if it starts from one of the folders."""
     return any(True for _ in _places(DataSettings(source=source), folders, sources))
 
 

@@ -138,9 +138,9 @@ def _decode(tree: ImageTree, reading: "Reading", put: Put) -> Arrays:
         put: Is called with each image, of shape (height, width, 3), in the tree's order.
 
     Returns:
-        The facts `sizes`, `kinds` and `samples` of the images, `kept` of shape (files,), which tells in the tree's
-        order which files became images, and `skipped`, the reasons why the others did not, as JSON. Files that could
-        not be read have no image and no facts.
+        The facts `sizes`, `kinds` and `samples` of the images; `kept` of shape (files,), whether each file of the tree
+        became an image; and `skipped`, the reasons why the others did not, as JSON. Files that could not be read have
+        no image and no facts.
     """
     from scalesearch.data.decode import UNREADABLE, decode
 
@@ -178,7 +178,7 @@ def _require_first(first: NDArray[np.generic], files: int) -> None:
 def _require_whole(arrays: Arrays, files: int, size: InputSize) -> None:
     """Check that stored arrays are what `_decode` makes of the given number of files.
 
-    Behind its images, `images` may hold one of zeros for each file that could not be read.
+    After its images, `images` may hold an image of zeros for each file that could not be read.
 
     Raises:
         KeyError: If an array is missing.

@@ -1,4 +1,4 @@
-"""What lies in a folder: its subfolders, images and other files, without what a system left there."""
+"""List the contents of a folder: subfolders, images and other files, without those that a system left there."""
 
 import os
 from collections import Counter

@@ -89,8 +89,8 @@ def _are_classes(root: Path, children: Sequence[Path], splits: dict[Path, SplitN
     filled = [child for child in others if has_images(child)]
     mixed = [child for child in like_splits if has_images(child)]
     if len(like_splits) > 1 or len(children) == 1:
-        return False  # train/ and val/ with classes in both; what lies beside them is left out, which a note says
-    # train/*.jpg and test/*.jpg beside a table of labels are a whole data set without class folders.
+        return False  # train/ and val/ with classes in both; other folders next to them are left out, with a note
+    # train/*.jpg and test/*.jpg next to a table of labels are a whole data set without class folders.
     unsorted = bool(tables_in(root)) and "train" in {splits[child] for child in like_classes} and len(like_classes) > 1
     if not like_splits and like_classes and others and not unsorted:
         return True

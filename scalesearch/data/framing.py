@@ -13,8 +13,8 @@ from scalesearch.data.facts import ImageFacts
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import Fit
 
-# Value of the bars beside a padded image: mid-grey, near the mean of photographs, so that the bars have little weight
-# after normalisation. tasks/infer_parts/images.py has the same value.
+# Value of the bars around a padded image: mid-grey, near the mean of photographs, so that the bars are near 0 after
+# normalisation. tasks/infer_parts/images.py has the same value.
 PAD_GREY: Final = 114
 
 
@@ -64,10 +64,10 @@ def long_images_note(name: str, facts: ImageFacts, fit: Fit, to: InputSize) -> t
     Returns:
         One note; none if the crop keeps three quarters of each image, or if the whole images are kept.
     """
-    # An image has the shape of `to` where both are equal; if not, the crop keeps the smaller part of the larger.
+    # An image has the aspect ratio of `to` if both products are equal. Otherwise the crop keeps smaller / larger of it.
     across, along = facts.sizes[:, 0].astype(np.int64) * to.height_px, facts.sizes[:, 1].astype(np.int64) * to.width_px
     longer, shorter = np.maximum(across, along), np.minimum(across, along)
-    # Half a pixel is added because the shorter side of an image of just that shape was rounded.
+    # Half a pixel is added because the shorter side of an image of that aspect ratio was rounded.
     half_px = np.where(across > along, to.width_px, to.height_px) / 2
     long = 3 * longer > 4 * (shorter + half_px)
     if fit != "crop" or not long.any():

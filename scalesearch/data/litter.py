@@ -1,4 +1,4 @@
-"""Tell images by their file names, and recognise what file managers, network disks and cameras leave beside them."""
+"""Recognise images by their file names, and files that file managers, network disks and cameras leave next to them."""
 
 import os
 import re

@@ -114,7 +114,7 @@ class MappedImages:
 
     def _read(self, places: NDArray[np.int64]) -> NDArray[np.uint8]:
         images = np.empty((len(places), *self.shape[1:]), np.uint8)
-        step = rows_of_chunk(self._stored.shape, bytes_a_value=8)  # stored, in grey, resized: all beside the result
+        step = rows_of_chunk(self._stored.shape, bytes_a_value=8)  # for the stored, grey and resized copies of a chunk
         for start in range(0, len(places), step):
             chunk = np.asarray(self._stored[places[start : start + step]])
             chunk = to_grey(chunk) if self._grey else chunk

@@ -57,7 +57,7 @@ class _Folders:
 
 
 def holds_masks(path: Path) -> bool:
-    """Tell whether it is a folder, or a data.yaml in one."""
+    """Tell whether the path is a folder, or a YAML file such as data.yaml."""
     return path.is_dir() or (path.is_file() and path.suffix.lower() in (".yaml", ".yml"))
 
 
@@ -142,7 +142,7 @@ def _folders(root: Path, path: Path) -> _Folders:
 
 
 def _first(names: Sequence[str], children: Iterable[str]) -> str:
-    """Return the first of the names that is there, in whatever case it is written; empty if none is."""
+    """Return the first of the names that is among the children, in upper or lower case; empty if none is."""
     folded = {child.casefold(): child for child in children}
     return next((folded[name.casefold()] for name in names if name.casefold() in folded), "")
 

@@ -112,7 +112,7 @@ _FIELDS: Final = {
 class Masks:
     """A class for every pixel of each image (`Targets`).
 
-    The masks keep the size of their own files, at which answers are scored. `tensor` gives them at the images' size.
+    Masks keep the size of their own files, at which predictions are scored; `tensor` gives them at the images' size.
     """
 
     store: MaskStore

@@ -97,7 +97,10 @@ def _samples(side: int) -> NDArray[np.int64]:
 
 
 def _pairs(first: _Looks, second: _Looks) -> Iterator[tuple[int, int]]:
-    """Yield an image of the second split and one of the first that it looks like, once for each image of the second."""
+    """Yield (image of the second split, image of the first that it looks most like), once for each such image.
+
+    Of very many images in the second split, only some, evenly spaced, are compared.
+    """
     asked = np.flatnonzero(~second.flat)
     most = max(1, _MOST_PAIRS // max(1, len(first.hashes)))
     if len(asked) > most:  # some of them, evenly spaced
@@ -123,7 +126,7 @@ def _pairs(first: _Looks, second: _Looks) -> Iterator[tuple[int, int]]:
 
 
 def _called(parts: Sequence[ImageSplit], place: int, name: str) -> str:
-    """Return the name of the file of an image, or its number in the split where it has none."""
+    """Return the file name of an image, or its number in the split if the split has no file names."""
     shown, at = f"image {place} of {name}", place
     for part in parts:
         if at < len(part):

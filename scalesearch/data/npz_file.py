@@ -50,7 +50,7 @@ _DAMAGE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrayHeader:
-    """What a file says of one of its arrays."""
+    """What a file states about one of its arrays, before the array is read."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
@@ -87,7 +87,7 @@ def read_arrays(
 
 
 def read_headers(path: Path) -> dict[str, ArrayHeader]:
-    """Return what the file says of its arrays, by their names; no array is read.
+    """Return the headers of the file's arrays, by the arrays' names; no array is read.
 
     Raises:
         OSError: As `read_arrays`.
@@ -98,7 +98,7 @@ def read_headers(path: Path) -> dict[str, ArrayHeader]:
 
 
 def read_rows(path: Path, name: str, rows: int) -> Iterator[NDArray[np.generic]]:
-    """Yield an array of the file in parts of so many rows, none of which is kept; it may be compressed.
+    """Yield an array of the file in parts of `rows` rows, none of which is kept in memory; it may be compressed.
 
     Args:
         path: The .npz file.
@@ -127,7 +127,7 @@ def read_rows(path: Path, name: str, rows: int) -> Iterator[NDArray[np.generic]]
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Turn whatever is raised for a damaged file into an error that says so."""
+    """Turn any error that is raised for a damaged file into one that says so."""
     if path.exists() and not path.is_file():
         message = "it is no plain file"
         raise ValueError(message)
@@ -192,7 +192,7 @@ def _name(member: zipfile.ZipInfo) -> str:
 
 
 def _mapped(path: Path, member: zipfile.ZipInfo, stream: IO[bytes]) -> NDArray[np.generic]:
-    """Map a stored member of the file, whose bytes lie behind the name and the extra field of its local header."""
+    """Map an uncompressed member of the file, whose bytes follow the name and extra field of its local header."""
     if member.compress_type != zipfile.ZIP_STORED:
         message = f"the array {member.filename[:80]!r} is compressed, so it cannot be mapped"
         raise _RefusedError(message)

@@ -1,4 +1,4 @@
-"""Street scenes without signs: sky, ground, road, markings, and what stands beside the road."""
+"""Street scenes without signs: sky, ground, road, markings, and things beside the road."""
 
 from dataclasses import dataclass
 from typing import Final

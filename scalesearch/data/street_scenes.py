@@ -143,7 +143,7 @@ def _posed(class_name: str, side_px: float, rng: np.random.Generator) -> Image.I
 
 
 def _photographed(canvas: Canvas, mask: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return the canvas as a camera would see it: averaged down, with texture beside the signs, blurred, lit, noisy."""
+    """Return the canvas as a camera would see it: averaged down, textured except on signs, blurred, lit and noisy."""
     photo = canvas.picture.reduce(SUPERSAMPLING)
     rough = np.asarray(photo, np.float32) + texture(rng, mask.shape) * (mask != SIGN)[..., None]
     photo = Image.fromarray(np.clip(rough, 0, 255).astype(np.uint8))

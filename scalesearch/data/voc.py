@@ -91,7 +91,7 @@ def _pictures(root: Path) -> Iterator[Path]:
 
 
 def _splits(root: Path) -> dict[str, SplitName]:
-    """Return the split of each name of an image that ImageSets/Main lists; empty if there are no lists."""
+    """Return the split of each image that ImageSets/Main lists, by the image's name; empty if there are no lists."""
     splits = dict[str, SplitName]()
     for file in sorted((root / "ImageSets" / "Main").glob("*.txt")):
         split = split_of(file.stem)  # files such as cat_train.txt list one class

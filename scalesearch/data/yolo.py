@@ -1,4 +1,4 @@
-"""Read detection data in YOLO's layout: a data.yaml, images, and a text file of boxes beside each image's folder."""
+"""Read detection data in YOLO's layout: a data.yaml, folders of images, and folders with a text file for each image."""
 
 import math
 import os
@@ -188,7 +188,7 @@ def _count_strays(images: list[LabelledImage], faults: Faults) -> None:
     wanted = {label_file(image.path) for image in images}
     for folder in sorted({file.parent for file in wanted}):
         if not folder.is_dir() or any(image.path.parent == folder for image in images):
-            continue  # beside the images themselves there may be any text files
+            continue  # in a folder that also holds images, any text files may lie
         with os.scandir(folder) as entries:
             stray = sorted(entry.path for entry in entries if entry.name.endswith(".txt"))
         for path in stray:

@@ -1,4 +1,4 @@
-"""The candidate as asked for: multipliers, pruning, quantization and the training recipe, before any rounding."""
+"""A candidate as it is sampled: multipliers, pruning, quantization and the training recipe, before any rounding."""
 
 from dataclasses import dataclass, field
 from typing import Literal

@@ -21,8 +21,8 @@ class Target:
     sparsity_2_4: bool = False
     quantization_profile: QuantizationProfile = "onnxruntime_cpu"
     compute_capability: str = ""
-    """Compute capability of an NVIDIA chip, for example "8.9"; empty for other chips, or for whatever GPU is in this
-    machine."""
+    """Compute capability of an NVIDIA chip, for example "8.9"; empty for other chips, and for a target that means any
+    GPU in this machine."""
     summary: str = ""
 
 

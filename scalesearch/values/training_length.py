@@ -17,7 +17,7 @@ def recipe_of(recipe: Recipe, *, total_steps: int, pruned: bool) -> Recipe:
             found = full_length(recipe, steps=max(1, steps))
             if found.steps + found.retrain_steps == total_steps:
                 return found
-    return full_length(recipe, steps=total_steps)  # a fraction that rounds to nothing is not retrained
+    return full_length(recipe, steps=total_steps)  # pruning that rounds to no channel at all has no retraining
 
 
 def updates(recipe: Recipe, *, pruned: bool) -> int:
