@@ -34,8 +34,8 @@ def number_of(asked: str | None) -> int | None:
 def workers_here(settings: RunSettings) -> tuple[int, str]:
     """Return how many workers suit this machine and budget, and one line on what decided it.
 
-    On a CPU that is one for each core, as far as the memory and the budget suffice, and at most MOST. Where training
-    or timing runs on a GPU, it is one, which uses the GPU best.
+    On a CPU that is one for each core, as far as the memory and the budget suffice, and at most MOST. If training runs
+    on a GPU, it is one, which uses the GPU best.
     """
     from scalesearch.host import available_bytes, usable_cores
 

@@ -37,7 +37,7 @@ from scalesearch.views.words import (
 )
 
 LARGE_GAP = 0.02
-"""The report warns if the score falls by at least this much from the float network to the engine, as a fraction."""
+"""The report warns if the score falls by more than this from the float network to the engine, as a fraction."""
 HIGH_STANDARD_ERROR = 0.01
 """The report warns above this standard error of a validation score, as a fraction."""
 _MOST_WARNINGS = 12
