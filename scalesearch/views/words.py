@@ -84,7 +84,7 @@ def milliseconds(value_ms: float) -> str:
 
 
 def milliseconds_number(value_ms: float) -> str:
-    """Return the number of `milliseconds`, with at least three significant digits.
+    """Return the number of `milliseconds`, with three significant digits or more down to a microsecond.
 
     It is for columns whose header names the unit.
     """
@@ -94,7 +94,7 @@ def milliseconds_number(value_ms: float) -> str:
 def _decimals(value_ms: float) -> int:
     """Return the number of decimals for a time in ms: three below 10 ms, and more below 0.1 ms.
 
-    This gives at least three significant digits.
+    This gives at least three significant digits, as long as `_MOST_DECIMALS` are enough for them.
     """
     if value_ms >= 10:
         return 2 if value_ms < 100 else 1
