@@ -18,6 +18,7 @@ left to it. All of it wants a machine that does nothing else.
 """
 
 import argparse
+import csv
 import statistics
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from scalesearch.analysis.paid import paid_lines
 from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.store import RecordStore
 from scalesearch.values.record import MeasuredTrial, TrialRecord
+from scalesearch.views.words import shape_text
 
 SCALING_ONLY = ("pruning.channel_fraction=[0.0]", 'quantization.precision=["fp32"]')
 ARMS: dict[str, tuple[str, ...]] = {
@@ -156,6 +158,42 @@ def differences(searches: Sequence[Search], minutes: float) -> None:
             print(f"with less {arm}, seed by seed: {each}; mean {mean_and_spread(more, sign='+')}")
 
 
+def write_trials(searches: Sequence[Search], to: Path) -> None:
+    """Write a line of CSV for each complete trial: what it is, its numbers, and when it was on disk."""
+    with to.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(
+            (
+                "space",
+                "arm",
+                "seed",
+                "trial",
+                "done_s",
+                "charge",
+                "score",
+                "p50_ms",
+                "macs",
+                "network",
+                "pruning",
+                "precision",
+            )
+        )
+        for each in searches:
+            for record in each.records:
+                if record.feasible and record.same_as is None:
+                    score, p50_ms = point(record)
+                    lines.writerow(
+                        (each.space, each.arm, each.seed, record.trial, f"{each.done_s[record.trial]:.1f}")
+                        + (f"{record.charge:.3f}", f"{score:.4f}", f"{p50_ms:.5f}")
+                        + (
+                            record.cost.macs if record.cost else "",
+                            f"{record.spec.input_size}, {shape_text(record)}",
+                            record.candidate.pruning.label,
+                            record.candidate.quantization.label,
+                        )
+                    )
+
+
 def main() -> None:
     """Run what is missing, then print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -167,6 +205,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.0, help="wall time of each search")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--val-fraction", type=float, default=0.0)
+    parser.add_argument("--csv", type=Path, help="also write every complete trial to this file")
     parser.add_argument("--report", action="store_true", help="print the report of what is there, and run nothing")
     told = parser.parse_args()
     if not told.report:
@@ -175,7 +214,10 @@ def main() -> None:
                 search(told, space, arm, seed)
     keys = [(space, arm, seed) for space in told.spaces for seed in told.seeds for arm in ARMS]
     there = [(folder_of(told.to, *key), key) for key in keys]
-    report([read(folder, *key) for folder, key in there if folder.with_suffix(".seconds").exists()], told.minutes)
+    searches = [read(folder, *key) for folder, key in there if folder.with_suffix(".seconds").exists()]
+    if told.csv:
+        write_trials(searches, told.csv)
+    report(searches, told.minutes)
 
 
 if __name__ == "__main__":

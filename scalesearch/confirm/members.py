@@ -11,7 +11,7 @@ from scalesearch.errors import ConfigError
 from scalesearch.records.confirmed import read_confirmed
 from scalesearch.study.view import stored_confirmation
 from scalesearch.values.record import MeasuredTrial, TrialRecord
-from scalesearch.values.training_length import full_length, updates
+from scalesearch.values.training_length import full_length, updates, was_retrained
 from scalesearch.views.words import verdict
 
 
@@ -68,9 +68,9 @@ def added_before(
         lengths.setdefault(run.trial, set()).add(run.steps)
 
     def same_length(record: MeasuredTrial) -> bool:
-        candidate = record.candidate
-        recipe = full_length(candidate.recipe, steps=request.steps, epochs=request.epochs, train_images=train_images)
-        return lengths.get(record.trial) == {updates(recipe, pruned=candidate.pruning.any)}
+        brief = record.candidate.recipe
+        recipe = full_length(brief, steps=request.steps, epochs=request.epochs, train_images=train_images)
+        return lengths.get(record.trial) == {updates(recipe, pruned=was_retrained(record))}
 
     others = (each.measured for each in records if each.feasible and each.same_as is None and each.trial not in members)
     return tuple(sorted((record for record in others if record and same_length(record)), key=lambda one: one.trial))

@@ -10,7 +10,7 @@ from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.quality import score_noun
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
-from scalesearch.values.training_length import full_length, recipe_of
+from scalesearch.values.training_length import full_length, recipe_of, was_retrained
 from scalesearch.views.markup import markdown_text
 
 _PACKAGES: Final = {"python": "Python", "pillow": "Pillow", "onnxruntime": "ONNX Runtime"}
@@ -28,7 +28,7 @@ def use_section(
     train = "scalesearch train config.toml --to trained"
     if exported:
         recipe = record.candidate.recipe
-        length = recipe_of(recipe, total_steps=exported.steps, pruned=record.candidate.pruning.any).steps
+        length = recipe_of(recipe, total_steps=exported.steps, pruned=was_retrained(record)).steps
         train += f" --steps {length}" * (length != full_length(recipe).steps)
     yield "```bash"
     yield "pip install onnxruntime numpy pillow"

@@ -55,10 +55,10 @@ def confirmed_file(session: Session, run: ConfirmedRun, to: Path) -> OnnxModel:
 def as_trained(record: MeasuredTrial, session: Session, run: ConfirmedRun) -> tuple[MeasuredTrial, Session]:
     """Return the record and session by which the run's weights are found in the study's folder of confirmations."""
     from scalesearch.records.confirmed import work_folder
-    from scalesearch.values.training_length import recipe_of
+    from scalesearch.values.training_length import recipe_of, was_retrained
 
     candidate = record.candidate
-    recipe = recipe_of(candidate.recipe, total_steps=run.steps, pruned=candidate.pruning.any)
+    recipe = recipe_of(candidate.recipe, total_steps=run.steps, pruned=was_retrained(record))
     work = replace(session, folder=work_folder(session.folder))
     return replace(record, candidate=replace(candidate, recipe=recipe)), work
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from scalesearch.values.candidate import Recipe
+from scalesearch.values.record import MeasuredTrial
 
 FULL_LENGTH = 8
 """Full training has this many times the steps of the search's brief training, unless something else is asked for."""
@@ -23,6 +24,14 @@ def recipe_of(recipe: Recipe, *, total_steps: int, pruned: bool) -> Recipe:
 def updates(recipe: Recipe, *, pruned: bool) -> int:
     """Return how many updates a candidate makes; with the schedule `wsd` pruning changes nothing about that."""
     return recipe.steps + (recipe.retrain_steps if pruned and recipe.schedule == "cosine" else 0)
+
+
+def was_retrained(record: MeasuredTrial) -> bool:
+    """Tell whether the trial was trained again after pruning: with the schedule `cosine`, if pruning removed anything.
+
+    A requested fraction may round to no channel at all; such a trial makes the updates of a dense one.
+    """
+    return record.training.steps - record.candidate.quantization.qat_steps > record.candidate.recipe.steps
 
 
 def full_length(

@@ -1,8 +1,12 @@
+from collections.abc import Callable
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalesearch.values.candidate import Recipe, ScheduleName
-from scalesearch.values.training_length import FULL_LENGTH, full_length, recipe_of, updates
+from scalesearch.values.candidate import Quantization, Recipe, ScheduleName
+from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.training_length import FULL_LENGTH, full_length, recipe_of, updates, was_retrained
 
 
 @given(
@@ -24,6 +28,18 @@ def test_a_cut_network_makes_as_many_updates_as_a_dense_one_unless_it_is_trained
     assert [updates(Recipe(steps=240, retrain_steps=60), pruned=pruned) for pruned in (False, True)] == [240, 240]
     cosine = Recipe(steps=240, retrain_steps=60, schedule="cosine")
     assert [updates(cosine, pruned=pruned) for pruned in (False, True)] == [240, 300]
+
+
+def test_a_trial_whose_pruning_rounded_to_nothing_was_not_retrained(make_record: Callable[..., MeasuredTrial]) -> None:
+    asked = make_record(0)
+    recipe = Recipe(steps=240, retrain_steps=60, schedule="cosine")
+    candidate = replace(asked.candidate, recipe=recipe, quantization=Quantization(precision="int8", qat_steps=20))
+    for steps, retrained in ((300 + 20, True), (240 + 20, False)):
+        record = replace(asked, candidate=candidate, training=replace(asked.training, steps=steps))
+        assert record.candidate.pruning.any
+        assert was_retrained(record) is retrained
+    # 1,920 updates of a dense network, not 1,536 and a retraining of 384
+    assert recipe_of(recipe, total_steps=1920, pruned=was_retrained(record)).steps == 1920
 
 
 def test_the_default_length_is_found_exactly() -> None:
