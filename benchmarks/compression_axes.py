@@ -182,16 +182,11 @@ def write_trials(searches: Sequence[Search], to: Path) -> None:
             for record in each.records:
                 if record.feasible and record.same_as is None:
                     score, p50_ms = point(record)
-                    lines.writerow(
-                        (each.space, each.arm, each.seed, record.trial, f"{each.done_s[record.trial]:.1f}")
-                        + (f"{record.charge:.3f}", f"{score:.4f}", f"{p50_ms:.5f}")
-                        + (
-                            record.cost.macs if record.cost else "",
-                            f"{record.spec.input_size}, {shape_text(record)}",
-                            record.candidate.pruning.label,
-                            record.candidate.quantization.label,
-                        )
-                    )
+                    what = (f"{record.spec.input_size}, {shape_text(record)}", record.candidate.pruning.label)
+                    done = (record.trial, f"{each.done_s[record.trial]:.1f}", f"{record.charge:.3f}")
+                    numbers = (f"{score:.4f}", f"{p50_ms:.5f}", record.cost.macs if record.cost else "")
+                    which = (each.space, each.arm, each.seed)
+                    lines.writerow((*which, *done, *numbers, *what, record.candidate.quantization.label))
 
 
 def main() -> None:
