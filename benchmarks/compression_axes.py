@@ -6,6 +6,7 @@
 Arms, each an ordinary `scalesearch run` that ends by its wall time (`--max-time`):
 
 * with: the whole space as it is shipped: a trunk, and branches that are dense, cut or zeroed, in every precision;
+* branches: the whole space, and networks near the front are also tried with the next larger and smaller cut;
 * without: the same space with nothing to prune and fp32 alone;
 * cosine: the whole space by the recipe of before: cosine, and 60 more updates after a cut.
 
@@ -37,6 +38,7 @@ from scalesearch.views.words import shape_text
 SCALING_ONLY = ("pruning.channel_fraction=[0.0]", 'quantization.precision=["fp32"]')
 ARMS: dict[str, tuple[str, ...]] = {
     "with": (),
+    "branches": ("branches=true",),
     "without": SCALING_ONLY,
     "cosine": ("training.schedule=cosine",),
 }
@@ -180,7 +182,7 @@ def write_trials(searches: Sequence[Search], to: Path) -> None:
         )
         for each in searches:
             for record in each.records:
-                if record.feasible and record.same_as is None:
+                if record.feasible and record.spec and record.same_as is None:
                     score, p50_ms = point(record)
                     what = (f"{record.spec.input_size}, {shape_text(record)}", record.candidate.pruning.label)
                     done = (record.trial, f"{each.done_s[record.trial]:.1f}", f"{record.charge:.3f}")

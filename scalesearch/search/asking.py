@@ -1,4 +1,4 @@
-"""Asks Optuna for trials: first what a killed run left behind, then siblings, then what the sampler proposes."""
+"""Asks Optuna for trials: what a killed run left behind, then siblings and branches, then what the sampler proposes."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import optuna
 
 from scalesearch.analysis.baselines import DRAWS_ITS_START, by_chance
+from scalesearch.search.branches import Branches
 from scalesearch.search.ledger import Ledger
 from scalesearch.search.precisions import Precisions
 from scalesearch.search.samplers import LEARNS_FROM_REJECTED, calm_threads, make_sampler
@@ -38,6 +39,8 @@ class Proposal:
     trial: optuna.Trial
     candidate: Candidate
     sibling_of: int | None
+    pays: bool
+    """Whether the budget counts what it trains: always, except for a sibling, which has the weights of its network."""
     continued: bool
     """Whether an earlier run that was killed had begun the trial."""
 
@@ -46,11 +49,18 @@ class Asker:
     """The queue of trials of one study, and the only place that asks Optuna for one."""
 
     def __init__(
-        self, opened: OpenStudy, space: SearchSpace, sampling: Sampling, *, ledger: Ledger, precisions: Precisions
+        self,
+        opened: OpenStudy,
+        space: SearchSpace,
+        sampling: Sampling,
+        ledger: Ledger,
+        *,
+        precisions: Precisions,
+        branches: Branches,
     ) -> None:
         """Begin with an empty queue; `begin` fills it."""
         self._opened, self._space, self._sampling = opened, space, sampling
-        self._ledger, self._precisions = ledger, precisions
+        self._ledger, self._precisions, self._branches = ledger, precisions, branches
         self._left_behind: deque[int] = deque()  # still RUNNING after a run was killed
         self._postponed: list[int] = []  # left-behind trials for which the budget has no room
         self._continued: frozenset[int] = frozenset()  # all trials left behind, asked again or not
@@ -85,22 +95,32 @@ class Asker:
             self._left_behind.extend(self._postponed)
             self._postponed.clear()
             return True
-        return not self._ledger.used_up
+        return bool(self._branches.wanted) or not self._ledger.used_up
 
     def ask(self) -> Proposal:
         """Return the next trial in the queue."""
         number = self._left_behind.popleft() if self._left_behind else self._next_number
         if number == self._next_number and self._precisions.wanted:
-            candidate, origin = self._precisions.next_sibling()
-            parameters = trial_parameters(candidate, self._space)
-            self._opened.study.enqueue_trial(parameters, user_attrs={SIBLING_OF: origin})
+            self._enqueue(*self._precisions.next_sibling())
+        elif number == self._next_number and self._branches.wanted and self._ledger.has_room:
+            self._enqueue(*self._branches.take())
         trial = self._trial(number)
         sibling_of = trial.user_attrs.get(SIBLING_OF)
+        origin = None if sibling_of is None else self._ledger.records.get(sibling_of)
         with calm_threads(self._sampling.sampler):
             candidate = suggest(trial, self._space)
         return Proposal(
-            trial=trial, candidate=candidate, sibling_of=sibling_of, continued=self.was_begun_before(number)
+            trial=trial,
+            candidate=candidate,
+            sibling_of=sibling_of,
+            pays=origin is None or candidate.pruning != origin.candidate.pruning,
+            continued=self.was_begun_before(number),
         )
+
+    def _enqueue(self, candidate: Candidate, origin: int) -> None:
+        """Make this candidate, found by way of the trial `origin`, the next trial that Optuna gives."""
+        parameters = trial_parameters(candidate, self._space)
+        self._opened.study.enqueue_trial(parameters, user_attrs={SIBLING_OF: origin})
 
     def postpone(self, number: int) -> None:
         """Put a trial that was left behind aside until the budget has room for it."""
@@ -110,7 +130,9 @@ class Asker:
         """Yield the postponed trials, for which the budget had no room until the end of this run."""
         for number in self._postponed:
             trial = self._trial(number)
-            yield Proposal(trial=trial, candidate=suggest(trial, self._space), sibling_of=None, continued=True)
+            yield Proposal(
+                trial=trial, candidate=suggest(trial, self._space), sibling_of=None, pays=True, continued=True
+            )
         self._postponed.clear()
 
     def _trial(self, number: int) -> optuna.Trial:

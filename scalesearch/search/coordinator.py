@@ -15,6 +15,7 @@ from scalesearch.execution.local_pool import Report, WorkerPool
 from scalesearch.execution.stopping import stop_signals
 from scalesearch.execution.worker import NO_TRIAL, Entered, Fatal
 from scalesearch.search.asking import Asker, Sampling
+from scalesearch.search.branches import Branches
 from scalesearch.search.events import RunStopped, StageEntered, StudyOutcome, TrialStarted
 from scalesearch.search.fates import error_of, given_up_on, gone_on_with, record_of, rejected, repeat, unplanned
 from scalesearch.search.ledger import Asked, Ledger
@@ -88,7 +89,10 @@ class _Run:
             self._ledger, problem.space, problem.plan, siblings=settings.siblings, adaptive=settings.adaptive
         )
         sampling = Sampling(sampler=settings.sampler, seed=settings.seed, workers=settings.workers)
-        self._asker = Asker(opened, problem.space, sampling, ledger=self._ledger, precisions=self._precisions)
+        self._branches = branches = Branches(self._ledger, problem.space, problem.plan, allowed=settings.branches)
+        self._asker = Asker(
+            opened, problem.space, sampling, self._ledger, precisions=self._precisions, branches=branches
+        )
         self._showing = Showing(watchers, opened.study, self._ledger, settings)
         self._rivals: tuple[Point, ...] = ()
         self._limit = TimeLimit(settings.max_time_s)
@@ -155,13 +159,14 @@ class _Run:
         front = self._front()
         for member in front:
             self._precisions.want_siblings(member)
+            self._branches.want(member)
         self._showing.tell(self._precisions.narrow())
         self._showing.opened(front)
 
     def _ask(self) -> None:
         """Ask for one more trial, which is then running, parked, or finished without training."""
         asked = self._asker.ask()
-        number, sibling_of = asked.trial.number, asked.sibling_of
+        number, sibling_of, pays = asked.trial.number, asked.sibling_of, asked.pays
         sync_study(self._folder)
         try:
             plan = self._problem.plan(asked.candidate)
@@ -172,11 +177,11 @@ class _Run:
         if record:
             self._answer(asked.trial, replace(record, sibling_of=sibling_of))
         elif self._ledger.is_running(plan.key):
-            self._ledger.park(Asked(trial=asked.trial, plan=plan, sibling_of=sibling_of))
-        elif asked.continued and sibling_of is None and not self._ledger.has_room:
+            self._ledger.park(Asked(trial=asked.trial, plan=plan, sibling_of=sibling_of, pays=pays))
+        elif asked.continued and pays and not self._ledger.has_room:
             self._asker.postpone(number)
         else:
-            self._ledger.running[number] = Asked(trial=asked.trial, plan=plan, sibling_of=sibling_of)
+            self._ledger.running[number] = Asked(trial=asked.trial, plan=plan, sibling_of=sibling_of, pays=pays)
             self._pool.submit(plan, number, rivals=self._rivals)
             self._showing.tell((TrialStarted(trial=number, candidate=asked.candidate),))
 
@@ -219,7 +224,7 @@ class _Run:
         if self._asker.was_begun_before(report.trial):
             record = gone_on_with(record, asked.plan, shared=self._is_shared(asked.plan))
         if asked.sibling_of is not None:
-            record = replace(record, charged=False, sibling_of=asked.sibling_of)
+            record = replace(record, charged=record.charged and asked.pays, sibling_of=asked.sibling_of)
         del self._ledger.running[report.trial]
         self._answer(asked.trial, record)
         if isinstance(report, Fatal):
@@ -237,6 +242,7 @@ class _Run:
         front = self._front()
         if record.charged and near_front(record, front):
             self._precisions.want_siblings(record)
+            self._branches.want(record)
         self._showing.tell(self._precisions.narrow())
         self._showing.finished(record, front)
         for asked in self._ledger.take_parked(record.key):

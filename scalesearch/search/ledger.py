@@ -32,6 +32,8 @@ class Asked:
     trial: optuna.Trial
     plan: Plan
     sibling_of: int | None = None
+    pays: bool = True
+    """Whether the budget counts what it trains."""
     stages: list[StageTime] = field(default_factory=list)
     stage: str = "start"
     stage_since: float = 0.0
@@ -66,7 +68,7 @@ class Ledger:
     @property
     def has_room(self) -> bool:
         """Whether some budget would be left even if every running trial turned out to be a full training."""
-        training = sum(asked.sibling_of is None for asked in self.running.values())
+        training = sum(asked.pays for asked in self.running.values())
         return self.charged + training < self._budget
 
     @property

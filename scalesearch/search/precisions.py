@@ -36,7 +36,7 @@ class Precisions:
 
     def want_siblings(self, record: TrialRecord) -> None:
         """List the record's network for evaluation in its other precisions, where their results are not known yet."""
-        if not self._siblings or record.sibling_of is not None:
+        if not self._siblings or (record.sibling_of is not None and not record.charged):
             return
         for candidate in siblings_of(record.candidate, self._space):
             with contextlib.suppress(CandidateRejected, StageFailed):

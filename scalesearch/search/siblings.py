@@ -1,18 +1,28 @@
-"""Other precisions of a trained network. They cost seconds, so those of candidates near the front are evaluated too."""
+"""Candidates next to a trained network: in another precision, which costs seconds, or cut a little more or less."""
 
 from dataclasses import replace
 from typing import Any
 
-from scalesearch.spaces.asking import ordered_values
-from scalesearch.spaces.axes import CONDITIONS, Value, axis_of, fixed_value, typed
+from scalesearch.spaces.asking import asking_order, ordered_values
+from scalesearch.spaces.axes import (
+    CONDITIONS,
+    Value,
+    axis_of,
+    default_value,
+    field_of,
+    fixed_value,
+    plain_axis_names,
+    typed,
+)
 from scalesearch.spaces.suggest import candidate_value
-from scalesearch.values.candidate import Candidate, Quantization
+from scalesearch.values.candidate import Candidate, Pruning, Quantization
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 
 SIBLING_OF = "sibling_of"
 """The trial attribute with the number of the trial that this one is a sibling of."""
 
 _PRECISION = "quantization.precision"
+_CUT = "pruning.channel_fraction"
 
 
 def siblings_of(candidate: Candidate, space: SearchSpace) -> tuple[Candidate, ...]:
@@ -25,24 +35,39 @@ def siblings_of(candidate: Candidate, space: SearchSpace) -> tuple[Candidate, ..
     if not isinstance(axis, Choice):
         return ()
     others = [value for value in axis.values if value != candidate.quantization.precision]
-    quantizations = [_quantization(candidate, str(value), space) for value in others]
+    quantizations = [Quantization(**_part(candidate, _PRECISION, value, space)) for value in others]
     return tuple(replace(candidate, quantization=each) for each in quantizations if not each.qat_steps)
 
 
-def _quantization(candidate: Candidate, precision: str, space: SearchSpace) -> Quantization:
-    fields: dict[str, Any] = {"precision": precision}
-    asked: dict[str, Value] = {_PRECISION: precision}
-    for named in space.axes:
-        group, _, name = named.name.partition(".")
-        if group != "quantization" or name == "precision":
+def next_cuts(candidate: Candidate, space: SearchSpace) -> tuple[Candidate, ...]:
+    """Return the candidate with the next smaller and the next larger share of channels cut, as far as there are any.
+
+    A setting that only the other cut uses takes its first value. There are none unless the space lists the shares.
+    """
+    named = next((each for each in space.axes if each.name == _CUT), None)
+    if named is None or not isinstance(named.axis, Choice):
+        return ()
+    shares, own = sorted(float(value) for value in named.axis.values), candidate.pruning.channel_fraction
+    smaller, larger = [share for share in shares if share < own][-1:], [share for share in shares if share > own][:1]
+    prunings = [Pruning(**_part(candidate, _CUT, share, space)) for share in smaller + larger]
+    return tuple(replace(candidate, pruning=each) for each in prunings)
+
+
+def _part(candidate: Candidate, changed: str, value: Value, space: SearchSpace) -> dict[str, Any]:
+    """Return the fields of the part of a candidate (its `quantization`, say) in which one axis has another value."""
+    part = changed.partition(".")[0]
+    names = [name for name in plain_axis_names() if name.startswith(f"{part}.")]
+    chosen: dict[str, Value] = {name: default_value(name) for name in names} | {changed: value}
+    for named in asking_order(space.axes):
+        if named.name not in chosen or named.name == changed:
             continue
         fixed = fixed_value(named)
-        if fixed is None and named.name in CONDITIONS and not CONDITIONS[named.name](asked):
-            continue
-        kept = candidate_value(candidate, named.name)
-        value = fixed if fixed is not None else kept if _offers(named, kept) else _first(named)
-        fields[name] = asked[named.name] = value
-    return Quantization(**fields)
+        if fixed is not None:
+            chosen[named.name] = fixed
+        elif named.name not in CONDITIONS or CONDITIONS[named.name](chosen):
+            kept = candidate_value(candidate, named.name)
+            chosen[named.name] = kept if _offers(named, kept) else _first(named)
+    return {field_of(name.partition(".")[2]): chosen[name] for name in names}
 
 
 def _offers(named: NamedAxis, value: Value) -> bool:

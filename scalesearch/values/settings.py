@@ -148,6 +148,9 @@ class RunSettings:
     """Whether to measure what each compression step of a trial brought, against the same network without it."""
     siblings: bool = True
     """Whether a trained candidate near the front is evaluated in the space's other precisions too, free of charge."""
+    branches: bool = False
+    """Whether a trained candidate near the front is also tried with the next larger and the next smaller share of
+    channels cut, where these share its trunk; each costs the budget a branch."""
     adaptive: bool = False
     """Whether the search stops asking for a precision that has never paid on this chip."""
     budget: int = 20

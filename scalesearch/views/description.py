@@ -79,7 +79,8 @@ def _result(record: TrialRecord) -> Iterator[tuple[str, str]]:
     reused = record.training is not None and record.training.weights_reused and record.same_as is None
     free = "no: it used the weights of an earlier trial" if reused else "no"
     if record.sibling_of is not None:
-        yield ("sibling of", f"trial {record.sibling_of}: the same network in another precision")
+        same = "trunk, but another cut" if record.charged else "network in another precision"
+        yield ("branch of" if record.charged else "sibling of", f"trial {record.sibling_of}: the same {same}")
     full = f"yes: {100 * record.charge:.0f} % of a training, the rest was there" if 0 < record.charge < 1 else ""
     yield ("charged", (full or "yes: its training was started") if record.charged else free)
 
@@ -229,10 +230,8 @@ def _acceptance(record: TrialRecord) -> Iterator[tuple[str, str]]:
 
 def _again(score: FrontScore | None) -> Iterator[tuple[str, str]]:
     if score:
-        yield (
-            f"test {score.test.title}, %",
-            f"{accuracy_with_interval(score.test)} on {score.test.images} images it never saw",
-        )
+        images = f"on {score.test.images} images it never saw"
+        yield (f"test {score.test.title}, %", f"{accuracy_with_interval(score.test)} {images}")
         yield (f"{score.latency.title}, ms", f"{latency_with_interval(score.latency)} in a fresh process")
 
 

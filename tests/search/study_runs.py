@@ -39,6 +39,7 @@ def run(
     sampler: SamplerName = "tpe",
     limits: StageLimits | None = None,
     siblings: bool = False,
+    branches: bool = False,
     adaptive: bool = False,
     listener: StudyListener | None = None,
     max_time_s: float = 0.0,
@@ -56,6 +57,7 @@ def run(
         sampler=sampler,
         stage_limits=limits or StageLimits(),
         siblings=siblings,
+        branches=branches,
         adaptive=adaptive,
         max_time_s=max_time_s,
     )

@@ -1,9 +1,10 @@
+from dataclasses import replace
 from typing import Any
 
-from scalesearch.search.siblings import siblings_of
+from scalesearch.search.siblings import next_cuts, siblings_of
 from scalesearch.spaces.suggest import for_target, suggest, trial_parameters
-from scalesearch.values.candidate import Candidate, Quantization, Scaling
-from scalesearch.values.space import Choice, NamedAxis, SearchSpace
+from scalesearch.values.candidate import Candidate, Pruning, Quantization, Scaling
+from scalesearch.values.space import Choice, NamedAxis, Range, SearchSpace
 from scalesearch.values.target import Target
 
 
@@ -41,6 +42,29 @@ def test_a_sibling_never_trains() -> None:
 def test_one_precision_has_no_siblings() -> None:
     assert siblings_of(CANDIDATE, space(calibration=("minmax", "mse"))) == ()
     assert siblings_of(CANDIDATE, space(precision=("fp32",))) == ()
+
+
+def test_the_next_cuts_are_one_step_away_and_ask_for_what_only_a_cut_has() -> None:
+    axes = (
+        NamedAxis(name="pruning.criterion", axis=Choice(values=("l1", "taylor"))),
+        NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.5, 0.0, 0.25))),
+        NamedAxis(name="pruning.block_fraction", axis=Choice(values=(0.0, 0.3))),
+    )
+    asked = SearchSpace(name="made_up", network="resnet_small", resolution_px=64, axes=axes)
+    dense = Candidate(pruning=Pruning(block_fraction=0.3), quantization=Quantization(precision="int8"))
+    (quarter,) = next_cuts(dense, asked)
+    assert quarter == replace(dense, pruning=Pruning(channel_fraction=0.25, criterion="l1", block_fraction=0.3))
+    taylor = replace(quarter, pruning=replace(quarter.pruning, criterion="taylor"))
+    less, more = next_cuts(taylor, asked)
+    assert less == dense  # nothing is cut, so the criterion is the default
+    assert more.pruning == Pruning(channel_fraction=0.5, criterion="taylor", block_fraction=0.3)
+    assert trial_parameters(more, asked)["pruning.criterion"] == "taylor"
+
+
+def test_without_a_list_of_shares_there_are_no_next_cuts() -> None:
+    assert next_cuts(CANDIDATE, space(precision=("fp32", "int8"))) == ()
+    shares = NamedAxis(name="pruning.channel_fraction", axis=Range(low=0.0, high=0.5))
+    assert next_cuts(CANDIDATE, SearchSpace(name="s", network="n", resolution_px=64, axes=(shares,))) == ()
 
 
 def test_zeros_are_asked_only_where_the_chip_can_use_them() -> None:
