@@ -69,7 +69,7 @@ def hypervolume_figure(records: Iterable[TrialRecord], *, chance_until: float = 
             {"type": "rect", "x0": 0, "x1": chance_until, "y0": 0, "y1": 1, "yref": "paper", "fillcolor": ORANGE,
              "opacity": 0.15, "line": {"width": 0}},
         ]  # fmt: skip
-    title = "Hypervolume over trials" + (" (shaded: drawn by chance)" if shapes else "")
+    title = "Hypervolume of the front" + (" (shaded: drawn by chance)" if shapes else "")
     frame = layout(
         title=title,
         x={"title": {"text": "trial"}},
