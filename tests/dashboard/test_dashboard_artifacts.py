@@ -150,7 +150,7 @@ def test_a_browser_goes_from_the_front_page_to_a_trial_and_its_files(
     tab.goto(f"{served}dashboard/")
     tab.get_by_text(PAYLOAD).first.wait_for(timeout=60_000)
     tab.get_by_text("scalesearch").first.click()
-    for title in ("Feasible front", "Hypervolume over trials", "What compression paid"):
+    for title in ("Feasible front", "Hypervolume of the front", "What compression paid"):
         tab.get_by_text(title).first.wait_for(timeout=60_000)
     tab.locator("a[href$='/trials']").first.click()
     tab.get_by_text("Trial 1", exact=True).first.click()
