@@ -40,6 +40,6 @@ class Branches:
         for candidate in next_cuts(record.candidate, self._space) if own.trunk_key else ():
             with contextlib.suppress(CandidateRejected, StageFailed):
                 plan = self._plan(candidate)
-                known = self._ledger.finished(plan.key) or self._ledger.is_running(plan.key) or plan.rejected_because
+                known = self._ledger.is_known(plan.key) or plan.rejected_because
                 if plan.trunk_key == own.trunk_key and plan.shape_key != own.shape_key and not known:
                     self._wanted.setdefault(plan.key, (candidate, record.trial))

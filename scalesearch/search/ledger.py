@@ -84,6 +84,10 @@ class Ledger:
         """Tell whether equal work is running."""
         return any(key == asked.plan.key for asked in self.running.values())
 
+    def is_known(self, key: str) -> bool:
+        """Tell whether equal work is finished or running, so that there is no need to ask for it."""
+        return self.finished(key) is not None or self.is_running(key)
+
     def unlike_siblings(self) -> Iterator[int]:
         """Yield the number of every trial that the sampler proposed, finished or not; siblings are left out."""
         yield from (record.trial for record in self.records.values() if record.sibling_of is None)

@@ -41,7 +41,7 @@ class Precisions:
         for candidate in siblings_of(record.candidate, self._space):
             with contextlib.suppress(CandidateRejected, StageFailed):
                 plan = self._plan(candidate)
-                known = self._ledger.finished(plan.key) or self._ledger.is_running(plan.key) or plan.rejected_because
+                known = self._ledger.is_known(plan.key) or plan.rejected_because
                 # With quantization-aware updates, the float branch is shorter, so the weights differ.
                 trained = plan.shape_key == self._plan(record.candidate).shape_key
                 if trained and not known and candidate.quantization.precision not in self._given_up:

@@ -44,10 +44,10 @@ def next_cuts(candidate: Candidate, space: SearchSpace) -> tuple[Candidate, ...]
 
     A setting that only the other cut uses takes its first value. There are none unless the space lists the shares.
     """
-    named = next((each for each in space.axes if each.name == _CUT), None)
-    if named is None or not isinstance(named.axis, Choice):
+    axis = axis_of(space.axes, _CUT)
+    if not isinstance(axis, Choice):
         return ()
-    shares, own = sorted(float(value) for value in named.axis.values), candidate.pruning.channel_fraction
+    shares, own = sorted(float(value) for value in axis.values), candidate.pruning.channel_fraction
     smaller, larger = [share for share in shares if share < own][-1:], [share for share in shares if share > own][:1]
     prunings = [Pruning(**_part(candidate, _CUT, share, space)) for share in smaller + larger]
     return tuple(replace(candidate, pruning=each) for each in prunings)
