@@ -6,16 +6,10 @@ important columns of a table are left out first, never the first column.
 
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
-from rich.text import Text
-
-from scalesearch.plain_text import visible
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,7 +53,7 @@ def command_word(path: Path | str) -> str:
 
 def wide_console() -> "Console":
     """Return a console for stdout; it is wide where stdout is a file or a pipe."""
-    from scalesearch.cli.screen import PlainConsole
+    from scalesearch.cli.console import PlainConsole
 
     environment = usable_sizes(os.environ)
     console = PlainConsole(_environ=environment)
@@ -141,19 +135,3 @@ def _width(column: Column, cells: Sequence[str]) -> int:
 
     widest = max(cell_len(line) for text in (column.head, *cells) for line in (text.split("\n") or [""]))
     return min(widest, max(_LEAST_FOLDED, max(map(cell_len, column.head.split())))) if column.folds else widest
-
-
-class PlainConsole(Console):
-    """A console that prints texts as they are, with control characters made visible."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(markup=False, emoji=False, **options)
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        """Return the text, cleaned before Rich measures it."""
-        return super().render_str(visible(text), **options)
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Return the segments of anything that can be printed, with the contents of `Text` objects cleaned."""
-        for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(visible(segment.text), segment.style)

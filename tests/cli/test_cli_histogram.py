@@ -186,7 +186,7 @@ def test_the_float_network_of_a_real_int8_trial(tmp_path: Path, monkeypatch: pyt
 
 
 def test_help_loads_nothing_heavy() -> None:
-    heavy = {"torch", "optuna", "pandas", "onnx", "onnxruntime", "numpy", "matplotlib", "rich.table"}
+    heavy = {"torch", "optuna", "pandas", "onnx", "onnxruntime", "numpy", "matplotlib", "rich.console"}
     assert not loaded("import scalesearch.cli.histogram", of=heavy)
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from scalesearch import cli
 from scalesearch.cli import _explain
-from scalesearch.cli.screen import PlainConsole, wide_console
+from scalesearch.cli.console import PlainConsole
+from scalesearch.cli.screen import wide_console
 from scalesearch.cli.terminal import echo
 from scalesearch.errors import ConfigError
 
