@@ -114,13 +114,13 @@ def _checked(space: SearchSpace, *, target: str, parent: str) -> _Ground:
     from scalesearch.networks import find_spec
     from scalesearch.spaces.axes import largest_value
     from scalesearch.spaces.suggest import for_target
-    from scalesearch.study.fitted_space import largest_input, require_batch_memory
+    from scalesearch.study.fitted_space import largest_input, require_batch_memory, with_criterion
     from scalesearch.study.own_module import require_fit
 
     require_teacher(largest_value(space.axes, "training.distill_weight"), parent)
     chip = get_target(target)
     base = find_spec(space.network)
-    space = for_target(space, chip)
+    space = for_target(with_criterion(space, base, None, parent=parent), chip)
     check_axes(space, base)
     require_batch_memory(space, largest_input(space, base))
     require_fit(space, base, base.num_classes)

@@ -61,7 +61,8 @@ def open_session(
         require_own_axes(task, space.axes)
     base = base or find_spec(space.network)
     require_classification(base, settings.task)
-    asked, space = space, fitted_space(space, base, target, stored.space if stored else None)
+    begun = stored.space if stored else None
+    asked, space = space, fitted_space(space, base, target, begun, parent=settings.parent)
     for line in steps_notes(asked, space):
         say(line)
     storage = storage or largest_input(space, base)
