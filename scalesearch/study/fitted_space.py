@@ -82,10 +82,7 @@ def with_criterion(space: SearchSpace, base: NetworkSpec, stored: SearchSpace | 
     """
     if largest_value(space.axes, "pruning.channel_fraction") == 0:
         return space
-    if stored:
-        value = _fixed(stored, _CRITERION)
-    else:
-        value = _INHERITED_CRITERION if parent or base.origin else None
+    value = _fixed(stored, _CRITERION) if stored else _INHERITED_CRITERION if parent or base.origin else None
     return space if value is None else space.with_fixed(_CRITERION, value)
 
 
