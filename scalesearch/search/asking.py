@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import optuna
 
-from scalesearch.analysis.baselines import DRAWS_ITS_START, by_chance
+from scalesearch.analysis.baselines import DRAWS_ITS_START, RANDOM_START, by_chance
 from scalesearch.search.branches import Branches
 from scalesearch.search.ledger import Ledger
 from scalesearch.search.precisions import Precisions
 from scalesearch.search.samplers import LEARNS_FROM_REJECTED, calm_threads, make_sampler
 from scalesearch.search.siblings import SIBLING_OF
 from scalesearch.search.storage import OpenStudy
-from scalesearch.spaces.suggest import cheapest, suggest, trial_parameters
+from scalesearch.spaces.suggest import cheapest, suggest, trial_parameters, uncut_parameters
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.settings import SamplerName
 from scalesearch.values.space import SearchSpace
@@ -100,10 +100,8 @@ class Asker:
     def ask(self) -> Proposal:
         """Return the next trial in the queue."""
         number = self._left_behind.popleft() if self._left_behind else self._next_number
-        if number == self._next_number and self._precisions.wanted:
-            self._enqueue(*self._precisions.next_sibling())
-        elif number == self._next_number and self._branches.wanted and self._ledger.has_room:
-            self._enqueue(*self._branches.take())
+        if number == self._next_number:
+            self._enqueue_next(number)
         trial = self._trial(number)
         sibling_of = trial.user_attrs.get(SIBLING_OF)
         origin = None if sibling_of is None else self._ledger.records.get(sibling_of)
@@ -116,6 +114,27 @@ class Asker:
             pays=origin is None or candidate.pruning != origin.candidate.pruning,
             continued=self.was_begun_before(number),
         )
+
+    def _enqueue_next(self, number: int) -> None:
+        """Queue a sibling or a branch if one is wanted, or what the sampler may not choose; otherwise nothing."""
+        if self._precisions.wanted:
+            self._enqueue(*self._precisions.next_sibling())
+        elif self._starts_whole(number):
+            # With a part of the parameters given, Optuna asks the sampler for the others.
+            self._opened.study.enqueue_trial(uncut_parameters(self._space))
+        elif self._branches.wanted and self._ledger.has_room:
+            self._enqueue(*self._branches.take())
+
+    def _starts_whole(self, number: int) -> bool:
+        """Tell whether the trial is one of the first, drawn at random and uncut; cuts of the best follow as branches.
+
+        Of a small budget, it is half.
+        """
+        name, ledger = self._sampling.sampler, self._ledger
+        if number == 0 or not self._branches.allowed or name == "random" or ledger.used_up:
+            return False
+        before = sum(asked < number for asked in ledger.unlike_siblings())
+        return before < min(RANDOM_START[name], ledger.budget // 2)
 
     def _enqueue(self, candidate: Candidate, origin: int) -> None:
         """Make this candidate, found by way of the trial `origin`, the next trial that Optuna gives."""

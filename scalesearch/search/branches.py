@@ -3,12 +3,13 @@
 import contextlib
 from collections.abc import Callable
 
+from scalesearch.analysis.front import near_front
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.search.ledger import Ledger
 from scalesearch.search.siblings import next_cuts
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
-from scalesearch.values.record import TrialRecord
+from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.space import SearchSpace
 
 
@@ -17,7 +18,7 @@ class Branches:
 
     def __init__(self, ledger: Ledger, space: SearchSpace, plan: Callable[[Candidate], Plan], *, allowed: bool) -> None:
         """Begin empty; without `allowed` it stays so."""
-        self._ledger, self._space, self._plan, self._allowed = ledger, space, plan, allowed
+        self._ledger, self._space, self._plan, self.allowed = ledger, space, plan, allowed
         self._wanted: dict[str, tuple[Candidate, int]] = {}  # by key: the candidates, and the trials of their trunks
 
     @property
@@ -29,12 +30,19 @@ class Branches:
         """Remove and return the branch that was wanted first, and the number of the trial that has its trunk."""
         return self._wanted.pop(next(iter(self._wanted)))
 
+    def keep_near(self, front: tuple[MeasuredTrial, ...]) -> None:
+        """Strike the branches of networks that are no longer near the front; those of its members come first."""
+        members = {member.trial for member in front}
+        near = {origin for _, origin in self._wanted.values() if near_front(self._ledger.records[origin], front)}
+        kept = [(key, wanted) for key, wanted in self._wanted.items() if wanted[1] in near]
+        self._wanted = dict(sorted(kept, key=lambda item: item[1][1] not in members))
+
     def want(self, record: TrialRecord) -> None:
         """List the next larger and the next smaller cut of the record's network, if its trunk is shared with them.
 
         Cuts that are known, running, or over a limit are left out, and those that round to the network itself.
         """
-        if not self._allowed or not record.charged:
+        if not self.allowed or not record.charged:
             return
         own = self._plan(record.candidate)
         for candidate in next_cuts(record.candidate, self._space) if own.trunk_key else ():

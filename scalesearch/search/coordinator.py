@@ -243,6 +243,7 @@ class _Run:
         if record.charged and near_front(record, front):
             self._precisions.want_siblings(record)
             self._branches.want(record)
+        self._branches.keep_near(front)
         self._showing.tell(self._precisions.narrow())
         self._showing.finished(record, front)
         for asked in self._ledger.take_parked(record.key):

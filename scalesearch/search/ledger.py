@@ -51,7 +51,7 @@ class Ledger:
 
     def __init__(self, folder: Path, *, budget: int) -> None:
         """Read the records of the study in `folder`."""
-        self._store, self._budget = RecordStore(folder), budget
+        self._store, self.budget = RecordStore(folder), budget
         self.records = {record.trial: record for record in self._store.all()}
         self.running: dict[int, Asked] = {}
         self._parked: list[Asked] = []  # wait for an equal trial that is running
@@ -69,7 +69,7 @@ class Ledger:
     def has_room(self) -> bool:
         """Whether some budget would be left even if every running trial turned out to be a full training."""
         training = sum(asked.pays for asked in self.running.values())
-        return self.charged + training < self._budget
+        return self.charged + training < self.budget
 
     @property
     def used_up(self) -> bool:
@@ -132,7 +132,7 @@ class Ledger:
 
     def ending(self, *, interrupted: bool, out_of_time: bool, owed: int) -> tuple[Ending, str]:
         """Return how the run ended and a sentence that says why; `owed` trials are still to be evaluated."""
-        if self.charged >= self._budget and not ((interrupted or out_of_time) and owed):
+        if self.charged >= self.budget and not ((interrupted or out_of_time) and owed):
             return "budget", self._trained
         if interrupted:
             return "interrupted", f"stopped at {self._done}; run again to continue"
@@ -149,7 +149,7 @@ class Ledger:
     @property
     def _done(self) -> str:
         whole = f"{self.charged:g}"
-        return f"{whole} full trainings" if self._budget == UNLIMITED_BUDGET else f"{whole} of {self._budget}"
+        return f"{whole} full trainings" if self.budget == UNLIMITED_BUDGET else f"{whole} of {self.budget}"
 
     @property
     def _trained(self) -> str:

@@ -182,6 +182,15 @@ def cheapest(space: SearchSpace) -> Candidate:
     return candidate_of(chosen)
 
 
+def uncut_parameters(space: SearchSpace) -> dict[str, OptunaChoice]:
+    """Return the Optuna parameter with which no channels are cut; none if the space has no such choice."""
+    whole, name = cheapest(space), "pruning.channel_fraction"
+    if whole.pruning.channel_fraction > 0:
+        return {}
+    asked = trial_parameters(whole, space)
+    return {key: asked[key] for key in (name, index_name(name)) if key in asked}
+
+
 def trial_parameters(candidate: Candidate, space: SearchSpace) -> dict[str, OptunaChoice]:
     """Return the Optuna parameters with which a trial replays `candidate`.
 

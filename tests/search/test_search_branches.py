@@ -8,7 +8,10 @@ import pytest
 from fake_evaluators import FakePlanner, make_space
 from study_runs import assert_sound, run, told
 
+from scalesearch.analysis.front import pareto_front
 from scalesearch.records.store import RecordStore
+from scalesearch.search.branches import Branches
+from scalesearch.search.ledger import Ledger
 from scalesearch.search.siblings import SIBLING_OF
 from scalesearch.search.storage import opened_study
 from scalesearch.spaces.suggest import suggest, trial_parameters
@@ -52,6 +55,29 @@ def test_a_network_near_the_front_is_tried_with_the_next_cuts_at_the_cost_of_the
     assert all(record.candidate.pruning == records[record.sibling_of or 0].candidate.pruning for record in free)
     assert {record.sibling_of for record in free} & {record.trial for record in branches}
     assert all(told(tmp_path)[each.trial].user_attrs[SIBLING_OF] == each.sibling_of for each in branches)
+
+
+def test_the_first_half_of_a_small_budget_is_drawn_uncut(tmp_path: Path) -> None:
+    run(tmp_path, 12, space=SPACE, plan=TrunkPlanner(), siblings=True, branches=True)
+    records = assert_sound(tmp_path, 12)
+    asked = [record.trial for record in records if record.sibling_of is None]
+    assert len(asked) >= 6
+    assert {records[trial].candidate.pruning.channel_fraction for trial in asked[:6]} == {0.0}
+    assert len({records[trial].candidate.scaling for trial in asked[:6]}) > 3
+    assert min(record.trial for record in branches_in(records)) > asked[5], "branches follow the uncut start"
+
+
+def test_only_networks_still_near_the_front_are_branched(tmp_path: Path) -> None:
+    run(tmp_path, 4, space=SPACE, plan=TrunkPlanner())
+    ledger = Ledger(tmp_path, budget=8)
+    branches = Branches(ledger, SPACE, TrunkPlanner(), allowed=True)
+    (first, *_) = pareto_front([ledger.records[0]])
+    branches.want(first)
+    branches.keep_near((first,))
+    assert branches.wanted
+    faster = replace(first.latency, p50_ms=first.latency.p50_ms / 100)
+    branches.keep_near((replace(first, trial=99, latency=faster, quality=replace(first.quality, score=1.0)),))
+    assert not branches.wanted
 
 
 @pytest.mark.parametrize(
