@@ -15,13 +15,13 @@ from collections.abc import Sequence
 import numpy as np
 import optuna
 
-from replay.expected_growth import expected_growth
 from replay.samplers import BOTORCH, OptunaSearch, missing
 from replay.session import Replay
 from replay.shapes import shape_of, table_space
 from replay.strategy import POOL, Model, reference_of
 from replay.synthetic import accuracy, latency_ms, synthetic_lines
 from replay.table import table_of
+from scalesearch.analysis.expected_growth import expected_growth
 from scalesearch.spaces.suggest import random_candidates, suggest, trial_parameters
 from scalesearch.values.candidate import Candidate
 

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from replay.gaussian_process import GaussianProcess
 from replay.strategy import features_of
 from replay.table import Array, Table, read_table
+from scalesearch.analysis.gaussian_process import GaussianProcess
 
 MARGINS = (0.10, 0.05, 0.01)
 KNOWN = (10, 20, 40)

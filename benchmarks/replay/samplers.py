@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from replay.session import Observed, Replay
 from replay.shapes import place_in, shape_of, table_space, values_of
-from replay.strategy import GrowthSearch
+from replay.strategy import GrowthSearch, ProposedSearch
 from replay.table import Table
 from scalesearch.analysis.baselines import DRAWS_ITS_START, RANDOM_START
 from scalesearch.search.asking import BY_CHANCE_AFTER
@@ -169,9 +169,11 @@ SEARCHES: Final[dict[str, Callable[[Table, int], Search]]] = {
     "tpe": _optuna("tpe"),
     "gp": _optuna("gp"),
     BOTORCH: _optuna(BOTORCH),
-    "growth": lambda table, seed: GrowthSearch(table, seed),
-    "growth-spread": lambda table, seed: GrowthSearch(table, seed, spread=True),
-    "growth-timed": lambda table, seed: GrowthSearch(table, seed, measured=True),
+    "growth": lambda table, seed: ProposedSearch(table, seed),
+    "growth-cut-start": lambda table, seed: ProposedSearch(table, seed, uncut=False),
+    "exact-macs": lambda table, seed: GrowthSearch(table, seed),
+    "exact-macs-spread": lambda table, seed: GrowthSearch(table, seed, spread=True),
+    "exact-macs-timed": lambda table, seed: GrowthSearch(table, seed, measured=True),
 }
 
 

@@ -18,12 +18,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from replay.expected_growth import expected_growth
-from replay.gaussian_process import GaussianProcess, newest_and_best
 from replay.session import Observed, Replay
 from replay.shapes import PRECISIONS, place_in, table_space, values_of
 from replay.table import Table
+from scalesearch.analysis.belief import Observation
+from scalesearch.analysis.expected_growth import expected_growth
 from scalesearch.analysis.front import undominated
+from scalesearch.analysis.gaussian_process import GaussianProcess, newest_and_best
+from scalesearch.search.growth import propose
 
 Array = NDArray[np.float64]
 
@@ -181,3 +183,51 @@ class GrowthSearch:
                 break
             pool[place] = None
         return np.array(list(pool))
+
+
+class ProposedSearch:
+    """The program's own sampler `growth` on a table: it chooses among all points of the table that were not observed.
+
+    Args:
+        table: The table.
+        seed: Of all random numbers.
+        uncut: Whether the first points are dense networks.
+    """
+
+    def __init__(self, table: Table, seed: int, *, uncut: bool = True) -> None:
+        self._table, self._space, self._seed = table, table_space(), seed
+        self._candidates = [point.shape.candidate(steps=240, precision=point.precision) for point in table.points]
+        self._place_of = {candidate: place for place, candidate in enumerate(self._candidates)}
+        self._random = np.random.default_rng([seed, 2])
+        self._start = self._by_chance(uncut=uncut)
+
+    def ask(self, replay: Replay) -> int | None:
+        """Return the place of the next point in the table; None if all were observed."""
+        while self._start:
+            place = self._start.pop(0)
+            if place not in replay.observed:
+                return place
+        unseen = [place for place in range(len(self._candidates)) if place not in replay.observed]
+        if not unseen:
+            return None
+        observed = [
+            Observation(candidate=self._candidates[place], score=each.score, p50_ms=each.p50_ms)
+            for place, each in replay.observed.items()
+        ]
+        pool = self._random.permutation(unseen)[:POOL].tolist()
+        chosen = propose(
+            self._space, observed, running=(), is_open=lambda _: True, seed=0,
+            pool=[self._candidates[place] for place in pool],
+        )  # fmt: skip
+        assert chosen
+        return self._place_of[chosen]
+
+    def tell(self, place: int, observed: Observed) -> None:
+        """Do nothing: what was observed is read from the replay."""
+
+    def _by_chance(self, *, uncut: bool) -> list[int]:
+        points = self._table.points
+        cheapest = min(range(len(points)), key=lambda place: (points[place].shape.cut > 0, points[place].macs))
+        others = [place for place in self._random.permutation(len(points)).tolist() if place != cheapest]
+        kept = [place for place in others if not (uncut and points[place].shape.cut)]
+        return [cheapest, *kept][:START]

@@ -16,7 +16,7 @@ from scalesearch.analysis.score_error import metric_of
 from scalesearch.errors import MissingBackendError
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
-from scalesearch.report import confirmed_section, detail_sections, front_sections, picture_section
+from scalesearch.report import confirmed_section, detail_sections, front_sections, outlook_section, picture_section
 from scalesearch.study.contents import StudyContents
 from scalesearch.tasks.base import ReportPart
 from scalesearch.tasks.registry import DEFAULT, get_task, views_of
@@ -42,6 +42,7 @@ _LINKS = (
     ("front", "Front"),
     ("warnings", "Warnings"),
     ("confirmed", "Confirmed"),
+    ("outlook", "Outlook"),
     ("axes", "Axes"),
     ("compression", "Compression"),
     ("histograms", "Weights"),
@@ -79,6 +80,7 @@ def page(study: StudyContents, *, written: datetime.datetime) -> str:
             front_sections.front(study),
             front_sections.warnings(study),
             confirmed_section.confirmed(study),
+            outlook_section.outlook(study),
             detail_sections.axes(study),
             detail_sections.compression(study),
             *(part.html for part in parts),
@@ -212,6 +214,7 @@ def figures(study: StudyContents) -> dict[str, Figure]:
     made = {
         "front": front_figure(study.records, chance=study.chance, base=study.base, knee=study.knee),
         "hypervolume": hypervolume_figure(study.records, chance_until=chance_ends(study.records, sampler)),
+        "outlook": outlook_section.outlook_figure(study),
         "importance": importance_figure(study.importance, metric_of(study.records)),
         "paid": paid_figure(study.records),
         "confirmed": confirmed_section.confirmed_figure(study),

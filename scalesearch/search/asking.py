@@ -1,20 +1,22 @@
 """Asks Optuna for trials: what a killed run left behind, then siblings and branches, then what the sampler proposes."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import optuna
 
 from scalesearch.analysis.baselines import DRAWS_ITS_START, RANDOM_START, by_chance
+from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.search.branches import Branches
 from scalesearch.search.ledger import Ledger
 from scalesearch.search.precisions import Precisions
-from scalesearch.search.samplers import LEARNS_FROM_REJECTED, calm_threads, make_sampler
+from scalesearch.search.samplers import LEARNS_FROM_REJECTED, calm_threads, make_sampler, seed_of
 from scalesearch.search.siblings import SIBLING_OF
 from scalesearch.search.storage import OpenStudy
 from scalesearch.spaces.suggest import cheapest, suggest, trial_parameters, uncut_parameters
 from scalesearch.values.candidate import Candidate
+from scalesearch.values.plan import Plan
 from scalesearch.values.settings import SamplerName
 from scalesearch.values.space import SearchSpace
 
@@ -57,8 +59,10 @@ class Asker:
         *,
         precisions: Precisions,
         branches: Branches,
+        plan: Callable[[Candidate], Plan],
     ) -> None:
         """Begin with an empty queue; `begin` fills it."""
+        self._plan = plan
         self._opened, self._space, self._sampling = opened, space, sampling
         self._ledger, self._precisions, self._branches = ledger, precisions, branches
         self._left_behind: deque[int] = deque()  # still RUNNING after a run was killed
@@ -124,6 +128,33 @@ class Asker:
             self._opened.study.enqueue_trial(uncut_parameters(self._space))
         elif self._branches.wanted and self._ledger.has_room:
             self._enqueue(*self._branches.take())
+        elif self._sampling.sampler == "growth" and not self._draws_by_chance(number):
+            self._enqueue_growth(number)
+
+    def _enqueue_growth(self, number: int) -> None:
+        """Queue the candidate that is expected to enlarge the front most; nothing if there is none, as at the start."""
+        from scalesearch.analysis.belief import observations_of  # loads scikit-learn, which no other sampler needs
+        from scalesearch.search.growth import propose
+
+        running = [asked.plan.candidate for asked in self._ledger.running.values()]
+        candidate = propose(
+            self._space,
+            observations_of(self._ledger.records.values()),
+            running=running,
+            is_open=self._is_open,
+            seed=seed_of(self._sampling.seed, number),
+        )
+        if candidate:
+            self._opened.study.enqueue_trial(trial_parameters(candidate, self._space))
+
+    def _is_open(self, candidate: Candidate) -> bool:
+        """Tell whether the candidate is neither known nor refused before its training."""
+        try:
+            plan = self._plan(candidate)
+        except (CandidateRejected, StageFailed):
+            return False
+        refused = plan.rejected_because or self._precisions.refusal(candidate.quantization.precision)
+        return not refused and not self._ledger.is_known(plan.key)
 
     def _starts_whole(self, number: int) -> bool:
         """Tell whether the trial is one of the first, drawn at random and uncut; cuts of the best follow as branches.
@@ -131,7 +162,8 @@ class Asker:
         Of a small budget, it is half.
         """
         name, ledger = self._sampling.sampler, self._ledger
-        if number == 0 or not self._branches.allowed or name == "random" or ledger.used_up:
+        wanted = self._branches.allowed or name == "growth"
+        if number == 0 or not wanted or name == "random" or ledger.used_up:
             return False
         before = sum(asked < number for asked in ledger.unlike_siblings())
         return before < min(RANDOM_START[name], ledger.budget // 2)
@@ -167,7 +199,11 @@ class Asker:
         return trial
 
     def _sampler_of(self, number: int) -> SamplerName:
+        return "random" if self._draws_by_chance(number) else self._sampling.sampler
+
+    def _draws_by_chance(self, number: int) -> bool:
+        """Tell whether the trial belongs to the random start, or follows too many that taught the sampler nothing."""
         name, ledger = self._sampling.sampler, self._ledger
         idle = ledger.repeats_in_a_row if name in LEARNS_FROM_REJECTED else ledger.free_in_a_row
         start = name not in DRAWS_ITS_START and by_chance(number, ledger.unlike_siblings(), name)
-        return "random" if start or idle >= BY_CHANCE_AFTER else name
+        return start or idle >= BY_CHANCE_AFTER

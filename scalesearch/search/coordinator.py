@@ -91,7 +91,13 @@ class _Run:
         sampling = Sampling(sampler=settings.sampler, seed=settings.seed, workers=settings.workers)
         self._branches = branches = Branches(self._ledger, problem.space, problem.plan, allowed=settings.branches)
         self._asker = Asker(
-            opened, problem.space, sampling, self._ledger, precisions=self._precisions, branches=branches
+            opened,
+            problem.space,
+            sampling,
+            self._ledger,
+            precisions=self._precisions,
+            branches=branches,
+            plan=problem.plan,
         )
         self._showing = Showing(watchers, opened.study, self._ledger, settings)
         self._rivals: tuple[Point, ...] = ()

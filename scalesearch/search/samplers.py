@@ -37,7 +37,9 @@ SAMPLERS: dict[SamplerName, Callable[[int, int], optuna.samplers.BaseSampler]] =
     "gp": _gp,
     "nsga2": _nsga2,
     "random": _random,
+    "growth": _random,
 }
+"""How Optuna is asked. Of `growth`, it draws the random start alone: other candidates are queued (search/growth.py)."""
 
 LEARNS_FROM_REJECTED: frozenset[SamplerName] = frozenset({"tpe"})
 """Samplers that learn to avoid what a limit rejected. The others read complete trials only, so they would propose the
@@ -50,10 +52,14 @@ def make_sampler(name: SamplerName, *, seed: int, trial: int, workers: int) -> o
     Its random numbers depend on (seed, trial) only, and its knowledge on the study. A sampler that lived through the
     whole run would have a random state that a continued run cannot have.
     """
-    digest = hashlib.sha256(f"{seed}/{trial}".encode()).digest()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return SAMPLERS[name](int.from_bytes(digest[:4], "big"), workers)
+        return SAMPLERS[name](seed_of(seed, trial), workers)
+
+
+def seed_of(seed: int, trial: int) -> int:
+    """Return the seed of one trial of a study with this seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{trial}".encode()).digest()[:4], "big")
 
 
 @contextmanager

@@ -44,6 +44,21 @@ def suggest(trial: TrialLike, space: SearchSpace) -> Candidate:
     return candidate_of(chosen)
 
 
+def candidate_with(values: Mapping[str, Value], space: SearchSpace) -> Candidate:
+    """Return the candidate of the space with these values by axis name, as far as they have an effect.
+
+    An axis that is not named takes its default; one with a single value takes that.
+    """
+    chosen: dict[str, Value] = {name: default_value(name) for name in plain_axis_names()}
+    for named in asking_order(space.axes):
+        fixed = fixed_value(named)
+        if fixed is not None:
+            chosen[named.name] = fixed
+        elif named.name in values and _has_effect(named.name, chosen, space):
+            chosen[named.name] = values[named.name]
+    return candidate_of(chosen)
+
+
 def _has_effect(name: str, chosen: Mapping[str, Value], space: SearchSpace) -> bool:
     """Tell whether an axis matters to a candidate with these values of the axes before it."""
     if name in BY_AXES and not is_below_largest(space.axes, chosen, BY_AXES[name]):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scalesearch.analysis.baselines import base_network, chance_front, drawn_by_chance
 from scalesearch.analysis.confirmation import Confirmation
@@ -18,6 +18,9 @@ from scalesearch.study.view import stored_confirmation
 from scalesearch.toml_file import read_toml
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.values.session import Session
+
+if TYPE_CHECKING:
+    from scalesearch.analysis.outlook import Outlook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,8 @@ class StudyContents:
     correction: Correction | None
     """What the confirmed trials show about the searched front; None where none was confirmed."""
     importance: tuple[AxisImportance, ...]
+    outlook: "Outlook | None"
+    """What may still be found; None for a study with few measured trials, or without a readable run.toml."""
     session: Session | None
     """None where run.toml is absent or of another version. The results can still be read without it."""
     origin: Origin
@@ -77,6 +82,8 @@ def read_contents(folder: Path, *, histograms: dict[int, dict[str, Any]] | None 
     if not records:
         message = f"{folder} has no results yet, so there is nothing to report. Wait for the run, or continue it."
         raise NoFeasibleTrialError(message)
+    from scalesearch.analysis.outlook import outlook  # loads scikit-learn
+
     session = _session(folder)
     sampler = session.settings.sampler if session else "tpe"
     front = pareto_front(records)
@@ -98,6 +105,7 @@ def read_contents(folder: Path, *, histograms: dict[int, dict[str, Any]] | None 
         confirmation=confirmation,
         correction=correct(confirmation, front, records) if confirmation else None,
         importance=axis_importance(records, session.space) if session else (),
+        outlook=outlook(session.space, records) if session else None,
         session=session,
         origin=_origin(folder),
         histograms=histograms or {},

@@ -6,7 +6,7 @@ from typing import Literal
 from scalesearch.values.latency import LatencyObjective
 from scalesearch.values.storage_url import check_storage_url
 
-SamplerName = Literal["tpe", "gp", "nsga2", "random"]
+SamplerName = Literal["tpe", "gp", "nsga2", "random", "growth"]
 AcceptName = Literal["off", "rtx"]
 Fit = Literal["crop", "stretch", "pad"]
 Window = tuple[float, float]

@@ -1,76 +1,19 @@
 """The strategy's parts agree with a second way to compute them, and it looks where it should."""
 
-import math
-
 import numpy as np
 import pytest
 from made_up_table import made_up_table
-from replay.expected_growth import expected_growth
-from replay.gaussian_process import GaussianProcess, newest_and_best
 from replay.limits import counts, probability_within
 from replay.session import Replay
 from replay.strategy import POOL, START, GrowthSearch, features_of, reference_of
 from replay.synthetic import synthetic_lines
 from replay.table import Table, table_of
 
-from scalesearch.analysis.front import hypervolume
-
-FRONT = [(0.4, math.log(0.5)), (0.6, math.log(2.0)), (0.5, math.log(3.0))]
-REFERENCE = (0.1, math.log(8.0))
-
 
 @pytest.fixture
 def made_up() -> Table:
     """The made-up table of the whole space."""
     return made_up_table()
-
-
-def grown(score: float, log_ms: float) -> float:
-    """Return the growth of the hypervolume by one certain point, by the program's own function."""
-    points = [(each, math.exp(log)) for each, log in FRONT]
-    reference = (REFERENCE[0], math.exp(REFERENCE[1]))
-    return hypervolume([*points, (score, math.exp(log_ms))], reference) - hypervolume(points, reference)
-
-
-def test_certain_points_grow_the_hypervolume_by_their_own() -> None:
-    random = np.random.default_rng(0)
-    scores, logs = random.uniform(0, 1, 50), random.uniform(-2, 3, 50)
-    found = expected_growth(FRONT, REFERENCE, (scores, np.zeros(50)), (logs, np.zeros(50)))
-    assert found == pytest.approx([grown(*each) for each in zip(scores, logs, strict=True)], abs=1e-9)
-
-
-def test_expected_growth_is_the_mean_over_draws() -> None:
-    random = np.random.default_rng(1)
-    for score, log_ms in ((0.5, 0.0), (0.55, 0.4), (0.7, 1.2)):
-        draws = zip(random.normal(score, 0.1, 4000), random.normal(log_ms, 0.4, 4000), strict=True)
-        growths = [grown(*each) for each in draws]
-        believed = [(np.array([mean]), np.array([deviation])) for mean, deviation in ((score, 0.1), (log_ms, 0.4))]
-        found = expected_growth(FRONT, REFERENCE, believed[0], believed[1])
-        assert found[0] == pytest.approx(np.mean(growths), abs=4 * float(np.std(growths)) / math.sqrt(4000))
-
-
-def test_without_a_front_growth_is_the_whole_box() -> None:
-    found = expected_growth([], REFERENCE, (np.array([0.5]), np.zeros(1)), (np.array([0.0]), np.zeros(1)))
-    assert found[0] == pytest.approx(0.4 * math.log(8))
-
-
-def test_the_process_tells_noise_from_what_it_knows() -> None:
-    random = np.random.default_rng(0)
-    x = random.random((80, 2))
-    truth = np.sin(4 * x[:, 0]) + 0.5 * x[:, 1]
-    model = GaussianProcess(2)
-    model.fit(x, truth + random.normal(0, 0.1, 80))
-    mean, deviation = model.predict(x)
-    assert 0.05 < model.noise < 0.2
-    assert np.sqrt(np.mean((mean - truth) ** 2)) < 0.1
-    assert deviation.max() < model.noise
-    assert model.predict(np.array([[4.0, 4.0]]))[1][0] > 3 * deviation.max()
-
-
-def test_of_many_observations_the_best_and_the_newest_are_kept() -> None:
-    best = np.array([5.0, 0, 4, 3, 2, 9, 9, 1])
-    assert newest_and_best(np.zeros((8, 1)), best, 4).tolist() == [1, 5, 6, 7]
-    assert newest_and_best(np.zeros((8, 1)), best, 8).tolist() == list(range(8))
 
 
 def test_the_reference_lies_beyond_what_is_expected() -> None:

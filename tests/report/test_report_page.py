@@ -38,7 +38,8 @@ PAYLOADS = (
     "\"><svg onload=window.hacked=1>'",
 )
 SECTIONS = (
-    "answer", "front", "warnings", "confirmed", "axes", "compression", "classes", "histograms", "training", "machine",
+    "answer", "front", "warnings", "confirmed", "outlook", "axes", "compression", "classes", "histograms", "training",
+    "machine",
 )  # fmt: skip
 MOST_BYTES = 3_000_000
 
@@ -152,7 +153,8 @@ def test_the_numbers_are_those_of_the_records(folder: Path) -> None:
         assert record.quality and record.latency
         assert x == pytest.approx(record.latency.p50_ms, rel=1e-4)
         assert y == pytest.approx(100 * record.quality.score, abs=0.01)
-    assert set(data["figures"]) == {"front", "hypervolume", "importance", "paid", "confirmed", "losses"}
+    names = {"front", "hypervolume", "outlook", "importance", "paid", "confirmed", "losses"}
+    assert set(data["figures"]) == names
 
 
 @pytest.mark.usefixtures("small_plotly")

@@ -156,7 +156,7 @@ def test_channels_blocks_and_zeros(learnt: Learnt) -> None:
     for smaller in (pruned, shorter):
         before = scored(smaller, learnt.images, learnt.targets)
         again = fitted(smaller, learnt.images, learnt.targets, steps=30)
-        # What lost much gains by 30 updates; what lost little may lose a little more, since they begin at the full rate.
+        # What lost much gains by 30 updates; what lost little may lose more, since they begin at the full rate.
         assert scored(again, learnt.images, learnt.targets) > max(min(before, 0.6 * learnt.score), 0.2)
 
 

@@ -1,0 +1,177 @@
+"""What a study's measurements let expect of candidates that were not tried: score and latency, each with its doubt.
+
+Two Gaussian processes learn from the measured candidates: one the score, one the logarithm of the latency. Both see the
+candidate's values on the axes of the space: multipliers as logarithms, other numbers as they are, names as switches.
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.analysis.expected_growth import expected_growth
+from scalesearch.analysis.gaussian_process import GaussianProcess, newest_and_best
+from scalesearch.spaces.axes import field_type
+from scalesearch.spaces.moves import free_axes
+from scalesearch.spaces.suggest import candidate_value
+from scalesearch.values.candidate import Candidate, Quantization
+from scalesearch.values.record import TrialRecord
+from scalesearch.values.space import NamedAxis, Range, SearchSpace
+
+Array = NDArray[np.float64]
+
+BEYOND: Final = 0.1
+"""The reference point lies this part of the span beyond the worst score and latency."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """A measured candidate."""
+
+    candidate: Candidate
+    score: float
+    p50_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What is expected of n candidates: means and standard deviations, each (n,)."""
+
+    score: tuple[Array, Array]
+    log_ms: tuple[Array, Array]
+
+
+def observations_of(records: Iterable[TrialRecord]) -> tuple[Observation, ...]:
+    """Return the measured trials among the records, by trial number; repeats of an earlier one are left out."""
+    measured = (record.measured for record in sorted(records, key=lambda each: each.trial) if record.same_as is None)
+    return tuple(
+        Observation(candidate=each.candidate, score=each.quality.score, p50_ms=each.latency.p50_ms)
+        for each in measured
+        if each is not None
+    )
+
+
+class Features:
+    """Turns candidates into numbers near 0..1, one column for each numeric axis and for each name of the others."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._axes = free_axes(space)
+
+    def of(self, candidates: Sequence[Candidate]) -> Array:
+        """Return the features (n, columns) of n candidates."""
+        rows = [[number for named in self._axes for number in _columns(named, each)] for each in candidates]
+        return np.array(rows, dtype=np.float64).reshape(len(candidates), -1)
+
+
+def _columns(named: NamedAxis, candidate: Candidate) -> list[float]:
+    value, axis = candidate_value(candidate, named.name), named.axis
+    if field_type(named.name) not in (int, float):
+        names = axis.values if not isinstance(axis, Range) else ()
+        return [float(value == name) for name in names[1:]]
+    ends = (axis.low, axis.high) if isinstance(axis, Range) else (min(axis.values), max(axis.values))
+    low, high, at = (float(number) for number in (*ends, value))
+    if low > 0 and at > 0:  # costs and often scores go by ratios
+        low, high, at = math.log(low), math.log(high), math.log(at)
+    return [(at - low) / (high - low)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errors:
+    """How far the model was off for networks that it had not seen."""
+
+    networks: int
+    score_rms: float
+    """Root mean square of the errors of the score, as a fraction. The noise of brief trainings is part of it."""
+    latency_median: float
+    """Median error of the latency, as a fraction of it."""
+
+
+class Belief:
+    """Two models, fitted to observations.
+
+    Args:
+        space: The search space.
+        observations: At least two, oldest first.
+    """
+
+    def __init__(self, space: SearchSpace, observations: Sequence[Observation]) -> None:
+        self._features = Features(space)
+        self.observations = tuple(observations)
+        limit_ms = space.limits.max_latency_ms
+        self._longest = math.log(limit_ms) if limit_ms else math.inf
+        self._x = x = self._features.of([each.candidate for each in observations])
+        self.scores = np.array([each.score for each in observations])
+        self.log_ms = np.log([each.p50_ms for each in observations])
+        self._score, self._log_ms = GaussianProcess(x.shape[1]), GaussianProcess(x.shape[1])
+        kept = newest_and_best(x, _depth(self.scores, self.log_ms))
+        self._score.fit(x[kept], self.scores[kept])
+        self._log_ms.fit(x[kept], self.log_ms[kept])
+
+    def expect(self, candidates: Sequence[Candidate]) -> Expected:
+        """Return what is expected of the candidates, without the noise of a measurement."""
+        x = self._features.of(candidates)
+        return Expected(score=self._score.predict(x), log_ms=self._log_ms.predict(x))
+
+    def growth(self, candidates: Sequence[Candidate]) -> Array:
+        """Return by how much each candidate is expected to enlarge the front's hypervolume (n,), on this model's scale.
+
+        The front is the model's: observed latencies with the scores that are believed, so a lucky score does not
+        stand in the way.
+        """
+        expected = self.expect(candidates)
+        believed = self.expect([each.candidate for each in self.observations]).score[0]
+        front = list(zip(believed.tolist(), self.log_ms.tolist(), strict=True))
+        return expected_growth(front, self._reference(expected), expected.score, expected.log_ms)
+
+    def errors(self, most: int = 30) -> Errors | None:
+        """Return how far the model is off for networks left out of the fit one by one; None with fewer than 3 networks.
+
+        A network is left out in all its precisions at once. The kernels stay those of the whole fit.
+
+        Args:
+            most: Largest number of networks that are left out, the newest.
+        """
+        networks: dict[Candidate, list[int]] = {}
+        for place, each in enumerate(self.observations):
+            networks.setdefault(replace(each.candidate, quantization=Quantization()), []).append(place)
+        if len(networks) < 3:
+            return None
+        off = [self._error_without(np.array(places)) for places in list(networks.values())[-most:]]
+        score, log_ms = (np.concatenate(part) for part in zip(*off, strict=True))
+        return Errors(
+            networks=len(off),
+            score_rms=float(np.sqrt(np.mean(score**2))),
+            latency_median=float(np.expm1(np.median(np.abs(log_ms)))),
+        )
+
+    def _error_without(self, left_out: NDArray[np.int64]) -> tuple[Array, Array]:
+        kept = np.setdiff1d(np.arange(len(self._x)), left_out)
+        found = []
+        for model, values in ((self._score, self.scores), (self._log_ms, self.log_ms)):
+            other = copy.copy(model)
+            other.fit(self._x[kept], values[kept], tune=False)
+            found.append(other.predict(self._x[left_out])[0] - values[left_out])
+        return found[0], found[1]
+
+    def _reference(self, expected: Expected) -> tuple[float, float]:
+        """Return a (score, log latency) worse than all that was observed or is expected.
+
+        Without the expected ones, a search whose first candidates are fast would never look at slower ones. Nothing
+        slower than the space's limit of latency counts.
+        """
+        scores = np.concatenate([self.scores, expected.score[0]])
+        log_ms = np.concatenate([self.log_ms, expected.log_ms[0]])
+        longest = float(log_ms.max() + BEYOND * np.ptp(log_ms))
+        return float(scores.min() - BEYOND * np.ptp(scores)), min(longest, self._longest)
+
+
+def _depth(scores: Array, log_ms: Array) -> Array:
+    """Return by how much score each observation lies below the best of those that are as fast; 0 on the front."""
+    order = np.argsort(log_ms, kind="stable")
+    depth = np.empty(len(scores))
+    depth[order] = np.maximum.accumulate(scores[order]) - scores[order]
+    return depth

@@ -1,0 +1,136 @@
+"""What a study may still find: the front that a model of its trials expects, and the candidates that promise most.
+
+The model is made from the records alone, whichever sampler the study has; only `growth` searches by it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalesearch.analysis.belief import Belief, Errors, Features, observations_of
+from scalesearch.analysis.front import hypervolume, undominated
+from scalesearch.spaces.moves import drawn, moved
+from scalesearch.values.candidate import Candidate, Quantization
+from scalesearch.values.record import MeasuredTrial, TrialRecord
+from scalesearch.values.space import SearchSpace
+
+FEWEST: Final = 8
+"""With fewer measured trials, nothing is said."""
+_DRAWN: Final = 1500
+_MOVES: Final = 500
+_BEST: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What is expected of a candidate that was not tried."""
+
+    candidate: Candidate
+    score: float
+    score_sd: float
+    p50_ms: float
+    log_ms_sd: float
+    """Standard deviation of the logarithm of the latency."""
+    growth: float
+    """Expected growth of the front's hypervolume, as a fraction of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """The expected front, the most promising candidates, and how far the model can be trusted."""
+
+    front: tuple[Promise, ...]
+    """Fastest first; tried and untried candidates. `growth` is 0."""
+    best: tuple[Promise, ...]
+    """Untried candidates, the most promising first."""
+    errors: Errors | None
+    considered: int
+    """Number of candidates among which the front and the best were looked for."""
+
+
+def outlook(space: SearchSpace, records: Sequence[TrialRecord], *, seed: int = 0) -> Outlook | None:
+    """Return what may still be found; None with fewer than `FEWEST` measured trials, or if nothing is sampled.
+
+    Args:
+        space: The search space.
+        records: All trials of the study.
+        seed: Of the candidates that are looked at.
+    """
+    observed = observations_of(records)
+    features = Features(space)
+    if len(observed) < FEWEST or features.of([observed[0].candidate]).size == 0:
+        return None
+    belief = Belief(space, observed)
+    tried = {each.candidate: None for each in observed}
+    pool = _within_macs(space, features, records, _candidates(space, list(tried), seed=seed))
+    expected = belief.expect(pool)
+    growth = belief.growth(pool)
+    size = hypervolume(
+        [(float(score), float(np.exp(ms))) for score, ms in zip(belief.scores, belief.log_ms, strict=True)]
+    )
+    promises = [
+        Promise(
+            candidate=candidate,
+            score=float(expected.score[0][place]),
+            score_sd=float(expected.score[1][place]),
+            p50_ms=math.exp(expected.log_ms[0][place]),
+            log_ms_sd=float(expected.log_ms[1][place]),
+            growth=float(growth[place]) / size if size else 0.0,
+        )
+        for place, candidate in enumerate(pool)
+    ]
+    limit_ms = space.limits.max_latency_ms or math.inf
+    fast_enough = [each for each in promises if each.p50_ms <= limit_ms]
+    known = {_without_calibration(candidate) for candidate in tried}
+    untried = dict[Candidate, Promise]()
+    for each in sorted(fast_enough, key=lambda each: -each.growth):
+        if _without_calibration(each.candidate) not in known:
+            untried.setdefault(_without_calibration(each.candidate), each)
+    return Outlook(
+        front=tuple(undominated(fast_enough, lambda each: (each.score, each.p50_ms))),
+        best=tuple(untried.values())[:_BEST],
+        errors=belief.errors(),
+        considered=len(pool),
+    )
+
+
+def _without_calibration(candidate: Candidate) -> Candidate:
+    """Return the candidate without its calibration, which changes too little to be a candidate of its own here."""
+    precision = candidate.quantization.precision
+    return replace(candidate, quantization=Quantization(precision=precision))
+
+
+def _candidates(space: SearchSpace, tried: Sequence[Candidate], *, seed: int) -> list[Candidate]:
+    """Return the tried candidates, their neighbours, and random ones, each once."""
+    random = np.random.default_rng(seed)
+    found = dict.fromkeys(tried)
+    for _ in range(_MOVES):
+        found[moved(tried[int(random.integers(len(tried)))], space, random)] = None
+    for _ in range(_DRAWN):
+        found[drawn(space, random)] = None
+    return list(found)
+
+
+def _within_macs(
+    space: SearchSpace, features: Features, records: Sequence[TrialRecord], pool: list[Candidate]
+) -> list[Candidate]:
+    """Return the candidates that probably have no more MACs than the space allows.
+
+    The logarithm of the MACs is nearly linear in the logarithms of the multipliers, so it is fitted to the known ones.
+    """
+    known: list[MeasuredTrial] = [each for record in records if (each := record.measured)]
+    limit = space.limits.max_macs
+    if not limit or not known:
+        return pool
+    x = _with_constant(features.of([each.candidate for each in known]))
+    weights = np.linalg.lstsq(x, np.log([max(1, each.cost.macs) for each in known]), rcond=1e-6)[0]
+    log_macs = _with_constant(features.of(pool)) @ weights
+    return [candidate for candidate, each in zip(pool, log_macs, strict=True) if each <= math.log(limit)]
+
+
+def _with_constant(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.hstack([np.ones((len(x), 1)), x])

@@ -1,0 +1,86 @@
+"""Draw candidates at random, and move one by a step on an axis, without Optuna."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from scalesearch.spaces.asking import ordered_values
+from scalesearch.spaces.axes import Value, field_type, fixed_value, typed
+from scalesearch.spaces.suggest import candidate_value, candidate_with
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.space import NamedAxis, Range, SearchSpace
+
+_PART = 0.1
+"""A value on a range without steps moves by at most this part of the range."""
+
+
+def free_axes(space: SearchSpace) -> tuple[NamedAxis, ...]:
+    """Return the axes that have more than one value."""
+    return tuple(named for named in space.axes if fixed_value(named) is None)
+
+
+def drawn(space: SearchSpace, random: np.random.Generator, given: Mapping[str, Value] | None = None) -> Candidate:
+    """Return a random candidate of the space.
+
+    Args:
+        space: The search space.
+        random: Source of the random numbers.
+        given: Values by the names of their axes, which are not drawn.
+    """
+    values = {named.name: _any_value(named, random) for named in free_axes(space)}
+    return candidate_with(values | dict(given or {}), space)
+
+
+def moved(candidate: Candidate, space: SearchSpace, random: np.random.Generator) -> Candidate:
+    """Return the candidate with one axis, chosen at random, moved by one step.
+
+    A number in a list or a stepped range becomes the next smaller or larger one, a name any other. An axis that has no
+    effect on the candidate may be chosen, too; the candidate then stays as it is.
+    """
+    axes = free_axes(space)
+    values = {named.name: candidate_value(candidate, named.name) for named in axes}
+    if axes:
+        named = axes[int(random.integers(len(axes)))]
+        values[named.name] = _next_value(named, values[named.name], random)
+    return candidate_with(values, space)
+
+
+def _numbers(named: NamedAxis) -> tuple[Value, ...]:
+    """Return all numbers of the axis, ascending; empty for names, and for a range without steps."""
+    if not isinstance(named.axis, Range):
+        return ordered_values(named)
+    return tuple(typed(named.name, value) for value in named.axis.values)
+
+
+def _any_value(named: NamedAxis, random: np.random.Generator) -> Value:
+    values = _numbers(named)
+    if isinstance(named.axis, Range) and not values:
+        return _on_range(named, named.axis, float(random.random()))
+    values = values or named.axis.values
+    return typed(named.name, values[int(random.integers(len(values)))])
+
+
+def _next_value(named: NamedAxis, value: Value, random: np.random.Generator) -> Value:
+    step = 1 if random.integers(2) else -1
+    values = _numbers(named)
+    if values:
+        place = min(range(len(values)), key=lambda each: abs(float(values[each]) - float(value)))
+        return values[min(len(values) - 1, max(0, place + step))]
+    if isinstance(named.axis, Range):
+        low, high, at = (_scaled(named.axis, number) for number in (named.axis.low, named.axis.high, float(value)))
+        return _on_range(named, named.axis, (at - low) / (high - low) + step * _PART * float(random.random()))
+    others = [other for each in named.axis.values if (other := typed(named.name, each)) != value]
+    return others[int(random.integers(len(others)))]
+
+
+def _scaled(axis: Range, number: float) -> float:
+    return math.log(number) if axis.log else number
+
+
+def _on_range(named: NamedAxis, axis: Range, part: float) -> Value:
+    """Return the value that lies at this part of a range without steps, which may be logarithmic."""
+    low, high = _scaled(axis, axis.low), _scaled(axis, axis.high)
+    at = low + min(1.0, max(0.0, part)) * (high - low)
+    number = min(axis.high, max(axis.low, math.exp(at) if axis.log else at))
+    return typed(named.name, round(number) if field_type(named.name) is int else number)

@@ -1,0 +1,85 @@
+"""What is believed of untried candidates: near the truth of a known function, and unsure where nothing was seen."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scalesearch.analysis.belief import Belief, Features, Observation
+from scalesearch.spaces.moves import drawn
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.space import Choice, Limits, NamedAxis, Range, SearchSpace
+
+AXES = (
+    NamedAxis(name="scaling.resolution", axis=Choice(values=(0.375, 0.5, 0.75, 1.0))),
+    NamedAxis(name="scaling.width", axis=Range(low=0.5, high=1.25)),
+    NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.0, 0.25, 0.5))),
+    NamedAxis(name="quantization.precision", axis=Choice(values=("fp32", "int8", "fp16"))),
+)
+SPACE = SearchSpace(name="own", network="resnet_small", resolution_px=64, axes=AXES)
+
+
+def truth(candidate: Candidate) -> tuple[float, float]:
+    """Return a score and a latency in ms that are smooth in the multipliers."""
+    scaling, cut = candidate.scaling, candidate.pruning.channel_fraction
+    score = 0.8 + 0.15 * math.log2(scaling.resolution) + 0.1 * math.log2(scaling.width) - 0.1 * cut
+    ms = scaling.resolution**2 * (scaling.width * (1 - cut)) ** 1.7
+    return score, ms * (0.6 if candidate.quantization.precision == "int8" else 1.0)
+
+
+def observed(count: int, seed: int, noise: float = 0.0) -> list[Observation]:
+    random = np.random.default_rng(seed)
+    candidates = [drawn(SPACE, random) for _ in range(count)]
+    return [
+        Observation(candidate=each, score=truth(each)[0] + noise * float(random.normal()), p50_ms=truth(each)[1])
+        for each in candidates
+    ]
+
+
+def test_features_lie_between_0_and_1_and_tell_candidates_apart() -> None:
+    random = np.random.default_rng(0)
+    candidates = list({drawn(SPACE, random) for _ in range(50)})
+    x = Features(SPACE).of(candidates)
+    assert x.shape == (len(candidates), 5)  # resolution, width, cut, and two of the three names
+    assert 0 <= x.min() < x.max() <= 1
+    assert len({tuple(row) for row in x.tolist()}) == len(candidates)
+    # By ratios: half the resolution lies as far below the whole as a quarter lies below the half.
+    sides = [replace(candidates[0], scaling=replace(candidates[0].scaling, resolution=side)) for side in (0.375, 0.75)]
+    halves = Features(SPACE).of(sides)[:, 0]
+    assert halves[1] - halves[0] == pytest.approx(math.log(2) / math.log(1 / 0.375))
+
+
+def test_expectations_are_near_the_truth_where_there_is_data() -> None:
+    belief = Belief(SPACE, observed(40, seed=1))
+    others = [each.candidate for each in observed(60, seed=2)]
+    expected = belief.expect(others)
+    scores, log_ms = np.array([truth(each)[0] for each in others]), np.log([truth(each)[1] for each in others])
+    assert np.sqrt(np.mean((expected.score[0] - scores) ** 2)) < 0.02
+    assert np.sqrt(np.mean((expected.log_ms[0] - log_ms) ** 2)) < 0.1
+    # Doubt is larger with less data.
+    assert Belief(SPACE, observed(6, seed=1)).expect(others).score[1].mean() > 2 * expected.score[1].mean()
+
+
+def test_growth_is_expected_from_what_is_better_than_all_and_not_from_what_is_worse() -> None:
+    belief = Belief(SPACE, observed(40, seed=3, noise=0.005))
+    known = {each.candidate for each in belief.observations}
+    others = [each.candidate for each in observed(80, seed=4) if each.candidate not in known]
+    growth = belief.growth(others)
+    points = [(each.score, each.p50_ms) for each in belief.observations]
+
+    def is_better(candidate: Candidate) -> bool:
+        score, ms = truth(candidate)
+        return not any(other >= score and faster <= ms for other, faster in points)
+
+    better = np.array([is_better(each) for each in others])
+    assert 3 < better.sum() < len(others) - 3
+    assert growth[better].mean() > 5 * growth[~better].mean()
+
+
+def test_nothing_slower_than_the_limit_counts() -> None:
+    limited = replace(SPACE, limits=Limits(max_latency_ms=0.2))
+    belief = Belief(limited, observed(40, seed=5))
+    others = [each.candidate for each in observed(80, seed=6)]
+    slow = np.array([truth(each)[1] > 0.3 for each in others])
+    assert belief.growth(others)[slow].max() < 1e-3 * Belief(SPACE, observed(40, seed=5)).growth(others)[slow].max()

@@ -1,0 +1,24 @@
+"""The Gaussian process tells signal from noise."""
+
+import numpy as np
+
+from scalesearch.analysis.gaussian_process import GaussianProcess, newest_and_best
+
+
+def test_the_process_tells_noise_from_what_it_knows() -> None:
+    random = np.random.default_rng(0)
+    x = random.random((80, 2))
+    truth = np.sin(4 * x[:, 0]) + 0.5 * x[:, 1]
+    model = GaussianProcess(2)
+    model.fit(x, truth + random.normal(0, 0.1, 80))
+    mean, deviation = model.predict(x)
+    assert 0.05 < model.noise < 0.2
+    assert np.sqrt(np.mean((mean - truth) ** 2)) < 0.1
+    assert deviation.max() < model.noise
+    assert model.predict(np.array([[4.0, 4.0]]))[1][0] > 3 * deviation.max()
+
+
+def test_of_many_observations_the_best_and_the_newest_are_kept() -> None:
+    best = np.array([5.0, 0, 4, 3, 2, 9, 9, 1])
+    assert newest_and_best(np.zeros((8, 1)), best, 4).tolist() == [1, 5, 6, 7]
+    assert newest_and_best(np.zeros((8, 1)), best, 8).tolist() == list(range(8))

@@ -1,0 +1,79 @@
+"""What may still be found: from the records of a study whose truth is known."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scalesearch.analysis.outlook import FEWEST, outlook
+from scalesearch.spaces.moves import drawn
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.space import Choice, Limits, NamedAxis, SearchSpace
+
+MakeRecord = Callable[..., MeasuredTrial]
+AXES = (
+    NamedAxis(name="scaling.resolution", axis=Choice(values=(0.375, 0.5, 0.75, 1.0))),
+    NamedAxis(name="scaling.width", axis=Choice(values=(0.5, 0.75, 1.0, 1.25))),
+    NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.0, 0.25, 0.5))),
+    NamedAxis(name="quantization.precision", axis=Choice(values=("fp32", "int8"))),
+    NamedAxis(name="quantization.calibration", axis=Choice(values=("minmax", "percentile"))),
+)
+SPACE = SearchSpace(name="own", network="resnet_small", resolution_px=64, axes=AXES)
+MACS = 1e7
+
+
+def work(candidate: Candidate) -> float:
+    """Return MACs as a part of those at multiplier 1."""
+    return candidate.scaling.resolution**2 * (candidate.scaling.width * (1 - candidate.pruning.channel_fraction)) ** 2
+
+
+def score(candidate: Candidate) -> float:
+    return 0.8 + 0.06 * math.log2(work(candidate)) - 0.05 * candidate.pruning.channel_fraction
+
+
+def records(make_record: MakeRecord, count: int) -> list[MeasuredTrial]:
+    random, found = np.random.default_rng(0), list[MeasuredTrial]()
+    while len(found) < count:
+        candidate = drawn(SPACE, random)
+        record = make_record(len(found), top1=score(candidate), p50_ms=work(candidate))
+        found.append(
+            replace(record, candidate=candidate, cost=replace(record.cost, macs=round(MACS * work(candidate))))
+        )
+    return found
+
+
+def test_few_trials_or_no_choice_say_nothing(make_record: MakeRecord) -> None:
+    made = records(make_record, FEWEST)
+    assert outlook(SPACE, made[:-1]) is None
+    assert outlook(replace(SPACE, axes=()), made) is None
+
+
+def test_the_expected_front_and_what_promises_most_are_near_the_truth(make_record: MakeRecord) -> None:
+    made = records(make_record, 30)
+    found = outlook(SPACE, made)
+    assert found
+    assert found.errors
+    assert found.errors.score_rms < 0.02
+    assert found.errors.latency_median < 0.1
+    assert len(found.front) > 5
+    for each in found.front:
+        assert each.score == pytest.approx(score(each.candidate), abs=0.03)
+        assert each.p50_ms == pytest.approx(work(each.candidate), rel=0.2)
+    tried = {record.candidate for record in made}
+    assert not tried & {each.candidate for each in found.best}
+    growths = [each.growth for each in found.best]
+    assert growths == sorted(growths, reverse=True)
+    # Calibrations of one network are one candidate.
+    plain = [replace(each.candidate, quantization=replace(each.candidate.quantization, calibration="minmax"))
+             for each in found.best]  # fmt: skip
+    assert len(set(plain)) == len(plain)
+
+
+def test_what_breaks_a_limit_is_left_out(make_record: MakeRecord) -> None:
+    limits = Limits(max_macs=round(MACS / 2), max_latency_ms=0.3)
+    found = outlook(replace(SPACE, limits=limits), records(make_record, 30))
+    assert found
+    assert all(work(each.candidate) <= 0.32 for each in (*found.front, *found.best))

@@ -1,0 +1,77 @@
+"""Candidates drawn and moved without Optuna stay in the space, and reach all of it."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from scalesearch import load_space
+from scalesearch.spaces.moves import drawn, moved
+from scalesearch.spaces.suggest import candidate_value, trial_parameters
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.space import Choice, NamedAxis, Range, SearchSpace
+
+AXES = (
+    NamedAxis(name="scaling.resolution", axis=Choice(values=(0.375, 0.5, 1.0))),
+    NamedAxis(name="scaling.width", axis=Range(low=0.5, high=1.25, step=0.25)),
+    NamedAxis(name="training.learning_rate", axis=Range(low=1e-4, high=1e-1, log=True)),
+    NamedAxis(name="training.batch_size", axis=Range(low=8, high=64, log=True)),
+    NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.0, 0.5))),
+    NamedAxis(name="pruning.criterion", axis=Choice(values=("l2", "taylor"))),
+    NamedAxis(name="quantization.precision", axis=Choice(values=("fp32", "int8", "fp16"))),
+)
+SPACE = SearchSpace(name="own", network="resnet_small", resolution_px=64, axes=AXES)
+
+
+def walk(space: SearchSpace, steps: int) -> Iterator[tuple[Candidate, Candidate]]:
+    random = np.random.default_rng(0)
+    candidate = drawn(space, random)
+    for _ in range(steps):
+        following = moved(candidate, space, random)
+        yield candidate, following
+        candidate = following
+
+
+def seen(candidates: list[Candidate], name: str) -> set[object]:
+    return {candidate_value(candidate, name) for candidate in candidates}
+
+
+@pytest.mark.parametrize("way", ["drawn", "moved"])
+def test_every_value_is_reached_and_no_other(way: str) -> None:
+    random = np.random.default_rng(1)
+    found = [drawn(SPACE, random) for _ in range(300)] if way == "drawn" else [after for _, after in walk(SPACE, 600)]
+    assert seen(found, "scaling.resolution") == {0.375, 0.5, 1.0}
+    assert seen(found, "scaling.width") == {0.5, 0.75, 1.0, 1.25}
+    assert seen(found, "quantization.precision") == {"fp32", "int8", "fp16"}
+    rates = seen(found, "training.learning_rate")
+    assert all(1e-4 <= float(str(rate)) <= 1e-1 for rate in rates)
+    assert min(rates, key=lambda rate: float(str(rate))) < 1e-3 < max(rates, key=lambda rate: float(str(rate)))  # type: ignore[operator]
+    assert all(isinstance(size, int) and 8 <= size <= 64 for size in seen(found, "training.batch_size"))
+
+
+def test_a_move_changes_one_axis_by_one_step() -> None:
+    names = [named.name for named in AXES if named.name != "pruning.criterion"]
+    for before, after in walk(SPACE, 200):
+        changed = [name for name in names if candidate_value(before, name) != candidate_value(after, name)]
+        assert len(changed) <= 1
+        if changed == ["scaling.resolution"]:
+            assert {before.scaling.resolution, after.scaling.resolution} != {0.375, 1.0}
+
+
+def test_an_axis_without_effect_keeps_its_default() -> None:
+    candidates = [after for _, after in walk(SPACE, 300)]
+    whole = [each for each in candidates if each.pruning.channel_fraction == 0]
+    assert seen(whole, "pruning.criterion") == {"l2"}
+    assert seen([each for each in candidates if each not in whole], "pruning.criterion") == {"l2", "taylor"}
+
+
+def test_given_values_are_not_drawn() -> None:
+    random = np.random.default_rng(2)
+    assert seen([drawn(SPACE, random, {"scaling.width": 0.75}) for _ in range(20)], "scaling.width") == {0.75}
+
+
+@pytest.mark.parametrize("name", ["resnet_small", "mobilenet_small", "resnet_small_compressed"])
+def test_optuna_can_replay_what_is_drawn(name: str) -> None:
+    space, random = load_space(name), np.random.default_rng(3)
+    for _ in range(20):
+        assert trial_parameters(drawn(space, random), space)
