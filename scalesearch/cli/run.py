@@ -70,7 +70,7 @@ def run(
         str | None, typer.Option("--workers", help="Candidates that are evaluated at once (default: auto).")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the search and of every training.")] = None,
-    sampler: Annotated[str | None, typer.Option("--sampler", help="tpe, gp, growth, nsga2 or random.")] = None,
+    sampler: Annotated[str | None, typer.Option("--sampler", help="auto, tpe, gp, growth, nsga2 or random.")] = None,
     to: Annotated[
         Path | None, typer.Option("--to", help="The study's folder (default: results/SPACE-DATA-TARGET).")
     ] = None,

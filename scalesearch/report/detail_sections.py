@@ -163,7 +163,7 @@ def _facts(study: StudyContents) -> Iterator[tuple[str, str]]:
         yield "Space", f"{session.space.name}, base network {session.base.name}"
         budget = "no budget" if settings.budget == UNLIMITED_BUDGET else f"budget {settings.budget}"
         limit = f", at most {settings.max_time_s:g} s a run" if settings.max_time_s else ""
-        yield "Sampler", f"{settings.sampler}, {budget}{limit}, {settings.workers} workers"
+        yield "Sampler", f"{settings.sampler_name}, {budget}{limit}, {settings.workers} workers"
         yield "Seeds", f"search {settings.seed}, data {settings.data.seed}"
     yield "Host", ", ".join(f"{key} {value}" for key, value in study.origin.host)
     yield "Versions", ", ".join(f"{key} {value}" for key, value in study.origin.versions)

@@ -24,7 +24,7 @@ def outlook(study: StudyContents) -> str:
         words = f"A model of the trials needs {FEWEST} measured ones and a space with a choice."
         return section("outlook", _TITLE, paragraph(words))
     noun = score_noun_of(study.records)
-    sampler = study.session.settings.sampler if study.session else ""
+    sampler = study.session.settings.sampler_name if study.session else ""
     used = "The sampler chose its candidates by such a model." if sampler == "growth" else "The sampler did not use it."
     note = (
         f"Two Gaussian processes, one for the {noun} and one for the logarithm of the latency, were fitted to the "

@@ -210,7 +210,7 @@ def figures(study: StudyContents) -> dict[str, Figure]:
 
     Figures of classes and histograms are drawn when the reader chooses a trial.
     """
-    sampler = study.session.settings.sampler if study.session else "tpe"
+    sampler = study.session.settings.sampler_name if study.session else "tpe"
     made = {
         "front": front_figure(study.records, chance=study.chance, base=study.base, knee=study.knee),
         "hypervolume": hypervolume_figure(study.records, chance_until=chance_ends(study.records, sampler)),

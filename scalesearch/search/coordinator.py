@@ -88,7 +88,7 @@ class _Run:
         self._precisions = Precisions(
             self._ledger, problem.space, problem.plan, siblings=settings.siblings, adaptive=settings.adaptive
         )
-        sampling = Sampling(sampler=settings.sampler, seed=settings.seed, workers=settings.workers)
+        sampling = Sampling(sampler=settings.sampler_name, seed=settings.seed, workers=settings.workers)
         self._branches = branches = Branches(self._ledger, problem.space, problem.plan, allowed=settings.branches)
         self._asker = Asker(
             opened,

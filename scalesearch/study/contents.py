@@ -85,7 +85,7 @@ def read_contents(folder: Path, *, histograms: dict[int, dict[str, Any]] | None 
     from scalesearch.analysis.outlook import outlook  # loads scikit-learn
 
     session = _session(folder)
-    sampler = session.settings.sampler if session else "tpe"
+    sampler = session.settings.sampler_name if session else "tpe"
     front = pareto_front(records)
     scores = read_front_scores(folder)
     confirmation, unreadable = None, ""

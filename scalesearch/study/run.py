@@ -51,6 +51,7 @@ def run_search(
     with hold_folder(folder, "run", held=hold), interrupted_by_sigterm():
         clear_leftovers(folder, say)
         session = open_session(settings, space, folder, say=say)
+        settings = replace(settings, sampler=session.settings.sampler)
         for warning in session.data.warnings:
             say(f"warning: {warning}")
         for line in tune_parent(session, say):
@@ -70,7 +71,7 @@ def run_search(
             metric=task_for(settings).metric,
             latency=LATENCY_NAMES[settings.latency.objective],
         )
-        watchers = Watchers(on_event=heard, listener=DashboardListener(folder, session.space, settings.sampler))
+        watchers = Watchers(on_event=heard, listener=DashboardListener(folder, session.space, settings.sampler_name))
         outcome = run_study(folder, problem, settings, watchers=watchers, held=True)
         with stop_signals() as stopped:
             try:

@@ -22,7 +22,7 @@ from scalesearch.tasks.registry import checked_sources, require_own_axes, requir
 from scalesearch.training.machine import probe_machine
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.session import Session
-from scalesearch.values.settings import AcceptName, RunSettings
+from scalesearch.values.settings import AcceptName, RunSettings, SamplerName
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.target import Device, Target
 
@@ -78,7 +78,7 @@ def open_session(
     say("machine: probing threads and number format" if stored is None else "machine: as probed by the first run")
     session = Session(
         folder=folder,
-        settings=dataclasses.replace(settings, data=images.settings),
+        settings=dataclasses.replace(settings, data=images.settings, sampler=_sampler(settings, stored)),
         space=space,
         base=base,
         target=target,
@@ -94,6 +94,11 @@ def open_session(
     session = with_flip(_with_reference(session, stored, dataset, say=say), dataset, say=say)
     write_run_file(session)
     return session
+
+
+def _sampler(settings: RunSettings, stored: Session | None) -> SamplerName:
+    """Return the sampler: what was asked for, or else that of the study's last run."""
+    return stored.settings.sampler_name if stored and settings.sampler == "auto" else settings.sampler_name
 
 
 def _with_reference(

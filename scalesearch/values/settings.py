@@ -1,12 +1,15 @@
 """All settings of a run besides the space: data, latency, machine, budget. Defaults are set here and nowhere else."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from scalesearch.values.latency import LatencyObjective
 from scalesearch.values.storage_url import check_storage_url
 
 SamplerName = Literal["tpe", "gp", "nsga2", "random", "growth"]
+SamplerSetting = Literal["auto", "tpe", "gp", "nsga2", "random", "growth"]
+DEFAULT_SAMPLER: Final[SamplerName] = "tpe"
+"""What `auto` stands for in a new study (docs/measurements.md, "Samplers")."""
 AcceptName = Literal["off", "rtx"]
 Fit = Literal["crop", "stretch", "pad"]
 Window = tuple[float, float]
@@ -160,7 +163,8 @@ class RunSettings:
     """Seconds of wall time after which a run begins no further candidate, counted anew in each run; 0: no limit."""
     workers: int = 1
     seed: int = 0
-    sampler: SamplerName = "tpe"
+    sampler: SamplerSetting = "auto"
+    """Who proposes candidates; `auto` is the sampler with which the study was begun, in a new one `DEFAULT_SAMPLER`."""
     storage: str = ""
     """Where Optuna stores the study: `postgresql://USER@HOST/DATABASE`; empty means study.sqlite3 in the study's
     folder."""
@@ -180,6 +184,11 @@ class RunSettings:
         """
         if self.storage:
             check_storage_url(self.storage)
+
+    @property
+    def sampler_name(self) -> SamplerName:
+        """The sampler that `sampler` stands for in a new study."""
+        return DEFAULT_SAMPLER if self.sampler == "auto" else self.sampler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from scalesearch.records.run_file import read_run_file
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import get_task
 from scalesearch.values.session import Session, reference_path
-from scalesearch.values.settings import Machine
+from scalesearch.values.settings import DEFAULT_SAMPLER, Machine, RunSettings
 from scalesearch.values.space import Axis, Choice, SearchSpace
 
 SPACE = 'network = "resnet_small"\nresolution_px = 16\n[training]\nsteps = 2\n'
@@ -280,3 +280,19 @@ def test_any_other_number_of_updates_is_refused(tmp_path: Path, begun_with: int,
     open_session(*spaces[0], tmp_path / "study")
     with pytest.raises(ConfigError, match=rf"was \D*{begun_with}.*is \D*{asked}"):
         open_session(*spaces[1], tmp_path / "study")
+
+
+def test_a_study_keeps_its_sampler_unless_another_is_asked_for(tmp_path: Path) -> None:
+    source = {"data.source": str(write(tmp_path / "scans", 1000))}
+
+    def sampler(*overrides: str) -> str:
+        settings, space = load_run(space="resnet_small", overrides=overrides, flags=source)
+        return open_session(settings, space, tmp_path / "study").settings.sampler
+
+    assert RunSettings().sampler == "auto"
+    assert sampler("sampler=nsga2") == "nsga2"
+    assert sampler() == "nsga2"
+    assert sampler("sampler=random") == "random"
+    settings, space = load_run(space="resnet_small", flags=source)
+    new = open_session(settings, space, tmp_path / "other").settings.sampler
+    assert new == RunSettings().sampler_name == DEFAULT_SAMPLER
