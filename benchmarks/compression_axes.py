@@ -6,8 +6,9 @@
 Arms, each an ordinary `scalesearch run` that ends by its wall time (`--max-time`):
 
 * with: the whole space as it is shipped: a trunk, and branches that are dense, cut or zeroed, in every precision;
-* branches: the whole space, and networks near the front are also tried with the next larger and smaller cut;
+* branches: the whole space, drawn uncut at first; then networks near the front are also tried with the next larger and smaller cut;
 * without: the same space with nothing to prune and fp32 alone;
+* growth, growth-without: the same two with the sampler `growth`;
 * cosine: the whole space by the recipe of before: cosine, and 60 more updates after a cut.
 
 For every space the arms of one seed follow each other, in an order that rotates with the seed. Compared are
@@ -40,6 +41,8 @@ ARMS: dict[str, tuple[str, ...]] = {
     "with": (),
     "branches": ("branches=true",),
     "without": SCALING_ONLY,
+    "growth": ("sampler=growth",),
+    "growth-without": ("sampler=growth", *SCALING_ONLY),
     "cosine": ("training.schedule=cosine",),
 }
 SHARES = (0.25, 0.5, 0.75, 1.0)
