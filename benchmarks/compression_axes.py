@@ -6,7 +6,8 @@
 Arms, each an ordinary `scalesearch run` that ends by its wall time (`--max-time`):
 
 * with: the whole space as it is shipped: a trunk, and branches that are dense, cut or zeroed, in every precision;
-* branches: the whole space, drawn uncut at first; then networks near the front are also tried with the next larger and smaller cut;
+* branches: the whole space, drawn uncut at first; networks near the front are then tried with the next larger and
+  smaller cut, too;
 * without: the same space with nothing to prune and fp32 alone;
 * growth, growth-without: the same two with the sampler `growth`;
 * cosine: the whole space by the recipe of before: cosine, and 60 more updates after a cut.
