@@ -7,7 +7,7 @@ from scalesearch.analysis.front import REFERENCE, Point, as_good, hypervolume, p
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.settings import SamplerName
 
-RANDOM_START: dict[SamplerName, float] = {"tpe": 10, "gp": 10, "nsga2": 20, "random": math.inf, "growth": 10}
+RANDOM_START: dict[SamplerName, float] = {"tpe": 10, "gp": 10, "nsga2": 20, "random": math.inf, "growth": 6}
 """Number of trials that a sampler of `samplers.SAMPLERS` draws at random before it learns (NSGA-II: its first
 population)."""
 DRAWS_ITS_START: frozenset[SamplerName] = frozenset({"nsga2"})
