@@ -1,24 +1,26 @@
 """What NVIDIA's compiler makes of our files: every base network, scaled and pruned, in every precision.
 
-    python benchmarks/acceptance_matrix.py [--quick] [--networks resnet_small ...] [--to FOLDER]
+    python benchmarks/acceptance_matrix.py [--quick] [--networks resnet_small ...] [--heads detection ...] [--to FOLDER]
 
 Each network is scaled, pruned, exported and quantized as a trial would be, and compiled with TensorRT for RTX for an
 RTX 40; no GPU is needed, but the extra `rtx`. Weights are random, with BatchNorm statistics of the images that they are
 calibrated on: neither acceptance nor kernels depend on what a network has learnt. Then come files that are wrong on
-purpose, which must be refused. Ends with code 1 if a good file is refused or a wrong one accepted. FOLDER keeps both
-tables as JSON lines.
+purpose, which must be refused. Heads are the classifier, the detector and the two decoders of segmentation; a base
+network whose strides a head cannot use is left out, with the reason. Ends with code 1 if a good file is refused or a
+wrong one accepted. FOLDER keeps both tables as JSON lines.
 """
 
 import argparse
 import contextlib
 import functools
+import itertools
 import json
 import logging
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,18 +31,21 @@ from onnxruntime import quantization as ort_quantization
 
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.prune import prune
+from scalesearch.compression.quantize import Calibration, quantize
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends.tensorrt.builder import build_plan
 from scalesearch.deployment.backends.tensorrt.library import load
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.deployment.targets import get_target
-from scalesearch.errors import MissingBackendError, StageFailed
+from scalesearch.deployment.to_onnx import to_onnx
+from scalesearch.errors import ConfigError, MissingBackendError, StageFailed
 from scalesearch.files import replace_file
 from scalesearch.networks import BASES, base_spec, scale
-from scalesearch.networks.build import settle_norms
-from scalesearch.tasks.classification.pieces import build, quantize, to_onnx
+from scalesearch.networks.build import build, settle_norms
+from scalesearch.tasks.registry import get_task
 from scalesearch.values.candidate import Precision, Pruning, Quantization, Scaling
 from scalesearch.values.network import OnnxModel
+from scalesearch.values.network_spec import Decoder
 from scalesearch.values.settings import TensorRtSettings
 
 CHIP = get_target("rtx40")
@@ -76,9 +81,26 @@ QUICK_SHAPES = (SHAPES[1], SHAPES[4])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What follows a backbone."""
+
+    task: str = "classification"
+    decoder: Decoder = "topdown"
+
+
+HEADS = {
+    "classification": Head(),
+    "detection": Head(task="detection"),
+    "segmentation": Head(task="segmentation"),
+    "segmentation-lraspp": Head(task="segmentation", decoder="lraspp"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One file and what the compiler made of it."""
 
+    head: str
     network: str
     shape: str
     precision: Precision
@@ -101,16 +123,18 @@ class Wrong:
 # ---- good files -------------------------------------------------------------------------------------------------
 
 
-def float_model(base: str, shape: Shape, folder: Path) -> tuple[OnnxModel, NDArray[np.float32]]:
+def float_model(base: str, shape: Shape, head: Head, folder: Path) -> tuple[OnnxModel, NDArray[np.float32]]:
     """The untrained network as a trial would export it, and the images that it was settled on."""
-    side = LARGE_PX if base_spec(base).total_stride >= 32 else SMALL_PX
-    spec = scale(
-        base_spec(base), shape.scaling, resolution_px=side, num_classes=NUM_CLASSES, channel_multiple=shape.multiple
-    )
+    side = LARGE_PX if base_spec(base).total_stride >= 32 or head.task != "classification" else SMALL_PX
+    scaling, task = replace(shape.scaling, decoder=head.decoder), get_task(head.task)
+    spec = scale(base_spec(base), scaling, resolution_px=side, num_classes=NUM_CLASSES, channel_multiple=shape.multiple)
     images = patchwork(spec.image_channels, spec.resolution_px)
-    pruned = prune(build(spec), Pruning(channel_fraction=shape.pruned), channel_multiple=shape.multiple)
+    network = build(spec, task.make_module)
+    pruned = prune(network, Pruning(channel_fraction=shape.pruned), channel_multiple=shape.multiple)
     folded = fold_batchnorm(settle_norms(pruned, images))
-    return to_onnx(folded, to=folder / "float.onnx", check_images=images[:4]), images[:CALIBRATION_IMAGES]
+    path = folder / "float.onnx"
+    model = to_onnx(folded, to=path, check_images=images[:4], output_names=task.output_names)
+    return model, images[:CALIBRATION_IMAGES]
 
 
 def patchwork(channels: int, side: int) -> NDArray[np.float32]:
@@ -124,28 +148,34 @@ def patchwork(channels: int, side: int) -> NDArray[np.float32]:
     return np.kron(drawn, np.ones((1, 1, PATCH_PX, PATCH_PX), dtype=np.float32))[:, :, :side, :side].copy()
 
 
-def rows_of(base: str, shape: Shape, gate: Gate, folder: Path) -> Iterator[Row]:
-    """The network in every precision of the chip."""
+def rows_of(base: str, shape: Shape, head: str, gate: Gate, folder: Path) -> Iterator[Row]:
+    """The network in every precision of the chip; nothing if the head does not fit it."""
     try:
-        model, images = float_model(base, shape, folder)
+        model, images = float_model(base, shape, HEADS[head], folder)
+    except ConfigError as error:
+        print(f"{head:20} {base:18} left out: {str(error).splitlines()[0]}", flush=True)
+        return
     except StageFailed as error:
         for precision in CHIP.precisions:
-            yield Row(network=base, shape=shape.name, precision=precision, accepted=False, reason=str(error))
+            yield Row(head=head, network=base, shape=shape.name, precision=precision, accepted=False, reason=str(error))
         return
+    known = Calibration(images=images, divergence=get_task(HEADS[head].task).divergence)
     for precision in CHIP.precisions:
         try:
             file = quantize(
                 model,
                 Quantization(precision=precision),
-                calibration=images,
+                calibration=known,
                 profile=CHIP.quantization_profile,
                 to=folder / f"{precision}.onnx",
             )
             verdict = gate.judge(file)
         except StageFailed as error:
-            yield Row(network=base, shape=shape.name, precision=precision, accepted=False, reason=error.reason)
+            reason = error.reason
+            yield Row(head=head, network=base, shape=shape.name, precision=precision, accepted=False, reason=reason)
             continue
         yield Row(
+            head=head,
             network=base,
             shape=shape.name,
             precision=precision,
@@ -163,7 +193,11 @@ def cpu_style_int8(model: OnnxModel, images: NDArray[np.float32], folder: Path) 
     """uint8 activations with zero points, as ONNX Runtime's CPU kernels want them."""
     quantization = Quantization(precision="int8")
     path = folder / "cpu_style.onnx"
-    return quantize(model, quantization, calibration=images, profile="onnxruntime_cpu", to=path).path
+    return quantize(model, quantization, calibration=_plain(images), profile="onnxruntime_cpu", to=path).path
+
+
+def _plain(images: NDArray[np.float32]) -> Calibration:
+    return Calibration(images=images, divergence=get_task("classification").divergence)
 
 
 class _Once(ort_quantization.CalibrationDataReader):  # type: ignore[misc]  # a class of an untyped module
@@ -200,7 +234,7 @@ def integer_bias(model: OnnxModel, images: NDArray[np.float32], folder: Path) ->
 def mixed_add(model: OnnxModel, images: NDArray[np.float32], folder: Path) -> Path:
     """The fp16 file with one side of its first Add cast to float."""
     half = quantize(
-        model, Quantization(precision="fp16"), calibration=images, profile="tensorrt", to=folder / "half.onnx"
+        model, Quantization(precision="fp16"), calibration=_plain(images), profile="tensorrt", to=folder / "half.onnx"
     )
     proto = read_onnx(half.path)
     place, add = next((at, node) for at, node in enumerate(proto.graph.node) if node.op_type == "Add")
@@ -230,7 +264,8 @@ def corrupt_bytes(model: OnnxModel, images: NDArray[np.float32], folder: Path) -
 def good_fp8(model: OnnxModel, images: NDArray[np.float32], folder: Path) -> Path:
     """Right in itself; wrong is the chip."""
     quantization = Quantization(precision="fp8")
-    return quantize(model, quantization, calibration=images, profile="tensorrt", to=folder / "fp8.onnx").path
+    path = folder / "fp8.onnx"
+    return quantize(model, quantization, calibration=_plain(images), profile="tensorrt", to=path).path
 
 
 def _saved(proto: onnx.ModelProto, path: Path) -> Path:
@@ -241,7 +276,7 @@ def _saved(proto: onnx.ModelProto, path: Path) -> Path:
 
 def wrong_files(gate: Gate, folder: Path) -> Iterator[Wrong]:
     """Every fault in a small ResNet, and what is said to it."""
-    model, images = float_model("resnet_small", SHAPES[0], folder)
+    model, images = float_model("resnet_small", SHAPES[0], HEADS["classification"], folder)
     faulty: dict[str, Callable[[OnnxModel, NDArray[np.float32], Path], Path]] = {
         "int8 in ONNX Runtime's CPU style": cpu_style_int8,
         "int32 bias behind a DequantizeLinear": integer_bias,
@@ -277,7 +312,7 @@ def print_row(row: Row) -> None:
     verdict = (
         f"{'accepted':9} {row.build_s:7.2f} {row.kernels:7d}  {row.layers}" if row.accepted else f"REFUSED {row.reason}"
     )
-    print(f"{row.network:18} {row.shape:24} {row.precision:9} {verdict}", flush=True)
+    print(f"{row.head:20} {row.network:18} {row.shape:24} {row.precision:9} {verdict}", flush=True)
 
 
 def print_totals(rows: list[Row]) -> None:
@@ -310,6 +345,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three small networks at two scalings")
     parser.add_argument("--networks", nargs="+", choices=sorted(BASES), help="these alone")
+    parser.add_argument("--heads", nargs="+", choices=sorted(HEADS), default=["classification"], help="these alone")
     parser.add_argument("--to", type=Path, help="folder for acceptance.jsonl and refused.jsonl")
     told = parser.parse_args()
     try:
@@ -320,12 +356,13 @@ def main() -> int:
     started = time.monotonic()
     rows: list[Row] = []
     print(
-        f"{gate.name}\n{'network':18} {'scaling':24} {'precision':9} {'verdict':9} {'build s':>7} kernels  conv, linear"
+        f"{gate.name}\n{'head':20} {'network':18} {'scaling':24} {'precision':9} {'verdict':9} {'build s':>7}", end=" "
     )
+    print("kernels  conv, linear")
     with tempfile.TemporaryDirectory() as scratch:
         for base in told.networks or (QUICK_NETWORKS if told.quick else BASES):
-            for shape in QUICK_SHAPES if told.quick else SHAPES:
-                for row in rows_of(base, shape, gate, Path(scratch)):
+            for head, shape in itertools.product(told.heads, QUICK_SHAPES if told.quick else SHAPES):
+                for row in rows_of(base, shape, head, gate, Path(scratch)):
                     rows.append(row)
                     print_row(row)
         print_totals(rows)
