@@ -3,8 +3,8 @@
     PYTHONPATH=benchmarks python -m replay.ask_seconds --trials 100 1000 5000
 
 The stored trials are random candidates of the default space with made-up values (`replay.synthetic`), kept in memory:
-a database on disk adds its own time. Asked is the sampler's proposal alone. The strategy is timed on as many
-observations with features that are all different, tuning its kernels anew, which it does at every fifth ask.
+a database on disk adds its own time. Asked is the sampler's proposal alone; `growth` also plans its best candidates,
+which takes about 0.1 s each.
 """
 
 import argparse
@@ -18,15 +18,14 @@ import optuna
 from replay.samplers import BOTORCH, OptunaSearch, missing
 from replay.session import Replay
 from replay.shapes import shape_of, table_space
-from replay.strategy import POOL, Model, reference_of
 from replay.synthetic import accuracy, latency_ms, synthetic_lines
 from replay.table import table_of
-from scalesearch.analysis.expected_growth import expected_growth
+from scalesearch.analysis.belief import Observation
+from scalesearch.search.growth import propose
 from scalesearch.spaces.suggest import random_candidates, suggest, trial_parameters
 from scalesearch.values.candidate import Candidate
 
 OPTUNA = ("random", "nsga2", "tpe", "gp", BOTORCH)
-FEATURES = (7, 8)
 
 
 def stored_candidates(count: int) -> list[Candidate]:
@@ -66,21 +65,18 @@ def _fill(search: OptunaSearch, candidates: Sequence[Candidate]) -> None:
     search.skip_start()
 
 
-def strategy_seconds(count: int, asks: int) -> list[float]:
-    """Return the seconds of the strategy's fits and its choice from a pool, for so many observations."""
+def growth_seconds(candidates: Sequence[Candidate], asks: int) -> list[float]:
+    """Return the seconds of each of several proposals of the program's own sampler, without plans."""
     random = np.random.default_rng(0)
-    x = random.random((count, FEATURES[1]))
-    scores = 0.5 + 0.1 * x[:, 0] + 0.05 * x[:, 1] + random.normal(0, 0.01, count)
-    log_ms = 2 * x[:, 0] + x[:, 2] + random.normal(0, 0.01, count)
+    observed = []
+    for candidate in candidates:
+        shape, precision = shape_of(candidate), candidate.quantization.precision
+        score = accuracy(shape, precision, 240) + float(random.normal(0, 0.01))
+        observed.append(Observation(candidate=candidate, score=score, p50_ms=latency_ms(shape, precision)))
     found = list[float]()
-    for _ in range(asks):
-        model, pool = Model(FEATURES), random.random((POOL, FEATURES[1]))
+    for seed in range(asks):
         started_s = time.perf_counter()
-        model.fit(x[:, : FEATURES[0]], x, scores, log_ms)
-        believed = model.scores(x[:, : FEATURES[0]])[0]
-        front = list(zip(believed.tolist(), log_ms.tolist(), strict=True))
-        score, latency = model.scores(pool[:, : FEATURES[0]]), model.log_ms(pool)
-        expected_growth(front, reference_of((scores, log_ms), (score[0], latency[0])), score, latency)
+        propose(table_space(), observed, running=(), is_open=lambda _: True, seed=seed)
         found.append(time.perf_counter() - started_s)
     return found
 
@@ -101,7 +97,7 @@ def main() -> None:
         cells = list[str]()
         for count in told.trials:
             if name == "growth":
-                seconds = strategy_seconds(count, told.asks)
+                seconds = growth_seconds(stored_candidates(count), told.asks)
             else:
                 seconds = optuna_seconds(name, stored_candidates(count), told.asks)
             cells.append(f"{np.median(seconds):>12.3f} s")

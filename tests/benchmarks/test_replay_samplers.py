@@ -8,7 +8,7 @@ import pytest
 from made_up_table import made_up_table
 from optuna.trial import TrialState
 from replay import compare_samplers
-from replay.ask_seconds import stored_candidates, strategy_seconds
+from replay.ask_seconds import growth_seconds, stored_candidates
 from replay.compare_samplers import quartiles, reached, report, search, targets_of
 from replay.samplers import LIMIT, SEARCHES, OptunaSearch, missing
 from replay.session import Replay
@@ -159,4 +159,4 @@ def test_what_is_stored_for_timing_lies_in_the_space() -> None:
         trial_parameters(cheapest(table_space()), table_space()).keys()
         >= trial_parameters(candidates[0], table_space()).keys()
     )
-    assert all(each > 0 for each in strategy_seconds(20, 2))
+    assert all(each > 0 for each in growth_seconds(candidates, 2))
