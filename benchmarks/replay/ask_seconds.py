@@ -21,7 +21,7 @@ from replay.shapes import shape_of, table_space
 from replay.synthetic import accuracy, latency_ms, synthetic_lines
 from replay.table import table_of
 from scalesearch.analysis.belief import Observation
-from scalesearch.search.growth import propose
+from scalesearch.search.growth import in_trainings, propose
 from scalesearch.spaces.suggest import random_candidates, suggest, trial_parameters
 from scalesearch.values.candidate import Candidate
 
@@ -73,10 +73,10 @@ def growth_seconds(candidates: Sequence[Candidate], asks: int) -> list[float]:
         shape, precision = shape_of(candidate), candidate.quantization.precision
         score = accuracy(shape, precision, 240) + float(random.normal(0, 0.01))
         observed.append(Observation(candidate=candidate, score=score, p50_ms=latency_ms(shape, precision)))
-    found = list[float]()
+    found, cost = list[float](), in_trainings(candidates)
     for seed in range(asks):
         started_s = time.perf_counter()
-        propose(table_space(), observed, running=(), is_open=lambda _: True, seed=seed)
+        propose(table_space(), observed, running=(), cost=cost, is_open=lambda _: True, seed=seed)
         found.append(time.perf_counter() - started_s)
     return found
 

@@ -21,17 +21,20 @@ from numpy.typing import NDArray
 from replay.session import Observed, Replay
 from replay.shapes import PRECISIONS, place_in, table_space, values_of
 from replay.table import Table
-from scalesearch.analysis.belief import Observation
+from scalesearch.analysis.baselines import RANDOM_START
+from scalesearch.analysis.belief import Features, Observation
 from scalesearch.analysis.expected_growth import expected_growth
 from scalesearch.analysis.front import undominated
 from scalesearch.analysis.gaussian_process import GaussianProcess, newest_and_best
-from scalesearch.search.growth import propose
+from scalesearch.analysis.log_linear import LogLinear
+from scalesearch.search.growth import Costs, in_trainings, propose
 
 Array = NDArray[np.float64]
 
 POOL: Final = 256
 MUTANTS: Final = 0.7
 START: Final = 10
+GROWTH_START: Final = round(RANDOM_START["growth"])
 TUNE_EVERY: Final = 5
 TIMED: Final = 4
 TIMED_SD: Final = 1e-6
@@ -192,9 +195,14 @@ class ProposedSearch:
         table: The table.
         seed: Of all random numbers.
         uncut: Whether the first points are dense networks.
+        by_time: Whether a candidate's cost counts in seconds, not in trainings.
+        start: Number of points before the model.
     """
 
-    def __init__(self, table: Table, seed: int, *, uncut: bool = True) -> None:
+    def __init__(
+        self, table: Table, seed: int, *, uncut: bool = True, by_time: bool = False, start: int = GROWTH_START
+    ) -> None:
+        self._by_time, self._first = by_time, start
         self._table, self._space, self._seed = table, table_space(), seed
         self._candidates = [point.shape.candidate(steps=240, precision=point.precision) for point in table.points]
         self._place_of = {candidate: place for place, candidate in enumerate(self._candidates)}
@@ -216,7 +224,7 @@ class ProposedSearch:
         ]
         pool = self._random.permutation(unseen)[:POOL].tolist()
         chosen = propose(
-            self._space, observed, running=(), is_open=lambda _: True, seed=0,
+            self._space, observed, running=(), cost=self._cost(replay, observed), is_open=lambda _: True, seed=0,
             pool=[self._candidates[place] for place in pool],
         )  # fmt: skip
         assert chosen
@@ -225,9 +233,21 @@ class ProposedSearch:
     def tell(self, place: int, observed: Observed) -> None:
         """Do nothing: what was observed is read from the replay."""
 
+    def _cost(self, replay: Replay, observed: list[Observation]) -> Costs:
+        known = [each.candidate for each in observed]
+        if not self._by_time:
+            return in_trainings(known)
+        spent = [self._table.seconds[place] for place in replay.observed]
+        model = LogLinear(Features(self._space).of(known), [each.trunk + each.branch for each in spent])
+        return Costs(
+            trunks=in_trainings(known).trunks,
+            fixed=float(np.median([each.score + each.timing for each in spent])),
+            training=lambda candidate: float(model.predict(Features(self._space).of([candidate]))[0]),
+        )
+
     def _by_chance(self, *, uncut: bool) -> list[int]:
         points = self._table.points
         cheapest = min(range(len(points)), key=lambda place: (points[place].shape.cut > 0, points[place].macs))
         others = [place for place in self._random.permutation(len(points)).tolist() if place != cheapest]
         kept = [place for place in others if not (uncut and points[place].shape.cut)]
-        return [cheapest, *kept][:START]
+        return [cheapest, *kept][: self._first]

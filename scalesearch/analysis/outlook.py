@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scalesearch.analysis.belief import Belief, Errors, Features, observations_of
 from scalesearch.analysis.front import hypervolume, undominated
+from scalesearch.analysis.log_linear import LogLinear
 from scalesearch.spaces.moves import drawn, moved
 from scalesearch.values.candidate import Candidate, Quantization
 from scalesearch.values.record import MeasuredTrial, TrialRecord
@@ -120,17 +120,11 @@ def _within_macs(
 ) -> list[Candidate]:
     """Return the candidates that probably have no more MACs than the space allows.
 
-    The logarithm of the MACs is nearly linear in the logarithms of the multipliers, so it is fitted to the known ones.
+    They go by powers of the multipliers, so they are fitted to the known ones.
     """
     known: list[MeasuredTrial] = [each for record in records if (each := record.measured)]
     limit = space.limits.max_macs
     if not limit or not known:
         return pool
-    x = _with_constant(features.of([each.candidate for each in known]))
-    weights = np.linalg.lstsq(x, np.log([max(1, each.cost.macs) for each in known]), rcond=1e-6)[0]
-    log_macs = _with_constant(features.of(pool)) @ weights
-    return [candidate for candidate, each in zip(pool, log_macs, strict=True) if each <= math.log(limit)]
-
-
-def _with_constant(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.hstack([np.ones((len(x), 1)), x])
+    model = LogLinear(features.of([each.candidate for each in known]), [each.cost.macs for each in known])
+    return [candidate for candidate, macs in zip(pool, model.predict(features.of(pool)), strict=True) if macs <= limit]

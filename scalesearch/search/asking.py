@@ -32,6 +32,8 @@ class Sampling:
     sampler: SamplerName
     seed: int
     workers: int
+    by_time: bool = False
+    """Whether the run is limited by its time, so that `growth` counts a candidate's cost in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,13 +136,17 @@ class Asker:
     def _enqueue_growth(self, number: int) -> None:
         """Queue the candidate that is expected to enlarge the front most; nothing if there is none, as at the start."""
         from scalesearch.analysis.belief import observations_of  # loads scikit-learn, which no other sampler needs
-        from scalesearch.search.growth import propose
+        from scalesearch.search.growth import in_seconds, in_trainings, propose
 
         running = [asked.plan.candidate for asked in self._ledger.running.values()]
+        records = [record for _, record in sorted(self._ledger.records.items())]
+        observed = observations_of(records)
+        cost = in_seconds(self._space, records, running) if self._sampling.by_time else None
         candidate = propose(
             self._space,
-            observations_of(self._ledger.records.values()),
+            observed,
             running=running,
+            cost=cost or in_trainings([*running, *(each.candidate for each in observed)]),
             is_open=self._is_open,
             seed=seed_of(self._sampling.seed, number),
         )

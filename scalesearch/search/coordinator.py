@@ -88,7 +88,12 @@ class _Run:
         self._precisions = Precisions(
             self._ledger, problem.space, problem.plan, siblings=settings.siblings, adaptive=settings.adaptive
         )
-        sampling = Sampling(sampler=settings.sampler_name, seed=settings.seed, workers=settings.workers)
+        sampling = Sampling(
+            sampler=settings.sampler_name,
+            seed=settings.seed,
+            workers=settings.workers,
+            by_time=settings.max_time_s > 0,
+        )
         self._branches = branches = Branches(self._ledger, problem.space, problem.plan, allowed=settings.branches)
         self._asker = Asker(
             opened,

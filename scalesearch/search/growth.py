@@ -3,15 +3,19 @@
 Like siblings and branches, the proposals are queued in Optuna's study, so that they are kept and shown like any other.
 """
 
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from scalesearch.analysis.belief import Belief, Observation
+from scalesearch.analysis.belief import Belief, Features, Observation
 from scalesearch.analysis.front import undominated
+from scalesearch.analysis.log_linear import LogLinear
 from scalesearch.spaces.moves import drawn, moved
 from scalesearch.values.candidate import Candidate, Pruning, Quantization
+from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import SearchSpace
 
 POOL: Final = 256
@@ -30,6 +34,7 @@ def propose(
     observed: Sequence[Observation],
     *,
     running: Sequence[Candidate],
+    cost: Callable[[Candidate], float],
     is_open: Callable[[Candidate], bool],
     seed: int,
     pool: Sequence[Candidate] = (),
@@ -40,6 +45,7 @@ def propose(
         space: The search space.
         observed: What was measured, oldest first.
         running: Candidates whose results are not known yet. The model takes them for observed, with what it expects.
+        cost: Returns what a candidate costs, in trainings or seconds.
         is_open: Tells whether a candidate is new and within the limits.
         seed: Of the pool.
         pool: The candidates to choose from; empty to make a pool.
@@ -54,8 +60,7 @@ def propose(
     pool = pool or pool_of(space, observed, random, known=known)
     if not pool:
         return None
-    shared = _trunks([*running, *(each.candidate for each in observed)])
-    worth = belief.growth(pool) / np.array([cost(each, shared) for each in pool])
+    worth = belief.growth(pool) / np.array([cost(each) for each in pool])
     best = np.argsort(-worth, kind="stable")[:MOST_CHECKED]
     return next((pool[place] for place in best.tolist() if is_open(pool[place])), None)
 
@@ -78,22 +83,55 @@ def pool_of(
     return [candidate for candidate in pool if candidate not in known]
 
 
-def cost(candidate: Candidate, trunks: dict[Candidate, set[Pruning]]) -> float:
-    """Return what a candidate costs, in brief trainings: less if its trunk, or even its branch, is stored.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """What candidates cost: in brief trainings, or in seconds."""
+
+    trunks: dict[Candidate, set[Pruning]]
+    """The known candidates without pruning and quantization, each with the prunings that were trained."""
+    fixed: float
+    """Cost of an export, a score and a timing."""
+    training: Callable[[Candidate], float]
+    """Returns the cost of a full training."""
+
+    def __call__(self, candidate: Candidate) -> float:
+        """Return what a candidate costs: less if its trunk, or even its branch, is stored."""
+        trained = self.trunks.get(_trunk(candidate))
+        if trained is not None and candidate.pruning in trained and not candidate.quantization.qat_steps:
+            return self.fixed
+        recipe = candidate.recipe
+        share = 1.0 if trained is None or recipe.schedule != "wsd" else recipe.branch_fraction
+        return self.fixed + share * self.training(candidate)
+
+
+def in_trainings(known: Iterable[Candidate]) -> Costs:
+    """Return costs in brief trainings, given the candidates whose weights are stored."""
+    return Costs(trunks=_trunks(known), fixed=FIXED_COST, training=lambda _: 1.0)
+
+
+def in_seconds(space: SearchSpace, records: Sequence[TrialRecord], running: Iterable[Candidate]) -> Costs | None:
+    """Return costs in seconds, expected from those of the study's trials; None if no trial was trained.
 
     Args:
-        candidate: The candidate.
-        trunks: The known candidates without pruning and quantization, each with the prunings that were trained.
+        space: The search space.
+        records: The study's trials.
+        running: Candidates whose weights will be stored soon.
     """
-    trained = trunks.get(_trunk(candidate))
-    if trained is None:
-        return FIXED_COST + 1.0
-    if candidate.pruning in trained and not candidate.quantization.qat_steps:
-        return FIXED_COST
-    return FIXED_COST + (candidate.recipe.branch_fraction if candidate.recipe.schedule == "wsd" else 1.0)
+    trained = [each for each in records if each.training and each.charge > 0 and each.training.train_s > 0]
+    if not trained:
+        return None
+    features = Features(space)
+    full_s = [(each.training.train_s + each.training.retrain_s) / each.charge for each in trained if each.training]
+    model = LogLinear(features.of([each.candidate for each in trained]), full_s)
+    others = [sum(stage.seconds for stage in each.stages) for each in records if each.measured and not each.charge]
+    fixed = statistics.median(others) if others else FIXED_COST * statistics.median(full_s)
+    known = [*running, *(each.candidate for each in records if each.measured)]
+    return Costs(
+        trunks=_trunks(known), fixed=fixed, training=lambda candidate: float(model.predict(features.of([candidate]))[0])
+    )
 
 
-def _trunks(candidates: Sequence[Candidate]) -> dict[Candidate, set[Pruning]]:
+def _trunks(candidates: Iterable[Candidate]) -> dict[Candidate, set[Pruning]]:
     found: dict[Candidate, set[Pruning]] = {}
     for candidate in candidates:
         found.setdefault(_trunk(candidate), set()).add(candidate.pruning)
