@@ -225,7 +225,7 @@ class ProposedSearch:
         pool = self._random.permutation(unseen)[:POOL].tolist()
         chosen = propose(
             self._space, observed, running=(), cost=self._cost(replay, observed), is_open=lambda _: True, seed=0,
-            pool=[self._candidates[place] for place in pool],
+            pool=[self._candidates[place] for place in pool], reference=self._table.reference,
         )  # fmt: skip
         assert chosen
         return self._place_of[chosen]

@@ -8,12 +8,12 @@ import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.analysis.expected_growth import expected_growth
+from scalesearch.analysis.front import REFERENCE, Point
 from scalesearch.analysis.gaussian_process import GaussianProcess, newest_and_best
 from scalesearch.spaces.axes import field_type
 from scalesearch.spaces.moves import free_axes
@@ -23,9 +23,6 @@ from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import NamedAxis, Range, SearchSpace
 
 Array = NDArray[np.float64]
-
-BEYOND: Final = 0.1
-"""The reference point lies this part of the span beyond the worst score and latency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +98,7 @@ class Belief:
     def __init__(self, space: SearchSpace, observations: Sequence[Observation]) -> None:
         self._features = Features(space)
         self.observations = tuple(observations)
-        limit_ms = space.limits.max_latency_ms
-        self._longest = math.log(limit_ms) if limit_ms else math.inf
+        self._limit_ms = space.limits.max_latency_ms or math.inf
         self._x = x = self._features.of([each.candidate for each in observations])
         self.scores = np.array([each.score for each in observations])
         self.log_ms = np.log([each.p50_ms for each in observations])
@@ -116,16 +112,21 @@ class Belief:
         x = self._features.of(candidates)
         return Expected(score=self._score.predict(x), log_ms=self._log_ms.predict(x))
 
-    def growth(self, candidates: Sequence[Candidate]) -> Array:
-        """Return by how much each candidate is expected to enlarge the front's hypervolume (n,), on this model's scale.
+    def growth(self, candidates: Sequence[Candidate], reference: Point = REFERENCE) -> Array:
+        """Return by how much each candidate is expected to enlarge the front's hypervolume (n,).
 
         The front is the model's: observed latencies with the scores that are believed, so a lucky score does not
-        stand in the way.
+        stand in the way. Nothing slower than the space's limit of latency counts.
+
+        Args:
+            candidates: The candidates.
+            reference: The worst (score, p50 in ms) of the hypervolume.
         """
         expected = self.expect(candidates)
         believed = self.expect([each.candidate for each in self.observations]).score[0]
         front = list(zip(believed.tolist(), self.log_ms.tolist(), strict=True))
-        return expected_growth(front, self._reference(expected), expected.score, expected.log_ms)
+        worst = (reference[0], math.log(min(reference[1], self._limit_ms)))
+        return expected_growth(front, worst, expected.score, expected.log_ms)
 
     def errors(self, most: int = 30) -> Errors | None:
         """Return how far the model is off for networks left out of the fit one by one; None with fewer than 3 networks.
@@ -156,17 +157,6 @@ class Belief:
             other.fit(self._x[kept], values[kept], tune=False)
             found.append(other.predict(self._x[left_out])[0] - values[left_out])
         return found[0], found[1]
-
-    def _reference(self, expected: Expected) -> tuple[float, float]:
-        """Return a (score, log latency) worse than all that was observed or is expected.
-
-        Without the expected ones, a search whose first candidates are fast would never look at slower ones. Nothing
-        slower than the space's limit of latency counts.
-        """
-        scores = np.concatenate([self.scores, expected.score[0]])
-        log_ms = np.concatenate([self.log_ms, expected.log_ms[0]])
-        longest = float(log_ms.max() + BEYOND * np.ptp(log_ms))
-        return float(scores.min() - BEYOND * np.ptp(scores)), min(longest, self._longest)
 
 
 def _depth(scores: Array, log_ms: Array) -> Array:

@@ -5,13 +5,13 @@ Like siblings and branches, the proposals are queued in Optuna's study, so that 
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 
 from scalesearch.analysis.belief import Belief, Features, Observation
-from scalesearch.analysis.front import undominated
+from scalesearch.analysis.front import REFERENCE, Point, undominated
 from scalesearch.analysis.log_linear import LogLinear
 from scalesearch.spaces.moves import drawn, moved
 from scalesearch.values.candidate import Candidate, Pruning, Quantization
@@ -25,6 +25,8 @@ FIXED_COST: Final = 0.15
 """What an export, a score and a timing cost, in brief trainings; measured on two cores (docs/measurements.md)."""
 MOST_CHECKED: Final = 24
 """So many of the best of the pool are planned, until one of them is new and within the limits."""
+_CALIBRATION: Final = ("calibration", "calibration_images", "clip_percentile")
+_PLAIN: Final = Quantization()
 LEAST_OBSERVED: Final = 4
 """With fewer measured candidates, nothing is proposed."""
 
@@ -38,6 +40,7 @@ def propose(
     is_open: Callable[[Candidate], bool],
     seed: int,
     pool: Sequence[Candidate] = (),
+    reference: Point = REFERENCE,
 ) -> Candidate | None:
     """Return the candidate to try next; None if nothing can be proposed.
 
@@ -49,6 +52,7 @@ def propose(
         is_open: Tells whether a candidate is new and within the limits.
         seed: Of the pool.
         pool: The candidates to choose from; empty to make a pool.
+        reference: The worst (score, p50 in ms) of the hypervolume.
     """
     if len(observed) < LEAST_OBSERVED:
         return None
@@ -60,7 +64,7 @@ def propose(
     pool = pool or pool_of(space, observed, random, known=known)
     if not pool:
         return None
-    worth = belief.growth(pool) / np.array([cost(each) for each in pool])
+    worth = belief.growth(pool, reference) / np.array([cost(each) for each in pool])
     best = np.argsort(-worth, kind="stable")[:MOST_CHECKED]
     return next((pool[place] for place in best.tolist() if is_open(pool[place])), None)
 
@@ -68,7 +72,10 @@ def propose(
 def pool_of(
     space: SearchSpace, observed: Sequence[Observation], random: np.random.Generator, *, known: set[Candidate]
 ) -> list[Candidate]:
-    """Return up to `POOL` candidates that are not known: most near the front, the others drawn at random."""
+    """Return up to `POOL` candidates: most near the front, the others drawn at random.
+
+    They differ from the known ones in more than the calibration: that alone changes less than the noise of a score.
+    """
     front = undominated(list(observed), lambda each: (each.score, each.p50_ms))
     pool = dict[Candidate, None]()
     for _ in range(round(MUTANTS * POOL)):
@@ -80,7 +87,8 @@ def pool_of(
         if len(pool) >= POOL:
             break
         pool[drawn(space, random)] = None
-    return [candidate for candidate in pool if candidate not in known]
+    plain = {_without_calibration(candidate) for candidate in known}
+    return [candidate for candidate in pool if _without_calibration(candidate) not in plain]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +148,11 @@ def _trunks(candidates: Iterable[Candidate]) -> dict[Candidate, set[Pruning]]:
 
 def _trunk(candidate: Candidate) -> Candidate:
     return Candidate(scaling=candidate.scaling, pruning=Pruning(), quantization=Quantization(), recipe=candidate.recipe)
+
+
+def _without_calibration(candidate: Candidate) -> Candidate:
+    calibration: dict[str, Any] = {name: getattr(_PLAIN, name) for name in _CALIBRATION}
+    return replace(candidate, quantization=replace(candidate.quantization, **calibration))
 
 
 def _as_expected(belief: Belief, candidates: Sequence[Candidate]) -> list[Observation]:
