@@ -80,6 +80,8 @@ def opening(event: RunStarted, folder: Path) -> str:
 def narrowed(event: Narrowed) -> str:
     """Return the line on a precision that the search gives up."""
     tried = f"{event.tries} networks gained nothing from it"
+    if event.siblings:
+        return f"siblings: none in {event.precision} any more: {tried}"
     return f"adaptive: {event.precision} is not asked any more: {tried} (run without --adaptive to ask it again)"
 
 

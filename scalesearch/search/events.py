@@ -53,11 +53,13 @@ class TrialFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Narrowed:
-    """A precision is not asked for any more (`--adaptive`)."""
+    """A precision is not asked for any more (`--adaptive`), or no sibling has it any more."""
 
     precision: str
     tries: int
     """Number of networks that gained nothing from it."""
+    siblings: bool = False
+    """Whether siblings alone are meant; the sampler goes on asking."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

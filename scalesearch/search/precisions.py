@@ -24,6 +24,7 @@ class Precisions:
         self._siblings, self._adaptive = siblings, adaptive
         self._wanted: dict[str, tuple[Candidate, int]] = {}  # by key: siblings to evaluate, and their trials
         self._given_up: dict[Precision, int] = {}
+        self._unlike: dict[Precision, int] = {}  # precisions that siblings have no more
 
     @property
     def wanted(self) -> int:
@@ -44,22 +45,25 @@ class Precisions:
                 known = self._ledger.is_known(plan.key) or plan.rejected_because
                 # With quantization-aware updates, the float branch is shorter, so the weights differ.
                 trained = plan.shape_key == self._plan(record.candidate).shape_key
-                if trained and not known and candidate.quantization.precision not in self._given_up:
+                if trained and not known and candidate.quantization.precision not in self._unlike:
                     self._wanted.setdefault(plan.key, (candidate, record.trial))
 
     def narrow(self) -> tuple[Narrowed, ...]:
-        """Give up the precisions that never paid, and return an event for each that was not given up before."""
-        if not self._adaptive:
-            return ()
-        found = given_up(self._ledger.records.values())
-        new = {precision: tries for precision, tries in found.items() if precision not in self._given_up}
-        self._given_up |= new
+        """Give up the precisions that never paid, and return an event for each that was not given up before.
+
+        Siblings do without it after `SIBLING_TRIES` networks, all other candidates, and only if that is allowed, after
+        `TRIES`.
+        """
+        records = self._ledger.records.values()
+        unlike = _added(self._unlike, unlike_siblings(records)) if self._siblings else {}
+        new = _added(self._given_up, given_up(records)) if self._adaptive else {}
         self._wanted = {
             key: (candidate, origin)
             for key, (candidate, origin) in self._wanted.items()
-            if candidate.quantization.precision not in self._given_up
+            if candidate.quantization.precision not in self._unlike
         }
-        return tuple(Narrowed(precision=precision, tries=tries) for precision, tries in new.items())
+        told = [Narrowed(precision=precision, tries=tries, siblings=True) for precision, tries in unlike.items()]
+        return (*told, *(Narrowed(precision=precision, tries=tries) for precision, tries in new.items()))
 
     def refusal(self, precision: Precision) -> str:
         """Return why candidates of that precision are rejected; empty if they are not."""
@@ -68,6 +72,40 @@ class Precisions:
 
 TRIES = 8
 """Number of networks that must have gained nothing from a precision before it is given up."""
+SIBLING_TRIES = 4
+"""The same before siblings do without it."""
+LARGE = 0.5
+"""One of them must have at least this part of the most MACs so far, since int8 often pays on large networks alone."""
+
+
+def _added(known: dict[Precision, int], found: dict[Precision, int]) -> dict[Precision, int]:
+    """Add to the known precisions what was found, and return what is new."""
+    new = {precision: tries for precision, tries in found.items() if precision not in known}
+    known |= new
+    return new
+
+
+def unlike_siblings(records: Iterable[TrialRecord]) -> dict[Precision, int]:
+    """Return the precisions that siblings do without, with the number of networks that each was tried on.
+
+    They made no network faster beyond doubt, the largest ones among them. A score that rounding raised by chance is no
+    reason to go on.
+    """
+    measured = [each for record in records if (each := record.measured)]
+    largest = max((each.cost.macs for each in measured), default=0)
+    tried: dict[Precision, list[tuple[int, bool]]] = {}
+    for each in measured:
+        for gain in each.gains:
+            if gain.step == "precision":
+                faster = (gain.speedup if gain.coarse else gain.speedup_low) > 1
+                tried.setdefault(each.candidate.quantization.precision, []).append((each.cost.macs, faster))
+    return {
+        precision: len(tries)
+        for precision, tries in tried.items()
+        if len(tries) >= SIBLING_TRIES
+        and max(macs for macs, _ in tries) >= LARGE * largest
+        and not any(faster for _, faster in tries)
+    }
 
 
 def given_up(records: Iterable[TrialRecord]) -> dict[Precision, int]:

@@ -28,7 +28,7 @@ from scalesearch.search.events import (
     StageEntered,
     StudyOutcome,
 )
-from scalesearch.search.precisions import TRIES
+from scalesearch.search.precisions import SIBLING_TRIES, TRIES
 from scalesearch.search.samplers import make_sampler
 from scalesearch.search.siblings import SIBLING_OF
 from scalesearch.search.storage import opened_study
@@ -191,6 +191,17 @@ def test_a_precision_that_never_paid_is_given_up_once_and_said(tmp_path: Path) -
         r for r in RecordStore(tmp_path).all() if r.state == "complete" and r.candidate.quantization.precision == "fp16"
     ]
     assert len(later) > TRIES
+
+
+def test_siblings_do_without_a_precision_that_never_paid(tmp_path: Path) -> None:
+    events: list[Event] = []
+    run(tmp_path, 12, make=MakeFake(no_gain="fp16"), siblings=True, on_event=events.append)
+    (narrowed,) = [event for event in events if isinstance(event, Narrowed)]
+    assert (narrowed.precision, narrowed.siblings) == ("fp16", True)
+    assert narrowed.tries >= SIBLING_TRIES
+    siblings = [record for record in RecordStore(tmp_path).all() if record.sibling_of is not None]
+    halves = [record for record in siblings if record.candidate.quantization.precision == "fp16"]
+    assert 0 < len(halves) < len(siblings) / 2, "siblings have two precisions each until one is given up"
 
 
 @pytest.mark.slow  # the same run of 40 as the one above, without the flag

@@ -1,0 +1,32 @@
+"""When siblings do without a precision."""
+
+from collections.abc import Callable
+
+import pytest
+
+from scalesearch.search.precisions import SIBLING_TRIES, unlike_siblings
+from scalesearch.values.record import Cost, Gain, MeasuredTrial
+
+LOST = Gain(step="precision", what="fp16", speedup=0.9, speedup_low=0.88, speedup_high=0.92, score_change=0.0)
+PAID = Gain(step="precision", what="fp16", speedup=1.3, speedup_low=1.2, speedup_high=1.4, score_change=0.0)
+
+
+@pytest.mark.parametrize(
+    ("macs", "last", "given_up"),
+    [
+        ((1, 2, 4, 8), LOST, True),
+        ((1, 2, 4), LOST, False),  # too few networks
+        ((1, 2, 4, 8), PAID, False),
+        ((1, 2, 3, 4), LOST, False),  # not yet tried on a large network
+    ],
+)
+def test_a_precision_is_given_up_when_it_paid_on_no_network_small_or_large(
+    macs: tuple[int, ...], last: Gain, given_up: bool, make_record: Callable[..., MeasuredTrial]
+) -> None:
+    gains = [(LOST,)] * (len(macs) - 1) + [(last,)]
+    halves = [
+        make_record(trial, precision="fp16", cost=Cost(macs=each, params=1), gains=gain)
+        for trial, (each, gain) in enumerate(zip(macs, gains, strict=True))
+    ]
+    largest = make_record(99, cost=Cost(macs=10, params=1), gains=())
+    assert unlike_siblings([*halves, largest]) == ({"fp16": SIBLING_TRIES} if given_up else {})
