@@ -48,17 +48,21 @@ class Outlook:
     best: tuple[Promise, ...]
     """Untried candidates, the most promising first."""
     errors: Errors | None
+    """None with few networks, or where nobody asked."""
     considered: int
     """Number of candidates among which the front and the best were looked for."""
 
 
-def outlook(space: SearchSpace, records: Sequence[TrialRecord], *, seed: int = 0) -> Outlook | None:
+def outlook(
+    space: SearchSpace, records: Sequence[TrialRecord], *, seed: int = 0, with_errors: bool = True
+) -> Outlook | None:
     """Return what may still be found; None with fewer than `FEWEST` measured trials, or if nothing is sampled.
 
     Args:
         space: The search space.
         records: All trials of the study.
         seed: Of the candidates that are looked at.
+        with_errors: Whether to find out how far the model is off, which takes most of the time.
     """
     observed = observations_of(records)
     features = Features(space)
@@ -93,7 +97,7 @@ def outlook(space: SearchSpace, records: Sequence[TrialRecord], *, seed: int = 0
     return Outlook(
         front=tuple(undominated(fast_enough, lambda each: (each.score, each.p50_ms))),
         best=tuple(untried.values())[:_BEST],
-        errors=belief.errors(),
+        errors=belief.errors() if with_errors else None,
         considered=len(pool),
     )
 

@@ -39,6 +39,7 @@ FRONT_FIGURE = "feasible_front"
 PAID_FIGURE = "what_paid"
 HYPERVOLUME_FIGURE = "hypervolume"
 IMPORTANCE_FIGURE = "importance"
+OUTLOOK_FIGURE = "expected_front"
 HISTOGRAM_FIGURE = "histograms_of_trial_{trial}"
 
 
@@ -151,14 +152,18 @@ def update_figures(study: "optuna.Study", records: Iterable[TrialRecord], *, sam
 
 
 def update_statistics(study: "optuna.Study", records: Iterable[TrialRecord], space: SearchSpace) -> None:
-    """Save the figures of what paid and of the importance of the axes, in place of the last ones.
+    """Save the figures of what paid, of the importance of the axes, and of the front that is expected.
 
-    Every trial changes them a little.
+    Every trial changes them a little; they take the place of the last ones.
     """
     if not installed():
         return
+    from scalesearch.analysis.outlook import outlook  # both load scikit-learn
+    from scalesearch.views.outlook_figure import outlook_figure
+
     every = list(records)
     _save(study, PAID_FIGURE, paid_figure(every))
+    _save(study, OUTLOOK_FIGURE, outlook_figure(outlook(space, every, with_errors=False), every))
     _save(study, IMPORTANCE_FIGURE, importance_figure(axis_importance(every, space), metric_of(every)))
 
 

@@ -24,6 +24,7 @@ from scalesearch.values.record import TrialRecord
 from scalesearch.views.figures import Figure, hypervolume_figure, importance_figure, loss_figure, paid_figure
 from scalesearch.views.front_figure import front_figure
 from scalesearch.views.markup import script_json, text
+from scalesearch.views.outlook_figure import outlook_figure
 from scalesearch.views.words import device_text, score_noun_of
 
 MOST_HISTOGRAM_BYTES = 400_000
@@ -214,7 +215,7 @@ def figures(study: StudyContents) -> dict[str, Figure]:
     made = {
         "front": front_figure(study.records, chance=study.chance, base=study.base, knee=study.knee),
         "hypervolume": hypervolume_figure(study.records, chance_until=chance_ends(study.records, sampler)),
-        "outlook": outlook_section.outlook_figure(study),
+        "outlook": outlook_figure(study.outlook, study.records),
         "importance": importance_figure(study.importance, metric_of(study.records)),
         "paid": paid_figure(study.records),
         "confirmed": confirmed_section.confirmed_figure(study),

@@ -1,0 +1,69 @@
+"""The front that a model of the trials expects, as plain plotly data."""
+
+import html
+from collections.abc import Sequence
+
+from scalesearch.analysis.outlook import Outlook, Promise
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.record import TrialRecord
+from scalesearch.views.figures import Figure, layout, ticks
+from scalesearch.views.palette import FAINT, INK, ORANGE
+from scalesearch.views.words import latency_axis, multipliers, score_axis
+
+SURE = 1.96
+"""Standard deviations on each side of a 95 % interval."""
+
+
+def outlook_figure(found: Outlook | None, records: Sequence[TrialRecord]) -> Figure:
+    """Draw the expected front with its 95 % band, the measured trials, and the most promising untried candidates."""
+    measured = [record for record in records if record.same_as is None and record.quality and record.latency]
+    if found is None:
+        return {"data": [], "layout": {}}
+    front = found.front
+    x = [float(f"{each.p50_ms:.5g}") for each in front]
+    upper, lower = ([round(100 * (each.score + sign * SURE * each.score_sd), 2) for each in front] for sign in (1, -1))
+    shown = [(record.latency.p50_ms, record.quality.score) for record in measured if record.latency and record.quality]
+    data = [
+        {
+            "type": "scatter", "mode": "lines", "name": "95 % of the model", "x": [*x, *reversed(x)],
+            "y": [*upper, *reversed(lower)], "fill": "toself", "fillcolor": ORANGE, "opacity": 0.2,
+            "line": {"width": 0}, "hoverinfo": "skip",
+        },
+        {
+            "type": "scatter", "mode": "markers", "name": "measured", "x": [float(f"{ms:.5g}") for ms, _ in shown],
+            "y": [round(100 * score, 2) for _, score in shown], "marker": {"color": FAINT, "size": 6},
+            "text": [str(record.trial) for record in measured],
+            "hovertemplate": "trial %{text}: %{y:.2f} %, %{x:.4g} ms<extra></extra>",
+        },
+        {
+            "type": "scatter", "mode": "lines", "name": "expected front", "x": x,
+            "y": [round(100 * each.score, 2) for each in front], "line": {"color": INK, "width": 2},
+            "text": [_words(each.candidate) for each in front], "hovertemplate": "%{text}<extra>expected</extra>",
+        },
+        _promises(found.best),
+    ]  # fmt: skip
+    return {
+        "data": data,
+        "layout": layout(
+            title="The front that a model of the trials expects",
+            x={"type": "log", "title": {"text": f"{latency_axis(measured)} (log scale)"}} | ticks(measured),
+            y={"title": {"text": f"{score_axis(measured)}, %"}},
+        ),
+    }
+
+
+def _promises(best: Sequence[Promise]) -> Figure:
+    return {
+        "type": "scatter", "mode": "markers", "name": "untried, most promising",
+        "x": [float(f"{each.p50_ms:.5g}") for each in best], "y": [round(100 * each.score, 2) for each in best],
+        "error_y": {"type": "data", "array": [round(100 * SURE * each.score_sd, 2) for each in best], "width": 3},
+        "marker": {"color": ORANGE, "symbol": "diamond-open", "size": 11, "line": {"width": 2}},
+        "text": [_words(each.candidate) for each in best],
+        "hovertemplate": "%{text}: %{y:.1f} %, %{x:.4g} ms<extra>expected</extra>",
+    }  # fmt: skip
+
+
+def _words(candidate: Candidate) -> str:
+    cut = candidate.pruning.label
+    parts = (f"resolution x{candidate.scaling.resolution:.4g}", multipliers(candidate.scaling), cut)
+    return html.escape(", ".join(part for part in (*parts, candidate.quantization.label) if part))

@@ -1,0 +1,32 @@
+"""The expected front as a figure holds the numbers of the outlook, and users' names are escaped."""
+
+import math
+
+import pytest
+
+from scalesearch.analysis.outlook import Outlook, Promise
+from scalesearch.values.candidate import Candidate, Pruning, Quantization, Scaling
+from scalesearch.views.outlook_figure import outlook_figure
+
+
+def promise(width: float, score: float, p50_ms: float) -> Promise:
+    pruning, quantization = Pruning(channel_fraction=0.25), Quantization(precision="int8")
+    candidate = Candidate(scaling=Scaling(width=width), pruning=pruning, quantization=quantization)
+    return Promise(candidate=candidate, score=score, score_sd=0.01, p50_ms=p50_ms, log_ms_sd=0.1, growth=0.02)
+
+
+def test_the_band_is_as_wide_as_the_model_doubts() -> None:
+    front = (promise(0.5, 0.6, 0.1), promise(1.0, 0.8, 0.4))
+    found = Outlook(front=front, best=(promise(0.75, 0.7, 0.2),), errors=None, considered=3)
+    band, _, line, best = outlook_figure(found, [])["data"]
+    assert line["x"] == [0.1, 0.4]
+    assert line["y"] == [60.0, 80.0]
+    assert band["x"] == [0.1, 0.4, 0.4, 0.1]
+    assert band["y"] == pytest.approx([61.96, 81.96, 78.04, 58.04])
+    assert (best["x"], best["y"], best["error_y"]["array"]) == ([0.2], [70.0], [1.96])
+    assert best["text"] == ["resolution x1, 1 x 0.75 x 1, channels 25 %, int8"]
+    assert not any(math.isnan(each) for each in band["y"])
+
+
+def test_without_an_outlook_nothing_is_drawn() -> None:
+    assert outlook_figure(None, [])["data"] == []
