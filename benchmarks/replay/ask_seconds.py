@@ -73,7 +73,7 @@ def growth_seconds(candidates: Sequence[Candidate], asks: int) -> list[float]:
         shape, precision = shape_of(candidate), candidate.quantization.precision
         score = accuracy(shape, precision, 240) + float(random.normal(0, 0.01))
         observed.append(Observation(candidate=candidate, score=score, p50_ms=latency_ms(shape, precision)))
-    found, cost = list[float](), in_trainings(candidates)
+    found, cost = list[float](), in_trainings(table_space(), candidates)
     for seed in range(asks):
         started_s = time.perf_counter()
         propose(table_space(), observed, running=(), cost=cost, is_open=lambda _: True, seed=seed)

@@ -27,7 +27,7 @@ from scalesearch.analysis.expected_growth import expected_growth
 from scalesearch.analysis.front import undominated
 from scalesearch.analysis.gaussian_process import GaussianProcess, newest_and_best
 from scalesearch.analysis.log_linear import LogLinear
-from scalesearch.search.growth import Costs, in_trainings, propose
+from scalesearch.search.growth import Costs, in_trainings, propose, trained_from
 
 Array = NDArray[np.float64]
 
@@ -236,11 +236,12 @@ class ProposedSearch:
     def _cost(self, replay: Replay, observed: list[Observation]) -> Costs:
         known = [each.candidate for each in observed]
         if not self._by_time:
-            return in_trainings(known)
+            return in_trainings(self._space, known)
         spent = [self._table.seconds[place] for place in replay.observed]
         model = LogLinear(Features(self._space).of(known), [each.trunk + each.branch for each in spent])
         return Costs(
-            trunks=in_trainings(known).trunks,
+            space=self._space,
+            trained=trained_from(known, self._space),
             fixed=float(np.median([each.score + each.timing for each in spent])),
             training=lambda candidate: float(model.predict(Features(self._space).of([candidate]))[0]),
         )

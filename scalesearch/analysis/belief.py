@@ -8,13 +8,16 @@ import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from scalesearch.analysis.expected_growth import expected_growth
 from scalesearch.analysis.front import REFERENCE, Point
 from scalesearch.analysis.gaussian_process import GaussianProcess, newest_and_best
+from scalesearch.analysis.log_linear import LogLinear
 from scalesearch.spaces.axes import field_type
 from scalesearch.spaces.moves import free_axes
 from scalesearch.spaces.suggest import candidate_value
@@ -24,6 +27,9 @@ from scalesearch.values.space import NamedAxis, Range, SearchSpace
 
 Array = NDArray[np.float64]
 
+ROUNDING: Final = 1.05
+"""Widths are rounded, so MACs may be expected this much too high for a candidate that is within the limit."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
@@ -32,6 +38,10 @@ class Observation:
     candidate: Candidate
     score: float
     p50_ms: float
+    macs: int = 0
+    """0 where it is not known."""
+    feasible: bool = True
+    """Whether it keeps every limit. Others teach the model, but are not on the front."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +56,52 @@ def observations_of(records: Iterable[TrialRecord]) -> tuple[Observation, ...]:
     """Return the measured trials among the records, by trial number; repeats of an earlier one are left out."""
     measured = (record.measured for record in sorted(records, key=lambda each: each.trial) if record.same_as is None)
     return tuple(
-        Observation(candidate=each.candidate, score=each.quality.score, p50_ms=each.latency.p50_ms)
+        Observation(
+            candidate=each.candidate,
+            score=each.quality.score,
+            p50_ms=each.latency.p50_ms,
+            macs=each.cost.macs,
+            feasible=each.feasible,
+        )
         for each in measured
         if each is not None
     )
 
 
+def without_calibration(candidate: Candidate) -> Candidate:
+    """Return the candidate with the default calibration: another one changes a score by less than its noise."""
+    plain = Quantization()
+    return replace(
+        candidate,
+        quantization=replace(
+            candidate.quantization,
+            calibration=plain.calibration,
+            calibration_images=plain.calibration_images,
+            clip_percentile=plain.clip_percentile,
+        ),
+    )
+
+
+def within_macs(space: SearchSpace, observed: Sequence[Observation], pool: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates that probably have no more MACs than the space allows; an observed one is not asked.
+
+    MACs go by powers of the multipliers, so they are fitted to those that are known.
+    """
+    known = {each.candidate: each.macs for each in observed if each.macs}
+    limit = space.limits.max_macs
+    if not limit or not known or not pool:
+        return list(pool)
+    features = Features(space)
+    model = LogLinear(features.of(list(known)), list(known.values()))
+    macs = model.predict(features.of(list(pool)))
+    return [each for each, count in zip(pool, macs, strict=True) if each in known or count <= ROUNDING * limit]
+
+
 class Features:
-    """Turns candidates into numbers near 0..1, one column for each numeric axis and for each name of the others."""
+    """Turns candidates into numbers, one column for each numeric axis and for each name of the others but the first.
+
+    What lies on an axis lies in 0..1. An axis without effect on a candidate has its default, which may lie outside.
+    """
 
     def __init__(self, space: SearchSpace) -> None:
         self._axes = free_axes(space)
@@ -61,7 +109,7 @@ class Features:
     def of(self, candidates: Sequence[Candidate]) -> Array:
         """Return the features (n, columns) of n candidates."""
         rows = [[number for named in self._axes for number in _columns(named, each)] for each in candidates]
-        return np.array(rows, dtype=np.float64).reshape(len(candidates), -1)
+        return np.array(rows, dtype=np.float64).reshape(len(candidates), len(rows[0]) if rows else 0)
 
 
 def _columns(named: NamedAxis, candidate: Candidate) -> list[float]:
@@ -98,7 +146,7 @@ class Belief:
     def __init__(self, space: SearchSpace, observations: Sequence[Observation]) -> None:
         self._features = Features(space)
         self.observations = tuple(observations)
-        self._limit_ms = space.limits.max_latency_ms or math.inf
+        self._limit_ms = space.limits.max_latency_ms
         self._x = x = self._features.of([each.candidate for each in observations])
         self.scores = np.array([each.score for each in observations])
         self.log_ms = np.log([each.p50_ms for each in observations])
@@ -116,17 +164,26 @@ class Belief:
         """Return by how much each candidate is expected to enlarge the front's hypervolume (n,).
 
         The front is the model's: observed latencies with the scores that are believed, so a lucky score does not
-        stand in the way. Nothing slower than the space's limit of latency counts.
+        stand in the way. It counts as far as the candidate probably keeps the space's limit of latency.
 
         Args:
             candidates: The candidates.
             reference: The worst (score, p50 in ms) of the hypervolume.
         """
         expected = self.expect(candidates)
+        shown = np.array([each.feasible for each in self.observations])
         believed = self.expect([each.candidate for each in self.observations]).score[0]
-        front = list(zip(believed.tolist(), self.log_ms.tolist(), strict=True))
-        worst = (reference[0], math.log(min(reference[1], self._limit_ms)))
-        return expected_growth(front, worst, expected.score, expected.log_ms)
+        front = list(zip(believed[shown].tolist(), self.log_ms[shown].tolist(), strict=True))
+        worst = (reference[0], math.log(reference[1]))
+        return expected_growth(front, worst, expected.score, expected.log_ms) * self.probably_fast(expected)
+
+    def probably_fast(self, expected: Expected) -> Array:
+        """Return the probability that each candidate keeps the space's limit of latency (n,); 1 without a limit."""
+        if not self._limit_ms:
+            return np.ones(len(expected.log_ms[0]))
+        mean, deviation = expected.log_ms
+        found: Array = ndtr((math.log(self._limit_ms) - mean) / np.maximum(deviation, 1e-9))
+        return found
 
     def errors(self, most: int = 30) -> Errors | None:
         """Return how far the model is off for networks left out of the fit one by one; None with fewer than 3 networks.

@@ -5,17 +5,16 @@ The model is made from the records alone, whichever sampler the study has; only 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from scalesearch.analysis.belief import Belief, Errors, Features, observations_of
+from scalesearch.analysis.belief import Belief, Errors, Features, observations_of, within_macs, without_calibration
 from scalesearch.analysis.front import hypervolume, undominated
-from scalesearch.analysis.log_linear import LogLinear
 from scalesearch.spaces.moves import drawn, moved
-from scalesearch.values.candidate import Candidate, Quantization
-from scalesearch.values.record import MeasuredTrial, TrialRecord
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import SearchSpace
 
 FEWEST: Final = 8
@@ -65,17 +64,18 @@ def outlook(
         with_errors: Whether to find out how far the model is off, which takes most of the time.
     """
     observed = observations_of(records)
-    features = Features(space)
-    if len(observed) < FEWEST or features.of([observed[0].candidate]).size == 0:
+    if len(observed) < FEWEST or Features(space).of([observed[0].candidate]).size == 0:
         return None
     belief = Belief(space, observed)
     tried = {each.candidate: None for each in observed}
-    pool = _within_macs(space, features, records, _candidates(space, list(tried), seed=seed))
+    outside = {each.candidate for each in observed if not each.feasible}
+    wanted = [each for each in _candidates(space, list(tried), seed=seed) if each not in outside]
+    pool = within_macs(space, observed, wanted)
+    if not pool:
+        return None
     expected = belief.expect(pool)
     growth = belief.growth(pool)
-    size = hypervolume(
-        [(float(score), float(np.exp(ms))) for score, ms in zip(belief.scores, belief.log_ms, strict=True)]
-    )
+    size = hypervolume((each.score, each.p50_ms) for each in observed if each.feasible)
     promises = [
         Promise(
             candidate=candidate,
@@ -89,23 +89,17 @@ def outlook(
     ]
     limit_ms = space.limits.max_latency_ms or math.inf
     fast_enough = [each for each in promises if each.p50_ms <= limit_ms]
-    known = {_without_calibration(candidate) for candidate in tried}
+    known = {without_calibration(candidate) for candidate in tried}
     untried = dict[Candidate, Promise]()
     for each in sorted(fast_enough, key=lambda each: -each.growth):
-        if _without_calibration(each.candidate) not in known:
-            untried.setdefault(_without_calibration(each.candidate), each)
+        if without_calibration(each.candidate) not in known:
+            untried.setdefault(without_calibration(each.candidate), each)
     return Outlook(
         front=tuple(undominated(fast_enough, lambda each: (each.score, each.p50_ms))),
         best=tuple(untried.values())[:_BEST],
         errors=belief.errors() if with_errors else None,
         considered=len(pool),
     )
-
-
-def _without_calibration(candidate: Candidate) -> Candidate:
-    """Return the candidate without its calibration, which changes too little to be a candidate of its own here."""
-    precision = candidate.quantization.precision
-    return replace(candidate, quantization=Quantization(precision=precision))
 
 
 def _candidates(space: SearchSpace, tried: Sequence[Candidate], *, seed: int) -> list[Candidate]:
@@ -117,18 +111,3 @@ def _candidates(space: SearchSpace, tried: Sequence[Candidate], *, seed: int) ->
     for _ in range(_DRAWN):
         found[drawn(space, random)] = None
     return list(found)
-
-
-def _within_macs(
-    space: SearchSpace, features: Features, records: Sequence[TrialRecord], pool: list[Candidate]
-) -> list[Candidate]:
-    """Return the candidates that probably have no more MACs than the space allows.
-
-    They go by powers of the multipliers, so they are fitted to the known ones.
-    """
-    known: list[MeasuredTrial] = [each for record in records if (each := record.measured)]
-    limit = space.limits.max_macs
-    if not limit or not known:
-        return pool
-    model = LogLinear(features.of([each.candidate for each in known]), [each.cost.macs for each in known])
-    return [candidate for candidate, macs in zip(pool, model.predict(features.of(pool)), strict=True) if macs <= limit]

@@ -79,9 +79,9 @@ def opening(event: RunStarted, folder: Path) -> str:
 
 def narrowed(event: Narrowed) -> str:
     """Return the line on a precision that the search gives up."""
-    tried = f"{event.tries} networks gained nothing from it"
     if event.siblings:
-        return f"siblings: none in {event.precision} any more: {tried}"
+        return f"siblings: none in {event.precision} any more: it made none of {event.tries} networks faster"
+    tried = f"{event.tries} networks gained nothing from it"
     return f"adaptive: {event.precision} is not asked any more: {tried} (run without --adaptive to ask it again)"
 
 

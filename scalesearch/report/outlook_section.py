@@ -19,7 +19,9 @@ def outlook(study: StudyContents) -> str:
         return section("outlook", _TITLE, paragraph(words))
     noun = score_noun_of(study.records)
     sampler = study.session.settings.sampler_name if study.session else ""
-    used = "The sampler chose its candidates by such a model." if sampler == "growth" else "The sampler did not use it."
+    used = f"The study's last sampler, {sampler}, does not use it."
+    if sampler == "growth":
+        used = "The study's last sampler, growth, chooses by such a model."
     note = (
         f"Two Gaussian processes, one for the {noun} and one for the logarithm of the latency, were fitted to the "
         f"measured trials. {used} It is asked about {found.considered} candidates, tried and untried."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import optuna
 
-from scalesearch.analysis.baselines import DRAWS_ITS_START, RANDOM_START, by_chance
+from scalesearch.analysis.baselines import DRAWS_ITS_START, by_chance
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.search.branches import Branches
 from scalesearch.search.ledger import Ledger
@@ -146,7 +146,7 @@ class Asker:
             self._space,
             observed,
             running=running,
-            cost=cost or in_trainings([*running, *(each.candidate for each in observed)]),
+            cost=cost or in_trainings(self._space, [*running, *(each.candidate for each in observed)]),
             is_open=self._is_open,
             seed=seed_of(self._sampling.seed, number),
         )
@@ -163,16 +163,16 @@ class Asker:
         return not refused and not self._ledger.is_known(plan.key)
 
     def _starts_whole(self, number: int) -> bool:
-        """Tell whether the trial is one of the first, drawn at random and uncut; cuts of the best follow as branches.
+        """Tell whether the trial belongs to the random start and is to be uncut: cuts of the best follow for less.
 
-        Of a small budget, it is half.
+        Of a small budget, at most half are uncut.
         """
         name, ledger = self._sampling.sampler, self._ledger
         wanted = self._branches.allowed or name == "growth"
         if number == 0 or not wanted or name == "random" or ledger.used_up:
             return False
         before = sum(asked < number for asked in ledger.unlike_siblings())
-        return before < min(RANDOM_START[name], ledger.budget // 2)
+        return before < ledger.budget // 2 and by_chance(number, ledger.unlike_siblings(), name)
 
     def _enqueue(self, candidate: Candidate, origin: int) -> None:
         """Make this candidate, found by way of the trial `origin`, the next trial that Optuna gives."""

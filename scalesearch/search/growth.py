@@ -6,27 +6,27 @@ Like siblings and branches, the proposals are queued in Optuna's study, so that 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from scalesearch.analysis.belief import Belief, Features, Observation
+from scalesearch.analysis.belief import Belief, Features, Observation, within_macs, without_calibration
 from scalesearch.analysis.front import REFERENCE, Point, undominated
 from scalesearch.analysis.log_linear import LogLinear
 from scalesearch.spaces.moves import drawn, moved
-from scalesearch.values.candidate import Candidate, Pruning, Quantization
+from scalesearch.spaces.trunks import trunk_scaling
+from scalesearch.values.candidate import Candidate, Pruning, Scaling
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import SearchSpace
 
 POOL: Final = 256
 MUTANTS: Final = 0.7
-"""The part of the pool that consists of members of the front, moved by one or two steps."""
+"""The part of the pool that consists of members of the front, moved once or twice."""
+_LEAST_FIXED: Final = 0.02
 FIXED_COST: Final = 0.15
 """What an export, a score and a timing cost, in brief trainings; measured on two cores (docs/measurements.md)."""
-MOST_CHECKED: Final = 24
+MOST_CHECKED: Final = 64
 """So many of the best of the pool are planned, until one of them is new and within the limits."""
-_CALIBRATION: Final = ("calibration", "calibration_images", "clip_percentile")
-_PLAIN: Final = Quantization()
 LEAST_OBSERVED: Final = 4
 """With fewer measured candidates, nothing is proposed."""
 
@@ -61,7 +61,7 @@ def propose(
     if running:
         belief = Belief(space, (*observed, *_as_expected(belief, running)))
     known = {*running, *(each.candidate for each in observed)}
-    pool = pool or pool_of(space, observed, random, known=known)
+    pool = pool or within_macs(space, observed, pool_of(space, observed, random, known=known))
     if not pool:
         return None
     worth = belief.growth(pool, reference) / np.array([cost(each) for each in pool])
@@ -76,7 +76,8 @@ def pool_of(
 
     They differ from the known ones in more than the calibration: that alone changes less than the noise of a score.
     """
-    front = undominated(list(observed), lambda each: (each.score, each.p50_ms))
+    feasible = [each for each in observed if each.feasible]
+    front = undominated(feasible or list(observed), lambda each: (each.score, each.p50_ms))
     pool = dict[Candidate, None]()
     for _ in range(round(MUTANTS * POOL)):
         candidate = front[int(random.integers(len(front)))].candidate
@@ -87,16 +88,17 @@ def pool_of(
         if len(pool) >= POOL:
             break
         pool[drawn(space, random)] = None
-    plain = {_without_calibration(candidate) for candidate in known}
-    return [candidate for candidate in pool if _without_calibration(candidate) not in plain]
+    plain = {without_calibration(candidate) for candidate in known}
+    return [candidate for candidate in pool if without_calibration(candidate) not in plain]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
     """What candidates cost: in brief trainings, or in seconds."""
 
-    trunks: dict[Candidate, set[Pruning]]
-    """The known candidates without pruning and quantization, each with the prunings that were trained."""
+    space: SearchSpace
+    trained: dict[Candidate, set[tuple[Pruning, int]]]
+    """By trunk, what was trained from it: the pruning, and the quantization-aware updates that follow it."""
     fixed: float
     """Cost of an export, a score and a timing."""
     training: Callable[[Candidate], float]
@@ -104,17 +106,17 @@ class Costs:
 
     def __call__(self, candidate: Candidate) -> float:
         """Return what a candidate costs: less if its trunk, or even its branch, is stored."""
-        trained = self.trunks.get(_trunk(candidate))
-        if trained is not None and candidate.pruning in trained and not candidate.quantization.qat_steps:
+        trained = self.trained.get(_trunk(candidate, self.space))
+        if trained is not None and _branch(candidate) in trained and not candidate.quantization.qat_steps:
             return self.fixed
         recipe = candidate.recipe
         share = 1.0 if trained is None or recipe.schedule != "wsd" else recipe.branch_fraction
         return self.fixed + share * self.training(candidate)
 
 
-def in_trainings(known: Iterable[Candidate]) -> Costs:
+def in_trainings(space: SearchSpace, known: Iterable[Candidate]) -> Costs:
     """Return costs in brief trainings, given the candidates whose weights are stored."""
-    return Costs(trunks=_trunks(known), fixed=FIXED_COST, training=lambda _: 1.0)
+    return Costs(space=space, trained=trained_from(known, space), fixed=FIXED_COST, training=lambda _: 1.0)
 
 
 def in_seconds(space: SearchSpace, records: Sequence[TrialRecord], running: Iterable[Candidate]) -> Costs | None:
@@ -125,34 +127,49 @@ def in_seconds(space: SearchSpace, records: Sequence[TrialRecord], running: Iter
         records: The study's trials.
         running: Candidates whose weights will be stored soon.
     """
-    trained = [each for each in records if each.training and each.charge > 0 and each.training.train_s > 0]
-    if not trained:
+    own = [each for each in records if each.measured and each.same_as is None]
+    trained = [each for each in own if each.training and each.training.train_s > 0 and each.charged]
+    plain = [each for each in trained if not each.candidate.quantization.qat_steps]
+    if not plain:
         return None
     features = Features(space)
-    full_s = [(each.training.train_s + each.training.retrain_s) / each.charge for each in trained if each.training]
-    model = LogLinear(features.of([each.candidate for each in trained]), full_s)
-    others = [sum(stage.seconds for stage in each.stages) for each in records if each.measured and not each.charge]
-    fixed = statistics.median(others) if others else FIXED_COST * statistics.median(full_s)
-    known = [*running, *(each.candidate for each in records if each.measured)]
+    # The seconds of parts that were stored are among them.
+    full_s = [each.training.train_s + each.training.retrain_s for each in plain if each.training]
+    model = LogLinear(features.of([each.candidate for each in plain]), full_s)
+    others_s = [sum(stage.seconds for stage in each.stages) for each in own if not each.charged and each.stages]
+    least_s = _LEAST_FIXED * statistics.median(full_s)
+    fixed_s = max(least_s, statistics.median(others_s) if others_s else FIXED_COST * statistics.median(full_s))
+    known = [*running, *(each.candidate for each in own)]
     return Costs(
-        trunks=_trunks(known), fixed=fixed, training=lambda candidate: float(model.predict(features.of([candidate]))[0])
+        space=space,
+        trained=trained_from(known, space),
+        fixed=fixed_s,
+        training=lambda candidate: float(model.predict(features.of([candidate]))[0]),
     )
 
 
-def _trunks(candidates: Iterable[Candidate]) -> dict[Candidate, set[Pruning]]:
-    found: dict[Candidate, set[Pruning]] = {}
+def trained_from(candidates: Iterable[Candidate], space: SearchSpace) -> dict[Candidate, set[tuple[Pruning, int]]]:
+    """Return the trunks of the candidates, each with the branches that were trained from it."""
+    found: dict[Candidate, set[tuple[Pruning, int]]] = {}
     for candidate in candidates:
-        found.setdefault(_trunk(candidate), set()).add(candidate.pruning)
+        found.setdefault(_trunk(candidate, space), set()).add(_branch(candidate))
     return found
 
 
-def _trunk(candidate: Candidate) -> Candidate:
-    return Candidate(scaling=candidate.scaling, pruning=Pruning(), quantization=Quantization(), recipe=candidate.recipe)
+def _trunk(candidate: Candidate, space: SearchSpace) -> Candidate:
+    """Return the candidate whose trunk it shares: uncut, not quantized, and as large as the network it is cut from."""
+    plain = Scaling()
+    largest = replace(
+        trunk_scaling(space, candidate.scaling),
+        width_by=plain.width_by,
+        depth_by=plain.depth_by,
+        kernel_by=plain.kernel_by,
+    )
+    return Candidate(scaling=largest, recipe=candidate.recipe)
 
 
-def _without_calibration(candidate: Candidate) -> Candidate:
-    calibration: dict[str, Any] = {name: getattr(_PLAIN, name) for name in _CALIBRATION}
-    return replace(candidate, quantization=replace(candidate.quantization, **calibration))
+def _branch(candidate: Candidate) -> tuple[Pruning, int]:
+    return candidate.pruning, candidate.quantization.qat_steps
 
 
 def _as_expected(belief: Belief, candidates: Sequence[Candidate]) -> list[Observation]:

@@ -2,12 +2,13 @@
 
 import contextlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.search.events import Narrowed
 from scalesearch.search.ledger import Ledger
 from scalesearch.search.siblings import siblings_of
-from scalesearch.values.candidate import Candidate, Precision
+from scalesearch.values.candidate import Candidate, Precision, Quantization
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import SearchSpace
@@ -24,7 +25,8 @@ class Precisions:
         self._siblings, self._adaptive = siblings, adaptive
         self._wanted: dict[str, tuple[Candidate, int]] = {}  # by key: siblings to evaluate, and their trials
         self._given_up: dict[Precision, int] = {}
-        self._unlike: dict[Precision, int] = {}  # precisions that siblings have no more
+        self._useless: dict[Precision, int] = {}  # precisions that siblings do without at present
+        self._told: set[Precision] = set()  # precisions of which it was said that siblings do without them
 
     @property
     def wanted(self) -> int:
@@ -45,7 +47,7 @@ class Precisions:
                 known = self._ledger.is_known(plan.key) or plan.rejected_because
                 # With quantization-aware updates, the float branch is shorter, so the weights differ.
                 trained = plan.shape_key == self._plan(record.candidate).shape_key
-                if trained and not known and candidate.quantization.precision not in self._unlike:
+                if trained and not known and self._may_be_sibling(candidate):
                     self._wanted.setdefault(plan.key, (candidate, record.trial))
 
     def narrow(self) -> tuple[Narrowed, ...]:
@@ -55,15 +57,18 @@ class Precisions:
         `TRIES`.
         """
         records = self._ledger.records.values()
-        unlike = _added(self._unlike, unlike_siblings(records)) if self._siblings else {}
-        new = _added(self._given_up, given_up(records)) if self._adaptive else {}
-        self._wanted = {
-            key: (candidate, origin)
-            for key, (candidate, origin) in self._wanted.items()
-            if candidate.quantization.precision not in self._unlike
-        }
-        told = [Narrowed(precision=precision, tries=tries, siblings=True) for precision, tries in unlike.items()]
+        self._useless = useless(records) if self._siblings else {}
+        new = given_up(records) if self._adaptive else {}
+        new = {precision: tries for precision, tries in new.items() if precision not in self._given_up}
+        self._given_up |= new
+        self._wanted = {key: wanted for key, wanted in self._wanted.items() if self._may_be_sibling(wanted[0])}
+        said = {precision: tries for precision, tries in self._useless.items() if precision not in self._told}
+        self._told |= said.keys()
+        told = [Narrowed(precision=precision, tries=tries, siblings=True) for precision, tries in said.items()]
         return (*told, *(Narrowed(precision=precision, tries=tries) for precision, tries in new.items()))
+
+    def _may_be_sibling(self, candidate: Candidate) -> bool:
+        return candidate.quantization.precision not in self._useless | self._given_up
 
     def refusal(self, precision: Precision) -> str:
         """Return why candidates of that precision are rejected; empty if they are not."""
@@ -78,33 +83,27 @@ LARGE = 0.5
 """One of them must have at least this part of the most MACs so far, since int8 often pays on large networks alone."""
 
 
-def _added(known: dict[Precision, int], found: dict[Precision, int]) -> dict[Precision, int]:
-    """Add to the known precisions what was found, and return what is new."""
-    new = {precision: tries for precision, tries in found.items() if precision not in known}
-    known |= new
-    return new
-
-
-def unlike_siblings(records: Iterable[TrialRecord]) -> dict[Precision, int]:
+def useless(records: Iterable[TrialRecord]) -> dict[Precision, int]:
     """Return the precisions that siblings do without, with the number of networks that each was tried on.
 
     They made no network faster beyond doubt, the largest ones among them. A score that rounding raised by chance is no
-    reason to go on.
+    reason to go on. A larger network may change that.
     """
-    measured = [each for record in records if (each := record.measured)]
+    measured = [each for record in records if record.state == "complete" and (each := record.measured)]
     largest = max((each.cost.macs for each in measured), default=0)
-    tried: dict[Precision, list[tuple[int, bool]]] = {}
+    tried: dict[Precision, dict[Candidate, int]] = {}
+    paid = set[Precision]()
     for each in measured:
+        precision, network = each.candidate.quantization.precision, replace(each.candidate, quantization=Quantization())
         for gain in each.gains:
             if gain.step == "precision":
-                faster = (gain.speedup if gain.coarse else gain.speedup_low) > 1
-                tried.setdefault(each.candidate.quantization.precision, []).append((each.cost.macs, faster))
+                tried.setdefault(precision, {})[network] = each.cost.macs
+                if (gain.speedup if gain.coarse else gain.speedup_low) > 1:
+                    paid.add(precision)
     return {
-        precision: len(tries)
-        for precision, tries in tried.items()
-        if len(tries) >= SIBLING_TRIES
-        and max(macs for macs, _ in tries) >= LARGE * largest
-        and not any(faster for _, faster in tries)
+        precision: len(networks)
+        for precision, networks in tried.items()
+        if precision not in paid and len(networks) >= SIBLING_TRIES and max(networks.values()) >= LARGE * largest
     }
 
 

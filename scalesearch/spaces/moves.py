@@ -11,6 +11,7 @@ from scalesearch.spaces.suggest import candidate_value, candidate_with
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.space import NamedAxis, Range, SearchSpace
 
+_MOST_LISTED = 1000
 _PART = 0.1
 """A value on a range without steps moves by at most this part of the range."""
 
@@ -36,21 +37,35 @@ def moved(candidate: Candidate, space: SearchSpace, random: np.random.Generator)
     """Return the candidate with one axis, chosen at random, moved by one step.
 
     A number in a list or a stepped range becomes the next smaller or larger one, a name any other. An axis that has no
-    effect on the candidate may be chosen, too; the candidate then stays as it is.
+    effect on the candidate may be chosen, too; the candidate then stays as it is. An axis that the move gives an effect
+    takes a random value, unless the candidate has one of the space.
     """
     axes = free_axes(space)
-    values = {named.name: candidate_value(candidate, named.name) for named in axes}
+    values = {named.name: _own_value(named, candidate, random) for named in axes}
     if axes:
         named = axes[int(random.integers(len(axes)))]
         values[named.name] = _next_value(named, values[named.name], random)
     return candidate_with(values, space)
 
 
+def _own_value(named: NamedAxis, candidate: Candidate, random: np.random.Generator) -> Value:
+    """Return the candidate's value if it lies on the axis, as a default need not; otherwise a random one."""
+    value, axis = candidate_value(candidate, named.name), named.axis
+    if isinstance(axis, Range):
+        offered = axis.low <= float(value) <= axis.last
+    else:
+        offered = value in [typed(named.name, each) for each in axis.values]
+    return value if offered else _any_value(named, random)
+
+
 def _numbers(named: NamedAxis) -> tuple[Value, ...]:
-    """Return all numbers of the axis, ascending; empty for names, and for a range without steps."""
-    if not isinstance(named.axis, Range):
+    """Return all numbers of the axis, ascending; empty for names, and for a range that is too fine to list."""
+    axis = named.axis
+    if not isinstance(axis, Range):
         return ordered_values(named)
-    return tuple(typed(named.name, value) for value in named.axis.values)
+    whole = field_type(named.name) is int and not axis.step and axis.high - axis.low < _MOST_LISTED and not axis.log
+    values = range(int(axis.low), int(axis.high) + 1) if whole else axis.values
+    return tuple(typed(named.name, value) for value in values)
 
 
 def _any_value(named: NamedAxis, random: np.random.Generator) -> Value:
@@ -66,10 +81,14 @@ def _next_value(named: NamedAxis, value: Value, random: np.random.Generator) -> 
     values = _numbers(named)
     if values:
         place = min(range(len(values)), key=lambda each: abs(float(values[each]) - float(value)))
-        return values[min(len(values) - 1, max(0, place + step))]
+        last = len(values) - 1
+        return values[place + (1 if place == 0 else -1 if place == last else step)]
     if isinstance(named.axis, Range):
         low, high, at = (_scaled(named.axis, number) for number in (named.axis.low, named.axis.high, float(value)))
-        return _on_range(named, named.axis, (at - low) / (high - low) + step * _PART * float(random.random()))
+        near = _on_range(named, named.axis, (at - low) / (high - low) + step * _PART * float(random.random()))
+        if near != value or field_type(named.name) is not int:
+            return near
+        return int(min(named.axis.high, max(named.axis.low, int(value) + step)))
     others = [other for each in named.axis.values if (other := typed(named.name, each)) != value]
     return others[int(random.integers(len(others)))]
 
@@ -80,7 +99,8 @@ def _scaled(axis: Range, number: float) -> float:
 
 def _on_range(named: NamedAxis, axis: Range, part: float) -> Value:
     """Return the value that lies at this part of a range without steps, which may be logarithmic."""
-    low, high = _scaled(axis, axis.low), _scaled(axis, axis.high)
+    half = 0.5 if field_type(named.name) is int else 0.0  # so that rounding reaches the ends as often as the others
+    low, high = _scaled(axis, axis.low - half), _scaled(axis, axis.high + half)
     at = low + min(1.0, max(0.0, part)) * (high - low)
     number = min(axis.high, max(axis.low, math.exp(at) if axis.log else at))
     return typed(named.name, round(number) if field_type(named.name) is int else number)

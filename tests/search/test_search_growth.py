@@ -3,22 +3,25 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from fake_evaluators import FakePlanner, make_space
+from fake_evaluators import FakePlanner, macs_of, make_space
 from study_runs import assert_sound, run
 
 from scalesearch.analysis.belief import Observation
+from scalesearch.search import growth
+from scalesearch.search.fates import repeat
 from scalesearch.search.growth import FIXED_COST, POOL, in_seconds, in_trainings, pool_of, propose
 from scalesearch.spaces.moves import drawn
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling
-from scalesearch.values.record import MeasuredTrial, StageTime, TrialRecord
+from scalesearch.values.record import MeasuredTrial, StageTime
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 
 CUTS = NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.0, 0.25, 0.5)))
-FREE = in_trainings([])
 SPACE = replace(make_space(), axes=(CUTS, *make_space().axes))
+FREE = in_trainings(SPACE, [])
 
 
 def observed(space: SearchSpace, count: int) -> list[Observation]:
@@ -34,34 +37,55 @@ def test_what_is_stored_makes_a_candidate_cheaper() -> None:
     whole = Candidate(scaling=Scaling(width=0.5), recipe=Recipe(branch_fraction=0.25))
     cut = replace(whole, pruning=Pruning(channel_fraction=0.25))
     int8 = Quantization(precision="int8")
-    none, known = in_trainings([]), in_trainings([whole])
+    none, known = in_trainings(SPACE, []), in_trainings(SPACE, [whole])
     assert none(whole) == none(cut) == FIXED_COST + 1
     assert known(cut) == FIXED_COST + 0.25
     assert known(replace(whole, quantization=int8)) == FIXED_COST
     assert known(replace(whole, quantization=replace(int8, qat_steps=20))) > FIXED_COST
     assert known(replace(whole, recipe=replace(whole.recipe, schedule="cosine"))) == FIXED_COST + 1
+    # Weights that were trained with their rounding are not those of the float network.
+    rounded = in_trainings(SPACE, [replace(whole, quantization=replace(int8, qat_steps=20))])
+    assert rounded(whole) == FIXED_COST + 0.25
+
+
+def test_networks_that_are_cut_from_one_trunk_share_it() -> None:
+    widths = NamedAxis(name="scaling.width", axis=Choice(values=(0.5, 0.75, 1.0)))
+    space = SearchSpace(name="own", network="resnet_small", resolution_px=64, axes=(widths,))
+    half, more = (Candidate(scaling=Scaling(width=width, width_by="cut")) for width in (0.5, 0.75))
+    largest, scratch = Candidate(scaling=Scaling(width=1.0)), Candidate(scaling=Scaling(width=0.75))
+    known = in_trainings(space, [half])
+    assert known(more) == known(largest) == FIXED_COST
+    cut = replace(more, pruning=Pruning(channel_fraction=0.25))
+    assert known(cut) == pytest.approx(FIXED_COST + 1 / 3)
+    assert known(scratch) == FIXED_COST + 1
 
 
 def test_seconds_are_expected_from_what_trainings_took(make_record: Callable[..., MeasuredTrial]) -> None:
-    random, records = np.random.default_rng(0), list[TrialRecord]()
+    random, records = np.random.default_rng(0), list[MeasuredTrial]()
     for trial in range(12):
-        candidate = drawn(SPACE, random, {CUTS.name: 0.0})
-        record = make_record(trial)
-        took = replace(record.training, train_s=40 * candidate.scaling.width**2, retrain_s=0.0, steps=10, new_steps=10)
+        candidate = drawn(SPACE, random)
+        record, free = make_record(trial), trial >= 10
+        # Both parts of a training are told, the stored one, too: a branch of a stored trunk made 10 of 30 updates.
+        whole_s, new = 60 * candidate.scaling.width**2, 10 if candidate.pruning.channel_fraction else 30
+        took = replace(record.training, train_s=2 / 3 * whole_s, retrain_s=whole_s / 3, steps=30, new_steps=new)
         stages = (StageTime(stage="latency", seconds=3.0),)
-        records.append(replace(record, candidate=candidate, training=took, charged=trial < 10, stages=stages))
+        records.append(replace(record, candidate=candidate, training=took, charged=not free, stages=stages))
+    assert {record.charge for record in records} == {0, 1 / 3, 1}
     assert in_seconds(SPACE, [replace(each, charged=False) for each in records], ()) is None
-    costs = in_seconds(SPACE, records, ())
+    repeats = [repeat(records[11], 20 + number, records[11].candidate) for number in range(5)]
+    costs = in_seconds(SPACE, [*records, *repeats], ())
     assert costs
     assert costs.fixed == 3.0
-    new = replace(records[0].candidate, scaling=replace(records[0].candidate.scaling, width=0.111))
-    assert costs(new) == pytest.approx(3 + 40 * 0.111**2, rel=0.05)
-    cut = replace(records[0].candidate, pruning=Pruning(channel_fraction=0.25))
-    whole_s = 40 * records[0].candidate.scaling.width ** 2
-    assert costs(cut) == pytest.approx(3 + whole_s * cut.recipe.branch_fraction, rel=0.05)
-    running = in_seconds(SPACE, records, (new,))
+    new_width = replace(records[0].candidate, scaling=replace(records[0].candidate.scaling, width=0.111))
+    assert costs(new_width) == pytest.approx(3 + 60 * 0.111**2, rel=0.05)
+    first = records[0].candidate
+    tried = {each.candidate.pruning for each in records if each.candidate.scaling == first.scaling}
+    (other, *_) = [Pruning(channel_fraction=cut) for cut in (0.25, 0.5) if Pruning(channel_fraction=cut) not in tried]
+    branch_s = 60 * first.scaling.width**2 * first.recipe.branch_fraction
+    assert costs(replace(first, pruning=other)) == pytest.approx(3 + branch_s, rel=0.05)
+    running = in_seconds(SPACE, records, (new_width,))
     assert running
-    assert running(replace(new, quantization=Quantization(precision="int8"))) == 3.0
+    assert running(replace(new_width, quantization=Quantization(precision="int8"))) == 3.0
 
 
 def test_a_pool_holds_nothing_known() -> None:
@@ -94,12 +118,58 @@ def test_a_running_candidate_is_not_proposed_again() -> None:
     assert propose(SPACE, known, running=(first,), cost=FREE, is_open=lambda _: True, seed=5) not in (first, None)
 
 
+def test_the_limit_of_macs_does_not_leave_it_without_a_proposal() -> None:
+    space = make_space(max_macs=1000)
+    known = [each for each in observed(space, 40) if macs_of(each.candidate) <= 1000]
+    known = [replace(each, macs=macs_of(each.candidate)) for each in known][:8]
+    tried = {each.candidate for each in known}
+
+    def is_open(candidate: Candidate) -> bool:
+        return macs_of(candidate) <= 1000 and candidate not in tried
+
+    for seed in range(4):
+        assert propose(space, known, running=(), cost=FREE, is_open=is_open, seed=seed)
+
+
+def test_infeasible_trials_teach_but_are_no_parents() -> None:
+    known = observed(SPACE, 30)
+    (smallest, *_) = sorted(known, key=lambda each: each.candidate.scaling.width)
+    only = [replace(each, feasible=each is smallest) for each in known]
+    random = np.random.default_rng(0)
+    near = list(pool_of(SPACE, only, random, known=set()))[:5]
+    assert all(each.scaling.width <= smallest.candidate.scaling.width + 0.3 for each in near)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_search_with_it_is_sound_and_goes_on_where_it_was(tmp_path: Path, workers: int) -> None:
+def test_a_search_with_it_is_sound_and_goes_on_where_it_was(
+    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proposals = list[Candidate]()
+
+    def noted(*given: Any, **named: Any) -> Candidate | None:
+        found = propose(*given, **named)
+        proposals.extend([found] if found else [])
+        return found
+
+    monkeypatch.setattr(growth, "propose", noted)
     run(tmp_path, 8, space=SPACE, plan=FakePlanner(), sampler="growth", siblings=True, workers=workers)
     assert_sound(tmp_path, 8)
+    begun = len(proposals)
+    assert begun
     run(tmp_path, 14, space=SPACE, plan=FakePlanner(), sampler="growth", siblings=True, workers=workers)
     records = assert_sound(tmp_path, 14)
+    assert len(proposals) > begun
+    assert {*proposals} <= {record.candidate for record in records}
     own = [record for record in records if record.sibling_of is None]
     assert {record.candidate.pruning.channel_fraction for record in own[:4]} == {0.0}, "the start is drawn uncut"
-    assert sum(record.same_as is not None for record in own) <= 2
+
+
+def test_a_space_without_the_default_of_a_conditional_axis_is_searched(tmp_path: Path) -> None:
+    calibration = NamedAxis(name="quantization.calibration", axis=Choice(values=("percentile", "mse")))
+    others = tuple(named for named in SPACE.axes if named.name != calibration.name)
+    space = replace(SPACE, axes=(*others, calibration))
+    run(tmp_path, 16, space=space, plan=FakePlanner(), sampler="growth")
+    records = assert_sound(tmp_path, 16)
+    int8 = [each.candidate.quantization for each in records if each.candidate.quantization.precision == "int8"]
+    assert int8
+    assert {each.calibration for each in int8} <= {"percentile", "mse"}

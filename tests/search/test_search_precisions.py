@@ -4,11 +4,18 @@ from collections.abc import Callable
 
 import pytest
 
-from scalesearch.search.precisions import SIBLING_TRIES, unlike_siblings
+from scalesearch.search.fates import repeat
+from scalesearch.search.precisions import SIBLING_TRIES, useless
+from scalesearch.values.candidate import Candidate, Quantization, Scaling
 from scalesearch.values.record import Cost, Gain, MeasuredTrial
 
 LOST = Gain(step="precision", what="fp16", speedup=0.9, speedup_low=0.88, speedup_high=0.92, score_change=0.0)
 PAID = Gain(step="precision", what="fp16", speedup=1.3, speedup_low=1.2, speedup_high=1.4, score_change=0.0)
+
+
+def network(trial: int, calibration_images: int = 128) -> Candidate:
+    quantization = Quantization(precision="fp16", calibration_images=calibration_images)
+    return Candidate(scaling=Scaling(width=0.5 + trial / 10), quantization=quantization)
 
 
 @pytest.mark.parametrize(
@@ -25,8 +32,14 @@ def test_a_precision_is_given_up_when_it_paid_on_no_network_small_or_large(
 ) -> None:
     gains = [(LOST,)] * (len(macs) - 1) + [(last,)]
     halves = [
-        make_record(trial, precision="fp16", cost=Cost(macs=each, params=1), gains=gain)
+        make_record(trial, cost=Cost(macs=each, params=1), gains=gain, candidate=network(trial))
         for trial, (each, gain) in enumerate(zip(macs, gains, strict=True))
     ]
     largest = make_record(99, cost=Cost(macs=10, params=1), gains=())
-    assert unlike_siblings([*halves, largest]) == ({"fp16": SIBLING_TRIES} if given_up else {})
+    assert useless([*halves, largest]) == ({"fp16": SIBLING_TRIES} if given_up else {})
+
+
+def test_one_network_counts_once(make_record: Callable[..., MeasuredTrial]) -> None:
+    cost = Cost(macs=10, params=1)
+    again = [make_record(n, cost=cost, gains=(LOST,), candidate=network(1, 100 + n)) for n in range(6)]
+    assert useless([*again, repeat(again[0], 9, again[0].candidate)]) == {}

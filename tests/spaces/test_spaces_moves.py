@@ -1,13 +1,16 @@
 """Candidates drawn and moved without Optuna stay in the space, and reach all of it."""
 
+import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
+import optuna
 import pytest
 
 from scalesearch import load_space
 from scalesearch.spaces.moves import drawn, moved
-from scalesearch.spaces.suggest import candidate_value, trial_parameters
+from scalesearch.spaces.suggest import candidate_value, suggest, trial_parameters
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.space import Choice, NamedAxis, Range, SearchSpace
 
@@ -70,8 +73,42 @@ def test_given_values_are_not_drawn() -> None:
     assert seen([drawn(SPACE, random, {"scaling.width": 0.75}) for _ in range(20)], "scaling.width") == {0.75}
 
 
-@pytest.mark.parametrize("name", ["resnet_small", "mobilenet_small", "resnet_small_compressed"])
-def test_optuna_can_replay_what_is_drawn(name: str) -> None:
-    space, random = load_space(name), np.random.default_rng(3)
-    for _ in range(20):
-        assert trial_parameters(drawn(space, random), space)
+def test_whole_numbers_are_reached_evenly_and_by_single_steps() -> None:
+    axes = (
+        NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.25, 0.5))),
+        NamedAxis(name="pruning.rounds", axis=Range(low=1, high=4)),
+        NamedAxis(name="training.batch_size", axis=Range(low=2, high=64, log=True)),
+    )
+    space = replace(SPACE, axes=axes)
+    random = np.random.default_rng(0)
+    rounds = [drawn(space, random).pruning.rounds for _ in range(2000)]
+    assert all(400 < rounds.count(value) < 600 for value in (1, 2, 3, 4))
+    moves = list(walk(space, 600))
+    assert {abs(after.pruning.rounds - before.pruning.rounds) for before, after in moves} == {0, 1}
+    assert seen([after for _, after in moves], "pruning.rounds") == {1, 2, 3, 4}
+    changed = [before != after for before, after in moves]
+    assert sum(changed) > 400
+
+
+UNUSUAL = (
+    NamedAxis(name="quantization.precision", axis=Choice(values=("fp32", "int8"))),
+    NamedAxis(name="quantization.calibration", axis=Choice(values=("percentile", "mse"))),
+    NamedAxis(name="quantization.qat_steps", axis=Choice(values=(20, 40))),
+    NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.0, 0.5))),
+    NamedAxis(name="pruning.criterion", axis=Choice(values=("taylor", "bn_scale"))),
+    NamedAxis(name="scaling.stages.2.width", axis=Range(low=0.5, high=1.5, step=0.25)),
+)
+
+
+@pytest.mark.parametrize("name", ["resnet_small", "mobilenet_small", "resnet_small_compressed", "unusual"])
+def test_optuna_replays_what_is_drawn_and_moved(name: str) -> None:
+    space = replace(SPACE, axes=UNUSUAL) if name == "unusual" else load_space(name)
+    candidates = [after for _, after in walk(space, 150)]
+    for candidate in candidates:
+        trial = optuna.trial.FixedTrial(trial_parameters(candidate, space))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Optuna warns of a value that is not on the axis
+            assert suggest(trial, space) == candidate
+    if name == "unusual":
+        int8 = [each for each in candidates if each.quantization.precision == "int8"]
+        assert seen(int8, "quantization.qat_steps") == {20, 40}
