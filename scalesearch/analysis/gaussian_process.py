@@ -1,4 +1,7 @@
-"""A Gaussian process on the axes of the space: scikit-learn's, with a Matérn kernel of one length per axis."""
+"""A Gaussian process on the axes of the space: scikit-learn's, with a linear trend and a Matérn kernel.
+
+The kernel has one length per axis. Without the trend, it would expect the average of whatever lies beyond what it saw.
+"""
 
 import warnings
 from typing import Any, Final
@@ -7,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
 Array = NDArray[np.float64]
 
 MOST: Final = 400
 """It is fitted to at most so many observations: the time of a fit grows with their third power."""
 _LENGTHS: Final = (0.05, 20.0)
+_TREND: Final = (1e-3, 50.0)
 _NOISE: Final = (1e-6, 1.0)
 
 
@@ -25,7 +29,8 @@ class GaussianProcess:
     """
 
     def __init__(self, features: int) -> None:
-        self._kernel: Any = ConstantKernel(1.0, (0.05, 50.0)) * Matern(np.ones(features), _LENGTHS, nu=2.5)
+        trend: Any = ConstantKernel(0.5, _TREND) * DotProduct(1.0, "fixed")
+        self._kernel: Any = ConstantKernel(1.0, (0.05, 50.0)) * Matern(np.ones(features), _LENGTHS, nu=2.5) + trend
         self._kernel += WhiteKernel(0.05, _NOISE)
         self._model: Any = None
 

@@ -22,3 +22,13 @@ def test_of_many_observations_the_best_and_the_newest_are_kept() -> None:
     best = np.array([5.0, 0, 4, 3, 2, 9, 9, 1])
     assert newest_and_best(np.zeros((8, 1)), best, 4).tolist() == [1, 5, 6, 7]
     assert newest_and_best(np.zeros((8, 1)), best, 8).tolist() == list(range(8))
+
+
+def test_what_rises_is_expected_to_go_on_rising() -> None:
+    random = np.random.default_rng(1)
+    x = 0.5 * random.random((15, 2))
+    model = GaussianProcess(2)
+    model.fit(x, 0.5 + 0.3 * x[:, 0] + random.normal(0, 0.005, 15))
+    mean, deviation = model.predict(np.array([[1.0, 0.25]]))
+    assert abs(mean[0] - 0.8) < 0.05
+    assert deviation[0] < 0.1
