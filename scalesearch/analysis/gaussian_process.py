@@ -17,7 +17,6 @@ Array = NDArray[np.float64]
 MOST: Final = 400
 """It is fitted to at most so many observations: the time of a fit grows with their third power."""
 _LENGTHS: Final = (0.05, 20.0)
-_TREND: Final = (1e-3, 50.0)
 _NOISE: Final = (1e-6, 1.0)
 
 
@@ -29,7 +28,8 @@ class GaussianProcess:
     """
 
     def __init__(self, features: int) -> None:
-        trend: Any = ConstantKernel(0.5, _TREND) * DotProduct(1.0, "fixed")
+        # Fixed: the likelihood of few observations would rather have no trend and a long length.
+        trend: Any = DotProduct(1.0, "fixed")
         self._kernel: Any = ConstantKernel(1.0, (0.05, 50.0)) * Matern(np.ones(features), _LENGTHS, nu=2.5) + trend
         self._kernel += WhiteKernel(0.05, _NOISE)
         self._model: Any = None
