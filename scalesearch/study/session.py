@@ -76,9 +76,12 @@ def open_session(
         say(line)
     dataset = images.dataset.normalised_by(parent.mean, parent.std) if parent else images.dataset
     say("machine: probing threads and number format" if stored is None else "machine: as probed by the first run")
+    sampler = _sampler(settings, stored)
+    if settings.sampler == "auto":
+        say(f"sampler: {sampler}, {'as before' if stored else 'the best on a table of trained networks'}")
     session = Session(
         folder=folder,
-        settings=dataclasses.replace(settings, data=images.settings, sampler=_sampler(settings, stored)),
+        settings=dataclasses.replace(settings, data=images.settings, sampler=sampler),
         space=space,
         base=base,
         target=target,

@@ -8,7 +8,7 @@ from scalesearch.values.storage_url import check_storage_url
 
 SamplerName = Literal["tpe", "gp", "nsga2", "random", "growth"]
 SamplerSetting = Literal["auto", "tpe", "gp", "nsga2", "random", "growth"]
-DEFAULT_SAMPLER: Final[SamplerName] = "tpe"
+DEFAULT_SAMPLER: Final[SamplerName] = "growth"
 """What `auto` stands for in a new study (docs/measurements.md, "Samplers")."""
 AcceptName = Literal["off", "rtx"]
 Fit = Literal["crop", "stretch", "pad"]
