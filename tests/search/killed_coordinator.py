@@ -1,9 +1,10 @@
-"""Kills itself -9 at that moment of TRIAL or later: `killed_coordinator.py FOLDER BUDGET MOMENT TRIAL SIBLINGS`."""
+"""Kills itself -9 at MOMENT of TRIAL or later: `killed_coordinator.py FOLDER BUDGET MOMENT TRIAL SIBLINGS SAMPLER`."""
 
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import cast
 
 import optuna
 from fake_evaluators import FakePlanner, MakeFake, make_space
@@ -18,7 +19,7 @@ from scalesearch.search.telling import tell
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import TrialRecord
-from scalesearch.values.settings import RunSettings
+from scalesearch.values.settings import RunSettings, SamplerName
 from scalesearch.values.space import SearchSpace
 
 SPACE = make_space(6, max_macs=2000)
@@ -31,6 +32,7 @@ def die() -> None:
 
 def main() -> None:
     folder, budget, moment, number = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    sampler = cast("SamplerName", sys.argv[6])
     asked = len(RecordStore(folder).all())
     planner = FakePlanner(2000)
 
@@ -57,7 +59,7 @@ def main() -> None:
     study_module.run_study(
         folder,
         Problem(space=SPACE, plan=plan, make_evaluator=MakeFake(journal=folder / "journal.txt", seconds=0.05)),
-        RunSettings(budget=budget, seed=7, siblings=sys.argv[5] == "1"),
+        RunSettings(budget=budget, seed=7, siblings=sys.argv[5] == "1", sampler=sampler),
         watchers=Watchers(on_event=on_event),
     )
 

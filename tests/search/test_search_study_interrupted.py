@@ -66,17 +66,19 @@ def test_a_run_outside_the_main_thread_leaves_signals_alone(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("siblings", [False, True])
-def test_kill_9_of_the_coordinator_at_any_moment_loses_and_doubles_nothing(tmp_path: Path, siblings: bool) -> None:
+@pytest.mark.parametrize(("siblings", "sampler"), [(False, "tpe"), (False, "growth"), (True, "growth")])
+def test_kill_9_of_the_coordinator_at_any_moment_loses_and_doubles_nothing(
+    tmp_path: Path, siblings: bool, sampler: SamplerName
+) -> None:
     budget, killed = 8, tmp_path / "killed"
     for moment, number in [("asked", 0), ("in a stage", 1), ("saved", 3), ("started", 5)]:
-        process = coordinator(killed, budget, moment, number, siblings)
+        process = coordinator(killed, budget, moment, number, sampler, siblings)
         assert process.returncode == -signal.SIGKILL, process.stderr
         assert_no_worker_survives(killed / "journal.txt")
-    assert coordinator(killed, budget, "never", 0, siblings).returncode == 0
+    assert coordinator(killed, budget, "never", 0, sampler, siblings).returncode == 0
     records = assert_sound(killed, budget)
     if not siblings:  # which siblings are still wanted after a kill is read off the front, so their order may differ
-        run(tmp_path / "whole", budget, space=KILLED_SPACE)
+        run(tmp_path / "whole", budget, space=KILLED_SPACE, sampler=sampler)
         whole = assert_sound(tmp_path / "whole", budget)
         assert [record.candidate for record in records] == [record.candidate for record in whole]
     trained = Counter(int(line.split()[0]) for line in (killed / "journal.txt").read_text().splitlines())
@@ -104,11 +106,11 @@ def assert_no_worker_survives(journal: Path) -> None:
 
 
 def coordinator(
-    folder: Path, budget: int, moment: str, number: int, siblings: bool = False
+    folder: Path, budget: int, moment: str, number: int, sampler: SamplerName, siblings: bool = False
 ) -> subprocess.CompletedProcess[str]:
     script = Path(__file__).with_name("killed_coordinator.py")
     return subprocess.run(
-        [sys.executable, str(script), str(folder), str(budget), moment, str(number), str(int(siblings))],
+        [sys.executable, str(script), str(folder), str(budget), moment, str(number), str(int(siblings)), sampler],
         capture_output=True,
         text=True,
         timeout=60,
