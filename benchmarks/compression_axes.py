@@ -5,7 +5,8 @@
 
 Arms, each an ordinary `scalesearch run` that ends by its wall time (`--max-time`):
 
-* with: the whole space as it is shipped: a trunk, and branches that are dense, cut or zeroed, in every precision;
+* with: the whole space: a trunk, and branches that are dense, cut or zeroed, in every precision. The sampler of this
+  arm, and of the others unless they name one, is TPE;
 * branches: the whole space, drawn uncut at first; networks near the front are then tried with the next larger and
   smaller cut, too;
 * without: the same space with nothing to prune and fp32 alone;
@@ -38,13 +39,14 @@ from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.views.words import shape_text
 
 SCALING_ONLY = ("pruning.channel_fraction=[0.0]", 'quantization.precision=["fp32"]')
+TPE = ("sampler=tpe",)
 ARMS: dict[str, tuple[str, ...]] = {
-    "with": (),
-    "branches": ("branches=true",),
-    "without": SCALING_ONLY,
+    "with": TPE,
+    "branches": (*TPE, "branches=true"),
+    "without": (*TPE, *SCALING_ONLY),
     "growth": ("sampler=growth",),
     "growth-without": ("sampler=growth", *SCALING_ONLY),
-    "cosine": ("training.schedule=cosine",),
+    "cosine": (*TPE, "training.schedule=cosine"),
 }
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of the wall time of a search: when hypervolumes are compared."""

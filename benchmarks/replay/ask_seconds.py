@@ -4,7 +4,7 @@
 
 The stored trials are random candidates of the default space with made-up values (`replay.synthetic`), kept in memory:
 a database on disk adds its own time. Asked is the sampler's proposal alone; `growth` also plans its best candidates,
-which takes about 0.1 s each.
+which took 0.16 s each in resnet_small and 0.24 s in mobilenet_small, beside other work.
 """
 
 import argparse

@@ -22,7 +22,7 @@ from replay.session import Observed, Replay
 from replay.shapes import PRECISIONS, place_in, table_space, values_of
 from replay.table import Table
 from scalesearch.analysis.baselines import RANDOM_START
-from scalesearch.analysis.belief import Features, Observation
+from scalesearch.analysis.belief import Features, Observation, depth_below_front
 from scalesearch.analysis.expected_growth import expected_growth
 from scalesearch.analysis.front import undominated
 from scalesearch.analysis.gaussian_process import GaussianProcess, newest_and_best
@@ -75,7 +75,7 @@ class Model:
 
     def fit(self, for_score: Array, for_latency: Array, scores: Array, log_ms: Array) -> None:
         """Fit to n observations: features (n, ...), accuracies and log latencies (n,), oldest first."""
-        kept = newest_and_best(for_score, _depth(scores, log_ms))
+        kept = newest_and_best(for_score, depth_below_front(scores, log_ms))
         tune = self._fits % TUNE_EVERY == 0
         self._score.fit(for_score[kept], scores[kept], tune=tune)
         self._log_ms.fit(for_latency[kept], log_ms[kept], tune=tune)
@@ -88,14 +88,6 @@ class Model:
     def log_ms(self, for_latency: Array) -> tuple[Array, Array]:
         """Return means and standard deviations of log latencies."""
         return self._log_ms.predict(for_latency)
-
-
-def _depth(scores: Array, log_ms: Array) -> Array:
-    """Return by how much accuracy each observation lies below the best of those that are as fast; 0 on the front."""
-    order = np.argsort(log_ms, kind="stable")
-    depth = np.empty(len(scores))
-    depth[order] = np.maximum.accumulate(scores[order]) - scores[order]
-    return depth
 
 
 def reference_of(observed: tuple[Array, Array], expected: tuple[Array, Array]) -> tuple[float, float]:

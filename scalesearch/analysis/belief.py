@@ -151,7 +151,7 @@ class Belief:
         self.scores = np.array([each.score for each in observations])
         self.log_ms = np.log([each.p50_ms for each in observations])
         self._score, self._log_ms = GaussianProcess(x.shape[1]), GaussianProcess(x.shape[1])
-        kept = newest_and_best(x, _depth(self.scores, self.log_ms))
+        kept = newest_and_best(x, depth_below_front(self.scores, self.log_ms))
         self._score.fit(x[kept], self.scores[kept])
         self._log_ms.fit(x[kept], self.log_ms[kept])
 
@@ -216,7 +216,7 @@ class Belief:
         return found[0], found[1]
 
 
-def _depth(scores: Array, log_ms: Array) -> Array:
+def depth_below_front(scores: Array, log_ms: Array) -> Array:
     """Return by how much score each observation lies below the best of those that are as fast; 0 on the front."""
     order = np.argsort(log_ms, kind="stable")
     depth = np.empty(len(scores))

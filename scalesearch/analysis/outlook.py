@@ -43,7 +43,7 @@ class Outlook:
     """The expected front, the most promising candidates, and how far the model can be trusted."""
 
     front: tuple[Promise, ...]
-    """Fastest first; tried and untried candidates. `growth` is 0."""
+    """Fastest first; tried and untried candidates."""
     best: tuple[Promise, ...]
     """Untried candidates, the most promising first."""
     errors: Errors | None

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from scalesearch.spaces.asking import asking_order, ordered_values
+from scalesearch.spaces.asking import asking_order, first_value, offers
 from scalesearch.spaces.axes import (
     CONDITIONS,
     Value,
@@ -12,11 +12,10 @@ from scalesearch.spaces.axes import (
     field_of,
     fixed_value,
     plain_axis_names,
-    typed,
 )
 from scalesearch.spaces.suggest import candidate_value
 from scalesearch.values.candidate import Candidate, Pruning, Quantization
-from scalesearch.values.space import Choice, NamedAxis, SearchSpace
+from scalesearch.values.space import Choice, SearchSpace
 
 SIBLING_OF = "sibling_of"
 """The trial attribute with the number of the trial that this one is a sibling of."""
@@ -66,20 +65,5 @@ def _part(candidate: Candidate, changed: str, value: Value, space: SearchSpace) 
             chosen[named.name] = fixed
         elif named.name not in CONDITIONS or CONDITIONS[named.name](chosen):
             kept = candidate_value(candidate, named.name)
-            chosen[named.name] = kept if _offers(named, kept) else _first(named)
+            chosen[named.name] = kept if offers(named, kept) else first_value(named)
     return {field_of(name.partition(".")[2]): chosen[name] for name in names}
-
-
-def _offers(named: NamedAxis, value: Value) -> bool:
-    axis = named.axis
-    if isinstance(axis, Choice):
-        return value in axis.values
-    return axis.low <= float(value) <= axis.high
-
-
-def _first(named: NamedAxis) -> Value:
-    axis = named.axis
-    if not isinstance(axis, Choice):
-        return typed(named.name, axis.low)
-    ordered = ordered_values(named)
-    return ordered[0] if ordered else typed(named.name, axis.values[0])

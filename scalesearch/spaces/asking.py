@@ -31,6 +31,20 @@ def ordered_values(named: NamedAxis) -> tuple[Value, ...]:
     return tuple(sorted({typed(named.name, value) for value in named.axis.values}, key=float))
 
 
+def first_value(named: NamedAxis) -> Value:
+    """Return the smallest number of the axis, or the name that is listed first."""
+    axis = named.axis
+    lowest = axis.values[0] if isinstance(axis, Choice) else axis.low
+    ordered = ordered_values(named)
+    return ordered[0] if ordered else typed(named.name, lowest)
+
+
+def offers(named: NamedAxis, value: Value) -> bool:
+    """Tell whether the value lies on the axis, as the default of an axis need not."""
+    axis = named.axis
+    return value in axis.values if isinstance(axis, Choice) else axis.low <= float(value) <= axis.last
+
+
 def index_name(name: str) -> str:
     """Name the Optuna parameter that holds the position in an unevenly spaced list instead of the value itself."""
     return f"{name}.index"

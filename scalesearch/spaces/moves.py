@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from scalesearch.spaces.asking import ordered_values
+from scalesearch.spaces.asking import offers, ordered_values
 from scalesearch.spaces.axes import Value, field_type, fixed_value, typed
 from scalesearch.spaces.suggest import candidate_value, candidate_with
 from scalesearch.values.candidate import Candidate
@@ -50,12 +50,8 @@ def moved(candidate: Candidate, space: SearchSpace, random: np.random.Generator)
 
 def _own_value(named: NamedAxis, candidate: Candidate, random: np.random.Generator) -> Value:
     """Return the candidate's value if it lies on the axis, as a default need not; otherwise a random one."""
-    value, axis = candidate_value(candidate, named.name), named.axis
-    if isinstance(axis, Range):
-        offered = axis.low <= float(value) <= axis.last
-    else:
-        offered = value in [typed(named.name, each) for each in axis.values]
-    return value if offered else _any_value(named, random)
+    value = candidate_value(candidate, named.name)
+    return value if offers(named, value) else _any_value(named, random)
 
 
 def _numbers(named: NamedAxis) -> tuple[Value, ...]:

@@ -1,12 +1,12 @@
 """Make candidates from a search space, by a trial's suggestions or at random, and turn them back into parameters."""
 
 import warnings
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
 from scalesearch.errors import ConfigError
-from scalesearch.spaces.asking import TrialLike, ask, asking_order, index_name, ordered_values
+from scalesearch.spaces.asking import TrialLike, ask, asking_order, first_value, index_name, ordered_values
 from scalesearch.spaces.axes import (
     CONDITIONS,
     READ_BY,
@@ -19,7 +19,6 @@ from scalesearch.spaces.axes import (
     fixed_value,
     plain_axis_names,
     stage_of,
-    typed,
 )
 from scalesearch.spaces.trunks import BY_AXES, is_below_largest
 from scalesearch.values.candidate import Candidate, LossWeights, Pruning, Quantization, Recipe, Scaling, StageScaling
@@ -34,14 +33,7 @@ def suggest(trial: TrialLike, space: SearchSpace) -> Candidate:
     `axes.CONDITIONS`) is not asked and keeps its default. The same holds for an axis that says how a size is reached
     (from scratch or by a cut) if the size is the largest of the space.
     """
-    chosen: dict[str, Value] = {name: default_value(name) for name in plain_axis_names()}
-    for named in asking_order(space.axes):
-        fixed = fixed_value(named)
-        if fixed is not None:
-            chosen[named.name] = fixed
-        elif _has_effect(named.name, chosen, space):
-            chosen[named.name] = ask(trial, named)
-    return candidate_of(chosen)
+    return _candidate(space, lambda named: ask(trial, named))
 
 
 def candidate_with(values: Mapping[str, Value], space: SearchSpace) -> Candidate:
@@ -49,13 +41,18 @@ def candidate_with(values: Mapping[str, Value], space: SearchSpace) -> Candidate
 
     An axis that is not named takes its default; one with a single value takes that.
     """
+    return _candidate(space, lambda named: values.get(named.name, default_value(named.name)))
+
+
+def _candidate(space: SearchSpace, value_of: Callable[[NamedAxis], Value]) -> Candidate:
+    """Return the candidate whose sampled axes that have an effect have these values; the others keep their defaults."""
     chosen: dict[str, Value] = {name: default_value(name) for name in plain_axis_names()}
     for named in asking_order(space.axes):
         fixed = fixed_value(named)
         if fixed is not None:
             chosen[named.name] = fixed
-        elif named.name in values and _has_effect(named.name, chosen, space):
-            chosen[named.name] = values[named.name]
+        elif _has_effect(named.name, chosen, space):
+            chosen[named.name] = value_of(named)
     return candidate_of(chosen)
 
 
@@ -185,16 +182,7 @@ def _has_sizes(space: SearchSpace, multiplier: str) -> bool:
 
 def cheapest(space: SearchSpace) -> Candidate:
     """Return the candidate with the smallest multipliers and nothing cut; a choice of names takes the first listed."""
-    chosen: dict[str, Value] = {name: default_value(name) for name in plain_axis_names()}
-    for named in asking_order(space.axes):
-        fixed = fixed_value(named)
-        if fixed is None and not _has_effect(named.name, chosen, space):
-            continue
-        ordered = ordered_values(named)
-        axis = named.axis
-        lowest = axis.values[0] if isinstance(axis, Choice) else axis.low
-        chosen[named.name] = fixed if fixed is not None else ordered[0] if ordered else typed(named.name, lowest)
-    return candidate_of(chosen)
+    return _candidate(space, first_value)
 
 
 def uncut_parameters(space: SearchSpace) -> dict[str, OptunaChoice]:
