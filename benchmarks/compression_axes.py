@@ -11,13 +11,13 @@ Arms, each an ordinary `scalesearch run` that ends by its wall time (`--max-time
   smaller cut, too;
 * without: the same space with nothing to prune and fp32 alone;
 * growth, growth-without: the same two with the sampler `growth`;
-* cosine: the whole space by the recipe of before: cosine, and 60 more updates after a cut.
+* before: the whole space by the recipe of before: 240 updates by the schedule cosine, and 60 more after a cut.
 
 For every space the arms of one seed follow each other, in an order that rotates with the seed. Compared are
 hypervolumes of the fronts (score times ln(latency), see analysis/front.py) of what was on disk at equal times, as means
 over the seeds with standard deviations; of the last front also as it was evaluated after the search, on test images
 and re-timed, with all its members (what a user has who ships it as it is; what was begun in time and ended later is in
-it); and the difference to the arm `with`, seed by seed. A search that was interrupted goes on with the time that is
+it); and the difference to one arm (`--than`), seed by seed. A search that was interrupted goes on with the time that is
 left to it. All of it wants a machine that does nothing else.
 """
 
@@ -46,7 +46,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "without": (*TPE, *SCALING_ONLY),
     "growth": ("sampler=growth",),
     "growth-without": ("sampler=growth", *SCALING_ONLY),
-    "cosine": (*TPE, "training.schedule=cosine"),
+    "before": (*TPE, "training.schedule=cosine", "training.steps=240"),
 }
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of the wall time of a search: when hypervolumes are compared."""
@@ -120,8 +120,14 @@ def mean_and_spread(values: Sequence[float], digits: int = 3, *, sign: str = "")
     return f"{statistics.fmean(values):{sign}.{digits}f}{spread}"
 
 
-def report(searches: Sequence[Search], minutes: float) -> None:
-    """Print, space by space: hypervolumes at equal times, differences seed by seed, fronts, and what paid."""
+def report(searches: Sequence[Search], minutes: float, than: str) -> None:
+    """Print, space by space: hypervolumes at equal times, differences seed by seed, fronts, and what paid.
+
+    Args:
+        searches: The searches.
+        minutes: Wall time of each.
+        than: The arm that the others are compared with.
+    """
     for space in dict.fromkeys(each.space for each in searches):
         here = [each for each in searches if each.space == space]
         print(f"\n{space}: hypervolume, mean over the seeds (standard deviation), by minutes of wall time")
@@ -130,12 +136,12 @@ def report(searches: Sequence[Search], minutes: float) -> None:
         print("|---" * (len(SHARES) + 7) + "|")
         for arm in dict.fromkeys(each.arm for each in here):
             print(row(arm, [each for each in here if each.arm == arm], minutes))
-        differences(here, minutes)
+        differences(here, minutes, than)
         for each in here:
             points = ", ".join(f"{100 * s:.1f} % {ms:.3f} ms" for s, ms in map(point, each.front_at(60 * minutes)))
             print(f"front of {space} {each.arm}, seed {each.seed}: {points}")
-        print(f"{space}: what paid, over all seeds of the arm `with`")
-        print(*paid_lines(record for each in here if each.arm == "with" for record in each.records), sep="\n")
+        print(f"{space}: what paid, over all seeds of the arm `{than}`")
+        print(*paid_lines(record for each in here if each.arm == than for record in each.records), sep="\n")
 
 
 def row(arm: str, searches: Sequence[Search], minutes: float) -> str:
@@ -154,16 +160,14 @@ def row(arm: str, searches: Sequence[Search], minutes: float) -> str:
     return f"| {arm} | {len(searches)} | {' | '.join(columns)} |"
 
 
-def differences(searches: Sequence[Search], minutes: float) -> None:
-    """Print what `with` has more than each other arm, seed by seed, at the end."""
+def differences(searches: Sequence[Search], minutes: float, than: str) -> None:
+    """Print what the arm `than` has more than each other one, seed by seed, at the end."""
     ends = {(each.arm, each.seed): each.hypervolume_at(60 * minutes) for each in searches}
-    for arm in dict.fromkeys(each.arm for each in searches if each.arm != "with"):
-        more = [
-            ends["with", seed] - volume for (of, seed), volume in ends.items() if of == arm and ("with", seed) in ends
-        ]
+    for arm in dict.fromkeys(each.arm for each in searches if each.arm != than):
+        more = [ends[than, seed] - volume for (of, seed), volume in ends.items() if of == arm and (than, seed) in ends]
         if more:
             each = ", ".join(f"{value:+.3f}" for value in more)
-            print(f"with less {arm}, seed by seed: {each}; mean {mean_and_spread(more, sign='+')}")
+            print(f"{than} less {arm}, seed by seed: {each}; mean {mean_and_spread(more, sign='+')}")
 
 
 def write_trials(searches: Sequence[Search], to: Path) -> None:
@@ -204,6 +208,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, required=True, help="folder of the studies")
     parser.add_argument("--spaces", nargs="+", default=["resnet_small", "mobilenet_small"])
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["with", "without"])
+    parser.add_argument("--than", choices=list(ARMS), default="with", help="the arm that the others are compared with")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, default=8.0, help="wall time of each search")
     parser.add_argument("--workers", type=int, default=1)
@@ -220,7 +225,7 @@ def main() -> None:
     searches = [read(folder, *key) for folder, key in there if folder.with_suffix(".seconds").exists()]
     if told.csv:
         write_trials(searches, told.csv)
-    report(searches, told.minutes)
+    report(searches, told.minutes, told.than)
 
 
 if __name__ == "__main__":

@@ -145,15 +145,37 @@ class Belief:
 
     def __init__(self, space: SearchSpace, observations: Sequence[Observation]) -> None:
         self._features = Features(space)
-        self.observations = tuple(observations)
         self._limit_ms = space.limits.max_latency_ms
+        columns = self._features.of([observations[0].candidate]).shape[1]
+        self._score, self._log_ms = GaussianProcess(columns), GaussianProcess(columns)
+        self._learn(observations, tune=True)
+
+    def _learn(self, observations: Sequence[Observation], *, tune: bool) -> None:
+        self.observations = tuple(observations)
         self._x = x = self._features.of([each.candidate for each in observations])
         self.scores = np.array([each.score for each in observations])
         self.log_ms = np.log([each.p50_ms for each in observations])
-        self._score, self._log_ms = GaussianProcess(x.shape[1]), GaussianProcess(x.shape[1])
         kept = newest_and_best(x, depth_below_front(self.scores, self.log_ms))
-        self._score.fit(x[kept], self.scores[kept])
-        self._log_ms.fit(x[kept], self.log_ms[kept])
+        self._score.fit(x[kept], self.scores[kept], tune=tune)
+        self._log_ms.fit(x[kept], self.log_ms[kept], tune=tune)
+
+    def supposing(self, candidates: Sequence[Candidate]) -> "Belief":
+        """Return the belief that remains if the candidates turn out as expected: nothing changes but the doubt.
+
+        Args:
+            candidates: Candidates that are being measured. The kernels stay those of this belief.
+        """
+        if not candidates:
+            return self
+        expected = self.expect(candidates)
+        supposed = [
+            Observation(candidate=candidate, score=float(score), p50_ms=float(np.exp(log_ms)))
+            for candidate, score, log_ms in zip(candidates, expected.score[0], expected.log_ms[0], strict=True)
+        ]
+        other = copy.copy(self)
+        other._score, other._log_ms = copy.copy(self._score), copy.copy(self._log_ms)
+        other._learn((*self.observations, *supposed), tune=False)
+        return other
 
     def expect(self, candidates: Sequence[Candidate]) -> Expected:
         """Return what is expected of the candidates, without the noise of a measurement."""

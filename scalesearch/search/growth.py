@@ -58,9 +58,7 @@ def propose(
     if len(observed) < LEAST_OBSERVED:
         return None
     random = np.random.default_rng(seed)
-    belief = Belief(space, observed)
-    if running:
-        belief = Belief(space, (*observed, *_as_expected(belief, running)))
+    belief = Belief(space, observed).supposing(running)
     known = {*running, *(each.candidate for each in observed)}
     pool = pool or within_macs(space, observed, pool_of(space, observed, random, known=known))
     if not pool:
@@ -171,11 +169,3 @@ def _trunk(candidate: Candidate, space: SearchSpace) -> Candidate:
 
 def _branch(candidate: Candidate) -> tuple[Pruning, int]:
     return candidate.pruning, candidate.quantization.qat_steps
-
-
-def _as_expected(belief: Belief, candidates: Sequence[Candidate]) -> list[Observation]:
-    expected = belief.expect(candidates)
-    return [
-        Observation(candidate=candidate, score=float(score), p50_ms=float(np.exp(log_ms)))
-        for candidate, score, log_ms in zip(candidates, expected.score[0], expected.log_ms[0], strict=True)
-    ]

@@ -83,3 +83,13 @@ def test_nothing_slower_than_the_limit_counts() -> None:
     others = [each.candidate for each in observed(80, seed=6)]
     slow = np.array([truth(each)[1] > 0.3 for each in others])
     assert belief.growth(others)[slow].max() < 1e-3 * Belief(SPACE, observed(40, seed=5)).growth(others)[slow].max()
+
+
+def test_what_is_being_measured_changes_the_doubt_alone() -> None:
+    belief = Belief(SPACE, observed(40, seed=3, noise=0.005))
+    asked = [each.candidate for each in observed(6, seed=8)]
+    before, after = belief.expect(asked), belief.supposing(asked).expect(asked)
+    np.testing.assert_allclose(after.score[0], before.score[0], atol=0.01)
+    assert (after.score[1] < before.score[1]).all()
+    assert len(belief.observations) == 40
+    assert belief.supposing(()) is belief
