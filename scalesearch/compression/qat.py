@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from scalesearch.compression.simulation import STAGE, Simulation
 from scalesearch.errors import StageFailed
+from scalesearch.strided_convolutions import sound_convolutions
 from scalesearch.values.candidate import CALIBRATED, Quantization
 from scalesearch.values.network import Network
 from scalesearch.values.target import QuantizationProfile
@@ -100,7 +101,7 @@ def quantization_aware(
     simulated.module.to(calibration.device)
     simulated.calibrate(calibration[: quantization.calibration_images], quantization)
     teacher = _laid_out(network.module, calibration.device)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), sound_convolutions(module):
         torch.manual_seed(seed)
         final_loss = _fit(simulated, teacher, lessons, quantization.qat_steps)
     trained = module.cpu().to(memory_format=torch.contiguous_format)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from scalesearch.strided_convolutions import sound_convolutions
 from scalesearch.training.batches import BatchSource
 from scalesearch.training.machine import laid_out, on_device
 from scalesearch.training.optimizers import make_optimizers
@@ -101,7 +102,8 @@ def fit(
     losses: list[Tensor] = []
     health = torch.zeros((), device=machine.device)
     # Dropout draws from the global generators: seed them here and restore their state afterwards.
-    with torch.random.fork_rng(devices=[machine.device] if machine.device != "cpu" else []):
+    forked = torch.random.fork_rng(devices=[machine.device] if machine.device != "cpu" else [])
+    with forked, sound_convolutions(module):
         torch.manual_seed(course.seed)
         if start:
             restore_random(start.random, machine.device)
