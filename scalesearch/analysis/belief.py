@@ -182,6 +182,10 @@ class Belief:
         x = self._features.of(candidates)
         return Expected(score=self._score.predict(x), log_ms=self._log_ms.predict(x))
 
+    def correlation(self, candidates: Sequence[Candidate], others: Sequence[Candidate]) -> Array:
+        """Return how far the score that each candidate would show goes with that of the other at its place (n,)."""
+        return self._score.correlation(self._features.of(candidates), self._features.of(others))
+
     def growth(self, candidates: Sequence[Candidate], reference: Point = REFERENCE) -> Array:
         """Return by how much each candidate is expected to enlarge the front's hypervolume (n,).
 

@@ -50,6 +50,19 @@ class GaussianProcess:
         noise = self._kernel.k2.noise_level * float(np.ravel(self._model._y_train_std)[0]) ** 2
         return mean, np.sqrt(np.maximum(1e-12, deviation**2 - noise))
 
+    def correlation(self, x: Array, y: Array) -> Array:
+        """Return the correlation of an observation at each row of x with the value at that row of y (n,): 0 to 1.
+
+        Both are (n, features). The noise of the observation is part of it.
+        """
+        _, both = self._model.predict(np.concatenate([x, y]), return_cov=True)
+        n, noise = len(x), self.noise**2
+        together = np.diagonal(both[:n, n:])
+        # The kernel of a row with itself has the noise, that with a row of y has none.
+        own, wanted = np.diagonal(both)[:n], np.diagonal(both)[n:] - noise
+        found: Array = together / np.sqrt(np.maximum(1e-12, own) * np.maximum(1e-12, wanted))
+        return np.clip(found, 0.0, 1.0)
+
     @property
     def noise(self) -> float:
         """The standard deviation of an observation's noise, in the unit of the values."""

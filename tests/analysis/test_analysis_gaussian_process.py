@@ -32,3 +32,21 @@ def test_what_rises_is_expected_to_go_on_rising() -> None:
     mean, deviation = model.predict(np.array([[1.0, 0.25]]))
     assert 0.67 < mean[0] < 0.85, "the highest value seen is 0.65, the truth is 0.8"
     assert deviation[0] < 0.1
+
+
+def test_the_correlation_is_that_of_samples() -> None:
+    random = np.random.default_rng(3)
+    x = random.random((25, 2))
+    model = GaussianProcess(2)
+    model.fit(x, np.sin(5 * x[:, 0]) + x[:, 1] + random.normal(0, 0.1, 25))
+    one, other = np.array([[0.2, 0.2], [0.2, 0.2], [1.5, 0.0]]), np.array([[0.2, 0.2], [0.4, 0.2], [0.0, 1.5]])
+    found = model.correlation(one, other)
+    # Samples of the values, and noise on the first three: what scikit-learn draws from the same process.
+    samples = model._model.sample_y(np.concatenate([one, other + 1e-9]), 20_000, random_state=0)
+    noise = np.sqrt(np.var(samples, axis=1) - 0)  # as drawn, with the noise of an observation on each
+    assert noise.min() > model.noise
+    drawn = np.array([np.cov(samples[row], samples[row + 3])[0, 1] for row in range(3)])
+    values = np.sqrt(np.var(samples[3:], axis=1) - model.noise**2)
+    expected = drawn / (np.std(samples[:3], axis=1) * values)
+    np.testing.assert_allclose(found, np.clip(expected, 0, 1), atol=0.05)
+    assert found[0] > found[1] > found[2]

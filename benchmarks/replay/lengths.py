@@ -1,0 +1,449 @@
+"""Short trainings, long ones, or both in turn? Searches replayed at equal time, judged by their front at full length.
+
+    export PYTHONPATH=benchmarks
+    python -m replay.lengths TABLE --steps 240 480 960 --minutes 5 10 15 20
+
+The rule, written down before any run on a real table:
+
+* Every search ends with a front whose members all stand at the longest length of `--steps`. Its time includes that: a
+  search stops when the time that is left is what it takes to lengthen the members of its front, trunk by trunk.
+* Minutes are CPU seconds of one worker, as in `replay.compare_samplers`. A longer training of a trunk that was trained
+  before costs what it adds; its branch is trained anew. A point is timed once.
+* The members at full length are observed with the validation accuracy of one seed. What is then undominated is handed
+  over, and judged by the truth at full length: the hypervolume as a fraction of the best possible.
+
+The searches; all begin alike and choose by the program's model of accuracy and latency, and by cost in seconds:
+
+* flat N: every candidate is trained for N updates;
+* halving: candidates start at the shortest length; of every three that stand at a length, the one that lies nearest to
+  the front there goes on to the next (asynchronous successive halving, arXiv 1810.05934, by two objectives);
+* belief: the length is one of the model's inputs. A training is worth the expected growth of the front *at full
+  length*, times the correlation of what it would show with the score at full length (Huang et al. 2006, "Sequential
+  kriging optimization using multiple-fidelity evaluations"), divided by its seconds.
+"""
+
+import argparse
+import functools
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replay.compare_samplers import quartiles
+from replay.lines import Line, read_lines
+from replay.session import Observed
+from replay.shapes import Shape, table_space
+from replay.strategy import GROWTH_START, POOL
+from replay.table import Seconds, Table, table_of
+from scalesearch.analysis.belief import Belief, Features, Observation, depth_below_front
+from scalesearch.analysis.expected_growth import expected_growth
+from scalesearch.analysis.front import undominated
+from scalesearch.analysis.log_linear import LogLinear
+from scalesearch.values.candidate import Candidate
+from scalesearch.values.space import Choice, NamedAxis
+
+Array = NDArray[np.float64]
+Work = tuple[int, int]
+"""The place of a point in the table, and the number of updates that it is trained for."""
+
+REDUCTION: Final = 3
+"""Of so many candidates at a length, one goes on to the next."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lengths:
+    """Tables of the same points and seeds, one for each length; shortest first."""
+
+    by_steps: dict[int, Table]
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The lengths, ascending."""
+        return tuple(self.by_steps)
+
+    @functools.cached_property
+    def last(self) -> Table:
+        """The table of the longest trainings: the truth."""
+        return self.by_steps[self.steps[-1]]
+
+    @functools.cached_property
+    def candidates(self) -> dict[Work, Candidate]:
+        """Every point at every length as a candidate."""
+        return {
+            (place, steps): point.shape.candidate(steps=steps, precision=point.precision)
+            for steps in self.steps
+            for place, point in enumerate(self.last.points)
+        }
+
+
+def read_lengths(path: Path, steps: Sequence[int]) -> Lengths:
+    """Return the tables of a file for these lengths, of the seeds that all of them have.
+
+    Raises:
+        SystemExit: No point has all seeds at a length, or the lengths have different points.
+        OSError: The file cannot be read.
+    """
+    return lengths_of(read_lines(path), steps, name=str(path))
+
+
+def lengths_of(lines: Sequence[Line], steps: Sequence[int], *, name: str = "the table") -> Lengths:
+    """Return the tables of these lines; see `read_lengths`."""
+    seeds = set[int]()
+    for place, length in enumerate(steps):
+        own = {line["seed"] for line in lines if line["kind"] == "accuracy" and line["steps"] == length}
+        seeds = own if place == 0 else seeds & own
+    kept = [line for line in lines if line["kind"] != "accuracy" or line["seed"] in seeds]
+    tables = {length: table_of(kept, length, name=name) for length in sorted(steps)}
+    if len({tuple(table.places) for table in tables.values()}) > 1:
+        message = f"{name}: expected the same points at {', '.join(map(str, steps))} updates; finish the table first"
+        raise SystemExit(message)
+    return Lengths(by_steps=tables)
+
+
+class Session:
+    """Answers a search out of the tables and counts the seconds that this would have cost.
+
+    Args:
+        lengths: The tables.
+        seed: Of the draws: a training seed for each trunk, and a process for each point.
+    """
+
+    def __init__(self, lengths: Lengths, seed: int) -> None:
+        self.lengths = lengths
+        table, random = lengths.last, np.random.default_rng(seed)
+        trunks = sorted({point.shape.trunk.name for point in table.points})
+        self._seed_of = dict(zip(trunks, random.integers(0, table.val.shape[1], len(trunks)).tolist(), strict=True))
+        self._process_of = random.integers(0, table.latency_ms.shape[1], len(table.points))
+        self.observed: dict[Work, Observed] = {}
+        """In the order in which it was observed."""
+        self.seconds = 0.0
+
+    def seconds_of(self, work: Sequence[Work]) -> float:
+        """Return the seconds that this work would add, done in this order."""
+        trunks, branches, scored, timed = self._done()
+        spent_s = 0.0
+        for place, steps in work:
+            shape, cost = self.lengths.last.points[place].shape, self._cost(place, steps)
+            if (place, steps) in scored:
+                continue
+            if steps > trunks.get(shape.trunk, 0):
+                shorter = trunks.get(shape.trunk)
+                spent_s += max(0.0, cost.trunk - (self._cost(place, shorter).trunk if shorter else 0.0))
+                trunks[shape.trunk] = steps
+            spent_s += (cost.branch if (shape, steps) not in branches else 0.0) + cost.score
+            spent_s += cost.timing if place not in timed else 0.0
+            branches.add((shape, steps))
+            scored.add((place, steps))
+            timed.add(place)
+        return spent_s
+
+    def do(self, work: Work) -> None:
+        """Train, score and time a point."""
+        self.seconds += self.seconds_of([work])
+        self.observed[work] = self.look(work)
+
+    def look(self, work: Work) -> Observed:
+        """Return what a search would observe."""
+        place, steps = work
+        table = self.lengths.by_steps[steps]
+        score = float(table.val[place, self._seed_of[table.points[place].shape.trunk.name]])
+        ms = float(self.lengths.last.latency_ms[place, self._process_of[place]])
+        return Observed(score=score, p50_ms=ms, charged=work not in self.observed)
+
+    def to_finish(self, places: Sequence[int]) -> list[Work]:
+        """Return the work that brings these points to the longest length."""
+        return [(place, self.lengths.steps[-1]) for place in places]
+
+    def handed_over(self, places: Sequence[int]) -> float:
+        """Return the share of the best hypervolume of what remains of these points at the longest length."""
+        seen = {place: self.look((place, self.lengths.steps[-1])) for place in places}
+        shown = undominated(places, lambda place: (seen[place].score, seen[place].p50_ms))
+        return self.lengths.last.share(shown)
+
+    def _cost(self, place: int, steps: int) -> Seconds:
+        return self.lengths.by_steps[steps].seconds[place]
+
+    def _done(self) -> tuple[dict[Shape, int], set[tuple[Shape, int]], set[Work], set[int]]:
+        trunks = dict[Shape, int]()
+        for place, steps in self.observed:
+            trunk = self.lengths.last.points[place].shape.trunk
+            trunks[trunk] = max(steps, trunks.get(trunk, 0))
+        branches = {(self.lengths.last.points[place].shape, steps) for place, steps in self.observed}
+        return trunks, branches, set(self.observed), {place for place, _ in self.observed}
+
+
+class Strategy(Protocol):
+    """A search over points and lengths."""
+
+    def ask(self, session: Session) -> Work | None:
+        """Return what to do next; None if nothing is left."""
+
+    def front(self, session: Session) -> list[int]:
+        """Return the points that it would lengthen and hand over if it ended now."""
+
+
+class Start:
+    """The first points of every search: the cheapest uncut one, then others that are uncut, by chance."""
+
+    def __init__(self, lengths: Lengths, seed: int) -> None:
+        points = lengths.last.points
+        cheapest = min(range(len(points)), key=lambda place: (points[place].shape.cut > 0, points[place].macs))
+        order = np.random.default_rng([seed, 2]).permutation(len(points)).tolist()
+        others = [place for place in order if place != cheapest and not points[place].shape.cut]
+        self.places = [cheapest, *others][:GROWTH_START]
+
+
+class Flat:
+    """Trains every candidate for the same number of updates.
+
+    Args:
+        lengths: The tables.
+        seed: Of all random numbers.
+        steps: That number.
+    """
+
+    def __init__(self, lengths: Lengths, seed: int, *, steps: int) -> None:
+        self._lengths, self._steps = lengths, steps
+        self._reference = lengths.by_steps[steps].reference
+        self._start = Start(lengths, seed).places
+        self._random = np.random.default_rng([seed, 3])
+
+    def ask(self, session: Session) -> Work | None:
+        """Return what to do next; None if every point was observed."""
+        while self._start:
+            work = (self._start.pop(0), self._steps)
+            if work not in session.observed:
+                return work
+        return self.new(session)
+
+    def new(self, session: Session) -> Work | None:
+        """Return the point that is expected to enlarge the front of this length most for its seconds."""
+        open_places = [
+            place for place in range(len(self._lengths.last.points)) if (place, self._steps) not in session.observed
+        ]
+        if not open_places:
+            return None
+        pool = [(place, self._steps) for place in self._random.permutation(open_places)[:POOL].tolist()]
+        own = {work: seen for work, seen in session.observed.items() if work[1] == self._steps}
+        belief = Belief(table_space(), observations(self._lengths, own))
+        growth = belief.growth([self._lengths.candidates[work] for work in pool], self._reference)
+        return pool[int(np.argmax(growth / expected_seconds(session, pool)))]
+
+    def front(self, session: Session) -> list[int]:
+        """Return the front of what was observed at this length."""
+        own = {place: seen for (place, steps), seen in session.observed.items() if steps == self._steps}
+        return undominated(list(own), lambda place: (own[place].score, own[place].p50_ms))
+
+
+class Halving(Flat):
+    """Starts short, and lengthens one of every three that stand at a length: the one nearest to the front there."""
+
+    def __init__(self, lengths: Lengths, seed: int) -> None:
+        super().__init__(lengths, seed, steps=lengths.steps[0])
+
+    def ask(self, session: Session) -> Work | None:
+        """Return a candidate that may go on, the longest first; else a new one at the shortest length."""
+        rungs = self._lengths.steps
+        for rung, following in reversed(list(itertools.pairwise(rungs))):
+            here = {place: seen for (place, steps), seen in session.observed.items() if steps == rung}
+            there = {place for place, steps in session.observed if steps == following}
+            if len(here) // REDUCTION > len(there):
+                places = list(here)
+                scores = np.array([here[place].score for place in places])
+                log_ms = np.log([here[place].p50_ms for place in places])
+                order = np.argsort(depth_below_front(scores, log_ms), kind="stable")
+                left = [places[at] for at in order if places[at] not in there]
+                if left:
+                    return left[0], following
+        return super().ask(session)
+
+    def front(self, session: Session) -> list[int]:
+        """Return the front by the longest training of each point, compared with those of that length alone.
+
+        A point is left out if another one that is at least as fast has a higher score at a length that both have.
+        """
+        by_place: dict[int, dict[int, Observed]] = {}
+        for (place, steps), seen in session.observed.items():
+            by_place.setdefault(place, {})[steps] = seen
+
+        def beaten(place: int) -> bool:
+            return any(_beats(other, by_place[place]) for at, other in by_place.items() if at != place)
+
+        return [place for place in by_place if not beaten(place)]
+
+
+def _beats(one: dict[int, Observed], other: dict[int, Observed]) -> bool:
+    steps = max(set(one) & set(other))
+    mine, its = one[steps], other[steps]
+    return mine.p50_ms <= its.p50_ms and mine.score > its.score
+
+
+class ByBelief:
+    """The length is an input of the model, and what is worth most a second is done.
+
+    Args:
+        lengths: The tables.
+        seed: Of all random numbers.
+    """
+
+    def __init__(self, lengths: Lengths, seed: int) -> None:
+        self._lengths = lengths
+        places = Start(lengths, seed).places
+        # The cheapest one at every length: so the model sees what a longer training brings.
+        self._start = [*((places[0], steps) for steps in lengths.steps), *((each, lengths.steps[0]) for each in places)]
+        self._random = np.random.default_rng([seed, 3])
+        self._fitted: tuple[int, Belief] | None = None
+        steps = NamedAxis(name="training.steps", axis=Choice(values=lengths.steps))
+        space = table_space()
+        self._space = replace(space, axes=(*(each for each in space.axes if each.name != steps.name), steps))
+
+    def ask(self, session: Session) -> Work | None:
+        """Return what to do next; None if every point was observed at the longest length."""
+        while self._start:
+            work = self._start.pop(0)
+            if work not in session.observed:
+                return work
+        last = self._lengths.steps[-1]
+        open_places = [
+            place for place in range(len(self._lengths.last.points)) if (place, last) not in session.observed
+        ]
+        if not open_places:
+            return None
+        places = self._random.permutation(open_places)[:POOL].tolist()
+        belief = self._belief(session)
+        longest = [self._lengths.candidates[place, last] for place in places]
+        expected = belief.expect(longest)
+        worst = (self._lengths.last.reference[0], math.log(self._lengths.last.reference[1]))
+        growth = expected_growth(self._believed(belief, session), worst, expected.score, expected.log_ms)
+        works, worth = list[Work](), list[float]()
+        for steps in self._lengths.steps:
+            pool = [(place, steps) for place in places]
+            tells = belief.correlation([self._lengths.candidates[work] for work in pool], longest)
+            value = growth * tells / expected_seconds(session, pool)
+            works += [work for work in pool if work not in session.observed]
+            worth += [float(each) for each, work in zip(value, pool, strict=True) if work not in session.observed]
+        return works[int(np.argmax(worth))]
+
+    def front(self, session: Session) -> list[int]:
+        """Return the front of what the model believes at the longest length."""
+        belief = self._belief(session)
+        places = list(dict.fromkeys(place for place, _ in session.observed))
+        believed = dict(zip(places, self._believed(belief, session), strict=True))
+        return undominated(places, lambda place: (believed[place][0], math.exp(believed[place][1])))
+
+    def _belief(self, session: Session) -> Belief:
+        if self._fitted is None or self._fitted[0] != len(session.observed):
+            self._fitted = len(session.observed), Belief(self._space, observations(self._lengths, session.observed))
+        return self._fitted[1]
+
+    def _believed(self, belief: Belief, session: Session) -> list[tuple[float, float]]:
+        """Return (score at the longest length as believed, log latency as observed) of every point observed."""
+        places = dict((place, seen.p50_ms) for (place, _), seen in session.observed.items())
+        scores = belief.expect([self._lengths.candidates[place, self._lengths.steps[-1]] for place in places]).score[0]
+        return [(float(score), math.log(ms)) for score, ms in zip(scores, places.values(), strict=True)]
+
+
+def observations(lengths: Lengths, observed: dict[Work, Observed]) -> list[Observation]:
+    """Return what was observed as the program's model takes it."""
+    return [
+        Observation(candidate=lengths.candidates[work], score=seen.score, p50_ms=seen.p50_ms)
+        for work, seen in observed.items()
+    ]
+
+
+def expected_seconds(session: Session, pool: Sequence[Work]) -> Array:
+    """Return the seconds that each work is expected to take (n,): a fit to those that were done, less what is stored.
+
+    A trunk of L updates costs two thirds of the L updates of a whole training, a branch the other third.
+    """
+    lengths, done = session.lengths, list(session.observed)
+    features = Features(table_space())
+    whole = [lengths.by_steps[steps].seconds[place] for place, steps in done]
+    per_update = [(each.trunk + each.branch) / steps for each, (_, steps) in zip(whole, done, strict=True)]
+    model = LogLinear(features.of([lengths.candidates[work] for work in done]), per_update)
+    fixed_s = float(np.median([each.score + each.timing for each in whole]))
+    update_s = model.predict(features.of([lengths.candidates[work] for work in pool]))
+    trunks, branches, _, timed = session._done()
+    found = list[float]()
+    for (place, steps), each_s in zip(pool, update_s, strict=True):
+        shape = lengths.last.points[place].shape
+        trunk = max(0, steps - trunks.get(shape.trunk, 0)) * 2 / 3
+        branch = 0.0 if (shape, steps) in branches else steps / 3
+        found.append(float(each_s) * (trunk + branch) + fixed_s * (1.0 if place not in timed else 0.5))
+    return np.array(found)
+
+
+def replayed(
+    lengths: Lengths, make: Callable[[Lengths, int], Strategy], seed: int, limits_s: Sequence[float]
+) -> list[float]:
+    """Return, for each limit of seconds, the share of the hypervolume that a search hands over by then.
+
+    0 where not even the first candidate could be finished in time.
+    """
+    session, strategy = Session(lengths, seed), make(lengths, seed)
+    found, ready = list[float](), (0.0, 0.0)
+    """(the seconds at which the search could have ended, what it would have handed over)"""
+    waiting = sorted(limits_s)
+    while waiting:
+        work = strategy.ask(session)
+        if work is not None:
+            session.do(work)
+        front = strategy.front(session)
+        ended_s = session.seconds + session.seconds_of(session.to_finish(front))
+        while waiting and (work is None or ended_s > waiting[0]):
+            if work is None and ended_s <= waiting[0]:
+                ready = (ended_s, session.handed_over(front))
+            found.append(ready[1])
+            waiting.pop(0)
+        ready = (ended_s, session.handed_over(front))
+    return found
+
+
+def strategies(lengths: Lengths) -> dict[str, Callable[[Lengths, int], Strategy]]:
+    """Return the searches by name."""
+
+    def flat(steps: int) -> Callable[[Lengths, int], Strategy]:
+        return lambda table, seed: Flat(table, seed, steps=steps)
+
+    found: dict[str, Callable[[Lengths, int], Strategy]] = {f"flat {steps}": flat(steps) for steps in lengths.steps}
+    return found | {"halving": Halving, "belief": ByBelief}
+
+
+def report(lengths: Lengths, minutes: Sequence[float], seeds: int, names: Sequence[str]) -> Iterator[str]:
+    """Yield a line for each search: median (quartiles) over the seeds, in percent of the best possible."""
+    yield f"{len(lengths.last.points)} points; lengths {', '.join(map(str, lengths.steps))}; {seeds} seeds"
+    yield f"{'search':12}" + "".join(f"{f'{each:g} min':>22}" for each in minutes) + f"{'thought, s':>12}"
+    for name, make in strategies(lengths).items():
+        if names and name not in names:
+            continue
+        began = time.perf_counter()
+        rows = [replayed(lengths, make, seed, [60 * each for each in minutes]) for seed in range(seeds)]
+        thought_s = (time.perf_counter() - began) / seeds
+        cells = []
+        for column in zip(*rows, strict=True):
+            middle, low, high = (100 * each for each in quartiles(column))
+            cells.append(f"{f'{middle:.1f} ({low:.1f}-{high:.1f})':>22}")
+        yield f"{name:12}{''.join(cells)}{thought_s:>12.1f}"
+
+
+def main() -> None:
+    """Print the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path, help="file of replay.make_table, packed or not")
+    parser.add_argument("--steps", type=int, nargs="+", default=[240, 480, 960], help="the lengths")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[5, 10, 15, 20], help="of one worker")
+    parser.add_argument("--seeds", type=int, default=20, help="searches of each kind")
+    parser.add_argument("--searches", nargs="+", default=[], help="names of searches (default: all)")
+    told = parser.parse_args()
+    for line in report(read_lengths(told.table, told.steps), sorted(told.minutes), told.seeds, told.searches):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
