@@ -11,6 +11,7 @@ Arms, each an ordinary `scalesearch run` that ends by its wall time (`--max-time
   smaller cut, too;
 * without: the same space with nothing to prune and fp32 alone;
 * growth, growth-without: the same two with the sampler `growth`;
+* growth-stages: width, depth and kernel of each of the three stages by itself, in resnet_small;
 * before: the whole space by the recipe of before: 240 updates by the schedule cosine, and 60 more after a cut.
 
 For every space the arms of one seed follow each other, in an order that rotates with the seed. Compared are
@@ -40,12 +41,20 @@ from scalesearch.views.words import shape_text
 
 SCALING_ONLY = ("pruning.channel_fraction=[0.0]", 'quantization.precision=["fp32"]')
 TPE = ("sampler=tpe",)
+STAGES = (
+    *(f"scaling.{axis}=1.0" for axis in ("width", "depth", "kernel")),
+    *(f"scaling.stages.{stage}.width=[0.5, 0.75, 1.0, 1.25]" for stage in (1, 2, 3)),
+    *(f"scaling.stages.{stage}.depth=[1.0, 2.0]" for stage in (1, 2, 3)),
+    *(f"scaling.stages.{stage}.kernel=[1.0, 1.67]" for stage in (1, 2, 3)),
+)
+"""The axes of resnet_small, each stage by itself: 4 ^ 3 widths, 2 ^ 3 depths and 2 ^ 3 kernels at each resolution."""
 ARMS: dict[str, tuple[str, ...]] = {
     "with": TPE,
     "branches": (*TPE, "branches=true"),
     "without": (*TPE, *SCALING_ONLY),
     "growth": ("sampler=growth",),
     "growth-without": ("sampler=growth", *SCALING_ONLY),
+    "growth-stages": ("sampler=growth", *STAGES),
     "before": (*TPE, "training.schedule=cosine", "training.steps=240"),
 }
 SHARES = (0.25, 0.5, 0.75, 1.0)
