@@ -183,13 +183,17 @@ def _copy(path: Path, to: Path) -> None:
 
 def _format_options(record: MeasuredTrial, session: Session) -> "FormatOptions":
     from scalesearch.deployment.formats import FormatOptions
+    from scalesearch.tasks.base import AnswersInC
+    from scalesearch.tasks.registry import task_for
 
+    task = task_for(session.settings)
     return FormatOptions(
         precision=record.candidate.quantization.precision,
         class_names=session.data.class_names,
         check_images=lambda: check_images(record, session),
         batch=session.settings.latency.batch,
         tensorrt=session.settings.tensorrt,
+        c_answer=task.c_answer if isinstance(task, AnswersInC) else None,
     )
 
 

@@ -14,10 +14,11 @@ FORMATS: Final[Mapping[str, str]] = {
 
 OUTPUTS: Final[Mapping[str, tuple[str, ...]]] = {
     **formats.OUTPUTS,
+    "c": (*formats.OUTPUTS["c"], *(f"c/{name}.{ending}" for name in ("detections", "mask") for ending in "ch")),
     "onnx-nms": ("model_nms.onnx",),
     "tensorrt-nms": ("model_tensorrt_nms.onnx",),
 }
-"""The files that each format writes, known without loading its library."""
+"""The files that each format may write, known without loading its library."""
 
 
 def get_format(name: str) -> formats.Format:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from scalesearch.data.mapped import ImageSource
     from scalesearch.data.normalisation import PerChannel
     from scalesearch.data.source import Sources
+    from scalesearch.deployment.formats.c_answer import CAnswer
     from scalesearch.training.batches import BatchSource
+    from scalesearch.values.network import OnnxModel
     from scalesearch.values.network_spec import NetworkSpec
     from scalesearch.views.description import Section
 
@@ -233,6 +235,19 @@ class SettableScore(Protocol):
 
     def gives(self, metric: str) -> bool:
         """Tell whether the task gives a score of that name with any of its settings."""
+        ...
+
+
+@runtime_checkable
+class AnswersInC(Protocol):
+    """The further method of a task whose answers can be read in C; other tasks are not exported as C."""
+
+    def c_answer(self, model: "OnnxModel", expected: "NDArray[np.float32]") -> "CAnswer":
+        """Return the task's part of the C files, for a network and its answers to a few images.
+
+        Raises:
+            StageFailed: The network is of another task.
+        """
         ...
 
 

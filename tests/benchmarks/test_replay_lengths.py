@@ -9,6 +9,8 @@ from replay.lines import Line
 from replay.shapes import every_shape, table_space
 from replay.synthetic import synthetic_lines
 
+from scalesearch.values.candidate import Precision
+
 STEPS = (240, 480, 960)
 
 
@@ -25,7 +27,7 @@ def made_up() -> Lengths:
     return lengths_of(lines(), STEPS)
 
 
-def place_of(cut: float, width: float, precision: str) -> int:
+def place_of(cut: float, width: float, precision: Precision) -> int:
     """Return the place of a network of 48 px."""
     wanted = (0.75, width, cut, precision)
     points = made_up().last.points

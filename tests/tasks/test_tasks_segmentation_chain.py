@@ -21,7 +21,7 @@ from scalesearch.config import load_run, parse_space
 from scalesearch.data import to_input
 from scalesearch.data.finding import load_study_data
 from scalesearch.deployment.onnx_file import onnx_model, read_onnx
-from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.errors import ConfigError
 from scalesearch.export.folder import write_export
 from scalesearch.networks import base_spec
 from scalesearch.networks.build import build
@@ -261,10 +261,12 @@ def test_predict_prints_shares_and_draws(exported: Path, pictures: Path, tmp_pat
     assert "cannot read" in CliRunner().invoke(alone, [str(exported), str(broken)], standalone_mode=False).stderr
 
 
-def test_c_is_refused_with_the_reason(records: dict[str, MeasuredTrial], session: Session, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_c_comes_with_the_mask(records: dict[str, MeasuredTrial], session: Session, tmp_path: Path) -> None:
     pytest.importorskip("emx_onnx_cgen")
-    with pytest.raises(StageFailed, match=r"C is written for classifiers, .* answers for places of the picture"):
-        write_export(records["dense"], session, tmp_path / "export", formats=("c",))
+    write_export(records["dense"], session, tmp_path / "export", formats=("c",))
+    assert "void model_mask(" in (tmp_path / "export" / "c" / "mask.h").read_text()
+    assert "`c/mask.c`" in (tmp_path / "export" / "MODEL_CARD.md").read_text()
 
 
 def test_check_draws_what_training_sees(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from scalesearch.deployment.formats.c_answer import MakesCAnswer
 from scalesearch.errors import MissingBackendError, StageFailed
 from scalesearch.values.candidate import Precision
 from scalesearch.values.network import OnnxModel
@@ -38,6 +39,8 @@ class FormatOptions:
     batch: int = 1
     """Number of images in each run when the network was timed."""
     tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
+    c_answer: MakesCAnswer | None = None
+    """The task's part of the C files; None for classifiers, and for tasks that are not written in C."""
 
 
 class Format(Protocol):

@@ -11,7 +11,8 @@ import onnx
 from numpy.typing import NDArray
 
 from scalesearch.deployment.formats.base import Format, FormatOptions, ensure_installed, require_one_output
-from scalesearch.deployment.formats.c_texts import MAKEFILE, header, labels, labels_header, self_test
+from scalesearch.deployment.formats.c_classifier import classifier_answer
+from scalesearch.deployment.formats.c_texts import header, labels, labels_header, makefile, self_test
 from scalesearch.deployment.onnx_file import checking_session, read_onnx
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.files import replace_file
@@ -62,38 +63,41 @@ class C99(Format):
     def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
         """Write the C files, and return their names.
 
-        They are model.c, model.h, labels.c, labels.h, self_test.c and Makefile, in the folder `c`.
+        They are model.c, model.h, labels.c, labels.h, self_test.c and Makefile, in the folder `c`, and what the task
+        adds.
 
         Raises:
-            StageFailed: The network is no classifier, the generator cannot express it, or its logits hardly differ
-                between the check images.
+            StageFailed: The task is not written in C, the generator cannot express the network, or its answers hardly
+                differ between the check images.
         """
         proto = at_batch_one(read_onnx(model.path))
         require_one_output(proto)
-        if not options.class_names:
-            reason = "C is written for classifiers, and this network has no class names"
-            raise StageFailed(stage="export", reason=reason)
-        if len(proto.graph.output[0].type.tensor_type.shape.dim) != 2:
-            reason = (
-                "C is written for classifiers, whose answer is a row of logits, and this network answers for places of "
-                "the picture: take its model.onnx"
-            )
-            raise StageFailed(stage="export", reason=reason)
+        self._ensure_expressible(proto, options)
         check = options.check_images()
         expected = answers_as_written(proto, check.images)
-        tolerance = allowed_difference(expected, options.precision)
-        shape, classes = model.input_shape[1:], expected.shape[1]
+        answer = options.c_answer(model, expected) if options.c_answer else classifier_answer(expected.shape[1])
+        tolerance, shape = allowed_difference(expected, options.precision), model.input_shape[1:]
+        beyond = int(answer.may_exceed_in_int8 * expected[0].size) if options.precision == "int8" else 0
         texts = {
             "model.c": generated(proto),
-            "model.h": "\n".join(header(shape, classes)),
+            "model.h": "\n".join(header(shape, answer)),
             "labels.c": "\n".join(labels(options.class_names)),
             "labels.h": "\n".join(labels_header(len(options.class_names))),
-            "self_test.c": "\n".join(self_test(check, expected, tolerance, shape)),
-            "Makefile": MAKEFILE,
+            "self_test.c": "\n".join(self_test(check, expected, tolerance, shape, answer, beyond=beyond)),
+            "Makefile": makefile(answer.modules),
         }
+        for name, (declared, source) in answer.modules.items():
+            texts |= {f"{name}.h": declared, f"{name}.c": source}
         for name, text in texts.items():
             replace_file(folder / _FOLDER / name, f"{text.rstrip()}\n".encode())
         return tuple(f"{_FOLDER}/{name}" for name in texts)
+
+    def _ensure_expressible(self, proto: onnx.ModelProto, options: FormatOptions) -> None:
+        told = "C is written for classifiers and for tasks that say how to read their answer in C, and this network"
+        if not options.class_names:
+            raise StageFailed(stage="export", reason=f"{told} has no class names: take its model.onnx")
+        if options.c_answer is None and len(proto.graph.output[0].type.tensor_type.shape.dim) != 2:
+            raise StageFailed(stage="export", reason=f"{told} is neither: take its model.onnx")
 
 
 def at_batch_one(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -131,14 +135,14 @@ def generated(proto: onnx.ModelProto) -> str:
 
 
 def answers_as_written(proto: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Compute ONNX Runtime's logits with every node as it is in the file, one image per run.
+    """Compute ONNX Runtime's answers with every node as it is in the file, one image per run.
 
     Args:
         proto: The model, with batch 1.
         images: Images of shape (N, C, H, W), normalised as in training.
 
     Returns:
-        Logits of shape (N, classes).
+        Answers of shape (N, ...), such as logits (N, classes).
     """
     session = checking_session(proto, as_written=True)
     name = session.get_inputs()[0].name
@@ -146,14 +150,14 @@ def answers_as_written(proto: onnx.ModelProto, images: NDArray[np.float32]) -> N
 
 
 def allowed_difference(expected: NDArray[np.float32], precision: Precision) -> float:
-    """Return the largest allowed difference between a logit of the C code and ONNX Runtime's.
+    """Return the largest allowed difference between a number of the C code's answer and ONNX Runtime's.
 
     Args:
-        expected: ONNX Runtime's logits of shape (N, classes).
+        expected: ONNX Runtime's answers of shape (N, ...), such as logits (N, classes).
         precision: The precision of the network.
 
     Raises:
-        StageFailed: The logits are nearly the same for all images, so that any code would pass the test.
+        StageFailed: The answers are nearly the same for all images, so that any code would pass the test.
     """
     size, spread = float(np.abs(expected).max()), float(expected.std(axis=0).mean())
     if not np.isfinite(size) or spread <= _LEAST_SPREAD * size:

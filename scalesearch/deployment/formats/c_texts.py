@@ -1,12 +1,13 @@
 """The texts of the C files that go with the generated network: headers, class names, self-test and Makefile."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.deployment.formats.base import CheckImages
+from scalesearch.deployment.formats.c_answer import CAnswer
 
 
 def c_string(text: str) -> str:
@@ -22,34 +23,43 @@ def c_string(text: str) -> str:
     return f'"{"".join(coded)}"'
 
 
-def header(shape: Sequence[int], classes: int) -> Iterator[str]:
+def header(shape: Sequence[int], answer: CAnswer) -> Iterator[str]:
     """Yield the lines of model.h.
 
     Args:
         shape: (C, H, W) of one image.
-        classes: Number of classes.
+        answer: What the task says about the network's answer.
     """
-    yield "/* An image classifier: see MODEL_CARD.md for what it is, preprocessing.toml for how to make its input. */"
+    yield f"/* {answer.noun}: see MODEL_CARD.md for what it is, preprocessing.toml for how to make its input. */"
     yield "#ifndef SCALESEARCH_MODEL_H"
     yield "#define SCALESEARCH_MODEL_H"
     yield ""
     yield f"#define MODEL_CHANNELS {shape[0]}"
     yield f"#define MODEL_HEIGHT {shape[1]}"
     yield f"#define MODEL_WIDTH {shape[2]}"
-    yield f"#define MODEL_CLASSES {classes}"
+    for name, value in (*answer.sizes.items(), *answer.constants.items()):
+        yield f"#define {name} {value}"
     yield ""
     yield "#ifdef __cplusplus"
     yield 'extern "C" {'
     yield "#endif"
     yield ""
-    yield "/* Writes the logits of one normalised image. It takes memory for its activations and gives it back; where"
-    yield "   there is none it returns without writing: set logits[0][0] to NAN before, and it is NAN afterwards. */"
-    yield "void model(const float image[1][MODEL_CHANNELS][MODEL_HEIGHT][MODEL_WIDTH], float logits[1][MODEL_CLASSES]);"
+    first = f"{answer.parameter}[0]{'[0]' * len(answer.sizes)}"
+    yield "/* Writes the answer to one normalised image. It takes memory for its activations and gives it back;"
+    yield f"   where there is none it returns without writing: set {first} to NAN before, and it is NAN afterwards. */"
+    yield "void model("
+    yield "    const float image[1][MODEL_CHANNELS][MODEL_HEIGHT][MODEL_WIDTH],"
+    yield f"    float {answer.parameter}[1]{dimensions(answer)});"
     yield ""
     yield "#ifdef __cplusplus"
     yield "}"
     yield "#endif"
     yield "#endif"
+
+
+def dimensions(answer: CAnswer) -> str:
+    """Return the sizes of an answer without the batch, as in the declaration of an array."""
+    return "".join(f"[{name}]" for name in answer.sizes)
 
 
 def labels(names: Sequence[str]) -> Iterator[str]:
@@ -72,18 +82,26 @@ def labels_header(number: int) -> Iterator[str]:
 
 
 def self_test(
-    check: CheckImages, expected: NDArray[np.float32], tolerance: float, shape: Sequence[int]
+    check: CheckImages,
+    expected: NDArray[np.float32],
+    tolerance: float,
+    shape: Sequence[int],
+    answer: CAnswer,
+    *,
+    beyond: int = 0,
 ) -> Iterator[str]:
     """Yield the lines of the self-test program.
 
-    It runs each image through the C code, and compares the logits and the likeliest class with ONNX Runtime's. The
-    class is compared only if ONNX Runtime's own margin is larger than twice the tolerance.
+    It runs each image through the C code and compares every number of the answer with ONNX Runtime's, and what the task
+    compares besides.
 
     Args:
         check: The check images, of shape (N, C, H, W).
-        expected: ONNX Runtime's logits of shape (N, classes).
-        tolerance: Allowed difference of a logit.
+        expected: ONNX Runtime's answers of shape (N, ...).
+        tolerance: Allowed difference of a number.
         shape: (C, H, W) of one image.
+        answer: What the task says about the network's answer.
+        beyond: So many numbers of an answer may differ by more.
     """
     channels, height, width = shape
     yield "/* Checks model.c against what ONNX Runtime answered to the same images when this was exported. */"
@@ -91,9 +109,13 @@ def self_test(
     yield "#include <stdio.h>"
     yield '#include "labels.h"'
     yield '#include "model.h"'
+    for name in answer.modules:
+        yield f'#include "{name}.h"'
     yield ""
     yield f"#define IMAGES {len(check.images)}"
-    yield f"static const float tolerance = {_c_float(tolerance)};"
+    yield f"#define NUMBERS ({' * '.join(answer.sizes)})"
+    yield f"static const float tolerance = {c_float(tolerance)};"
+    yield f"#define MAY_EXCEED {beyond} /* numbers of an answer that may differ by more */"
     yield f"/* {_comment(check.told)}, as the network takes them. */"
     yield f"static const float images[IMAGES][1][{channels}][{height}][{width}] = {{"
     for image in check.images:
@@ -101,18 +123,21 @@ def self_test(
         for plane in image:
             yield "{"
             for row in plane:
-                yield f"{{{', '.join(map(_c_float, row))}}},"
+                yield f"{{{', '.join(map(c_float, row))}}},"
             yield "},"
         yield "}},"
     yield "};"
-    yield f"static const float expected[IMAGES][{expected.shape[1]}] = {{"
-    for row in expected:
-        yield f"{{{', '.join(map(_c_float, row))}}},"
+    yield "static const float expected[IMAGES][NUMBERS] = {"
+    for row in expected.reshape(len(expected), -1):
+        yield f"{{{', '.join(map(c_float, row))}}},"
     yield "};"
-    yield _SELF_TEST_MAIN
+    yield ""
+    yield answer.check
+    yield _SELF_TEST_MAIN.replace("DIMENSIONS", dimensions(answer))
 
 
-def _c_float(value: float) -> str:
+def c_float(value: float) -> str:
+    """Return a number as a C literal of type float."""
     text = f"{float(value):.9g}"  # nine digits are enough to restore every float32 exactly
     return f"{text}f" if any(sign in text for sign in ".en") else f"{text}.0f"
 
@@ -123,54 +148,38 @@ def _comment(text: str) -> str:
 
 
 _SELF_TEST_MAIN: Final = """
-static int likeliest(const float *logits) {
-    int best = 0;
-    for (int place = 1; place < MODEL_CLASSES; place++) {
-        if (logits[place] > logits[best]) {
-            best = place;
-        }
-    }
-    return best;
-}
-
-static float margin(const float *logits, int best) {
-    float second = -INFINITY;
-    for (int place = 0; place < MODEL_CLASSES; place++) {
-        if (place != best && logits[place] > second) {
-            second = logits[place];
-        }
-    }
-    return logits[best] - second;
-}
-
 int main(void) {
-    static float logits[1][MODEL_CLASSES];
-    float largest = 0.0f;
+    static float answer[1]DIMENSIONS;
+    float *mine = (float *)answer, largest = 0.0f;
     int wrong = 0;
     for (int number = 0; number < IMAGES; number++) {
-        for (int place = 0; place < MODEL_CLASSES; place++) {
-            logits[0][place] = NAN;
+        for (int place = 0; place < NUMBERS; place++) {
+            mine[place] = NAN;
         }
-        model(images[number], logits);
-        for (int place = 0; place < MODEL_CLASSES; place++) {
-            float difference = fabsf(logits[0][place] - expected[number][place]);
-            if (!(difference <= tolerance)) { /* written so that NAN is wrong */
-                wrong++;
-            }
+        model(images[number], answer);
+        int beyond = 0;
+        for (int place = 0; place < NUMBERS; place++) {
+            float difference = fabsf(mine[place] - expected[number][place]);
+            wrong += !isfinite(mine[place]);
+            beyond += !(difference <= tolerance);
             if (!(difference <= largest)) {
                 largest = difference;
             }
         }
-        int mine = likeliest(logits[0]), theirs = likeliest(expected[number]);
-        if (mine != theirs && margin(expected[number], theirs) > 2.0f * tolerance) {
-            wrong++;
-        }
-        printf("image %d: %s, ONNX Runtime %s\\n", number, model_labels[mine], model_labels[theirs]);
+        wrong += beyond > MAY_EXCEED;
+        wrong += check_image(number, mine, expected[number]);
     }
     printf("largest difference of a logit %g, allowed %g\\n", (double)largest, (double)tolerance);
     printf("%s\\n", wrong == 0 ? "self-test passed" : "SELF-TEST FAILED");
     return wrong == 0 ? 0 : 1;
 }"""
+
+
+def makefile(modules: Mapping[str, object]) -> str:
+    """Return the Makefile for the network, its class names, the self-test and further C files of these names."""
+    text = MAKEFILE.replace("OBJECTS = model.o", " ".join(("OBJECTS = model.o", *(f"{name}.o" for name in modules))))
+    return text.replace("%.o: %.c model.h", " ".join(("%.o: %.c model.h", *(f"{name}.h" for name in modules))))
+
 
 MAKEFILE: Final = """# make test: builds the network and checks it. make clean: removes what was built.
 CC ?= cc

@@ -12,12 +12,16 @@ from scalesearch.values.quality import is_recall, recall_metric
 from scalesearch.values.settings import DetectionSettings, RunSettings
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Generator, Tensor, nn
 
     from scalesearch.data.mapped import ImageSource
     from scalesearch.data.normalisation import PerChannel
     from scalesearch.data.source import Sources
+    from scalesearch.deployment.formats.c_answer import CAnswer
     from scalesearch.training.batches import BatchSource
+    from scalesearch.values.network import OnnxModel
     from scalesearch.values.network_spec import NetworkSpec
 
 _RAW: Final = "raw"
@@ -150,6 +154,12 @@ class Detection:
         from scalesearch.tasks.infer_script import infer_script
 
         return infer_script("scalesearch.tasks.detection")
+
+    def c_answer(self, model: "OnnxModel", expected: "NDArray[np.float32]") -> "CAnswer":
+        """Return the task's part of the C files: decoding and suppression."""
+        from scalesearch.tasks.detection.c_decoding import detector_answer
+
+        return detector_answer(model, expected)
 
     def views(self) -> TaskViews:
         """Return the views, which show precision and recall of each class, curves and pictures."""

@@ -11,12 +11,16 @@ from scalesearch.tasks.base import MirrorVerdict, TaskViews, TorchOutputs
 from scalesearch.values.candidate import Recipe
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Generator, Tensor, nn
 
     from scalesearch.data.mapped import ImageSource
     from scalesearch.data.normalisation import PerChannel
     from scalesearch.data.source import Sources
+    from scalesearch.deployment.formats.c_answer import CAnswer
     from scalesearch.training.batches import BatchSource
+    from scalesearch.values.network import OnnxModel
     from scalesearch.values.network_spec import NetworkSpec
 
 _LOGITS: Final = "logits"
@@ -122,6 +126,12 @@ class Segmentation:
         from scalesearch.tasks.infer_script import infer_script
 
         return infer_script(__package__)
+
+    def c_answer(self, model: "OnnxModel", expected: "NDArray[np.float32]") -> "CAnswer":
+        """Return the task's part of the C files: the mask."""
+        from scalesearch.tasks.segmentation.c_mask import mask_answer
+
+        return mask_answer(model, expected)
 
     def views(self) -> TaskViews:
         """Return the views, which show the numbers of each class, and masks."""
