@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from scalesearch.config.checks import fail
 from scalesearch.spaces.trunks import BY_AXES
-from scalesearch.values.candidate import Recipe
+from scalesearch.values.candidate import Recipe, Scaling
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.space import Choice, NamedAxis, Range, SearchSpace
 
@@ -65,6 +65,21 @@ def check_cuts(axes: Iterable[NamedAxis], origin: str) -> None:
             f"{schedules.values[0]!r} has no trunk.",
             f'Take training.schedule = "wsd", or {asked[0]} = "scratch".',
         )
+
+
+def check_neck(axes: Iterable[NamedAxis], origin: str) -> None:
+    """Raise ConfigError if a neck is to follow a size that is reached by a cut, which changes the backbone alone."""
+    by_name = {named.name: named.axis for named in axes}
+    follows = by_name.get("scaling.neck_follows", Choice(values=(Scaling().neck_follows,)))
+    for size in ("depth", "kernel"):
+        by = by_name.get(f"scaling.{size}_by")
+        wanted = {f"width_{size}", "all"} & set(follows.values if isinstance(follows, Choice) else ())
+        if wanted and isinstance(by, Choice) and "cut" in by.values:
+            fail(
+                f'{origin}: scaling.neck_follows = "{min(wanted)}" and scaling.{size}_by = "cut": a cut shortens the '
+                "backbone alone.",
+                f'Take scaling.{size}_by = "scratch", or a neck that does not follow the {size}.',
+            )
 
 
 def check_largest(size: InputSize, axes: Iterable[NamedAxis], origin: str) -> None:

@@ -17,7 +17,7 @@ from scalesearch.config.checks import (
     suggest,
     unknown_key,
 )
-from scalesearch.config.space_checks import MAX_RESOLUTION_PX, check_cuts, check_largest
+from scalesearch.config.space_checks import MAX_RESOLUTION_PX, check_cuts, check_largest, check_neck
 from scalesearch.toml_file import read_toml
 from scalesearch.values.candidate import LossWeights, Pruning, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.network_spec import InputSize
@@ -121,6 +121,7 @@ def parse_space(document: Document, *, name: str, origin: str) -> SearchSpace:
     axes = tuple(_section_axes(document, origin))
     check_largest(size, axes, origin)
     check_cuts(axes, origin)
+    check_neck(axes, origin)
     return SearchSpace(
         name=name,
         network=document["network"],

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scalesearch.values.network_spec import Activation, BlockKind, Padding
+from scalesearch.values.network_spec import Activation, BlockKind, NetworkSpec, Padding
 
 ACTIVATIONS: Mapping[Activation, Callable[[], nn.Module]] = MappingProxyType(
     {
@@ -55,6 +55,16 @@ class SamePad(nn.Module):
 
     def _total(self, side: int) -> int:
         return (side - 1) // self.stride * self.stride + self.kernel - side
+
+
+def neck_convs(channels: int, spec: NetworkSpec) -> nn.Sequential:
+    """Make the convolutions in a row of a neck, head or decoder: (B, channels, H, W) to the same shape."""
+    layers: list[nn.Module] = []
+    for _ in range(spec.neck_depth):
+        layers += conv_norm(
+            channels, channels, kernel=spec.neck_kernel, activation=spec.activation, norm_eps=spec.norm_eps
+        )
+    return nn.Sequential(*layers)
 
 
 def conv_norm(

@@ -29,7 +29,8 @@ def scale(
 
     Depth, width and resolution scale together as in EfficientNet (arXiv 1905.11946, equations 2 and 3); kernels are
     the fourth dimension. A stage's own multiplier is multiplied by the global one before anything is rounded. The stem
-    is scaled in width only; its kernel and stride stay.
+    is scaled in width only; its kernel and stride stay. What stands between the backbone and the outputs of a task
+    follows the multipliers that `scaling.neck_follows` names, but not those of single stages.
 
     Args:
         base: The network at multiplier 1.
@@ -61,6 +62,8 @@ def scale(
         num_classes=num_classes,
         decoder=scaling.decoder,
         neck_width=scaling.neck_width,
+        neck_depth=_neck_depth(scaling),
+        neck_kernel=_neck_kernel(scaling),
     )
     if base.origin:
         return base
@@ -109,6 +112,18 @@ def round_resolution(resolution_px: int, multiplier: float, *, multiple: int) ->
     """Return the image side in pixels: the nearest multiple of `multiple` (ties go up), and at least one of them."""
     wanted = round(resolution_px * multiplier, _DECIMALS)
     return max(1, math.floor(wanted / multiple + 0.5)) * multiple
+
+
+def _neck_depth(scaling: Scaling) -> int:
+    """Return the number of convolutions in a row between backbone and outputs; the decoder lraspp has none of them."""
+    follows = scaling.neck_follows in ("width_depth", "all") and scaling.decoder != "lraspp"
+    return round_depth(1, scaling.depth) if follows else 1
+
+
+def _neck_kernel(scaling: Scaling) -> int:
+    """Return the side of the kernels of these convolutions."""
+    follows = scaling.neck_follows in ("width_kernel", "all") and scaling.decoder != "lraspp"
+    return round_kernel(_SMALLEST_KERNEL, scaling.kernel) if follows else _SMALLEST_KERNEL
 
 
 def _refuse_other_shapes(base: NetworkSpec, scaling: Scaling) -> None:

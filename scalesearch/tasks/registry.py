@@ -187,6 +187,7 @@ _LOSS_WEIGHTS: Final = "training.loss_weights."
 READ_BY_SOME: Final = (
     "scaling.decoder",
     "scaling.neck_width",
+    "scaling.neck_follows",
     *(_LOSS_WEIGHTS + term for term in ("class", "box", "objectness", "dice")),
 )
 """Axes that only some tasks read: a task names those that it reads in `own_axes`. Every task reads all other axes."""

@@ -19,6 +19,8 @@ LossName = Literal["cross_entropy", "focal", "bce"]
 ScheduleName = Literal["wsd", "cosine"]
 ClassWeights = Literal["none", "root", "inverse"]
 Way = Literal["scratch", "cut"]
+NeckFollows = Literal["width", "width_depth", "width_kernel", "all"]
+"""Which multipliers of the backbone apply to what stands between it and the outputs as well: width, depth, kernel."""
 """How a network smaller than the space's largest gets its size: it is trained at that size from the first update on
 (`scratch`), or cut out of a larger network after the trunk, the first part of the training (`cut`)."""
 
@@ -57,6 +59,9 @@ class Scaling:
     neck_width: float = new_field(1.0)
     """Width multiplier of the layers between the backbone and the outputs (neck and heads of a detector, decoder of a
     segmentation network), applied on top of `width`."""
+    neck_follows: NeckFollows = new_field("width")  # noqa: RUF009
+    """Which multipliers these layers follow. With the depth, each 3x3 convolution of them becomes several in a row; the
+    decoder `lraspp` has none. Resolution scales everything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

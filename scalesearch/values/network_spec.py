@@ -132,6 +132,10 @@ class NetworkSpec:
     (topdown), or the finest map with a gated coarsest one (lraspp). Other networks ignore it."""
     neck_width: float = new_field(1.0)
     """Multiplier of the channels between the backbone and the outputs of a detector or a segmentation network."""
+    neck_depth: int = new_field(1)
+    """Number of convolutions in a row in these layers, where there is one at multiplier 1."""
+    neck_kernel: int = new_field(3)
+    """Side of the kernels of these convolutions."""
 
     @property
     def input_size(self) -> InputSize:

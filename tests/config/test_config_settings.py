@@ -128,6 +128,15 @@ def test_a_cut_without_any_trunk_is_refused_and_with_some_it_is_not(space_file: 
     load_run(space=str(space_file), overrides=[asked[0], "training.schedule=['wsd', 'cosine']"])
 
 
+def test_a_neck_that_follows_a_cut_is_refused(space_file: Path) -> None:
+    asked = ["scaling.neck_follows=['width', 'all']", "scaling.depth_by=['scratch', 'cut']"]
+    with pytest.raises(ConfigError, match=r'(?s)neck_follows = "all" and scaling\.depth_by = "cut"') as caught:
+        load_run(space=str(space_file), overrides=asked)
+    assert len(str(caught.value).splitlines()) == 2
+    load_run(space=str(space_file), overrides=["scaling.neck_follows=width_kernel", asked[1]])
+    load_run(space=str(space_file), overrides=["scaling.neck_follows=all", "scaling.width_by=cut"])
+
+
 def test_a_misspelt_space_is_answered_with_the_near_one() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'resnet_small'"):
         find_space("resnet_smal")

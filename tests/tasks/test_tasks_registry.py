@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_task.task import ToyTask
@@ -147,9 +148,39 @@ def test_the_neck_is_scaled_and_the_backbone_is_not(task: str) -> None:
     assert whole[inner] == 4 * half[inner]
 
 
+def shapes(task: str, **scaling: Any) -> dict[str, tuple[int, ...]]:
+    spec = scale(find_spec("resnet_scene"), Scaling(**scaling), resolution_px=SIZE, num_classes=5)
+    return {name: tuple(each.shape) for name, each in get_task(task).make_module(spec).named_parameters()}
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_the_neck_follows_what_it_is_told_to(task: str) -> None:
+    row = "heads.0.class_tower" if task == "detection" else "smooth"
+    alone = shapes(task, depth=2, kernel=1.67)
+    backbone = {name: shape for name, shape in alone.items() if name.startswith(("stem.", "stages."))}
+    for follows, deep, wide in (
+        ("width", False, False), ("width_depth", True, False), ("width_kernel", False, True), ("all", True, True),
+    ):  # fmt: skip
+        found = shapes(task, depth=2, kernel=1.67, neck_follows=follows)
+        assert backbone.items() <= found.items()
+        assert found[f"{row}.0.weight"][2:] == ((5, 5) if wide else (3, 3))
+        assert (f"{row}.3.weight" in found) == deep
+    assert shapes(task) == shapes(task, neck_follows="all"), "nothing to follow at multiplier 1"
+
+
+def test_lraspp_has_nothing_that_could_follow() -> None:
+    usual = Scaling(depth=2, kernel=1.67, decoder="lraspp")
+    specs = {
+        scale(find_spec("resnet_scene"), each, resolution_px=SIZE, num_classes=5)
+        for each in (usual, replace(usual, neck_follows="all"))
+    }
+    assert len(specs) == 1, "one network, so it is trained once"
+
+
 def test_identities_of_networks_with_the_usual_neck_stay() -> None:
     usual = Scaling(width=0.5)
-    assert content_hash(usual) == content_hash(replace(usual, neck_width=1.0))
+    assert content_hash(usual) == content_hash(replace(usual, neck_width=1.0, neck_follows="width"))
+    assert content_hash(usual) != content_hash(replace(usual, neck_follows="all"))
     assert content_hash(usual) != content_hash(replace(usual, neck_width=0.5))
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from scalesearch.errors import ConfigError
 from scalesearch.networks.backbone import Backbone, feature_strides
-from scalesearch.networks.blocks import conv_norm
+from scalesearch.networks.blocks import neck_convs
 from scalesearch.networks.scaling import round_channels
 from scalesearch.tasks.detection.decoding import STRIDES
 from scalesearch.values.network_spec import NetworkSpec, StageSpec
@@ -24,14 +24,14 @@ _OUTPUT_STD = 0.01
 
 
 class LevelHead(nn.Module):
-    """Two 3x3 convolutions on one feature map, one for classes and one for boxes, and the 1x1 outputs on them."""
+    """Convolutions on one feature map, one row for classes and one for boxes, and the 1x1 outputs on them.
+
+    A row is one 3x3 convolution, unless neck and heads follow the depth or the kernel (`NetworkSpec.neck_depth`).
+    """
 
     def __init__(self, spec: NetworkSpec, channels: int, *, dropout: float) -> None:
         super().__init__()
-        self.class_tower, self.box_tower = (
-            conv_norm(channels, channels, kernel=3, activation=spec.activation, norm_eps=spec.norm_eps)
-            for _ in range(2)
-        )
+        self.class_tower, self.box_tower = (neck_convs(channels, spec) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
         self.distances = nn.Conv2d(channels, 4, 1)
         self.classes = nn.Conv2d(channels, spec.num_classes, 1)

@@ -38,6 +38,7 @@ class Detection:
     space = "resnet_scene_boxes"
     own_axes: tuple[str, ...] = (
         "scaling.neck_width",
+        "scaling.neck_follows",
         *(f"training.loss_weights.{term}" for term in ("class", "box", "objectness")),
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from scalesearch.networks.backbone import Backbone, feature_strides
-from scalesearch.networks.blocks import conv_norm
+from scalesearch.networks.blocks import conv_norm, neck_convs
 from scalesearch.networks.scaling import round_channels
 from scalesearch.values.network_spec import Decoder, NetworkSpec, StageSpec
 
@@ -52,9 +52,7 @@ class TopDown(Backbone):
                 for name, _ in self._levels
             }
         )
-        self.smooth = conv_norm(
-            channels, channels, kernel=3, activation=spec.activation, norm_eps=spec.norm_eps, padding=spec.padding
-        )
+        self.smooth = neck_convs(channels, spec)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Conv2d(channels, spec.num_classes, 1)
 

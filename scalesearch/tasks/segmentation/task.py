@@ -34,7 +34,12 @@ class Segmentation:
     targets = "masks"
     output_names: tuple[str, ...] = (_LOGITS,)
     space = "resnet_scene"
-    own_axes: tuple[str, ...] = ("scaling.decoder", "scaling.neck_width", "training.loss_weights.dice")
+    own_axes: tuple[str, ...] = (
+        "scaling.decoder",
+        "scaling.neck_width",
+        "scaling.neck_follows",
+        "training.loss_weights.dice",
+    )
 
     def sources(self) -> "Sources":
         """Return the sources of images with masks."""
