@@ -11,6 +11,10 @@ channels, within the space's limit of MACs; combinations that round to one netwo
 fp32 and int8 (ranges by minmax alone). All are trained by the program's own trunk and branch, at every length of
 `--steps` from every seed of `--seeds`: the networks of a trunk share it, and a longer trunk continues a shorter one.
 
+`--large N` takes N trunks of a larger space instead, in which each stage has a width, a depth and a kernel of its own:
+drawn at random, spread over the MACs (`replay.large.sampled`), each uncut and with one of the cuts in turn. Its lengths
+are best `--steps 240 --seeds 0`: what is not in the table is then told by a fit (`replay.large`).
+
 `--networks N` keeps N trunks with all their cuts: the corners of the space, then always the trunk that is farthest from
 all that are kept. `--plan` lists them with the hours that are expected, and trains nothing.
 
@@ -32,8 +36,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from replay import timing
+from replay.large import CUTS, DRAWN_PER_TRUNK, drawn_trunks, sampled
 from replay.lines import Lines, pack
-from replay.shapes import PRECISIONS, SPACE, Shape, every_shape, expected_s, table_space, thinned, values_of
+from replay.shapes import (
+    PRECISIONS,
+    SPACE,
+    Shape,
+    every_shape,
+    expected_s,
+    large_space,
+    table_space,
+    thinned,
+    values_of,
+)
 from replay.training import Group, groups, load, network_line, train_group
 from scalesearch.chain.planner import Planner
 from scalesearch.config import load_run
@@ -45,10 +60,10 @@ PROCESSES = (0, 1)
 PROGRESS_EVERY = 20
 
 
-def add_networks(lines: Lines, session: Session, space: SearchSpace) -> None:
-    """Write a line for every combination of the space: its cost, and what refuses it."""
+def add_networks(lines: Lines, session: Session, space: SearchSpace, shapes: Sequence[Shape]) -> None:
+    """Write a line for every network: its cost, and what refuses it."""
     planner = Planner(replace(session, space=space))
-    missing = [shape for shape in every_shape(space) if not lines.has("network", shape.name)]
+    missing = [shape for shape in shapes if not lines.has("network", shape.name)]
     for number, shape in enumerate(missing, start=1):
         lines.add([network_line(shape, planner(shape.candidate(steps=240)))])
         if number % PROGRESS_EVERY == 0:
@@ -69,6 +84,18 @@ def chosen_shapes(lines: Lines, space: SearchSpace, count: int | None) -> tuple[
     return trunks, [shape for shape in shapes if shape.trunk in trunks]
 
 
+def large_shapes(lines: Lines, session: Session, count: int) -> tuple[list[Shape], list[Shape]]:
+    """Return the trunks and the networks of the table of the large space, after planning what it is chosen from."""
+    space = large_space()
+    drawn = drawn_trunks(space, DRAWN_PER_TRUNK * count)
+    add_networks(lines, session, space, drawn)
+    planned = {line["network"]: line for line in lines.all if line["kind"] == "network"}
+    trunks = sampled([shape for shape in drawn if not planned[shape.name]["rejected"]], planned, count)
+    shapes = [each for number, trunk in enumerate(trunks) for each in (trunk, replace(trunk, cut=CUTS[number % 2]))]
+    add_networks(lines, session, space, shapes)
+    return trunks, shapes
+
+
 def describe(lines: Lines, trunks: Sequence[Shape], shapes: Sequence[Shape], told: argparse.Namespace) -> None:
     """Print the design, and the hours that it is expected to take."""
     networks = {line["network"]: line for line in lines.all if line["kind"] == "network"}
@@ -76,9 +103,7 @@ def describe(lines: Lines, trunks: Sequence[Shape], shapes: Sequence[Shape], tol
     macs = {shape: networks[shape.name]["macs"] for shape in shapes}
     trunk_macs = {trunk: networks[trunk.name]["macs"] for trunk in trunks}
     hours = expected_s(macs, trunk_macs, told.steps, len(told.seeds)) / 3600
-    print(
-        f"{len(networks)} combinations, {rejected} above the limits; of the rest, the table takes {len(trunks)} trunks"
-    )
+    print(f"{len(networks)} networks planned, {rejected} above the limits; the table takes {len(trunks)} trunks")
     print(f"{len(shapes)} networks, {len(PRECISIONS) * len(shapes)} points, steps {told.steps}, seeds {told.seeds}")
     print(f"expected: {hours:.1f} core hours of training (fitted to an earlier run), exports and scores not counted")
 
@@ -134,6 +159,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="as of `scalesearch run --data`")
     parser.add_argument("--to", type=Path, required=True, help="results file (JSON lines), continued if there")
     parser.add_argument("--networks", type=int, help="number of trunks, each with all its cuts (default: all)")
+    parser.add_argument("--large", type=int, help="number of trunks of the larger space, in its place")
     parser.add_argument("--steps", type=int, nargs="+", default=[240, 480], help="lengths of the trainings")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the trainings")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="trainings at once, one thread each")
@@ -153,21 +179,24 @@ def main() -> None:
         return
     overrides = ("machine.threads=1", "machine.bf16=off", *told.set)
     settings, _ = load_run(space=SPACE, overrides=overrides, flags={"data.source": told.data})
-    space, folder = table_space(), told.to.with_suffix("")
+    space, folder = large_space() if told.large else table_space(), told.to.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     session = open_session(settings, space, folder, say=print)
     about = {
         "data": session.data.fingerprint,
         "val_images": session.data.val_images,
         "test_images": session.data.test_images,
-        "space": space.name,
+        "space": f"{space.name}, by stages" if told.large else space.name,
         "classes": len(session.data.class_names),
         "device": asdict(session.device),
         "command": command_line(sys.argv[1:]),
     }
     lines = Lines(told.to, about)
-    add_networks(lines, session, space)
-    trunks, shapes = chosen_shapes(lines, space, told.networks)
+    if told.large:
+        trunks, shapes = large_shapes(lines, session, told.large)
+    else:
+        add_networks(lines, session, space, every_shape(space))
+        trunks, shapes = chosen_shapes(lines, space, told.networks)
     describe(lines, trunks, shapes, told)
     if told.latency:
         time_missing(lines, session, shapes)

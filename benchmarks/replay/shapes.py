@@ -8,7 +8,16 @@ from typing import Final
 
 from scalesearch.config import load_run
 from scalesearch.spaces.axes import axis_of
-from scalesearch.values.candidate import CalibrationMethod, Candidate, Precision, Pruning, Quantization, Recipe, Scaling
+from scalesearch.values.candidate import (
+    CalibrationMethod,
+    Candidate,
+    Precision,
+    Pruning,
+    Quantization,
+    Recipe,
+    Scaling,
+    StageScaling,
+)
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 
 SPACE: Final = "resnet_small"
@@ -38,12 +47,18 @@ class Shape:
     width: float
     kernel: float
     cut: float = 0.0
+    stages: tuple[tuple[float, float, float], ...] = ()
+    """Width, depth and kernel of each stage, on top of the others; empty in a space that scales all stages alike."""
 
     @property
     def name(self) -> str:
         """Short and unique."""
         cut = f" -{100 * self.cut:.0f}%" if self.cut else ""
-        return f"r{self.resolution:g} w{self.width:g} d{self.depth:g} k{self.kernel:g}{cut}"
+        widths, depths, kernels = (
+            "/".join(f"{each:g}" for each in own)
+            for own in zip((self.width, self.depth, self.kernel), *self.stages, strict=True)
+        )
+        return f"r{self.resolution:g} w{widths} d{depths} k{kernels}{cut}"
 
     @property
     def trunk(self) -> "Shape":
@@ -53,7 +68,15 @@ class Shape:
     def candidate(self, *, steps: int, precision: Precision = "fp32") -> Candidate:
         """Return the network as a candidate of the space."""
         return Candidate(
-            scaling=Scaling(resolution=self.resolution, depth=self.depth, width=self.width, kernel=self.kernel),
+            scaling=Scaling(
+                resolution=self.resolution,
+                depth=self.depth,
+                width=self.width,
+                kernel=self.kernel,
+                stages=tuple(
+                    StageScaling(width=width, depth=depth, kernel=kernel) for width, depth, kernel in self.stages
+                ),
+            ),
             pruning=Pruning(channel_fraction=self.cut),
             quantization=Quantization(precision=precision, calibration=CALIBRATION),
             recipe=Recipe(steps=steps),
@@ -69,16 +92,35 @@ def shape_of(candidate: Candidate) -> Shape:
         width=scaling.width,
         kernel=scaling.kernel,
         cut=candidate.pruning.channel_fraction,
+        stages=tuple((each.width, each.depth, each.kernel) for each in scaling.stages),
     )
 
 
 def table_space() -> SearchSpace:
     """Return the default space with the precisions that the table has, and one calibration."""
-    space = load_run(space=SPACE, overrides=(), flags={})[1]
+    return _with_table_precisions(load_run(space=SPACE, overrides=(), flags={})[1])
+
+
+def _with_table_precisions(space: SearchSpace) -> SearchSpace:
     axes = tuple(named for named in space.axes if not named.name.startswith("quantization."))
     precision = NamedAxis(name="quantization.precision", axis=Choice(values=PRECISIONS))
     calibration = NamedAxis(name="quantization.calibration", axis=Choice(values=(CALIBRATION,)))
     return replace(space, axes=(*axes, precision, calibration))
+
+
+def large_space() -> SearchSpace:
+    """Return the space in which each of the three stages has a width, a depth and a kernel of its own.
+
+    It has 4 resolutions, 5 ^ 3 widths, 2 ^ 3 depths, 2 ^ 3 kernels and 3 cuts: 96,000 combinations in each precision.
+    """
+    stages = [f"scaling.stages.{number}" for number in (1, 2, 3)]
+    overrides = (
+        *(f"scaling.{name}=1.0" for name in ("width", "depth", "kernel")),
+        *(f"{stage}.width=[0.5, 0.75, 1.0, 1.25, 1.5]" for stage in stages),
+        *(f"{stage}.depth=[1.0, 2.0]" for stage in stages),
+        *(f"{stage}.kernel=[1.0, 1.67]" for stage in stages),
+    )
+    return _with_table_precisions(load_run(space=SPACE, overrides=overrides, flags={})[1])
 
 
 def values_of(space: SearchSpace) -> dict[str, tuple[float, ...]]:
@@ -94,8 +136,10 @@ def values_of(space: SearchSpace) -> dict[str, tuple[float, ...]]:
 def every_shape(space: SearchSpace) -> tuple[Shape, ...]:
     """Return every combination of multipliers and cuts, those above the limit of MACs as well."""
     values = values_of(space)
+    names = ("resolution", "depth", "width", "kernel", "cut")
     return tuple(
-        Shape(**dict(zip(values, combination, strict=True))) for combination in itertools.product(*values.values())
+        Shape(resolution=resolution, depth=depth, width=width, kernel=kernel, cut=cut)
+        for resolution, depth, width, kernel, cut in itertools.product(*(values[name] for name in names))
     )
 
 

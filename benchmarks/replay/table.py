@@ -174,7 +174,9 @@ def table_of(lines: Sequence[Line], steps: int, *, name: str = "the table") -> T
 
 def shape_of_line(line: Line) -> Shape:
     """Return the network that a line of the kind `network` describes."""
-    return Shape(**{field: float(line[field]) for field in ("resolution", "depth", "width", "kernel", "cut")})
+    stages = tuple((float(width), float(depth), float(kernel)) for width, depth, kernel in line.get("stages", ()))
+    fields = ("resolution", "depth", "width", "kernel", "cut")
+    return Shape(**{field: float(line[field]) for field in fields}, stages=stages)
 
 
 def _seconds(trained: Sequence[Line], timed: Sequence[Line]) -> Seconds:

@@ -143,6 +143,7 @@ def network_line(shape: Shape, plan: Plan) -> Line:
         "width": shape.width,
         "kernel": shape.kernel,
         "cut": shape.cut,
+        **({"stages": shape.stages} if shape.stages else {}),
         "macs": plan.cost.macs,
         "params": plan.cost.params,
         "trunk_macs": plan.begun[1].macs,

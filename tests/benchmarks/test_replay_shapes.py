@@ -39,7 +39,10 @@ def test_a_sample_has_all_corners_and_fills_the_space(count: int) -> None:
     chosen = thinned(TRUNKS, count, VALUES)
     assert len(set(chosen)) == count
     corners = itertools.product(*((values[0], values[-1]) for name, values in VALUES.items() if name != "cut"))
-    assert {Shape(**dict(zip(VALUES, corner, strict=False))) for corner in corners} <= set(chosen)
+    assert {
+        Shape(resolution=resolution, depth=depth, width=width, kernel=kernel)
+        for resolution, depth, width, kernel in corners
+    } <= set(chosen)
     assert thinned(TRUNKS, 40, VALUES)[:count] == chosen
     places = [place_in(VALUES, trunk, cut=False) for trunk in chosen]
     far = max(min(math.dist(place_in(VALUES, trunk, cut=False), place) for place in places) for trunk in TRUNKS)
