@@ -8,7 +8,7 @@ The rule, written down before any run on a real table:
 * Every search ends with a front whose members all stand at the longest length of `--steps`. Its time includes that: a
   search stops when the time that is left is what it takes to lengthen the members of its front, trunk by trunk.
 * Minutes are CPU seconds of one worker, as in `replay.compare_samplers`. A longer training of a trunk that was trained
-  before costs what it adds; its branch is trained anew. A point is timed once.
+  before costs what it adds, a shorter one is trained anew; its branch is trained anew. A point is timed once.
 * The members at full length are observed with the validation accuracy of one seed. What is then undominated is handed
   over, and judged by the truth at full length: the hypervolume as a fraction of the best possible.
 
@@ -132,10 +132,10 @@ class Session:
             shape, cost = self.lengths.last.points[place].shape, self._cost(place, steps)
             if (place, steps) in scored:
                 continue
-            if steps > trunks.get(shape.trunk, 0):
-                shorter = trunks.get(shape.trunk)
+            if steps not in trunks.setdefault(shape.trunk, set()):
+                shorter = max((each for each in trunks[shape.trunk] if each < steps), default=0)
                 spent_s += max(0.0, cost.trunk - (self._cost(place, shorter).trunk if shorter else 0.0))
-                trunks[shape.trunk] = steps
+                trunks[shape.trunk].add(steps)
             spent_s += (cost.branch if (shape, steps) not in branches else 0.0) + cost.score
             spent_s += cost.timing if place not in timed else 0.0
             branches.add((shape, steps))
@@ -169,11 +169,11 @@ class Session:
     def _cost(self, place: int, steps: int) -> Seconds:
         return self.lengths.by_steps[steps].seconds[place]
 
-    def _done(self) -> tuple[dict[Shape, int], set[tuple[Shape, int]], set[Work], set[int]]:
-        trunks = dict[Shape, int]()
+    def _done(self) -> tuple[dict[Shape, set[int]], set[tuple[Shape, int]], set[Work], set[int]]:
+        """Return the lengths of each trunk, the branches, the points and the timed places that are there."""
+        trunks = dict[Shape, set[int]]()
         for place, steps in self.observed:
-            trunk = self.lengths.last.points[place].shape.trunk
-            trunks[trunk] = max(steps, trunks.get(trunk, 0))
+            trunks.setdefault(self.lengths.last.points[place].shape.trunk, set()).add(steps)
         branches = {(self.lengths.last.points[place].shape, steps) for place, steps in self.observed}
         return trunks, branches, set(self.observed), {place for place, _ in self.observed}
 
@@ -373,7 +373,8 @@ def expected_seconds(session: Session, pool: Sequence[Work]) -> Array:
     found = list[float]()
     for (place, steps), each_s in zip(pool, update_s, strict=True):
         shape = lengths.last.points[place].shape
-        trunk = max(0, steps - trunks.get(shape.trunk, 0)) * 2 / 3
+        stored = max((each for each in trunks.get(shape.trunk, ()) if each <= steps), default=0)
+        trunk = (steps - stored) * 2 / 3
         branch = 0.0 if (shape, steps) in branches else steps / 3
         found.append(float(each_s) * (trunk + branch) + fixed_s * (1.0 if place not in timed else 0.5))
     return np.array(found)

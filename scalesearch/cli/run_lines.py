@@ -14,7 +14,7 @@ from scalesearch.search.events import (
 )
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.settings import UNLIMITED_BUDGET
-from scalesearch.views.words import milliseconds_number, verdict
+from scalesearch.views.words import milliseconds_number, neck_text, verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +27,7 @@ def trial_line(record: TrialRecord) -> str:
     scaling, quantization = record.candidate.scaling, record.candidate.quantization
     size = str(record.spec.input_size) if record.spec else f"res x{scaling.resolution:g}"
     shape = f"{size} depth x{scaling.depth:g} width x{scaling.width:g} kernel x{scaling.kernel:g}"
+    shape += f" neck {neck}" if (neck := neck_text(scaling)) else ""
     shape += ", cut from a larger trunk" if record.cut_from else ""
     pruned = record.candidate.pruning.label
     what = f"{shape}{f', {pruned},' if pruned else ''} {quantization.label}"

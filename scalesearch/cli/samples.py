@@ -105,7 +105,7 @@ def sample_notes(samples: Samples) -> Iterable[str]:
 def print_samples(samples: Samples) -> None:
     """Print the first samples as a table."""
     from scalesearch.cli.screen import Column, print_table, wide_console
-    from scalesearch.views.words import count
+    from scalesearch.views.words import count, neck_text
 
     columns = (
         Column(head="resolution", keep=2, right=True),
@@ -118,7 +118,8 @@ def print_samples(samples: Samples) -> None:
     rows = []
     for plan in samples.plans[:_SHOWN]:
         scaling, pruning = plan.candidate.scaling, plan.candidate.pruning
-        marks = f"{'*' if scaling.stages else ''}{', cut' if plan.cut_from else ''}"
+        neck = f", neck {neck_text(scaling)}" if neck_text(scaling) else ""
+        marks = f"{'*' if scaling.stages else ''}{neck}{', cut' if plan.cut_from else ''}"
         shape = f"x{scaling.depth:.4g} x{scaling.width:.4g} x{scaling.kernel:.4g}{marks}"
         rows.append(
             (

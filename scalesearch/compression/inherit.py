@@ -6,7 +6,8 @@ term: on a network that was trained elsewhere, judging by the magnitudes of weig
 """
 
 import copy
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,7 @@ def inherit(
     network = cut_to(network, _widths(child, network), batch=judged, follower=follower)
     held, module = network.module.state_dict(), copy.deepcopy(child.module)
     _silence_new_blocks(module, network.spec, child.spec)
+    _lengthen_rows(module, held)
     fitted = {
         name: _fitted(held[name], fresh) if name in held else fresh for name, fresh in module.state_dict().items()
     }
@@ -151,10 +153,29 @@ def _identity_projection(like: nn.Sequential, channels: int) -> nn.Sequential:
     norm = next(each for each in like if isinstance(each, nn.BatchNorm2d))
     convolution = nn.Conv2d(channels, channels, 1, bias=False)
     ours = nn.BatchNorm2d(channels, eps=norm.eps)
+    _make_identity(convolution, ours)
+    return nn.Sequential(convolution, ours).eval()
+
+
+def _make_identity(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     with torch.no_grad():
         nn.init.dirac_(convolution.weight)
-        ours.weight.fill_((1 + norm.eps) ** 0.5)
-    return nn.Sequential(convolution, ours).eval()
+        norm.reset_parameters()
+        norm.weight.fill_((1 + norm.eps) ** 0.5)
+
+
+def _lengthen_rows(module: nn.Module, held: Mapping[str, Tensor]) -> None:
+    """Make the further convolutions of a row change nothing, where the network has the row's first one (`neck_convs`).
+
+    With ReLU they do change nothing in eval mode. Behind another activation, it is applied once more.
+    """
+    for name, row in module.named_modules():
+        if not isinstance(row, nn.Sequential) or f"{name}.0.weight" not in held:
+            continue
+        for place, (layer, following) in enumerate(itertools.pairwise(row)):
+            new = f"{name}.{place}.weight" not in held
+            if new and isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+                _make_identity(layer, following)
 
 
 def _widths(child: Network, network: Network) -> dict[str, int]:

@@ -95,6 +95,9 @@ def _network(record: MeasuredTrial) -> Iterator[str]:
     yield from markdown_table(("part", "kernel", "blocks", "channels", "stride"), rows)
     pruned = report.pruning_text(record.candidate.pruning)
     yield ""
+    if neck := report.neck_text(record.candidate.scaling):
+        rows_of = f"rows of {spec.neck_depth} convolutions of {spec.neck_kernel}x{spec.neck_kernel}"
+        yield f"Between backbone and outputs: {neck} ({rows_of})."
     yield _size(record)
     if pruned != "none":
         yield f"Channels and blocks are those before pruning; pruned: {pruned}. The counts are those after it."

@@ -32,6 +32,8 @@ _MOST = {
     "depth": 1024,
     "expansion": 256,
     "kernel": 255,
+    "neck_depth": 1024,
+    "neck_kernel": 255,
 }
 
 
@@ -80,6 +82,8 @@ def _built_faults(spec: NetworkSpec) -> Iterator[str]:
     yield from _below("stem.stride", spec.stem.stride, 1)
     yield from _even("stem.kernel", spec.stem.kernel)
     yield from _below("head.channels", spec.head.channels, 0)
+    yield from _below("neck_depth", spec.neck_depth, 1)
+    yield from _even("neck_kernel", spec.neck_kernel)
     yield from _unknown("head.width_rule", spec.head.width_rule, _WIDTH_RULES)
     yield from _unknown("activation", spec.activation, _ACTIVATIONS)
     yield from _unknown("padding", spec.padding, _PADDINGS)

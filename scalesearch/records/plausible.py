@@ -17,7 +17,7 @@ _NOT_NEGATIVE = frozenset(
         "trial", "same_as", "sibling_of", "macs", "params", "dense_macs", "size_bytes", "steps", "images", "support",
         "runs", "batch", "train_s", "retrain_s", "seconds", "build_s", "layers", "kernels", "raw_min_ms", "seed",
         "depth", "channels", "kernel", "stride", "resolution_px", "width_px", "storage_px",
-        "storage_width_px", "num_classes",
+        "storage_width_px", "num_classes", "neck_depth", "neck_kernel",
     )
 )  # fmt: skip
 _FRACTIONS = frozenset(

@@ -19,10 +19,10 @@ LossName = Literal["cross_entropy", "focal", "bce"]
 ScheduleName = Literal["wsd", "cosine"]
 ClassWeights = Literal["none", "root", "inverse"]
 Way = Literal["scratch", "cut"]
-NeckFollows = Literal["width", "width_depth", "width_kernel", "all"]
-"""Which multipliers of the backbone apply to what stands between it and the outputs as well: width, depth, kernel."""
 """How a network smaller than the space's largest gets its size: it is trained at that size from the first update on
 (`scratch`), or cut out of a larger network after the trunk, the first part of the training (`cut`)."""
+NeckFollows = Literal["width", "width_depth", "width_kernel", "all"]
+"""Which multipliers of the backbone apply to what stands between it and the outputs as well: width, depth, kernel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

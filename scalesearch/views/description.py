@@ -19,6 +19,7 @@ from scalesearch.views.words import (
     milliseconds,
     milliseconds_number,
     multipliers,
+    neck_text,
     percent,
     pruning_text,
     quantization_text,
@@ -89,6 +90,8 @@ def _asked(candidate: Candidate) -> Iterator[tuple[str, str]]:
     scaling = candidate.scaling
     yield ("resolution", f"x {scaling.resolution:.4g}")
     yield ("depth x width x kernel", multipliers(scaling))
+    if neck := neck_text(scaling):
+        yield ("neck", neck)
     if by_cut := [name for name in ("width", "depth", "kernel") if getattr(scaling, f"{name}_by") == "cut"]:
         yield ("by a cut", f"{', '.join(by_cut)}, where it is below the largest of the space")
     for place, stage in enumerate(scaling.stages, 1):
@@ -110,6 +113,8 @@ def _became(record: TrialRecord) -> Iterator[tuple[str, str]]:
             yield ("stem", _stem(spec))
         for place, stage in enumerate(spec.stages, 1):
             yield (f"stage {place}", _stage(stage))
+        if (spec.neck_depth, spec.neck_kernel) != (1, 3):
+            yield ("neck", f"rows of {spec.neck_depth} convolutions, {spec.neck_kernel}x{spec.neck_kernel}")
         if spec.head.channels:
             yield ("head", f"1x1 convolution to {spec.head.channels} channels")
     if spec and record.cut_from:

@@ -123,9 +123,22 @@ def multipliers(scaling: Scaling) -> str:
     return f"{scaling.depth:.4g} x {scaling.width:.4g} x {scaling.kernel:.4g}{star}"
 
 
+def neck_text(scaling: Scaling) -> str:
+    """Return what is scaled of neck, heads or decoder besides the width, as text; empty if nothing is."""
+    usual = Scaling()
+    parts = [
+        f"width x {scaling.neck_width:.4g}" * (scaling.neck_width != usual.neck_width),
+        f"follows {scaling.neck_follows.replace('_', ' and ')}" * (scaling.neck_follows != usual.neck_follows),
+        scaling.decoder * (scaling.decoder != usual.decoder),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
 def shape_text(record: TrialRecord) -> str:
-    """Return the multipliers of a trial as text, with `, cut` where its network was cut from a larger trunk."""
-    return f"{multipliers(record.candidate.scaling)}{', cut' if record.cut_from else ''}"
+    """Return the multipliers of a trial as text, with a neck that is not the usual one, and `, cut` if it was cut."""
+    neck = neck_text(record.candidate.scaling)
+    neck = f", neck {neck}" if neck else ""
+    return f"{multipliers(record.candidate.scaling)}{neck}{', cut' if record.cut_from else ''}"
 
 
 def cut_text(spec: NetworkSpec, larger: NetworkSpec) -> str:

@@ -63,6 +63,13 @@ def test_a_longer_training_costs_what_it_adds() -> None:
     assert session.seconds_of([(place, 960)]) == pytest.approx(added)
     of_cut = long[cut].branch + long[cut].score + long[cut].timing
     assert session.seconds_of([(place, 960), (cut, 960)]) == pytest.approx(added + of_cut)
+    session.do((place, 960))
+    between = made_up().by_steps[480].seconds[place]
+    anew = between.trunk - first.trunk + between.branch + between.score
+    assert session.seconds_of([(place, 480)]) == pytest.approx(anew), "it continues the trunk of 240, not that of 960"
+    np.testing.assert_allclose(expected_seconds(session, [(place, 480)]), anew, rtol=0.5)
+    session = Session(made_up(), 0)
+    session.do((place, 240))
     assert session.seconds == pytest.approx(first.trunk + first.branch + first.score + first.timing)
 
 

@@ -2,6 +2,8 @@
 
 import ctypes
 import json
+import math
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
@@ -28,7 +30,7 @@ from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale
 from scalesearch.tasks.base import AnswersInC
 from scalesearch.tasks.detection.c_decoding import checked_threshold, detector_answer
-from scalesearch.tasks.detection.decoding import MOST_DETECTIONS, decode_answers
+from scalesearch.tasks.detection.decoding import LEAST_SCORE, MOST_DETECTIONS, decode_answers
 from scalesearch.tasks.detection.task import TASK as DETECTION
 from scalesearch.tasks.segmentation.c_mask import mask_answer
 from scalesearch.tasks.segmentation.infer import class_map
@@ -103,6 +105,17 @@ def test_c_finds_what_the_programs_own_decoding_finds(tmp_path: Path, threshold:
     assert {0.001: max(counts) >= 60, 0.3: min(counts) > 3, 0.9: max(counts) == 0, 0.05: max(counts) > 0}[threshold]
 
 
+def test_a_mask_of_an_answer_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    logits = np.zeros((1, 3, 4, 6), np.float32)
+    model = OnnxModel(path=tmp_path / "none.onnx", input_shape=(0, 3, *SIDES), size_bytes=0, sha256="")
+    library = compiled(mask_answer(model, logits), "mask", tmp_path)
+    logits[0, 1, 2, 3] = np.nan
+    mask = np.full((8, 8), 99, np.uint8)
+    to = mask.ctypes.data_as(ctypes.POINTER(ctypes.c_ubyte))
+    assert library.model_mask(logits.ctypes.data_as(POINTER), 8, 8, to) == -1
+    assert (mask == 99).all()
+
+
 def test_an_answer_that_is_not_finite_has_no_detections(tmp_path: Path) -> None:
     raw = raw_answers(1, seed=1)
     library = compiled(detector_answer(a_detector(tmp_path), raw), "detections", tmp_path)
@@ -119,6 +132,8 @@ def test_the_self_tests_threshold_is_clear_of_every_score_and_reached() -> None:
     tenth = float(1 / (1 + np.exp(0.8)))
     assert tenth - 0.001 < checked_threshold(raw, 0.9) < tenth
     assert checked_threshold(raw, 0.5) < 0.5, "one score is 0.5"
+    raw[0, -1, :] = -9  # all scores lie below the least one that is reported
+    assert checked_threshold(raw, 0.3) == LEAST_SCORE
 
 
 @pytest.mark.parametrize("size", [(8, 12), (64, 96), (17, 37), (200, 111), (3, 4), (1, 1)])
@@ -189,12 +204,37 @@ def test_the_self_test_passes_and_can_fail(case: Case, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "self-test passed" in done.stdout
     assert "image 2: " in done.stdout
-    module = "detections" if case.task == "detection" else "mask"
-    source = tmp_path / "c" / f"{module}.c"
-    source.write_text(source.read_text().replace("+ 0.5f) *", "+ 0.9f) *").replace("- 0.5f;", "+ 0.9f;"))
+    names = {"detection": "detections", "segmentation": "mask"}
+    decoding, network_c = (tmp_path / "c" / f"{name}.c" for name in (names[case.task], "model"))
+    right = decoding.read_text()
+    decoding.write_text(right.replace("+ 0.5f) *", "+ 0.9f) *").replace("- 0.5f;", "+ 0.9f;"))
+    assert "SELF-TEST FAILED" in make().stdout, "the decoding was spoiled"
+    decoding.write_text(right)
+    network_c.write_text(with_one_row_spoiled(network_c.read_text()))
     done = make()
-    assert done.returncode != 0, "the decoding was spoiled"
+    assert done.returncode != 0, "the last row of the network's answer was spoiled"
     assert "SELF-TEST FAILED" in done.stdout
+
+
+def with_one_row_spoiled(source: str) -> str:
+    """Return the text of model.c whose last row (objectness, or the last class) is -20 everywhere."""
+    start = source.index("\nvoid model(")
+    image, answer = re.findall(r"const float (image\[.*?)\)?,|float (\w+\[.*?)\) \{", source[start : start + 400])[:2]
+    given, written = image[0].replace("restrict ", ""), answer[1].replace("restrict ", "")
+    rows, *others = re.findall(r"\[(\d+)\]", written)[1:]
+    row = math.prod(map(int, others))
+    name = written.split("[")[0]
+    wrapper = f"""
+void right(const float {image[0]}, float {answer[1]});
+void model(const float {given}, float {written}) {{
+    right(image, {name});
+    for (int place = 0; place < {row}; place++) {{ ((float *){name})[{int(rows) - 1} * {row} + place] = -20.0f; }}
+}}
+"""
+    return (
+        source.replace("\nvoid model(", f"\nvoid right(const float {image[0]}, float {answer[1]});\nvoid right(", 1)
+        + wrapper
+    )
 
 
 def with_lively_outputs(network: Network) -> Network:
@@ -213,6 +253,24 @@ def with_lively_outputs(network: Network) -> Network:
 
 
 def test_a_task_without_c_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("emx_onnx_cgen")
+    spec = scale(base_spec("resnet_scene"), Scaling(width=0.5), resolution_px=SIZE, num_classes=CLASSES)
+    network = fold_batchnorm(with_lively_outputs(build(spec, SEGMENTATION.make_module)))
+    images = np.random.default_rng(0).standard_normal((2, 3, *SIDES), dtype=np.float32)
+    dense = to_onnx(network, to=tmp_path / "f.onnx", check_images=images, output_names=SEGMENTATION.output_names)
+    with pytest.raises(StageFailed, match=r"is neither: take its model\.onnx"):
+        get_format("c").write(
+            dense,
+            tmp_path,
+            FormatOptions(
+                precision="fp32",
+                class_names=NAMES,
+                check_images=lambda: CheckImages(images=images, told=""),
+            ),
+        )
+
+
+def test_a_network_without_class_names_says_so(tmp_path: Path) -> None:
     from small_graphs import small_model
 
     options = FormatOptions(

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from toy_task.task import ToyTask
 
+from scalesearch.compression.importance import Judged
+from scalesearch.compression.inherit import inherit
 from scalesearch.config import load_run
 from scalesearch.errors import ConfigError
 from scalesearch.networks import find_spec, scale
+from scalesearch.networks.build import build
 from scalesearch.spaces.axes import plain_axis_names
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import (
@@ -24,6 +28,7 @@ from scalesearch.tasks.registry import (
 )
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.identity import content_hash
+from scalesearch.values.network import Network
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import Choice, NamedAxis
@@ -166,6 +171,28 @@ def test_the_neck_follows_what_it_is_told_to(task: str) -> None:
         assert found[f"{row}.0.weight"][2:] == ((5, 5) if wide else (3, 3))
         assert (f"{row}.3.weight" in found) == deep
     assert shapes(task) == shapes(task, neck_follows="all"), "nothing to follow at multiplier 1"
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_a_longer_row_begins_without_effect_in_a_child(task: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        images = torch.randn(4, 3, *SIZE.sides)
+
+    def made(seed: int, **scaling: Any) -> Network:
+        spec = scale(find_spec("resnet_scene"), Scaling(**scaling), resolution_px=SIZE, num_classes=3)
+        network = build(spec, get_task(task).make_module, seed=seed)
+        with torch.no_grad():
+            network.module.train()(images)  # norms with statistics of their own
+        network.module.eval()
+        return network
+
+    parent, child = made(0), made(1, depth=2.0, kernel=1.67, neck_follows="all")
+    judged = Judged(images=images, targets=images, loss=lambda answers, _: answers.pow(2).mean())
+    with torch.inference_mode():
+        wanted = parent.module(images)
+        given = inherit(parent, child, judged=judged, loss_without=lambda _: 0.0).module.eval()(images)
+    torch.testing.assert_close(given, wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_lraspp_has_nothing_that_could_follow() -> None:

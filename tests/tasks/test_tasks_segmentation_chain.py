@@ -265,7 +265,7 @@ def test_predict_prints_shares_and_draws(exported: Path, pictures: Path, tmp_pat
 def test_c_comes_with_the_mask(records: dict[str, MeasuredTrial], session: Session, tmp_path: Path) -> None:
     pytest.importorskip("emx_onnx_cgen")
     write_export(records["dense"], session, tmp_path / "export", formats=("c",))
-    assert "void model_mask(" in (tmp_path / "export" / "c" / "mask.h").read_text()
+    assert "int model_mask(" in (tmp_path / "export" / "c" / "mask.h").read_text()
     assert "`c/mask.c`" in (tmp_path / "export" / "MODEL_CARD.md").read_text()
 
 
