@@ -32,6 +32,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from scalesearch.analysis.front import hypervolume, pareto_front, point
 from scalesearch.analysis.paid import paid_lines
 from scalesearch.records.front_scores import read_front_scores
@@ -179,6 +181,29 @@ def differences(searches: Sequence[Search], minutes: float, than: str) -> None:
             print(f"{than} less {arm}, seed by seed: {each}; mean {mean_and_spread(more, sign='+')}")
 
 
+def draw(searches: Sequence[Search], minutes: float, to: Path) -> None:
+    """Draw hypervolume against minutes, a panel for each space: thin lines are single seeds, thick ones their means."""
+    from matplotlib.figure import Figure
+
+    spaces = list(dict.fromkeys(each.space for each in searches))
+    figure = Figure(figsize=(7.0 * len(spaces), 5.0), layout="constrained")
+    times = np.linspace(0, minutes, 181)
+    for panel, space in zip(figure.subplots(1, len(spaces), squeeze=False)[0], spaces, strict=True):
+        here = [each for each in searches if each.space == space]
+        for number, arm in enumerate(dict.fromkeys(each.arm for each in here)):
+            curves = [[each.hypervolume_at(60 * at) for at in times] for each in here if each.arm == arm]
+            colour = f"C{number}"
+            for curve in curves:
+                panel.plot(times, curve, color=colour, linewidth=0.7, alpha=0.5, drawstyle="steps-post")
+            label = f"{arm}, {len(curves)} seeds"
+            panel.plot(times, np.mean(curves, axis=0), color=colour, linewidth=2.2, drawstyle="steps-post", label=label)
+        panel.set(title=space, xlabel="minutes of wall time", ylabel="hypervolume")
+        panel.set_ylim(bottom=0.75 * max(each.hypervolume_at(60 * minutes) for each in here))
+        panel.grid(alpha=0.3)
+        panel.legend(loc="lower right")
+    figure.savefig(to, dpi=110)
+
+
 def write_trials(searches: Sequence[Search], to: Path) -> None:
     """Write a line of CSV for each complete trial: what it is, its numbers, and when it was on disk."""
     with to.open("w", newline="", encoding="utf-8") as file:
@@ -223,6 +248,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--val-fraction", type=float, default=0.0)
     parser.add_argument("--csv", type=Path, help="also write every complete trial to this file")
+    parser.add_argument(
+        "--picture", type=Path, help="also draw hypervolume against minutes into this file (.png, .svg)"
+    )
     parser.add_argument("--report", action="store_true", help="print the report of what is there, and run nothing")
     told = parser.parse_args()
     if not told.report:
@@ -232,6 +260,8 @@ def main() -> None:
     keys = [(space, arm, seed) for space in told.spaces for seed in told.seeds for arm in ARMS]
     there = [(folder_of(told.to, *key), key) for key in keys]
     searches = [read(folder, *key) for folder, key in there if folder.with_suffix(".seconds").exists()]
+    if told.picture:
+        draw(searches, told.minutes, told.picture)
     if told.csv:
         write_trials(searches, told.csv)
     report(searches, told.minutes, told.than)
