@@ -3,9 +3,10 @@
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from scalesearch.spaces.axes import Value
 from scalesearch.spaces.trunks import BY_AXES
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
@@ -26,26 +27,34 @@ def collapses(space: SearchSpace, base: NetworkSpec, target: "Target") -> Iterat
     """Yield lines that say how many distinct networks the scaling choices give, and which choices collapse.
 
     Only neighbouring values of an axis are compared. Rounding is monotonic, so if two values give the same network, all
-    values between them give it too.
+    values between them give it too. Axes of names, such as decoders, are counted, but have no neighbours.
     """
-    scaled = [
-        named
-        for named in space.axes
-        if named.name.startswith("scaling.") and named.name not in BY_AXES and not _is_of_names(named)
-    ]
+    every = [named for named in space.axes if named.name.startswith("scaling.") and named.name not in BY_AXES]
+    scaled = [named for named in every if not _is_of_names(named)]
+    of_names = [named for named in every if _is_of_names(named)]
     axes = [named for named in scaled if _listed(named)]
     ranged = [named.name for named in scaled if not _listed(named)]
     values = [_listed(named) for named in axes]
     names = [named.name for named in axes]
+    ways = [dict(zip((named.name for named in of_names), each, strict=True)) for each in _all_names(of_names)]
     combinations = math.prod(len(each) for each in values)
     also = f" (ranges left at 1: {', '.join(ranged)})" if ranged else ""
 
-    def network(chosen: Values) -> NetworkSpec:
-        return _scaled(space, base, dict(zip(names, chosen, strict=True)), target)
+    def network(chosen: Values, way: Mapping[str, Value] = ways[0]) -> NetworkSpec:
+        return _scaled(space, base, dict(zip(names, chosen, strict=True)) | dict(way), target)
 
     if combinations <= GRID_LIMIT:
         specs = {chosen: network(chosen) for chosen in itertools.product(*values)}
-        yield f"{combinations} combinations of scaling choices give {len(set(specs.values()))} distinct networks{also}."
+        others = (
+            {network(chosen, way) for way in ways[1:] for chosen in specs}
+            if len(ways) * combinations <= GRID_LIMIT
+            else set()
+        )
+        distinct = len(others.union(specs.values()))
+        if len(ways) > 1 and not others:
+            also += f" in each of {len(ways)} ways by {', '.join(named.name for named in of_names)}"
+        counted = combinations * (len(ways) if others else 1)
+        yield f"{counted} combinations of scaling choices give {distinct} distinct networks{also}."
     else:
         tried = _by_chance(values, SAMPLE)
         specs = {chosen: network(chosen) for chosen in tried}
@@ -88,6 +97,11 @@ def _of_axis(
         yield f"  {name}: so do {len(lines) - SHOWN_PAIRS} more pairs of neighbouring values."
 
 
+def _all_names(axes: Sequence[NamedAxis]) -> Iterator[tuple[Value, ...]]:
+    """Yield every combination of the names that the axes list."""
+    return itertools.product(*(named.axis.values for named in axes if isinstance(named.axis, Choice)))
+
+
 def _is_of_names(named: NamedAxis) -> bool:
     """Tell whether the axis lists names, such as decoders, which have no order and give different networks."""
     return isinstance(named.axis, Choice) and any(isinstance(value, str) for value in named.axis.values)
@@ -106,7 +120,7 @@ def _by_chance(values: Sequence[Values], count: int) -> Iterable[Values]:
     return dict.fromkeys(tuple(chance.choice(each) for each in values) for _ in range(count))
 
 
-def _scaled(space: SearchSpace, base: NetworkSpec, chosen: dict[str, float], target: "Target") -> NetworkSpec:
+def _scaled(space: SearchSpace, base: NetworkSpec, chosen: Mapping[str, Value], target: "Target") -> NetworkSpec:
     from scalesearch.networks.scaling import scale
     from scalesearch.spaces.suggest import candidate_of
 

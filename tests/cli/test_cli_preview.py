@@ -56,6 +56,13 @@ def test_choices_that_round_to_the_same_network_are_named() -> None:
     assert lines[1:] == ["  scaling.width 1 and 1.02 give the same network always."]
 
 
+def test_names_are_counted_where_they_change_the_network() -> None:
+    scaling = {"depth": [1.0, 2.0], "kernel": [1.0, 1.67], "neck_follows": ["width", "all"]}
+    lines = list(collapses(space(scaling), base_spec("resnet_scene"), get_target("cpu")))
+    # At depth and kernel 1 there is nothing to follow.
+    assert lines == ["8 combinations of scaling choices give 7 distinct networks."]
+
+
 def test_distinct_choices_are_not_blamed() -> None:
     lines = list(collapses(space({"width": [0.5, 1.0], "depth": [1, 2]}), base_spec("resnet_small"), get_target("cpu")))
     assert lines == ["4 combinations of scaling choices give 4 distinct networks."]
