@@ -1,4 +1,8 @@
-"""How often would a latency model reject a candidate that fits the limit, and how much training would it save?
+"""How often would a latency limit reject a candidate that fits it before training, and how much training would it save?
+
+A run times the network untrained, and rejects it if the whole 95 % interval of its latency lies above the limit
+(chain/outlook.py). The first line printed, `timed`, is that rule, in each process of the table. The others are a model
+that times nothing:
 
     PYTHONPATH=benchmarks python -m replay.limits TABLE --steps 240
 
@@ -15,7 +19,7 @@ Printed for each number of known points and each margin, over all limits and see
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from replay.lines import Line, read_lines
 from replay.strategy import features_of
 from replay.table import Array, Table, read_table
 from scalesearch.analysis.gaussian_process import GaussianProcess
@@ -69,6 +74,24 @@ def counts(within: Array, true_ms: Array, limit_ms: float, margin: float) -> Cou
     )
 
 
+def timed_row(lines: Sequence[Line]) -> str:
+    """Return the line of the rule that a run follows: every point is timed untrained, in one process."""
+    timed: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        if line["kind"] == "latency":
+            timed.setdefault((line["network"], line["precision"]), []).append(line)
+    true_ms = np.array([np.mean([each["p50_ms"] for each in own]) for own in timed.values()])
+    low_ms = np.array([[each["p50_low_ms"] for each in own] for own in timed.values()])
+    found = [
+        # No probability is asked for: what is rejected gets 0, what is not gets 1.
+        counts(np.where(process > limit_ms, 0.0, 1.0), true_ms, limit_ms, 0.5)
+        for process in low_ms.T
+        for limit_ms in np.quantile(true_ms, QUANTILES).tolist()
+    ]
+    false, saved = _share(found, "falsely_rejected", "fitting"), _share(found, "rejected", "slow")
+    return f"{'timed':>13}{'':>8}{100 * false:>20.2f}{'':>14}{100 * saved:>9.1f}"
+
+
 def rows(table: Table, seeds: int) -> Iterator[str]:
     """Yield the lines of the table of false rejections."""
     true_ms = np.array([ms for _, ms in table.truth])
@@ -105,9 +128,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=240, help="length of the trainings")
     parser.add_argument("--seeds", type=int, default=20, help="draws of known points")
     told = parser.parse_args()
-    table = read_table(told.table, told.steps)
-    for line in rows(table, told.seeds):
+    for place, line in enumerate(rows(read_table(told.table, told.steps), told.seeds)):
         print(line, flush=True)
+        if place == 0:
+            print(timed_row(read_lines(told.table)), flush=True)
 
 
 if __name__ == "__main__":

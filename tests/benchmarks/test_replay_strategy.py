@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from made_up_table import made_up_table
-from replay.limits import counts, probability_within
+from replay.limits import counts, probability_within, timed_row
 from replay.session import Replay
 from replay.strategy import POOL, START, GrowthSearch, features_of, reference_of
 from replay.synthetic import synthetic_lines
@@ -80,3 +80,22 @@ def test_a_latency_model_is_sure_of_what_is_far_from_the_limit(made_up: Table) -
     within = probability_within(features, np.log(true_ms[known]), known, limit_ms)
     assert within[true_ms < limit_ms / 2].min() > 0.9
     assert within[true_ms > limit_ms * 2].max() < 0.1
+
+
+def test_the_rule_of_a_run_rejects_what_is_surely_too_slow() -> None:
+    own = [
+        {
+            "kind": "latency",
+            "network": str(ms),
+            "precision": "fp32",
+            "process": 0,
+            "p50_ms": ms,
+            "p50_low_ms": 0.99 * ms,
+        }
+        for ms in (1.0, 2.0, 3.0, 4.0, 5.0)
+    ]
+    assert timed_row(own).split() == ["timed", "0.00", "100.0"]
+    own[1]["p50_low_ms"] = (
+        9.0  # a process that is far off: false for the limits of 3 and 4, right for that of 2 or less
+    )
+    assert float(timed_row(own).split()[1]) > 20
