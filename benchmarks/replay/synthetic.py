@@ -58,7 +58,7 @@ def synthetic_lines(
     for shape in every_shape(space) if shapes is None else shapes:
         macs = macs_of(shape)
         rejected = f"max_macs exceeded by {100 * (macs / limit - 1):.0f} %" if macs > limit else ""
-        own = {name: getattr(shape, name) for name in Shape.__dataclass_fields__}
+        own = {name: getattr(shape, name) for name in Shape.__dataclass_fields__ if name != "stages"}
         cost = {"macs": macs, "params": round(macs / shape.resolution**2 / 100), "trunk_macs": macs_of(shape.trunk)}
         lines.append({"kind": "network", "network": shape.name, **own, **cost, "identity": shape.name})
         lines[-1]["rejected"] = rejected
