@@ -1,5 +1,6 @@
 """The dotted names of a space's axes: what each stands for, when a trial is asked for it, and how."""
 
+import functools
 import keyword
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -120,13 +121,19 @@ def field_type(name: str) -> Any:
     stage = stage_of(name)
     owner = StageScaling if stage else _GROUPS.get(name.rpartition(".")[0])
     field_name = stage[1] if stage else field_of(name.rpartition(".")[2])
-    types = get_type_hints(owner) if owner else {}
+    types = _types_of(owner) if owner else {}
     if field_name not in types or field_name in _NESTED:
         near = nearest(name, (*plain_axis_names(), "scaling.stages.1.width"))
         hint = f"did you mean {near!r}?" if near else f"axes are {', '.join(plain_axis_names()[:5])}, ..."
         msg = f"unknown axis {name!r} in the search space: {hint}"
         raise ConfigError(msg)
     return types[field_name]
+
+
+@functools.cache
+def _types_of(owner: type) -> dict[str, Any]:
+    """Return the types of a dataclass's fields. Kept, since a model of the search asks for them by the thousand."""
+    return get_type_hints(owner)
 
 
 def default_value(name: str) -> Value:
