@@ -121,7 +121,7 @@ def field_type(name: str) -> Any:
     stage = stage_of(name)
     owner = StageScaling if stage else _GROUPS.get(name.rpartition(".")[0])
     field_name = stage[1] if stage else field_of(name.rpartition(".")[2])
-    types = _types_of(owner) if owner else {}
+    types = _types_of(owner) if owner else {}  # type: ignore[arg-type]  # mypy takes a class for unhashable
     if field_name not in types or field_name in _NESTED:
         near = nearest(name, (*plain_axis_names(), "scaling.stages.1.width"))
         hint = f"did you mean {near!r}?" if near else f"axes are {', '.join(plain_axis_names()[:5])}, ..."
