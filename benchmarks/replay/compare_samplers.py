@@ -84,7 +84,8 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return middle, low, high
 
 
-def _cell(values: Sequence[float], form: str) -> str:
+def cell(values: Sequence[float], form: str) -> str:
+    """Write the median and, in brackets, the quartiles."""
     middle, low, high = (f"{each:{form}}" if math.isfinite(each) else "never" for each in quartiles(values))
     return f"{middle} ({low}-{high})"
 
@@ -106,13 +107,13 @@ def report(runs: Sequence[Run]) -> Iterator[str]:
     for name, each in by_name.items():
         final, handed = ([100 * value for value in found] for found in _ends(each))
         asked_s = np.mean([run["ask_s"] for run in each])
-        yield f"{name:15}{len(each):>6}{_cell(final, '.1f'):>24}{_cell(handed, '.1f'):>24}{asked_s:>10.3f}"
+        yield f"{name:15}{len(each):>6}{cell(final, '.1f'):>24}{cell(handed, '.1f'):>24}{asked_s:>10.3f}"
     for place, (unit, form) in enumerate((("trainings", ".0f"), ("minutes", ".1f"))):
         yield ""
         yield f"{unit + ' to':15}" + "".join(f"{name:>24}" for name in targets)
         yield f"{'':15}" + "".join(f"{f'{100 * value:.2f} %':>24}" for value in targets.values())
         for name, each in by_name.items():
-            cells = (_cell([reached(run, value)[place] for run in each], form) for value in targets.values())
+            cells = (cell([reached(run, value)[place] for run in each], form) for value in targets.values())
             yield f"{name:15}" + "".join(f"{cell:>24}" for cell in cells)
 
 

@@ -26,7 +26,7 @@ from typing import Any, Final
 import numpy as np
 import optuna
 
-from replay.compare_samplers import quartiles, reached
+from replay.compare_samplers import cell, reached
 from replay.large import Surrogate, known_of
 from replay.lines import read_lines
 from replay.session import Observed
@@ -234,9 +234,9 @@ def compare(
         mine = [run for run in runs if run["sampler"] == name]
         grown = [_grown(run["replay"], reference, best) for run in mine]
         final = [100 * each["share"][-1] for each in grown]
-        cells = [_cell(final, ".1f")]
-        cells += [_cell([reached(each, target)[0] for each in grown], ".0f") for target in (0.95, 0.99)]
-        cells.append(_cell([reached(each, 0.95)[1] for each in grown], ".1f"))
+        cells = [cell(final, ".1f")]
+        cells += [cell([reached(each, target)[0] for each in grown], ".0f") for target in (0.95, 0.99)]
+        cells.append(cell([reached(each, 0.95)[1] for each in grown], ".1f"))
         asked = np.mean([run["ask_s"] for run in mine])
         yield f"{name:10}{cells[0]:>22}{cells[1]:>20}{cells[2]:>20}{cells[3]:>22}{asked:>8.3f}"
 
@@ -252,11 +252,6 @@ def _grown(replay: LargeReplay, reference: Point, best: float) -> dict[str, list
         "trainings": [float(count) for count, _ in replay.at],
         "minutes": [seconds / 60 for _, seconds in replay.at],
     }
-
-
-def _cell(values: Sequence[float], form: str) -> str:
-    middle, low, high = (f"{each:{form}}" if math.isfinite(each) else "never" for each in quartiles(values))
-    return f"{middle} ({low}-{high})"
 
 
 def main() -> None:

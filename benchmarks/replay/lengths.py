@@ -35,7 +35,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from replay.compare_samplers import quartiles
+from replay.compare_samplers import cell
 from replay.lines import Line, read_lines
 from replay.session import Observed
 from replay.shapes import Shape, table_space
@@ -388,21 +388,18 @@ def replayed(
     0 where not even the first candidate could be finished in time.
     """
     session, strategy = Session(lengths, seed), make(lengths, seed)
-    found, ready = list[float](), (0.0, 0.0)
-    """(the seconds at which the search could have ended, what it would have handed over)"""
-    waiting = sorted(limits_s)
+    found, before, waiting = list[float](), 0.0, sorted(limits_s)
+    """`before` is what the search would have handed over before its last work."""
     while waiting:
         work = strategy.ask(session)
         if work is not None:
             session.do(work)
         front = strategy.front(session)
         ended_s = session.seconds + session.seconds_of(session.to_finish(front))
+        now = session.handed_over(front)
         while waiting and (work is None or ended_s > waiting[0]):
-            if work is None and ended_s <= waiting[0]:
-                ready = (ended_s, session.handed_over(front))
-            found.append(ready[1])
-            waiting.pop(0)
-        ready = (ended_s, session.handed_over(front))
+            found.append(before if ended_s > waiting.pop(0) else now)
+        before = now
     return found
 
 
@@ -426,10 +423,8 @@ def report(lengths: Lengths, minutes: Sequence[float], seeds: int, names: Sequen
         began = time.perf_counter()
         rows = [replayed(lengths, make, seed, [60 * each for each in minutes]) for seed in range(seeds)]
         thought_s = (time.perf_counter() - began) / seeds
-        cells = []
-        for column in zip(*rows, strict=True):
-            middle, low, high = (100 * each for each in quartiles(column))
-            cells.append(f"{f'{middle:.1f} ({low:.1f}-{high:.1f})':>22}")
+        columns = ([100 * share for share in column] for column in zip(*rows, strict=True))
+        cells = [f"{cell(column, '.1f'):>22}" for column in columns]
         yield f"{name:12}{''.join(cells)}{thought_s:>12.1f}"
 
 

@@ -20,7 +20,7 @@ SAMPLE = 2_000
 PAIRS_A_SAMPLE = 200
 SHOWN_PAIRS = 8
 
-Values = tuple[float, ...]
+Values = tuple[Value, ...]
 
 
 def collapses(space: SearchSpace, base: NetworkSpec, target: "Target") -> Iterator[str]:
@@ -29,32 +29,20 @@ def collapses(space: SearchSpace, base: NetworkSpec, target: "Target") -> Iterat
     Only neighbouring values of an axis are compared. Rounding is monotonic, so if two values give the same network, all
     values between them give it too. Axes of names, such as decoders, are counted, but have no neighbours.
     """
-    every = [named for named in space.axes if named.name.startswith("scaling.") and named.name not in BY_AXES]
-    scaled = [named for named in every if not _is_of_names(named)]
-    of_names = [named for named in every if _is_of_names(named)]
+    scaled = [named for named in space.axes if named.name.startswith("scaling.") and named.name not in BY_AXES]
     axes = [named for named in scaled if _listed(named)]
     ranged = [named.name for named in scaled if not _listed(named)]
     values = [_listed(named) for named in axes]
     names = [named.name for named in axes]
-    ways = [dict(zip((named.name for named in of_names), each, strict=True)) for each in _all_names(of_names)]
     combinations = math.prod(len(each) for each in values)
     also = f" (ranges left at 1: {', '.join(ranged)})" if ranged else ""
 
-    def network(chosen: Values, way: Mapping[str, Value] = ways[0]) -> NetworkSpec:
-        return _scaled(space, base, dict(zip(names, chosen, strict=True)) | dict(way), target)
+    def network(chosen: Values) -> NetworkSpec:
+        return _scaled(space, base, dict(zip(names, chosen, strict=True)), target)
 
     if combinations <= GRID_LIMIT:
         specs = {chosen: network(chosen) for chosen in itertools.product(*values)}
-        others = (
-            {network(chosen, way) for way in ways[1:] for chosen in specs}
-            if len(ways) * combinations <= GRID_LIMIT
-            else set()
-        )
-        distinct = len(others.union(specs.values()))
-        if len(ways) > 1 and not others:
-            also += f" in each of {len(ways)} ways by {', '.join(named.name for named in of_names)}"
-        counted = combinations * (len(ways) if others else 1)
-        yield f"{counted} combinations of scaling choices give {distinct} distinct networks{also}."
+        yield f"{combinations} combinations of scaling choices give {len(set(specs.values()))} distinct networks{also}."
     else:
         tried = _by_chance(values, SAMPLE)
         specs = {chosen: network(chosen) for chosen in tried}
@@ -63,6 +51,8 @@ def collapses(space: SearchSpace, base: NetworkSpec, target: "Target") -> Iterat
             f"drawn by chance, give {len(set(specs.values()))} distinct networks{also}."
         )
     for place, named in enumerate(axes):
+        if _is_of_names(named):
+            continue
         if combinations <= GRID_LIMIT:
             rests = [chosen for chosen in specs if chosen[place] == values[place][0]]
         else:
@@ -83,7 +73,7 @@ def _of_axis(
     The line says whether that is so for all values of the other axes, or for some.
     """
     lines = []
-    for one, other in itertools.pairwise(sorted(values)):
+    for one, other in itertools.pairwise(sorted(float(value) for value in values)):
         same = 0
         for rest in rests:
             pair = [(*rest[:place], value, *rest[place + 1 :]) for value in (one, other)]
@@ -97,21 +87,16 @@ def _of_axis(
         yield f"  {name}: so do {len(lines) - SHOWN_PAIRS} more pairs of neighbouring values."
 
 
-def _all_names(axes: Sequence[NamedAxis]) -> Iterator[tuple[Value, ...]]:
-    """Yield every combination of the names that the axes list."""
-    return itertools.product(*(named.axis.values for named in axes if isinstance(named.axis, Choice)))
-
-
 def _is_of_names(named: NamedAxis) -> bool:
     """Tell whether the axis lists names, such as decoders, which have no order and give different networks."""
     return isinstance(named.axis, Choice) and any(isinstance(value, str) for value in named.axis.values)
 
 
 def _listed(named: NamedAxis) -> Values:
-    """Return the values that the axis can take, ascending; none for a continuous range."""
+    """Return the values that the axis can take, numbers as floats; none for a continuous range."""
     axis = named.axis
     if isinstance(axis, Choice):
-        return tuple(float(value) for value in axis.values)
+        return axis.values if _is_of_names(named) else tuple(float(value) for value in axis.values)
     return axis.values if axis.steps < GRID_LIMIT else ()
 
 

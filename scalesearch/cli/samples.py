@@ -118,7 +118,7 @@ def print_samples(samples: Samples) -> None:
     rows = []
     for plan in samples.plans[:_SHOWN]:
         scaling, pruning = plan.candidate.scaling, plan.candidate.pruning
-        neck = f", neck {neck_text(scaling)}" if neck_text(scaling) else ""
+        neck = f", neck {neck}" if (neck := neck_text(scaling)) else ""
         marks = f"{'*' if scaling.stages else ''}{neck}{', cut' if plan.cut_from else ''}"
         shape = f"x{scaling.depth:.4g} x{scaling.width:.4g} x{scaling.kernel:.4g}{marks}"
         rows.append(
