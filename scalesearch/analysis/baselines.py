@@ -19,14 +19,17 @@ def drawn_by_chance(records: Iterable[TrialRecord], sampler: SamplerName) -> tup
     """Return the records of the sampler's random start, sorted by trial number.
 
     They serve as a random search with a smaller budget. Trial 0 is left out, since this program asks for it (it is
-    always the cheapest candidate). Siblings are left out too.
+    always the cheapest candidate). Siblings are left out too. There are none where candidates are trained by unlike
+    lengths: those of the start are not trained in full.
     """
     asked = sorted((record for record in records if record.sibling_of is None), key=lambda record: record.trial)
+    if any(record.full_updates for record in asked):
+        return ()
     trials = [record.trial for record in asked]
     return tuple(record for record in asked if record.trial > 0 and by_chance(record.trial, trials, sampler))
 
 
-def by_chance(trial: int, asked: Iterable[int], sampler: SamplerName) -> bool:
+def by_chance(trial: int, asked: Iterable[int], sampler: SamplerName, *, given: int = 0) -> bool:
     """Tell whether a trial belongs to the sampler's random start.
 
     Siblings lie around one candidate and say nothing about the rest of the space. Counting them would halve the random
@@ -36,9 +39,10 @@ def by_chance(trial: int, asked: Iterable[int], sampler: SamplerName) -> bool:
         trial: Number of the trial.
         asked: Numbers of the trials that are not siblings of another, in any order.
         sampler: The sampler of the study.
+        given: Number of trials before the random start that this program asks for, besides the cheapest candidate.
     """
     before = trial if sampler in DRAWS_ITS_START else sum(number < trial for number in asked)
-    return before < RANDOM_START[sampler]
+    return before < RANDOM_START[sampler] + given
 
 
 def chance_ends(records: Iterable[TrialRecord], sampler: SamplerName) -> float:

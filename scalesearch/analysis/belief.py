@@ -61,11 +61,18 @@ def observations_of(records: Iterable[TrialRecord]) -> tuple[Observation, ...]:
             score=each.quality.score,
             p50_ms=each.latency.p50_ms,
             macs=each.cost.macs,
-            feasible=each.feasible,
+            feasible=each.within_limits,
         )
         for each in measured
         if each is not None
     )
+
+
+def at_length(candidate: Candidate, updates: int) -> Candidate:
+    """Return the candidate with a training of at least so many updates."""
+    if candidate.recipe.steps >= updates:
+        return candidate
+    return replace(candidate, recipe=replace(candidate.recipe, steps=updates))
 
 
 def without_calibration(candidate: Candidate) -> Candidate:
@@ -141,9 +148,11 @@ class Belief:
     Args:
         space: The search space.
         observations: At least two, oldest first.
+        full_updates: Updates of a member of the front, where candidates are trained by unlike lengths; else 0.
     """
 
-    def __init__(self, space: SearchSpace, observations: Sequence[Observation]) -> None:
+    def __init__(self, space: SearchSpace, observations: Sequence[Observation], *, full_updates: int = 0) -> None:
+        self.full_updates = full_updates
         self._features = Features(space)
         self._limit_ms = space.limits.max_latency_ms
         columns = self._features.of([observations[0].candidate]).shape[1]
@@ -192,16 +201,33 @@ class Belief:
         The front is the model's: observed latencies with the scores that are believed, so a lucky score does not
         stand in the way. It counts as far as the candidate probably keeps the space's limit of latency.
 
+        Where candidates are trained by unlike lengths, all this is about full length, and the growth by a shorter
+        training is that of the full one, times the correlation of what it will show with the full one's score
+        (Huang et al. 2006, "Sequential kriging optimization using multiple-fidelity evaluations").
+
         Args:
             candidates: The candidates.
             reference: The worst (score, p50 in ms) of the hypervolume.
         """
-        expected = self.expect(candidates)
-        shown = np.array([each.feasible for each in self.observations])
-        believed = self.expect([each.candidate for each in self.observations]).score[0]
-        front = list(zip(believed[shown].tolist(), self.log_ms[shown].tolist(), strict=True))
+        full = self._in_full(candidates)
+        expected = self.expect(full)
+        front = [(score, math.log(p50_ms)) for score, p50_ms in self.believed().values()]
         worst = (reference[0], math.log(reference[1]))
-        return expected_growth(front, worst, expected.score, expected.log_ms) * self.probably_fast(expected)
+        found = expected_growth(front, worst, expected.score, expected.log_ms) * self.probably_fast(expected)
+        return found * self.correlation(candidates, full) if self.full_updates else found
+
+    def believed(self) -> dict[Candidate, Point]:
+        """Return the score in full length that is believed, and the latency observed, of each feasible candidate.
+
+        A candidate that was trained by several lengths is there once, in full length, with its newest latency.
+        """
+        shown = [each for each in self.observations if each.feasible]
+        full = self._in_full([each.candidate for each in shown])
+        scores = self.expect(full).score[0].tolist() if full else []
+        return {candidate: (score, each.p50_ms) for candidate, score, each in zip(full, scores, shown, strict=True)}
+
+    def _in_full(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        return [at_length(each, self.full_updates) for each in candidates]
 
     def probably_fast(self, expected: Expected) -> Array:
         """Return the probability that each candidate keeps the space's limit of latency (n,); 1 without a limit."""

@@ -73,7 +73,8 @@ class TrialEvaluator:
             trial: Number of the trial.
             report: Called with the name of each stage as it begins.
             rivals: Points of the front so far. A candidate that is surely off the front is timed less exactly. One that
-                is surely far from it is compared only with twins whose latency is known already.
+                is surely far from it is compared only with twins whose latency is known already. One that is trained in
+                less than full length is timed less exactly, too, and compared with none.
 
         Raises:
             StageFailed: A stage failed; its reason is to be put into the record.
@@ -99,10 +100,11 @@ class TrialEvaluator:
                     quality = scored.quality
                     steps = (*self._accuracy_steps(work, data), StepScore(step="engine", score=quality.score))
             with stages.held(self._lock.quiet()), stages("latency"):
-                latency = self._timed(engine, scored, beaten_above_ms(quality.score_high, rivals), warnings)
+                beaten_ms = 0.0 if plan.short else beaten_above_ms(quality.score_high, rivals)
+                latency = self._timed(engine, scored, beaten_ms, warnings)
             near = latency.p50_low_ms <= far_above_ms(quality.score_high, rivals)
-            measured = latency.of_engine, steps
-            gains = self._twins.gains(plan, work, measured, data, stages, near=near) if session.settings.twins else ()
+            measured, compared = (latency.of_engine, steps), session.settings.twins and not plan.short
+            gains = self._twins.gains(plan, work, measured, data, stages, near=near) if compared else ()
         training = work.training
         return MeasuredTrial(
             trial=trial,
@@ -114,6 +116,7 @@ class TrialEvaluator:
             cut_from=plan.cut_from,
             cost=cost,
             dense_macs=plan.dense_cost.macs,
+            full_updates=plan.full_updates,
             training=training,
             latency=latency,
             quality=quality,

@@ -38,6 +38,8 @@ class PlanBasis:
     task: str = DEFAULT
     parent: str = ""
     """Key of the fine-tuned parent that weights are inherited from; empty if they begin at random."""
+    full_updates: int = 0
+    """Updates of a member of the front, where candidates are trained by unlike lengths; else 0."""
 
     @classmethod
     def of(cls, session: Session) -> "PlanBasis":
@@ -51,6 +53,7 @@ class PlanBasis:
             data_fingerprint=session.data.fingerprint,
             task=session.settings.task,
             parent=session.parent.key if session.parent else "",
+            full_updates=session.full_updates,
         )
 
 
@@ -137,6 +140,7 @@ class Planner:
             pruning=pruning,
             cut_from=cut_from,
             trunk_cost=self._cost(outline(cut_from, self._make_module)) if cut_from else None,
+            full_updates=basis.full_updates,
             limits=(
                 *limits_before_training(basis.space.limits, cost, quantization.precision),
                 *(_branch_use(aware, branch_steps(recipe)) if trunk and aware else ()),

@@ -1,5 +1,6 @@
 """Asks Optuna for trials: what a killed run left behind, then siblings and branches, then what the sampler proposes."""
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from scalesearch.analysis.baselines import DRAWS_ITS_START, by_chance
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.search.branches import Branches
 from scalesearch.search.ledger import Ledger
+from scalesearch.search.lengths import Lengths
 from scalesearch.search.precisions import Precisions
 from scalesearch.search.samplers import LEARNS_FROM_REJECTED, calm_threads, make_sampler, seed_of
 from scalesearch.search.siblings import SIBLING_OF
@@ -61,10 +63,11 @@ class Asker:
         *,
         precisions: Precisions,
         branches: Branches,
+        lengths: Lengths,
         plan: Callable[[Candidate], Plan],
     ) -> None:
         """Begin with an empty queue; `begin` fills it."""
-        self._plan = plan
+        self._plan, self._lengths = plan, lengths
         self._opened, self._space, self._sampling = opened, space, sampling
         self._ledger, self._precisions, self._branches = ledger, precisions, branches
         self._left_behind: deque[int] = deque()  # still RUNNING after a run was killed
@@ -123,14 +126,21 @@ class Asker:
 
     def _enqueue_next(self, number: int) -> None:
         """Queue a sibling or a branch if one is wanted, or what the sampler may not choose; otherwise nothing."""
+        by_chance = self._draws_by_chance(number)
+        if number == 0:
+            return  # the cheapest candidate is queued
         if self._precisions.wanted:
             self._enqueue(*self._precisions.next_sibling())
+        elif first := self._lengths.beginning(self._place(number)):
+            self._opened.study.enqueue_trial(first)
         elif self._starts_whole(number):
             # With a part of the parameters given, Optuna asks the sampler for the others.
-            self._opened.study.enqueue_trial(uncut_parameters(self._space))
+            self._opened.study.enqueue_trial(uncut_parameters(self._space) | self._lengths.shortest)
         elif self._branches.wanted and self._ledger.has_room:
             self._enqueue(*self._branches.take())
-        elif self._sampling.sampler == "growth" and not self._draws_by_chance(number):
+        elif by_chance and self._lengths.all:
+            self._opened.study.enqueue_trial(self._lengths.shortest)
+        elif self._sampling.sampler == "growth" and not by_chance:
             self._enqueue_growth(number)
 
     def _enqueue_growth(self, number: int) -> None:
@@ -140,15 +150,19 @@ class Asker:
 
         running = [asked.plan.candidate for asked in self._ledger.running.values()]
         records = [record for _, record in sorted(self._ledger.records.items())]
-        observed = observations_of(records)
-        cost = in_seconds(self._space, records, running) if self._sampling.by_time else None
+        observed, full = observations_of(records), self._lengths.full_updates
+        known = [*running, *(each.candidate for each in observed)]
+        trainings = in_trainings(self._space, known, full_updates=full)
+        seconds = in_seconds(self._space, records, running, full_updates=full) if self._sampling.by_time else None
         candidate = propose(
             self._space,
             observed,
             running=running,
-            cost=cost or in_trainings(self._space, [*running, *(each.candidate for each in observed)]),
+            cost=seconds or trainings,
             is_open=self._is_open,
             seed=seed_of(self._sampling.seed, number),
+            lengths=self._lengths.all,
+            fits=functools.partial(self._lengths.fits, trainings=trainings, seconds=seconds),
         )
         if candidate:
             self._opened.study.enqueue_trial(trial_parameters(candidate, self._space))
@@ -171,8 +185,12 @@ class Asker:
         wanted = self._branches.allowed or name == "growth"
         if number == 0 or not wanted or name == "random" or ledger.used_up:
             return False
-        before = sum(asked < number for asked in ledger.unlike_siblings())
-        return before < ledger.budget // 2 and by_chance(number, ledger.unlike_siblings(), name)
+        few = self._place(number) < self._lengths.trials(ledger.budget) // 2
+        return few and by_chance(number, ledger.unlike_siblings(), name, given=self._lengths.given)
+
+    def _place(self, number: int) -> int:
+        """Return how many trials before this one are no siblings."""
+        return sum(asked < number for asked in self._ledger.unlike_siblings())
 
     def _enqueue(self, candidate: Candidate, origin: int) -> None:
         """Make this candidate, found by way of the trial `origin`, the next trial that Optuna gives."""
@@ -211,5 +229,9 @@ class Asker:
         """Tell whether the trial belongs to the random start, or follows too many that taught the sampler nothing."""
         name, ledger = self._sampling.sampler, self._ledger
         idle = ledger.repeats_in_a_row if name in LEARNS_FROM_REJECTED else ledger.free_in_a_row
-        start = name not in DRAWS_ITS_START and by_chance(number, ledger.unlike_siblings(), name)
+        start = name not in DRAWS_ITS_START and by_chance(
+            number, ledger.unlike_siblings(), name, given=self._lengths.given
+        )
+        if self._lengths.all and ledger.left < ledger.budget / 2:
+            start = False  # the rest is for the front
         return start or idle >= BY_CHANCE_AFTER

@@ -19,6 +19,7 @@ from scalesearch.search.branches import Branches
 from scalesearch.search.events import RunStopped, StageEntered, StudyOutcome, TrialStarted
 from scalesearch.search.fates import error_of, given_up_on, gone_on_with, record_of, rejected, repeat, unplanned
 from scalesearch.search.ledger import Asked, Ledger
+from scalesearch.search.lengths import Lengths
 from scalesearch.search.precisions import Precisions
 from scalesearch.search.problem import Problem
 from scalesearch.search.resume import catch_up
@@ -95,6 +96,14 @@ class _Run:
             by_time=settings.max_time_s > 0,
         )
         self._branches = branches = Branches(self._ledger, problem.space, problem.plan, allowed=settings.branches)
+        self._limit = TimeLimit(settings.max_time_s)
+        lengths = Lengths(
+            problem.space,
+            self._ledger,
+            full_updates=problem.full_updates,
+            workers=settings.workers,
+            left_s=lambda: self._limit.left_s,
+        )
         self._asker = Asker(
             opened,
             problem.space,
@@ -102,11 +111,11 @@ class _Run:
             self._ledger,
             precisions=self._precisions,
             branches=branches,
+            lengths=lengths,
             plan=problem.plan,
         )
         self._showing = Showing(watchers, opened.study, self._ledger, settings)
         self._rivals: tuple[Point, ...] = ()
-        self._limit = TimeLimit(settings.max_time_s)
         self._search_s = 0.0
 
     def to_the_end(self, stopped: threading.Event) -> StudyOutcome:

@@ -99,6 +99,7 @@ def _bare(trial: int, plan: Plan, *, state: TrialState, reason: str) -> TrialRec
         cut_from=plan.cut_from,
         cost=plan.cost,
         dense_macs=plan.dense_cost.macs,
+        full_updates=plan.full_updates,
         limits=plan.limits,
     )
 

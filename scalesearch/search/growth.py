@@ -3,19 +3,20 @@
 Like siblings and branches, the proposals are queued in Optuna's study, so that they are kept and shown like any other.
 """
 
+import copy
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from scalesearch.analysis.belief import Belief, Features, Observation, within_macs, without_calibration
+from scalesearch.analysis.belief import Belief, Features, Observation, at_length, within_macs, without_calibration
 from scalesearch.analysis.front import REFERENCE, Point, undominated
 from scalesearch.analysis.log_linear import LogLinear
 from scalesearch.spaces.moves import drawn, moved
 from scalesearch.spaces.trunks import trunk_scaling
-from scalesearch.values.candidate import Candidate, Pruning, Scaling
+from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import SearchSpace
 
@@ -28,6 +29,11 @@ in resnet_small (0.16), 2.0 s beside 25 and 33 s in mobilenet_small (0.08 and 0.
 _LEAST_FIXED: Final = 0.02
 MOST_CHECKED: Final = 64
 """So many of the best of the pool are planned, until one of them is new and within the limits."""
+Branch = tuple[Scaling, Pruning, int]
+"""What a branch depends on besides its trunk: the cut to a smaller network, the pruning, the quantization-aware
+updates."""
+Trained = dict[Candidate, dict[int, set[Branch]]]
+"""By trunk and by the updates of a whole training, the branches that were trained."""
 LEAST_OBSERVED: Final = 4
 """With fewer measured candidates, nothing is proposed."""
 
@@ -37,35 +43,83 @@ def propose(
     observed: Sequence[Observation],
     *,
     running: Sequence[Candidate],
-    cost: Callable[[Candidate], float],
+    cost: "Costs",
     is_open: Callable[[Candidate], bool],
     seed: int,
     pool: Sequence[Candidate] = (),
     reference: Point = REFERENCE,
+    lengths: Sequence[int] = (),
+    fits: Callable[[Sequence[Candidate]], bool] = lambda _: True,
 ) -> Candidate | None:
     """Return the candidate to try next; None if nothing can be proposed.
+
+    With `lengths`, the candidate may be a known one whose training goes on. Nothing is begun that could not be brought
+    to full length with what is left, beside the members of the believed front; if that is too little for anything new,
+    the members follow one by one.
 
     Args:
         space: The search space.
         observed: What was measured, oldest first.
         running: Candidates whose results are not known yet. The model takes them for observed, with what it expects.
-        cost: Returns what a candidate costs, in trainings or seconds.
+        cost: What candidates cost, in trainings or seconds.
         is_open: Tells whether a candidate is new and within the limits.
         seed: Of the pool.
         pool: The candidates to choose from; empty to make a pool.
         reference: The worst (score, p50 in ms) of the hypervolume.
+        lengths: The lengths of a training in updates, ascending; empty where all trainings are alike.
+        fits: Tells whether the run has room for these candidates, one after the other. It is asked only with `lengths`.
     """
     if len(observed) < LEAST_OBSERVED:
         return None
     random = np.random.default_rng(seed)
-    belief = Belief(space, observed).supposing(running)
+    belief = Belief(space, observed, full_updates=lengths[-1] if lengths else 0).supposing(running)
     known = {*running, *(each.candidate for each in observed)}
-    pool = pool or within_macs(space, observed, pool_of(space, observed, random, known=known))
-    if not pool:
-        return None
-    worth = belief.growth(pool, reference) / np.array([cost(each) for each in pool])
-    best = np.argsort(-worth, kind="stable")[:MOST_CHECKED]
-    return next((pool[place] for place in best.tolist() if is_open(pool[place])), None)
+
+    def best(pool: Sequence[Candidate]) -> Candidate | None:
+        """Return the open candidate of the pool that promises most for its cost."""
+        if not pool:
+            return None
+        worth = belief.growth(pool, reference) / np.array([cost(each) for each in pool])
+        order = np.argsort(-worth, kind="stable")[:MOST_CHECKED]
+        return next((pool[place] for place in order.tolist() if is_open(pool[place])), None)
+
+    if not lengths:
+        return best(pool or within_macs(space, observed, pool_of(space, observed, random, known=known)))
+    pool = pool or within_macs(space, observed, pool_of_lengths(space, belief, random, lengths, known=known))
+    found, members = best(pool), [each for each in unfinished(belief, known) if is_open(each)]
+    if found and fits((*members, found, at_length(found, lengths[-1]))):
+        return found
+    return best(members) or best([each for each in pool if each.recipe.steps == lengths[-1]])
+
+
+def unfinished(belief: Belief, known: Collection[Candidate]) -> list[Candidate]:
+    """Return, in full length, the members of the believed front that were trained only in part; fastest first."""
+    believed = belief.believed()
+    return [each for each in undominated(believed, lambda each: believed[each]) if each not in known]
+
+
+def pool_of_lengths(
+    space: SearchSpace,
+    belief: Belief,
+    random: np.random.Generator,
+    lengths: Sequence[int],
+    *,
+    known: Collection[Candidate],
+) -> list[Candidate]:
+    """Return the known candidates and those of `pool_of`, in every length that is above the one they are known in."""
+    believed = [Observation(candidate=each, score=at[0], p50_ms=at[1]) for each, at in belief.believed().items()]
+    near = pool_of(space, believed or belief.observations, random, known=set())
+    reached: dict[Candidate, int] = {}
+    for each in known:
+        full = without_calibration(at_length(each, lengths[-1]))
+        reached[full] = max(reached.get(full, 0), each.recipe.steps)
+    pool = dict.fromkeys(at_length(each, lengths[-1]) for each in (*known, *near))
+    return [
+        replace(each, recipe=replace(each.recipe, steps=steps))
+        for each in pool
+        for steps in lengths
+        if steps > reached.get(without_calibration(each), 0)
+    ]
 
 
 def pool_of(
@@ -96,35 +150,63 @@ class Costs:
     """What candidates cost: in brief trainings, or in seconds."""
 
     space: SearchSpace
-    trained: dict[Candidate, set[tuple[Pruning, int]]]
-    """By trunk, what was trained from it: the pruning, and the quantization-aware updates that follow it."""
+    trained: Trained
     fixed: float
     """Cost of an export, a score and a timing."""
     training: Callable[[Candidate], float]
     """Returns the cost of a full training."""
+    full_updates: int = 0
+    """Updates of a full training, where candidates are trained by unlike lengths; else 0."""
+    fixed_counts: bool = True
+    """Whether `of_all` contains the fixed cost."""
 
     def __call__(self, candidate: Candidate) -> float:
         """Return what a candidate costs: less if its trunk, or even its branch, is stored."""
-        trained = self.trained.get(_trunk(candidate, self.space))
-        if trained is not None and _branch(candidate) in trained and not candidate.quantization.qat_steps:
-            return self.fixed
-        recipe = candidate.recipe
-        share = 1.0 if trained is None or recipe.schedule != "wsd" else recipe.branch_fraction
-        return self.fixed + share * self.training(candidate)
+        return self.fixed + self._share(candidate, self.trained) * self.training(candidate)
+
+    def of_all(self, candidates: Iterable[Candidate]) -> float:
+        """Return what the run spends on these candidates, one after the other."""
+        trained, spent = copy.deepcopy(self.trained), 0.0
+        for each in candidates:
+            spent += self._share(each, trained) * self.training(each) + self.fixed_counts * self.fixed
+            _note(each, self.space, trained)
+        return spent
+
+    def _share(self, candidate: Candidate, stored: Trained) -> float:
+        """Return the part of a full training that a candidate still needs."""
+        recipe, of_trunk = candidate.recipe, stored.get(_trunk(candidate, self.space), {})
+        full = self.full_updates or recipe.steps
+        if _branch(candidate) in of_trunk.get(recipe.steps, ()) and not candidate.quantization.qat_steps:
+            return 0.0
+        if recipe.schedule != "wsd":
+            return recipe.steps / full
+        reached = max((steps for steps in of_trunk if steps <= recipe.steps), default=0)
+        trunk, branch = (1 - recipe.branch_fraction) * (recipe.steps - reached), recipe.branch_fraction * recipe.steps
+        return (trunk + branch) / full
 
 
-def in_trainings(space: SearchSpace, known: Iterable[Candidate]) -> Costs:
-    """Return costs in brief trainings, given the candidates whose weights are stored."""
-    return Costs(space=space, trained=trained_from(known, space), fixed=FIXED_COST, training=lambda _: 1.0)
+def in_trainings(space: SearchSpace, known: Iterable[Candidate], *, full_updates: int = 0) -> Costs:
+    """Return costs in full trainings, given the candidates whose weights are stored."""
+    return Costs(
+        space=space,
+        trained=trained_from(known, space),
+        fixed=FIXED_COST,
+        training=lambda _: 1.0,
+        full_updates=full_updates,
+        fixed_counts=False,
+    )
 
 
-def in_seconds(space: SearchSpace, records: Sequence[TrialRecord], running: Iterable[Candidate]) -> Costs | None:
+def in_seconds(
+    space: SearchSpace, records: Sequence[TrialRecord], running: Iterable[Candidate], *, full_updates: int = 0
+) -> Costs | None:
     """Return costs in seconds, expected from those of the study's trials; None if no trial was trained.
 
     Args:
         space: The search space.
         records: The study's trials.
         running: Candidates whose weights will be stored soon.
+        full_updates: Updates of a full training, where candidates are trained by unlike lengths; else 0.
     """
     own = [each for each in records if each.measured and each.same_as is None]
     trained = [each for each in own if each.training and each.training.train_s > 0 and each.charged]
@@ -133,7 +215,11 @@ def in_seconds(space: SearchSpace, records: Sequence[TrialRecord], running: Iter
         return None
     features = Features(space)
     # The seconds of parts that were stored are among them.
-    full_s = [each.training.train_s + each.training.retrain_s for each in plain if each.training]
+    full_s = [
+        (each.training.train_s + each.training.retrain_s) * (full_updates or each.training.steps) / each.training.steps
+        for each in plain
+        if each.training
+    ]
     model = LogLinear(features.of([each.candidate for each in plain]), full_s)
     others_s = [sum(stage.seconds for stage in each.stages) for each in own if not each.charged and each.stages]
     least_s = _LEAST_FIXED * statistics.median(full_s)
@@ -144,19 +230,29 @@ def in_seconds(space: SearchSpace, records: Sequence[TrialRecord], running: Iter
         trained=trained_from(known, space),
         fixed=fixed_s,
         training=lambda candidate: float(model.predict(features.of([candidate]))[0]),
+        full_updates=full_updates,
     )
 
 
-def trained_from(candidates: Iterable[Candidate], space: SearchSpace) -> dict[Candidate, set[tuple[Pruning, int]]]:
-    """Return the trunks of the candidates, each with the branches that were trained from it."""
-    found: dict[Candidate, set[tuple[Pruning, int]]] = {}
+def trained_from(candidates: Iterable[Candidate], space: SearchSpace) -> Trained:
+    """Return the trunks of the candidates, with the branches that were trained from each of its lengths."""
+    found: Trained = {}
     for candidate in candidates:
-        found.setdefault(_trunk(candidate, space), set()).add(_branch(candidate))
+        _note(candidate, space, found)
     return found
 
 
+def _note(candidate: Candidate, space: SearchSpace, trained: Trained) -> None:
+    """Add the weights that are stored once the candidate is trained."""
+    of_trunk = trained.setdefault(_trunk(candidate, space), {})
+    of_trunk.setdefault(candidate.recipe.steps, set()).add(_branch(candidate))
+
+
 def _trunk(candidate: Candidate, space: SearchSpace) -> Candidate:
-    """Return the candidate whose trunk it shares: uncut, not quantized, and as large as the network it is cut from."""
+    """Return the candidate whose trunk it shares: uncut, not quantized, and as large as the network it is cut from.
+
+    With the schedule `wsd` it is the same for every length.
+    """
     plain = Scaling()
     largest = replace(
         trunk_scaling(space, candidate.scaling),
@@ -164,8 +260,11 @@ def _trunk(candidate: Candidate, space: SearchSpace) -> Candidate:
         depth_by=plain.depth_by,
         kernel_by=plain.kernel_by,
     )
-    return Candidate(scaling=largest, recipe=candidate.recipe)
+    recipe = candidate.recipe
+    if recipe.schedule == "wsd":
+        recipe = replace(recipe, steps=Recipe().steps)
+    return Candidate(scaling=largest, recipe=recipe)
 
 
-def _branch(candidate: Candidate) -> tuple[Pruning, int]:
-    return candidate.pruning, candidate.quantization.qat_steps
+def _branch(candidate: Candidate) -> Branch:
+    return candidate.scaling, candidate.pruning, candidate.quantization.qat_steps

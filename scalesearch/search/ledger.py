@@ -38,6 +38,12 @@ class Asked:
     stage: str = "start"
     stage_since: float = 0.0
 
+    @property
+    def most_charge(self) -> float:
+        """The most that the trial may cost of the budget, in full trainings."""
+        steps, full = self.plan.candidate.recipe.steps, self.plan.full_updates
+        return self.pays * (min(1.0, steps / full) if full else 1.0)
+
     def enter(self, stage: str) -> None:
         """Enter a stage, and note the wall time of the stage that ends with it."""
         now = time.monotonic()
@@ -66,10 +72,14 @@ class Ledger:
         return round(sum(record.charge for record in self.records.values()), _DIGITS)
 
     @property
+    def left(self) -> float:
+        """What would be left of the budget if every running trial turned out to be a whole training of its length."""
+        return round(self.budget - self.charged - sum(asked.most_charge for asked in self.running.values()), _DIGITS)
+
+    @property
     def has_room(self) -> bool:
-        """Whether some budget would be left even if every running trial turned out to be a full training."""
-        training = sum(asked.pays for asked in self.running.values())
-        return self.charged + training < self.budget
+        """Whether some budget is left, whatever the running trials turn out to cost."""
+        return self.left > 0
 
     @property
     def used_up(self) -> bool:

@@ -21,6 +21,8 @@ class Problem:
     """Returns the plan of a candidate: rounded, with its cost."""
     make_evaluator: Callable[[], Evaluator]
     """Is pickled and called once in each worker process."""
+    full_updates: int = 0
+    """Updates of a member of the front, where candidates are trained by unlike lengths; else 0."""
     metric: str = DEFAULT_METRIC
     """Name of the score, which is the first objective."""
     latency: str = LATENCY

@@ -36,7 +36,10 @@ def tell(
     for name, value in attributes(record, space).items():
         trial.set_user_attr(name, value)
     listener.trial_recorded(study, trial, record)
-    study.tell(trial, values=objectives(record), state=_STATES[record.state])
+    if record.trained_in_part:  # as a point, it would be compared with those of full length
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        study.tell(trial, values=objectives(record), state=_STATES[record.state])
 
 
 def constraints(record: TrialRecord, space: SearchSpace) -> tuple[LimitUse, ...]:
@@ -71,6 +74,7 @@ def attributes(record: TrialRecord, space: SearchSpace) -> dict[str, Value]:
         **{f"{gain.step}_speedup": float(gain.speedup) for gain in record.gains},
         "reason": record.reason[:_MAX_TEXT],
         **{name: candidate_value(record.candidate, name) for name in by_position},
+        **_of_short(record),
         "resolution_px": record.spec.input_size.cell if record.spec else None,
         "macs": record.cost.macs if record.cost else None,
         "params": record.cost.params if record.cost else None,
@@ -79,3 +83,14 @@ def attributes(record: TrialRecord, space: SearchSpace) -> dict[str, Value]:
         "stable": record.latency.stable if record.latency else None,
     }
     return {name: value for name, value in shown.items() if value is not None and value != ""}
+
+
+def _of_short(record: TrialRecord) -> dict[str, Value | None]:
+    """Return score, latency and length of a trial that was trained in part: Optuna is not told them as a point."""
+    if not record.short or record.quality is None or record.latency is None:
+        return {}
+    return {
+        "updates": f"{record.candidate.recipe.steps} of {record.full_updates}",
+        f"brief_{record.quality.metric}": float(record.quality.score),
+        record.latency.name: float(record.latency.p50_ms),
+    }

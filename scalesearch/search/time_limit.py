@@ -1,5 +1,6 @@
 """The time limit of a run: when no further candidate is begun."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +19,11 @@ class TimeLimit:
         """Start the clock; with a limit of 0 seconds the time is never up."""
         self._max_time_s, self._now = max_time_s, now
         self._began_s = now()
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the time is up; infinite without a limit."""
+        return self._began_s + self._max_time_s - self._now() if self._max_time_s else math.inf
 
     def is_up(self, records: Iterable[TrialRecord]) -> bool:
         """Tell whether one more candidate, as long as the median of these (0 s without any), would end too late."""

@@ -13,7 +13,7 @@ from scalesearch.measurement.latency import FIRST_LOOK_PAIRS, MIN_S, REFERENCE_W
 from scalesearch.spaces.axes import largest_value
 from scalesearch.study.pieces import Pieces
 from scalesearch.study.time_words import Bounds, PredictedTime
-from scalesearch.training.schedule import trunk_steps
+from scalesearch.training.schedule import branch_steps, trunk_steps
 from scalesearch.values.candidate import Quantization
 from scalesearch.values.plan import Plan
 from scalesearch.values.settings import LatencySettings, RunSettings
@@ -67,6 +67,13 @@ class PlannedRun:
     parent_macs: int = 0
     """MACs of one image of the parent, as a network of the base's size; 0 without a parent."""
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The lengths of a training in updates, ascending; empty where all are trained alike."""
+        settings = self.settings
+        several = settings.lengths != "off" and settings.sampler_name == "growth" and len(self.space.lengths) > 1
+        return self.space.lengths if several else ()
+
 
 def predict(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, *, first: Plan | None = None) -> PredictedTime:
     """Predict the time of a run whose candidates are like `plans`, which are within the limits.
@@ -77,6 +84,8 @@ def predict(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, *, first: Pl
         pieces: The times that were measured.
         first: The plan of the run's first trial, the cheapest candidate.
     """
+    if run.lengths:
+        return _of_lengths(run, plans, pieces, first)
     fewest, most = candidates_of(plans, run)
     training = statistics.fmean(_training_s(plan, pieces) for plan in plans)
     # Shared work is charged by its number of updates, but the updates of a trunk that is cut take longer than others.
@@ -99,6 +108,29 @@ def predict(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, *, first: Pl
     return PredictedTime(
         low_s=ends[0], high_s=ends[1], trained=(fewest, most), training_s=training, other_s=(low, max(low, high))
     )
+
+
+def _of_lengths(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, first: Plan | None) -> PredictedTime:
+    """Return the range between a run whose candidates are all trained in full, and one that trains all as briefly."""
+    shortest, full = run.lengths[0], run.lengths[-1]
+    settings = replace(run.settings, lengths="off")
+    more = replace(settings, budget=round(settings.budget * full / shortest))
+    few = predict(replace(run, settings=settings), [_at(plan, full) for plan in plans], pieces, first=first)
+    many = predict(replace(run, settings=more), [_at(plan, shortest) for plan in plans], pieces, first=first)
+    return PredictedTime(
+        low_s=min(few.low_s, many.low_s),
+        high_s=max(few.high_s, many.high_s),
+        trained=(few.trained[0], many.trained[1]),
+        training_s=few.training_s,
+        other_s=few.other_s,
+    )
+
+
+def _at(plan: Plan, steps: int) -> Plan:
+    """Return the plan with so many updates."""
+    recipe = replace(plan.candidate.recipe, steps=steps)
+    branch = branch_steps(recipe) if plan.trunk_key else 0
+    return replace(plan, candidate=replace(plan.candidate, recipe=recipe), branch_updates=branch)
 
 
 def candidates_of(plans: Sequence[Plan], run: PlannedRun) -> tuple[int, int]:

@@ -51,7 +51,7 @@ def run_search(
     with hold_folder(folder, "run", held=hold), interrupted_by_sigterm():
         clear_leftovers(folder, say)
         session = open_session(settings, space, folder, say=say)
-        settings = replace(settings, sampler=session.settings.sampler)
+        settings = replace(settings, sampler=session.settings.sampler, lengths=session.settings.lengths)
         for warning in session.data.warnings:
             say(f"warning: {warning}")
         for line in tune_parent(session, say):
@@ -68,6 +68,7 @@ def run_search(
             space=session.space,
             plan=Planner(session),
             make_evaluator=functools.partial(TrialEvaluator, session, exports=exports),
+            full_updates=session.full_updates,
             metric=task_for(settings).metric,
             latency=LATENCY_NAMES[settings.latency.objective],
         )

@@ -9,6 +9,7 @@ from scalesearch.data import Dataset
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.targets import fit_chip, get_target
+from scalesearch.errors import ConfigError
 from scalesearch.networks import find_spec
 from scalesearch.records.run_file import read_run_file, refuse_changes, write_run_file
 from scalesearch.spaces.axes import largest_value
@@ -22,7 +23,7 @@ from scalesearch.tasks.registry import checked_sources, require_own_axes, requir
 from scalesearch.training.machine import probe_machine
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.session import Session
-from scalesearch.values.settings import AcceptName, RunSettings, SamplerName
+from scalesearch.values.settings import AcceptName, LengthsSetting, RunSettings, SamplerName
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.target import Device, Target
 
@@ -79,9 +80,13 @@ def open_session(
     sampler = _sampler(settings, stored)
     if settings.sampler == "auto":
         say(f"sampler: {sampler}, {'as before' if stored else 'the best on a table of trained networks'}")
+    lengths = _lengths(settings, space, sampler, stored)
+    if lengths == "on":
+        *shorter, full = map(str, space.lengths)
+        say(f"lengths: trainings of {', '.join(shorter)} or {full} updates, as the search decides; the front: {full}")
     session = Session(
         folder=folder,
-        settings=dataclasses.replace(settings, data=images.settings, sampler=sampler),
+        settings=dataclasses.replace(settings, data=images.settings, sampler=sampler, lengths=lengths),
         space=space,
         base=base,
         target=target,
@@ -102,6 +107,37 @@ def open_session(
 def _sampler(settings: RunSettings, stored: Session | None) -> SamplerName:
     """Return the sampler: what was asked for, or else that of the study's last run."""
     return stored.settings.sampler_name if stored and settings.sampler == "auto" else settings.sampler_name
+
+
+def _lengths(settings: RunSettings, space: SearchSpace, sampler: SamplerName, stored: Session | None) -> LengthsSetting:
+    """Return `on` or `off`: what was asked for, or else how the study was begun.
+
+    Raises:
+        ConfigError: Unlike lengths were asked for, and the space or the sampler has none, or the study was begun
+            otherwise.
+    """
+    asked = settings.lengths
+    if stored:
+        begun: LengthsSetting = "on" if stored.settings.lengths == "on" else "off"  # `auto` was written before this setting existed
+        if asked not in ("auto", begun):
+            message = (
+                f"the study in {stored.folder} was begun with lengths = {begun}, got {asked}: its trials would not "
+                "compare. Leave the setting out to continue it, or give --fresh or --to another folder."
+            )
+            raise ConfigError(message)
+        asked = begun
+    elif asked == "auto":
+        asked = "on" if len(space.lengths) > 1 and sampler == "growth" else "off"
+    if asked == "on" and len(space.lengths) < 2:
+        message = (
+            f"lengths = on: expected several values of training.steps in the space {space.name!r}, got "
+            f"{', '.join(map(str, space.lengths)) or 'no list'}. Give some: --set training.steps=[240,480,960]"
+        )
+        raise ConfigError(message)
+    if asked == "on" and sampler != "growth":
+        message = f"trainings of unlike lengths need the sampler growth, got {sampler}: leave --sampler out"
+        raise ConfigError(message)
+    return asked
 
 
 def _with_reference(

@@ -36,8 +36,15 @@ class Plan:
     """The larger network whose trunk is cut to `spec` where the branch begins; None if the trunk has `spec` itself."""
     trunk_cost: Cost | None = None
     """Cost of `cut_from`."""
+    full_updates: int = 0
+    """Updates of a member of the front, where candidates are trained by unlike lengths; else 0."""
     limits: tuple[LimitUse, ...]
     """How much of each limit is used, for the limits that are known before training (MACs, size)."""
+
+    @property
+    def short(self) -> bool:
+        """Whether the training is shorter than that of a member of the front."""
+        return self.candidate.recipe.steps < self.full_updates
 
     @property
     def begun(self) -> tuple[NetworkSpec, Cost]:

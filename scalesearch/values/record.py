@@ -157,6 +157,8 @@ class TrialRecord:
     sibling_of: int | None = None
     """Number of the trial because of which this one was evaluated: it has the same network in another precision and
     came near the front."""
+    full_updates: int = 0
+    """Updates of a member of the front, where candidates are trained by unlike lengths; else 0."""
     acceptance: Acceptance | None = None
     """None where the compiler check (setting `accept`) was off."""
     size_bytes: int | None = None
@@ -169,11 +171,26 @@ class TrialRecord:
     warnings: tuple[str, ...] = ()
 
     @property
-    def feasible(self) -> bool:
+    def short(self) -> bool:
+        """Whether the training was shorter than that of a member of the front, so that its score compares with none."""
+        return self.candidate.recipe.steps < self.full_updates
+
+    @property
+    def within_limits(self) -> bool:
         """Whether the trial is complete (or took its results from a complete one) and within every limit."""
         if self.state not in ("complete", "cached"):
             return False
         return self.quality is not None and self.latency is not None and all(use.excess <= 0 for use in self.limits)
+
+    @property
+    def trained_in_part(self) -> bool:
+        """Whether all that keeps the trial from the front is that its training was too short."""
+        return self.within_limits and self.short
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the trial may be on the front: complete, within every limit, and trained in full length."""
+        return self.within_limits and not self.short
 
     @property
     def charge(self) -> float:
@@ -184,7 +201,7 @@ class TrialRecord:
         """
         if not self.charged or self.training is None or not self.training.new_steps:
             return float(self.charged)
-        return min(1.0, self.training.new_steps / self.training.steps)
+        return min(1.0, self.training.new_steps / max(self.training.steps, self.full_updates))
 
     @property
     def measured(self) -> "MeasuredTrial | None":

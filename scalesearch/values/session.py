@@ -83,6 +83,11 @@ class Session:
         return InputSize(height_px=self.storage_px, width_px=self.storage_width_px or self.storage_px)
 
     @property
+    def full_updates(self) -> int:
+        """Updates of a member of the front, where candidates are trained by unlike lengths; else 0."""
+        return self.space.lengths[-1] if self.settings.lengths == "on" else 0
+
+    @property
     def synthetic(self) -> bool:
         """Whether the images were drawn by a program. Every text about accuracies on such images must say so."""
         return self.settings.data.source in ("signs", "streets")

@@ -8,6 +8,7 @@ from scalesearch.values.storage_url import check_storage_url
 
 SamplerName = Literal["tpe", "gp", "nsga2", "random", "growth"]
 SamplerSetting = Literal["auto", "tpe", "gp", "nsga2", "random", "growth"]
+LengthsSetting = Literal["auto", "on", "off"]
 DEFAULT_SAMPLER: Final[SamplerName] = "growth"
 """What `auto` stands for in a new study (docs/measurements.md, "Samplers")."""
 AcceptName = Literal["off", "rtx"]
@@ -165,6 +166,11 @@ class RunSettings:
     seed: int = 0
     sampler: SamplerSetting = "auto"
     """Who proposes candidates; `auto` is the sampler with which the study was begun, in a new one `DEFAULT_SAMPLER`."""
+    lengths: LengthsSetting = "auto"
+    """Whether the values of `training.steps` are lengths of one training (`on`) or settings like any other (`off`).
+    With `on`, the search decides whose training goes on, and only candidates of the greatest length make the front.
+    `auto` is how the study was begun; in a new one, `on` if the space lists several lengths and the sampler is
+    `growth`."""
     storage: str = ""
     """Where Optuna stores the study: `postgresql://USER@HOST/DATABASE`; empty means study.sqlite3 in the study's
     folder."""

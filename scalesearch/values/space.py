@@ -58,6 +58,7 @@ class NamedAxis:
 
 
 FLIP = "training.flip"
+STEPS = "training.steps"
 AUTO = Choice(values=("auto",))
 """The value of an axis that the program decides once per study."""
 
@@ -104,6 +105,12 @@ class SearchSpace:
     def flip_undecided(self) -> bool:
         """Whether the program has yet to decide if training mirrors images."""
         return any(named.name == FLIP and named.axis == AUTO for named in self.axes)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The numbers of updates that the space lists for a training, ascending; empty for a range."""
+        listed = (named.axis for named in self.axes if named.name == STEPS and isinstance(named.axis, Choice))
+        return tuple(sorted(int(value) for axis in listed for value in axis.values))
 
     def with_flip(self, *, flip: bool) -> "SearchSpace":
         """Return the space with its flip axis fixed to `flip`; the space itself if that was decided before."""

@@ -38,7 +38,10 @@ def front_figure(
     front = pareto_front(feasible)
     members = {record.trial for record in front}
     dominated = [record for record in feasible if record.trial not in members]
-    data = [_outside([record for record in measured if not record.feasible])]
+    data = [
+        _outside([record for record in measured if not record.within_limits], "breaks a limit", "x-thin-open"),
+        _outside([record for record in measured if record.trained_in_part], "trained in part", "y-up-open"),
+    ]
     shown = {record.candidate.quantization.precision for record in front}
     data += [_faint(dominated, precision, named=precision not in shown) for precision in STYLES]
     data += [_tie_lines(front), _steps(front, "front", INK, "solid"), _steps(chance, "drawn by chance", ORANGE, "dash")]
@@ -73,9 +76,9 @@ def _what(record: TrialRecord) -> str:
     return html.escape(f"{parts}, {record.candidate.quantization.label}")  # plotly reads some HTML
 
 
-def _outside(records: Sequence[TrialRecord]) -> dict[str, Any]:
-    marker = {"color": FAINT, "symbol": "x-thin-open", "size": 8, "opacity": 0.7}
-    return _points(records, "breaks a limit") | {"marker": marker, "visible": True}
+def _outside(records: Sequence[TrialRecord], name: str, symbol: str) -> dict[str, Any]:
+    marker = {"color": FAINT, "symbol": symbol, "size": 8, "opacity": 0.7}
+    return _points(records, name) | {"marker": marker, "visible": True}
 
 
 def _faint(records: Sequence[TrialRecord], precision: str, *, named: bool) -> dict[str, Any]:

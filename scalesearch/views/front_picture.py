@@ -87,12 +87,16 @@ def _draw_points(axes: "Axes", points: Sequence[MeasuredTrial]) -> None:
             [100 * quality.score for _, quality in inside],
             color=colour, marker=marker, s=26, alpha=0.28, linewidths=0, zorder=2,
         )  # fmt: skip
-    outside = [_measured(record) for record in points if not record.feasible]
-    axes.scatter(
-        [latency.p50_ms for latency, _ in outside],
-        [100 * quality.score for _, quality in outside],
-        color=PALE, marker="x", s=28, linewidths=1.1, zorder=2,
-    )  # fmt: skip
+    for marker, others in (
+        ("x", [record for record in points if not record.within_limits]),
+        ("1", [record for record in points if record.trained_in_part]),
+    ):
+        outside = [_measured(record) for record in others]
+        axes.scatter(
+            [latency.p50_ms for latency, _ in outside],
+            [100 * quality.score for _, quality in outside],
+            color=PALE, marker=marker, s=28, linewidths=1.1, zorder=2,
+        )  # fmt: skip
 
 
 def _draw_front_points(axes: "Axes", points: Sequence[MeasuredTrial], *, knee: int | None) -> None:
@@ -199,8 +203,10 @@ def _legend(axes: "Axes", points: Sequence[MeasuredTrial], *, knee: int | None) 
     marks.append(Line2D([], [], color=INK, linewidth=1, alpha=0.6, label="front, with 95 % intervals"))
     if any(record.feasible for record in points):
         marks.append(Line2D([], [], color=PALE, marker="o", alpha=0.35, linestyle="", label="dominated"))
-    if not all(record.feasible for record in points):
+    if not all(record.within_limits for record in points):
         marks.append(Line2D([], [], color=PALE, marker="x", linestyle="", label="breaks a limit"))
+    if any(record.trained_in_part for record in points):
+        marks.append(Line2D([], [], color=PALE, marker="1", linestyle="", label="trained in part"))
     if knee is not None:
         marks.append(
             Line2D(

@@ -21,6 +21,8 @@ def verdict(record: TrialRecord) -> str:
     if record.feasible:
         return "feasible"
     broken = [f"{use.limit} exceeded by {100 * use.excess:.0f} %" for use in record.limits if use.excess > 0]
+    if record.trained_in_part:
+        return f"trained in part: {record.candidate.recipe.steps} of {record.full_updates} updates"
     if record.state in ("failed", "rejected") or not broken:
         return f"{record.state}: {record.reason or ', '.join(broken) or 'no reason was recorded'}"
     return f"infeasible: {', '.join(broken)}"

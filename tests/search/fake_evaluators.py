@@ -51,6 +51,7 @@ class FakePlanner:
     """Plans whose key is the candidate itself."""
 
     max_macs: int | None = None
+    full_updates: int = 0
 
     def __call__(self, candidate: Candidate) -> Plan:
         macs = macs_of(candidate)
@@ -74,6 +75,7 @@ class FakePlanner:
             weights_key=key,
             shape_key=hashlib.sha256(repr(replace(candidate, quantization=Quantization())).encode()).hexdigest(),
             pruning=candidate.pruning,
+            full_updates=self.full_updates,
             limits=limits,
         )
 

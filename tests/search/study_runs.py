@@ -7,6 +7,7 @@ import optuna
 import psutil
 from fake_evaluators import FakePlanner, MakeFake, make_space
 
+from scalesearch.execution.worker import Evaluator
 from scalesearch.records.store import RecordStore
 from scalesearch.search.coordinator import run_study
 from scalesearch.search.events import (
@@ -33,7 +34,7 @@ def run(
     fates: dict[int, str] | None = None,
     space: SearchSpace | None = None,
     plan: Callable[[Candidate], Plan] | None = None,
-    make: MakeFake | None = None,
+    make: Callable[[], Evaluator] | None = None,
     on_event: Callable[[Event], None] = lambda _: None,
     workers: int = 1,
     sampler: SamplerName = "tpe",
@@ -43,12 +44,14 @@ def run(
     adaptive: bool = False,
     listener: StudyListener | None = None,
     max_time_s: float = 0.0,
+    full_updates: int = 0,
 ) -> StudyOutcome:
     space = space or make_space()
     problem = Problem(
         space=space,
         plan=plan or FakePlanner(space.limits.max_macs),
         make_evaluator=make or MakeFake(fates=tuple((fates or {}).items())),
+        full_updates=full_updates,
     )
     settings = RunSettings(
         budget=budget,

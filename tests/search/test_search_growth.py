@@ -54,7 +54,8 @@ def test_networks_that_are_cut_from_one_trunk_share_it() -> None:
     half, more = (Candidate(scaling=Scaling(width=width, width_by="cut")) for width in (0.5, 0.75))
     largest, scratch = Candidate(scaling=Scaling(width=1.0)), Candidate(scaling=Scaling(width=0.75))
     known = in_trainings(space, [half])
-    assert known(more) == known(largest) == FIXED_COST
+    assert known(half) == FIXED_COST
+    assert known(more) == known(largest) == pytest.approx(FIXED_COST + 1 / 3)  # the branch is its own
     cut = replace(more, pruning=Pruning(channel_fraction=0.25))
     assert known(cut) == pytest.approx(FIXED_COST + 1 / 3)
     assert known(scratch) == FIXED_COST + 1

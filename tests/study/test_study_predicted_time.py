@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from scalesearch.analysis.belief import at_length
 from scalesearch.chain.planner import PlanBasis, Planner
 from scalesearch.config import parse_space
 from scalesearch.deployment.targets import get_target
@@ -131,3 +132,16 @@ def test_with_a_limit_on_latency_networks_may_be_timed_untrained_first() -> None
     limited, unlimited = (predict(planned(SETTINGS, each), plans, PIECES) for each in (space, free))
     assert limited.low_s == pytest.approx(unlimited.low_s)
     assert limited.high_s > unlimited.high_s
+
+
+def test_trainings_of_unlike_lengths_are_few_in_full_or_many_short_ones() -> None:
+    space, plans = made(training={"steps": [60, 240]}, scaling={"width": {"low": 0.5, "high": 2.0}})
+    growth = replace(SETTINGS, sampler="growth")
+    alike, _ = made(training={"steps": 240}, scaling={"width": {"low": 0.5, "high": 2.0}})
+    in_full = tuple(replace(plan, candidate=at_length(plan.candidate, 240)) for plan in plans)
+    found = predict(planned(growth, space), plans, PIECES)
+    assert found.trained == (10, 40)
+    assert found.training_s == pytest.approx(sum(240 * PIECES.step_s(plan.dense_cost.macs) for plan in plans) / 6)
+    assert found.high_s > predict(planned(growth, alike), in_full, PIECES).high_s, "more exports and timings"
+    off = predict(planned(replace(growth, lengths="off"), space), plans, PIECES)
+    assert off.trained == (10, 10)

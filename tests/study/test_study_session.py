@@ -296,3 +296,33 @@ def test_a_study_keeps_its_sampler_unless_another_is_asked_for(tmp_path: Path) -
     settings, space = load_run(space="resnet_small", flags=source)
     new = open_session(settings, space, tmp_path / "other").settings.sampler
     assert new == RunSettings().sampler_name == DEFAULT_SAMPLER
+
+
+SEVERAL = "training.steps=[2,4]"
+
+
+def test_several_lengths_are_lengths_of_one_training_unless_the_study_was_begun_otherwise(tmp_path: Path) -> None:
+    root, said = write(tmp_path / "scans", 1000), list[str]()
+    session = opened(root, SEVERAL, say=said.append)
+    assert (session.settings.lengths, session.full_updates) == ("on", 4)
+    assert "lengths: trainings of 2 or 4 updates, as the search decides; the front: 4" in said
+    assert opened(root, SEVERAL).settings.lengths == "on"
+    with pytest.raises(ConfigError, match="was begun with lengths = on, got off"):
+        opened(root, SEVERAL, "lengths=off")
+    with pytest.raises(ConfigError, match="need the sampler growth, got tpe"):
+        opened(root, SEVERAL, "sampler=tpe")
+    # A study of before the setting: every length is a setting like any other.
+    file = session.folder / "run.toml"
+    file.write_text(file.read_text().replace('lengths = "on"\n', ""))
+    assert opened(root, SEVERAL).settings.lengths == "off"
+
+
+@pytest.mark.parametrize("overrides", [(), (SEVERAL, "sampler=tpe"), (SEVERAL, "lengths=off")])
+def test_elsewhere_all_trainings_are_alike(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    session = opened(write(tmp_path / "scans", 1000), *overrides)
+    assert (session.settings.lengths, session.full_updates) == ("off", 0)
+
+
+def test_lengths_without_a_list_of_them_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"expected several values of training.steps .* got 2. Give some: --set"):
+        opened(write(tmp_path / "scans", 1000), "lengths=on")

@@ -1,0 +1,257 @@
+"""Trainings of unlike lengths: what they cost, how a search begins and ends, and what Optuna is told of short ones."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_evaluators import FakePlanner, good_record, make_space
+from study_runs import run, told
+
+from scalesearch.analysis.belief import Belief, Observation, at_length
+from scalesearch.analysis.front import pareto_front
+from scalesearch.execution.worker import Rivals
+from scalesearch.records.store import RecordStore
+from scalesearch.search.growth import FIXED_COST, in_seconds, in_trainings, propose, unfinished
+from scalesearch.search.ledger import Ledger
+from scalesearch.search.lengths import Lengths
+from scalesearch.spaces.moves import drawn
+from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling
+from scalesearch.values.plan import Plan
+from scalesearch.values.record import MeasuredTrial, TrialRecord
+from scalesearch.values.space import Choice, NamedAxis
+
+STEPS = (240, 480, 960)
+FULL = STEPS[-1]
+SPACE = replace(
+    make_space(),
+    axes=(*make_space().axes[2:], NamedAxis(name="training.steps", axis=Choice(values=STEPS))),
+)
+
+
+@dataclass
+class Learns:
+    """Scores grow with the size of a network, and with the logarithm of its updates the more the larger it is."""
+
+    done: dict[Scaling, int]
+
+    def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None], rivals: Rivals = ()) -> TrialRecord:
+        report("train")
+        candidate, record = plan.candidate, good_record(plan, trial)
+        assert isinstance(record, MeasuredTrial)
+        steps, whole = candidate.recipe.steps, record.quality.score
+        size = candidate.scaling.width * candidate.scaling.resolution
+        trunk = max((each for each in (self.done.get(candidate.scaling, 0),) if each <= steps), default=0)
+        self.done[candidate.scaling] = max(steps, self.done.get(candidate.scaling, 0))
+        score = whole - 0.02 * (1 + size) * math.log2(FULL / steps)
+        made = round(2 / 3 * (steps - trunk) + steps / 3)
+        training = replace(record.training, steps=steps, new_steps=made)
+        quality = replace(record.quality, score=score, score_low=score - 0.01, score_high=score + 0.01)
+        return replace(record, quality=quality, training=training, full_updates=plan.full_updates)
+
+
+@dataclass(frozen=True)
+class MakeLearns:
+    def __call__(self) -> Learns:
+        return Learns({})
+
+
+def at(candidate: Candidate, steps: int) -> Candidate:
+    return replace(candidate, recipe=replace(candidate.recipe, steps=steps))
+
+
+def search(folder: Path, budget: int, workers: int = 1) -> tuple[TrialRecord, ...]:
+    plan = FakePlanner(full_updates=FULL)
+    run(folder, budget, space=SPACE, plan=plan, make=MakeLearns(), sampler="growth", workers=workers, full_updates=FULL)
+    return RecordStore(folder).all()
+
+
+def observed(count: int, steps: tuple[int, ...] = STEPS) -> list[Observation]:
+    random, found = np.random.default_rng(0), dict[Candidate, Observation]()
+    while len(found) < count:
+        candidate = drawn(SPACE, random)
+        candidate = at(candidate, steps[len(found) % len(steps)])
+        scaling = candidate.scaling
+        size = scaling.width * scaling.resolution
+        score = 0.9 - 0.3 / (1 + 2 * size) - 0.03 * math.log2(FULL / candidate.recipe.steps)
+        found[candidate] = Observation(candidate=candidate, score=score, p50_ms=0.2 + size**2)
+    return list(found.values())
+
+
+def test_a_longer_training_costs_what_it_adds() -> None:
+    short = Candidate(scaling=Scaling(width=0.5), recipe=Recipe(steps=240, branch_fraction=1 / 3))
+    cut = replace(short, pruning=Pruning(channel_fraction=0.25))
+    none = in_trainings(SPACE, [], full_updates=FULL)
+    assert none(short) == pytest.approx(FIXED_COST + 240 / 960)
+    assert none(at(short, FULL)) == pytest.approx(FIXED_COST + 1)
+    known = in_trainings(SPACE, [short], full_updates=FULL)
+    assert known(short) == pytest.approx(FIXED_COST)
+    assert known(cut) == pytest.approx(FIXED_COST + 80 / 960)
+    # Of the 640 updates of the longer trunk, 160 are there; the 320 of its branch are not.
+    assert known(at(short, FULL)) == pytest.approx(FIXED_COST + (640 - 160 + 320) / 960)
+    # A shorter training cannot begin from a longer trunk.
+    assert in_trainings(SPACE, [at(short, FULL)], full_updates=FULL)(short) == pytest.approx(FIXED_COST + 240 / 960)
+    cosine = replace(short, recipe=replace(short.recipe, schedule="cosine"))
+    assert in_trainings(SPACE, [cosine], full_updates=FULL)(at(cosine, FULL)) == pytest.approx(FIXED_COST + 1)
+
+
+def test_what_several_candidates_cost_counts_what_they_share_once() -> None:
+    short = Candidate(scaling=Scaling(width=0.5), recipe=Recipe(steps=240, branch_fraction=1 / 3))
+    cut = replace(short, pruning=Pruning(channel_fraction=0.25))
+    costs = in_trainings(SPACE, [], full_updates=FULL)
+    assert costs.of_all([short, short, cut]) == pytest.approx((240 + 80) / 960)
+    assert costs.of_all([short, at(short, FULL), at(cut, FULL)]) == pytest.approx((240 + 800 + 320) / 960)
+    assert costs.of_all([short]) == pytest.approx(240 / 960), "nothing is remembered of the question before"
+
+
+def test_seconds_are_those_of_a_training_in_full(make_record: Callable[..., MeasuredTrial]) -> None:
+    records = []
+    for trial, each in enumerate(observed(12)):
+        record = make_record(trial)
+        steps, width = each.candidate.recipe.steps, each.candidate.scaling.width
+        took = replace(record.training, train_s=width**2 * steps / 10, retrain_s=0.0, steps=steps, new_steps=steps)
+        records.append(replace(record, candidate=each.candidate, training=took, charged=True))
+    costs = in_seconds(SPACE, records, (), full_updates=FULL)
+    assert costs
+    new = Candidate(scaling=Scaling(width=0.7), recipe=Recipe(steps=480))
+    assert costs(new) - costs.fixed == pytest.approx(0.7**2 * 48, rel=0.05)
+
+
+def test_the_front_that_is_believed_is_that_of_full_length() -> None:
+    known = observed(24)
+    belief = Belief(SPACE, known, full_updates=FULL)
+    believed = belief.believed()
+    assert {each.recipe.steps for each in believed} == {FULL}
+    for each in known:
+        score, p50_ms = believed[at_length(each.candidate, FULL)]
+        size = each.candidate.scaling.width * each.candidate.scaling.resolution
+        assert p50_ms == each.p50_ms
+        assert score == pytest.approx(0.9 - 0.3 / (1 + 2 * size), abs=0.02)
+    members = unfinished(belief, {each.candidate for each in known})
+    assert members
+    assert not {*members} & {each.candidate for each in known}
+
+
+def test_a_short_training_promises_no_more_than_the_full_one() -> None:
+    belief = Belief(SPACE, observed(24), full_updates=FULL)
+    random = np.random.default_rng(3)
+    pool = [at(drawn(SPACE, random), FULL) for _ in range(40)]
+    growth = [belief.growth([at(each, steps) for each in pool]) for steps in STEPS]
+    assert np.all(growth[0] <= growth[1] + 1e-12)
+    assert np.all(growth[1] <= growth[2] + 1e-12)
+    assert growth[0].max() > 0.3 * growth[2].max(), "it tells something about the full one"
+
+
+def test_the_last_room_is_for_the_believed_front() -> None:
+    known = observed(20, steps=(240,))
+    costs = in_trainings(SPACE, [each.candidate for each in known], full_updates=FULL)
+    members = unfinished(Belief(SPACE, known, full_updates=FULL), {each.candidate for each in known})
+    all_of_it = costs.of_all(members)
+
+    def next_with(left: float) -> Candidate | None:
+        return propose(
+            SPACE, known, running=(), cost=costs, is_open=lambda _: True, seed=5, lengths=STEPS,
+            fits=lambda asked: costs.of_all(asked) <= left,
+        )  # fmt: skip
+
+    plenty, little = next_with(100.0), next_with(all_of_it + 0.01)
+    assert plenty
+    assert plenty.recipe.steps < FULL, "there is time to look further"
+    assert little in members
+    assert next_with(0.0) in members
+
+
+def test_with_every_member_in_full_no_short_training_is_begun_that_cannot_be_finished() -> None:
+    known = observed(20, steps=(FULL,))
+    costs = in_trainings(SPACE, [each.candidate for each in known], full_updates=FULL)
+    last = propose(
+        SPACE, known, running=(), cost=costs, is_open=lambda _: True, seed=5, lengths=STEPS,
+        fits=lambda asked: costs.of_all(asked) <= 0.3,
+    )  # fmt: skip
+    assert last
+    assert last.recipe.steps == FULL
+
+
+def test_a_known_candidate_is_proposed_in_greater_lengths_alone() -> None:
+    known = observed(20, steps=(480,))
+    costs = in_trainings(SPACE, [each.candidate for each in known], full_updates=FULL)
+    asked = list[Candidate]()
+
+    def is_open(candidate: Candidate) -> bool:
+        asked.append(candidate)
+        return False
+
+    assert propose(SPACE, known, running=(), cost=costs, is_open=is_open, seed=5, lengths=STEPS) is None
+    again = [each for each in asked if at(each, 480) in {one.candidate for one in known}]
+    assert again
+    assert {each.recipe.steps for each in again} == {FULL}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_front_of_a_search_is_of_full_length_alone(tmp_path: Path, workers: int) -> None:
+    budget = 8
+    records = search(tmp_path, budget, workers)
+    assert [record.candidate.recipe.steps for record in records[:3]] == [*STEPS], "the cheapest in every length"
+    assert {record.candidate.recipe.steps for record in records[3:8]} == {STEPS[0]}, "the start is short"
+    front = pareto_front(records)
+    assert len(front) > 2
+    assert {member.candidate.recipe.steps for member in front} == {FULL}
+    assert budget <= sum(record.charge for record in records) < budget + workers
+    short = [record for record in records if record.short]
+    assert short
+    assert not any(record.feasible for record in short)
+    # Nothing that the model believes to be on the front was left short, unless the budget ended first.
+    whole = [record for record in records if not record.short]
+    assert len(whole) < len(records) - 5, "most candidates cost less than a full training"
+
+
+def test_optuna_is_told_no_point_of_a_short_training(tmp_path: Path) -> None:
+    records = search(tmp_path, 4)
+    trials = told(tmp_path)
+    for record, trial in zip(records, trials, strict=True):
+        assert record.quality
+        assert record.latency
+        if record.short:
+            assert trial.state.name == "PRUNED"
+            assert trial.user_attrs["updates"] == f"{record.candidate.recipe.steps} of {FULL}"
+            assert trial.user_attrs["brief_top1"] == record.quality.score
+            assert trial.user_attrs["p50_ms"] == record.latency.p50_ms
+        else:
+            assert trial.state.name == "COMPLETE"
+            assert trial.values == [record.quality.score, record.latency.p50_ms]
+
+
+def test_a_search_goes_on_to_a_larger_budget(tmp_path: Path) -> None:
+    begun = search(tmp_path, 4)
+    ended = search(tmp_path, 7)
+    assert ended[: len(begun)] == begun
+    assert 7 <= sum(record.charge for record in ended) < 8
+    assert len(pareto_front(ended)) >= len(pareto_front(begun))
+    assert all(trial.state.is_finished() for trial in told(tmp_path))
+
+
+def test_time_counts_for_all_workers_and_what_runs_is_taken_off(tmp_path: Path) -> None:
+    candidate = Candidate(scaling=Scaling(width=0.5), recipe=Recipe(steps=FULL))
+    trainings = in_trainings(SPACE, [], full_updates=FULL)
+    seconds = replace(trainings, training=lambda _: 10.0, fixed=2.0, fixed_counts=True)
+    ledger = Ledger(tmp_path, budget=100)
+    left = [11.9]
+    lengths = Lengths(SPACE, ledger, full_updates=FULL, workers=1, left_s=lambda: left[0])
+    assert not lengths.fits([candidate], trainings, seconds)
+    assert lengths.fits([candidate], trainings, None)
+    left[0] = 12.1
+    assert lengths.fits([candidate], trainings, seconds)
+    two = Lengths(SPACE, ledger, full_updates=FULL, workers=2, left_s=lambda: 6.1)
+    assert two.fits([candidate], trainings, seconds)
+    assert not Lengths(SPACE, Ledger(tmp_path, budget=0), full_updates=FULL, workers=1, left_s=lambda: 99.0).fits(
+        [candidate], trainings, seconds
+    )
+
+
+def test_without_lengths_nothing_is_given(tmp_path: Path) -> None:
+    alike = Lengths(SPACE, Ledger(tmp_path, budget=8), full_updates=0, workers=1, left_s=lambda: math.inf)
+    assert (alike.all, alike.full_updates, alike.given, alike.shortest) == ((), 0, 0, {})
+    assert alike.beginning(1) == {}
+    assert alike.trials(8) == 8
