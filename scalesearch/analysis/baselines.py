@@ -68,6 +68,7 @@ def base_network(records: Iterable[TrialRecord]) -> TrialRecord | None:
         if record.quality
         and record.latency
         and record.same_as is None
+        and not record.short
         and not record.candidate.pruning.any
         and record.candidate.quantization.precision == "fp32"
     ]

@@ -240,14 +240,15 @@ class Belief:
     def errors(self, most: int = 30) -> Errors | None:
         """Return how far the model is off for networks left out of the fit one by one; None with fewer than 3 networks.
 
-        A network is left out in all its precisions at once. The kernels stay those of the whole fit.
+        A network is left out in all its precisions and lengths at once. The kernels stay those of the whole fit.
 
         Args:
             most: Largest number of networks that are left out, the newest.
         """
         networks: dict[Candidate, list[int]] = {}
         for place, each in enumerate(self.observations):
-            networks.setdefault(replace(each.candidate, quantization=Quantization()), []).append(place)
+            whole = at_length(each.candidate, self.full_updates)
+            networks.setdefault(replace(whole, quantization=Quantization()), []).append(place)
         if len(networks) < 3:
             return None
         off = [self._error_without(np.array(places)) for places in list(networks.values())[-most:]]

@@ -10,8 +10,16 @@ from typing import Final
 
 import numpy as np
 
-from scalesearch.analysis.belief import Belief, Errors, Features, observations_of, within_macs, without_calibration
-from scalesearch.analysis.front import hypervolume, undominated
+from scalesearch.analysis.belief import (
+    Belief,
+    Errors,
+    Features,
+    at_length,
+    observations_of,
+    within_macs,
+    without_calibration,
+)
+from scalesearch.analysis.front import hypervolume, point, undominated
 from scalesearch.spaces.moves import drawn, moved
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.record import TrialRecord
@@ -57,6 +65,8 @@ def outlook(
 ) -> Outlook | None:
     """Return what may still be found; None with fewer than `FEWEST` measured trials, or if nothing is sampled.
 
+    Where candidates are trained by unlike lengths, all is about full length.
+
     Args:
         space: The search space.
         records: All trials of the study.
@@ -66,16 +76,18 @@ def outlook(
     observed = observations_of(records)
     if len(observed) < FEWEST or Features(space).of([observed[0].candidate]).size == 0:
         return None
-    belief = Belief(space, observed)
+    full = max((record.full_updates for record in records), default=0)
+    belief = Belief(space, observed, full_updates=full)
     tried = {each.candidate: None for each in observed}
-    outside = {each.candidate for each in observed if not each.feasible}
-    wanted = [each for each in _candidates(space, list(tried), seed=seed) if each not in outside]
+    outside = {at_length(each.candidate, full) for each in observed if not each.feasible}
+    drawn_ones = dict.fromkeys(at_length(each, full) for each in _candidates(space, list(tried), seed=seed))
+    wanted = [each for each in drawn_ones if each not in outside]
     pool = within_macs(space, observed, wanted)
     if not pool:
         return None
     expected = belief.expect(pool)
     growth = belief.growth(pool)
-    size = hypervolume((each.score, each.p50_ms) for each in observed if each.feasible)
+    size = hypervolume(point(record) for record in records if record.feasible)
     promises = [
         Promise(
             candidate=candidate,

@@ -118,7 +118,9 @@ def _lengths(settings: RunSettings, space: SearchSpace, sampler: SamplerName, st
     """
     asked = settings.lengths
     if stored:
-        begun: LengthsSetting = "on" if stored.settings.lengths == "on" else "off"  # `auto` was written before this setting existed
+        begun: LengthsSetting = (
+            "on" if stored.settings.lengths == "on" else "off"
+        )  # `auto` was written before this setting existed
         if asked not in ("auto", begun):
             message = (
                 f"the study in {stored.folder} was begun with lengths = {begun}, got {asked}: its trials would not "
