@@ -105,7 +105,7 @@ def _evaluate(
         message = f"{folder} is the study of a search, whose sampler must know every trial: give another folder."
         raise ConfigError(message)
     folder.mkdir(parents=True, exist_ok=True)
-    session = open_session(settings, space, folder)
+    session = open_session(dataclasses.replace(settings, lengths="off"), space, folder)
     plan = Planner(session)(candidate)
     store = RecordStore(folder)
     known = store.all()

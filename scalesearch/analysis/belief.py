@@ -199,11 +199,8 @@ class Belief:
         """Return by how much each candidate is expected to enlarge the front's hypervolume (n,).
 
         The front is the model's: observed latencies with the scores that are believed, so a lucky score does not
-        stand in the way. It counts as far as the candidate probably keeps the space's limit of latency.
-
-        Where candidates are trained by unlike lengths, all this is about full length, and the growth by a shorter
-        training is that of the full one, times the correlation of what it will show with the full one's score
-        (Huang et al. 2006, "Sequential kriging optimization using multiple-fidelity evaluations").
+        stand in the way. It counts as far as the candidate probably keeps the space's limit of latency. Where
+        candidates are trained by unlike lengths, all this is about full length.
 
         Args:
             candidates: The candidates.
@@ -213,8 +210,22 @@ class Belief:
         expected = self.expect(full)
         front = [(score, math.log(p50_ms)) for score, p50_ms in self.believed().values()]
         worst = (reference[0], math.log(reference[1]))
-        found = expected_growth(front, worst, expected.score, expected.log_ms) * self.probably_fast(expected)
-        return found * self.correlation(candidates, full) if self.full_updates else found
+        found: Array = expected_growth(front, worst, expected.score, expected.log_ms) * self.probably_fast(expected)
+        return found
+
+    def promise(self, candidates: Sequence[Candidate], reference: Point = REFERENCE) -> Array:
+        """Return how much growth of the front each training promises (n,): the numbers compare with one another.
+
+        Where candidates are trained by unlike lengths, it is the growth in full length, times the correlation of what
+        the training will show with the score in full length (Huang et al. 2006, "Sequential kriging optimization using
+        multiple-fidelity evaluations"). Else it is the growth.
+
+        Args:
+            candidates: The candidates, in the lengths in which they would be trained.
+            reference: The worst (score, p50 in ms) of the hypervolume.
+        """
+        growth = self.growth(candidates, reference)
+        return growth * self.correlation(candidates, self._in_full(candidates)) if self.full_updates else growth
 
     def believed(self) -> dict[Candidate, Point]:
         """Return the score in full length that is believed, and the latency observed, of each feasible candidate.

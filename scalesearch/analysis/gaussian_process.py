@@ -18,6 +18,8 @@ MOST: Final = 400
 """It is fitted to at most so many observations: the time of a fit grows with their third power."""
 _LENGTHS: Final = (0.05, 20.0)
 _NOISE: Final = (1e-6, 1.0)
+_ROWS: Final = 128
+"""So many pairs are correlated at once: the covariance of all of them would grow with the square of their number."""
 
 
 class GaussianProcess:
@@ -55,6 +57,11 @@ class GaussianProcess:
 
         Both are (n, features). The noise of the observation is part of it.
         """
+        starts = range(0, len(x), _ROWS)
+        parts = [self._correlation(x[start : start + _ROWS], y[start : start + _ROWS]) for start in starts]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def _correlation(self, x: Array, y: Array) -> Array:
         _, both = self._model.predict(np.concatenate([x, y]), return_cov=True)
         n, noise = len(x), self.noise**2
         together = np.diagonal(both[:n, n:])

@@ -159,12 +159,12 @@ def run(
         return 1
     if not outcome.front:
         from scalesearch.cli.screen import command_word
+        from scalesearch.views.words import remedy
 
         last = outcome.records[-1].trial if outcome.records else 0
         message = (
             f"No feasible trial among {len(outcome.records)}: {outcome.message}\n"
-            f"See why with `scalesearch show {command_word(folder)} --trial {last}`; "
-            "loosen [limits] or widen the space."
+            f"See why with `scalesearch show {command_word(folder)} --trial {last}`. {remedy(outcome.records)}"
         )
         raise NoFeasibleTrialError(message)
     return 0

@@ -12,7 +12,7 @@ import typer
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.registry import nearest
 from scalesearch.values.record import MeasuredTrial, TrialRecord
-from scalesearch.views.words import milliseconds, percent, verdict
+from scalesearch.views.words import milliseconds, percent, remedy, verdict
 
 RESULTS = Path("results")
 _MARKS = ("run.toml", "records", "study.sqlite3")
@@ -108,16 +108,24 @@ def _named(record: MeasuredTrial) -> str:
 
 def _nothing_feasible(records: Sequence[TrialRecord]) -> str:
     """Say how the trials ended, and which one came nearest to the limits."""
-    ends = Counter("over a limit" if record.state in ("complete", "cached") else record.state for record in records)
+    ends = Counter(_end_of(record) for record in records)
     counts = ", ".join(f"{number} {end}" for end, number in ends.most_common())
     lines = [f"no feasible trial among {len(records)} ({counts})."]
     over = [record for record in records if record.limits]
-    if over:
+    if any(record.trained_in_part for record in records):
+        lines.append(remedy(records))
+    elif over:
         nearest = min(over, key=lambda record: max(use.excess for use in record.limits))
         lines.append(f"Nearest: trial {nearest.trial}, {verdict(nearest)}. Loosen [limits], or widen the space.")
     else:
         lines.append(f"The last: trial {records[-1].trial}, {verdict(records[-1])}.")
     return "\n".join(lines)
+
+
+def _end_of(record: TrialRecord) -> str:
+    if record.trained_in_part:
+        return "trained in part"
+    return "over a limit" if record.state in ("complete", "cached") else record.state
 
 
 def parse_latency_ms(text: str, flag: str = "--max-latency") -> float:

@@ -16,7 +16,7 @@ from scalesearch.study.reference import rebuild_reference
 from scalesearch.values.parent import parent_folder
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session, reference_path
-from scalesearch.views.words import device_text
+from scalesearch.views.words import device_text, remedy
 
 
 def study_with_front(folder: Path) -> tuple[Session, tuple[TrialRecord, ...]]:
@@ -29,9 +29,7 @@ def study_with_front(folder: Path) -> tuple[Session, tuple[TrialRecord, ...]]:
     session = stored_session(folder)
     records = RecordStore(folder).all()
     if not pareto_front(records):
-        message = (
-            f"{folder} has no feasible trial, so there is no front to confirm.\nContinue the run, or loosen [limits]."
-        )
+        message = f"{folder} has no feasible trial, so there is no front to confirm.\n{remedy(records)}"
         raise NoFeasibleTrialError(message)
     return session, records
 
@@ -54,8 +52,9 @@ def work_session(session: Session) -> Session:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(work, error) from None
-    # Twins and the compiler check say nothing about full length.
-    return replace(session, folder=work, settings=replace(session.settings, twins=False, accept="off"))
+    # Twins and the compiler check say nothing about full length, and here all trainings are alike.
+    settings = replace(session.settings, twins=False, accept="off", lengths="off")
+    return replace(session, folder=work, settings=settings)
 
 
 def lay_parent(session: Session, work: Session) -> None:

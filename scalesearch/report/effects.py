@@ -42,7 +42,8 @@ def axis_levels(records: Sequence[TrialRecord], space: SearchSpace) -> tuple[tup
 
     These are the axes that every candidate has and that took two values or more.
     """
-    measured = [record for record in records if record.same_as is None and record.quality and record.latency]
+    new = (record for record in records if record.same_as is None and not record.short)
+    measured = [record for record in new if record.quality and record.latency]
     return tuple((named.name, _levels(measured, named)) for named in varied_axes(measured, space))
 
 

@@ -32,6 +32,7 @@ from scalesearch.views.words import (
     latency_with_interval,
     milliseconds,
     percent,
+    remedy,
     score_noun_of,
     shape_text,
 )
@@ -46,7 +47,7 @@ _MOST_WARNINGS = 12
 def answer(study: StudyContents) -> str:
     """Write the ends and the knee of the front as cards."""
     if not study.front:
-        words = f"None of {len(study.records)} trials is feasible: loosen the limits, or widen the space."
+        words = f"None of {len(study.records)} trials is feasible. {remedy(study.records)}"
         return section("answer", "What was found", paragraph(words))
     named = [("Fastest", study.front[0]), ("Best trade (knee)", study.knee), ("Most accurate", study.front[-1])]
     cards = "".join(_card(title, record) for title, record in named if record)

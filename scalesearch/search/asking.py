@@ -1,9 +1,8 @@
 """Asks Optuna for trials: what a killed run left behind, then siblings and branches, then what the sampler proposes."""
 
-import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import optuna
 
@@ -106,11 +105,11 @@ class Asker:
             return True
         return bool(self._branches.wanted) or not self._ledger.used_up
 
-    def ask(self) -> Proposal:
-        """Return the next trial in the queue."""
+    def ask(self) -> Proposal | None:
+        """Return the next trial in the queue; None if there is no time for any."""
         number = self._left_behind.popleft() if self._left_behind else self._next_number
-        if number == self._next_number:
-            self._enqueue_next(number)
+        if number == self._next_number and not self._enqueue_next(number):
+            return None
         trial = self._trial(number)
         sibling_of = trial.user_attrs.get(SIBLING_OF)
         origin = None if sibling_of is None else self._ledger.records.get(sibling_of)
@@ -124,11 +123,15 @@ class Asker:
             continued=self.was_begun_before(number),
         )
 
-    def _enqueue_next(self, number: int) -> None:
-        """Queue a sibling or a branch if one is wanted, or what the sampler may not choose; otherwise nothing."""
+    def _enqueue_next(self, number: int) -> bool:
+        """Queue a sibling or a branch if one is wanted, or what the sampler may not choose; otherwise nothing.
+
+        Returns:
+            False if there is no time for another trial.
+        """
         by_chance = self._draws_by_chance(number)
         if number == 0:
-            return  # the cheapest candidate is queued
+            return True  # the cheapest candidate is queued
         if self._precisions.wanted:
             self._enqueue(*self._precisions.next_sibling())
         elif first := self._lengths.beginning(self._place(number)):
@@ -136,36 +139,45 @@ class Asker:
         elif self._starts_whole(number):
             # With a part of the parameters given, Optuna asks the sampler for the others.
             self._opened.study.enqueue_trial(uncut_parameters(self._space) | self._lengths.shortest)
-        elif self._branches.wanted and self._ledger.has_room:
+        elif self._branches.wanted and self._ledger.has_room and not self._lengths.half_spent:
             self._enqueue(*self._branches.take())
         elif by_chance and self._lengths.all:
             self._opened.study.enqueue_trial(self._lengths.shortest)
         elif self._sampling.sampler == "growth" and not by_chance:
-            self._enqueue_growth(number)
+            return self._enqueue_growth(number)
+        return True
 
-    def _enqueue_growth(self, number: int) -> None:
-        """Queue the candidate that is expected to enlarge the front most; nothing if there is none, as at the start."""
+    def _enqueue_growth(self, number: int) -> bool:
+        """Queue the candidate that is expected to enlarge the front most; nothing if there is none, as at the start.
+
+        Returns:
+            False if there is none because there is no time for it.
+        """
         from scalesearch.analysis.belief import observations_of  # loads scikit-learn, which no other sampler needs
-        from scalesearch.search.growth import in_seconds, in_trainings, propose
+        from scalesearch.search.growth import in_seconds, in_trainings, propose, trained_from
 
         running = [asked.plan.candidate for asked in self._ledger.running.values()]
         records = [record for _, record in sorted(self._ledger.records.items())]
         observed, full = observations_of(records), self._lengths.full_updates
         known = [*running, *(each.candidate for each in observed)]
-        trainings = in_trainings(self._space, known, full_updates=full)
-        seconds = in_seconds(self._space, records, running, full_updates=full) if self._sampling.by_time else None
+        trainings = in_trainings(self._space, known, lengths=self._lengths.all)
+        soon = in_seconds(self._space, records, running, full_updates=full) if self._sampling.by_time else None
+        room = self._lengths.room(
+            trainings, soon and replace(soon, trained=trained_from(known[len(running) :], self._space))
+        )
         candidate = propose(
             self._space,
             observed,
             running=running,
-            cost=seconds or trainings,
+            cost=soon or trainings,
             is_open=self._is_open,
             seed=seed_of(self._sampling.seed, number),
             lengths=self._lengths.all,
-            fits=functools.partial(self._lengths.fits, trainings=trainings, seconds=seconds),
+            room=room,
         )
         if candidate:
             self._opened.study.enqueue_trial(trial_parameters(candidate, self._space))
+        return candidate is not None or not room.too_late
 
     def _is_open(self, candidate: Candidate) -> bool:
         """Tell whether the candidate is neither known nor refused before its training."""
@@ -183,7 +195,7 @@ class Asker:
         """
         name, ledger = self._sampling.sampler, self._ledger
         wanted = self._branches.allowed or name == "growth"
-        if number == 0 or not wanted or name == "random" or ledger.used_up:
+        if number == 0 or not wanted or name == "random" or ledger.used_up or self._lengths.half_spent:
             return False
         few = self._place(number) < self._lengths.trials(ledger.budget) // 2
         return few and by_chance(number, ledger.unlike_siblings(), name, given=self._lengths.given)
@@ -232,6 +244,4 @@ class Asker:
         start = name not in DRAWS_ITS_START and by_chance(
             number, ledger.unlike_siblings(), name, given=self._lengths.given
         )
-        if self._lengths.all and ledger.left < ledger.budget / 2:
-            start = False  # the rest is for the front
-        return start or idle >= BY_CHANCE_AFTER
+        return (start and not self._lengths.half_spent) or idle >= BY_CHANCE_AFTER

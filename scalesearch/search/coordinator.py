@@ -27,6 +27,7 @@ from scalesearch.search.showing import Showing, Watchers
 from scalesearch.search.storage import OpenStudy, only_coordinator, opened_study, sync_study
 from scalesearch.search.telling import tell
 from scalesearch.search.time_limit import TimeLimit
+from scalesearch.training.schedule import trunk_steps
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.settings import RunSettings
@@ -102,7 +103,7 @@ class _Run:
             self._ledger,
             full_updates=problem.full_updates,
             workers=settings.workers,
-            left_s=lambda: self._limit.left_s,
+            time=self._limit,
         )
         self._asker = Asker(
             opened,
@@ -128,7 +129,8 @@ class _Run:
             while not stopped.is_set():
                 with self._timed():
                     while self._pool.free and self._asker.may_ask() and not (stopped.is_set() or self._time_is_up()):
-                        self._ask()
+                        if not self._ask():
+                            break
                 if not self._ledger.running:
                     break
                 reports = self._pool.wait()
@@ -183,16 +185,22 @@ class _Run:
         self._showing.tell(self._precisions.narrow())
         self._showing.opened(front)
 
-    def _ask(self) -> None:
-        """Ask for one more trial, which is then running, parked, or finished without training."""
+    def _ask(self) -> bool:
+        """Ask for one more trial, which is then running, parked, or finished without training.
+
+        Returns:
+            False if there is no time for any.
+        """
         asked = self._asker.ask()
+        if asked is None:
+            return False
         number, sibling_of, pays = asked.trial.number, asked.sibling_of, asked.pays
         sync_study(self._folder)
         try:
             plan = self._problem.plan(asked.candidate)
         except (CandidateRejected, StageFailed) as verdict:
             self._answer(asked.trial, unplanned(number, asked.candidate, verdict))
-            return
+            return True
         record = self._answer_without_training(number, plan)
         if record:
             self._answer(asked.trial, replace(record, sibling_of=sibling_of))
@@ -204,6 +212,7 @@ class _Run:
             self._ledger.running[number] = Asked(trial=asked.trial, plan=plan, sibling_of=sibling_of, pays=pays)
             self._pool.submit(plan, number, rivals=self._rivals)
             self._showing.tell((TrialStarted(trial=number, candidate=asked.candidate),))
+        return True
 
     def _answer_without_training(self, number: int, plan: Plan) -> TrialRecord | None:
         earlier = self._ledger.finished(plan.key)
@@ -212,13 +221,15 @@ class _Run:
         refusal = plan.rejected_because or self._precisions.refusal(plan.candidate.quantization.precision)
         return rejected(number, plan, refusal) if refusal else None
 
-    def _is_shared(self, plan: Plan) -> bool:
-        """Tell whether a finished trial has trained the plan's trunk."""
-        return bool(plan.trunk_key) and any(
-            record.state == "complete" and self._problem.plan(record.candidate).trunk_key == plan.trunk_key
+    def _shared_updates(self, plan: Plan) -> int:
+        """Return how many updates of the plan's trunk finished trials have made."""
+        same = (
+            record.candidate.recipe
             for record in self._ledger.records.values()
-            if record.charged and (record.cut_from or record.spec) == plan.begun[0]
+            if record.charged and record.state == "complete" and (record.cut_from or record.spec) == plan.begun[0]
+            if plan.trunk_key and self._problem.plan(record.candidate).trunk_key == plan.trunk_key
         )
+        return min(trunk_steps(plan.candidate.recipe), max(map(trunk_steps, same), default=0))
 
     def _give_up_postponed(self) -> None:
         """Finish the trials that a killed run had begun and for which this run's smaller budget has no room.
@@ -242,7 +253,7 @@ class _Run:
             raise report.error  # the trial stays RUNNING: the next run continues it
         record = record_of(report, asked.plan, tuple(asked.stages))
         if self._asker.was_begun_before(report.trial):
-            record = gone_on_with(record, asked.plan, shared=self._is_shared(asked.plan))
+            record = gone_on_with(record, asked.plan, shared_updates=self._shared_updates(asked.plan))
         if asked.sibling_of is not None:
             record = replace(record, charged=record.charged and asked.pays, sibling_of=asked.sibling_of)
         del self._ledger.running[report.trial]

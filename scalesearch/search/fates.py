@@ -5,6 +5,7 @@ from dataclasses import replace
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.execution.worker import Evaluated, Failed, Fatal, Rejected
 from scalesearch.search.objectives import not_finite
+from scalesearch.training.schedule import trunk_steps
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import StageTime, TrialRecord, TrialState
@@ -73,16 +74,18 @@ def record_of(result: Result, plan: Plan, stages: tuple[StageTime, ...]) -> Tria
     return replace(record, charged=True, stages=stages)
 
 
-def gone_on_with(record: TrialRecord, plan: Plan, *, shared: bool) -> TrialRecord:
+def gone_on_with(record: TrialRecord, plan: Plan, *, shared_updates: int) -> TrialRecord:
     """Return the record of a trial that a killed run had begun, charged with that run's updates too.
 
     The killed run may have stored weights, so the worker that continued made fewer updates than the trial cost.
-    `shared` says that another trial has trained the plan's trunk; then only the branch is charged to this trial.
+    Of the plan's trunk, other trials have made `shared_updates`, which are not charged to this trial.
     """
     training = record.training
     if training is None:
         return replace(record, charged=True)
-    own = plan.branch_updates if shared else training.steps
+    own = training.steps
+    if shared_updates:
+        own = plan.branch_updates + trunk_steps(plan.candidate.recipe) - shared_updates
     made = max(own, training.new_steps or 0)
     return replace(record, charged=True, training=replace(training, new_steps=made))
 

@@ -7,7 +7,7 @@ import copy
 import statistics
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from scalesearch.analysis.front import REFERENCE, Point, undominated
 from scalesearch.analysis.log_linear import LogLinear
 from scalesearch.spaces.moves import drawn, moved
 from scalesearch.spaces.trunks import trunk_scaling
+from scalesearch.training.schedule import warmup_steps
 from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import SearchSpace
@@ -49,13 +50,13 @@ def propose(
     pool: Sequence[Candidate] = (),
     reference: Point = REFERENCE,
     lengths: Sequence[int] = (),
-    fits: Callable[[Sequence[Candidate]], bool] = lambda _: True,
+    room: "Room | None" = None,
 ) -> Candidate | None:
     """Return the candidate to try next; None if nothing can be proposed.
 
-    With `lengths`, the candidate may be a known one whose training goes on. Nothing is begun that could not be brought
-    to full length with what is left, beside the members of the believed front; if that is too little for anything new,
-    the members follow one by one.
+    With `lengths`, the candidate may be a known one whose training goes on. If the run has no room to bring it to full
+    length beside the members of the believed front, one of these is returned instead, or else a candidate in full
+    length, as far as it would end in time.
 
     Args:
         space: The search space.
@@ -67,7 +68,7 @@ def propose(
         pool: The candidates to choose from; empty to make a pool.
         reference: The worst (score, p50 in ms) of the hypervolume.
         lengths: The lengths of a training in updates, ascending; empty where all trainings are alike.
-        fits: Tells whether the run has room for these candidates, one after the other. It is asked only with `lengths`.
+        room: What the run has room for. It is asked only with `lengths`; None for a run without end.
     """
     if len(observed) < LEAST_OBSERVED:
         return None
@@ -79,7 +80,7 @@ def propose(
         """Return the open candidate of the pool that promises most for its cost."""
         if not pool:
             return None
-        worth = belief.growth(pool, reference) / np.array([cost(each) for each in pool])
+        worth = belief.promise(pool, reference) / np.array([cost(each) for each in pool])
         order = np.argsort(-worth, kind="stable")[:MOST_CHECKED]
         return next((pool[place] for place in order.tolist() if is_open(pool[place])), None)
 
@@ -87,9 +88,22 @@ def propose(
         return best(pool or within_macs(space, observed, pool_of(space, observed, random, known=known)))
     pool = pool or within_macs(space, observed, pool_of_lengths(space, belief, random, lengths, known=known))
     found, members = best(pool), [each for each in unfinished(belief, known) if is_open(each)]
-    if found and fits((*members, found, at_length(found, lengths[-1]))):
+    if room is None or (found and room.fits((found, at_length(found, lengths[-1]), *members))):
         return found
-    return best(members) or best([each for each in pool if each.recipe.steps == lengths[-1]])
+    whole = [each for each in pool if each.recipe.steps == lengths[-1]]
+    return best([each for each in members if room.in_time(each)]) or best(
+        [each for each in whole if room.in_time(each)]
+    )
+
+
+class Room(Protocol):
+    """What a run has room for."""
+
+    def fits(self, candidates: Sequence[Candidate]) -> bool:
+        """Tell whether budget and time suffice for these candidates, one after the other."""
+
+    def in_time(self, candidate: Candidate) -> bool:
+        """Tell whether the candidate would end before the time is up."""
 
 
 def unfinished(belief: Belief, known: Collection[Candidate]) -> list[Candidate]:
@@ -185,14 +199,20 @@ class Costs:
         return (trunk + branch) / full
 
 
-def in_trainings(space: SearchSpace, known: Iterable[Candidate], *, full_updates: int = 0) -> Costs:
-    """Return costs in full trainings, given the candidates whose weights are stored."""
+def in_trainings(space: SearchSpace, known: Iterable[Candidate], *, lengths: Sequence[int] = ()) -> Costs:
+    """Return costs in full trainings.
+
+    Args:
+        space: The search space.
+        known: Candidates whose weights are stored.
+        lengths: The lengths of a training in updates, ascending; empty where all trainings are alike.
+    """
     return Costs(
         space=space,
         trained=trained_from(known, space),
-        fixed=FIXED_COST,
+        fixed=FIXED_COST * statistics.median(lengths) / lengths[-1] if lengths else FIXED_COST,
         training=lambda _: 1.0,
-        full_updates=full_updates,
+        full_updates=lengths[-1] if lengths else 0,
         fixed_counts=False,
     )
 
@@ -251,7 +271,7 @@ def _note(candidate: Candidate, space: SearchSpace, trained: Trained) -> None:
 def _trunk(candidate: Candidate, space: SearchSpace) -> Candidate:
     """Return the candidate whose trunk it shares: uncut, not quantized, and as large as the network it is cut from.
 
-    With the schedule `wsd` it is the same for every length.
+    With the schedule `wsd` it is the same for every length with the same warm-up.
     """
     plain = Scaling()
     largest = replace(
@@ -262,7 +282,7 @@ def _trunk(candidate: Candidate, space: SearchSpace) -> Candidate:
     )
     recipe = candidate.recipe
     if recipe.schedule == "wsd":
-        recipe = replace(recipe, steps=Recipe().steps)
+        recipe = replace(recipe, steps=Recipe().steps, warmup_steps=warmup_steps(recipe))
     return Candidate(scaling=largest, recipe=recipe)
 
 

@@ -1,10 +1,12 @@
 """Candidates that are trained by unlike lengths: how such a study begins, and whether a run has room to finish more."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from scalesearch.search.ledger import Ledger
+from scalesearch.search.time_limit import TimeLimit
 from scalesearch.spaces.asking import index_name
 from scalesearch.spaces.axes import OptunaChoice
 from scalesearch.spaces.suggest import cheapest, trial_parameters
@@ -13,6 +15,9 @@ from scalesearch.values.space import STEPS, SearchSpace
 
 if TYPE_CHECKING:
     from scalesearch.search.growth import Costs  # loads scikit-learn, which no other sampler needs
+
+_SLACK: Final = 1e-6
+"""What is left of the budget is rounded to so much, in full trainings."""
 
 
 class Lengths:
@@ -23,7 +28,7 @@ class Lengths:
         ledger: The trials of the study.
         full_updates: Updates of a member of the front; 0 where all candidates are trained alike.
         workers: Number of workers.
-        left_s: Returns the seconds that are left of the run.
+        time: The time limit of the run.
     """
 
     def __init__(
@@ -33,10 +38,10 @@ class Lengths:
         *,
         full_updates: int,
         workers: int,
-        left_s: Callable[[], float],
+        time: TimeLimit,
     ) -> None:
         self._space, self._ledger = space, ledger
-        self._workers, self._left_s = workers, left_s
+        self._workers, self._time = workers, time
         self.all: tuple[int, ...] = space.lengths if full_updates else ()
         """In updates, ascending."""
 
@@ -71,17 +76,50 @@ class Lengths:
         """Return how many of the shortest trainings the budget of full trainings has room for."""
         return budget * self.all[-1] / self.all[0] if self.all else budget
 
-    def fits(self, candidates: Sequence[Candidate], trainings: "Costs", seconds: "Costs | None") -> bool:
-        """Tell whether the run has room for these candidates, one after the other.
+    @property
+    def half_spent(self) -> bool:
+        """Whether half of the budget or of the time is used up, so that the rest is for the front."""
+        return bool(self.all) and (self._ledger.left < self._ledger.budget / 2 or self._time.half_over)
+
+    def room(self, trainings: "Costs", seconds: "Costs | None") -> "RunRoom":
+        """Return what the run has room for at this moment.
 
         Args:
-            candidates: The candidates.
-            trainings: What candidates cost in full trainings.
-            seconds: What they cost in seconds; None where that is not known, or time is not limited.
+            trainings: What candidates cost in full trainings, once the running ones are done.
+            seconds: What they cost in seconds, of what is done by now; None where that is not known, or time is not
+                limited.
         """
-        if trainings.of_all(candidates) > self._ledger.left:
-            return False
-        if seconds is None:
-            return True
         running = [asked.plan.candidate for asked in self._ledger.running.values()]
-        return seconds.of_all([*running, *candidates]) <= self._workers * self._left_s()
+        left_s = self._time.left_s if seconds else math.inf
+        return RunRoom(self._ledger.left, left_s, self._workers, trainings, seconds, running)
+
+
+class RunRoom:
+    """What a run has room for; made by `Lengths.room`."""
+
+    def __init__(
+        self,
+        left: float,
+        left_s: float,
+        workers: int,
+        trainings: "Costs",
+        seconds: "Costs | None",
+        running: Sequence[Candidate],
+    ) -> None:
+        self._left, self._left_s, self._workers = left, left_s, workers
+        self._trainings, self._seconds, self._running = trainings, seconds, running
+        self.too_late = False
+        """Whether a candidate would not have ended in time."""
+
+    def fits(self, candidates: Sequence[Candidate]) -> bool:
+        """Tell whether budget and time suffice for these candidates, one after the other."""
+        if self._trainings.of_all(candidates) > self._left + _SLACK:
+            return False
+        whole_s = self._seconds.of_all([*self._running, *candidates]) if self._seconds else 0.0
+        return whole_s <= self._workers * self._left_s
+
+    def in_time(self, candidate: Candidate) -> bool:
+        """Tell whether the candidate would end before the time is up."""
+        late = self._seconds is not None and self._seconds.of_all([candidate]) > self._left_s
+        self.too_late = self.too_late or late
+        return not late

@@ -100,7 +100,7 @@ class Showing:
             front_size=len(front),
             hypervolume=hypervolume(point(member) for member in front),
         )
-        plateau = self._plateau.after(event.hypervolume) if record.charged else None
+        plateau = self._plateau.after(event.hypervolume) if record.charged and not record.short else None
         self.tell(filter(None, (event, plateau)))
 
     def statistics(self) -> None:

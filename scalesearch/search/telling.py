@@ -36,7 +36,7 @@ def tell(
     for name, value in attributes(record, space).items():
         trial.set_user_attr(name, value)
     listener.trial_recorded(study, trial, record)
-    if record.trained_in_part:  # as a point, it would be compared with those of full length
+    if record.short and objectives(record):  # as a point, it would be compared with those of full length
         study.tell(trial, state=TrialState.PRUNED)
     else:
         study.tell(trial, values=objectives(record), state=_STATES[record.state])

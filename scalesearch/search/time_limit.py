@@ -25,6 +25,11 @@ class TimeLimit:
         """Seconds until the time is up; infinite without a limit."""
         return self._began_s + self._max_time_s - self._now() if self._max_time_s else math.inf
 
+    @property
+    def half_over(self) -> bool:
+        """Whether half of the time is over; never without a limit."""
+        return self.left_s < self._max_time_s / 2
+
     def is_up(self, records: Iterable[TrialRecord]) -> bool:
         """Tell whether one more candidate, as long as the median of these (0 s without any), would end too late."""
         if not self._max_time_s:

@@ -14,7 +14,7 @@ from scalesearch.spaces.axes import largest_value
 from scalesearch.study.pieces import Pieces
 from scalesearch.study.time_words import Bounds, PredictedTime
 from scalesearch.training.schedule import branch_steps, trunk_steps
-from scalesearch.values.candidate import Quantization
+from scalesearch.values.candidate import Candidate, Quantization
 from scalesearch.values.plan import Plan
 from scalesearch.values.settings import LatencySettings, RunSettings
 from scalesearch.values.space import Choice, SearchSpace
@@ -115,8 +115,8 @@ def _of_lengths(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, first: P
     shortest, full = run.lengths[0], run.lengths[-1]
     settings = replace(run.settings, lengths="off")
     more = replace(settings, budget=round(settings.budget * full / shortest))
-    few = predict(replace(run, settings=settings), [_at(plan, full) for plan in plans], pieces, first=first)
-    many = predict(replace(run, settings=more), [_at(plan, shortest) for plan in plans], pieces, first=first)
+    few = predict(replace(run, settings=settings), _at(plans, full), pieces, first=first)
+    many = predict(replace(run, settings=more), _at(plans, shortest), pieces, first=first)
     return PredictedTime(
         low_s=min(few.low_s, many.low_s),
         high_s=max(few.high_s, many.high_s),
@@ -126,11 +126,15 @@ def _of_lengths(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, first: P
     )
 
 
-def _at(plan: Plan, steps: int) -> Plan:
-    """Return the plan with so many updates."""
-    recipe = replace(plan.candidate.recipe, steps=steps)
-    branch = branch_steps(recipe) if plan.trunk_key else 0
-    return replace(plan, candidate=replace(plan.candidate, recipe=recipe), branch_updates=branch)
+def _at(plans: Sequence[Plan], steps: int) -> list[Plan]:
+    """Return the plans with so many updates, each candidate once."""
+    found: dict[Candidate, Plan] = {}
+    for plan in plans:
+        recipe = replace(plan.candidate.recipe, steps=steps)
+        longer = branch_steps(recipe) - branch_steps(plan.candidate.recipe) if plan.trunk_key else 0
+        candidate = replace(plan.candidate, recipe=recipe)
+        found[candidate] = replace(plan, candidate=candidate, branch_updates=plan.branch_updates + longer)
+    return list(found.values())
 
 
 def candidates_of(plans: Sequence[Plan], run: PlannedRun) -> tuple[int, int]:

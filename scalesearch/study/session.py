@@ -81,7 +81,7 @@ def open_session(
     if settings.sampler == "auto":
         say(f"sampler: {sampler}, {'as before' if stored else 'the best on a table of trained networks'}")
     lengths = _lengths(settings, space, sampler, stored)
-    if lengths == "on":
+    if lengths == "on" and len(space.lengths) > 1:
         *shorter, full = map(str, space.lengths)
         say(f"lengths: trainings of {', '.join(shorter)} or {full} updates, as the search decides; the front: {full}")
     session = Session(
@@ -118,9 +118,8 @@ def _lengths(settings: RunSettings, space: SearchSpace, sampler: SamplerName, st
     """
     asked = settings.lengths
     if stored:
-        begun: LengthsSetting = (
-            "on" if stored.settings.lengths == "on" else "off"
-        )  # `auto` was written before this setting existed
+        # In a study of before this setting it is `auto`.
+        begun: LengthsSetting = "on" if stored.settings.lengths == "on" else "off"
         if asked not in ("auto", begun):
             message = (
                 f"the study in {stored.folder} was begun with lengths = {begun}, got {asked}: its trials would not "
@@ -130,7 +129,7 @@ def _lengths(settings: RunSettings, space: SearchSpace, sampler: SamplerName, st
         asked = begun
     elif asked == "auto":
         asked = "on" if len(space.lengths) > 1 and sampler == "growth" else "off"
-    if asked == "on" and len(space.lengths) < 2:
+    if asked == "on" and len(space.lengths) < 2 and not stored:  # of a stored study, the difference is told later
         message = (
             f"lengths = on: expected several values of training.steps in the space {space.name!r}, got "
             f"{', '.join(map(str, space.lengths)) or 'no list'}. Give some: --set training.steps=[240,480,960]"

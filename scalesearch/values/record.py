@@ -196,11 +196,14 @@ class TrialRecord:
     def charge(self) -> float:
         """The part of a full training that counts against the budget; 0 if no training was started.
 
-        It is below 1 if the trial's trunk was stored already. It is 1 if the number of updates is not known: for a
-        trial that failed, or in a record of an earlier version.
+        It is below 1 if the trial's trunk was stored already, or the training was a short one. If the number of updates
+        is not known, it is that of a whole training of its length: for a trial that failed, or in a record of an
+        earlier version.
         """
         if not self.charged or self.training is None or not self.training.new_steps:
-            return float(self.charged)
+            return self.charged * min(
+                1.0, self.candidate.recipe.steps / self.full_updates if self.full_updates else 1.0
+            )
         return min(1.0, self.training.new_steps / max(self.training.steps, self.full_updates))
 
     @property

@@ -85,7 +85,7 @@ class Session:
     @property
     def full_updates(self) -> int:
         """Updates of a member of the front, where candidates are trained by unlike lengths; else 0."""
-        return self.space.lengths[-1] if self.settings.lengths == "on" else 0
+        return max(self.space.lengths, default=0) if self.settings.lengths == "on" else 0
 
     @property
     def synthetic(self) -> bool:

@@ -82,8 +82,17 @@ def _result(record: TrialRecord) -> Iterator[tuple[str, str]]:
     if record.sibling_of is not None:
         same = "trunk, but another cut" if record.charged else "network in another precision"
         yield ("branch of" if record.charged else "sibling of", f"trial {record.sibling_of}: the same {same}")
-    full = f"yes: {100 * record.charge:.0f} % of a training, the rest was there" if 0 < record.charge < 1 else ""
-    yield ("charged", (full or "yes: its training was started") if record.charged else free)
+    yield ("charged", _charge(record) if record.charged else free)
+
+
+def _charge(record: TrialRecord) -> str:
+    if not 0 < record.charge < 1:
+        return "yes: its training was started"
+    training = record.training
+    begun = training is not None and (training.new_steps or training.steps) < training.steps
+    return f"yes: {100 * record.charge:.0f} % of a {'full ' if record.full_updates else ''}training" + (
+        ", the rest was there" if begun and not record.short else ", a part of it was there" if begun else ""
+    )
 
 
 def _asked(candidate: Candidate) -> Iterator[tuple[str, str]]:

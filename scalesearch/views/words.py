@@ -1,7 +1,7 @@
 """Numbers, settings and verdicts in words, the same wherever they are shown."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from scalesearch.analysis.score_error import metric_of
 from scalesearch.values.candidate import CALIBRATED, Pruning, Quantization, Scaling
@@ -26,6 +26,13 @@ def verdict(record: TrialRecord) -> str:
     if record.state in ("failed", "rejected") or not broken:
         return f"{record.state}: {record.reason or ', '.join(broken) or 'no reason was recorded'}"
     return f"infeasible: {', '.join(broken)}"
+
+
+def remedy(records: Sequence[TrialRecord]) -> str:
+    """Return what to do about a study without a front, as a sentence."""
+    if any(record.trained_in_part for record in records):
+        return "Continue the run: no training was brought to full length yet."
+    return "Continue the run, loosen [limits], or widen the space."
 
 
 def percent(fraction: float) -> str:

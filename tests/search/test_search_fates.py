@@ -12,6 +12,7 @@ from scalesearch.records.store import RecordStore
 from scalesearch.search.fates import gone_on_with
 from scalesearch.search.storage import opened_study
 from scalesearch.spaces.suggest import suggest, trial_parameters
+from scalesearch.training.schedule import trunk_steps
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import MeasuredTrial
@@ -20,27 +21,29 @@ from scalesearch.values.record import MeasuredTrial
 @pytest.mark.parametrize(
     ("shared", "new_steps", "charge"),
     [
-        (False, 0, 1.0),  # killed while it was measured
-        (False, 20, 1.0),  # killed in its branch: the trunk is its own
-        (True, 0, 0.2),
-        (True, 20, 0.2),
-        (True, 100, 1.0),  # the other trial's trunk was gone
+        (0, 0, 1.0),  # killed while it was measured
+        (0, 20, 1.0),  # killed in its branch: the trunk is its own
+        (200, 0, 0.2),
+        (200, 20, 0.2),
+        (200, 100, 1.0),  # the other trial's trunk was gone
+        (150, 0, 0.7),  # the other trial's trunk was shorter
     ],
 )
 def test_the_updates_of_the_killed_run_are_charged_too(
-    make_record: Callable[..., MeasuredTrial], shared: bool, new_steps: int, charge: float
+    make_record: Callable[..., MeasuredTrial], shared: int, new_steps: int, charge: float
 ) -> None:
     record = make_record(3)
     training = replace(record.training, steps=100, new_steps=new_steps, weights_reused=not new_steps)
     record = replace(record, charged=bool(new_steps), training=training)
     plan = replace(FakePlanner()(record.candidate), trunk_key="trunk", branch_updates=20)
+    assert trunk_steps(record.candidate.recipe) == 200
 
-    assert gone_on_with(record, plan, shared=shared).charge == charge
+    assert gone_on_with(record, plan, shared_updates=shared).charge == charge
 
 
 def test_a_failed_trial_is_charged_fully(make_record: Callable[..., MeasuredTrial]) -> None:
     record = replace(make_record(3).without_measurement(), training=None, charged=False)
-    assert gone_on_with(record, FakePlanner()(record.candidate), shared=True).charge == 1.0
+    assert gone_on_with(record, FakePlanner()(record.candidate), shared_updates=200).charge == 1.0
 
 
 def _one_trunk(candidate: Candidate) -> Plan:
@@ -57,17 +60,17 @@ def _cut_from_one(candidate: Candidate) -> Plan:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("plan", "shared"),
-    [(_one_trunk, True), (_cut_from_one, True), (FakePlanner(), False)],
+    [(_one_trunk, 200), (_cut_from_one, 200), (FakePlanner(), 0)],
     ids=["one", "cut", "none"],
 )
 def test_a_run_looks_for_another_trial_of_the_same_trunk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Callable[[Candidate], Plan], shared: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Callable[[Candidate], Plan], shared: int
 ) -> None:
-    told: list[bool] = []
+    told = list[int]()
 
-    def heard(record: MeasuredTrial, plan: Plan, *, shared: bool) -> object:
-        told.append(shared)
-        return gone_on_with(record, plan, shared=shared)
+    def heard(record: MeasuredTrial, plan: Plan, *, shared_updates: int) -> object:
+        told.append(shared_updates)
+        return gone_on_with(record, plan, shared_updates=shared_updates)
 
     monkeypatch.setattr("scalesearch.search.coordinator.gone_on_with", heard)
     run(tmp_path, 2, sampler="random", plan=plan)

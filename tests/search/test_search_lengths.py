@@ -1,7 +1,8 @@
 """Trainings of unlike lengths: what they cost, how a search begins and ends, and what Optuna is told of short ones."""
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from study_runs import run, told
 
 from scalesearch.analysis.belief import Belief, Observation, at_length
 from scalesearch.analysis.front import pareto_front
-from scalesearch.execution.worker import Rivals
+from scalesearch.execution.worker import Failed, Rivals
 from scalesearch.records.store import RecordStore
+from scalesearch.search.fates import record_of
 from scalesearch.search.growth import FIXED_COST, in_seconds, in_trainings, propose, unfinished
 from scalesearch.search.ledger import Ledger
-from scalesearch.search.lengths import Lengths
+from scalesearch.search.lengths import Lengths, RunRoom
+from scalesearch.search.time_limit import TimeLimit
 from scalesearch.spaces.moves import drawn
 from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling
 from scalesearch.values.plan import Plan
@@ -25,6 +28,7 @@ from scalesearch.values.space import Choice, NamedAxis
 
 STEPS = (240, 480, 960)
 FULL = STEPS[-1]
+FIXED = FIXED_COST * 480 / FULL  # of a brief training, in full ones
 SPACE = replace(
     make_space(),
     axes=(*make_space().axes[2:], NamedAxis(name="training.steps", axis=Choice(values=STEPS))),
@@ -36,6 +40,7 @@ class Learns:
     """Scores grow with the size of a network, and with the logarithm of its updates the more the larger it is."""
 
     done: dict[Scaling, int]
+    s_per_update: float = 0.0
 
     def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None], rivals: Rivals = ()) -> TrialRecord:
         report("train")
@@ -47,15 +52,19 @@ class Learns:
         self.done[candidate.scaling] = max(steps, self.done.get(candidate.scaling, 0))
         score = whole - 0.02 * (1 + size) * math.log2(FULL / steps)
         made = round(2 / 3 * (steps - trunk) + steps / 3)
-        training = replace(record.training, steps=steps, new_steps=made)
+        time.sleep(self.s_per_update * made)
+        took_s = max(0.01, self.s_per_update * steps)
+        training = replace(record.training, steps=steps, new_steps=made, train_s=took_s)
         quality = replace(record.quality, score=score, score_low=score - 0.01, score_high=score + 0.01)
         return replace(record, quality=quality, training=training, full_updates=plan.full_updates)
 
 
 @dataclass(frozen=True)
 class MakeLearns:
+    s_per_update: float = 0.0
+
     def __call__(self) -> Learns:
-        return Learns({})
+        return Learns({}, self.s_per_update)
 
 
 def at(candidate: Candidate, steps: int) -> Candidate:
@@ -83,24 +92,24 @@ def observed(count: int, steps: tuple[int, ...] = STEPS) -> list[Observation]:
 def test_a_longer_training_costs_what_it_adds() -> None:
     short = Candidate(scaling=Scaling(width=0.5), recipe=Recipe(steps=240, branch_fraction=1 / 3))
     cut = replace(short, pruning=Pruning(channel_fraction=0.25))
-    none = in_trainings(SPACE, [], full_updates=FULL)
-    assert none(short) == pytest.approx(FIXED_COST + 240 / 960)
-    assert none(at(short, FULL)) == pytest.approx(FIXED_COST + 1)
-    known = in_trainings(SPACE, [short], full_updates=FULL)
-    assert known(short) == pytest.approx(FIXED_COST)
-    assert known(cut) == pytest.approx(FIXED_COST + 80 / 960)
+    none = in_trainings(SPACE, [], lengths=STEPS)
+    assert none(short) == pytest.approx(FIXED + 240 / 960)
+    assert none(at(short, FULL)) == pytest.approx(FIXED + 1)
+    known = in_trainings(SPACE, [short], lengths=STEPS)
+    assert known(short) == pytest.approx(FIXED)
+    assert known(cut) == pytest.approx(FIXED + 80 / 960)
     # Of the 640 updates of the longer trunk, 160 are there; the 320 of its branch are not.
-    assert known(at(short, FULL)) == pytest.approx(FIXED_COST + (640 - 160 + 320) / 960)
+    assert known(at(short, FULL)) == pytest.approx(FIXED + (640 - 160 + 320) / 960)
     # A shorter training cannot begin from a longer trunk.
-    assert in_trainings(SPACE, [at(short, FULL)], full_updates=FULL)(short) == pytest.approx(FIXED_COST + 240 / 960)
+    assert in_trainings(SPACE, [at(short, FULL)], lengths=STEPS)(short) == pytest.approx(FIXED + 240 / 960)
     cosine = replace(short, recipe=replace(short.recipe, schedule="cosine"))
-    assert in_trainings(SPACE, [cosine], full_updates=FULL)(at(cosine, FULL)) == pytest.approx(FIXED_COST + 1)
+    assert in_trainings(SPACE, [cosine], lengths=STEPS)(at(cosine, FULL)) == pytest.approx(FIXED + 1)
 
 
 def test_what_several_candidates_cost_counts_what_they_share_once() -> None:
     short = Candidate(scaling=Scaling(width=0.5), recipe=Recipe(steps=240, branch_fraction=1 / 3))
     cut = replace(short, pruning=Pruning(channel_fraction=0.25))
-    costs = in_trainings(SPACE, [], full_updates=FULL)
+    costs = in_trainings(SPACE, [], lengths=STEPS)
     assert costs.of_all([short, short, cut]) == pytest.approx((240 + 80) / 960)
     assert costs.of_all([short, at(short, FULL), at(cut, FULL)]) == pytest.approx((240 + 800 + 320) / 960)
     assert costs.of_all([short]) == pytest.approx(240 / 960), "nothing is remembered of the question before"
@@ -146,14 +155,14 @@ def test_a_short_training_promises_no_more_than_the_full_one() -> None:
 
 def test_the_last_room_is_for_the_believed_front() -> None:
     known = observed(20, steps=(240,))
-    costs = in_trainings(SPACE, [each.candidate for each in known], full_updates=FULL)
+    costs = in_trainings(SPACE, [each.candidate for each in known], lengths=STEPS)
     members = unfinished(Belief(SPACE, known, full_updates=FULL), {each.candidate for each in known})
     all_of_it = costs.of_all(members)
 
     def next_with(left: float) -> Candidate | None:
         return propose(
             SPACE, known, running=(), cost=costs, is_open=lambda _: True, seed=5, lengths=STEPS,
-            fits=lambda asked: costs.of_all(asked) <= left,
+            room=RunRoom(left, math.inf, 1, costs, None, ()),
         )  # fmt: skip
 
     plenty, little = next_with(100.0), next_with(all_of_it + 0.01)
@@ -165,10 +174,10 @@ def test_the_last_room_is_for_the_believed_front() -> None:
 
 def test_with_every_member_in_full_no_short_training_is_begun_that_cannot_be_finished() -> None:
     known = observed(20, steps=(FULL,))
-    costs = in_trainings(SPACE, [each.candidate for each in known], full_updates=FULL)
+    costs = in_trainings(SPACE, [each.candidate for each in known], lengths=STEPS)
     last = propose(
         SPACE, known, running=(), cost=costs, is_open=lambda _: True, seed=5, lengths=STEPS,
-        fits=lambda asked: costs.of_all(asked) <= 0.3,
+        room=RunRoom(0.3, math.inf, 1, costs, None, ()),
     )  # fmt: skip
     assert last
     assert last.recipe.steps == FULL
@@ -176,7 +185,7 @@ def test_with_every_member_in_full_no_short_training_is_begun_that_cannot_be_fin
 
 def test_a_known_candidate_is_proposed_in_greater_lengths_alone() -> None:
     known = observed(20, steps=(480,))
-    costs = in_trainings(SPACE, [each.candidate for each in known], full_updates=FULL)
+    costs = in_trainings(SPACE, [each.candidate for each in known], lengths=STEPS)
     asked = list[Candidate]()
 
     def is_open(candidate: Candidate) -> bool:
@@ -232,26 +241,68 @@ def test_a_search_goes_on_to_a_larger_budget(tmp_path: Path) -> None:
     assert all(trial.state.is_finished() for trial in told(tmp_path))
 
 
-def test_time_counts_for_all_workers_and_what_runs_is_taken_off(tmp_path: Path) -> None:
-    candidate = Candidate(scaling=Scaling(width=0.5), recipe=Recipe(steps=FULL))
-    trainings = in_trainings(SPACE, [], full_updates=FULL)
+def test_time_counts_for_all_workers_and_what_runs_is_taken_off() -> None:
+    first, second = (Candidate(scaling=Scaling(width=width), recipe=Recipe(steps=FULL)) for width in (0.5, 0.75))
+    trainings = in_trainings(SPACE, [], lengths=STEPS)
     seconds = replace(trainings, training=lambda _: 10.0, fixed=2.0, fixed_counts=True)
-    ledger = Ledger(tmp_path, budget=100)
-    left = [11.9]
-    lengths = Lengths(SPACE, ledger, full_updates=FULL, workers=1, left_s=lambda: left[0])
-    assert not lengths.fits([candidate], trainings, seconds)
-    assert lengths.fits([candidate], trainings, None)
-    left[0] = 12.1
-    assert lengths.fits([candidate], trainings, seconds)
-    two = Lengths(SPACE, ledger, full_updates=FULL, workers=2, left_s=lambda: 6.1)
-    assert two.fits([candidate], trainings, seconds)
-    assert not Lengths(SPACE, Ledger(tmp_path, budget=0), full_updates=FULL, workers=1, left_s=lambda: 99.0).fits(
-        [candidate], trainings, seconds
-    )
+
+    def fits(left_s: float, *, workers: int = 1, running: Sequence[Candidate] = (), left: float = 9.0) -> bool:
+        return RunRoom(left, left_s, workers, trainings, seconds, running).fits([first])
+
+    assert not fits(11.9)
+    assert fits(12.1)
+    assert fits(6.1, workers=2)
+    assert not fits(23.9, running=[second])
+    assert fits(24.1, running=[second])
+    assert not fits(99.0, left=0.9)
+    room = RunRoom(9.0, 11.0, 4, trainings, seconds, ())
+    assert room.fits([first]) and not room.in_time(first) and room.too_late, "one training takes one worker"
+
+
+def test_nothing_is_begun_that_would_end_too_late() -> None:
+    known = observed(20, steps=(240,))
+    trainings = in_trainings(SPACE, [each.candidate for each in known], lengths=STEPS)
+    seconds = replace(trainings, training=lambda each: 40 * each.scaling.width, fixed=1.0, fixed_counts=True)
+
+    def next_with(left_s: float) -> tuple[Candidate | None, bool]:
+        room = RunRoom(99.0, left_s, 1, trainings, seconds, ())
+        found = propose(
+            SPACE, known, running=(), cost=seconds, is_open=lambda _: True, seed=5, lengths=STEPS, room=room
+        )
+        return found, room.too_late
+
+    members = unfinished(Belief(SPACE, known, full_updates=FULL), {each.candidate for each in known})
+    small, late = next_with(12.0)
+    assert small in members
+    assert late, "others take longer"
+    assert seconds.of_all([small]) <= 12.0
+    assert next_with(2.0) == (None, True)
+
+
+def test_a_run_ends_with_its_time_and_not_after_it(tmp_path: Path) -> None:
+    plan = FakePlanner(full_updates=FULL)
+    records: tuple[TrialRecord, ...] = ()
+    for _ in range(2):  # the time of a second run is its own
+        outcome = run(
+            tmp_path, 1000, space=SPACE, plan=plan, make=MakeLearns(s_per_update=0.5 / FULL), sampler="growth",
+            full_updates=FULL, max_time_s=5.0,
+        )  # fmt: skip
+        assert outcome.ended == "time"
+        assert len(outcome.records) > len(records)
+        records = outcome.records
+    assert {member.candidate.recipe.steps for member in pareto_front(records)} == {FULL}
+    assert any(record.short for record in records)
+
+
+def test_a_failed_short_training_is_charged_its_own_length(tmp_path: Path) -> None:
+    plan = FakePlanner(full_updates=FULL)(at(Candidate(), 240))
+    failed = record_of(Failed(trial=0, stage="train", reason="no"), plan, ())
+    assert failed.charge == 0.25
 
 
 def test_without_lengths_nothing_is_given(tmp_path: Path) -> None:
-    alike = Lengths(SPACE, Ledger(tmp_path, budget=8), full_updates=0, workers=1, left_s=lambda: math.inf)
+    alike = Lengths(SPACE, Ledger(tmp_path, budget=8), full_updates=0, workers=1, time=TimeLimit(1.0))
     assert (alike.all, alike.full_updates, alike.given, alike.shortest) == ((), 0, 0, {})
     assert alike.beginning(1) == {}
     assert alike.trials(8) == 8
+    assert not alike.half_spent
