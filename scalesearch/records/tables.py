@@ -207,9 +207,7 @@ def _gains(record: TrialRecord, metric: str) -> Row:
 
 def _efforts(record: TrialRecord) -> Row:
     training, device = record.training, record.device
-    row: Row = {"trained_steps": training.steps if training else None}
-    if record.full_updates:
-        row["full_steps"] = record.full_updates
+    row: Row = {"trained_steps": training.steps if training else None, "full_steps": record.full_updates or None}
     row |= _named(training, "final_loss", "weights_reused", "safe_recipe_used", "train_s", "retrain_s")
     row["total_s"] = sum(stage.seconds for stage in record.stages) if record.stages else None
     row |= {

@@ -76,3 +76,11 @@ def test_hypervolume_grows_to_that_of_the_whole_front(records: list[TrialRecord]
     assert values[-1] == pytest.approx(hypervolume(point(record) for record in pareto_front(records)))
     half = [value for trial, value in grown if trial < 20][-1]
     assert half == pytest.approx(hypervolume(point(record) for record in pareto_front(records[:20])))
+
+
+def test_short_trainings_are_no_baseline(make_record: MakeRecord, records: list[TrialRecord]) -> None:
+    whole = replace(make_record(0), candidate=Candidate())
+    short = replace(whole, trial=1, full_updates=10_000)
+    assert base_network([short, whole]) == whole
+    assert drawn_by_chance(records, "growth")
+    assert drawn_by_chance([replace(record, full_updates=10_000) for record in records], "growth") == ()

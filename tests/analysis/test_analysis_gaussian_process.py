@@ -50,3 +50,14 @@ def test_the_correlation_is_that_of_samples() -> None:
     expected = drawn / (np.std(samples[:3], axis=1) * values)
     np.testing.assert_allclose(found, np.clip(expected, 0, 1), atol=0.05)
     assert found[0] > found[1] > found[2]
+
+
+def test_correlations_of_many_pairs_are_those_of_each() -> None:
+    random = np.random.default_rng(3)
+    x = random.random((25, 2))
+    model = GaussianProcess(2)
+    model.fit(x, np.sin(5 * x[:, 0]) + x[:, 1])
+    one, other = random.random((300, 2)), random.random((300, 2))
+    each = [model.correlation(one[row : row + 1], other[row : row + 1])[0] for row in (0, 127, 128, 299)]
+    np.testing.assert_allclose(model.correlation(one, other)[[0, 127, 128, 299]], each, rtol=1e-6)
+    assert model.correlation(one[:0], other[:0]).shape == (0,)

@@ -77,3 +77,20 @@ def test_what_breaks_a_limit_is_left_out(make_record: MakeRecord) -> None:
     found = outlook(replace(SPACE, limits=limits), records(make_record, 30))
     assert found
     assert all(work(each.candidate) <= 0.32 for each in (*found.front, *found.best))
+
+
+def test_with_unlike_lengths_all_is_about_the_greatest(make_record: MakeRecord) -> None:
+    steps = NamedAxis(name="training.steps", axis=Choice(values=(240, 960)))
+    found, short = list[MeasuredTrial](), 0
+    for place, record in enumerate(records(make_record, 24)):
+        length = 960 if place % 3 == 0 else 240
+        short += length == 240
+        candidate = replace(record.candidate, recipe=replace(record.candidate.recipe, steps=length))
+        quality = replace(record.quality, score=record.quality.score - (0.2 if length == 240 else 0.0))
+        found.append(replace(record, candidate=candidate, quality=quality, full_updates=960))
+    assert short
+    seen = outlook(replace(SPACE, axes=(*AXES, steps)), found)
+    assert seen
+    assert {each.candidate.recipe.steps for each in (*seen.front, *seen.best)} == {960}
+    for each in seen.front:
+        assert each.score == pytest.approx(score(each.candidate), abs=0.08), "in full length"

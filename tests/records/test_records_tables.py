@@ -152,3 +152,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path, monkey
         replace_file(tmp_path / "trials.csv", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["trials.csv"]
     assert (tmp_path / "trials.csv").read_text() == "old"
+
+
+def test_a_short_training_tells_both_lengths_and_is_not_feasible(make_record: MakeRecord) -> None:
+    whole = make_record(0)
+    steps = whole.candidate.recipe.steps
+    rows = trial_rows([replace(whole, full_updates=steps), replace(make_record(1), full_updates=2 * steps)])
+    assert [(row["full_steps"], row["feasible"]) for row in rows] == [(steps, True), (2 * steps, False)]
+    assert trial_rows([whole])[0]["full_steps"] is None

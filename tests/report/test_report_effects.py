@@ -53,3 +53,8 @@ def test_the_table_escapes_and_draws_every_level(records: list[MeasuredTrial], s
     made = effects_table([("<b>", levels[0][1]), *levels], "top1")
     assert "<b>" not in made
     assert made.count("<svg") == 2 * (2 + 2 + 4)
+
+
+def test_short_trainings_are_left_out(records: list[MeasuredTrial], session: Session) -> None:
+    short = [replace(record, trial=100 + record.trial, full_updates=10_000) for record in records]
+    assert axis_levels([*records, *short], session.space) == axis_levels(records, session.space)

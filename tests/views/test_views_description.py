@@ -96,3 +96,22 @@ def test_the_teachers_share_is_told_where_there_is_one(make_record: MakeRecord) 
     recipe = replace(record.candidate.recipe, distill_weight=0.25, distill_temperature=2.0)
     taught = replace(record, candidate=replace(record.candidate, recipe=recipe))
     assert _text(taught)["Training"]["distillation"] == "25 % of the loss by the parent's answers, at temperature 2"
+
+
+def test_what_of_a_full_training_was_charged_is_told(make_record: MakeRecord) -> None:
+    def charged(steps: int, new_steps: int) -> str:
+        record = make_record(3)
+        recipe = replace(record.candidate.recipe, steps=steps)
+        training = replace(record.training, steps=steps, new_steps=new_steps)
+        record = replace(record, candidate=replace(record.candidate, recipe=recipe), training=training, charged=True)
+        return next(
+            value
+            for part in _text(replace(record, full_updates=400)).values()
+            for name, value in part.items()
+            if name == "charged"
+        )
+
+    assert charged(100, 100) == "yes: 25 % of a full training"
+    assert charged(200, 150) == "yes: 38 % of a full training, a part of it was there"
+    assert charged(400, 300) == "yes: 75 % of a full training, the rest was there"
+    assert charged(400, 400) == "yes: its training was started"

@@ -124,3 +124,11 @@ def test_ticks_cover_the_latencies(span: tuple[float, float], make_record: MakeR
     assert min(values) <= span[0]
     assert max(values) >= span[1] / 2
     assert len([value for value in values if span[0] <= value <= span[1]]) >= 3
+
+
+def test_short_trainings_are_marked_and_are_no_members(make_record: MakeRecord) -> None:
+    best = make_record(0, top1=0.9, p50_ms=1.0)
+    whole = replace(make_record(1, top1=0.5, p50_ms=2.0), full_updates=best.candidate.recipe.steps)
+    figure = front_figure([replace(best, full_updates=2 * best.candidate.recipe.steps), whole])
+    assert _trace(figure, "trained in part")["x"] == [1.0]
+    assert _trace(figure, "front")["x"] == [2.0]

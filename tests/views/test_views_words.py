@@ -11,6 +11,7 @@ from scalesearch.views.words import (
     latency_with_interval,
     milliseconds,
     multipliers,
+    remedy,
     verdict,
 )
 
@@ -63,3 +64,13 @@ def test_an_interval_of_a_tiny_latency_is_seen(make_record: MakeRecord) -> None:
     assert latency
     narrow = replace(latency, p50_low_ms=0.005299, p50_high_ms=0.005302)
     assert latency_with_interval(narrow) == "0.005300 (0.005299-0.005302)"
+
+
+def test_a_short_training_is_said_and_what_to_do_about_it(make_record: MakeRecord) -> None:
+    record = make_record(0)
+    short = replace(record, full_updates=4 * record.candidate.recipe.steps)
+    assert verdict(short) == f"trained in part: {record.candidate.recipe.steps} of {short.full_updates} updates"
+    over = replace(short, limits=(LimitUse(limit="max_macs", excess=0.25),))
+    assert verdict(over) == "infeasible: max_macs exceeded by 25 %"
+    assert remedy([over, short]).startswith("Continue the run: no training was brought to full length")
+    assert "loosen [limits]" in remedy([over])
