@@ -37,11 +37,8 @@ def axis_importance(records: Iterable[TrialRecord], space: SearchSpace) -> tuple
     fewer than `FEWEST_TRIALS` measured trials. PED-ANOVA explains low values, so the score goes in negated. Reference:
     Watanabe et al., "PED-ANOVA", IJCAI 2023.
     """
-    measured = [
-        record
-        for record in records
-        if record.same_as is None and record.quality and record.latency and not record.short
-    ]
+    new = (record for record in records if record.same_as is None and not record.short)
+    measured = [record for record in new if record.quality and record.latency]
     axes = varied_axes(measured, space)
     if len(measured) < FEWEST_TRIALS or not axes:
         return ()

@@ -3,7 +3,6 @@
 Like siblings and branches, the proposals are queued in Optuna's study, so that they are kept and shown like any other.
 """
 
-import copy
 import statistics
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -180,7 +179,8 @@ class Costs:
 
     def of_all(self, candidates: Iterable[Candidate]) -> float:
         """Return what the run spends on these candidates, one after the other."""
-        trained, spent = copy.deepcopy(self.trained), 0.0
+        trained = {trunk: {steps: set(each) for steps, each in of.items()} for trunk, of in self.trained.items()}
+        spent = 0.0
         for each in candidates:
             spent += self._share(each, trained) * self.training(each) + self.fixed_counts * self.fixed
             _note(each, self.space, trained)

@@ -120,6 +120,6 @@ class RunRoom:
 
     def in_time(self, candidate: Candidate) -> bool:
         """Tell whether the candidate would end before the time is up."""
-        late = self._seconds is not None and self._seconds.of_all([candidate]) > self._left_s
+        late = self._seconds is not None and self._seconds(candidate) > self._left_s
         self.too_late = self.too_late or late
         return not late
