@@ -226,17 +226,21 @@ def write_trials(searches: Sequence[Search], to: Path) -> None:
                 "network",
                 "pruning",
                 "precision",
+                "updates",
+                "full_updates",
             )
         )
         for each in searches:
             for record in each.records:
-                if record.feasible and record.spec and record.same_as is None:
+                if record.within_limits and record.spec and record.same_as is None:
                     score, p50_ms = point(record)
                     what = (f"{record.spec.input_size}, {shape_text(record)}", record.candidate.pruning.label)
                     done = (record.trial, f"{each.done_s[record.trial]:.1f}", f"{record.charge:.3f}")
                     numbers = (f"{score:.4f}", f"{p50_ms:.5f}", record.cost.macs if record.cost else "")
                     which = (each.space, each.arm, each.seed)
-                    lines.writerow((*which, *done, *numbers, *what, record.candidate.quantization.label))
+                    updates = record.candidate.recipe.steps
+                    length = (updates, record.full_updates or updates)
+                    lines.writerow((*which, *done, *numbers, *what, record.candidate.quantization.label, *length))
 
 
 def main() -> None:
