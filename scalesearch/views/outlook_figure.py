@@ -15,8 +15,12 @@ SURE = 1.96
 
 
 def outlook_figure(found: Outlook | None, records: Sequence[TrialRecord]) -> Figure:
-    """Draw the expected front with its 95 % band, the measured trials, and the most promising untried candidates."""
-    measured = [record for record in records if record.same_as is None and record.quality and record.latency]
+    """Draw the expected front with its 95 % band, the measured trials, and the most promising untried candidates.
+
+    Trials that were trained in part are left out, since the expected scores are those of full length.
+    """
+    new = (record for record in records if record.same_as is None and not record.short)
+    measured = [record for record in new if record.quality and record.latency]
     if found is None:
         return {"data": [], "layout": {}}
     front = found.front

@@ -1,11 +1,14 @@
 """The expected front as a figure holds the numbers of the outlook, and users' names are escaped."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from scalesearch.analysis.outlook import Outlook, Promise
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Scaling
+from scalesearch.values.record import MeasuredTrial
 from scalesearch.views.outlook_figure import outlook_figure
 
 
@@ -30,3 +33,10 @@ def test_the_band_is_as_wide_as_the_model_doubts() -> None:
 
 def test_without_an_outlook_nothing_is_drawn() -> None:
     assert outlook_figure(None, [])["data"] == []
+
+
+def test_short_trainings_are_left_out(make_record: Callable[..., MeasuredTrial]) -> None:
+    whole, short = make_record(0, p50_ms=1.0), replace(make_record(1, p50_ms=2.0), full_updates=10_000)
+    found = Outlook(front=(promise(0.5, 0.6, 0.1),), best=(), errors=None, considered=1)
+    data = outlook_figure(found, [whole, short])["data"]
+    assert next(trace for trace in data if trace["name"] == "measured")["x"] == [1.0]
