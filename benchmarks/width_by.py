@@ -33,9 +33,9 @@ from scalesearch.data import LABEL_SOURCES
 from scalesearch.data.finding import load_study_data
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.study.session import open_session
-from scalesearch.training.schedule import trunk_steps
 from scalesearch.values.candidate import Candidate, Recipe
 from scalesearch.values.session import Session
+from scalesearch.values.training_length import trunk_steps
 
 SPACE, WIDEST, WIDTHS, SIDES_PX, DEPTHS = "resnet_small", 1.25, (0.5, 0.75, 1.0), (32, 48), (1.0, 2.0)
 WAYS: Mapping[str, tuple[str, ...]] = {"scratch": (), "cut": ("width",), "both": ("width", "depth")}

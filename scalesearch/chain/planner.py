@@ -8,7 +8,6 @@ from scalesearch.networks.build import build, outline
 from scalesearch.networks.scaling import scale
 from scalesearch.spaces.trunks import trunk_scaling
 from scalesearch.tasks.registry import DEFAULT, get_task
-from scalesearch.training.schedule import branch_steps, trunk_steps
 from scalesearch.training.weights import trunk_key, weights_key
 from scalesearch.values.candidate import Candidate, Precision, Pruning, Quantization, Scaling
 from scalesearch.values.identity import content_hash
@@ -19,6 +18,7 @@ from scalesearch.values.record import Cost, LimitUse
 from scalesearch.values.session import Session
 from scalesearch.values.space import Limits, SearchSpace
 from scalesearch.values.target import Target
+from scalesearch.values.training_length import branch_steps, trunk_steps
 
 # Bytes of a weight by precision: the weights alone are a lower bound of the file's size before it exists.
 _WEIGHT_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}

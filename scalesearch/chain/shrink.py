@@ -16,13 +16,14 @@ from scalesearch.compression.kept_entries import kept_moments, numbered
 from scalesearch.data import Dataset
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.training.fit import Course
-from scalesearch.training.schedule import decay, trunk_rates, trunk_steps
+from scalesearch.training.schedule import decay, trunk_rates
 from scalesearch.training.weights import kept_training
 from scalesearch.values.identity import content_hash, seed_from
 from scalesearch.values.network import Network
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import TrainingResult
 from scalesearch.values.session import Session
+from scalesearch.values.training_length import trunk_steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,10 +27,10 @@ from scalesearch.search.showing import Showing, Watchers
 from scalesearch.search.storage import OpenStudy, only_coordinator, opened_study, sync_study
 from scalesearch.search.telling import tell
 from scalesearch.search.time_limit import TimeLimit
-from scalesearch.training.schedule import trunk_steps
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.settings import RunSettings
+from scalesearch.values.training_length import trunk_steps
 
 
 def run_study(

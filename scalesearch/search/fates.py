@@ -5,10 +5,10 @@ from dataclasses import replace
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.execution.worker import Evaluated, Failed, Fatal, Rejected
 from scalesearch.search.objectives import not_finite
-from scalesearch.training.schedule import trunk_steps
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import StageTime, TrialRecord, TrialState
+from scalesearch.values.training_length import trunk_steps
 
 Result = Evaluated | Failed | Rejected | Fatal
 

@@ -15,10 +15,10 @@ from scalesearch.analysis.front import REFERENCE, Point, undominated
 from scalesearch.analysis.log_linear import LogLinear
 from scalesearch.spaces.moves import drawn, moved
 from scalesearch.spaces.trunks import trunk_scaling
-from scalesearch.training.schedule import warmup_steps
 from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import SearchSpace
+from scalesearch.values.training_length import warmup_steps
 
 POOL: Final = 256
 MUTANTS: Final = 0.7

@@ -13,12 +13,11 @@ from scalesearch.measurement.latency import FIRST_LOOK_PAIRS, MIN_S, REFERENCE_W
 from scalesearch.spaces.axes import largest_value
 from scalesearch.study.pieces import Pieces
 from scalesearch.study.time_words import Bounds, PredictedTime
-from scalesearch.training.schedule import branch_steps, trunk_steps
 from scalesearch.values.candidate import Candidate, Quantization
 from scalesearch.values.plan import Plan
 from scalesearch.values.settings import LatencySettings, RunSettings
 from scalesearch.values.space import Choice, SearchSpace
-from scalesearch.values.training_length import updates
+from scalesearch.values.training_length import branch_steps, trunk_steps, updates
 
 USUAL_VAL_IMAGES, USUAL_TRAIN_IMAGES = 1500, 4000
 """Numbers of images where no data set is loaded: those of the built-in signs."""

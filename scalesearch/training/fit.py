@@ -14,10 +14,10 @@ from scalesearch.training.batches import BatchSource
 from scalesearch.training.machine import laid_out, on_device
 from scalesearch.training.optimizers import make_optimizers
 from scalesearch.training.schedule import rates as all_rates
-from scalesearch.training.schedule import trunk_steps
 from scalesearch.training.state import TrainingState, moments_of, random_states, restore_moments, restore_random
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.settings import Machine
+from scalesearch.values.training_length import trunk_steps
 
 # Reading a number back from a GPU waits for the GPU, so health is checked only every few steps. This costs little: a
 # network that becomes not finite is thrown away anyway.

@@ -10,25 +10,7 @@ import dataclasses
 import math
 
 from scalesearch.values.candidate import Recipe
-
-
-def branch_steps(recipe: Recipe) -> int:
-    """Return how many of the recipe's updates belong to the branch: at least 1; all of them with `cosine`."""
-    if recipe.schedule == "cosine":
-        return recipe.steps
-    return min(recipe.steps, max(1, round(recipe.branch_fraction * recipe.steps)))
-
-
-def trunk_steps(recipe: Recipe) -> int:
-    """Return how many updates come before the branch; 0 with `cosine`, which has no trunk."""
-    return recipe.steps - branch_steps(recipe)
-
-
-def warmup_steps(recipe: Recipe) -> int:
-    """Return the number of updates over which the rate rises: at most half of a trunk."""
-    if recipe.schedule == "cosine":
-        return min(recipe.steps - 1, round(recipe.warmup_fraction * recipe.steps))
-    return min(recipe.warmup_steps, trunk_steps(recipe) // 2)
+from scalesearch.values.training_length import branch_steps, trunk_steps, warmup_steps
 
 
 def rates(recipe: Recipe) -> tuple[float, ...]:

@@ -8,13 +8,14 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
-from scalesearch.training.schedule import trunk_recipe, warmup_steps, without_unread
+from scalesearch.training.schedule import trunk_recipe, without_unread
 from scalesearch.training.state import TrainingState
 from scalesearch.training.tensor_file import UNUSABLE, read_header, read_tensors, write_tensors
 from scalesearch.training.train import Trained
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.identity import content_hash
 from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.training_length import warmup_steps
 
 _logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The one rule for how long a network is trained once the search is over."""
+"""How many updates the parts of a training have, and the one rule for its length once the search is over."""
 
 import dataclasses
 import math
@@ -8,6 +8,25 @@ from scalesearch.values.record import MeasuredTrial
 
 FULL_LENGTH = 8
 """Full training has this many times the steps of the search's brief training, unless something else is asked for."""
+
+
+def branch_steps(recipe: Recipe) -> int:
+    """Return how many of the recipe's updates belong to the branch: at least 1; all of them with `cosine`."""
+    if recipe.schedule == "cosine":
+        return recipe.steps
+    return min(recipe.steps, max(1, round(recipe.branch_fraction * recipe.steps)))
+
+
+def trunk_steps(recipe: Recipe) -> int:
+    """Return how many updates come before the branch; 0 with `cosine`, which has no trunk."""
+    return recipe.steps - branch_steps(recipe)
+
+
+def warmup_steps(recipe: Recipe) -> int:
+    """Return the number of updates over which the rate rises: at most half of a trunk."""
+    if recipe.schedule == "cosine":
+        return min(recipe.steps - 1, round(recipe.warmup_fraction * recipe.steps))
+    return min(recipe.warmup_steps, trunk_steps(recipe) // 2)
 
 
 def recipe_of(recipe: Recipe, *, total_steps: int, pruned: bool) -> Recipe:

@@ -12,10 +12,10 @@ from scalesearch.records.store import RecordStore
 from scalesearch.search.fates import gone_on_with
 from scalesearch.search.storage import opened_study
 from scalesearch.spaces.suggest import suggest, trial_parameters
-from scalesearch.training.schedule import trunk_steps
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.training_length import trunk_steps
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from scalesearch.training.schedule import (
-    branch_rates,
-    branch_steps,
-    rates,
-    trunk_rates,
-    trunk_recipe,
-    trunk_steps,
-    warmup_steps,
-)
+from scalesearch.training.schedule import branch_rates, rates, trunk_rates, trunk_recipe
 from scalesearch.values.candidate import Recipe
+from scalesearch.values.training_length import branch_steps, trunk_steps, warmup_steps
 
 COSINE = Recipe(schedule="cosine", steps=100, warmup_fraction=0.25)
 WSD = Recipe(steps=240, branch_fraction=1 / 3, warmup_steps=60)
