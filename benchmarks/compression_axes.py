@@ -12,7 +12,6 @@ Arms, each an ordinary `scalesearch run` that ends by its wall time (`--max-time
 * without: the same space with nothing to prune and fp32 alone;
 * growth, growth-without: the same two with the sampler `growth`;
 * lengths: 240, 480 or 960 updates, as the sampler `growth` decides; the front is of 960;
-* growth-720: the sampler `growth` with 720 updates for every candidate;
 * growth-stages: width, depth and kernel of each of the three stages by itself, in resnet_small;
 * before: the whole space by the recipe of before: 240 updates by the schedule cosine, and 60 more after a cut.
 
@@ -59,7 +58,6 @@ ARMS: dict[str, tuple[str, ...]] = {
     "growth": ("sampler=growth",),
     "growth-without": ("sampler=growth", *SCALING_ONLY),
     "lengths": ("sampler=growth", "training.steps=[240,480,960]"),
-    "growth-720": ("sampler=growth", "training.steps=720"),
     "growth-stages": ("sampler=growth", *STAGES),
     "before": (*TPE, "training.schedule=cosine", "training.steps=240"),
 }

@@ -25,7 +25,6 @@ The searches; all begin alike and choose by the program's model of accuracy and 
 import argparse
 import functools
 import itertools
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +41,6 @@ from replay.shapes import Shape, table_space
 from replay.strategy import GROWTH_START, POOL
 from replay.table import Seconds, Table, table_of
 from scalesearch.analysis.belief import Belief, Features, Observation, depth_below_front
-from scalesearch.analysis.expected_growth import expected_growth
 from scalesearch.analysis.front import undominated
 from scalesearch.analysis.log_linear import LogLinear
 from scalesearch.values.candidate import Candidate
@@ -317,36 +315,26 @@ class ByBelief:
             return None
         places = self._random.permutation(open_places)[:POOL].tolist()
         belief = self._belief(session)
-        longest = [self._lengths.candidates[place, last] for place in places]
-        expected = belief.expect(longest)
-        worst = (self._lengths.last.reference[0], math.log(self._lengths.last.reference[1]))
-        growth = expected_growth(self._believed(belief, session), worst, expected.score, expected.log_ms)
         works, worth = list[Work](), list[float]()
         for steps in self._lengths.steps:
             pool = [(place, steps) for place in places]
-            tells = belief.correlation([self._lengths.candidates[work] for work in pool], longest)
-            value = growth * tells / expected_seconds(session, pool)
+            promise = belief.promise([self._lengths.candidates[work] for work in pool], self._lengths.last.reference)
+            value = promise / expected_seconds(session, pool)
             works += [work for work in pool if work not in session.observed]
             worth += [float(each) for each, work in zip(value, pool, strict=True) if work not in session.observed]
         return works[int(np.argmax(worth))]
 
     def front(self, session: Session) -> list[int]:
         """Return the front of what the model believes at the longest length."""
-        belief = self._belief(session)
+        last, believed = self._lengths.steps[-1], self._belief(session).believed()
         places = list(dict.fromkeys(place for place, _ in session.observed))
-        believed = dict(zip(places, self._believed(belief, session), strict=True))
-        return undominated(places, lambda place: (believed[place][0], math.exp(believed[place][1])))
+        return undominated(places, lambda place: believed[self._lengths.candidates[place, last]])
 
     def _belief(self, session: Session) -> Belief:
         if self._fitted is None or self._fitted[0] != len(session.observed):
-            self._fitted = len(session.observed), Belief(self._space, observations(self._lengths, session.observed))
+            seen = observations(self._lengths, session.observed)
+            self._fitted = len(seen), Belief(self._space, seen, full_updates=self._lengths.steps[-1])
         return self._fitted[1]
-
-    def _believed(self, belief: Belief, session: Session) -> list[tuple[float, float]]:
-        """Return (score at the longest length as believed, log latency as observed) of every point observed."""
-        places = dict((place, seen.p50_ms) for (place, _), seen in session.observed.items())
-        scores = belief.expect([self._lengths.candidates[place, self._lengths.steps[-1]] for place in places]).score[0]
-        return [(float(score), math.log(ms)) for score, ms in zip(scores, places.values(), strict=True)]
 
 
 def observations(lengths: Lengths, observed: dict[Work, Observed]) -> list[Observation]:

@@ -129,9 +129,9 @@ class Asker:
         Returns:
             False if there is no time for another trial.
         """
-        by_chance = self._draws_by_chance(number)
         if number == 0:
             return True  # the cheapest candidate is queued
+        by_chance = self._draws_by_chance(number)
         if self._precisions.wanted:
             self._enqueue(*self._precisions.next_sibling())
         elif first := self._lengths.beginning(self._place(number)):
@@ -162,9 +162,10 @@ class Asker:
         known = [*running, *(each.candidate for each in observed)]
         trainings = in_trainings(self._space, known, lengths=self._lengths.all)
         soon = in_seconds(self._space, records, running, full_updates=full) if self._sampling.by_time else None
-        room = self._lengths.room(
-            trainings, soon and replace(soon, trained=trained_from(known[len(running) :], self._space))
-        )
+        room = None
+        if self._lengths.all:
+            done = soon and replace(soon, trained=trained_from(known[len(running) :], self._space))
+            room = self._lengths.room(trainings, done)
         candidate = propose(
             self._space,
             observed,
@@ -177,7 +178,7 @@ class Asker:
         )
         if candidate:
             self._opened.study.enqueue_trial(trial_parameters(candidate, self._space))
-        return candidate is not None or not room.too_late
+        return candidate is not None or room is None or not room.too_late
 
     def _is_open(self, candidate: Candidate) -> bool:
         """Tell whether the candidate is neither known nor refused before its training."""
