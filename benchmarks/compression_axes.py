@@ -61,6 +61,8 @@ ARMS: dict[str, tuple[str, ...]] = {
     "growth-stages": ("sampler=growth", *STAGES),
     "before": (*TPE, "training.schedule=cosine", "training.steps=240"),
 }
+ALIKE = {"resnet_small": "training.steps=480"}
+"""How long an arm that does not say so trains, in a space whose own default leaves that to the search."""
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of the wall time of a search: when hypervolumes are compared."""
 
@@ -100,7 +102,10 @@ def search(told: argparse.Namespace, space: str, arm: str, seed: int) -> None:
         return
     command = [sys.executable, "-m", "scalesearch", "run", "--space", space, "--data", told.data]
     command += ["--max-time", f"{left_s}s", "--workers", str(told.workers), "--to", str(folder)]
-    for override in (*ARMS[arm], f"seed={seed}", f"data.val_fraction={told.val_fraction}"):
+    overrides = (*ARMS[arm], f"seed={seed}", f"data.val_fraction={told.val_fraction}")
+    if space in ALIKE and not any(each.startswith("training.steps=") for each in overrides):
+        overrides = (ALIKE[space], *overrides)
+    for override in overrides:
         command += ["--set", override]
     began = time.monotonic()
     subprocess.run(command, check=True, stdout=sys.stderr)

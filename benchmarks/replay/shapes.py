@@ -21,6 +21,8 @@ from scalesearch.values.candidate import (
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 
 SPACE: Final = "resnet_small"
+ALIKE: Final = "training.steps=480"
+"""A table has one length; which of several a search may choose, `replay.lengths` adds by itself."""
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "int8")
 CALIBRATION: Final[CalibrationMethod] = "minmax"
 AXES: Final = {
@@ -97,8 +99,8 @@ def shape_of(candidate: Candidate) -> Shape:
 
 
 def table_space() -> SearchSpace:
-    """Return the default space with the precisions that the table has, and one calibration."""
-    return _with_table_precisions(load_run(space=SPACE, overrides=(), flags={})[1])
+    """Return the default space with the precisions that the table has, and one calibration; all are trained alike."""
+    return _with_table_precisions(load_run(space=SPACE, overrides=(ALIKE,), flags={})[1])
 
 
 def _with_table_precisions(space: SearchSpace) -> SearchSpace:
@@ -115,6 +117,7 @@ def large_space() -> SearchSpace:
     """
     stages = [f"scaling.stages.{number}" for number in (1, 2, 3)]
     overrides = (
+        ALIKE,
         *(f"scaling.{name}=1.0" for name in ("width", "depth", "kernel")),
         *(f"{stage}.width=[0.5, 0.75, 1.0, 1.25, 1.5]" for stage in stages),
         *(f"{stage}.depth=[1.0, 2.0]" for stage in stages),

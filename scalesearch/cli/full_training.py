@@ -23,6 +23,7 @@ from scalesearch.records.tables import by_metric, trial_rows
 from scalesearch.study.run import clear_leftovers
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import sources_of
+from scalesearch.values.candidate import Recipe
 from scalesearch.values.quality import Quality
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.session import model_path, reference_path
@@ -42,7 +43,7 @@ def train_export(config_path: Path, *, steps: int | None, data: str | None, seed
     The results are printed next to the search's numbers.
     """
     config = read_config(config_path)
-    full_length(config.candidate.recipe, steps=steps)  # a wrong length is reported before anything is read or made
+    _recipe(config, steps)  # a wrong length is reported before anything is read or made
     require_teacher(config.candidate.recipe.distill_weight, config.settings.parent)
     settings = dataclasses.replace(
         config.settings,
@@ -54,8 +55,12 @@ def train_export(config_path: Path, *, steps: int | None, data: str | None, seed
         _train(config, config_path, settings, steps=steps, to=to)
 
 
+def _recipe(config: ExportedConfig, steps: int | None) -> Recipe:
+    return full_length(config.candidate.recipe, unlike=config.settings.lengths == "on", steps=steps)
+
+
 def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, steps: int | None, to: Path) -> None:
-    recipe = full_length(config.candidate.recipe, steps=steps)
+    recipe = _recipe(config, steps)
     prepare_folder(to, fresh=False)
     clear_leftovers(to, echo)
     replace_file(to / NAME, _config_file(config_path).read_bytes())  # says whose network the folder holds

@@ -42,7 +42,7 @@ def preview_run(settings: RunSettings, space: SearchSpace) -> None:
     task = task_for(settings)
     require_postprocessing(task, settings.latency.objective)
     require_own_axes(task, space.axes)
-    ground = _checked(space, target=settings.target, parent=settings.parent)
+    ground = _checked(space, settings)
     space = ground.space
     for key, value in flattened(asdict(settings)):
         console.print(f"{key} = {value!r}", highlight=False, markup=False)
@@ -75,7 +75,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool, t
 
     console = wide_console()
     require_own_axes(get_task(settings.task), space.axes)
-    ground = _checked(space, target=settings.target, parent=settings.parent)
+    ground = _checked(space, settings)
     space, base, target = ground.space, ground.base, ground.target
     console.print(
         f"space {space.name}: network {space.network}, {len(space.axes)} axes, target {target.name}", markup=False
@@ -102,8 +102,8 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool, t
     console.print("The space is sound.")
 
 
-def _checked(space: SearchSpace, *, target: str, parent: str) -> _Ground:
-    """Return what a run with this target and parent begins with, after the checks that a run makes at its start.
+def _checked(space: SearchSpace, settings: RunSettings) -> _Ground:
+    """Return what a new run with these settings begins with, after the checks that a run makes at its start.
 
     Raises:
         ConfigError: A check fails, as it would in a run.
@@ -114,13 +114,15 @@ def _checked(space: SearchSpace, *, target: str, parent: str) -> _Ground:
     from scalesearch.networks import find_spec
     from scalesearch.spaces.axes import largest_value
     from scalesearch.spaces.suggest import for_target
-    from scalesearch.study.fitted_space import largest_input, require_batch_memory, with_criterion
+    from scalesearch.study.fitted_space import largest_input, require_batch_memory, trained_alike, with_criterion
     from scalesearch.study.own_module import require_fit
 
-    require_teacher(largest_value(space.axes, "training.distill_weight"), parent)
-    chip = get_target(target)
+    require_teacher(largest_value(space.axes, "training.distill_weight"), settings.parent)
+    chip = get_target(settings.target)
     base = find_spec(space.network)
-    space = for_target(with_criterion(space, base, None, parent=parent), chip)
+    if settings.sampler_name != "growth":
+        space = trained_alike(space, None, asked=settings.lengths)
+    space = for_target(with_criterion(space, base, None, parent=settings.parent), chip)
     check_axes(space, base)
     require_batch_memory(space, largest_input(space, base))
     require_fit(space, base, base.num_classes)

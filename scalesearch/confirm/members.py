@@ -69,7 +69,13 @@ def added_before(
 
     def same_length(record: MeasuredTrial) -> bool:
         brief = record.candidate.recipe
-        recipe = full_length(brief, steps=request.steps, epochs=request.epochs, train_images=train_images)
+        recipe = full_length(
+            brief,
+            unlike=record.full_updates > 0,
+            steps=request.steps,
+            epochs=request.epochs,
+            train_images=train_images,
+        )
         return lengths.get(record.trial) == {updates(recipe, pruned=was_retrained(record))}
 
     others = (each.measured for each in records if each.feasible and each.same_as is None and each.trial not in members)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scalesearch.errors import ConfigError
-from scalesearch.values.training_length import FULL_LENGTH
+from scalesearch.values.training_length import times_longer
 
 if TYPE_CHECKING:
     from scalesearch.analysis.confirmation import Move
@@ -28,7 +28,8 @@ class ConfirmRequest:
     top: int | None = None
     """Number of members, those nearest to the knee; None takes all."""
     steps: int | None = None
-    """Updates of one training; None (and no `epochs`): 8 times the search's."""
+    """Updates of one training; None (and no `epochs`): 8 times the search's, or 4 times those of the front where
+    the search's lengths are unlike."""
     epochs: int | None = None
     """Passes over the training images, instead of `steps`."""
     seeds: int = DEFAULT_SEEDS
@@ -72,9 +73,11 @@ def command_for(study: str, moves: "Sequence[Move]") -> str:
         study: The study's folder, quoted for a shell.
         moves: The confirmed trials.
     """
-    recipe, training = moves[0].record.candidate.recipe, moves[0].record.training
+    record, training = moves[0].record, moves[0].record.training
+    recipe = record.candidate.recipe
     steps = round(recipe.steps * moves[0].steps / max(1, training.steps))  # without those that retrain a cut network
+    usual = times_longer(unlike=record.full_updates > 0) * recipe.steps
     seeds = max(move.seeds for move in moves)
-    flags = [f"--steps {steps}"] if steps != FULL_LENGTH * recipe.steps else []
+    flags = [f"--steps {steps}"] if steps != usual else []
     flags += [f"--seeds {seeds}"] if seeds != DEFAULT_SEEDS else []
     return " ".join(("scalesearch confirm", study, *flags))

@@ -1,6 +1,6 @@
 """Fit a search space to its study: to the target, to the decisions of the first run, and to the machine's memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from scalesearch.config import check_axes
@@ -11,17 +11,16 @@ from scalesearch.spaces.axes import SCHEDULE_AXES, Value, default_value, fixed_v
 from scalesearch.spaces.suggest import for_target
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.network_spec import InputSize, NetworkSpec
-from scalesearch.values.space import AUTO, FLIP, Choice, NamedAxis, SearchSpace
+from scalesearch.values.settings import LengthsSetting
+from scalesearch.values.space import AUTO, FLIP, STEPS, Choice, NamedAxis, SearchSpace
 from scalesearch.values.target import Target
 
-_STEPS: Final = "training.steps"
 _FORMER_STEPS: Final = {
-    "resnet_small": (240, 480),
-    "resnet_small_compressed": (240, 480),
-    "resnet_small_compress_only": (240, 480),
+    "resnet_small": ((240, 480), (240, 480, 960)),
+    "resnet_small_compressed": ((240,), (480,)),
+    "resnet_small_compress_only": ((240,), (480,)),
 }
-"""For each shipped space whose default was changed: the former and the present number of updates of a training."""
-
+"""For each shipped space whose default was changed: former numbers of updates of a training, and the present values."""
 
 _CRITERION: Final = "pruning.criterion"
 _INHERITED_CRITERION: Final = "taylor"
@@ -54,13 +53,37 @@ def fitted_space(
 
 
 def steps_notes(asked: SearchSpace, fitted: SearchSpace) -> Iterator[str]:
-    """Yield a line if the fitted space trains with another number of updates than was asked for."""
-    now, kept = _fixed(asked, _STEPS), _fixed(fitted, _STEPS)
+    """Yield a line if the study trains with another number of updates than is asked for, because it was begun so."""
+    now, kept = asked.lengths, fitted.lengths
     if now != kept:
         yield (
-            f"training: the study goes on with the {kept} updates of each training that it was begun with; "
-            f"{asked.name} has {now} by now (--fresh or --to another folder takes them)"
+            f"training: the study goes on with the {either(kept)} updates of each training that it was begun with; "
+            f"{asked.name} has {either(now)} by now (--fresh or --to another folder takes them)"
         )
+
+
+def either(lengths: Sequence[int]) -> str:
+    """Return the numbers in words: `240, 480 or 960`."""
+    *shorter, longest = map(str, lengths)
+    return f"{', '.join(shorter)} or {longest}" if shorter else longest
+
+
+def trained_alike(space: SearchSpace, stored: SearchSpace | None, *, asked: LengthsSetting) -> SearchSpace:
+    """Return the space with the greatest of its lengths alone, for a study whose sampler cannot choose among them.
+
+    Brief and long trainings do not compare, so a list of lengths is no axis for such a sampler, unless the user says
+    `lengths = "off"`.
+
+    Args:
+        space: The space that was asked for.
+        stored: The space of the study's first run, which decides; None for a new study.
+        asked: The setting `lengths` as it was asked for.
+    """
+    longest = space.lengths[-1:]
+    alike = asked == "auto" if stored is None else stored.lengths == longest
+    if len(space.lengths) < 2 or not alike:
+        return space
+    return space.with_axis(NamedAxis(name=STEPS, axis=Choice(values=longest)))
 
 
 def _with_schedule(space: SearchSpace, stored: SearchSpace | None) -> SearchSpace:
@@ -91,9 +114,11 @@ def _with_steps(space: SearchSpace, stored: SearchSpace | None) -> SearchSpace:
 
     Any other number stays as it is, and is refused later if it is not the study's.
     """
-    former, now = _FORMER_STEPS.get(space.name, (0, 0))
-    if stored and (_fixed(stored, _STEPS), _fixed(space, _STEPS)) == (former, now):
-        return space.with_axis(NamedAxis(name=_STEPS, axis=Choice(values=(former,))))
+    if stored is None or len(stored.lengths) != 1:
+        return space
+    former, now = _FORMER_STEPS.get(space.name, ((), ()))
+    if stored.lengths[0] in former and space.lengths == now:
+        return space.with_axis(NamedAxis(name=STEPS, axis=Choice(values=stored.lengths)))
     return space
 
 

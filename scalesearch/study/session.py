@@ -13,7 +13,14 @@ from scalesearch.errors import ConfigError
 from scalesearch.networks import find_spec
 from scalesearch.records.run_file import read_run_file, refuse_changes, write_run_file
 from scalesearch.spaces.axes import largest_value
-from scalesearch.study.fitted_space import fitted_space, largest_input, require_batch_memory, steps_notes
+from scalesearch.study.fitted_space import (
+    either,
+    fitted_space,
+    largest_input,
+    require_batch_memory,
+    steps_notes,
+    trained_alike,
+)
 from scalesearch.study.flips import with_flip
 from scalesearch.study.images import load_images, summary_of
 from scalesearch.study.own_module import fitted_module_notes, require_classification
@@ -62,9 +69,12 @@ def open_session(
         require_own_axes(task, space.axes)
     base = base or find_spec(space.network)
     require_classification(base, settings.task)
-    begun = stored.space if stored else None
-    asked, space = space, fitted_space(space, base, target, begun, parent=settings.parent)
-    for line in steps_notes(asked, space):
+    begun, sampler = stored.space if stored else None, _sampler(settings, stored)
+    lengths, asked = _lengths(settings, space, sampler, stored), space
+    if lengths == "off":
+        space = trained_alike(space, begun, asked=settings.lengths)
+    space = fitted_space(space, base, target, begun, parent=settings.parent)
+    for line in steps_notes(asked, space) if stored else ():
         say(line)
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)
@@ -77,13 +87,16 @@ def open_session(
         say(line)
     dataset = images.dataset.normalised_by(parent.mean, parent.std) if parent else images.dataset
     say("machine: probing threads and number format" if stored is None else "machine: as probed by the first run")
-    sampler = _sampler(settings, stored)
     if settings.sampler == "auto":
         say(f"sampler: {sampler}, {'as before' if stored else 'the best on a table of trained networks'}")
-    lengths = _lengths(settings, space, sampler, stored)
     if lengths == "on" and len(space.lengths) > 1:
-        *shorter, full = map(str, space.lengths)
-        say(f"lengths: trainings of {', '.join(shorter)} or {full} updates, as the search decides; the front: {full}")
+        updates = either(space.lengths)
+        say(f"lengths: trainings of {updates} updates, as the search decides; the front: {space.lengths[-1]}")
+    elif len(space.lengths) < len(asked.lengths) and not stored:
+        say(
+            f"lengths: {space.lengths[-1]} updates for every candidate, the most that {asked.name} has; the sampler "
+            f"{sampler} cannot choose among {either(asked.lengths)} (--set training.steps=N takes one of them)"
+        )
     session = Session(
         folder=folder,
         settings=dataclasses.replace(settings, data=images.settings, sampler=sampler, lengths=lengths),

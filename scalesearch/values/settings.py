@@ -170,7 +170,7 @@ class RunSettings:
     """Whether the values of `training.steps` are lengths of one training (`on`) or settings like any other (`off`).
     With `on`, the search decides whose training goes on, and only candidates of the greatest length make the front.
     `auto` is how the study was begun; in a new one, `on` if the space lists several lengths and the sampler is
-    `growth`."""
+    `growth`. With `auto` and another sampler, every candidate is trained by the greatest of them."""
     storage: str = ""
     """Where Optuna stores the study: `postgresql://USER@HOST/DATABASE`; empty means study.sqlite3 in the study's
     folder."""

@@ -9,6 +9,9 @@ from scalesearch.values.record import MeasuredTrial
 FULL_LENGTH = 8
 """Full training has this many times the steps of the search's brief training, unless something else is asked for."""
 
+FULL_LENGTH_OF_LENGTHS = 4
+"""The same in a study that trains candidates by unlike lengths: times the greatest of them, that of its front."""
+
 
 def branch_steps(recipe: Recipe) -> int:
     """Return how many of the recipe's updates belong to the branch: at least 1; all of them with `cosine`."""
@@ -34,10 +37,10 @@ def recipe_of(recipe: Recipe, *, total_steps: int, pruned: bool) -> Recipe:
     if pruned and recipe.schedule == "cosine":
         near = round(total_steps * recipe.steps / (recipe.steps + recipe.retrain_steps))
         for steps in (near, near - 1, near + 1):
-            found = full_length(recipe, steps=max(1, steps))
+            found = with_updates(recipe, max(1, steps))
             if found.steps + found.retrain_steps == total_steps:
                 return found
-    return full_length(recipe, steps=total_steps)  # pruning that rounds to no channel at all has no retraining
+    return with_updates(recipe, total_steps)  # pruning that rounds to no channel at all has no retraining
 
 
 def updates(recipe: Recipe, *, pruned: bool) -> int:
@@ -53,23 +56,42 @@ def was_retrained(record: MeasuredTrial) -> bool:
     return record.training.steps - record.candidate.quantization.qat_steps > record.candidate.recipe.steps
 
 
+def times_longer(*, unlike: bool) -> int:
+    """Return how many times the steps of a front member full training has by default.
+
+    Args:
+        unlike: Whether the study trains its candidates by unlike lengths.
+    """
+    return FULL_LENGTH_OF_LENGTHS if unlike else FULL_LENGTH
+
+
 def full_length(
-    recipe: Recipe, *, steps: int | None = None, epochs: int | None = None, train_images: int = 0
+    recipe: Recipe,
+    *,
+    unlike: bool,
+    steps: int | None = None,
+    epochs: int | None = None,
+    train_images: int = 0,
 ) -> Recipe:
     """Return the recipe at full length.
 
-    The retraining after pruning grows by the same factor. The warm-up of the schedule `wsd` does not grow, so that the
-    longer training continues the brief one's trunk.
-
     Args:
-        recipe: The brief recipe of the search.
-        steps: Number of updates; None takes 8 times those of the brief recipe.
+        recipe: The recipe of a member of the front.
+        unlike: Whether the study trains its candidates by unlike lengths.
+        steps: Number of updates; None takes 8 times those of the recipe, or 4 times if the lengths are unlike.
         epochs: Number of passes over the training images; if given, it decides instead of `steps`.
         train_images: Number of training images, for `epochs`.
     """
     if epochs is not None:
         steps = max(1, math.ceil(epochs * train_images / recipe.batch_size))
-    total = steps or FULL_LENGTH * recipe.steps
-    return dataclasses.replace(
-        recipe, steps=total, retrain_steps=max(1, round(recipe.retrain_steps * total / recipe.steps))
-    )
+    return with_updates(recipe, steps or times_longer(unlike=unlike) * recipe.steps)
+
+
+def with_updates(recipe: Recipe, steps: int) -> Recipe:
+    """Return the recipe with another number of updates.
+
+    The retraining after pruning grows by the same factor. The warm-up of the schedule `wsd` does not grow, so that the
+    longer training continues the brief one's trunk.
+    """
+    retrain_steps = max(1, round(recipe.retrain_steps * steps / recipe.steps))
+    return dataclasses.replace(recipe, steps=steps, retrain_steps=retrain_steps)

@@ -284,7 +284,7 @@ def _confirm(study: Study, record: MeasuredTrial, *, top1: float, seed: int = 7,
     longer = numpy_helper.to_array(weight) * np.float32(1 + seed)
     weight.CopyFrom(numpy_helper.from_array(longer, weight.name))
     model = write_onnx(proto, file)
-    steps = updates(full_length(record.candidate.recipe), pruned=record.candidate.pruning.any)
+    steps = updates(full_length(record.candidate.recipe, unlike=False), pruned=record.candidate.pruning.any)
     quality = dataclasses.replace(record.quality, score=top1, score_low=top1 - 0.01, score_high=top1 + 0.01)
     run = ConfirmedRun(
         trial=record.trial, seed=seed, steps=steps, train_s=9.0, float_score=top1,

@@ -286,10 +286,11 @@ def test_what_was_cut_from_a_larger_trunk_is_cut_from_it_at_full_length(
 
 def test_full_length_is_a_multiple_steps_or_passes() -> None:
     brief = Recipe(steps=100, retrain_steps=20, batch_size=64)
-    assert (full_length(brief).steps, full_length(brief).retrain_steps) == (100 * FULL_LENGTH, 20 * FULL_LENGTH)
-    assert (full_length(brief, steps=50).steps, full_length(brief, steps=50).retrain_steps) == (50, 10)
+    full, asked = full_length(brief, unlike=False), full_length(brief, unlike=False, steps=50)
+    assert (full.steps, full.retrain_steps) == (100 * FULL_LENGTH, 20 * FULL_LENGTH)
+    assert (asked.steps, asked.retrain_steps) == (50, 10)
     # three passes over 1000 images in batches of 64: 46.9 updates
-    assert full_length(brief, epochs=3, train_images=1000).steps == 47
+    assert full_length(brief, unlike=False, epochs=3, train_images=1000).steps == 47
 
 
 class DyingEvaluator:

@@ -250,24 +250,32 @@ def test_end_to_end_is_refused_for_a_task_whose_answers_are_results_before_image
         opened(tmp_path / "nothing", "latency.objective=end_to_end")
 
 
-SHIPPED_WITH_OTHER_STEPS = ("resnet_small", "resnet_small_compressed", "resnet_small_compress_only")
+SHIPPED_WITH_OTHER_STEPS = (
+    ("resnet_small", 240, "240, 480 or 960"),
+    ("resnet_small", 480, "240, 480 or 960"),
+    ("resnet_small_compressed", 240, "480"),
+    ("resnet_small_compress_only", 240, "480"),
+)
 
 
 def steps_of(space: SearchSpace) -> list[Axis]:
     return [named.axis for named in space.axes if named.name == "training.steps"]
 
 
-@pytest.mark.parametrize("name", SHIPPED_WITH_OTHER_STEPS)
-def test_a_study_goes_on_with_the_updates_that_its_space_had_when_it_was_begun(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "former", "now_told"), SHIPPED_WITH_OTHER_STEPS)
+def test_a_study_goes_on_with_the_updates_that_its_space_had_when_it_was_begun(
+    tmp_path: Path, name: str, former: int, now_told: str
+) -> None:
     source = {"data.source": str(write(tmp_path / "scans", 1000))}
-    settings, begun = load_run(space=name, overrides=("training.steps=240",), flags=source)
+    settings, begun = load_run(space=name, overrides=(f"training.steps={former}",), flags=source)
     now = load_run(space=name, flags=source)[1]
-    assert steps_of(now) == [Choice(values=(480,))]
+    assert steps_of(now) != [Choice(values=(former,))]
     told = list[str]()
     assert open_session(settings, begun, tmp_path / "study", say=told.append).space.name == name
     session = open_session(settings, now, tmp_path / "study", say=told.append)
-    assert steps_of(session.space) == [Choice(values=(240,))]
-    assert len([line for line in told if "goes on with the 240 updates" in line and f"{name} has 480" in line]) == 1
+    assert (steps_of(session.space), session.full_updates) == ([Choice(values=(former,))], 0)
+    lines = [line for line in told if f"the {former} updates" in line and f"{name} has {now_told} by now" in line]
+    assert len(lines) == 1
 
 
 @pytest.mark.parametrize(("begun_with", "asked"), [(300, 480), (240, 500)])
@@ -315,6 +323,30 @@ def test_several_lengths_are_lengths_of_one_training_unless_the_study_was_begun_
     file = session.folder / "run.toml"
     file.write_text(file.read_text().replace('lengths = "on"\n', ""))
     assert opened(root, SEVERAL).settings.lengths == "off"
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_a_sampler_that_cannot_choose_lengths_trains_all_by_the_greatest_unless_told_otherwise(
+    tmp_path: Path, sampler: str
+) -> None:
+    root, said = write(tmp_path / "scans", 1000), list[str]()
+    session = opened(root, SEVERAL, f"sampler={sampler}", say=said.append)
+    assert (steps_of(session.space), session.full_updates) == ([Choice(values=(4,))], 0)
+    told = [line for line in said if line.startswith("lengths: 4 updates for every candidate")]
+    assert len(told) == 1
+    assert f"the sampler {sampler} cannot choose among 2 or 4" in told[0]
+    # Continued, also by a sampler that could choose, it stays the study that it is.
+    for overrides in ((), ("sampler=growth",)):
+        assert steps_of(opened(root, SEVERAL, *overrides).space) == [Choice(values=(4,))]
+    with pytest.raises(ConfigError, match="was begun with lengths = off, got on"):
+        opened(root, SEVERAL, "lengths=on")
+
+
+def test_lengths_that_are_a_setting_like_any_other_stay_one(tmp_path: Path) -> None:
+    root = write(tmp_path / "scans", 1000)
+    axis = [Choice(values=(2, 4))]
+    assert steps_of(opened(root, SEVERAL, "sampler=tpe", "lengths=off").space) == axis
+    assert steps_of(opened(root, SEVERAL).space) == axis
 
 
 @pytest.mark.parametrize("overrides", [(), (SEVERAL, "sampler=tpe"), (SEVERAL, "lengths=off")])

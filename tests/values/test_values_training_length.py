@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from scalesearch.values.candidate import Quantization, Recipe, ScheduleName
 from scalesearch.values.record import MeasuredTrial
-from scalesearch.values.training_length import FULL_LENGTH, full_length, recipe_of, updates, was_retrained
+from scalesearch.values.training_length import (
+    FULL_LENGTH,
+    FULL_LENGTH_OF_LENGTHS,
+    full_length,
+    recipe_of,
+    updates,
+    was_retrained,
+    with_updates,
+)
 
 
 @given(
@@ -20,7 +28,7 @@ def test_the_recipe_of_a_length_is_found_again(
     brief: int, retrain: int, steps: int, pruned: bool, schedule: ScheduleName
 ) -> None:
     recipe = Recipe(steps=brief, retrain_steps=retrain, schedule=schedule)
-    total = updates(full_length(recipe, steps=steps), pruned=pruned)
+    total = updates(with_updates(recipe, steps), pruned=pruned)
     assert updates(recipe_of(recipe, total_steps=total, pruned=pruned), pruned=pruned) == total
 
 
@@ -44,8 +52,16 @@ def test_a_trial_whose_pruning_rounded_to_nothing_was_not_retrained(make_record:
 
 def test_the_default_length_is_found_exactly() -> None:
     recipe = Recipe(steps=240, retrain_steps=60, schedule="cosine")
-    assert recipe_of(recipe, total_steps=FULL_LENGTH * 300, pruned=True) == full_length(recipe)
-    assert recipe_of(recipe, total_steps=FULL_LENGTH * 240, pruned=False) == full_length(recipe)
+    assert recipe_of(recipe, total_steps=FULL_LENGTH * 300, pruned=True) == full_length(recipe, unlike=False)
+    assert recipe_of(recipe, total_steps=FULL_LENGTH * 240, pruned=False) == full_length(recipe, unlike=False)
     # 25 % of two channels is none: nothing was retrained, and no recipe makes 241 updates with a retraining in them.
     short = Recipe(steps=1, retrain_steps=10, schedule="cosine")
     assert recipe_of(short, total_steps=15, pruned=True).steps == 15
+
+
+def test_where_lengths_are_unlike_the_front_was_trained_longer_already_so_that_full_length_is_fewer_times_that() -> None:
+    recipe = Recipe(steps=960, retrain_steps=60)
+    full = full_length(recipe, unlike=True)
+    assert (full.steps, full.retrain_steps) == (960 * FULL_LENGTH_OF_LENGTHS, 60 * FULL_LENGTH_OF_LENGTHS)
+    assert FULL_LENGTH_OF_LENGTHS < FULL_LENGTH
+    assert full_length(recipe, unlike=True, steps=7).steps == 7
