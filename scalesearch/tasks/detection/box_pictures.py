@@ -51,7 +51,7 @@ def _answered(image: Pixels, answer: Detections, class_names: Sequence[str]) -> 
         f"{class_names[int(label)]} {score:.2f}" for label, score in zip(answer.classes, answer.scores, strict=True)
     ]
     colors = [COLORS[int(label) % len(COLORS)] for label in answer.classes]
-    words = f"answer: {len(names)} with a score of {_SURE_FROM} or more"
+    words = f"answer: {len(names)}, score >= {_SURE_FROM}"
     return captioned(drawn(image, answer.boxes, names, colors), words)
 
 
