@@ -19,7 +19,11 @@ The searches; all begin alike and choose by the program's model of accuracy and 
   the front there goes on to the next (asynchronous successive halving, arXiv 1810.05934, by two objectives);
 * belief: the length is one of the model's inputs. A training is worth the expected growth of the front *at full
   length*, times the correlation of what it would show with the score at full length (Huang et al. 2006, "Sequential
-  kriging optimization using multiple-fidelity evaluations"), divided by its seconds.
+  kriging optimization using multiple-fidelity evaluations"), divided by its seconds;
+* members: the same, and after the beginning, whenever less than a quarter of the seconds went into full length, the
+  most promising member of the believed front is brought there. It is what `scalesearch run` does.
+
+For each search a second line tells what stands at full length by then, for a user who stops it without notice.
 """
 
 import argparse
@@ -43,6 +47,7 @@ from replay.table import Seconds, Table, table_of
 from scalesearch.analysis.belief import Belief, Features, Observation, depth_below_front
 from scalesearch.analysis.front import undominated
 from scalesearch.analysis.log_linear import LogLinear
+from scalesearch.search.lengths import MEMBERS_SHARE
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.space import Choice, NamedAxis
 
@@ -157,6 +162,11 @@ class Session:
     def to_finish(self, places: Sequence[int]) -> list[Work]:
         """Return the work that brings these points to the longest length."""
         return [(place, self.lengths.steps[-1]) for place in places]
+
+    @property
+    def standing(self) -> float:
+        """The share of the best hypervolume of what was observed at the longest length."""
+        return self.handed_over([place for place, steps in self.observed if steps == self.lengths.steps[-1]])
 
     def handed_over(self, places: Sequence[int]) -> float:
         """Return the share of the best hypervolume of what remains of these points at the longest length."""
@@ -288,10 +298,11 @@ class ByBelief:
     Args:
         lengths: The tables.
         seed: Of all random numbers.
+        members: The least part of the seconds that goes into members of the believed front at full length.
     """
 
-    def __init__(self, lengths: Lengths, seed: int) -> None:
-        self._lengths = lengths
+    def __init__(self, lengths: Lengths, seed: int, *, members: float = 0.0) -> None:
+        self._lengths, self._members, self._members_s = lengths, members, 0.0
         places = Start(lengths, seed).places
         # The cheapest one at every length: so the model sees what a longer training brings.
         self._start = [*((places[0], steps) for steps in lengths.steps), *((each, lengths.steps[0]) for each in places)]
@@ -303,26 +314,34 @@ class ByBelief:
 
     def ask(self, session: Session) -> Work | None:
         """Return what to do next; None if every point was observed at the longest length."""
+        work = self._chosen(session)
+        if work is not None and work[1] == self._lengths.steps[-1]:
+            self._members_s += session.seconds_of([work])
+        return work
+
+    def _chosen(self, session: Session) -> Work | None:
         while self._start:
             work = self._start.pop(0)
             if work not in session.observed:
                 return work
         last = self._lengths.steps[-1]
+        if self._members_s < self._members * session.seconds:
+            pool = [(place, last) for place in self.front(session) if (place, last) not in session.observed]
+            if pool:
+                return self._best(session, pool)
         open_places = [
             place for place in range(len(self._lengths.last.points)) if (place, last) not in session.observed
         ]
         if not open_places:
             return None
         places = self._random.permutation(open_places)[:POOL].tolist()
-        belief = self._belief(session)
-        works, worth = list[Work](), list[float]()
-        for steps in self._lengths.steps:
-            pool = [(place, steps) for place in places]
-            promise = belief.promise([self._lengths.candidates[work] for work in pool], self._lengths.last.reference)
-            value = promise / expected_seconds(session, pool)
-            works += [work for work in pool if work not in session.observed]
-            worth += [float(each) for each, work in zip(value, pool, strict=True) if work not in session.observed]
-        return works[int(np.argmax(worth))]
+        works = [(place, steps) for steps in self._lengths.steps for place in places]
+        return self._best(session, [work for work in works if work not in session.observed])
+
+    def _best(self, session: Session, pool: Sequence[Work]) -> Work:
+        candidates, reference = [self._lengths.candidates[work] for work in pool], self._lengths.last.reference
+        worth = self._belief(session).promise(candidates, reference) / expected_seconds(session, pool)
+        return pool[int(np.argmax(worth))]
 
     def front(self, session: Session) -> list[int]:
         """Return the front of what the model believes at the longest length."""
@@ -368,27 +387,37 @@ def expected_seconds(session: Session, pool: Sequence[Work]) -> Array:
     return np.array(found)
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Shares of the best hypervolume in the course of a search, one for each limit of seconds, ascending."""
+
+    handed_over: tuple[float, ...]
+    """Of the front that it hands over if it knows the limit; 0 where not even one candidate could be finished."""
+    standing: tuple[float, ...]
+    """Of what it has brought to full length by then without knowing of a limit."""
+
+
 def replayed(
     lengths: Lengths, make: Callable[[Lengths, int], Strategy], seed: int, limits_s: Sequence[float]
-) -> list[float]:
-    """Return, for each limit of seconds, the share of the hypervolume that a search hands over by then.
-
-    0 where not even the first candidate could be finished in time.
-    """
+) -> Course:
+    """Return what a search has by each limit of seconds."""
     session, strategy = Session(lengths, seed), make(lengths, seed)
-    found, before, waiting = list[float](), 0.0, sorted(limits_s)
-    """`before` is what the search would have handed over before its last work."""
-    while waiting:
+    handed_over, standing = [0.0] * len(limits_s), [0.0] * len(limits_s)
+    limits, ended = sorted(limits_s), 0
+    """`ended` is the number of limits at which the search would have stopped by now."""
+    while session.seconds <= limits[-1]:
         work = strategy.ask(session)
-        if work is not None:
-            session.do(work)
+        if work is None:
+            break
+        session.do(work)
         front = strategy.front(session)
         ended_s = session.seconds + session.seconds_of(session.to_finish(front))
-        now = session.handed_over(front)
-        while waiting and (work is None or ended_s > waiting[0]):
-            found.append(before if ended_s > waiting.pop(0) else now)
-        before = now
-    return found
+        now, whole = session.handed_over(front), session.standing
+        while ended < len(limits) and ended_s > limits[ended]:
+            ended += 1
+        handed_over[ended:] = [now] * (len(limits) - ended)
+        standing = [whole if session.seconds <= limit_s else was for limit_s, was in zip(limits, standing, strict=True)]
+    return Course(tuple(handed_over), tuple(standing))
 
 
 def strategies(lengths: Lengths) -> dict[str, Callable[[Lengths, int], Strategy]]:
@@ -398,7 +427,11 @@ def strategies(lengths: Lengths) -> dict[str, Callable[[Lengths, int], Strategy]
         return lambda table, seed: Flat(table, seed, steps=steps)
 
     found: dict[str, Callable[[Lengths, int], Strategy]] = {f"flat {steps}": flat(steps) for steps in lengths.steps}
-    return found | {"halving": Halving, "belief": ByBelief}
+    return found | {
+        "halving": Halving,
+        "belief": ByBelief,
+        "members": lambda table, seed: ByBelief(table, seed, members=MEMBERS_SHARE),
+    }
 
 
 def report(lengths: Lengths, minutes: Sequence[float], seeds: int, names: Sequence[str]) -> Iterator[str]:
@@ -411,9 +444,10 @@ def report(lengths: Lengths, minutes: Sequence[float], seeds: int, names: Sequen
         began = time.perf_counter()
         rows = [replayed(lengths, make, seed, [60 * each for each in minutes]) for seed in range(seeds)]
         thought_s = (time.perf_counter() - began) / seeds
-        columns = ([100 * share for share in column] for column in zip(*rows, strict=True))
-        cells = [f"{cell(column, '.1f'):>22}" for column in columns]
-        yield f"{name:12}{''.join(cells)}{thought_s:>12.1f}"
+        for told, shares in ((name, [row.handed_over for row in rows]), ("  standing", [row.standing for row in rows])):
+            columns = ([100 * share for share in column] for column in zip(*shares, strict=True))
+            cells = [f"{cell(column, '.1f'):>22}" for column in columns]
+            yield f"{told:12}{''.join(cells)}" + f"{thought_s:>12.1f}" * (told == name)
 
 
 def main() -> None:

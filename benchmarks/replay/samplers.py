@@ -172,6 +172,7 @@ SEARCHES: Final[dict[str, Callable[[Table, int], Search]]] = {
     "growth": lambda table, seed: ProposedSearch(table, seed),
     "growth-seconds": lambda table, seed: ProposedSearch(table, seed, by_time=True),
     "growth-cut-start": lambda table, seed: ProposedSearch(table, seed, uncut=False),
+    "growth-spread": lambda table, seed: ProposedSearch(table, seed, spread=True),
     "growth-start-10": lambda table, seed: ProposedSearch(table, seed, start=10),
     "exact-macs": lambda table, seed: GrowthSearch(table, seed),
     "exact-macs-spread": lambda table, seed: GrowthSearch(table, seed, spread=True),

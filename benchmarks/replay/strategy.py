@@ -189,17 +189,25 @@ class ProposedSearch:
         uncut: Whether the first points are dense networks.
         by_time: Whether a candidate's cost counts in seconds, not in trainings.
         start: Number of points before the model.
+        spread: Whether the first points are spread over the MACs: the cheapest, then one of each part of the rest.
     """
 
     def __init__(
-        self, table: Table, seed: int, *, uncut: bool = True, by_time: bool = False, start: int = GROWTH_START
+        self,
+        table: Table,
+        seed: int,
+        *,
+        uncut: bool = True,
+        by_time: bool = False,
+        start: int = GROWTH_START,
+        spread: bool = False,
     ) -> None:
         self._by_time, self._first = by_time, start
         self._table, self._space, self._seed = table, table_space(), seed
         self._candidates = [point.shape.candidate(steps=240, precision=point.precision) for point in table.points]
         self._place_of = {candidate: place for place, candidate in enumerate(self._candidates)}
         self._random = np.random.default_rng([seed, 2])
-        self._start = self._by_chance(uncut=uncut)
+        self._start = self._by_chance(uncut=uncut, spread=spread)
 
     def ask(self, replay: Replay) -> int | None:
         """Return the place of the next point in the table; None if all were observed."""
@@ -238,9 +246,12 @@ class ProposedSearch:
             training=lambda candidate: float(model.predict(Features(self._space).of([candidate]))[0]),
         )
 
-    def _by_chance(self, *, uncut: bool) -> list[int]:
+    def _by_chance(self, *, uncut: bool, spread: bool) -> list[int]:
         points = self._table.points
         cheapest = min(range(len(points)), key=lambda place: (points[place].shape.cut > 0, points[place].macs))
         others = [place for place in self._random.permutation(len(points)).tolist() if place != cheapest]
         kept = [place for place in others if not (uncut and points[place].shape.cut)]
+        if spread:
+            parts = np.array_split(sorted(kept, key=lambda place: points[place].macs), self._first - 1)
+            kept = self._random.permutation([self._random.choice(part) for part in parts]).tolist()
         return [cheapest, *kept][: self._first]

@@ -222,7 +222,9 @@ def train(
     config: Annotated[Path, typer.Argument(help="config.toml of an exported trial.")],
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, help="Updates of the full training (default: 8 times the search's, 4 times its longest)."),
+        typer.Option(
+            "--steps", min=1, help="Updates of the full training (default: 8 times the search's, 4 times its longest)."
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option("--data", help="Train on this data set instead of the exported one.")

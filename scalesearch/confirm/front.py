@@ -76,8 +76,8 @@ def confirm_front(
 
     Args:
         folder: The study's folder.
-        request: Which members, how long and how often; by default all of them, 8 times as long as in the search (4 times
-            where the search's lengths are unlike).
+        request: Which members, how long and how often; by default all of them, 8 times as long as in the search (4
+            times where the search's lengths are unlike).
         fresh: Start anew; the earlier `confirmed/` is renamed and kept.
         data: Where the study's images are now, if they were moved.
         say: Is called with one line for each step that takes time.

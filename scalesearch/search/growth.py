@@ -53,9 +53,9 @@ def propose(
 ) -> Candidate | None:
     """Return the candidate to try next; None if nothing can be proposed.
 
-    With `lengths`, the candidate may be a known one whose training goes on. If the run has no room to bring it to full
-    length beside the members of the believed front, one of these is returned instead, or else a candidate in full
-    length, as far as it would end in time.
+    With `lengths`, the candidate may be a known one whose training goes on. A member of the believed front is brought
+    to full length first if too little was spent on that, or if the run has no room for both; with no member left and
+    no room, it is another candidate in full length, as far as it would end in time.
 
     Args:
         space: The search space.
@@ -87,16 +87,22 @@ def propose(
         return best(pool or within_macs(space, observed, pool_of(space, observed, random, known=known)))
     pool = pool or within_macs(space, observed, pool_of_lengths(space, belief, random, lengths, known=known))
     found, members = best(pool), [each for each in unfinished(belief, known) if is_open(each)]
-    if room is None or (found and room.fits((found, at_length(found, lengths[-1]), *members))):
+    if room is None:
         return found
-    whole = [each for each in pool if each.recipe.steps == lengths[-1]]
-    return best([each for each in members if room.in_time(each)]) or best(
-        [each for each in whole if room.in_time(each)]
-    )
+    fits = found is not None and room.fits((found, at_length(found, lengths[-1]), *members))
+    if fits and not room.wants_members:
+        return found
+    if member := best([each for each in members if room.in_time(each)]):
+        return member
+    return found if fits else best([each for each in pool if each.recipe.steps == lengths[-1] and room.in_time(each)])
 
 
 class Room(Protocol):
     """What a run has room for."""
+
+    @property
+    def wants_members(self) -> bool:
+        """Whether too little was spent on trainings of full length so far."""
 
     def fits(self, candidates: Sequence[Candidate]) -> bool:
         """Tell whether budget and time suffice for these candidates, one after the other."""

@@ -105,11 +105,30 @@ def test_halving_never_compares_unlike_lengths() -> None:
     assert set(Halving(table, 0).front(session)) == {slow, fast}
 
 
-@pytest.mark.parametrize("name", ["flat 240", "flat 960", "halving", "belief"])
+@pytest.mark.parametrize("name", ["flat 240", "flat 960", "halving", "belief", "members"])
 def test_every_search_hands_over_more_with_more_time(name: str) -> None:
-    shares = replayed(made_up(), strategies(made_up())[name], 1, [1.0, 150.0, 400.0])
+    course = replayed(made_up(), strategies(made_up())[name], 1, [1.0, 150.0, 400.0])
+    shares = course.handed_over
     assert shares[0] == 0
     assert shares[0] < shares[1] < shares[2]
+    assert list(course.standing) == sorted(course.standing)
+    if name == "flat 960":
+        assert course.standing == shares, "every candidate is a member as soon as it is done"
+    if name == "flat 240":
+        assert course.standing == (0, 0, 0)
+
+
+def test_a_share_of_the_seconds_goes_into_members() -> None:
+    table = made_up()
+    session, search = Session(table, 0), ByBelief(table, 0, members=0.5)
+    on_members_s = 0.0
+    for asked in range(16):
+        before_s, work = session.seconds, search.ask(session)
+        assert work
+        if asked > 10:
+            assert work[1] == STEPS[-1] or on_members_s >= 0.5 * before_s
+        session.do(work)
+        on_members_s += (session.seconds - before_s) * (work[1] == STEPS[-1])
 
 
 def test_the_belief_begins_with_one_candidate_at_every_length() -> None:

@@ -11,6 +11,7 @@ import pytest
 from fake_evaluators import FakePlanner, good_record, make_space
 from study_runs import run, told
 
+from scalesearch.analysis.baselines import RANDOM_START
 from scalesearch.analysis.belief import Belief, Observation, at_length
 from scalesearch.analysis.front import pareto_front
 from scalesearch.execution.worker import Failed, Rivals
@@ -18,7 +19,7 @@ from scalesearch.records.store import RecordStore
 from scalesearch.search.fates import record_of
 from scalesearch.search.growth import FIXED_COST, in_seconds, in_trainings, propose, unfinished
 from scalesearch.search.ledger import Ledger
-from scalesearch.search.lengths import Lengths, RunRoom
+from scalesearch.search.lengths import MEMBERS_SHARE, Lengths, RunRoom
 from scalesearch.search.time_limit import TimeLimit
 from scalesearch.spaces.moves import drawn
 from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling
@@ -170,6 +171,32 @@ def test_the_last_room_is_for_the_believed_front() -> None:
     assert plenty.recipe.steps < FULL, "there is time to look further"
     assert little in members
     assert next_with(0.0) in members
+
+
+def test_a_member_comes_first_where_too_little_was_spent_on_members() -> None:
+    known = observed(20, steps=(240,))
+    costs = in_trainings(SPACE, [each.candidate for each in known], lengths=STEPS)
+    members = unfinished(Belief(SPACE, known, full_updates=FULL), {each.candidate for each in known})
+
+    def next_with(left_s: float) -> Candidate | None:
+        seconds = replace(costs, training=lambda _: 10.0)
+        room = RunRoom(100.0, left_s, 100, costs, seconds, (), wants_members=True)
+        return propose(SPACE, known, running=(), cost=costs, is_open=lambda _: True, seed=5, lengths=STEPS, room=room)
+
+    assert next_with(math.inf) in members
+    brief = next_with(5.0)  # half of a full training, in which none of the members would end
+    assert brief
+    assert brief.recipe.steps < FULL
+
+
+def test_a_quarter_of_what_is_spent_goes_into_members_all_the_time(tmp_path: Path) -> None:
+    records = search(tmp_path, 12)
+    spent = on_members = 0.0
+    for record in records:
+        if record.trial > 2 + RANDOM_START["growth"] and record.sibling_of is None:
+            assert on_members >= MEMBERS_SHARE * spent or not record.short, f"trial {record.trial}"
+        spent += record.charge
+        on_members += record.charge * (not record.short)
 
 
 def test_with_every_member_in_full_no_short_training_is_begun_that_cannot_be_finished() -> None:

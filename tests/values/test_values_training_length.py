@@ -59,7 +59,9 @@ def test_the_default_length_is_found_exactly() -> None:
     assert recipe_of(short, total_steps=15, pruned=True).steps == 15
 
 
-def test_where_lengths_are_unlike_the_front_was_trained_longer_already_so_that_full_length_is_fewer_times_that() -> None:
+def test_where_lengths_are_unlike_the_front_was_trained_longer_already_so_that_full_length_is_fewer_times_that() -> (
+    None
+):
     recipe = Recipe(steps=960, retrain_steps=60)
     full = full_length(recipe, unlike=True)
     assert (full.steps, full.retrain_steps) == (960 * FULL_LENGTH_OF_LENGTHS, 60 * FULL_LENGTH_OF_LENGTHS)
