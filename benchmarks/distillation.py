@@ -238,7 +238,8 @@ def main() -> None:
     told.to.parent.mkdir(parents=True, exist_ok=True)
     results = Results(told.to)
     if not told.report:
-        overrides = ("machine.threads=1", "machine.bf16=off", *told.set)
+        alike = () if any(each.startswith("training.steps=") for each in told.set) else ("training.steps=480",)
+        overrides = ("machine.threads=1", "machine.bf16=off", *alike, *told.set)
         settings, space = load_run(space=told.space, overrides=overrides, flags={"data.source": told.data})
         settings = replace(settings, target="cpu", twins=False)
         folder = told.to.with_suffix("")

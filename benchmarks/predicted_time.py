@@ -21,6 +21,7 @@ from scalesearch.deployment.targets import get_target
 from scalesearch.networks import find_spec
 from scalesearch.spaces.suggest import cheapest, for_target
 from scalesearch.study.fitted_space import largest_input
+from scalesearch.study.lengths import with_lengths
 from scalesearch.study.pieces import measure_pieces
 from scalesearch.study.predicted_time import PlannedRun, predict
 from scalesearch.study.run import run_search
@@ -78,6 +79,7 @@ def _asked() -> tuple[RunSettings, SearchSpace]:
     arguments = parser.parse_args()
     flags = {"data.source": arguments.data, "budget": arguments.budget, "workers": arguments.workers}
     settings, space = load_run(space=arguments.space, overrides=arguments.set, flags=flags)
+    space, _ = with_lengths(space, settings, settings.sampler_name, None)
     settings, _ = choose_chip(dataclasses.replace(settings))
     return settings, space
 

@@ -43,7 +43,7 @@ def train_export(config_path: Path, *, steps: int | None, data: str | None, seed
     The results are printed next to the search's numbers.
     """
     config = read_config(config_path)
-    _recipe(config, steps)  # a wrong length is reported before anything is read or made
+    full_recipe(config, steps)  # a wrong length is reported before anything is read or made
     require_teacher(config.candidate.recipe.distill_weight, config.settings.parent)
     settings = dataclasses.replace(
         config.settings,
@@ -55,12 +55,13 @@ def train_export(config_path: Path, *, steps: int | None, data: str | None, seed
         _train(config, config_path, settings, steps=steps, to=to)
 
 
-def _recipe(config: ExportedConfig, steps: int | None) -> Recipe:
-    return full_length(config.candidate.recipe, unlike=config.settings.lengths == "on", steps=steps)
+def full_recipe(config: ExportedConfig, steps: int | None) -> Recipe:
+    """Return the recipe at full length; None as `steps` takes the default."""
+    return full_length(config.candidate.recipe, full_updates=config.full_updates, steps=steps)
 
 
 def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, steps: int | None, to: Path) -> None:
-    recipe = _recipe(config, steps)
+    recipe = full_recipe(config, steps)
     prepare_folder(to, fresh=False)
     clear_leftovers(to, echo)
     replace_file(to / NAME, _config_file(config_path).read_bytes())  # says whose network the folder holds

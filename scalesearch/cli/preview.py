@@ -31,6 +31,8 @@ class _Ground:
     space: SearchSpace
     base: NetworkSpec
     target: "Target"
+    lengths: tuple[str, ...]
+    """What a run would say on how long candidates are trained."""
 
 
 def preview_run(settings: RunSettings, space: SearchSpace) -> None:
@@ -114,19 +116,20 @@ def _checked(space: SearchSpace, settings: RunSettings) -> _Ground:
     from scalesearch.networks import find_spec
     from scalesearch.spaces.axes import largest_value
     from scalesearch.spaces.suggest import for_target
-    from scalesearch.study.fitted_space import largest_input, require_batch_memory, trained_alike, with_criterion
+    from scalesearch.study.fitted_space import largest_input, require_batch_memory, with_criterion
+    from scalesearch.study.lengths import lengths_notes, with_lengths
     from scalesearch.study.own_module import require_fit
 
     require_teacher(largest_value(space.axes, "training.distill_weight"), settings.parent)
     chip = get_target(settings.target)
     base = find_spec(space.network)
-    if settings.sampler_name != "growth":
-        space = trained_alike(space, None, asked=settings.lengths)
+    asked, (space, lengths) = space, with_lengths(space, settings, settings.sampler_name, None)
+    notes = tuple(lengths_notes(asked, space, lengths, settings.sampler_name, None))
     space = for_target(with_criterion(space, base, None, parent=settings.parent), chip)
     check_axes(space, base)
     require_batch_memory(space, largest_input(space, base))
     require_fit(space, base, base.num_classes)
-    return _Ground(space=space, base=base, target=chip)
+    return _Ground(space=space, base=base, target=chip, lengths=notes)
 
 
 def _planner(settings: RunSettings, ground: _Ground, data: "Dataset | None") -> "Planner":
@@ -220,6 +223,7 @@ def _notes(settings: RunSettings, ground: _Ground) -> Iterable[str]:
     from scalesearch.tasks.registry import sources_of
 
     space, base, target = ground.space, ground.base, ground.target
+    yield from ground.lengths
     if outlook := look_ahead(requested_parent(settings), base):
         yield outlook.words
     for line in (*ends_short(space), *without_effect(space)):

@@ -48,7 +48,7 @@ def sampled(space: SearchSpace, planner: "Planner", *, seed: int) -> Samples:
         for candidate in random_candidates(space, _SAMPLES, seed):
             drawn += 1
             try:
-                shape = (candidate.scaling, candidate.pruning)
+                shape = (candidate.scaling, candidate.pruning, candidate.recipe)
                 if shape not in known:
                     known[shape] = planned(planner, candidate)
                 plan, whole = known[shape]

@@ -43,7 +43,7 @@ def jobs_of(work: Session, members: Sequence[MeasuredTrial], request: ConfirmReq
         for record in members:
             recipe = full_length(
                 record.candidate.recipe,
-                unlike=record.full_updates > 0,
+                full_updates=record.full_updates,
                 steps=request.steps,
                 epochs=request.epochs,
                 train_images=work.data.train_images,

@@ -71,7 +71,7 @@ def added_before(
         brief = record.candidate.recipe
         recipe = full_length(
             brief,
-            unlike=record.full_updates > 0,
+            full_updates=record.full_updates,
             steps=request.steps,
             epochs=request.epochs,
             train_images=train_images,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scalesearch.errors import ConfigError
-from scalesearch.values.training_length import times_longer
+from scalesearch.values.training_length import usual_full_length
 
 if TYPE_CHECKING:
     from scalesearch.analysis.confirmation import Move
@@ -76,7 +76,7 @@ def command_for(study: str, moves: "Sequence[Move]") -> str:
     record, training = moves[0].record, moves[0].record.training
     recipe = record.candidate.recipe
     steps = round(recipe.steps * moves[0].steps / max(1, training.steps))  # without those that retrain a cut network
-    usual = times_longer(unlike=record.full_updates > 0) * recipe.steps
+    usual = usual_full_length(recipe, full_updates=record.full_updates)
     seeds = max(move.seeds for move in moves)
     flags = [f"--steps {steps}"] if steps != usual else []
     flags += [f"--seeds {seeds}"] if seeds != DEFAULT_SEEDS else []

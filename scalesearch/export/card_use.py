@@ -29,7 +29,7 @@ def use_section(
     if exported:
         recipe = record.candidate.recipe
         length = recipe_of(recipe, total_steps=exported.steps, pruned=was_retrained(record)).steps
-        train += f" --steps {length}" * (length != full_length(recipe, unlike=record.full_updates > 0).steps)
+        train += f" --steps {length}" * (length != full_length(recipe, full_updates=record.full_updates).steps)
     yield "```bash"
     yield "pip install onnxruntime numpy pillow"
     yield "python infer.py photo.jpg                     # needs nothing of scalesearch"

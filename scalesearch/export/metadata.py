@@ -68,6 +68,8 @@ class ExportedConfig:
     """The trained network that the study's networks inherited from."""
     cut_from: NetworkSpec | None = None
     """The larger network whose trunk was cut to this one where the branch began."""
+    full_updates: int = 0
+    """Updates of a front member of the study, where candidates were trained by unlike lengths; else 0."""
 
     @property
     def storage(self) -> InputSize:
@@ -100,6 +102,7 @@ def write_config(
         trial=record.trial,
         expected=expected_of(record, score, confirmed),
         candidate=record.candidate,
+        full_updates=record.full_updates,
         network=_spec(record),
         cut_from=record.cut_from,
         data=session.data,

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 MEMBERS_SHARE: Final = 0.25
 """At least this part of the updates goes into trainings of full length: a run that is stopped early has a front, too.
 
-On the table of benchmarks/replay, more stood at full length after 2 and 3 minutes by this, and no less at the end.
+On the table of benchmarks/replay (of the seconds, there) more stood at full length after 2 and 3 minutes by this, and
+no less at the end.
 """
 _SLACK: Final = 1e-6
 """What is left of the budget is rounded to so much, in full trainings."""
@@ -63,13 +64,13 @@ class Lengths:
     def beginning(self, place: int) -> dict[str, OptunaChoice]:
         """Return the parameters of the trial that is asked for at this place; empty if it is none of the beginning.
 
-        The cheapest candidate is trained in every length. So the model sees what a longer training brings, and the
-        front has a member.
+        The cheapest candidate is trained in every length, the greatest soon, so that the front has a member. So the
+        model sees what a longer training brings.
         """
         if not 0 < place <= self.given:
             return {}
         first = cheapest(self._space)
-        return trial_parameters(replace(first, recipe=replace(first.recipe, steps=self.all[place])), self._space)
+        return trial_parameters(replace(first, recipe=replace(first.recipe, steps=self.all[-place])), self._space)
 
     @property
     def shortest(self) -> dict[str, OptunaChoice]:

@@ -1,6 +1,6 @@
 """Fit a search space to its study: to the target, to the decisions of the first run, and to the machine's memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from scalesearch.config import check_axes
@@ -9,9 +9,9 @@ from scalesearch.host import available_bytes
 from scalesearch.networks.scaling import scale_base
 from scalesearch.spaces.axes import SCHEDULE_AXES, Value, default_value, fixed_value, largest_value
 from scalesearch.spaces.suggest import for_target
+from scalesearch.study.lengths import either
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.network_spec import InputSize, NetworkSpec
-from scalesearch.values.settings import LengthsSetting
 from scalesearch.values.space import AUTO, FLIP, STEPS, Choice, NamedAxis, SearchSpace
 from scalesearch.values.target import Target
 
@@ -60,30 +60,6 @@ def steps_notes(asked: SearchSpace, fitted: SearchSpace) -> Iterator[str]:
             f"training: the study goes on with the {either(kept)} updates of each training that it was begun with; "
             f"{asked.name} has {either(now)} by now (--fresh or --to another folder takes them)"
         )
-
-
-def either(lengths: Sequence[int]) -> str:
-    """Return the numbers in words: `240, 480 or 960`."""
-    *shorter, longest = map(str, lengths)
-    return f"{', '.join(shorter)} or {longest}" if shorter else longest
-
-
-def trained_alike(space: SearchSpace, stored: SearchSpace | None, *, asked: LengthsSetting) -> SearchSpace:
-    """Return the space with the greatest of its lengths alone, for a study whose sampler cannot choose among them.
-
-    Brief and long trainings do not compare, so a list of lengths is no axis for such a sampler, unless the user says
-    `lengths = "off"`.
-
-    Args:
-        space: The space that was asked for.
-        stored: The space of the study's first run, which decides; None for a new study.
-        asked: The setting `lengths` as it was asked for.
-    """
-    longest = space.lengths[-1:]
-    alike = asked == "auto" if stored is None else stored.lengths == longest
-    if len(space.lengths) < 2 or not alike:
-        return space
-    return space.with_axis(NamedAxis(name=STEPS, axis=Choice(values=longest)))
 
 
 def _with_schedule(space: SearchSpace, stored: SearchSpace | None) -> SearchSpace:

@@ -16,7 +16,7 @@ from scalesearch.study.time_words import Bounds, PredictedTime
 from scalesearch.values.candidate import Candidate, Quantization
 from scalesearch.values.plan import Plan
 from scalesearch.values.settings import LatencySettings, RunSettings
-from scalesearch.values.space import Choice, SearchSpace
+from scalesearch.values.space import STEPS, Choice, NamedAxis, SearchSpace
 from scalesearch.values.training_length import branch_steps, trunk_steps, updates
 
 USUAL_VAL_IMAGES, USUAL_TRAIN_IMAGES = 1500, 4000
@@ -114,8 +114,12 @@ def _of_lengths(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, first: P
     shortest, full = run.lengths[0], run.lengths[-1]
     settings = replace(run.settings, lengths="off")
     more = replace(settings, budget=round(settings.budget * full / shortest))
-    few = predict(replace(run, settings=settings), _at(plans, full), pieces, first=first)
-    many = predict(replace(run, settings=more), _at(plans, shortest), pieces, first=first)
+
+    def alike(settings: RunSettings, steps: int) -> PredictedTime:
+        space = run.space.with_axis(NamedAxis(name=STEPS, axis=Choice(values=(steps,))))
+        return predict(replace(run, settings=settings, space=space), _at(plans, steps), pieces, first=first)
+
+    few, many = alike(settings, full), alike(more, shortest)
     return PredictedTime(
         low_s=min(few.low_s, many.low_s),
         high_s=max(few.high_s, many.high_s),

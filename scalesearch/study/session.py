@@ -9,20 +9,13 @@ from scalesearch.data import Dataset
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.targets import fit_chip, get_target
-from scalesearch.errors import ConfigError
 from scalesearch.networks import find_spec
 from scalesearch.records.run_file import read_run_file, refuse_changes, write_run_file
 from scalesearch.spaces.axes import largest_value
-from scalesearch.study.fitted_space import (
-    either,
-    fitted_space,
-    largest_input,
-    require_batch_memory,
-    steps_notes,
-    trained_alike,
-)
+from scalesearch.study.fitted_space import fitted_space, largest_input, require_batch_memory, steps_notes
 from scalesearch.study.flips import with_flip
 from scalesearch.study.images import load_images, summary_of
+from scalesearch.study.lengths import lengths_notes, with_lengths
 from scalesearch.study.own_module import fitted_module_notes, require_classification
 from scalesearch.study.parent import ParentRequest, prepare_parent
 from scalesearch.study.reference import make_reference, with_reference
@@ -30,7 +23,7 @@ from scalesearch.tasks.registry import checked_sources, require_own_axes, requir
 from scalesearch.training.machine import probe_machine
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.session import Session
-from scalesearch.values.settings import AcceptName, LengthsSetting, RunSettings, SamplerName
+from scalesearch.values.settings import AcceptName, RunSettings, SamplerName
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.target import Device, Target
 
@@ -70,11 +63,10 @@ def open_session(
     base = base or find_spec(space.network)
     require_classification(base, settings.task)
     begun, sampler = stored.space if stored else None, _sampler(settings, stored)
-    lengths, asked = _lengths(settings, space, sampler, stored), space
-    if lengths == "off":
-        space = trained_alike(space, begun, asked=settings.lengths)
-    space = fitted_space(space, base, target, begun, parent=settings.parent)
-    for line in steps_notes(asked, space) if stored else ():
+    asked, (space, lengths) = space, with_lengths(space, settings, sampler, stored)
+    notes = [*lengths_notes(asked, space, lengths, sampler, stored)]
+    asked, space = space, fitted_space(space, base, target, begun, parent=settings.parent)
+    for line in steps_notes(asked, space):
         say(line)
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)
@@ -89,14 +81,8 @@ def open_session(
     say("machine: probing threads and number format" if stored is None else "machine: as probed by the first run")
     if settings.sampler == "auto":
         say(f"sampler: {sampler}, {'as before' if stored else 'the best on a table of trained networks'}")
-    if lengths == "on" and len(space.lengths) > 1:
-        updates = either(space.lengths)
-        say(f"lengths: trainings of {updates} updates, as the search decides; the front: {space.lengths[-1]}")
-    elif len(space.lengths) < len(asked.lengths) and not stored:
-        say(
-            f"lengths: {space.lengths[-1]} updates for every candidate, the most that {asked.name} has; the sampler "
-            f"{sampler} cannot choose among {either(asked.lengths)} (--set training.steps=N takes one of them)"
-        )
+    for line in notes:
+        say(line)
     session = Session(
         folder=folder,
         settings=dataclasses.replace(settings, data=images.settings, sampler=sampler, lengths=lengths),
@@ -120,38 +106,6 @@ def open_session(
 def _sampler(settings: RunSettings, stored: Session | None) -> SamplerName:
     """Return the sampler: what was asked for, or else that of the study's last run."""
     return stored.settings.sampler_name if stored and settings.sampler == "auto" else settings.sampler_name
-
-
-def _lengths(settings: RunSettings, space: SearchSpace, sampler: SamplerName, stored: Session | None) -> LengthsSetting:
-    """Return `on` or `off`: what was asked for, or else how the study was begun.
-
-    Raises:
-        ConfigError: Unlike lengths were asked for, and the space or the sampler has none, or the study was begun
-            otherwise.
-    """
-    asked = settings.lengths
-    if stored:
-        # In a study of before this setting it is `auto`.
-        begun: LengthsSetting = "on" if stored.settings.lengths == "on" else "off"
-        if asked not in ("auto", begun):
-            message = (
-                f"the study in {stored.folder} was begun with lengths = {begun}, got {asked}: its trials would not "
-                "compare. Leave the setting out to continue it, or give --fresh or --to another folder."
-            )
-            raise ConfigError(message)
-        asked = begun
-    elif asked == "auto":
-        asked = "on" if len(space.lengths) > 1 and sampler == "growth" else "off"
-    if asked == "on" and len(space.lengths) < 2 and not stored:  # of a stored study, the difference is told later
-        message = (
-            f"lengths = on: expected several values of training.steps in the space {space.name!r}, got "
-            f"{', '.join(map(str, space.lengths)) or 'no list'}. Give some: --set training.steps=[240,480,960]"
-        )
-        raise ConfigError(message)
-    if asked == "on" and sampler != "growth":
-        message = f"trainings of unlike lengths need the sampler growth, got {sampler}: leave --sampler out"
-        raise ConfigError(message)
-    return asked
 
 
 def _with_reference(

@@ -153,7 +153,7 @@ class LossWeights:
 class Recipe:
     """How a network is trained.
 
-    The length is given in steps, not seconds, so that every candidate gets the same number of updates.
+    The length is given in steps, not seconds, so that candidates of equal length get the same number of updates.
     """
 
     optimizer: OptimizerName = "muon"

@@ -56,19 +56,20 @@ def was_retrained(record: MeasuredTrial) -> bool:
     return record.training.steps - record.candidate.quantization.qat_steps > record.candidate.recipe.steps
 
 
-def times_longer(*, unlike: bool) -> int:
-    """Return how many times the steps of a front member full training has by default.
+def usual_full_length(recipe: Recipe, *, full_updates: int) -> int:
+    """Return how many updates full training has if nothing is asked for.
 
     Args:
-        unlike: Whether the study trains its candidates by unlike lengths.
+        recipe: The recipe of the search's training.
+        full_updates: Updates of a front member, where candidates are trained by unlike lengths; else 0.
     """
-    return FULL_LENGTH_OF_LENGTHS if unlike else FULL_LENGTH
+    return FULL_LENGTH_OF_LENGTHS * full_updates if full_updates else FULL_LENGTH * recipe.steps
 
 
 def full_length(
     recipe: Recipe,
     *,
-    unlike: bool,
+    full_updates: int,
     steps: int | None = None,
     epochs: int | None = None,
     train_images: int = 0,
@@ -76,15 +77,15 @@ def full_length(
     """Return the recipe at full length.
 
     Args:
-        recipe: The recipe of a member of the front.
-        unlike: Whether the study trains its candidates by unlike lengths.
-        steps: Number of updates; None takes 8 times those of the recipe, or 4 times if the lengths are unlike.
+        recipe: The recipe of the search's training.
+        full_updates: Updates of a front member, where candidates are trained by unlike lengths; else 0.
+        steps: Number of updates; None takes 8 times those of the recipe, or 4 times `full_updates`.
         epochs: Number of passes over the training images; if given, it decides instead of `steps`.
         train_images: Number of training images, for `epochs`.
     """
     if epochs is not None:
         steps = max(1, math.ceil(epochs * train_images / recipe.batch_size))
-    return with_updates(recipe, steps or times_longer(unlike=unlike) * recipe.steps)
+    return with_updates(recipe, steps or usual_full_length(recipe, full_updates=full_updates))
 
 
 def with_updates(recipe: Recipe, steps: int) -> Recipe:

@@ -77,6 +77,13 @@ def test_the_command_that_goes_on_names_what_is_not_the_default(make_record: Cal
     assert plain and command_for("small", plain.moves) == "scalesearch confirm small"
     steps = 2 * record.candidate.recipe.steps
     assert other and command_for("small", other.moves) == f"scalesearch confirm small --steps {steps} --seeds 1"
+    # Where lengths were unlike, the default is 4 times the greatest of them.
+    steps = record.candidate.recipe.steps
+    member = replace(record, full_updates=steps, training=replace(record.training, steps=steps))
+    usual = confirm_moves([member], [replace(run, steps=4 * steps), replace(run, steps=4 * steps, seed=2)])
+    longer = confirm_moves([member], [replace(run, steps=8 * steps), replace(run, steps=8 * steps, seed=2)])
+    assert usual and command_for("small", usual.moves) == "scalesearch confirm small"
+    assert longer and command_for("small", longer.moves) == f"scalesearch confirm small --steps {8 * steps}"
 
 
 def test_help_and_bad_input_never_load_torch(tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def _confirm(study: Study, record: MeasuredTrial, *, top1: float, seed: int = 7,
     longer = numpy_helper.to_array(weight) * np.float32(1 + seed)
     weight.CopyFrom(numpy_helper.from_array(longer, weight.name))
     model = write_onnx(proto, file)
-    steps = updates(full_length(record.candidate.recipe, unlike=False), pruned=record.candidate.pruning.any)
+    steps = updates(full_length(record.candidate.recipe, full_updates=0), pruned=record.candidate.pruning.any)
     quality = dataclasses.replace(record.quality, score=top1, score_low=top1 - 0.01, score_high=top1 + 0.01)
     run = ConfirmedRun(
         trial=record.trial, seed=seed, steps=steps, train_s=9.0, float_score=top1,
@@ -319,6 +319,20 @@ def test_a_confirmed_export_is_the_file_of_full_length(study: Study, tmp_path: P
     assert "The exported file is the confirmed one of seed 7" in card and "by which it was chosen" not in card
     assert f"{run.steps} steps of" in card and "| search |" not in card
     assert "scalesearch train config.toml --to trained    #" in card
+
+
+def test_where_lengths_were_unlike_the_config_says_so_and_the_card_knows_the_default(
+    study: Study, tmp_path: Path
+) -> None:
+    store = RecordStore(study.session.folder)
+    record = study.trial(1)
+    store.save(dataclasses.replace(record, full_updates=960))
+    steps = updates(full_length(record.candidate.recipe, full_updates=960), pruned=False)
+    assert steps == 4 * 960
+    write_confirmed(study.session.folder, dataclasses.replace(_confirm(study, record, top1=0.9), steps=steps))
+    _run("first", "--trial", "1", "--confirmed", "--to", "best")
+    assert read_config(tmp_path / "best").full_updates == 960
+    assert "scalesearch train config.toml --to trained    #" in (tmp_path / "best" / "MODEL_CARD.md").read_text()
 
 
 def test_another_length_than_the_default_is_told_for_training_again(study: Study, tmp_path: Path) -> None:

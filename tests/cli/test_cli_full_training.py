@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scalesearch.cli.full_training import check_target, compared_numbers, train_export
+from scalesearch.cli.full_training import check_target, compared_numbers, full_recipe, train_export
 from scalesearch.errors import ConfigError
 from scalesearch.export.metadata import ExportedConfig, read_config, write_config
 from scalesearch.records.run_file import write_run_file
@@ -54,6 +54,14 @@ def trained(session: Session, folder: Path, space: str = "export") -> Path:
     write_run_file(dataclasses.replace(session, folder=folder, space=dataclasses.replace(session.space, name=space)))
     (folder / "model.onnx").write_text("trained")
     return folder
+
+
+def test_full_length_is_eight_times_the_brief_one_or_four_times_the_greatest(config: ExportedConfig) -> None:
+    brief = config.candidate.recipe.steps
+    assert full_recipe(config, None).steps == 8 * brief
+    short = dataclasses.replace(config, full_updates=2 * brief)  # also one that was trained in part
+    assert full_recipe(short, None).steps == 4 * 2 * brief
+    assert full_recipe(short, 7).steps == 7
 
 
 def test_a_training_goes_on_in_its_own_folder_or_a_free_one(

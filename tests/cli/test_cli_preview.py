@@ -146,6 +146,33 @@ def test_every_shipped_space_passes_check_and_dry_run(name: str, capsys: pytest.
     assert "A budget of 20 takes about" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.usefixtures("no_clock")
+@pytest.mark.parametrize(
+    ("sampler", "told"), [("auto", "training.steps = one of [240, 480, 960]"), ("tpe", "training.steps = 960")]
+)
+def test_lengths_are_for_the_sampler_that_chooses_among_them(
+    sampler: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, shipped = load_run(overrides=(f"sampler={sampler}",), flags={"target": "cpu"})
+    check_space(settings, shipped, with_data=False)
+    words = " ".join(capsys.readouterr().out.split())
+    assert told in words
+    assert ("lengths: 960 updates for every candidate" in words) == (sampler == "tpe")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (("sampler=tpe", "lengths=on"), "need the sampler growth, got tpe"),
+        (("training.steps=480", "lengths=on"), "expected several values of training.steps"),
+    ],
+)
+def test_check_refuses_lengths_as_a_run_does(overrides: tuple[str, ...], told: str) -> None:
+    settings, shipped = load_run(overrides=overrides, flags={"target": "cpu"})
+    with pytest.raises(ConfigError, match=told):
+        check_space(settings, shipped, with_data=False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(space_paths()))
 def test_every_shipped_space_passes_compile(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

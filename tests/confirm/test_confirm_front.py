@@ -43,7 +43,7 @@ from scalesearch.values.candidate import Pruning, Recipe
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
-from scalesearch.values.training_length import FULL_LENGTH, full_length
+from scalesearch.values.training_length import FULL_LENGTH, FULL_LENGTH_OF_LENGTHS, full_length
 
 
 @pytest.fixture
@@ -284,13 +284,31 @@ def test_what_was_cut_from_a_larger_trunk_is_cut_from_it_at_full_length(
     assert [job.plan.cut_from for job in jobs] == [None, wide, None, wide]
 
 
+def test_where_lengths_were_unlike_full_length_is_four_times_the_greatest(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming]
+) -> None:
+    store = RecordStore(study)
+    for record in store.all():
+        store.save(replace(record, full_updates=record.candidate.recipe.steps))
+    off_front = 3
+    confirm_front(study, ConfirmRequest(seeds=1, also=(off_front,)))
+    steps = FULL_LENGTH_OF_LENGTHS * Recipe().steps
+    assert {run.steps for run in read_confirmed(study)} == {steps}
+    # The one that was added stays without being named again: the length is still the default.
+    asked = len(fakes[0].asked)
+    outcome = confirm_front(study, ConfirmRequest(seeds=1))
+    assert len(fakes[0].asked) == asked
+    assert outcome.confirmation
+    assert [move.record.trial for move in outcome.confirmation.moves if move.added] == [off_front]
+
+
 def test_full_length_is_a_multiple_steps_or_passes() -> None:
     brief = Recipe(steps=100, retrain_steps=20, batch_size=64)
-    full, asked = full_length(brief, unlike=False), full_length(brief, unlike=False, steps=50)
+    full, asked = full_length(brief, full_updates=0), full_length(brief, full_updates=0, steps=50)
     assert (full.steps, full.retrain_steps) == (100 * FULL_LENGTH, 20 * FULL_LENGTH)
     assert (asked.steps, asked.retrain_steps) == (50, 10)
     # three passes over 1000 images in batches of 64: 46.9 updates
-    assert full_length(brief, unlike=False, epochs=3, train_images=1000).steps == 47
+    assert full_length(brief, full_updates=0, epochs=3, train_images=1000).steps == 47
 
 
 class DyingEvaluator:

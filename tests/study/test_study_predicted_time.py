@@ -143,5 +143,8 @@ def test_trainings_of_unlike_lengths_are_few_in_full_or_many_short_ones() -> Non
     assert found.trained == (10, 40)
     assert found.training_s == pytest.approx(sum(240 * PIECES.step_s(plan.dense_cost.macs) for plan in plans) / 6)
     assert found.high_s > predict(planned(growth, alike), in_full, PIECES).high_s, "more exports and timings"
+    # Two networks are two trainings, in however many lengths.
+    two, plans_of_two = made(training={"steps": [60, 240]}, scaling={"width": [0.5, 1.0]}, pruning={})
+    assert predict(planned(growth, two), plans_of_two, PIECES).trained == (2, 2)
     off = predict(planned(replace(growth, lengths="off"), space), plans, PIECES)
     assert off.trained == (10, 10)

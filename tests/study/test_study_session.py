@@ -336,8 +336,13 @@ def test_a_sampler_that_cannot_choose_lengths_trains_all_by_the_greatest_unless_
     assert len(told) == 1
     assert f"the sampler {sampler} cannot choose among 2 or 4" in told[0]
     # Continued, also by a sampler that could choose, it stays the study that it is.
-    for overrides in ((), ("sampler=growth",)):
-        assert steps_of(opened(root, SEVERAL, *overrides).space) == [Choice(values=(4,))]
+    for overrides in ((), ("sampler=growth",), ()):
+        said.clear()
+        assert steps_of(opened(root, SEVERAL, *overrides, say=said.append).space) == [Choice(values=(4,))]
+        assert "lengths: 4 updates for every candidate, as the study was begun" in said
+        assert not any("by now" in line for line in said)
+    with pytest.raises(ConfigError, match=r"training\.steps|other settings"):
+        opened(root, SEVERAL, "lengths=off")
     with pytest.raises(ConfigError, match="was begun with lengths = off, got on"):
         opened(root, SEVERAL, "lengths=on")
 

@@ -52,8 +52,8 @@ def test_a_trial_whose_pruning_rounded_to_nothing_was_not_retrained(make_record:
 
 def test_the_default_length_is_found_exactly() -> None:
     recipe = Recipe(steps=240, retrain_steps=60, schedule="cosine")
-    assert recipe_of(recipe, total_steps=FULL_LENGTH * 300, pruned=True) == full_length(recipe, unlike=False)
-    assert recipe_of(recipe, total_steps=FULL_LENGTH * 240, pruned=False) == full_length(recipe, unlike=False)
+    assert recipe_of(recipe, total_steps=FULL_LENGTH * 300, pruned=True) == full_length(recipe, full_updates=0)
+    assert recipe_of(recipe, total_steps=FULL_LENGTH * 240, pruned=False) == full_length(recipe, full_updates=0)
     # 25 % of two channels is none: nothing was retrained, and no recipe makes 241 updates with a retraining in them.
     short = Recipe(steps=1, retrain_steps=10, schedule="cosine")
     assert recipe_of(short, total_steps=15, pruned=True).steps == 15
@@ -63,7 +63,7 @@ def test_where_lengths_are_unlike_the_front_was_trained_longer_already_so_that_f
     None
 ):
     recipe = Recipe(steps=960, retrain_steps=60)
-    full = full_length(recipe, unlike=True)
+    full = full_length(recipe, full_updates=960)
     assert (full.steps, full.retrain_steps) == (960 * FULL_LENGTH_OF_LENGTHS, 60 * FULL_LENGTH_OF_LENGTHS)
     assert FULL_LENGTH_OF_LENGTHS < FULL_LENGTH
-    assert full_length(recipe, unlike=True, steps=7).steps == 7
+    assert full_length(recipe, full_updates=960, steps=7).steps == 7
