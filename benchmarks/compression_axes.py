@@ -44,6 +44,7 @@ from scalesearch.views.words import shape_text
 
 SCALING_ONLY = ("pruning.channel_fraction=[0.0]", 'quantization.precision=["fp32"]')
 TPE = ("sampler=tpe",)
+LENGTHS = "training.steps=[240,480,960]"
 STAGES = (
     *(f"scaling.{axis}=1.0" for axis in ("width", "depth", "kernel")),
     *(f"scaling.stages.{stage}.width=[0.5, 0.75, 1.0, 1.25]" for stage in (1, 2, 3)),
@@ -57,7 +58,8 @@ ARMS: dict[str, tuple[str, ...]] = {
     "without": (*TPE, *SCALING_ONLY),
     "growth": ("sampler=growth",),
     "growth-without": ("sampler=growth", *SCALING_ONLY),
-    "lengths": ("sampler=growth", "training.steps=[240,480,960]"),
+    "lengths": ("sampler=growth", LENGTHS),
+    "lengths-without": ("sampler=growth", LENGTHS, *SCALING_ONLY),
     "growth-stages": ("sampler=growth", *STAGES),
     "before": (*TPE, "training.schedule=cosine", "training.steps=240"),
 }
