@@ -196,7 +196,7 @@ def main() -> None:
     ways = [
         Way(steps=steps, flip=flip, schedule=schedule)
         for schedule in ("cosine", "wsd")
-        for steps in (240, 360, 480, 720, 1000)
+        for steps in (240, 360, 480, 720, 960, 1000)
         for flip in (False, True)
     ]
     random = np.random.default_rng(0)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 MEMBERS_SHARE: Final = 0.25
 """At least this part of the updates goes into trainings of full length: a run that is stopped early has a front, too.
 
-On the table of benchmarks/replay (of the seconds, there) more stood at full length after 2 and 3 minutes by this, and
-no less at the end.
+On the table of benchmarks/replay (of the seconds, there) more stood at full length after 2 minutes by this, and as much
+at the end (docs/measurements.md, "Short trainings, long ones").
 """
 _SLACK: Final = 1e-6
 """What is left of the budget is rounded to so much, in full trainings."""
