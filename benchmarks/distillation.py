@@ -1,7 +1,7 @@
 """Does it pay to learn from the fine-tuned parent's answers? Children of one parent, with and without, at equal time.
 
     python benchmarks/distillation.py --data DIR --to distillation.jsonl --space efficientnet_lite0 --parent pretrained
-    python benchmarks/distillation.py --data DIR --to small.jsonl --space resnet_small --children 0.5,1,1 1,1,1
+    python benchmarks/distillation.py --data DIR --to small.jsonl --children 0.5,1,1 1,1,1 --set training.steps=240
 
 Without `--parent` one is made first: the space's base network, wider and deeper, trained by this program and exported.
 Every child (width, depth and resolution as multipliers) is trained by the program's own trunk and branch, by the
@@ -238,9 +238,12 @@ def main() -> None:
     told.to.parent.mkdir(parents=True, exist_ok=True)
     results = Results(told.to)
     if not told.report:
-        alike = () if any(each.startswith("training.steps=") for each in told.set) else ("training.steps=480",)
-        overrides = ("machine.threads=1", "machine.bf16=off", *alike, *told.set)
+        overrides = ("machine.threads=1", "machine.bf16=off", *told.set)
         settings, space = load_run(space=told.space, overrides=overrides, flags={"data.source": told.data})
+        if len(space.lengths) > 1:
+            parser.error(
+                f"{space.name} trains by unlike lengths: give one, as in --set training.steps={space.lengths[0]}"
+            )
         settings = replace(settings, target="cpu", twins=False)
         folder = told.to.with_suffix("")
         parent = told.parent or made_parent(settings, space, folder, told.parent_updates)

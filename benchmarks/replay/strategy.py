@@ -99,6 +99,12 @@ def reference_of(observed: tuple[Array, Array], expected: tuple[Array, Array]) -
     return float(scores.min() - BEYOND * np.ptp(scores)), float(log_ms.max() + BEYOND * np.ptp(log_ms))
 
 
+def spread_over_macs(table: Table, places: list[int], parts: int, random: np.random.Generator) -> list[int]:
+    """Return a place by chance from each of so many equal parts of the places, sorted by MACs."""
+    ordered = sorted(places, key=lambda place: table.points[place].macs)
+    return [int(random.choice(part)) for part in np.array_split(np.array(ordered), parts) if len(part)]
+
+
 class GrowthSearch:
     """The strategy on a table.
 
@@ -153,10 +159,8 @@ class GrowthSearch:
         return [cheapest, *(place for place in others if place != cheapest)][:START]
 
     def _spread(self) -> list[int]:
-        macs = [point.macs for point in self._table.points]
         fp32 = [place for place, point in enumerate(self._table.points) if point.precision == "fp32"]
-        tenths = np.array_split(np.array(sorted(fp32, key=lambda place: macs[place])), START)
-        return [int(self._random.choice(tenth)) for tenth in tenths if len(tenth)]
+        return spread_over_macs(self._table, fp32, START, self._random)
 
     def _pool(self, replay: Replay) -> NDArray[np.int64]:
         """Return up to `POOL` places that were not observed, without repeats."""
@@ -252,6 +256,5 @@ class ProposedSearch:
         others = [place for place in self._random.permutation(len(points)).tolist() if place != cheapest]
         kept = [place for place in others if not (uncut and points[place].shape.cut)]
         if spread:
-            parts = np.array_split(sorted(kept, key=lambda place: points[place].macs), self._first - 1)
-            kept = self._random.permutation([self._random.choice(part) for part in parts]).tolist()
+            kept = self._random.permutation(spread_over_macs(self._table, kept, self._first - 1, self._random)).tolist()
         return [cheapest, *kept][: self._first]

@@ -33,7 +33,9 @@ def confirm(
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training images.")] = None,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", help="Updates of one training (default: 8 times the search's, 4 times its longest)."),
+        typer.Option(
+            "--steps", help="Updates of one training (default: 8 times the search's, 4 times unlike ones' longest)."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each member, from fresh seeds.")] = DEFAULT_SEEDS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; what was confirmed is kept beside it.")] = False,

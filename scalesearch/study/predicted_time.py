@@ -56,7 +56,7 @@ class PlannedRun:
 
     settings: RunSettings
     space: SearchSpace
-    """Fitted to the run's target."""
+    """Fitted to the run's target, and as `lengths.with_lengths` returns it."""
     backend: str
     """Backend of the target."""
     val_images: int = USUAL_VAL_IMAGES
@@ -69,8 +69,7 @@ class PlannedRun:
     @property
     def lengths(self) -> tuple[int, ...]:
         """The lengths of a training in updates, ascending; empty where all are trained alike."""
-        settings = self.settings
-        several = settings.lengths != "off" and settings.sampler_name == "growth" and len(self.space.lengths) > 1
+        several = self.settings.lengths != "off" and len(self.space.lengths) > 1
         return self.space.lengths if several else ()
 
 

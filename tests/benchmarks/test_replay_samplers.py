@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_up_table import made_up_table
 from optuna.trial import TrialState
@@ -13,6 +14,7 @@ from replay.compare_samplers import quartiles, reached, report, search, targets_
 from replay.samplers import LIMIT, SEARCHES, OptunaSearch, missing
 from replay.session import Replay
 from replay.shapes import table_space, thinned, values_of
+from replay.strategy import GROWTH_START
 from replay.synthetic import synthetic_lines
 from replay.table import Table, table_of
 
@@ -128,6 +130,18 @@ def test_a_search_is_replayed_to_its_last_training(made_up: Table) -> None:
     assert found["share"] == sorted(found["share"])
     assert found["minutes"] == sorted(found["minutes"])
     assert set(SEARCHES) >= {"random", "nsga2", "tpe", "gp", "botorch", "growth"}
+
+
+def test_a_start_is_spread_over_the_macs(made_up: Table) -> None:
+    points, replay = made_up.points, Replay(made_up, 0)
+    made = SEARCHES["growth-spread"](made_up, 0)
+    places = [made.ask(replay) for _ in range(GROWTH_START)]
+    macs = [points[place].macs for place in places if place is not None]
+    uncut = sorted(point.macs for point in points if not point.shape.cut)
+    assert macs[0] == uncut[0]
+    parts = np.array_split(uncut[1:], GROWTH_START - 1)
+    for part, found in zip(parts, sorted(macs[1:]), strict=True):
+        assert part[0] <= found <= part[-1]
 
 
 def test_the_command_goes_on_where_it_was_stopped(
