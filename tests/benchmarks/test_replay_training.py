@@ -12,9 +12,8 @@ from replay.shapes import PRECISIONS, Shape
 from replay.table import table_of
 from replay.training import Group, network_line, train_group
 
-from scalesearch.chain import trainer
 from scalesearch.chain.planner import Planner
-from scalesearch.training.train import Trained
+from scalesearch.training.train import Trained, train
 from scalesearch.values.session import Session
 
 pytestmark = pytest.mark.slow
@@ -40,15 +39,12 @@ def session(tmp_path_factory: pytest.TempPathFactory, brief_calm: None) -> Itera
 
 def _second_a_step(*arguments: Any, **named: Any) -> Trained:
     """Train as ever, but tell a second for each update: how long a machine really took is no matter of a test."""
-    trained = _train(*arguments, **named)
+    trained = train(*arguments, **named)
     return replace(trained, seconds=float(trained.steps))
 
 
-_train = trainer.train
-
-
 def test_lines_make_a_table_and_longer_trainings_continue(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "train", _second_a_step)
+    monkeypatch.setattr("scalesearch.chain.trainer.train", _second_a_step)
     training.load(session)
     timing.load(session, 0)
     planner = Planner(session)
