@@ -23,12 +23,15 @@ from scalesearch.spaces.moves import free_axes
 from scalesearch.spaces.suggest import candidate_value
 from scalesearch.values.candidate import Candidate, Quantization
 from scalesearch.values.record import TrialRecord
-from scalesearch.values.space import NamedAxis, Range, SearchSpace
+from scalesearch.values.space import LATENCY_LIMIT, NamedAxis, Range, SearchSpace
 
 Array = NDArray[np.float64]
 
 ROUNDING: Final = 1.05
 """Widths are rounded, so MACs may be expected this much too high for a candidate that is within the limit."""
+
+
+_MOST_TIMED: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,14 @@ class Observation:
     """0 where it is not known."""
     feasible: bool = True
     """Whether it keeps every limit. Others teach the model, but are not on the front."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """A candidate that was timed untrained, and rejected for that: its latency is known, its score is not."""
+
+    candidate: Candidate
+    p50_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +76,25 @@ def observations_of(records: Iterable[TrialRecord]) -> tuple[Observation, ...]:
         )
         for each in measured
         if each is not None
+    )
+
+
+def timed_of(records: Iterable[TrialRecord], limit_ms: float | None) -> tuple[Timed, ...]:
+    """Return the candidates among the records that were rejected for their measured latency, by trial number.
+
+    Args:
+        records: Trials of a study.
+        limit_ms: The space's limit of latency; None without a limit.
+    """
+    if not limit_ms:
+        return ()
+    rejected = (each for each in sorted(records, key=lambda each: each.trial) if each.state == "rejected")
+    return tuple(
+        Timed(candidate=each.candidate, p50_ms=limit_ms * (1 + use.excess))
+        for each in rejected
+        if each.stages and each.same_as is None
+        for use in each.limits
+        if use.limit == LATENCY_LIMIT and use.excess > 0
     )
 
 
@@ -149,13 +179,24 @@ class Belief:
         space: The search space.
         observations: At least two, oldest first.
         full_updates: Updates of a member of the front, where candidates are trained by unlike lengths; else 0.
+        timed: Further candidates of which the latency alone is known.
     """
 
-    def __init__(self, space: SearchSpace, observations: Sequence[Observation], *, full_updates: int = 0) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        observations: Sequence[Observation],
+        *,
+        full_updates: int = 0,
+        timed: Sequence[Timed] = (),
+    ) -> None:
         self.full_updates = full_updates
         self._features = Features(space)
         self._limit_ms = space.limits.max_latency_ms
         columns = self._features.of([observations[0].candidate]).shape[1]
+        timed = timed[-_MOST_TIMED:]
+        self._timed_x = self._features.of([each.candidate for each in timed]).reshape(-1, columns)
+        self._timed_log_ms = np.log([each.p50_ms for each in timed])
         self._score, self._log_ms = GaussianProcess(columns), GaussianProcess(columns)
         self._learn(observations, tune=True)
 
@@ -166,7 +207,11 @@ class Belief:
         self.log_ms = np.log([each.p50_ms for each in observations])
         kept = newest_and_best(x, depth_below_front(self.scores, self.log_ms))
         self._score.fit(x[kept], self.scores[kept], tune=tune)
-        self._log_ms.fit(x[kept], self.log_ms[kept], tune=tune)
+        self._log_ms.fit(*self._with_timed(x[kept], self.log_ms[kept]), tune=tune)
+
+    def _with_timed(self, x: Array, log_ms: Array) -> tuple[Array, Array]:
+        """Return these features and latencies, with those of the candidates whose latency alone is known."""
+        return np.concatenate([self._timed_x, x]), np.concatenate([self._timed_log_ms, log_ms])
 
     def supposing(self, candidates: Sequence[Candidate]) -> "Belief":
         """Return the belief that remains if the candidates turn out as expected: nothing changes but the doubt.
@@ -272,12 +317,11 @@ class Belief:
 
     def _error_without(self, left_out: NDArray[np.int64]) -> tuple[Array, Array]:
         kept = np.setdiff1d(np.arange(len(self._x)), left_out)
-        found = []
-        for model, values in ((self._score, self.scores), (self._log_ms, self.log_ms)):
-            other = copy.copy(model)
-            other.fit(self._x[kept], values[kept], tune=False)
-            found.append(other.predict(self._x[left_out])[0] - values[left_out])
-        return found[0], found[1]
+        score, log_ms = copy.copy(self._score), copy.copy(self._log_ms)
+        score.fit(self._x[kept], self.scores[kept], tune=False)
+        log_ms.fit(*self._with_timed(self._x[kept], self.log_ms[kept]), tune=False)
+        x = self._x[left_out]
+        return score.predict(x)[0] - self.scores[left_out], log_ms.predict(x)[0] - self.log_ms[left_out]
 
 
 def depth_below_front(scores: Array, log_ms: Array) -> Array:

@@ -16,6 +16,7 @@ from scalesearch.analysis.belief import (
     Features,
     at_length,
     observations_of,
+    timed_of,
     within_macs,
     without_calibration,
 )
@@ -77,7 +78,7 @@ def outlook(
     if len(observed) < FEWEST or Features(space).of([observed[0].candidate]).size == 0:
         return None
     full = max((record.full_updates for record in records), default=0)
-    belief = Belief(space, observed, full_updates=full)
+    belief = Belief(space, observed, full_updates=full, timed=timed_of(records, space.limits.max_latency_ms))
     tried = {each.candidate: None for each in observed}
     outside = {at_length(each.candidate, full) for each in observed if not each.feasible}
     drawn_ones = dict.fromkeys(at_length(each, full) for each in _candidates(space, list(tried), seed=seed))

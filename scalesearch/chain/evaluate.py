@@ -34,6 +34,7 @@ from scalesearch.values.plan import Plan
 from scalesearch.values.quality import Quality
 from scalesearch.values.record import Cost, FrontScore, LimitUse, MeasuredTrial, StepScore, TrainingResult
 from scalesearch.values.session import Session, model_path
+from scalesearch.values.space import LATENCY_LIMIT
 
 
 class TrialEvaluator:
@@ -199,7 +200,7 @@ def limits_after(session: Session, cost: Cost, size_bytes: int, p50_ms: float) -
     return (
         *limit_use("max_macs", cost.macs, limits.max_macs),
         *limit_use("max_size_bytes", size_bytes, limits.max_size_bytes),
-        *limit_use("max_latency_ms", p50_ms, limits.max_latency_ms),
+        *limit_use(LATENCY_LIMIT, p50_ms, limits.max_latency_ms),
     )
 
 

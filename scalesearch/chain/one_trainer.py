@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from scalesearch.chain.stages import StageClock
 from scalesearch.errors import ConfigError
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.lock_files import HAS_FLOCK, open_lock_file, release, try_lock
@@ -33,8 +34,13 @@ class OneTrainer:
         self._folder, self._device = folder, device
 
     @contextmanager
-    def __call__(self, key: str) -> Iterator[None]:
-        """Wait until no other process trains the weights of this key, and keep all others from it inside the block."""
+    def __call__(self, key: str, stages: StageClock) -> Iterator[None]:
+        """Wait until no other process trains the weights of this key, and keep all others from it inside the block.
+
+        Args:
+            key: Key of the weights.
+            stages: Announces the stage `wait` while there is something to wait for.
+        """
         path = self._folder / f"{key}.lock"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +51,7 @@ class OneTrainer:
             yield
             return
         try:
-            self._wait(descriptor)
+            self._wait(descriptor, stages)
             yield
         finally:
             with suppress(OSError):  # waiting processes have the file open, and look for the weights next
@@ -53,10 +59,13 @@ class OneTrainer:
             release(descriptor)
             os.close(descriptor)
 
-    def _wait(self, descriptor: int) -> None:
+    def _wait(self, descriptor: int, stages: StageClock) -> None:
+        if try_lock(descriptor, alone=True):
+            return
         began_s, paused_before_s = time.monotonic(), self._device.paused_s
-        while not try_lock(descriptor, alone=True):
-            self._device.breathe()
-            time.sleep(_POLL_S)
+        with stages.waiting():
+            while not try_lock(descriptor, alone=True):
+                self._device.breathe()
+                time.sleep(_POLL_S)
         paused_s = self._device.paused_s - paused_before_s  # added by `breathe` already
         self._device.paused_s += max(0.0, time.monotonic() - began_s - paused_s)

@@ -19,8 +19,8 @@ from scalesearch.values.network import Network
 from scalesearch.values.plan import Plan
 from scalesearch.values.quality import Z_975
 from scalesearch.values.session import Session
+from scalesearch.values.space import LATENCY_LIMIT
 
-LIMIT: Final = "max_latency_ms"
 FOLDER: Final = "untrained"
 
 
@@ -59,11 +59,11 @@ class Outlook:
             latency = self._known.latency(key, lambda: self._timed(network, plan, data, path, stages), coarse=True)
             if latency.p50_low_ms > self._limit_ms:
                 reason = (
-                    f"{LIMIT}: untrained, it takes {latency.p50_ms:.3g} ms ({latency.p50_low_ms:.3g} to "
+                    f"{LATENCY_LIMIT}: untrained, it takes {latency.p50_ms:.3g} ms ({latency.p50_low_ms:.3g} to "
                     f"{latency.p50_high_ms:.3g}), above {self._limit_ms:g} with a probability of "
                     f"{_words(_probability_above(latency, self._limit_ms))}"
                 )
-                raise CandidateRejected(reason, limit=LIMIT, excess=latency.p50_ms / self._limit_ms - 1)
+                raise CandidateRejected(reason, limit=LATENCY_LIMIT, excess=latency.p50_ms / self._limit_ms - 1)
 
     def _timed(self, network: Network, plan: Plan, data: Dataset, path: Path, stages: StageClock) -> Latency:
         file = path.with_suffix(".untrained.onnx")

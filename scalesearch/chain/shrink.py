@@ -68,7 +68,7 @@ class Shrinker:
         With several rounds of pruning, each round is followed by an equal part of the branch.
         """
         with stages("train"):
-            with self._alone(plan.trunk_key):
+            with self._alone(plan.trunk_key, stages):
                 trunk = self._trunk(plan, data)
             if not (plan.pruning.any or plan.cut_from):
                 return _unpruned(trunk, self._branch(plan, data, trunk), train_parts=2)
@@ -197,7 +197,7 @@ class Shrinker:
         with stages("train"):
             seed = seed_from("init", plan.weights_key)
             fresh = self._starter.fresh(plan.spec, dropout=recipe.dropout, seed=seed)
-            with self._alone(plan.weights_key):
+            with self._alone(plan.weights_key, stages):
                 dense = self._trainer.stored_or_trained(
                     plan.weights_key, fresh, data, recipe, start=self._starter.start
                 )

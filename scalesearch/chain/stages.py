@@ -20,11 +20,13 @@ class StageClock:
         self, report: Callable[[str], None] = lambda _: None, paused_s: Callable[[], float] = lambda: 0.0
     ) -> None:
         self._report, self._paused_s = report, paused_s
+        self._stage = ""
         self.times: tuple[StageTime, ...] = ()
 
     @contextlib.contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         """Announce a stage, and time it for as long as the block lasts."""
+        self._stage = stage
         self._report(stage)
         start, start_cpu_s, paused_before_s = time.perf_counter(), time.process_time(), self._paused_s()
         yield
@@ -33,6 +35,16 @@ class StageClock:
         self.times = (*self.times, StageTime(stage=stage, seconds=seconds, cpu_s=cpu_s))
         if paused_s:
             self.times = (*self.times, StageTime(stage="wait", seconds=paused_s))
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Announce the stage `wait` for as long as the block lasts, and then the stage that it interrupted again.
+
+        Nothing is timed: `paused_s` tells how long it was.
+        """
+        self._report("wait")
+        yield
+        self._report(self._stage)
 
     @contextlib.contextmanager
     def held(self, lock: contextlib.AbstractContextManager[None]) -> Iterator[None]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from scalesearch.errors import ConfigError
+from scalesearch.values.session import Session
 from scalesearch.values.settings import RunSettings
 
 
@@ -50,13 +51,18 @@ def is_set(name: str, overrides: list[str] | None) -> bool:
 
 def continues(folder: Path, source: str) -> bool:
     """Tell whether the study in `folder` was begun with the same source, so that it must mean the same data again."""
+    stored = _stored(folder)
+    return stored is not None and stored.settings.data.source == source
+
+
+def _stored(folder: Path) -> Session | None:
+    """Return the session of the study in `folder`; None if there is none, or it cannot be read."""
     from scalesearch.records.run_file import read_run_file
 
     try:
-        stored = read_run_file(folder)
+        return read_run_file(folder)
     except ConfigError:  # reported when the study is opened
-        return False
-    return stored is not None and stored.settings.data.source == source
+        return None
 
 
 def choose_chip(settings: RunSettings) -> tuple[RunSettings, str]:
@@ -71,14 +77,22 @@ def choose_chip(settings: RunSettings) -> tuple[RunSettings, str]:
 
 
 def choose_workers(
-    settings: RunSettings, overrides: list[str] | None, *, asked: str | None = None
+    settings: RunSettings, overrides: list[str] | None, *, asked: str | None = None, study: Path | None = None
 ) -> tuple[RunSettings, str]:
-    """Return settings with the number of workers, and one line on how `auto` chose it (empty where it was given)."""
+    """Return settings with the number of workers, and one line on how `auto` chose it (empty where it was given).
+
+    Args:
+        settings: The settings of the run.
+        overrides: What was given by `--set`.
+        asked: What was given by `--workers`.
+        study: The folder of a study that is perhaps continued; None for a new one.
+    """
     from scalesearch.cli.workers import number_of, workers_here
 
     if number_of(asked) is not None or (asked is None and is_set("workers", overrides)):
         return settings, ""
-    workers, why = workers_here(settings)
+    stored = _stored(study) if study else None
+    workers, why = workers_here(settings, threads=stored.machine.threads if stored else 1)
     return dataclasses.replace(settings, workers=workers), why
 
 

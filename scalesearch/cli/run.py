@@ -64,7 +64,8 @@ def run(
     ] = None,
     budget: Annotated[int | None, typer.Option("--budget", help="Full trainings, in updates.")] = None,
     max_time: Annotated[
-        str | None, typer.Option("--max-time", help="Begin no candidate that would end later, e.g. 30m, 1h30m.")
+        str | None,
+        typer.Option("--max-time", help="Begin no candidate that is expected to end later, e.g. 30m, 1h30m."),
     ] = None,
     workers: Annotated[
         str | None, typer.Option("--workers", help="Candidates that are evaluated at once (default: auto).")
@@ -120,10 +121,10 @@ def run(
     }
     settings, search_space = load_run(space=space, overrides=overrides or (), flags=flags)
     settings, chosen = choose_chip(settings)
-    settings, shared = choose_workers(settings, overrides, asked=workers)
     find_spec(search_space.network)  # wrong names are reported now, not once torch is loaded
     check_task_name(settings.task)
     folder = to or default_folder(search_space.name, settings.data.source, settings.target)
+    settings, shared = choose_workers(settings, overrides, asked=workers, study=None if fresh else folder)
     if fresh or not continues_with(settings.data, folder):
         find_source(settings.data.source, sources_of(settings.task))
     if fresh or not continues(folder, settings.data.source):

@@ -31,19 +31,25 @@ def number_of(asked: str | None) -> int | None:
     return int(asked)
 
 
-def workers_here(settings: RunSettings) -> tuple[int, str]:
+def workers_here(settings: RunSettings, *, threads: int = 1) -> tuple[int, str]:
     """Return how many workers suit this machine and budget, and one line on what decided it.
 
     On a CPU that is one for each core, as far as the memory and the budget suffice, and at most MOST. If training runs
     on a GPU, it is one, which uses the GPU best.
+
+    Args:
+        settings: The settings of the run.
+        threads: Number of threads with which the study's workers train: 1 in a new study, whose threads are chosen for
+            its workers.
     """
     from scalesearch.host import available_bytes, usable_cores
 
-    if settings.machine.device == "cuda" or (settings.machine.device == "auto" and _GPUS.exists()):
+    if settings.machine.device == "cuda" or (settings.machine.device == "auto" and _trains_on_gpu()):
         return 1, "workers: 1, since it trains on a GPU"
     cores, free_bytes = usable_cores(), available_bytes()
+    alike = "one for each core" if threads == 1 else f"one for each {threads} cores, as many threads as the study has"
     bounds = {
-        "one for each core": cores,
+        alike: cores // threads,
         f"{free_bytes / 1e9:.0f} GB of memory are free": int(free_bytes // WORKER_BYTES),
         f"one for each {TRIALS_OF_EACH} trainings of the budget": settings.budget // TRIALS_OF_EACH,
         "more would each know less": MOST,
@@ -51,3 +57,12 @@ def workers_here(settings: RunSettings) -> tuple[int, str]:
     why = min(bounds, key=lambda name: bounds[name])
     workers = max(1, bounds[why])
     return workers, f"workers: {workers} ({why}; --workers N)"
+
+
+def _trains_on_gpu() -> bool:
+    """Tell whether torch would train on a GPU; torch is loaded only where the machine has one."""
+    if not _GPUS.exists():
+        return False
+    import torch
+
+    return torch.cuda.is_available()

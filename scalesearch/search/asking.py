@@ -3,12 +3,14 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import optuna
 
 from scalesearch.analysis.baselines import DRAWS_ITS_START, by_chance
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.search.branches import Branches
+from scalesearch.search.hopeless import Hopeless
 from scalesearch.search.ledger import Ledger
 from scalesearch.search.lengths import Lengths
 from scalesearch.search.precisions import Precisions
@@ -73,6 +75,8 @@ class Asker:
         self._postponed: list[int] = []  # left-behind trials for which the budget has no room
         self._continued: frozenset[int] = frozenset()  # all trials left behind, asked again or not
         self._next_number = 0
+        self.short_of: Literal["", "time", "budget"] = ""
+        """What was lacking when `ask` last returned None."""
 
     def begin(self, left_behind: Iterable[int]) -> None:
         """Queue the trials that a killed run left behind, and in a new study the cheapest candidate."""
@@ -105,8 +109,15 @@ class Asker:
             return True
         return bool(self._branches.wanted) or not self._ledger.used_up
 
+    @property
+    def chooses_by_room(self) -> bool:
+        """Whether the next candidate is chosen by how long it takes, or costs no training."""
+        if self._precisions.wanted:
+            return True
+        return self._sampling.sampler == "growth" and not self._draws_by_chance(self._next_number)
+
     def ask(self) -> Proposal | None:
-        """Return the next trial in the queue; None if there is no time for any."""
+        """Return the next trial in the queue; None if there is no time, or too little budget, for any."""
         number = self._left_behind.popleft() if self._left_behind else self._next_number
         if number == self._next_number and not self._enqueue_next(number):
             return None
@@ -127,14 +138,14 @@ class Asker:
         """Queue a sibling or a branch if one is wanted, or what the sampler may not choose; otherwise nothing.
 
         Returns:
-            False if there is no time for another trial.
+            False if there is no time, or too little budget, for another trial.
         """
         if number == 0:
             return True  # the cheapest candidate is queued
         by_chance = self._draws_by_chance(number)
         if self._precisions.wanted:
             self._enqueue(*self._precisions.next_sibling())
-        elif first := self._lengths.beginning(self._place(number)):
+        elif first := self._lengths.beginning():
             self._opened.study.enqueue_trial(first)
         elif self._starts_whole(number):
             # With a part of the parameters given, Optuna asks the sampler for the others.
@@ -148,12 +159,12 @@ class Asker:
         return True
 
     def _enqueue_growth(self, number: int) -> bool:
-        """Queue the candidate that is expected to enlarge the front most; nothing if there is none, as at the start.
+        """Queue the candidate that is expected to enlarge the front most; one drawn at random if there is none.
 
         Returns:
-            False if there is none because there is no time for it.
+            False if there is none because there is no time, or too little budget, for it.
         """
-        from scalesearch.analysis.belief import observations_of  # loads scikit-learn, which no other sampler needs
+        from scalesearch.analysis.belief import observations_of, timed_of  # they load scikit-learn
         from scalesearch.search.growth import in_seconds, in_trainings, propose, trained_from
 
         running = [asked.plan.candidate for asked in self._ledger.running.values()]
@@ -162,23 +173,27 @@ class Asker:
         known = [*running, *(each.candidate for each in observed)]
         trainings = in_trainings(self._space, known, lengths=self._lengths.all)
         soon = in_seconds(self._space, records, running, full_updates=full) if self._sampling.by_time else None
-        room = None
-        if self._lengths.all:
-            done = soon and replace(soon, trained=trained_from(known[len(running) :], self._space))
-            room = self._lengths.room(trainings, done)
+        done = soon and replace(soon, trained=trained_from(known[len(running) :], self._space))
+        room = self._lengths.room(trainings, done)
+        hopeless = Hopeless(records)
         candidate = propose(
             self._space,
             observed,
             running=running,
             cost=soon or trainings,
-            is_open=self._is_open,
+            is_open=lambda each: each not in hopeless and self._is_open(each),
             seed=seed_of(self._sampling.seed, number),
             lengths=self._lengths.all,
             room=room,
+            timed=timed_of(records, self._space.limits.max_latency_ms),
         )
         if candidate:
             self._opened.study.enqueue_trial(trial_parameters(candidate, self._space))
-        return candidate is not None or room is None or not room.too_late
+            return True
+        self.short_of = "time" if room.too_late else "budget" if room.too_little else ""
+        if not self.short_of and self._lengths.all:
+            self._opened.study.enqueue_trial(self._lengths.shortest)
+        return not self.short_of
 
     def _is_open(self, candidate: Candidate) -> bool:
         """Tell whether the candidate is neither known nor refused before its training."""

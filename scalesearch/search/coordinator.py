@@ -125,11 +125,16 @@ class _Run:
         with self._timed():
             self._open()
         self._showing.started(continued=self._asker.left_behind)
+        refused: frozenset[int] | None = None  # what ran when there was no room for any other candidate
         with self._pool:
             while not stopped.is_set():
                 with self._timed():
                     while self._pool.free and self._asker.may_ask() and not (stopped.is_set() or self._time_is_up()):
+                        running = frozenset(self._ledger.running)
+                        if running == refused:
+                            break
                         if not self._ask():
+                            refused = running
                             break
                 if not self._ledger.running:
                     break
@@ -141,7 +146,8 @@ class _Run:
             if not (early or stopped.is_set()):
                 self._give_up_postponed()
         owed = len(self._ledger.running) + self._precisions.wanted + self._asker.left_behind
-        ended, message = self._ledger.ending(interrupted=stopped.is_set(), out_of_time=early, owed=owed)
+        short_of = ("time" if self._time_is_up() else self._asker.short_of) if early else ""
+        ended, message = self._ledger.ending(interrupted=stopped.is_set(), short_of=short_of, owed=owed)
         self._showing.statistics()
         self._showing.tell((RunStopped(ended=ended, message=message),))
         records = tuple(record for _, record in sorted(self._ledger.records.items()))
@@ -170,7 +176,7 @@ class _Run:
         return front
 
     def _time_is_up(self) -> bool:
-        return self._limit.is_up(self._ledger.records.values())
+        return self._limit.is_up(self._ledger.records.values(), trained=not self._asker.chooses_by_room)
 
     def _open(self) -> None:
         """Bring study and records into agreement, and derive from the records where the search stands."""

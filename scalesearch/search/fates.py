@@ -81,6 +81,8 @@ def gone_on_with(record: TrialRecord, plan: Plan, *, shared_updates: int) -> Tri
     Of the plan's trunk, other trials have made `shared_updates`, which are not charged to this trial.
     """
     training = record.training
+    if record.state == "rejected":  # before any training, in this run as in the one before
+        return record
     if training is None:
         return replace(record, charged=True)
     own = training.steps

@@ -10,7 +10,15 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from scalesearch.analysis.belief import Belief, Features, Observation, at_length, within_macs, without_calibration
+from scalesearch.analysis.belief import (
+    Belief,
+    Features,
+    Observation,
+    Timed,
+    at_length,
+    within_macs,
+    without_calibration,
+)
 from scalesearch.analysis.front import REFERENCE, Point, undominated
 from scalesearch.analysis.log_linear import LogLinear
 from scalesearch.spaces.moves import drawn, moved
@@ -50,12 +58,14 @@ def propose(
     reference: Point = REFERENCE,
     lengths: Sequence[int] = (),
     room: "Room | None" = None,
+    timed: Sequence[Timed] = (),
 ) -> Candidate | None:
     """Return the candidate to try next; None if nothing can be proposed.
 
     With `lengths`, the candidate may be a known one whose training goes on. A member of the believed front is brought
     to full length first if too little was spent on that, or if the run has no room for both; with no member left and
-    no room, it is another candidate in full length, as far as it would end in time.
+    no room, it is another candidate in full length. Nothing is proposed that the run has no room for: then it is the
+    best of what is left that it has room for.
 
     Args:
         space: The search space.
@@ -67,12 +77,13 @@ def propose(
         pool: The candidates to choose from; empty to make a pool.
         reference: The worst (score, p50 in ms) of the hypervolume.
         lengths: The lengths of a training in updates, ascending; empty where all trainings are alike.
-        room: What the run has room for. It is asked only with `lengths`; None for a run without end.
+        room: What the run has room for; None for a run without end.
+        timed: Candidates that were rejected for their latency.
     """
     if len(observed) < LEAST_OBSERVED:
         return None
     random = np.random.default_rng(seed)
-    belief = Belief(space, observed, full_updates=lengths[-1] if lengths else 0).supposing(running)
+    belief = Belief(space, observed, full_updates=lengths[-1] if lengths else 0, timed=timed).supposing(running)
     known = {*running, *(each.candidate for each in observed)}
 
     def best(pool: Sequence[Candidate]) -> Candidate | None:
@@ -84,17 +95,24 @@ def propose(
         return next((pool[place] for place in order.tolist() if is_open(pool[place])), None)
 
     if not lengths:
-        return best(pool or within_macs(space, observed, pool_of(space, observed, random, known=known)))
+        pool = pool or within_macs(space, observed, pool_of(space, observed, random, known=known))
+        found = best(pool)
+        if room is None or found is None or (room.affords(found) and room.in_time(found)):
+            return found
+        return best([each for each in pool if room.uses_up(each) and room.in_time(each)])
     pool = pool or within_macs(space, observed, pool_of_lengths(space, belief, random, lengths, known=known))
     found, members = best(pool), [each for each in unfinished(belief, known) if is_open(each)]
     if room is None:
         return found
-    fits = found is not None and room.fits((found, at_length(found, lengths[-1]), *members))
+    fits = found is not None and room.fits((found, at_length(found, lengths[-1]), *members)) and room.in_time(found)
     if fits and not room.wants_members:
         return found
-    if member := best([each for each in members if room.in_time(each)]):
+    if member := best([each for each in members if room.affords(each) and room.in_time(each)]):
         return member
-    return found if fits else best([each for each in pool if each.recipe.steps == lengths[-1] and room.in_time(each)])
+    if fits:
+        return found
+    full = (each for each in pool if each.recipe.steps == lengths[-1])
+    return best([each for each in full if room.uses_up(each) and room.in_time(each)])
 
 
 class Room(Protocol):
@@ -106,6 +124,12 @@ class Room(Protocol):
 
     def fits(self, candidates: Sequence[Candidate]) -> bool:
         """Tell whether budget and time suffice for these candidates, one after the other."""
+
+    def affords(self, candidate: Candidate) -> bool:
+        """Tell whether the budget suffices for the candidate."""
+
+    def uses_up(self, candidate: Candidate) -> bool:
+        """Tell the same; with less left than a full training, False for one that costs nothing."""
 
     def in_time(self, candidate: Candidate) -> bool:
         """Tell whether the candidate would end before the time is up."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import optuna
 
@@ -140,14 +141,25 @@ class Ledger:
         self._parked = [asked for asked in self._parked if asked.plan.key != key]
         return waiting
 
-    def ending(self, *, interrupted: bool, out_of_time: bool, owed: int) -> tuple[Ending, str]:
-        """Return how the run ended and a sentence that says why; `owed` trials are still to be evaluated."""
+    def ending(
+        self, *, interrupted: bool, short_of: Literal["", "time", "budget"] = "", owed: int
+    ) -> tuple[Ending, str]:
+        """Return how the run ended and a sentence that says why.
+
+        Args:
+            interrupted: Whether somebody stopped it.
+            short_of: What was lacking for another candidate, while there were some to ask for.
+            owed: Number of trials that are still to be evaluated.
+        """
+        out_of_time = short_of == "time"
         if self.charged >= self.budget and not ((interrupted or out_of_time) and owed):
             return "budget", self._trained
         if interrupted:
             return "interrupted", f"stopped at {self._done}; run again to continue"
         if out_of_time:
             return "time", f"the time is up at {self._done}; run again to go on"
+        if short_of == "budget":
+            return "budget", f"{self._trained}: the rest of the budget suffices for no other"
         last = sorted(self.records)[-FREE_IN_A_ROW:]
         rejected = sum(self.records[number].state == "rejected" for number in last)
         cause = "the limits are too tight" if 2 * rejected > len(last) else "the space is exhausted"

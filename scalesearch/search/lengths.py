@@ -61,16 +61,24 @@ class Lengths:
         """Number of trials that a study begins with besides its first: the cheapest candidate in its other lengths."""
         return max(0, len(self.all) - 1)
 
-    def beginning(self, place: int) -> dict[str, OptunaChoice]:
-        """Return the parameters of the trial that is asked for at this place; empty if it is none of the beginning.
+    def beginning(self) -> dict[str, OptunaChoice]:
+        """Return the parameters of the next trial that a study begins with, after its first; empty if there is none.
 
         The cheapest candidate is trained in every length, the greatest soon, so that the front has a member. So the
-        model sees what a longer training brings.
+        model sees what a longer training brings. One of them waits until the one before has ended, whose trunk it
+        continues: side by side, workers would train parts of that trunk twice.
         """
-        if not 0 < place <= self.given:
+        if not self.all:
             return {}
         first = cheapest(self._space)
-        return trial_parameters(replace(first, recipe=replace(first.recipe, steps=self.all[-place])), self._space)
+        wanted = [
+            replace(first, recipe=replace(first.recipe, steps=steps)) for steps in (self.all[0], *self.all[:0:-1])
+        ]
+        if any(asked.plan.candidate in wanted for asked in self._ledger.running.values()):
+            return {}
+        begun = {record.candidate for record in self._ledger.records.values()}
+        left = [each for each in wanted[1:] if each not in begun]
+        return trial_parameters(left[0], self._space) if left else {}
 
     @property
     def shortest(self) -> dict[str, OptunaChoice]:
@@ -126,6 +134,8 @@ class RunRoom:
         """Whether too little was spent on trainings of full length so far."""
         self.too_late = False
         """Whether a candidate would not have ended in time."""
+        self.too_little = False
+        """Whether the budget did not suffice for a candidate."""
 
     def fits(self, candidates: Sequence[Candidate]) -> bool:
         """Tell whether budget and time suffice for these candidates, one after the other."""
@@ -133,6 +143,22 @@ class RunRoom:
             return False
         whole_s = self._seconds.of_all([*self._running, *candidates]) if self._seconds else 0.0
         return whole_s <= self._workers * self._left_s
+
+    def affords(self, candidate: Candidate) -> bool:
+        """Tell whether the budget suffices for the candidate."""
+        dear = self._trainings.of_all([candidate]) > self._left + _SLACK
+        self.too_little = self.too_little or dear
+        return not dear
+
+    def uses_up(self, candidate: Candidate) -> bool:
+        """Tell the same; with less left than a full training, False for one that costs nothing.
+
+        Otherwise a run would go on with what costs nothing once its budget suffices for nothing else.
+        """
+        if self._left < 1 and self._trainings.of_all([candidate]) <= _SLACK:
+            self.too_little = True
+            return False
+        return self.affords(candidate)
 
     def in_time(self, candidate: Candidate) -> bool:
         """Tell whether the candidate would end before the time is up."""

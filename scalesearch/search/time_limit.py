@@ -11,8 +11,8 @@ from scalesearch.values.record import TrialRecord
 class TimeLimit:
     """Tells whether one more candidate can be expected to end before the run's time is up.
 
-    A candidate is expected to take the median time of the study's candidates so far. Candidates that are running when
-    the time is up are finished, so no work is lost.
+    A candidate is expected to take the median time of those of its kind in the study: trained ones, or ones that cost
+    no training, as siblings do. Candidates that are running when the time is up are finished, so no work is lost.
     """
 
     def __init__(self, max_time_s: float, *, now: Callable[[], float] = time.monotonic) -> None:
@@ -30,10 +30,16 @@ class TimeLimit:
         """Whether half of the time is over; never without a limit."""
         return self.left_s < self._max_time_s / 2
 
-    def is_up(self, records: Iterable[TrialRecord]) -> bool:
-        """Tell whether one more candidate, as long as the median of these (0 s without any), would end too late."""
+    def is_up(self, records: Iterable[TrialRecord], *, trained: bool) -> bool:
+        """Tell whether one more candidate would end too late.
+
+        Args:
+            records: All trials so far. Without any of the kind, a candidate is expected to take 0 s.
+            trained: Whether the candidate is probably trained.
+        """
         if not self._max_time_s:
             return False
-        spent_s = [sum(stage.seconds for stage in record.stages) for record in records if record.stages]
+        alike = [record for record in records if record.stages and record.charged == trained]
+        spent_s = [sum(stage.seconds for stage in record.stages) for record in alike]
         usual_s = statistics.median(spent_s) if spent_s else 0.0
         return self._now() - self._began_s + usual_s > self._max_time_s

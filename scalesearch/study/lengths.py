@@ -71,6 +71,11 @@ def lengths_notes(
         sampler: The sampler of this run.
         stored: The study's last run; None for a new study.
     """
+    if not asked.lengths and any(named.name == STEPS for named in asked.axes):
+        yield (
+            "note: training.steps is a range, so candidates that were trained by unlike numbers of updates are "
+            "compared as they are. List some, as [240, 480, 960]: then the front is of one length"
+        )
     if lengths == "on" and len(trained.lengths) > 1:
         updates = either(trained.lengths)
         yield f"lengths: trainings of {updates} updates, as the search decides; the front: {trained.lengths[-1]}"

@@ -59,6 +59,10 @@ class NamedAxis:
 
 FLIP = "training.flip"
 STEPS = "training.steps"
+LATENCY_LIMIT = "max_latency_ms"
+"""Name of the limit of latency, in settings and records."""
+MOST_LENGTHS = 8
+"""A range in more steps than these is no list of lengths, but an axis like any other."""
 AUTO = Choice(values=("auto",))
 """The value of an axis that the program decides once per study."""
 
@@ -108,9 +112,13 @@ class SearchSpace:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """The numbers of updates that the space lists for a training, ascending; empty for a range."""
-        listed = (named.axis for named in self.axes if named.name == STEPS and isinstance(named.axis, Choice))
-        return tuple(sorted(int(value) for axis in listed for value in axis.values))
+        """The numbers of updates that the space lists for a training, ascending.
+
+        A range in a few steps lists them too; another range lists none.
+        """
+        axes = (named.axis for named in self.axes if named.name == STEPS)
+        few = (axis for axis in axes if isinstance(axis, Choice) or len(axis.values) <= MOST_LENGTHS)
+        return tuple(sorted(int(value) for axis in few for value in axis.values))
 
     def with_flip(self, *, flip: bool) -> "SearchSpace":
         """Return the space with its flip axis fixed to `flip`; the space itself if that was decided before."""

@@ -13,6 +13,7 @@ from scalesearch.values.candidate import Precision
 from scalesearch.values.latency import Latency
 from scalesearch.values.quality import Quality
 from scalesearch.values.record import MeasuredTrial, TrialRecord
+from scalesearch.values.space import LATENCY_LIMIT
 from scalesearch.views.palette import INK, LOOKS, PALE
 from scalesearch.views.words import device_text, latency_axis, score_axis
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 STYLES: dict[Precision, tuple[str, str]] = {name: (look.colour, look.marker) for name, look in LOOKS.items()}
 _LABEL_PX = 40
-_LATENCY_LIMIT = "max_latency_ms"
 
 
 def draw_front(
@@ -164,7 +164,7 @@ def latency_limit_ms(points: Iterable[TrialRecord]) -> float | None:
     """Return the study's latency limit, computed from any record's use of it (value / limit - 1)."""
     for record in points:
         for use in record.limits:
-            if use.limit == _LATENCY_LIMIT and record.latency:
+            if use.limit == LATENCY_LIMIT and record.latency:
                 return record.latency.p50_ms / (1 + use.excess)
     return None
 

@@ -1,14 +1,16 @@
 """What is believed of untried candidates: near the truth of a known function, and unsure where nothing was seen."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from scalesearch.analysis.belief import Belief, Features, Observation
+from scalesearch.analysis.belief import Belief, Features, Observation, Timed, timed_of
 from scalesearch.spaces.moves import drawn
 from scalesearch.values.candidate import Candidate
+from scalesearch.values.record import LimitUse, MeasuredTrial, StageTime
 from scalesearch.values.space import Choice, Limits, NamedAxis, Range, SearchSpace
 
 AXES = (
@@ -93,3 +95,28 @@ def test_what_is_being_measured_changes_the_doubt_alone() -> None:
     assert (after.score[1] < before.score[1]).all()
     assert len(belief.observations) == 40
     assert belief.supposing(()) is belief
+
+
+def test_latencies_of_rejected_candidates_teach_the_latency_and_nothing_else() -> None:
+    """Half the precision's speed is unknown to the observations, which have no int8 at all."""
+    known = [each for each in observed(40, seed=1) if each.candidate.quantization.precision == "fp32"]
+    others = [each for each in observed(80, seed=2) if each.candidate.quantization.precision == "int8"]
+    rejected = [Timed(candidate=each.candidate, p50_ms=each.p50_ms) for each in others[:8]]
+    asked = [each.candidate for each in others[8:]]
+    log_ms = np.log([truth(each)[1] for each in asked])
+    plain, taught = Belief(SPACE, known), Belief(SPACE, known, timed=rejected)
+    off = [float(np.sqrt(np.mean((each.expect(asked).log_ms[0] - log_ms) ** 2))) for each in (plain, taught)]
+    assert off[1] < 0.12 < off[0]
+    np.testing.assert_array_equal(taught.expect(asked).score[0], plain.expect(asked).score[0])
+    assert taught.errors() is not None
+
+
+def test_what_was_rejected_untrained_has_a_latency(make_record: Callable[..., MeasuredTrial]) -> None:
+    stages = (StageTime(stage="untrained", seconds=1.0),)
+    slow = replace(make_record(1).without_measurement(), state="rejected", charged=False, stages=stages)
+    slow = replace(
+        slow, limits=(LimitUse(limit="max_macs", excess=-0.5), LimitUse(limit="max_latency_ms", excess=0.25))
+    )
+    by_macs = replace(slow, trial=2, stages=(), limits=(LimitUse(limit="max_macs", excess=2.0),))
+    assert timed_of([by_macs, slow, make_record(3)], 2.0) == (Timed(candidate=slow.candidate, p50_ms=2.5),)
+    assert timed_of([slow], None) == ()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from scalesearch.chain.one_trainer import OneTrainer
+from scalesearch.chain.stages import StageClock
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.lock_files import HAS_FLOCK
 
@@ -20,7 +21,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 def hold(folder: Path, key: str, held: Event, leave: Event, die: bool) -> None:
     alone = OneTrainer(folder, DeviceLock("test", folder=folder))
-    with alone(key):
+    with alone(key, StageClock()):
         held.set()
         assert leave.wait(60)
         if die:
@@ -40,11 +41,11 @@ def test_a_key_is_waited_for_until_its_process_is_done_or_dead(tmp_path: Path, d
     assert held.wait(60)
     device = DeviceLock("test", folder=tmp_path)
     with device.busy():
-        with OneTrainer(tmp_path, device)("b"):
+        with OneTrainer(tmp_path, device)("b", StageClock()):
             assert device.paused_s < HELD_S
         threading.Timer(HELD_S, leave.set).start()
         began_s = time.monotonic()
-        with OneTrainer(tmp_path, device)("a"):
+        with OneTrainer(tmp_path, device)("a", StageClock()):
             waited_s = time.monotonic() - began_s
     process.join(60)
     assert leave.is_set() and waited_s >= HELD_S
@@ -62,7 +63,7 @@ def test_a_measurement_runs_while_a_key_is_waited_for(tmp_path: Path) -> None:
     measuring = SPAWN.Process(target=measure, args=(tmp_path, done))
     with device.busy():
         measuring.start()
-        with OneTrainer(tmp_path, device)("a"):
+        with OneTrainer(tmp_path, device)("a", StageClock()):
             assert done.is_set()
     for process in (holder, measuring):
         process.join(60)
@@ -71,5 +72,5 @@ def test_a_measurement_runs_while_a_key_is_waited_for(tmp_path: Path) -> None:
 
 def test_where_no_lock_file_can_be_made_nothing_is_locked(tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("a file stands where the folder belongs")
-    with OneTrainer(tmp_path / "weights", DeviceLock("test", folder=tmp_path))("a"):
+    with OneTrainer(tmp_path / "weights", DeviceLock("test", folder=tmp_path))("a", StageClock()):
         pass

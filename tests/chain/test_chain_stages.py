@@ -20,3 +20,12 @@ def test_what_held_a_stage_up_is_a_stage_of_its_own() -> None:
     assert wait == pytest.approx(0.04)
     assert 0.01 <= train <= passed_s - wait
     assert 0.05 <= sum(entry.seconds for entry in clock.times) <= passed_s
+
+
+def test_waiting_is_announced_and_then_the_stage_that_it_interrupted() -> None:
+    announced = list[str]()
+    stages = StageClock(announced.append)
+    with stages("train"), stages.waiting():
+        assert announced == ["train", "wait"]
+    assert announced == ["train", "wait", "train"]
+    assert [each.stage for each in stages.times] == ["train"]

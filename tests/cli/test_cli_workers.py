@@ -37,12 +37,30 @@ def test_cores_memory_and_budget_decide(
 
 def test_one_worker_trains_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert workers_here(replace(SETTINGS, machine=MachineSettings(device="cuda")))[0] == 1
-    monkeypatch.setattr(module, "_GPUS", Path("/"))
+    monkeypatch.setattr(module, "_trains_on_gpu", lambda: True)
     assert workers_here(replace(SETTINGS, machine=MachineSettings(device="auto")))[0] == 1
+    assert workers_here(replace(SETTINGS, machine=MachineSettings(device="cpu")))[1].startswith("workers: ")
+
+
+def test_a_gpu_that_torch_cannot_use_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(module, "_GPUS", Path("/"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    _, line = workers_here(replace(SETTINGS, machine=MachineSettings(device="auto")))
+    assert "GPU" not in line
+
+
+def test_a_study_that_trains_with_two_threads_has_half_as_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "usable_cores", lambda: 4)
+    monkeypatch.setattr(host, "available_bytes", lambda: 100 * WORKER_BYTES)
+    found, line = workers_here(SETTINGS, threads=2)
+    assert found == 2 and "one for each 2 cores" in line
+    assert workers_here(SETTINGS, threads=8)[0] == 1
 
 
 def test_a_number_that_was_given_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "workers_here", lambda settings: (7, "workers: 7"))
+    monkeypatch.setattr(module, "workers_here", lambda settings, threads: (7, "workers: 7"))
     given = replace(SETTINGS, workers=3)
     assert choose_workers(given, None, asked="3") == (given, "")
     assert choose_workers(given, ["workers=3"]) == (given, "")

@@ -46,6 +46,11 @@ def test_a_failed_trial_is_charged_fully(make_record: Callable[..., MeasuredTria
     assert gone_on_with(record, FakePlanner()(record.candidate), shared_updates=200).charge == 1.0
 
 
+def test_a_rejected_trial_is_not_charged_for_being_continued(make_record: Callable[..., MeasuredTrial]) -> None:
+    record = replace(make_record(3).without_measurement(), state="rejected", training=None, charged=False)
+    assert gone_on_with(record, FakePlanner()(record.candidate), shared_updates=0) == record
+
+
 def _one_trunk(candidate: Candidate) -> Plan:
     return replace(FakePlanner()(candidate), trunk_key="trunk", branch_updates=0)
 

@@ -66,16 +66,20 @@ def test_the_ending_tells_a_tight_limit_from_a_used_up_space(
     ledger = Ledger(tmp_path, budget=1)
     for trial in range(3):
         ledger.enter(replace(make_record(trial), state="rejected" if trial else "cached", charged=False))
-    ended, message = ledger.ending(out_of_time=False, interrupted=False, owed=0)
+    ended, message = ledger.ending(interrupted=False, owed=0)
     assert ended == "exhausted" and message.startswith("the limits are too tight: of the last 3 candidates")
-    assert ledger.ending(out_of_time=False, interrupted=True, owed=1)[0] == "interrupted"
-    assert ledger.ending(out_of_time=True, interrupted=False, owed=0) == (
+    assert ledger.ending(interrupted=True, owed=1)[0] == "interrupted"
+    assert ledger.ending(short_of="time", interrupted=False, owed=0) == (
         "time",
         "the time is up at 0 of 1; run again to go on",
     )
+    assert ledger.ending(short_of="budget", interrupted=False, owed=0) == (
+        "budget",
+        "0 candidates trained: the rest of the budget suffices for no other",
+    )
     ledger.enter(make_record(5))
-    assert ledger.ending(out_of_time=False, interrupted=False, owed=1) == ("budget", "1 candidates trained")
-    assert ledger.ending(out_of_time=False, interrupted=True, owed=1)[0] == "interrupted"
+    assert ledger.ending(interrupted=False, owed=1) == ("budget", "1 candidates trained")
+    assert ledger.ending(interrupted=True, owed=1)[0] == "interrupted"
 
 
 def test_a_branch_of_a_stored_trunk_is_charged_by_its_share(
@@ -88,7 +92,7 @@ def test_a_branch_of_a_stored_trunk_is_charged_by_its_share(
     assert ledger.charged == pytest.approx(1 + 2 / 3) and ledger.has_room
     ledger.enter(replace(full, trial=3, training=replace(full.training, steps=30, new_steps=10)))
     assert ledger.charged == 2 and not ledger.has_room
-    assert ledger.ending(out_of_time=False, interrupted=False, owed=0) == (
+    assert ledger.ending(interrupted=False, owed=0) == (
         "budget",
         "4 candidates trained with the updates of 2.0 full trainings",
     )

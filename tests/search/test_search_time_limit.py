@@ -21,13 +21,28 @@ def test_the_time_is_up_once_a_usual_candidate_would_end_too_late(make_record: C
     ]
     records = [replace(make_record(trial), stages=stages) for trial, stages in enumerate(lasted)]
     now_s[0] = 159.0
-    assert not limit.is_up([])
+    assert not limit.is_up([], trained=True)
     now_s[0] = 140.0
-    assert not limit.is_up(records)
+    assert not limit.is_up(records, trained=True)
     now_s[0] = 140.1
-    assert limit.is_up(records)
-    assert not limit.is_up([replace(record, stages=()) for record in records])
-    assert not TimeLimit(0.0, now=lambda: now_s[0]).is_up(records)
+    assert limit.is_up(records, trained=True)
+    assert not limit.is_up([replace(record, stages=()) for record in records], trained=True)
+    assert not TimeLimit(0.0, now=lambda: now_s[0]).is_up(records, trained=True)
+
+
+def test_a_sibling_may_begin_when_a_training_may_not(make_record: Callable[..., MeasuredTrial]) -> None:
+    now_s = [0.0]
+    limit = TimeLimit(60.0, now=lambda: now_s[0])
+    trained = replace(make_record(0), stages=(StageTime(stage="train", seconds=50.0),))
+    brief = [
+        replace(make_record(trial), charged=False, stages=(StageTime(stage="time", seconds=2.0),))
+        for trial in range(1, 9)
+    ]
+    now_s[0] = 30.0
+    assert limit.is_up([trained, *brief], trained=True)
+    assert not limit.is_up([trained, *brief], trained=False)
+    now_s[0] = 58.5
+    assert limit.is_up([trained, *brief], trained=False)
 
 
 def test_a_run_out_of_time_ends_whole_and_goes_on_later(tmp_path: Path) -> None:

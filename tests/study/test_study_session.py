@@ -363,3 +363,14 @@ def test_elsewhere_all_trainings_are_alike(tmp_path: Path, overrides: tuple[str,
 def test_lengths_without_a_list_of_them_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected several values of training.steps .* got 2. Give some: --set"):
         opened(write(tmp_path / "scans", 1000), "lengths=on")
+
+
+def test_a_range_in_a_few_steps_lists_lengths_and_another_is_said_to_compare_unlike_trainings(tmp_path: Path) -> None:
+    root, said = write(tmp_path / "scans", 1000), list[str]()
+    session = opened(root, "training.steps={low=2,high=6,step=2}", say=said.append)
+    assert (session.space.lengths, session.settings.lengths, session.full_updates) == ((2, 4, 6), "on", 6)
+    assert not any(line.startswith("note: training.steps") for line in said)
+    other = write(tmp_path / "other" / "scans", 1000)
+    session = opened(other, "training.steps={low=2,high=200}", say=said.append)
+    assert (session.space.lengths, session.settings.lengths, session.full_updates) == ((), "off", 0)
+    assert [line for line in said if line.startswith("note: training.steps is a range")]
