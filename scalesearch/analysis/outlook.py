@@ -35,7 +35,7 @@ _BEST: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
-    """What is expected of a candidate that was not tried."""
+    """What is expected of a candidate that was not tried, or only in a shorter training."""
 
     candidate: Candidate
     score: float
@@ -45,6 +45,8 @@ class Promise:
     """Standard deviation of the logarithm of the latency."""
     growth: float
     """Expected growth of the front's hypervolume, as a fraction of it."""
+    trained: int = 0
+    """Updates of its training so far; 0 if there was none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,10 @@ def outlook(
     full = max((record.full_updates for record in records), default=0)
     belief = Belief(space, observed, full_updates=full, timed=timed_of(records, space.limits.max_latency_ms))
     tried = {each.candidate: None for each in observed}
+    trained = dict[Candidate, int]()
+    for each in tried:
+        part = without_calibration(at_length(each, full))
+        trained[part] = max(each.recipe.steps, trained.get(part, 0))
     outside = {at_length(each.candidate, full) for each in observed if not each.feasible}
     drawn_ones = dict.fromkeys(at_length(each, full) for each in _candidates(space, list(tried), seed=seed))
     wanted = [each for each in drawn_ones if each not in outside]
@@ -97,6 +103,7 @@ def outlook(
             p50_ms=math.exp(expected.log_ms[0][place]),
             log_ms_sd=float(expected.log_ms[1][place]),
             growth=float(growth[place]) / size if size else 0.0,
+            trained=trained.get(without_calibration(candidate), 0),
         )
         for place, candidate in enumerate(pool)
     ]

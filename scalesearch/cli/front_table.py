@@ -146,13 +146,24 @@ def _footnotes(shown: Sequence[MeasuredTrial], scores: dict[int, FrontScore], *,
     return lines
 
 
+def _trained_on(records: Sequence[TrialRecord]) -> list[str]:
+    """Return lines on what the search's own longer trainings tell about the front; none where there are too few."""
+    if not any(record.full_updates for record in records):
+        return []
+    from scalesearch.analysis.longer_trainings import longer_trainings
+    from scalesearch.views.brief_bias import longer_lines
+
+    found = longer_trainings(records)
+    return list(longer_lines(found)) if found else []
+
+
 def _confirmed(folder: Path, records: Sequence[TrialRecord]) -> list[str]:
     """Return lines on where the confirmed front is stored, and on how it corrects the front that is shown."""
     from scalesearch.records.confirmed import confirmed_hint
 
     hint = confirmed_hint(folder)
     if not hint:
-        return []
+        return _trained_on(records)
     from scalesearch.analysis.front import pareto_front
     from scalesearch.analysis.likely_members import correct
     from scalesearch.confirm.request import command_for

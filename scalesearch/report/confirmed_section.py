@@ -6,10 +6,11 @@ from typing import Any
 
 from scalesearch.analysis.confirmation import Confirmation, Move, SeedMean
 from scalesearch.analysis.front import point
+from scalesearch.analysis.longer_trainings import longer_trainings
 from scalesearch.confirm.files import gap_text
 from scalesearch.confirm.request import command_for
 from scalesearch.study.contents import StudyContents
-from scalesearch.views.brief_bias import correction_lines
+from scalesearch.views.brief_bias import correction_lines, longer_lines
 from scalesearch.views.figures import STYLES, Figure, layout, ticks
 from scalesearch.views.markup import bullets, chart, paragraph, section, table
 from scalesearch.views.palette import FAINT, INK
@@ -30,7 +31,9 @@ def confirmed(study: StudyContents) -> str:
         words = "Not confirmed yet. `scalesearch confirm` trains members of the front at full length and measures anew."
         if study.unreadable:
             words = f"Left out: {study.unreadable}"
-        return section("confirmed", title, paragraph(words))
+        trained_on = longer_trainings(study.records)
+        told = [f"{line[0].upper()}{line[1:]}." for line in longer_lines(trained_on)] if trained_on else []
+        return section("confirmed", title, *(paragraph(text) for text in (words, *told)))
     noun = score_noun_of(move.record for move in found.moves)
     caption = f"{noun.capitalize()} against latency after full training"
     latency = latency_title(move.record for move in found.moves)

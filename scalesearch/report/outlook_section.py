@@ -28,13 +28,23 @@ def outlook(study: StudyContents) -> str:
     )
     rows = [_row(each) for each in found.best]
     head = ["resolution", "depth x width x kernel", "channels cut", "precision", noun, "latency", "growth of the front"]
+    caption = "Untried candidates that promise most, with 95 % intervals of the model"
+    if any(each.trained for each in found.best):
+        head, rows = (
+            [*head, "trained so far"],
+            [
+                [*row, f"{each.trained} updates" if each.trained else "-"]
+                for row, each in zip(rows, found.best, strict=True)
+            ],
+        )
+        caption = "Candidates, untried or trained in part, that promise most, with 95 % intervals of the model"
     return section(
         "outlook",
         _TITLE,
         paragraph(note),
         paragraph(_errors_text(found, noun)),
         chart("outlook", "The front that the model expects, over the measured trials"),
-        table(head, rows, caption="Untried candidates that promise most, with 95 % intervals of the model"),
+        table(head, rows, caption=caption),
     )
 
 

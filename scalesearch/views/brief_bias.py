@@ -6,6 +6,7 @@ from typing import NamedTuple
 from scalesearch.analysis.brief_bias import LEAST_NETWORKS, Aspect, BriefBias, Corrected, Effect
 from scalesearch.analysis.confirmation import Confirmation
 from scalesearch.analysis.likely_members import Correction, confirmed_networks
+from scalesearch.analysis.longer_trainings import LongerTrainings
 from scalesearch.values.quality import Z_975
 from scalesearch.views.words import percent
 
@@ -49,6 +50,24 @@ def correction_lines(confirmation: Confirmation, correction: Correction, *, comm
         yield f"confirm them: {command} {flags}"
 
 
+def longer_lines(found: LongerTrainings) -> Iterator[str]:
+    """Yield the lines that stand below a front that is not confirmed: how the search's own longer trainings went."""
+    gained = "" if found.bias is None else f": {found.bias.mean_gain:+.1f} points on average"
+    order = f", order of the scores Spearman {found.ranks}" if found.ranks else ""
+    yield (f"{found.networks} networks were trained on, from {found.shortest} updates to {found.full}{gained}{order}")
+    told = [(effect, words) for effect, words in _effects(found.bias) if effect.told] if found.bias else []
+    if told:
+        parts = ", ".join(f"{_points(effect)} for {words.unit}" for effect, words in told)
+        yield (
+            f"that gave, at equal brief scores, in points (95 %): {parts}; the front may still favour "
+            f"{_favoured(told)} (`scalesearch confirm` trains its members longer)"
+        )
+
+
+def _favoured(told: list[tuple[Effect, _Aspect]]) -> str:
+    return " and ".join(words.more if effect.points > 0 else words.less for effect, words in told)
+
+
 def _why_unknown(confirmation: Confirmation) -> str:
     count = len(confirmed_networks(confirmation.moves))
     if count < LEAST_NETWORKS:
@@ -64,7 +83,7 @@ def _bias_lines(bias: BriefBias) -> Iterator[str]:
     )
     told = [(effect, words) for effect, words in _effects(bias) if effect.told]
     open_ones = [words.noun for effect, words in _effects(bias) if not effect.told]
-    favours = " and ".join(words.more if effect.points > 0 else words.less for effect, words in told)
+    favours = _favoured(told)
     untold = f"no bias by {' or '.join(open_ones)} can be told" if open_ones else ""
     yield "; ".join(part for part in (f"the brief front favours {favours}" if favours else "", untold) if part)
     left_out = bias.left_out

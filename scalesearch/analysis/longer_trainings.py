@@ -1,0 +1,68 @@
+"""What the search's own longer trainings show: networks that were trained briefly, and then on to full length."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from scalesearch.analysis.brief_bias import BriefBias, Traits, fit_brief_bias, traits_of
+from scalesearch.analysis.ranks import RankAgreement, rank_agreement
+from scalesearch.values.candidate import Candidate, Quantization, Recipe
+from scalesearch.values.quality import Z_975
+from scalesearch.values.record import MeasuredTrial, TrialRecord
+
+LEAST_NETWORKS: Final = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongerTrainings:
+    """How the scores of networks moved from a short training to full length, within one search."""
+
+    networks: int
+    shortest: int
+    full: int
+    """Updates of the two trainings; of several shorter ones, the shortest."""
+    ranks: RankAgreement | None
+    """Of the short scores with those of full length; None where there is none."""
+    bias: BriefBias | None
+    """Its brief scores are those of the short trainings; None where the networks are alike in side, MACs and cutting.
+    """
+
+
+def longer_trainings(records: Iterable[TrialRecord]) -> LongerTrainings | None:
+    """Return what the networks show that were trained in part and in full; None with fewer than `LEAST_NETWORKS`.
+
+    Scores are those of the float networks, so each network counts once, whatever its precisions. The networks are those
+    that the search went on with: the promising ones.
+    """
+    trained: dict[Candidate, dict[int, MeasuredTrial]] = {}
+    own = [each for record in records if record.full_updates and record.same_as is None if (each := record.measured)]
+    for each in own:
+        if not each.candidate.quantization.qat_steps:
+            trained.setdefault(_network(each.candidate), {}).setdefault(each.candidate.recipe.steps, each)
+    full = max((each.full_updates for each in own), default=0)
+    pairs = [(of[min(of)], of[full]) for of in trained.values() if full in of and min(of) < full]
+    if len(pairs) < LEAST_NETWORKS:
+        return None
+    brief = [_traits(short) for short, _ in pairs]
+    long = [record.training.float_score for _, record in pairs]
+    return LongerTrainings(
+        networks=len(pairs),
+        shortest=min(short.candidate.recipe.steps for short, _ in pairs),
+        full=full,
+        ranks=rank_agreement([each.brief_score for each in brief], long),
+        bias=fit_brief_bias(brief, long, [_variance(record) for _, record in pairs]),
+    )
+
+
+def _network(candidate: Candidate) -> Candidate:
+    """Return the candidate without its precision and its length."""
+    recipe = replace(candidate.recipe, steps=Recipe().steps, warmup_steps=0)
+    return replace(candidate, recipe=recipe, quantization=Quantization())
+
+
+def _traits(record: MeasuredTrial) -> Traits:
+    return replace(traits_of(record), brief_score=record.training.float_score)
+
+
+def _variance(record: MeasuredTrial) -> float:
+    return ((record.quality.score_high - record.quality.score_low) / (2 * Z_975)) ** 2
