@@ -1,6 +1,7 @@
 """Turn a candidate into a plan: rounding, cost, limits and identity, before anything is trained."""
 
 import dataclasses
+from typing import Final
 
 from scalesearch.chain.cutter import cut_on_paper
 from scalesearch.measurement.cost import count_cost, formula_cost
@@ -22,6 +23,7 @@ from scalesearch.values.training_length import branch_steps, trunk_steps
 
 # Bytes of a weight by precision: the weights alone are a lower bound of the file's size before it exists.
 _WEIGHT_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
+MOST_PLANS: Final = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,15 +69,23 @@ class Planner:
         self._basis = source if isinstance(source, PlanBasis) else PlanBasis.of(source)
         self._make_module = get_task(self._basis.task).make_module
         self._costs: dict[str, Cost] = {}
+        self._plans: dict[Candidate, Plan] = {}
 
     def __call__(self, candidate: Candidate) -> Plan:
         """Return the plan of a candidate.
 
-        This takes a fraction of a second, most of it for the pruned shape.
+        This takes a fraction of a second, most of it for the pruned shape. The last `MOST_PLANS` are remembered, since
+        a search asks about the same candidates again and again.
         """
+        if known := self._plans.get(candidate):
+            return dataclasses.replace(known, candidate=candidate)  # equal, but 1 may be given as 1.0
         whole = trunk_scaling(self._basis.space, candidate.scaling)
         cut_from = None if whole == candidate.scaling else self._scaled(whole)
-        return self.plan_spec(self.spec(candidate), candidate, cut_from=cut_from)
+        plan = self.plan_spec(self.spec(candidate), candidate, cut_from=cut_from)
+        if len(self._plans) >= MOST_PLANS:
+            del self._plans[next(iter(self._plans))]
+        self._plans[candidate] = plan
+        return plan
 
     def spec(self, candidate: Candidate) -> NetworkSpec:
         """Return the candidate's network in whole numbers, before pruning."""

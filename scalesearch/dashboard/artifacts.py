@@ -1,4 +1,7 @@
-"""Files of front members in the study, for download in Optuna Dashboard: config.toml, model.onnx, classes.svg."""
+"""Files of front members in the study, for download in Optuna Dashboard.
+
+They are config.toml, model.onnx, classes.svg, and validation.jpg where answers were drawn on validation images.
+"""
 
 import contextlib
 import json
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from scalesearch.errors import ConfigError
 from scalesearch.export.metadata import NAME, write_config
 from scalesearch.records.run_file import read_run_file
-from scalesearch.records.stored_files import kept_model
+from scalesearch.records.stored_files import kept_model, picture_path
 from scalesearch.tasks.registry import views_of
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 FOLDER = "artifacts"
 MODEL = "model.onnx"
+VALIDATION = "validation.jpg"
 # Not stored as the trial's own attributes, since Optuna refuses to change those of a finished trial. The dashboard
 # reads this key too (optuna_dashboard.artifact, `_dashboard_artifact_prefix`).
 _KEY = "dashboard:artifacts:{trial_id}:{artifact_id}"
@@ -63,7 +67,7 @@ def keep_artifacts(study: "optuna.Study", folder: Path, front: Collection[Measur
         if number not in trials:
             continue
         with _left_for_later(number):
-            missing = {NAME, MODEL, *_pictures(record)} - {
+            missing = {NAME, MODEL, *_pictures(record, folder)} - {
                 name for trial_id, name in stored if trial_id == trials[number]
             }
             uploaded += _upload(study, store, trials[number], record, session, missing)
@@ -122,6 +126,8 @@ def _make(name: str, record: MeasuredTrial, session: Session, scratch: Path) -> 
             return None
     if name == NAME:
         return write_config(record, session, scratch)
+    if name == VALIDATION:
+        return picture_path(session.folder, record.trial)
     views = views_of(record)
     if views is None:
         return None
@@ -129,11 +135,16 @@ def _make(name: str, record: MeasuredTrial, session: Session, scratch: Path) -> 
     return scratch / name
 
 
-def _pictures(record: MeasuredTrial) -> Iterator[str]:
-    """Yield the file name of the task's picture of a trial; nothing where the task draws none."""
+def _pictures(record: MeasuredTrial, folder: Path) -> Iterator[str]:
+    """Yield the file names of the trial's pictures: of its classes, and of its answers on validation images.
+
+    A task may draw none, and answers are drawn when the search has ended.
+    """
     views = views_of(record)
     if views and views.picture:
         yield views.picture
+    if picture_path(folder, record.trial).is_file():
+        yield VALIDATION
 
 
 def _remove_nameless(folder: Path, named: Collection[str]) -> None:

@@ -57,11 +57,17 @@ class FrontLooks:
             layers = self._apart(_histograms_of_all, missing, task="be looked at") or {}
             keep_histograms(self._folder, layers, held=True)
 
-    def picture(self, front: Sequence[MeasuredTrial]) -> None:
-        """Draw validation images with the answers of front members, for the report; nothing for classification."""
+    def picture(self, front: Sequence[MeasuredTrial]) -> bool:
+        """Draw validation images with the answers of front members, for report and dashboard.
+
+        Returns:
+            Whether anything was to be drawn; for classification nothing is.
+        """
         missing = [record for record in front if not picture_path(self._folder, record.trial).exists()]
-        if task_for(self._session.settings).targets != LABELS:
-            self._apart(picture_front, missing, task="be drawn on validation images")
+        if not missing or task_for(self._session.settings).targets == LABELS:
+            return False
+        self._apart(picture_front, missing, task="be drawn on validation images")
+        return True
 
     def _apart(
         self, work: Callable[[Session, Sequence[MeasuredTrial]], _Found], front: Sequence[MeasuredTrial], *, task: str

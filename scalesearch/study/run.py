@@ -1,5 +1,6 @@
 """A whole search as one call: session, study, tables, pictures, and the second evaluation of the front."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,9 +9,9 @@ from pathlib import Path
 from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.chain.inheritance import tuned_apart
 from scalesearch.chain.planner import Planner
-from scalesearch.dashboard.publisher import DashboardListener
+from scalesearch.dashboard.publisher import DashboardListener, annotate_missing
 from scalesearch.deployment.export_cache import ExportCache
-from scalesearch.errors import StageFailed
+from scalesearch.errors import ScalesearchError, StageFailed
 from scalesearch.execution.child_process import ChildLost, ChildStopped, run_apart
 from scalesearch.execution.stopping import interrupted_by_sigterm, stop_signals
 from scalesearch.files import remove_partial_files
@@ -19,6 +20,7 @@ from scalesearch.search.coordinator import run_study
 from scalesearch.search.events import ENDED_WHOLE, Event, StudyOutcome, TrialFinished
 from scalesearch.search.problem import Problem
 from scalesearch.search.showing import Watchers
+from scalesearch.search.storage import opened_study
 from scalesearch.study.front_looks import FrontLooks
 from scalesearch.study.keeper import Keeper
 from scalesearch.study.session import open_session
@@ -81,7 +83,10 @@ def run_search(
                     looks = FrontLooks(folder, session, stopped)
                     looks.score(outcome.front)
                     looks.draw(outcome.front, say)
-                    looks.picture(outcome.front)
+                    if looks.picture(outcome.front):
+                        # A database that is gone by now costs these files, which the next look at the study adds.
+                        with contextlib.suppress(ScalesearchError), opened_study(folder) as opened:
+                            annotate_missing(opened.study, outcome.records, folder)
             except ChildStopped:
                 outcome = replace(outcome, ended="interrupted", message="stopped while the front was looked at")
             if outcome.ended in ENDED_WHOLE:

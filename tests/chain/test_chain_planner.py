@@ -4,10 +4,13 @@ from typing import Any
 import pytest
 import torch
 
+from scalesearch.chain import planner as module
 from scalesearch.chain.planner import PlanBasis, Planner
 from scalesearch.deployment.targets import get_target
 from scalesearch.networks import base_spec, find_spec
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Scaling
+from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.plan import Plan
 from scalesearch.values.session import Session
 from scalesearch.values.space import SearchSpace
 
@@ -79,6 +82,30 @@ def test_precision_changes_the_work_and_not_the_weights(planner: Planner) -> Non
     int8 = replace(plain, quantization=Quantization(precision="int8"))
     assert planner(plain).key != planner(int8).key
     assert planner(plain).shape_key == planner(int8).shape_key
+
+
+def test_a_remembered_plan_has_the_candidate_as_it_was_asked_for(
+    planner: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_PLANS", 2)
+    worked = list[Candidate]()
+
+    def plan_spec(self: Planner, spec: NetworkSpec, candidate: Candidate, **more: Any) -> Plan:
+        worked.append(candidate)
+        return _plan_spec(self, spec, candidate, **more)
+
+    monkeypatch.setattr(Planner, "plan_spec", plan_spec)
+    whole, given = (Candidate(scaling=Scaling(width=width)) for width in (1, 1.0))
+    first, again = planner(whole), planner(given)
+    assert worked == [whole] and again == first
+    assert isinstance(again.candidate.scaling.width, float)
+    for width in (0.5, 0.75):
+        planner(Candidate(scaling=Scaling(width=width)))
+    assert planner(whole) == first
+    assert len(worked) == 4, "the oldest was forgotten"
+
+
+_plan_spec = Planner.plan_spec
 
 
 def test_a_module_is_counted_by_fvcore_and_cut_by_its_graph() -> None:

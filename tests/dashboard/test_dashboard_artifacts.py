@@ -16,6 +16,7 @@ from scalesearch.dashboard.artifacts import FOLDER, keep_artifacts
 from scalesearch.dashboard.publisher import DashboardListener, annotate_trial, update_figures, update_statistics
 from scalesearch.export.metadata import read_config
 from scalesearch.records.run_file import write_run_file
+from scalesearch.records.stored_files import picture_path
 from scalesearch.search.storage import opened_study
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session, model_path
@@ -67,6 +68,22 @@ def test_members_have_their_files_once(study: optuna.Study, make_record: MakeRec
     assert _files(study, 2) == {}
     assert (tmp_path / FOLDER / _files(study, 1)["model.onnx"]).read_bytes() == b"onnx 1"
     assert read_config(tmp_path / FOLDER / _files(study, 1)["config.toml"]).trial == 1
+
+
+def test_a_picture_of_validation_images_is_added_once_it_is_drawn(
+    study: optuna.Study, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    front = [make_record(0)]
+    keep_artifacts(study, tmp_path, front)
+    assert "validation.jpg" not in _files(study, 0)
+    drawn = picture_path(tmp_path, 0)
+    drawn.parent.mkdir()
+    drawn.write_bytes(b"jpeg")
+    assert keep_artifacts(study, tmp_path, front) == 1
+    assert (tmp_path / FOLDER / _files(study, 0)["validation.jpg"]).read_bytes() == b"jpeg"
+    assert keep_artifacts(study, tmp_path, []) == 0
+    assert _files(study, 0) == {}
+    assert drawn.read_bytes() == b"jpeg", "the study's own file stays"
 
 
 def test_files_leave_with_the_member_and_come_back(
