@@ -83,9 +83,9 @@ def outlook(
     belief = Belief(space, observed, full_updates=full, timed=timed_of(records, space.limits.max_latency_ms))
     tried = {each.candidate: None for each in observed}
     trained = dict[Candidate, int]()
-    for each in tried:
-        part = without_calibration(at_length(each, full))
-        trained[part] = max(each.recipe.steps, trained.get(part, 0))
+    for one in tried:
+        whole = without_calibration(at_length(one, full))
+        trained[whole] = max(one.recipe.steps, trained.get(whole, 0))
     outside = {at_length(each.candidate, full) for each in observed if not each.feasible}
     drawn_ones = dict.fromkeys(at_length(each, full) for each in _candidates(space, list(tried), seed=seed))
     wanted = [each for each in drawn_ones if each not in outside]

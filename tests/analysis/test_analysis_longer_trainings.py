@@ -32,7 +32,7 @@ def trained(make_record: Callable[..., MeasuredTrial]) -> Callable[..., Measured
                 recipe=replace(candidate.recipe, steps=steps),
                 quantization=replace(candidate.quantization, precision=precision),
             ),
-            spec=replace(record.spec, input_size=size),
+            spec=replace(record.spec, resolution_px=side_px),
             cost=replace(record.cost, macs=int(1000 * width * side_px**2)),
             training=replace(record.training, float_score=score, steps=steps),
             full_updates=960,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_evaluators import FakePlanner, good_record, make_space
-from optuna.trial import create_trial
+from optuna.trial import FixedTrial, create_trial
 from study_runs import run, told
 
 from scalesearch.analysis.baselines import RANDOM_START
@@ -23,7 +23,7 @@ from scalesearch.search.ledger import Asked, Ledger
 from scalesearch.search.lengths import MEMBERS_SHARE, Lengths, RunRoom
 from scalesearch.search.time_limit import TimeLimit
 from scalesearch.spaces.moves import drawn
-from scalesearch.spaces.suggest import cheapest
+from scalesearch.spaces.suggest import cheapest, suggest
 from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import MeasuredTrial, TrialRecord
@@ -300,7 +300,8 @@ def test_a_search_goes_on_to_a_larger_budget(tmp_path: Path) -> None:
     begun = search(tmp_path, 4)
     ended = search(tmp_path, 7)
     assert ended[: len(begun)] == begun
-    assert 6 < sum(record.charge for record in ended) <= 7 + 1e-6
+    # The workers of the second run do not know the trunks of the first, so a training may cost more than expected.
+    assert 6 < sum(record.charge for record in ended) < 7.5
     assert len(pareto_front(ended)) >= len(pareto_front(begun))
     assert all(trial.state.is_finished() for trial in told(tmp_path))
 
@@ -370,10 +371,10 @@ def test_longer_trainings_of_the_cheapest_wait_for_the_trunk_that_they_continue(
     first = cheapest(SPACE)
     steps_asked = list[int]()
     for trial in range(3):
-        asked = lengths.beginning() if trial else {}
-        steps = int(asked.get("training.steps", 240))
-        steps_asked.append(steps)
-        work = plan(at(first, steps))
+        asked = suggest(FixedTrial(lengths.beginning()), SPACE) if trial else first
+        assert at(asked, FULL) == at(first, FULL)
+        steps_asked.append(asked.recipe.steps)
+        work = plan(asked)
         ledger.running[trial] = Asked(trial=create_trial(values=[0.0]), plan=work)  # type: ignore[arg-type]
         assert lengths.beginning() == {}, "its trunk is being trained"
         del ledger.running[trial]
