@@ -46,7 +46,7 @@ def records(trained: Callable[..., MeasuredTrial], points_a_doubling: float) -> 
     found = list[MeasuredTrial]()
     for place, side_px in enumerate(SIDES_PX):
         for width in (0.5, 1.0):
-            brief = 0.4 + 0.05 * place + 0.1 * width
+            brief = 0.4 + 0.06 * place + 0.1 * width
             gain = 0.1 + points_a_doubling / 100 * math.log2(side_px / 24)
             found += [
                 trained(len(found), side_px, width, 240, brief),
