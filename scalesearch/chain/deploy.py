@@ -16,6 +16,7 @@ from scalesearch.chain.stages import StageClock
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.qat import WEIGHT_RATE, Lessons, QatResult, quantization_aware
 from scalesearch.compression.quantize import Calibration, quantize
+from scalesearch.compression.sparsity import masks_of_zeros
 from scalesearch.data import Dataset, to_input
 from scalesearch.deployment.export_cache import ExportCache
 from scalesearch.deployment.to_onnx import to_onnx
@@ -138,6 +139,7 @@ class Deployer:
             loss=plain_loss(self._task),
             divergence=torch_divergence(self._task),
             rate=_rounding_rate(folded),
+            masks=masks_of_zeros(folded.module) if plan.pruning.sparsity != "none" else {},
             breathe=self._lock.breathe,
         )
         with torch_threads(self._machine):
