@@ -90,10 +90,10 @@ class Deployer:
                     tuned = self._quantization_aware(folded, plan, data, calibration)
                     folded, ranges = tuned.network, tuned.ranges
                     spent_s = training.retrain_s + time.perf_counter() - self._lock.paused_s - started
-                    training = replace(training, retrain_s=spent_s, weights_reused=False)
-                    if plan.trunk_key:
-                        made = (training.new_steps or 0) + quantization.qat_steps
-                        training = replace(training, steps=training.steps + quantization.qat_steps, new_steps=made)
+                    made = (training.new_steps or 0) + quantization.qat_steps
+                    training = replace(training, retrain_s=spent_s, weights_reused=False, new_steps=made)
+                    if plan.trunk_key:  # with `cosine` these updates are beside the schedule's, and not counted here
+                        training = replace(training, steps=training.steps + quantization.qat_steps)
             with stages("export"):
                 float_model = self._to_onnx(folded, to=float_path, check_images=calibration[:_CHECK_IMAGES])
             with stages("quantize"):
