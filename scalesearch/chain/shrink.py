@@ -34,7 +34,7 @@ class Shrunk:
     dense: Network
     dense_score: float | None
     """Score of the dense network on the validation images after as many updates, as a fraction; None if no candidate
-    has trained it yet."""
+    has trained it by so many: none has yet, or the cut one was trained once more (schedule `cosine`)."""
     training: TrainingResult
 
 
@@ -217,7 +217,7 @@ class Shrinker:
         return Shrunk(
             network=last.network,
             dense=dense.network,
-            dense_score=dense.kept.float_score,
+            dense_score=None if any(part.kept.steps for part in parts[1:]) else dense.kept.float_score,
             training=result(parts, train_parts=1),
         )
 

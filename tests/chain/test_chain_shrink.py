@@ -254,4 +254,12 @@ def test_cosine_trains_to_its_end_and_once_more_after_the_cut(bench: Bench) -> N
 
     assert bench.made() == 36
     assert shrunk.training.steps == 36
-    assert shrunk.dense_score is not None
+    assert shrunk.dense_score is None  # the dense network made 30 updates, the cut one 36
+
+
+def test_cosine_without_a_retraining_compares_a_cut_network_with_the_dense_one(bench: Bench) -> None:
+    recipe = replace(RECIPE, steps=4, schedule="cosine", retrain_steps=0)
+    dense = bench(replace(DENSE, recipe=recipe))
+    half = bench(replace(HALF, recipe=recipe))
+    assert half.training.steps == dense.training.steps == 4
+    assert half.dense_score == dense.dense_score == dense.training.float_score
