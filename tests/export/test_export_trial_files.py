@@ -58,7 +58,6 @@ def test_a_file_in_another_precision_is_planned_with_the_trials_own_weights(
     assert other.weights_key != own.weights_key
 
 
-@pytest.mark.slow
 def test_weights_before_updates_with_rounding_are_those_that_the_study_stores(
     make_record: Callable[..., MeasuredTrial], stand_in_reference: None, tmp_path: Path
 ) -> None:
