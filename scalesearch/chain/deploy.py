@@ -16,6 +16,7 @@ from scalesearch.chain.stages import StageClock
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.qat import WEIGHT_RATE, Lessons, QatResult, quantization_aware
 from scalesearch.compression.quantize import Calibration, quantize
+from scalesearch.compression.sparsity import masks_of_zeros
 from scalesearch.data import Dataset, to_input
 from scalesearch.deployment.export_cache import ExportCache
 from scalesearch.deployment.to_onnx import to_onnx
@@ -89,10 +90,10 @@ class Deployer:
                     tuned = self._quantization_aware(folded, plan, data, calibration)
                     folded, ranges = tuned.network, tuned.ranges
                     spent_s = training.retrain_s + time.perf_counter() - self._lock.paused_s - started
-                    training = replace(training, retrain_s=spent_s, weights_reused=False)
-                    if plan.trunk_key:
-                        made = (training.new_steps or 0) + quantization.qat_steps
-                        training = replace(training, steps=training.steps + quantization.qat_steps, new_steps=made)
+                    made = (training.new_steps or 0) + quantization.qat_steps
+                    training = replace(training, retrain_s=spent_s, weights_reused=False, new_steps=made)
+                    if plan.trunk_key:  # with `cosine` these updates are beside the schedule's, and not counted here
+                        training = replace(training, steps=training.steps + quantization.qat_steps)
             with stages("export"):
                 float_model = self._to_onnx(folded, to=float_path, check_images=calibration[:_CHECK_IMAGES])
             with stages("quantize"):
@@ -138,6 +139,7 @@ class Deployer:
             loss=plain_loss(self._task),
             divergence=torch_divergence(self._task),
             rate=_rounding_rate(folded),
+            masks=masks_of_zeros(folded.module) if plan.pruning.sparsity != "none" else {},
             breathe=self._lock.breathe,
         )
         with torch_threads(self._machine):

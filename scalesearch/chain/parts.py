@@ -11,15 +11,14 @@ from scalesearch.values.record import LossCurve, TrainingResult
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A part of a training: the network at its end, what is known about it, and whether it was stored before."""
+    """A part of a training: the network at its end, what is known about it, and how much of it was made now."""
 
     network: Network
     kept: KeptTraining
-    stored: bool
     state: TrainingState | None = None
     """State from which the training can be continued."""
     new_steps: int = 0
-    """Number of updates that were made now, not read from the store."""
+    """Number of updates that were made now; 0 if the part was stored, or has no updates at all."""
 
 
 _CURVE_POINTS = 40
@@ -56,17 +55,17 @@ def _spread(kept: KeptTraining) -> list[float]:
 
 def result(parts: Sequence[Part], *, train_parts: int) -> TrainingResult:
     """Return the result of a training whose first `train_parts` parts are those of the dense network."""
-    last = parts[-1].kept
+    last, new_steps = parts[-1].kept, sum(part.new_steps for part in parts)
     return TrainingResult(
         float_score=last.float_score,
         train_s=sum(part.kept.train_s for part in parts[:train_parts]),
         retrain_s=sum(part.kept.train_s for part in parts[train_parts:]),
         steps=sum(part.kept.steps for part in parts),
         safe_recipe_used=any(part.kept.safe_recipe_used for part in parts),
-        weights_reused=all(part.stored for part in parts),
+        weights_reused=not new_steps,
         final_loss=last.final_loss,
         loss_curves=tuple(
             LossCurve(steps=part.kept.steps, losses=part.kept.losses) for part in parts if part.kept.steps
         ),
-        new_steps=sum(part.new_steps for part in parts),
+        new_steps=new_steps,
     )

@@ -34,7 +34,7 @@ class Shrunk:
     dense: Network
     dense_score: float | None
     """Score of the dense network on the validation images after as many updates, as a fraction; None if no candidate
-    has trained it yet."""
+    has trained it by so many: none has yet, or the cut one was trained once more (schedule `cosine`)."""
     training: TrainingResult
 
 
@@ -91,20 +91,20 @@ class Shrinker:
         network = self._starter.fresh(spec, dropout=recipe.dropout, seed=seed_from("init", key))
         begun = self._weights.load_trunk(key, steps, network.module)
         if begun and begun.kept.steps == steps:
-            return Part(network=ready(network), kept=begun.kept, stored=True, state=begun.state)
+            return Part(network=ready(network), kept=begun.kept, state=begun.state)
         first = begun.kept.steps if begun else 0
         if begun is None:
             network = self._starter.start(network, data)
         every = trunk_rates(recipe)
         if not every:
-            return Part(network=network, kept=NOTHING, stored=False)
+            return Part(network=network, kept=NOTHING)
         course = Course(seed=seed_from("train", key), rates=every[first:], start=begun.state if begun else None)
         trained, train_s = self._trainer.train(network, data, replace(recipe, ema_decay=0.0), course)
         kept = kept_training(trained, train_s, score=0.0)  # weights at a high rate: nobody deploys or scores them
         if begun:
             kept = continued(begun.kept, kept)
         self._weights.save_trunk(key, trained.network.module, kept, trained.state)
-        return Part(network=trained.network, kept=kept, stored=False, state=trained.state, new_steps=trained.steps)
+        return Part(network=trained.network, kept=kept, state=trained.state, new_steps=trained.steps)
 
     def _at_spec(self, plan: Plan, data: Dataset, trunk: Part, stages: StageClock) -> Part:
         """Return the trunk cut to the plan's spec, with the optimizer's moments of the weights that are left.
@@ -126,12 +126,12 @@ class Shrinker:
         module = copy.deepcopy(trunk.network.module)
         kept = self._weights.load(plan.weights_key, module)
         if kept is not None:
-            return Part(network=ready(replace(trunk.network, module=module)), kept=kept, stored=True)
+            return Part(network=ready(replace(trunk.network, module=module)), kept=kept)
         course = Course(seed=seed_from("train", plan.trunk_key), rates=decay(plan.branch_updates), start=trunk.state)
         trained, train_s = self._trainer.train(trunk.network, data, plan.candidate.recipe, course)
         kept = kept_training(trained, train_s, score=self._trainer.score(trained.network, data))
         self._weights.save(plan.weights_key, trained.network.module, kept)
-        return Part(network=trained.network, kept=kept, stored=False, new_steps=kept.steps)
+        return Part(network=trained.network, kept=kept, new_steps=kept.steps)
 
     def _cut_branch(self, plan: Plan, data: Dataset, trunk: Part, stages: StageClock) -> Part:
         """Return the network at the end of a branch on which it is cut, in one or several rounds."""
@@ -150,7 +150,6 @@ class Shrinker:
         return replace(
             at,
             kept=functools.reduce(continued, (part.kept for part in parts)),
-            stored=all(part.stored for part in parts),
             new_steps=sum(part.new_steps for part in parts),
         )
 
@@ -169,10 +168,10 @@ class Shrinker:
         network, state, kept = cut.network, cut.state, NOTHING
         module = copy.deepcopy(network.module)
         if last and (found := self._weights.load(key, module)):
-            return Part(network=ready(replace(network, module=module)), kept=found, stored=True)
+            return Part(network=ready(replace(network, module=module)), kept=found)
         if not last and (begun := self._weights.load_trunk(key, len(share), module)):
             network = ready(replace(network, module=module))
-            return Part(network=network, kept=begun.kept, stored=True, state=begun.state)
+            return Part(network=network, kept=begun.kept, state=begun.state)
         if share:  # there is none where a branch has fewer updates than rounds
             seed = seed_from("train", plan.trunk_key)
             course = Course(seed=seed, rates=share, start=state, after_step=keeping_zeros(masks))
@@ -183,7 +182,7 @@ class Shrinker:
             self._weights.save(key, network.module, kept)
         elif share and state:
             self._weights.save_trunk(key, network.module, kept, state)
-        return Part(network=network, kept=kept, stored=False, state=state, new_steps=len(share))
+        return Part(network=network, kept=kept, state=state, new_steps=len(share))
 
     def _retrained(self, plan: Plan, data: Dataset, stages: StageClock) -> Shrunk:
         """Return the network as the schedule `cosine` makes it: trained to its end, cut, and trained once more.
@@ -218,7 +217,7 @@ class Shrinker:
         return Shrunk(
             network=last.network,
             dense=dense.network,
-            dense_score=dense.kept.float_score,
+            dense_score=None if any(part.kept.steps for part in parts[1:]) else dense.kept.float_score,
             training=result(parts, train_parts=1),
         )
 

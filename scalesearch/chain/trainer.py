@@ -74,7 +74,7 @@ class Trainer:
         module = copy.deepcopy(network.module)
         kept = self.weights.load(key, module)
         if kept is not None:
-            return Part(network=ready(replace(network, module=module)), kept=kept, stored=True)
+            return Part(network=ready(replace(network, module=module)), kept=kept)
         kept, network = NOTHING, start(network, data)
         if recipe.steps:
             course = Course(seed=seed_from("train", key), rates=rates(recipe), after_step=keeping_zeros(masks))
@@ -82,7 +82,7 @@ class Trainer:
             network, kept = trained.network, kept_training(trained, train_s, score=0.0)
         kept = replace(kept, float_score=self.score(network, data))
         self.weights.save(key, network.module, kept)
-        return Part(network=network, kept=kept, stored=False, new_steps=kept.steps)
+        return Part(network=network, kept=kept, new_steps=kept.steps)
 
     def score(self, network: Network, data: Dataset) -> float:
         """Return the score of the torch module in float32 on the validation images, as a fraction."""

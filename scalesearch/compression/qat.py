@@ -3,13 +3,14 @@
 import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from scalesearch.compression.simulation import STAGE, Simulation
+from scalesearch.compression.sparsity import apply_masks
 from scalesearch.errors import StageFailed
 from scalesearch.strided_convolutions import sound_convolutions
 from scalesearch.values.candidate import CALIBRATED, Quantization
@@ -43,7 +44,7 @@ class QatResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Lessons:
-    """Batches, losses and learning rate of the updates."""
+    """Batches, losses, learning rate and kept zeros of the updates."""
 
     batches: Callable[[], tuple[Tensor, Any]]
     """Returns the next training batch: normalised float images (B, C, H, W) and their targets, on the device that
@@ -54,6 +55,8 @@ class Lessons:
     """The task's divergence: takes what the module returns and what the float network returns."""
     rate: float = WEIGHT_RATE
     """Peak learning rate of AdamW for the weights."""
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    """By weight name, each of the shape of its weight, False where a weight is zero and stays zero."""
     breathe: Callable[[], None] = lambda: None
     """Called once before every step."""
 
@@ -79,7 +82,7 @@ def quantization_aware(
     Args:
         network: Trained, its BatchNorms folded, in eval mode; it is not changed.
         quantization: int8 or fp8, `qat_steps`, scales of the weights, and how activations are calibrated at first.
-        lessons: Batches, loss and divergence.
+        lessons: Batches, loss, divergence, and the zeros to keep.
         profile: The target's style of quantization: with int8, ONNX Runtime's CPU kernels have uint8 activations and
             weights of 7 bits.
         calibration: Normalised images (N, C, H, W) like those of the batches but not augmented, on the same device;
@@ -103,7 +106,7 @@ def quantization_aware(
     teacher = _laid_out(network.module, calibration.device)
     with torch.random.fork_rng(), sound_convolutions(module):
         torch.manual_seed(seed)
-        final_loss = _fit(simulated, teacher, lessons, quantization.qat_steps)
+        final_loss = _fit(module, simulated, teacher, lessons, quantization.qat_steps)
     trained = module.cpu().to(memory_format=torch.contiguous_format)
     for name, tensor in trained.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
@@ -117,8 +120,8 @@ def _laid_out(module: nn.Module, device: torch.device) -> nn.Module:
     return copied.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _fit(simulated: Simulation, teacher: nn.Module, lessons: Lessons, steps: int) -> float:
-    """Train in place and return the mean loss of the last tenth of the steps."""
+def _fit(module: nn.Module, simulated: Simulation, teacher: nn.Module, lessons: Lessons, steps: int) -> float:
+    """Train the module, whose rounding is simulated, in place; return the mean loss of the last tenth of the steps."""
     scales = simulated.scales
     known = {id(scale) for scale in scales}
     weights = [weight for weight in simulated.module.parameters() if id(weight) not in known]
@@ -137,6 +140,7 @@ def _fit(simulated: Simulation, teacher: nn.Module, lessons: Lessons, steps: int
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
+        apply_masks(module, lessons.masks)
         schedule.step()
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):

@@ -58,6 +58,17 @@ def sparsity_masks(network: Network, pruning: Pruning, *, wide_from: int = WIDE_
     return masks
 
 
+def masks_of_zeros(module: nn.Module) -> dict[str, Tensor]:
+    """Return masks by weight name, each of the shape of its weight, False where a weight is zero already.
+
+    For a network that was trained with `apply_masks`, they keep its zeros through further training. They are found in
+    convolutions and linear layers; one without a zero has no mask.
+    """
+    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    masks = {f"{name}.weight": layer.weight.detach() != 0 for name, layer in layers}
+    return {name: mask for name, mask in masks.items() if not bool(mask.all())}
+
+
 def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Set every masked weight of the module to zero, in place.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalesearch.records.stored_files import kept_model
+from scalesearch.values.candidate import Quantization
 from scalesearch.values.network import OnnxModel
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session, model_path
@@ -35,10 +36,31 @@ def deployed_file(
     if file:
         shutil.copyfile(file, to)
         return onnx_model(to)
+    return built_file(record, session, to, quantization=record.candidate.quantization, evaluator=evaluator)
+
+
+def built_file(
+    record: TrialRecord,
+    session: Session,
+    to: Path,
+    *,
+    quantization: Quantization,
+    evaluator: "TrialEvaluator | None" = None,
+) -> OnnxModel:
+    """Build the trial's network from its kept weights, or train it again, and write it to `to` in that precision.
+
+    The weights are the trial's own, whatever the precision: those of a trial with quantization-aware updates are the
+    ones before these updates, if `quantization` has none.
+
+    Raises:
+        ConfigError: The data are missing.
+    """
     from scalesearch.chain.evaluate import TrialEvaluator
     from scalesearch.chain.planner import Planner
 
-    return (evaluator or TrialEvaluator(session, measures=False)).rebuild(Planner(session)(record.candidate), to=to)
+    plan = Planner(session)(record.candidate)  # of the whole candidate: how long it trains in float depends on it
+    plan = dataclasses.replace(plan, candidate=dataclasses.replace(plan.candidate, quantization=quantization))
+    return (evaluator or TrialEvaluator(session, measures=False)).rebuild(plan, to=to)
 
 
 def restore_model(record: TrialRecord, session: Session, evaluator: "TrialEvaluator") -> None:
@@ -63,7 +85,7 @@ def restore_model(record: TrialRecord, session: Session, evaluator: "TrialEvalua
 def float_network(
     record: TrialRecord, session: Session, *, evaluator: "TrialEvaluator | None" = None
 ) -> "onnx.ModelProto":
-    """Return the trial's network before quantization, in fp32, built from its kept weights or trained again.
+    """Return the trial's network before quantization and the updates for it, in fp32, from kept weights or retrained.
 
     Raises:
         ScalesearchError: The data or the study's files are missing.
@@ -72,7 +94,6 @@ def float_network(
 
     asked = record.candidate.quantization
     floating = dataclasses.replace(asked, precision="fp32", keep_float=0, bias_correction=False, qat_steps=0)
-    in_float = dataclasses.replace(record, candidate=dataclasses.replace(record.candidate, quantization=floating))
     # The float network is the same wherever it is deployed: neither the chip nor the compiler check is needed to make
     # it.
     here = dataclasses.replace(
@@ -82,7 +103,7 @@ def float_network(
     )
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "float.onnx"
-        return read_onnx(deployed_file(in_float, here, path, kept=False, evaluator=evaluator).path)
+        return read_onnx(built_file(record, here, path, quantization=floating, evaluator=evaluator).path)
 
 
 def trial_histograms(

@@ -8,7 +8,6 @@ from scalesearch.search.objectives import not_finite
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import StageTime, TrialRecord, TrialState
-from scalesearch.values.training_length import trunk_steps
 
 Result = Evaluated | Failed | Rejected | Fatal
 
@@ -87,7 +86,7 @@ def gone_on_with(record: TrialRecord, plan: Plan, *, shared_updates: int) -> Tri
         return replace(record, charged=True)
     own = training.steps
     if shared_updates:
-        own = plan.branch_updates + trunk_steps(plan.candidate.recipe) - shared_updates
+        own = plan.candidate.recipe.steps - shared_updates  # those with simulated rounding are among the recipe's
     made = max(own, training.new_steps or 0)
     return replace(record, charged=True, training=replace(training, new_steps=made))
 

@@ -26,7 +26,7 @@ from scalesearch.spaces.trunks import trunk_scaling
 from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import SearchSpace
-from scalesearch.values.training_length import warmup_steps
+from scalesearch.values.training_length import branch_steps, trunk_steps, warmup_steps
 
 POOL: Final = 256
 MUTANTS: Final = 0.7
@@ -37,11 +37,11 @@ in resnet_small (0.16), 2.0 s beside 25 and 33 s in mobilenet_small (0.08 and 0.
 _LEAST_FIXED: Final = 0.02
 MOST_CHECKED: Final = 64
 """So many of the best of the pool are planned, until one of them is new and within the limits."""
-Branch = tuple[Scaling, Pruning, int]
+Branch = tuple[Scaling, Pruning, int, int, float]
 """What a branch depends on besides its trunk: the cut to a smaller network, the pruning, the quantization-aware
-updates."""
+updates, all its updates, the decay of the average of its weights."""
 Trained = dict[Candidate, dict[int, set[Branch]]]
-"""By trunk and by the updates of a whole training, the branches that were trained."""
+"""By trunk and by its length in updates, the branches that were trained."""
 LEAST_OBSERVED: Final = 4
 """With fewer measured candidates, nothing is proposed."""
 
@@ -219,14 +219,11 @@ class Costs:
     def _share(self, candidate: Candidate, stored: Trained) -> float:
         """Return the part of a full training that a candidate still needs."""
         recipe, of_trunk = candidate.recipe, stored.get(_trunk(candidate, self.space), {})
-        full = self.full_updates or recipe.steps
-        if _branch(candidate) in of_trunk.get(recipe.steps, ()) and not candidate.quantization.qat_steps:
+        full, length = self.full_updates or recipe.steps, trunk_steps(recipe)
+        if _branch(candidate) in of_trunk.get(length, ()) and not candidate.quantization.qat_steps:
             return 0.0
-        if recipe.schedule != "wsd":
-            return recipe.steps / full
-        reached = max((steps for steps in of_trunk if steps <= recipe.steps), default=0)
-        trunk, branch = (1 - recipe.branch_fraction) * (recipe.steps - reached), recipe.branch_fraction * recipe.steps
-        return (trunk + branch) / full
+        reached = max((steps for steps in of_trunk if steps <= length), default=0)
+        return (recipe.steps - reached) / full
 
 
 def in_trainings(space: SearchSpace, known: Iterable[Candidate], *, lengths: Sequence[int] = ()) -> Costs:
@@ -295,13 +292,14 @@ def trained_from(candidates: Iterable[Candidate], space: SearchSpace) -> Trained
 def _note(candidate: Candidate, space: SearchSpace, trained: Trained) -> None:
     """Add the weights that are stored once the candidate is trained."""
     of_trunk = trained.setdefault(_trunk(candidate, space), {})
-    of_trunk.setdefault(candidate.recipe.steps, set()).add(_branch(candidate))
+    of_trunk.setdefault(trunk_steps(candidate.recipe), set()).add(_branch(candidate))
 
 
 def _trunk(candidate: Candidate, space: SearchSpace) -> Candidate:
     """Return the candidate whose trunk it shares: uncut, not quantized, and as large as the network it is cut from.
 
-    With the schedule `wsd` it is the same for every length with the same warm-up.
+    With the schedule `wsd` it is the same for every length with the same warm-up, whatever its branch is like. This is
+    what `training.schedule.trunk_recipe` says, which is not imported, since the search does without torch.
     """
     plain = Scaling()
     largest = replace(
@@ -312,9 +310,12 @@ def _trunk(candidate: Candidate, space: SearchSpace) -> Candidate:
     )
     recipe = candidate.recipe
     if recipe.schedule == "wsd":
-        recipe = replace(recipe, steps=Recipe().steps, warmup_steps=warmup_steps(recipe))
+        recipe = replace(
+            recipe, steps=Recipe().steps, warmup_steps=warmup_steps(recipe), branch_fraction=0.0, ema_decay=0.0
+        )
     return Candidate(scaling=largest, recipe=recipe)
 
 
 def _branch(candidate: Candidate) -> Branch:
-    return candidate.scaling, candidate.pruning, candidate.quantization.qat_steps
+    recipe, aware = candidate.recipe, candidate.quantization.qat_steps
+    return candidate.scaling, candidate.pruning, aware, branch_steps(recipe), recipe.ema_decay

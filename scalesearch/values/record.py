@@ -86,7 +86,8 @@ class Gain:
     """The 95 % interval of the speed-up."""
     score_change: float | None
     """Score with the step minus score without it, after the same number of updates, as a fraction. None if the network
-    without the step was not trained."""
+    without the step was not trained by as many. In older records with the schedule `cosine`, the pruned network made
+    the updates of its retraining more."""
     coarse: bool = False
     """Whether the candidate's own latency was timed only coarsely, since it was surely not on the front
     (`Latency.coarse`)."""

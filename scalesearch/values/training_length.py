@@ -51,9 +51,10 @@ def updates(recipe: Recipe, *, pruned: bool) -> int:
 def was_retrained(record: MeasuredTrial) -> bool:
     """Tell whether the trial was trained again after pruning: with the schedule `cosine`, if pruning removed anything.
 
-    A requested fraction may round to no channel at all; such a trial makes the updates of a dense one.
+    A requested fraction may round to no channel at all; such a trial makes the updates of a dense one. Updates with
+    simulated rounding do not matter: `training.steps` counts them only with `wsd`, where they are among the recipe's.
     """
-    return record.training.steps - record.candidate.quantization.qat_steps > record.candidate.recipe.steps
+    return record.training.steps > record.candidate.recipe.steps
 
 
 def usual_full_length(recipe: Recipe, *, full_updates: int) -> int:

@@ -205,7 +205,7 @@ def pruning_text(pruning: Pruning) -> str:
 
 
 def score_change_text(gain: Gain) -> str:
-    """Return the points that a step gained or lost, or that the network without it was not trained."""
+    """Return the points that a step gained or lost, or that no network without it was trained as long."""
     if gain.score_change is None:
-        return "not compared: no candidate trained the network without it"
+        return "not compared: no candidate trained the network without it for as many updates"
     return f"{100 * gain.score_change:+.1f} points"

@@ -226,6 +226,26 @@ def test_a_single_update_is_a_branch_without_a_trunk(bench: Bench) -> None:
         assert shrunk.training.steps == 1
 
 
+@pytest.mark.parametrize(
+    ("recipe", "pruning"),
+    [
+        (replace(RECIPE, steps=1), Pruning()),
+        (replace(RECIPE, steps=4, branch_fraction=1.0), Pruning(channel_fraction=0.5)),
+        (replace(RECIPE, steps=5), Pruning(channel_fraction=0.5, rounds=4)),  # a branch of 2
+        (replace(RECIPE, steps=4, schedule="cosine", retrain_steps=1), Pruning(channel_fraction=0.5, rounds=2)),
+    ],
+    ids=["one update", "no trunk", "rounds without updates", "cosine"],
+)
+def test_stored_weights_are_reused_where_a_part_of_the_training_has_no_update(
+    bench: Bench, recipe: Recipe, pruning: Pruning
+) -> None:
+    candidate = Candidate(recipe=recipe, pruning=pruning)
+    first = bench(candidate).training
+    assert not first.weights_reused and first.new_steps == first.steps == bench.made()
+    again = bench(candidate).training
+    assert again.weights_reused and (again.new_steps, again.steps, bench.made()) == (0, first.steps, 0)
+
+
 @pytest.mark.slow
 def test_cosine_trains_to_its_end_and_once_more_after_the_cut(bench: Bench) -> None:
     recipe = replace(RECIPE, schedule="cosine", retrain_steps=6)
@@ -234,4 +254,12 @@ def test_cosine_trains_to_its_end_and_once_more_after_the_cut(bench: Bench) -> N
 
     assert bench.made() == 36
     assert shrunk.training.steps == 36
-    assert shrunk.dense_score is not None
+    assert shrunk.dense_score is None  # the dense network made 30 updates, the cut one 36
+
+
+def test_cosine_without_a_retraining_compares_a_cut_network_with_the_dense_one(bench: Bench) -> None:
+    recipe = replace(RECIPE, steps=4, schedule="cosine", retrain_steps=0)
+    dense = bench(replace(DENSE, recipe=recipe))
+    half = bench(replace(HALF, recipe=recipe))
+    assert half.training.steps == dense.training.steps == 4
+    assert half.dense_score == dense.dense_score == dense.training.float_score

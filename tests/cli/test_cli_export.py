@@ -95,14 +95,12 @@ def study(session: Session, make_record: MakeRecord, tmp_path: Path, monkeypatch
 
 def float_instead(monkeypatch: pytest.MonkeyPatch, *, change: float = 0.0) -> None:
     """What would be built again in float: the small graph, its first weights changed by so many deviations."""
-    kept_file = trial_files.deployed_file
 
     def build(
-        record: MeasuredTrial, session: Session, to: Path, *, kept: bool = True, evaluator: None = None
+        record: MeasuredTrial, session: Session, to: Path, *, quantization: Quantization, evaluator: None = None
     ) -> OnnxModel:
-        if kept:
-            return kept_file(record, session, to)
-        assert record.candidate.quantization.precision == "fp32" and session.target.backend == "onnxruntime"
+        assert (quantization.precision, quantization.qat_steps) == ("fp32", 0)
+        assert session.target.backend == "onnxruntime"
         proto = small_graph()
         weight = proto.graph.initializer[0]
         values = numpy_helper.to_array(weight)
@@ -110,7 +108,7 @@ def float_instead(monkeypatch: pytest.MonkeyPatch, *, change: float = 0.0) -> No
         weight.CopyFrom(numpy_helper.from_array((values + noise).astype(np.float32), weight.name))
         return write_onnx(proto, to)
 
-    monkeypatch.setattr(trial_files, "deployed_file", build)
+    monkeypatch.setattr(trial_files, "built_file", build)
 
 
 def test_an_fp32_export_is_whole_and_loads_neither_torch_nor_the_data(study: Study, tmp_path: Path) -> None:
@@ -163,17 +161,11 @@ def test_calibration_leads_to_the_images_that_calibrated(
 def test_what_cannot_be_made_is_said_and_the_rest_is_there(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept_file = trial_files.deployed_file
+    def build(*_: object, **__: object) -> OnnxModel:
+        message = "data.source: nothing there"
+        raise ConfigError(message)
 
-    def build(
-        record: MeasuredTrial, session: Session, to: Path, *, kept: bool = True, evaluator: None = None
-    ) -> OnnxModel:
-        if not kept:
-            message = "data.source: nothing there"
-            raise ConfigError(message)
-        return kept_file(record, session, to)
-
-    monkeypatch.setattr(trial_files, "deployed_file", build)
+    monkeypatch.setattr(trial_files, "built_file", build)
     record = study.trial(2, "int8")
     study.data.unlink()
     export.export_trial(study.trial(1), study.session, tmp_path / "best")  # with weights, which must not stay

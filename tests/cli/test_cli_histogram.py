@@ -33,7 +33,7 @@ INT8 = Quantization(precision="int8", calibration="percentile", clip_percentile=
 @pytest.fixture
 def study(
     session: Session, make_record: MakeRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Path, list[tuple[TrialRecord, Session]]]:
+) -> tuple[Path, list[tuple[Quantization, Session]]]:
     """A study of real images, whose networks are one convolution; and what was asked to be built."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "140")
@@ -56,16 +56,15 @@ def study(
     store.save(dataclasses.replace(int8, candidate=dataclasses.replace(int8.candidate, quantization=INT8)))
     store.save(make_record(2, top1=None))
     store.save(make_record(3, state="cached", same_as=1, charged=False))
-    asked: list[tuple[TrialRecord, Session]] = []
+    asked: list[tuple[Quantization, Session]] = []
 
     def build(
-        record: TrialRecord, session: Session, to: Path, *, kept: bool = True, evaluator: None = None
+        record: TrialRecord, session: Session, to: Path, *, quantization: Quantization, evaluator: None = None
     ) -> OnnxModel:
-        assert not kept
-        asked.append((record, session))
+        asked.append((quantization, session))
         return write_onnx(_network(), to)
 
-    monkeypatch.setattr(trial_files, "deployed_file", build)
+    monkeypatch.setattr(trial_files, "built_file", build)
     return folder, asked
 
 
@@ -85,7 +84,7 @@ def _network() -> onnx.ModelProto:
 _run = partial(run_command, histogram.register)
 
 
-def test_a_table_and_two_pictures(study: tuple[Path, list[tuple[TrialRecord, Session]]], tmp_path: Path) -> None:
+def test_a_table_and_two_pictures(study: tuple[Path, list[tuple[Quantization, Session]]], tmp_path: Path) -> None:
     text = _run("--trial", "1", "--to", "pictures")
     lines = text.splitlines()
     assert lines[0] == "first, trial 1: int8, percentile 99 over 20 images"
@@ -99,17 +98,17 @@ def test_a_table_and_two_pictures(study: tuple[Path, list[tuple[TrialRecord, Ses
 
 
 def test_the_float_network_is_built_without_chip_and_gate(
-    study: tuple[Path, list[tuple[TrialRecord, Session]]],
+    study: tuple[Path, list[tuple[Quantization, Session]]],
 ) -> None:
     _run("--trial", "1", "--json")
-    ((record, session),) = study[1]
-    assert record.candidate.quantization == dataclasses.replace(INT8, precision="fp32")
+    ((quantization, session),) = study[1]
+    assert quantization == dataclasses.replace(INT8, precision="fp32")
     assert (session.target.backend, session.settings.accept) == ("onnxruntime", "off")
     assert session.target.channel_multiple == 8, "what the shape of the network follows is the chip's still"
 
 
 def test_json_holds_the_layers_on_the_studys_own_images(
-    study: tuple[Path, list[tuple[TrialRecord, Session]]], tmp_path: Path
+    study: tuple[Path, list[tuple[Quantization, Session]]], tmp_path: Path
 ) -> None:
     (layer,) = json.loads(_run("--trial", "1", "--json"))
     assert (layer["name"], layer["shape"], layer["wasted_range"]) == ("stem.0", [8, 3, 3, 3], True)
@@ -123,23 +122,23 @@ def test_json_holds_the_layers_on_the_studys_own_images(
     assert not (tmp_path / "export").exists()
 
 
-def test_a_float_trial_says_that_int8_is_a_thought(study: tuple[Path, list[tuple[TrialRecord, Session]]]) -> None:
+def test_a_float_trial_says_that_int8_is_a_thought(study: tuple[Path, list[tuple[Quantization, Session]]]) -> None:
     text = _run("--trial", "0")
     assert text.startswith("first, trial 0: fp32, with what int8 (minmax) would do to it")
     assert Path("export/first/trial_000000/histogram.html").is_file()
 
 
-def test_an_answer_from_the_cache_is_its_original(study: tuple[Path, list[tuple[TrialRecord, Session]]]) -> None:
+def test_an_answer_from_the_cache_is_its_original(study: tuple[Path, list[tuple[Quantization, Session]]]) -> None:
     assert _run("--trial", "3").startswith("first, trial 1: ")
 
 
-def test_a_trial_without_network_is_said(study: tuple[Path, list[tuple[TrialRecord, Session]]]) -> None:
+def test_a_trial_without_network_is_said(study: tuple[Path, list[tuple[Quantization, Session]]]) -> None:
     with pytest.raises(ConfigError, match="Trial 2 has no trained network to look at: failed, train: loss is not"):
         _run("--trial", "2")
     assert study[1] == []
 
 
-def test_a_folder_in_the_way_is_said_before_the_work(study: tuple[Path, list[tuple[TrialRecord, Session]]]) -> None:
+def test_a_folder_in_the_way_is_said_before_the_work(study: tuple[Path, list[tuple[Quantization, Session]]]) -> None:
     Path("file").touch()
     with pytest.raises(ConfigError, match=r"Cannot write to file/inside: Not a directory\. Give another .* --to"):
         _run("--trial", "1", "--to", "file/inside")
@@ -147,7 +146,7 @@ def test_a_folder_in_the_way_is_said_before_the_work(study: tuple[Path, list[tup
 
 
 def test_what_the_picture_leaves_out_is_said(
-    study: tuple[Path, list[tuple[TrialRecord, Session]]], make_record: MakeRecord
+    study: tuple[Path, list[tuple[Quantization, Session]]], make_record: MakeRecord
 ) -> None:
     record = make_record(4)
     asked = dataclasses.replace(INT8, keep_float=2, qat_steps=50)
@@ -191,7 +190,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_a_failure_leaves_no_folder_and_another_trials_export_as_it_is(
-    study: tuple[Path, list[tuple[TrialRecord, Session]]],
+    study: tuple[Path, list[tuple[Quantization, Session]]],
     session: Session,
     make_record: MakeRecord,
     tmp_path: Path,

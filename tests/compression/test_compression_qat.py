@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.qat import QatResult
 from scalesearch.compression.simulation import Simulation
+from scalesearch.compression.sparsity import holds_2_4, masked, masks_of_zeros, sparsity_masks
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.tasks.classification.pieces import quantization_aware, quantize, run_as_written, to_onnx
-from scalesearch.values.candidate import Precision, Quantization, WeightScales
+from scalesearch.values.candidate import Precision, Pruning, Quantization, Sparsity, WeightScales
 from scalesearch.values.network import Network, OnnxModel
 from scalesearch.values.network_spec import BlockKind
 from scalesearch.values.target import QuantizationProfile
@@ -270,6 +271,30 @@ def test_it_breathes_before_every_step() -> None:
         breathe=lambda: breaths.append(len(breaths)),
     )
     assert breaths == [0, 1, 2]
+
+
+@pytest.mark.parametrize("sparsity", ["2:4", "unstructured"])
+def test_zeros_of_sparsity_stay_and_everything_else_is_trained(sparsity: Sparsity) -> None:
+    network = tiny_network("basic")
+    network = fold_batchnorm(masked(network, sparsity_masks(network, Pruning(sparsity=sparsity), wide_from=16)))
+    masks = masks_of_zeros(network.module)
+    result = quantization_aware(
+        network,
+        Quantization(precision="int8", qat_steps=3, calibration_images=8),
+        profile="openvino",
+        batches=_batches(),
+        masks=masks,
+        calibration=torch.from_numpy(_CALIBRATION),
+        seed=0,
+    )
+    assert "stages.0.0.body.1.0.weight" in masks
+    for name, before in network.module.state_dict().items():
+        after = result.network.module.state_dict()[name]
+        assert not torch.equal(after, before)
+        if name in masks:
+            assert not after[before == 0].any()
+    if sparsity == "2:4":
+        assert all(holds_2_4(result.network.module.get_parameter(name)) for name in masks)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.prune import prune
-from scalesearch.compression.sparsity import apply_masks, holds_2_4, mask_2_4, masked, sparsity_masks
+from scalesearch.compression.sparsity import (
+    apply_masks,
+    holds_2_4,
+    mask_2_4,
+    masked,
+    masks_of_zeros,
+    sparsity_masks,
+)
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends.tensorrt.library import is_installed
 from scalesearch.errors import StageFailed
@@ -56,6 +63,16 @@ def test_groups_run_along_the_inputs_for_each_output_and_place_of_the_kernel() -
                     expected = set(four.topk(2).indices.tolist())
                     found = mask[output, start : start + 4, y, x].nonzero().flatten().tolist()
                     assert set(found) == expected
+
+
+def test_the_zeros_that_are_there_are_found_again_in_the_folded_network() -> None:
+    network = tiny_network("basic")
+    masks = sparsity_masks(network, Pruning(sparsity="unstructured", sparse_fraction=0.3))
+    found = masks_of_zeros(fold_batchnorm(masked(network, masks)).module)
+    assert found.keys() <= masks.keys()  # by the same names; a layer that lost nothing has none
+    for name, mask in masks.items():
+        assert torch.equal(found.get(name, torch.ones_like(mask)), mask)
+    assert masks_of_zeros(fold_batchnorm(network).module) == {}
 
 
 @pytest.mark.parametrize("shape", [(8, 16), (8, 32, 1, 1), (16, 16, 3, 3)])

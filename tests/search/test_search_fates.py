@@ -12,7 +12,7 @@ from scalesearch.records.store import RecordStore
 from scalesearch.search.fates import gone_on_with
 from scalesearch.search.storage import opened_study
 from scalesearch.spaces.suggest import suggest, trial_parameters
-from scalesearch.values.candidate import Candidate
+from scalesearch.values.candidate import Candidate, Quantization
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.training_length import trunk_steps
@@ -22,21 +22,23 @@ from scalesearch.values.training_length import trunk_steps
     ("shared", "new_steps", "charge"),
     [
         (0, 0, 1.0),  # killed while it was measured
-        (0, 20, 1.0),  # killed in its branch: the trunk is its own
-        (200, 0, 0.2),
-        (200, 20, 0.2),
-        (200, 100, 1.0),  # the other trial's trunk was gone
-        (150, 0, 0.7),  # the other trial's trunk was shorter
+        (0, 100, 1.0),  # killed in its branch: the trunk is its own
+        (200, 0, 1 / 3),
+        (200, 100, 1 / 3),
+        (200, 300, 1.0),  # the other trial's trunk was gone
+        (150, 0, 0.5),  # the other trial's trunk was shorter
     ],
 )
+@pytest.mark.parametrize("aware", [0, 40])
 def test_the_updates_of_the_killed_run_are_charged_too(
-    make_record: Callable[..., MeasuredTrial], shared: int, new_steps: int, charge: float
+    make_record: Callable[..., MeasuredTrial], shared: int, new_steps: int, charge: float, aware: int
 ) -> None:
     record = make_record(3)
-    training = replace(record.training, steps=100, new_steps=new_steps, weights_reused=not new_steps)
-    record = replace(record, charged=bool(new_steps), training=training)
-    plan = replace(FakePlanner()(record.candidate), trunk_key="trunk", branch_updates=20)
-    assert trunk_steps(record.candidate.recipe) == 200
+    training = replace(record.training, steps=300, new_steps=new_steps, weights_reused=not new_steps)
+    candidate = replace(record.candidate, quantization=Quantization(precision="int8", qat_steps=aware))
+    record = replace(record, candidate=candidate, charged=bool(new_steps), training=training)
+    plan = replace(FakePlanner()(candidate), trunk_key="trunk", branch_updates=100 - aware)
+    assert (candidate.recipe.steps, trunk_steps(candidate.recipe)) == (300, 200)
 
     assert gone_on_with(record, plan, shared_updates=shared).charge == charge
 

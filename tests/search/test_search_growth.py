@@ -15,9 +15,11 @@ from scalesearch.search import growth
 from scalesearch.search.fates import repeat
 from scalesearch.search.growth import FIXED_COST, POOL, in_seconds, in_trainings, pool_of, propose
 from scalesearch.spaces.moves import drawn
+from scalesearch.training.schedule import trunk_recipe
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling
 from scalesearch.values.record import MeasuredTrial, StageTime
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
+from scalesearch.values.training_length import trunk_steps
 
 CUTS = NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.0, 0.25, 0.5)))
 SPACE = replace(make_space(), axes=(CUTS, *make_space().axes))
@@ -46,6 +48,30 @@ def test_what_is_stored_makes_a_candidate_cheaper() -> None:
     # Weights that were trained with their rounding are not those of the float network.
     rounded = in_trainings(SPACE, [replace(whole, quantization=replace(int8, qat_steps=20))])
     assert rounded(whole) == FIXED_COST + 0.25
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"branch_fraction": 0.2},
+        {"branch_fraction": 0.5},
+        {"branch_fraction": 0.2, "steps": 600},
+        {"ema_decay": 0.99},
+        {"warmup_steps": 1000, "branch_fraction": 0.5},  # at most half of a trunk: 100 as before, now 75
+        {"learning_rate": 0.02},
+        {"dropout": 0.0},
+    ],
+    ids=lambda other: " ".join(other),
+)
+def test_a_trunk_is_there_if_its_recipe_is_and_it_is_not_longer_than_asked(other: dict[str, Any]) -> None:
+    stored = Candidate(recipe=Recipe(warmup_steps=other.get("warmup_steps", 60)))
+    asked = replace(stored, recipe=replace(stored.recipe, **other))
+    there = trunk_recipe(stored.recipe) == trunk_recipe(asked.recipe)
+    length, known = trunk_steps(asked.recipe), in_trainings(SPACE, [stored])
+    # A trunk of 200 updates is stored; weights are decayed from its end only.
+    new = asked.recipe.steps - (200 if there and length >= 200 else 0)
+    assert known(asked) == pytest.approx(FIXED_COST + new / asked.recipe.steps)
+    assert known(stored) == FIXED_COST
 
 
 def test_networks_that_are_cut_from_one_trunk_share_it() -> None:

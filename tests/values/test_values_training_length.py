@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,13 +42,26 @@ def test_a_cut_network_makes_as_many_updates_as_a_dense_one_unless_it_is_trained
 def test_a_trial_whose_pruning_rounded_to_nothing_was_not_retrained(make_record: Callable[..., MeasuredTrial]) -> None:
     asked = make_record(0)
     recipe = Recipe(steps=240, retrain_steps=60, schedule="cosine")
-    candidate = replace(asked.candidate, recipe=recipe, quantization=Quantization(precision="int8", qat_steps=20))
-    for steps, retrained in ((300 + 20, True), (240 + 20, False)):
+    for steps, retrained in ((300, True), (240, False)):
+        candidate = replace(asked.candidate, recipe=recipe)
         record = replace(asked, candidate=candidate, training=replace(asked.training, steps=steps))
         assert record.candidate.pruning.any
         assert was_retrained(record) is retrained
     # 1,920 updates of a dense network, not 1,536 and a retraining of 384
     assert recipe_of(recipe, total_steps=1920, pruned=was_retrained(record)).steps == 1920
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "retrained"), [("cosine", 300, True), ("cosine", 240, False), ("wsd", 240, False)]
+)
+def test_updates_with_simulated_rounding_are_no_retraining(
+    make_record: Callable[..., MeasuredTrial], schedule: ScheduleName, steps: int, retrained: bool
+) -> None:
+    """They are among the 240 of `wsd`, and not counted with `cosine` (see `test_chain_deploy`)."""
+    asked, recipe = make_record(0), Recipe(steps=240, retrain_steps=60, schedule=schedule)
+    candidate = replace(asked.candidate, recipe=recipe, quantization=Quantization(precision="int8", qat_steps=80))
+    record = replace(asked, candidate=candidate, training=replace(asked.training, steps=steps))
+    assert was_retrained(record) is retrained
 
 
 def test_the_default_length_is_found_exactly() -> None:

@@ -98,9 +98,9 @@ def quantize(
 def quantization_aware(network: Network, quantization: Quantization, **more: Any) -> QatResult:
     """Train the classifier with its rounding simulated (`compression.qat.quantization_aware`, with its keywords).
 
-    `batches` and `breathe` are those of its `Lessons`.
+    `batches`, `masks` and `breathe` are those of its `Lessons`.
     """
-    given = {name: more.pop(name) for name in ("batches", "breathe") if name in more}
+    given = {name: more.pop(name) for name in ("batches", "masks", "breathe") if name in more}
     lessons = Lessons(loss=LOSS, divergence=TORCH_DIVERGENCE, **given)
     return qat.quantization_aware(network, quantization, lessons, **more)
 

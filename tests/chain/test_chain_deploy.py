@@ -1,0 +1,79 @@
+"""From a plan to the deployed file, with updates that simulate its rounding."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from onnx import numpy_helper
+from parent_studies import colours, opened
+
+from scalesearch.chain.deploy import Deployed, Deployer
+from scalesearch.chain.planner import Planner
+from scalesearch.chain.stages import StageClock
+from scalesearch.data import LABEL_SOURCES
+from scalesearch.data.finding import load_study_data
+from scalesearch.deployment.onnx_file import read_onnx
+from scalesearch.measurement.device_lock import DeviceLock
+from scalesearch.tasks.classification.task import TASK
+from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, ScheduleName
+from scalesearch.values.session import Session
+
+SPACE = {"network": "resnet_small", "resolution_px": 16, "scaling": {"width": [0.5]}}
+RECIPE = Recipe(
+    optimizer="adamw",
+    learning_rate=0.01,
+    steps=20,
+    retrain_steps=6,
+    branch_fraction=0.5,
+    warmup_steps=4,
+    batch_size=16,
+)
+AWARE = Quantization(precision="int8", qat_steps=8, calibration_images=16)
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory, stand_in_reference: None) -> Session:
+    folder = tmp_path_factory.mktemp("deploy")
+    colours(folder / "colours.npz", 3, seed=0)
+    return opened(folder / "study", folder / "colours.npz", space=SPACE)
+
+
+def deployed(session: Session, candidate: Candidate, to: Path) -> Deployed:
+    deployer = Deployer(session, TASK, DeviceLock("cpu", folder=session.folder), exports=None)
+    return deployer(Planner(session)(candidate), load_study_data(session, LABEL_SOURCES).at(16), to, StageClock())
+
+
+@pytest.mark.parametrize("schedule", ["wsd", "cosine"])
+def test_the_deployed_file_has_the_zeros_of_sparsity_after_updates_with_rounding(
+    session: Session, tmp_path: Path, schedule: ScheduleName
+) -> None:
+    pruning = Pruning(sparsity="unstructured", sparse_fraction=0.5)
+    candidate = Candidate(recipe=replace(RECIPE, schedule=schedule), pruning=pruning, quantization=AWARE)
+    work = deployed(replace(session, folder=tmp_path), candidate, tmp_path / "model.onnx")
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in read_onnx(work.model.path).graph.initializer}
+    zeros = weights = 0
+    for name, tensor in work.shrunk.network.module.state_dict().items():
+        if tensor.ndim == 4:
+            zero = (tensor == 0).numpy()
+            assert not stored[f"{name}_quantized"][zero].any()
+            zeros, weights = zeros + int(zero.sum()), weights + zero.size
+    assert zeros / weights == pytest.approx(0.5, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "new"),
+    [("wsd", 20, (20, 8, 10)), ("cosine", 20, (28, 8, 14))],
+)
+def test_updates_with_rounding_are_new_ones_and_weights_are_reused_without_them(
+    session: Session, tmp_path: Path, schedule: ScheduleName, steps: int, new: tuple[int, int, int]
+) -> None:
+    """With `wsd` they are 8 of the branch's 10; with `cosine` they are beside the 20, and the 6 after a cut."""
+    here = replace(session, folder=tmp_path)
+    dense = Candidate(recipe=replace(RECIPE, schedule=schedule), quantization=AWARE)
+    first = deployed(here, dense, tmp_path / "first.onnx").training
+    again = deployed(here, dense, tmp_path / "again.onnx").training
+    cut = deployed(here, replace(dense, pruning=Pruning(channel_fraction=0.5)), tmp_path / "cut.onnx").training
+    assert first.steps == again.steps == steps
+    assert cut.steps == steps + (6 if schedule == "cosine" else 0)
+    assert (first.new_steps, again.new_steps, cut.new_steps) == new
+    assert not (first.weights_reused or again.weights_reused or cut.weights_reused)
