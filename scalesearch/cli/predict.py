@@ -2,9 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,19 +38,24 @@ def predict(
     Exit code 1 where an image got no answer.
     """
     from scalesearch.tasks.answers import Answer, NoAnswerError, UnreadableImageError
+    from scalesearch.tasks.infer_parts.picture_names import PictureNameError, picture_names
 
     predictor = open_export(export, threads=threads)
     if to is not None and not predictor.draws:
         message = f"--to {to}: expected a network whose answers are drawn, such as masks; one {predictor.noun} is not."
         raise ConfigError(message)
-    drawn = {} if to is None else {"to": to}
     for line in replaced_model(export):
         echo(f"warning: {line}", err=True)
     files = list(image_files(images))
+    try:
+        places: Sequence[Path | None] = [None] * len(files) if to is None else picture_names(files, to)
+    except PictureNameError as error:
+        message = f"--to {error}.\nGive another folder."
+        raise ConfigError(message) from None
     rows, failed, unanswered = list[tuple[str, Answer]](), list[tuple[str, str]](), list[tuple[str, str]]()
-    for path in files:
+    for path, place in zip(files, places, strict=True):
         try:
-            rows.append((_path_text(path), predictor.answer(path, top=top, **drawn)))
+            rows.append((_path_text(path), predictor.answer(path, top=top, **_drawn(path, place))))
         except NoAnswerError as error:
             unanswered.append((_path_text(path), str(error)))
         except UnreadableImageError as error:
@@ -66,6 +71,13 @@ def predict(
     for name, reason in unanswered:
         echo(f"no {predictor.noun} for {name}: {reason}", err=True)
     return 1 if failed or unanswered else 0
+
+
+def _drawn(image: Path, place: Path | None) -> dict[str, Any]:
+    """Return where the pictures of an image go, as arguments of `Predictor.answer`."""
+    if place is None:
+        return {}
+    return {"to": place.parent} | ({} if place.name == image.stem else {"name": place.name})
 
 
 def open_export(export: Path, *, threads: int = 1) -> "Predictor":

@@ -27,7 +27,14 @@ from scalesearch.data.source_names import (
     plain_source,
     refuse_ambiguous_source,
 )
-from scalesearch.data.split import Splits, drawn_validation, missing_classes, require_classes, split_source
+from scalesearch.data.split import (
+    Splits,
+    drawn_validation,
+    missing_classes,
+    needs_every_class,
+    require_classes,
+    split_source,
+)
 from scalesearch.data.targets import LABELS
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
@@ -214,7 +221,7 @@ def _split_warnings(dataset: Dataset, settings: DataSettings, *, has_accuracy: b
             f"data {dataset.name}: accuracy on {images} validation images has a standard error of {error:.1f} points, "
             f"so smaller differences are noise; {advice}"
         )
-    untrained = (("train", dataset.train),) if dataset.train.targets.strata() is None else ()  # else it is an error
+    untrained = () if needs_every_class(dataset.train) else (("train", dataset.train),)  # there, it was an error
     for name, split in (*untrained, ("val", dataset.val), ("test", dataset.test)):
         absent = missing_classes(dataset.class_names, split)
         if absent:

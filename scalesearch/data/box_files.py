@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from scalesearch.data.box_faults import Faults, checked_box, refuse, shown, without_repeats
 from scalesearch.data.boxes import ImageBoxes, boxes_at
-from scalesearch.data.cache import Arrays
+from scalesearch.data.cache import Arrays, cached_arrays
 from scalesearch.data.dataset import ImageSplit
 from scalesearch.data.facts import ImageFacts, from_arrays
-from scalesearch.data.folder import decoded
+from scalesearch.data.folder import decoded, files_key
 from scalesearch.data.folder_tree import ImageFile, ImageTree
 from scalesearch.data.mapped import MappedImages
-from scalesearch.data.skipped_files import skip_warnings
+from scalesearch.data.skipped_files import shown_path, skip_warnings
 from scalesearch.data.source import SourceData
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
@@ -79,12 +79,13 @@ def load_boxes(tree: BoxTree, settings: DataSettings, *, storage: InputSize, cac
     listed = ImageTree(root=tree.root, class_names=tree.class_names, files=files, others=(), divided=tree.divided)
     reading = Reading(size=storage, window=settings.window, fit=settings.fit, images=len(files))
     arrays, notes = decoded(listed, reading, settings, cache_folder=cache_folder)
+    _count_turned(listed, tree.faults, cache_folder)
     skipped = skip_warnings(listed, arrays, max_fraction=settings.max_skipped_fraction)
     kept = [image for image, good in zip(images, arrays["kept"], strict=True) if good]
     facts = from_arrays(arrays)
     boxes = [_boxes_of(image, size, tree) for image, size in zip(kept, facts.sizes.tolist(), strict=True)]
     parts = {
-        split: _part(kept, boxes, facts, arrays, split, storage=storage, settings=settings)
+        split: _part(kept, boxes, facts, arrays, split, root=tree.root, storage=storage, settings=settings)
         for split in SPLIT_ORDER
         if any(image.split == split for image in kept)
     }
@@ -110,6 +111,26 @@ def _require_boxes(tree: BoxTree) -> None:
         first = shown([str(image.path) for image in tree.images])
         came = f"none for all of {len(tree.images)} images"
         refuse(root, "boxes", came, f"the labels of {first}", "Check where the labels are.")
+
+
+def _count_turned(listed: ImageTree, faults: Faults, cache_folder: Path) -> None:
+    """Count the images that EXIF turns: their labels may be those of the pixels as they lie in the file."""
+    from scalesearch.data.decode import is_turned
+
+    def whole(arrays: Arrays) -> None:
+        if arrays["turned"].shape != (len(listed.files),) or arrays["turned"].dtype != np.bool_:
+            message = f"{arrays['turned'].shape} {arrays['turned'].dtype} marks of {len(listed.files)} files"
+            raise ValueError(message)
+
+    turned = cached_arrays(
+        cache_folder,
+        f"turned-{files_key(listed, None)}",
+        lambda: {"turned": np.asarray([is_turned(file.path) for file in listed.files], np.bool_)},
+        whole=whole,
+    )["turned"]
+    for place in np.flatnonzero(turned).tolist():
+        where = str(listed.files[place].path)
+        faults.add("images are turned by EXIF: their labels must be those of the turned image", where)
 
 
 def _boxes_of(image: LabelledImage, size: Sequence[int], tree: BoxTree) -> ImageBoxes:
@@ -162,13 +183,14 @@ def _part(
     arrays: Arrays,
     split: str,
     *,
+    root: Path,
     storage: InputSize,
     settings: DataSettings,
 ) -> ImageSplit:
     places = np.flatnonzero([image.split == split for image in images])
     mine, stored = facts.part(places), arrays["images"]
     targets = boxes_at([boxes[place] for place in places.tolist()], mine.sizes, storage, settings.fit)
-    names = np.asarray([str(images[place].path) for place in places.tolist()], np.str_)
+    names = np.asarray([shown_path(images[place].path, root) for place in places.tolist()], np.str_)
     pixels: MappedImages | NDArray[np.uint8]
     if isinstance(stored, np.memmap):
         pixels = MappedImages(stored, places=places)

@@ -33,7 +33,8 @@ class ImageSplit:
     facts: ImageFacts | None = None
     """What the images were like before they were given one size; None if that is not known or does not matter."""
     names: NDArray[np.str_] | None = None
-    """Names of the images' files, with their folders, of shape (number,); None where the images are not files."""
+    """Names of the images' files, with their folders below the data set's, of shape (number,); None where the images
+    are not files."""
 
     def __len__(self) -> int:
         return len(self.targets)

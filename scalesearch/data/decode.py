@@ -6,6 +6,7 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ MAX_FILE_BYTES = 256 * 2**20
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
 """Pillow's names for the formats that belong to SUFFIXES. A file of another format with such a suffix is not opened:
 Pillow would start Ghostscript for an EPS, and its readers of rare formats are hardly tested."""
+_ORIENTATION: Final = 0x0112
+_TURNED: Final = range(2, 9)
+"""The EXIF orientations that turn or mirror the pixels; 1 is upright."""
 
 # What Pillow's readers raise on damaged files (found by damaging files of every format), and the two errors of its
 # guard against decompression bombs.
@@ -152,6 +156,21 @@ def to_rgb(image: Image.Image, *, window: WindowSetting = "full") -> Image.Image
 def is_deep(image: Image.Image) -> bool:
     """Tell whether the pixels are 16-bit or 32-bit whole numbers, or floats."""
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def is_turned(path: Path) -> bool:
+    """Tell whether `decode` turns or mirrors an image file because of its EXIF orientation.
+
+    Only the beginning of the file is read: what a PNG file says after its pixels is not seen.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(path, formats=known_formats()) as image:
+                # Not `image.getexif()`: for a PNG file without EXIF that decodes all pixels.
+                return Image.Image.getexif(image).get(_ORIENTATION) in _TURNED
+        except UNREADABLE:
+            return False
 
 
 def _values(image: Image.Image, *, cut: bool, images: int) -> tuple[int, NDArray[np.float64] | None]:

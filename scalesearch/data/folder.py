@@ -16,7 +16,7 @@ from scalesearch.data.facts import ImageFact, as_arrays, from_arrays, gathered, 
 from scalesearch.data.folder_tree import ImageTree, scan_tree
 from scalesearch.data.mapped import MappedImages
 from scalesearch.data.memory import disk_note, goes_to_disk, not_written
-from scalesearch.data.skipped_files import shown_path, skip_warnings
+from scalesearch.data.skipped_files import path_below, shown_path, skip_warnings
 from scalesearch.data.source import Source, SourceData
 from scalesearch.data.targets import LABELS, Labels
 from scalesearch.data.unreadable_kinds import check_kinds
@@ -43,7 +43,7 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
     number = len(tree.files)
     first = cached_arrays(
         cache_folder,
-        f"copies-{_key(tree, None)}",
+        f"copies-{files_key(tree, None)}",
         lambda: {"first": _first_of_equal(tree)},
         whole=lambda arrays: _require_first(arrays["first"], number),
     )["first"]
@@ -77,7 +77,7 @@ def decoded(
     Raises:
         ConfigError: If the images fit neither into memory nor onto the disk.
     """
-    name, where, number = f"folder-{_key(tree, reading)}", f"data {tree.root}", len(tree.files)
+    name, where, number = f"folder-{files_key(tree, reading)}", f"data {tree.root}", len(tree.files)
     file = cache_file(cache_folder, name)
 
     def whole(arrays: Arrays) -> None:
@@ -100,7 +100,7 @@ def _first_of_equal(tree: ImageTree) -> NDArray[np.int64]:
     return first_of_equal([file.path for file in tree.files])
 
 
-def _key(tree: ImageTree, reading: "Reading | None") -> str:
+def files_key(tree: ImageTree, reading: "Reading | None") -> str:
     """Return a key that changes with the wanted pixels, and with the path, size or time of change of any file."""
     from scalesearch.data.decode import DECODER_VERSION
 
@@ -111,7 +111,7 @@ def _key(tree: ImageTree, reading: "Reading | None") -> str:
             return (-1, -1)  # a broken link; it will be skipped
         return (status.st_size, status.st_mtime_ns)
 
-    files = [(os.fsencode(file.path.relative_to(tree.root)), *state(file.path)) for file in tree.files]
+    files = [(os.fsencode(path_below(file.path, tree.root)), *state(file.path)) for file in tree.files]
     return content_key(DECODER_VERSION, reading, os.fsencode(tree.root.resolve()), files)
 
 

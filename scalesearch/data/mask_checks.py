@@ -1,7 +1,6 @@
 """Checks of folders of masks: faults that are errors, and oddities that are warnings."""
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from scalesearch.data.facts import require_facts
 from scalesearch.data.mask_reading import REMARKS
 from scalesearch.data.mask_tree import MaskTree
 from scalesearch.data.masks import UNLABELLED, MaskStore
+from scalesearch.data.skipped_files import shown_path
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
 
@@ -24,6 +24,7 @@ _MEND: Final = {
     "no_table": "Name the colours: `colors` in data.yaml ([[128, 64, 128], ...] in the order of names), or "
     "class_dict.csv with name,r,g,b.",
     "colours": "Complete the table of colours, or save the masks without smoothing.",
+    "palette": "Give the palette the colours of the table; or take the table away, then masks hold class numbers.",
     "beyond": "Convert them to class numbers from 0, with 255 for pixels of no class.",
     "shape": "Each mask must show just what its image shows.",
     "mode": "Save masks as PNG with class numbers (mode L or P).",
@@ -147,4 +148,4 @@ def _few(names: Sequence[str]) -> str:
 
 def shown(tree: MaskTree, path: Path) -> str:
     """Return the path relative to the data folder; bytes that are no UTF-8 become a replacement character."""
-    return os.fsencode(os.path.relpath(path, tree.root)).decode("utf-8", "replace")
+    return shown_path(path, tree.root)

@@ -30,7 +30,7 @@ def described_in(root: Path, path: Path) -> Described:
     """Read data.yaml, where there is one.
 
     Raises:
-        ConfigError: It cannot be read, or holds something else.
+        ConfigError: It cannot be read, holds something else, or the path of a split leads to no folder.
     """
     file = (
         path
@@ -49,14 +49,11 @@ def described_in(root: Path, path: Path) -> Described:
     if not isinstance(document, dict):
         message = f"data {file}: expected keys such as train, val and names, came {type(document).__name__}."
         raise ConfigError(message)
-    base = _base(root, document.get("path"))
-    folders = [(split, folder) for split in SPLITS if (folder := _folder_of(base, root, document.get(split)))]
-    if folders and folders[0][0] != "train":
-        folders = []
+    folders = tuple(_folders(document, root, file))
     return Described(
         names=_names(document.get("names"), file),
         colours=_colour_list(document.get("colors", document.get("colours", document.get("palette"))), file),
-        folders=tuple(folders),
+        folders=folders,
         masks_dir=str(document.get("masks_dir") or ""),
     )
 
@@ -66,11 +63,32 @@ def _base(root: Path, given: object) -> Path:
     return base if is_folder(base) else root
 
 
-def _folder_of(base: Path, root: Path, given: object) -> Path | None:
-    for folder in (base / str(given), root / str(given)) if isinstance(given, str) else ():
+def _folders(document: dict[Any, Any], root: Path, file: Path) -> Iterator[tuple[SplitName, Path]]:
+    """Yield the folder of images of each split that the document names; none if it names no split."""
+    base = _base(root, document.get("path"))
+    given = {"train": document.get("train"), "val": document.get("val") or document.get("valid")}
+    given["test"] = document.get("test")
+    if any(given.values()) and not given["train"]:
+        came = ", ".join(split for split, each in given.items() if each)
+        message = f"data {file}: expected the key train beside those of other splits, came {came} alone.\nAdd it."
+        raise ConfigError(message)
+    for split in SPLITS:
+        if given[split]:
+            yield split, _folder_of(base, root, given[split], split, file)
+
+
+def _folder_of(base: Path, root: Path, given: object, split: SplitName, file: Path) -> Path:
+    """Return the folder of images of a split; its path starts from `path` or from the root."""
+    # Roboflow writes `../train/images` for a folder that is beside the file.
+    starts = (base / given, root / given, root / given.removeprefix("../")) if isinstance(given, str) else ()
+    for folder in starts:
         if is_folder(folder):
             return Path(os.path.normpath(folder))
-    return None
+    message = (
+        f"data {file}: expected one folder of images for {split}, came {given!r:.60}, which is none.\n"
+        "Mend the path; it starts from `path`, or from the folder of the file."
+    )
+    raise ConfigError(message)
 
 
 def _names(given: object, file: Path) -> tuple[str, ...]:

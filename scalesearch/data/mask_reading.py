@@ -16,7 +16,7 @@ from scalesearch.errors import ScalesearchError
 Colours = Mapping[tuple[int, int, int], int]
 """The class of each colour, red, green and blue."""
 
-Fault = Literal["lossy", "beyond", "no_table", "colours", "mode", "shape"]
+Fault = Literal["lossy", "beyond", "no_table", "colours", "palette", "mode", "shape"]
 
 LOSSY: Final = ("JPEG",)
 """Formats that change pixel values: along a border between classes 1 and 9 they store all numbers in between."""
@@ -59,14 +59,15 @@ REMARKS: Final = {
 def read_mask(path: Path, colours: Colours | None = None) -> ReadMask:
     """Return the class of each pixel of a mask file.
 
-    Palette images (mode P) and grey ones hold class numbers as they are, colours are looked up in the table.
+    Grey images hold class numbers as they are; colours are looked up in the table. Images with a palette (mode P) hold
+    class numbers if there is no table; if there is one, the colours of their palette are looked up.
 
     Args:
         path: The file.
         colours: The class of each colour; None where there is no table.
 
     Raises:
-        MaskFaultError: Its format is lossy, it has colours and there is no table, or values beyond 255.
+        MaskFaultError: Its format is lossy, it has values beyond 255, or colours that no table explains.
         Exception: One of `UNREADABLE`, if the file cannot be read.
     """
     with Image.open(path, formats=known_formats()) as image:
@@ -86,7 +87,7 @@ def _read(image: Image.Image, colours: Colours | None) -> ReadMask:
     if image.mode in ("1", "L", "P"):
         mask = np.asarray(image, np.uint8)
         if colours is not None and image.mode == "P":
-            mask, few = _looked_up(np.asarray(image.convert("RGB")), colours)
+            mask, few = _looked_up(np.asarray(image.convert("RGB")), colours, entries=mask)
             remarks += ["some_colours"] * few
     elif image.mode == "I" or image.mode.startswith("I;16"):
         mask = _from_deep(np.asarray(image))
@@ -127,18 +128,32 @@ def _from_grey(pixels: NDArray[np.uint8]) -> Mask:
     return pixels[..., 0]
 
 
-def _looked_up(pixels: NDArray[np.uint8], colours: Colours) -> tuple[Mask, bool]:
-    """Return the class of each pixel, and whether a few have colours of no class."""
+def _looked_up(pixels: NDArray[np.uint8], colours: Colours, *, entries: Mask | None = None) -> tuple[Mask, bool]:
+    """Return the class of each pixel, and whether a few have colours of no class.
+
+    Args:
+        pixels: The colours, (height, width, 3).
+        colours: The class of each colour.
+        entries: The numbers (height, width) of the colours in their palette, if there is one: entry 255 may have a
+            colour of no class, as the borders in masks of PASCAL VOC.
+
+    Raises:
+        MaskFaultError: More than a few pixels have colours of no class.
+    """
     keys = (pixels[..., 0].astype(np.int64) << 16) | (pixels[..., 1].astype(np.int64) << 8) | pixels[..., 2]
     known = sorted(((red << 16) | (green << 8) | blue, number) for (red, green, blue), number in colours.items())
     table, numbers = np.asarray([key for key, _ in known]), np.asarray([number for _, number in known], np.uint8)
     at = np.minimum(np.searchsorted(table, keys), len(table) - 1)
     found = table[at] == keys
-    missing = 1 - found.mean()
+    lost = ~found if entries is None else ~found & (entries != UNLABELLED)
+    missing = lost.mean()
     if missing > _UNKNOWN_COLOURS:
-        strange = np.unique(pixels[~found].reshape(-1, 3), axis=0)[0].tolist()
+        strange = np.unique(pixels[lost].reshape(-1, 3), axis=0)[0].tolist()
         text = f"colours of no class on {100 * missing:.0f} % of its pixels, e.g. ({', '.join(map(str, strange))})"
-        raise MaskFaultError(text, kind="colours")
+        if entries is None:
+            raise MaskFaultError(text, kind="colours")
+        text = f"mode P, whose palette gives {text}"
+        raise MaskFaultError(text, kind="palette")
     return np.where(found, numbers[at], np.uint8(UNLABELLED)), bool(missing > 0)
 
 

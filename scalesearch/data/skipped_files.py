@@ -43,5 +43,18 @@ def first_of(items: Sequence[str]) -> str:
 
 
 def shown_path(path: Path, root: Path) -> str:
-    """Return the path below the root; bytes that are no UTF-8 become a replacement character."""
-    return os.fsencode(path.relative_to(root)).decode("utf-8", "replace")
+    """Return `path_below` as text; bytes that are no UTF-8 become a replacement character."""
+    return os.fsencode(path_below(path, root)).decode("utf-8", "replace")
+
+
+def path_below(path: Path, root: Path) -> str:
+    """Return the path as seen from the root, which is the same however the root was typed.
+
+    A file that is not below the root, as a list or a data.yaml may name it, is seen as `../other/photo.jpg`.
+    """
+    if path.is_relative_to(root):
+        return os.path.normpath(path.relative_to(root))
+    given, start = Path(os.path.abspath(path)), Path(os.path.abspath(root))  # noqa: PTH100  (keeps links)
+    if given.is_relative_to(start):
+        return os.fspath(given.relative_to(start))
+    return os.path.relpath(given.parent.resolve() / given.name, root.resolve())

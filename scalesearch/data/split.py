@@ -9,6 +9,7 @@ from scalesearch.data.groups import drawn_groups, groups_of
 from scalesearch.data.mapped import MappedImages
 from scalesearch.data.normalisation import Images
 from scalesearch.data.source import SourceData
+from scalesearch.data.targets import Labels
 from scalesearch.errors import ConfigError
 from scalesearch.values.settings import DataSettings
 
@@ -75,7 +76,8 @@ def split_source(data: SourceData, settings: DataSettings) -> Splits:
     calibration images, which are never scored, are drawn one by one.
 
     Raises:
-        ConfigError: If a class has no image to train on, or a split is empty.
+        ConfigError: If a split is empty, or there is nothing to train on: of any class of labelled images, or of all
+            classes of images with boxes or masks.
     """
     train, val, test = data.train, data.val, data.test
     val_fraction = settings.val_fraction or (0.0 if val is not None else DEFAULT_VAL_FRACTION)
@@ -97,6 +99,11 @@ def missing_classes(data_classes: tuple[str, ...], split: ImageSplit) -> tuple[s
     """Return the names of the classes of which this split has no image."""
     present = split.targets.class_counts(len(data_classes))
     return tuple(name for name, count in zip(data_classes, present, strict=True) if count == 0)
+
+
+def needs_every_class(train: ImageSplit) -> bool:
+    """Tell whether a class without a training image is an error: of images that are one class each, not of parts."""
+    return isinstance(train.targets, Labels)
 
 
 def _joined(first: ImageSplit, second: ImageSplit) -> ImageSplit:
@@ -149,7 +156,7 @@ def _draw_calibration(train: ImageSplit, settings: DataSettings) -> tuple[ImageS
 
 def _check(data: SourceData, **splits: ImageSplit) -> None:
     untrained = missing_classes(data.class_names, splits["train"])
-    if untrained and splits["train"].targets.strata() is not None:
+    if untrained and (len(untrained) == len(data.class_names) or needs_every_class(splits["train"])):
         msg = (
             f"data {data.name!r}: expected images of every class to train on, came none of {len(untrained)} classes: "
             f"{', '.join(untrained[:5])}.\nAdd images to them, or take the classes away."

@@ -1,7 +1,8 @@
 """Read detection data in Pascal VOC's format: one XML file for each image."""
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -42,14 +43,13 @@ def read_voc(root: Path, *, max_missing: float = 0.01) -> BoxTree:
     Raises:
         ConfigError: As `load`.
     """
-    labels = _folder(root, _LABELS)
-    pictures = {path.stem: path for path in _pictures(root)}
+    labels, pictures_in = _folder(root, _LABELS), _folder(root, _IMAGES)
     splits = _splits(root)
+    pictures, files = _paired(root, pictures_in, labels, listed=splits)
     faults = Faults(root=str(root))
-    files = sorted(path for path in labels.rglob("*.xml") if not is_litter(path))
-    read = {file.stem: _labels(file, faults) for file in files}
+    read = {name: _labels(file, faults) for name, file in files.items()}
     names = tuple(sorted({name for boxes, _ in read.values() for name, _ in boxes}))
-    missing = [f"{stem}.xml" for stem in read if stem not in pictures]
+    missing = [f"{name}.xml" for name in read if name not in pictures]
     if len(missing) > max_missing * max(len(read), 1):
         came = f"none for {len(missing)} of {len(read)}: {shown(missing)}"
         refuse(str(root), "an image for every XML file", came, str(labels), "Put them into JPEGImages or images.")
@@ -57,15 +57,16 @@ def read_voc(root: Path, *, max_missing: float = 0.01) -> BoxTree:
         faults.add("files of labels without an image, left out", str(labels / each))
     from_zero = any(side == 0 for boxes, _ in read.values() for _, box in boxes for side in box.sides[:2])
     images = list[LabelledImage]()
-    for stem, path in sorted(pictures.items()):
-        if splits and stem not in splits:
+    for name, path in sorted(pictures.items()):
+        split = splits.get(name) or splits.get(_with_folders(path, pictures_in))
+        if splits and split is None:
             faults.add("images that no split lists, left out", str(path))
             continue
-        boxes, declared = read.get(stem, ((), None))
-        if stem not in read:
+        boxes, declared = read.get(name, ((), None))
+        if name not in read:
             faults.add("images without a file of labels, taken for background", str(path))
-        mine = tuple(_counted(box, names.index(name), from_zero=from_zero) for name, box in boxes)
-        images.append(LabelledImage(path=path, split=splits.get(stem, "train"), boxes=mine, declared=declared))
+        mine = tuple(_counted(box, names.index(label), from_zero=from_zero) for label, box in boxes)
+        images.append(LabelledImage(path=path, split=split or "train", boxes=mine, declared=declared))
     note = "from 0, since some are 0" if from_zero else "from 1, as VOC does"
     return BoxTree(
         root=root,
@@ -83,23 +84,74 @@ def _folder(root: Path, names: tuple[str, ...]) -> Path:
     return found or root
 
 
-def _pictures(root: Path) -> Iterator[Path]:
-    folder = _folder(root, _IMAGES)
+def _paired(
+    root: Path, pictures_in: Path, labels: Path, *, listed: Iterable[str]
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return the images and the XML files, each by the name that pairs them.
+
+    That is the name of the file without its suffix. Where images in several folders share one, it is the name with
+    these folders, as in film7/0012, by which lists of splits must name them, and their XML files lie in such folders.
+
+    Args:
+        root: The data set, for messages.
+        pictures_in: The folder of the images.
+        labels: The folder of the XML files.
+        listed: The names that lists of splits give.
+
+    Raises:
+        ConfigError: Two images or two XML files have one name, or a name may mean several images.
+    """
+    paths = list(_pictures(pictures_in))
+    shared = {stem for stem, count in Counter(path.stem for path in paths).items() if count > 1}
+    files = sorted(path for path in labels.rglob("*.xml") if not is_litter(path))
+    pictures, found = _named(paths, pictures_in, shared, root), _named(files, labels, shared, root)
+    unclear = next((name for name in (*found, *listed) if name in shared and name not in pictures), None)
+    if unclear is not None:
+        came = f"{unclear} for {shown([str(path) for path in paths if path.stem == unclear])}"
+        remedy = f"Put each XML file into a folder below {labels} named like its image's, and list such names."
+        refuse(str(root), "one image for each name", came, "XML files or lists", remedy)
+    return pictures, found
+
+
+def _named(paths: Sequence[Path], folder: Path, shared: set[str], root: Path) -> dict[str, Path]:
+    """Return the files by their stems, or by `_with_folders` where several images share that stem."""
+    found = dict[str, Path]()
+    for path in paths:
+        name = _with_folders(path, folder) if path.stem in shared else path.stem
+        if name in found:
+            remedy = "Rename or remove one of them."
+            refuse(str(root), "a name of its own for every file", f"{name} twice", f"{found[name]} and {path}", remedy)
+        found[name] = path
+    return found
+
+
+def _with_folders(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SUFFIXES and not is_litter(path):
             yield path
 
 
 def _splits(root: Path) -> dict[str, SplitName]:
-    """Return the split of each image that ImageSets/Main lists, by the image's name; empty if there are no lists."""
+    """Return the split of each image that ImageSets/Main lists, by the image's name; empty if there are no lists.
+
+    Without a list for training, images that `trainval` lists and `val` does not are for training.
+    """
+    files = sorted((root / "ImageSets" / "Main").glob("*.txt"))
+    lists = [(file, split) for file in files if (split := split_of(file.stem))]  # cat_train.txt lists one class
+    both = [file for file in files if file.stem == "trainval"]
+    if all(split != "train" for _, split in lists):
+        lists += [(file, "train") for file in both]
     splits = dict[str, SplitName]()
-    for file in sorted((root / "ImageSets" / "Main").glob("*.txt")):
-        split = split_of(file.stem)  # files such as cat_train.txt list one class
-        if split is None or file.stem == "trainval":
-            continue
+    for file, split in lists:
         for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
             name = line.split()[0] if line.strip() else ""
-            if name and splits.setdefault(name, split) != split:
+            if not name or (file in both and splits.get(name) == "val"):
+                continue
+            if splits.setdefault(name, split) != split:
                 came = f"{name} in {split} and {splits[name]}"
                 refuse(str(root), "every image in one split", came, f"{file}:{number}", "Mend the lists.")
     return splits
@@ -150,7 +202,7 @@ def takes(path: Path) -> bool:
     if not path.is_dir():
         return False
     folder = _folder(path, _LABELS)
-    return next(folder.glob("*.xml"), None) is not None
+    return next(folder.glob("*.xml" if folder == path else "**/*.xml"), None) is not None
 
 
 SOURCE = Source(

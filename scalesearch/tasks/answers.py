@@ -56,7 +56,8 @@ class Predictor(Protocol):
         Args:
             image: The image file.
             top: Number of classes or objects that the table shows at most, the best ones first.
-            to: Folder for pictures of the result, named like the image; only for predictors that draw.
+            to: Folder for pictures of the result, named like the image; only for predictors that draw, which take
+                `name` as well, the pictures' name without suffix if it is not the image's.
 
         Raises:
             UnreadableImageError: The file is no image that can be read.

@@ -22,10 +22,11 @@ _BARS_LEFT, _BAR_PX = 530, 200
 def draw_classes(record: MeasuredTrial, to: Path) -> None:
     """Write an SVG to `to`: curves of all classes on the left, the weakest classes by recall on the right.
 
-    The file is written whole or not at all. Matplotlib is not used: it would keep a core busy for a second while
-    another process of the search measures latency.
+    Classes that no scored image has are left out. The file is written whole or not at all. Matplotlib is not used: it
+    would keep a core busy for a second while another process of the search measures latency.
     """
-    classes = sorted(record.quality.classes, key=lambda entry: (entry.recall, entry.name))
+    found = (entry for entry in record.quality.classes if entry.support)
+    classes = sorted(found, key=lambda entry: (entry.recall, entry.name))
     score = f"{record.quality.title} {percent(record.quality.score)}"
     title = f"Trial {record.trial}: {score} on {record.quality.images} images"
     parts = (_text(15, 24, title, size=15, weight="bold"), *_curves(classes), *_bars(classes[:_SHOWN]))

@@ -1,7 +1,7 @@
 """YOLO, COCO and Pascal VOC: the same scene in each, and what is said of every fault in their labels."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scalesearch.data import find_source, load_dataset
+from scalesearch.data import Dataset, find_source, load_dataset
 from scalesearch.data.coco import read_coco
 from scalesearch.data.source import SourceData
 from scalesearch.data.voc import read_voc
@@ -50,7 +50,7 @@ def yolo(root: Path, lines: str = "0 0.5 0.5 0.25 0.5\n", *, yaml: str | None = 
     return root
 
 
-def coco_document(names: str) -> dict[str, Any]:
+def coco_document(names: Sequence[str]) -> dict[str, Any]:
     return {
         "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
         "images": [
@@ -132,6 +132,81 @@ def test_a_whole_data_set_is_split(tmp_path: Path) -> None:
     sizes = [len(part) for part in (data.train, data.val, data.calibration, data.test)]
     assert sum(sizes) == 12
     assert all(sizes)
+
+
+FILMS = tuple(f"film{film}_{frame}" for film in range(8) for frame in range(3))
+
+
+def film_set(kind: str, root: Path) -> Path:
+    """Write frames of eight films, which no file divides into splits."""
+    folder = root / ("JPEGImages" if kind == "voc" else "images")
+    for name in FILMS:
+        picture(folder / f"{name}.jpg")
+    if kind == "coco":
+        (root / "annotations").mkdir()
+        (root / "annotations" / "all.json").write_text(json.dumps(coco_document(FILMS)))
+        return root
+    (root / ("Annotations" if kind == "voc" else "labels")).mkdir()
+    for name in FILMS:
+        if kind == "voc":
+            (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{voc_object()}</annotation>")
+        else:
+            (root / "labels" / f"{name}.txt").write_text("0 .5 .5 .5 .5\n")
+    if kind == "yolo":
+        (root / "data.yaml").write_text("train: images\nnames: [cat, thing]\n")
+    return root
+
+
+def dataset(source: str, cache: Path, **settings: Any) -> Dataset:
+    asked = DataSettings(source=source, fit="stretch", calibration_images=2, **settings)
+    return load_dataset(asked, BOX_SOURCES, storage_px=STORAGE, cache_folder=cache, look_for_copies=False)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_films_stay_together_however_the_folder_is_typed(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = film_set(kind, tmp_path / "of_all" / "my_set")
+    monkeypatch.chdir(root.parent)
+    (tmp_path / "link_to").symlink_to(root)
+    found = []
+    for source in ("my_set", str(root), "../of_all/./my_set", str(tmp_path / "link_to")):
+        data = dataset(source, tmp_path / "cache", group_by="^[^_]+")
+        found.append([part.names.tolist() for part in (data.train, data.val, data.calibration, data.test)])  # type: ignore[union-attr]
+    assert found[1:] == found[:1] * 3
+    train, val, calibration, test = ({name.split("_")[0] for name in names} for names in found[0])
+    assert not (train | calibration) & val
+    assert not (train | calibration | val) & test
+    assert val and test
+    folder = "JPEGImages" if kind == "voc" else "images"
+    assert train | val | test == {f"{folder}/film{film}" for film in range(8)}
+
+
+@pytest.mark.parametrize("typed", ["set", "{here}/set", "{here}/link"])
+def test_images_outside_of_the_folder_are_named_from_it(
+    typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = yolo(tmp_path / "set")
+    (tmp_path / "link").symlink_to(root)
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "pool" / "d.jpg")
+    lines = [tmp_path / "pool" / "d.jpg", root / "images" / "train" / "a.jpg", root / "images" / "train" / "b.jpg"]
+    (root / "train.txt").write_text("\n".join(map(str, lines)))
+    (root / "data.yaml").write_text("train: train.txt\nval: images/val\nnames: [cat, dog]\n")
+    data = loaded(Path(typed.format(here=tmp_path)), tmp_path / "cache")
+    assert data.train.names.tolist() == ["../pool/d.jpg", "images/train/a.jpg", "images/train/b.jpg"]  # type: ignore[union-attr]
+
+
+def test_one_json_file_has_its_images_beside_its_folder(tmp_path: Path) -> None:
+    data = loaded(coco(tmp_path / "set") / "annotations" / "instances_train.json", tmp_path / "cache")
+    assert data.train.names.tolist() == ["../images/train/a.jpg", "../images/train/b.jpg"]  # type: ignore[union-attr]
+
+
+def test_a_class_without_boxes_is_said(tmp_path: Path) -> None:
+    data = dataset(str(film_set("yolo", tmp_path / "set")), tmp_path / "cache")
+    assert data.class_names == ("cat", "thing")
+    said = [f"data set: {split} has no image of 1 of 2 classes: thing" for split in ("train", "val", "test")]
+    assert [text for text in data.warnings if "no image of" in text] == said
 
 
 YOLO_WARNINGS = {
@@ -250,6 +325,20 @@ def test_boxes_are_those_of_the_image_as_exif_turns_it(tmp_path: Path) -> None:
     assert data.train.targets.originals[0].tolist() == [WIDTH, HEIGHT]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("kind", WRITERS)
+def test_images_that_exif_turns_are_counted(kind: str, tmp_path: Path) -> None:
+    root = WRITERS[kind](tmp_path / "set")
+    upside_down = Image.Exif()
+    upside_down[0x0112] = 3
+    path = next(root.rglob("a.jpg"))
+    picture(path, exif=upside_down)
+    for _ in range(2):  # decoded, and from the cache
+        (warning,) = loaded(root, tmp_path / "cache").warnings
+        assert warning == (
+            f"data {root}: 1 images are turned by EXIF: their labels must be those of the turned image ({path})"
+        )
+
+
 def set_annotation(**changes: Any) -> Callable[[dict[str, Any]], None]:
     return lambda document: document["annotations"][0].update(changes)
 
@@ -348,6 +437,80 @@ def test_missing_files_of_voc(tmp_path: Path) -> None:
     assert "files of labels without an image" in read_voc(root, max_missing=0.5).faults.warnings()[0]
     (root / "Annotations" / "b.xml").unlink()
     assert any("taken for background" in each for each in read_voc(root, max_missing=0.5).faults.warnings())
+
+
+def test_images_of_voc_with_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    root, inside = tmp_path / "set", (31, 41)
+    for film, left in zip("xy", inside, strict=True):
+        picture(root / "JPEGImages" / film / "0001.jpg")
+        file = root / "Annotations" / film / "0001.xml"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"<annotation>{voc_object(corners=f'{left} 11 50 30')}</annotation>")
+    picture(root / "JPEGImages" / "x" / "own.jpg")
+    (root / "Annotations" / "own.xml").write_text(f"<annotation>{voc_object()}</annotation>")
+    lists = root / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("x/0001\nx/own\n")
+    (lists / "val.txt").write_text("y/0001\n")
+    tree = read_voc(root)
+    assert not tree.faults.warnings()
+    found = [(f"{image.path.parent.name}/{image.path.stem}", image.split) for image in tree.images]
+    assert found == [("x/own", "train"), ("x/0001", "train"), ("y/0001", "val")]
+    assert [image.boxes[0].sides[0] for image in tree.images] == [30, *(left - 1 for left in inside)]
+    assert find_source(str(root), BOX_SOURCES).kind == "Pascal VOC"
+    (lists / "val.txt").write_text("0001\n")
+    with pytest.raises(ConfigError, match=r"one image for each name, came 0001 for .*x/0001\.jpg, .*y/0001\.jpg"):
+        read_voc(root)
+    (lists / "val.txt").unlink()
+    (root / "Annotations" / "x" / "0001.xml").rename(root / "Annotations" / "0001.xml")
+    with pytest.raises(ConfigError, match=r"one image for each name, came 0001 for") as caught:
+        read_voc(root)
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize("second", ["JPEGImages/a.png", "Annotations/old/a.xml"])
+def test_two_files_of_voc_with_one_name_are_refused(second: str, tmp_path: Path) -> None:
+    root = voc(tmp_path / "set")
+    path = root / second
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".png":
+        picture(path)
+    else:
+        path.write_text("<annotation></annotation>")
+    with pytest.raises(ConfigError, match=r"a name of its own for every file, came a twice in .*a\.\w+ and .*a\.\w+"):
+        read_voc(root)
+
+
+@pytest.mark.parametrize(
+    ("lists", "splits"),
+    [
+        ({"trainval": "ab", "test": "c"}, ["train", "train", "test"]),
+        ({"trainval": "ab", "val": "b", "test": "c"}, ["train", "val", "test"]),
+        ({"trainval": "abc", "train": "a", "val": "bc"}, ["train", "val", "val"]),
+        ({"trainval": "abc"}, ["train", "train", "train"]),
+    ],
+)
+def test_trainval_is_for_training_if_there_is_no_train(
+    lists: dict[str, str], splits: list[str], tmp_path: Path
+) -> None:
+    root = voc(tmp_path / "set")
+    folder = root / "ImageSets" / "Main"
+    folder.mkdir(parents=True)
+    for name, images in lists.items():
+        (folder / f"{name}.txt").write_text("\n".join(images))
+    tree = read_voc(root)
+    assert [image.split for image in tree.images] == splits
+    assert not tree.faults.warnings()
+
+
+def test_an_image_in_trainval_and_test_is_refused(tmp_path: Path) -> None:
+    root = voc(tmp_path / "set")
+    folder = root / "ImageSets" / "Main"
+    folder.mkdir(parents=True)
+    (folder / "trainval.txt").write_text("a\nb\n")
+    (folder / "test.txt").write_text("b\nc\n")
+    with pytest.raises(ConfigError, match=r"came b in train and test in .*trainval\.txt:2"):
+        read_voc(root)
 
 
 def test_splits_of_voc(tmp_path: Path) -> None:

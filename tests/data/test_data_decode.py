@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scalesearch.data.decode import FORMATS, UNREADABLE, decode_square, to_square
+from scalesearch.data.decode import FORMATS, UNREADABLE, decode_square, is_turned, to_square
 
 GREY = 128
 
@@ -189,3 +189,17 @@ def test_every_promised_kind_is_opened_whatever_its_name(kind: str, tmp_path: Pa
     path = tmp_path / "photo.gif"
     Image.new("RGB", (32, 32), "red").save(path, kind)
     assert tuple(decode_square(path, 8)[4, 4] // 200) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_what_exif_turns_is_known_from_the_beginning_of_a_file(kind: str, tmp_path: Path) -> None:
+    path, exif = tmp_path / "photo.jpg", Image.Exif()
+    pixels = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        Image.fromarray(pixels).save(path, kind, exif=exif)
+        assert is_turned(path) == (orientation != 1)
+    Image.fromarray(pixels).save(path, kind)
+    assert not is_turned(path)
+    path.write_bytes(b"no image")
+    assert not is_turned(path)

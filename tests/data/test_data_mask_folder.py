@@ -318,6 +318,79 @@ def test_folders_that_say_something_else_are_refused(make: object, words: str, t
     assert words in str(caught.value)
 
 
+YAML = "names: [sky, road, car]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train: images/train\nval: images/vall\n", "one folder of images for val, came 'images/vall', which is none"),
+        ("train: image/train\nval: images/val\n", "one folder of images for train, came 'image/train', which is none"),
+        ("train: images/train\ntest: [images/test]\n", "images for test, came ['images/test'], which is none"),
+        ("train: train.txt\n", "images for train, came 'train.txt', which is none"),
+        ("trian: images/train\nval: images/val\ntest: images/test\n", "expected the key train beside those of other"),
+    ],
+)
+def test_a_data_yaml_whose_splits_lead_nowhere_is_refused(text: str, words: str, tmp_path: Path) -> None:
+    root = folder(tmp_path / "t")
+    (root / "train.txt").write_text("images/train/train0.jpg\n")
+    (root / "data.yaml").write_text(YAML + text)
+    with pytest.raises(ConfigError) as caught:
+        load(root)
+    assert words in str(caught.value)
+    assert str(root / "data.yaml") in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path: /nowhere/else\ntrain: images/train\nval: images/val\ntest:\n",
+        "train: ../images/train\nvalid: ../images/val\n",  # as Roboflow writes it
+    ],
+)
+def test_a_data_yaml_of_another_place_is_read_from_its_own(text: str, tmp_path: Path) -> None:
+    root = folder(tmp_path / "t")
+    (root / "data.yaml").write_text(YAML + text)
+    data = load(root)
+    assert len(data.val) == 12
+    assert len(data.train) + len(data.calibration) + len(data.test) == 12  # test is drawn from train
+
+
+PALETTE = [channel for colour in COLOURS.values() for channel in colour]
+
+
+def table(root: Path) -> None:
+    lines = "\n".join(f"{name},{r},{g},{b}" for name, (r, g, b) in zip(NAMES, COLOURS.values(), strict=True))
+    (root / "class_dict.csv").write_text(f"name,r,g,b\n{lines}")
+
+
+def test_a_palette_is_looked_up_where_there_is_a_table(tmp_path: Path) -> None:
+    root = folder(tmp_path / "t")
+    mixed = Image.fromarray(np.where(WHOLE == 2, UNLABELLED, 2 - WHOLE).astype(np.uint8))
+    # Entries 2 and 1 are sky and road; entry 255, of a colour that the table lacks, is no class.
+    mixed.putpalette([*PALETTE[6:], *PALETTE[3:6], *PALETTE[:3], *[0] * 756, 224, 224, 192])
+    put(root, "special", mixed)
+    table(root)
+    data = load(root)
+    wanted = np.where(WHOLE == 2, UNLABELLED, WHOLE)
+    assert wanted.tolist() in everything(masks_of(data))
+    assert not data.warnings
+
+
+def test_a_palette_of_other_colours_than_the_table_is_refused(tmp_path: Path) -> None:
+    root = folder(tmp_path / "t")
+    put(root, "bad", palette(WHOLE))
+    load(root)  # without a table, the palette means nothing
+    table(root)
+    with pytest.raises(ConfigError) as caught:
+        load(root)
+    told = str(caught.value)
+    assert "masks/train/bad.png (mode P, whose palette gives colours of no class on 100 % of its pixels, e.g. (" in told
+    assert "take the table away" in told
+    assert len(told.splitlines()) <= 3
+
+
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 def test_a_mask_shows_what_its_image_does(fit: str, tmp_path: Path) -> None:
     """The image is drawn from its mask: where they are framed alike, both still agree."""

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from scalesearch.data import ImageSplit
+from scalesearch.data.boxes import ImageBoxes, boxes_at
 from scalesearch.data.source import SourceData
 from scalesearch.data.split import Splits, missing_classes, require_classes, split_source, stratified
 from scalesearch.data.targets import Labels
 from scalesearch.errors import ConfigError
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
 
 
@@ -125,6 +127,30 @@ def test_a_class_without_train_images_is_an_error() -> None:
     source = replace(make_source((20, 20), val=(3, 3), test=(3, 3)), class_names=("a", "b", "ghost"))
     with pytest.raises(ConfigError, match="came none of 1 classes: ghost"):
         split_source(source, DataSettings())
+
+
+def boxed(*classes: int) -> ImageSplit:
+    """Images with one box each; -1: with an ignored one of class 0."""
+    size = InputSize.square(8)
+    held = [
+        ImageBoxes(
+            boxes=np.asarray([[0, 0, 4, 4]], np.float32),
+            classes=np.asarray([max(label, 0)]),
+            ignored=np.asarray([label < 0]),
+        )
+        for label in classes
+    ]
+    targets = boxes_at(held, np.full((len(held), 2), 8), size, "stretch")
+    return ImageSplit(images=np.zeros((len(held), 8, 8, 3), np.uint8), targets=targets)
+
+
+def test_images_with_boxes_may_lack_some_of_the_classes_but_not_all() -> None:
+    data = SourceData(name="made", class_names=("cat", "thing", "dog"), train=boxed(*[0] * 6, *[2] * 6, -1))
+    splits = split_source(data, DataSettings(calibration_images=2))
+    assert missing_classes(data.class_names, splits[0]) == ("thing",)
+    nothing = SourceData(name="made", class_names=("cat", "dog"), train=boxed(*[-1] * 12))
+    with pytest.raises(ConfigError, match="came none of 2 classes: cat, dog"):
+        split_source(nothing, DataSettings(calibration_images=2))
 
 
 def test_one_class_is_an_error() -> None:

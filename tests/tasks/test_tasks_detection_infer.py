@@ -3,14 +3,18 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import typer
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from typer.testing import CliRunner
 
+from scalesearch.cli import predict
 from scalesearch.data.boxes import placement
 from scalesearch.data.framing import framed
 from scalesearch.tasks.detection.box_pictures import with_boxes
@@ -103,6 +107,43 @@ def test_drawn_pictures_show_the_box(tmp_path: Path, photo: Path) -> None:
     changed = np.flatnonzero((before != after).any(axis=2).any(axis=1))
     assert after.shape == before.shape
     assert (changed.min(), changed.max()) == (20, 96)  # the name stands above the box, which ends at 96
+
+
+def drawn_by(way: str, folder: Path, images: Sequence[str], to: str) -> tuple[int, str]:
+    """Draw by `predict` or by the export's script from within a folder; return the exit code and what is told."""
+    model = constant_detector(folder / "model.onnx")
+    if way == "predict":
+        alone = typer.Typer()
+        alone.command()(predict.predict)
+        done = CliRunner().invoke(alone, [str(model), *images, "--to", to], standalone_mode=False)
+        return (2, str(done.exception)) if done.exception else (int(done.return_value or 0), done.stderr)
+    (folder / "infer.py").write_bytes(TASK.infer_script())
+    command = [sys.executable, "-I", "infer.py", *images, "--to", to]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    return ran.returncode, ran.stderr
+
+
+@pytest.mark.parametrize("way", ["predict", "infer.py"])
+def test_pictures_replace_neither_images_nor_one_another(
+    way: str, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = photo.read_bytes()
+    code, told = drawn_by(way, tmp_path, ["photo.png"], ".")
+    assert code == 2
+    assert "expected a folder where no picture replaces an image, came photo.png, which is one of them" in told
+    assert photo.read_bytes() == before
+    for film in ("film1", "film2"):
+        (tmp_path / film).mkdir()
+        (tmp_path / film / "0001.png").write_bytes(before)
+    code, told = drawn_by(way, tmp_path, ["film1/0001.png", "film2/0001.png", "photo.png"], "out")
+    assert (code, told) == (0, "")
+    found = {path.relative_to(tmp_path).as_posix() for path in (tmp_path / "out").rglob("*.png")}
+    assert found == {"out/film1/0001.png", "out/film2/0001.png", "out/photo.png"}
+    Image.open(photo).convert("RGB").save(tmp_path / "photo.jpg")
+    code, told = drawn_by(way, tmp_path, ["photo.png", "photo.jpg"], "both")
+    assert (code, told) == (0, "")
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {"photo.png.png", "photo.jpg.png"}
 
 
 def test_the_script_stands_alone(tmp_path: Path, photo: Path) -> None:

@@ -1,5 +1,7 @@
 """The metric of detection: what it keeps, and the numbers that it tells beside the score."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from scalesearch.tasks.detection.decoding import (
 )
 from scalesearch.tasks.detection.quality import MOST_TIMED, MeanAveragePrecision
 from scalesearch.tasks.detection.task import TASK
+from scalesearch.tasks.detection.views import DetectionViews
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.quality import DetectionDetail
 
@@ -102,6 +105,24 @@ def test_detections_in_ignored_regions_count_for_nothing() -> None:
     assert detail_of(measured(kept)).confusion == ((1, 0, 0), (0, 0, 0), (0, 0, 0))
 
 
+def test_a_class_without_objects_counts_in_no_mean() -> None:
+    boxes = truth((LEFT, 0, False), (RIGHT, 1, False))
+    two, three = MeanAveragePrecision(NAMES), MeanAveragePrecision((*NAMES, "thing"))
+    raw = answers((LEFT, 0, 5.0), (LOW, 1, 4.0))
+    more = np.insert(raw, 6, -20, axis=1)
+    more[0, :4, :9], more[0, 6, :9], more[0, -1, :9] = 1, 20, 4  # things, of which there are none
+    two.update({"raw": raw}, boxes)
+    three.update({"raw": more}, boxes)
+    assert three.score() == two.score() == pytest.approx(1 / 2)  # the cat is found, the dog is not
+    detail, quality = detail_of(three), three.result()
+    assert detail.map50 == pytest.approx(1 / 2)
+    assert (quality.score_low, quality.score_high) == (two.result().score_low, two.result().score_high)
+    assert [entry.support for entry in detail.classes] == [1, 1, 0]
+    record = SimpleNamespace(quality=quality)
+    _, weakest, _ = DetectionViews().sections(record)  # type: ignore[arg-type]  # it reads nothing else
+    assert [name for name, _ in weakest.lines] == ["dog", "cat"]
+
+
 def test_without_answers_or_objects_there_is_no_score() -> None:
     with pytest.raises(StageFailed, match="at least one image"):
         MeanAveragePrecision(NAMES).score()
@@ -169,6 +190,9 @@ def test_objects_that_are_found_in_the_mirror_too_allow_mirroring() -> None:
     verdict = TASK.mirror_verdict([plain], [swapped], rows, NAMES)
     assert not verdict.flip
     assert "lost in the mirror: cat (12 of 12), dog (12 of 12)" in verdict.words
+    unused = torch.zeros(12, 3, plain.shape[2]) - 20  # classes of which there is no object say nothing
+    wider = [torch.cat([each[:, :-1], unused, each[:, -1:]], dim=1) for each in (plain, same)]
+    assert TASK.mirror_verdict(wider[:1], wider[1:], rows, (*NAMES, "x", "y", "z")).flip
     nothing = torch.from_numpy(answers()).repeat(12, 1, 1)
     assert "too few classes to tell" in TASK.mirror_verdict([nothing], [nothing], rows, NAMES).words
 

@@ -256,6 +256,8 @@ def test_predict_prints_shares_and_draws(exported: Path, pictures: Path, tmp_pat
     assert sum(each["share"] for each in answer["classes"]) == pytest.approx(1)
     assert (answer["height"], answer["width"]) == SIZE
     assert {path.name for path in tmp_path.iterdir()} == {f"{file.stem}.png", f"{file.stem}.overlay.png"}
+    again = [*asked[:1], str(tmp_path / f"{file.stem}.overlay.png"), *asked[2:]]
+    assert "no picture replaces an image" in str(CliRunner().invoke(alone, again, standalone_mode=False).exception)
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     assert "cannot read" in CliRunner().invoke(alone, [str(exported), str(broken)], standalone_mode=False).stderr

@@ -2,8 +2,9 @@
 
     python infer.py IMAGE [IMAGE ...] [--model model.onnx] [--threshold 0.4] [--to FOLDER] [--json]
 
-With --to, every image is written into that folder with its boxes drawn on it. All that it needs to know is in the
-metadata of the ONNX file. From Python: `Detector(path).detect("photo.jpg")`.
+With --to, every image is written into that folder with its boxes drawn on it, as NAME.png; images that share a name
+keep their folders below it. All that it needs to know is in the metadata of the ONNX file. From Python:
+`Detector(path).detect("photo.jpg")`.
 
 It runs with Python 3.8, numpy 1.21, Pillow 8.0, onnxruntime 1.14 and newer; numpy 2 needs onnxruntime 1.19. A model in
 bf16, fp8 or TensorRT's int8 needs a newer onnxruntime: the error message says which. AVIF pictures need Pillow 11.3.
@@ -33,6 +34,7 @@ from scalesearch.tasks.infer_parts.images import (
     to_rgb,
     turned_upright,
 )
+from scalesearch.tasks.infer_parts.picture_names import PICTURE_ENDINGS, PictureNameError, picture_names
 from scalesearch.tasks.infer_parts.preprocessing import Preprocessing, read_preprocessing
 from scalesearch.tasks.infer_parts.versions import open_session, too_old
 
@@ -171,12 +173,17 @@ def main() -> int:
         print(f"error: {message}", file=sys.stderr)
         return 2
     try:
+        places = picture_names(arguments.images, arguments.to) if arguments.to is not None else []
+    except PictureNameError as error:
+        print(printable(f"error: --to {error}; give another folder"), file=sys.stderr)
+        return 2
+    try:
         detector = Detector(arguments.model)
     except Exception as error:  # ONNX Runtime's errors share no base class
         print(printable(f"error: {arguments.model}: {error}"), file=sys.stderr)
         return 2
     names, failed = detector.preprocessing.class_names, 0
-    for path in arguments.images:
+    for number, path in enumerate(arguments.images):
         try:
             found = detector.detect(path, threshold=arguments.threshold)
         except NotFiniteError as error:
@@ -193,20 +200,18 @@ def main() -> int:
         else:
             parts = (f"{each['class']} {each['score']:.2f} at {each['box']}" for each in objects)
             print(printable(f"{path}: " + ("; ".join(parts) or "nothing")))
-        if arguments.to is not None:
-            write_drawn(path, arguments.to, found, detector.preprocessing)
+        if places:
+            write_drawn(path, places[number], found, detector.preprocessing)
     return 1 if failed else 0
 
 
-def write_drawn(path: Path, folder: Path, found: Detections, preprocessing: Preprocessing) -> Path:
-    """Write an image with its boxes as a PNG of the same name into the folder, which is made if needed."""
+def write_drawn(path: Path, to: Path, found: Detections, preprocessing: Preprocessing) -> None:
+    """Write an image with its boxes to TO.png, in a folder that is made if needed."""
     with Image.open(path, formats=known_formats()) as image:
         image.load()
         upright = to_rgb(turned_upright(image), preprocessing.window)
-    folder.mkdir(parents=True, exist_ok=True)
-    to = folder / f"{path.stem}.png"
-    draw_detections(upright, found, preprocessing.class_names).save(to)
-    return to
+    to.parent.mkdir(parents=True, exist_ok=True)
+    draw_detections(upright, found, preprocessing.class_names).save(to.with_name(to.name + PICTURE_ENDINGS[0]))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def mirror_verdict(
     if lost:
         more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
         return MirrorVerdict(flip=False, words=f"{words}; lost in the mirror: {', '.join(lost[:_SHOWN])}{more}")
-    if 2 * int(judged.sum()) < len(class_names):
+    if 2 * int(judged.sum()) < max(1, int((objects > 0).sum())):
         return MirrorVerdict(flip=False, words=f"{words}: of too few classes to tell")
     return MirrorVerdict(flip=True, words=f"{words}; no class is lost in the mirror")
 

@@ -19,15 +19,15 @@ class BoxPredictor:
         """Open an exported ONNX file; raises what ONNX Runtime and `Detector` raise."""
         self._detector = Detector(model, threads=threads)
 
-    def answer(self, image: Path, *, top: int, to: Path | None = None) -> Answer:
+    def answer(self, image: Path, *, top: int, to: Path | None = None, name: str = "") -> Answer:
         """Return the objects in an image file; the table shows the `top` most certain ones.
 
-        With `to`, the image is written into that folder with its boxes drawn on it.
+        With `to`, the image is written into that folder with its boxes drawn on it, as `Predictor` says.
         """
         try:
             found = self._detector.detect(image)
             if to is not None:
-                write_drawn(image, to, found, self._detector.preprocessing)
+                write_drawn(image, to / (name or image.stem), found, self._detector.preprocessing)
         except NotFiniteError as error:
             raise NoAnswerError(str(error)) from error
         except UNREADABLE as error:

@@ -104,13 +104,15 @@ def _share(value: float | None) -> str:
 
 
 def _weakest(quality: Quality | None) -> Iterator[tuple[str, str]]:
-    for entry in _by_precision(quality)[:_WEAKEST]:
+    for entry in [each for each in _by_precision(quality) if each.support][:_WEAKEST]:
         numbers = f"AP50-95 {percent(entry.average_precision)}, recall {percent(entry.recall)}"
         yield entry.name, f"{numbers}, precision {percent(entry.precision)}, {entry.support} objects"
 
 
 def _by_precision(quality: Quality | None) -> list[ClassQuality]:
-    return sorted(quality.classes if quality else (), key=lambda entry: (entry.average_precision, entry.name))
+    """Return the classes, the weakest first and those without objects, of which nothing is known, last."""
+    classes = quality.classes if quality else ()
+    return sorted(classes, key=lambda entry: (not entry.support, entry.average_precision, entry.name))
 
 
 def _confused(detail: DetectionDetail | None) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@
 
 It prints which share of each picture has which class. With --to it writes two pictures for each image: NAME.png, the
 mask (mode P: class numbers, with a colour for each), and NAME.overlay.png, the image with the mask's colours on it.
+Images that share a name keep their folders below the given one.
 
 All that it needs to know is in the metadata of the ONNX file. From Python: `Segmenter(path).mask("photo.jpg")` is an
 array of class numbers (height, width) of the picture's own size. Pixels that the network does not see are 255: where
@@ -30,6 +31,7 @@ from scalesearch.tasks.infer_parts.images import (
     to_rgb,
     turned_upright,
 )
+from scalesearch.tasks.infer_parts.picture_names import PictureNameError, picture_names, pictures_of
 from scalesearch.tasks.infer_parts.preprocessing import read_preprocessing
 from scalesearch.tasks.infer_parts.versions import open_session, too_old
 
@@ -193,10 +195,11 @@ def overlay(picture: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:
 
 
 def write_pictures(path: Path, mask: NDArray[np.uint8], to: Path, window: tuple[float, ...] | None = None) -> None:
-    """Write NAME.png, the mask (height, width), and NAME.overlay.png into the folder `to`, which is made if need be."""
-    to.mkdir(parents=True, exist_ok=True)
-    mask_picture(mask).save(to / (path.stem + ".png"))
-    overlay(upright_rgb(path, window), mask).save(to / (path.stem + ".overlay.png"))
+    """Write TO.png, the mask (height, width), and TO.overlay.png, into a folder that is made if need be."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    plain, mixed = pictures_of(to)
+    mask_picture(mask).save(plain)
+    overlay(upright_rgb(path, window), mask).save(mixed)
 
 
 def main() -> int:
@@ -212,12 +215,17 @@ def main() -> int:
         print(f"error: {message}", file=sys.stderr)
         return 2
     try:
+        places = picture_names(arguments.images, arguments.to) if arguments.to is not None else []
+    except PictureNameError as error:
+        print(printable(f"error: --to {error}; give another folder"), file=sys.stderr)
+        return 2
+    try:
         segmenter = Segmenter(arguments.model)
     except Exception as error:  # ONNX Runtime's errors share no base class
         print(printable(f"error: {arguments.model}: {error}"), file=sys.stderr)
         return 2
     failed = 0
-    for path in arguments.images:
+    for number, path in enumerate(arguments.images):
         try:
             mask = segmenter.mask(path)
         except NotFiniteError as error:
@@ -228,8 +236,8 @@ def main() -> int:
             failed += 1
             print(printable(f"error: {str(path)!r} is no image that can be read: {error}"), file=sys.stderr)
             continue
-        if arguments.to:
-            write_pictures(path, mask, arguments.to, segmenter.preprocessing.window)
+        if places:
+            write_pictures(path, mask, places[number], segmenter.preprocessing.window)
         shares = segmenter.shares(mask, top=max(arguments.top, 1))
         print(printable(f"{path}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares)))
     return 1 if failed else 0

@@ -18,12 +18,15 @@ class MaskPredictor:
         """Open an exported ONNX file; raises what ONNX Runtime and `Segmenter` raise."""
         self._segmenter = Segmenter(model, threads=threads)
 
-    def answer(self, image: Path, *, top: int, to: Path | None = None) -> Answer:
-        """Return the `top` most frequent classes of an image file; with `to`, write its mask into that folder."""
+    def answer(self, image: Path, *, top: int, to: Path | None = None, name: str = "") -> Answer:
+        """Return the `top` most frequent classes of an image file; with `to`, write its mask into that folder.
+
+        The mask is named as `Predictor` says.
+        """
         try:
             mask = self._segmenter.mask(image)
             if to is not None:
-                write_pictures(image, mask, to, self._segmenter.preprocessing.window)
+                write_pictures(image, mask, to / (name or image.stem), self._segmenter.preprocessing.window)
         except NotFiniteError as error:
             raise NoAnswerError(str(error)) from error
         except UNREADABLE as error:
