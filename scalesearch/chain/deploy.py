@@ -135,7 +135,7 @@ class Deployer:
         )
         lessons = Lessons(
             batches=batches.next,
-            loss=plain_loss(self._task),
+            loss=plain_loss(self._task, plan.candidate.recipe),
             divergence=torch_divergence(self._task),
             rate=_rounding_rate(folded),
             breathe=self._lock.breathe,
