@@ -363,3 +363,15 @@ def test_elsewhere_all_trainings_are_alike(tmp_path: Path, overrides: tuple[str,
 def test_lengths_without_a_list_of_them_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected several values of training.steps .* got 2. Give some: --set"):
         opened(write(tmp_path / "scans", 1000), "lengths=on")
+
+
+def test_a_study_of_before_goes_on_with_an_axis_that_its_task_never_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(tmp_path / "scans", 255)
+    with pytest.raises(ConfigError, match=r"training\.scale_fraction: expected an axis"):
+        opened(root, "training.scale_fraction=0.2")
+    with monkeypatch.context() as earlier:
+        earlier.setattr("scalesearch.study.session.require_own_axes", lambda *_: None)
+        begun = opened(root, "training.scale_fraction=0.2")
+    assert opened(root, "training.scale_fraction=0.2").space == begun.space
