@@ -137,9 +137,7 @@ def test_layers_that_stay_in_float_are_ranked_by_the_tasks_divergence(learnt: Le
 
 
 def test_channels_blocks_and_zeros(learnt: Learnt) -> None:
-    batch = Judged(
-        images=torch.from_numpy(learnt.inputs), targets=learnt.targets.tensor(), loss=JUDGE
-    )
+    batch = Judged(images=torch.from_numpy(learnt.inputs), targets=learnt.targets.tensor(), loss=JUDGE)
     pruned = prune(
         learnt.network,
         Pruning(channel_fraction=0.25, criterion="taylor"),
@@ -165,9 +163,7 @@ def test_channels_blocks_and_zeros(learnt: Learnt) -> None:
 
 def test_a_narrower_detector_inherits(learnt: Learnt) -> None:
     spec = scale(base_spec("resnet_scene"), Scaling(width=0.5, depth=1), resolution_px=SIZE, num_classes=8)
-    batch = Judged(
-        images=torch.from_numpy(learnt.inputs), targets=learnt.targets.tensor(), loss=JUDGE
-    )
+    batch = Judged(images=torch.from_numpy(learnt.inputs), targets=learnt.targets.tensor(), loss=JUDGE)
     child = inherit(learnt.network, build(spec, TASK.make_module), judged=batch, loss_without=lambda _: 0.0)
     assert layer_shapes(child) == layer_shapes(build(spec, TASK.make_module))
     fresh = build(spec, TASK.make_module)
