@@ -52,7 +52,7 @@ def assign(targets: Tensor, number_of_points: int) -> Assigned:
     width, height = (int(side) for side in targets[0, 0, 2:4].round().tolist())
     grid = _grid((height, width), number_of_points, str(targets.device))
     images = max(1, _MOST_PAIRS // (number_of_points * max(1, _without_empty(targets).shape[1] - 1)))
-    parts = [_assigned(some, grid) for some in targets.split(images)]
+    parts = [_assigned(some, grid) for some in torch.split(targets, images)]
     positive, left_out, boxes, classes = (torch.cat(each) for each in zip(*parts, strict=True))
     points, strides, _, _ = grid
     return Assigned(points=points, strides=strides, positive=positive, left_out=left_out, boxes=boxes, classes=classes)

@@ -66,9 +66,11 @@ def resized(raw: Tensor, sides_px: tuple[int, int], to_px: tuple[int, int]) -> T
     strides = strides_for(sides_px, raw.shape[2])
     grids = [(sides_px[0] // stride, sides_px[1] // stride) for stride in strides]
     wanted = [(to_px[0] // stride, to_px[1] // stride) for stride in strides]
-    maps = raw.split([rows * columns for rows, columns in grids], dim=2)
+    maps = torch.split(raw, [rows * columns for rows, columns in grids], dim=2)
     changed = [
-        functional.interpolate(each.unflatten(2, grid), size=size, mode="bilinear", align_corners=False).flatten(2)
+        functional.interpolate(
+            each.reshape(*each.shape[:2], *grid), size=size, mode="bilinear", align_corners=False
+        ).flatten(2)
         for each, grid, size in zip(maps, grids, wanted, strict=True)
     ]
     down, across = (to / side for to, side in zip(to_px, sides_px, strict=True))
