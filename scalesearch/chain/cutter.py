@@ -30,7 +30,8 @@ class Cutter:
     """Prunes one plan's network round by round. It judges on calibration images, which are never trained on."""
 
     def __init__(self, plan: Plan, data: Dataset, task: Task, *, channel_multiple: int) -> None:
-        self._task, self._metric, self._plain_loss = task, task.make_metric(data.class_names), plain_loss(task)
+        self._task, self._metric = task, task.make_metric(data.class_names)
+        self._plain_loss = plain_loss(task, plan.candidate.recipe)
         self._plan, self._pruning, self._multiple = plan, plan.pruning, channel_multiple
         images = data.calibration.images[:_JUDGING_IMAGES]
         self._images = torch.from_numpy(to_input(images, mean=data.mean, std=data.std))

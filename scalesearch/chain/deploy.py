@@ -136,7 +136,7 @@ class Deployer:
         )
         lessons = Lessons(
             batches=batches.next,
-            loss=plain_loss(self._task),
+            loss=plain_loss(self._task, plan.candidate.recipe),
             divergence=torch_divergence(self._task),
             rate=_rounding_rate(folded),
             masks=masks_of_zeros(folded.module) if plan.pruning.sparsity != "none" else {},

@@ -33,10 +33,15 @@ from scalesearch.values.session import Session
 _JUDGING_IMAGES = 128
 _BLOCK_IMAGES = 64
 _BATCH = 32
+_DEFAULT = Recipe()
 
 
-def tuning_recipe(steps: int) -> Recipe:
-    """Return the recipe to fine-tune a parent: AdamW at a low rate, which keeps most of what was learnt before."""
+def tuning_recipe(steps: int, like: Recipe = _DEFAULT) -> Recipe:
+    """Return the recipe to fine-tune a parent: AdamW at a low rate, which keeps most of what was learnt before.
+
+    Its loss, with label smoothing and weights, is that of `like`, a recipe of the parent's children: by another loss,
+    its outputs would mean something else than theirs.
+    """
     return Recipe(
         optimizer="adamw",
         learning_rate=1e-3,
@@ -46,6 +51,10 @@ def tuning_recipe(steps: int) -> Recipe:
         warmup_fraction=0.1,
         branch_fraction=0.0,
         warmup_steps=0,
+        loss=like.loss,
+        label_smoothing=like.label_smoothing,
+        loss_weights=like.loss_weights,
+        class_weights=like.class_weights,
     )
 
 
@@ -72,17 +81,18 @@ class Starter:
         """Return a network with random weights."""
         return build(spec, self._task.make_module, dropout=dropout, seed=seed)
 
-    def start(self, fresh: Network, data: Dataset) -> Network:
+    def start(self, fresh: Network, data: Dataset, recipe: Recipe) -> Network:
         """Return the network that a training of this spec starts from: `fresh` itself if the study has no parent.
 
         Args:
             fresh: The network with random weights.
             data: The study's images at the network's resolution; only the calibration images are used.
+            recipe: That of the training; channels and blocks that are not inherited are chosen by its loss.
         """
-        return fresh if self._session.parent is None else self.inherited(self.parent(), fresh, data)
+        return fresh if self._session.parent is None else self.inherited(self.parent(), fresh, data, recipe)
 
     def inherited(
-        self, held: Network, fresh: Network, data: Dataset, *, follower: torch.nn.Module | None = None
+        self, held: Network, fresh: Network, data: Dataset, recipe: Recipe, *, follower: torch.nn.Module | None = None
     ) -> Network:
         """Return `fresh` with the weights that it inherits from another network, cut to its spec.
 
@@ -90,11 +100,12 @@ class Starter:
             held: The trained network, in eval mode.
             fresh: As in `start`.
             data: As in `start`.
+            recipe: As in `start`.
             follower: `numbered(held.module)`, which is cut in the same way, in place.
         """
         images = torch.from_numpy(to_input(data.calibration.images[:_JUDGING_IMAGES], mean=data.mean, std=data.std))
         targets = data.calibration.targets[:_JUDGING_IMAGES].tensor()
-        loss = plain_loss(self._task)
+        loss = plain_loss(self._task, recipe)
 
         def loss_without(network: Network) -> float:
             with torch.inference_mode():
@@ -132,7 +143,7 @@ class Starter:
             trained = train(
                 network,
                 examples(data),
-                tuning_recipe(parent.steps),
+                parent.recipe or tuning_recipe(parent.steps),
                 self._session.machine,
                 Course(seed=seed_from("train", parent.key), breathe=self._lock.breathe),
                 objective=Objective(task=self._task),

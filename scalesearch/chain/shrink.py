@@ -94,7 +94,7 @@ class Shrinker:
             return Part(network=ready(network), kept=begun.kept, state=begun.state)
         first = begun.kept.steps if begun else 0
         if begun is None:
-            network = self._starter.start(network, data)
+            network = self._starter.start(network, data, recipe)
         every = trunk_rates(recipe)
         if not every:
             return Part(network=network, kept=NOTHING)
@@ -117,7 +117,7 @@ class Shrinker:
             held, follower = ready(copy.deepcopy(trunk.network)), numbered(trunk.network.module)
             seed = seed_from("init", plan.weights_key)
             fresh = self._starter.fresh(plan.spec, dropout=plan.candidate.recipe.dropout, seed=seed)
-            network = self._starter.inherited(held, fresh, data, follower=follower)
+            network = self._starter.inherited(held, fresh, data, plan.candidate.recipe, follower=follower)
             state = trunk.state and trunk.state.after(kept_moments(trunk.state.moments, trunk.network.module, follower))
         return replace(trunk, network=ready(network), state=state)
 

@@ -57,6 +57,12 @@ class Teacher:
         self._find(mirrored=recipe.flip)
         return self
 
+    @property
+    def sides_px(self) -> tuple[int, int]:
+        """Height and width of the images that the parent sees, its own."""
+        assert self._session.parent is not None
+        return self._session.parent.network.input_size.sides
+
     def answers(self, drawn: Drawn) -> Answers:
         """Return what the parent answers for the images of a batch, by the names of its outputs, in float32.
 

@@ -64,7 +64,7 @@ class Trainer:
         recipe: Recipe,
         masks: dict[str, torch.Tensor] | None = None,
         *,
-        start: Callable[[Network, Dataset], Network] = lambda network, _: network,
+        start: Callable[[Network, Dataset, Recipe], Network] = lambda network, *_: network,
     ) -> Part:
         """Return the network with the weights stored under `key`; if there are none, train it now and store them.
 
@@ -75,7 +75,7 @@ class Trainer:
         kept = self.weights.load(key, module)
         if kept is not None:
             return Part(network=ready(replace(network, module=module)), kept=kept)
-        kept, network = NOTHING, start(network, data)
+        kept, network = NOTHING, start(network, data, recipe)
         if recipe.steps:
             course = Course(seed=seed_from("train", key), rates=rates(recipe), after_step=keeping_zeros(masks))
             trained, train_s = self.train(network, data, recipe, course)

@@ -74,7 +74,7 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
         resolution_multiple=int(bool(config.network.origin)),  # its size is settled, and its stride not known
     )
     alike = dataclasses.replace(settings, lengths="off")  # there is one training
-    session = open_session(alike, space, to, base=config.network, storage=config.storage, say=echo)
+    session = open_session(alike, space, to, base=config.network, storage=config.storage, recipe=recipe, say=echo)
     classes = len(session.data.class_names)
     spec = dataclasses.replace(config.network, num_classes=classes)
     cut_from = config.cut_from and dataclasses.replace(config.cut_from, num_classes=classes)

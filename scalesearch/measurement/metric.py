@@ -64,6 +64,19 @@ class PostprocessedMetric(Metric, Protocol):
         ...
 
 
+@runtime_checkable
+class ReportingMetric(Metric, Protocol):
+    """The metric of a task whose exports report what is certain enough, such as boxes with at least some score."""
+
+    def made_up(self, quality: Quality) -> int:
+        """Return how many reports, of all answers since the last reset, stand for nothing that is there.
+
+        Args:
+            quality: Quality of the network whose answers they are; it says from which score on its export reports.
+        """
+        ...
+
+
 def wilson_interval(correct: int, images: int, *, z: float = Z_975) -> tuple[float, float]:
     """Return the interval of the fraction correct / images, which is sensible near 0 and 1 too.
 

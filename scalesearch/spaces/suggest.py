@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from scalesearch.errors import ConfigError
-from scalesearch.spaces.asking import TrialLike, ask, asking_order, first_value, index_name, ordered_values
+from scalesearch.spaces.asking import TrialLike, ask, asking_order, first_value, index_name, offers, ordered_values
 from scalesearch.spaces.axes import (
     CONDITIONS,
     READ_BY,
@@ -183,6 +183,16 @@ def _has_sizes(space: SearchSpace, multiplier: str) -> bool:
 def cheapest(space: SearchSpace) -> Candidate:
     """Return the candidate with the smallest multipliers and nothing cut; a choice of names takes the first listed."""
     return _candidate(space, first_value)
+
+
+def usual(space: SearchSpace) -> Candidate:
+    """Return the candidate with the default of every axis; its smallest or first value where it has no default."""
+
+    def usual_value(named: NamedAxis) -> Value:
+        default = default_value(named.name)
+        return default if offers(named, default) else first_value(named)
+
+    return _candidate(space, usual_value)
 
 
 def uncut_parameters(space: SearchSpace) -> dict[str, OptunaChoice]:

@@ -16,7 +16,7 @@ from scalesearch.networks.scaling import scale_base
 from scalesearch.study.parent_sources import DENSE, FoundParent, find_parent
 from scalesearch.tasks.base import Task
 from scalesearch.tasks.registry import get_task, task_for
-from scalesearch.values.candidate import Scaling
+from scalesearch.values.candidate import Recipe, Scaling
 from scalesearch.values.identity import seed_from
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
@@ -26,7 +26,7 @@ from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
 
 _UNFOLDING_IMAGES: Final = 128
-
+_DEFAULT: Final = Recipe()
 
 _BACKBONE: Final = ("stem.", "stages.")
 """Beginnings of the names of the weights that every task's networks have."""
@@ -55,6 +55,8 @@ class ParentRequest:
     """Updates by which it is fine-tuned if it does not know the classes."""
     task: Task
     """The task of the run."""
+    recipe: Recipe = _DEFAULT
+    """A recipe of the run, by whose loss the parent is fine-tuned."""
 
 
 def requested_parent(settings: RunSettings) -> ParentRequest:
@@ -137,6 +139,8 @@ def _described(found: FoundParent, request: ParentRequest, at: NetworkSpec, data
     known = same_task and bool(found.class_names) and found.class_names == dataset.class_names
     alike = known or (same_task and not found.class_names and found.spec.num_classes == classes)
     steps = 0 if known else request.steps
+    usual = tuning_recipe(steps)
+    recipe = tuning_recipe(steps, request.recipe) if steps else usual
     identity = (dataset.fingerprint, request.task.name, found.mean, found.std)
     parent = Parent(
         source=request.source,
@@ -149,7 +153,8 @@ def _described(found: FoundParent, request: ParentRequest, at: NetworkSpec, data
         if same_task
         else f"it was trained for {found.task}: its backbone is inherited, and what stands on it begins at random",
         steps=steps,
-        key=parent_key(spec, found.sha256, alike, tuning_recipe(steps), *identity),
+        key=parent_key(spec, found.sha256, alike, recipe, *identity),
+        recipe=None if recipe == usual else recipe,
     )
     return parent, alike
 

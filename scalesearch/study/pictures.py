@@ -13,17 +13,19 @@ from PIL import Image
 from scalesearch.data import Dataset, to_input
 from scalesearch.data.finding import load_study_data
 from scalesearch.data.mapped import planes
+from scalesearch.data.targets import Targets
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.backends.base import EngineOptions
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import ScalesearchError, StageFailed
 from scalesearch.files import replace_file
-from scalesearch.measurement.metric import Metric, Outputs
+from scalesearch.measurement.metric import Metric, Outputs, ReportingMetric
 from scalesearch.records.stored_files import kept_model, picture_path
-from scalesearch.tasks.base import Task
+from scalesearch.tasks.base import ReportingViews, Task
 from scalesearch.tasks.pictures import Pixels, sheet
 from scalesearch.tasks.registry import task_for
 from scalesearch.values.candidate import Recipe
+from scalesearch.values.quality import Quality
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 
@@ -83,7 +85,7 @@ def picture_front(session: Session, front: Sequence[MeasuredTrial]) -> tuple[str
             model = kept_model(session.folder, record)
             if model is None:
                 continue
-            pixels = member_sheet(task, dataset.at(record.spec.input_size), model)
+            pixels = member_sheet(task, dataset.at(record.spec.input_size), model, record.quality)
         except ScalesearchError as error:
             lines.append(f"no pictures of trial {record.trial}: {str(error).splitlines()[0]}")
             continue
@@ -97,7 +99,7 @@ def picture_front(session: Session, front: Sequence[MeasuredTrial]) -> tuple[str
     return tuple(lines)
 
 
-def member_sheet(task: Task, data: Dataset, model: Path) -> Pixels:
+def member_sheet(task: Task, data: Dataset, model: Path, quality: Quality) -> Pixels:
     """Return validation images with their targets and a model's answers: the worst first, then some at random.
 
     An answer is judged by the task's metric on its image alone; at most 128 images are judged.
@@ -106,6 +108,7 @@ def member_sheet(task: Task, data: Dataset, model: Path) -> Pixels:
         task: The task.
         data: The data set at the model's size.
         model: The ONNX file, which ONNX Runtime runs.
+        quality: The model's quality on all validation images; its threshold says which predictions count.
 
     Raises:
         StageFailed: The model cannot be run here, or answers NaN.
@@ -115,24 +118,32 @@ def member_sheet(task: Task, data: Dataset, model: Path) -> Pixels:
     images = data.val.images[judged]
     with get_backend("onnxruntime").compile(onnx_model(model), EngineOptions(threads=1)) as engine:
         parts = [engine.run(to_input(images[[at]], mean=data.mean, std=data.std)) for at in range(len(judged))]
-    scores = _scores(task.make_metric(data.class_names), parts, data, judged)
+    scores = _scores(task.make_metric(data.class_names), parts, data.val.targets[judged], quality)
     worst = np.argsort(scores, kind="stable")[:WORST]
     others = np.setdiff1d(np.arange(len(judged)), worst)
     chosen = [*worst, *np.random.default_rng(0).permutation(others)[:RANDOM]]
     outputs = {name: np.concatenate([parts[at][name] for at in chosen]) for name in parts[0]}
     targets = data.val.targets[judged[chosen]].tensor()
-    pictures = task.views().draw_targets(images[chosen], targets, data.class_names, outputs=outputs)
+    views = task.views()
+    if isinstance(views, ReportingViews):
+        views = views.with_quality(quality)
+    pictures = views.draw_targets(images[chosen], targets, data.class_names, outputs=outputs)
     return sheet(pictures, columns=1 if pictures[0].shape[1] > 400 else 2)
 
 
-def _scores(metric: Metric, parts: Sequence[Outputs], data: Dataset, judged: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the score of each image alone; infinity where the metric has nothing to judge."""
+def _scores(metric: Metric, parts: Sequence[Outputs], targets: Targets, quality: Quality) -> NDArray[np.float64]:
+    """Return the score of each image alone.
+
+    Where the metric has nothing to judge, since no pixel is labelled or no object is there, the score is infinite, or 0
+    if an export of this quality reports something all the same.
+    """
     scores = np.full(len(parts), np.inf)
-    for at, (outputs, place) in enumerate(zip(parts, judged, strict=True)):
+    for at, outputs in enumerate(parts):
         metric.reset()
-        metric.update(outputs, data.val.targets[np.asarray([place])])
+        metric.update(outputs, targets[at : at + 1])
         try:
             scores[at] = metric.score()
-        except StageFailed:  # no labelled pixel, no object
-            continue
+        except StageFailed:
+            if isinstance(metric, ReportingMetric) and metric.made_up(quality):
+                scores[at] = 0.0
     return scores

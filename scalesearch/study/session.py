@@ -12,6 +12,7 @@ from scalesearch.deployment.targets import fit_chip, get_target
 from scalesearch.networks import find_spec
 from scalesearch.records.run_file import read_run_file, refuse_changes, write_run_file
 from scalesearch.spaces.axes import largest_value
+from scalesearch.spaces.suggest import usual
 from scalesearch.study.fitted_space import fitted_space, largest_input, require_batch_memory, steps_notes
 from scalesearch.study.flips import with_flip
 from scalesearch.study.images import load_images, summary_of
@@ -21,6 +22,7 @@ from scalesearch.study.parent import ParentRequest, prepare_parent
 from scalesearch.study.reference import make_reference, with_reference
 from scalesearch.tasks.registry import checked_sources, require_own_axes, require_postprocessing, task_for
 from scalesearch.training.machine import probe_machine
+from scalesearch.values.candidate import Recipe
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.session import Session
 from scalesearch.values.settings import AcceptName, RunSettings, SamplerName
@@ -35,6 +37,7 @@ def open_session(
     *,
     base: NetworkSpec | None = None,
     storage: InputSize | None = None,
+    recipe: Recipe | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Session:
     """Make the session of a new study in `folder`, or compare with the study already there and return its session.
@@ -48,6 +51,7 @@ def open_session(
         folder: The study's folder.
         base: Replaces the space's base network, when an exported network is trained again.
         storage: Replaces the size of the stored images, so that the exported network is trained on the same images.
+        recipe: The recipe by whose loss a parent is fine-tuned; None takes the usual one of the space.
         say: Is called with one line per step that takes time.
 
     Raises:
@@ -73,7 +77,9 @@ def open_session(
     images = load_images(settings.data, stored, checked_sources(task), storage=storage, base=base, say=say)
     for line in fitted_module_notes(space, base, len(images.dataset.class_names)):
         say(line)
-    request = ParentRequest(source=settings.parent, steps=settings.parent_steps, task=task)
+    request = ParentRequest(
+        source=settings.parent, steps=settings.parent_steps, task=task, recipe=recipe or usual(space).recipe
+    )
     parent = prepare_parent(request, space, base, images.dataset, folder, stored=stored)
     for line in parent.words if parent and not (stored and parent is stored.parent) else ():
         say(line)

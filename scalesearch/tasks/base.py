@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from scalesearch.measurement.metric import Metric, Outputs
 from scalesearch.tasks.answers import Predictor
 from scalesearch.values.candidate import Recipe
+from scalesearch.values.quality import Quality
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.values.settings import RunSettings
 
@@ -118,6 +119,15 @@ class TaskViews(Protocol):
         ...
 
 
+@runtime_checkable
+class ReportingViews(Protocol):
+    """The further method of views of a task whose exports report what is certain enough."""
+
+    def with_quality(self, quality: Quality) -> TaskViews:
+        """Return views that draw, of a network's predictions, those that an export of this quality reports."""
+        ...
+
+
 class Task(Protocol):
     """A task: one object without state, registered in `tasks/registry.py` or by the entry point of another package."""
 
@@ -130,7 +140,7 @@ class Task(Protocol):
     space: str
     """Default search space. The default data set is the first name of the first of the task's `sources`."""
     own_axes: tuple[str, ...]
-    """Axes of `own_axes.READ_BY_SOME` that the task reads; spaces with any other of them are refused."""
+    """Axes of `registry.READ_BY_SOME` that the task reads; spaces with any other of them are refused."""
 
     @property
     def metric(self) -> str:
@@ -235,6 +245,23 @@ class SettableScore(Protocol):
 
     def gives(self, metric: str) -> bool:
         """Tell whether the task gives a score of that name with any of its settings."""
+        ...
+
+
+@runtime_checkable
+class ResizedOutputs(Protocol):
+    """The further method of a task whose outputs for images of two sizes cannot be compared as they are."""
+
+    def resized(self, outputs: TorchOutputs, sides_px: tuple[int, int], to_px: tuple[int, int]) -> TorchOutputs:
+        """Return outputs for images of one size as those for the same images of another, without gradients.
+
+        `distill_losses` gets them if the teacher sees the images at another size than the network that it teaches.
+
+        Args:
+            outputs: Tensors by name, images along their first axes.
+            sides_px: Height and width of the images that they are for.
+            to_px: The other height and width.
+        """
         ...
 
 

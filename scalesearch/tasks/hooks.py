@@ -1,7 +1,7 @@
 """The parts of a task as plain callables, for training, compression and measurement, which know nothing of tasks."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -10,18 +10,18 @@ from torch import Tensor
 from scalesearch.data.mapped import ImageSource
 from scalesearch.data.normalisation import PerChannel
 from scalesearch.measurement.metric import Metric
-from scalesearch.tasks.base import Task, TorchOutputs, named
+from scalesearch.tasks.base import ResizedOutputs, Task, TorchOutputs, named
 from scalesearch.training.batches import BatchSource, Drawn
 from scalesearch.values.candidate import Recipe
-
-_PLAIN = Recipe(label_smoothing=0.0)
-"""The recipe of the loss by which channels, blocks and rounding are judged: the default one without label smoothing,
-whatever the trial's recipe is.
-"""
 
 
 class Teacher(Protocol):
     """A trained network that gives its outputs for training images."""
+
+    @property
+    def sides_px(self) -> tuple[int, int]:
+        """Height and width of the images that it sees."""
+        ...
 
     def answers(self, drawn: Drawn) -> TorchOutputs:
         """Return its outputs for the images of a batch, by the names of the task's outputs, without gradients."""
@@ -37,10 +37,11 @@ class _Taught:
 
 
 class _TaughtBatches:
-    """The batches of another source, with a teacher's outputs added to the targets."""
+    """The batches of another source, with a teacher's outputs added to the targets, made to fit the images' size."""
 
-    def __init__(self, source: BatchSource, teacher: Teacher, device: str) -> None:
+    def __init__(self, source: BatchSource, teacher: Teacher, task: Task, device: str) -> None:
         self._source, self._teacher, self._device = source, teacher, device
+        self._resized = task.resized if isinstance(task, ResizedOutputs) else None
 
     def state(self) -> dict[str, Tensor]:
         return self._source.state()
@@ -51,6 +52,9 @@ class _TaughtBatches:
     def next(self) -> tuple[Tensor, _Taught]:
         images, targets = self._source.next()
         answers = self._teacher.answers(self._source.drawn())
+        seen_px, sides_px = self._teacher.sides_px, (images.shape[2], images.shape[3])
+        if self._resized and seen_px != sides_px:
+            answers = self._resized(answers, seen_px, sides_px)
         return images, _Taught(targets=targets, answers={name: each.to(self._device) for name, each in answers.items()})
 
     def drawn(self) -> Drawn:
@@ -81,7 +85,7 @@ class Objective:
         batches = self.task.make_batches(images, targets, recipe, mean=mean, std=std, device=device, seed=seed)
         if self.teacher is None or not recipe.distill_weight:
             return batches
-        return _TaughtBatches(batches, self.teacher, device)
+        return _TaughtBatches(batches, self.teacher, self.task, device)
 
     def loss(self, answers: Any, targets: Any, recipe: Recipe) -> Tensor:
         """Return the sum of the task's weighted loss terms for a module's outputs.
@@ -103,10 +107,15 @@ def _sum(terms: Mapping[str, Tensor]) -> Tensor:
     return first
 
 
-def plain_loss(task: Task) -> Callable[[Any, Any], Tensor]:
-    """Return a function of a module's outputs and the targets: the task's loss without label smoothing."""
-    objective = Objective(task=task)
-    return lambda answers, targets: objective.loss(answers, targets, _PLAIN)
+def plain_loss(task: Task, recipe: Recipe) -> Callable[[Any, Any], Tensor]:
+    """Return a function of a module's outputs and the targets, by which channels, blocks and rounding are judged.
+
+    It is the loss by which the recipe trains, without label smoothing and without a teacher. Outputs that this loss
+    leaves untrained must not count: the class logits of a detector, for example, mean nothing where its recipe trains
+    them at objects only.
+    """
+    objective, plain = Objective(task=task), replace(recipe, label_smoothing=0.0)
+    return lambda answers, targets: objective.loss(answers, targets, plain)
 
 
 def torch_divergence(task: Task) -> Callable[[Any, Any], Tensor]:

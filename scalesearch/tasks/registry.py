@@ -189,6 +189,8 @@ READ_BY_SOME: Final = (
     "scaling.neck_width",
     "scaling.neck_follows",
     *(_LOSS_WEIGHTS + term for term in ("class", "box", "objectness", "dice")),
+    "training.class_weights",
+    "training.scale_fraction",
 )
 """Axes that only some tasks read: a task names those that it reads in `own_axes`. Every task reads all other axes."""
 
@@ -199,8 +201,8 @@ def require_own_axes(task: Task, axes: Sequence[NamedAxis]) -> None:
     for named in axes:
         if named.name in READ_BY_SOME and named.name not in own:
             message = (
-                f"{named.name}: expected an axis that the task {task.name!r} reads, but its networks and losses have "
-                f"no such part.\nRemove it from the space, or give {_readers(named.name)}."
+                f"{named.name}: expected an axis that the task {task.name!r} reads, but its networks, batches and "
+                f"losses have no such part.\nRemove it from the space, or give {_readers(named.name)}."
             )
             raise ConfigError(message)
 

@@ -1,4 +1,4 @@
-"""The losses a recipe can name. Each takes logits, labels and label smoothing, and is averaged over the batch."""
+"""The losses a recipe can name: functions of logits, labels and label smoothing, for each label or for the batch."""
 
 from collections.abc import Callable
 from typing import Final
@@ -21,25 +21,36 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
 
 
 def focal(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Return the mean softmax focal loss of logits (batch, classes) against labels (batch,).
+    """Return the mean of `each_focal` over the batch."""
+    return each_focal(logits, labels, smoothing).mean()
+
+
+def each_focal(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Return the softmax focal losses (batch,) of logits (batch, classes) against labels (batch,).
 
     The term of each class is weighted by (1 - p)^2, so that images that are already well learnt count little.
     Reference: Lin et al. 2017 (arXiv 1708.02002), equation 4, in its softmax form.
     """
     log_p = functional.log_softmax(logits, dim=1)
     weights = (1 - log_p.exp()) ** _FOCAL_GAMMA
-    return -(_smoothed(logits, labels, smoothing) * weights * log_p).sum(dim=1).mean()
+    return -(_smoothed(logits, labels, smoothing) * weights * log_p).sum(dim=1)
 
 
 def bce(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Return the binary cross-entropy of logits (batch, classes) against labels (batch,), each class against the rest.
-
-    It is averaged over the batch but summed over the classes. If it were averaged over the classes, its gradient would
-    shrink with their number, and a learning rate found on one data set would not fit the next. Reference: Wightman et
-    al. 2021 (arXiv 2110.00476), section 3.
-    """
+    """Return the mean of `each_bce` over the batch."""
     targets = _smoothed(logits, labels, smoothing)
     return functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(labels)
+
+
+def each_bce(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Return the binary cross-entropies (batch,) of logits (batch, classes) against labels (batch,).
+
+    Each class is told from the rest, and the classes are summed. If they were averaged, the gradient would shrink with
+    their number, and a learning rate found on one data set would not fit the next. Reference: Wightman et al. 2021
+    (arXiv 2110.00476), section 3.
+    """
+    targets = _smoothed(logits, labels, smoothing)
+    return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(dim=1)
 
 
 def distillation(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
@@ -59,3 +70,4 @@ def _smoothed(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
 
 
 LOSSES: Final[dict[LossName, Loss]] = {"cross_entropy": cross_entropy, "focal": focal, "bce": bce}
+"""The mean losses over the batch."""

@@ -202,8 +202,8 @@ class Recipe:
     """Whether pixels of rare classes weigh more in the segmentation loss: by 1 / sqrt(frequency) of the class in the
     training masks (`root`), by 1 / frequency (`inverse`), or no more than others (`none`)."""
     scale_fraction: float = new_field(0.0)
-    """Random zoom of images with boxes or masks: they are shrunk or enlarged by up to this fraction. Classification
-    ignores it."""
+    """Random zoom of images with boxes or masks: they are shrunk or enlarged by up to this fraction. No other task
+    reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from scalesearch.values.candidate import Recipe
 from scalesearch.values.identity import content_hash
 from scalesearch.values.network_spec import NetworkSpec
 
@@ -29,7 +30,10 @@ class Parent:
     """Updates by which it is fine-tuned on the study's images before anything inherits from it; 0 if it knows the
     classes."""
     key: str
-    """Identity (64 hex digits) of the fine-tuned weights: all of the above that changes them, and the data."""
+    """Identity (64 hex digits) of the fine-tuned weights: all that changes them, and the data."""
+    recipe: Recipe | None = None
+    """How it is fine-tuned, if the study trains by another loss than the default one, or by other weights of its terms;
+    None: by the default loss, as all parents of earlier versions."""
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import safetensors.numpy
 import torch
-from parent_studies import colours, opened, plain_study, trained_folder
+from parent_studies import SPACE, colours, opened, plain_study, trained_folder
 
 from scalesearch.chain import inheritance
-from scalesearch.chain.inheritance import Starter
+from scalesearch.chain.inheritance import Starter, tuning_recipe
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker
 from scalesearch.chain.stages import StageClock
 from scalesearch.compression.fold import fold_batchnorm
+from scalesearch.config import load_run
 from scalesearch.data import LABEL_SOURCES, load_dataset, to_input
 from scalesearch.data.finding import load_study_data
 from scalesearch.deployment.float_weights import float_weights
@@ -25,9 +26,12 @@ from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.export.metadata import write_config
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.networks import find_spec
+from scalesearch.records.run_file import read_run_file
+from scalesearch.spaces.suggest import usual
 from scalesearch.study.parent import look_ahead, requested_parent
 from scalesearch.tasks.classification.pieces import build
 from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling
+from scalesearch.values.identity import content_hash
 from scalesearch.values.network import Network
 from scalesearch.values.parent import parent_folder
 from scalesearch.values.record import MeasuredTrial
@@ -81,7 +85,7 @@ def test_a_parent_that_knows_the_classes_is_inherited_whole(
     assert session.parent and session.parent.steps == 0 and "the same 3 classes" in session.parent.head
     plan = Planner(session)(Candidate(recipe=STILL))
     data = load_study_data(session, LABEL_SOURCES)
-    begun = starter(session).start(build(plan.spec, seed=7), data)
+    begun = starter(session).start(build(plan.spec, seed=7), data, STILL)
     held = network.module.state_dict()
     assert all(torch.equal(held[name], each) for name, each in begun.module.state_dict().items())
     # Training itself begins there.
@@ -137,6 +141,52 @@ def test_for_other_classes_it_is_fine_tuned_once_and_its_constants_are_kept(
     shutil.rmtree(parent_folder(session.folder))
     with pytest.raises(ConfigError, match="no longer in"):
         starter(session).parent()
+
+
+def test_it_is_fine_tuned_by_the_loss_of_the_space(
+    trained: tuple[Path, Network], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colours(tmp_path / "five.npz", 5, seed=1)
+    parents = {}
+    for name, asked in (("usual", {}), ("other", {"training": {"loss": ["bce", "focal"], "label_smoothing": 0.0}})):
+        space = {**SPACE, **asked}
+        session = opened(tmp_path / name, tmp_path / "five.npz", parent=str(trained[0]), parent_steps=4, space=space)
+        stored = read_run_file(session.folder)
+        assert stored and stored.parent == session.parent
+        parents[name] = session.parent
+    usual_one, other = parents["usual"], parents["other"]
+    assert usual_one and usual_one.recipe is None
+    assert other and other.recipe == replace(tuning_recipe(4), loss="bce", label_smoothing=0.0)
+    assert other.key != usual_one.key
+
+    class BegunError(Exception):
+        """Training would begin now."""
+
+    def begin(network: Network, examples: object, recipe: Recipe, *_: object, **__: object) -> None:
+        assert recipe == other.recipe
+        raise BegunError
+
+    monkeypatch.setattr(inheritance, "train", begin)
+    with pytest.raises(BegunError):
+        starter(session).parent()
+
+
+@pytest.mark.parametrize(
+    ("space", "loss", "smoothing", "class_weights"),
+    [("resnet_scene_boxes", "bce", 0.0, "none"), ("resnet_scene", "cross_entropy", 0.0, "root")],
+)
+def test_detectors_and_segmenters_are_fine_tuned_by_their_own_loss(
+    space: str, loss: str, smoothing: float, class_weights: str
+) -> None:
+    recipe = tuning_recipe(9, usual(load_run(space=space)[1]).recipe)
+    assert (recipe.loss, recipe.label_smoothing, recipe.class_weights) == (loss, smoothing, class_weights)
+    assert (recipe.steps, recipe.optimizer, recipe.batch_size) == (9, "adamw", 32)
+
+
+@pytest.mark.parametrize("space", ["resnet_small", "efficientnet_lite0", "resnet_small_compressed", "resnet50"])
+def test_the_identity_of_the_recipe_for_a_classifier_stays(space: str) -> None:
+    kept = "9f5f8f0376f5fca5061b94f8a00ef3e4507c788b75d6137b61305540c4898ebe"
+    assert content_hash(tuning_recipe(240, usual(load_run(space=space)[1]).recipe)) == kept
 
 
 def test_a_study_does_not_go_on_with_another_parent(
@@ -202,7 +252,7 @@ def test_a_narrower_child_begins_with_a_part_of_the_parent(
 ) -> None:
     session = opened(tmp_path / "study", Path(plain.settings.data.source), parent=str(trained[0]))
     spec = Planner(session).spec(Candidate(scaling=Scaling(width=0.5)))
-    child = starter(session).start(build(spec), load_study_data(session, LABEL_SOURCES)).module
+    child = starter(session).start(build(spec), load_study_data(session, LABEL_SOURCES), STILL).module
     rows = child.get_parameter("stem.0.weight")
     whole = trained[1].module.get_parameter("stem.0.weight")
     assert rows.shape[0] == 8 < whole.shape[0]

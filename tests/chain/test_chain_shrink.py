@@ -3,20 +3,27 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from parent_studies import colours, opened
 
+from scalesearch.chain import deploy
+from scalesearch.chain.cutter import Cutter
+from scalesearch.chain.deploy import Deployer
 from scalesearch.chain.examples import tensors
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker, Shrunk
 from scalesearch.chain.stages import StageClock
-from scalesearch.data import LABEL_SOURCES, Dataset
+from scalesearch.data import LABEL_SOURCES, Dataset, to_input
 from scalesearch.data.finding import load_study_data
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.tasks.classification.pieces import build, train
+from scalesearch.tasks.classification.task import TASK
 from scalesearch.training import train as training
+from scalesearch.training.losses import focal
 from scalesearch.training.schedule import rates
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling
 from scalesearch.values.identity import seed_from
@@ -263,3 +270,29 @@ def test_cosine_without_a_retraining_compares_a_cut_network_with_the_dense_one(b
     half = bench(replace(HALF, recipe=recipe))
     assert half.training.steps == dense.training.steps == 4
     assert half.dense_score == dense.dense_score == dense.training.float_score
+
+
+def test_a_cut_is_judged_by_the_loss_that_the_plan_trains_by(session: Session) -> None:
+    plan = Planner(session)(replace(HALF, recipe=replace(RECIPE, loss="focal", label_smoothing=0.2)))
+    data = load_study_data(session, LABEL_SOURCES).at(16)
+    cutter = Cutter(plan, data, TASK, channel_multiple=8)
+    network = build(plan.spec, seed=1)
+    images = torch.from_numpy(to_input(data.calibration.images[:256], mean=data.mean, std=data.std))
+    with torch.inference_mode():
+        logits = network.module.eval()(images)
+    wanted = float(focal(logits, data.calibration.targets[:256].tensor(), 0.0))
+    assert cutter._loss(network) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_rounding_is_trained_by_the_loss_that_the_plan_trains_by(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Quantization(precision="int8", qat_steps=2)
+    recipe = replace(RECIPE, loss="focal", label_smoothing=0.2)
+    plan = Planner(session)(replace(DENSE, recipe=recipe, quantization=asked))
+    monkeypatch.setattr(deploy, "quantization_aware", lambda _, __, lessons, **___: lessons)
+    deployer = Deployer(session, TASK, DeviceLock("cpu", folder=session.folder), None)
+    data, images = load_study_data(session, LABEL_SOURCES).at(16), np.zeros((1, 3, 16, 16), np.float32)
+    lessons: Any = deployer._quantization_aware(build(plan.spec), plan, data, images)
+    logits, labels = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]]), torch.tensor([0, 2])
+    torch.testing.assert_close(lessons.loss(logits, labels), focal(logits, labels, 0.0))

@@ -16,6 +16,7 @@ from scalesearch.spaces.suggest import (
     random_candidates,
     suggest,
     trial_parameters,
+    usual,
     without_effect,
 )
 from scalesearch.spaces.trunks import trunk_scaling
@@ -322,6 +323,23 @@ def test_the_largest_value_of_an_axis_is_found_or_that_of_the_default() -> None:
     assert largest_value((), "training.steps") == Recipe().steps and largest_value((), "training.flip") == 0
     undecided = make_space({"training.flip": Choice(values=("auto",))})
     assert largest_value(undecided.axes, "training.flip") == 1
+
+
+def test_the_usual_candidate_has_defaults_where_the_axes_offer_them() -> None:
+    space = make_space(
+        {
+            "training.loss": ["bce", "focal"],
+            "training.loss_weights.box": [2.5, 5.0],
+            "training.label_smoothing": Range(low=0.0, high=0.05),
+            "training.class_weights": "root",
+            "training.flip": Choice(values=("auto",)),
+            "scaling.width": [0.5, 2.0],
+        }
+    )
+    recipe = usual(space).recipe
+    assert (recipe.loss, recipe.loss_weights.box, recipe.label_smoothing) == ("bce", 5.0, 0.0)
+    assert (recipe.class_weights, recipe.flip, recipe.steps) == ("root", False, Recipe().steps)
+    assert usual(space).scaling.width == 0.5
 
 
 BY_CUT = make_space(

@@ -374,3 +374,15 @@ def test_a_range_in_a_few_steps_lists_lengths_and_another_is_said_to_compare_unl
     session = opened(other, "training.steps={low=2,high=200}", say=said.append)
     assert (session.space.lengths, session.settings.lengths, session.full_updates) == ((), "off", 0)
     assert [line for line in said if line.startswith("note: training.steps is a range")]
+
+
+def test_a_study_of_before_goes_on_with_an_axis_that_its_task_never_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(tmp_path / "scans", 255)
+    with pytest.raises(ConfigError, match=r"training\.scale_fraction: expected an axis"):
+        opened(root, "training.scale_fraction=0.2")
+    with monkeypatch.context() as earlier:
+        earlier.setattr("scalesearch.study.session.require_own_axes", lambda *_: None)
+        begun = opened(root, "training.scale_fraction=0.2")
+    assert opened(root, "training.scale_fraction=0.2").space == begun.space

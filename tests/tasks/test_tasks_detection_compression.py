@@ -43,6 +43,7 @@ pytestmark = pytest.mark.slow
 
 MACHINE = Machine(device="cpu", threads=1, bf16=False, channels_last=True)
 RECIPE = Recipe(steps=140, batch_size=8, loss="bce", label_smoothing=0, dropout=0, shift_fraction=0, jitter=0)
+JUDGE = plain_loss(TASK, RECIPE)
 MEAN, STD = (0.45,) * 3, (0.25,) * 3
 SCENES = 16
 
@@ -136,7 +137,7 @@ def test_layers_that_stay_in_float_are_ranked_by_the_tasks_divergence(learnt: Le
 
 
 def test_channels_blocks_and_zeros(learnt: Learnt) -> None:
-    batch = Judged(images=torch.from_numpy(learnt.inputs), targets=learnt.targets.tensor(), loss=plain_loss(TASK))
+    batch = Judged(images=torch.from_numpy(learnt.inputs), targets=learnt.targets.tensor(), loss=JUDGE)
     pruned = prune(
         learnt.network,
         Pruning(channel_fraction=0.25, criterion="taylor"),
@@ -162,7 +163,7 @@ def test_channels_blocks_and_zeros(learnt: Learnt) -> None:
 
 def test_a_narrower_detector_inherits(learnt: Learnt) -> None:
     spec = scale(base_spec("resnet_scene"), Scaling(width=0.5, depth=1), resolution_px=SIZE, num_classes=8)
-    batch = Judged(images=torch.from_numpy(learnt.inputs), targets=learnt.targets.tensor(), loss=plain_loss(TASK))
+    batch = Judged(images=torch.from_numpy(learnt.inputs), targets=learnt.targets.tensor(), loss=JUDGE)
     child = inherit(learnt.network, build(spec, TASK.make_module), judged=batch, loss_without=lambda _: 0.0)
     assert layer_shapes(child) == layer_shapes(build(spec, TASK.make_module))
     fresh = build(spec, TASK.make_module)
@@ -181,7 +182,7 @@ def test_training_with_simulated_rounding(learnt: Learnt, tmp_path: Path) -> Non
     )
     lessons = qat.Lessons(
         batches=batches.next,
-        loss=plain_loss(TASK),
+        loss=JUDGE,
         divergence=torch_divergence(TASK),
         rate=Detector.rounding_rate,
     )

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from scalesearch.data.boxes import NO_CLASS
-from scalesearch.tasks.detection.assignment import CENTRE_RADIUS, assign
+from scalesearch.tasks.detection import assignment
+from scalesearch.tasks.detection.assignment import CENTRE_RADIUS, Assigned, assign
 from scalesearch.tasks.detection.decoding import decode_answers, points_of
 from scalesearch.tasks.detection.divergence import mean_divergence
-from scalesearch.tasks.detection.losses import box_overlaps, detection_losses
+from scalesearch.tasks.detection.losses import box_overlaps, decoded, detection_losses
 from scalesearch.tasks.detection.task import TASK
-from scalesearch.tasks.detection.teaching import taught_losses, torch_divergence
+from scalesearch.tasks.detection.teaching import resized, taught_losses, torch_divergence
 from scalesearch.values.candidate import LossWeights, Recipe
 
 SIDES = (64, 96)
@@ -159,6 +160,63 @@ def test_a_teachers_terms_are_least_at_its_own_answers() -> None:
         other = taught.clone()
         other[:, place] += 0.5
         assert sum(float(term) for term in taught_losses(other, taught).values()) > own
+
+
+@pytest.mark.parametrize("to_px", [(32, 64), (128, 160), (64, 96)])
+def test_a_box_seen_at_another_size_is_that_box_there(to_px: tuple[int, int]) -> None:
+    left, top, right, bottom = box = torch.tensor([5.0, 9.0, 70.0, 50.0])
+    points, strides = map(torch.from_numpy, points_of(SIDES, STRIDES))
+    x, y = points.T
+    raw = torch.zeros(2, 7, POINTS)
+    raw[:, :4] = torch.stack([x - left, y - top, right - x, bottom - y]) / strides
+    raw[:, 4:] = (x / SIDES[1] + 2 * y / SIDES[0]) * torch.tensor([1.0, -2.0, 3.0])[:, None]
+    found = resized(raw, SIDES, to_px)
+    there, steps = map(torch.from_numpy, points_of(to_px, STRIDES))
+    assert found.shape == (2, 7, len(there))
+    # A ramp is enlarged exactly but at the edges, where the outermost cells are repeated.
+    down, across = to_px[0] / SIDES[0], to_px[1] / SIDES[1]
+    margin = torch.stack([steps * across, steps * down], dim=1) / 2
+    inner = ((there >= margin) & (there <= torch.tensor([to_px[1], to_px[0]]) - margin)).all(dim=1)
+    assert inner.sum() > 8
+    boxes = decoded(found[0, :4].T, there, steps)[inner]
+    wanted = box * torch.tensor([across, down, across, down])
+    torch.testing.assert_close(boxes, wanted.expand_as(boxes), atol=1e-3, rtol=0)
+    ramp = there[:, 0] / to_px[1] + 2 * there[:, 1] / to_px[0]
+    logits = ramp * torch.tensor([1.0, -2.0, 3.0])[:, None]
+    torch.testing.assert_close(found[1][4:, inner], logits[:, inner], atol=1e-4, rtol=0)
+
+
+def same(one: Assigned, other: Assigned) -> bool:
+    """Tell whether two assignments are equal; points that are not positive have no box and no class to compare."""
+    at = one.positive
+    return (
+        torch.equal(at, other.positive)
+        and torch.equal(one.left_out, other.left_out)
+        and torch.equal(one.boxes[at], other.boxes[at])
+        and torch.equal(one.classes[at], other.classes[at])
+    )
+
+
+def test_empty_rows_and_few_images_at_a_time_change_no_assignment(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = targets(
+        [*SCENE, (60, 8, 90, 40, 2, 1)], [], [(16, 16, 40, 40, 0), (20, 20, 36, 36, 1), (17, 17, 19.5, 19.5, 2)]
+    )
+    plain = assign(rows, POINTS)
+    assert plain.positive[0].any() and plain.left_out[0].any() and not plain.positive[1].any()
+    padded = targets(*([(0, 0, 0, 0, NO_CLASS)] * 40 for _ in rows))
+    padded[:, :2], padded[:, 20:22] = rows[:, :2], rows[:, 2:]  # as where the boxes between them were moved out
+    assert assignment._without_empty(padded).shape == rows.shape
+    assigned, images = assignment._assigned, list[int]()
+
+    def counted(some: Tensor, grid: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        images.append(len(some))
+        return assigned(some, grid)
+
+    monkeypatch.setattr(assignment, "_assigned", counted)
+    assert same(assign(padded, POINTS), plain)
+    monkeypatch.setattr(assignment, "_MOST_PAIRS", 2 * 3 * POINTS)  # three boxes an image: two images at a time
+    assert same(assign(padded, POINTS), plain)
+    assert images == [3, 2, 1]
 
 
 def test_made_up_targets_look_like_real_ones() -> None:

@@ -1,5 +1,6 @@
 """The metric of detection: what it keeps, and the numbers that it tells beside the score."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +21,7 @@ from scalesearch.tasks.detection.quality import MOST_TIMED, MeanAveragePrecision
 from scalesearch.tasks.detection.task import TASK
 from scalesearch.tasks.detection.views import DetectionViews
 from scalesearch.values.network_spec import InputSize
-from scalesearch.values.quality import DetectionDetail
+from scalesearch.values.quality import DetectionDetail, Quality
 
 SIZE = InputSize(height_px=64, width_px=96)
 STRIDES = (8, 16, 32)
@@ -227,3 +228,14 @@ def test_of_many_images_some_are_timed_and_the_engine_may_use_its_memory_again()
     found = [call() for call in metric.postprocessing()]
     assert len(found) == MOST_TIMED
     assert len({tuple(each.boxes[0]) for each in found if isinstance(each, Detections)}) == 2
+
+
+def test_reports_of_nothing_are_counted_from_the_threshold_on() -> None:
+    detail = detail_of(measured((answers((LEFT, 0, 5.0)), truth((LEFT, 0, False)))))
+    half = Quality(score=1, score_low=1, score_high=1, images=1, detail=replace(detail, threshold=0.5))
+    sure, unsure = answers((LEFT, 0, 2.0), (RIGHT, 1, 3.0)), answers((LEFT, 0, -2.0))
+    assert measured((sure, truth())).made_up(half) == 2
+    assert measured((unsure, truth())).made_up(half) == 0
+    assert measured((sure, truth((LEFT, 0, True)))).made_up(half) == 1  # nobody asks for what is ignored
+    assert measured((sure, truth((LEFT, 0, False), (RIGHT, 0, False)))).made_up(half) == 0
+    assert measured((unsure, truth())).made_up(replace(half, detail=replace(detail, threshold=0.1))) == 1

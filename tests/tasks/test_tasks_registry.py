@@ -230,6 +230,21 @@ def test_every_axis_of_a_task_is_one_of_these() -> None:
     assert set(asked) == set(READ_BY_SOME)
 
 
+@pytest.mark.parametrize(
+    ("task", "name", "readers"),
+    [
+        ("classification", "training.scale_fraction", "--task detection or --task segmentation"),
+        ("classification", "training.class_weights", "--task segmentation"),
+        ("detection", "training.class_weights", "--task segmentation"),
+    ],
+)
+def test_what_is_done_to_pixels_is_for_tasks_of_pixels(task: str, name: str, readers: str) -> None:
+    axis = NamedAxis(name=name, axis=Choice(values=("root",) if name.endswith("weights") else (0.2,)))
+    with pytest.raises(ConfigError, match=rf"^{name}: expected an axis that the task '{task}' reads") as caught:
+        require_own_axes(get_task(task), (axis,))
+    assert str(caught.value).endswith(f"give {readers}.") and len(str(caught.value).splitlines()) <= 3
+
+
 def test_a_run_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     settings, space = load_run(overrides=["scaling.neck_width=[0.5, 1.0]"], flags={"target": "cpu"})
     with pytest.raises(

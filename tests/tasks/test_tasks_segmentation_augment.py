@@ -59,6 +59,18 @@ def test_masks_move_with_their_images(moves: dict[str, float]) -> None:
     assert moved == 6
 
 
+def test_with_a_teacher_images_are_mirrored_and_not_moved() -> None:
+    images, masks = pictures()
+    source = batches(replace(PLAIN, flip=True, scale_fraction=0.5, shift_fraction=0.3, distill_weight=0.5))
+    for _ in range(3):
+        shown, wanted = source.next()
+        drawn = source.drawn()
+        mirrored = drawn.mirrored[:, None, None]
+        assert torch.equal(wanted, torch.where(mirrored, masks[drawn.indices].flip(2), masks[drawn.indices]))
+        seen = images[drawn.indices].float()
+        assert torch.allclose(shown, torch.where(mirrored[:, None], seen.flip(3), seen), atol=1e-3)
+
+
 def test_mirrored_images_are_told() -> None:
     _, masks = pictures()
     source = batches(replace(PLAIN, flip=True))

@@ -50,6 +50,39 @@ def test_weights_of_classes_are_those_of_torch() -> None:
     assert term.item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("graded", [True, False])
+@pytest.mark.parametrize("name", ["focal", "bce"])
+def test_weights_of_classes_count_with_every_loss(
+    name: LossName, graded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits, masks = batch()
+    monkeypatch.setattr(losses, "_MOST_VALUES", CLASSES * 12 * 16)  # without gradients: one image at a time
+    weights = torch.tensor([1.0, 3.0, 0.5] + [1.0] * 252)
+    targets, recipe = WeightedMasks(masks=masks, class_weights=weights), replace(RECIPE, loss=name)
+    (term,) = terms(logits.requires_grad_(graded), targets, recipe).values()
+    labelled = masks != UNLABELLED
+    rows, classes = enlarged(logits).detach().permute(0, 2, 3, 1)[labelled], masks[labelled].long()
+    if name == "focal":
+        chance = rows.softmax(dim=1).gather(1, classes[:, None])[:, 0]
+        each = -((1 - chance) ** 2) * chance.log()
+    else:
+        truth = torch.nn.functional.one_hot(classes, CLASSES)
+        each = -torch.where(truth > 0, rows.sigmoid().log(), (-rows).sigmoid().log()).sum(dim=1)
+    wanted = (weights[classes] * each).sum() / weights[classes].sum()
+    assert term.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_masks_alone_are_weighted_by_their_own_frequencies() -> None:
+    logits, masks = batch()
+    masks[0, 3:9] = 0
+    (term,) = terms(logits, masks, replace(RECIPE, class_weights="root")).values()
+    weights = class_weights(masks, "root")[:CLASSES]
+    wanted = cross_entropy(enlarged(logits), masks.long(), weight=weights, ignore_index=UNLABELLED)
+    assert term.item() == pytest.approx(wanted.item(), rel=1e-5)
+    (plain,) = terms(logits, masks, RECIPE).values()
+    assert abs(term.item() - plain.item()) > 1e-4
+
+
 def test_rare_classes_weigh_more_and_the_mean_weight_is_one() -> None:
     masks = torch.zeros(2, 10, 10, dtype=torch.uint8)
     masks[0, 0, :4] = 1  # 4 of 190 labelled pixels; 16 are of class 2

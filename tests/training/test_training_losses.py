@@ -6,7 +6,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from scalesearch.training.losses import LOSSES, bce, cross_entropy, distillation, focal
+from scalesearch.training.losses import LOSSES, bce, cross_entropy, distillation, each_bce, each_focal, focal
 from scalesearch.values.candidate import LossName
 
 # Softmax of (ln 9, 0) is (0.9, 0.1); sigmoid of ln 9 is 0.9, of 0 it is 0.5.
@@ -48,6 +48,14 @@ def test_every_loss_is_a_mean_over_images_that_learning_lowers(name: LossName) -
     before = loss(logits, labels, 0.1)
     (gradient,) = torch.autograd.grad(before, logits)
     assert loss(logits - 0.1 * gradient, labels, 0.1).item() < before.item()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_losses_of_single_images_are_those_of_batches_of_one(smoothing: float) -> None:
+    logits, labels = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 4, 0])
+    for each, mean in ((each_focal, focal), (each_bce, bce)):
+        one_by_one = [mean(logits[place, None], labels[place, None], smoothing) for place in range(6)]
+        torch.testing.assert_close(each(logits, labels, smoothing), torch.stack(one_by_one))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])

@@ -30,7 +30,7 @@ from scalesearch.values.network import Network, OnnxModel
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.settings import Machine
 
-LOSS, DIVERGENCE, TORCH_DIVERGENCE = plain_loss(TASK), TASK.divergence, torch_divergence(TASK)
+LOSS, DIVERGENCE, TORCH_DIVERGENCE = plain_loss(TASK, Recipe()), TASK.divergence, torch_divergence(TASK)
 
 
 def build(spec: NetworkSpec, *, dropout: float = 0.0, seed: int = 0) -> Network:

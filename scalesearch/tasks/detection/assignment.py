@@ -16,6 +16,9 @@ CENTRE_RADIUS: Final = 1.5
 # value (the second on all levels but the finest), and less than the third (any distance on the coarsest level).
 _FINEST_FROM, _COARSER_FROM, _TO = 0.0, 2.0, 4.0
 _FAR: Final = 1e9
+_MOST_PAIRS: Final = 2**23
+"""At most so many pairs of a point and a box are compared at once, unless one image has more. Each of the numbers that
+are computed for them takes 32 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,7 +50,28 @@ def assign(targets: Tensor, number_of_points: int) -> Assigned:
         number_of_points: How many points the detector has.
     """
     width, height = (int(side) for side in targets[0, 0, 2:4].round().tolist())
-    points, strides, low, high = _grid((height, width), number_of_points, str(targets.device))
+    grid = _grid((height, width), number_of_points, str(targets.device))
+    images = max(1, _MOST_PAIRS // (number_of_points * max(1, _without_empty(targets).shape[1] - 1)))
+    parts = [_assigned(some, grid) for some in torch.split(targets, images)]
+    positive, left_out, boxes, classes = (torch.cat(each) for each in zip(*parts, strict=True))
+    points, strides, _, _ = grid
+    return Assigned(points=points, strides=strides, positive=positive, left_out=left_out, boxes=boxes, classes=classes)
+
+
+def _without_empty(targets: Tensor) -> Tensor:
+    """Return targets (batch, 1 + most, 6) without the rows that hold a box in none of the images."""
+    held = (targets[:, :, 4] != NO_CLASS).any(dim=0)
+    held[0] = True  # the sides of the images
+    return targets[:, held]
+
+
+def _assigned(targets: Tensor, grid: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return `positive`, `left_out`, `boxes` and `classes` of `Assigned` for targets (batch, 1 + most, 6).
+
+    `grid` is what `_grid` returns for their size.
+    """
+    points, strides, low, high = grid
+    targets = _without_empty(targets)
     boxes, classes, ignored = targets[:, 1:, :4], targets[:, 1:, 4].long(), targets[:, 1:, 5] > 0
     held = classes != NO_CLASS
     if not boxes.shape[1]:
@@ -56,8 +80,8 @@ def assign(targets: Tensor, number_of_points: int) -> Assigned:
     # (batch, points, boxes)
     x, y = points[:, 0, None], points[:, 1, None]
     left, top, right, bottom = (side[:, None, :] for side in boxes.unbind(-1))
-    sides = torch.stack([x - left, y - top, right - x, bottom - y], dim=-1)
-    inside, reach = sides.amin(-1) > 0, sides.amax(-1)
+    inside = (x > left) & (y > top) & (right > x) & (bottom > y)
+    reach = torch.maximum(torch.maximum(x - left, right - x), torch.maximum(y - top, bottom - y))
     off = torch.maximum((x - (left + right) / 2).abs(), (y - (top + bottom) / 2).abs())
     wanted = (held & ~ignored)[:, None, :]
     fits = (
@@ -67,14 +91,9 @@ def assign(targets: Tensor, number_of_points: int) -> Assigned:
     areas = torch.where(fits, (right - left) * (bottom - top), _FAR)
     smallest, chosen = areas.min(dim=2)
     positive = smallest < _FAR
-    return Assigned(
-        points=points,
-        strides=strides,
-        positive=positive,
-        left_out=(inside & (held & ignored)[:, None, :]).any(dim=2) & ~positive,
-        boxes=boxes.gather(1, chosen[..., None].expand(-1, -1, 4)),
-        classes=classes.gather(1, chosen).clamp(min=0),
-    )
+    left_out = (inside & (held & ignored)[:, None, :]).any(dim=2) & ~positive
+    found = boxes.gather(1, chosen[..., None].expand(-1, -1, 4))
+    return positive, left_out, found, classes.gather(1, chosen).clamp(min=0)
 
 
 def _nearest(off: Tensor, strides: Tensor, lost: Tensor) -> Tensor:

@@ -19,7 +19,12 @@ _IGNORED: Final = "#bbbbbb"
 
 
 def with_boxes(
-    images: NDArray[np.uint8], targets: Any, class_names: Sequence[str], raw: NDArray[np.float32] | None
+    images: NDArray[np.uint8],
+    targets: Any,
+    class_names: Sequence[str],
+    raw: NDArray[np.float32] | None,
+    *,
+    threshold: float | None = None,
 ) -> tuple[Pixels, ...]:
     """Return a picture of each image with its true boxes and, if `raw` is given, side by side with the predicted ones.
 
@@ -28,7 +33,9 @@ def with_boxes(
         targets: (number, 1 + most, 6), as `Boxes.tensor` has them; ignored boxes are grey.
         class_names: Names of the classes.
         raw: Raw outputs (number, 4 + classes + 1, points), or None.
+        threshold: Predicted boxes of a lower score are not drawn; None: of less than 0.25.
     """
+    least = _SURE_FROM if threshold is None else threshold
     rows, sides = np.asarray(targets), (int(images.shape[1]), int(images.shape[2]))
     answers = [None] * len(images) if raw is None else decode_answers(raw, sides)
     pictures = []
@@ -41,17 +48,17 @@ def with_boxes(
         ]
         parts = [captioned(drawn(image, held[:, :4], names, colors), f"truth: {len(held)} boxes")]
         if answer is not None:
-            parts.append(_answered(image, answer.above(_SURE_FROM), class_names))
+            parts.append(_answered(image, answer.above(least), class_names, least))
         pictures.append(side_by_side(parts))
     return tuple(pictures)
 
 
-def _answered(image: Pixels, answer: Detections, class_names: Sequence[str]) -> Pixels:
+def _answered(image: Pixels, answer: Detections, class_names: Sequence[str], least: float) -> Pixels:
     names = [
         f"{class_names[int(label)]} {score:.2f}" for label, score in zip(answer.classes, answer.scores, strict=True)
     ]
     colors = [COLORS[int(label) % len(COLORS)] for label in answer.classes]
-    words = f"answer: {len(names)}, score >= {_SURE_FROM}"
+    words = f"answer: {len(names)}, score >= {least:.3g}"
     return captioned(drawn(image, answer.boxes, names, colors), words)
 
 

@@ -120,6 +120,11 @@ class MeanAveragePrecision:
             doubts.append(f"no image has a detection with a score of {DEFAULT_THRESHOLD} or more: it has hardly learnt")
         return tuple(doubts)
 
+    def made_up(self, quality: Quality) -> int:
+        """Return the number of detections without an object, of those that an export of this quality reports."""
+        threshold = quality.detail.threshold if isinstance(quality.detail, DetectionDetail) else DEFAULT_THRESHOLD
+        return sum(confusion(self._truths, self._found, len(self._names), threshold)[-1])
+
     def _matches(self, size: str) -> list[Matches]:
         if not self._truths:
             reason = "expected at least one image to score on, got none; check the validation split"

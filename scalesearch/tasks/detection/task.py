@@ -40,6 +40,7 @@ class Detection:
         "scaling.neck_width",
         "scaling.neck_follows",
         *(f"training.loss_weights.{term}" for term in ("class", "box", "objectness")),
+        "training.scale_fraction",
     )
 
     def __init__(self, settings: DetectionSettings = _DEFAULT) -> None:
@@ -121,6 +122,12 @@ class Detection:
         from scalesearch.tasks.detection.teaching import taught_losses
 
         return taught_losses(outputs[_RAW], taught[_RAW])
+
+    def resized(self, outputs: TorchOutputs, sides_px: tuple[int, int], to_px: tuple[int, int]) -> TorchOutputs:
+        """Return raw outputs for images of `sides_px` as those for the same images of `to_px`, level by level."""
+        from scalesearch.tasks.detection.teaching import resized
+
+        return {_RAW: resized(outputs[_RAW], sides_px, to_px)}
 
     def mirror_verdict(
         self, plain: Iterable[Any], mirrored: Iterable[Any], targets: "Tensor", class_names: Sequence[str]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from scalesearch.tasks.detection.decoding import strides_for
 from scalesearch.tasks.detection.losses import BOX, CLASSES, OBJECT
 
 _LEAST_CHANCE = 1e-6
@@ -46,6 +47,36 @@ def taught_losses(answers: Tensor, taught: Tensor) -> Mapping[str, Tensor]:
         "taught_class": (chance * classes).sum() / seen,
         "taught_box": (chance * boxes).sum() / seen,
     }
+
+
+def resized(raw: Tensor, sides_px: tuple[int, int], to_px: tuple[int, int]) -> Tensor:
+    """Return raw outputs for images of one size as those for the same images of another size.
+
+    Each feature map is brought to its size there by bilinear interpolation, and distances grow with the image. An
+    object stays on its feature map, though a network trained at the other size may find it on the next one.
+
+    Args:
+        raw: (batch, 4 + classes + 1, points), for images of `sides_px`.
+        sides_px: Height and width.
+        to_px: The other height and width, also multiples of the coarsest stride.
+
+    Returns:
+        (batch, 4 + classes + 1, points of the other size).
+    """
+    strides = strides_for(sides_px, raw.shape[2])
+    grids = [(sides_px[0] // stride, sides_px[1] // stride) for stride in strides]
+    wanted = [(to_px[0] // stride, to_px[1] // stride) for stride in strides]
+    maps = torch.split(raw, [rows * columns for rows, columns in grids], dim=2)
+    changed = [
+        functional.interpolate(
+            each.reshape(*each.shape[:2], *grid), size=size, mode="bilinear", align_corners=False
+        ).flatten(2)
+        for each, grid, size in zip(maps, grids, wanted, strict=True)
+    ]
+    down, across = (to / side for to, side in zip(to_px, sides_px, strict=True))
+    growth = torch.ones(raw.shape[1], 1, dtype=raw.dtype, device=raw.device)
+    growth[BOX, 0] = growth.new_tensor([across, down, across, down])
+    return growth * torch.cat(changed, dim=2)
 
 
 def _apart(wanted: Tensor, given: Tensor) -> Tensor:

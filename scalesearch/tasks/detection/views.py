@@ -11,7 +11,7 @@ from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.views.class_data import class_data
 from scalesearch.views.class_picture import draw_classes
 from scalesearch.views.description import Section
-from scalesearch.views.markup import chart, markdown_table, markdown_text, paragraph, section, table
+from scalesearch.views.markup import bullets, chart, markdown_table, markdown_text, paragraph, section, table
 from scalesearch.views.words import percent
 
 if TYPE_CHECKING:
@@ -27,6 +27,15 @@ class DetectionViews:
     """Average precision by class and size, precision and recall at the threshold, curves and confusion."""
 
     picture = "classes.svg"
+
+    def __init__(self, threshold: float | None = None) -> None:
+        """Take the score from which on predicted boxes are drawn; None: 0.25."""
+        self._threshold = threshold
+
+    def with_quality(self, quality: Quality) -> "DetectionViews":
+        """Return views that draw the boxes that an export of this quality reports."""
+        detail = _detail(quality)
+        return DetectionViews(detail.threshold) if detail else self
 
     def sections(self, record: TrialRecord) -> tuple[Section, ...]:
         """Return the numbers behind the score, the weakest classes, and the most frequent confusions."""
@@ -56,7 +65,8 @@ class DetectionViews:
         """Return each image with its true boxes and, if `outputs` is given, once more with the predicted ones."""
         from scalesearch.tasks.detection.box_pictures import with_boxes
 
-        return with_boxes(images, targets, class_names, None if outputs is None else outputs["raw"])
+        raw = None if outputs is None else outputs["raw"]
+        return with_boxes(images, targets, class_names, raw, threshold=self._threshold)
 
     def card(self, record: MeasuredTrial, score: FrontScore | None) -> CardParts:
         """Return a detector's words, its threshold, and a table of all classes.
@@ -142,16 +152,17 @@ def _section(front: Sequence[MeasuredTrial], knee: MeasuredTrial | None) -> str:
         '<p class="pick"><label>Member <select id="member"></select></label> '
         '<label>Class <select id="class"></select></label></p>'
     )
-    shown = (knee or front[0]).quality
+    shown = next((record for record, _ in members if knee and record.trial == knee.trial), members[0][0])
     by_class = table(
         ("class", "objects", "precision", "recall", "average precision"),
-        [_row(entry) for entry in _by_precision(shown)],
+        [_row(entry) for entry in _by_precision(shown.quality)],
         caption="Precision and recall of each class at the threshold, and its average precision, weakest first",
     ).replace('<div class="scroll"', '<div class="scroll tall" id="class-table"', 1)
     note = (
         "On the validation images. Curves are at an IoU of 0.5; precision and recall are those from the exported "
         "threshold on; average precision is the mean over overlaps of 0.5 to 0.95. Faint lines are the other classes."
     )
+    mistakes = bullets(f"{name}: {words}" for name, words in _confused(_detail(shown.quality)))
     by_member = table(
         (
             "trial",
@@ -177,6 +188,8 @@ def _section(front: Sequence[MeasuredTrial], knee: MeasuredTrial | None) -> str:
         chart("curves", "Precision-recall curves of the chosen member, one line a class"),
         paragraph(note, css="note"),
         by_class,
+        paragraph(f"Taken for something else by trial {shown.trial} at its threshold, on the validation images:"),
+        mistakes,
         by_member,
     )
 
@@ -215,6 +228,10 @@ def _card(record: MeasuredTrial, score: FrontScore | None) -> Iterator[str]:
     sizes = ", ".join(f"{name} {_share(getattr(detail, name))}" for name in ("small", "medium", "large"))
     whole = record.quality.score if detail.map50_95 is None else detail.map50_95
     yield f"mAP50 is {percent(detail.map50)}, mAP50-95 {percent(whole)}; mAP50-95 by size of the objects: {sizes}."
+    yield ""
+    yield "Taken for something else at that threshold, on the validation images:"
+    yield ""
+    yield from (f"* {markdown_text(f'{name}: {words}')}" for name, words in _confused(detail))
     yield ""
     yield "Per class, on validation images" + (" and on test images:" if test else ":")
     yield ""

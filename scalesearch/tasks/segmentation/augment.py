@@ -20,7 +20,8 @@ class MaskBatches(ShuffledBatches):
     """Batches of images with their masks.
 
     One sampling grid per batch says where each pixel comes from: images are interpolated, masks take the nearest pixel.
-    Beyond the border, images are grey and masks unlabelled.
+    Beyond the border, images are grey and masks unlabelled. With a teacher, images are only mirrored, since the
+    teacher's outputs are for images that were not scaled or shifted.
     """
 
     def __init__(
@@ -37,6 +38,8 @@ class MaskBatches(ShuffledBatches):
         count, _, self._height, self._width = images.shape
         super().__init__(count, recipe, normalisation=normalisation, seed=seed)
         self._images, self._masks, self._device = images, masks, device
+        moves = not recipe.distill_weight
+        self._shift, self._reach = 2 * recipe.shift_fraction * moves, 1 + recipe.scale_fraction * moves
         self._weights: Tensor | None = None
         if recipe.class_weights != "none":
             self._weights = class_weights(masks, recipe.class_weights).to(device)
@@ -70,9 +73,8 @@ class MaskBatches(ShuffledBatches):
         Coordinates run from -1 to 1 across the image.
         """
         recipe, number = self._recipe, self._size
-        reach = 1 + recipe.scale_fraction
-        factor = reach ** (2 * torch.rand(number, generator=self._random) - 1)
-        shift = 2 * recipe.shift_fraction * (2 * torch.rand(number, 2, generator=self._random) - 1)
+        factor = self._reach ** (2 * torch.rand(number, generator=self._random) - 1)
+        shift = self._shift * (2 * torch.rand(number, 2, generator=self._random) - 1)
         mirrored = torch.zeros(number, dtype=torch.bool)
         if recipe.flip:
             mirrored = torch.rand(number, generator=self._random) < 0.5

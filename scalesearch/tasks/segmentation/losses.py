@@ -1,4 +1,4 @@
-"""Losses of semantic segmentation: cross entropy of each pixel at the masks' size, and the Dice loss."""
+"""Losses of semantic segmentation: the recipe's loss of each pixel at the masks' size, and the Dice loss."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate, kl_div, log_softmax, one_hot
 
 from scalesearch.data.masks import UNLABELLED
-from scalesearch.training.losses import LOSSES
-from scalesearch.values.candidate import ClassWeights, Recipe
+from scalesearch.training.losses import Loss, each_bce, each_focal
+from scalesearch.values.candidate import ClassWeights, LossName, Recipe
 
 _MOST_VALUES: Final = 2**25
 """Number of logits that are enlarged at once if no gradients are needed: 128 MB."""
@@ -32,9 +32,10 @@ def terms(logits: Tensor, targets: Any, recipe: Recipe) -> dict[str, Tensor]:
     Args:
         logits: (batch, classes, logit height, logit width); they are enlarged to the masks' size.
         targets: uint8 masks (batch, height, width), or `WeightedMasks`.
-        recipe: Its loss, smoothing and weights.
+        recipe: Its loss, smoothing and weights. If it weights classes and the targets are masks alone, the weights are
+            those of the classes' frequencies in these very masks.
     """
-    masks, weights = _parts(targets, logits.device)
+    masks, weights = _parts(targets, recipe.class_weights, logits.device)
     weights = None if weights is None else weights[: logits.shape[1]]
     dice_weight, sums, overlaps = recipe.loss_weights.dice, list[tuple[Tensor, Tensor]](), list[Tensor]()
     for wide, part in _enlarged(logits, masks):
@@ -69,10 +70,11 @@ def divergence(expected: Tensor, answers: Tensor) -> Tensor:
     return distillation(answers, expected, 1.0)
 
 
-def _parts(targets: Any, device: torch.device) -> tuple[Tensor, Tensor | None]:
+def _parts(targets: Any, how: ClassWeights, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Return the masks and, where classes are weighted, the weights of all class numbers."""
     if isinstance(targets, WeightedMasks):
         return targets.masks.to(device), targets.class_weights.to(device)
-    return targets.to(device), None
+    return targets.to(device), None if how == "none" else class_weights(targets.cpu(), how).to(device)
 
 
 def _enlarged(logits: Tensor, masks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -87,7 +89,11 @@ def _enlarged(logits: Tensor, masks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _pixel_terms(logits: Tensor, masks: Tensor, weights: Tensor | None, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Return the summed loss of the labelled pixels, and their number (or the sum of their weights)."""
+    """Return the summed loss of the labelled pixels, and their number (or the sum of their weights).
+
+    The weight of a pixel is that of its class. Cross entropy alone weights the share that label smoothing gives to
+    another class by the weight of that class, as torch does.
+    """
     wanted = masks.long()
     labelled = wanted != UNLABELLED
     if recipe.loss == "cross_entropy":
@@ -101,7 +107,14 @@ def _pixel_terms(logits: Tensor, masks: Tensor, weights: Tensor | None, recipe: 
     rows, classes = logits.permute(0, 2, 3, 1)[labelled], wanted[labelled]
     if not len(rows):
         return logits.sum() * 0, labelled.sum().float()
-    return LOSSES[recipe.loss](rows, classes, recipe.label_smoothing) * len(rows), labelled.sum().float()
+    each = _OTHER_LOSSES[recipe.loss](rows, classes, recipe.label_smoothing)
+    if weights is None:
+        return each.sum(), labelled.sum().float()
+    return (weights[classes] * each).sum(), weights[classes].sum()
+
+
+_OTHER_LOSSES: Final[dict[LossName, Loss]] = {"focal": each_focal, "bce": each_bce}
+"""The losses of single pixels, from logits (pixels, classes) and classes (pixels,), but for cross entropy."""
 
 
 def _overlaps(logits: Tensor, masks: Tensor) -> Tensor:

@@ -39,6 +39,8 @@ class Segmentation:
         "scaling.neck_width",
         "scaling.neck_follows",
         "training.loss_weights.dice",
+        "training.class_weights",
+        "training.scale_fraction",
     )
 
     def sources(self) -> "Sources":
