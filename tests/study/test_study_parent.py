@@ -90,9 +90,7 @@ def test_a_training_from_an_export_takes_the_parent_that_the_study_keeps(
     small = replace(base_spec("resnet_small"), resolution_px=16)
     space = replace(session.space, resolution_px=16)
 
-    parent = prepare_parent(
-        request, space, small, images_of("f"), to, stored=None, prior=prior, say=said.append
-    )  # fmt: skip
+    parent = prepare_parent(request, space, small, images_of("f"), to, stored=None, prior=prior, say=said.append)
 
     assert parent == prior.parent and is_kept(prior.parent, to)
     assert said == [f"parent: as the study keeps it in {prior.study}"]
@@ -110,9 +108,8 @@ def test_without_the_study_it_is_read_again_and_must_be_the_same_file(
         return prepare_parent(request, space, small, images_of(fingerprint), to, stored=None, prior=given)
 
     found_at({tmp_path / "was" / "weights.pth": "b" * 64}, monkeypatch)
-    with pytest.raises(
-        ConfigError, match=rf"of SHA-256 {'a' * 12}\.\.\.; .*was/weights\.pth has the SHA-256 b"
-    ) as other:
+    told = rf"of SHA-256 {'a' * 12}\.\.\.; .*was/weights\.pth has the SHA-256 b"
+    with pytest.raises(ConfigError, match=told) as other:
         prepared(gone)
     found_at({}, monkeypatch)
     with pytest.raises(ConfigError, match=r"weights\.pth: nothing of that name is here\.\nPut that file back") as none:
