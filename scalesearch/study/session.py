@@ -18,7 +18,7 @@ from scalesearch.study.flips import with_flip
 from scalesearch.study.images import load_images, summary_of
 from scalesearch.study.lengths import lengths_notes, with_lengths
 from scalesearch.study.own_module import fitted_module_notes, require_classification
-from scalesearch.study.parent import ParentRequest, prepare_parent
+from scalesearch.study.parent import ParentRequest, PriorParent, prepare_parent
 from scalesearch.study.reference import make_reference, with_reference
 from scalesearch.tasks.registry import checked_sources, require_own_axes, require_postprocessing, task_for
 from scalesearch.training.machine import probe_machine
@@ -38,6 +38,7 @@ def open_session(
     base: NetworkSpec | None = None,
     storage: InputSize | None = None,
     recipe: Recipe | None = None,
+    prior: PriorParent | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Session:
     """Make the session of a new study in `folder`, or compare with the study already there and return its session.
@@ -52,6 +53,7 @@ def open_session(
         base: Replaces the space's base network, when an exported network is trained again.
         storage: Replaces the size of the stored images, so that the exported network is trained on the same images.
         recipe: The recipe by whose loss a parent is fine-tuned; None takes the usual one of the space.
+        prior: The parent of the study that the exported network comes from, if it had one.
         say: Is called with one line per step that takes time.
 
     Raises:
@@ -80,7 +82,7 @@ def open_session(
     request = ParentRequest(
         source=settings.parent, steps=settings.parent_steps, task=task, recipe=recipe or usual(space).recipe
     )
-    parent = prepare_parent(request, space, base, images.dataset, folder, stored=stored)
+    parent = prepare_parent(request, space, base, images.dataset, folder, stored=stored, prior=prior, say=say)
     for line in parent.words if parent and not (stored and parent is stored.parent) else ():
         say(line)
     dataset = images.dataset.normalised_by(parent.mean, parent.std) if parent else images.dataset

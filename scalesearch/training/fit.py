@@ -16,6 +16,7 @@ from scalesearch.training.optimizers import make_optimizers
 from scalesearch.training.schedule import rates as all_rates
 from scalesearch.training.state import TrainingState, moments_of, random_states, restore_moments, restore_random
 from scalesearch.values.candidate import Recipe
+from scalesearch.values.network import Network
 from scalesearch.values.settings import Machine
 from scalesearch.values.training_length import trunk_steps
 
@@ -71,16 +72,17 @@ class Attempt:
 
 
 def fit(
-    module: nn.Module,
+    network: Network,
     batches: BatchSource,
     loss_of: Callable[[Any, Any, Recipe], Tensor],
     attempt: Attempt,
     course: Course,
 ) -> Fitted:
-    """Train a copy of the module, one update for each rate of the course.
+    """Train a copy of the network's module, one update for each rate of the course.
 
     Args:
-        module: The module to start from; it is not changed.
+        network: The network to start from; it is not changed. A user's own module keeps its dropout, all others are
+            given the recipe's.
         batches: Endless training batches.
         loss_of: The task's loss: takes what the module returns, the targets and the recipe.
         attempt: Recipe, machine and state to begin with. After a failure, the state is not that of the course.
@@ -91,8 +93,9 @@ def fit(
     """
     recipe, machine, start = attempt.recipe, attempt.machine, attempt.start
     rates, average_from = course.schedule(recipe)
-    module = on_device(module, machine).train()
-    _set_dropout(module, recipe.dropout)
+    module = on_device(network.module, machine).train()
+    if not network.spec.origin:
+        _set_dropout(module, recipe.dropout)
     average: AveragedModel | None = None
     optimizers = make_optimizers(module, recipe)
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]

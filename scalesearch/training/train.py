@@ -117,7 +117,7 @@ def train(
             device=attempt.machine.device,
             seed=course.seed,
         )
-        return fit(network.module, batches, objective.loss, attempt, course)
+        return fit(network, batches, objective.loss, attempt, course)
 
     with torch_threads(machine):
         try:

@@ -22,7 +22,6 @@ def trained(make_record: Callable[..., MeasuredTrial]) -> Callable[..., Measured
         trial: int, side_px: int, width: float, steps: int, score: float, precision: Precision = "fp32"
     ) -> MeasuredTrial:
         record = make_record(trial)
-        size = replace(record.spec.input_size, height_px=side_px, width_px=side_px)
         candidate = record.candidate
         return replace(
             record,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from own_modules import Residual
 from tiny_training import SPEC
 from torch import Tensor, nn
 
@@ -188,6 +189,25 @@ def test_dropout_is_the_recipes() -> None:
     without = run(replace(RECIPE, dropout=0.0), network=network)
     assert equal(weights(without.network), weights(run(replace(RECIPE, dropout=0.0)).network))
     assert not equal(weights(without.network), weights(run(replace(RECIPE, dropout=0.5), network=network).network))
+
+
+@pytest.mark.parametrize("own", [0.3, 0.0])
+def test_a_module_of_the_users_own_keeps_its_own_dropout(own: float) -> None:
+    module = Residual(classes=3)
+    module.drop.p = own
+    network = Network(spec=replace(SPEC, stages=(), origin="mine:network", origin_sha256="a" * 64), module=module)
+    seen = list[float]()
+
+    def note(training: nn.Module) -> None:
+        assert isinstance(training, Residual) and training.training
+        seen.append(training.drop.p)
+
+    trained = train(
+        network, *coloured_squares(), replace(RECIPE, steps=2, dropout=0.1), MACHINE, mean=MEAN, std=STD, seed=0,
+        after_step=note,
+    )  # fmt: skip
+    assert seen == [own, own]
+    assert isinstance(trained.network.module, Residual) and trained.network.module.drop.p == own
 
 
 def test_average_holds_the_batchnorm_statistics_too() -> None:
