@@ -51,7 +51,7 @@ SETTINGS = (
 
 
 def write_yolo(root: Path) -> Path:
-    """Write generated scenes as a YOLO data set."""
+    """Write generated scenes as a YOLO data set that names one class more than it has boxes of."""
     size = InputSize(height_px=90, width_px=160)
     for stream, (split, number) in enumerate((("train", 60), ("val", 16), ("test", 16))):
         for place in range(number):
@@ -68,7 +68,7 @@ def write_yolo(root: Path) -> Path:
                     for name, (left, top, right, bottom) in zip(scene.classes, fractions, strict=True)
                 )
             )
-    names = ", ".join(SIGN_CLASSES)
+    names = ", ".join((*SIGN_CLASSES, "object"))
     (root / "data.yaml").write_text(f"train: images/train\nval: images/val\ntest: images/test\nnames: [{names}]\n")
     return root
 
@@ -104,7 +104,7 @@ def test_a_detector_goes_through_everything(tmp_path: Path, monkeypatch: pytest.
     assert "data:image/jpeg;base64," in page
 
     stdout_of("export", "study", "--trial", str(best.trial), "--to", "best")
-    assert "A detector of objects of 8 classes" in Path("best/MODEL_CARD.md").read_text()
+    assert "A detector of objects of 9 classes" in Path("best/MODEL_CARD.md").read_text()
     files = sorted((root / "images" / "val").glob("*.png"))[:6]
     predicted = json.loads(stdout_of("predict", "best", *map(str, files), "--json", "--to", "drawn"))
     command = [sys.executable, "-I", "best/infer.py", "--json", *map(str, files)]
