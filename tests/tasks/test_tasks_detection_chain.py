@@ -171,3 +171,25 @@ def test_another_score_and_end_to_end_latency_are_what_is_searched_for_and_shown
         assert same_detections(theirs, ours)
         found += len(ours.scores)
     assert found > 0
+
+
+def test_a_detector_learns_from_a_parent_that_sees_images_of_another_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    Path("space.toml").write_text(SPACE)
+    root = write_yolo(Path("scenes"))
+    given = ("run", "--task", "detection", "--space", "space.toml", "--data", str(root), "--budget", "1",
+             *(f"--set={text}" for text in SETTINGS), "--set=siblings=false", "--set=twins=false",
+             "--set=training.steps=10", "--set=pruning.channel_fraction=0.0")  # fmt: skip
+    stdout_of(*given, "--to", "first")
+    (trial, *_) = (record.trial for record in RecordStore(Path("first")).all() if record.quality)
+    stdout_of("export", "first", "--trial", str(trial), "--to", "exported")
+    stdout_of("train", "exported/config.toml", "--steps", "10", "--to", "parent")
+    asked = ("--set=training.distill_weight=0.5", "--set=scaling.resolution=1.5")
+    stdout_of(*given, "--to", "taught", "--parent", "parent", *asked)
+    session = stored_session(Path("taught"))
+    assert session.parent and session.parent.network.input_size.sides == (64, 96)
+    sizes = {record.spec.input_size.sides for record in RecordStore(Path("taught")).all() if record.measured}
+    assert sizes == {(96, 160)}
