@@ -1,11 +1,11 @@
-"""A layer that a module has registered twice is replaced under both names."""
+"""A layer that a module has registered twice is replaced under both names, and its weights have one that is told."""
 
 import torch
 from own_modules import Twice
 from torch import nn
 
 from scalesearch.compression.fold import fold_batchnorm
-from scalesearch.registered_layers import replace_layer_everywhere
+from scalesearch.registered_layers import first_names, replace_layer_everywhere
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StemSpec
 
@@ -25,6 +25,19 @@ def test_all_names_of_a_layer_give_the_new_one_and_others_stay() -> None:
     net = nn.ModuleDict({"first": old, "inner": nn.Sequential(old, other), "other": other})
     replace_layer_everywhere(net, "first", new)
     assert [net.get_submodule(name) for name in ("first", "inner.0", "inner.1", "other")] == [new, new, other, other]
+
+
+def test_other_names_of_weights_lead_to_the_one_that_torch_lists() -> None:
+    module = Twice()
+    names = first_names(module)
+    assert names == {
+        "body.stem.1.weight": "norm.weight",
+        "body.stem.1.bias": "norm.bias",
+        "body.fc.weight": "fc.weight",
+        "body.fc.bias": "fc.bias",
+    }
+    assert set(names.values()) <= {name for name, _ in module.named_parameters()}
+    assert first_names(module.get_submodule("body")) == {}
 
 
 def test_a_norm_of_two_names_is_folded_once() -> None:

@@ -149,7 +149,7 @@ def prepare_parent(
     if prior and (stored is None or first == prior.parent) and _laid(prior, dataset, folder):
         say(f"parent: as the study keeps it in {prior.study}")
         return prior.parent
-    found = _found_again(request, base, prior) if prior else find_parent(request.source, base)
+    found = _found_again(request, prior) if prior else find_parent(request.source, base)
     if found.untold:
         say(found.untold)
     _require_kin(found, base, request.source)
@@ -166,12 +166,12 @@ def _laid(prior: PriorParent, dataset: Dataset, folder: Path) -> bool:
     return dataset.fingerprint == prior.fingerprint and lay_kept(prior.parent, prior.study, to=folder)
 
 
-def _found_again(request: ParentRequest, base: NetworkSpec, prior: PriorParent) -> FoundParent:
-    """Read the parent of an exported network from where its study had it."""
+def _found_again(request: ParentRequest, prior: PriorParent) -> FoundParent:
+    """Read the parent of an exported network, which may be smaller than the parent, from where its study had it."""
     wanted, seen = prior.parent.sha256, list[str]()
     for source in dict.fromkeys(_seen_from(folder, request.source) for folder in prior.folders):
         try:
-            found = find_parent(source, base)
+            found = find_parent(source, prior.parent.network)
         except ConfigError as error:
             seen.append(str(error).splitlines()[0])
             continue

@@ -15,9 +15,11 @@ from scalesearch.study import parent as module
 from scalesearch.study.parent import ParentRequest, PriorParent, look_ahead, prepare_parent, requested_parent
 from scalesearch.study.parent_sources import FoundParent
 from scalesearch.tasks.registry import get_task
+from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.parent import Parent
 from scalesearch.values.session import Session
 from scalesearch.values.settings import RunSettings
+from scalesearch.values.space import SearchSpace
 
 
 def test_a_module_of_the_users_own_takes_no_parent() -> None:
@@ -70,16 +72,29 @@ def first(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return request, prior
 
 
-def found_at(places: dict[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let there be parents at these paths, with these hashes, and none elsewhere."""
+def found_at(places: dict[Path, str], monkeypatch: pytest.MonkeyPatch) -> list[NetworkSpec]:
+    """Let there be parents at these paths, with these hashes, and none elsewhere.
 
-    def find(source: str, _: object) -> FoundParent:
+    Return the networks whose shape a file of weights would have to have, as they are asked for.
+    """
+    shapes = list[NetworkSpec]()
+
+    def find(source: str, shape: NetworkSpec) -> FoundParent:
+        shapes.append(shape)
         if Path(source) not in places:
             message = f"--parent {source}: nothing of that name is here."
             raise ConfigError(message)
         return of_resnet_small(sha256=places[Path(source)])
 
     monkeypatch.setattr(module, "find_parent", find)
+    return shapes
+
+
+def exported(session: Session) -> tuple[NetworkSpec, SearchSpace]:
+    """A network of half of the parent's width, at 16 px, and the space in which its export is trained."""
+    base = replace(base_spec("resnet_small"), resolution_px=16)
+    small = replace(base, stages=tuple(replace(stage, channels=stage.channels // 2) for stage in base.stages))
+    return small, replace(session.space, resolution_px=16, axes=())
 
 
 def test_a_training_from_an_export_takes_the_parent_that_the_study_keeps(
@@ -87,8 +102,7 @@ def test_a_training_from_an_export_takes_the_parent_that_the_study_keeps(
 ) -> None:
     (request, prior), said, to = first, list[str](), tmp_path / "trained"
     found_at({}, monkeypatch)
-    small = replace(base_spec("resnet_small"), resolution_px=16)
-    space = replace(session.space, resolution_px=16)
+    small, space = exported(session)
 
     parent = prepare_parent(request, space, small, images_of("f"), to, stored=None, prior=prior, say=said.append)
 
@@ -101,8 +115,7 @@ def test_without_the_study_it_is_read_again_and_must_be_the_same_file(
 ) -> None:
     (request, prior), to = first, tmp_path / "trained"
     gone = replace(prior, study=tmp_path / "moved")
-    small = replace(base_spec("resnet_small"), resolution_px=16)
-    space = replace(session.space, resolution_px=16)
+    small, space = exported(session)
 
     def prepared(given: PriorParent, fingerprint: str = "f") -> Parent | None:
         return prepare_parent(request, space, small, images_of(fingerprint), to, stored=None, prior=given)
@@ -117,8 +130,9 @@ def test_without_the_study_it_is_read_again_and_must_be_the_same_file(
     assert all(len(str(error.value).splitlines()) <= 3 for error in (other, none))
     assert not to.exists()
     # The second folder's is the right one; it is made ready at the study's size, not at that of the network.
-    found_at({tmp_path / "was" / "weights.pth": "b" * 64, tmp_path / "weights.pth": "a" * 64}, monkeypatch)
+    shapes = found_at({tmp_path / "was" / "weights.pth": "b" * 64, tmp_path / "weights.pth": "a" * 64}, monkeypatch)
     assert prepared(gone) == prior.parent
+    assert set(shapes) == {prior.parent.network}
     assert prior.parent.network.resolution_px == session.space.resolution_px != small.resolution_px
     # For other images the copy of the study, fine-tuned on its own, will not do.
     parent = prepared(prior, fingerprint="g")
