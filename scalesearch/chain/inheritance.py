@@ -60,6 +60,27 @@ def is_kept(parent: Parent, study: Path) -> bool:
     return any(store.score(key) is not None for key in (parent.key, _found_key(parent)))
 
 
+def lay_kept(parent: Parent, study: Path, *, to: Path) -> bool:
+    """Copy a parent's weights out of a study's folder into another folder; tell whether there were any.
+
+    Those as found and those fine-tuned are copied, whichever there are.
+    """
+    store, kept = WeightStore(parent_folder(study)), WeightStore(parent_folder(to))
+    keys = [key for key in (parent.key, _found_key(parent)) if store.score(key) is not None]
+    for key in keys:
+        store.copy(key, kept)
+    return bool(keys)
+
+
+def tuning_ahead(session: Session) -> str:
+    """Return a line on the fine-tuning of the session's parent that is still to be done; empty if there is none."""
+    parent = session.parent
+    if parent is None or not parent.steps:
+        return ""
+    tuned = WeightStore(parent_folder(session.folder)).score(parent.key) is not None
+    return "" if tuned else f"parent: fine-tuning it by {parent.steps} updates, once for the whole study"
+
+
 class Starter:
     """Gives the networks from which a study's trainings start, and fine-tunes the study's parent once."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.chain.planner import Planner
+from scalesearch.cli.studies import RESULTS
 from scalesearch.cli.study_folder import prepare_folder
 from scalesearch.cli.terminal import echo
 from scalesearch.config.checks import require_teacher
@@ -20,6 +21,7 @@ from scalesearch.files import replace_file
 from scalesearch.folder_lock import hold_folder
 from scalesearch.records.run_file import read_run_file
 from scalesearch.records.tables import by_metric, trial_rows
+from scalesearch.study.parent import PriorParent
 from scalesearch.study.run import clear_leftovers
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import sources_of
@@ -74,7 +76,8 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
         resolution_multiple=int(bool(config.network.origin)),  # its size is settled, and its stride not known
     )
     alike = dataclasses.replace(settings, lengths="off")  # there is one training
-    session = open_session(alike, space, to, base=config.network, storage=config.storage, say=echo)
+    prior = _prior_parent(config, config_path)
+    session = open_session(alike, space, to, base=config.network, storage=config.storage, prior=prior, say=echo)
     classes = len(session.data.class_names)
     spec = dataclasses.replace(config.network, num_classes=classes)
     cut_from = config.cut_from and dataclasses.replace(config.cut_from, num_classes=classes)
@@ -147,8 +150,7 @@ def _data_settings(config: ExportedConfig, config_path: Path, data: str | None) 
     if data is not None:
         return dataclasses.replace(asked, source=data)
     sources = sources_of(config.settings.task)
-    folder = _config_file(config_path).resolve().parent
-    folders = (*((Path(config.run_folder),) if config.run_folder else ()), Path.cwd(), folder)
+    folders = _folders(config, _config_file(config_path))
     wanted = WantedData(
         settings=asked,
         expected=config.data,
@@ -164,6 +166,28 @@ def _data_settings(config: ExportedConfig, config_path: Path, data: str | None) 
         echo(f"data: {str(error).splitlines()[0]}")  # training on other images is not forbidden
         return asked
     return found.settings
+
+
+def _prior_parent(config: ExportedConfig, config_path: Path) -> PriorParent | None:
+    """Return the parent that the exported network inherited from, and where it may be found again."""
+    if config.parent is None:
+        return None
+    file = _config_file(config_path)
+    # An older export does not tell the study's folder: it is looked for where studies are by default.
+    study = config.study_folder or Path(config.run_folder, RESULTS, config.study)
+    return PriorParent(
+        parent=config.parent,
+        fingerprint=config.data.fingerprint,
+        study=Path(study),
+        folders=_folders(config, file),
+        config=file,
+    )
+
+
+def _folders(config: ExportedConfig, file: Path) -> tuple[Path, ...]:
+    """Return the folders that relative paths in a config may start from, the likeliest first."""
+    run_folder = (Path(config.run_folder),) if config.run_folder else ()
+    return (*run_folder, Path.cwd(), file.resolve().parent)
 
 
 def _equality(config: ExportedConfig, record: TrialRecord, config_path: Path, to: Path) -> Iterator[str]:

@@ -226,6 +226,7 @@ def _notes(settings: RunSettings, ground: _Ground) -> Iterable[str]:
     yield from ground.lengths
     if outlook := look_ahead(requested_parent(settings), base):
         yield outlook.words
+        yield from (outlook.untold,) * bool(outlook.untold)
     for line in (*ends_short(space), *without_effect(space)):
         yield f"note: {line}"
     try:

@@ -66,6 +66,8 @@ class ExportedConfig:
     """Width in pixels of the stored images; 0 means that they are square."""
     parent: Parent | None = None
     """The trained network that the study's networks inherited from."""
+    study_folder: str = ""
+    """The folder of the study, which keeps the parent's weights; empty without a parent and in an older export."""
     cut_from: NetworkSpec | None = None
     """The larger network whose trunk was cut to this one where the branch began."""
     full_updates: int = 0
@@ -112,6 +114,7 @@ def write_config(
         model_sha256=model_sha256,
         run_folder=session.run_folder,
         parent=session.parent,
+        study_folder=str(session.folder.absolute()) if session.parent else "",
     )
     document: dict[str, Any] = TypeAdapter(ExportedConfig).dump_python(config, mode="json", exclude_none=True)
     document["expected"] = as_written(document["expected"])

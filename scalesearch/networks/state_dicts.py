@@ -30,6 +30,14 @@ class StateDict:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapped:
+    """Tensors by our names, and the library whose names they had before."""
+
+    tensors: dict[str, Tensor]
+    library: str
+
+
 def read_state_dict(path: Path) -> StateDict:
     """Read a `.safetensors` or `.pth` file; wrappers (`state_dict`, `model`, `module.`) are removed.
 
@@ -68,7 +76,7 @@ def read_state_dict(path: Path) -> StateDict:
     return StateDict(tensors=_without_prefix({str(name): each for name, each in held.items()}), sha256=sha256)
 
 
-def mapped(state: StateDict, spec: NetworkSpec, module: nn.Module, *, origin: str) -> dict[str, Tensor]:
+def mapped(state: StateDict, spec: NetworkSpec, module: nn.Module, *, origin: str) -> Mapped:
     """Return the tensors under our names, for `module`, which was made (possibly on the meta device) from `spec`.
 
     Raises:
@@ -90,7 +98,8 @@ def mapped(state: StateDict, spec: NetworkSpec, module: nn.Module, *, origin: st
         ]
         unknown = [name for name in state.tensors if name not in set(wanted.values())]
         if not missing and not unknown:
-            return _shaped({ours: state.tensors.get(theirs) for ours, theirs in wanted.items()}, module, origin)
+            held = {ours: state.tensors.get(theirs) for ours, theirs in wanted.items()}
+            return Mapped(tensors=_shaped(held, module, origin), library=owner)
         faults[owner] = missing, unknown
     owner = min(faults, key=lambda each: len(faults[each][0]))
     missing, unknown = faults[owner]

@@ -1,19 +1,20 @@
 """Find the parent that a study's settings name, and convert it to the study's layer names and classes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import torch
 
-from scalesearch.chain.inheritance import is_kept, keep_found, tuning_recipe
+from scalesearch.chain.inheritance import is_kept, keep_found, lay_kept, tuning_recipe
 from scalesearch.compression.fold import unfold_batchnorm
 from scalesearch.compression.inherit import kinship
 from scalesearch.data import Dataset, to_input
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale_base
-from scalesearch.study.parent_sources import DENSE, FoundParent, find_parent
+from scalesearch.study.parent_sources import DENSE, PRETRAINED, TORCHVISION, FoundParent, find_parent
 from scalesearch.tasks.base import Task
 from scalesearch.tasks.registry import get_task, task_for
 from scalesearch.values.candidate import Scaling
@@ -26,7 +27,7 @@ from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
 
 _UNFOLDING_IMAGES: Final = 128
-
+_SHOWN: Final = 12
 
 _BACKBONE: Final = ("stem.", "stages.")
 """Beginnings of the names of the weights that every task's networks have."""
@@ -38,6 +39,8 @@ class Outlook:
 
     parent: str
     steps: int
+    untold: str = ""
+    """As `FoundParent.untold`."""
 
     @property
     def words(self) -> str:
@@ -57,6 +60,21 @@ class ParentRequest:
     """The task of the run."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorParent:
+    """The parent of a study whose exported network is trained again."""
+
+    parent: Parent
+    fingerprint: str
+    """Fingerprint of the study's images."""
+    study: Path
+    """Where the study's folder, which keeps the parent's weights, was when the network was exported."""
+    folders: tuple[Path, ...]
+    """Folders that a relative path to the parent may start from, the likeliest first."""
+    config: Path
+    """The exported config.toml."""
+
+
 def requested_parent(settings: RunSettings) -> ParentRequest:
     """Return the request for a parent that these settings make."""
     return ParentRequest(source=settings.parent, steps=settings.parent_steps, task=task_for(settings))
@@ -74,7 +92,7 @@ def look_ahead(request: ParentRequest, base: NetworkSpec) -> Outlook | None:
     found = find_parent(request.source, base)
     _require_kin(found, base, request.source)
     shown = f"{base.name} from {request.source} (SHA-256 {found.sha256[:12]}...), {found.spec.num_classes} classes"
-    return Outlook(parent=f"{shown}; {found.licence}", steps=request.steps)
+    return Outlook(parent=f"{shown}; {found.licence}", steps=request.steps, untold=found.untold)
 
 
 def _require_spec(base: NetworkSpec, source: str) -> None:
@@ -95,6 +113,8 @@ def prepare_parent(
     folder: Path,
     *,
     stored: Session | None,
+    prior: PriorParent | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Parent | None:
     """Return the requested parent, with its weights stored in the study's folder; None if none is requested.
 
@@ -107,9 +127,13 @@ def prepare_parent(
         stored: The study as its first run left it; None for a new one. If the request names the same source, the stored
             parent is used again, so the user's file may be gone by then. Nothing is written into a study that was begun
             with another parent or with none, since such a run is refused later.
+        prior: The parent of the study that an exported network comes from, if such a network is trained again. It is
+            taken from that study's folder, or else read again, and must be the same.
+        say: Is called with a line on what was taken for granted, or on where the parent was found.
 
     Raises:
-        ConfigError: There is no such parent, it cannot be read, or it is another kind of network (the text says how).
+        ConfigError: There is no such parent, it cannot be read, it is another kind of network (the text says how), or
+            not the prior one.
         MissingBackendError: The package that holds it is not installed.
     """
     if not request.source:
@@ -119,14 +143,51 @@ def prepare_parent(
     same = first and first.source == request.source and first.steps in (0, request.steps)
     if first and same and is_kept(first, folder):
         return first
-    found = find_parent(request.source, base)
+    if prior and (stored is None or first == prior.parent) and _laid(prior, dataset, folder):
+        say(f"parent: as the study keeps it in {prior.study}")
+        return prior.parent
+    found = _found_again(request, prior) if prior else find_parent(request.source, base)
+    if found.untold:
+        say(found.untold)
     _require_kin(found, base, request.source)
-    at = scale_base(space, base, Scaling(), len(dataset.class_names))
+    at = prior.parent.network if prior else scale_base(space, base, Scaling(), len(dataset.class_names))
     parent, alike = _described(found, request, at, dataset)
     if stored is None or (first and first.key == parent.key):
         constants = dataset.normalised_by(found.mean, found.std)
         keep_found(_network(found, parent, constants, request.task, alike=alike), parent, folder)
     return parent
+
+
+def _laid(prior: PriorParent, dataset: Dataset, folder: Path) -> bool:
+    """Copy the parent that the study keeps into `folder`, if it is there and was made ready for these images."""
+    return dataset.fingerprint == prior.fingerprint and lay_kept(prior.parent, prior.study, to=folder)
+
+
+def _found_again(request: ParentRequest, prior: PriorParent) -> FoundParent:
+    """Read the parent of an exported network, which may be smaller than the parent, from where its study had it."""
+    wanted, seen = prior.parent.sha256, list[str]()
+    for source in dict.fromkeys(_seen_from(folder, request.source) for folder in prior.folders):
+        try:
+            found = find_parent(source, prior.parent.network)
+        except ConfigError as error:
+            seen.append(str(error).splitlines()[0])
+            continue
+        if found.sha256 == wanted:
+            return found
+        seen.insert(0, f"{source} has the SHA-256 {found.sha256[:_SHOWN]}...")
+    message = (
+        f"{prior.config}: expected its parent {request.source}, of SHA-256 {wanted[:_SHOWN]}...; {seen[0].rstrip('.')}."
+        f"\nPut that file back, or write where it is as `parent` under [settings] of {prior.config.name}. The study "
+        f"would do as well, with the copy that it keeps, in {prior.study}."
+    )
+    raise ConfigError(message)
+
+
+def _seen_from(folder: Path, source: str) -> str:
+    """Return the source of a parent with its path as seen from a folder; names that are no paths stay as they are."""
+    if source == PRETRAINED or source.startswith(TORCHVISION):
+        return source
+    return str(folder / Path(source).expanduser())
 
 
 def _described(found: FoundParent, request: ParentRequest, at: NetworkSpec, dataset: Dataset) -> tuple[Parent, bool]:

@@ -13,6 +13,7 @@ from scalesearch.export.metadata import NAME as CONFIG
 from scalesearch.export.metadata import read_config
 from scalesearch.export.target import WEIGHTS
 from scalesearch.networks.build import outline
+from scalesearch.networks.foreign_conventions import Convention, require_convention
 from scalesearch.networks.state_dicts import class_count, mapped, read_state_dict
 from scalesearch.records.run_file import NAME as RUN
 from scalesearch.records.run_file import read_run_file
@@ -55,6 +56,8 @@ class FoundParent:
     folded: bool = False
     task: str = DEFAULT
     """The task that it was trained for. Networks of another task inherit only its backbone."""
+    untold: str = ""
+    """A line on what the file does not tell and was taken for granted; empty where nothing was."""
 
 
 def find_parent(source: str, base: NetworkSpec) -> FoundParent:
@@ -104,9 +107,32 @@ def _user_file(source: str, path: Path) -> _WeightsFile:
 def _of_state_dict(file: _WeightsFile, base: NetworkSpec) -> FoundParent:
     state = read_state_dict(file.path)
     spec = replace(base, num_classes=class_count(state, base) or base.num_classes)
-    tensors = mapped(state, spec, outline(spec, get_task(DEFAULT).make_module).module, origin=file.origin)
-    mean, std = _HALF if base.name == _PACKAGED else _IMAGENET
-    return FoundParent(spec=spec, tensors=tensors, sha256=state.sha256, mean=mean, std=std, licence=file.licence)
+    found = mapped(state, spec, outline(spec, get_task(DEFAULT).make_module).module, origin=file.origin)
+    told = require_convention(found.library, file.path, spec, origin=file.origin)
+    mean, std = _normalisation(base)
+    untold = (
+        f"parent: taken as trained with {Convention(base.padding, base.norm_eps)}, on images of mean {mean} and std "
+        f"{std}; the file does not tell, and timm has others under the same names (docs/parents.md)"
+    )
+    return FoundParent(
+        spec=spec,
+        tensors=found.tensors,
+        sha256=state.sha256,
+        mean=mean,
+        std=std,
+        licence=file.licence,
+        untold="" if told else untold,
+    )
+
+
+def _normalisation(base: NetworkSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and std of the images that a file's network was trained on: what the spec says, or else the usual.
+
+    Lite networks of TensorFlow have their own, and those that timm trained have ImageNet's, as all others.
+    """
+    if base.mean:
+        return base.mean, base.std
+    return _HALF if base.name == _PACKAGED and base.padding == "same" else _IMAGENET
 
 
 def _packaged(base: NetworkSpec) -> _WeightsFile:

@@ -17,7 +17,7 @@ from scalesearch.study.flips import with_flip
 from scalesearch.study.images import load_images, summary_of
 from scalesearch.study.lengths import lengths_notes, with_lengths
 from scalesearch.study.own_module import fitted_module_notes, require_classification
-from scalesearch.study.parent import ParentRequest, prepare_parent
+from scalesearch.study.parent import ParentRequest, PriorParent, prepare_parent
 from scalesearch.study.reference import make_reference, with_reference
 from scalesearch.tasks.registry import checked_sources, require_own_axes, require_postprocessing, task_for
 from scalesearch.training.machine import probe_machine
@@ -35,6 +35,7 @@ def open_session(
     *,
     base: NetworkSpec | None = None,
     storage: InputSize | None = None,
+    prior: PriorParent | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Session:
     """Make the session of a new study in `folder`, or compare with the study already there and return its session.
@@ -48,6 +49,7 @@ def open_session(
         folder: The study's folder.
         base: Replaces the space's base network, when an exported network is trained again.
         storage: Replaces the size of the stored images, so that the exported network is trained on the same images.
+        prior: The parent of the study that the exported network comes from, if it had one.
         say: Is called with one line per step that takes time.
 
     Raises:
@@ -74,7 +76,7 @@ def open_session(
     for line in fitted_module_notes(space, base, len(images.dataset.class_names)):
         say(line)
     request = ParentRequest(source=settings.parent, steps=settings.parent_steps, task=task)
-    parent = prepare_parent(request, space, base, images.dataset, folder, stored=stored)
+    parent = prepare_parent(request, space, base, images.dataset, folder, stored=stored, prior=prior, say=say)
     for line in parent.words if parent and not (stored and parent is stored.parent) else ():
         say(line)
     dataset = images.dataset.normalised_by(parent.mean, parent.std) if parent else images.dataset

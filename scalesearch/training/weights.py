@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
+from scalesearch.files import replace_file
 from scalesearch.training.schedule import trunk_recipe, without_unread
 from scalesearch.training.state import TrainingState
 from scalesearch.training.tensor_file import UNUSABLE, read_header, read_tensors, write_tensors
@@ -120,6 +121,10 @@ class WeightStore:
     def save(self, key: str, module: nn.Module, kept: KeptTraining) -> None:
         """Store the module's weights under the key, replacing older ones; they are on disk when this returns."""
         _save(self._path(key), key, module.state_dict(), kept)
+
+    def copy(self, key: str, to: "WeightStore") -> None:
+        """Copy the file of the key, which must be there, into another store."""
+        replace_file(to._path(key), self._path(key).read_bytes())
 
     def load_trunk(self, key: str, steps: int, module: nn.Module) -> StoredTrunk | None:
         """Load the longest stored trunk of at most `steps` updates into the module.

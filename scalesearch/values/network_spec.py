@@ -121,7 +121,8 @@ class NetworkSpec:
     origin_sha256: str = new_field("")
     """SHA-256 over names and bytes of the state dict of that module."""
     mean: tuple[float, ...] = new_field(())
-    """Mean of each channel, for pixels in 0..1, that the module of `origin` expects; empty: that of the data set."""
+    """Mean of each channel, for pixels in 0..1, that the weights expect, of a module of `origin` or of a parent; empty:
+    that of the data set, or what the parent's file is known to need."""
     std: tuple[float, ...] = new_field(())
     """Standard deviation of each channel, as `mean`."""
     padding: Padding = new_field("symmetric")  # noqa: RUF009  (new_field returns a field)

@@ -36,7 +36,7 @@ def ours(state: StateDict, name: str) -> nn.Module:
     """Our network with these weights, in eval mode."""
     spec = replace(base_spec(name), num_classes=class_count(state, base_spec(name)))
     module = build(spec).module
-    module.load_state_dict(mapped(state, spec, module, origin="file"))
+    module.load_state_dict(mapped(state, spec, module, origin="file").tensors)
     return module.eval()
 
 

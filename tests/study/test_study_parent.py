@@ -1,4 +1,4 @@
-"""A parent is for the base networks of this program."""
+"""A parent is for the base networks of this program, kept in the study, and found again for an export's training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +12,14 @@ from scalesearch.errors import ConfigError
 from scalesearch.networks import base_spec
 from scalesearch.networks.build import build
 from scalesearch.study import parent as module
-from scalesearch.study.parent import ParentRequest, look_ahead, prepare_parent, requested_parent
+from scalesearch.study.parent import ParentRequest, PriorParent, look_ahead, prepare_parent, requested_parent
 from scalesearch.study.parent_sources import FoundParent
 from scalesearch.tasks.registry import get_task
+from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.parent import Parent
 from scalesearch.values.session import Session
 from scalesearch.values.settings import RunSettings
+from scalesearch.values.space import SearchSpace
 
 
 def test_a_module_of_the_users_own_takes_no_parent() -> None:
@@ -29,23 +32,125 @@ def test_a_module_of_the_users_own_takes_no_parent() -> None:
     assert look_ahead(requested_parent(RunSettings()), own) is None
 
 
-@pytest.mark.parametrize("begun_before", [False, True])
-def test_weights_are_kept_for_a_new_study_and_not_for_one_that_was_begun_without_a_parent(
-    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun_before: bool
-) -> None:
+def of_resnet_small(**changes: Any) -> FoundParent:
     base = base_spec("resnet_small")
     weights = build(base, get_task("classification").make_module).module.state_dict()
     found = FoundParent(
         spec=base, tensors=weights, sha256="a" * 64, mean=(0.5,) * 3, std=(0.5,) * 3, licence="free to use"
     )
+    return replace(found, **changes)
+
+
+def images_of(fingerprint: str) -> Any:
+    return SimpleNamespace(class_names=("a", "b", "c"), fingerprint=fingerprint, normalised_by=lambda *_: None)
+
+
+def test_what_was_taken_for_granted_is_said_before_and_at_the_start_of_a_run(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = of_resnet_small(untold="parent: taken as trained with symmetric padding")
     monkeypatch.setattr(module, "find_parent", lambda *_: found)
-    images: Any = SimpleNamespace(class_names=("a", "b", "c"), fingerprint="f", normalised_by=lambda *_: None)
+    request, said = requested_parent(replace(session.settings, parent="weights.pth")), list[str]()
+
+    outlook = look_ahead(request, found.spec)
+    prepare_parent(request, session.space, found.spec, images_of("f"), tmp_path, stored=None, say=said.append)
+
+    assert outlook and [outlook.untold] == said == [found.untold]
+
+
+@pytest.fixture
+def first(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ParentRequest, PriorParent]:
+    """A study in `study`, run in `was`, that inherits from `was/weights.pth`; and what its export tells of that."""
+    monkeypatch.setattr(module, "find_parent", lambda *_: of_resnet_small())
+    request = requested_parent(replace(session.settings, parent="weights.pth", parent_steps=4))
+    base, study = base_spec("resnet_small"), tmp_path / "study"
+    parent = prepare_parent(request, session.space, base, images_of("f"), study, stored=None)
+    assert parent is not None
+    prior = PriorParent(
+        parent=parent, fingerprint="f", study=study, folders=(tmp_path / "was", tmp_path), config=Path("c/config.toml")
+    )
+    return request, prior
+
+
+def found_at(places: dict[Path, str], monkeypatch: pytest.MonkeyPatch) -> list[NetworkSpec]:
+    """Let there be parents at these paths, with these hashes, and none elsewhere.
+
+    Return the networks whose shape a file of weights would have to have, as they are asked for.
+    """
+    shapes = list[NetworkSpec]()
+
+    def find(source: str, shape: NetworkSpec) -> FoundParent:
+        shapes.append(shape)
+        if Path(source) not in places:
+            message = f"--parent {source}: nothing of that name is here."
+            raise ConfigError(message)
+        return of_resnet_small(sha256=places[Path(source)])
+
+    monkeypatch.setattr(module, "find_parent", find)
+    return shapes
+
+
+def exported(session: Session) -> tuple[NetworkSpec, SearchSpace]:
+    """A network of half of the parent's width, at 16 px, and the space in which its export is trained."""
+    base = replace(base_spec("resnet_small"), resolution_px=16)
+    small = replace(base, stages=tuple(replace(stage, channels=stage.channels // 2) for stage in base.stages))
+    return small, replace(session.space, resolution_px=16, axes=())
+
+
+def test_a_training_from_an_export_takes_the_parent_that_the_study_keeps(
+    session: Session, first: tuple[ParentRequest, PriorParent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (request, prior), said, to = first, list[str](), tmp_path / "trained"
+    found_at({}, monkeypatch)
+    small, space = exported(session)
+
+    parent = prepare_parent(request, space, small, images_of("f"), to, stored=None, prior=prior, say=said.append)
+
+    assert parent == prior.parent and is_kept(prior.parent, to)
+    assert said == [f"parent: as the study keeps it in {prior.study}"]
+
+
+def test_without_the_study_it_is_read_again_and_must_be_the_same_file(
+    session: Session, first: tuple[ParentRequest, PriorParent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (request, prior), to = first, tmp_path / "trained"
+    gone = replace(prior, study=tmp_path / "moved")
+    small, space = exported(session)
+
+    def prepared(given: PriorParent, fingerprint: str = "f") -> Parent | None:
+        return prepare_parent(request, space, small, images_of(fingerprint), to, stored=None, prior=given)
+
+    found_at({tmp_path / "was" / "weights.pth": "b" * 64}, monkeypatch)
+    told = rf"of SHA-256 {'a' * 12}\.\.\.; .*was/weights\.pth has the SHA-256 b"
+    with pytest.raises(ConfigError, match=told) as other:
+        prepared(gone)
+    found_at({}, monkeypatch)
+    with pytest.raises(ConfigError, match=r"weights\.pth: nothing of that name is here\.\nPut that file back") as none:
+        prepared(gone)
+    assert all(len(str(error.value).splitlines()) <= 3 for error in (other, none))
+    assert not to.exists()
+    # The second folder's is the right one; it is made ready at the study's size, not at that of the network.
+    shapes = found_at({tmp_path / "was" / "weights.pth": "b" * 64, tmp_path / "weights.pth": "a" * 64}, monkeypatch)
+    assert prepared(gone) == prior.parent
+    assert set(shapes) == {prior.parent.network}
+    assert prior.parent.network.resolution_px == session.space.resolution_px != small.resolution_px
+    # For other images the copy of the study, fine-tuned on its own, will not do.
+    parent = prepared(prior, fingerprint="g")
+    assert parent and parent.sha256 == prior.parent.sha256 and parent.key != prior.parent.key
+
+
+@pytest.mark.parametrize("begun_before", [False, True])
+def test_weights_are_kept_for_a_new_study_and_not_for_one_that_was_begun_without_a_parent(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun_before: bool
+) -> None:
+    found = of_resnet_small()
+    monkeypatch.setattr(module, "find_parent", lambda *_: found)
 
     parent = prepare_parent(
         requested_parent(replace(session.settings, parent="weights.pth")),
         session.space,
-        base,
-        images,
+        found.spec,
+        images_of("f"),
         tmp_path / "study",
         stored=session if begun_before else None,
     )
