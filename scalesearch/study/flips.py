@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 
 from scalesearch.chain.examples import tensors
+from scalesearch.chain.inheritance import Starter, tuning_ahead
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker
 from scalesearch.chain.stages import StageClock
@@ -19,19 +20,22 @@ from scalesearch.values.candidate import Candidate
 from scalesearch.values.session import Session
 
 MOST_IMAGES = 4096
+_DRAWN_BY = 0
+"""Seed by which validation images are drawn, if there are more."""
 
 
 def with_flip(session: Session, dataset: Dataset, *, say: Callable[[str], None]) -> Session:
     """Return the session with `training.flip` decided, if its space leaves that to the program.
 
     The base network (all multipliers 1) is trained without mirror images, by the first recipe of the space; its task
-    then compares its answers for validation images and for their mirror images. A weaker network could not decide this,
-    since it would fail on any changed image. If images are not to be mirrored, the search reuses the trained weights.
+    then compares its answers for validation images (at most `MOST_IMAGES`) and for their mirror images. A weaker
+    network could not decide this, since it would fail on any changed image. If images are not to be mirrored, the
+    search reuses the trained weights. A parent that is not fine-tuned yet is fine-tuned first.
 
     Args:
         session: The session of a new study.
         dataset: The study's images.
-        say: Is called with the decision and its reason.
+        say: Is called with what is trained, and with the decision and its reason.
     """
     if not session.space.flip_undecided:
         return session
@@ -39,13 +43,18 @@ def with_flip(session: Session, dataset: Dataset, *, say: Callable[[str], None])
     recipe = cheapest(session.space.with_flip(flip=False)).recipe
     plan = Planner(session)(Candidate(recipe=recipe))
     network_text = f"{plan.spec.name} at {plan.spec.input_size}"
-    say(f"flips: training {network_text} without them, to see whether images may be mirrored")
     lock = DeviceLock(MEASURED_DEVICE)
     with lock.busy():
+        if session.parent:
+            if line := tuning_ahead(session):
+                say(line)
+            Starter(session, lock).parent(say)
+        say(f"flips: training {network_text} without them, to see whether images may be mirrored")
         data = dataset.at(plan.spec.input_size)
         network = Shrinker(session, lock)(plan, data, StageClock()).network
         images, targets = tensors(data.val)
-        images, targets = _in_memory(images)[:MOST_IMAGES], targets[:MOST_IMAGES]
+        chosen = judged_images(len(targets))
+        images, targets = _in_memory(images, chosen), targets[chosen]
         plain, mirrored = (
             list(answers(network, each, machine, mean=data.mean, std=data.std)) for each in (images, images.flip(3))
         )
@@ -54,7 +63,15 @@ def with_flip(session: Session, dataset: Dataset, *, say: Callable[[str], None])
     return dataclasses.replace(session, space=session.space.with_flip(flip=verdict.flip))
 
 
-def _in_memory(images: torch.Tensor | ImageSource) -> torch.Tensor:
-    if isinstance(images, torch.Tensor):
-        return images
-    return images.take(torch.arange(min(MOST_IMAGES, len(images))))
+def judged_images(count: int, *, most: int = MOST_IMAGES) -> torch.Tensor:
+    """Return which of `count` images are looked at, in order: all, or `most` of them, the same ones every time.
+
+    They are drawn by chance: images are often sorted by class, and every k-th one might be of few classes.
+    """
+    if count <= most:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(_DRAWN_BY))[:most].sort().values
+
+
+def _in_memory(images: torch.Tensor | ImageSource, chosen: torch.Tensor) -> torch.Tensor:
+    return images[chosen] if isinstance(images, torch.Tensor) else images.take(chosen)

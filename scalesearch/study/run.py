@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scalesearch.chain.evaluate import TrialEvaluator
-from scalesearch.chain.inheritance import tuned_apart
+from scalesearch.chain.inheritance import tuned_apart, tuning_ahead
 from scalesearch.chain.planner import Planner
 from scalesearch.dashboard.publisher import DashboardListener
 from scalesearch.deployment.export_cache import ExportCache
@@ -98,8 +98,8 @@ def tune_parent(session: Session, say: Callable[[str], None] = lambda _: None) -
     """
     if session.parent is None:
         return ()
-    if session.parent.steps:
-        say(f"parent: fine-tuning it by {session.parent.steps} updates, once for the whole study")
+    if line := tuning_ahead(session):
+        say(line)
     try:
         return run_apart(tuned_apart, session, log=session.folder / "logs" / "parent.log")
     except ChildLost as lost:

@@ -1,16 +1,23 @@
 """Whether training mirrors images is decided once a study, told, and kept."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from parent_studies import plain_study, trained_folder
 
 from scalesearch.config import load_run, parse_space
 from scalesearch.errors import ConfigError
 from scalesearch.records.run_file import read_run_file
 from scalesearch.spaces.suggest import random_candidates
+from scalesearch.study import run as running
+from scalesearch.study.flips import judged_images
+from scalesearch.study.run import tune_parent
 from scalesearch.study.session import open_session
+from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 from scalesearch.values.settings import MachineSettings, RunSettings
 from scalesearch.values.space import Choice, SearchSpace
@@ -92,6 +99,39 @@ def test_where_it_is_not_left_to_the_program_nothing_is_decided(tmp_path: Path, 
 
     assert not [line for line in said if line.startswith("flips")]
     assert not (session.folder / "weights").exists()
+
+
+@pytest.mark.parametrize("labels", [torch.arange(20).repeat_interleave(100), torch.arange(2000) % 2])
+def test_of_many_images_those_of_every_class_are_looked_at(labels: torch.Tensor) -> None:
+    """Sorted by class, as a folder has them, or in turn, so that every fifth image would be of half of the classes."""
+    chosen, classes = judged_images(2000, most=400), int(labels.max()) + 1
+
+    assert torch.equal(chosen, judged_images(2000, most=400))
+    assert chosen.tolist() == sorted(set(chosen.tolist())) and len(chosen) == 400
+    counts = torch.bincount(labels[chosen], minlength=classes)
+    expected = 400 / classes
+    # Five standard deviations of a draw: sqrt(20 * 0.95 * 0.8) and sqrt(200 * 0.5 * 0.8).
+    assert float((counts - expected).abs().max()) < 5 * (expected * (1 - expected / 400) * 0.8) ** 0.5
+    assert torch.equal(judged_images(400, most=400), torch.arange(400))
+
+
+@pytest.mark.slow
+def test_a_parent_is_fine_tuned_before_and_its_score_is_said(
+    tmp_path: Path, make_record: Callable[..., MeasuredTrial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = plain_study(tmp_path)
+    trained_folder(plain, make_record(0), tmp_path / "trained")
+    settings = replace(pictures(tmp_path, sided=False), parent=str(tmp_path / "trained"), parent_steps=4)
+    said, later = list[str](), list[str]()
+
+    session = opened(tmp_path, settings, space(flip="auto"), said)
+
+    tuning = said.index("parent: fine-tuning it by 4 updates, once for the whole study")
+    (score,) = [place for place, line in enumerate(said) if "on the validation images at 16 px, after 4" in line]
+    (decided,) = [place for place, line in enumerate(said) if line.startswith("flips: training")]
+    assert tuning < score < decided
+    monkeypatch.setattr(running, "run_apart", lambda work, given, **_: work(given))
+    assert tune_parent(session, later.append) == () and later == []
 
 
 def test_before_the_decision_candidates_are_planned_without_flips() -> None:

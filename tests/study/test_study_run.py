@@ -1,9 +1,11 @@
 """What a run does to its folder besides searching: who may work in it, and what lies in it that is not ours."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from scalesearch.cli import run as command
 from scalesearch.config import load_run
@@ -12,9 +14,31 @@ from scalesearch.folder_lock import hold_folder
 from scalesearch.records.store import RecordStore
 from scalesearch.study import run as running
 from scalesearch.study.keeper import Keeper
-from scalesearch.study.run import clear_leftovers, run_search
+from scalesearch.study.run import clear_leftovers, run_search, tune_parent
+from scalesearch.training.weights import KeptTraining, WeightStore
+from scalesearch.values.parent import Parent, parent_folder
 from scalesearch.values.record import MeasuredTrial
-from scalesearch.values.session import model_path
+from scalesearch.values.session import Session, model_path
+
+
+def test_a_parent_is_said_to_be_fine_tuned_only_if_it_is_not_yet(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = Parent(
+        source="weights.pth", sha256="a" * 64, licence="free", network=session.base, mean=(0.5,) * 3, std=(0.5,) * 3,
+        head="new", steps=4, key="b" * 64,
+    )  # fmt: skip
+    monkeypatch.setattr(running, "run_apart", lambda *_, **__: ("as it went",))
+    said = list[str]()
+
+    assert tune_parent(replace(session, parent=parent), said.append) == ("as it went",)
+    kept = KeptTraining(float_score=0.5, train_s=1.0, final_loss=1.0, losses=(), steps=4, safe_recipe_used=False)
+    WeightStore(parent_folder(tmp_path)).save(parent.key, nn.Linear(2, 2), kept)
+    tune_parent(replace(session, parent=parent), said.append)
+    tune_parent(replace(session, parent=replace(parent, steps=0)), said.append)
+
+    assert said == ["parent: fine-tuning it by 4 updates, once for the whole study"]
+    assert tune_parent(session, said.append) == () and len(said) == 1
 
 
 def everything(folder: Path) -> dict[str, tuple[bytes, int]]:

@@ -78,7 +78,7 @@ def test_a_class_of_which_little_is_recognised_is_not_judged(recognised: int) ->
     verdict = mirror_verdict(answers(seen), answers(truth + 1), truth, NAMES[:1])
 
     assert not verdict.flip
-    assert verdict.words.endswith("of too few classes to tell")
+    assert verdict.words.endswith("of too few classes to tell (0 of 1 could be judged)")
 
 
 def test_images_that_were_not_recognised_before_say_nothing() -> None:
@@ -88,4 +88,16 @@ def test_images_that_were_not_recognised_before_say_nothing() -> None:
     verdict = mirror_verdict(answers(wrong), answers(truth), truth, NAMES)
 
     assert not verdict.flip
-    assert verdict.words == "0.0 % of 30 images recognised, 100.0 % of them mirrored: of too few classes to tell"
+    assert verdict.words == (
+        "0.0 % of 30 images recognised, 100.0 % of them mirrored: of too few classes to tell (0 of 3 could be judged)"
+    )
+
+
+def test_classes_without_enough_recognised_images_are_told() -> None:
+    """The third class has 4 images, of the 5 that it takes."""
+    truth = labels(10)[:24]
+
+    verdict = mirror_verdict(answers(truth), answers(truth), truth, NAMES)
+
+    assert verdict.flip
+    assert verdict.words.endswith("no class is lost in the mirror (2 of 3 could be judged)")

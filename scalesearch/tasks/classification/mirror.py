@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scalesearch.measurement.metric import wilson_interval
 from scalesearch.tasks.base import MirrorVerdict
-from scalesearch.tasks.mirror_rule import KNOWN_IMAGES, LOST_SHARE
+from scalesearch.tasks.mirror_rule import KNOWN_IMAGES, LOST_SHARE, none_lost, too_few
 
 _SHOWN: Final = 4
 
@@ -51,8 +51,8 @@ def mirror_verdict(
         more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
         return MirrorVerdict(flip=False, words=f"{shares}; lost in the mirror: {', '.join(lost[:_SHOWN])}{more}")
     if 2 * judged < len(class_names):
-        return MirrorVerdict(flip=False, words=f"{shares}: of too few classes to tell")
-    return MirrorVerdict(flip=True, words=f"{shares}; no class is lost in the mirror")
+        return MirrorVerdict(flip=False, words=f"{shares}: {too_few(judged, len(class_names))}")
+    return MirrorVerdict(flip=True, words=f"{shares}; {none_lost(judged, len(class_names))}")
 
 
 def _right(answers: Iterable[Any], labels: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ from scalesearch.data.boxes import NO_CLASS
 from scalesearch.measurement.metric import wilson_interval
 from scalesearch.tasks.base import MirrorVerdict
 from scalesearch.tasks.detection.decoding import Detections, decode_answers, overlaps
-from scalesearch.tasks.mirror_rule import KNOWN_IMAGES, LOST_SHARE
+from scalesearch.tasks.mirror_rule import KNOWN_IMAGES, LOST_SHARE, none_lost, too_few
 
 _SURE_FROM: Final = 0.1
 _OVERLAP: Final = 0.5
@@ -59,8 +59,8 @@ def mirror_verdict(
         more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
         return MirrorVerdict(flip=False, words=f"{words}; lost in the mirror: {', '.join(lost[:_SHOWN])}{more}")
     if 2 * int(judged.sum()) < len(class_names):
-        return MirrorVerdict(flip=False, words=f"{words}: of too few classes to tell")
-    return MirrorVerdict(flip=True, words=f"{words}; no class is lost in the mirror")
+        return MirrorVerdict(flip=False, words=f"{words}: {too_few(int(judged.sum()), len(class_names))}")
+    return MirrorVerdict(flip=True, words=f"{words}; {none_lost(int(judged.sum()), len(class_names))}")
 
 
 def _answers(batches: Iterable[Any], sides_px: tuple[int, int]) -> list[Detections]:

@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from scalesearch.data.masks import UNLABELLED
 from scalesearch.tasks.base import MirrorVerdict
+from scalesearch.tasks.mirror_rule import none_lost
 from scalesearch.tasks.segmentation.quality import iou_of_classes
 
 LOST_SHARE: Final = 0.25
@@ -43,7 +44,7 @@ def mirror_verdict(
         return MirrorVerdict(flip=False, words=f"{shares}; lost in the mirror: {shown}")
     if not len(judged):
         return MirrorVerdict(flip=False, words=f"{shares}: no class is found well enough to tell")
-    return MirrorVerdict(flip=True, words=f"{shares}; no class is lost in the mirror")
+    return MirrorVerdict(flip=True, words=f"{shares}; {none_lost(len(judged), classes)}")
 
 
 def _iou(answers: Iterable[Any], targets: Tensor, classes: int, *, flip: bool) -> NDArray[np.float64]:
