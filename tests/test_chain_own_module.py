@@ -1,4 +1,7 @@
-"""A torch module of the user's the whole way: run, confirm, export, infer.py, predict, and trained from the export."""
+"""A torch module of the user's the whole way: run, confirm, export, infer.py, predict, and trained from the export.
+
+It has registered two of its layers twice.
+"""
 
 import json
 import os
@@ -19,7 +22,7 @@ from scalesearch.values.record import MeasuredTrial
 pytestmark = pytest.mark.slow
 
 SPACE = """
-network = "own_modules:two_classes"
+network = "own_modules:twice_two_classes"
 resolution_px = 32
 resolution_multiple = 16
 [scaling]
@@ -74,7 +77,7 @@ def test_a_module_goes_through_everything(tmp_path: Path, monkeypatch: pytest.Mo
 
     export_trial(record, stored_session(study), best)
     config = read_config(best)
-    assert config.network.origin == "own_modules:two_classes" and config.network.origin_sha256
+    assert config.network.origin == "own_modules:twice_two_classes" and config.network.origin_sha256
     assert {path.name for path in best.iterdir()} >= {"weights.safetensors", "config.toml", "model.onnx", "infer.py"}
     photos = sorted(str(path) for path in root.glob("*/*.png"))[::20]
     shown = subprocess.run(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from scalesearch.errors import StageFailed
+from scalesearch.registered_layers import replace_layer_everywhere
 from scalesearch.values.network import Network
 
 _log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def fold_batchnorm(network: Network) -> Network:
     pairs = foldable_pairs(module)
     for layer_name, norm_name in pairs:
         _fold(module.get_submodule(layer_name), module.get_submodule(norm_name))
-        module.set_submodule(norm_name, nn.Identity().eval())
+        replace_layer_everywhere(module, norm_name, nn.Identity().eval())
     if not pairs:
         _log.info("nothing folded: no BatchNorm of %s follows a convolution or linear layer", network.spec.name)
     return Network(spec=network.spec, module=module)

@@ -24,6 +24,19 @@ def tidy(proto: onnx.ModelProto) -> None:
     proto.ClearField("metadata_props")
 
 
+def rename_weights(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Rename weights by the mapping, wherever no other tensor has the new name."""
+    taken, new = {tensor.name for tensor in graph.initializer}, dict[str, str]()
+    for old, name in names.items():
+        if old in taken and name not in taken:
+            new[old] = name
+            taken.add(name)
+    for named in (*graph.initializer, *graph.input, *graph.value_info) if new else ():
+        named.name = new.get(named.name, named.name)
+    for node in graph.node if new else ():
+        node.input[:] = [new.get(name, name) for name in node.input]
+
+
 def name_global_pools(graph: onnx.GraphProto) -> None:
     """Replace a mean over both sides of a feature map by the operator GlobalAveragePool, which means the same.
 

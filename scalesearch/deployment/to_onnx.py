@@ -12,11 +12,12 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from scalesearch.deployment.graph_edits import merge_pads, name_global_pools, tidy
+from scalesearch.deployment.graph_edits import merge_pads, name_global_pools, rename_weights, tidy
 from scalesearch.deployment.graph_templates import GraphTemplates, structure_of
 from scalesearch.deployment.onnx_file import annotate, checking_session, onnx_model, write_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.plain_text import one_line
+from scalesearch.registered_layers import first_names
 from scalesearch.values.network import Network, OnnxModel
 
 __all__ = ["INPUT_NAME", "OPSET", "annotate", "onnx_model", "to_onnx"]
@@ -82,6 +83,7 @@ def to_onnx(
             proto = _checked(kept, check_images, answers)
     if proto is None:
         traced = _exported(module, images, opset, output_names)
+        rename_weights(traced.graph, first_names(module))
         tidy(traced)
         if structure:
             _TEMPLATES.keep(traced, structure, graphs)

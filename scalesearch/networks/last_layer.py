@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from scalesearch.errors import StageFailed
+from scalesearch.registered_layers import replace_layer_everywhere
 from scalesearch.values.network_spec import NetworkSpec
 
 STAGE: Final = "build"
@@ -70,7 +71,7 @@ def replace_layer(module: nn.Module, layer_name: str, spec: NetworkSpec, outputs
     nn.init.normal_(new.weight, std=0.01, generator=torch.Generator().manual_seed(seed))
     if new.bias is not None:
         nn.init.zeros_(new.bias)
-    module.set_submodule(layer_name, new.eval())
+    replace_layer_everywhere(module, layer_name, new.eval())
 
 
 def _width(layer: nn.Module) -> int:

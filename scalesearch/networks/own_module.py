@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks.last_layer import STAGE, outputs_and_layer, replace_layer
 from scalesearch.networks.loading import load_module
+from scalesearch.registered_layers import replace_layer_everywhere
 from scalesearch.values.network_spec import UNKNOWN_STRIDE, HeadSpec, NetworkSpec, StemSpec
 
 _SHOWN: Final = 12
@@ -142,7 +143,7 @@ def _split_norms(module: nn.Module) -> None:
         own = norm.state_dict()
         norm.load_state_dict({key: value for key, value in layer.state_dict().items() if key in own})
         parts = [part for part in (getattr(layer, "drop", None), getattr(layer, "act", None)) if part is not None]
-        module.set_submodule(name, nn.Sequential(norm, *parts))
+        replace_layer_everywhere(module, name, nn.Sequential(norm, *parts))
 
 
 def _kept_module(spec: NetworkSpec) -> nn.Module:

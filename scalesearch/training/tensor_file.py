@@ -23,10 +23,16 @@ def write_tensors(path: Path, key: str, named: Mapping[str, Tensor], **known: ob
     Args:
         path: The file; an older one is replaced.
         key: Identifies what the tensors depend on. A reader must give the same key.
-        named: The tensors by name, of any shape and on any device.
+        named: The tensors by name, of any shape and on any device. Tensors that share memory (a layer with two names)
+            are each written.
         known: What is known about the tensors, as JSON can hold it.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+    tensors, written = dict[str, Tensor](), set[int]()
+    for name, tensor in named.items():
+        own = tensor.detach().cpu().contiguous()
+        memory = own.untyped_storage().data_ptr()
+        tensors[name] = own.clone() if memory in written else own  # safetensors refuses memory that has two names
+        written.add(memory)
     header = json.dumps({"key": key, "digest": _digest(tensors), **known})
     replace_file(path, safetensors.torch.save(tensors, metadata={_HEADER: header}))
 

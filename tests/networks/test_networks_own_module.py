@@ -70,6 +70,13 @@ def test_other_classes_give_a_new_last_layer_with_seeded_weights_and_nothing_els
     assert replaced_layer(spec_at("residual")) == ""
 
 
+def test_a_last_layer_that_is_registered_twice_is_replaced_under_both_names() -> None:
+    module = built(spec_at("twice", classes=4)).module.eval()
+    assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
+    assert module.get_submodule("fc") is module.get_submodule("body.fc")
+    assert module.output_layers == ("fc",)
+
+
 def test_a_head_may_be_a_convolution_and_need_not_come_last() -> None:
     spec = spec_at("convolution_head", classes=3)
     module = built(spec).module

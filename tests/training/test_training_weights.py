@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from own_modules import Twice
 from tiny_training import SPEC
 from torch import nn
 
@@ -40,6 +41,18 @@ def test_what_is_saved_comes_back_exactly(tmp_path: Path) -> None:
     assert store.load(KEY, fresh) == KEPT
     assert same(trained, fresh)
     assert [path.name for path in (tmp_path / "weights").iterdir()] == [f"{KEY}.safetensors"]
+
+
+def test_a_layer_of_two_names_comes_back_and_stays_one(tmp_path: Path) -> None:
+    def twice(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return Twice()
+
+    trained, fresh = twice(0), twice(1)
+    WeightStore(tmp_path).save(KEY, trained, KEPT)
+    assert WeightStore(tmp_path).load(KEY, fresh) == KEPT
+    assert same(trained, fresh)
+    assert fresh.get_parameter("fc.weight") is fresh.get_parameter("body.fc.weight")
 
 
 def test_any_safetensors_reader_can_read_it(tmp_path: Path) -> None:
