@@ -39,7 +39,7 @@ class Traits:
     macs: float
     """MACs of the deployed network, that is, after cutting."""
     cut: bool
-    """Whether anything was pruned."""
+    """Whether anything was removed where the branch begins: pruned, or cut from the trunk of a larger network."""
 
     @property
     def columns(self) -> tuple[float, ...]:
@@ -135,7 +135,7 @@ def traits_of(record: MeasuredTrial) -> Traits:
         brief_score=record.quality.score,
         side_px=math.sqrt(record.spec.input_size.pixels),
         macs=record.cost.macs,
-        cut=record.candidate.pruning.any,
+        cut=record.candidate.pruning.any or record.cut_from is not None,
     )
 
 

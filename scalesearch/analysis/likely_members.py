@@ -4,11 +4,12 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from scalesearch.analysis.brief_bias import BriefBias, Corrected, Traits, fit_brief_bias, traits_of
 from scalesearch.analysis.confirmation import Confirmation, Move
 from scalesearch.analysis.front import point
-from scalesearch.values.candidate import Pruning
+from scalesearch.values.candidate import Pruning, Recipe
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.quality import Z_975
 from scalesearch.values.record import MeasuredTrial, TrialRecord
@@ -56,7 +57,10 @@ def correct(confirmation: Confirmation, front: Sequence[MeasuredTrial], records:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmedNetwork:
-    """One confirmed network. All its confirmed precisions share a training, so together they are one observation."""
+    """One confirmed network. All its confirmed precisions share a training, so together they are one observation.
+
+    Networks of one shape that were trained apart, from scratch or by a cut, or by unlike recipes, are several.
+    """
 
     traits: Traits
     """Its brief score is the mean over the precisions."""
@@ -104,12 +108,24 @@ def _chance(record: MeasuredTrial, corrected: Corrected, rivals: Sequence[tuple[
     return LikelyMember(record=record, probability=probability, corrected=corrected)
 
 
-def _network(record: MeasuredTrial) -> tuple[NetworkSpec, Pruning]:
-    return record.spec, record.candidate.pruning
+class _Training(NamedTuple):
+    """What all precisions of one training have in common: shape, larger network to begin with, pruning and recipe."""
+
+    spec: NetworkSpec
+    cut_from: NetworkSpec | None
+    pruning: Pruning
+    recipe: Recipe
+    """With no length: long trainings are of one length, whatever that of the search was."""
 
 
-def _by_network(moves: Iterable[Move]) -> dict[tuple[NetworkSpec, Pruning], ConfirmedNetwork]:
-    groups: dict[tuple[NetworkSpec, Pruning], list[Move]] = {}
+def _network(record: MeasuredTrial) -> _Training:
+    candidate = record.candidate
+    recipe = replace(candidate.recipe, steps=0, retrain_steps=0)
+    return _Training(record.spec, record.cut_from, candidate.pruning, recipe)
+
+
+def _by_network(moves: Iterable[Move]) -> dict[_Training, ConfirmedNetwork]:
+    groups: dict[_Training, list[Move]] = {}
     for move in moves:
         groups.setdefault(_network(move.record), []).append(move)
     return {

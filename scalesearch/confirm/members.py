@@ -97,7 +97,7 @@ def _confirmable(trial: int, records: dict[int, TrialRecord], members: Sequence[
     if measured is None or not record.feasible:
         words = verdict(record)
         told = f"is {words}" if measured else f"is not complete ({words})"
-        message = f"--also {trial}: that trial {told}.\nExpected a complete trial within all limits."
+        message = f"--also {trial}: that trial {told}.\nExpected a complete trial of full length within all limits."
         raise ConfigError(message)
     if trial in {member.trial for member in members}:
         message = f"--also {trial}: that trial is on the front already, and is confirmed without --also."

@@ -11,7 +11,7 @@ from scalesearch.analysis.brief_bias import traits_of
 from scalesearch.analysis.confirmation import Confirmation, added_trials, confirm_moves
 from scalesearch.analysis.front import pareto_front
 from scalesearch.analysis.likely_members import MOST_NAMED, confirmed_networks, correct
-from scalesearch.values.candidate import Pruning
+from scalesearch.values.candidate import Candidate, Pruning
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import Cost, MeasuredTrial
 
@@ -123,6 +123,31 @@ def test_precisions_of_one_network_are_one_observation(make: MakeRecord, front: 
     assert correct(found, front, [*front, slower]).likely == ()
     other = replace(slower, spec=replace(slower.spec, num_classes=99))
     assert [one.record for one in correct(found, front, [*front, other]).likely] == [other]
+
+
+def test_networks_of_one_shape_that_were_trained_apart_are_several(
+    make: MakeRecord, front: list[MeasuredTrial]
+) -> None:
+    whole = front[-1]
+
+    def alike(trial: int, **changes: Any) -> MeasuredTrial:
+        return replace(make(trial, 48, 0.6, 5.5), spec=whole.spec, **changes)
+
+    def by(**recipe: Any) -> Candidate:
+        return replace(whole.candidate, recipe=replace(whole.candidate.recipe, **recipe))
+
+    apart = alike(50, cut_from=front[0].spec), alike(51, candidate=by(learning_rate=0.5))
+    longer = alike(52, candidate=by(steps=480, retrain_steps=96))  # the long training is of one length
+    assert len(confirmed_networks(confirmation_of([*front, *apart]).moves)) == 8
+    assert len(confirmed_networks(confirmation_of([*front, longer]).moves)) == 6
+
+
+def test_a_network_that_was_cut_from_a_larger_trunk_counts_as_cut(make: MakeRecord) -> None:
+    plain = make(1, 32, 0.5, 1.0)
+    pruned = replace(plain.candidate, pruning=Pruning(channel_fraction=0.5))
+    assert [
+        traits_of(each).cut for each in (plain, replace(plain, cut_from=plain.spec), replace(plain, candidate=pruned))
+    ] == [False, True, True]
 
 
 def test_too_little_says_nothing(front: list[MeasuredTrial]) -> None:

@@ -97,8 +97,10 @@ def test_what_cannot_be_added_is_told_before_anything_is_made(
     store.save(make_record(4, top1=None))
     store.save(make_record(5, top1=0.4, p50_ms=3.0, excess=0.2))
     store.save(replace(make_record(6, top1=0.4, p50_ms=3.0), same_as=3))
+    store.save(make_record(7, top1=0.4, p50_ms=3.0, full_updates=960))
     told = {
-        9: "no such trial; this study has 7, 0 to 6",
+        9: "no such trial; this study has 8, 0 to 7",
+        7: r"is trained in part: 300 of 960 updates\.\nExpected a complete trial of full length within all limits",
         4: r"is not complete \(failed: train: loss is not finite\)",
         5: "is infeasible: max_latency_ms exceeded by 20 %",
         6: "is the same network as trial 3",
