@@ -191,5 +191,6 @@ def test_a_detector_learns_from_a_parent_that_sees_images_of_another_size(
     stdout_of(*given, "--to", "taught", "--parent", "parent", *asked)
     session = stored_session(Path("taught"))
     assert session.parent and session.parent.network.input_size.sides == (64, 96)
-    sizes = {record.spec.input_size.sides for record in RecordStore(Path("taught")).all() if record.measured}
+    measured = [record.measured for record in RecordStore(Path("taught")).all() if record.measured]
+    sizes = {record.spec.input_size.sides for record in measured}
     assert sizes == {(96, 160)}
