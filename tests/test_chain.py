@@ -61,7 +61,7 @@ def complete(outcome: StudyOutcome) -> list[MeasuredTrial]:
 def test_a_run_ends_with_a_front_of_learned_networks(study: tuple[Path, StudyOutcome]) -> None:
     folder, outcome = study
     assert outcome.ended == "budget"
-    assert 3 <= outcome.charged < 4  # the last training may be larger than what was left
+    assert 2 < outcome.charged <= 3  # the rest may suffice for no other training
     assert outcome.charged == pytest.approx(sum(record.charge for record in outcome.records))
     for record in complete(outcome):
         assert record.quality and record.latency and record.training and record.cost
