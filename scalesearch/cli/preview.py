@@ -197,7 +197,7 @@ def _length_of_run(settings: RunSettings, found: "PredictedTime") -> str:
     """Return a sentence on how long the budget takes, or how many candidates the time suffices for."""
     workers, limit = f"{settings.workers} worker(s)", span(settings.max_time_s)
     if settings.budget < UNLIMITED_BUDGET:
-        ends = f"; it ends after {limit} at the latest" if settings.max_time_s else ""
+        ends = f"; it begins nothing that is expected to end after {limit}" if settings.max_time_s else ""
         return f"A budget of {settings.budget} {found.words}; {workers}{ends}."
     low_s, high_s = (found.training_s + other_s for other_s in found.other_s)
     fewest, most = (max(1, int(settings.workers * settings.max_time_s / each_s)) for each_s in (high_s, low_s))

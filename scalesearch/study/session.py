@@ -88,7 +88,8 @@ def open_session(
     dataset = images.dataset.normalised_by(parent.mean, parent.std) if parent else images.dataset
     say("machine: probing threads and number format" if stored is None else "machine: as probed by the first run")
     if settings.sampler == "auto":
-        say(f"sampler: {sampler}, {'as before' if stored else 'the best on a table of trained networks'}")
+        why = "as before" if stored else "the first to find the front of resnet_small's networks, all of them trained"
+        say(f"sampler: {sampler}, {why} (--sampler NAME)")
     for line in notes:
         say(line)
     session = Session(
