@@ -88,7 +88,7 @@ def open_session(
     dataset = images.dataset.normalised_by(parent.mean, parent.std) if parent else images.dataset
     say("machine: probing threads and number format" if stored is None else "machine: as probed by the first run")
     if settings.sampler == "auto":
-        why = "as before" if stored else "the first to find the front of resnet_small's networks, all of them trained"
+        why = "as before" if stored else "the first to find the front of a table of resnet_small's trained networks"
         say(f"sampler: {sampler}, {why} (--sampler NAME)")
     for line in notes:
         say(line)
