@@ -10,6 +10,8 @@ from scalesearch.values.settings import SamplerName
 RANDOM_START: dict[SamplerName, float] = {"tpe": 10, "gp": 10, "nsga2": 20, "random": math.inf, "growth": 6}
 """Number of trials that a sampler of `samplers.SAMPLERS` draws at random before it learns (NSGA-II: its first
 population)."""
+LEAST_OBSERVED = 4
+"""With fewer measured candidates, `growth` proposes nothing."""
 DRAWS_ITS_START: frozenset[SamplerName] = frozenset({"nsga2"})
 """Samplers whose own first population is the random start: it consists of the study's first trials, siblings included.
 For the other samplers, the random start is counted without siblings (see `by_chance`)."""

@@ -17,7 +17,7 @@ from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.execution.stopping import interrupted_by_sigterm
 from scalesearch.export.metadata import NAME, ExportedConfig, read_config
-from scalesearch.files import replace_file
+from scalesearch.files import is_folder, replace_file
 from scalesearch.folder_lock import hold_folder
 from scalesearch.records.run_file import read_run_file
 from scalesearch.records.tables import by_metric, trial_rows
@@ -77,9 +77,7 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
     )
     alike = dataclasses.replace(settings, lengths="off")  # there is one training
     prior = _prior_parent(config, config_path)
-    session = open_session(
-        alike, space, to, base=config.network, storage=config.storage, recipe=recipe, prior=prior, say=echo
-    )
+    session = open_session(alike, space, to, base=config.network, storage=config.storage, prior=prior, say=echo)
     classes = len(session.data.class_names)
     spec = dataclasses.replace(config.network, num_classes=classes)
     cut_from = config.cut_from and dataclasses.replace(config.cut_from, num_classes=classes)
@@ -175,13 +173,14 @@ def _prior_parent(config: ExportedConfig, config_path: Path) -> PriorParent | No
     if config.parent is None:
         return None
     file = _config_file(config_path)
+    folders = _folders(config, file)
     # An older export does not tell the study's folder: it is looked for where studies are by default.
-    study = config.study_folder or Path(config.run_folder, RESULTS, config.study)
+    places = [folder / (config.study_folder or Path(RESULTS, config.study)) for folder in folders]
     return PriorParent(
         parent=config.parent,
         fingerprint=config.data.fingerprint,
-        study=Path(study),
-        folders=_folders(config, file),
+        study=next((place for place in places if is_folder(place)), places[0]),
+        folders=folders,
         config=file,
     )
 

@@ -46,7 +46,7 @@ def predict(
         raise ConfigError(message)
     for line in replaced_model(export):
         echo(f"warning: {line}", err=True)
-    files = list(image_files(images))
+    files = list(image_files(images, apart=to))
     try:
         places: Sequence[Path | None] = [None] * len(files) if to is None else picture_names(files, to)
     except PictureNameError as error:
@@ -128,8 +128,12 @@ def replaced_model(export: Path) -> Iterator[str]:
         )
 
 
-def image_files(given: Iterable[Path]) -> Iterator[Path]:
+def image_files(given: Iterable[Path], *, apart: Path | None = None) -> Iterator[Path]:
     """Yield the given files, and for each folder all files with an image's suffix, at any depth, sorted by name.
+
+    Args:
+        given: Files and folders.
+        apart: A folder that is not searched where it lies below a given one: that of the pictures of an earlier run.
 
     Raises:
         ConfigError: A folder holds no image.
@@ -141,6 +145,8 @@ def image_files(given: Iterable[Path]) -> Iterator[Path]:
             yield path
             continue
         found, litter = _below(path)
+        if apart is not None and apart.resolve() != path.resolve():
+            found = [each for each in found if apart.resolve() not in each.resolve().parents]
         if litter:
             names = ", ".join(_path_text(each.relative_to(path)) for each in litter[:_SHOWN_LITTER])
             more = ", ..." if len(litter) > _SHOWN_LITTER else ""

@@ -53,7 +53,10 @@ def run(
     ] = None,
     parent: Annotated[
         str | None,
-        typer.Option("--parent", help="Inherit trained weights: an export, a .safetensors or .pth, or pretrained."),
+        typer.Option(
+            "--parent",
+            help="Inherit trained weights: an export, a .safetensors or .pth, pretrained, torchvision:NAME, timm:NAME.",
+        ),
     ] = None,
     target: Annotated[
         str | None, typer.Option("--target", help="The chip, from `scalesearch targets` (default: auto).")

@@ -24,6 +24,7 @@ class Described:
     colours: Colours | None = None
     folders: tuple[tuple[SplitName, Path], ...] = ()
     masks_dir: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def described_in(root: Path, path: Path) -> Described:
@@ -49,12 +50,14 @@ def described_in(root: Path, path: Path) -> Described:
     if not isinstance(document, dict):
         message = f"data {file}: expected keys such as train, val and names, came {type(document).__name__}."
         raise ConfigError(message)
-    folders = tuple(_folders(document, root, file))
+    notes = list[str]()
+    folders = tuple(_folders(document, root, file, notes))
     return Described(
         names=_names(document.get("names"), file),
         colours=_colour_list(document.get("colors", document.get("colours", document.get("palette"))), file),
         folders=folders,
         masks_dir=str(document.get("masks_dir") or ""),
+        notes=tuple(notes),
     )
 
 
@@ -63,8 +66,11 @@ def _base(root: Path, given: object) -> Path:
     return base if is_folder(base) else root
 
 
-def _folders(document: dict[Any, Any], root: Path, file: Path) -> Iterator[tuple[SplitName, Path]]:
-    """Yield the folder of images of each split that the document names; none if it names no split."""
+def _folders(document: dict[Any, Any], root: Path, file: Path, notes: list[str]) -> Iterator[tuple[SplitName, Path]]:
+    """Yield the folder of images of each split that the document names; none if it names no split.
+
+    Images to test on are often left out of what is handed on, so a folder of them that is not there is noted only.
+    """
     base = _base(root, document.get("path"))
     given = {"train": document.get("train"), "val": document.get("val") or document.get("valid")}
     given["test"] = document.get("test")
@@ -74,7 +80,12 @@ def _folders(document: dict[Any, Any], root: Path, file: Path) -> Iterator[tuple
         raise ConfigError(message)
     for split in SPLITS:
         if given[split]:
-            yield split, _folder_of(base, root, given[split], split, file)
+            try:
+                yield split, _folder_of(base, root, given[split], split, file)
+            except ConfigError as error:
+                if split != "test":
+                    raise
+                notes.append(f"{str(error).splitlines()[0]} Test images are taken from the others")
 
 
 def _folder_of(base: Path, root: Path, given: object, split: SplitName, file: Path) -> Path:

@@ -91,7 +91,9 @@ def scan_masks(path: Path) -> MaskTree:
             f"{_beside(first, found)}.\n{LAYOUT}"
         )
         raise ConfigError(message)
-    notes = [f"data {root}: {spare} masks have no image, e.g. are left from images that were removed"] if spare else []
+    notes = list(found.described.notes)
+    if spare:
+        notes.append(f"data {root}: {spare} masks have no image, e.g. are left from images that were removed")
     return MaskTree(
         root=root,
         files=tuple(files),
@@ -117,7 +119,7 @@ def _folders(root: Path, path: Path) -> _Folders:
         return _Folders(
             images=images,
             images_name=next((name for name in IMAGES if name in known), IMAGES[0]),
-            masks_name=described.masks_dir or MASKS[0],
+            masks_name=described.masks_dir or _masks_beside(images.values()) or MASKS[0],
             described=described,
         )
     images_name, masks_name = _first(IMAGES, children), described.masks_dir or _first(MASKS, children)
@@ -139,6 +141,15 @@ def _folders(root: Path, path: Path) -> _Folders:
     shown = ", ".join(f"{name}/" for name in sorted(children)[:5]) or "no folder"
     message = f"data {root}: expected a folder of images and one of masks in it, came {shown}.\n{LAYOUT}"
     raise ConfigError(message)
+
+
+def _masks_beside(folders: Iterable[Path]) -> str:
+    """Return the name of the folder of masks that is beside the folder of images above one of these; or nothing."""
+    for folder in folders:
+        images = next((part for part in (folder, *folder.parents) if part.name in IMAGES), None)
+        if images and (name := _first(MASKS, _subfolders(images.parent))):
+            return name
+    return ""
 
 
 def _first(names: Sequence[str], children: Iterable[str]) -> str:

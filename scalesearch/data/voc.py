@@ -105,7 +105,11 @@ def _paired(
     shared = {stem for stem, count in Counter(path.stem for path in paths).items() if count > 1}
     files = sorted(path for path in labels.rglob("*.xml") if not is_litter(path))
     pictures, found = _named(paths, pictures_in, shared, root), _named(files, labels, shared, root)
-    unclear = next((name for name in (*found, *listed) if name in shared and name not in pictures), None)
+    without = {Path(name).name for name in pictures if name not in found}  # stems of images that have no XML file
+    unclear = next(
+        (name for name in (*found, *listed) if name in shared and (name not in pictures or name in {*found} & without)),
+        None,
+    )
     if unclear is not None:
         came = f"{unclear} for {shown([str(path) for path in paths if path.stem == unclear])}"
         remedy = f"Put each XML file into a folder below {labels} named like its image's, and list such names."

@@ -67,7 +67,8 @@ class ExportedConfig:
     parent: Parent | None = None
     """The trained network that the study's networks inherited from."""
     study_folder: str = ""
-    """The folder of the study, which keeps the parent's weights; empty without a parent and in an older export."""
+    """The folder of the study, which keeps the parent's weights; relative to `run_folder` if it lies below that. Empty
+    without a parent and in an older export."""
     cut_from: NetworkSpec | None = None
     """The larger network whose trunk was cut to this one where the branch began."""
     full_updates: int = 0
@@ -77,6 +78,14 @@ class ExportedConfig:
     def storage(self) -> InputSize:
         """Height and width of the stored images."""
         return InputSize(height_px=self.storage_px, width_px=self.storage_width_px or self.storage_px)
+
+
+def _study_folder(session: Session) -> str:
+    folder = session.folder.absolute()
+    try:
+        return folder.relative_to(session.run_folder or Path.cwd()).as_posix()
+    except ValueError:
+        return str(folder)
 
 
 def write_config(
@@ -114,7 +123,7 @@ def write_config(
         model_sha256=model_sha256,
         run_folder=session.run_folder,
         parent=session.parent,
-        study_folder=str(session.folder.absolute()) if session.parent else "",
+        study_folder=_study_folder(session) if session.parent else "",
     )
     document: dict[str, Any] = TypeAdapter(ExportedConfig).dump_python(config, mode="json", exclude_none=True)
     document["expected"] = as_written(document["expected"])

@@ -7,12 +7,12 @@ from typing import Literal
 
 import optuna
 
-from scalesearch.analysis.baselines import DRAWS_ITS_START, by_chance
+from scalesearch.analysis.baselines import DRAWS_ITS_START, LEAST_OBSERVED, by_chance
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.search.branches import Branches
 from scalesearch.search.hopeless import Hopeless
 from scalesearch.search.ledger import Ledger
-from scalesearch.search.lengths import Lengths
+from scalesearch.search.lengths import SLACK, Lengths
 from scalesearch.search.precisions import Precisions
 from scalesearch.search.samplers import LEARNS_FROM_REJECTED, calm_threads, make_sampler, seed_of
 from scalesearch.search.siblings import SIBLING_OF
@@ -114,7 +114,14 @@ class Asker:
         """Whether the next candidate is chosen by how long it takes, or costs no training."""
         if self._precisions.wanted:
             return True
-        return self._sampling.sampler == "growth" and not self._draws_by_chance(self._next_number)
+        if self._sampling.sampler != "growth" or self._left_behind or self._lengths.beginning():
+            return False
+        # Seconds are expected once a training without simulated rounding was measured.
+        own = [record for record in self._ledger.records.values() if record.state == "complete"]
+        known = len(own) >= LEAST_OBSERVED and any(
+            record.charged and not record.candidate.quantization.qat_steps for record in own
+        )
+        return known and not self._branches.wanted and not self._draws_by_chance(self._next_number)
 
     def ask(self) -> Proposal | None:
         """Return the next trial in the queue; None if there is no time, or too little budget, for any."""
@@ -146,7 +153,10 @@ class Asker:
         if self._precisions.wanted:
             self._enqueue(*self._precisions.next_sibling())
         elif first := self._lengths.beginning():
-            self._opened.study.enqueue_trial(first)
+            self._opened.study.enqueue_trial(self._lengths.take_beginning(first))
+        elif self._sampling.sampler == "growth" and by_chance and self._ledger.left + SLACK < self._lengths.least:
+            self.short_of = "budget"
+            return False
         elif self._starts_whole(number):
             # With a part of the parameters given, Optuna asks the sampler for the others.
             self._opened.study.enqueue_trial(uncut_parameters(self._space) | self._lengths.shortest)
@@ -191,6 +201,8 @@ class Asker:
             self._opened.study.enqueue_trial(trial_parameters(candidate, self._space))
             return True
         self.short_of = "time" if room.too_late else "budget" if room.too_little else ""
+        if not self.short_of and self._ledger.left + SLACK < self._lengths.least:
+            self.short_of = "budget"
         if not self.short_of and self._lengths.all:
             self._opened.study.enqueue_trial(self._lengths.shortest)
         return not self.short_of

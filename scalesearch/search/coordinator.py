@@ -176,6 +176,8 @@ class _Run:
         return front
 
     def _time_is_up(self) -> bool:
+        if not self._limit.is_set:
+            return False
         return self._limit.is_up(self._ledger.records.values(), trained=not self._asker.chooses_by_room)
 
     def _open(self) -> None:

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from scalesearch.analysis.baselines import LEAST_OBSERVED
 from scalesearch.analysis.belief import (
     Belief,
     Features,
@@ -42,8 +43,6 @@ Branch = tuple[Scaling, Pruning, int, int, float]
 updates, all its updates, the decay of the average of its weights."""
 Trained = dict[Candidate, dict[int, set[Branch]]]
 """By trunk and by its length in updates, the branches that were trained."""
-LEAST_OBSERVED: Final = 4
-"""With fewer measured candidates, nothing is proposed."""
 
 
 def propose(
@@ -97,14 +96,15 @@ def propose(
     if not lengths:
         pool = pool or within_macs(space, observed, pool_of(space, observed, random, known=known))
         found = best(pool)
-        if room is None or found is None or (room.affords(found) and room.in_time(found)):
+        if room is None or found is None or (room.uses_up(found) and room.in_time(found)):
             return found
         return best([each for each in pool if room.uses_up(each) and room.in_time(each)])
     pool = pool or within_macs(space, observed, pool_of_lengths(space, belief, random, lengths, known=known))
     found, members = best(pool), [each for each in unfinished(belief, known) if is_open(each)]
     if room is None:
         return found
-    fits = found is not None and room.fits((found, at_length(found, lengths[-1]), *members)) and room.in_time(found)
+    fits = found is not None and room.fits((found, at_length(found, lengths[-1]), *members))
+    fits = fits and found is not None and room.uses_up(found) and room.in_time(found)
     if fits and not room.wants_members:
         return found
     if member := best([each for each in members if room.affords(each) and room.in_time(each)]):
@@ -129,7 +129,10 @@ class Room(Protocol):
         """Tell whether the budget suffices for the candidate."""
 
     def uses_up(self, candidate: Candidate) -> bool:
-        """Tell the same; with less left than a full training, False for one that costs nothing."""
+        """Tell the same; with less left than a full training, False for one that costs nothing.
+
+        Otherwise a run would go on with what costs nothing once its budget suffices for nothing else.
+        """
 
     def in_time(self, candidate: Candidate) -> bool:
         """Tell whether the candidate would end before the time is up."""
@@ -220,8 +223,10 @@ class Costs:
         """Return the part of a full training that a candidate still needs."""
         recipe, of_trunk = candidate.recipe, stored.get(_trunk(candidate, self.space), {})
         full, length = self.full_updates or recipe.steps, trunk_steps(recipe)
-        if _branch(candidate) in of_trunk.get(length, ()) and not candidate.quantization.qat_steps:
-            return 0.0
+        if _branch(candidate) in of_trunk.get(length, ()):
+            return candidate.quantization.qat_steps / full
+        if not length and of_trunk and candidate.pruning.any:  # cosine: the dense network is stored
+            return recipe.retrain_steps / (recipe.steps + recipe.retrain_steps)
         reached = max((steps for steps in of_trunk if steps <= length), default=0)
         return (recipe.steps - reached) / full
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from scalesearch.search.hopeless import Hopeless
 from scalesearch.search.ledger import Ledger
 from scalesearch.search.time_limit import TimeLimit
 from scalesearch.spaces.asking import index_name
@@ -22,7 +23,7 @@ MEMBERS_SHARE: Final = 0.25
 On the table of benchmarks/replay (of the seconds, there) more stood at full length after 2 minutes by this, and as much
 at the end (docs/measurements.md, "Short trainings, long ones").
 """
-_SLACK: Final = 1e-6
+SLACK: Final = 1e-6
 """What is left of the budget is rounded to so much, in full trainings."""
 
 
@@ -48,6 +49,7 @@ class Lengths:
     ) -> None:
         self._space, self._ledger = space, ledger
         self._workers, self._time = workers, time
+        self._begun = set[Candidate]()
         self.all: tuple[int, ...] = space.lengths if full_updates else ()
         """In updates, ascending."""
 
@@ -61,30 +63,40 @@ class Lengths:
         """Number of trials that a study begins with besides its first: the cheapest candidate in its other lengths."""
         return max(0, len(self.all) - 1)
 
-    def beginning(self) -> dict[str, OptunaChoice]:
-        """Return the parameters of the next trial that a study begins with, after its first; empty if there is none.
+    def beginning(self) -> Candidate | None:
+        """Return the next candidate that a study begins with, after its first; None if there is none at this moment.
 
         The cheapest candidate is trained in every length, the greatest soon, so that the front has a member. So the
         model sees what a longer training brings. One of them waits until the one before has ended, whose trunk it
-        continues: side by side, workers would train parts of that trunk twice.
+        continues: side by side, workers would train parts of that trunk twice. There is none if its network fails.
         """
         if not self.all:
-            return {}
-        first = cheapest(self._space)
+            return None
+        first, records = cheapest(self._space), self._ledger.records.values()
         wanted = [
             replace(first, recipe=replace(first.recipe, steps=steps)) for steps in (self.all[0], *self.all[:0:-1])
         ]
-        if any(asked.plan.candidate in wanted for asked in self._ledger.running.values()):
-            return {}
-        begun = {record.candidate for record in self._ledger.records.values()}
+        begun = self._begun | {record.candidate for record in records}
         left = [each for each in wanted[1:] if each not in begun]
-        return trial_parameters(left[0], self._space) if left else {}
+        if not left or any(asked.plan.candidate in wanted for asked in self._ledger.running.values()):
+            return None
+        return None if left[0] in Hopeless(records) else left[0]
+
+    def take_beginning(self, candidate: Candidate) -> dict[str, OptunaChoice]:
+        """Return the parameters of a beginning, which is not asked for again in this run."""
+        self._begun.add(candidate)
+        return trial_parameters(candidate, self._space)
 
     @property
     def shortest(self) -> dict[str, OptunaChoice]:
         """The parameter with which a trial is as short as can be; empty if there are no lengths."""
         asked = trial_parameters(cheapest(self._space), self._space) if self.all else {}
         return {name: asked[name] for name in (STEPS, index_name(STEPS)) if name in asked}
+
+    @property
+    def least(self) -> float:
+        """What the shortest training costs of the budget, in full trainings."""
+        return self.all[0] / self.all[-1] if self.all else 1.0
 
     def trials(self, budget: float) -> float:
         """Return how many of the shortest trainings the budget of full trainings has room for."""
@@ -139,23 +151,20 @@ class RunRoom:
 
     def fits(self, candidates: Sequence[Candidate]) -> bool:
         """Tell whether budget and time suffice for these candidates, one after the other."""
-        if self._trainings.of_all(candidates) > self._left + _SLACK:
+        if self._trainings.of_all(candidates) > self._left + SLACK:
             return False
         whole_s = self._seconds.of_all([*self._running, *candidates]) if self._seconds else 0.0
         return whole_s <= self._workers * self._left_s
 
     def affords(self, candidate: Candidate) -> bool:
         """Tell whether the budget suffices for the candidate."""
-        dear = self._trainings.of_all([candidate]) > self._left + _SLACK
+        dear = self._trainings.of_all([candidate]) > self._left + SLACK
         self.too_little = self.too_little or dear
         return not dear
 
     def uses_up(self, candidate: Candidate) -> bool:
-        """Tell the same; with less left than a full training, False for one that costs nothing.
-
-        Otherwise a run would go on with what costs nothing once its budget suffices for nothing else.
-        """
-        if self._left < 1 and self._trainings.of_all([candidate]) <= _SLACK:
+        """Tell the same; with less left than a full training, False for one that costs nothing (see `growth.Room`)."""
+        if self._left < 1 and self._trainings.of_all([candidate]) <= SLACK:
             self.too_little = True
             return False
         return self.affords(candidate)

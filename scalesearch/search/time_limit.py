@@ -21,6 +21,11 @@ class TimeLimit:
         self._began_s = now()
 
     @property
+    def is_set(self) -> bool:
+        """Whether there is a limit."""
+        return self._max_time_s > 0
+
+    @property
     def left_s(self) -> float:
         """Seconds until the time is up; infinite without a limit."""
         return self._began_s + self._max_time_s - self._now() if self._max_time_s else math.inf

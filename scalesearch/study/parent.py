@@ -153,6 +153,8 @@ def prepare_parent(
     if found.untold:
         say(found.untold)
     _require_kin(found, base, request.source)
+    if prior:  # it is fine-tuned as its study did, whatever the exported candidate's own loss is
+        request = replace(request, recipe=prior.parent.recipe or _DEFAULT)
     at = prior.parent.network if prior else scale_base(space, base, Scaling(), len(dataset.class_names))
     parent, alike = _described(found, request, at, dataset)
     if stored is None or (first and first.key == parent.key):

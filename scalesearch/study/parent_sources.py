@@ -13,7 +13,7 @@ from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.export.metadata import NAME as CONFIG
 from scalesearch.export.metadata import read_config
 from scalesearch.export.target import WEIGHTS
-from scalesearch.files import replace_file
+from scalesearch.files import is_file, is_folder, replace_file
 from scalesearch.networks.build import outline
 from scalesearch.networks.foreign_conventions import Convention, require_convention
 from scalesearch.networks.state_dicts import class_count, mapped, read_state_dict
@@ -84,7 +84,7 @@ def find_parent(source: str, base: NetworkSpec) -> FoundParent:
         file = _timm(source)
     else:
         path = Path(source).expanduser()
-        if path.is_dir() or path.name == CONFIG:
+        if is_folder(path) or path.name == CONFIG:
             return _of_this_program(path.parent if path.name == CONFIG else path)
         file = _user_file(source, path)
     return _of_state_dict(file, base)
@@ -104,7 +104,7 @@ class _WeightsFile:
 
 
 def _user_file(source: str, path: Path) -> _WeightsFile:
-    if not path.is_file():
+    if not is_file(path):
         message = (
             f"--parent {source}: expected an export's folder, a .safetensors or .pth file, {PRETRAINED}, or "
             f"{TORCHVISION}WEIGHTS or {TIMM}NAME; nothing of that name is here.\nGive its path, seen from {Path.cwd()}."
@@ -171,7 +171,10 @@ def _timm(source: str) -> _WeightsFile:
         message = f"--parent {source} needs timm.\nInstall it: pip install timm"
         raise MissingBackendError(message) from None
     name = source.removeprefix(TIMM)
-    known = timm.models.get_pretrained_cfg(name)
+    try:
+        known = timm.models.get_pretrained_cfg(name)
+    except RuntimeError:  # the network is known, what comes after the dot is not
+        known = None
     if known is None or not known.has_weights:
         near = ", ".join(timm.list_models(f"*{name.partition('.')[0]}*", pretrained=True)[:_SHOWN])
         message = (

@@ -22,7 +22,6 @@ from scalesearch.study.parent import ParentRequest, PriorParent, prepare_parent
 from scalesearch.study.reference import make_reference, with_reference
 from scalesearch.tasks.registry import checked_sources, require_own_axes, require_postprocessing, task_for
 from scalesearch.training.machine import probe_machine
-from scalesearch.values.candidate import Recipe
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.session import Session
 from scalesearch.values.settings import AcceptName, RunSettings, SamplerName
@@ -37,7 +36,6 @@ def open_session(
     *,
     base: NetworkSpec | None = None,
     storage: InputSize | None = None,
-    recipe: Recipe | None = None,
     prior: PriorParent | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Session:
@@ -52,7 +50,6 @@ def open_session(
         folder: The study's folder.
         base: Replaces the space's base network, when an exported network is trained again.
         storage: Replaces the size of the stored images, so that the exported network is trained on the same images.
-        recipe: The recipe by whose loss a parent is fine-tuned; None takes the usual one of the space.
         prior: The parent of the study that the exported network comes from, if it had one.
         say: Is called with one line per step that takes time.
 
@@ -79,9 +76,7 @@ def open_session(
     images = load_images(settings.data, stored, checked_sources(task), storage=storage, base=base, say=say)
     for line in fitted_module_notes(space, base, len(images.dataset.class_names)):
         say(line)
-    request = ParentRequest(
-        source=settings.parent, steps=settings.parent_steps, task=task, recipe=recipe or usual(space).recipe
-    )
+    request = ParentRequest(source=settings.parent, steps=settings.parent_steps, task=task, recipe=usual(space).recipe)
     parent = prepare_parent(request, space, base, images.dataset, folder, stored=stored, prior=prior, say=say)
     for line in parent.words if parent and not (stored and parent is stored.parent) else ():
         say(line)

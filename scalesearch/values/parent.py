@@ -13,7 +13,7 @@ class Parent:
     """Where a study's parent came from, what it looks like, and how it is made ready for the study's data."""
 
     source: str
-    """As it was given: a path, `pretrained`, or `torchvision:WEIGHTS`."""
+    """As it was given: a path, `pretrained`, `torchvision:WEIGHTS`, or `timm:NAME`."""
     sha256: str
     """SHA-256 of the file that holds the weights."""
     licence: str

@@ -140,7 +140,7 @@ class RunSettings:
     """Replaces the space's base network: a name, or `package.module:function`."""
     parent: str = ""
     """A trained network that candidates inherit from: an export or a training of this program, a .safetensors or .pth
-    file, `pretrained`, or `torchvision:WEIGHTS`; empty: they begin with random weights."""
+    file, `pretrained`, `torchvision:WEIGHTS`, or `timm:NAME`; empty: they begin with random weights."""
     parent_steps: int = 240
     """Updates by which a parent that does not know the study's classes is fine-tuned first, once per study."""
     task: str = "classification"

@@ -481,6 +481,13 @@ def test_two_files_of_voc_with_one_name_are_refused(second: str, tmp_path: Path)
         read_voc(root)
 
 
+def test_an_image_of_voc_whose_name_another_one_labels_is_refused(tmp_path: Path) -> None:
+    root = voc(tmp_path / "set")
+    picture(root / "JPEGImages" / "small" / "a.jpg")  # it would pass for an image without objects
+    with pytest.raises(ConfigError, match=r"one image for each name, came a for .*a\.jpg"):
+        read_voc(root)
+
+
 @pytest.mark.parametrize(
     ("lists", "splits"),
     [

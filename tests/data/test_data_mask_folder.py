@@ -326,7 +326,7 @@ YAML = "names: [sky, road, car]\n"
     [
         ("train: images/train\nval: images/vall\n", "one folder of images for val, came 'images/vall', which is none"),
         ("train: image/train\nval: images/val\n", "one folder of images for train, came 'image/train', which is none"),
-        ("train: images/train\ntest: [images/test]\n", "images for test, came ['images/test'], which is none"),
+        ("train: images/train\nval: [images/val]\n", "images for val, came ['images/val'], which is none"),
         ("train: train.txt\n", "images for train, came 'train.txt', which is none"),
         ("trian: images/train\nval: images/val\ntest: images/test\n", "expected the key train beside those of other"),
     ],
@@ -355,6 +355,23 @@ def test_a_data_yaml_of_another_place_is_read_from_its_own(text: str, tmp_path: 
     data = load(root)
     assert len(data.val) == 12
     assert len(data.train) + len(data.calibration) + len(data.test) == 12  # test is drawn from train
+
+
+def test_test_images_that_were_left_out_are_noted(tmp_path: Path) -> None:
+    root = folder(tmp_path / "t")
+    (root / "data.yaml").write_text(f"{YAML}train: images/train\nval: images/val\ntest: ../images/gone\n")
+    data = load(root)
+    assert len(data.train) + len(data.calibration) + len(data.test) == 12
+    (told,) = [line for line in data.warnings if "images for test" in line]
+    assert "'../images/gone', which is none. Test images are taken from the others" in told
+
+
+def test_masks_of_another_usual_name_are_found_beside_the_images_of_data_yaml(tmp_path: Path) -> None:
+    root = folder(tmp_path / "t")
+    plain = load(root)
+    (root / "masks").rename(root / "annotations")
+    (root / "data.yaml").write_text(f"{YAML}train: ../images/train\nval: ../images/val\ntest: ../images/test\n")
+    assert load(root).fingerprint == plain.fingerprint
 
 
 PALETTE = [channel for colour in COLOURS.values() for channel in colour]

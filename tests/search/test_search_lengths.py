@@ -15,7 +15,8 @@ from study_runs import run, told
 from scalesearch.analysis.baselines import RANDOM_START
 from scalesearch.analysis.belief import Belief, Observation, at_length
 from scalesearch.analysis.front import pareto_front
-from scalesearch.execution.worker import Failed, Rivals
+from scalesearch.errors import StageFailed
+from scalesearch.execution.worker import Evaluator, Failed, Rivals
 from scalesearch.records.store import RecordStore
 from scalesearch.search.fates import record_of
 from scalesearch.search.growth import FIXED_COST, in_seconds, in_trainings, propose, unfinished
@@ -31,6 +32,7 @@ from scalesearch.values.space import Choice, NamedAxis
 
 STEPS = (240, 480, 960)
 FULL = STEPS[-1]
+WIDEST = 2.0  # of `make_space`
 FIXED = FIXED_COST * 480 / FULL  # of a brief training, in full ones
 SPACE = replace(
     make_space(),
@@ -70,13 +72,32 @@ class MakeLearns:
         return Learns({}, self.s_per_update)
 
 
+@dataclass
+class Fails(Learns):
+    """No network of the largest width can be trained."""
+
+    def evaluate(self, plan: Plan, *, trial: int, report: Callable[[str], None], rivals: Rivals = ()) -> TrialRecord:
+        report("train")
+        if plan.candidate.scaling.width == WIDEST:
+            raise StageFailed(stage="train", reason="out of memory")
+        return super().evaluate(plan, trial=trial, report=report, rivals=rivals)
+
+
+@dataclass(frozen=True)
+class MakeFails:
+    def __call__(self) -> Fails:
+        return Fails({})
+
+
 def at(candidate: Candidate, steps: int) -> Candidate:
     return replace(candidate, recipe=replace(candidate.recipe, steps=steps))
 
 
-def search(folder: Path, budget: int, workers: int = 1) -> tuple[TrialRecord, ...]:
+def search(
+    folder: Path, budget: int, workers: int = 1, make: Callable[[], Evaluator] = MakeLearns()
+) -> tuple[TrialRecord, ...]:
     plan = FakePlanner(full_updates=FULL)
-    run(folder, budget, space=SPACE, plan=plan, make=MakeLearns(), sampler="growth", workers=workers, full_updates=FULL)
+    run(folder, budget, space=SPACE, plan=plan, make=make, sampler="growth", workers=workers, full_updates=FULL)
     return RecordStore(folder).all()
 
 
@@ -371,21 +392,44 @@ def test_longer_trainings_of_the_cheapest_wait_for_the_trunk_that_they_continue(
     first = cheapest(SPACE)
     steps_asked = list[int]()
     for trial in range(3):
-        asked = suggest(FixedTrial(lengths.beginning()), SPACE) if trial else first
-        assert at(asked, FULL) == at(first, FULL)
+        wanted = lengths.beginning() if trial else first
+        assert wanted
+        asked = suggest(FixedTrial(lengths.take_beginning(wanted)), SPACE) if trial else first
+        assert asked == wanted
         steps_asked.append(asked.recipe.steps)
         work = plan(asked)
         ledger.running[trial] = Asked(trial=create_trial(values=[0.0]), plan=work)  # type: ignore[arg-type]
-        assert lengths.beginning() == {}, "its trunk is being trained"
+        assert lengths.beginning() is None, "its trunk is being trained"
         del ledger.running[trial]
         ledger.enter(good_record(work, trial))
     assert steps_asked == [240, 960, 480]
-    assert lengths.beginning() == {}
+    assert lengths.beginning() is None
+
+
+def test_a_beginning_is_asked_for_once_and_not_of_a_network_that_fails(tmp_path: Path) -> None:
+    ledger, plan = Ledger(tmp_path, budget=8), FakePlanner(full_updates=FULL)
+    lengths = Lengths(SPACE, ledger, full_updates=FULL, workers=2, time=TimeLimit(0.0))
+    first = cheapest(SPACE)
+    ledger.enter(record_of(Failed(trial=0, stage="train", reason="out of memory"), plan(first), ()))
+    again = lengths.beginning()
+    assert again and again.recipe.steps == FULL, "once may be chance"
+    lengths.take_beginning(again)
+    assert lengths.beginning() == at(first, 480), "the other one may wait for an equal trial, and has no record yet"
+    ledger.enter(record_of(Failed(trial=1, stage="train", reason="out of memory"), plan(again), ()))
+    assert lengths.beginning() is None
+
+
+def test_a_network_that_fails_twice_is_not_tried_in_its_other_length(tmp_path: Path) -> None:
+    records = search(tmp_path, 8, make=MakeFails())
+    failed = [record.candidate for record in records if record.state == "failed"]
+    assert failed
+    for network in {each.scaling for each in failed}:
+        assert sum(each.scaling == network for each in failed) <= 2
 
 
 def test_without_lengths_nothing_is_given(tmp_path: Path) -> None:
     alike = Lengths(SPACE, Ledger(tmp_path, budget=8), full_updates=0, workers=1, time=TimeLimit(1.0))
     assert (alike.all, alike.full_updates, alike.given, alike.shortest) == ((), 0, 0, {})
-    assert alike.beginning() == {}
+    assert alike.beginning() is None
     assert alike.trials(8) == 8
     assert not alike.half_spent

@@ -119,6 +119,8 @@ class Timm:
         self.made = list[str]()
 
     def get_pretrained_cfg(self, name: str) -> SimpleNamespace | None:
+        if name.startswith("efficientnet_b0") and name != NAME:
+            raise RuntimeError("Invalid pretrained tag")
         known = SimpleNamespace(has_weights=True, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), license="apache-2.0")
         return known if name == NAME else None
 
@@ -161,6 +163,8 @@ def test_a_name_that_timm_lacks_and_weights_that_it_cannot_load_are_said(
     monkeypatch.setitem(sys.modules, "timm", Timm(B0, fails="no internet"))
     with pytest.raises(ConfigError, match=rf"came 'efficientnet_b0\.wrong'\.\nNear it: {NAME}\.$"):
         find_parent("timm:efficientnet_b0.wrong", B0)
+    with pytest.raises(ConfigError, match="came 'nonsense'"):
+        find_parent("timm:nonsense", B0)
     with pytest.raises(ConfigError, match=r"timm cannot load it \(no internet\)"):
         find_parent(f"timm:{NAME}", B0)
     monkeypatch.setitem(sys.modules, "timm", None)

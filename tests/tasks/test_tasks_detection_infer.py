@@ -146,6 +146,18 @@ def test_pictures_replace_neither_images_nor_one_another(
     assert {path.name for path in (tmp_path / "both").iterdir()} == {"photo.png.png", "photo.jpg.png"}
 
 
+def test_pictures_of_an_earlier_run_are_no_images_of_the_next(
+    tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    photo.rename(tmp_path / "photos" / photo.name)
+    for _ in range(2):
+        code, told = drawn_by("predict", tmp_path, ["photos"], "photos/drawn")
+        assert (code, told) == (0, "")
+        assert [path.name for path in (tmp_path / "photos" / "drawn").iterdir()] == ["photo.png"]
+
+
 def test_the_script_stands_alone(tmp_path: Path, photo: Path) -> None:
     constant_detector(tmp_path / "model.onnx")
     script = tmp_path / "infer.py"
