@@ -13,10 +13,22 @@ TIMED = (StageTime(stage="untrained", seconds=1.0),)
 
 
 def changed(
-    candidate: Candidate, *, steps: int = 240, precision: Precision = "fp32", images: int = 64, **quantization: int
+    candidate: Candidate,
+    *,
+    steps: int = 240,
+    precision: Precision = "fp32",
+    images: int = 64,
+    qat_steps: int = 0,
+    keep_float: int = 0,
 ) -> Candidate:
-    quantization_ = replace(candidate.quantization, precision=precision, calibration_images=images, **quantization)
-    return replace(candidate, recipe=replace(candidate.recipe, steps=steps), quantization=quantization_)
+    quantization = replace(
+        candidate.quantization,
+        precision=precision,
+        calibration_images=images,
+        qat_steps=qat_steps,
+        keep_float=keep_float,
+    )
+    return replace(candidate, recipe=replace(candidate.recipe, steps=steps), quantization=quantization)
 
 
 @pytest.fixture
