@@ -9,7 +9,7 @@ import pytest
 
 from scalesearch.analysis.outlook import FEWEST, outlook
 from scalesearch.spaces.moves import drawn
-from scalesearch.values.candidate import Candidate
+from scalesearch.values.candidate import Candidate, Recipe, Scaling
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.space import Choice, Limits, NamedAxis, SearchSpace
 
@@ -94,3 +94,24 @@ def test_with_unlike_lengths_all_is_about_the_greatest(make_record: MakeRecord) 
     assert {each.candidate.recipe.steps for each in (*seen.front, *seen.best)} == {960}
     for each in seen.front:
         assert each.score == pytest.approx(score(each.candidate), abs=0.08), "in full length"
+
+
+def test_a_candidate_that_was_trained_in_part_is_told_from_untried_ones(make_record: MakeRecord) -> None:
+    """Of a space of 12 networks all were trained by 960 updates, but for one that was trained by 240."""
+    sides, widths = (0.375, 0.5, 0.75, 1.0), (0.5, 1.0, 1.5)
+    axes = (
+        NamedAxis(name="scaling.resolution", axis=Choice(values=sides)),
+        NamedAxis(name="scaling.width", axis=Choice(values=widths)),
+        NamedAxis(name="training.steps", axis=Choice(values=(240, 960))),
+    )
+    found = list[MeasuredTrial]()
+    for trial, record in enumerate(records(make_record, 12)):
+        scaling = Scaling(resolution=sides[trial % 4], width=widths[trial // 4])
+        candidate = Candidate(scaling=scaling, recipe=Recipe(steps=240 if trial == 7 else 960))
+        found.append(replace(record, candidate=candidate, full_updates=960))
+    seen = outlook(replace(SPACE, axes=axes), found)
+    assert seen
+    (only,) = seen.best
+    assert (only.trained, only.candidate.recipe.steps) == (240, 960)
+    assert only.candidate.scaling == found[7].candidate.scaling
+    assert {each.trained for each in seen.front} <= {240, 960}
