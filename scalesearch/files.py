@@ -87,6 +87,11 @@ def _ordinary_mode() -> int:
     return 0o664 & ~mask
 
 
+def absolute_from(folder: Path, path: str) -> str:
+    """Return the absolute path of `path`, which may start from `folder` or from `~`; links stay, `..` goes."""
+    return os.path.abspath(folder / Path(path).expanduser())  # noqa: PTH100  (Path.resolve would follow links)
+
+
 def is_folder(path: Path) -> bool:
     """Tell whether the folder exists; False too for a name that the system does not allow, such as one too long."""
     return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises for them)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scalesearch.files import read_file, remove_partial_files, replace_file
+from scalesearch.files import absolute_from, read_file, remove_partial_files, replace_file
 from scalesearch.toml_file import read_toml
 
 
@@ -71,3 +71,10 @@ def test_what_a_kill_left_half_written_is_removed_wherever_it_lies(
     assert remove_partial_files(tmp_path) == 3
     files = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     assert files == ["notes.partial", "run.toml"]
+
+
+def test_a_path_is_seen_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert absolute_from(tmp_path, "a/../b") == str(tmp_path / "b")
+    assert absolute_from(tmp_path, "/c/d") == "/c/d"
+    assert absolute_from(tmp_path, "~/e") == str(tmp_path / "home" / "e")

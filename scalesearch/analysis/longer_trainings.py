@@ -6,8 +6,8 @@ from typing import Final
 
 from scalesearch.analysis.brief_bias import BriefBias, Traits, fit_brief_bias, traits_of
 from scalesearch.analysis.ranks import RankAgreement, rank_agreement
+from scalesearch.analysis.score_error import variance
 from scalesearch.values.candidate import Candidate, Quantization, Recipe
-from scalesearch.values.quality import Z_975
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 
 LEAST_NETWORKS: Final = 6
@@ -50,19 +50,15 @@ def longer_trainings(records: Iterable[TrialRecord]) -> LongerTrainings | None:
         shortest=min(short.candidate.recipe.steps for short, _ in pairs),
         full=full,
         ranks=rank_agreement([each.brief_score for each in brief], long),
-        bias=fit_brief_bias(brief, long, [_variance(record) for _, record in pairs]),
+        bias=fit_brief_bias(brief, long, [variance(record.quality) for _, record in pairs]),
     )
 
 
 def _network(candidate: Candidate) -> Candidate:
     """Return the candidate without its precision and its length."""
-    recipe = replace(candidate.recipe, steps=Recipe().steps, warmup_steps=0)
+    recipe = replace(candidate.recipe, steps=Recipe().steps)
     return replace(candidate, recipe=recipe, quantization=Quantization())
 
 
 def _traits(record: MeasuredTrial) -> Traits:
     return replace(traits_of(record), brief_score=record.training.float_score)
-
-
-def _variance(record: MeasuredTrial) -> float:
-    return ((record.quality.score_high - record.quality.score_low) / (2 * Z_975)) ** 2

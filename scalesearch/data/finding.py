@@ -1,6 +1,5 @@
 """Find a study's images again from any working folder; the fingerprint decides whether they are the right ones."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 from scalesearch.data.source import Sources
 from scalesearch.data.source_names import is_name
 from scalesearch.errors import ConfigError
+from scalesearch.files import absolute_from
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.session import DataSummary, Session
 from scalesearch.values.settings import DataSettings
@@ -203,13 +203,9 @@ def _seen_from(folder: Path, settings: DataSettings, sources: Sources) -> DataSe
     source, download = settings.source, settings.download_folder
     return replace(
         settings,
-        source=source if is_name(source, sources) else _absolute(folder, source),
-        download_folder=_absolute(folder, download) if download else "",
+        source=source if is_name(source, sources) else absolute_from(folder, source),
+        download_folder=absolute_from(folder, download) if download else "",
     )
-
-
-def _absolute(folder: Path, path: str) -> str:
-    return os.path.abspath(folder / Path(path).expanduser())  # noqa: PTH100  (keeps links, removes `..`)
 
 
 def _is_relative(source: str, sources: Sources) -> bool:

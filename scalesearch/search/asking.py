@@ -12,7 +12,7 @@ from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.search.branches import Branches
 from scalesearch.search.hopeless import Hopeless
 from scalesearch.search.ledger import Ledger
-from scalesearch.search.lengths import SLACK, Lengths
+from scalesearch.search.lengths import Lengths
 from scalesearch.search.precisions import Precisions
 from scalesearch.search.samplers import LEARNS_FROM_REJECTED, calm_threads, make_sampler, seed_of
 from scalesearch.search.siblings import SIBLING_OF
@@ -154,7 +154,7 @@ class Asker:
             self._enqueue(*self._precisions.next_sibling())
         elif first := self._lengths.beginning():
             self._opened.study.enqueue_trial(self._lengths.take_beginning(first))
-        elif self._sampling.sampler == "growth" and by_chance and self._ledger.left + SLACK < self._lengths.least:
+        elif self._sampling.sampler == "growth" and by_chance and self._lengths.too_little:
             self.short_of = "budget"
             return False
         elif self._starts_whole(number):
@@ -200,9 +200,7 @@ class Asker:
         if candidate:
             self._opened.study.enqueue_trial(trial_parameters(candidate, self._space))
             return True
-        self.short_of = "time" if room.too_late else "budget" if room.too_little else ""
-        if not self.short_of and self._ledger.left + SLACK < self._lengths.least:
-            self.short_of = "budget"
+        self.short_of = "time" if room.too_late else "budget" if room.too_little or self._lengths.too_little else ""
         if not self.short_of and self._lengths.all:
             self._opened.study.enqueue_trial(self._lengths.shortest)
         return not self.short_of

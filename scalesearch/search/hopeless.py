@@ -58,13 +58,13 @@ def _trained(candidate: Candidate) -> Candidate:
 
     No candidate has 0 steps, so the result differs from what `_in_precision` returns.
     """
-    recipe = replace(candidate.recipe, steps=0, warmup_steps=0)
+    recipe = replace(candidate.recipe, steps=0)
     return replace(candidate, recipe=recipe, quantization=Quantization())
 
 
 def _in_precision(candidate: Candidate) -> Candidate:
     """Return the candidate in no length, with the default calibration."""
-    recipe = replace(candidate.recipe, steps=Recipe().steps, warmup_steps=0)
+    recipe = replace(candidate.recipe, steps=Recipe().steps)
     return replace(candidate, recipe=recipe, quantization=_quantization(candidate, candidate.quantization.qat_steps))
 
 

@@ -23,7 +23,7 @@ MEMBERS_SHARE: Final = 0.25
 On the table of benchmarks/replay (of the seconds, there) more stood at full length after 2 minutes by this, and as much
 at the end (docs/measurements.md, "Short trainings, long ones").
 """
-SLACK: Final = 1e-6
+_SLACK: Final = 1e-6
 """What is left of the budget is rounded to so much, in full trainings."""
 
 
@@ -94,9 +94,9 @@ class Lengths:
         return {name: asked[name] for name in (STEPS, index_name(STEPS)) if name in asked}
 
     @property
-    def least(self) -> float:
-        """What the shortest training costs of the budget, in full trainings."""
-        return self.all[0] / self.all[-1] if self.all else 1.0
+    def too_little(self) -> bool:
+        """Whether the rest of the budget does not even suffice for the shortest training."""
+        return self._ledger.left + _SLACK < (self.all[0] / self.all[-1] if self.all else 1.0)
 
     def trials(self, budget: float) -> float:
         """Return how many of the shortest trainings the budget of full trainings has room for."""
@@ -151,20 +151,20 @@ class RunRoom:
 
     def fits(self, candidates: Sequence[Candidate]) -> bool:
         """Tell whether budget and time suffice for these candidates, one after the other."""
-        if self._trainings.of_all(candidates) > self._left + SLACK:
+        if self._trainings.of_all(candidates) > self._left + _SLACK:
             return False
         whole_s = self._seconds.of_all([*self._running, *candidates]) if self._seconds else 0.0
         return whole_s <= self._workers * self._left_s
 
     def affords(self, candidate: Candidate) -> bool:
         """Tell whether the budget suffices for the candidate."""
-        dear = self._trainings.of_all([candidate]) > self._left + SLACK
+        dear = self._trainings.of_all([candidate]) > self._left + _SLACK
         self.too_little = self.too_little or dear
         return not dear
 
     def uses_up(self, candidate: Candidate) -> bool:
         """Tell the same; with less left than a full training, False for one that costs nothing (see `growth.Room`)."""
-        if self._left < 1 and self._trainings.of_all([candidate]) <= SLACK:
+        if self._left < 1 and self._trainings.of_all([candidate]) <= _SLACK:
             self.too_little = True
             return False
         return self.affords(candidate)

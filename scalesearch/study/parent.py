@@ -12,6 +12,7 @@ from scalesearch.compression.fold import unfold_batchnorm
 from scalesearch.compression.inherit import kinship
 from scalesearch.data import Dataset, to_input
 from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.files import absolute_from
 from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale_base
 from scalesearch.study.parent_sources import DENSE, PRETRAINED, TIMM, TORCHVISION, FoundParent, find_parent
@@ -192,7 +193,7 @@ def _seen_from(folder: Path, source: str) -> str:
     """Return the source of a parent with its path as seen from a folder; names that are no paths stay as they are."""
     if source == PRETRAINED or source.startswith((TORCHVISION, TIMM)):
         return source
-    return str(folder / Path(source).expanduser())
+    return absolute_from(folder, source)
 
 
 def _described(found: FoundParent, request: ParentRequest, at: NetworkSpec, dataset: Dataset) -> tuple[Parent, bool]:

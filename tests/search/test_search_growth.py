@@ -46,8 +46,22 @@ def test_what_is_stored_makes_a_candidate_cheaper() -> None:
     assert known(replace(whole, quantization=replace(int8, qat_steps=20))) > FIXED_COST
     assert known(replace(whole, recipe=replace(whole.recipe, schedule="cosine"))) == FIXED_COST + 1
     # Weights that were trained with their rounding are not those of the float network.
-    rounded = in_trainings(SPACE, [replace(whole, quantization=replace(int8, qat_steps=20))])
+    aware = replace(whole, quantization=replace(int8, qat_steps=20))
+    rounded = in_trainings(SPACE, [aware])
     assert rounded(whole) == FIXED_COST + 0.25
+    # Of an equal candidate with another calibration, the updates with rounding alone are made again.
+    again = replace(aware, quantization=replace(aware.quantization, calibration_images=8))
+    assert rounded(again) == pytest.approx(FIXED_COST + 20 / whole.recipe.steps)
+
+
+def test_with_cosine_a_cut_of_a_stored_network_costs_its_retraining() -> None:
+    recipe = Recipe(schedule="cosine", steps=300, retrain_steps=60)
+    whole = Candidate(scaling=Scaling(width=0.5), recipe=recipe)
+    cut = replace(whole, pruning=Pruning(channel_fraction=0.25))
+    none, known = in_trainings(SPACE, []), in_trainings(SPACE, [whole])
+    assert none(cut) == FIXED_COST + 1
+    assert known(cut) == pytest.approx(FIXED_COST + 60 / 360)
+    assert known(replace(cut, scaling=Scaling(width=0.75))) == FIXED_COST + 1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from scalesearch.study import parent as module
 from scalesearch.study.parent import ParentRequest, PriorParent, look_ahead, prepare_parent, requested_parent
 from scalesearch.study.parent_sources import FoundParent
 from scalesearch.tasks.registry import get_task
+from scalesearch.values.candidate import Recipe
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.parent import Parent
 from scalesearch.values.session import Session
@@ -134,6 +135,9 @@ def test_without_the_study_it_is_read_again_and_must_be_the_same_file(
     assert prepared(gone) == prior.parent
     assert set(shapes) == {prior.parent.network}
     assert prior.parent.network.resolution_px == session.space.resolution_px != small.resolution_px
+    # It is fine-tuned as the study did, whatever the loss of the exported candidate is.
+    request = replace(request, recipe=Recipe(loss="focal", label_smoothing=0.0))
+    assert prepared(gone) == prior.parent
     # For other images the copy of the study, fine-tuned on its own, will not do.
     parent = prepared(prior, fingerprint="g")
     assert parent and parent.sha256 == prior.parent.sha256 and parent.key != prior.parent.key
