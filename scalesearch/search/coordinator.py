@@ -217,7 +217,13 @@ class _Run:
         elif asked.continued and pays and not self._ledger.has_room:
             self._asker.postpone(number)
         else:
-            self._ledger.running[number] = Asked(trial=asked.trial, plan=plan, sibling_of=sibling_of, pays=pays)
+            self._ledger.running[number] = Asked(
+                trial=asked.trial,
+                plan=plan,
+                sibling_of=sibling_of,
+                pays=pays,
+                shared_updates=self._shared_updates(plan),
+            )
             self._pool.submit(plan, number, rivals=self._rivals)
             self._showing.tell((TrialStarted(trial=number, candidate=asked.candidate),))
         return True
@@ -234,10 +240,17 @@ class _Run:
         same = (
             record.candidate.recipe
             for record in self._ledger.records.values()
-            if record.charged and record.state == "complete" and (record.cut_from or record.spec) == plan.begun[0]
-            if plan.trunk_key and self._problem.plan(record.candidate).trunk_key == plan.trunk_key
+            if record.charged and record.state == "complete" and self._shares_trunk(record, plan)
         )
         return min(trunk_steps(plan.candidate.recipe), max(map(trunk_steps, same), default=0))
+
+    def _shares_trunk(self, record: TrialRecord, plan: Plan) -> bool:
+        if not plan.trunk_key or (record.cut_from or record.spec) != plan.begun[0]:
+            return False
+        try:
+            return self._problem.plan(record.candidate).trunk_key == plan.trunk_key
+        except (CandidateRejected, StageFailed):  # of an earlier version, whose rules were others
+            return False
 
     def _give_up_postponed(self) -> None:
         """Finish the trials that a killed run had begun and for which this run's smaller budget has no room.

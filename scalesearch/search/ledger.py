@@ -35,15 +35,17 @@ class Asked:
     sibling_of: int | None = None
     pays: bool = True
     """Whether the budget counts what it trains."""
+    shared_updates: int = 0
+    """Updates of its trunk that finished trials have made, so that it need not make them."""
     stages: list[StageTime] = field(default_factory=list)
     stage: str = "start"
     stage_since: float = 0.0
 
     @property
     def most_charge(self) -> float:
-        """The most that the trial may cost of the budget, in full trainings."""
-        steps, full = self.plan.candidate.recipe.steps, self.plan.full_updates
-        return self.pays * (min(1.0, steps / full) if full else 1.0)
+        """The most that the trial may cost of the budget, in full trainings, if its trunk is still stored."""
+        steps = self.plan.candidate.recipe.steps
+        return self.pays * min(1.0, (steps - self.shared_updates) / (self.plan.full_updates or steps))
 
     def enter(self, stage: str) -> None:
         """Enter a stage, and note the wall time of the stage that ends with it."""
@@ -74,7 +76,7 @@ class Ledger:
 
     @property
     def left(self) -> float:
-        """What would be left of the budget if every running trial turned out to be a whole training of its length."""
+        """What would be left of the budget if every running trial made all updates that finished ones do not share."""
         return round(self.budget - self.charged - sum(asked.most_charge for asked in self.running.values()), _DIGITS)
 
     @property

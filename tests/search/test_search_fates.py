@@ -10,6 +10,7 @@ from study_runs import run
 
 from scalesearch.records.store import RecordStore
 from scalesearch.search.fates import gone_on_with
+from scalesearch.search.ledger import Asked
 from scalesearch.search.storage import opened_study
 from scalesearch.spaces.suggest import suggest, trial_parameters
 from scalesearch.values.candidate import Candidate, Quantization
@@ -88,3 +89,24 @@ def test_a_run_looks_for_another_trial_of_the_same_trunk(
         suggest(opened.study.ask(), make_space())
     run(tmp_path, 3, sampler="random", plan=plan)
     assert told == [shared]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("plan", "shared"), [(_one_trunk, 200), (FakePlanner(), 0)], ids=["one", "none"])
+def test_a_trial_that_begins_knows_what_finished_ones_share_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Callable[[Candidate], Plan], shared: int
+) -> None:
+    begun = list[int]()
+
+    def asked(**given: object) -> Asked:
+        begun.append(int(str(given.get("shared_updates", -1))))
+        return Asked(**given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("scalesearch.search.coordinator.Asked", asked)
+    run(tmp_path, 1, sampler="random", plan=plan)
+    candidate = RecordStore(tmp_path).all()[0].candidate
+    with opened_study(tmp_path, url="") as opened:
+        wider = replace(candidate, scaling=replace(candidate.scaling, width=1.25))
+        opened.study.enqueue_trial(trial_parameters(wider, make_space()))
+    run(tmp_path, 2, sampler="random", plan=plan)
+    assert begun == [0, shared]

@@ -5,10 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fake_evaluators import FakePlanner, make_space
+from optuna.trial import create_trial
 
 from scalesearch.records.store import RecordStore
 from scalesearch.search import ledger as module
-from scalesearch.search.ledger import Ledger
+from scalesearch.search.ledger import Asked, Ledger
+from scalesearch.spaces.suggest import cheapest
 from scalesearch.values.record import MeasuredTrial, StageTime
 
 
@@ -107,3 +110,17 @@ def test_a_charged_trial_whose_updates_are_not_known_is_a_full_training(
     assert record.charge == 1
     assert replace(record, charged=False).charge == 0
     assert replace(record.without_measurement(), training=None, state="failed").charge == 1
+
+
+@pytest.mark.parametrize(("full_updates", "left"), [(0, 8 - 160 / 480), (960, 8 - 160 / 960)])
+def test_a_running_branch_of_a_stored_trunk_reserves_only_its_share(
+    tmp_path: Path, full_updates: int, left: float
+) -> None:
+    ledger, plan = Ledger(tmp_path, budget=8), FakePlanner(full_updates=full_updates)
+    candidate = cheapest(make_space())
+    work = plan(replace(candidate, recipe=replace(candidate.recipe, steps=480)))
+    trial = create_trial(values=[0.0])
+    ledger.running[0] = Asked(trial=trial, plan=work, shared_updates=320)  # type: ignore[arg-type]
+    assert ledger.left == pytest.approx(left)
+    ledger.running[0] = Asked(trial=trial, plan=work, shared_updates=320, pays=False)  # type: ignore[arg-type]
+    assert ledger.left == 8
