@@ -20,9 +20,10 @@ from replay.shapes import place_in, shape_of, table_space, values_of
 from replay.strategy import GrowthSearch, ProposedSearch
 from replay.table import Table
 from scalesearch.analysis.baselines import DRAWS_ITS_START, RANDOM_START
+from scalesearch.host import computing_threads
 from scalesearch.search.asking import BY_CHANCE_AFTER
 from scalesearch.search.ledger import FREE_IN_A_ROW
-from scalesearch.search.samplers import LEARNS_FROM_REJECTED, calm_threads, make_sampler
+from scalesearch.search.samplers import LEARNS_FROM_REJECTED, make_sampler
 from scalesearch.spaces.suggest import cheapest, suggest, trial_parameters
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.settings import SamplerName
@@ -96,7 +97,7 @@ class OptunaSearch:
         self._number = max(self._number, round(RANDOM_START["gp"]))
 
     def _next(self) -> tuple[optuna.Trial, Candidate]:
-        with _quiet(), calm_threads("gp" if self._name in ("gp", BOTORCH) else "random"):
+        with _quiet(), computing_threads(1):
             self.study.sampler = self._sampler()
             trial = self.study.ask()
             candidate = suggest(trial, self._space)

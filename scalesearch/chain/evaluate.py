@@ -22,6 +22,7 @@ from scalesearch.deployment.backends.base import Engine
 from scalesearch.deployment.export_cache import ExportCache
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import StageFailed
+from scalesearch.host import computing_threads
 from scalesearch.measurement.cost import count_cost
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.measurement.postprocessing import time_postprocessing
@@ -81,6 +82,17 @@ class TrialEvaluator:
             StageFailed: A stage failed; its reason is to be put into the record.
             CandidateRejected: The untrained network is surely slower than the space allows.
         """
+        with self._own_threads():
+            return self._evaluated(plan, trial=trial, report=report, rivals=rivals)
+
+    def _own_threads(self) -> contextlib.AbstractContextManager[None]:
+        """Leave the other cores to other workers, between the trainings as well; beside a GPU they are free."""
+        machine = self._session.machine
+        return computing_threads(machine.threads) if machine.device == "cpu" else contextlib.nullcontext()
+
+    def _evaluated(
+        self, plan: Plan, *, trial: int, report: Callable[[str], None], rivals: Sequence[Point]
+    ) -> MeasuredTrial:
         session, warnings = self._session, list[str]()
         stages = StageClock(report, lambda: self._lock.paused_s)
         path = model_path(session.folder, trial)

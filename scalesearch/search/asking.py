@@ -14,7 +14,7 @@ from scalesearch.search.hopeless import Hopeless
 from scalesearch.search.ledger import Ledger
 from scalesearch.search.lengths import Lengths
 from scalesearch.search.precisions import Precisions
-from scalesearch.search.samplers import LEARNS_FROM_REJECTED, calm_threads, make_sampler, seed_of
+from scalesearch.search.samplers import LEARNS_FROM_REJECTED, make_sampler, seed_of
 from scalesearch.search.siblings import SIBLING_OF
 from scalesearch.search.storage import OpenStudy
 from scalesearch.spaces.suggest import cheapest, suggest, trial_parameters, uncut_parameters
@@ -131,8 +131,7 @@ class Asker:
         trial = self._trial(number)
         sibling_of = trial.user_attrs.get(SIBLING_OF)
         origin = None if sibling_of is None else self._ledger.records.get(sibling_of)
-        with calm_threads(self._sampling.sampler):
-            candidate = suggest(trial, self._space)
+        candidate = suggest(trial, self._space)
         return Proposal(
             trial=trial,
             candidate=candidate,

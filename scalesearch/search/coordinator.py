@@ -14,6 +14,7 @@ from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.execution.local_pool import Report, WorkerPool
 from scalesearch.execution.stopping import stop_signals
 from scalesearch.execution.worker import NO_TRIAL, Entered, Fatal
+from scalesearch.host import computing_threads
 from scalesearch.search.asking import Asker, Sampling
 from scalesearch.search.branches import Branches
 from scalesearch.search.events import RunStopped, StageEntered, StudyOutcome, TrialStarted
@@ -120,7 +121,14 @@ class _Run:
         self._search_s = 0.0
 
     def to_the_end(self, stopped: threading.Event) -> StudyOutcome:
-        """Run until budget, time or candidates run out, or `stopped` is set; return the outcome."""
+        """Run until budget, time or candidates run out, or `stopped` is set; return the outcome.
+
+        The cores are the workers': this process computes with one thread.
+        """
+        with computing_threads(1):
+            return self._to_the_end(stopped)
+
+    def _to_the_end(self, stopped: threading.Event) -> StudyOutcome:
         began = time.monotonic()
         with self._timed():
             self._open()

@@ -2,8 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import optuna
 
@@ -60,22 +59,3 @@ def make_sampler(name: SamplerName, *, seed: int, trial: int, workers: int) -> o
 def seed_of(seed: int, trial: int) -> int:
     """Return the seed of one trial of a study with this seed."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{trial}".encode()).digest()[:4], "big")
-
-
-@contextmanager
-def calm_threads(name: SamplerName) -> Iterator[None]:
-    """Give torch one thread while the Gaussian process sampler is asked.
-
-    With two threads, one ask takes 0.6 s or 13 s, by chance.
-    """
-    if name != "gp":
-        yield
-        return
-    import torch  # the GP sampler runs on it; no other sampler loads it
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -4,7 +4,7 @@ import optuna
 import pytest
 from fake_evaluators import make_space
 
-from scalesearch.search.samplers import LEARNS_FROM_REJECTED, SAMPLERS, calm_threads, make_sampler
+from scalesearch.search.samplers import LEARNS_FROM_REJECTED, SAMPLERS, make_sampler
 from scalesearch.spaces.suggest import suggest
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.settings import SamplerName
@@ -27,8 +27,7 @@ def study_with(trials: int) -> optuna.Study:
 def next_candidate(name: SamplerName, *, seed: int = 3, told: int = 12, workers: int = 1) -> Candidate:
     study = study_with(told)
     study.sampler = make_sampler(name, seed=seed, trial=told, workers=workers)
-    with calm_threads(name):
-        return suggest(study.ask(), SPACE)
+    return suggest(study.ask(), SPACE)
 
 
 @pytest.mark.parametrize("name", list(SAMPLERS))
@@ -80,12 +79,3 @@ def test_the_constant_liar_is_for_several_workers() -> None:
         alone, crowd = (make_sampler("tpe", seed=0, trial=0, workers=workers) for workers in (1, 2))
     assert isinstance(alone, optuna.samplers.TPESampler) and isinstance(crowd, optuna.samplers.TPESampler)
     assert (alone._constant_liar, crowd._constant_liar) == (False, True)
-
-
-def test_the_gaussian_process_asks_with_one_thread() -> None:
-    import torch
-
-    before = torch.get_num_threads()
-    with calm_threads("gp"):
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
