@@ -37,6 +37,7 @@ from scalesearch.chain.stages import StageClock
 from scalesearch.config import load_run
 from scalesearch.data import LABEL_SOURCES, Dataset
 from scalesearch.data.finding import load_study_data
+from scalesearch.host import computing_threads
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.spaces.suggest import random_candidates
 from scalesearch.study.run import tune_parent
@@ -182,7 +183,8 @@ def main() -> None:
                 job = Job(network=f"{px} px", way=variant.name, seed=seed)
                 if job in results.done():
                     continue
-                line = train(seeded, data, variant, px=px, recipe=recipe)
+                with computing_threads(1):
+                    line = train(seeded, data, variant, px=px, recipe=recipe)
                 results.add({**asdict(job), **line})
                 print(
                     f"{job.network}, seed {seed}, {job.way}: val {100 * line['val']:.1f}, {line['cpu_s']:.0f} s",
