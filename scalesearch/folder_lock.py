@@ -115,7 +115,7 @@ class FolderHold:
             try:
                 if HAS_FLOCK:
                     self._lock(descriptor)
-                if _is_at(descriptor, path):
+                if is_at(descriptor, path):
                     text = f"{os.getpid()} {socket.gethostname()} {self.what}\n".encode()[:_OWNER_BYTES]
                     with suppress(OSError):  # a full disk: the lock holds all the same
                         os.ftruncate(descriptor, 0)
@@ -146,7 +146,7 @@ class FolderHold:
 
     def _release(self) -> None:
         for path in list(self._open):
-            if _is_at(self._open[path], path):
+            if is_at(self._open[path], path):
                 with suppress(OSError):  # it is still locked, so no other process can have taken it
                     path.unlink()
             self._close(path)
@@ -205,7 +205,8 @@ def _is_empty(folder: Path) -> bool:
     return {path.name for path in folder.iterdir()} <= {INSIDE}
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def is_at(descriptor: int, path: Path) -> bool:
+    """Tell whether the open file is the one that is at this path now."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:

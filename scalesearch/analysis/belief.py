@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Final
 
 import numpy as np
@@ -28,7 +29,7 @@ from scalesearch.values.space import LATENCY_LIMIT, NamedAxis, Range, SearchSpac
 Array = NDArray[np.float64]
 
 ROUNDING: Final = 1.05
-"""Widths are rounded, so MACs may be expected this much too high for a candidate that is within the limit."""
+"""Widths are rounded, so MACs and sizes may be expected this much too high for a candidate that is within the limit."""
 
 
 _MOST_TIMED: Final = 100
@@ -43,6 +44,8 @@ class Observation:
     p50_ms: float
     macs: int = 0
     """0 where it is not known."""
+    size_bytes: int = 0
+    """Of the deployed file; 0 where it is not known."""
     feasible: bool = True
     """Whether it keeps every limit. Others teach the model, but are not on the front."""
 
@@ -72,6 +75,7 @@ def observations_of(records: Iterable[TrialRecord]) -> tuple[Observation, ...]:
             score=each.quality.score,
             p50_ms=each.latency.p50_ms,
             macs=each.cost.macs,
+            size_bytes=each.size_bytes,
             feasible=each.within_limits,
         )
         for each in measured
@@ -82,15 +86,21 @@ def observations_of(records: Iterable[TrialRecord]) -> tuple[Observation, ...]:
 def timed_of(records: Iterable[TrialRecord], limit_ms: float | None) -> tuple[Timed, ...]:
     """Return the candidates among the records that were rejected for their measured latency, by trial number.
 
+    What is rejected was timed without the work after the engine. Where latencies count that, the median of the other
+    trials is added.
+
     Args:
         records: Trials of a study.
         limit_ms: The space's limit of latency; None without a limit.
     """
     if not limit_ms:
         return ()
-    rejected = (each for each in sorted(records, key=lambda each: each.trial) if each.state == "rejected")
+    ordered = sorted(records, key=lambda each: each.trial)
+    latencies = [each.latency for each in ordered if each.latency]
+    after_ms = median(each.p50_ms - each.of_engine.p50_ms for each in latencies) if latencies else 0.0
+    rejected = (each for each in ordered if each.state == "rejected")
     return tuple(
-        Timed(candidate=each.candidate, p50_ms=limit_ms * (1 + use.excess))
+        Timed(candidate=each.candidate, p50_ms=limit_ms * (1 + use.excess) + after_ms)
         for each in rejected
         if each.stages and each.same_as is None
         for use in each.limits
@@ -119,19 +129,21 @@ def without_calibration(candidate: Candidate) -> Candidate:
     )
 
 
-def within_macs(space: SearchSpace, observed: Sequence[Observation], pool: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates that probably have no more MACs than the space allows; an observed one is not asked.
+def within_limits(space: SearchSpace, observed: Sequence[Observation], pool: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates that probably have no more MACs and bytes than the space allows.
 
-    MACs go by powers of the multipliers, so they are fitted to those that are known.
+    Both go by powers of the multipliers, so they are fitted to those that are known. An observed candidate is not asked.
     """
-    known = {each.candidate: each.macs for each in observed if each.macs}
-    limit = space.limits.max_macs
-    if not limit or not known or not pool:
-        return list(pool)
-    features = Features(space)
-    model = LogLinear(features.of(list(known)), list(known.values()))
-    macs = model.predict(features.of(list(pool)))
-    return [each for each, count in zip(pool, macs, strict=True) if each in known or count <= ROUNDING * limit]
+    macs = {each.candidate: each.macs for each in observed if each.macs}
+    sizes = {each.candidate: each.size_bytes for each in observed if each.size_bytes}
+    kept, features = list(pool), Features(space)
+    for limit, known in ((space.limits.max_macs, macs), (space.limits.max_size_bytes, sizes)):
+        if not limit or not known or not kept:
+            continue
+        model = LogLinear(features.of(list(known)), list(known.values()))
+        expected = model.predict(features.of(kept))
+        kept = [each for each, value in zip(kept, expected, strict=True) if each in known or value <= ROUNDING * limit]
+    return kept
 
 
 class Features:
@@ -239,6 +251,15 @@ class Belief:
     def correlation(self, candidates: Sequence[Candidate], others: Sequence[Candidate]) -> Array:
         """Return how far the score that each candidate would show goes with that of the other at its place (n,)."""
         return self._score.correlation(self._features.of(candidates), self._features.of(others))
+
+    def reference(self, candidates: Sequence[Candidate]) -> Point:
+        """Return the worst (score, p50 in ms) of a hypervolume that all these candidates can enlarge.
+
+        It is the usual one where no candidate and no observation is slow, and twice the slowest of them elsewhere.
+        """
+        expected = self.expect(self._in_full(candidates)).log_ms[0] if candidates else np.empty(0)
+        slowest_ms = math.exp(max([*expected.tolist(), *self.log_ms.tolist()]))
+        return (REFERENCE[0], max(REFERENCE[1], 2 * slowest_ms))
 
     def growth(self, candidates: Sequence[Candidate], reference: Point = REFERENCE) -> Array:
         """Return by how much each candidate is expected to enlarge the front's hypervolume (n,).

@@ -49,13 +49,15 @@ class Pair:
     same_device: bool
     timed_unlike: tuple[str, ...]
     """What differs in the timing besides the device, such as `batch 1 and 16`; empty if nothing does."""
+    trained_unlike: str
+    """The updates of the members of both fronts, such as `240 and 480, 960 updates`; empty if they are alike."""
     same_images: bool
     second_beaten: float | None
     """Fraction of the second study's front that some point of the first's front beats (Zitzler's coverage). None where
     the two differ in device, way of timing or images, since their points then cannot be compared."""
     first_beaten: float | None
     shared: int
-    """Number of networks (scaling, pruning and precision) that both studies measured."""
+    """Number of networks (scaling, pruning and precision) that both studies measured, trained in full length."""
     latency: RankAgreement | None
     score: RankAgreement | None
     latency_ratio: float | None
@@ -135,6 +137,7 @@ def compare(one: ComparedStudy, other: ComparedStudy) -> Pair:
         metric=metric_of(one.records),
         same_device=one.device == other.device,
         timed_unlike=timed_unlike(one, other),
+        trained_unlike=_trained_unlike(one, other),
         same_images=_same_images(one, other),
         second_beaten=_beaten(one.front, other.front) if together else None,
         first_beaten=_beaten(other.front, one.front) if together else None,
@@ -143,6 +146,11 @@ def compare(one: ComparedStudy, other: ComparedStudy) -> Pair:
         score=rank_agreement([ours[0] for ours, _ in pairs], [theirs[0] for _, theirs in pairs]),
         latency_ratio=median(ratios) if ratios else None,
     )
+
+
+def _trained_unlike(one: ComparedStudy, other: ComparedStudy) -> str:
+    updates = [{record.candidate.recipe.steps for record in study.front} for study in (one, other)]
+    return "" if updates[0] == updates[1] else f"{_listed(updates[0])} and {_listed(updates[1])} updates"
 
 
 def _same_images(one: ComparedStudy, other: ComparedStudy) -> bool:
@@ -170,13 +178,13 @@ _Network = tuple[str, Scaling, InputSize, Pruning, str]
 
 
 def _by_network(study: ComparedStudy) -> dict[_Network, tuple[float, float]]:
-    """Return (score, p50_ms) of each network that the study measured.
+    """Return (score, p50_ms) of each network that the study trained in full length and measured.
 
     Where a network was measured more than once (with another recipe or calibration), these are medians.
     """
     found: dict[_Network, list[tuple[float, float]]] = {}
     for record in study.records:
-        if record.spec and record.quality and record.latency and record.same_as is None:
+        if record.spec and record.quality and record.latency and record.same_as is None and not record.short:
             candidate = record.candidate
             shape = (record.spec.name, candidate.scaling, record.spec.input_size)
             network = (*shape, candidate.pruning, candidate.quantization.precision)

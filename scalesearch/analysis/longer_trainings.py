@@ -1,5 +1,6 @@
 """What the search's own longer trainings show: networks that were trained briefly, and then on to full length."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -20,7 +21,7 @@ class LongerTrainings:
     networks: int
     shortest: int
     full: int
-    """Updates of the two trainings; of several shorter ones, the shortest."""
+    """Updates of the two trainings."""
     ranks: RankAgreement | None
     """Of the short scores with those of full length; None where there is none."""
     bias: BriefBias | None
@@ -40,14 +41,18 @@ def longer_trainings(records: Iterable[TrialRecord]) -> LongerTrainings | None:
         if not each.candidate.quantization.qat_steps:
             trained.setdefault(_network(each.candidate), {}).setdefault(each.candidate.recipe.steps, each)
     full = max((each.full_updates for each in own), default=0)
-    pairs = [(of[min(of)], of[full]) for of in trained.values() if full in of and min(of) < full]
+    both = [of for of in trained.values() if full in of and min(of) < full]
+    # Scores of unlike short trainings do not compare: those that most networks have.
+    counts = Counter(steps for of in both for steps in of if steps < full)
+    shortest = max(counts, key=lambda steps: (counts[steps], -steps), default=0)
+    pairs = [(of[shortest], of[full]) for of in both if shortest in of]
     if len(pairs) < LEAST_NETWORKS:
         return None
     brief = [_traits(short) for short, _ in pairs]
     long = [record.training.float_score for _, record in pairs]
     return LongerTrainings(
         networks=len(pairs),
-        shortest=min(short.candidate.recipe.steps for short, _ in pairs),
+        shortest=shortest,
         full=full,
         ranks=rank_agreement([each.brief_score for each in brief], long),
         bias=fit_brief_bias(brief, long, [variance(record.quality) for _, record in pairs]),

@@ -17,7 +17,7 @@ from scalesearch.analysis.belief import (
     at_length,
     observations_of,
     timed_of,
-    within_macs,
+    within_limits,
     without_calibration,
 )
 from scalesearch.analysis.front import hypervolume, point, undominated
@@ -89,12 +89,13 @@ def outlook(
     outside = {at_length(each.candidate, full) for each in observed if not each.feasible}
     drawn_ones = dict.fromkeys(at_length(each, full) for each in _candidates(space, list(tried), seed=seed))
     wanted = [each for each in drawn_ones if each not in outside]
-    pool = within_macs(space, observed, wanted)
+    pool = within_limits(space, observed, wanted)
     if not pool:
         return None
     expected = belief.expect(pool)
-    growth = belief.growth(pool)
-    size = hypervolume(point(record) for record in records if record.feasible)
+    reference = belief.reference(pool)
+    growth = belief.growth(pool, reference)
+    size = hypervolume((point(record) for record in records if record.feasible), reference)
     promises = [
         Promise(
             candidate=candidate,

@@ -9,6 +9,7 @@ from typing import Final
 
 from scalesearch.chain.stages import StageClock
 from scalesearch.errors import ConfigError
+from scalesearch.folder_lock import is_at
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.measurement.lock_files import HAS_FLOCK, open_lock_file, release, try_lock
 
@@ -42,22 +43,34 @@ class OneTrainer:
             stages: Announces the stage `wait` while there is something to wait for.
         """
         path = self._folder / f"{key}.lock"
+        descriptor = self._locked(path, stages)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            descriptor = open_lock_file(path) if HAS_FLOCK else -1
-        except (OSError, ConfigError):
-            descriptor = -1
-        if descriptor < 0:
-            yield
-            return
-        try:
-            self._wait(descriptor, stages)
             yield
         finally:
-            with suppress(OSError):  # waiting processes have the file open, and look for the weights next
-                path.unlink()
-            release(descriptor)
-            os.close(descriptor)
+            if descriptor >= 0:
+                with suppress(OSError):  # waiting processes have the file open, and open the next one
+                    path.unlink()
+                release(descriptor)
+                os.close(descriptor)
+
+    def _locked(self, path: Path, stages: StageClock) -> int:
+        """Return the descriptor of the locked file at this path, made where absent; -1 if none can be made."""
+        while True:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                descriptor = open_lock_file(path) if HAS_FLOCK else -1
+            except (OSError, ConfigError):
+                descriptor = -1
+            if descriptor < 0:
+                return -1
+            try:
+                self._wait(descriptor, stages)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if is_at(descriptor, path):
+                return descriptor
+            os.close(descriptor)  # its holder removed it: a third process may hold the file that is there now
 
     def _wait(self, descriptor: int, stages: StageClock) -> None:
         if try_lock(descriptor, alone=True):

@@ -93,6 +93,8 @@ def _about(study: "ComparedStudy") -> Iterator[str]:
 
 def _agreement(pair: "Pair") -> Iterator[str]:
     yield f"{pair.first} and {pair.second}: {_what_compares(pair)}"
+    if pair.trained_unlike:
+        yield f"  TRAINED UNLIKE ({pair.trained_unlike}): each front is what its study hands over, not equal trainings"
     for by, beaten, share in (
         (pair.first, pair.second, pair.second_beaten),
         (pair.second, pair.first, pair.first_beaten),
@@ -161,6 +163,7 @@ def _plain(pair: "Pair") -> dict[str, Any]:
         "study": pair.second,
         "same_device": pair.same_device,
         "timed_unlike": list(pair.timed_unlike),
+        "trained_unlike": pair.trained_unlike,
         "same_images": pair.same_images,
         "its_front_beaten": pair.second_beaten,
         "own_front_beaten": pair.first_beaten,

@@ -111,7 +111,7 @@ def _nothing_feasible(records: Sequence[TrialRecord]) -> str:
     ends = Counter(_end_of(record) for record in records)
     counts = ", ".join(f"{number} {end}" for end, number in ends.most_common())
     lines = [f"no feasible trial among {len(records)} ({counts})."]
-    over = [record for record in records if record.limits]
+    over = [record for record in records if any(use.excess > 0 for use in record.limits)]
     if any(record.trained_in_part for record in records):
         lines.append(remedy(records))
     elif over:

@@ -18,7 +18,16 @@ from scalesearch.host import computing_threads
 from scalesearch.search.asking import Asker, Sampling
 from scalesearch.search.branches import Branches
 from scalesearch.search.events import RunStopped, StageEntered, StudyOutcome, TrialStarted
-from scalesearch.search.fates import error_of, given_up_on, gone_on_with, record_of, rejected, repeat, unplanned
+from scalesearch.search.fates import (
+    charged_at_most,
+    error_of,
+    given_up_on,
+    gone_on_with,
+    record_of,
+    rejected,
+    repeat,
+    unplanned,
+)
 from scalesearch.search.ledger import Asked, Ledger
 from scalesearch.search.lengths import Lengths
 from scalesearch.search.precisions import Precisions
@@ -194,10 +203,14 @@ class _Run:
         self._asker.begin(catch_up(self._opened, records, self._problem.space, self._listener))
         for number in sorted(records):
             self._ledger.count(records[number])
+        self._ledger.go_on()
         front = self._front()
-        for member in front:
-            self._precisions.want_siblings(member)
-            self._branches.want(member)
+        members = {member.trial for member in front}
+        trained = (records[number] for number in sorted(records) if records[number].charged)
+        near = [each for each in trained if each.trial not in members and near_front(each, front)]
+        for record in (*front, *near):
+            self._precisions.want_siblings(record)
+            self._branches.want(record)
         self._showing.tell(self._precisions.narrow())
         self._showing.opened(front)
 
@@ -248,17 +261,28 @@ class _Run:
         same = (
             record.candidate.recipe
             for record in self._ledger.records.values()
-            if record.charged and record.state == "complete" and self._shares_trunk(record, plan)
+            if record.charged and record.state == "complete"
+            if plan.trunk_key and (record.cut_from or record.spec) == plan.begun[0]
+            if (own := self._plan_of(record)) and own.trunk_key == plan.trunk_key
         )
         return min(trunk_steps(plan.candidate.recipe), max(map(trunk_steps, same), default=0))
 
-    def _shares_trunk(self, record: TrialRecord, plan: Plan) -> bool:
-        if not plan.trunk_key or (record.cut_from or record.spec) != plan.begun[0]:
-            return False
+    def _weights_stored(self, plan: Plan) -> bool:
+        """Tell whether a finished trial has trained the plan's weights."""
+        return any(
+            record.state == "complete"
+            and record.spec == plan.spec
+            and (own := self._plan_of(record)) is not None
+            and own.shape_key == plan.shape_key
+            for record in self._ledger.records.values()
+        )
+
+    def _plan_of(self, record: TrialRecord) -> Plan | None:
+        """Return the plan of a finished trial; None for one of an earlier version, whose rules were others."""
         try:
-            return self._problem.plan(record.candidate).trunk_key == plan.trunk_key
-        except (CandidateRejected, StageFailed):  # of an earlier version, whose rules were others
-            return False
+            return self._problem.plan(record.candidate)
+        except (CandidateRejected, StageFailed):
+            return None
 
     def _give_up_postponed(self) -> None:
         """Finish the trials that a killed run had begun and for which this run's smaller budget has no room.
@@ -280,9 +304,12 @@ class _Run:
         asked.enter("")
         if isinstance(report, Fatal) and report.error:
             raise report.error  # the trial stays RUNNING: the next run continues it
-        record = record_of(report, asked.plan, tuple(asked.stages))
-        if self._asker.was_begun_before(report.trial):
-            record = gone_on_with(record, asked.plan, shared_updates=self._shared_updates(asked.plan))
+        record, again = record_of(report, asked.plan, tuple(asked.stages)), self._asker.was_begun_before(report.trial)
+        if again or record.state == "failed":
+            shared, stored = self._shared_updates(asked.plan), self._weights_stored(asked.plan)
+            if again and not stored:
+                record = gone_on_with(record, asked.plan, shared_updates=shared)
+            record = charged_at_most(record, asked.plan, shared_updates=shared, stored=stored)
         if asked.sibling_of is not None:
             record = replace(record, charged=record.charged and asked.pays, sibling_of=asked.sibling_of)
         del self._ledger.running[report.trial]

@@ -62,13 +62,18 @@ def in_words(file: Path) -> Iterator[None]:
     except (sqlite3.Error, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise _explained(file, error) from error
     except RuntimeError as error:
-        if "optuna" not in str(error).lower() or "schema" not in str(error).lower():
+        if not is_of_another_version(error):
             raise
         message = (
             f"{file} was written by another version of Optuna than the {optuna.__version__} here.\n"
             f"Install the version that run.toml names. Or: {_DELETE.format(name=file.name)}"
         )
         raise ConfigError(message) from error
+
+
+def is_of_another_version(error: RuntimeError) -> bool:
+    """Tell whether Optuna raised this because another version of it wrote the tables."""
+    return "optuna" in str(error).lower() and "schema" in str(error).lower()
 
 
 def look_into(file: Path) -> None:

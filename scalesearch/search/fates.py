@@ -91,6 +91,21 @@ def gone_on_with(record: TrialRecord, plan: Plan, *, shared_updates: int) -> Tri
     return replace(record, charged=True, training=replace(training, new_steps=made))
 
 
+def charged_at_most(record: TrialRecord, plan: Plan, *, shared_updates: int, stored: bool) -> TrialRecord:
+    """Return the record, charged no more than its trial can have trained, if it failed and nobody knows how far it got.
+
+    Args:
+        record: Of any state; only such a failed one is changed.
+        plan: Its plan.
+        shared_updates: Updates of its trunk that other trials have made.
+        stored: Whether another trial had trained its weights before.
+    """
+    if record.state != "failed" or record.training is not None:
+        return record
+    most = 0 if stored else max(0, plan.candidate.recipe.steps - shared_updates)
+    return replace(record, charged=record.charged and most > 0, most_updates=most)
+
+
 def _bare(trial: int, plan: Plan, *, state: TrialState, reason: str) -> TrialRecord:
     return TrialRecord(
         trial=trial,

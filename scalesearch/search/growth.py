@@ -17,10 +17,10 @@ from scalesearch.analysis.belief import (
     Observation,
     Timed,
     at_length,
-    within_macs,
+    within_limits,
     without_calibration,
 )
-from scalesearch.analysis.front import REFERENCE, Point, undominated
+from scalesearch.analysis.front import Point, undominated
 from scalesearch.analysis.log_linear import LogLinear
 from scalesearch.spaces.moves import drawn, moved
 from scalesearch.spaces.trunks import trunk_scaling
@@ -54,7 +54,7 @@ def propose(
     is_open: Callable[[Candidate], bool],
     seed: int,
     pool: Sequence[Candidate] = (),
-    reference: Point = REFERENCE,
+    reference: Point | None = None,
     lengths: Sequence[int] = (),
     room: "Room | None" = None,
     timed: Sequence[Timed] = (),
@@ -74,7 +74,7 @@ def propose(
         is_open: Tells whether a candidate is new and within the limits.
         seed: Of the pool.
         pool: The candidates to choose from; empty to make a pool.
-        reference: The worst (score, p50 in ms) of the hypervolume.
+        reference: The worst (score, p50 in ms) of the hypervolume; None: the model's.
         lengths: The lengths of a training in updates, ascending; empty where all trainings are alike.
         room: What the run has room for; None for a run without end.
         timed: Candidates that were rejected for their latency.
@@ -84,22 +84,25 @@ def propose(
     random = np.random.default_rng(seed)
     belief = Belief(space, observed, full_updates=lengths[-1] if lengths else 0, timed=timed).supposing(running)
     known = {*running, *(each.candidate for each in observed)}
+    if not pool and lengths:
+        pool = within_limits(space, observed, pool_of_lengths(space, belief, random, lengths, known=known))
+    elif not pool:
+        pool = within_limits(space, observed, pool_of(space, observed, random, known=known))
+    worst = reference or belief.reference(pool)
 
     def best(pool: Sequence[Candidate]) -> Candidate | None:
         """Return the open candidate of the pool that promises most for its cost."""
         if not pool:
             return None
-        worth = belief.promise(pool, reference) / np.array([cost(each) for each in pool])
+        worth = belief.promise(pool, worst) / np.array([cost(each) for each in pool])
         order = np.argsort(-worth, kind="stable")[:MOST_CHECKED]
         return next((pool[place] for place in order.tolist() if is_open(pool[place])), None)
 
     if not lengths:
-        pool = pool or within_macs(space, observed, pool_of(space, observed, random, known=known))
         found = best(pool)
         if room is None or found is None or (room.uses_up(found) and room.in_time(found)):
             return found
         return best([each for each in pool if room.uses_up(each) and room.in_time(each)])
-    pool = pool or within_macs(space, observed, pool_of_lengths(space, belief, random, lengths, known=known))
     found, members = best(pool), [each for each in unfinished(belief, known) if is_open(each)]
     if room is None:
         return found

@@ -20,8 +20,11 @@ from scalesearch.values.settings import UNLIMITED_BUDGET
 FREE_IN_A_ROW = 20
 """The run ends after this many candidates in a row that cost no training."""
 _MEASURED = 0.2
-"""How much a candidate counts towards `FREE_IN_A_ROW` if it was rejected only after a worker had measured it. It counts
-less because many candidates in a row are too slow where few are fast enough, although there is more to find."""
+"""How much a candidate counts towards `FREE_IN_A_ROW` if a worker had to measure it. It counts less because there may
+be more to find: many candidates in a row are too slow where few are fast enough, or are stored weights in new
+precisions."""
+GIVEN_UP = "adaptive: "
+"""The reason of a trial begins so if its precision was given up, which holds for runs with `--adaptive` alone."""
 _DIGITS = 6
 """Decimals to which the sum of charges is rounded, so that three thirds make one."""
 
@@ -89,6 +92,11 @@ class Ledger:
         """Whether the search should stop asking: too many candidates in a row needed no training."""
         return self.free_in_a_row >= FREE_IN_A_ROW
 
+    def go_on(self) -> None:
+        """Let a run go on that continues a study which ended because candidates needed no training."""
+        if self.used_up:
+            self.free_in_a_row = 0.0
+
     def finished(self, key: str) -> TrialRecord | None:
         """Return the record of finished work with this key, which answers equal candidates; None if there is none."""
         return self._finished.get(key)
@@ -125,9 +133,10 @@ class Ledger:
         """
         if record.sibling_of is not None:
             return
-        measured = record.state == "rejected" and bool(record.stages)
+        measured = record.same_as is None and bool(record.stages)
         self.free_in_a_row = 0.0 if record.charged else self.free_in_a_row + (_MEASURED if measured else 1)
-        again = not record.charged and record.state != "rejected"
+        taught_nothing = record.state == "failed" or not measured
+        again = not record.charged and record.state != "rejected" and taught_nothing
         self.repeats_in_a_row = self.repeats_in_a_row + 1 if again else 0
 
     def park(self, asked: Asked) -> None:
@@ -162,12 +171,19 @@ class Ledger:
             return "time", f"the time is up at {self._done}; run again to go on"
         if short_of == "budget":
             return "budget", f"{self._trained}: the rest of the budget suffices for no other"
-        last = sorted(self.records)[-FREE_IN_A_ROW:]
-        rejected = sum(self.records[number].state == "rejected" for number in last)
-        cause = "the limits are too tight" if 2 * rejected > len(last) else "the space is exhausted"
+        last = [self.records[number] for number in sorted(self.records)[-FREE_IN_A_ROW:]]
+        rejected = sum(record.state == "rejected" for record in last)
+        repeats = sum(record.same_as is not None for record in last)
+        others = len(last) - rejected - repeats
+        if 2 * rejected > len(last):
+            cause = "the limits are too tight"
+        elif 2 * others > len(last):
+            cause = "there is nothing left to train (run again to measure more)"
+        else:
+            cause = "the space is exhausted"
         return "exhausted", (
-            f"{cause}: of the last {len(last)} candidates none needed training ({rejected} broke a limit, "
-            f"{len(last) - rejected} repeated an earlier one or used its weights)"
+            f"{cause}: of the last {len(last)} candidates none needed training ({rejected} broke a limit, {repeats} "
+            f"repeated an earlier one, {others} used its weights)"
         )
 
     @property
@@ -183,5 +199,5 @@ class Ledger:
         return f"{candidates} candidates trained{shared}"
 
     def _remember(self, record: TrialRecord) -> None:
-        if record.key and record.same_as is None:
+        if record.key and record.same_as is None and not record.reason.startswith(GIVEN_UP):
             self._finished.setdefault(record.key, record)

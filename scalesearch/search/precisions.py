@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.search.events import Narrowed
-from scalesearch.search.ledger import Ledger
+from scalesearch.search.ledger import GIVEN_UP, Ledger
 from scalesearch.search.siblings import siblings_of
 from scalesearch.values.candidate import Candidate, Precision, Quantization
 from scalesearch.values.plan import Plan
@@ -127,4 +127,4 @@ def given_up(records: Iterable[TrialRecord]) -> dict[Precision, int]:
 
 def reason(precision: Precision, tries: int) -> str:
     """Return the reason why a candidate of that precision is rejected."""
-    return f"adaptive: {precision} never paid on this chip in {tries} networks; without --adaptive it is asked again"
+    return f"{GIVEN_UP}{precision} never paid on this chip in {tries} networks; without --adaptive it is asked again"

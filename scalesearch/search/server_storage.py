@@ -2,6 +2,8 @@
 
 import importlib.util
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -10,6 +12,7 @@ import sqlalchemy
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
+from scalesearch.search.database_file import is_of_another_version
 from scalesearch.values.storage_url import check_storage_url
 
 NAME_FILE = "study.name"
@@ -37,18 +40,47 @@ def server_storage(url: str) -> optuna.storages.RDBStorage:
         "pool_pre_ping": True,  # a restarted server costs a new connection, not the run
         "connect_args": {"connect_timeout": _TIMEOUT_S},
     }
-    try:
+    with server_in_words(
+        url, "cannot open", "Start the server, mend the URL, or give the password by PGPASSWORD or ~/.pgpass."
+    ):
         # hide_password=False: it has no password (values.settings), and hiding would change what is connected to.
         return optuna.storages.RDBStorage(parsed.render_as_string(hide_password=False), engine_kwargs=engine)
-    except sqlalchemy.exc.SQLAlchemyError as error:
+
+
+@contextmanager
+def server_in_words(
+    url: str,
+    failed: str = "lost",
+    remedy: str = "Finished trials are on disk: start the server and type the same command again.",
+) -> Iterator[None]:
+    """Turn what SQLAlchemy and Optuna raise on this database into one ConfigError.
+
+    Args:
+        url: The database.
+        failed: What is said of it, as a verb.
+        remedy: What the user can do.
+
+    Raises:
+        ConfigError: The server is gone or refuses, or the tables are of another version of Optuna.
+    """
+    parsed = _parse(url)
+    place = f"database {parsed.database or '(none)'} on {parsed.host or 'this machine'}"
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause = error if isinstance(error, sqlalchemy.exc.SQLAlchemyError) else error.__cause__
         # The driver's own words. SQLAlchemy's add the statement and its parameters.
-        reason = " ".join(str(getattr(error, "orig", None) or "it refused the connection").split())
-        message = (
-            f"storage: cannot open database {parsed.database or '(none)'} on {parsed.host or 'this machine'}.\n"
-            f"{reason[:300]}\n"
-            "Start the server, mend the URL, or give the password by PGPASSWORD or ~/.pgpass."
-        )
+        reason = " ".join(str(getattr(cause, "orig", None) or "it refused the connection").split())
+        message = f"storage: {failed} {place}.\n{reason[:300]}\n{remedy}"
         raise ConfigError(message) from None
+    except RuntimeError as error:
+        if not is_of_another_version(error):
+            raise
+        message = (
+            f"storage: {place} was written by another version of Optuna than the {optuna.__version__} here.\n"
+            "Install the version that run.toml names, or give another database."
+        )
+        raise ConfigError(message) from error
 
 
 def _parse(url: str) -> sqlalchemy.URL:

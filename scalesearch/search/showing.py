@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import optuna
 
-from scalesearch.analysis.front import hypervolume, point
+from scalesearch.analysis.front import REFERENCE, Point, hypervolume, point
 from scalesearch.search.events import Event, Plateau, RunStarted, TrialFinished
 from scalesearch.search.ledger import Ledger
 from scalesearch.search.listener import NoListener, StudyListener
@@ -43,19 +43,25 @@ class PlateauWatch:
 
     def __init__(self) -> None:
         """Begin before the run's first candidate."""
-        self._volumes: deque[float] = deque(maxlen=PLATEAU_CANDIDATES + 1)
+        self._fronts: deque[tuple[Point, ...]] = deque(maxlen=PLATEAU_CANDIDATES + 1)
         self._told = False
 
-    def after(self, volume: float) -> Plateau | None:
+    def after(self, front: Iterable[Point]) -> Plateau | None:
         """Take in one more trained candidate, and return an event if the front has now come to a plateau.
 
         Args:
-            volume: The front's hypervolume with that candidate.
+            front: The front with that candidate.
         """
-        self._volumes.append(volume)
-        if len(self._volumes) <= PLATEAU_CANDIDATES or not self._volumes[0]:
+        self._fronts.append(tuple(front))
+        if len(self._fronts) <= PLATEAU_CANDIDATES:
             return None
-        growth = self._volumes[-1] / self._volumes[0] - 1
+        # Fronts may lie beyond the usual reference, where hypervolumes are 0.
+        slowest_ms = max((p50_ms for _, p50_ms in (*self._fronts[0], *self._fronts[-1])), default=0.0)
+        worst = (REFERENCE[0], max(REFERENCE[1], 2 * slowest_ms))
+        before, after = hypervolume(self._fronts[0], worst), hypervolume(self._fronts[-1], worst)
+        if not before:
+            return None
+        growth = after / before - 1
         known, self._told = self._told, growth < PLATEAU_GROWTH
         return Plateau(candidates=PLATEAU_CANDIDATES, growth=growth) if self._told and not known else None
 
@@ -100,7 +106,7 @@ class Showing:
             front_size=len(front),
             hypervolume=hypervolume(point(member) for member in front),
         )
-        plateau = self._plateau.after(event.hypervolume) if record.charged and not record.short else None
+        plateau = self._plateau.after(map(point, front)) if record.charged and not record.short else None
         self.tell(filter(None, (event, plateau)))
 
     def statistics(self) -> None:

@@ -19,7 +19,7 @@ from scalesearch.errors import ConfigError
 from scalesearch.folder_lock import hold_folder
 from scalesearch.records.run_file import read_run_file
 from scalesearch.search.database_file import in_words, look_into, uri_of
-from scalesearch.search.server_storage import server_storage, server_study_name
+from scalesearch.search.server_storage import server_in_words, server_storage, server_study_name
 from scalesearch.values.quality import DEFAULT_METRIC
 
 STUDY_FILE = "study.sqlite3"
@@ -136,7 +136,8 @@ def opened_study(
     url, names = storage_of(folder) if url is None else url, (metric, latency)
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line for each trial is the live view's task
     if url:
-        with _opened(server_storage(url), folder, url, names) as opened:
+        storage = server_storage(url)
+        with server_in_words(url), _opened(storage, folder, url, names) as opened:
             yield opened
         return
     file = folder / STUDY_FILE

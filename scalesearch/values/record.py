@@ -149,6 +149,8 @@ class TrialRecord:
     dense_macs: int | None = None
     """MACs before channel pruning."""
     training: TrainingResult | None = None
+    most_updates: int | None = None
+    """Updates that a failed trial has made at most, where its training is not known."""
     latency: Latency | None = None
     quality: Quality | None = None
     accuracy_path: tuple[StepScore, ...] = ()
@@ -197,10 +199,12 @@ class TrialRecord:
     def charge(self) -> float:
         """The part of a full training that counts against the budget; 0 if no training was started.
 
-        It is below 1 if the trial's trunk was stored already, or the training was a short one. If the number of updates
-        is not known, it is that of a whole training of its length: for a trial that failed, or in a record of an
-        earlier version.
+        It is below 1 if the trial's trunk was stored already, or the training was a short one. A trial that failed is
+        charged what it has made at most. If that is not known either, as in records of earlier versions, it is a whole
+        training of its length.
         """
+        if self.training is None and self.most_updates is not None:
+            return self.charged * min(1.0, self.most_updates / max(1, self.candidate.recipe.steps, self.full_updates))
         if not self.charged or self.training is None or not self.training.new_steps:
             return self.charged * min(
                 1.0, self.candidate.recipe.steps / self.full_updates if self.full_updates else 1.0

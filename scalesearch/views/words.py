@@ -32,6 +32,8 @@ def remedy(records: Sequence[TrialRecord]) -> str:
     """Return what to do about a study without a front, as a sentence."""
     if any(record.trained_in_part for record in records):
         return "Continue the run: no training was brought to full length yet."
+    if records and all(record.state == "failed" for record in records):
+        return f"Every trial failed, the last one: {records[-1].reason or 'no reason was recorded'}."
     return "Continue the run, loosen [limits], or widen the space."
 
 

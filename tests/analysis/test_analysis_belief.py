@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scalesearch.analysis.belief import Belief, Features, Observation, Timed, timed_of
+from scalesearch.analysis.belief import Belief, Features, Observation, Timed, timed_of, within_limits
+from scalesearch.analysis.front import REFERENCE
 from scalesearch.spaces.moves import drawn
 from scalesearch.values.candidate import Candidate
+from scalesearch.values.latency import Postprocessing
 from scalesearch.values.record import LimitUse, MeasuredTrial, StageTime
 from scalesearch.values.space import Choice, Limits, NamedAxis, Range, SearchSpace
 
@@ -120,3 +122,41 @@ def test_what_was_rejected_untrained_has_a_latency(make_record: Callable[..., Me
     by_macs = replace(slow, trial=2, stages=(), limits=(LimitUse(limit="max_macs", excess=2.0),))
     assert timed_of([by_macs, slow, make_record(3)], 2.0) == (Timed(candidate=slow.candidate, p50_ms=2.5),)
     assert timed_of([slow], None) == ()
+
+
+def test_networks_slower_than_a_second_promise_something_too() -> None:
+    slow = [replace(each, p50_ms=1e5 * each.p50_ms) for each in observed(40, seed=1)]
+    others = [each.candidate for each in observed(50, seed=2)]
+    usual, belief = Belief(SPACE, observed(40, seed=1)), Belief(SPACE, slow)
+    assert usual.reference(others) == REFERENCE
+    assert belief.reference(others)[1] >= 2 * max(each.p50_ms for each in slow)
+    assert (belief.growth(others) > 1e-9).mean() < 0.5 < (belief.growth(others, belief.reference(others)) > 1e-9).mean()
+
+
+def test_candidates_whose_file_is_surely_too_large_are_left_out() -> None:
+    def size(candidate: Candidate) -> int:
+        bytes_each = {"fp32": 4, "fp16": 2, "int8": 1}[candidate.quantization.precision]
+        return round(1e6 * bytes_each * candidate.scaling.width**2)
+
+    known = [replace(each, size_bytes=size(each.candidate)) for each in observed(40, seed=1)]
+    pool = [each.candidate for each in observed(200, seed=2)]
+    limited = replace(SPACE, limits=Limits(max_size_bytes=1_000_000))
+    kept = within_limits(limited, known, pool)
+    assert {each for each in pool if size(each) <= 1_000_000} <= set(kept)
+    assert all(size(each) <= 1.2e6 for each in kept) and len(kept) < 0.6 * len(pool)
+    assert within_limits(SPACE, known, pool) == pool
+    over = [each.candidate for each in known if size(each.candidate) > 1_000_000]
+    assert set(over) <= set(within_limits(limited, known, over)), "what was observed is not asked"
+
+
+def test_the_work_after_the_engine_is_added_to_what_was_timed_without_it(
+    make_record: Callable[..., MeasuredTrial],
+) -> None:
+    stages = (StageTime(stage="untrained", seconds=1.0),)
+    slow = replace(make_record(1).without_measurement(), state="rejected", charged=False, stages=stages)
+    slow = replace(slow, limits=(LimitUse(limit="max_latency_ms", excess=0.25),))
+    measured = make_record(2, p50_ms=1.5)
+    after = Postprocessing(p50_ms=0.5, p50_low_ms=0.4, p50_high_ms=0.6, images=9)
+    latency = replace(measured.latency, postprocessing=after, objective="end_to_end")
+    found = timed_of([slow, replace(measured, latency=latency)], 2.0)
+    assert [each.p50_ms for each in found] == [pytest.approx(2.5 + 0.5)]

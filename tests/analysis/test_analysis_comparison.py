@@ -93,6 +93,30 @@ def test_a_network_measured_twice_counts_once_and_by_its_median(make_study: Call
     assert pair.latency is None
 
 
+def _of_updates(record: MeasuredTrial, steps: int, full: int) -> MeasuredTrial:
+    recipe = replace(record.candidate.recipe, steps=steps)
+    return replace(record, candidate=replace(record.candidate, recipe=recipe), full_updates=full)
+
+
+def test_short_trainings_are_no_measurements_of_a_network(make_study: Callable[..., ComparedStudy]) -> None:
+    one, other = make_study("one", [(0.8, 2.0), (0.9, 3.0)]), make_study("other", [(0.6, 2.0), (0.4, 3.0)])
+    long = tuple(_of_updates(record, 960, 960) for record in one.records)
+    short = replace(_of_updates(one.records[0], 240, 960), trial=7)
+    pair = compare(replace(one, records=(*long, short)), other)
+    alone = compare(replace(one, records=long), other)
+    assert (pair.shared, pair.latency_ratio) == (2, 1) and pair.score == alone.score
+    only_short = compare(replace(one, records=(long[1], short)), other)
+    assert only_short.shared == 1, "the first network was trained in part alone"
+
+
+def test_fronts_of_unlike_trainings_are_told(make_study: Callable[..., ComparedStudy]) -> None:
+    one, other = make_study("one", [(0.5, 1.0)]), make_study("other", [(0.9, 2.0)])
+    longer = replace(other, records=tuple(_of_updates(record, 960, 960) for record in other.records))
+    assert compare(one, other).trained_unlike == ""
+    assert compare(one, longer).trained_unlike == f"{one.front[0].candidate.recipe.steps} and 960 updates"
+    assert len(common_front([one, longer])) == 2, "they are still compared, as what each study hands over"
+
+
 def test_repeated_answers_are_no_measurements(make_study: Callable[..., ComparedStudy]) -> None:
     one, other = make_study("one", [(0.5, 1.0)]), make_study("other", [(0.5, 1.0)])
     cached = tuple(replace(record, state="cached", same_as=0) for record in other.records)

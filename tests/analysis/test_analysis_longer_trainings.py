@@ -70,6 +70,19 @@ def test_the_gain_the_order_and_whom_it_helped(trained: Callable[..., MeasuredTr
     assert "for a doubling of the side; the front may still favour small images" in second
 
 
+def test_short_scores_of_one_length_alone_are_compared(trained: Callable[..., MeasuredTrial]) -> None:
+    """Of twelve networks ten have 480 updates, and eight 240: two of these have no 480."""
+    every = records(trained, 12.0)
+    more = [
+        trained(100 + 3 * place + part, side_px, 1.5, steps, 0.5 + 0.01 * place + gain)
+        for place, side_px in enumerate(SIDES_PX)
+        for part, (steps, gain) in enumerate(((480, 0.05), (960, 0.1)))
+    ]
+    less = [each for each in every if each.trial not in (1, 4)]
+    found = longer_trainings([*less, *more])
+    assert found and (found.networks, found.shortest) == (10, 480)
+
+
 def test_equal_gains_tell_no_bias(trained: Callable[..., MeasuredTrial]) -> None:
     found = longer_trainings(records(trained, 0.0))
     assert found and found.bias

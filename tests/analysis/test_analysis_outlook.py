@@ -115,3 +115,14 @@ def test_a_candidate_that_was_trained_in_part_is_told_from_untried_ones(make_rec
     assert (only.trained, only.candidate.recipe.steps) == (240, 960)
     assert only.candidate.scaling == found[7].candidate.scaling
     assert {each.trained for each in seen.front} <= {240, 960}
+
+
+def test_networks_slower_than_a_second_are_expected_to_enlarge_the_front(make_record: MakeRecord) -> None:
+    slow = [
+        replace(each, latency=replace(each.latency, p50_ms=1e5 * each.latency.p50_ms))
+        for each in records(make_record, 30)
+    ]
+    found, usual = outlook(SPACE, slow), outlook(SPACE, records(make_record, 30))
+    assert found and usual
+    assert found.best[0].growth > 0
+    assert len(found.front) == len(usual.front), "the same front, only slower"

@@ -70,6 +70,25 @@ def test_a_measurement_runs_while_a_key_is_waited_for(tmp_path: Path) -> None:
         assert process.exitcode == 0
 
 
+def test_who_has_waited_keeps_later_ones_out(tmp_path: Path) -> None:
+    """Parts of one training have one key: the third process must wait for the second, which waited for the first."""
+    events = [(SPAWN.Event(), SPAWN.Event()) for _ in range(3)]
+    processes = [SPAWN.Process(target=hold, args=(tmp_path, "a", *each, False)) for each in events]
+    for process, (held, _) in zip(processes[:2], events[:2], strict=True):
+        process.start()
+        assert held.wait(60 if process is processes[0] else 2 * HELD_S) == (process is processes[0])
+    events[0][1].set()
+    assert events[1][0].wait(60)
+    processes[2].start()
+    assert not events[2][0].wait(5 * HELD_S), "the second still holds it"
+    events[1][1].set()
+    assert events[2][0].wait(60)
+    events[2][1].set()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+
+
 def test_where_no_lock_file_can_be_made_nothing_is_locked(tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("a file stands where the folder belongs")
     with OneTrainer(tmp_path / "weights", DeviceLock("test", folder=tmp_path))("a", StageClock()):

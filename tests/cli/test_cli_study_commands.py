@@ -121,8 +121,11 @@ def test_no_feasible_trial_names_the_nearest_to_the_limits(make_record: MakeReco
     expected = r"among 3 \(2 over a limit, 1 rejected\)\.\nNearest: trial 1, infeasible: max_latency_ms exceeded by 4 %"
     with pytest.raises(NoFeasibleTrialError, match=expected):
         front_under([far, near, rejected])
+    failed = make_record(5, top1=None, limits=(LimitUse(limit="max_macs", excess=-0.9),))
     with pytest.raises(NoFeasibleTrialError, match="The last: trial 5, failed: train: loss is not finite"):
-        front_under([make_record(5, top1=None)])
+        front_under([failed])
+    with pytest.raises(NoFeasibleTrialError, match="Nearest: trial 1, infeasible: max_latency_ms exceeded by 4 %"):
+        front_under([near, failed])
 
 
 def test_show_tells_one_trial_and_by_default_the_knee(folder: Path) -> None:

@@ -9,10 +9,10 @@ from fake_evaluators import FakePlanner, make_space
 from study_runs import run
 
 from scalesearch.records.store import RecordStore
-from scalesearch.search.fates import gone_on_with
+from scalesearch.search.fates import charged_at_most, gone_on_with
 from scalesearch.search.ledger import Asked
 from scalesearch.search.storage import opened_study
-from scalesearch.spaces.suggest import suggest, trial_parameters
+from scalesearch.spaces.suggest import cheapest, suggest, trial_parameters
 from scalesearch.values.candidate import Candidate, Quantization
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import MeasuredTrial
@@ -47,6 +47,33 @@ def test_the_updates_of_the_killed_run_are_charged_too(
 def test_a_failed_trial_is_charged_fully(make_record: Callable[..., MeasuredTrial]) -> None:
     record = replace(make_record(3).without_measurement(), training=None, charged=False)
     assert gone_on_with(record, FakePlanner()(record.candidate), shared_updates=200).charge == 1.0
+
+
+@pytest.mark.parametrize(("shared", "stored", "charge"), [(0, False, 1.0), (200, False, 1 / 3), (200, True, 0.0)])
+def test_a_failed_trial_is_charged_what_it_can_have_trained(
+    make_record: Callable[..., MeasuredTrial], shared: int, stored: bool, charge: float
+) -> None:
+    record = make_record(3)
+    candidate = replace(record.candidate, recipe=replace(record.candidate.recipe, steps=300))
+    failed = replace(record.without_measurement(), candidate=candidate, training=None, state="failed", charged=True)
+    plan = FakePlanner()(candidate)
+    assert charged_at_most(failed, plan, shared_updates=shared, stored=stored).charge == pytest.approx(charge)
+    trained = replace(failed, training=record.training)
+    assert charged_at_most(trained, plan, shared_updates=shared, stored=stored) == trained
+    assert charged_at_most(record, plan, shared_updates=shared, stored=stored) == record
+
+
+@pytest.mark.slow
+def test_a_precision_that_fails_on_stored_weights_costs_nothing(tmp_path: Path) -> None:
+    """The second trial has the weights of the first, and another key."""
+
+    def plan(candidate: Candidate) -> Plan:
+        return replace(FakePlanner()(candidate), shape_key="one", spec=FakePlanner()(cheapest(make_space())).spec)
+
+    run(tmp_path, 2, fates={1: "stage failed"}, sampler="random", plan=plan)
+    records = RecordStore(tmp_path).all()
+    assert [record.state for record in records[:2]] == ["complete", "failed"]
+    assert [record.charge for record in records[:2]] == [1.0, 0.0]
 
 
 def test_a_rejected_trial_is_not_charged_for_being_continued(make_record: Callable[..., MeasuredTrial]) -> None:

@@ -10,7 +10,7 @@ from optuna.trial import create_trial
 
 from scalesearch.records.store import RecordStore
 from scalesearch.search import ledger as module
-from scalesearch.search.ledger import Asked, Ledger
+from scalesearch.search.ledger import GIVEN_UP, Asked, Ledger
 from scalesearch.spaces.suggest import cheapest
 from scalesearch.values.record import MeasuredTrial, StageTime
 
@@ -39,7 +39,7 @@ def test_siblings_say_nothing_about_how_much_of_the_space_is_left(
     make_record: Callable[..., MeasuredTrial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FREE_IN_A_ROW", 2)
-    ledger, free = Ledger(tmp_path, budget=9), replace(make_record(1), charged=False)
+    ledger, free = Ledger(tmp_path, budget=9), replace(make_record(1), charged=False, same_as=0)
     for _ in range(3):
         ledger.count(replace(free, sibling_of=0))
     assert not ledger.used_up
@@ -61,6 +61,27 @@ def test_candidates_that_had_to_be_measured_count_less_than_those_that_were_free
     for _ in range(2):
         ledger.count(slow)
     assert ledger.used_up
+
+
+def test_new_measurements_of_stored_weights_end_a_run_late_and_teach_the_sampler(
+    make_record: Callable[..., MeasuredTrial], tmp_path: Path
+) -> None:
+    """As in a space of precisions and calibrations alone, where the first training is the only one."""
+    ledger, stages = Ledger(tmp_path, budget=9), (StageTime(stage="quality", seconds=2.0),)
+    new = replace(make_record(1), charged=False, stages=stages)
+    for trial in range(20):
+        ledger.count(new)
+        ledger.enter(replace(new, trial=trial))
+    assert not ledger.used_up and ledger.repeats_in_a_row == 0
+    _, message = ledger.ending(interrupted=False, owed=0)
+    assert message.startswith("there is nothing left to train (run again to measure more): of the last 20 candidates")
+    for _ in range(81):
+        ledger.count(new)
+    assert ledger.used_up
+    ledger.go_on()
+    assert not ledger.used_up, "the user asks for more"
+    ledger.count(replace(new, state="failed"))
+    assert ledger.repeats_in_a_row == 1, "Optuna learns nothing from a trial that failed"
 
 
 def test_the_ending_tells_a_tight_limit_from_a_used_up_space(
@@ -108,6 +129,8 @@ def test_a_charged_trial_whose_updates_are_not_known_is_a_full_training(
     full = make_record(0)
     record = replace(full, training=replace(full.training, new_steps=new_steps))
     assert record.charge == 1
+    failed = replace(record.without_measurement(), training=None, state="failed")
+    assert replace(failed, most_updates=full.candidate.recipe.steps // 3).charge == pytest.approx(1 / 3, abs=0.01)
     assert replace(record, charged=False).charge == 0
     assert replace(record.without_measurement(), training=None, state="failed").charge == 1
 
@@ -124,3 +147,14 @@ def test_a_running_branch_of_a_stored_trunk_reserves_only_its_share(
     assert ledger.left == pytest.approx(left)
     ledger.running[0] = Asked(trial=trial, plan=work, shared_updates=320, pays=False)  # type: ignore[arg-type]
     assert ledger.left == 8
+
+
+def test_a_precision_that_was_given_up_is_open_to_a_run_that_does_not_give_up(
+    make_record: Callable[..., MeasuredTrial], tmp_path: Path
+) -> None:
+    record = replace(make_record(0), key="a", state="rejected", charged=False, reason=f"{GIVEN_UP}fp16 never paid")
+    RecordStore(tmp_path).save(record)
+    ledger = Ledger(tmp_path, budget=2)
+    assert ledger.records and not ledger.is_known("a")
+    ledger.enter(replace(record, trial=1, reason="max_macs"))
+    assert ledger.is_known("a")

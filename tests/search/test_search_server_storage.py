@@ -11,13 +11,14 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 
 from scalesearch.config import load_run
 from scalesearch.dashboard.publisher import stored_histograms
 from scalesearch.dashboard.server import DashboardServer
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.records.run_file import NAME, read_run_file, write_run_file
-from scalesearch.search.server_storage import server_storage, server_study_name
+from scalesearch.search.server_storage import server_in_words, server_storage, server_study_name
 from scalesearch.search.storage import STUDY_FILE, opened_study, storage_of
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
@@ -84,6 +85,28 @@ def test_a_server_that_is_not_there_is_said_in_three_lines() -> None:
     with pytest.raises(ConfigError, match=r"cannot open database studies on 127\.0\.0\.1") as caught:
         server_storage(f"postgresql://ann@127.0.0.1:{port}/studies")
     assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_server_that_goes_away_while_a_study_is_open_is_said_in_three_lines(wrapped: bool) -> None:
+    lost = sqlalchemy.exc.OperationalError("SELECT 1", None, OSError("server closed the connection"))
+    with (
+        pytest.raises(ConfigError, match="lost database studies on dbhost") as caught,
+        server_in_words("postgresql://ann@dbhost/studies"),
+    ):
+        if wrapped:
+            raise optuna.exceptions.StorageInternalError("An exception is raised during the commit") from lost
+        raise lost
+    lines = str(caught.value).splitlines()
+    assert "server closed the connection" in lines[1] and "Finished trials are on disk" in lines[2] and len(lines) == 3
+
+
+def test_tables_of_another_version_of_optuna_are_told() -> None:
+    old = RuntimeError("The runtime optuna version 5.0 is no longer compatible with the table schema")
+    with pytest.raises(ConfigError, match="another version of Optuna"), server_in_words("postgresql://dbhost/studies"):
+        raise old
+    with pytest.raises(RuntimeError, match="a bug"), server_in_words("postgresql://dbhost/studies"):
+        raise RuntimeError("a bug")
 
 
 def _server_binaries() -> Path | None:

@@ -18,6 +18,7 @@ from fake_evaluators import MakeFake, make_space
 from killed_coordinator import SPACE as KILLED_SPACE
 from study_runs import assert_sound, run, told
 
+from scalesearch.analysis.front import pareto_front
 from scalesearch.errors import ScalesearchError
 from scalesearch.records.store import RecordStore
 from scalesearch.search.events import (
@@ -173,6 +174,21 @@ def test_a_resumed_run_evaluates_the_siblings_that_are_missing(tmp_path: Path) -
     run(tmp_path, 4, siblings=True)
     assert_sound(tmp_path, 4)
     assert any(record.sibling_of is not None for record in RecordStore(tmp_path).all())
+
+
+@pytest.mark.slow
+def test_a_resumed_run_evaluates_siblings_of_what_is_only_near_the_front(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, 6, sampler="random")
+    records = RecordStore(tmp_path).all()
+    front = {record.trial for record in pareto_front(records)}
+    others = {record.trial for record in records if record.charged} - front
+    assert others
+    monkeypatch.setattr("scalesearch.search.coordinator.near_front", lambda record, _: record.trial in others)
+    run(tmp_path, 6, siblings=True, sampler="random")
+    origins = {record.sibling_of for record in RecordStore(tmp_path).all() if record.sibling_of is not None}
+    assert others <= origins
 
 
 @pytest.mark.slow

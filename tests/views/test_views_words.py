@@ -74,3 +74,6 @@ def test_a_short_training_is_said_and_what_to_do_about_it(make_record: MakeRecor
     assert verdict(over) == "infeasible: max_macs exceeded by 25 %"
     assert remedy([over, short]).startswith("Continue the run: no training was brought to full length")
     assert "loosen [limits]" in remedy([over])
+    failed = replace(over, state="failed", reason="train: out of memory")
+    assert remedy([failed, failed]) == "Every trial failed, the last one: train: out of memory."
+    assert "loosen [limits]" in remedy([over, failed])
