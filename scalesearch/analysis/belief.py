@@ -132,7 +132,7 @@ def without_calibration(candidate: Candidate) -> Candidate:
 def within_limits(space: SearchSpace, observed: Sequence[Observation], pool: Sequence[Candidate]) -> list[Candidate]:
     """Return the candidates that probably have no more MACs and bytes than the space allows.
 
-    Both go by powers of the multipliers, so they are fitted to those that are known. An observed candidate is not asked.
+    Both go by powers of the multipliers, so they are fitted to those that are known. An observed candidate stays.
     """
     macs = {each.candidate: each.macs for each in observed if each.macs}
     sizes = {each.candidate: each.size_bytes for each in observed if each.size_bytes}
