@@ -4,6 +4,7 @@ import dataclasses
 from typing import Final
 
 from scalesearch.chain.cutter import cut_on_paper
+from scalesearch.compression.sparsity import zeros_any
 from scalesearch.measurement.cost import count_cost, formula_cost
 from scalesearch.networks.build import build, outline
 from scalesearch.networks.scaling import scale
@@ -175,10 +176,14 @@ class Planner:
 
         Without the part that changes nothing, two plans that do the same work are equal.
         """
-        effective = Pruning(sparsity=asked.sparsity)
-        if asked.sparsity == "unstructured":
-            effective = dataclasses.replace(effective, sparse_fraction=asked.sparse_fraction)
+        effective = Pruning()
         shorter, network = cut_on_paper(dense, asked, channel_multiple=self._basis.target.channel_multiple)
+        # Where the shape follows the weights, a layer may stay wider than in the estimate, but not than before the cut.
+        estimated = asked.shape_follows_weights
+        if zeros_any(dense if estimated else network, asked, aligned=not estimated):
+            effective = dataclasses.replace(effective, sparsity=asked.sparsity)
+        if effective.sparsity == "unstructured":
+            effective = dataclasses.replace(effective, sparse_fraction=asked.sparse_fraction)
         before = layer_shapes(shorter)
         if before != layer_shapes(dense):
             effective = dataclasses.replace(effective, block_fraction=asked.block_fraction)
