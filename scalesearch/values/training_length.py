@@ -92,8 +92,8 @@ def full_length(
 def with_updates(recipe: Recipe, steps: int) -> Recipe:
     """Return the recipe with another number of updates.
 
-    The retraining after pruning grows by the same factor. The warm-up of the schedule `wsd` does not grow, so that the
+    The retraining after pruning grows by the same factor; where there is none, there is none either. The warm-up of the schedule `wsd` does not grow, so that the
     longer training continues the brief one's trunk.
     """
-    retrain_steps = max(1, round(recipe.retrain_steps * steps / recipe.steps))
+    retrain_steps = max(1, round(recipe.retrain_steps * steps / recipe.steps)) if recipe.retrain_steps else 0
     return dataclasses.replace(recipe, steps=steps, retrain_steps=retrain_steps)

@@ -20,7 +20,7 @@ from scalesearch.values.training_length import (
 
 @given(
     brief=st.integers(1, 2000),
-    retrain=st.integers(1, 500),
+    retrain=st.integers(0, 500),
     steps=st.integers(1, 50_000),
     pruned=st.booleans(),
     schedule=st.sampled_from(["wsd", "cosine"]),
@@ -49,6 +49,21 @@ def test_a_trial_whose_pruning_rounded_to_nothing_was_not_retrained(make_record:
         assert was_retrained(record) is retrained
     # 1,920 updates of a dense network, not 1,536 and a retraining of 384
     assert recipe_of(recipe, total_steps=1920, pruned=was_retrained(record)).steps == 1920
+
+
+def test_without_a_retraining_there_is_none_at_full_length_and_its_recipe_is_found_again(
+    make_record: Callable[..., MeasuredTrial],
+) -> None:
+    asked, recipe = make_record(0), Recipe(steps=240, retrain_steps=0, schedule="cosine")
+    record = replace(asked, candidate=replace(asked.candidate, recipe=recipe))
+    record = replace(record, training=replace(record.training, steps=240))
+    full = full_length(recipe, full_updates=0)
+    assert record.candidate.pruning.any and not was_retrained(record)
+    assert (full.steps, full.retrain_steps) == (FULL_LENGTH * 240, 0)
+    total = updates(full, pruned=True)  # as `confirm` makes them
+    assert recipe_of(recipe, total_steps=total, pruned=was_retrained(record)) == full  # as `export --confirmed` asks
+    short = with_updates(replace(recipe, retrain_steps=60), 2)
+    assert short.retrain_steps == 1
 
 
 @pytest.mark.parametrize(
