@@ -10,7 +10,7 @@ from scalesearch.chain.planner import Planner
 from scalesearch.cli.studies import RESULTS
 from scalesearch.cli.study_folder import prepare_folder
 from scalesearch.cli.terminal import echo
-from scalesearch.config.checks import require_teacher
+from scalesearch.config.checks import require_branch, require_teacher
 from scalesearch.data.finding import WantedData, find_data, leads_somewhere
 from scalesearch.deployment.graph_structure import first_difference
 from scalesearch.deployment.onnx_file import read_onnx
@@ -45,7 +45,8 @@ def train_export(config_path: Path, *, steps: int | None, data: str | None, seed
     The results are printed next to the search's numbers.
     """
     config = read_config(config_path)
-    full_recipe(config, steps)  # a wrong length is reported before anything is read or made
+    # A wrong length is reported before anything is read or made.
+    require_branch(full_recipe(config, steps), config.candidate.quantization, origin=str(config_path))
     require_teacher(config.candidate.recipe.distill_weight, config.settings.parent)
     settings = dataclasses.replace(
         config.settings,
