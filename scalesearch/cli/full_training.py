@@ -22,6 +22,7 @@ from scalesearch.folder_lock import hold_folder
 from scalesearch.records.run_file import read_run_file
 from scalesearch.records.tables import by_metric, trial_rows
 from scalesearch.study.parent import PriorParent
+from scalesearch.study.parent_sources import RESULT
 from scalesearch.study.run import clear_leftovers
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import sources_of
@@ -34,7 +35,6 @@ from scalesearch.values.space import SearchSpace
 from scalesearch.values.training_length import full_length
 from scalesearch.views.words import cut_text, milliseconds
 
-RESULT = "result.json"
 _SPACE = "export"
 """Name of the space without axes that a training's run.toml contains."""
 
