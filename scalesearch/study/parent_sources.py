@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from scalesearch.compression.sparsity import zeros_any
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.export.metadata import NAME as CONFIG
 from scalesearch.export.metadata import ExportedConfig, read_config
@@ -297,8 +298,10 @@ def _of_this_program(folder: Path) -> FoundParent:
         raise ConfigError(message)
     config = read_config(folder)
     spec, data = config.network, config.data
-    if config.candidate.pruning.any:
-        message = f"--parent {folder}: its network was pruned ({config.candidate.pruning.label}).\n{DENSE}"
+    pruning = config.candidate.pruning
+    cut = pruning.channel_fraction > 0 or pruning.block_fraction > 0
+    if cut or (pruning.any and zeros_any(outline(spec, get_task(config.settings.task).make_module), pruning)):
+        message = f"--parent {folder}: its network was pruned ({pruning.label}).\n{DENSE}"
         raise ConfigError(message)
     session = read_run_file(folder)
     if session:  # trained, possibly on other images than those of the export

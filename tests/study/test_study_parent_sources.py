@@ -10,17 +10,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.export.metadata import write_config
+from scalesearch.export.target import WEIGHTS
 from scalesearch.networks import base_spec
 from scalesearch.networks.foreign_names import FOREIGN
 from scalesearch.networks.state_dicts import _layer
 from scalesearch.study.parent_sources import RESULT, find_parent
 from scalesearch.tasks.classification.pieces import build
 from scalesearch.training.weights import KeptTraining, WeightStore
-from scalesearch.values.candidate import Candidate, Recipe, ScheduleName
+from scalesearch.values.candidate import Candidate, Pruning, Recipe, ScheduleName
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.record import MeasuredTrial
@@ -166,6 +168,28 @@ def test_of_several_trainings_in_a_folder_the_last_is_taken_whenever_its_files_w
         assert taken() == made
     os.utime(tmp_path / "weights" / f"{shorter:064x}.safetensors", (9, 9))
     assert taken() == longer
+
+
+@pytest.mark.parametrize(
+    ("pruning", "refused"),
+    [
+        (Pruning(sparsity="2:4"), False),  # it has no layer of 256 channels, so nothing was made zero
+        (Pruning(sparsity="unstructured"), True),
+        (Pruning(channel_fraction=0.25), True),
+    ],
+    ids=str,
+)
+def test_only_what_was_really_cut_is_refused(
+    session: Session, make_record: MakeRecord, tmp_path: Path, pruning: Pruning, refused: bool
+) -> None:
+    record = replace(make_record(4), candidate=Candidate(pruning=pruning))
+    write_config(record, session, tmp_path)
+    save_file(build(record.spec).module.state_dict(), tmp_path / WEIGHTS)
+    if refused:
+        with pytest.raises(ConfigError, match=r"its network was pruned \("):
+            find_parent(str(tmp_path), record.spec)
+    else:
+        assert find_parent(str(tmp_path), record.spec).folded
 
 
 class Timm:
