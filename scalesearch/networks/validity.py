@@ -76,7 +76,10 @@ def _input_faults(spec: NetworkSpec) -> Iterator[str]:
     if spec.image_channels not in (1, 3) or isinstance(spec.image_channels, bool):
         yield f"image_channels must be 1 (grey) or 3 (RGB), not {spec.image_channels!r}"
     elif (spec.mean or spec.std) and not len(spec.mean) == len(spec.std) == spec.image_channels:
-        yield f"mean and std must have {spec.image_channels} numbers each, not {spec.mean!r} and {spec.std!r}"
+        yield (
+            f"mean and std must have as many numbers as image_channels ({spec.image_channels}), not {spec.mean!r} and "
+            f"{spec.std!r}"
+        )
 
 
 def _built_faults(spec: NetworkSpec) -> Iterator[str]:
