@@ -24,7 +24,7 @@ from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.networks.backbone import Backbone
 from scalesearch.tasks.base import Task
 from scalesearch.tasks.hooks import plain_loss, torch_divergence
-from scalesearch.training.machine import torch_threads
+from scalesearch.training.machine import on_cpu, torch_threads
 from scalesearch.values.candidate import Quantization
 from scalesearch.values.identity import seed_from
 from scalesearch.values.network import Network, OnnxModel
@@ -71,7 +71,9 @@ class Deployer:
         self._shrink = Shrinker(session, lock)
         self._to_onnx = functools.partial(exports.to_onnx if exports else to_onnx, output_names=task.output_names)
         self._gate = None if session.settings.accept == "off" else _gate(session)
-        self._profile, self._machine = session.target.quantization_profile, session.machine
+        self._profile = session.target.quantization_profile
+        # Updates with simulated rounding run on the CPU, beside a GPU as well.
+        self._machine = on_cpu(session.machine, session.settings.machine, workers=session.settings.workers)
         self._batch = session.settings.latency.batch
 
     def __call__(self, plan: Plan, data: Dataset, path: Path, stages: StageClock) -> Deployed:
@@ -132,7 +134,7 @@ class Deployer:
         seed = seed_from("qat", plan.key)
         images, targets = tensors(data.train)
         batches = self._task.make_batches(
-            images, targets, plan.candidate.recipe, mean=data.mean, std=data.std, device="cpu", seed=seed
+            images, targets, plan.candidate.recipe, mean=data.mean, std=data.std, device=self._machine.device, seed=seed
         )
         lessons = Lessons(
             batches=batches.next,

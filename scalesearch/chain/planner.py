@@ -4,13 +4,14 @@ import dataclasses
 from typing import Final
 
 from scalesearch.chain.cutter import cut_on_paper
+from scalesearch.compression.sparsity import zeros_any
 from scalesearch.measurement.cost import count_cost, formula_cost
 from scalesearch.networks.build import build, outline
 from scalesearch.networks.scaling import scale
 from scalesearch.spaces.trunks import trunk_scaling
 from scalesearch.tasks.registry import DEFAULT, get_task
 from scalesearch.training.weights import trunk_key, weights_key
-from scalesearch.values.candidate import Candidate, Precision, Pruning, Quantization, Scaling
+from scalesearch.values.candidate import Candidate, Precision, Pruning, Scaling
 from scalesearch.values.identity import content_hash
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
@@ -19,7 +20,7 @@ from scalesearch.values.record import Cost, LimitUse
 from scalesearch.values.session import Session
 from scalesearch.values.space import Limits, SearchSpace
 from scalesearch.values.target import Target
-from scalesearch.values.training_length import branch_steps, trunk_steps
+from scalesearch.values.training_length import aware_updates, branch_steps, trunk_steps
 
 # Bytes of a weight by precision: the weights alone are a lower bound of the file's size before it exists.
 _WEIGHT_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
@@ -129,8 +130,8 @@ class Planner:
         trunk = trunk_key(cut_from or spec, *held, task=basis.task, parent=basis.parent)
         if cut_from:
             dense_key = content_hash(dense_key, "cut from", dataclasses.replace(cut_from, name=""))
-        updates, aware = branch_steps(recipe), _aware_updates(quantization)
-        if trunk and aware:  # the last updates are made with rounding, so the float branch is shorter
+        updates, aware = branch_steps(recipe), aware_updates(recipe, quantization)
+        if aware:  # the last updates are made with rounding, so the float branch is shorter
             dense_key, updates = content_hash(dense_key, "float updates", updates - aware), updates - aware
         # The kind of pruning and the retrain steps are part of the identity only if something is pruned.
         how: tuple[object, ...] = (_identity(pruning),) if pruning.any else ()
@@ -153,7 +154,7 @@ class Planner:
             full_updates=basis.full_updates,
             limits=(
                 *limits_before_training(basis.space.limits, cost, quantization.precision),
-                *(_branch_use(aware, branch_steps(recipe)) if trunk and aware else ()),
+                *(_branch_use(aware, branch_steps(recipe)) if aware else ()),
             ),
         )
 
@@ -175,10 +176,14 @@ class Planner:
 
         Without the part that changes nothing, two plans that do the same work are equal.
         """
-        effective = Pruning(sparsity=asked.sparsity)
-        if asked.sparsity == "unstructured":
-            effective = dataclasses.replace(effective, sparse_fraction=asked.sparse_fraction)
+        effective = Pruning()
         shorter, network = cut_on_paper(dense, asked, channel_multiple=self._basis.target.channel_multiple)
+        # Where the shape follows the weights, a layer may stay wider than in the estimate, but not than before the cut.
+        estimated = asked.shape_follows_weights
+        if zeros_any(dense if estimated else network, asked, aligned=not estimated):
+            effective = dataclasses.replace(effective, sparsity=asked.sparsity)
+        if effective.sparsity == "unstructured":
+            effective = dataclasses.replace(effective, sparse_fraction=asked.sparse_fraction)
         before = layer_shapes(shorter)
         if before != layer_shapes(dense):
             effective = dataclasses.replace(effective, block_fraction=asked.block_fraction)
@@ -191,11 +196,6 @@ class Planner:
                 rounds=asked.rounds,
             )
         return effective, network
-
-
-def _aware_updates(quantization: Quantization) -> int:
-    """Return how many updates are made with simulated rounding."""
-    return quantization.qat_steps if quantization.precision == "int8" else 0
 
 
 def _branch_use(aware: int, branch: int) -> tuple[LimitUse, ...]:

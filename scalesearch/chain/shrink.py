@@ -97,7 +97,7 @@ class Shrinker:
             network = self._starter.start(network, data, recipe)
         every = trunk_rates(recipe)
         if not every:
-            return Part(network=network, kept=NOTHING)
+            return Part(network=ready(network), kept=NOTHING)
         course = Course(seed=seed_from("train", key), rates=every[first:], start=begun.state if begun else None)
         trained, train_s = self._trainer.train(network, data, replace(recipe, ema_decay=0.0), course)
         kept = kept_training(trained, train_s, score=0.0)  # weights at a high rate: nobody deploys or scores them

@@ -10,6 +10,7 @@ from scalesearch.chain.stages import StageClock
 from scalesearch.chain.timer import Timer
 from scalesearch.data import Dataset
 from scalesearch.measurement.device_lock import DeviceLock
+from scalesearch.values.candidate import Pruning
 from scalesearch.values.identity import content_hash
 from scalesearch.values.latency import Latency
 from scalesearch.values.network import Network, OnnxModel
@@ -17,6 +18,7 @@ from scalesearch.values.plan import Plan
 from scalesearch.values.record import Gain, StepScore
 from scalesearch.values.session import Session
 
+_UNPRUNED = Pruning()
 _ROUGHLY = (0.0, 0.0)
 """Range in which a latency must be exact: none, since a rough latency is enough for a twin."""
 
@@ -61,7 +63,7 @@ class Twins:
         same = _key(plan, work.shrunk.network, plan.pruning.sparsity)
         as_fp32: Latency | None = latency
         if precision != "fp32":
-            as_fp32 = self._twin(same, lambda: work.float_model, stages, timed=timed)
+            as_fp32 = self._twin(same, lambda: work.float_model, stages, timed=timed, pruning=plan.pruning)
         else:
             self._known.latency(same, lambda: latency, coarse=latency.coarse)
         if plan.pruning.any:
@@ -78,12 +80,23 @@ class Twins:
             found.append(gain("precision", what, without=as_fp32, having=latency, score_change=change))
         return tuple(found)
 
-    def _twin(self, key: str, file: Callable[[], OnnxModel], stages: StageClock, *, timed: bool) -> Latency | None:
-        """Return the fp32 latency of a network to compare with; None if it is not known and is not to be `timed`."""
+    def _twin(
+        self,
+        key: str,
+        file: Callable[[], OnnxModel],
+        stages: StageClock,
+        *,
+        timed: bool,
+        pruning: Pruning = _UNPRUNED,
+    ) -> Latency | None:
+        """Return the fp32 latency of a network to compare with; None if it is not known and is not to be `timed`.
+
+        `pruning` is what was done to the network: zeros that it made are computed by the same kernels as the trial's.
+        """
 
         def measure() -> Latency:
             with stages.held(self._lock.busy()), stages("twin"):
-                engine = self._timer.compile(file())
+                engine = self._timer.compile(file(), pruning)
             with engine, stages.held(self._lock.quiet()), stages("twin"):
                 return self._timer.time(engine, exact_ms=_ROUGHLY, brief=True)
 

@@ -10,7 +10,7 @@ from scalesearch.chain.planner import Planner
 from scalesearch.cli.studies import RESULTS
 from scalesearch.cli.study_folder import prepare_folder
 from scalesearch.cli.terminal import echo
-from scalesearch.config.checks import require_teacher
+from scalesearch.config.checks import require_branch, require_teacher
 from scalesearch.data.finding import WantedData, find_data, leads_somewhere
 from scalesearch.deployment.graph_structure import first_difference
 from scalesearch.deployment.onnx_file import read_onnx
@@ -22,6 +22,7 @@ from scalesearch.folder_lock import hold_folder
 from scalesearch.records.run_file import read_run_file
 from scalesearch.records.tables import by_metric, trial_rows
 from scalesearch.study.parent import PriorParent
+from scalesearch.study.parent_sources import RESULT
 from scalesearch.study.run import clear_leftovers
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import sources_of
@@ -34,7 +35,6 @@ from scalesearch.values.space import SearchSpace
 from scalesearch.values.training_length import full_length
 from scalesearch.views.words import cut_text, milliseconds
 
-RESULT = "result.json"
 _SPACE = "export"
 """Name of the space without axes that a training's run.toml contains."""
 
@@ -45,7 +45,8 @@ def train_export(config_path: Path, *, steps: int | None, data: str | None, seed
     The results are printed next to the search's numbers.
     """
     config = read_config(config_path)
-    full_recipe(config, steps)  # a wrong length is reported before anything is read or made
+    # A wrong length is reported before anything is read or made.
+    require_branch(full_recipe(config, steps), config.candidate.quantization, origin=str(config_path))
     require_teacher(config.candidate.recipe.distill_weight, config.settings.parent)
     settings = dataclasses.replace(
         config.settings,

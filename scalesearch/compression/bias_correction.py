@@ -89,13 +89,15 @@ def _mean_output(node: onnx.NodeProto, mean_input: NDArray[Any], weight: NDArray
 def _subtract(graph: onnx.GraphProto, node: onnx.NodeProto, shift: NDArray[np.float32]) -> None:
     """Subtract the shift from the node's bias, in place.
 
-    The node gets a new bias constant of its own, since another layer may read the old one.
+    The node gets a new bias constant of its own, since another layer may read the old one, or the same weight.
     """
     constants: Mapping[str, onnx.TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
     bias = np.zeros_like(shift)
     if len(node.input) > 2 and node.input[2]:
         bias = onnx.numpy_helper.to_array(constants[node.input[2]])
     name = f"{node.input[1]}_corrected_bias"
+    if name in constants:
+        name = f"{node.name}_corrected_bias"
     graph.initializer.append(onnx.numpy_helper.from_array((bias - shift).astype(np.float32), name))
     del node.input[2:]
     node.input.append(name)

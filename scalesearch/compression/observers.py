@@ -12,6 +12,9 @@ from scalesearch.values.candidate import CalibrationMethod
 Values = NDArray[np.float32]
 
 _HISTOGRAM_BINS = 2048
+_LEAST_SPAN = _HISTOGRAM_BINS * 2.0**-22
+"""Span of a histogram over the largest magnitude in it: its bins are then at least two steps of float32 wide. A range
+of 256 codes that holds zero, too, is coarser than this whole span."""
 _VALUES_A_BIN = 32
 
 
@@ -131,7 +134,8 @@ class _LeastError(_MinMax):
 
     def _span(self) -> tuple[float, float]:
         if self._codes is None:
-            return self.low, max(self.high, self.low + 1e-9)
+            least = max(1e-9, _LEAST_SPAN * max(abs(self.low), abs(self.high)))
+            return self.low, max(self.high, self.low + least)
         return 0.0, max(-self.low, self.high, 1e-9)
 
 

@@ -102,7 +102,10 @@ def insert_qdq(
 
 
 class _Insertion:
-    """A graph that is being changed: every activation gets one Q/DQ pair, however many layers read it."""
+    """A graph that is being changed: every activation gets one Q/DQ pair, however many layers read it.
+
+    A weight that several layers read is rounded once, too, unless they count their outputs along unlike axes.
+    """
 
     def __init__(self, proto: onnx.ModelProto, number: NumberFormat, ranges: Mapping[str, tuple[float, float]]) -> None:
         self.proto = proto
@@ -110,6 +113,7 @@ class _Insertion:
         self._ranges = ranges
         self._weights = {tensor.name: tensor for tensor in proto.graph.initializer}
         self._pairs: dict[str, str] = {}
+        self._rounded: dict[tuple[str, int | None], str] = {}
         self._made: list[onnx.NodeProto] = []
 
     def quantize_input(self, node: onnx.NodeProto, place: int) -> None:
@@ -117,18 +121,28 @@ class _Insertion:
 
     def quantize_weight(self, node: onnx.NodeProto, weights: WeightScales) -> None:
         tensor = self._weights[node.input[1]]
+        axis = output_axis(node, len(tensor.dims)) if weights == "per_channel" else None
+        if (tensor.name, axis) not in self._rounded:
+            self._rounded[tensor.name, axis] = self._rounded_weight(tensor, axis)
+        node.input[1] = self._rounded[tensor.name, axis]
+
+    def _rounded_weight(self, tensor: onnx.TensorProto, axis: int | None) -> str:
+        """Add the weight in 8 bits, with one scale for each place along the axis; return the name of its float value.
+
+        With None as `axis`, there is one scale.
+        """
         values = onnx.numpy_helper.to_array(tensor)
         if not np.isfinite(values.astype(np.float32)).all():
             raise StageFailed(stage="quantize", reason=f"weight {tensor.name} is not finite")
-        axis = output_axis(node, values.ndim) if weights == "per_channel" else None
         stored, scale = encode_weight(values, axis, self._number)
-        names = [f"{tensor.name}_{part}" for part in ("quantized", "scale", "zero_point")]
+        second = f"_along_{axis}" if any(name == tensor.name for name, _ in self._rounded) else ""
+        names = [f"{tensor.name}_{part}{second}" for part in ("quantized", "scale", "zero_point")]
         zeros = np.zeros(scale.shape, dtype=self._number.dtype)
         for name, array in zip(names, (stored, scale, zeros), strict=True):
             self._constant(name, array)
-        dequantized = f"{tensor.name}_dequantized"
+        dequantized = f"{tensor.name}_dequantized{second}"
         self._node("DequantizeLinear", names, dequantized, axis=axis)
-        node.input[1] = dequantized
+        return dequantized
 
     def quantize_residuals(self, heavy: Set[str]) -> None:
         """Quantize one input of each residual Add that a quantized layer feeds directly.

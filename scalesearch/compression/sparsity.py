@@ -58,6 +58,22 @@ def sparsity_masks(network: Network, pruning: Pruning, *, wide_from: int = WIDE_
     return masks
 
 
+def zeros_any(network: Network, pruning: Pruning, *, aligned: bool = True, wide_from: int = WIDE_FROM) -> bool:
+    """Tell whether `sparsity_masks` would mask any weight of a network of this shape.
+
+    Args:
+        network: Only its shape is read: it may be without weights, on torch's meta device.
+        pruning: The kind of zeros, and their share.
+        aligned: Whether widths must be the multiples that sparse kernels take. Without this, the answer is also right
+            for a network whose channels are still to be cut to such multiples.
+        wide_from: As in `sparsity_masks`.
+    """
+    if pruning.sparsity == "2:4":
+        return bool(_paying_layers(network.module, wide_from, aligned=aligned))
+    weights = sum(layer.weight.numel() for layer in network.module.modules() if isinstance(layer, nn.Conv2d))
+    return pruning.sparsity == "unstructured" and round(pruning.sparse_fraction * weights) > 0
+
+
 def masks_of_zeros(module: nn.Module) -> dict[str, Tensor]:
     """Return masks by weight name, each of the shape of its weight, False where a weight is zero already.
 
@@ -127,20 +143,25 @@ def mask_2_4(weight: Tensor) -> Tensor:
 
 
 def _two_of_four(module: nn.Module, _: float, wide_from: int) -> dict[str, Tensor]:
+    return {f"{name}.weight": mask_2_4(layer.weight) for name, layer in _paying_layers(module, wide_from).items()}
+
+
+def _paying_layers(module: nn.Module, wide_from: int, *, aligned: bool = True) -> dict[str, nn.Conv2d | nn.Linear]:
+    """Return the layers on which a sparse kernel can pay, by name; see `sparsity_masks`."""
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
     answering = output_layers(module)
     return {
-        f"{name}.weight": mask_2_4(layer.weight)
+        name: layer
         for name, layer in layers.items()
-        if not any(layer is each for each in answering) and _can_pay(layer, wide_from)
+        if not any(layer is each for each in answering) and _can_pay(layer, wide_from, aligned=aligned)
     }
 
 
-def _can_pay(layer: nn.Conv2d | nn.Linear, wide_from: int) -> bool:
+def _can_pay(layer: nn.Conv2d | nn.Linear, wide_from: int, *, aligned: bool) -> bool:
     outputs, inputs = layer.weight.shape[:2]
     grouped = isinstance(layer, nn.Conv2d) and layer.groups != 1
-    aligned = inputs % _INPUT_MULTIPLE == 0 and outputs % _OUTPUT_MULTIPLE == 0
-    return not grouped and aligned and min(inputs, outputs) >= wide_from
+    taken = inputs % _INPUT_MULTIPLE == 0 and outputs % _OUTPUT_MULTIPLE == 0
+    return not grouped and (taken or not aligned) and min(inputs, outputs) >= wide_from
 
 
 def _smallest(module: nn.Module, fraction: float, _: int) -> dict[str, Tensor]:

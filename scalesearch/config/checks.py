@@ -11,7 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from scalesearch.errors import ConfigError
 from scalesearch.registry import nearest
+from scalesearch.values.candidate import Quantization, Recipe
 from scalesearch.values.settings import UNLIMITED_BUDGET
+from scalesearch.values.training_length import aware_updates, branch_steps, least_steps
 
 Document = dict[str, Any]
 T = typing.TypeVar("T")
@@ -177,6 +179,23 @@ def require_teacher(weight: float, parent: str) -> None:
         fail(
             f"training.distill_weight = {weight:g}: expected a parent, whose answers training learns from; came none.",
             "Give --parent, as docs/parents.md has it, or set training.distill_weight=0.",
+        )
+
+
+def require_branch(recipe: Recipe, quantization: Quantization, *, origin: str) -> None:
+    """Raise ConfigError if the branch is too short for the updates that simulate rounding and one in float before them.
+
+    Args:
+        recipe: That of the training.
+        quantization: Tells how many updates simulate rounding.
+        origin: What asks for the training, for the message.
+    """
+    aware, branch = aware_updates(recipe, quantization), branch_steps(recipe)
+    if aware >= branch:
+        fail(
+            f"{origin}: expected a branch of more than the {aware} updates that simulate rounding (qat_steps); of "
+            f"{recipe.steps} updates, {branch} belong to it.",
+            f"Give --steps {least_steps(recipe, branch=aware + 1)}, or more.",
         )
 
 

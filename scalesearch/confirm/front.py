@@ -17,7 +17,7 @@ from scalesearch.analysis.front import pareto_front
 from scalesearch.analysis.likely_members import Correction, correct
 from scalesearch.confirm.files import write_confirmation
 from scalesearch.confirm.jobs import asked_runs, end_text, intention, jobs_of, unfinished
-from scalesearch.confirm.members import added_before, asked_members
+from scalesearch.confirm.members import added_before, asked_members, require_branches
 from scalesearch.confirm.request import ConfirmRequest
 from scalesearch.confirm.setup import (
     lay_parent,
@@ -84,12 +84,15 @@ def confirm_front(
 
     Raises:
         ConfigError: There is no study in `folder`, the chip or the images are not the study's, `confirmed/` holds
-            trainings of another length, the folder cannot be written, or another process works on it.
+            trainings of another length, the length is too short for a member, the folder cannot be written, or another
+            process works on it.
         NoFeasibleTrialError: The study has no front.
     """
     request, folder = request or ConfirmRequest(), Path(folder)
     session, records = study_with_front(folder)
-    asked_members(folder, records, request)  # a wrong trial is reported before anything is moved or made
+    # A wrong trial or length is reported before anything is moved or made.
+    members, named = asked_members(folder, records, request)
+    require_branches((*members, *named), request, train_images=session.data.train_images)
     refuse_another_device(session)
     kept_reference(session)  # a wrong file there is reported before anything is moved or made
     session = with_data(session, data, sources_of(session.settings.task))

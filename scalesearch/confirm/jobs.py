@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scalesearch.chain.planner import Planner
+from scalesearch.confirm.members import full_recipe
 from scalesearch.confirm.request import ConfirmRequest
 from scalesearch.confirm.training import Job, LostRun
 from scalesearch.errors import ConfigError
@@ -14,7 +15,7 @@ from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.identity import seed_from
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
-from scalesearch.values.training_length import full_length, updates
+from scalesearch.values.training_length import updates
 from scalesearch.views.words import percent
 
 
@@ -41,13 +42,7 @@ def jobs_of(work: Session, members: Sequence[MeasuredTrial], request: ConfirmReq
     for place, seed in enumerate(fresh_seeds(work, request.seeds), 1):
         planner = Planner(replace(work, settings=replace(work.settings, seed=seed)))
         for record in members:
-            recipe = full_length(
-                record.candidate.recipe,
-                full_updates=record.full_updates,
-                steps=request.steps,
-                epochs=request.epochs,
-                train_images=work.data.train_images,
-            )
+            recipe = full_recipe(record, request, train_images=work.data.train_images)
             candidate = replace(record.candidate, recipe=recipe)
             plan = planner.plan_spec(record.spec, candidate, cut_from=record.cut_from)
             jobs.append(Job(number=len(jobs), record=record, seed=seed, seed_place=place, plan=plan))

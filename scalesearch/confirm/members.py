@@ -1,17 +1,19 @@
 """Choose the trials to confirm: members of the front, and others that were requested now or before. No torch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from scalesearch.analysis.front import knee, pareto_front, picture
 from scalesearch.analysis.likely_members import correct
+from scalesearch.config.checks import require_branch
 from scalesearch.confirm.request import ConfirmRequest
 from scalesearch.errors import ConfigError
 from scalesearch.records.confirmed import read_confirmed
 from scalesearch.study.view import stored_confirmation
+from scalesearch.values.candidate import Recipe
 from scalesearch.values.record import MeasuredTrial, TrialRecord
-from scalesearch.values.training_length import full_length, updates, was_retrained
+from scalesearch.values.training_length import aware_updates, full_length, least_steps, updates, was_retrained
 from scalesearch.views.words import verdict
 
 
@@ -53,6 +55,28 @@ def asked_members(
     return members, tuple(named[trial] for trial in sorted(beside))
 
 
+def full_recipe(record: MeasuredTrial, request: ConfirmRequest, *, train_images: int) -> Recipe:
+    """Return the recipe by which the request trains the trial's network, on that many images."""
+    return full_length(
+        record.candidate.recipe,
+        full_updates=record.full_updates,
+        steps=request.steps,
+        epochs=request.epochs,
+        train_images=train_images,
+    )
+
+
+def require_branches(members: Iterable[MeasuredTrial], request: ConfirmRequest, *, train_images: int) -> None:
+    """Raise ConfigError if the requested length is too short for a member whose training simulates rounding."""
+    asked = list[tuple[int, Recipe, MeasuredTrial]]()
+    for record in members:
+        recipe = full_recipe(record, request, train_images=train_images)
+        aware = aware_updates(recipe, record.candidate.quantization)
+        asked.append((least_steps(recipe, branch=aware + 1) if aware else 0, recipe, record))
+    for _, recipe, record in sorted(asked, key=lambda one: -one[0]):  # the length that is told is enough for all
+        require_branch(recipe, record.candidate.quantization, origin=f"trial {record.trial}")
+
+
 def added_before(
     folder: Path,
     records: Sequence[TrialRecord],
@@ -68,14 +92,7 @@ def added_before(
         lengths.setdefault(run.trial, set()).add(run.steps)
 
     def same_length(record: MeasuredTrial) -> bool:
-        brief = record.candidate.recipe
-        recipe = full_length(
-            brief,
-            full_updates=record.full_updates,
-            steps=request.steps,
-            epochs=request.epochs,
-            train_images=train_images,
-        )
+        recipe = full_recipe(record, request, train_images=train_images)
         return lengths.get(record.trial) == {updates(recipe, pruned=was_retrained(record))}
 
     others = (each.measured for each in records if each.feasible and each.same_as is None and each.trial not in members)

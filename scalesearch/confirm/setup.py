@@ -16,6 +16,7 @@ from scalesearch.study.reference import rebuild_reference
 from scalesearch.values.parent import parent_folder
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session, reference_path
+from scalesearch.values.space import Limits
 from scalesearch.views.words import device_text, remedy
 
 
@@ -54,7 +55,9 @@ def work_session(session: Session) -> Session:
         raise _unwritable(work, error) from None
     # Twins and the compiler check say nothing about full length, and here all trainings are alike.
     settings = replace(session.settings, twins=False, accept="off", lengths="off")
-    return replace(session, folder=work, settings=settings)
+    # A member near a limit of the search is confirmed like every other one: nothing is to be rejected here.
+    space = replace(session.space, limits=Limits())
+    return replace(session, folder=work, settings=settings, space=space)
 
 
 def lay_parent(session: Session, work: Session) -> None:

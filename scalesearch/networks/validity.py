@@ -64,6 +64,9 @@ def _kind_faults(spec: NetworkSpec) -> Iterator[str]:
         yield f"stages must be a tuple of StageSpec, not {type(spec.stages).__name__}"
     if isinstance(spec.norm_eps, bool) or not isinstance(spec.norm_eps, int | float):
         yield f"norm_eps must be a number, not {spec.norm_eps!r}"
+    for name, values in (("mean", spec.mean), ("std", spec.std)):
+        if not isinstance(values, tuple) or not all(isinstance(value, int | float) for value in values):
+            yield f"{name} must be a tuple of numbers, not {values!r}"
 
 
 def _input_faults(spec: NetworkSpec) -> Iterator[str]:
@@ -72,6 +75,11 @@ def _input_faults(spec: NetworkSpec) -> Iterator[str]:
     yield from _below("num_classes", spec.num_classes, 0)
     if spec.image_channels not in (1, 3) or isinstance(spec.image_channels, bool):
         yield f"image_channels must be 1 (grey) or 3 (RGB), not {spec.image_channels!r}"
+    elif (spec.mean or spec.std) and not len(spec.mean) == len(spec.std) == spec.image_channels:
+        yield (
+            f"mean and std must have as many numbers as image_channels ({spec.image_channels}), not {spec.mean!r} and "
+            f"{spec.std!r}"
+        )
 
 
 def _built_faults(spec: NetworkSpec) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Read a parent from its source: an export, a training, a file of weights, or a package."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,9 +10,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from scalesearch.compression.sparsity import zeros_any
 from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.export.metadata import NAME as CONFIG
-from scalesearch.export.metadata import read_config
+from scalesearch.export.metadata import ExportedConfig, read_config
 from scalesearch.export.target import WEIGHTS
 from scalesearch.files import is_file, is_folder, replace_file
 from scalesearch.networks.build import outline
@@ -20,11 +22,15 @@ from scalesearch.networks.state_dicts import class_count, mapped, read_state_dic
 from scalesearch.records.run_file import NAME as RUN
 from scalesearch.records.run_file import read_run_file
 from scalesearch.tasks.registry import DEFAULT, get_task
+from scalesearch.training.weights import WeightStore
 from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.training_length import aware_updates, branch_steps
 
 if TYPE_CHECKING:
     from types import ModuleType
 
+RESULT: Final = "result.json"
+"""What `train` tells of the training that it made last in a folder."""
 PRETRAINED: Final = "pretrained"
 _SHOWN: Final = 5
 
@@ -120,6 +126,13 @@ def _of_state_dict(file: _WeightsFile, base: NetworkSpec) -> FoundParent:
     found = mapped(state, spec, outline(spec, get_task(DEFAULT).make_module).module, origin=file.origin)
     told = require_convention(found.library, file.path, spec, origin=file.origin)
     mean, std = (file.mean, file.std) if file.mean else _normalisation(base)
+    if len(mean) != base.image_channels:
+        message = (
+            f"{file.origin}: expected mean and std of the images that it was trained on, a number for each of the "
+            f"channels of {base.name}, of which there are {base.image_channels}; came mean {mean} and std {std}.\n"
+            "Return them from the function of --network, as `mean` and `std` of its NetworkSpec."
+        )
+        raise ConfigError(message)
     untold = (
         f"parent: taken as trained with {Convention(base.padding, base.norm_eps)}, on images of mean {mean} and std "
         f"{std}; the file does not tell, and timm has others under the same names (docs/parents.md)"
@@ -249,6 +262,29 @@ class _Weights:
 DENSE: Final = "Export a trial without pruned channels or blocks, or train one: `scalesearch train config.toml`."
 
 
+def _last_training(folder: Path, config: ExportedConfig) -> Path | None:
+    """Return the file of the weights that `train` made last in the folder; None if no training left any.
+
+    The weights of trainings of several lengths may lie there. The last one has the length that `RESULT` tells; without
+    that file, the longest is taken. When the files were written tells little: copies have new times, and a length that
+    was trained before is not trained again.
+    """
+    weights = folder / "weights"
+    updates, last = WeightStore(weights).updates(), _last_updates(folder / RESULT, config)
+    paths = {weights / f"{key}.safetensors": made for key, made in updates.items()}
+    return max(paths, key=lambda path: (paths[path] == last, paths[path], path.stat().st_mtime), default=None)
+
+
+def _last_updates(result: Path, config: ExportedConfig) -> int | None:
+    """Return how many updates the last training made after its trunk, if it had one; None if nothing tells."""
+    try:
+        steps = int(json.loads(result.read_bytes())["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    recipe = replace(config.candidate.recipe, steps=steps)
+    return branch_steps(recipe) - aware_updates(recipe, config.candidate.quantization)
+
+
 def _of_this_program(folder: Path) -> FoundParent:
     """Return the network of an export, or of a training at full length (`train`).
 
@@ -262,15 +298,17 @@ def _of_this_program(folder: Path) -> FoundParent:
         raise ConfigError(message)
     config = read_config(folder)
     spec, data = config.network, config.data
-    if config.candidate.pruning.any:
-        message = f"--parent {folder}: its network was pruned ({config.candidate.pruning.label}).\n{DENSE}"
+    pruning = config.candidate.pruning
+    cut = pruning.channel_fraction > 0 or pruning.block_fraction > 0
+    if cut or (pruning.any and zeros_any(outline(spec, get_task(config.settings.task).make_module), pruning)):
+        message = f"--parent {folder}: its network was pruned ({pruning.label}).\n{DENSE}"
         raise ConfigError(message)
     session = read_run_file(folder)
     if session:  # trained, possibly on other images than those of the export
         data = session.data
     spec = replace(spec, num_classes=len(data.class_names))
-    kept = [path for path in (folder / "weights").glob("*.safetensors") if "-" not in path.stem]
-    path = folder / WEIGHTS if not kept else max(kept, key=lambda each: each.stat().st_mtime)
+    kept = _last_training(folder, config)
+    path = kept or folder / WEIGHTS
     state = read_state_dict(path)
     tensors, folded = dict(state.tensors), not kept
     if kept:

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +49,21 @@ def probe_machine(settings: MachineSettings, *, workers: int = 1) -> Machine:
     if settings.bf16 == "auto" and cpu_flags() & _BF16_FLAGS:
         bf16 = _fastest([(threads, False), (threads, True)])[1]
     return Machine(device=device, threads=threads, bf16=bf16, channels_last=True)
+
+
+def on_cpu(machine: Machine, settings: MachineSettings, *, workers: int) -> Machine:
+    """Return the machine for training that runs on the CPU whatever the device is.
+
+    Beside a GPU the probe leaves one thread to training; the cores are free, and each of the workers takes its share.
+
+    Args:
+        machine: What was probed.
+        settings: The user's settings; a number of threads in them holds here, too.
+        workers: Number of processes that share the cores.
+    """
+    if machine.device == "cpu":
+        return machine
+    return replace(machine, device="cpu", threads=settings.threads or max(1, usable_cores() // workers))
 
 
 @contextmanager

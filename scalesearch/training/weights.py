@@ -118,6 +118,20 @@ class WeightStore:
         except UNUSABLE:
             return None
 
+    def updates(self) -> dict[str, int]:
+        """Return the number of updates that the weights under each key were trained by, beside those of a trunk.
+
+        Trunks are left out. A damaged file has 0 updates.
+        """
+        found = dict[str, int]()
+        for path in sorted(self._folder.glob("*.safetensors")):
+            if "-" not in path.stem:  # that of a trunk has its length behind the key
+                try:
+                    found[path.stem] = _kept(read_header(path, path.stem)).steps
+                except UNUSABLE:
+                    found[path.stem] = 0
+        return found
+
     def save(self, key: str, module: nn.Module, kept: KeptTraining) -> None:
         """Store the module's weights under the key, replacing older ones; they are on disk when this returns."""
         _save(self._path(key), key, module.state_dict(), kept)

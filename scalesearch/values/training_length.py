@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from scalesearch.values.candidate import Recipe
+from scalesearch.values.candidate import Quantization, Recipe
 from scalesearch.values.record import MeasuredTrial
 
 FULL_LENGTH = 8
@@ -18,6 +18,19 @@ def branch_steps(recipe: Recipe) -> int:
     if recipe.schedule == "cosine":
         return recipe.steps
     return min(recipe.steps, max(1, round(recipe.branch_fraction * recipe.steps)))
+
+
+def aware_updates(recipe: Recipe, quantization: Quantization) -> int:
+    """Return how many of the branch's updates simulate rounding: 0 with `cosine`, where these come after all others."""
+    return quantization.qat_steps if quantization.precision == "int8" and recipe.schedule != "cosine" else 0
+
+
+def least_steps(recipe: Recipe, *, branch: int) -> int:
+    """Return the least number of updates with which the recipe's branch has at least `branch` of them."""
+    steps = max(branch, math.floor((branch - 0.5) / recipe.branch_fraction))  # with fewer it rounds to a smaller one
+    while branch_steps(dataclasses.replace(recipe, steps=steps)) < branch:
+        steps += 1
+    return steps
 
 
 def trunk_steps(recipe: Recipe) -> int:
@@ -92,8 +105,8 @@ def full_length(
 def with_updates(recipe: Recipe, steps: int) -> Recipe:
     """Return the recipe with another number of updates.
 
-    The retraining after pruning grows by the same factor. The warm-up of the schedule `wsd` does not grow, so that the
-    longer training continues the brief one's trunk.
+    The retraining after pruning, if there is any, grows by the same factor. The warm-up of the schedule `wsd` does not
+    grow, so that the longer training continues the brief one's trunk.
     """
-    retrain_steps = max(1, round(recipe.retrain_steps * steps / recipe.steps))
+    retrain_steps = max(1, round(recipe.retrain_steps * steps / recipe.steps)) if recipe.retrain_steps else 0
     return dataclasses.replace(recipe, steps=steps, retrain_steps=retrain_steps)

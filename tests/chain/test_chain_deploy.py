@@ -2,11 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from onnx import numpy_helper
 from parent_studies import colours, opened
 
+from scalesearch.chain import deploy
 from scalesearch.chain.deploy import Deployed, Deployer
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.stages import StageClock
@@ -14,9 +18,11 @@ from scalesearch.data import LABEL_SOURCES
 from scalesearch.data.finding import load_study_data
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.measurement.device_lock import DeviceLock
+from scalesearch.tasks.classification.pieces import build
 from scalesearch.tasks.classification.task import TASK
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, ScheduleName
 from scalesearch.values.session import Session
+from scalesearch.values.settings import Machine, MachineSettings
 
 SPACE = {"network": "resnet_small", "resolution_px": 16, "scaling": {"width": [0.5]}}
 RECIPE = Recipe(
@@ -58,6 +64,23 @@ def test_the_deployed_file_has_the_zeros_of_sparsity_after_updates_with_rounding
             assert not stored[f"{name}_quantized"][zero].any()
             zeros, weights = zeros + int(zero.sum()), weights + zero.size
     assert zeros / weights == pytest.approx(0.5, abs=0.001)
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(0, 3), (2, 2)])
+def test_updates_with_rounding_use_the_free_cores_beside_a_gpu(
+    session: Session, monkeypatch: pytest.MonkeyPatch, asked: int, threads: int
+) -> None:
+    """Of six cores, each of two workers has three; what the user says holds."""
+    monkeypatch.setattr("scalesearch.training.machine.usable_cores", lambda: 6)
+    monkeypatch.setattr(deploy, "quantization_aware", lambda *_, **__: torch.get_num_threads())
+    settings = replace(session.settings, workers=2, machine=MachineSettings(threads=asked, device="cuda"))
+    machine = Machine(device="cuda", threads=asked or 1, bf16=False, channels_last=True)
+    beside = replace(session, settings=settings, machine=machine)
+    plan = Planner(beside)(Candidate(recipe=RECIPE, quantization=AWARE))
+    deployer = Deployer(beside, TASK, DeviceLock("cpu", folder=session.folder), exports=None)
+    data, images = load_study_data(session, LABEL_SOURCES).at(16), np.zeros((1, 3, 16, 16), np.float32)
+    used: Any = deployer._quantization_aware(build(plan.spec), plan, data, images)
+    assert used == threads
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ def planner(session: Session) -> Planner:
     return Planner(replace(session, base=base, space=replace(session.space, network="resnet_small")))
 
 
-def plan(planner: Planner, *, depth: float = 1.0, **pruning: Any) -> Any:
-    return planner(Candidate(scaling=Scaling(resolution=0.5, depth=depth), pruning=Pruning(**pruning)))
+def plan(planner: Planner, *, depth: float = 1.0, width: float = 1.0, **pruning: Any) -> Any:
+    return planner(Candidate(scaling=Scaling(resolution=0.5, depth=depth, width=width), pruning=Pruning(**pruning)))
 
 
 def test_fractions_that_leave_the_same_channels_are_the_same_work(planner: Planner) -> None:
@@ -39,6 +39,8 @@ def test_fractions_that_leave_the_same_channels_are_the_same_work(planner: Plann
         {"scope": "global"},
         {"block_fraction": 0.5},  # at depth 1 every block is the only one of its stage
         {"sparse_fraction": 0.9},
+        {"sparsity": "2:4"},  # no layer has 256 channels
+        {"sparsity": "unstructured", "sparse_fraction": 1e-9},
     ],
     ids=str,
 )
@@ -58,7 +60,6 @@ def test_pruning_that_does_nothing_is_no_part_of_the_identity(planner: Planner, 
         {"scope": "sensitivity"},
         {"rounds": 2},
         {"sparsity": "unstructured"},
-        {"sparsity": "2:4"},
     ],
     ids=str,
 )
@@ -67,6 +68,18 @@ def test_how_it_is_cut_is_part_of_the_identity(planner: Planner, how: dict[str, 
     assert other.key != plain.key
     assert other.weights_key == plain.weights_key  # the dense network is trained once for both
     assert other.cost == plain.cost  # exact or, where the shape follows the weights, the uniform twin's
+
+
+def test_two_zeros_of_four_are_part_of_the_identity_where_a_layer_can_gain_by_them(planner: Planner) -> None:
+    """At width 4 the last stage has 256 channels, the fewest that a sparse kernel pays on; half of them are too few."""
+    whole, half = {"width": 4.0}, {"width": 4.0, "channel_fraction": 0.5}
+    sparse = plan(planner, **whole, sparsity="2:4")
+    assert sparse.pruning == Pruning(sparsity="2:4") and sparse.key != plan(planner, **whole).key
+    cut = plan(planner, **half, sparsity="2:4")
+    assert cut.pruning == Pruning(channel_fraction=0.5) and cut.key == plan(planner, **half).key
+    # Which layers a global cut leaves wide is known only after training.
+    follows = plan(planner, **half, scope="global", sparsity="2:4")
+    assert follows.pruning.sparsity == "2:4" and follows.key != plan(planner, **half, scope="global").key
 
 
 def test_dropped_blocks_cost_less_before_training_and_the_spec_stays_what_they_are_cut_from(planner: Planner) -> None:

@@ -17,6 +17,7 @@ from scalesearch.chain.examples import tensors
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker, Shrunk
 from scalesearch.chain.stages import StageClock
+from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.data import LABEL_SOURCES, Dataset, to_input
 from scalesearch.data.finding import load_study_data
 from scalesearch.measurement.device_lock import DeviceLock
@@ -231,6 +232,13 @@ def test_a_single_update_is_a_branch_without_a_trunk(bench: Bench) -> None:
     for pruning in (Pruning(), Pruning(channel_fraction=0.5)):
         shrunk = bench(Candidate(recipe=replace(RECIPE, steps=1), pruning=pruning))
         assert shrunk.training.steps == 1
+
+
+@pytest.mark.parametrize("recipe", [replace(RECIPE, steps=1), replace(RECIPE, steps=2, branch_fraction=1.0)])
+def test_the_dense_network_of_a_branch_without_a_trunk_can_be_exported(bench: Bench, recipe: Recipe) -> None:
+    dense = bench(Candidate(recipe=recipe, pruning=Pruning(channel_fraction=0.5))).dense
+    assert not dense.module.training
+    fold_batchnorm(dense)  # it takes networks in eval mode alone; twins export this one
 
 
 @pytest.mark.parametrize(

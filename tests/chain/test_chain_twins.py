@@ -14,7 +14,7 @@ from torch import nn
 from scalesearch.chain.stages import StageClock
 from scalesearch.chain.twins import Twins
 from scalesearch.networks import find_spec
-from scalesearch.values.candidate import Pruning, Quantization
+from scalesearch.values.candidate import Pruning, Quantization, Sparsity
 from scalesearch.values.latency import Latency
 from scalesearch.values.network import Network
 from scalesearch.values.record import Gain, StepScore
@@ -28,25 +28,29 @@ class Bench:
     """A study whose engines take these latencies, in this order; it notes what is timed."""
 
     def __init__(self, folder: Path, *latencies: Latency, adaptive: bool = False) -> None:
-        self.left, self.bounds, self.compiled = list(latencies), list[Any](), list[str]()
+        self.left, self.bounds = list(latencies), list[Any]()
+        self.compiled, self.zeros = list[str](), list[str]()
         session: Any = SimpleNamespace(folder=folder, settings=SimpleNamespace(adaptive=adaptive))
         lock: Any = SimpleNamespace(busy=contextlib.nullcontext, quiet=contextlib.nullcontext)
         deploy: Any = SimpleNamespace(dense_file=lambda work, data: "dense")
         self.twins = Twins(session, lock, deploy, self)  # type: ignore[arg-type]
 
     @contextlib.contextmanager
-    def compile(self, model: str) -> Iterator[None]:
+    def compile(self, model: str, pruning: Pruning) -> Iterator[None]:
         self.compiled.append(model)
+        self.zeros.append(pruning.sparsity)
         yield
 
     def time(self, engine: None, *, exact_ms: tuple[float, float], brief: bool) -> Latency:
         self.bounds.append((exact_ms, brief))
         return replace(self.left.pop(0), coarse=True)
 
-    def gains(self, precision: Any, latency: Latency, *, cut: bool = False, near: bool = True) -> tuple[Gain, ...]:
+    def gains(
+        self, precision: Any, latency: Latency, *, cut: bool = False, near: bool = True, sparsity: Sparsity = "none"
+    ) -> tuple[Gain, ...]:
         plan: Any = SimpleNamespace(
             spec=SPEC,
-            pruning=Pruning(channel_fraction=0.5) if cut else Pruning(),
+            pruning=Pruning(channel_fraction=0.5 if cut else 0.0, sparsity=sparsity),
             candidate=SimpleNamespace(quantization=Quantization(precision=precision)),
         )
         training = SimpleNamespace(float_score=0.5)
@@ -79,6 +83,17 @@ def test_each_shape_is_timed_once_and_roughly(tmp_path: Path) -> None:
     assert len(bench.gains("fp16", make_latency(2.0, 0.01), cut=True)) == 2
     assert len(bench.gains("int8", make_latency(2.0, 0.01))) == 1
     assert bench.compiled == ["float", "dense"]
+
+
+def test_zeros_are_timed_with_the_kernels_of_the_trial_and_apart_from_the_network_without_them(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_latency(2.0, 0.03), make_latency(3.0, 0.03))
+    pruning, precision = bench.gains("int8", make_latency(1.0, 0.01), sparsity="2:4")
+    assert (bench.compiled, bench.zeros) == (["float", "dense"], ["2:4", "none"])
+    assert [pruning.speedup, precision.speedup] == pytest.approx([1.5, 2.0])
+    bench.gains("fp32", make_latency(1.8, 0.01), sparsity="2:4")
+    (precision,) = bench.gains("int8", make_latency(1.0, 0.01))  # the network of the same shape, without zeros
+    assert precision.speedup == pytest.approx(3.0)
+    assert len(bench.compiled) == 2
 
 
 def test_far_from_the_front_a_trial_is_compared_with_what_is_known_alone(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from scalesearch.cli.full_training import check_target, compared_numbers, full_recipe, train_export
+from scalesearch.config.checks import require_branch
 from scalesearch.errors import ConfigError
 from scalesearch.export.metadata import ExportedConfig, read_config, write_config
 from scalesearch.records.run_file import write_run_file
+from scalesearch.values.candidate import Quantization, Recipe, ScheduleName
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
@@ -62,6 +64,28 @@ def test_full_length_is_eight_times_the_brief_one_or_four_times_the_greatest(con
     short = dataclasses.replace(config, full_updates=2 * brief)  # also one that was trained in part
     assert full_recipe(short, None).steps == 4 * 2 * brief
     assert full_recipe(short, 7).steps == 7
+
+
+@pytest.mark.parametrize("schedule", ["wsd", "cosine"])
+def test_a_length_whose_branch_has_no_room_for_rounding_is_refused_before_anything_is_made(
+    session: Session, make_record: MakeRecord, tmp_path: Path, schedule: ScheduleName
+) -> None:
+    record = make_record(4)
+    candidate = dataclasses.replace(
+        record.candidate,
+        recipe=Recipe(steps=480, branch_fraction=1 / 3, schedule=schedule),
+        quantization=Quantization(precision="int8", qat_steps=60),
+    )
+    path = write_config(dataclasses.replace(record, candidate=candidate), session, tmp_path / "export")
+    if schedule == "cosine":  # its updates with rounding come after all others
+        require_branch(full_recipe(read_config(path), 100), candidate.quantization, origin="")
+        return
+    with pytest.raises(ConfigError, match="more than the 60 updates that simulate rounding") as caught:
+        train_export(path, steps=100, data=None, seed=None, to=tmp_path / "to")
+    # Of 182 updates a third is 60.7: 61 updates, of which one is in float.
+    assert str(caught.value).endswith("of 100 updates, 33 belong to it.\nGive --steps 182, or more.")
+    assert not (tmp_path / "to").exists()
+    require_branch(full_recipe(read_config(path), 182), candidate.quantization, origin="")
 
 
 def test_a_training_goes_on_in_its_own_folder_or_a_free_one(

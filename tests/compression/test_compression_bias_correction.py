@@ -87,6 +87,29 @@ def test_the_input_and_skipped_layers_stay_as_they_are() -> None:
     assert second.input[2] != "b"
 
 
+def test_layers_of_one_weight_get_a_bias_each() -> None:
+    """The second layer reads other inputs, of another mean, so that rounding shifts its outputs by another amount."""
+    proto = _model("{ a = Conv(image, w, b) c = Relu(a) out = Conv(c, w, b) }", (4, 4, 1, 1))
+    corrected = correct_biases(proto, _IMAGES, FORMATS["int8"], weights="per_tensor")
+    names = [tensor.name for tensor in corrected.graph.initializer]
+    assert len(names) == len(set(names))
+    rounded = _constants(_with_rounded_weights(proto, "int8", "per_tensor"))["w"][:, :, 0, 0]
+    error = rounded - _constants(proto)["w"][:, :, 0, 0]
+    inputs = (_IMAGES, _run_to(proto, "c"))
+    for node, values in zip(list(corrected.graph.node)[::2], inputs, strict=True):
+        change = _constants(corrected)[node.input[2]] - _constants(proto)["b"]
+        np.testing.assert_allclose(change, -error @ values.mean(axis=(0, 2, 3)), atol=1e-5)
+
+
+def _run_to(proto: onnx.ModelProto, name: str) -> NDArray[np.float32]:
+    """The activation of that name on the images."""
+    cut = onnx.ModelProto()
+    cut.CopyFrom(proto)
+    del cut.graph.output[:]
+    cut.graph.output.extend(value for value in proto.graph.value_info if value.name == name)
+    return run_as_written(cut, _IMAGES)
+
+
 def test_a_product_of_matrices_has_no_bias_to_correct() -> None:
     proto = _model("{ out = MatMul(image, w) }", (6, 6))
     corrected = correct_biases(proto, _IMAGES, FORMATS["int8"])

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from scalesearch.compression.calibration import calibrate
+from scalesearch.compression.calibration import calibrate, observe
 from scalesearch.compression.clipping import entropy_threshold, least_error_bounds, least_error_reach
 from scalesearch.compression.number_format import FORMATS, FormatName
 from scalesearch.errors import StageFailed
@@ -142,6 +142,26 @@ def test_mse_of_numbers_that_need_no_rounding_is_their_range() -> None:
     counts = np.zeros(2048, dtype=np.int64)
     assert least_error_reach(counts, 3.0, FORMATS["int8"].codes) == 3.0
     assert least_error_bounds(counts, -1.0, 3.0) == (-1.0, 3.0)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("method", _METHODS)
+@pytest.mark.parametrize("value", [5.0, -3.0, 1e-6, 70_000.0, 0.0])
+@pytest.mark.parametrize("steps", [0, 1, 100])
+def test_an_activation_that_hardly_varies_has_a_range_that_holds_it(
+    value: float, steps: int, method: CalibrationMethod, symmetric: bool
+) -> None:
+    """`steps` numbers of float32 lie between its two values: no histogram over these alone has 2048 edges."""
+    first = np.float32(value)
+    second = np.float32(first + steps * np.spacing(np.abs(first)))
+    values = np.array([first, second] * 500, np.float32)
+    ranges = observe(
+        lambda: iter([{"a": values}]), {"a": values.size}, method=method, clip_percentile=99.9, symmetric=symmetric
+    )
+    low, high = ranges["a"]
+    near = 0.01 * abs(value) + 1e-8
+    assert min(low, 0) <= value + near and max(high, 0) >= value - near
+    assert max(-low, high) <= abs(value) + near
 
 
 @pytest.mark.parametrize("method", _METHODS)

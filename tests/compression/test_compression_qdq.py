@@ -15,6 +15,7 @@ from scalesearch.compression.half import to_half
 from scalesearch.compression.number_format import FORMATS, FormatName
 from scalesearch.compression.qdq import given_ranges, insert_qdq, output_of, weighted_nodes
 from scalesearch.errors import StageFailed
+from scalesearch.values.candidate import WeightScales
 
 _SIDE = 6
 _HEADER = '<ir_version: 10, opset_import: ["": 18]>'
@@ -138,6 +139,48 @@ def test_one_pair_for_one_activation_however_many_read_it() -> None:
     assert sorted(pairs) == ["b", "d", "short"]
     readers = [node for node in quantized.graph.node if "b_dequantized" in node.input]
     assert [node.op_type for node in readers] == ["Conv", "Conv"]
+
+
+_TWICE = "{ a = Conv<pads = [1, 1, 1, 1]>(image, w0) b = Relu(a) out = Conv<pads = [1, 1, 1, 1]>(b, w0) }"
+
+
+@pytest.mark.parametrize("skip", [frozenset[str](), frozenset({"Conv_0"})], ids=["both", "one in float"])
+@pytest.mark.parametrize("weights", ["per_channel", "per_tensor"])
+@pytest.mark.parametrize("name", ["int8", "fp8"])
+def test_a_weight_that_two_layers_read_is_rounded_once(
+    name: FormatName, weights: WeightScales, skip: frozenset[str]
+) -> None:
+    """A module may run one layer twice: two nodes of the file then read one weight."""
+    proto = _model(_TWICE, {"w0": (4, 4, 3, 3)})
+    quantized = insert_qdq(proto, _ranges(proto), name, weights=weights, skip=skip)
+    names = [tensor.name for tensor in quantized.graph.initializer]
+    assert len(names) == len(set(names))
+    readers = [node.input[1] for node in quantized.graph.node if node.op_type == "Conv"]
+    assert readers == ["w0" if skip else "w0_dequantized", "w0_dequantized"]
+    _sorted(quantized)
+    onnx.checker.check_model(quantized, full_check=True)
+
+
+def test_a_weight_whose_outputs_are_counted_along_two_axes_has_scales_for_each() -> None:
+    body = """{
+        p = GlobalAveragePool(image) f = Flatten(p) g = Gemm(f, w) h = Gemm<transB = 1>(g, w)
+        s = Constant<value_ints = [-1, 4, 1, 1]>() r = Reshape(h, s) out = Add(image, r)
+    }"""
+    proto = _model(body, {"w": (4, 4)})
+    quantized = insert_qdq(proto, _ranges(proto), "int8")
+    constants, values = _constants(quantized), _constants(proto)["w"]
+    reach = {node.input[1]: axis for node, axis in zip(_nodes(quantized, "Gemm"), (1, 0), strict=True)}
+    assert len(reach) == 2
+    for node in quantized.graph.node:
+        if node.output[0] in reach:
+            expected = np.abs(values).max(axis=1 - reach[node.output[0]]) / 127
+            np.testing.assert_allclose(constants[node.input[1]], expected, rtol=1e-6)
+    _sorted(quantized)
+    onnx.checker.check_model(quantized, full_check=True)
+
+
+def _nodes(proto: onnx.ModelProto, kind: str) -> list[onnx.NodeProto]:
+    return [node for node in proto.graph.node if node.op_type == kind]
 
 
 def test_skipped_layers_stay_as_they_are() -> None:

@@ -19,6 +19,7 @@ from scalesearch.compression.sparsity import (
     masked,
     masks_of_zeros,
     sparsity_masks,
+    zeros_any,
 )
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends.tensorrt.library import is_installed
@@ -136,6 +137,25 @@ def test_widths_that_sparse_kernels_do_not_take_stay_dense() -> None:
     assert sparsity_masks(_wide(channels=264), TWO_FOUR) == {}  # 264 inputs are 16 x 16.5
     assert sparsity_masks(_wide(channels=260), TWO_FOUR) == {}
     assert len(sparsity_masks(_wide(channels=272), TWO_FOUR)) == 3
+
+
+@pytest.mark.parametrize("channels", [64, 256, 264, 272])
+@pytest.mark.parametrize(
+    "pruning",
+    [TWO_FOUR, Pruning(), *(Pruning(sparsity="unstructured", sparse_fraction=each) for each in (0.5, 1e-9))],
+    ids=["2:4", "none", "half", "hardly any"],
+)
+def test_whether_any_weight_becomes_zero_is_told_without_weights(channels: int, pruning: Pruning) -> None:
+    network = _wide(channels=channels)
+    masked_some = any(not bool(mask.all()) for mask in sparsity_masks(network, pruning).values())
+    network.module.to("meta")
+    assert zeros_any(network, pruning) is masked_some
+
+
+def test_widths_that_are_still_to_be_cut_need_not_be_multiples() -> None:
+    assert not zeros_any(_wide(channels=264), TWO_FOUR)
+    assert zeros_any(_wide(channels=264), TWO_FOUR, aligned=False)
+    assert not zeros_any(_wide(channels=248), TWO_FOUR, aligned=False)
 
 
 def test_a_narrow_network_has_no_masks_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:

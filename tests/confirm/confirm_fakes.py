@@ -59,6 +59,7 @@ class FakeTraining:
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
+        self.sessions: list[Session] = []
         self.lose: set[int] = set()
         self.stop_after = 1000
 
@@ -66,6 +67,7 @@ class FakeTraining:
         self, session: Session, study: Path, jobs: Sequence[Job], *, stopped: threading.Event, on_end: Any
     ) -> tuple[LostRun, ...]:
         lost = []
+        self.sessions.append(session)
         for job in jobs:
             trial = job.record.trial
             self.asked.append((trial, job.seed))

@@ -43,6 +43,7 @@ from scalesearch.values.candidate import Pruning, Recipe
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
+from scalesearch.values.space import Limits
 from scalesearch.values.training_length import FULL_LENGTH, FULL_LENGTH_OF_LENGTHS, full_length
 
 
@@ -78,6 +79,20 @@ def test_every_member_is_trained_from_every_seed_and_the_study_stays_as_it_is(
     assert [move.latency.p50_ms for move in outcome.confirmation.moves] == [0.5, 1.0, 2.0]
     assert all(move.timed_together and move.seeds == 2 for move in outcome.confirmation.moves)
     assert everything(study) == before
+
+
+def test_a_member_is_confirmed_whatever_the_limits_of_the_search(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming]
+) -> None:
+    """With a limit of latency, each network would be timed untrained, and one near the limit might be rejected."""
+    session = read_run_file(study)
+    assert session
+    limits = Limits(max_macs=1, max_size_bytes=1, max_latency_ms=4.0)
+    write_run_file(replace(session, space=replace(session.space, limits=limits)))
+    assert confirm_front(study, ConfirmRequest(steps=30)).done == 6
+    assert [work.space for work in fakes[0].sessions] == [replace(session.space, limits=Limits())]
+    kept = read_run_file(study)
+    assert kept and kept.space.limits == limits
 
 
 def test_the_same_call_adds_nothing_and_more_seeds_add_theirs(

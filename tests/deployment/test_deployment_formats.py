@@ -163,6 +163,13 @@ def test_c_says_which_precisions_it_cannot_hold(precision: Precision) -> None:
         get_format("c").ensure_holds(precision)
 
 
+def test_c_refuses_int8_that_leaves_the_rest_in_fp16(tmp_path: Path) -> None:
+    """So TensorRT has it; C99 has no _Float16, which the generator would write."""
+    with pytest.raises(StageFailed, match="C99 has no floats of 16 bits, and this int8 network holds some"):
+        get_format("c").write(small_model(tmp_path, "int8", "tensorrt"), tmp_path, options("int8"))
+    assert not (tmp_path / "c").exists()
+
+
 @needs_compiler
 @pytest.mark.slow
 def test_the_self_test_passes_and_can_fail(model: tuple[OnnxModel, Precision], tmp_path: Path) -> None:

@@ -93,6 +93,19 @@ BAD_SPECS = {
     r"norm_eps must be positive and below 1, not 0": {"norm_eps": 0.0},
     r"image_channels must be 1 \(grey\) or 3 \(RGB\), not 4": {"image_channels": 4},
     r"image_channels must be 1 \(grey\) or 3 \(RGB\), not 2.5": {"image_channels": 2.5},
+    r"mean and std must have as many numbers as image_channels \(3\), not \(0.5,\) and \(0.5,\)": {
+        "mean": (0.5,),
+        "std": (0.5,),
+    },
+    r"mean and std must have as many numbers as image_channels \(3\), not \(\) and \(0.5, 0.5, 0.5\)": {
+        "std": (0.5,) * 3
+    },
+    r"mean and std must have as many numbers as image_channels \(1\)": {
+        "image_channels": 1,
+        "mean": (0.5,) * 3,
+        "std": (0.5,) * 3,
+    },
+    r"std must be a tuple of numbers, not 0.5": {"mean": (0.5,) * 3, "std": 0.5},
     r"width_px must be a whole number of at least 0, not -8": {"width_px": -8},
     r"width_px must be at most 16384, not 100000": {"width_px": 100_000},
     r"resolution_px .* num_classes .* image_channels .* \(and 2 more\)": {

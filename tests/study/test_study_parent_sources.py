@@ -1,22 +1,34 @@
 """What a file of another library's weights tells of padding, epsilon and normalisation, and what is said where not."""
 
+import json
+import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from scalesearch.errors import ConfigError, MissingBackendError
+from scalesearch.export.metadata import write_config
+from scalesearch.export.target import WEIGHTS
 from scalesearch.networks import base_spec
 from scalesearch.networks.foreign_names import FOREIGN
 from scalesearch.networks.state_dicts import _layer
-from scalesearch.study.parent_sources import find_parent
+from scalesearch.study.parent_sources import RESULT, find_parent
 from scalesearch.tasks.classification.pieces import build
+from scalesearch.training.weights import KeptTraining, WeightStore
+from scalesearch.values.candidate import Candidate, Pruning, Recipe, ScheduleName
+from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.session import Session
 
+MakeRecord = Callable[..., MeasuredTrial]
 IMAGENET, HALF = (0.485, 0.456, 0.406), (0.5, 0.5, 0.5)
 
 
@@ -109,6 +121,75 @@ def test_where_nothing_tells_it_is_said_what_was_taken_for_granted(
     for name in ("weights.pth", f"{base.name}.ra4_e3600_r224_in1k/model.pth"):
         found = find_parent(written(tmp_path / name, base, "timm"), base)
         assert found.untold.startswith(f"parent: taken as trained with {taken}")
+
+
+def test_a_grey_network_s_weights_need_a_mean_and_std_of_one_channel(tmp_path: Path) -> None:
+    grey = small("resnet18", image_channels=1)
+    source = written(tmp_path / "weights.pth", grey, "torchvision")
+    with pytest.raises(ConfigError, match=r"of which there are 1; came mean \(0\.485, 0\.456, 0\.406\)") as refused:
+        find_parent(source, grey)
+    assert len(str(refused.value).splitlines()) <= 3 and "NetworkSpec" in str(refused.value)
+    found = find_parent(source, replace(grey, mean=(0.4,), std=(0.2,)))
+    assert (found.mean, found.std) == ((0.4,), (0.2,))
+
+
+@pytest.mark.parametrize(("schedule", "shorter", "longer"), [("wsd", 40, 160), ("cosine", 120, 480)])
+def test_of_several_trainings_in_a_folder_the_last_is_taken_whenever_its_files_were_written(
+    session: Session, make_record: MakeRecord, tmp_path: Path, schedule: ScheduleName, shorter: int, longer: int
+) -> None:
+    """A branch of 120 updates has 40 of them, one of 480 has 160."""
+    asked = make_record(4)
+    recipe = Recipe(steps=60, branch_fraction=1 / 3, schedule=schedule)
+    record = replace(asked, candidate=Candidate(recipe=recipe))
+    write_config(record, session, tmp_path)
+    store, networks = WeightStore(tmp_path / "weights"), dict[int, Network]()
+    for age, made in enumerate((shorter, longer)):
+        networks[made] = build(record.spec, seed=made)
+        key = f"{made:064x}"
+        kept = KeptTraining(
+            float_score=0.5, train_s=1.0, final_loss=0.5, losses=(0.5,), steps=made, safe_recipe_used=False
+        )
+        store.save(key, networks[made].module, kept)
+        os.utime(tmp_path / "weights" / f"{key}.safetensors", (age, age))
+    (tmp_path / "weights" / f"{0:064x}-80.safetensors").write_bytes(b"a trunk")
+
+    def taken() -> int:
+        tensors = find_parent(str(tmp_path), record.spec).tensors
+        (made,) = (
+            made
+            for made, network in networks.items()
+            if all(torch.equal(each, tensors[name]) for name, each in network.module.state_dict().items())
+        )
+        return made
+
+    assert taken() == longer, "nothing tells which was the last"
+    for steps, made in ((120, shorter), (480, longer)):
+        (tmp_path / RESULT).write_text(json.dumps({"steps": steps}))
+        assert taken() == made
+    os.utime(tmp_path / "weights" / f"{shorter:064x}.safetensors", (9, 9))
+    assert taken() == longer
+
+
+@pytest.mark.parametrize(
+    ("pruning", "refused"),
+    [
+        (Pruning(sparsity="2:4"), False),  # it has no layer of 256 channels, so nothing was made zero
+        (Pruning(sparsity="unstructured"), True),
+        (Pruning(channel_fraction=0.25), True),
+    ],
+    ids=str,
+)
+def test_only_what_was_really_cut_is_refused(
+    session: Session, make_record: MakeRecord, tmp_path: Path, pruning: Pruning, refused: bool
+) -> None:
+    record = replace(make_record(4), candidate=Candidate(pruning=pruning))
+    write_config(record, session, tmp_path)
+    save_file(build(record.spec).module.state_dict(), tmp_path / WEIGHTS)
+    if refused:
+        with pytest.raises(ConfigError, match=r"its network was pruned \("):
+            find_parent(str(tmp_path), record.spec)
+    else:
+        assert find_parent(str(tmp_path), record.spec).folded
 
 
 class Timm:

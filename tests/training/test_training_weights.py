@@ -264,6 +264,17 @@ def test_the_score_is_read_without_the_weights(tmp_path: Path) -> None:
     assert store.score(KEY) is None
 
 
+def test_the_updates_of_all_weights_are_told_without_those_of_trunks(tmp_path: Path) -> None:
+    store, other = WeightStore(tmp_path), "0" * 64
+    assert store.updates() == {}
+    store.save(KEY, module(0), KEPT)
+    store.save(other, module(0), replace(KEPT, steps=KEPT.steps + 1))
+    (tmp_path / f"{KEY}-8.safetensors").write_bytes((tmp_path / f"{KEY}.safetensors").read_bytes())
+    assert store.updates() == {KEY: KEPT.steps, other: KEPT.steps + 1}
+    cut_short(tmp_path / f"{KEY}.safetensors")
+    assert store.updates() == {KEY: 0, other: KEPT.steps + 1}
+
+
 def test_the_key_changes_with_shape_data_and_seed_but_not_with_a_name() -> None:
     keys = {
         KEY,

@@ -2,7 +2,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scalesearch.values.candidate import Quantization, Recipe, ScheduleName
@@ -10,7 +10,9 @@ from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.training_length import (
     FULL_LENGTH,
     FULL_LENGTH_OF_LENGTHS,
+    branch_steps,
     full_length,
+    least_steps,
     recipe_of,
     updates,
     was_retrained,
@@ -20,7 +22,7 @@ from scalesearch.values.training_length import (
 
 @given(
     brief=st.integers(1, 2000),
-    retrain=st.integers(1, 500),
+    retrain=st.integers(0, 500),
     steps=st.integers(1, 50_000),
     pruned=st.booleans(),
     schedule=st.sampled_from(["wsd", "cosine"]),
@@ -49,6 +51,31 @@ def test_a_trial_whose_pruning_rounded_to_nothing_was_not_retrained(make_record:
         assert was_retrained(record) is retrained
     # 1,920 updates of a dense network, not 1,536 and a retraining of 384
     assert recipe_of(recipe, total_steps=1920, pruned=was_retrained(record)).steps == 1920
+
+
+@given(fraction=st.floats(1e-4, 1), branch=st.integers(1, 400))
+@example(fraction=1 / 3, branch=61)
+@example(fraction=0.5, branch=4)  # 7 updates: 3.5 is rounded to the even number
+def test_the_least_length_of_a_branch_is_the_first_that_has_so_many(fraction: float, branch: int) -> None:
+    steps = least_steps(Recipe(branch_fraction=fraction), branch=branch)
+    assert branch_steps(Recipe(branch_fraction=fraction, steps=steps)) >= branch
+    if steps > 1:
+        assert branch_steps(Recipe(branch_fraction=fraction, steps=steps - 1)) < branch
+
+
+def test_without_a_retraining_there_is_none_at_full_length_and_its_recipe_is_found_again(
+    make_record: Callable[..., MeasuredTrial],
+) -> None:
+    asked, recipe = make_record(0), Recipe(steps=240, retrain_steps=0, schedule="cosine")
+    record = replace(asked, candidate=replace(asked.candidate, recipe=recipe))
+    record = replace(record, training=replace(record.training, steps=240))
+    full = full_length(recipe, full_updates=0)
+    assert record.candidate.pruning.any and not was_retrained(record)
+    assert (full.steps, full.retrain_steps) == (FULL_LENGTH * 240, 0)
+    total = updates(full, pruned=True)  # as `confirm` makes them
+    assert recipe_of(recipe, total_steps=total, pruned=was_retrained(record)) == full  # as `export --confirmed` asks
+    short = with_updates(replace(recipe, retrain_steps=60), 2)
+    assert short.retrain_steps == 1
 
 
 @pytest.mark.parametrize(

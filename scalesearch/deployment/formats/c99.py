@@ -21,6 +21,7 @@ from scalesearch.values.candidate import Precision
 from scalesearch.values.network import OnnxModel
 
 _FOLDER: Final = "c"
+_HALVES: Final = frozenset({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 _HOLDS: Final[tuple[Precision, ...]] = ("fp32", "int8")
 # Allowed difference, as a share of the logits' spread over the images. In fp32 the C code adds in another order than
 # ONNX Runtime. In int8 an activation on the border of two steps can be rounded to either side, which makes a difference
@@ -93,11 +94,29 @@ class C99(Format):
         return tuple(f"{_FOLDER}/{name}" for name in texts)
 
     def _ensure_expressible(self, proto: onnx.ModelProto, options: FormatOptions) -> None:
+        if _holds_halves(proto):
+            reason = (
+                f"C99 has no floats of 16 bits, and this {options.precision} network holds some: TensorRT's style has "
+                "what is not in 8 bits in fp16. Export a trial in fp32, or one of a study with --target cpu"
+            )
+            raise StageFailed(stage="export", reason=reason)
         told = "C is written for classifiers and for tasks that say how to read their answer in C, and this network"
         if not options.class_names:
             raise StageFailed(stage="export", reason=f"{told} has no class names: take its model.onnx")
         if options.c_answer is None and len(proto.graph.output[0].type.tensor_type.shape.dim) != 2:
             raise StageFailed(stage="export", reason=f"{told} is neither: take its model.onnx")
+
+
+def _holds_halves(proto: onnx.ModelProto) -> bool:
+    """Tell whether a constant of the model is in fp16 or bf16, or a Cast makes such numbers."""
+    casts = (
+        attribute.i
+        for node in proto.graph.node
+        if node.op_type == "Cast"
+        for attribute in node.attribute
+        if attribute.name == "to"
+    )
+    return not _HALVES.isdisjoint((*(tensor.data_type for tensor in proto.graph.initializer), *casts))
 
 
 def at_batch_one(proto: onnx.ModelProto) -> onnx.ModelProto:
