@@ -15,6 +15,7 @@ from scalesearch.compression.sparsity import masked, sparsity_masks
 from scalesearch.data import Dataset, to_input
 from scalesearch.tasks.base import Task
 from scalesearch.tasks.hooks import plain_loss, score_torch
+from scalesearch.training.answers import images_at_once, together
 from scalesearch.values.candidate import Pruning
 from scalesearch.values.identity import seed_from
 from scalesearch.values.network import Network
@@ -33,10 +34,9 @@ class Cutter:
         self._task, self._metric = task, task.make_metric(data.class_names)
         self._plain_loss = plain_loss(task, plan.candidate.recipe)
         self._plan, self._pruning, self._multiple = plan, plan.pruning, channel_multiple
-        images = data.calibration.images[:_JUDGING_IMAGES]
-        self._images = torch.from_numpy(to_input(images, mean=data.mean, std=data.std))
+        self._data, self._step = data, images_at_once(*data.size.sides)
         self._wanted = data.calibration.targets[:_JUDGING_IMAGES]
-        self._targets = self._wanted.tensor()
+        self._targets = self._wanted.tensor()[:]  # large masks are unpacked when they are indexed
         self._widths: dict[str, int] = {}
         self._ratios: dict[str, float] | None = None
         self.masks: dict[str, torch.Tensor] = {}
@@ -67,8 +67,10 @@ class Cutter:
                 )
         share = number / pruning.rounds
         ratios = None if self._ratios is None else {name: share * each for name, each in self._ratios.items()}
-        images, targets = self._images[:_TAYLOR_IMAGES], self._targets[:_TAYLOR_IMAGES]
-        judged = Judged(images=images, targets=targets, loss=self._plain_loss)
+        judged = None
+        if pruning.criterion == "taylor":
+            images, targets = self._images(0, _TAYLOR_IMAGES), self._targets[:_TAYLOR_IMAGES]
+            judged = Judged(images=images, targets=targets, loss=self._plain_loss)
         return prune(
             network,
             replace(pruning, channel_fraction=share * pruning.channel_fraction),
@@ -101,8 +103,14 @@ class Cutter:
         return float(self._plain_loss(self._answers(network), self._targets))
 
     def _answers(self, network: Network) -> Any:
+        module, starts = network.module.eval(), range(0, self.images, self._step)
         with torch.inference_mode():
-            return network.module.eval()(self._images)
+            return together(module(self._images(start, min(start + self._step, self.images))) for start in starts)
+
+    def _images(self, start: int, stop: int) -> torch.Tensor:
+        """Return some of the calibration images, normalised, float32 (n, C, H, W)."""
+        images = self._data.calibration.images[start:stop]
+        return torch.from_numpy(to_input(images, mean=self._data.mean, std=self._data.std))
 
 
 def cut_on_paper(dense: Network, asked: Pruning, *, channel_multiple: int) -> tuple[Network, Network]:

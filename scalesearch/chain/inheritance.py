@@ -19,7 +19,7 @@ from scalesearch.networks.build import build
 from scalesearch.spaces.axes import largest_value
 from scalesearch.tasks.hooks import Objective, plain_loss, score_torch
 from scalesearch.tasks.registry import task_for
-from scalesearch.training.answers import answers
+from scalesearch.training.answers import answers, images_at_once, together
 from scalesearch.training.fit import Course
 from scalesearch.training.train import train
 from scalesearch.training.weights import KeptTraining, WeightStore, kept_training
@@ -125,12 +125,14 @@ class Starter:
             follower: `numbered(held.module)`, which is cut in the same way, in place.
         """
         images = torch.from_numpy(to_input(data.calibration.images[:_JUDGING_IMAGES], mean=data.mean, std=data.std))
-        targets = data.calibration.targets[:_JUDGING_IMAGES].tensor()
+        targets = data.calibration.targets[:_JUDGING_IMAGES].tensor()[:]  # large masks are unpacked when indexed
         loss = plain_loss(self._task, recipe)
 
         def loss_without(network: Network) -> float:
+            module, step = network.module.eval(), images_at_once(*data.size.sides)
+            parts = torch.split(images[:_BLOCK_IMAGES], step)
             with torch.inference_mode():
-                return float(loss(network.module.eval()(images[:_BLOCK_IMAGES]), targets[:_BLOCK_IMAGES]))
+                return float(loss(together(module(part) for part in parts), targets[:_BLOCK_IMAGES]))
 
         judged = Judged(images=images, targets=targets, loss=loss)
         return inherit(held, fresh, judged=judged, loss_without=loss_without, follower=follower)

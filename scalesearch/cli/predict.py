@@ -35,7 +35,7 @@ def predict(
 ) -> int:
     """Print what an exported network answers for images, by ONNX Runtime.
 
-    Exit code 1 where an image got no answer.
+    Exit code 1 where an image got no answer, 2 where pictures cannot be written.
     """
     from scalesearch.tasks.answers import Answer, NoAnswerError, UnreadableImageError
     from scalesearch.tasks.infer_parts.picture_names import PictureNameError, picture_names
@@ -60,6 +60,11 @@ def predict(
             unanswered.append((_path_text(path), str(error)))
         except UnreadableImageError as error:
             failed.append((_path_text(path), str(error)))
+        except OSError as error:
+            if to is None:
+                raise
+            message = f"--to {to}: cannot write pictures of {path}: {error.strerror or error}.\nGive another folder."
+            raise ConfigError(message) from None
     if as_json:
         typer.echo(json.dumps(_objects(rows, failed + unanswered), indent=1))
     else:

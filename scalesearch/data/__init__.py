@@ -34,6 +34,7 @@ from scalesearch.data.split import (
     needs_every_class,
     require_classes,
     split_source,
+    with_labelled_test,
 )
 from scalesearch.data.targets import LABELS
 from scalesearch.errors import ConfigError
@@ -140,7 +141,7 @@ def load_splits(
     source, folder = find_source(settings.source, sources), cache_folder or default_cache_folder()
     storage = InputSize.of(storage_px)
     settings = replace(settings, source=plain_source(settings.source))
-    data = source.load(settings, storage=storage, cache_folder=folder)
+    data = with_labelled_test(source.load(settings, storage=storage, cache_folder=folder))
     require_classes(data, source.least_classes)
     splits = split_source(data, settings)
     training, every = training_facts(splits), all_facts(splits)
@@ -148,7 +149,7 @@ def load_splits(
         return data, splits, settings
     settings = replace(settings, window=find_window(training, every))
     if settings.window != "full":  # with "auto" the images have been read as with "full" so far
-        data = source.load(settings, storage=storage, cache_folder=folder)
+        data = with_labelled_test(source.load(settings, storage=storage, cache_folder=folder))
         splits = split_source(data, settings)
     return data, splits, settings
 

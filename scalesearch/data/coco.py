@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
@@ -93,7 +95,12 @@ def _files(path: Path) -> list[tuple[Path, SplitName]]:
 
 
 def _split_of(file: Path) -> SplitName | None:
-    return split_of(file.stem.replace("instances", "").replace("annotations", "").strip("_-. "))
+    return split_of(_bare(file))
+
+
+def _bare(file: Path) -> str:
+    """Return the file's name without its suffix and the words that say what it holds: train2017."""
+    return file.stem.replace("instances", "").replace("annotations", "").strip("_-. ")
 
 
 def _looks_like_coco(file: Path) -> bool:
@@ -142,7 +149,10 @@ def _categories(document: dict[str, list[Entry]], file: Path, root: Path) -> dic
 def _images(
     document: dict[str, list[Entry]], file: Path, split: SplitName, numbers: Sequence[int], faults: Faults
 ) -> tuple[list[LabelledImage], list[str]]:
-    """Return the images with their boxes, and the places of images whose file is missing."""
+    """Return the images with their boxes, and the places of images whose file is missing.
+
+    A file that is listed under several ids is one image, with the boxes of all of them.
+    """
     found = dict[Any, tuple[Path, Entry]]()
     missing, lost = list[str](), set[Any]()
     folders = _image_folders(file, split)
@@ -157,21 +167,29 @@ def _images(
             continue
         found[number] = path, entry
     boxes = _boxes(document["annotations"], file, set(found), lost, numbers, faults)
-    images = [
-        LabelledImage(path=path, split=split, boxes=tuple(boxes[number]), declared=_declared(entry))
-        for number, (path, entry) in found.items()
-    ]
-    return images, missing
+    images = dict[Path, LabelledImage]()
+    for number, (path, entry) in found.items():
+        mine, plain = tuple(boxes[number]), Path(os.path.normpath(path))
+        if (first := images.get(plain)) is None:
+            images[plain] = LabelledImage(path=path, split=split, boxes=mine, declared=_declared(entry))
+            continue
+        faults.add("images that are listed twice, taken as one with the boxes of both", f"{path} in {file}")
+        images[plain] = replace(first, boxes=(*first.boxes, *mine))
+    return list(images.values()), missing
 
 
 def _image_folders(file: Path, split: SplitName) -> tuple[Path, ...]:
-    """Return the folders in which the files of images are looked for."""
+    """Return the folders in which the files of images are looked for.
+
+    COCO's own instances_train2017.json has them in train2017/ beside its folder.
+    """
     near = (file.parent, file.parent.parent)
-    return tuple(
+    usual = (
         folder
         for base in near
         for folder in (base, base / "images", base / "images" / split, base / split, base / file.stem)
     )
+    return (*usual, *(folder for base in near for folder in (base / _bare(file), base / "images" / _bare(file))))
 
 
 def _declared(entry: Entry) -> tuple[int, int] | None:

@@ -159,7 +159,12 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def is_turned(path: Path) -> bool:
-    """Tell whether `decode` turns or mirrors an image file because of its EXIF orientation.
+    """Tell whether `decode` turns or mirrors an image file because of its EXIF orientation."""
+    return orientation_of(path) != 1
+
+
+def orientation_of(path: Path) -> int:
+    """Return the EXIF orientation of an image file: 1 as it lies; 2 to 8 turned or mirrored, from 5 on on its side.
 
     Only the beginning of the file is read: what a PNG file says after its pixels is not seen.
     """
@@ -168,9 +173,10 @@ def is_turned(path: Path) -> bool:
         try:
             with Image.open(path, formats=known_formats()) as image:
                 # Not `image.getexif()`: for a PNG file without EXIF that decodes all pixels.
-                return Image.Image.getexif(image).get(_ORIENTATION) in _TURNED
+                found = Image.Image.getexif(image).get(_ORIENTATION)
         except UNREADABLE:
-            return False
+            return 1
+    return int(found) if found in _TURNED else 1
 
 
 def _values(image: Image.Image, *, cut: bool, images: int) -> tuple[int, NDArray[np.float64] | None]:

@@ -39,6 +39,15 @@ def is_litter(path: Path) -> bool:
     return folded.startswith(".") or folded in _FOLDERS or folded in _FILES or _FOUND.fullmatch(folded) is not None
 
 
+def is_in_litter(path: Path, folder: Path) -> bool:
+    """Tell whether this file, or a folder between it and the given one, is what a system left."""
+    while path != folder:
+        if is_litter(path):
+            return True
+        path = path.parent
+    return False
+
+
 def _holds_deleted_files(folder: Path) -> bool:
     """Tell whether this is a waste basket: it holds an account's folder, or the list of deleted files."""
     try:

@@ -3,17 +3,20 @@
 import csv
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from scalesearch.data.mask_reading import Colours
-from scalesearch.data.split_names import SPLITS, SplitName
+from scalesearch.data.split_names import SPLITS, SplitName, misread_names
 from scalesearch.errors import ConfigError
 from scalesearch.files import is_folder
 
 _MOST_CLASSES: Final = 255
+
+_Line = tuple[str, tuple[int, int, int] | None]
+"""A class's name, and its colour if there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +109,11 @@ def _names(given: object, file: Path) -> tuple[str, ...]:
     if given is None:
         return ()
     if isinstance(given, dict) and sorted(given) == list(range(len(given))):
-        return _checked(tuple(str(given[place]) for place in range(len(given))), file)
+        given = [given[place] for place in range(len(given))]
     if isinstance(given, list):
+        if misread := misread_names(given):
+            message = f"data {file}: expected names as texts, came {misread[0]!r}, as YAML reads it.\nPut it in quotes."
+            raise ConfigError(message)
         return _checked(tuple(map(str, given)), file)
     message = f"data {file}: expected names as a list, or by numbers from 0 without a gap, came {str(given)[:60]}."
     raise ConfigError(message)
@@ -135,7 +141,11 @@ def _colour_list(given: object, file: Path) -> Colours | None:
 
 
 def classes_of(root: Path, described: Described) -> tuple[tuple[str, ...], Colours | None]:
-    """Return the names of the classes and the class of each colour, from the first file that lists them."""
+    """Return the names of the classes and the class of each colour, from the first file that lists them.
+
+    Raises:
+        ConfigError: Names and colours stand in two files, which name other classes.
+    """
     names, colours = described.names, described.colours
     for name in ("class_dict.csv", "label_colors.txt", "classes.txt"):
         if (names and (colours or name == "classes.txt")) or not (root / name).is_file():
@@ -144,12 +154,27 @@ def classes_of(root: Path, described: Described) -> tuple[tuple[str, ...], Colou
         if not found:
             continue
         if all(colour for _, colour in found):
-            colours = colours or {colour: place for place, (_, colour) in enumerate(found) if colour}
+            rows = {colour: place for place, (_, colour) in enumerate(found) if colour}
+            colours = colours or (_by_name(names, found, root / name) if names else rows)
         names = names or _checked(tuple(text for text, _ in found), root / name)
     return names, colours
 
 
-def _lines(file: Path) -> Iterator[tuple[str, tuple[int, int, int] | None]]:
+def _by_name(names: tuple[str, ...], found: Sequence[_Line], file: Path) -> Colours:
+    """Return the class of each colour of a file with names, whose lines may be in another order than these names."""
+    for written in (str, str.casefold):  # Road and road are one, unless both are names of classes
+        places = {written(name): place for place, name in enumerate(names)}
+        if len(places) == len(names) and {written(text) for text, _ in found} == set(places):
+            return {colour: places[written(text)] for text, colour in found if colour}
+    others = sorted({text for text, _ in found} ^ set(names))
+    message = (
+        f"data {file}: expected the {len(names)} classes that another file names already, came {len(found)} of which "
+        f"not all are the same: {', '.join(others)[:60]}.\nGive both files the same names."
+    )
+    raise ConfigError(message)
+
+
+def _lines(file: Path) -> Iterator[_Line]:
     """Yield name and colour of each line: `name`, `name,r,g,b` below a header line, or `r g b name`."""
     try:
         text = file.read_text(encoding="utf-8-sig")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from scalesearch.data.decode import Reading
 
 # Part of the cache key: raise it when a change to the code makes the same files give other masks.
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> SourceData:
@@ -140,6 +140,7 @@ def _decode(tree: MaskTree, reading: "Reading", put: Put) -> Arrays:
     from scalesearch.data.decode import UNREADABLE, decode
 
     facts, masks, found = list[ImageFact](), list[Mask](), Found()
+    unclear = list[tuple[int, Mask, Path]]()
     kept = np.zeros(len(tree.files), np.bool_)
     for index, file in enumerate(tree.files):
         name = shown(tree, file.mask)
@@ -154,12 +155,17 @@ def _decode(tree: MaskTree, reading: "Reading", put: Put) -> Arrays:
             found.skipped.append(f"{name} ({reason})")
             continue
         put(image)
+        if "unclear" in remarks:
+            unclear.append((len(masks), mask, file.image))
         facts.append(fact)
         masks.append(_seen(mask, reading))
         kept[index] = True
         for remark in (*remarks, *(["empty"] if (mask == UNLABELLED).all() else ())):
             found.remarks[remark].append(name)
     refuse_faults(tree, found)
+    if _lie_as_files(found):
+        for place, mask, image_file in unclear:
+            masks[place] = _seen(turned_like(mask, image_file), reading)
     said = json.dumps({**found.remarks, "skipped": found.skipped})
     packed = MaskStore.pack(masks).arrays()
     return {"kept": kept, "found": np.frombuffer(said.encode(), np.uint8), **packed, **as_arrays(gathered(facts))}
@@ -175,7 +181,7 @@ def _mask_of(tree: MaskTree, file: MaskedFile, size: tuple[int, int]) -> tuple[M
     mask, remarks = read.mask, read.remarks
     (height, width), (wide, high) = mask.shape, size
     if (width, height) == (wide, high):
-        return mask, remarks
+        return mask, (*remarks, *_lying(mask, file.image))
     if (width, height) == (high, wide):
         mask = turned_like(mask, file.image)
         if mask.shape == (high, wide):
@@ -185,7 +191,33 @@ def _mask_of(tree: MaskTree, file: MaskedFile, size: tuple[int, int]) -> tuple[M
     if abs(width * high - height * wide) > max(wide, high):  # more than rounding
         text = f"{width} x {height} for an image of {wide} x {high}"
         raise MaskFaultError(text, kind="shape")
-    return mask, (*remarks, "other_size")
+    return mask, (*remarks, *_lying(mask, file.image), "other_size")
+
+
+def _lying(mask: Mask, image: Path) -> tuple[str, ...]:
+    """Return what a mask that has its upright image's shape tells of the set, if EXIF turns or mirrors the image.
+
+    It is "upright" if EXIF exchanges width and height, for then the shape tells how the mask lies, else "unclear".
+    """
+    from scalesearch.data.decode import orientation_of
+
+    orientation = orientation_of(image)
+    if orientation == 1:
+        return ()
+    return ("upright",) if orientation >= 5 and mask.shape[0] != mask.shape[1] else ("unclear",)
+
+
+def _lie_as_files(found: Found) -> bool:
+    """Tell whether masks lie as their images' files do where their shapes cannot tell, by all those whose shapes do.
+
+    The remarks become what then holds: where the masks whose shapes tell are all alike, nothing is unclear.
+    """
+    upright, turned = found.remarks.pop("upright", []), found.remarks.get("turned", [])
+    if bool(upright) == bool(turned):
+        return False
+    unclear = found.remarks.pop("unclear", [])
+    turned.extend(unclear if turned else ())
+    return bool(turned)
 
 
 def _seen(mask: Mask, reading: "Reading") -> Mask:

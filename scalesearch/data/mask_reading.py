@@ -50,6 +50,7 @@ REMARKS: Final = {
     "grey_rgb": "are RGB with three equal channels, which are read as class numbers",
     "some_colours": "have a few pixels of colours of no class, which are taken as unlabelled",
     "turned": "lie as the file of their image does, and are turned as its EXIF says",
+    "unclear": "belong to images that EXIF turns to the same shape: they must be those of the turned image",
     "other_size": "have another size than their image, of the same shape",
     "empty": "have no labelled pixel",
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from scalesearch.data.litter import SUFFIXES, is_litter
+from scalesearch.data.litter import SUFFIXES, is_in_litter, is_litter
 from scalesearch.data.mask_description import Described, classes_of, described_in
 from scalesearch.data.mask_reading import Colours
 from scalesearch.data.split_names import SPLITS, SplitName, splits_of
@@ -17,7 +17,7 @@ from scalesearch.files import is_folder
 IMAGES: Final = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit")
 MASKS: Final = ("masks", "mask", "annotations", "labels", "segmentations", "SegmentationClass", "gt", "gtFine")
 """Usual names of the folders of images and of masks, the likeliest first."""
-_MASK_ENDINGS: Final = ("", "_mask", "-mask", "_masks", "_seg", "_label", "_labels", "_gt", "_L", "_labelTrainIds")
+_MASK_ENDINGS: Final = ("_mask", "-mask", "_masks", "_seg", "_label", "_labels", "_gt", "_L", "_labelTrainIds")
 """What the name of a mask may add to the name of its image, before the suffix."""
 
 
@@ -76,9 +76,10 @@ def scan_masks(path: Path) -> MaskTree:
     names, colours = classes_of(root, found.described)
     files, missing, spare = list[MaskedFile](), list[Path](), 0
     for split, folder in found.images.items():
-        masks = _masks_below(_beside(folder, found))
-        for image in _images_below(folder):
-            mask = next(iter(masks.pop(_key(image, folder), ())), None)
+        images, masks = list(_images_below(folder)), _masks_below(_beside(folder, found))
+        mask_of = _taken(masks, images, folder)
+        for image in images:
+            mask = mask_of.get(image)
             if mask is None:
                 missing.append(image)
             else:
@@ -193,27 +194,35 @@ def _beside(folder: Path, found: _Folders) -> Path:
 
 def _images_below(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and not any(map(is_litter, _upto(path, folder))) and path.is_file():
+        if path.suffix.lower() in SUFFIXES and not is_in_litter(path, folder) and path.is_file():
             yield path
 
 
-def _upto(path: Path, folder: Path) -> Iterator[Path]:
-    while path != folder:
-        yield path
-        path = path.parent
-
-
 def _masks_below(folder: Path) -> dict[str, list[Path]]:
-    """Return the masks below a folder, by the name of the image that they belong to."""
+    """Return the masks below a folder, by their names."""
     found = defaultdict[str, list[Path]](list)
     for path in _images_below(folder) if is_folder(folder) else ():
         found[_key(path, folder)].append(path)
-    for name, paths in tuple(found.items()):  # photo_mask.png belongs to photo.jpg, where photo.png is not there
-        for ending in _MASK_ENDINGS[1:]:
-            bare = name.removesuffix(ending)
-            if bare != name and bare not in found:
-                found[bare] = found.pop(name, paths)
-                break
+    return found
+
+
+def _taken(masks: dict[str, list[Path]], images: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """Take the mask of each image out of `masks` and return them; an image may have none.
+
+    A mask belongs to the image of its own name; only where there is none, photo_mask.png belongs to a photo.jpg that
+    has no mask of its own name.
+    """
+    found, without = dict[Path, Path](), dict[str, Path]()
+    for image in images:
+        name = _key(image, folder)
+        if paths := masks.pop(name, []):
+            found[image] = paths[0]
+        else:
+            without.setdefault(name, image)
+    for name in tuple(masks):
+        bare = next((bare for end in _MASK_ENDINGS if (bare := name.removesuffix(end)) in without), None)
+        if bare is not None:
+            found[without.pop(bare)] = masks.pop(name)[0]
     return found
 
 

@@ -1,5 +1,7 @@
 """Make train, validation, calibration and test from what a source gives: stratified, seeded and checked."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,7 +79,8 @@ def split_source(data: SourceData, settings: DataSettings) -> Splits:
 
     Raises:
         ConfigError: If a split is empty, or there is nothing to train on: of any class of labelled images, or of all
-            classes of images with boxes or masks.
+            classes of images with boxes or masks; or if no image of val or test has a box or a labelled pixel, so that
+            there is nothing to score on.
     """
     train, val, test = data.train, data.val, data.test
     val_fraction = settings.val_fraction or (0.0 if val is not None else DEFAULT_VAL_FRACTION)
@@ -104,6 +107,28 @@ def missing_classes(data_classes: tuple[str, ...], split: ImageSplit) -> tuple[s
 def needs_every_class(train: ImageSplit) -> bool:
     """Tell whether a class without a training image is an error: of images that are one class each, not of parts."""
     return isinstance(train.targets, Labels)
+
+
+def with_labelled_test(data: SourceData) -> SourceData:
+    """Return the data set without its test images if none of them has a box or a labelled pixel, with a warning.
+
+    Nothing could be scored on them: test sets are often handed on without their labels. `split_source` then draws test
+    images from the others.
+    """
+    if data.test is None or not _nothing_to_score(data, data.test):
+        return data
+    warning = (
+        f"data {data.name}: none of its {len(data.test)} test images is labelled, so they are left out and test images "
+        "are drawn from the others (data.test_fraction)"
+    )
+    return replace(data, test=None, warnings=(*data.warnings, warning))
+
+
+def _nothing_to_score(data: SourceData, split: ImageSplit) -> bool:
+    """Tell whether these are images without any box or labelled pixel; False for labels, and for no images at all."""
+    if not data.class_names or not len(split) or isinstance(split.targets, Labels):
+        return False
+    return not split.targets.class_counts(len(data.class_names)).any()
 
 
 def _joined(first: ImageSplit, second: ImageSplit) -> ImageSplit:
@@ -166,6 +191,14 @@ def _check(data: SourceData, **splits: ImageSplit) -> None:
         if len(split) == 0:
             sizes = ", ".join(f"{other} {len(part)}" for other, part in splits.items())
             msg = f"data {data.name!r}: expected images in every split, came none in {name} ({sizes}).\nAdd images."
+            raise ConfigError(msg)
+    for name in ("val", "test"):
+        if _nothing_to_score(data, splits[name]):
+            msg = (
+                f"data {data.name!r}: expected boxes or labelled pixels to score on, came none in the "
+                f"{len(splits[name])} images of {name}.\n"
+                f"Label them, or take them away: {name} is then drawn from train. If it was drawn, label more images."
+            )
             raise ConfigError(msg)
 
 

@@ -65,6 +65,14 @@ def _words(name: str) -> list[str]:
     return [word for word in re.split(r"[\s_.\-]+", folded) if word]
 
 
+def misread_names(names: Iterable[object]) -> list[object]:
+    """Return those names of classes that YAML takes for something else: it reads `no` as False and `1.0` as a number.
+
+    Whole numbers are no misreading, since their text is the one that was written.
+    """
+    return [name for name in names if isinstance(name, bool) or not isinstance(name, str | int)]
+
+
 def folded_name(name: str) -> str:
     """Return a class or folder name in the form used for comparisons: Unicode's composed form (NFC)."""
     return unicodedata.normalize("NFC", name)

@@ -1,8 +1,9 @@
 """Read detection data in Pascal VOC's format: one XML file for each image."""
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -11,7 +12,7 @@ from xml.etree import ElementTree
 from scalesearch.data.box_faults import Faults, refuse, shown
 from scalesearch.data.box_files import BoxTree, LabelledBox, LabelledImage, load_boxes
 from scalesearch.data.boxes import BOXES
-from scalesearch.data.litter import SUFFIXES, is_litter
+from scalesearch.data.litter import SUFFIXES, is_in_litter
 from scalesearch.data.source import Source, SourceData
 from scalesearch.data.split_names import SplitName, split_of
 from scalesearch.values.network_spec import InputSize
@@ -20,6 +21,7 @@ from scalesearch.values.settings import DataSettings
 _LABELS: Final = ("Annotations", "annotations", "labels", "xmls")
 _IMAGES: Final = ("JPEGImages", "images", "Images", "imgs")
 _CORNERS: Final = ("xmin", "ymin", "xmax", "ymax")
+_COLUMN: Final = re.compile(r"\s+(?:-?1|0)$")
 _NamedBox = tuple[str, LabelledBox]
 
 
@@ -44,8 +46,9 @@ def read_voc(root: Path, *, max_missing: float = 0.01) -> BoxTree:
         ConfigError: As `load`.
     """
     labels, pictures_in = _folder(root, _LABELS), _folder(root, _IMAGES)
-    splits = _splits(root)
-    pictures, files = _paired(root, pictures_in, labels, listed=splits)
+    paths = list(_pictures(pictures_in))
+    splits = _splits(root, {name for path in paths for name in (path.stem, _with_folders(path, pictures_in))})
+    pictures, files = _paired(root, pictures_in, paths, labels, listed=splits)
     faults = Faults(root=str(root))
     read = {name: _labels(file, faults) for name, file in files.items()}
     names = tuple(sorted({name for boxes, _ in read.values() for name, _ in boxes}))
@@ -85,7 +88,7 @@ def _folder(root: Path, names: tuple[str, ...]) -> Path:
 
 
 def _paired(
-    root: Path, pictures_in: Path, labels: Path, *, listed: Iterable[str]
+    root: Path, pictures_in: Path, paths: Sequence[Path], labels: Path, *, listed: Iterable[str]
 ) -> tuple[dict[str, Path], dict[str, Path]]:
     """Return the images and the XML files, each by the name that pairs them.
 
@@ -95,15 +98,15 @@ def _paired(
     Args:
         root: The data set, for messages.
         pictures_in: The folder of the images.
+        paths: The images.
         labels: The folder of the XML files.
         listed: The names that lists of splits give.
 
     Raises:
         ConfigError: Two images or two XML files have one name, or a name may mean several images.
     """
-    paths = list(_pictures(pictures_in))
     shared = {stem for stem, count in Counter(path.stem for path in paths).items() if count > 1}
-    files = sorted(path for path in labels.rglob("*.xml") if not is_litter(path))
+    files = sorted(path for path in labels.rglob("*.xml") if not is_in_litter(path, labels))
     pictures, found = _named(paths, pictures_in, shared, root), _named(files, labels, shared, root)
     without = {Path(name).name for name in pictures if name not in found}  # stems of images that have no XML file
     unclear = next(
@@ -135,14 +138,16 @@ def _with_folders(path: Path, folder: Path) -> str:
 
 def _pictures(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and not is_litter(path):
+        if path.suffix.lower() in SUFFIXES and not is_in_litter(path, folder):
             yield path
 
 
-def _splits(root: Path) -> dict[str, SplitName]:
+def _splits(root: Path, known: Container[str]) -> dict[str, SplitName]:
     """Return the split of each image that ImageSets/Main lists, by the image's name; empty if there are no lists.
 
-    Without a list for training, images that `trainval` lists and `val` does not are for training.
+    Without a list for training, images that `trainval` lists and `val` does not are for training. A name may have
+    blanks. A last column of 1, -1 or 0, as lists of one class have, is no part of it, unless the whole line is one of
+    the `known` names.
     """
     files = sorted((root / "ImageSets" / "Main").glob("*.txt"))
     lists = [(file, split) for file in files if (split := split_of(file.stem))]  # cat_train.txt lists one class
@@ -152,7 +157,8 @@ def _splits(root: Path) -> dict[str, SplitName]:
     splits = dict[str, SplitName]()
     for file, split in lists:
         for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
-            name = line.split()[0] if line.strip() else ""
+            name = line.strip()
+            name = name if name in known else _COLUMN.sub("", name)
             if not name or (file in both and splits.get(name) == "val"):
                 continue
             if splits.setdefault(name, split) != split:

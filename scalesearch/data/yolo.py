@@ -8,9 +8,9 @@ from typing import Any, Final
 from scalesearch.data.box_faults import Faults, refuse
 from scalesearch.data.box_files import BoxTree, LabelledBox, LabelledImage, load_boxes
 from scalesearch.data.boxes import BOXES
-from scalesearch.data.litter import SUFFIXES, is_litter
+from scalesearch.data.litter import SUFFIXES, is_in_litter
 from scalesearch.data.source import Source, SourceData
-from scalesearch.data.split_names import SplitName
+from scalesearch.data.split_names import SplitName, misread_names
 from scalesearch.files import is_file, is_folder
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
@@ -68,6 +68,8 @@ def _document(file: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         refuse(str(file), "YAML", str(error).splitlines()[0], f"{file}{line}", "Mend the file.")
+    except (ValueError, RecursionError) as error:  # yaml raises ValueError for a date such as 2024-02-30
+        refuse(str(file), "YAML", (str(error).splitlines() or [""])[0], str(file), "Mend the file.")
     if not isinstance(document, dict) or "names" not in document or "train" not in document:
         remedy = "It needs the keys names and train, and may have path, val, test and nc."
         came = f"the keys {', '.join(map(str, document))}" if isinstance(document, dict) else type(document).__name__
@@ -82,6 +84,8 @@ def _class_names(document: dict[str, Any], file: Path) -> tuple[dict[int, int], 
         given = dict(enumerate(given))
     if not isinstance(given, dict) or not given or not all(isinstance(key, int) and key >= 0 for key in given):
         refuse(str(file), "names as a list, or a table from class numbers", repr(given)[:80], str(file), "Mend names.")
+    if misread := misread_names(given.values()):
+        refuse(str(file), "names as texts", f"{misread[0]!r}, as YAML reads it", str(file), "Put names in quotes.")
     names = tuple(str(given[key]) for key in sorted(given))
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -115,7 +119,7 @@ def _images(given: object, root: Path, file: Path, key: str) -> list[Path]:
     if not (is_folder(place) or is_file(place)) and (is_folder(beside) or is_file(beside)):
         place = file.parent / str(given).removeprefix("../")  # as Roboflow writes it
     if is_folder(place):
-        found = (path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and not is_litter(path))
+        found = (path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and not is_in_litter(path, place))
         return sorted(path for path in found if path.is_file())
     if is_file(place) and place.suffix == ".txt":
         lines = (line.strip() for line in place.read_text("utf-8").splitlines())

@@ -3,15 +3,18 @@
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from scalesearch.chain.examples import tensors
 from scalesearch.chain.inheritance import Starter, tuning_ahead
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker
 from scalesearch.chain.stages import StageClock
+from scalesearch.chain.teacher import Mirrored
 from scalesearch.data import Dataset
-from scalesearch.data.mapped import ImageSource
+from scalesearch.data.mapped import MappedImages, planes
+from scalesearch.data.normalisation import Images
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.spaces.suggest import cheapest
 from scalesearch.tasks.registry import task_for
@@ -52,13 +55,12 @@ def with_flip(session: Session, dataset: Dataset, *, say: Callable[[str], None])
         say(f"flips: training {network_text} without them, to see whether images may be mirrored")
         data = dataset.at(plan.spec.input_size)
         network = Shrinker(session, lock)(plan, data, StageClock()).network
-        images, targets = tensors(data.val)
-        chosen = judged_images(len(targets))
-        images, targets = _in_memory(images, chosen), targets[chosen]
+        chosen = judged_images(len(data.val)).numpy()
+        images, targets = planes(_part(data.val.images, chosen)), data.val.targets[chosen].tensor()
         plain, mirrored = (
-            list(answers(network, each, machine, mean=data.mean, std=data.std)) for each in (images, images.flip(3))
+            answers(network, each, machine, mean=data.mean, std=data.std) for each in (images, Mirrored(images))
         )
-    verdict = task.mirror_verdict(plain, mirrored, targets, data.class_names)
+        verdict = task.mirror_verdict(plain, mirrored, targets, data.class_names)
     say(f"flips: {'on' if verdict.flip else 'off'}: {verdict.words}; training.flip = true or false decides otherwise")
     return dataclasses.replace(session, space=session.space.with_flip(flip=verdict.flip))
 
@@ -73,5 +75,5 @@ def judged_images(count: int, *, most: int = MOST_IMAGES) -> torch.Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(_DRAWN_BY))[:most].sort().values
 
 
-def _in_memory(images: torch.Tensor | ImageSource, chosen: torch.Tensor) -> torch.Tensor:
-    return images[chosen] if isinstance(images, torch.Tensor) else images.take(chosen)
+def _part(images: Images | MappedImages, chosen: NDArray[np.int64]) -> Images | MappedImages:
+    return images.part(chosen) if isinstance(images, MappedImages) else images[chosen]

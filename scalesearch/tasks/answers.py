@@ -62,6 +62,7 @@ class Predictor(Protocol):
         Raises:
             UnreadableImageError: The file is no image that can be read.
             NoAnswerError: The network gives no valid result for it.
+            OSError: A picture of the result cannot be written.
         """
         ...
 

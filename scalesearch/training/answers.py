@@ -1,7 +1,7 @@
 """What a network answers to images: in torch, batch by batch."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -13,6 +13,15 @@ from scalesearch.training.machine import laid_out, on_device, torch_threads
 from scalesearch.values.network import Network
 from scalesearch.values.settings import Machine
 
+_MOST_IMAGES: Final = 256
+_MOST_PIXELS: Final = 2**24
+"""Of a batch: 256 images of 256 x 256, of which a small segmentation network takes 0.7 GB."""
+
+
+def images_at_once(height_px: int, width_px: int) -> int:
+    """Return how many images of this size are answered at once, so that large ones do not fill the memory."""
+    return min(_MOST_IMAGES, max(1, _MOST_PIXELS // (height_px * width_px)))
+
 
 def answers(
     network: Network,
@@ -21,7 +30,7 @@ def answers(
     *,
     mean: PerChannel,
     std: PerChannel,
-    batch: int = 256,
+    batch: int | None = None,
 ) -> Iterator[Any]:
     """Yield what the torch module returns in float32 for each batch of images, in order.
 
@@ -31,17 +40,27 @@ def answers(
         machine: Device, threads and memory layout.
         mean: Mean of each channel, of pixels in 0..1.
         std: Standard deviation of each channel, of pixels in 0..1.
-        batch: Images per batch.
+        batch: Images per batch; None: as many as `images_at_once` says.
 
     Raises:
         StageFailed: An answer holds NaN or infinity: such answers cannot be ranked.
     """
     answer = answering(network, machine, mean=mean, std=std)
-    with torch_threads(machine), torch.inference_mode():
-        for chunk in _chunks(images, batch):
+    for chunk in _chunks(images, batch or images_at_once(*images.shape[2:])):
+        with torch_threads(machine), torch.inference_mode():  # not while the caller works with what was yielded
             returned = answer(chunk)
             _refuse_broken(returned, len(chunk))
-            yield returned
+        yield returned
+
+
+def together(returned: Iterable[Any]) -> Any:
+    """Return what a torch module answered batch by batch as if it had answered all images at once."""
+    first, *others = returned
+    if not others:
+        return first
+    if isinstance(first, tuple):
+        return tuple(torch.cat(parts) for parts in zip(first, *others, strict=True))
+    return torch.cat([first, *others])
 
 
 def answering(network: Network, machine: Machine, *, mean: PerChannel, std: PerChannel) -> Callable[[Tensor], Any]:

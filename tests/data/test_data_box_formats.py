@@ -250,6 +250,8 @@ YAML_ERRORS = {
     "no folder": ("names: [cat, dog]\ntrain: pictures\n", "a .txt that lists them, for train, came 'pictures'"),
     "nc": ("names: [cat, dog]\nnc: 3\ntrain: images/train\n", "expected nc = 2, as there are names, came nc = 3"),
     "same names": ("names: [cat, cat]\ntrain: images/train\n", "'cat' twice"),
+    "no text": ("names: [cat, no]\ntrain: images/train\n", "names as texts, came False, as YAML reads it"),
+    "no date": ("names: [cat, dog]\ndate: 2024-02-30\ntrain: images/train\n", r"expected YAML, came day .* data\.yaml"),
     "names": ("names: {a: cat}\ntrain: images/train\n", "names as a list, or a table from class numbers"),
 }
 
@@ -296,6 +298,19 @@ def test_without_any_box_the_labels_are_in_another_place(tmp_path: Path) -> None
 def test_labels_stand_beside_the_last_folder_called_images() -> None:
     assert label_file(Path("/images/set/images/train/a.b.jpg")) == Path("/images/set/labels/train/a.b.txt")
     assert label_file(Path("/pictures/a.jpg")) == Path("/pictures/a.txt")
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc"])
+@pytest.mark.parametrize("folder", [".ipynb_checkpoints", "@eaDir/deeper"])
+def test_thumbnails_in_folders_of_systems_are_no_images(kind: str, folder: str, tmp_path: Path) -> None:
+    root = WRITERS[kind](tmp_path / "set")
+    picture(root / ("JPEGImages" if kind == "voc" else "images/train") / folder / "thumb.jpg")
+    if kind == "voc":
+        (root / "Annotations" / folder).mkdir(parents=True)
+        (root / "Annotations" / folder / "a.xml").write_text("<annotation>")
+    data = loaded(root, tmp_path / "cache")
+    assert not data.warnings
+    assert len(data.train) == (3 if kind == "voc" else 2)
 
 
 def test_unreadable_images_are_counted_or_too_many(tmp_path: Path) -> None:
@@ -387,6 +402,36 @@ def test_faults_of_coco_that_are_refused(fault: str, tmp_path: Path) -> None:
     change, message = COCO_ERRORS[fault]
     with pytest.raises(ConfigError, match=message):
         loaded(coco(tmp_path / "set", change), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("folder", ["{split}2017", "images/{split}2017"])
+def test_coco_as_it_is_handed_out_is_found(folder: str, tmp_path: Path) -> None:
+    root = coco(tmp_path / "set")
+    for split in ("train", "val"):
+        to = root / folder.format(split=split)
+        to.parent.mkdir(exist_ok=True)
+        (root / "images" / split).rename(to)
+        (root / "annotations" / f"instances_{split}.json").rename(root / f"annotations/instances_{split}2017.json")
+    data = loaded(root, tmp_path / "cache")
+    assert (len(data.train), len(data.val or ())) == (2, 1)  # type: ignore[arg-type]
+    assert not data.warnings
+    alone = loaded(root / "annotations" / "instances_val2017.json", tmp_path / "cache")
+    assert len(alone.train) == 1
+
+
+def test_a_coco_file_under_two_ids_is_one_image_with_the_boxes_of_both(tmp_path: Path) -> None:
+    def twice(document: dict[str, Any]) -> None:
+        document["images"].append({**document["images"][0], "id": 99, "file_name": "../train/a.jpg"})
+        other = {**document["annotations"][0], "id": 99, "image_id": 99, "category_id": 7, "bbox": [0, 0, 10, 10]}
+        document["annotations"].append(other)
+
+    root = coco(tmp_path / "set", twice)
+    tree = read_coco(root)
+    assert [image.path.stem for image in tree.images] == ["a", "b", "c"]
+    assert [box.sides for box in tree.images[0].boxes] == [(30, 10, 50, 30), (0, 0, 10, 10)]
+    assert [box.label for box in tree.images[0].boxes] == [0, 1]
+    (told,) = tree.faults.warnings()
+    assert "1 images that are listed twice, taken as one with the boxes of both (" in told
 
 
 def test_a_broken_json_file_is_refused_with_its_line(tmp_path: Path) -> None:
@@ -532,3 +577,19 @@ def test_splits_of_voc(tmp_path: Path) -> None:
     (lists / "val.txt").write_text("b\na\n")
     with pytest.raises(ConfigError, match=r"every image in one split, came a in val and train in .*val\.txt:2"):
         read_voc(root)
+
+
+def test_lists_of_voc_may_name_files_with_blanks(tmp_path: Path) -> None:
+    root = voc(tmp_path / "set")
+    for old, new in (("a", "street 7 a"), ("b", "street 1")):
+        (root / "JPEGImages" / f"{old}.jpg").rename(root / "JPEGImages" / f"{new}.jpg")
+        (root / "Annotations" / f"{old}.xml").rename(root / "Annotations" / f"{new}.xml")
+    lists = root / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("street 7 a  -1\nstreet 1\n")
+    (lists / "val.txt").write_text("c 0\n")
+    tree = read_voc(root)
+    assert {image.path.stem: image.split for image in tree.images} == {
+        "street 7 a": "train", "street 1": "train", "c": "val",
+    }  # fmt: skip
+    assert not tree.faults.warnings()

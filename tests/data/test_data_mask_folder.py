@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from scalesearch.data import Dataset, load_dataset, mask_folder
 from scalesearch.data.masks import UNLABELLED, Masks
@@ -191,13 +191,18 @@ def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
     assert any("nothing names the classes" in text for text in data.warnings)
 
 
+def put_turned(root: Path, name: str, orientation: int, mask: np.ndarray, *, split: str = "train") -> None:
+    """Write an image of SIZE that EXIF turns, and a mask that it does not."""
+    pixels = np.random.default_rng(orientation).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    held = Image.Exif()
+    held[0x0112] = orientation
+    put(root, name, Image.fromarray(mask), split=split)
+    Image.fromarray(pixels).save(root / f"images/{split}/{name}.jpg", exif=held)
+
+
 def exif(root: Path) -> None:
     """Turn an image by EXIF, but not its mask."""
-    pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-    held = Image.Exif()
-    held[0x0112] = 6
-    put(root, "turned", Image.fromarray(WHOLE))
-    Image.fromarray(pixels).save(root / "images/train/turned.jpg", exif=held)
+    put_turned(root, "turned", 6, WHOLE)
 
 
 def small(root: Path) -> None:
@@ -230,6 +235,64 @@ def test_what_is_odd_is_counted_and_named(fault: object, words: str, tmp_path: P
     if fault is exif:
         turned = np.asarray(Image.fromarray(WHOLE).transpose(Image.Transpose.ROTATE_270))
         assert turned.tolist() in everything(masks_of(data))
+
+
+UPSIDE_DOWN = a_mask(4, (0, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("others", "turns", "words"),
+    [
+        ("none", False, "1 of 37 masks belong to images that EXIF turns to the same shape: they must be those of the "),
+        ("as files", True, "2 of 38 masks lie as the file of their image does, and are turned as its EXIF says: "),
+        ("upright", False, ""),
+        ("both", False, "1 of 39 masks belong to images that EXIF turns to the same shape: they must be those of the "),
+    ],
+)
+def test_masks_of_images_that_keep_their_shape_lie_as_those_whose_shape_tells(
+    others: str, turns: bool, words: str, tmp_path: Path
+) -> None:
+    root = folder(tmp_path / "t")
+    put_turned(root, "half", 3, UPSIDE_DOWN)
+    if others in ("as files", "both"):
+        put_turned(root, "quarter", 6, WHOLE)
+    if others in ("upright", "both"):
+        put_turned(root, "other_quarter", 8, np.rot90(WHOLE), split="val")
+    data = load(root, fit="stretch")
+    assert (UPSIDE_DOWN[::-1, ::-1].tolist() in everything(masks_of(data))) == turns
+    assert (UPSIDE_DOWN.tolist() in everything(masks_of(data))) == (not turns)
+    assert any(words in text for text in data.warnings) if words else not data.warnings
+    assert load(root, fit="stretch").warnings == data.warnings  # from the cache
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_masks_are_turned_as_pillow_turns_their_images(orientation: int, tmp_path: Path) -> None:
+    root, square = folder(tmp_path / "t"), a_mask(5, (0, 1, 2))[:, :20]
+    put_turned(root, "telling", 6, WHOLE)
+    put_turned(root, "special", orientation, square)
+    picture, held = Image.fromarray(square), Image.Exif()
+    held[0x0112] = orientation
+    picture.save(tmp_path / "special.png", exif=held)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(root / "images/train/special.jpg", exif=held)
+    with Image.open(tmp_path / "special.png") as stored:
+        wanted = np.asarray(ImageOps.exif_transpose(stored))
+    assert wanted.tolist() in everything(masks_of(load(root, fit="stretch")))
+
+
+@pytest.mark.parametrize("ending", ["_mask", "_seg", "_label", "_gt", "_L"])
+def test_a_mask_of_the_images_own_name_is_found_whatever_it_ends_in(ending: str, tmp_path: Path) -> None:
+    root = folder(tmp_path / "t")
+    put(root, f"a{ending}", Image.fromarray(WHOLE))
+    put(root, "b", Image.fromarray(UPSIDE_DOWN))
+    (root / "masks/train/b.png").rename(root / f"masks/train/b{ending}.png")
+    data = load(root)
+    assert not data.warnings
+    assert WHOLE.tolist() in everything(masks_of(data))
+    assert UPSIDE_DOWN.tolist() in everything(masks_of(data))
+    put(root, f"b{ending}", Image.fromarray(UPSIDE_DOWN))  # the mask is its own now, and none is left for b
+    with pytest.raises(ConfigError, match=r"none for 1 of 39: images/train/b\.jpg"):
+        load(root)
 
 
 def broken(root: Path) -> None:
@@ -308,6 +371,11 @@ def test_masks_that_cannot_be_understood_are_refused(fault: object, words: str, 
         (lambda root: folder(root) and (root / "data.yaml").write_text("names: [a, a]"), "different names of classes"),
         (lambda root: folder(root) and (root / "data.yaml").write_text("names: {1: a, 2: b}"), "by numbers from 0"),
         (lambda root: folder(root) and (root / "data.yaml").write_text("["), "expected a data.yaml, came"),
+        (
+            lambda root: folder(root) and (root / "data.yaml").write_text("names: [no, road, car]"),
+            "came False, as YAML",
+        ),
+        (lambda root: folder(root) and (root / "data.yaml").write_text("names: {0: a, 1: 2.5}"), "came 2.5, as YAML"),
         (lambda root: folder(root) and (root / "data.yaml").write_text("colors: 3"), "as a list of [red, green, blue]"),
     ],
 )
@@ -374,12 +442,49 @@ def test_masks_of_another_usual_name_are_found_beside_the_images_of_data_yaml(tm
     assert load(root).fingerprint == plain.fingerprint
 
 
+def unlabelled(root: Path, split: str) -> None:
+    for path in (root / "masks" / split).iterdir():
+        Image.fromarray(np.full(SIZE, UNLABELLED, np.uint8)).save(path)
+
+
+def test_test_masks_without_a_labelled_pixel_are_left_out_and_validation_ones_refused(tmp_path: Path) -> None:
+    root = folder(tmp_path / "t")
+    unlabelled(root, "test")
+    data = load(root)
+    assert len(data.train) + len(data.calibration) + len(data.test) == 12
+    assert data.test.targets.class_counts(3).all()
+    assert any("none of its 12 test images is labelled, so they are left out" in text for text in data.warnings)
+    unlabelled(root, "val")
+    with pytest.raises(ConfigError, match="came none in the 12 images of val"):
+        load(root)
+
+
 PALETTE = [channel for colour in COLOURS.values() for channel in colour]
 
 
 def table(root: Path) -> None:
     lines = "\n".join(f"{name},{r},{g},{b}" for name, (r, g, b) in zip(NAMES, COLOURS.values(), strict=True))
     (root / "class_dict.csv").write_text(f"name,r,g,b\n{lines}")
+
+
+def test_colours_of_a_table_are_matched_with_the_names_of_data_yaml(tmp_path: Path) -> None:
+    root = tmp_path / "t"
+    for place in range(15):
+        put(root, f"{place}", in_colours(a_mask(place, (0, 1, 2)), COLOURS))
+    lines = [f"{name},{r},{g},{b}" for name, (r, g, b) in zip(NAMES, COLOURS.values(), strict=True)]
+    (root / "class_dict.csv").write_text("\n".join(["name,r,g,b", *reversed(lines)]))
+    (root / "data.yaml").write_text("names: [Sky, road, car]\n")
+    data = load(root)
+    assert data.class_names == ("Sky", "road", "car")
+    parts = [data.train, data.val, data.calibration, data.test]
+    found = sorted(mask for part in parts for mask in everything(part.targets))  # type: ignore[arg-type]
+    assert found == sorted(a_mask(place, (0, 1, 2)).tolist() for place in range(15))
+    (root / "data.yaml").write_text("names: [sky, road, lorry]\n")
+    with pytest.raises(
+        ConfigError, match=r"class_dict\.csv: expected the 3 classes .* came 3 of .* car, lorry"
+    ) as caught:
+        load(root)
+    assert len(str(caught.value).splitlines()) <= 3
 
 
 def test_a_palette_is_looked_up_where_there_is_a_table(tmp_path: Path) -> None:

@@ -8,7 +8,14 @@ import pytest
 from scalesearch.data import ImageSplit
 from scalesearch.data.boxes import ImageBoxes, boxes_at
 from scalesearch.data.source import SourceData
-from scalesearch.data.split import Splits, missing_classes, require_classes, split_source, stratified
+from scalesearch.data.split import (
+    Splits,
+    missing_classes,
+    require_classes,
+    split_source,
+    stratified,
+    with_labelled_test,
+)
 from scalesearch.data.targets import Labels
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
@@ -151,6 +158,37 @@ def test_images_with_boxes_may_lack_some_of_the_classes_but_not_all() -> None:
     nothing = SourceData(name="made", class_names=("cat", "dog"), train=boxed(*[-1] * 12))
     with pytest.raises(ConfigError, match="came none of 2 classes: cat, dog"):
         split_source(nothing, DataSettings(calibration_images=2))
+
+
+def test_validation_images_without_any_box_are_an_error() -> None:
+    data = SourceData(name="made", class_names=("cat", "dog"), train=boxed(*[0] * 6, *[1] * 6), val=boxed(-1, -1))
+    with pytest.raises(
+        ConfigError, match=r"boxes or labelled pixels to score on, came none in the 2 images of val\.\n"
+    ) as caught:
+        split_source(data, DataSettings(calibration_images=2))
+    assert len(str(caught.value).splitlines()) <= 3
+    _, val, _, _ = split_source(replace(data, val=boxed(-1, 1)), DataSettings(calibration_images=2))
+    assert len(val) == 2
+
+
+def test_test_images_without_any_box_are_left_out_and_drawn_from_the_others() -> None:
+    data = SourceData(
+        name="made",
+        class_names=("cat", "dog"),
+        train=boxed(*[0] * 10, *[1] * 10),
+        val=boxed(0, 1),
+        test=boxed(-1, -1, -1),
+    )
+    with pytest.raises(ConfigError, match="came none in the 3 images of test"):
+        split_source(data, DataSettings(calibration_images=2))
+    labelled = with_labelled_test(data)
+    (told,) = labelled.warnings
+    assert told.startswith("data made: none of its 3 test images is labelled, so they are left out and test images are")
+    _, val, _, test = split_source(labelled, DataSettings(calibration_images=2, test_fraction=0.2))
+    assert len(val) == 2
+    assert test.targets.class_counts(2).tolist() == [2, 2]
+    for kept in (replace(data, test=boxed(-1, 0)), make_source((20, 20), test=(4, 6))):
+        assert with_labelled_test(kept) is kept
 
 
 def test_one_class_is_an_error() -> None:

@@ -13,10 +13,12 @@ from scalesearch.config import load_run, parse_space
 from scalesearch.errors import ConfigError
 from scalesearch.records.run_file import read_run_file
 from scalesearch.spaces.suggest import random_candidates
+from scalesearch.study import flips
 from scalesearch.study import run as running
 from scalesearch.study.flips import judged_images
 from scalesearch.study.run import tune_parent
 from scalesearch.study.session import open_session
+from scalesearch.training.answers import answers
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 from scalesearch.values.settings import MachineSettings, RunSettings
@@ -76,6 +78,27 @@ def test_images_are_mirrored_only_where_their_classes_survive_it(tmp_path: Path,
     stored = read_run_file(session.folder)
     assert stored is not None
     assert flip_of(stored) == (flip,)
+
+
+@pytest.mark.slow
+def test_images_on_disk_are_read_a_few_at_a_time_and_lead_to_the_same_decision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = pictures(tmp_path, sided=False)
+    lines = dict[str, list[str]]()
+
+    def answers_of_sources(network: object, images: object, *others: object, **more: object) -> object:
+        assert not isinstance(images, torch.Tensor) or memory == "ram"
+        return answers(network, images, *others, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(flips, "answers", answers_of_sources)
+    for memory in ("ram", "disk"):
+        folder = tmp_path / memory
+        folder.mkdir()
+        stored = replace(settings, data=replace(settings.data, memory=memory))  # type: ignore[arg-type]
+        opened(folder, stored, space(flip="auto"), lines.setdefault(memory, []))
+    ram, disk = ([line for line in said if line.startswith("flips: o")] for said in lines.values())
+    assert ram == disk and len(ram) == 1
 
 
 @pytest.mark.slow

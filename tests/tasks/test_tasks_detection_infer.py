@@ -146,6 +146,18 @@ def test_pictures_replace_neither_images_nor_one_another(
     assert {path.name for path in (tmp_path / "both").iterdir()} == {"photo.png.png", "photo.jpg.png"}
 
 
+@pytest.mark.parametrize("way", ["predict", "infer.py"])
+def test_a_folder_that_cannot_be_written_is_named(
+    way: str, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    code, told = drawn_by(way, tmp_path, ["photo.png"], "taken/drawn")
+    assert code == 2
+    assert "cannot write " in told and "Not a directory" in told and "taken" in told
+    assert "image that can be read" not in told and "Traceback" not in told
+
+
 def test_pictures_of_an_earlier_run_are_no_images_of_the_next(
     tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,7 +160,7 @@ def as_objects(found: Detections, class_names: tuple[str, ...]) -> list[dict[str
 
 
 def main() -> int:
-    """Print the objects in each image; return 1 if an image could not be read, 2 if the model could not."""
+    """Print the objects in each image; return 1 if an image cannot be read, 2 if model or --to cannot be used."""
     parser = argparse.ArgumentParser(description="Find objects in images with an exported network.")
     parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("--model", type=Path, default=Path(__file__).with_name("model.onnx"))
@@ -201,7 +201,11 @@ def main() -> int:
             parts = (f"{each['class']} {each['score']:.2f} at {each['box']}" for each in objects)
             print(printable(f"{path}: " + ("; ".join(parts) or "nothing")))
         if places:
-            write_drawn(path, places[number], found, detector.preprocessing)
+            try:
+                write_drawn(path, places[number], found, detector.preprocessing)
+            except OSError as error:
+                print(printable(f"error: cannot write {places[number]}.png: {error}"), file=sys.stderr)
+                return 2
     return 1 if failed else 0
 
 

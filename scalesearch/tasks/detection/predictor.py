@@ -26,12 +26,12 @@ class BoxPredictor:
         """
         try:
             found = self._detector.detect(image)
-            if to is not None:
-                write_drawn(image, to / (name or image.stem), found, self._detector.preprocessing)
         except NotFiniteError as error:
             raise NoAnswerError(str(error)) from error
         except UNREADABLE as error:
             raise unreadable(error) from error
+        if to is not None:
+            write_drawn(image, to / (name or image.stem), found, self._detector.preprocessing)
         objects = as_objects(found, self._detector.preprocessing.class_names)
         cells = [str(len(objects))]
         for each in objects[:top]:

@@ -203,7 +203,7 @@ def write_pictures(path: Path, mask: NDArray[np.uint8], to: Path, window: tuple[
 
 
 def main() -> int:
-    """Print a line for each image; return 1 if an image could not be read, 2 if the model could not."""
+    """Print a line for each image; return 1 if an image cannot be read, 2 if model or --to cannot be used."""
     parser = argparse.ArgumentParser(description="Find the class of each pixel with an exported network.")
     parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("--model", type=Path, default=Path(__file__).with_name("model.onnx"))
@@ -237,7 +237,11 @@ def main() -> int:
             print(printable(f"error: {str(path)!r} is no image that can be read: {error}"), file=sys.stderr)
             continue
         if places:
-            write_pictures(path, mask, places[number], segmenter.preprocessing.window)
+            try:
+                write_pictures(path, mask, places[number], segmenter.preprocessing.window)
+            except OSError as error:
+                print(printable(f"error: cannot write {places[number]}.png: {error}"), file=sys.stderr)
+                return 2
         shares = segmenter.shares(mask, top=max(arguments.top, 1))
         print(printable(f"{path}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares)))
     return 1 if failed else 0

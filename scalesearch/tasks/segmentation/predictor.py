@@ -25,12 +25,12 @@ class MaskPredictor:
         """
         try:
             mask = self._segmenter.mask(image)
-            if to is not None:
-                write_pictures(image, mask, to / (name or image.stem), self._segmenter.preprocessing.window)
         except NotFiniteError as error:
             raise NoAnswerError(str(error)) from error
         except UNREADABLE as error:
             raise unreadable(error) from error
+        if to is not None:
+            write_pictures(image, mask, to / (name or image.stem), self._segmenter.preprocessing.window)
         classes = self._segmenter.shares(mask, top=top)
         cells = tuple(part for name, share in classes for part in (visible(name, newlines=False), f"{100 * share:.1f}"))
         named = [{"name": name, "share": share} for name, share in classes]
