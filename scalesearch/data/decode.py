@@ -176,7 +176,7 @@ def orientation_of(path: Path) -> int:
                 found = Image.Image.getexif(image).get(_ORIENTATION)
         except UNREADABLE:
             return 1
-    return int(found) if found in _TURNED else 1
+    return next((turn for turn in _TURNED if turn == found), 1)
 
 
 def _values(image: Image.Image, *, cut: bool, images: int) -> tuple[int, NDArray[np.float64] | None]:

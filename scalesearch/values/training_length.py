@@ -27,6 +27,8 @@ def aware_updates(recipe: Recipe, quantization: Quantization) -> int:
 
 def least_steps(recipe: Recipe, *, branch: int) -> int:
     """Return the least number of updates with which the recipe's branch has at least `branch` of them."""
+    if branch <= 1:
+        return 1
     steps = max(branch, math.floor((branch - 0.5) / recipe.branch_fraction))  # with fewer it rounds to a smaller one
     while branch_steps(dataclasses.replace(recipe, steps=steps)) < branch:
         steps += 1

@@ -7,7 +7,7 @@ import pytest
 from scalesearch.analysis.comparison import ComparedStudy, common_front, compare
 from scalesearch.analysis.front import hypervolume, point
 from scalesearch.values.candidate import Scaling
-from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.session import Session
 
 MakeRecord = Callable[..., MeasuredTrial]
@@ -93,7 +93,7 @@ def test_a_network_measured_twice_counts_once_and_by_its_median(make_study: Call
     assert pair.latency is None
 
 
-def _of_updates(record: MeasuredTrial, steps: int, full: int) -> MeasuredTrial:
+def _of_updates(record: TrialRecord, steps: int, full: int) -> TrialRecord:
     recipe = replace(record.candidate.recipe, steps=steps)
     return replace(record, candidate=replace(record.candidate, recipe=recipe), full_updates=full)
 

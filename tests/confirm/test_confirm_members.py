@@ -120,9 +120,9 @@ def test_what_cannot_be_added_is_told_before_anything_is_made(
     assert [(move.record.trial, move.added) for move in outcome.confirmation.moves] == [(1, False), (2, False)]
 
 
-@pytest.mark.parametrize("length", [{"steps": 100}, {"epochs": 1}], ids=str)
+@pytest.mark.parametrize("length", [ConfirmRequest(steps=100), ConfirmRequest(epochs=1)], ids=["steps", "epochs"])
 def test_a_length_too_short_for_a_member_with_rounding_is_told_before_anything_is_made(
-    study: Path, fakes: tuple[FakeTraining, FakeTiming], length: dict[str, int]
+    study: Path, fakes: tuple[FakeTraining, FakeTiming], length: ConfirmRequest
 ) -> None:
     store = RecordStore(study)
     for trial, qat_steps in ((1, 60), (2, 40)):
@@ -130,7 +130,7 @@ def test_a_length_too_short_for_a_member_with_rounding_is_told_before_anything_i
         quantization = Quantization(precision="int8", qat_steps=qat_steps)
         store.save(replace(record, candidate=replace(record.candidate, quantization=quantization)))
     with pytest.raises(ConfigError, match=r"trial 1: expected a branch .*\nGive --steps 182, or more\.") as caught:
-        confirm_front(study, ConfirmRequest(**length))
+        confirm_front(study, length)
     assert len(str(caught.value).splitlines()) <= 3
     assert not (study / "confirmed").exists()
     assert confirm_front(study, ConfirmRequest(steps=182)).done == 6

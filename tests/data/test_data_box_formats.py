@@ -251,7 +251,7 @@ YAML_ERRORS = {
     "nc": ("names: [cat, dog]\nnc: 3\ntrain: images/train\n", "expected nc = 2, as there are names, came nc = 3"),
     "same names": ("names: [cat, cat]\ntrain: images/train\n", "'cat' twice"),
     "no text": ("names: [cat, no]\ntrain: images/train\n", "names as texts, came False, as YAML reads it"),
-    "no date": ("names: [cat, dog]\ndate: 2024-02-30\ntrain: images/train\n", r"expected YAML, came day .* data\.yaml"),
+    "no date": ("names: [cat, dog]\ndate: 2024-02-30\ntrain: images/train\n", r"expected YAML, came day .*data\.yaml"),
     "names": ("names: {a: cat}\ntrain: images/train\n", "names as a list, or a table from class numbers"),
 }
 
@@ -413,7 +413,7 @@ def test_coco_as_it_is_handed_out_is_found(folder: str, tmp_path: Path) -> None:
         (root / "images" / split).rename(to)
         (root / "annotations" / f"instances_{split}.json").rename(root / f"annotations/instances_{split}2017.json")
     data = loaded(root, tmp_path / "cache")
-    assert (len(data.train), len(data.val or ())) == (2, 1)  # type: ignore[arg-type]
+    assert (len(data.train), len(data.val or ())) == (2, 1)
     assert not data.warnings
     alone = loaded(root / "annotations" / "instances_val2017.json", tmp_path / "cache")
     assert len(alone.train) == 1

@@ -95,7 +95,7 @@ def test_images_on_disk_are_read_a_few_at_a_time_and_lead_to_the_same_decision(
     for memory in ("ram", "disk"):
         folder = tmp_path / memory
         folder.mkdir()
-        stored = replace(settings, data=replace(settings.data, memory=memory))  # type: ignore[arg-type]
+        stored = replace(settings, data=replace(settings.data, memory=memory))
         opened(folder, stored, space(flip="auto"), lines.setdefault(memory, []))
     ram, disk = ([line for line in said if line.startswith("flips: o")] for said in lines.values())
     assert ram == disk and len(ram) == 1
