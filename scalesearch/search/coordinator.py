@@ -95,7 +95,7 @@ class _Run:
         pool: WorkerPool,
     ) -> None:
         self._folder, self._problem, self._opened, self._pool = folder, problem, opened, pool
-        self._listener = watchers.listener
+        self._listener, self._workers = watchers.listener, settings.workers
         self._ledger = Ledger(folder, budget=settings.budget)
         self._precisions = Precisions(
             self._ledger, problem.space, problem.plan, siblings=settings.siblings, adaptive=settings.adaptive
@@ -206,8 +206,9 @@ class _Run:
         self._ledger.go_on()
         front = self._front()
         members = {member.trial for member in front}
-        trained = (records[number] for number in sorted(records) if records[number].charged)
-        near = [each for each in trained if each.trial not in members and near_front(each, front)]
+        # What the newest ones wanted may have been queued when the run before was stopped: siblings come first.
+        newest = [records[number] for number in sorted(records) if records[number].charged][-self._workers :]
+        near = [each for each in newest if each.trial not in members and near_front(each, front)]
         for record in (*front, *near):
             self._precisions.want_siblings(record)
             self._branches.want(record)

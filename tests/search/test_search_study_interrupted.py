@@ -18,7 +18,6 @@ from fake_evaluators import MakeFake, make_space
 from killed_coordinator import SPACE as KILLED_SPACE
 from study_runs import assert_sound, run, told
 
-from scalesearch.analysis.front import pareto_front
 from scalesearch.errors import ScalesearchError
 from scalesearch.records.store import RecordStore
 from scalesearch.search.events import (
@@ -180,15 +179,13 @@ def test_a_resumed_run_evaluates_the_siblings_that_are_missing(tmp_path: Path) -
 def test_a_resumed_run_evaluates_siblings_of_what_is_only_near_the_front(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(tmp_path, 6, sampler="random")
-    records = RecordStore(tmp_path).all()
-    front = {record.trial for record in pareto_front(records)}
-    others = {record.trial for record in records if record.charged} - front
-    assert others
-    monkeypatch.setattr("scalesearch.search.coordinator.near_front", lambda record, _: record.trial in others)
-    run(tmp_path, 6, siblings=True, sampler="random")
+    run(tmp_path, 4)
+    newest = [record.trial for record in RecordStore(tmp_path).all() if record.charged][-1]
+    monkeypatch.setattr("scalesearch.search.coordinator.pareto_front", lambda _: ())
+    monkeypatch.setattr("scalesearch.search.coordinator.near_front", lambda record, _: record.sibling_of is None)
+    run(tmp_path, 4, siblings=True)
     origins = {record.sibling_of for record in RecordStore(tmp_path).all() if record.sibling_of is not None}
-    assert others <= origins
+    assert origins == {newest}, "siblings come first: those of older ones were evaluated or given up"
 
 
 @pytest.mark.slow
