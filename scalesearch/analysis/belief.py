@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from scalesearch.analysis.expected_growth import expected_growth
-from scalesearch.analysis.front import REFERENCE, Point
+from scalesearch.analysis.front import REFERENCE, Point, reference_beyond
 from scalesearch.analysis.gaussian_process import GaussianProcess, newest_and_best
 from scalesearch.analysis.log_linear import LogLinear
 from scalesearch.spaces.axes import field_type
@@ -259,7 +259,7 @@ class Belief:
         """
         expected = self.expect(self._in_full(candidates)).log_ms[0] if candidates else np.empty(0)
         slowest_ms = math.exp(max([*expected.tolist(), *self.log_ms.tolist()]))
-        return (REFERENCE[0], max(REFERENCE[1], 2 * slowest_ms))
+        return reference_beyond(slowest_ms)
 
     def growth(self, candidates: Sequence[Candidate], reference: Point = REFERENCE) -> Array:
         """Return by how much each candidate is expected to enlarge the front's hypervolume (n,).

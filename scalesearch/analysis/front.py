@@ -16,6 +16,11 @@ REFERENCE: Point = (0.0, 1000.0)
 compared."""
 
 
+def reference_beyond(slowest_ms: float) -> Point:
+    """Return the usual reference, or one of twice this latency where that is slower: beyond it hypervolumes are 0."""
+    return (REFERENCE[0], max(REFERENCE[1], 2 * slowest_ms))
+
+
 def point(record: TrialRecord) -> Point:
     """Return (score as a fraction, latency in milliseconds) of a record: the engine's p50, or the end-to-end latency.
 

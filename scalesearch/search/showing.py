@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import optuna
 
-from scalesearch.analysis.front import REFERENCE, Point, hypervolume, point
+from scalesearch.analysis.front import Point, hypervolume, point, reference_beyond
 from scalesearch.search.events import Event, Plateau, RunStarted, TrialFinished
 from scalesearch.search.ledger import Ledger
 from scalesearch.search.listener import NoListener, StudyListener
@@ -55,9 +55,8 @@ class PlateauWatch:
         self._fronts.append(tuple(front))
         if len(self._fronts) <= PLATEAU_CANDIDATES:
             return None
-        # Fronts may lie beyond the usual reference, where hypervolumes are 0.
         slowest_ms = max((p50_ms for _, p50_ms in (*self._fronts[0], *self._fronts[-1])), default=0.0)
-        worst = (REFERENCE[0], max(REFERENCE[1], 2 * slowest_ms))
+        worst = reference_beyond(slowest_ms)
         before, after = hypervolume(self._fronts[0], worst), hypervolume(self._fronts[-1], worst)
         if not before:
             return None
