@@ -21,7 +21,8 @@ from replay.shapes import shape_of, table_space
 from replay.synthetic import accuracy, latency_ms, synthetic_lines
 from replay.table import table_of
 from scalesearch.analysis.belief import Observation
-from scalesearch.search.growth import in_trainings, propose
+from scalesearch.search.costs import in_trainings
+from scalesearch.search.growth import propose
 from scalesearch.spaces.suggest import random_candidates, suggest, trial_parameters
 from scalesearch.values.candidate import Candidate
 

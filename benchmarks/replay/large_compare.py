@@ -34,7 +34,8 @@ from replay.shapes import Shape, large_space, shape_of
 from scalesearch.analysis.baselines import DRAWS_ITS_START, RANDOM_START
 from scalesearch.analysis.belief import Observation
 from scalesearch.analysis.front import Point, hypervolume, undominated
-from scalesearch.search.growth import in_trainings, propose
+from scalesearch.search.costs import in_trainings
+from scalesearch.search.growth import propose
 from scalesearch.search.ledger import FREE_IN_A_ROW
 from scalesearch.search.samplers import make_sampler
 from scalesearch.spaces.moves import drawn

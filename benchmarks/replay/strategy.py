@@ -27,7 +27,8 @@ from scalesearch.analysis.expected_growth import expected_growth
 from scalesearch.analysis.front import undominated
 from scalesearch.analysis.gaussian_process import GaussianProcess, newest_and_best
 from scalesearch.analysis.log_linear import LogLinear
-from scalesearch.search.growth import Costs, in_trainings, propose, trained_from
+from scalesearch.search.costs import Costs, in_trainings, trained_from
+from scalesearch.search.growth import propose
 
 Array = NDArray[np.float64]
 

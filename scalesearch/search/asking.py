@@ -1,5 +1,6 @@
 """Asks Optuna for trials: what a killed run left behind, then siblings and branches, then what the sampler proposes."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -174,15 +175,18 @@ class Asker:
             False if there is none because there is no time, or too little budget, for it.
         """
         from scalesearch.analysis.belief import observations_of, timed_of  # they load scikit-learn
-        from scalesearch.search.growth import in_seconds, in_trainings, propose, trained_from
+        from scalesearch.search.costs import in_seconds, in_trainings
+        from scalesearch.search.growth import propose
 
-        running = [asked.plan.candidate for asked in self._ledger.running.values()]
+        now = time.monotonic()
+        running_s = {asked.plan.candidate: now - asked.begun for asked in self._ledger.running.values()}
+        running = [*running_s]
         records = [record for _, record in sorted(self._ledger.records.items())]
         observed, full = observations_of(records), self._lengths.full_updates
         known = [*running, *(each.candidate for each in observed)]
         trainings = in_trainings(self._space, known, lengths=self._lengths.all)
-        soon = in_seconds(self._space, records, running, full_updates=full) if self._sampling.by_time else None
-        done = soon and replace(soon, trained=trained_from(known[len(running) :], self._space))
+        soon = in_seconds(self._space, records, running_s, full_updates=full) if self._sampling.by_time else None
+        done = soon and replace(soon, running_s={})
         room = self._lengths.room(trainings, done)
         hopeless = Hopeless(records)
         candidate = propose(

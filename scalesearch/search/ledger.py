@@ -43,6 +43,8 @@ class Asked:
     stages: list[StageTime] = field(default_factory=list)
     stage: str = "start"
     stage_since: float = 0.0
+    begun: float = field(default_factory=time.monotonic)
+    """When a worker got it, by the monotonic clock, in seconds."""
 
     @property
     def most_charge(self) -> float:

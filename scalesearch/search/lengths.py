@@ -15,7 +15,7 @@ from scalesearch.values.candidate import Candidate
 from scalesearch.values.space import STEPS, SearchSpace
 
 if TYPE_CHECKING:
-    from scalesearch.search.growth import Costs  # loads scikit-learn, which no other sampler needs
+    from scalesearch.search.costs import Costs  # loads scikit-learn, which no other sampler needs
 
 MEMBERS_SHARE: Final = 0.25
 """At least this part of the updates goes into trainings of full length: a run that is stopped early has a front, too.

@@ -12,8 +12,9 @@ from study_runs import assert_sound, run
 
 from scalesearch.analysis.belief import Observation
 from scalesearch.search import growth
+from scalesearch.search.costs import FIXED_COST, in_seconds, in_trainings
 from scalesearch.search.fates import repeat
-from scalesearch.search.growth import FIXED_COST, POOL, in_seconds, in_trainings, pool_of, propose
+from scalesearch.search.growth import POOL, pool_of, propose
 from scalesearch.spaces.moves import drawn
 from scalesearch.training.schedule import trunk_recipe
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling
@@ -112,9 +113,9 @@ def test_seconds_are_expected_from_what_trainings_took(make_record: Callable[...
         stages = (StageTime(stage="latency", seconds=3.0),)
         records.append(replace(record, candidate=candidate, training=took, charged=not free, stages=stages))
     assert {record.charge for record in records} == {0, 1 / 3, 1}
-    assert in_seconds(SPACE, [replace(each, charged=False) for each in records], ()) is None
+    assert in_seconds(SPACE, [replace(each, charged=False) for each in records], {}) is None
     repeats = [repeat(records[11], 20 + number, records[11].candidate) for number in range(5)]
-    costs = in_seconds(SPACE, [*records, *repeats], ())
+    costs = in_seconds(SPACE, [*records, *repeats], {})
     assert costs
     assert costs.fixed == 3.0
     new_width = replace(records[0].candidate, scaling=replace(records[0].candidate.scaling, width=0.111))
@@ -124,9 +125,38 @@ def test_seconds_are_expected_from_what_trainings_took(make_record: Callable[...
     (other, *_) = [Pruning(channel_fraction=cut) for cut in (0.25, 0.5) if Pruning(channel_fraction=cut) not in tried]
     branch_s = 60 * first.scaling.width**2 * first.recipe.branch_fraction
     assert costs(replace(first, pruning=other)) == pytest.approx(3 + branch_s, rel=0.05)
-    running = in_seconds(SPACE, records, (new_width,))
-    assert running
-    assert running(replace(new_width, quantization=Quantization(precision="int8"))) == 3.0
+
+
+def test_who_needs_a_trunk_in_training_waits_for_it(
+    make_record: Callable[..., MeasuredTrial],
+) -> None:
+    random, records = np.random.default_rng(0), list[MeasuredTrial]()
+    for trial in range(12):
+        record = make_record(trial)
+        took = replace(record.training, train_s=30.0, retrain_s=0.0, steps=30, new_steps=30)
+        stages = (StageTime(stage="latency", seconds=3.0),)
+        records.append(replace(record, candidate=drawn(SPACE, random), training=took, stages=stages))
+    known = records[0].candidate
+    new = replace(known, scaling=replace(known.scaling, width=0.111))
+    cut = replace(new, pruning=Pruning(channel_fraction=0.25 if new.pruning.channel_fraction != 0.25 else 0.5))
+    trunk_s, branch_s = 30 * (1 - new.recipe.branch_fraction), 30 * new.recipe.branch_fraction
+    fixed_s = FIXED_COST * 30
+
+    def cost(candidate: Candidate, ran_s: float) -> float:
+        costs = in_seconds(SPACE, records, {new: ran_s})
+        assert costs
+        return costs(candidate)
+
+    int8 = replace(new, quantization=Quantization(precision="int8"))
+    assert cost(int8, 0) == pytest.approx(fixed_s + trunk_s, rel=0.01)
+    assert cost(int8, 5) == pytest.approx(fixed_s + trunk_s - 5, rel=0.01)
+    assert cost(int8, trunk_s + 1) == pytest.approx(fixed_s)
+    assert cost(cut, 5) == pytest.approx(fixed_s + trunk_s - 5 + branch_s, rel=0.01)
+    other = replace(new, scaling=replace(new.scaling, width=0.222))
+    assert cost(other, 5) == pytest.approx(fixed_s + 30, rel=0.01)
+    costs = in_seconds(SPACE, records, {new: 5.0})
+    assert costs
+    assert costs.of_all([other]) == pytest.approx(fixed_s + 30, rel=0.01), "the run's room counts no waiting"
 
 
 def test_a_pool_holds_nothing_known() -> None:
