@@ -7,7 +7,9 @@ Reads what `rank_fidelity.py` has trained: 24 networks of the default space, eac
 of each network is measured once (fp32, ONNX Runtime, one thread) and kept beside the results. Searches are then
 replayed: networks in random order, each for the CPU seconds that its training took (a cut network whose trunk is there
 pays its branch alone) and `--fixed-s` for everything else of a trial. What is finished in time is ranked by brief
-validation score and latency, as a run ranks it. Printed is what the user then has, on images that nothing looked at:
+validation score and latency, as a run ranks it. Seeds that were trained on unlike days, beside unlike work, took unlike
+seconds: with `--seconds-of 1 2` those of these seeds count for all, so that every row has the same clock. Printed is
+what the user then has, on images that nothing looked at:
 
 * front: the front's own brief networks, by their test scores;
 * confirmed: the same members after the long training (test scores, mean of the seeds), for which no time is counted,
@@ -83,28 +85,45 @@ def latencies_ms(path: Path, classes: int) -> dict[str, float]:
     return found
 
 
-def trained(done: dict[Job, dict[str, float]], way: Way, seed: int) -> tuple[Trained, ...] | None:
+def trained(
+    done: dict[Job, dict[str, float]], way: Way, seed: int, seconds_of: Sequence[int] = ()
+) -> tuple[Trained, ...] | None:
     """Return all networks under this recipe and seed; None where one of them is not trained yet.
 
     Seconds come from the trainings of 240 updates, which alone began with random weights: longer ones go on from their
     trunks. They are scaled by the number of updates.
+
+    Args:
+        done: All trainings.
+        way: The recipe.
+        seed: Of the trainings.
+        seconds_of: Seeds whose mean seconds count; those of `seed` itself where none are given or trained.
     """
     found = list[Trained]()
     for shape in SHAPES:
         line = done.get(Job(network=shape.name, way=way.name, seed=seed))
         first = replace(way, steps=FIRST_STEPS).name
-        whole, own = (
-            done.get(Job(network=each.name, way=first, seed=seed)) for each in (replace(shape, cut=0.0), shape)
-        )
+        whole, own = (_cpu_s(done, each, first, seed, seconds_of) for each in (replace(shape, cut=0.0), shape))
         if line is None or whole is None or own is None:
             return None
         longer = way.steps / FIRST_STEPS
-        whole_s = branch_s = whole["cpu_s"] * longer
+        whole_s = branch_s = whole * longer
         if shape.cut:  # by the cosine it is cut after the whole training, by trunk and branch before the branch
-            branch_s = own["cpu_s"] * longer
+            branch_s = own * longer
             whole_s = branch_s + whole_s * (1 if way.schedule == "cosine" else 1 - Recipe().branch_fraction)
         found.append(Trained(shape=shape, whole_s=whole_s, branch_s=branch_s, val=line["val"], test=line["test"]))
     return tuple(found)
+
+
+def _cpu_s(
+    done: dict[Job, dict[str, float]], shape: Shape, way: str, seed: int, seconds_of: Sequence[int]
+) -> float | None:
+    """Return the CPU seconds of a training; None where it is not there."""
+    found = (
+        [line["cpu_s"] for each in seeds if (line := done.get(Job(network=shape.name, way=way, seed=each)))]
+        for seeds in (seconds_of, (seed,))
+    )
+    return next((statistics.fmean(each) for each in found if each), None)
 
 
 def replay(
@@ -133,6 +152,8 @@ class Pool:
     """Mean test score after the long trainings, by network; empty while some of them are missing."""
     orders: tuple[tuple[int, ...], ...]
     fixed_s: float
+    seconds_of: tuple[int, ...] = ()
+    """Seeds whose mean seconds count for all; empty if each seed has its own."""
 
     def mean_best(self, front: Sequence[Trained], score: Callable[[Trained], float]) -> float:
         """Return the best score within a latency, in points, averaged over the logarithm of the latency."""
@@ -146,7 +167,7 @@ def rows(pool: Pool, ways: Sequence[Way], minutes: Sequence[float]) -> Iterator[
     yield f"{'':20}" + "".join(f"{f'{each:g} min':>34}" for each in minutes)
     yield f"{'recipe':20}" + f"{'networks':>10}{'front':>12}{'confirmed':>12}" * len(minutes)
     for way in ways:
-        by_seed = [found for seed in range(100) if (found := trained(pool.done, way, seed))]
+        by_seed = [found for seed in range(100) if (found := trained(pool.done, way, seed, pool.seconds_of))]
         if by_seed:
             cells = "".join(_cells(pool, by_seed, 60 * each) for each in minutes)
             yield f"{way.name:20}{cells}   {len(by_seed)} seed{'s' * (len(by_seed) > 1)}"
@@ -187,6 +208,13 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=10, help="number of classes, for the latencies")
     parser.add_argument("--minutes", type=float, nargs="+", default=[5, 10, 20], help="wall time of the searches")
     parser.add_argument("--fixed-s", type=float, default=6.0, help="seconds of a trial beside its training")
+    parser.add_argument(
+        "--seconds-of",
+        type=int,
+        nargs="+",
+        default=[],
+        help="seeds whose mean seconds count for all (default: its own)",
+    )
     parser.add_argument("--orders", type=int, default=300, help="random orders that are replayed")
     parser.add_argument("--long-flip", choices=["off", "on"], default="on", help="of the long trainings")
     told = parser.parse_args()
@@ -206,6 +234,7 @@ def main() -> None:
         long=long_scores(done, Way(steps=LONG_STEPS, flip=told.long_flip == "on")),
         orders=tuple(tuple(random.permutation(len(SHAPES)).tolist()) for _ in range(told.orders)),
         fixed_s=told.fixed_s,
+        seconds_of=tuple(told.seconds_of),
     )
     for row in rows(pool, ways, told.minutes):
         print(row)
