@@ -19,6 +19,7 @@ import argparse
 import json
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,9 +128,14 @@ def to_original(
 
 def upright_size(path: Path) -> tuple[int, int]:
     """Return width and height of an image file, turned as its EXIF orientation says."""
-    with Image.open(path, formats=known_formats()) as image:
-        width, height = image.size
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=known_formats()) as image:
+            if image.format == "TIFF":  # Pillow itself turns it when loading; newer versions tell the turned size before
+                image.load()
+                return turned_upright(image).size
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     return (height, width) if turned else (width, height)
 
 
