@@ -131,7 +131,7 @@ def upright_size(path: Path) -> tuple[int, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path, formats=known_formats()) as image:
-            if image.format == "TIFF":  # Pillow itself turns it when loading; newer versions tell the turned size before
+            if image.format == "TIFF":  # Pillow turns it when loading, and new versions tell the turned size before
                 image.load()
                 return turned_upright(image).size
             width, height = image.size
