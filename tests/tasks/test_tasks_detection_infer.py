@@ -148,6 +148,23 @@ def test_pictures_replace_neither_images_nor_one_another(
 
 
 @pytest.mark.parametrize("way", ["predict", "infer.py"])
+def test_a_picture_that_no_run_wrote_is_not_replaced(
+    way: str, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scan beside its JPEG, which is not among the images that are asked for."""
+    monkeypatch.chdir(tmp_path)
+    Image.open(photo).save(tmp_path / "photo.jpg")
+    before = photo.read_bytes()
+    code, told = drawn_by(way, tmp_path, ["photo.jpg"], ".")
+    assert code == 2
+    assert "expected a folder where no picture replaces a file, came photo.png, which no --to wrote" in told
+    assert photo.read_bytes() == before
+    for _ in range(2):  # the second run replaces the pictures of the first
+        assert drawn_by(way, tmp_path, ["photo.jpg"], "drawn") == (0, "")
+    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["photo.png"]
+
+
+@pytest.mark.parametrize("way", ["predict", "infer.py"])
 def test_a_folder_that_cannot_be_written_is_named(
     way: str, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,7 +35,7 @@ from scalesearch.tasks.infer_parts.images import (
     to_rgb,
     turned_upright,
 )
-from scalesearch.tasks.infer_parts.picture_names import PICTURE_ENDINGS, PictureNameError, picture_names
+from scalesearch.tasks.infer_parts.picture_names import PictureNameError, picture_names, pictures_of, save_picture
 from scalesearch.tasks.infer_parts.preprocessing import Preprocessing, read_preprocessing
 from scalesearch.tasks.infer_parts.versions import open_session, too_old
 
@@ -221,7 +221,7 @@ def write_drawn(path: Path, to: Path, found: Detections, preprocessing: Preproce
         image.load()
         upright = to_rgb(turned_upright(image), preprocessing.window)
     to.parent.mkdir(parents=True, exist_ok=True)
-    draw_detections(upright, found, preprocessing.class_names).save(to.with_name(to.name + PICTURE_ENDINGS[0]))
+    save_picture(draw_detections(upright, found, preprocessing.class_names), pictures_of(to)[0])
 
 
 if __name__ == "__main__":
