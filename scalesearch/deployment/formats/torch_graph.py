@@ -1,6 +1,6 @@
 """An fp32 ONNX graph as a torch module, and other code shared by the formats whose converters start from torch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -151,7 +151,7 @@ def _reshape(attributes: Attributes, value: Tensor, shape: list[int]) -> Tensor:
 
 
 def _resize(
-    attributes: Attributes, image: Tensor, region: None = None, factors: list[float] | None = None, *sizes: None
+    attributes: Attributes, image: Tensor, region: object = None, factors: Sequence[float] | None = None, *sizes: object
 ) -> Tensor:
     """Enlarge an image (N, C, H, W) as the necks of detectors and the decoders of segmentation networks do.
 
@@ -166,11 +166,12 @@ def _resize(
         ("nearest", "asymmetric"): attributes.get("nearest_mode") == b"floor",
         ("linear", "half_pixel"): not attributes.get("antialias", 0),
     }
-    whole = bool(factors) and factors[:2] == [1, 1] and all(each >= 1 and each == int(each) for each in factors)
-    if factors is None or not whole or not known.get((mode, place), False):
+    enlarging = tuple(factors or ())
+    whole = enlarging[:2] == (1, 1) and all(each >= 1 and each == int(each) for each in enlarging)
+    if not whole or not known.get((mode, place), False):
         reason = f"the graph holds Resize ({mode}, {place}, factors {factors}), which this converter does not know"
         raise StageFailed(stage="export", reason=reason)
-    height, width = (int(side * factor) for side, factor in zip(image.shape[2:], factors[2:], strict=True))
+    height, width = (int(side * factor) for side, factor in zip(image.shape[2:], enlarging[2:], strict=True))
     if mode == "nearest":
         return functional.interpolate(image, (height, width), mode="nearest")
     return functional.interpolate(image, (height, width), mode="bilinear", align_corners=False)
