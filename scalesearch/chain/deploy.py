@@ -97,7 +97,8 @@ class Deployer:
                     if plan.trunk_key:  # with `cosine` these updates are beside the schedule's, and not counted here
                         training = replace(training, steps=training.steps + quantization.qat_steps)
             with stages("export"):
-                float_model = self._to_onnx(folded, to=float_path, check_images=calibration[:_CHECK_IMAGES])
+                check_images = _inputs(data, _CHECK_IMAGES)  # not `calibration`, which may be a single image
+                float_model = self._to_onnx(folded, to=float_path, check_images=check_images)
             with stages("quantize"):
                 known = Calibration(images=calibration, input_ranges=ranges, divergence=self._task.divergence)
                 model = quantize(float_model, quantization, calibration=known, profile=self._profile, to=path)

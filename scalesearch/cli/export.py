@@ -1,6 +1,6 @@
 """`export`: folders from which the best trials are rebuilt, retrained, run or shipped."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +9,7 @@ import typer
 from scalesearch.cli.screen import command_word
 from scalesearch.cli.studies import MovedData, StudyArgument, find_study, parse_latency_ms
 from scalesearch.cli.terminal import echo
-from scalesearch.errors import ConfigError
+from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
@@ -46,6 +46,9 @@ def export(
     config.toml retrains it (`scalesearch train config.toml`), infer.py runs it on images with nothing but onnxruntime,
     numpy and Pillow, MODEL_CARD.md tells the rest. The folder holds this one trial: an earlier export in it is
     replaced whole, anything else there is refused.
+
+    With --front, a format is left out where it cannot hold a member's precision. A member that fails does not stop the
+    others; the exit code is then 1.
     """
     if sum((trial is not None, best, front)) > 1:
         message = "Give one of --trial N, --best and --front."
@@ -74,25 +77,97 @@ def export(
     for target in targets.values():  # all are reported before any work
         check_place(target, session)
         earlier_export(target)
+    held = {record.trial: _formats_held(record, formats or ()) for record in chosen}
+    if unheld := _held_by_none(held.values()):
+        raise unheld
+    failed = list[int]()
     for record in chosen:
-        target = targets[record.trial]
-        earlier = earlier_export(target)
-        run = runs.get(record.trial)
-        notes = export_trial(record, session, target, formats=formats or (), run=run if confirmed else None)
-        length = f" at full length ({run.steps} steps)" if run and confirmed else ""
-        echo(
-            f"trial {record.trial}{length}: {record.quality.title} {percent(record.quality.score)}, "
-            f"{milliseconds(record.latency.p50_ms)} -> {target}: "
-            f"{', '.join(sorted(path.name for path in target.iterdir()))}"
-        )
-        if earlier and (earlier.study, earlier.trial) != (folder.name, record.trial):
-            echo(f"  it replaces the export of trial {earlier.trial} of {earlier.study} that was there")
-        for note in notes:
-            echo(f"  {note}")
-        if run and not confirmed:
-            better = f"{100 * run.validation.score:.1f} % on validation, {100 * run.test.score:.1f} % on test images"
-            echo(f"  trained briefly; the same network at full length ({better}) is exported by --confirmed")
-    return 0
+        try:
+            _export(
+                record,
+                session,
+                targets[record.trial],
+                formats=held[record.trial],
+                run=runs.get(record.trial),
+                confirmed=confirmed,
+            )
+        except (ConfigError, StageFailed) as error:
+            if not front:
+                raise
+            failed.append(record.trial)
+            echo(f"trial {record.trial} is not exported: {error}", err=True)
+    if failed:
+        echo(f"{len(failed)} of {len(chosen)} members of the front are not exported.", err=True)
+    return 1 if failed else 0
+
+
+Held = Mapping[str, ConfigError | None]
+"""For each format that was asked for: None if it can hold a trial's precision, else the error that says why not."""
+
+
+def _formats_held(record: MeasuredTrial, formats: Sequence[str]) -> Held:
+    from scalesearch.export.formats import get_format
+
+    held = dict[str, ConfigError | None]()
+    for name in formats:
+        held[name] = None
+        try:
+            get_format(name).ensure_holds(record.candidate.quantization.precision)
+        except ConfigError as error:
+            held[name] = error
+    return held
+
+
+def _held_by_none(held: Iterable[Held]) -> ConfigError | None:
+    """Return the error of a format that can hold none of the trials; None if each format can hold some trial."""
+    refusals = dict[str, ConfigError]()
+    holding = set[str]()
+    for formats in held:
+        holding.update(name for name, error in formats.items() if error is None)
+        refusals.update({name: error for name, error in formats.items() if error})
+    return next((error for name, error in refusals.items() if name not in holding), None)
+
+
+def _export(
+    record: MeasuredTrial,
+    session: Session,
+    folder: Path,
+    *,
+    formats: Held,
+    run: ConfirmedRun | None,
+    confirmed: bool,
+) -> None:
+    """Write the export of a trial in those formats that can hold it, and print what was written.
+
+    Args:
+        record: The trial.
+        session: The session of its study.
+        folder: The folder of the export.
+        formats: Which of the formats can hold it.
+        run: Its run at full length, if it was confirmed.
+        confirmed: Whether that run's file is exported, not the search's.
+    """
+    from scalesearch.export.target import earlier_export
+
+    earlier, study = earlier_export(folder), session.folder.name
+    written = [name for name, error in formats.items() if error is None]
+    notes = export_trial(record, session, folder, formats=written, run=run if confirmed else None)
+    length = f" at full length ({run.steps} steps)" if run and confirmed else ""
+    echo(
+        f"trial {record.trial}{length}: {record.quality.title} {percent(record.quality.score)}, "
+        f"{milliseconds(record.latency.p50_ms)} -> {folder}: "
+        f"{', '.join(sorted(path.name for path in folder.iterdir()))}"
+    )
+    if earlier and (earlier.study, earlier.trial) != (study, record.trial):
+        echo(f"  it replaces the export of trial {earlier.trial} of {earlier.study} that was there")
+    for name, error in formats.items():
+        if error:
+            echo(f"  not written as {name}, which cannot hold {record.candidate.quantization.precision}")
+    for note in notes:
+        echo(f"  {note}")
+    if run and not confirmed:
+        better = f"{100 * run.validation.score:.1f} % on validation, {100 * run.test.score:.1f} % on test images"
+        echo(f"  trained briefly; the same network at full length ({better}) is exported by --confirmed")
 
 
 def export_trial(

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from scalesearch.errors import ConfigError
 from scalesearch.registry import nearest
 from scalesearch.values.candidate import Quantization, Recipe
-from scalesearch.values.settings import UNLIMITED_BUDGET
+from scalesearch.values.settings import LEAST_CALIBRATION_IMAGES, UNLIMITED_BUDGET
 from scalesearch.values.training_length import aware_updates, branch_steps, least_steps
 
 Document = dict[str, Any]
@@ -63,7 +63,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "data.val_fraction": (0, 0.9),
     "data.test_fraction": (TINY, 0.9),
-    "data.calibration_images": (1, 100_000),
+    "data.calibration_images": (LEAST_CALIBRATION_IMAGES, 100_000),
     "data.seed": (0, 2**32 - 1),
     "data.max_skipped_fraction": (0, 1),
     "detection.precision": (0.01, 1),

@@ -39,7 +39,7 @@ from scalesearch.data.split import (
 from scalesearch.data.targets import LABELS
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
-from scalesearch.values.settings import DataSettings, Fit, MemorySetting, WindowSetting
+from scalesearch.values.settings import LEAST_CALIBRATION_IMAGES, DataSettings, Fit, MemorySetting, WindowSetting
 
 # Tried in this order. A new source of labelled images needs one new file and one line here. Other sources are listed by
 # the task that their targets belong to.
@@ -188,7 +188,11 @@ def check_settings(settings: DataSettings) -> None:
         ("test_fraction", 0 < settings.test_fraction < 1, "a fraction above 0 and below 1"),
         ("test_fraction", settings.val_fraction + settings.test_fraction < 1, "below 1 together with val_fraction"),
         ("max_skipped_fraction", 0 <= settings.max_skipped_fraction <= 1, "a fraction from 0 to 1"),
-        ("calibration_images", settings.calibration_images >= 1, "at least 1"),
+        (
+            "calibration_images",
+            settings.calibration_images >= LEAST_CALIBRATION_IMAGES,
+            f"at least {LEAST_CALIBRATION_IMAGES}",
+        ),
         ("seed", settings.seed >= 0, "0 or more"),
         ("window", _is_window(settings.window), '"auto", "full" or two numbers [low, high] with low below high'),
         ("fit", settings.fit in get_args(Fit), " or ".join(get_args(Fit))),

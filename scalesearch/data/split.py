@@ -13,7 +13,7 @@ from scalesearch.data.normalisation import Images
 from scalesearch.data.source import SourceData
 from scalesearch.data.targets import Labels
 from scalesearch.errors import ConfigError
-from scalesearch.values.settings import DataSettings
+from scalesearch.values.settings import LEAST_CALIBRATION_IMAGES, DataSettings
 
 # Share taken for validation if the source has no validation images and the settings give no fraction.
 DEFAULT_VAL_FRACTION = 0.2
@@ -78,9 +78,9 @@ def split_source(data: SourceData, settings: DataSettings) -> Splits:
     calibration images, which are never scored, are drawn one by one.
 
     Raises:
-        ConfigError: If a split is empty, or there is nothing to train on: of any class of labelled images, or of all
-            classes of images with boxes or masks; or if no image of val or test has a box or a labelled pixel, so that
-            there is nothing to score on.
+        ConfigError: If a split is empty, or there is only one calibration image; or there is nothing to train on: of
+            any class of labelled images, or of all classes of images with boxes or masks; or if no image of val or test
+            has a box or a labelled pixel, so that there is nothing to score on.
     """
     train, val, test = data.train, data.val, data.test
     val_fraction = settings.val_fraction or (0.0 if val is not None else DEFAULT_VAL_FRACTION)
@@ -192,6 +192,13 @@ def _check(data: SourceData, **splits: ImageSplit) -> None:
             sizes = ", ".join(f"{other} {len(part)}" for other, part in splits.items())
             msg = f"data {data.name!r}: expected images in every split, came none in {name} ({sizes}).\nAdd images."
             raise ConfigError(msg)
+    if len(splits["calibration"]) < LEAST_CALIBRATION_IMAGES:
+        msg = (
+            f"data {data.name!r}: expected at least {LEAST_CALIBRATION_IMAGES} calibration images, came 1 beside "
+            f"{len(splits['train'])} training images.\n"
+            "They are drawn from those: at most a third of them, and never the last one of a class. Add images."
+        )
+        raise ConfigError(msg)
     for name in ("val", "test"):
         if _nothing_to_score(data, splits[name]):
             msg = (

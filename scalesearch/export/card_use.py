@@ -43,6 +43,11 @@ def use_section(
         yield f"The oldest versions that do: {told}. numpy 2 wants ONNX Runtime 1.19; AVIF pictures want Pillow 11.3."
     if record.candidate.quantization.precision == "bf16":
         yield "`infer.py` cannot run bf16: ONNX Runtime has no such convolutions for CPUs. Run it by TensorRT."
+    if _in_tensorrts_style(record, session):
+        yield (
+            "In your own code ONNX Runtime needs `graph_optimization_level = ORT_DISABLE_ALL` for this file, as in "
+            "`infer.py`: its optimizations make other answers of it, in fp8 wrong ones."
+        )
     yield (
         f"`model.onnx` takes float32 images (batch, {channels}, {height_px}, {width_px}) and "
         f"gives {answers}. Preprocessing is in `{PREPROCESSING}` and in the file's own "
@@ -62,6 +67,12 @@ def use_section(
             " --saveEngine=model.engine"
         )
         yield "```"
+
+
+def _in_tensorrts_style(record: MeasuredTrial, session: Session) -> bool:
+    """Tell whether the network is quantized with scales in half precision, as for TensorRT."""
+    precision = record.candidate.quantization.precision
+    return precision == "fp8" or (precision == "int8" and session.target.quantization_profile == "tensorrt")
 
 
 def limits_section(

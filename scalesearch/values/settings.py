@@ -24,6 +24,8 @@ DataLayout = Literal["auto", "classes", "splits"]
 
 UNLIMITED_BUDGET = 1_000_000
 """The budget of a run that only its time limits."""
+LEAST_CALIBRATION_IMAGES = 2
+"""Exported files are compared with their networks on these images, by how the answers differ from image to image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,15 @@ def test_the_deployed_file_has_the_zeros_of_sparsity_after_updates_with_rounding
     assert zeros / weights == pytest.approx(0.5, abs=0.001)
 
 
+def test_ranges_may_come_of_a_single_image(session: Session, tmp_path: Path) -> None:
+    """The exported file is compared on several all the same."""
+    single = Quantization(precision="int8", calibration_images=1)
+    work = deployed(
+        replace(session, folder=tmp_path), Candidate(recipe=RECIPE, quantization=single), tmp_path / "m.onnx"
+    )
+    assert any(node.op_type == "QuantizeLinear" for node in read_onnx(work.model.path).graph.node)
+
+
 @pytest.mark.parametrize(("asked", "threads"), [(0, 3), (2, 2)])
 def test_updates_with_rounding_use_the_free_cores_beside_a_gpu(
     session: Session, monkeypatch: pytest.MonkeyPatch, asked: int, threads: int

@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import typer
 from command import run_command
 from onnx import numpy_helper
 from small_graphs import CLASSES, small_graph, small_model
+from typer.testing import CliRunner
 
 from scalesearch.cli import export
 from scalesearch.data import LABEL_SOURCES, load_dataset, to_input
@@ -237,6 +239,58 @@ def test_a_format_that_cannot_be_is_refused_before_anything_is_written(
     with pytest.raises(error):
         export.export_trial(study.trial(1, precision), study.session, tmp_path / "best", formats=formats)
     assert not (tmp_path / "best").exists()
+
+
+def _written_text(name: str) -> Callable[..., tuple[str, ...]]:
+    """A writer of a format that writes one file of text instead."""
+
+    def write(self: object, model: OnnxModel, folder: Path, options: object) -> tuple[str, ...]:
+        (folder / name).write_text(model.sha256)
+        return (name,)
+
+    return write
+
+
+def test_members_of_the_front_are_exported_without_the_formats_that_cannot_hold_them(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scalesearch.deployment.formats.executorch.ExecuTorchProgram.ensure_available", lambda _: None)
+    monkeypatch.setattr("scalesearch.deployment.formats.executorch.ExecuTorchProgram.write", _written_text("model.pte"))
+    float_instead(monkeypatch)
+    study.trial(1)
+    study.trial(2, "fp16")
+    study.trial(3)
+    told = _run("first", "--front", "--format", "executorch", "--to", "all").splitlines()
+    with_it = [(tmp_path / "all" / f"trial_{number:06d}" / "model.pte").exists() for number in (1, 2, 3)]
+    assert with_it == [True, False, True]
+    assert (tmp_path / "all" / "trial_000002" / "model.onnx").exists()
+    after = told[next(place for place, line in enumerate(told) if line.startswith("trial 2:")) + 1]
+    assert after == "  not written as executorch, which cannot hold fp16"
+    assert len([line for line in told if "not written as" in line]) == 1
+
+
+def test_a_format_that_holds_no_member_of_the_front_is_refused_before_anything_is_written(
+    study: Study, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        study.trial(number, "fp16")
+    with pytest.raises(ConfigError, match="expected a network in fp32 or int8, came fp16"):
+        _run("first", "--front", "--format", "c", "--to", "all")
+    assert not (tmp_path / "all").exists()
+
+
+def test_a_member_of_the_front_that_fails_does_not_stop_the_others(study: Study, tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        study.trial(number)
+    models = study.session.folder / "models"
+    (models / "trial_000002.onnx").write_bytes(small_graph().SerializeToString())
+    app = typer.Typer()
+    export.register(app)
+    done = CliRunner().invoke(app, ["first", "--front", "--to", "all"], standalone_mode=False)
+    assert (done.return_value, done.exception) == (1, None)
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["trial_000001", "trial_000003"]
+    assert "trial 2 is not exported: " in done.stderr and "is not the file that trial 2 measured" in done.stderr
+    assert "1 of 3 members of the front are not exported." in done.stderr
 
 
 def _unavailable() -> object:

@@ -217,7 +217,7 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
         (DataSettings(val_fraction=-0.1), r"data.val_fraction: .* came -0.1"),
         (DataSettings(test_fraction=0.0), r"data.test_fraction: expected a fraction above 0 and below 1, came 0.0"),
         (DataSettings(val_fraction=0.6, test_fraction=0.4), r"data.test_fraction: expected below 1 together with"),
-        (DataSettings(calibration_images=0), r"data.calibration_images: expected at least 1, came 0"),
+        (DataSettings(calibration_images=1), r"data.calibration_images: expected at least 2, came 1"),
         (DataSettings(max_skipped_fraction=2), r"data.max_skipped_fraction: expected a fraction from 0 to 1, came 2"),
         (DataSettings(seed=-1), r"data.seed: expected 0 or more, came -1"),
     ],

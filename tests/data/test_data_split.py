@@ -197,6 +197,23 @@ def test_one_class_is_an_error() -> None:
     require_classes(make_source((20,)), 1)
 
 
+@pytest.mark.parametrize(
+    ("classes", "came"),
+    [((2, 2), "1 beside 3"), ((3, 2), "1 beside 4"), ((1, 1, 1, 1, 3), "1 beside 6")],
+    ids=str,
+)
+def test_one_calibration_image_is_an_error(classes: tuple[int, ...], came: str) -> None:
+    """Of four and five images a third is one; of seven of five classes only one class can spare any."""
+    source = make_source(classes, val=(1,) * len(classes), test=(1,) * len(classes))
+    with pytest.raises(ConfigError, match=f"at least 2 calibration images, came {came} training images"):
+        split_source(source, DataSettings())
+
+
+def test_two_calibration_images_are_enough() -> None:
+    _, _, calibration, _ = split_source(make_source((3, 3), val=(1, 1), test=(1, 1)), DataSettings())
+    assert len(calibration) == 2
+
+
 def test_too_few_images_for_four_splits_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"expected images in every split, came none in calibration \(train 2"):
         split_source(make_source((1, 1), val=(1, 1), test=(1, 1)), DataSettings())

@@ -9,11 +9,13 @@ import pytest
 from scalesearch.export.contents import ExportedFile, Later, Written
 from scalesearch.export.model_card import write_model_card
 from scalesearch.tasks.classification.views import ClassificationViews
+from scalesearch.values.candidate import Precision, Quantization
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.parent import Parent
 from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import Session
 from scalesearch.values.settings import DataSettings, RunSettings
+from scalesearch.values.target import QuantizationProfile
 from scalesearch.views.markup import markdown_text
 
 RecordFactory = Callable[..., MeasuredTrial]
@@ -113,6 +115,20 @@ def test_the_oldest_versions_that_run_it_are_stated(session: Session, make_recor
     text = card_of(make_record(7), session, written=Written(oldest=oldest))
     assert "The oldest versions that do: Python 3.8, ONNX Runtime 1.17, Pillow 8.0." in text
     assert "nothing else is needed" not in text
+
+
+@pytest.mark.parametrize(
+    ("precision", "profile", "told"),
+    [("fp8", "tensorrt", True), ("int8", "tensorrt", True), ("int8", "openvino", False), ("fp16", "tensorrt", False)],
+)
+def test_files_that_onnx_runtimes_optimizations_spoil_are_told(
+    precision: Precision, profile: QuantizationProfile, told: bool, session: Session, make_record: RecordFactory
+) -> None:
+    record = make_record(7)
+    candidate = dataclasses.replace(record.candidate, quantization=Quantization(precision=precision))
+    target = dataclasses.replace(session.target, quantization_profile=profile)
+    text = card_of(dataclasses.replace(record, candidate=candidate), dataclasses.replace(session, target=target))
+    assert ("ORT_DISABLE_ALL" in text) is told
 
 
 def test_what_was_learnt_from_a_parent_is_stated(session: Session, make_record: RecordFactory) -> None:

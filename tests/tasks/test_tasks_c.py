@@ -25,6 +25,7 @@ from scalesearch.deployment.onnx_file import annotate
 from scalesearch.deployment.to_onnx import to_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.export.formats import OUTPUTS
+from scalesearch.export.reading import sides_px
 from scalesearch.networks import base_spec
 from scalesearch.networks.build import build
 from scalesearch.networks.scaling import scale
@@ -56,11 +57,11 @@ class Detection(ctypes.Structure):
     ]  # fmt: skip
 
 
-def compiled(answer: CAnswer, name: str, folder: Path) -> Any:
+def compiled(answer: CAnswer, name: str, folder: Path, *, sides: tuple[int, int] = SIDES) -> Any:
     """Compile one of the modules of an answer, with all warnings, and return it."""
     declared, source = answer.modules[name]
     for file, text in {
-        "model.h": "\n".join(header((3, *SIDES), answer)),
+        "model.h": "\n".join(header((3, *sides), answer)),
         f"{name}.h": declared,
         f"{name}.c": source,
     }.items():
@@ -71,29 +72,43 @@ def compiled(answer: CAnswer, name: str, folder: Path) -> Any:
     return ctypes.CDLL(str(folder / "m.so"))
 
 
-def raw_answers(images: int, seed: int, *, logit: float = 0.0) -> NDArray[np.float32]:
+def raw_answers(images: int, seed: int, *, logit: float = 0.0, points: int = POINTS) -> NDArray[np.float32]:
     """Return raw answers with many boxes that overlap one another; some distances are negative."""
     random = np.random.default_rng(seed)
-    raw = random.normal(0, 2, (images, 5 + CLASSES, POINTS))
-    raw[:, :4] = random.uniform(-0.5, 3, (images, 4, POINTS))
+    raw = random.normal(0, 2, (images, 5 + CLASSES, points))
+    raw[:, :4] = random.uniform(-0.5, 3, (images, 4, points))
     raw[:, 4:] += logit
     return raw.astype(np.float32)
 
 
-def a_detector(folder: Path) -> OnnxModel:
+def a_detector(folder: Path, size: InputSize = SIZE) -> OnnxModel:
     """Return a file with a detector's metadata; what it computes does not matter."""
     from small_graphs import small_model
 
-    facts = {"scalesearch.task": "detection", "scalesearch.threshold": "0.3"}
-    return annotate(small_model(folder), {**facts, "scalesearch.resolution_px": json.dumps(SIDES)}, folder / "d.onnx")
+    facts = {"task": "detection", "threshold": "0.3", "resolution_px": json.dumps(sides_px(size))}
+    return annotate(small_model(folder), {f"scalesearch.{key}": text for key, text in facts.items()}, folder / "d.onnx")
 
 
-@pytest.mark.parametrize(("threshold", "logit"), [(0.001, 0.0), (0.3, 0.0), (0.001, 4.0), (0.9, -9.0), (0.05, -2.0)])
-def test_c_finds_what_the_programs_own_decoding_finds(tmp_path: Path, threshold: float, logit: float) -> None:
-    raw = raw_answers(20, seed=int(100 * threshold), logit=logit)
-    library = compiled(detector_answer(a_detector(tmp_path), raw), "detections", tmp_path)
+@pytest.mark.parametrize(
+    ("threshold", "logit", "size"),
+    [
+        (0.001, 0.0, SIZE),
+        (0.3, 0.0, SIZE),
+        (0.001, 4.0, SIZE),
+        (0.9, -9.0, SIZE),
+        (0.05, -2.0, SIZE),
+        (0.3, 0.0, InputSize.square(64)),
+    ],
+)
+def test_c_finds_what_the_programs_own_decoding_finds(
+    tmp_path: Path, threshold: float, logit: float, size: InputSize
+) -> None:
+    points = POINTS if size == SIZE else 64 + 16 + 4
+    raw = raw_answers(20, seed=int(100 * threshold), logit=logit, points=points)
+    answer = detector_answer(a_detector(tmp_path, size), raw)
+    library = compiled(answer, "detections", tmp_path, sides=size.sides)
     found = (Detection * MOST_DETECTIONS)()
-    expected = decode_answers(raw, SIDES, least_score=threshold)
+    expected = decode_answers(raw, size.sides, least_score=threshold)
     for each, wanted in zip(raw, expected, strict=True):
         given = np.ascontiguousarray(each)
         count = library.model_detections(given.ctypes.data_as(POINTER), ctypes.c_float(threshold), found)

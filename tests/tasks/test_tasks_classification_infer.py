@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
-from small_graphs import CLASSES, small_model
+from small_graphs import CLASSES, IMAGES, small_model
 
 from scalesearch.data import to_input
 from scalesearch.data.dataset import ImageSplit, make_dataset
@@ -274,6 +274,24 @@ def test_the_answers_are_the_engines(files: list[Path], model: OnnxModel) -> Non
             assert label == NAMES[int(logits.argmax())]
             assert probability == pytest.approx(shares.max() / shares.sum(), rel=1e-9)
     assert len(set(answers)) >= 20, "one answer to every image would compare nothing"
+
+
+@pytest.mark.parametrize(
+    ("precision", "profile"),
+    [("fp8", "tensorrt"), ("int8", "tensorrt"), ("int8", "onnxruntime_cpu"), ("fp16", "onnxruntime_cpu")],
+)
+def test_every_precision_answers_as_it_was_scored(
+    tmp_path: Path, precision: Precision, profile: QuantizationProfile
+) -> None:
+    model = small_model(tmp_path, precision, profile)
+    session = infer_versions.open_session(model.path, 1)
+    (found,) = session.run(None, {"image": IMAGES})
+    with get_backend("onnxruntime").compile(model, EngineOptions()) as engine:
+        expected = engine.run(IMAGES)["logits"]
+    np.testing.assert_array_equal(found, expected)
+    with get_backend("onnxruntime").compile(small_model(tmp_path), EngineOptions()) as plain:
+        classes = plain.run(IMAGES)["logits"].argmax(axis=1)
+    assert (expected.argmax(axis=1) == classes).mean() > 0.8
 
 
 def test_the_script_runs_alone_and_imports_no_more_than_it_says(files: list[Path], model: OnnxModel) -> None:

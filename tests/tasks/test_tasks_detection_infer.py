@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from scalesearch.cli import predict
 from scalesearch.data.boxes import placement
+from scalesearch.data.decode import Reading, decode
 from scalesearch.data.framing import framed
 from scalesearch.tasks.detection.box_pictures import with_boxes
 from scalesearch.tasks.detection.decoding import Detections, points_of
@@ -147,6 +148,23 @@ def test_pictures_replace_neither_images_nor_one_another(
 
 
 @pytest.mark.parametrize("way", ["predict", "infer.py"])
+def test_a_picture_that_no_run_wrote_is_not_replaced(
+    way: str, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scan beside its JPEG, which is not among the images that are asked for."""
+    monkeypatch.chdir(tmp_path)
+    Image.open(photo).save(tmp_path / "photo.jpg")
+    before = photo.read_bytes()
+    code, told = drawn_by(way, tmp_path, ["photo.jpg"], ".")
+    assert code == 2
+    assert "expected a folder where no picture replaces a file, came photo.png, which no --to wrote" in told
+    assert photo.read_bytes() == before
+    for _ in range(2):  # the second run replaces the pictures of the first
+        assert drawn_by(way, tmp_path, ["photo.jpg"], "drawn") == (0, "")
+    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["photo.png"]
+
+
+@pytest.mark.parametrize("way", ["predict", "infer.py"])
 def test_a_folder_that_cannot_be_written_is_named(
     way: str, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,11 +216,22 @@ def test_the_script_places_boxes_as_the_data_do(fit: Fit, size: tuple[int, int])
     assert framed(Image.new("RGB", size), InputSize(height_px=64, width_px=96), fit).size == (96, 64)
 
 
-def test_the_size_of_a_turned_picture(tmp_path: Path) -> None:
-    exif = Image.Exif()
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+def test_the_size_of_a_turned_picture_is_that_of_the_data(tmp_path: Path, ending: str, orientation: int) -> None:
+    path, exif = tmp_path / f"turned.{ending}", Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (40, 20)).save(path, exif=exif)
+    _, fact = decode(path, Reading(size=InputSize.square(16)))
+    assert upright_size(path) == fact.size == ((20, 40) if orientation >= 5 else (40, 20))
+
+
+def test_boxes_in_a_tiff_that_lies_on_its_side_are_in_its_upright_pixels(tmp_path: Path) -> None:
+    path, exif = tmp_path / "turned.tif", Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
-    assert upright_size(tmp_path / "turned.jpg") == (20, 40)
+    Image.new("RGB", (128, 192)).save(path, exif=exif)  # upright 192 wide, twice the network's size
+    answer = TASK.open_export(constant_detector(tmp_path / "model.onnx"), threads=1).answer(path, top=1)
+    assert answer.fields == {"objects": [{"class": "dog", "score": 0.9, "box": [48.0, 32.0, 112.0, 96.0]}]}
 
 
 def test_names_beyond_the_built_in_font_are_drawn() -> None:

@@ -15,24 +15,30 @@ from scalesearch.deployment.formats import CheckImages, FormatOptions
 from scalesearch.deployment.onnx_file import annotate, onnx_model, read_onnx, write_onnx
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.export.formats import get_format
+from scalesearch.export.reading import sides_px
 from scalesearch.tasks.detection.decoding import decode_answers
 from scalesearch.tasks.detection.decoding_graph import run_file, same_detections
 from scalesearch.tasks.detection.onnx_nms import detections_of, with_suppression
 from scalesearch.values.network import OnnxModel
+from scalesearch.values.network_spec import InputSize
 
 SIDES = (64, 96)
 CLASSES = 3
-POINTS = 96 + 24 + 6
-FACTS = {
-    "scalesearch.task": "detection", "scalesearch.threshold": "0.3", "scalesearch.resolution_px": json.dumps(SIDES),
-}  # fmt: skip
 
 
-def answering_model(to: Path, *, half: bool = False) -> OnnxModel:
-    """Write a model whose raw answers are its "image": (N, 1, 8, 126) becomes (N, 8, 126)."""
-    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 5 + CLASSES, POINTS])
-    raw = helper.make_tensor_value_info("raw", kind, ["batch", 5 + CLASSES, POINTS])
+def points_in(sides: tuple[int, int]) -> int:
+    """Return the number of points of feature maps of 1/8, 1/16 and 1/32 of these sides."""
+    return sum((sides[0] // stride) * (sides[1] // stride) for stride in (8, 16, 32))
+
+
+POINTS = points_in(SIDES)
+
+
+def answering_model(to: Path, *, half: bool = False, sides: tuple[int, int] = SIDES) -> OnnxModel:
+    """Write a model whose raw answers are its "image": (N, 1, 8, points) becomes (N, 8, points)."""
+    kind, points = TensorProto.FLOAT16 if half else TensorProto.FLOAT, points_in(sides)
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 5 + CLASSES, points])
+    raw = helper.make_tensor_value_info("raw", kind, ["batch", 5 + CLASSES, points])
     axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
     nodes = [
         helper.make_node("Squeeze", ["image", "axes"], ["flat"]),
@@ -40,14 +46,16 @@ def answering_model(to: Path, *, half: bool = False) -> OnnxModel:
     ]
     graph = helper.make_graph(nodes, "answers", [image], [raw], [axes])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
-    return annotate(write_onnx(model, to), FACTS, to)
+    size = InputSize(height_px=sides[0], width_px=sides[1])
+    facts = {"task": "detection", "threshold": "0.3", "resolution_px": json.dumps(sides_px(size))}
+    return annotate(write_onnx(model, to), {f"scalesearch.{key}": text for key, text in facts.items()}, to)
 
 
-def answers(images: int, seed: int, *, logit: float = 0.0) -> NDArray[np.float32]:
+def answers(images: int, seed: int, *, logit: float = 0.0, points: int = POINTS) -> NDArray[np.float32]:
     """Return raw answers with many boxes that overlap one another; some distances are negative."""
     random = np.random.default_rng(seed)
-    raw = random.normal(0, 2, (images, 1, 5 + CLASSES, POINTS))
-    raw[:, :, :4] = random.uniform(-0.5, 3, (images, 1, 4, POINTS))
+    raw = random.normal(0, 2, (images, 1, 5 + CLASSES, points))
+    raw[:, :, :4] = random.uniform(-0.5, 3, (images, 1, 4, points))
     raw[:, :, 4:] += logit
     return raw.astype(np.float32)
 
@@ -91,10 +99,12 @@ def options(images: NDArray[np.float32]) -> FormatOptions:
     )
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_the_format_keeps_the_threshold_and_the_metadata_of_the_file(tmp_path: Path, half: bool) -> None:
-    model = answering_model(tmp_path / "model.onnx", half=half)
-    raw = answers(3, seed=0)
+@pytest.mark.parametrize(("half", "sides"), [(False, SIDES), (True, SIDES), (False, (64, 64))])
+def test_the_format_keeps_the_threshold_and_the_metadata_of_the_file(
+    tmp_path: Path, half: bool, sides: tuple[int, int]
+) -> None:
+    model = answering_model(tmp_path / "model.onnx", half=half, sides=sides)
+    raw = answers(3, seed=0, points=points_in(sides))
     assert get_format("onnx-nms").write(model, tmp_path, options(raw)) == ("model_nms.onnx",)
     written = onnx_model(tmp_path / "model_nms.onnx")
     proto = read_onnx(written.path)

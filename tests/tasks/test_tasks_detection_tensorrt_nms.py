@@ -12,35 +12,37 @@ from scalesearch.deployment.formats import CheckImages, FormatOptions
 from scalesearch.deployment.onnx_file import annotate, read_onnx, write_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.export.formats import get_format
+from scalesearch.export.reading import sides_px
 from scalesearch.values.network import OnnxModel
+from scalesearch.values.network_spec import InputSize
 
-SIDES = (64, 96)
-POINTS = 96 + 24 + 6
-RAW = (8, POINTS)
+WIDE, SQUARE = InputSize(height_px=64, width_px=96), InputSize.square(64)
+POINTS = {WIDE: 96 + 24 + 6, SQUARE: 64 + 16 + 4}
 
 
-def answering_model(to: Path, task: str = "detection") -> OnnxModel:
-    """Write a model whose raw answers are its "image": (N, 1, 8, 126) becomes (N, 8, 126)."""
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, *RAW])
-    raw = helper.make_tensor_value_info("raw", TensorProto.FLOAT, ["batch", *RAW])
+def answering_model(to: Path, task: str = "detection", size: InputSize = WIDE) -> OnnxModel:
+    """Write a model whose raw answers are its "image": (N, 1, 8, points) becomes (N, 8, points)."""
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 8, POINTS[size]])
+    raw = helper.make_tensor_value_info("raw", TensorProto.FLOAT, ["batch", 8, POINTS[size]])
     axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
     graph = helper.make_graph(
         [helper.make_node("Squeeze", ["image", "axes"], ["raw"])], "answers", [image], [raw], [axes]
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
-    facts = {"scalesearch.task": task, "scalesearch.threshold": "0.3", "scalesearch.resolution_px": json.dumps(SIDES)}
-    return annotate(write_onnx(model, to), facts, to)
+    facts = {"task": task, "threshold": "0.3", "resolution_px": json.dumps(sides_px(size))}
+    return annotate(write_onnx(model, to), {f"scalesearch.{key}": text for key, text in facts.items()}, to)
 
 
-def options() -> FormatOptions:
-    raw = np.random.default_rng(0).uniform(-0.5, 3, (4, 1, *RAW)).astype(np.float32)
+def options(size: InputSize = WIDE) -> FormatOptions:
+    raw = np.random.default_rng(0).uniform(-0.5, 3, (4, 1, 8, POINTS[size])).astype(np.float32)
     check = CheckImages(images=raw, told="made up")
     return FormatOptions(precision="fp32", class_names=("a", "b", "c"), check_images=lambda: check)
 
 
-def test_the_plugin_has_the_attributes_inputs_and_outputs_of_its_version_1(tmp_path: Path) -> None:
-    model = answering_model(tmp_path / "model.onnx")
-    assert get_format("tensorrt-nms").write(model, tmp_path, options()) == ("model_tensorrt_nms.onnx",)
+@pytest.mark.parametrize("size", [WIDE, SQUARE], ids=lambda size: size.label)
+def test_the_plugin_has_the_attributes_inputs_and_outputs_of_its_version_1(tmp_path: Path, size: InputSize) -> None:
+    model = answering_model(tmp_path / "model.onnx", size=size)
+    assert get_format("tensorrt-nms").write(model, tmp_path, options(size)) == ("model_tensorrt_nms.onnx",)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model_tensorrt_nms.onnx"]
     proto = onnx.shape_inference.infer_shapes(read_onnx(tmp_path / "model_tensorrt_nms.onnx"))
     (plugin,) = (node for node in proto.graph.node if node.op_type == "EfficientNMS_TRT")
@@ -55,7 +57,7 @@ def test_the_plugin_has_the_attributes_inputs_and_outputs_of_its_version_1(tmp_p
         each.name: [dim.dim_param or dim.dim_value for dim in each.type.tensor_type.shape.dim]
         for each in (*proto.graph.value_info, *proto.graph.output)
     }
-    assert [shapes[name][1:] for name in plugin.input] == [[POINTS, 4], [POINTS, 3]]
+    assert [shapes[name][1:] for name in plugin.input] == [[POINTS[size], 4], [POINTS[size], 3]]
     assert {name: shapes[name] for name in plugin.output} == {
         "num_detections": ["batch", 1], "detection_boxes": ["batch", 100, 4], "detection_scores": ["batch", 100],
         "detection_classes": ["batch", 100],
@@ -70,7 +72,7 @@ def test_other_inputs_of_the_plugin_and_other_tasks_are_refused(
         writer.write(answering_model(tmp_path / "model.onnx", task="segmentation"), tmp_path, options())
     monkeypatch.setattr(
         "scalesearch.tasks.detection.decoding_graph.points_of",
-        lambda *_: (np.zeros((POINTS, 2), np.float32), np.full(POINTS, 8, np.float32)),
+        lambda *_: (np.zeros((POINTS[WIDE], 2), np.float32), np.full(POINTS[WIDE], 8, np.float32)),
     )
     with pytest.raises(StageFailed, match="other boxes or scores go into the plugin"):
         writer.write(answering_model(tmp_path / "model.onnx"), tmp_path, options())

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from scalesearch.tasks.infer_parts.picture_names import PictureNameError, picture_names, pictures_of
+from scalesearch.tasks.infer_parts.picture_names import PictureNameError, picture_names, pictures_of, save_picture
 
 
 def named(*images: str) -> list[str]:
@@ -41,7 +42,20 @@ def test_a_picture_that_would_replace_an_image_is_refused(link: object, tmp_path
     with pytest.raises(PictureNameError, match=r"came .*x\..*png, which is one of them"):
         picture_names([image], out)
     assert picture_names([image], tmp_path / "drawn") == [tmp_path / "drawn" / "x"]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+def test_only_pictures_of_an_earlier_run_are_replaced(mode: str, tmp_path: Path) -> None:
     jpeg = tmp_path / "y.jpg"
     jpeg.write_bytes(b"pixels")
-    (tmp_path / "y.png").write_bytes(b"of an earlier run")
+    save_picture(Image.new(mode, (4, 4)), tmp_path / "y.png")
+    assert picture_names([jpeg], tmp_path) == [tmp_path / "y"]
+    for theirs in (tmp_path / "y.png", tmp_path / "y.overlay.png"):
+        Image.new(mode, (4, 4)).save(theirs)
+        with pytest.raises(PictureNameError, match=rf"came .*{theirs.name}, which no --to wrote"):
+            picture_names([jpeg], tmp_path)
+        theirs.write_bytes(b"no picture at all")
+        with pytest.raises(PictureNameError, match="which no --to wrote"):
+            picture_names([jpeg], tmp_path)
+        theirs.unlink()
     assert picture_names([jpeg], tmp_path) == [tmp_path / "y"]

@@ -68,7 +68,8 @@ def drawn_by(way: str, folder: Path, to: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("way", ["predict", "infer.py"])
 def test_masks_are_written_or_the_folder_that_cannot_be_is_named(way: str, tmp_path: Path) -> None:
-    assert drawn_by(way, tmp_path, str(tmp_path / "drawn")) == (0, "")
+    for _ in range(2):  # the second run replaces the pictures of the first
+        assert drawn_by(way, tmp_path, str(tmp_path / "drawn")) == (0, "")
     with Image.open(tmp_path / "drawn" / "photo.png") as picture:
         mask = np.asarray(picture)
     assert mask.shape == (20, 40) and not mask[:9].any() and mask[11:].all()

@@ -1,6 +1,6 @@
 """An fp32 ONNX graph as a torch module, and other code shared by the formats whose converters start from torch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -35,9 +35,11 @@ class TorchGraph(nn.Module):
             raise StageFailed(stage="export", reason=reason)
         self._tensors: dict[str, str] = {}
         self._numbers: dict[str, Any] = {}
+        factors = {name for node in proto.graph.node if node.op_type == "Resize" for name in node.input[1:]}
         for place, tensor in enumerate(proto.graph.initializer):
             values = torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
-            if values.dtype == torch.int64 or values.ndim == 0:  # these must be known while the graph is traced
+            # These must be known while the graph is traced.
+            if values.dtype == torch.int64 or values.ndim == 0 or tensor.name in factors:
                 self._numbers[tensor.name] = values.tolist()
                 continue
             self._tensors[tensor.name] = f"tensor_{place}"
@@ -48,14 +50,14 @@ class TorchGraph(nn.Module):
         self._input, self._output = proto.graph.input[0].name, proto.graph.output[0].name
 
     def forward(self, image: Tensor) -> Tensor:
-        """Compute the logits (N, classes) of images (N, C, H, W)."""
+        """Compute the answers (N, ...), such as logits (N, classes), of images (N, C, H, W)."""
         values: dict[str, Any] = {self._input: image, **self._numbers}
         values.update({name: getattr(self, buffer) for name, buffer in self._tensors.items()})
         for kind, inputs, output, attributes in self._nodes:
             given = [values[name] if name else None for name in inputs]
             values[output] = OPERATORS[kind](attributes, *given)
-        logits: Tensor = values[self._output]
-        return logits
+        answers: Tensor = values[self._output]
+        return answers
 
 
 def float_module(model: OnnxModel, name: str) -> TorchGraph:
@@ -86,12 +88,12 @@ def ensure_float(precision: Precision, name: str) -> None:
 
 
 def ensure_same(model: OnnxModel, images: NDArray[np.float32], answers: NDArray[np.float32], name: str) -> None:
-    """Raise an error if the logits differ from ONNX Runtime's by more than a thousandth of their spread.
+    """Raise an error if the answers differ from ONNX Runtime's by more than a thousandth of their spread.
 
     Args:
         model: The ONNX file to compare with.
-        images: The images, of shape (N, C, H, W), that the logits are for.
-        answers: Logits of shape (N, classes) in the other format.
+        images: The images, of shape (N, C, H, W), that the answers are for.
+        answers: Answers of shape (N, ...), such as logits (N, classes), in the other format.
         name: Name of the format, for the message.
 
     Raises:
@@ -148,9 +150,37 @@ def _reshape(attributes: Attributes, value: Tensor, shape: list[int]) -> Tensor:
     return value.reshape([value.shape[place] if side == 0 else side for place, side in enumerate(shape)])
 
 
+def _resize(
+    attributes: Attributes, image: Tensor, region: object = None, factors: Sequence[float] | None = None, *sizes: object
+) -> Tensor:
+    """Enlarge an image (N, C, H, W) as the necks of detectors and the decoders of segmentation networks do.
+
+    Raises:
+        StageFailed: It is resized in another way, which torch's operator might not do alike.
+    """
+    mode, place = (
+        attributes.get(name, usual).decode()
+        for name, usual in (("mode", b"nearest"), ("coordinate_transformation_mode", b"half_pixel"))
+    )
+    known = {
+        ("nearest", "asymmetric"): attributes.get("nearest_mode") == b"floor",
+        ("linear", "half_pixel"): not attributes.get("antialias", 0),
+    }
+    enlarging = tuple(factors or ())
+    whole = enlarging[:2] == (1, 1) and all(each >= 1 and each == int(each) for each in enlarging)
+    if not whole or not known.get((mode, place), False):
+        reason = f"the graph holds Resize ({mode}, {place}, factors {factors}), which this converter does not know"
+        raise StageFailed(stage="export", reason=reason)
+    height, width = (int(side * factor) for side, factor in zip(image.shape[2:], enlarging[2:], strict=True))
+    if mode == "nearest":
+        return functional.interpolate(image, (height, width), mode="nearest")
+    return functional.interpolate(image, (height, width), mode="bilinear", align_corners=False)
+
+
 OPERATORS: Final[Mapping[str, Callable[..., Tensor]]] = {
     "Add": lambda _, one, other: one + other,
     "Clip": lambda _, value, low=None, high=None: torch.clamp(value, low, high),
+    "Concat": lambda attributes, *values: torch.cat(values, attributes["axis"]),
     "Conv": _conv,
     "Flatten": lambda attributes, value: torch.flatten(value, attributes.get("axis", 1)),
     "Gemm": _gemm,
@@ -163,6 +193,7 @@ OPERATORS: Final[Mapping[str, Callable[..., Tensor]]] = {
     "Mul": lambda _, one, other: one * other,
     "Relu": lambda _, value: functional.relu(value),
     "Reshape": _reshape,
+    "Resize": _resize,
     "Sigmoid": lambda _, value: torch.sigmoid(value),
 }
-"""The operators in the exported base networks, by ONNX name, each as a function (attributes, inputs) -> output."""
+"""The operators in the exported networks of every task, by ONNX name, as functions (attributes, inputs) -> output."""

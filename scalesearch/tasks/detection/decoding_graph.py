@@ -15,6 +15,7 @@ from scalesearch.deployment.formats.base import Format
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.tasks.detection.decoding import Detections, points_of, strides_for
+from scalesearch.tasks.infer_parts.preprocessing import read_sides
 from scalesearch.values.candidate import Precision
 from scalesearch.values.network import OnnxModel
 
@@ -61,8 +62,8 @@ def facts_of(model: OnnxModel, format_name: str) -> DetectorFacts:
     if task != "detection" or "scalesearch.threshold" not in told:
         reason = f"--format {format_name}: expected a detector, came a network for {task}; leave this format out"
         raise StageFailed(stage=STAGE, reason=reason)
-    height, width = json.loads(told["scalesearch.resolution_px"])
-    return DetectorFacts(sides_px=(int(height), int(width)), threshold=float(json.loads(told["scalesearch.threshold"])))
+    sides_px = read_sides(told["scalesearch.resolution_px"])
+    return DetectorFacts(sides_px=sides_px, threshold=float(json.loads(told["scalesearch.threshold"])))
 
 
 class Nodes:

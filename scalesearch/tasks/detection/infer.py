@@ -19,6 +19,7 @@ import argparse
 import json
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ from scalesearch.tasks.infer_parts.images import (
     to_rgb,
     turned_upright,
 )
-from scalesearch.tasks.infer_parts.picture_names import PICTURE_ENDINGS, PictureNameError, picture_names
+from scalesearch.tasks.infer_parts.picture_names import PictureNameError, picture_names, pictures_of, save_picture
 from scalesearch.tasks.infer_parts.preprocessing import Preprocessing, read_preprocessing
 from scalesearch.tasks.infer_parts.versions import open_session, too_old
 
@@ -127,9 +128,14 @@ def to_original(
 
 def upright_size(path: Path) -> tuple[int, int]:
     """Return width and height of an image file, turned as its EXIF orientation says."""
-    with Image.open(path, formats=known_formats()) as image:
-        width, height = image.size
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=known_formats()) as image:
+            if image.format == "TIFF":  # Pillow turns it when loading, and new versions tell the turned size before
+                image.load()
+                return turned_upright(image).size
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     return (height, width) if turned else (width, height)
 
 
@@ -215,7 +221,7 @@ def write_drawn(path: Path, to: Path, found: Detections, preprocessing: Preproce
         image.load()
         upright = to_rgb(turned_upright(image), preprocessing.window)
     to.parent.mkdir(parents=True, exist_ok=True)
-    draw_detections(upright, found, preprocessing.class_names).save(to.with_name(to.name + PICTURE_ENDINGS[0]))
+    save_picture(draw_detections(upright, found, preprocessing.class_names), pictures_of(to)[0])
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from scalesearch.tasks.infer_parts.images import (
     to_rgb,
     turned_upright,
 )
-from scalesearch.tasks.infer_parts.picture_names import PictureNameError, picture_names, pictures_of
+from scalesearch.tasks.infer_parts.picture_names import PictureNameError, picture_names, pictures_of, save_picture
 from scalesearch.tasks.infer_parts.preprocessing import read_preprocessing
 from scalesearch.tasks.infer_parts.versions import open_session, too_old
 
@@ -198,8 +198,8 @@ def write_pictures(path: Path, mask: NDArray[np.uint8], to: Path, window: tuple[
     """Write TO.png, the mask (height, width), and TO.overlay.png, into a folder that is made if need be."""
     to.parent.mkdir(parents=True, exist_ok=True)
     plain, mixed = pictures_of(to)
-    mask_picture(mask).save(plain)
-    overlay(upright_rgb(path, window), mask).save(mixed)
+    save_picture(mask_picture(mask), plain)
+    save_picture(overlay(upright_rgb(path, window), mask), mixed)
 
 
 def main() -> int:
