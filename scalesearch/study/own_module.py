@@ -10,13 +10,14 @@ from scalesearch.compression.prune import prune
 from scalesearch.data import Dataset
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks.last_layer import require_trainable
-from scalesearch.networks.own_module import own_module, replaced_layer
+from scalesearch.networks.own_module import code_sha256, own_module, replaced_layer
 from scalesearch.networks.scaling import scale_base
 from scalesearch.spaces.axes import axis_of
 from scalesearch.tasks.registry import DEFAULT
 from scalesearch.values.candidate import Pruning, Scaling
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.session import Session
 from scalesearch.values.space import Choice, SearchSpace
 
 _CUT: Final = "pruning.channel_fraction"
@@ -61,6 +62,19 @@ def require_classification(base: NetworkSpec, task: str) -> None:
         message = (
             f"network {base.origin}: expected a base network of scalesearch for {task}, came a torch module, which "
             "gives one row of logits a picture.\nReturn a NetworkSpec from that function, or take another --network."
+        )
+        raise ConfigError(message)
+
+
+def require_same_code(session: Session) -> None:
+    """Raise ConfigError if the code of a user's own module, or its weights, is not what the study was run with.
+
+    The code of a study that was made before its hash was stored is not looked at.
+    """
+    if session.base.origin and session.code_sha256 and code_sha256(session.base) != session.code_sha256:
+        message = (
+            f"network {session.base.origin}: its code is not what the study in {session.folder} was run with: another "
+            "forward, or other layers.\nPut the old code back, or search the new one in a study of its own."
         )
         raise ConfigError(message)
 

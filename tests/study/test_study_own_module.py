@@ -10,9 +10,11 @@ from scalesearch.compression.prune import prune
 from scalesearch.config import check_axes
 from scalesearch.errors import ConfigError
 from scalesearch.networks import find_spec
-from scalesearch.study.own_module import fitted_module_notes, require_classification, require_fit
+from scalesearch.networks.own_module import code_sha256
+from scalesearch.study.own_module import fitted_module_notes, require_classification, require_fit, require_same_code
 from scalesearch.values.candidate import Pruning
 from scalesearch.values.network import Network
+from scalesearch.values.session import Session
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 
 SPACE = SearchSpace(name="module", network="own_modules:residual", resolution_px=32, axes=())
@@ -82,6 +84,16 @@ def test_every_listed_cut_is_tried_as_the_target_has_it(monkeypatch: pytest.Monk
     for name in ("residual", "in_one_type", "group_normed"):
         require_fit(replace(SPACE, axes=(cutting,)), find_spec(f"own_modules:{name}"), 10, channel_multiple=8)
     assert tried == [(0.25, 8), (0.5, 8)] * 3
+
+
+def test_a_front_is_not_confirmed_with_other_code(session: Session) -> None:
+    base = find_spec("own_modules:residual")
+    session = replace(session, base=base, code_sha256=code_sha256(base))
+    require_same_code(session)
+    require_same_code(replace(session, code_sha256=""))
+    with pytest.raises(ConfigError, match="own_modules:residual: its code is not what the study in") as told:
+        require_same_code(replace(session, code_sha256="0" * 64))
+    assert len(str(told.value).splitlines()) <= 3
 
 
 def test_what_is_done_to_a_module_is_said() -> None:
