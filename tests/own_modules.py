@@ -208,3 +208,86 @@ class Shuffled(nn.Module):
 
 def shuffled() -> nn.Module:
     return Shuffled()
+
+
+class Viewing(nn.Module):
+    """Calls `view` on a map of 4x4 (at 32 px), which channels-last images do not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.fc = nn.Conv2d(3, 8, 8, stride=8), nn.Linear(8 * 16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.body(x))
+        logits: Tensor = self.fc(x.view(x.size(0), -1))
+        return logits
+
+
+def viewing() -> nn.Module:
+    return Viewing()
+
+
+class InOneType(nn.Module):
+    """Takes float32 alone: one kernel is a tensor that no `module.to` converts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body, self.fc = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3), nn.Linear(32, 10)
+        self.blur = torch.full((1, 1, 3, 3), 1 / 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.conv2d(x.mean(dim=1, keepdim=True), self.blur).expand(-1, 3, -1, -1)
+        x = torch.relu(self.body(torch.relu(self.stem(x)).float()))
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+
+def in_one_type() -> nn.Module:
+    return InOneType()
+
+
+class Otherwise(Residual):
+    """Does something else in training mode than in eval mode."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        if not self.training:
+            return logits
+        return (logits, logits) if self.kind == "auxiliary" else logits.detach()  # type: ignore[return-value]
+
+
+def auxiliary() -> nn.Module:
+    return Otherwise("auxiliary")
+
+
+def detached() -> nn.Module:
+    return Otherwise("detached")
+
+
+def group_normed() -> nn.Module:
+    layers = nn.Conv2d(3, 64, 3, stride=4), nn.GroupNorm(32, 64), nn.ReLU(), nn.Conv2d(64, 48, 3), nn.GroupNorm(4, 48)
+    return nn.Sequential(*layers, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 10))
+
+
+class Tokens(nn.Module):
+    """Linear layers on (images, tokens, channels), as in a transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.fc = nn.Conv2d(3, 8, 8, stride=8), nn.Linear(16, 10)
+        self.wide, self.narrow = nn.Linear(8, 16), nn.Linear(16, 8, bias=False)
+        self.out = nn.Linear(8, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = x + self.narrow(torch.relu(self.wide(x)))
+        logits: Tensor = self.fc(torch.relu(self.out(x)).mean(dim=1))
+        return logits
+
+
+def tokens() -> nn.Module:
+    return Tokens()

@@ -38,7 +38,7 @@ def longer_trainings(records: Iterable[TrialRecord]) -> LongerTrainings | None:
     trained: dict[Candidate, dict[int, MeasuredTrial]] = {}
     own = [each for record in records if record.full_updates and record.same_as is None if (each := record.measured)]
     for each in own:
-        if not each.candidate.quantization.qat_steps:
+        if not each.candidate.quantization.aware_steps:
             trained.setdefault(_network(each.candidate), {}).setdefault(each.candidate.recipe.steps, each)
     full = max((each.full_updates for each in own), default=0)
     both = [of for of in trained.values() if full in of and min(of) < full]

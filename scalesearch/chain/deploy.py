@@ -80,7 +80,7 @@ class Deployer:
         """Train, prune, fold, export, quantize and judge the plan's network, and write its file to `path`."""
         quantization = plan.candidate.quantization
         shrunk = self._shrink(plan, data, stages)
-        training, ranges = shrunk.training, None
+        training, ranges, weights = shrunk.training, None, None
         calibration = _inputs(data, quantization.calibration_images)
         float_path = path.with_suffix(".fp32.onnx")
         try:
@@ -90,7 +90,7 @@ class Deployer:
                 with stages("retrain"):
                     started = time.perf_counter() - self._lock.paused_s
                     tuned = self._quantization_aware(folded, plan, data, calibration)
-                    folded, ranges = tuned.network, tuned.ranges
+                    folded, ranges, weights = tuned.network, tuned.ranges, tuned.weights
                     spent_s = training.retrain_s + time.perf_counter() - self._lock.paused_s - started
                     made = (training.new_steps or 0) + quantization.qat_steps
                     training = replace(training, retrain_s=spent_s, weights_reused=False, new_steps=made)
@@ -100,7 +100,9 @@ class Deployer:
                 check_images = _inputs(data, _CHECK_IMAGES)  # not `calibration`, which may be a single image
                 float_model = self._to_onnx(folded, to=float_path, check_images=check_images)
             with stages("quantize"):
-                known = Calibration(images=calibration, input_ranges=ranges, divergence=self._task.divergence)
+                known = Calibration(
+                    images=calibration, input_ranges=ranges, weights=weights, divergence=self._task.divergence
+                )
                 model = quantize(float_model, quantization, calibration=known, profile=self._profile, to=path)
             with stages("accept"):
                 acceptance = self._accepted(float_model, model, quantization, calibration)

@@ -84,7 +84,7 @@ def _is_told(plan: Plan) -> bool:
     It is not if the shape, the zeros or the choice of layers that stay in float depend on the trained weights.
     """
     pruning, quantization = plan.pruning, plan.candidate.quantization
-    return not pruning.shape_follows_weights and pruning.sparsity == "none" and quantization.keep_float == 0
+    return not pruning.shape_follows_weights and pruning.sparsity == "none" and quantization.float_layers == 0
 
 
 def _probability_above(latency: Latency, limit_ms: float) -> float:

@@ -29,7 +29,7 @@ from scalesearch.tasks.registry import sources_of
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.quality import Quality
 from scalesearch.values.record import MeasuredTrial, TrialRecord
-from scalesearch.values.session import model_path, reference_path
+from scalesearch.values.session import Session, model_path, reference_path
 from scalesearch.values.settings import DataSettings, RunSettings
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.training_length import full_length
@@ -68,14 +68,7 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
     prepare_folder(to, fresh=False)
     clear_leftovers(to, echo)
     replace_file(to / NAME, _config_file(config_path).read_bytes())  # says whose network the folder holds
-    space = SearchSpace(
-        name=_SPACE,
-        network=config.network.name,
-        resolution_px=config.network.resolution_px,
-        width_px=config.network.width_px,
-        axes=(),
-        resolution_multiple=int(bool(config.network.origin)),  # its size is settled, and its stride not known
-    )
+    space = training_space(config, read_run_file(to))
     alike = dataclasses.replace(settings, lengths="off")  # there is one training
     prior = _prior_parent(config, config_path)
     session = open_session(alike, space, to, base=config.network, storage=config.storage, prior=prior, say=echo)
@@ -105,6 +98,22 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
     ):
         echo(line)
     echo(f"written: {to}/model.onnx, {to}/{RESULT}")
+
+
+def training_space(config: ExportedConfig, stored: Session | None) -> SearchSpace:
+    """Return the space of the exported network alone, for images of exactly its size.
+
+    A folder that an earlier version began keeps the `resolution_multiple` that it was begun with: it is part of what
+    the training is recognised by.
+    """
+    return SearchSpace(
+        name=_SPACE,
+        network=config.network.name,
+        resolution_px=config.network.resolution_px,
+        width_px=config.network.width_px,
+        axes=(),
+        resolution_multiple=stored.space.resolution_multiple if stored else 1,
+    )
 
 
 def check_target(to: Path, config: ExportedConfig) -> None:

@@ -170,8 +170,8 @@ def _remarks(layers: "Sequence[LayerHistogram]", quantization: Quantization) -> 
     from scalesearch.views.histogram_page import summary
 
     lines = list(summary(layers))
-    if quantization.precision in CALIBRATED and quantization.keep_float:
-        lines.append(f"the deployed file leaves the {quantization.keep_float} layers that suffer most in float")
-    if quantization.precision in CALIBRATED and quantization.qat_steps:
+    if quantization.float_layers:
+        lines.append(f"the deployed file leaves the {quantization.float_layers} layers that suffer most in float")
+    if quantization.aware_steps:
         lines.append("shown before quantization-aware training, which learns weights and ranges of its own")
     return tuple(lines)

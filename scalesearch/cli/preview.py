@@ -128,7 +128,7 @@ def _checked(space: SearchSpace, settings: RunSettings) -> _Ground:
     space = for_target(with_criterion(space, base, None, parent=settings.parent), chip)
     check_axes(space, base)
     require_batch_memory(space, largest_input(space, base))
-    require_fit(space, base, base.num_classes)
+    require_fit(space, base, base.num_classes, channel_multiple=chip.channel_multiple)
     return _Ground(space=space, base=base, target=chip, lengths=notes)
 
 

@@ -1,5 +1,6 @@
 """Bias correction: change the biases so that they cancel the mean shift caused by rounding the weights."""
 
+from collections import Counter
 from collections.abc import Mapping, Set
 from typing import Any
 
@@ -60,12 +61,17 @@ def correct_biases(
 
 
 def _mean_inputs(proto: onnx.ModelProto, images: NDArray[np.float32], names: Set[str]) -> dict[str, NDArray[Any]]:
-    """Return the mean over the images of each named activation; the image axis is kept with length 1."""
+    """Return the mean of each named activation over its first axis, which is kept with length 1.
+
+    These are the images, or several rows of each: tokens, or parts of an image that go through one layer together.
+    """
     sums: dict[str, NDArray[Any]] = {}
+    rows = Counter[str]()
     for batch in activations(proto, images, sorted(names)):
         for name, values in batch.items():
             sums[name] = sums.get(name, 0) + values.sum(axis=0, keepdims=True, dtype=np.float64)
-    return {name: total / len(images) for name, total in sums.items()}
+            rows[name] += len(values)
+    return {name: total / rows[name] for name, total in sums.items()}
 
 
 def _mean_output(node: onnx.NodeProto, mean_input: NDArray[Any], weight: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ their default of 128 bins into 128 levels, their "entropy" gives the same ranges
 afterwards: by ONNX Runtime's quantizer for its CPU kernels (`cpu_qdq.py`), otherwise by `qdq.py`; see `quantize.py`.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
@@ -58,9 +59,14 @@ def calibrate(
         StageFailed: No images, a percentile out of range, or values that are not finite.
     """
     sizes = _activation_sizes(proto)
+    counts = {name: size * len(images) for name, size in sizes.items()}
+    if others := sizes.keys() - _per_image(proto):
+        counts |= dict.fromkeys(others, 0)
+        for batch in activations(proto, images, sorted(others)):
+            counts |= {name: counts[name] + values.size for name, values in batch.items()}
     return observe(
         lambda: activations(proto, images, sizes),
-        {name: size * len(images) for name, size in sizes.items()},
+        counts,
         method=method,
         clip_percentile=clip_percentile,
         symmetric=symmetric,
@@ -115,15 +121,39 @@ def observe(
 
 
 def _activation_sizes(proto: onnx.ModelProto) -> dict[str, int]:
-    """Return the number of values per image of every float activation, the input included and constants left out."""
+    """Return the number of values of one image in every float activation, the input included, constants left out.
+
+    Where the images are not along the first axis alone (`_per_image`), it is an estimate.
+    """
+    per_image = _per_image(proto)
+    return {
+        value.name: math.prod(dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim[value.name in per_image :])
+        for value in _float_activations(proto)
+    }
+
+
+def _per_image(proto: onnx.ModelProto) -> set[str]:
+    """Return the names of the float activations with the images along the first axis, and only there.
+
+    Others hold several rows of each image along it (tokens), have the images along another axis, or do not depend on
+    them.
+    """
+    batch = proto.graph.input[0].type.tensor_type.shape.dim[0]
+    return {
+        value.name
+        for value in _float_activations(proto)
+        if (dims := value.type.tensor_type.shape.dim) and dims[0] == batch and all(dim.dim_value for dim in dims[1:])
+    }
+
+
+def _float_activations(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     graph = proto.graph
     constants = {tensor.name for tensor in graph.initializer}
-    sizes = {}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        tensor = value.type.tensor_type
-        if tensor.elem_type == onnx.TensorProto.FLOAT and value.name not in constants:
-            sizes[value.name] = int(np.prod([dim.dim_value for dim in tensor.shape.dim[1:]], dtype=np.int64))
-    return sizes
+    return [
+        value
+        for value in (*graph.input, *graph.value_info, *graph.output)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.name not in constants
+    ]
 
 
 def activations(proto: onnx.ModelProto, images: Values, names: Collection[str]) -> Iterator[dict[str, Values]]:

@@ -1,5 +1,6 @@
 """How many channels each layer keeps, and how many leave it."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -52,7 +53,7 @@ def by_ratio(
 ) -> list[int]:
     """Return how many channels leave each group, by the group's own fraction."""
     left = [
-        channels_left(before[group.name], fraction=ratios[group.name], multiple=multiple)
+        channels_left(before[group.name], fraction=ratios[group.name], multiple=math.lcm(multiple, group.step))
         if ratios.get(group.name, 0) > 0
         else group.channels
         for group in groups
@@ -67,7 +68,7 @@ def by_rank(groups: Sequence[Group], fraction: float, before: Mapping[str, int],
     """
     ranked: list[tuple[float, int, int]] = []
     for place, group in enumerate(groups):
-        sizes = _portions(group.channels, multiple)
+        sizes = _portions(group.channels, math.lcm(multiple, group.step))
         ascending = group.importance.sort().values[: sum(sizes)]
         means = [float(part.mean()) for part in torch.split(ascending, sizes)]
         # Means of equal numbers can differ in the last bit, but the portions of a group must still leave in order.

@@ -1,5 +1,6 @@
 """Groups of layers that lose the same channels, and how important each of those channels is."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ class Group:
     handler: Callable[..., Any]
     members: Any
     channels: int
+    step: int
+    """The number of channels left must be a multiple of it, for layers that normalise channels in groups."""
     importance: Tensor
 
 
@@ -91,7 +94,9 @@ def groups_of(module: nn.Module, example: Tensor) -> tuple[Any, list[Group]]:
     for members in found:
         if any(_is_grouped(dep.target.module) for dep, _ in members):
             continue  # its groups would have to lose equally many channels
-        root, channels = members[0].dep.target.module, len(members[0].idxs)
+        root, channels, step = members[0].dep.target.module, len(members[0].idxs), _step(members)
+        if channels % step:
+            continue  # the layer normalises channels of several groups together
         groups.append(
             Group(
                 name=names[root],
@@ -99,6 +104,7 @@ def groups_of(module: nn.Module, example: Tensor) -> tuple[Any, list[Group]]:
                 handler=members[0].dep.handler,
                 members=members,
                 channels=channels,
+                step=step,
                 importance=torch.zeros(channels),
             )
         )
@@ -108,6 +114,12 @@ def groups_of(module: nn.Module, example: Tensor) -> tuple[Any, list[Group]]:
 def _is_grouped(layer: nn.Module) -> bool:
     """Tell whether it is a convolution in groups of several channels: neither a plain one nor a depthwise one."""
     return isinstance(layer, nn.Conv2d) and 1 < layer.groups < max(layer.in_channels, layer.out_channels)
+
+
+def _step(members: Any) -> int:
+    """Return the number of which the channels of coupled layers must be a multiple: that of GroupNorm's groups."""
+    layers = (dep.target.module for dep, _ in members)
+    return math.lcm(*(layer.num_groups for layer in layers if isinstance(layer, nn.GroupNorm)))
 
 
 def measure_importance(module: nn.Module, groups: Sequence[Group], criterion: Criterion, evidence: Evidence) -> None:

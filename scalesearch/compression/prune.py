@@ -58,7 +58,7 @@ def prune(
     Args:
         network: On any device; it is not changed.
         pruning: Only its channel fields are read; blocks and zeros inside weights have modules of their own.
-        channel_multiple: The widths left are multiples of it.
+        channel_multiple: The widths left are multiples of it, and of the number of groups where a GroupNorm follows.
         evidence: What the criteria `taylor` and `random` read.
         layers: Fractions and widths of single layers.
         follower: A module of the same structure, which loses the same channels, in place.
@@ -89,9 +89,11 @@ def prune(
         else:
             chosen = by_ratio(groups, dict.fromkeys(before, pruning.channel_fraction), before, channel_multiple)
         _remove_least(graph, groups, chosen)
+        if follower is not None:
+            _follow(follower, network, graph)
     if not any(chosen):
         _log.info("nothing pruned: no layer of %s has %d channels to spare", network.spec.name, channel_multiple)
-    return _finished(network, module, graph, follower)
+    return _finished(network, module)
 
 
 def cut_to(network: Network, widths: Mapping[str, int], *, batch: Judged, follower: nn.Module | None = None) -> Network:
@@ -114,7 +116,9 @@ def cut_to(network: Network, widths: Mapping[str, int], *, batch: Judged, follow
         return network
     measure_importance(module, groups, "taylor", Evidence(batch=batch))
     _remove_least(graph, groups, chosen)
-    return _finished(network, module, graph, follower)
+    if follower is not None:
+        _follow(follower, network, graph)
+    return _finished(network, module)
 
 
 def _remove_least(graph: Any, groups: Sequence[Group], chosen: Sequence[int]) -> None:
@@ -125,26 +129,37 @@ def _remove_least(graph: Any, groups: Sequence[Group], chosen: Sequence[int]) ->
             graph.get_pruning_group(group.root, group.handler, idxs=least).prune()
 
 
-def _finished(network: Network, module: nn.Module, graph: Any, follower: nn.Module | None) -> Network:
-    """Return the network with its cut copy, after the follower has lost the same channels."""
-    if follower is not None:
-        _follow(follower, network, graph)
+def _finished(network: Network, module: nn.Module) -> Network:
+    """Return the network with its cut copy."""
     module.zero_grad(set_to_none=True)
     return Network(spec=network.spec, module=module)
 
 
 def _follow(follower: nn.Module, network: Network, graph: Any) -> None:
-    """Remove from the follower, in place, what was removed from the network's copy by its dependency graph."""
+    """Remove from the follower, in place, what was removed from the network's copy by its dependency graph.
+
+    The follower may hold float64, but its own graph is traced in the network's type: a user's forward may take
+    no other.
+    """
+    held = {name: parameter.data for name, parameter in follower.named_parameters()}
+    follower.to(next(network.module.parameters()).dtype)
     with _evaluating(follower):
-        example = _example_images(replace(network, module=follower))
-        graph_of(follower, example).load_pruning_history(graph.pruning_history())
+        traced = graph_of(follower, _example_images(replace(network, module=follower)))
+        for name, parameter in follower.named_parameters():
+            parameter.data = held[name]
+        traced.load_pruning_history(graph.pruning_history())
 
 
 def prunable_widths(network: Network) -> dict[str, int]:
     """Return the channels of every group of layers that are pruned together, by the name of the group's first layer."""
+    return {group.name: group.channels for group in prunable_groups(network)}
+
+
+def prunable_groups(network: Network) -> list[Group]:
+    """Return the groups of layers of a copy of the network that are pruned together, not yet judged."""
     module = copy.deepcopy(network.module)
     with _evaluating(module), _foreign(network, module):
-        return {group.name: group.channels for group in groups_of(module, _example_images(network))[1]}
+        return groups_of(module, _example_images(network))[1]
 
 
 @contextlib.contextmanager

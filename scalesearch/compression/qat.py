@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scalesearch.compression.simulation import STAGE, Simulation
+from scalesearch.compression.simulation import STAGE, Simulation, layer_weights
 from scalesearch.compression.sparsity import apply_masks
 from scalesearch.errors import StageFailed
+from scalesearch.memory_layouts import laid_out, layout_of, moved
 from scalesearch.strided_convolutions import sound_convolutions
 from scalesearch.values.candidate import CALIBRATED, Quantization
 from scalesearch.values.network import Network
@@ -38,6 +41,8 @@ class QatResult:
     network: Network
     ranges: Mapping[str, tuple[float, float]]
     """For `quantize(input_ranges=...)`: (low, high) of activations by the keys of `qdq.given_ranges`."""
+    weights: Mapping[str, NDArray[np.float32]]
+    """The network's weights by the keys of `ranges`, for `qdq.given_ranges`."""
     final_loss: float
     """Mean training loss of the last tenth of the steps."""
 
@@ -99,11 +104,11 @@ def quantization_aware(
     if quantization.precision not in CALIBRATED or quantization.qat_steps < 1:
         reason = f"needs int8 or fp8 and at least 1 step, got {quantization.precision}, {quantization.qat_steps} steps"
         raise StageFailed(STAGE, reason)
-    module = _laid_out(network.module, calibration.device)
+    module = _moved(network.module, calibration.device)
     simulated = Simulation(module, quantization, profile)
     simulated.module.to(calibration.device)
     simulated.calibrate(calibration[: quantization.calibration_images], quantization)
-    teacher = _laid_out(network.module, calibration.device)
+    teacher = _moved(network.module, calibration.device)
     with torch.random.fork_rng(), sound_convolutions(module):
         torch.manual_seed(seed)
         final_loss = _fit(module, simulated, teacher, lessons, quantization.qat_steps)
@@ -111,13 +116,17 @@ def quantization_aware(
     for name, tensor in trained.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
             raise StageFailed(STAGE, f"{name} is not finite after {quantization.qat_steps} steps")
-    return QatResult(network=replace(network, module=trained), ranges=simulated.ranges(), final_loss=final_loss)
+    return QatResult(
+        network=replace(network, module=trained),
+        ranges=simulated.ranges(),
+        weights=layer_weights(trained),
+        final_loss=final_loss,
+    )
 
 
-def _laid_out(module: nn.Module, device: torch.device) -> nn.Module:
-    """Return a copy in eval mode on the device, in channels-last layout, which is faster on CPUs too."""
-    copied = copy.deepcopy(module).eval()
-    return copied.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+def _moved(module: nn.Module, device: torch.device) -> nn.Module:
+    """Return a copy in eval mode on the device, in channels-last layout if it can: that is faster on CPUs too."""
+    return moved(copy.deepcopy(module).eval(), layout_of(module), device=device)
 
 
 def _fit(module: nn.Module, simulated: Simulation, teacher: nn.Module, lessons: Lessons, steps: int) -> float:
@@ -133,6 +142,7 @@ def _fit(module: nn.Module, simulated: Simulation, teacher: nn.Module, lessons: 
     for _ in range(steps):
         lessons.breathe()
         images, targets = lessons.batches()
+        images = laid_out(images, module)
         with torch.no_grad():
             wanted = teacher(images)
         answers = simulated.module(images)

@@ -33,34 +33,71 @@ def weighted_nodes(proto: onnx.ModelProto) -> tuple[onnx.NodeProto, ...]:
     return tuple(node for node in proto.graph.node if node.op_type in WEIGHTED and node.input[1] in constants)
 
 
-def given_ranges(proto: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+def given_ranges(
+    proto: onnx.ModelProto,
+    ranges: Mapping[str, tuple[float, float]],
+    weights: Mapping[str, NDArray[np.float32]] | None = None,
+) -> dict[str, tuple[float, float]]:
     """Turn ranges that are named by weights into ranges by the names of activations.
 
     Args:
         proto: The float model.
         ranges: (low, high) by key. The key W stands for the input of the layer with the weight W, the key
             `output_of(W)` for its output.
+        weights: The network's weights by name, by which a layer is found whose weight the file does not name so: torch
+            exports a linear layer on more than two dimensions with a transposed weight of another name. A layer that
+            is not in the file with these numbers keeps its calibrated range.
 
     Returns:
         (low, high) by the names of the activations in `proto`.
 
     Raises:
-        StageFailed: No layer has that weight.
+        StageFailed: No layer has that weight, and it is not among `weights`.
     """
+    weights = weights or {}
     layers = {node.input[1]: node for node in weighted_nodes(proto)}
+    layers |= _renamed(proto, {key.removeprefix(_OUTPUT_PREFIX) for key in ranges} - layers.keys(), weights)
     producers = {output: node for node in proto.graph.node for output in node.output}
     given: dict[str, tuple[float, float]] = {}
     for key, bounds in ranges.items():
         weight = key.removeprefix(_OUTPUT_PREFIX)
         if weight not in layers:
+            if weight in weights:
+                continue
             raise StageFailed(stage="quantize", reason=f"a range is given for {key}, but no layer has that weight")
-        name = layers[weight].output[0] if key != weight else layers[weight].input[0]
+        name = _output(proto, layers[weight]) if key != weight else layers[weight].input[0]
         given[name] = bounds
         # ONNX Runtime's quantizer gives the output of a reshaping node the scale of its input.
         while name in producers and producers[name].op_type in _RESHAPING:
             name = producers[name].input[0]
             given[name] = bounds
     return given
+
+
+def _renamed(
+    proto: onnx.ModelProto, names: Set[str], weights: Mapping[str, NDArray[np.float32]]
+) -> dict[str, onnx.NodeProto]:
+    """Return, by the names of these weights, the layers that hold the same numbers, or the same transposed."""
+    found: dict[str, onnx.NodeProto] = {}
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    left = [node for node in weighted_nodes(proto) if node.input[1] not in weights] if names else []
+    for name in sorted(names & weights.keys()):
+        for node in left:
+            values, weight = onnx.numpy_helper.to_array(constants[node.input[1]]), weights[name]
+            if np.array_equal(values, weight) or (values.ndim == 2 and np.array_equal(values, weight.T)):
+                found[name] = node
+                left.remove(node)
+                break
+    return found
+
+
+def _output(proto: onnx.ModelProto, layer: onnx.NodeProto) -> str:
+    """Return the name of the layer's output; the bias of a MatMul is added by a node of its own."""
+    constants, name = {tensor.name for tensor in proto.graph.initializer}, str(layer.output[0])
+    readers = [node for node in proto.graph.node if name in node.input] if layer.op_type == "MatMul" else []
+    if len(readers) == 1 and readers[0].op_type == "Add" and constants & {*readers[0].input}:
+        name = str(readers[0].output[0])
+    return name
 
 
 def output_of(weight: str) -> str:

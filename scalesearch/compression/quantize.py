@@ -37,6 +37,8 @@ class Calibration:
     used."""
     input_ranges: Mapping[str, tuple[float, float]] | None = None
     """Learnt ranges from `qat.QatResult` that replace calibrated ones (`qdq.given_ranges`)."""
+    weights: Mapping[str, NDArray[np.float32]] | None = None
+    """The weights of the network whose ranges were learnt, by name."""
     divergence: Divergence | None = None
     """The task's divergence, by which `keep_float` ranks the layers; needed only where `keep_float` is above 0 and
     below the number of layers."""
@@ -51,6 +53,7 @@ class _Work:
     images: NDArray[np.float32]
     profile: QuantizationProfile
     input_ranges: Mapping[str, tuple[float, float]]
+    weights: Mapping[str, NDArray[np.float32]] | None
     divergence: Divergence | None
     to: Path
 
@@ -94,6 +97,7 @@ def quantize(
         images=images,
         profile=profile,
         input_ranges=calibration.input_ranges or {},
+        weights=calibration.weights,
         divergence=calibration.divergence,
         to=to,
     )
@@ -175,7 +179,7 @@ def _to_eight_bits(work: _Work, style: _Style) -> OnnxModel:
         clip_percentile=asked.clip_percentile,
         symmetric=style.symmetric,
         number=style.number,
-    ) | given_ranges(proto, work.input_ranges)
+    ) | given_ranges(proto, work.input_ranges, work.weights)
     kept = _kept_in_float(proto, ranges, work, style)
     if len(kept) == len(weighted_nodes(proto)):
         return _to_fp16(work) if work.profile == "tensorrt" else _to_fp32(work)

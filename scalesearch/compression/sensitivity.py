@@ -9,7 +9,7 @@ import numpy as np
 
 from scalesearch.compression.channels_left import channels_left
 from scalesearch.compression.importance import Evidence, Judged
-from scalesearch.compression.prune import LayerShares, prunable_widths, prune
+from scalesearch.compression.prune import LayerShares, prunable_groups, prune
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Criterion, Pruning
 from scalesearch.values.network import Network
@@ -72,11 +72,11 @@ def channel_sensitivity(
         raise StageFailed(stage="sensitivity", reason=reason)
     whole = score(network)
 
-    def of_layer(name: str, channels: int) -> LayerSensitivity:
+    def of_layer(name: str, channels: int, step: int) -> LayerSensitivity:
         losses = {channels: 0.0}
         points = []
         for fraction in sorted(fractions):
-            left = channels_left(channels, fraction=fraction, multiple=channel_multiple)
+            left = channels_left(channels, fraction=fraction, multiple=math.lcm(channel_multiple, step))
             if left not in losses:
                 pruned = prune(
                     network,
@@ -89,7 +89,7 @@ def channel_sensitivity(
             points.append(SensitivityPoint(fraction=fraction, channels_left=left, loss=losses[left]))
         return LayerSensitivity(name=name, channels=channels, points=tuple(points))
 
-    return tuple(of_layer(name, channels) for name, channels in prunable_widths(network).items())
+    return tuple(of_layer(group.name, group.channels, group.step) for group in prunable_groups(network))
 
 
 def ratios_from_sensitivity(sensitivity: Sequence[LayerSensitivity], *, budget_fraction: float) -> dict[str, float]:

@@ -147,6 +147,14 @@ class Simulation:
         return node
 
 
+def layer_weights(module: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """Return the weights of the module's convolutions and linear layers by the keys of `Simulation.ranges`."""
+    layers = module.named_modules(remove_duplicate=False)
+    return {
+        f"{name}.weight": layer.weight.detach().cpu().numpy() for name, layer in layers if isinstance(layer, _WEIGHTED)
+    }
+
+
 def _traced(module: nn.Module) -> fx.Graph:
     try:
         return fx.Tracer().trace(module)

@@ -29,6 +29,8 @@ SPACE_SECTIONS = ("scaling", "pruning", "quantization", "training", "limits")
 _SCALING_KINDS = {key: kind for key, kind in field_types(Scaling).items() if key != "stages"}
 _TRAINING_KINDS = {key: kind for key, kind in field_types(Recipe).items() if key != "loss_weights"}
 _LOSS_KINDS = {key.removesuffix("_"): kind for key, kind in field_types(LossWeights).items()}
+_WHOLE_LIMITS = {"max_macs": "multiply-accumulate operations", "max_size_bytes": "bytes"}
+"""What the limits that are whole numbers count."""
 
 MAX_CHOICES = 1000
 """Largest number of choices of one axis; it is limited because `check` compares them in pairs."""
@@ -225,7 +227,9 @@ def _parse_limits(table: Document, origin: str) -> Limits:
             unknown_key(origin, "limits.", key, kinds)
         if not is_number(value) or not value > 0:
             fail(f"{origin}: limits.{key} must be a number above 0, got {value!r}.")
-    whole = {key: int(value) if key != "max_latency_ms" else float(value) for key, value in table.items()}
+        if key in _WHOLE_LIMITS and value < 1:
+            fail(f"{origin}: limits.{key} must be at least 1: it counts {_WHOLE_LIMITS[key]}, got {value!r}.")
+    whole = {key: int(value) if key in _WHOLE_LIMITS else float(value) for key, value in table.items()}
     return load_value(Limits, whole, origin=f"{origin}: limits")
 
 

@@ -36,6 +36,7 @@ from scalesearch.folder_lock import FolderHold, hold_folder
 from scalesearch.records.confirmed import FOLDER, confirmed_model_path, write_confirmed
 from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.stored_files import kept_reference
+from scalesearch.study.own_module import require_same_code
 from scalesearch.tasks.registry import sources_of
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import MeasuredTrial, TrialRecord
@@ -94,6 +95,7 @@ def confirm_front(
     members, named = asked_members(folder, records, request)
     require_branches((*members, *named), request, train_images=session.data.train_images)
     refuse_another_device(session)
+    require_same_code(session)
     kept_reference(session)  # a wrong file there is reported before anything is moved or made
     session = with_data(session, data, sources_of(session.settings.task))
     with _held(folder) as hold, stop_signals() as stopped:

@@ -74,7 +74,7 @@ def write_weights(record: MeasuredTrial, session: Session, model: OnnxModel, fol
     from scalesearch.deployment.onnx_file import read_onnx
     from scalesearch.export.trial_files import float_network
 
-    deployed, qat = read_onnx(model.path), record.candidate.quantization.qat_steps > 0
+    deployed, qat = read_onnx(model.path), record.candidate.quantization.aware_steps > 0
     if record.candidate.quantization.precision == _FP32:
         weights = float_weights(deployed)
     else:

@@ -1,5 +1,6 @@
 """Find the last layer of a user's own module, and replace it."""
 
+import copy
 from collections.abc import Mapping
 from typing import Final
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scalesearch.errors import StageFailed
+from scalesearch.memory_layouts import laid_out, layout_of, moved
 from scalesearch.registered_layers import replace_layer_everywhere
 from scalesearch.values.network_spec import NetworkSpec
 
@@ -18,6 +20,9 @@ def outputs_and_layer(module: nn.Module, spec: NetworkSpec) -> tuple[int, str]:
 
     The module is run on two images of zeros. The last layer is the convolution or linear layer that runs last among
     those with as many outputs as the module.
+
+    Raises:
+        StageFailed: As `logits_of_zeros`.
     """
     ran: list[tuple[str, int]] = []
     names: dict[nn.Module, str] = {
@@ -28,27 +33,58 @@ def outputs_and_layer(module: nn.Module, spec: NetworkSpec) -> tuple[int, str]:
         ran.append((names[layer], _width(layer)))
 
     hooks = [layer.register_forward_hook(note) for layer in names]
-    shape = (2, spec.image_channels, *spec.input_size.sides)
     try:
         with torch.no_grad():
-            returned = module(torch.zeros(shape))
-    except Exception as error:  # whatever the user's forward raises
-        reason = (
-            f"{spec.origin}: expected a module that takes images {shape}, "
-            f"its forward raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        )
-        raise StageFailed(STAGE, reason) from error
+            outputs = logits_of_zeros(module, spec).shape[1]
     finally:
         for hook in hooks:
             hook.remove()
+    return outputs, next((name for name, width in reversed(ran) if width == outputs), "")
+
+
+def logits_of_zeros(module: nn.Module, spec: NetworkSpec, *, channels_last: bool = False) -> Tensor:
+    """Return what the module answers to two images of zeros (2, C, H, W): one tensor (2, classes).
+
+    Args:
+        module: In eval or training mode.
+        spec: Tells the images.
+        channels_last: Whether the images lie channels-last in memory, if the module can take that.
+
+    Raises:
+        StageFailed: Its forward raises an error, or returns anything else.
+    """
+    shape, mode = (2, spec.image_channels, *spec.input_size.sides), " in training mode" if module.training else ""
+    try:
+        returned = module(laid_out(torch.zeros(shape), module, channels_last=channels_last))
+    except Exception as error:  # whatever the user's forward raises
+        reason = f"{spec.origin}: expected a module that takes images {shape}, its forward raised {_told(error)}{mode}"
+        raise StageFailed(STAGE, reason) from error
     if not isinstance(returned, Tensor) or returned.ndim != 2 or len(returned) != shape[0]:
         reason = (
-            f"{spec.origin}: expected one tensor ({shape[0]}, classes) for images {shape}, came {_told(returned)}: "
-            "wrap it in a module that returns the logits alone"
+            f"{spec.origin}: expected one tensor ({shape[0]}, classes) for images {shape}, came {_kind(returned)}"
+            f"{mode}: wrap it in a module that returns the logits alone"
         )
         raise StageFailed(STAGE, reason)
-    outputs = returned.shape[1]
-    return outputs, next((name for name, width in reversed(ran) if width == outputs), "")
+    return returned
+
+
+def require_trainable(module: nn.Module, spec: NetworkSpec) -> None:
+    """Raise StageFailed if a copy of the module does not answer in training mode as it does in eval mode, or learn.
+
+    Some modules return auxiliary logits, too, in training mode.
+    """
+    copied = moved(copy.deepcopy(module), layout_of(module)).train()
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():  # dropout draws from torch's global generator
+        logits = logits_of_zeros(copied, spec, channels_last=True)
+        try:
+            torch.autograd.backward(logits.sum())
+        except RuntimeError as error:
+            reason = f"{spec.origin}: expected a module that can be trained, its backward pass raised {_told(error)}"
+            raise StageFailed(STAGE, reason) from error
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def replace_layer(module: nn.Module, layer_name: str, spec: NetworkSpec, outputs: int, seed: int) -> None:
@@ -79,7 +115,7 @@ def _width(layer: nn.Module) -> int:
     return layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features
 
 
-def _told(returned: object) -> str:
+def _kind(returned: object) -> str:
     if isinstance(returned, Tensor):
         return f"one of {tuple(returned.shape)}"
     if isinstance(returned, tuple | list | Mapping):

@@ -1,7 +1,12 @@
 """A user's own torch module as a base network: make a spec that stands for it, and build it again from the spec."""
 
+import ast
 import copy
+import functools
 import hashlib
+import inspect
+import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -9,15 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from scalesearch.errors import ConfigError, StageFailed
-from scalesearch.networks.last_layer import STAGE, outputs_and_layer, replace_layer
+from scalesearch.memory_layouts import mark_contiguous_only, moved
+from scalesearch.networks.last_layer import STAGE, logits_of_zeros, outputs_and_layer, replace_layer
 from scalesearch.networks.loading import load_module
 from scalesearch.registered_layers import replace_layer_everywhere
 from scalesearch.values.network_spec import UNKNOWN_STRIDE, HeadSpec, NetworkSpec, StemSpec
 
 _SHOWN: Final = 12
 _NOTHING: Final = StemSpec(channels=0, kernel=0, stride=0)
+_LIBRARIES: Final = frozenset({"timm", "torch", "torchvision"})
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 _kept: dict[tuple[str, str], nn.Module] = {}
 """The module that was returned last, by function and hash, since a function may take seconds to read its weights."""
+_codes: dict[tuple[str, str], str] = {}
+"""The hash of that module's code."""
 
 
 def spec_of(module: nn.Module, reference: str) -> NetworkSpec:
@@ -59,7 +69,8 @@ def own_module(spec: NetworkSpec, *, seed: int) -> nn.Module:
     """Return the module of the spec's origin on the CPU, in float32 and training mode, with `num_classes` outputs.
 
     If it has another number of outputs, its last layer is replaced by one with weights of this seed. Every parameter
-    can be trained, and no layer works in place.
+    can be trained, and no layer works in place. A module that does not run on channels-last images is marked
+    (`memory_layouts`).
 
     Raises:
         ConfigError: The function is gone, or returns another module than it did.
@@ -78,7 +89,21 @@ def own_module(spec: NetworkSpec, *, seed: int) -> nn.Module:
             raise StageFailed(STAGE, reason)
     # Pruning and sparsity keep the outputs of this layer.
     module.output_layers = (layer_name,) if layer_name else ()  # type: ignore[assignment]  # nn.Module takes any value
+    if not _takes_channels_last(spec):
+        mark_contiguous_only(module)
     return module.train()
+
+
+@functools.lru_cache(maxsize=64)
+def _takes_channels_last(spec: NetworkSpec) -> bool:
+    """Tell whether the spec's module runs on its images if these and its weights lie channels-last in memory."""
+    module = copy.deepcopy(_kept_module(spec)).eval()
+    try:
+        with torch.no_grad():
+            logits_of_zeros(moved(module, torch.channels_last), spec, channels_last=True)
+    except (RuntimeError, StageFailed):  # weights of five dimensions have no such order
+        return False
+    return True
 
 
 def replaced_layer(spec: NetworkSpec) -> str:
@@ -107,11 +132,39 @@ def state_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def code_sha256(spec: NetworkSpec) -> str:
+    """Return the SHA-256 over what is known of the code of the spec's module, which its weights do not tell.
+
+    These are its layers as torch prints them, and the code of the classes that are not from a common library, without
+    comments. What functions outside of these classes do is not in it.
+
+    Raises:
+        ConfigError: As `own_module`.
+    """
+    _kept_module(spec)
+    return _codes[spec.origin, spec.origin_sha256]
+
+
+def _code_sha256(module: nn.Module) -> str:
+    classes = {type(layer) for layer in module.modules()}
+    own = [kind for kind in classes if kind.__module__.partition(".")[0] not in _LIBRARIES]
+    parts = [_ADDRESS.sub("", str(module)), *sorted(_code_of(kind) for kind in own)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _code_of(kind: type) -> str:
+    """Return the code of a class without comments and blank lines; its name where there is no code to be found."""
+    try:
+        return ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(kind))))
+    except (OSError, TypeError, SyntaxError):
+        return kind.__qualname__
+
+
 def _keep(module: nn.Module, reference: str) -> str:
     """Keep a copy of the module in the form in which it is searched; return its hash."""
     try:
-        sha256 = state_sha256(module)
-        ready = copy.deepcopy(module).cpu().float()
+        sha256, code = state_sha256(module), _code_sha256(module)
+        ready = moved(copy.deepcopy(module).float(), torch.contiguous_format)
     except Exception as error:  # lazy layers without weights, tensors that cannot be copied, the user's code
         message = (
             f"network {reference!r}: expected a torch module whose weights have values and which can be copied, "
@@ -127,8 +180,9 @@ def _keep(module: nn.Module, reference: str) -> str:
         if getattr(layer, "inplace", False) is True:
             layer.inplace = False  # type: ignore[assignment]
     _split_norms(ready)
-    _kept.clear()
-    _kept[reference, sha256] = ready
+    for kept in (_kept, _codes):
+        kept.clear()
+    _kept[reference, sha256], _codes[reference, sha256] = ready, code
     return sha256
 
 

@@ -52,6 +52,7 @@ _NO_IDENTITY = (
     "parent.head",
 )
 _SHOWN_DIFFERENCES = 4
+_SHOWN_DIGITS = 12
 _SCHEDULE = "training.schedule"
 
 
@@ -187,6 +188,9 @@ def refuse_changes(stored: Session, current: Session) -> None:
         for key in (*old, *(key for key in new if key not in old))
         if old.get(key) != new.get(key)
     ]
+    if stored.code_sha256 and current.code_sha256 and stored.code_sha256 != current.code_sha256:
+        shown = (session.code_sha256[:_SHOWN_DIGITS] for session in (stored, current))
+        changes.append("the code of {}: was {}..., is {}...".format(current.base.origin, *shown))
     if not changes:
         return
     changes = [*_read_otherwise(stored, current), *changes]

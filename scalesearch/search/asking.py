@@ -120,7 +120,7 @@ class Asker:
         # Seconds are expected once a training without simulated rounding was measured.
         own = [record for record in self._ledger.records.values() if record.state == "complete"]
         known = len(own) >= LEAST_OBSERVED and any(
-            record.charged and not record.candidate.quantization.qat_steps for record in own
+            record.charged and not record.candidate.quantization.aware_steps for record in own
         )
         return known and not self._branches.wanted and not self._draws_by_chance(self._next_number)
 

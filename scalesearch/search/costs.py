@@ -93,7 +93,7 @@ class Costs:
         recipe, of_trunk = candidate.recipe, stored.get(_trunk(candidate, self.space), {})
         full, length = self.full_updates or recipe.steps, trunk_steps(recipe)
         if _branch(candidate) in of_trunk.get(length, ()):
-            return candidate.quantization.qat_steps / full
+            return candidate.quantization.aware_steps / full
         if not length and of_trunk and candidate.pruning.any:  # cosine: the dense network is stored
             return recipe.retrain_steps / (recipe.steps + recipe.retrain_steps)
         reached = max((steps for steps in of_trunk if steps <= length), default=0)
@@ -131,7 +131,7 @@ def in_seconds(
     """
     own = [each for each in records if each.measured and each.same_as is None]
     trained = [each for each in own if each.training and each.training.train_s > 0 and each.charged]
-    plain = [each for each in trained if not each.candidate.quantization.qat_steps]
+    plain = [each for each in trained if not each.candidate.quantization.aware_steps]
     if not plain:
         return None
     features = Features(space)
@@ -195,5 +195,5 @@ def _trunk(candidate: Candidate, space: SearchSpace) -> Candidate:
 
 
 def _branch(candidate: Candidate) -> Branch:
-    recipe, aware = candidate.recipe, candidate.quantization.qat_steps
+    recipe, aware = candidate.recipe, candidate.quantization.aware_steps
     return candidate.scaling, candidate.pruning, aware, branch_steps(recipe), recipe.ema_decay

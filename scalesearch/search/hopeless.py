@@ -40,7 +40,7 @@ class Hopeless:
                 continue
             elif stage in _OF_THE_NETWORK:
                 self._failed.add(network)
-            elif stage in _OF_THE_PRECISION or (stage == "retrain" and record.candidate.quantization.qat_steps):
+            elif stage in _OF_THE_PRECISION or (stage == "retrain" and record.candidate.quantization.aware_steps):
                 self._failed.add(whole)
             elif stage in _OF_THE_TRAINING:
                 trained[network] += 1

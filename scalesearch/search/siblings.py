@@ -35,7 +35,7 @@ def siblings_of(candidate: Candidate, space: SearchSpace) -> tuple[Candidate, ..
         return ()
     others = [value for value in axis.values if value != candidate.quantization.precision]
     quantizations = [Quantization(**_part(candidate, _PRECISION, value, space)) for value in others]
-    return tuple(replace(candidate, quantization=each) for each in quantizations if not each.qat_steps)
+    return tuple(replace(candidate, quantization=each) for each in quantizations if not each.aware_steps)
 
 
 def next_cuts(candidate: Candidate, space: SearchSpace) -> tuple[Candidate, ...]:

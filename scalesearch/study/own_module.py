@@ -5,24 +5,34 @@ from collections.abc import Iterator
 from typing import Final
 
 from scalesearch.compression.fold import foldable_pairs
+from scalesearch.compression.kept_entries import numbered
 from scalesearch.compression.prune import prune
 from scalesearch.data import Dataset
 from scalesearch.errors import ConfigError, StageFailed
-from scalesearch.networks.own_module import own_module, replaced_layer
+from scalesearch.networks.last_layer import require_trainable
+from scalesearch.networks.own_module import code_sha256, own_module, replaced_layer
 from scalesearch.networks.scaling import scale_base
+from scalesearch.spaces.axes import axis_of
 from scalesearch.tasks.registry import DEFAULT
 from scalesearch.values.candidate import Pruning, Scaling
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.session import Session
 from scalesearch.values.space import Choice, SearchSpace
 
-_TRIED: Final = Pruning(channel_fraction=0.5)
+_CUT: Final = "pruning.channel_fraction"
 
 
-def require_fit(space: SearchSpace, base: NetworkSpec, num_classes: int) -> None:
-    """Raise ConfigError if the base network is a module that cannot be run at the space's sizes, traced or cut.
+def require_fit(space: SearchSpace, base: NetworkSpec, num_classes: int, *, channel_multiple: int = 1) -> None:
+    """Raise ConfigError if the base network is a module that cannot be run or trained at the space's sizes, or cut.
 
     Other networks are built to fit and are not looked at.
+
+    Args:
+        space: Its sizes and its fractions of channels are tried.
+        base: The base network.
+        num_classes: Number of classes of the data.
+        channel_multiple: The number of channels left in a layer is a multiple of it, as the target wants.
     """
     if not base.origin:
         return
@@ -32,10 +42,13 @@ def require_fit(space: SearchSpace, base: NetworkSpec, num_classes: int) -> None
         )
         for place, spec in enumerate(specs):
             module = own_module(spec, seed=0)
+            require_trainable(module, spec)
             if not place:
                 foldable_pairs(module)
-                if _cuts_channels(space):
-                    prune(Network(spec=spec, module=module), _TRIED, channel_multiple=1)
+                for fraction in _fractions(space):
+                    pruning = Pruning(channel_fraction=fraction)
+                    network, follower = Network(spec=spec, module=module), numbered(module)
+                    prune(network, pruning, channel_multiple=channel_multiple, follower=follower)
     except StageFailed as failure:
         message = f"network {base.origin}: {failure.reason.removeprefix(f'{base.origin}: ')}."
         if failure.stage == "prune":
@@ -53,13 +66,28 @@ def require_classification(base: NetworkSpec, task: str) -> None:
         raise ConfigError(message)
 
 
-def fitted_module_notes(space: SearchSpace, base: NetworkSpec, num_classes: int) -> tuple[str, ...]:
+def require_same_code(session: Session) -> None:
+    """Raise ConfigError if the code of a user's own module, or its weights, is not what the study was run with.
+
+    The code of a study that was made before its hash was stored is not looked at.
+    """
+    if session.base.origin and session.code_sha256 and code_sha256(session.base) != session.code_sha256:
+        message = (
+            f"network {session.base.origin}: its code is not what the study in {session.folder} was run with: another "
+            "forward, or other layers.\nPut the old code back, or search the new one in a study of its own."
+        )
+        raise ConfigError(message)
+
+
+def fitted_module_notes(
+    space: SearchSpace, base: NetworkSpec, num_classes: int, *, channel_multiple: int = 1
+) -> tuple[str, ...]:
     """Check a user's own module as `require_fit` does, and return a line on each change made to it by default.
 
     Raises:
         ConfigError: As `require_fit`.
     """
-    require_fit(space, base, num_classes)
+    require_fit(space, base, num_classes, channel_multiple=channel_multiple)
     return tuple(_notes(space, base, num_classes)) if base.origin else ()
 
 
@@ -81,13 +109,17 @@ def normalised(dataset: Dataset, base: NetworkSpec) -> Dataset:
     return dataclasses.replace(dataset, mean=base.mean, std=base.std) if base.mean else dataset
 
 
-def _cuts_channels(space: SearchSpace) -> bool:
-    axis = next((named.axis for named in space.axes if named.name == "pruning.channel_fraction"), None)
-    return axis is not None and axis != Choice(values=(0.0,))
+def _fractions(space: SearchSpace) -> tuple[float, ...]:
+    """Return the fractions of channels to try: all listed ones above 0, or both ends of a range."""
+    return tuple(fraction for fraction in _asked(space, _CUT, default=0.0) if fraction > 0)
 
 
 def _multipliers(space: SearchSpace) -> tuple[float, ...]:
     """Return the resolution multipliers to try: 1, and all listed ones or both ends of a range."""
-    axis = next((named.axis for named in space.axes if named.name == "scaling.resolution"), Choice(values=(1.0,)))
-    asked = axis.values if isinstance(axis, Choice) else (axis.low, axis.high)
-    return tuple(dict.fromkeys((*map(float, asked), 1.0)))
+    return tuple(dict.fromkeys((*_asked(space, "scaling.resolution", default=1.0), 1.0)))
+
+
+def _asked(space: SearchSpace, name: str, *, default: float) -> tuple[float, ...]:
+    """Return the values of an axis, or both ends of its range; the default where the space has no such axis."""
+    axis = axis_of(space.axes, name) or Choice(values=(default,))
+    return tuple(map(float, axis.values if isinstance(axis, Choice) else (axis.low, axis.high)))

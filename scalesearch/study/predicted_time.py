@@ -227,9 +227,8 @@ def _training_s(plan: Plan, pieces: Pieces) -> float:
         seconds += plan.branch_updates * pieces.step_s(plan.cost.macs)
     elif plan.pruning.any:
         seconds += recipe.retrain_steps * pieces.step_s(plan.cost.macs)
-    if quantization.precision == "int8":  # rounding in the forward pass about doubles a step
-        seconds += 2 * quantization.qat_steps * pieces.step_s(plan.cost.macs)
-    return seconds
+    # Rounding in the forward pass about doubles a step.
+    return seconds + 2 * quantization.aware_steps * pieces.step_s(plan.cost.macs)
 
 
 def _begun_s(plan: Plan, pieces: Pieces) -> float:

@@ -10,6 +10,7 @@ from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.targets import fit_chip, get_target
 from scalesearch.networks import find_spec
+from scalesearch.networks.own_module import code_sha256
 from scalesearch.records.run_file import read_run_file, refuse_changes, write_run_file
 from scalesearch.spaces.axes import largest_value
 from scalesearch.spaces.suggest import usual
@@ -74,7 +75,8 @@ def open_session(
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)
     images = load_images(settings.data, stored, checked_sources(task), storage=storage, base=base, say=say)
-    for line in fitted_module_notes(space, base, len(images.dataset.class_names)):
+    classes, multiple = len(images.dataset.class_names), target.channel_multiple
+    for line in fitted_module_notes(space, base, classes, channel_multiple=multiple):
         say(line)
     request = ParentRequest(source=settings.parent, steps=settings.parent_steps, task=task, recipe=usual(space).recipe)
     parent = prepare_parent(request, space, base, images.dataset, folder, stored=stored, prior=prior, say=say)
@@ -101,6 +103,7 @@ def open_session(
         reference_calm_ms=0.0,
         run_folder=images.run_folder,
         parent=parent,
+        code_sha256=code_sha256(base) if base.origin else "",
     )
     session = with_flip(_with_reference(session, stored, dataset, say=say), dataset, say=say)
     write_run_file(session)

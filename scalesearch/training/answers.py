@@ -9,7 +9,8 @@ from torch import Tensor
 from scalesearch.data.mapped import ImageSource
 from scalesearch.data.normalisation import PerChannel, normalise
 from scalesearch.errors import StageFailed
-from scalesearch.training.machine import laid_out, on_device, torch_threads
+from scalesearch.memory_layouts import laid_out
+from scalesearch.training.machine import on_device, torch_threads
 from scalesearch.values.network import Network
 from scalesearch.values.settings import Machine
 
@@ -69,7 +70,12 @@ def answering(network: Network, machine: Machine, *, mean: PerChannel, std: PerC
     It works on a copy of the module. The caller decides on threads and on gradients.
     """
     module = on_device(network.module, machine).eval()
-    return lambda images: module(laid_out(normalise(images.to(machine.device), mean=mean, std=std), machine))
+
+    def answer(images: Tensor) -> Any:
+        given = normalise(images.to(machine.device), mean=mean, std=std)
+        return module(laid_out(given, module, channels_last=machine.channels_last))
+
+    return answer
 
 
 def _chunks(images: Tensor | ImageSource, size: int) -> Iterator[Tensor]:

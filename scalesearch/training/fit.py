@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from scalesearch.memory_layouts import laid_out
 from scalesearch.strided_convolutions import sound_convolutions
 from scalesearch.training.batches import BatchSource
-from scalesearch.training.machine import laid_out, on_device
+from scalesearch.training.machine import on_device
 from scalesearch.training.optimizers import make_optimizers
 from scalesearch.training.schedule import rates as all_rates
 from scalesearch.training.state import TrainingState, moments_of, random_states, restore_moments, restore_random
@@ -141,7 +142,7 @@ def _backward(
     machine = attempt.machine
     images, wanted = batches.next()
     with torch.autocast(torch.device(machine.device).type, dtype=torch.bfloat16, enabled=machine.bf16):
-        answers = module(laid_out(images, machine))
+        answers = module(laid_out(images, module, channels_last=machine.channels_last))
     loss = loss_of(_in_float(answers), wanted, attempt.recipe)
     torch.autograd.backward(loss)
     parameters = [weight for weight in module.parameters() if weight.requires_grad]

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from scalesearch.errors import ConfigError
 from scalesearch.host import usable_cores
+from scalesearch.memory_layouts import layout_of, moved
 from scalesearch.values.settings import Machine, MachineSettings
 
 # More threads, or bf16, are chosen only if they are clearly faster. A few per cent are noise, and a choice that differs
@@ -31,7 +32,8 @@ def probe_machine(settings: MachineSettings, *, workers: int = 1) -> Machine:
 
     The number of threads is not set here; `train` and `answers` set it and put the old number back. The inter-op pool
     is left alone: eager forward and backward never use it, and torch lets it be set only once per process.
-    Channels-last is always on: it was 1.3 to 2.5 times faster on every CPU tried, and tensor cores want it.
+    Channels-last is always on: it was 1.3 to 2.5 times faster on every CPU tried, and tensor cores want it. A user's
+    own module that cannot take it is held as it is (`memory_layouts`).
 
     Args:
         settings: The user's settings; 0 and "auto" are left open.
@@ -155,14 +157,6 @@ def _time_step(module: nn.Module, images: Tensor, labels: Tensor, threads: int, 
 
 
 def on_device(module: nn.Module, machine: Machine) -> nn.Module:
-    """Return a copy of the module on the machine's device and in its memory layout."""
-    layout = torch.channels_last if machine.channels_last else torch.contiguous_format
-    # torch's stubs know `memory_format` only without other arguments.
-    return copy.deepcopy(module).to(  # type: ignore[call-overload, no-any-return]
-        device=machine.device, memory_format=layout
-    )
-
-
-def laid_out(images: Tensor, machine: Machine) -> Tensor:
-    """Return the images (N, C, H, W) in the machine's memory layout."""
-    return images.contiguous(memory_format=torch.channels_last if machine.channels_last else torch.contiguous_format)
+    """Return a copy of the module on the machine's device and in its memory layout, if the module can take that."""
+    layout = layout_of(module, channels_last=machine.channels_last)
+    return moved(copy.deepcopy(module), layout, device=machine.device)

@@ -126,12 +126,22 @@ class Quantization:
     """Updates of quantization-aware training before the export; 0 means post-training quantization alone."""
 
     @property
+    def aware_steps(self) -> int:
+        """Updates of quantization-aware training that are made: `qat_steps` with int8, 0 with any other precision."""
+        return self.qat_steps if self.precision == "int8" else 0
+
+    @property
+    def float_layers(self) -> int:
+        """Number of layers that are left in float: `keep_float` with int8 and fp8, 0 where all are in one precision."""
+        return self.keep_float if self.precision in CALIBRATED else 0
+
+    @property
     def label(self) -> str:
         """The precision in words, for example `int8`, `int8 QAT` or `int8 but 3 layers`."""
         text = str(self.precision)
-        if self.qat_steps:
+        if self.aware_steps:
             text += " QAT"
-        left = self.keep_float
+        left = self.float_layers
         return f"{text} but {left} layer{'s' * (left > 1)}" if left else text
 
 

@@ -76,6 +76,9 @@ class Session:
     """Width of the stored images in pixels; 0 means that they are square."""
     parent: Parent | None = None
     """The trained network that all candidates inherit from; None if they begin with random weights."""
+    code_sha256: str = ""
+    """SHA-256 of what is known of the code of a user's own module (`networks.own_module.code_sha256`); empty for all
+    other networks, and in a study that was made before this was stored."""
 
     @property
     def storage(self) -> InputSize:

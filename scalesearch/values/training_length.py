@@ -22,7 +22,7 @@ def branch_steps(recipe: Recipe) -> int:
 
 def aware_updates(recipe: Recipe, quantization: Quantization) -> int:
     """Return how many of the branch's updates simulate rounding: 0 with `cosine`, where these come after all others."""
-    return quantization.qat_steps if quantization.precision == "int8" and recipe.schedule != "cosine" else 0
+    return quantization.aware_steps if recipe.schedule != "cosine" else 0
 
 
 def least_steps(recipe: Recipe, *, branch: int) -> int:

@@ -179,8 +179,8 @@ def quantization_text(quantization: Quantization) -> str:
         words.append(f"{quantization.keep_float} layers left in float")
     if quantization.bias_correction:
         words.append("biases corrected")
-    if quantization.qat_steps:
-        words.append(f"{quantization.qat_steps} steps of quantization-aware training")
+    if quantization.aware_steps:
+        words.append(f"{quantization.aware_steps} steps of quantization-aware training")
     return ", ".join((quantization.precision, *words))
 
 

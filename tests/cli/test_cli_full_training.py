@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from scalesearch.cli.full_training import check_target, compared_numbers, full_recipe, train_export
+from scalesearch.cli.full_training import check_target, compared_numbers, full_recipe, train_export, training_space
 from scalesearch.config.checks import require_branch
 from scalesearch.errors import ConfigError
 from scalesearch.export.metadata import ExportedConfig, read_config, write_config
+from scalesearch.networks import base_spec
+from scalesearch.networks.scaling import scale_base
 from scalesearch.records.run_file import write_run_file
-from scalesearch.values.candidate import Quantization, Recipe, ScheduleName
+from scalesearch.values.candidate import Quantization, Recipe, Scaling, ScheduleName
 from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.network_spec import InputSize
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 
@@ -135,3 +138,12 @@ def test_an_export_that_was_taught_is_not_trained_without_its_parent(
     with pytest.raises(ConfigError, match=r"distill_weight = 0\.5: expected a parent"):
         train_export(path, steps=None, data=None, seed=None, to=tmp_path / "to")
     assert not (tmp_path / "to").exists()
+
+
+def test_images_have_the_size_of_the_exported_network(config: ExportedConfig, session: Session) -> None:
+    """80 px are no multiple of resnet18's total stride of 32: the study's `resolution_multiple` allowed them."""
+    network = dataclasses.replace(base_spec("resnet18"), resolution_px=80)
+    space = training_space(dataclasses.replace(config, network=network), None)
+    assert scale_base(space, network, Scaling(), 10).input_size == InputSize.square(80)
+    begun = dataclasses.replace(session, space=dataclasses.replace(session.space, resolution_multiple=0))
+    assert training_space(config, begun).resolution_multiple == 0

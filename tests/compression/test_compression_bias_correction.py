@@ -114,3 +114,24 @@ def test_a_product_of_matrices_has_no_bias_to_correct() -> None:
     proto = _model("{ out = MatMul(image, w) }", (6, 6))
     corrected = correct_biases(proto, _IMAGES, FORMATS["int8"])
     assert [list(node.input) for node in corrected.graph.node] == [["image", "w"]]
+
+
+def test_rows_inside_a_module_count_as_rows_not_as_images() -> None:
+    """A linear layer on 36 rows of each image: the mean over rows and images comes back."""
+    layers = "t = Transpose<perm = [0, 2, 3, 1]>(image) rows = Reshape(t, four) g = Gemm<transB = 1>(rows, w, b)"
+    shapes = "four = Constant<value_ints = [-1, 4]>() maps = Constant<value_ints = [-1, 6, 6, 4]>()"
+    proto = _model(f"{{ {shapes} {layers} r = Reshape(g, maps) out = Transpose<perm = [0, 3, 1, 2]>(r) }}", (4, 4))
+    expected = _channel_means(proto)
+    shifted = np.abs(_channel_means(_with_rounded_weights(proto, "int8", "per_channel")) - expected)
+    corrected = correct_biases(proto, _IMAGES, FORMATS["int8"])
+    assert shifted.max() > 1e-3
+    assert np.abs(_channel_means(_with_rounded_weights(corrected, "int8", "per_channel")) - expected).max() < 1e-5
+
+
+def test_parts_of_images_that_go_through_one_convolution_together_count_as_rows() -> None:
+    layers = "both = Concat<axis = 0>(image, image) c = Conv(both, w, b) one, two = Split<axis = 0>(c, sizes)"
+    shapes = "n = Shape<end = 1>(image) sizes = Concat<axis = 0>(n, n)"
+    proto = _model(f"{{ {shapes} {layers} out = Add(one, two) }}", (4, 4, 1, 1))
+    expected = _channel_means(proto)
+    corrected = correct_biases(proto, _IMAGES, FORMATS["int8"])
+    assert np.abs(_channel_means(_with_rounded_weights(corrected, "int8", "per_channel")) - expected).max() < 2e-5

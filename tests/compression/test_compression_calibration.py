@@ -3,9 +3,10 @@ from typing import get_args
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, parser
 
 from scalesearch.compression.calibration import calibrate, observe
 from scalesearch.compression.clipping import entropy_threshold, least_error_bounds, least_error_reach
@@ -241,3 +242,32 @@ def test_activations_that_are_not_finite_are_refused(bad: float) -> None:
     images[40, 0, 0, 0] = bad
     with pytest.raises(StageFailed, match="is not finite on calibration images"):
         calibrate(_heavy_tailed_graph(), images, method="minmax", clip_percentile=99.9, symmetric=False)
+
+
+_ARRANGED = {
+    "images along the second axis": ("t = Transpose<perm = [1, 2, 3, 0]>(image) out = Relu(t)", ["t", "out"]),
+    "several rows of each image": ("s = Constant<value_ints = [-1, 16]>() t = Reshape(image, s) out = Exp(t)", ["t"]),
+    "the same for all images": (
+        "s = Constant<value_floats = [1.0, 2.0, 4.0]>() t = Exp(s) u = Reshape(t, v) out = Mul(image, u)", ["t", "out"]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arranged", _ARRANGED)
+def test_values_are_counted_where_images_are_not_along_the_first_axis(arranged: str) -> None:
+    body, names = _ARRANGED[arranged]
+    if "u = Reshape" in body:
+        body = f"v = Constant<value_ints = [1, 3, 1, 1]>() {body}"
+    header = '<ir_version: 10, opset_import: ["": 18]> arranged (float[batch, 3, 16, 16] image) => (float[] out)'
+    proto = parser.parse_model(f"{header} {{ {body} }}")
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    proto = onnx.shape_inference.infer_shapes(proto)
+    inner = onnx.ModelProto()
+    inner.CopyFrom(proto)
+    inner.graph.output.extend(value for value in proto.graph.value_info if value.name in names)
+    session = ort.InferenceSession(inner.SerializeToString(), providers=["CPUExecutionProvider"])
+    parts = [session.run(names, {"image": part}) for part in (_IMAGES[:32], _IMAGES[32:])]
+    ranges = calibrate(proto, _IMAGES, method="percentile", clip_percentile=90.0, symmetric=False)
+    for place, name in enumerate(names):
+        values = np.concatenate([part[place].ravel() for part in parts]).astype(np.float64)
+        np.testing.assert_allclose(ranges[name], np.percentile(values, [5, 95]), rtol=1e-5, atol=1e-6, err_msg=name)

@@ -10,8 +10,11 @@ from torch.nn.functional import cross_entropy
 
 from scalesearch.compression.channels_left import channels_left
 from scalesearch.compression.importance import Evidence
+from scalesearch.compression.kept_entries import numbered
 from scalesearch.compression.prune import LayerShares, prunable_widths, prune
 from scalesearch.errors import StageFailed
+from scalesearch.networks import find_spec
+from scalesearch.networks.own_module import own_module
 from scalesearch.tasks.classification.pieces import build, judged
 from scalesearch.values.candidate import Criterion, Pruning, PruningScope
 from scalesearch.values.network import Network
@@ -366,3 +369,54 @@ def test_rounds_end_where_one_round_does(scope: PruningScope) -> None:
     del widths["stem.0"]
     with pytest.raises(StageFailed, match=r"prune: widths must be those of the same layers.* none of stem\.0"):
         prune(left, Pruning(channel_fraction=0.5, scope=scope), channel_multiple=8, layers=LayerShares(widths=widths))
+
+
+def _own(name: str) -> Network:
+    spec = replace(find_spec(f"own_modules:{name}"), num_classes=10, resolution_px=32)
+    return Network(spec=spec, module=own_module(spec, seed=0).eval())
+
+
+def test_a_follower_of_a_module_that_takes_one_type_alone_is_cut_as_the_module() -> None:
+    network = _own("in_one_type")
+    follower = numbered(network.module)
+    pruned = prune(network, Pruning(channel_fraction=0.5), channel_multiple=4, follower=follower).module
+    first = 0
+    for name, weight in network.module.named_parameters():
+        ids, left = follower.get_parameter(name).detach(), pruned.get_parameter(name)
+        assert ids.dtype == torch.float64
+        assert torch.equal(weight.detach().flatten()[(ids - first).long()], left.detach()), name
+        first += weight.numel()
+    assert pruned.get_parameter("stem.weight").shape == (8, 3, 3, 3)
+
+
+@pytest.mark.parametrize("scope", ["uniform", "global"])
+@pytest.mark.parametrize("fraction", [0.25, 0.5])
+def test_widths_before_a_group_norm_are_multiples_of_its_groups(fraction: float, scope: PruningScope) -> None:
+    """32 groups of 64 channels leave 64 or 32, 4 groups of 48 leave a multiple of 8."""
+    network = _own("group_normed")
+    pruned = prune(network, Pruning(channel_fraction=fraction, scope=scope), channel_multiple=8)
+    first, second = (prunable_widths(pruned)[name] for name in ("0", "3"))
+    assert (first % 32, second % 8) == (0, 0)
+    if scope == "uniform":
+        # 0.75 * 64 / 32 = 1.5 rounds up to 2, and 0.75 * 48 / 8 = 4.5 to 5.
+        assert (first, second) == {0.25: (64, 40), 0.5: (32, 24)}[fraction]
+    least = prune(pruned, Pruning(channel_fraction=0.9), channel_multiple=1)
+    assert least.module(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_a_group_norm_over_channels_that_leave_apart_keeps_them() -> None:
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.norm = nn.Conv2d(3, 24, 1), nn.Conv2d(3, 8, 1), nn.GroupNorm(16, 32)
+            self.fc = nn.Linear(32, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            joined = self.norm(torch.cat([self.one(x), self.two(x)], dim=1))
+            logits: Tensor = self.fc(joined.mean(dim=(2, 3)))
+            return logits
+
+    # Of 24 and 8, 30 % would leave 17 and 6; as multiples of 16 where there are any, 16 and 8. None sums up to such.
+    network = replace(_own("group_normed"), module=Joined().eval())
+    pruned = prune(network, Pruning(channel_fraction=0.3), channel_multiple=1)
+    assert pruned.module(torch.zeros(1, 3, 32, 32)).shape == (1, 10)

@@ -3,7 +3,7 @@
 import copy
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,15 @@ from torch import Tensor, nn
 
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.qat import QatResult
+from scalesearch.compression.qdq import given_ranges
+from scalesearch.compression.quantize import Calibration
+from scalesearch.compression.quantize import quantize as write_quantized
 from scalesearch.compression.simulation import Simulation
 from scalesearch.compression.sparsity import holds_2_4, masked, masks_of_zeros, sparsity_masks
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import StageFailed
+from scalesearch.networks import find_spec
+from scalesearch.networks.own_module import own_module
 from scalesearch.tasks.classification.pieces import quantization_aware, quantize, run_as_written, to_onnx
 from scalesearch.values.candidate import Precision, Pruning, Quantization, Sparsity, WeightScales
 from scalesearch.values.network import Network, OnnxModel
@@ -338,3 +343,48 @@ def test_networks_that_cannot_be_simulated_say_why() -> None:
         Simulation(_Twice(), Quantization(precision="int8"), "openvino")
     with pytest.raises(StageFailed, match=r"qat: the network cannot be traced by torch\.fx"):
         Simulation(_Branching(), Quantization(precision="int8"), "openvino")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", ["openvino", "onnxruntime_cpu"])
+def test_linear_layers_on_tokens_are_deployed_with_the_ranges_that_they_learnt(
+    profile: QuantizationProfile, tmp_path: Path
+) -> None:
+    """The exported file has their weights transposed, under other names."""
+    spec = replace(find_spec("own_modules:tokens"), num_classes=10, resolution_px=32)
+    network = fold_batchnorm(Network(spec=spec, module=own_module(spec, seed=0).eval()))
+    images = np.random.default_rng(0).normal(size=(32, 3, 32, 32)).astype(np.float32)
+    result = quantization_aware(
+        network,
+        Quantization(precision="int8", qat_steps=1, calibration_images=16),
+        profile=profile,
+        batches=lambda: (torch.from_numpy(images), torch.arange(32) % 10),
+        calibration=torch.from_numpy(images),
+        seed=0,
+    )
+    exported = to_onnx(result.network, to=tmp_path / "float.onnx", check_images=images[:8])
+    proto = read_onnx(exported.path)
+    given = given_ranges(proto, result.ranges, result.weights)
+    inputs = [node.input[0] for node in proto.graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
+    assert len(inputs) == 5 and set(inputs) <= given.keys()
+    known = Calibration(images=images, input_ranges=result.ranges, weights=result.weights)
+    quantized = write_quantized(exported, Quantization(), calibration=known, profile=profile, to=tmp_path / "fp32.onnx")
+    assert quantized.size_bytes == exported.size_bytes
+    eight = Quantization(precision="int8")
+    assert write_quantized(exported, eight, calibration=known, profile=profile, to=tmp_path / "int8.onnx").size_bytes
+
+
+def test_a_module_that_cannot_take_channels_last_images_is_tuned_without_them() -> None:
+    spec = replace(find_spec("own_modules:viewing"), num_classes=10, resolution_px=32)
+    network = fold_batchnorm(Network(spec=spec, module=own_module(spec, seed=0).eval()))
+    images = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 3, 32, 32)).astype(np.float32))
+    result = quantization_aware(
+        network,
+        Quantization(precision="int8", qat_steps=2, calibration_images=8),
+        profile="openvino",
+        batches=lambda: (images.contiguous(memory_format=torch.channels_last), torch.arange(8)),
+        calibration=images,
+        seed=0,
+    )
+    assert result.network.module(images).shape == (8, 10)
+    assert result.ranges.keys() == result.weights.keys() == {"body.weight", "fc.weight"}

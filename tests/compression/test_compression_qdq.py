@@ -444,3 +444,21 @@ def _run(proto: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.floa
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     answer: NDArray[np.float32] = session.run(None, {"image": images})[0]
     return answer
+
+
+def test_a_layer_is_found_by_its_numbers_where_the_file_names_its_weight_otherwise() -> None:
+    """As torch exports a linear layer on three dimensions: the transposed weight, and the bias in an Add."""
+    body = (
+        "{ p = GlobalAveragePool(image) f = Flatten(p) m = MatMul(f, val_0) linear = Add(m, b) "
+        "n = MatMul(linear, val_1) out = Add(image, n) }"
+    )
+    proto = _model(body, {"val_0": (4, _SIDE), "val_1": (_SIDE, _SIDE), "b": (_SIDE,)})
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    weights = {"one.weight": constants["val_0"].T, "two.weight": constants["val_1"].T, "gone.weight": np.ones((2, 2))}
+    keys = ("one.weight", output_of("one.weight"), output_of("two.weight"), "gone.weight")
+    ranges = {key: (-1.0, float(place)) for place, key in enumerate(keys)}
+    given = given_ranges(proto, ranges, {name: each.astype(np.float32) for name, each in weights.items()})
+    # The two outputs of the first layer are those before and after its bias: only the latter is read by others.
+    assert given == {"f": (-1.0, 0.0), "p": (-1.0, 0.0), "linear": (-1.0, 1.0), "n": (-1.0, 2.0)}
+    with pytest.raises(StageFailed, match=r"for one\.weight, but no layer has that weight"):
+        given_ranges(proto, ranges)

@@ -97,6 +97,8 @@ MISTAKES = (
     Mistake("training.flip=1", ("true or false",)),
     Mistake("limits.max_macs=0", ("limits.max_macs", "above 0")),
     Mistake("limits.max_mac=1", ("'limits.max_macs'",)),
+    Mistake("limits.max_macs=0.5", ("limits.max_macs", "at least 1", "multiply-accumulate", "0.5")),
+    Mistake("limits.max_size_bytes=0.5", ("limits.max_size_bytes", "at least 1", "bytes", "0.5")),
     Mistake("scaling.width_by=cutting", ("scaling.width_by = 'cutting'", "Did you mean 'cut'?", "scratch, cut")),
     Mistake("scaling.width_by=true", ("scaling.width_by = True", "scratch, cut")),
     Mistake("scaling.depth_by={low = 1, high = 2}", ("scaling.depth_by takes a list of choices, not a range",)),

@@ -8,15 +8,20 @@ import pytest
 import torch
 
 from scalesearch.compression.fold import foldable_pairs
+from scalesearch.data.normalisation import normalise
 from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.memory_layouts import layout_of
 from scalesearch.networks import find_spec, scale
 from scalesearch.networks.build import build
-from scalesearch.networks.own_module import replaced_layer
+from scalesearch.networks.own_module import code_sha256, replaced_layer
+from scalesearch.tasks.classification.pieces import train
 from scalesearch.tasks.classification.task import TASK
+from scalesearch.training.answers import answers
 from scalesearch.training.weights import trunk_key, weights_key
 from scalesearch.values.candidate import Recipe, Scaling, StageScaling
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.settings import Machine
 
 
 def spec_at(name: str, *, px: int = 32, classes: int = 10) -> NetworkSpec:
@@ -91,6 +96,41 @@ def test_all_weights_are_float32_and_trained_and_nothing_works_in_place() -> Non
     assert {(weight.dtype, weight.requires_grad) for weight in module.parameters()} == {(torch.float32, True)}
     assert module.training
     assert not any(getattr(layer, "inplace", False) for layer in module.modules())
+
+
+def test_a_module_that_cannot_take_channels_last_images_is_trained_without_them() -> None:
+    network = built(spec_at("viewing"))
+    assert layout_of(network.module) == torch.contiguous_format
+    assert layout_of(built(spec_at("residual")).module) == torch.channels_last
+    machine = Machine(device="cpu", threads=1, bf16=False, channels_last=True)
+    images, labels = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8), torch.arange(8)
+    mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    recipe = Recipe(steps=2, batch_size=4)
+    trained = train(network, images, labels, recipe, machine, mean=mean, std=std, seed=0)
+    (answer,) = answers(trained.network, images, machine, mean=mean, std=std)
+    expected = trained.network.module(normalise(images, mean=mean, std=std))
+    torch.testing.assert_close(answer, expected)
+
+
+def test_the_code_of_a_module_is_known_apart_from_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    body = "import torch\nfrom torch import nn\nclass Net(nn.Sequential):\n    def forward(self, x):\n        {}\n"
+    make = "def make():\n    torch.manual_seed(0)\n    return Net(nn.Conv2d(3, 8, 3), {})\n"
+
+    def hashes(number: int, forward: str, layer: str = "nn.ReLU()") -> tuple[str, str]:
+        name = f"forward_xyz_{number}"
+        (tmp_path / f"{name}.py").write_text(body.format(forward) + make.format(layer))
+        spec = find_spec(f"{name}:make")
+        return spec.origin_sha256, code_sha256(spec)
+
+    plain, code = hashes(0, "return super().forward(x).mean(dim=(2, 3))")
+    assert hashes(1, "return super().forward(x).mean(dim=(2, 3))  # the mean") == (plain, code)
+    others = (
+        hashes(2, "return super().forward(x).amax(dim=(2, 3))"),
+        hashes(3, "return super().forward(x).mean(dim=(2, 3))", "nn.SiLU()"),
+    )
+    assert {weights for weights, _ in others} == {plain}
+    assert len({code, *(each for _, each in others)}) == 3
 
 
 def test_the_normalisation_is_the_modules_where_it_names_one() -> None:

@@ -79,6 +79,7 @@ CHANGES = (
         True,
         ("settings.detection.objective: was 'map50_95', is 'map50'",),
     ),
+    Change("code never stored", lambda s: replace(s, code_sha256="1" * 64), False),
     Change("budget", lambda s: replace(s, settings=replace(s.settings, budget=99)), False),
     Change("workers", lambda s: replace(s, settings=replace(s.settings, workers=4)), False),
     Change("a renamed folder of the same images", lambda s: replace(s, data=replace(s.data, name="photos")), False),
@@ -187,3 +188,15 @@ def test_a_module_with_other_weights_cannot_go_on(session: Session) -> None:
     refuse_changes(own, own)
     with pytest.raises(ConfigError, match=r"base\.origin_sha256: was 'aaaa"):
         refuse_changes(own, replace(own, base=replace(base, origin_sha256="b" * 64)))
+
+
+def test_other_code_of_a_users_module_is_refused_where_both_are_known(session: Session) -> None:
+    session = replace(session, base=replace(session.base, origin="mine:network"), code_sha256="a" * 64)
+    refuse_changes(session, session)
+    refuse_changes(replace(session, code_sha256=""), session)
+    changed = replace(session, code_sha256="b" * 64)
+    with pytest.raises(ConfigError, match=r"the code of mine:network: was a{12}\.\.\., is b{12}\.") as told:
+        refuse_changes(session, changed)
+    assert len(str(told.value).splitlines()) <= 3
+    write_run_file(changed)
+    assert read_run_file(session.folder) == changed

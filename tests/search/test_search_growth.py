@@ -55,6 +55,22 @@ def test_what_is_stored_makes_a_candidate_cheaper() -> None:
     assert rounded(again) == pytest.approx(FIXED_COST + 20 / whole.recipe.steps)
 
 
+def test_updates_with_rounding_are_those_of_int8_alone(make_record: Callable[..., MeasuredTrial]) -> None:
+    """A space may fix `qat_steps`, and every candidate then holds it."""
+    fp32, fp16, int8 = (
+        Candidate(scaling=Scaling(width=0.5), quantization=Quantization(precision=precision, qat_steps=60))
+        for precision in ("fp32", "fp16", "int8")
+    )
+    known = in_trainings(SPACE, [fp32])
+    assert known(fp16) == FIXED_COST
+    assert known(int8) == pytest.approx(FIXED_COST + 1 / 3)  # its branch is another
+    record = make_record(0)
+    training = replace(record.training, train_s=1.0, retrain_s=0.0)
+    records = [replace(record, candidate=fp32, training=training, same_as=None)]
+    assert in_seconds(SPACE, records, {}) is not None
+    assert in_seconds(SPACE, [replace(records[0], candidate=int8)], {}) is None
+
+
 def test_with_cosine_a_cut_of_a_stored_network_costs_its_retraining() -> None:
     recipe = Recipe(schedule="cosine", steps=300, retrain_steps=60)
     whole = Candidate(scaling=Scaling(width=0.5), recipe=recipe)

@@ -2,7 +2,7 @@ from dataclasses import replace
 from typing import Any
 
 from scalesearch.search.siblings import next_cuts, siblings_of
-from scalesearch.spaces.suggest import for_target, suggest, trial_parameters
+from scalesearch.spaces.suggest import candidate_with, for_target, suggest, trial_parameters
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Scaling
 from scalesearch.values.space import Choice, NamedAxis, Range, SearchSpace
 from scalesearch.values.target import Target
@@ -80,3 +80,11 @@ def test_zeros_are_asked_only_where_the_chip_can_use_them() -> None:
 class _NeverAsked:
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(name)
+
+
+def test_a_fixed_setting_of_one_precision_does_not_concern_the_others() -> None:
+    asked = space(precision=("fp32", "fp16", "int8"), qat_steps=(60,), keep_float=(2,))
+    fp32, fp16, int8 = (candidate_with({"quantization.precision": name}, asked) for name in ("fp32", "fp16", "int8"))
+    assert [each.quantization.label for each in (fp32, fp16, int8)] == ["fp32", "fp16", "int8 QAT but 2 layers"]
+    assert siblings_of(fp32, asked) == (fp16,)  # int8 would train
+    assert siblings_of(int8, asked) == (fp32, fp16)

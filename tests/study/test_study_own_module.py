@@ -3,11 +3,18 @@
 from dataclasses import replace
 
 import pytest
+import torch
+from torch import nn
 
+from scalesearch.compression.prune import prune
 from scalesearch.config import check_axes
 from scalesearch.errors import ConfigError
 from scalesearch.networks import find_spec
-from scalesearch.study.own_module import fitted_module_notes, require_classification, require_fit
+from scalesearch.networks.own_module import code_sha256
+from scalesearch.study.own_module import fitted_module_notes, require_classification, require_fit, require_same_code
+from scalesearch.values.candidate import Pruning
+from scalesearch.values.network import Network
+from scalesearch.values.session import Session
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 
 SPACE = SearchSpace(name="module", network="own_modules:residual", resolution_px=32, axes=())
@@ -47,6 +54,46 @@ def test_channels_that_cannot_be_cut_are_refused_where_the_space_cuts_them() -> 
     with pytest.raises(ConfigError, match="the channels of own_modules:shuffled cannot be cut") as told:
         require_fit(replace(SPACE, axes=(cutting,)), base, 10)
     assert str(told.value).endswith("--set pruning.channel_fraction=0")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("auxiliary", "came a tuple of 2 in training mode: wrap it in a module that returns the logits alone"),
+        ("detached", "expected a module that can be trained, its backward pass raised RuntimeError"),
+    ],
+)
+def test_what_a_module_does_in_training_alone_is_found_before_the_training(name: str, words: str) -> None:
+    random_state = torch.random.get_rng_state()
+    with pytest.raises(ConfigError, match=words) as told:
+        require_fit(SPACE, find_spec(f"own_modules:{name}"), 10)
+    assert len(str(told.value).splitlines()) <= 3
+    require_fit(SPACE, find_spec("own_modules:viewing"), 10)
+    assert torch.equal(random_state, torch.random.get_rng_state())
+
+
+def test_every_listed_cut_is_tried_as_the_target_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = list[tuple[float, int]]()
+
+    def note(network: Network, pruning: Pruning, *, channel_multiple: int, follower: nn.Module) -> Network:
+        tried.append((pruning.channel_fraction, channel_multiple))
+        return prune(network, pruning, channel_multiple=channel_multiple, follower=follower)
+
+    monkeypatch.setattr("scalesearch.study.own_module.prune", note)
+    cutting = NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.0, 0.25, 0.5)))
+    for name in ("residual", "in_one_type", "group_normed"):
+        require_fit(replace(SPACE, axes=(cutting,)), find_spec(f"own_modules:{name}"), 10, channel_multiple=8)
+    assert tried == [(0.25, 8), (0.5, 8)] * 3
+
+
+def test_a_front_is_not_confirmed_with_other_code(session: Session) -> None:
+    base = find_spec("own_modules:residual")
+    session = replace(session, base=base, code_sha256=code_sha256(base))
+    require_same_code(session)
+    require_same_code(replace(session, code_sha256=""))
+    with pytest.raises(ConfigError, match="own_modules:residual: its code is not what the study in") as told:
+        require_same_code(replace(session, code_sha256="0" * 64))
+    assert len(str(told.value).splitlines()) <= 3
 
 
 def test_what_is_done_to_a_module_is_said() -> None:
