@@ -29,7 +29,8 @@ def compare(
 ) -> int:
     """Lay the fronts of studies over each other: two data sets, two chips, two spaces.
 
-    Latencies of unlike devices or batches, and scores on other images, never share a front: side by side only.
+    Latencies of unlike devices or batches, and scores by unlike metrics or on other images, never share a front: side
+    by side only.
     """
     from scalesearch.analysis.comparison import common_front
 
@@ -115,17 +116,19 @@ def _order(agreement: object | None) -> str:
 
 
 def _what_compares(pair: "Pair") -> str:
-    unlike = "UNLIKE DEVICES" if not pair.same_device else ""
-    if pair.timed_unlike:
-        unlike += f"{' and ' * bool(unlike)}TIMED UNLIKE ({'; '.join(pair.timed_unlike)})"
-    if not unlike and pair.same_images:
-        return "same device, same images: their points share a front"
-    if pair.same_images:
-        return f"same images, but {unlike}: latencies do not compare, so there is no common front"
+    timed = ["UNLIKE DEVICES"] * (not pair.same_device)
+    timed += [f"TIMED UNLIKE ({'; '.join(pair.timed_unlike)})"] * bool(pair.timed_unlike)
+    scored = [f"SCORED UNLIKE ({pair.scored_unlike})"] * bool(pair.scored_unlike)
+    scored += ["OTHER IMAGES"] * (not pair.same_images)
+    unlike, images = " and ".join([*timed, *scored]), "same images, " * pair.same_images
     if not unlike:
-        scores = score_noun(pair.metric, plural=True)
-        return f"same device, but OTHER IMAGES: {scores} (and hypervolumes) do not compare, so no common front"
-    return f"{unlike} and OTHER IMAGES: side by side only"
+        return "same device, same images: their points share a front"
+    if not scored:
+        return f"{images}but {unlike}: latencies do not compare, so there is no common front"
+    if not timed:
+        scores = "scores" if pair.scored_unlike else score_noun(pair.metric, plural=True)
+        return f"same device, {images}but {unlike}: {scores} (and hypervolumes) do not compare, so no common front"
+    return f"{unlike}: side by side only"
 
 
 def _rows(studies: "Sequence[ComparedStudy]") -> list[dict[str, Any]]:
@@ -164,6 +167,7 @@ def _plain(pair: "Pair") -> dict[str, Any]:
         "same_device": pair.same_device,
         "timed_unlike": list(pair.timed_unlike),
         "trained_unlike": pair.trained_unlike,
+        "scored_unlike": pair.scored_unlike,
         "same_images": pair.same_images,
         "its_front_beaten": pair.second_beaten,
         "own_front_beaten": pair.first_beaten,
@@ -180,6 +184,7 @@ def _draw(studies: "Sequence[ComparedStudy]", to: Path) -> None:
     pairs = _pairs(studies)
     warning = [] if all(pair.same_device for pair in pairs) else ["unlike devices: latencies do not compare"]
     warning += sorted({f"timed unlike: {words}" for pair in pairs for words in pair.timed_unlike})
+    warning += sorted({f"scored unlike: {pair.scored_unlike}" for pair in pairs if pair.scored_unlike})
     scores = score_noun_of((record for study in studies for record in study.front), plural=True)
     warning += [] if all(pair.same_images for pair in pairs) else [f"other images: {scores} do not compare"]
     caption = "  |  ".join([*sorted(devices), *warning])

@@ -60,6 +60,19 @@ def test_unlike_devices_and_images_never_share_a_front(
     assert pair.second_beaten is None and pair.first_beaten is None
 
 
+def test_scores_of_unlike_metrics_never_share_a_front(make_study: Callable[..., ComparedStudy]) -> None:
+    one, other = make_study("one", [(0.5, 1.0), (0.7, 2.0)]), make_study("other", [(0.9, 0.5)])
+    records = tuple(
+        replace(record, quality=replace(record.quality, metric="miou")) for record in other.records if record.quality
+    )
+    assert compare(one, other).scored_unlike == ""
+    other = replace(other, records=records)
+    assert common_front([one, other]) == ()
+    pair = compare(one, other)
+    assert pair.scored_unlike == "top-1 and mIoU" and pair.same_images and pair.same_device
+    assert pair.second_beaten is None and pair.first_beaten is None
+
+
 def _stored_larger(study: ComparedStudy, *, seed: int = 0) -> ComparedStudy:
     """As a space with a larger greatest resolution has it: the same pictures, other pixels, so another fingerprint."""
     session = study.session

@@ -55,6 +55,20 @@ def test_figure_shows_every_measured_trial_once_and_labels_the_front(records: li
     assert axes.get_xscale() == "log"
 
 
+def test_axes_name_every_metric_and_latency_that_is_drawn(make_record: MakeRecord) -> None:
+    one, other = make_record(0), make_record(1, p50_ms=2.0)
+    other = replace(
+        other,
+        quality=replace(other.quality, metric="map50"),
+        latency=replace(other.latency, objective="end_to_end"),
+    )
+    axes = front_picture([one, other], front={0, 1}, title="studies").axes[0]
+    assert axes.get_ylabel() == "top-1 accuracy / mAP50 of the deployed engine, %"
+    assert axes.get_xlabel() == (
+        "p50 latency, ms, of the deployed engine / end-to-end latency, ms, post-processing included (batch 1, log scale)"
+    )
+
+
 def test_caption_names_device_and_data(records: list[TrialRecord]) -> None:
     caption = front_picture(records, front={0, 1}, title="study", caption="signs (synthetic)").get_supxlabel()
     assert caption == "AMD EPYC (2 cores), onnxruntime 1.32.0, 1 thread  |  signs (synthetic)"
