@@ -73,7 +73,7 @@ def front_under(
 ) -> tuple[MeasuredTrial, ...]:
     """Return the members of the front within both bounds, fastest first.
 
-    They are also the front of all trials within the bounds.
+    They are also the front of all trials within the bounds. There must be a record, as `read_records` makes sure.
 
     Raises:
         NoFeasibleTrialError: There is none; the text names the trials that come nearest.
