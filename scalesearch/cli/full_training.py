@@ -27,6 +27,7 @@ from scalesearch.study.run import clear_leftovers
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import sources_of
 from scalesearch.values.candidate import Recipe
+from scalesearch.values.parent import parent_folder
 from scalesearch.values.quality import Quality
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.session import model_path, reference_path
@@ -114,9 +115,11 @@ def check_target(to: Path, config: ExportedConfig) -> None:
         return
     stored = read_run_file(to)
     if stored is None:
-        begun = (reference_path(to).name, RESULT)  # left by a training that was stopped early
+        begun = {reference_path(to).name, RESULT}  # left by a training that was stopped early
+        if (to / NAME).is_file():  # written before all else; whose network it names is compared below
+            begun |= {NAME, parent_folder(to).name, "logs"}
         others = sorted(path.name for path in to.iterdir() if path.name not in begun and not _is_hidden(path))
-        if others and others != [NAME]:
+        if others:
             message = f"{to} holds {', '.join(others[:4])}, which no training wrote: it would be mixed up.\n{remedy}"
             raise ConfigError(message)
     elif stored.space.name != _SPACE:

@@ -99,6 +99,10 @@ def test_a_training_goes_on_in_its_own_folder_or_a_free_one(
     for name in ("reference.onnx", ".result.json.x.partial", "study.lock"):
         (begun / name).write_text("")
     check_target(begun, config)
+    for name in ("parent/found.safetensors", "logs/reference.log"):  # written before run.toml, too
+        (begun / name).parent.mkdir()
+        (begun / name).write_text("")
+    check_target(begun, config)
     check_target(trained(session, tmp_path / "of_old"), config)  # older versions left no config.toml there
     again = trained(session, tmp_path / "again")
     shutil.copy(tmp_path / "export" / "config.toml", again)
@@ -113,8 +117,10 @@ def test_a_folder_of_anything_else_is_refused(
     write_config(make_record(5), session, other)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "model.onnx").write_text("mine")
+    (tmp_path / "parents" / "parent").mkdir(parents=True)  # and no config.toml
     cases = (
-        (tmp_path / "export", "holds config.toml, model.onnx, which no training wrote"),
+        (tmp_path / "export", "holds model.onnx, which no training wrote"),
+        (tmp_path / "parents", "holds parent, which no training wrote"),
         (tmp_path / "mine", "holds model.onnx, which no training wrote"),
         (trained(session, tmp_path / "search", space="resnet_small"), "is the study of a search"),
         (other, "holds a training of trial 5 of"),
