@@ -66,6 +66,10 @@ def test_a_study_is_read_as_it_is(tmp_path: Path, make_record: MakeRecord) -> No
     assert study.front == pareto_front(records) == (records[0], records[3], records[1])
     assert study.knee == knee(study.front) == records[3]
     assert study.hypervolume() == hypervolume([point(record) for record in study.front])
+    slow = make_record(5, top1=0.95, p50_ms=1500.0)
+    RecordStore(tmp_path).save(slow)
+    wider = hypervolume([point(record) for record in (*study.front, slow)], (0.0, 3000.0))
+    assert scalesearch.read_study(tmp_path).hypervolume() == wider
     assert study.record(4) == records[4]
     assert study.pick().record == study.knee
     assert study.pick(scalesearch.Wish(max_latency_ms=1.5)).record == records[0]

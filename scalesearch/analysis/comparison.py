@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from scalesearch.analysis.front import dominates, hypervolume, pareto_front, point, undominated
+from scalesearch.analysis.front import (
+    Point,
+    dominates,
+    hypervolume,
+    pareto_front,
+    point,
+    reference_of,
+    undominated,
+)
 from scalesearch.analysis.ranks import RankAgreement, rank_agreement
 from scalesearch.analysis.score_error import metric_of
 from scalesearch.values.candidate import Pruning, Scaling
@@ -33,10 +41,9 @@ class ComparedStudy:
         """The device that the study's latencies were measured on."""
         return next((record.device for record in self.records if record.device), None)
 
-    @property
-    def hypervolume(self) -> float:
-        """Hypervolume of the study's front, up to the reference point that all studies share."""
-        return hypervolume(map(point, self.front))
+    def hypervolume(self, reference: Point) -> float:
+        """Return the hypervolume of the study's front, up to the reference that all studies share."""
+        return hypervolume(map(point, self.front), reference)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +72,11 @@ class Pair:
     score: RankAgreement | None
     latency_ratio: float | None
     """Median, over the shared networks, of the second study's latency divided by the first's."""
+
+
+def common_reference(studies: Sequence[ComparedStudy]) -> Point:
+    """Return the reference for the hypervolumes of all these studies."""
+    return reference_of(record for study in studies for record in study.records)
 
 
 def common_front(studies: Sequence[ComparedStudy]) -> tuple[tuple[str, MeasuredTrial], ...]:

@@ -15,6 +15,7 @@ from scalesearch.views.words import device_text, milliseconds, percent, score_no
 
 if TYPE_CHECKING:
     from scalesearch.analysis.comparison import ComparedStudy, Pair
+    from scalesearch.analysis.front import Point
 
 
 def register(app: typer.Typer) -> None:
@@ -32,14 +33,15 @@ def compare(
     Latencies of unlike devices or batches, and scores by unlike metrics or on other images, never share a front: side
     by side only.
     """
-    from scalesearch.analysis.comparison import common_front
+    from scalesearch.analysis.comparison import common_front, common_reference
 
     compared = _read(studies)
     if as_json:
         typer.echo(json.dumps(_rows(compared), indent=1, allow_nan=False))
         return 0
+    reference = common_reference(compared)
     for study in compared:
-        for line in _about(study):
+        for line in _about(study, reference):
             echo(line)
     echo()
     for pair in _pairs(compared):
@@ -79,7 +81,7 @@ def _pairs(studies: "Sequence[ComparedStudy]") -> "list[Pair]":
     return [compare_two(one, other) for place, one in enumerate(studies) for other in studies[place + 1 :]]
 
 
-def _about(study: "ComparedStudy") -> Iterator[str]:
+def _about(study: "ComparedStudy", reference: "Point") -> Iterator[str]:
     from scalesearch.analysis.front import point
 
     front = study.front
@@ -88,7 +90,7 @@ def _about(study: "ComparedStudy") -> Iterator[str]:
     yield (
         f"  front of {len(front)} among {len(study.records)} trials, {percent(point(front[0])[0])} at "
         f"{milliseconds(point(front[0])[1])} to {percent(point(front[-1])[0])} at {milliseconds(point(front[-1])[1])}; "
-        f"hypervolume {study.hypervolume:.3f}"
+        f"hypervolume {study.hypervolume(reference):.3f}"
     )
 
 
@@ -132,10 +134,10 @@ def _what_compares(pair: "Pair") -> str:
 
 
 def _rows(studies: "Sequence[ComparedStudy]") -> list[dict[str, Any]]:
-    from scalesearch.analysis.comparison import common_front
+    from scalesearch.analysis.comparison import common_front, common_reference
     from scalesearch.analysis.front import point
 
-    together, pairs = common_front(studies), _pairs(studies)
+    together, pairs, reference = common_front(studies), _pairs(studies), common_reference(studies)
     rows = []
     for study in studies:
         front = study.front
@@ -146,7 +148,7 @@ def _rows(studies: "Sequence[ComparedStudy]") -> list[dict[str, Any]]:
                 "data": study.session.data.name,
                 "device": device_text(study.device) if study.device else None,
                 "trials": len(study.records),
-                "hypervolume": study.hypervolume,
+                "hypervolume": study.hypervolume(reference),
                 "front": [
                     {"trial": r.trial, r.quality.metric: point(r)[0], r.latency.name: point(r)[1]} for r in front
                 ],

@@ -22,7 +22,11 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def trial_rows(
-    records: Iterable[TrialRecord], *, front: Collection[int] = (), scores: Iterable[FrontScore] = ()
+    records: Iterable[TrialRecord],
+    *,
+    front: Collection[int] = (),
+    scores: Iterable[FrontScore] = (),
+    metric: str = DEFAULT_METRIC,
 ) -> list[Row]:
     """Return one flat row for each record, by trial number.
 
@@ -34,11 +38,12 @@ def trial_rows(
         records: The records of a study, in any order.
         front: Trial numbers of the Pareto front.
         scores: The second evaluations of the front's members.
+        metric: Name of the score, for records of which none has one.
     """
     ordered = sorted(records, key=lambda record: record.trial)
     stages = max((len(record.candidate.scaling.stages) for record in ordered), default=0)
     again = {score.trial: score for score in scores}
-    metric = next((record.quality.metric for record in ordered if record.quality), DEFAULT_METRIC)
+    metric = next((record.quality.metric for record in ordered if record.quality), metric)
     return _with_same_columns(
         [
             _row(record, again.get(record.trial), on_front=record.trial in front, stages=stages, metric=metric)

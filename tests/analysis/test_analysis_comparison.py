@@ -1,10 +1,11 @@
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from scalesearch.analysis.comparison import ComparedStudy, common_front, compare
+from scalesearch.analysis.comparison import ComparedStudy, common_front, common_reference, compare
 from scalesearch.analysis.front import hypervolume, point
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.record import MeasuredTrial, TrialRecord
@@ -44,8 +45,13 @@ def test_studies_of_one_device_and_data_share_a_front(make_study: Callable[..., 
 
 
 def test_hypervolumes_have_one_reference(make_study: Callable[..., ComparedStudy]) -> None:
-    study = make_study("one", [(0.5, 1.0), (0.7, 2.0)])
-    assert study.hypervolume == hypervolume([(0.5, 1.0), (0.7, 2.0)])
+    fast, slow = make_study("one", [(0.5, 1.0), (0.7, 2.0)]), make_study("other", [(0.5, 2000.0), (0.8, 4000.0)])
+    assert common_reference([fast]) == (0.0, 1000.0)
+    assert fast.hypervolume((0.0, 1000.0)) == hypervolume([(0.5, 1.0), (0.7, 2.0)])
+    reference = common_reference([fast, slow])
+    assert reference == (0.0, 8000.0)  # twice the slowest of all
+    assert slow.hypervolume(reference) == pytest.approx(0.5 * math.log(4) + 0.3 * math.log(2))
+    assert fast.hypervolume(reference) == pytest.approx(0.5 * math.log(8000) + 0.2 * math.log(4000))
 
 
 @pytest.mark.parametrize(("device", "images"), [("another chip", ""), ("", "f0"), ("another chip", "f0")])
