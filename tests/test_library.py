@@ -119,6 +119,24 @@ def test_a_space_is_loaded_with_overrides_and_checked() -> None:
         scalesearch.load_space("resnet_small", ["latency.max_s=1"])
 
 
+def test_the_settings_network_is_the_one_that_is_searched_and_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = list[str]()
+
+    def note(settings: scalesearch.RunSettings, space: scalesearch.SearchSpace, folder: Path, **_: object) -> None:
+        taken.append(space.network)
+
+    monkeypatch.setattr("scalesearch.api._run_search", note)
+    monkeypatch.setattr("scalesearch.api._evaluate", lambda _, space, settings, *rest: note(settings, space, tmp_path))
+    space = scalesearch.load_space("resnet_small")
+    for network in ("mobilenet_v2", ""):
+        settings = scalesearch.RunSettings(network=network, target="cpu")
+        scalesearch.run_search(settings, space, tmp_path)
+        scalesearch.evaluate(scalesearch.Candidate(), space, settings)
+    assert taken == ["mobilenet_v2", "mobilenet_v2", "resnet_small", "resnet_small"]
+
+
 def test_one_candidate_is_not_evaluated_inside_a_search(tmp_path: Path) -> None:
     (tmp_path / "study.sqlite3").touch()
     space = scalesearch.load_space("resnet_small")
