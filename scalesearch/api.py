@@ -109,7 +109,8 @@ def _evaluate(
         message = f"{folder} is the study of a search, whose sampler must know every trial: give another folder."
         raise ConfigError(message)
     folder.mkdir(parents=True, exist_ok=True)
-    session = open_session(dataclasses.replace(settings, lengths="off"), space, folder)
+    way_out = "Give the settings and the space of the evaluations that are there, or another folder."
+    session = open_session(dataclasses.replace(settings, lengths="off"), space, folder, way_out=way_out)
     plan = Planner(session)(candidate)
     store = RecordStore(folder)
     known = store.all()

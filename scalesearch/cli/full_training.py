@@ -38,6 +38,7 @@ from scalesearch.views.words import cut_text, milliseconds
 
 _SPACE = "export"
 """Name of the space without axes that a training's run.toml contains."""
+_WAY_OUT = "Give the --seed and --data of the training that is there, or another folder with --to."
 
 
 def train_export(config_path: Path, *, steps: int | None, data: str | None, seed: int | None, to: Path) -> None:
@@ -79,7 +80,9 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
     )
     alike = dataclasses.replace(settings, lengths="off")  # there is one training
     prior = _prior_parent(config, config_path)
-    session = open_session(alike, space, to, base=config.network, storage=config.storage, prior=prior, say=echo)
+    session = open_session(
+        alike, space, to, base=config.network, storage=config.storage, prior=prior, way_out=_WAY_OUT, say=echo
+    )
     classes = len(session.data.class_names)
     spec = dataclasses.replace(config.network, num_classes=classes)
     cut_from = config.cut_from and dataclasses.replace(config.cut_from, num_classes=classes)

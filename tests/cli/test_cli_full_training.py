@@ -9,11 +9,12 @@ from scalesearch.cli.full_training import check_target, compared_numbers, full_r
 from scalesearch.config.checks import require_branch
 from scalesearch.errors import ConfigError
 from scalesearch.export.metadata import ExportedConfig, read_config, write_config
-from scalesearch.records.run_file import write_run_file
+from scalesearch.records.run_file import refuse_changes, write_run_file
 from scalesearch.values.candidate import Quantization, Recipe, ScheduleName
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
+from scalesearch.values.settings import RunSettings
 
 MakeRecord = Callable[..., MeasuredTrial]
 
@@ -141,3 +142,16 @@ def test_an_export_that_was_taught_is_not_trained_without_its_parent(
     with pytest.raises(ConfigError, match=r"distill_weight = 0\.5: expected a parent"):
         train_export(path, steps=None, data=None, seed=None, to=tmp_path / "to")
     assert not (tmp_path / "to").exists()
+
+
+def test_another_seed_is_told_what_train_offers(
+    config: ExportedConfig, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(settings: RunSettings, *_: object, way_out: str, **__: object) -> None:
+        refuse_changes(session, dataclasses.replace(session, settings=settings), way_out=way_out)
+
+    monkeypatch.setattr("scalesearch.cli.full_training.open_session", refused)
+    with pytest.raises(ConfigError, match=r"settings\.seed: was 0, is 9") as caught:
+        train_export(tmp_path / "export", steps=None, data=None, seed=9, to=tmp_path / "to")
+    assert "--seed and --data of the training that is there" in str(caught.value)
+    assert "--fresh" not in str(caught.value)  # train has no such flag
