@@ -12,6 +12,7 @@ import typer
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.registry import nearest
 from scalesearch.values.record import MeasuredTrial, TrialRecord
+from scalesearch.values.session import Session
 from scalesearch.views.words import milliseconds, percent, remedy, verdict
 
 RESULTS = Path("results")
@@ -164,15 +165,23 @@ def data_text(folder: Path) -> str:
 
     The text is empty where run.toml does not name the data set.
     """
+    session = _readable_session(folder)
+    return session.data_words if session else ""
+
+
+def train_images_of(folder: Path) -> int:
+    """Return the number of a study's training images; 0 where run.toml does not tell it."""
+    session = _readable_session(folder)
+    return session.data.train_images if session else 0
+
+
+def _readable_session(folder: Path) -> Session | None:
     from scalesearch.records.run_file import read_run_file
 
     try:
-        session = read_run_file(folder)
+        return read_run_file(folder)
     except ConfigError:  # results can be read without it, as after a change of version
-        return ""
-    if session is None:
-        return ""
-    return session.data_words
+        return None
 
 
 def _is_study(folder: Path) -> bool:
