@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.files import named
 from scalesearch.registry import nearest
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.session import Session
@@ -40,6 +41,7 @@ def find_study(path: Path | None, *, under: Path = RESULTS) -> Path:
     """
     if path is None:
         return _newest(under)
+    path = named(path)  # a study's name stands in what is made of it
     for folder in (path, under / path):
         if _is_study(folder):
             return folder
@@ -189,12 +191,16 @@ def _is_study(folder: Path) -> bool:
 
 
 def _studies(under: Path) -> list[Path]:
-    """Return the studies, newest first, by the last record that was saved."""
+    """Return the studies, newest first: by the last record that was saved, or by the begin of a study without one.
 
-    def age(folder: Path) -> float:
-        return max((folder / mark).stat().st_mtime for mark in _MARKS if (folder / mark).exists())
+    The database does not count: other commands write their figures into it.
+    """
 
-    return sorted((folder for folder in under.glob("*") if _is_study(folder)), key=age, reverse=True)
+    def saved(folder: Path) -> float:
+        marks = (folder / mark for mark in ("records", "run.toml", "study.sqlite3"))
+        return next(mark.stat().st_mtime for mark in marks if mark.exists())
+
+    return sorted((folder for folder in under.glob("*") if _is_study(folder)), key=saved, reverse=True)
 
 
 def _newest(under: Path) -> Path:
