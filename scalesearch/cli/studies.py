@@ -119,7 +119,9 @@ def _nothing_feasible(records: Sequence[TrialRecord]) -> str:
         lines.append(remedy(records))
     elif over:
         nearest = min(over, key=lambda record: max(use.excess for use in record.limits))
-        lines.append(f"Nearest: trial {nearest.trial}, {verdict(nearest)}. With --fresh, loosen [limits] or widen the space.")
+        lines.append(
+            f"Nearest: trial {nearest.trial}, {verdict(nearest)}. With --fresh, loosen [limits] or widen the space."
+        )
     else:
         lines.append(f"The last: trial {records[-1].trial}, {verdict(records[-1])}.")
     return "\n".join(lines)

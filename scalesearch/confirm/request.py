@@ -87,9 +87,7 @@ def _length_flags(moves: "Sequence[Move]", train_images: int) -> list[str]:
     Trials of unlike batch sizes that made equally many passes over the images made unlike numbers of updates.
     """
     lengths = list(map(_recipe_updates, moves))
-    usual = [
-        usual_full_length(move.record.candidate.recipe, full_updates=move.record.full_updates) for move in moves
-    ]
+    usual = [usual_full_length(move.record.candidate.recipe, full_updates=move.record.full_updates) for move in moves]
     if lengths == usual:
         return []
     if len(set(lengths)) > 1 and train_images:

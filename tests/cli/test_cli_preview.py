@@ -423,7 +423,7 @@ def test_a_space_that_distils_without_a_parent_is_refused_before_anything_is_tim
     [
         (("latency.objective=end_to_end",), "expected a task whose answers are worked on after the network"),
         (("detection.objective=map50",), "expected --task detection, came classification"),
-        (("network=own_modules:residual", "task=segmentation"), "expected a base network of scalesearch for segmentation"),
+        (("network=own_modules:residual", "task=segmentation"), "expected a base network of scalesearch for seg"),
     ],
 )
 def test_previews_refuse_settings_that_a_run_refuses(overrides: tuple[str, ...], told: str) -> None:
