@@ -56,6 +56,8 @@ def run_search(
 ) -> StudyOutcome:
     """Begin or continue a search in `folder`, write its tables, pictures and models, and return the outcome.
 
+    `settings.network`, if given, replaces the space's base network.
+
     Trials run in child processes. A script that calls this must do so under `if __name__ == "__main__":`, since the
     children import it again. Ctrl-C ends the search cleanly (`outcome.ended`).
 
@@ -63,7 +65,7 @@ def run_search(
         ConfigError: Something given is wrong, or the study there was made with other settings.
         MissingBackendError: The target's backend is not installed.
     """
-    return _run_search(_with_chip(settings), space, Path(folder), on_event=on_event, say=say)
+    return _run_search(_with_chip(settings), _on_network(space, settings), Path(folder), on_event=on_event, say=say)
 
 
 def evaluate(
@@ -78,7 +80,8 @@ def evaluate(
 
     Args:
         candidate: What is to be evaluated, recipe included. Its values need not lie on the space's axes.
-        space: Gives the base network, its resolution, and the limits that decide `record.feasible`.
+        space: Gives the base network (unless `settings.network` does), its resolution, and the limits that decide
+            `record.feasible`.
         settings: Data, chip and so on; None takes the defaults.
         folder: Keeps records, models (`models/`), weights and the reference engine, so that latencies of several calls
             can be compared and equal work is answered from its record; None uses a temporary folder.
@@ -90,6 +93,7 @@ def evaluate(
         StageFailed: A stage could not do its work.
     """
     settings = _with_chip(settings or RunSettings())
+    space = _on_network(space, settings)
     require_teacher(candidate.recipe.distill_weight, settings.parent)
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="scalesearch-") as temporary:
@@ -105,7 +109,8 @@ def _evaluate(
         message = f"{folder} is the study of a search, whose sampler must know every trial: give another folder."
         raise ConfigError(message)
     folder.mkdir(parents=True, exist_ok=True)
-    session = open_session(dataclasses.replace(settings, lengths="off"), space, folder)
+    way_out = "Give the settings and the space of the evaluations that are there, or another folder."
+    session = open_session(dataclasses.replace(settings, lengths="off"), space, folder, way_out=way_out)
     plan = Planner(session)(candidate)
     store = RecordStore(folder)
     known = store.all()
@@ -122,6 +127,11 @@ def _is_searched(folder: Path) -> bool:
     """Tell whether the folder is the study of a search, whose trials live in a database of its own or on a server."""
     stored = read_run_file(folder)
     return (folder / STUDY_FILE).exists() or bool(stored and stored.settings.storage)
+
+
+def _on_network(space: SearchSpace, settings: RunSettings) -> SearchSpace:
+    """Return the space with the base network that the settings name, if they name one."""
+    return dataclasses.replace(space, network=settings.network or space.network)
 
 
 def _with_chip(settings: RunSettings) -> RunSettings:

@@ -100,3 +100,8 @@ def is_folder(path: Path) -> bool:
 def is_file(path: Path) -> bool:
     """Tell whether the file exists; False too for a name that the system does not allow."""
     return os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises for them)
+
+
+def named(folder: Path) -> Path:
+    """Return the folder by a path that ends with its name, which `.` and `..` do not."""
+    return folder.resolve() if folder.name in ("", "..") else folder

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scalesearch.files import absolute_from, read_file, remove_partial_files, replace_file
+from scalesearch.files import absolute_from, named, read_file, remove_partial_files, replace_file
 from scalesearch.toml_file import read_toml
 
 
@@ -78,3 +78,11 @@ def test_a_path_is_seen_from_a_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     assert absolute_from(tmp_path, "a/../b") == str(tmp_path / "b")
     assert absolute_from(tmp_path, "/c/d") == "/c/d"
     assert absolute_from(tmp_path, "~/e") == str(tmp_path / "home" / "e")
+
+
+def test_a_folder_is_named_however_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    assert named(Path()).name == named(Path("in/..")).name == tmp_path.name
+    Path("latest").symlink_to("in")
+    assert named(Path("latest")) == Path("latest")

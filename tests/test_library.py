@@ -66,6 +66,10 @@ def test_a_study_is_read_as_it_is(tmp_path: Path, make_record: MakeRecord) -> No
     assert study.front == pareto_front(records) == (records[0], records[3], records[1])
     assert study.knee == knee(study.front) == records[3]
     assert study.hypervolume() == hypervolume([point(record) for record in study.front])
+    slow = make_record(5, top1=0.95, p50_ms=1500.0)
+    RecordStore(tmp_path).save(slow)
+    wider = hypervolume([point(record) for record in (*study.front, slow)], (0.0, 3000.0))
+    assert scalesearch.read_study(tmp_path).hypervolume() == wider
     assert study.record(4) == records[4]
     assert study.pick().record == study.knee
     assert study.pick(scalesearch.Wish(max_latency_ms=1.5)).record == records[0]
@@ -113,6 +117,24 @@ def test_a_space_is_loaded_with_overrides_and_checked() -> None:
         scalesearch.load_space("resnet_small", ["training.stepz=11"])
     with pytest.raises(ConfigError, match=r"'latency\.max_s' is no part of a search space"):
         scalesearch.load_space("resnet_small", ["latency.max_s=1"])
+
+
+def test_the_settings_network_is_the_one_that_is_searched_and_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = list[str]()
+
+    def note(settings: scalesearch.RunSettings, space: scalesearch.SearchSpace, folder: Path, **_: object) -> None:
+        taken.append(space.network)
+
+    monkeypatch.setattr("scalesearch.api._run_search", note)
+    monkeypatch.setattr("scalesearch.api._evaluate", lambda _, space, settings, *rest: note(settings, space, tmp_path))
+    space = scalesearch.load_space("resnet_small")
+    for network in ("mobilenet_v2", ""):
+        settings = scalesearch.RunSettings(network=network, target="cpu")
+        scalesearch.run_search(settings, space, tmp_path)
+        scalesearch.evaluate(scalesearch.Candidate(), space, settings)
+    assert taken == ["mobilenet_v2", "mobilenet_v2", "resnet_small", "resnet_small"]
 
 
 def test_one_candidate_is_not_evaluated_inside_a_search(tmp_path: Path) -> None:

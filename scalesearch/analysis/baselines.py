@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from scalesearch.analysis.front import REFERENCE, Point, as_good, hypervolume, pareto_front, point
+from scalesearch.analysis.front import as_good, hypervolume, pareto_front, point, reference_of
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.settings import SamplerName
 
@@ -86,14 +86,17 @@ def distance_from_base(record: TrialRecord) -> float:
     return sum(abs(math.log2(factor)) for factor in factors)
 
 
-def hypervolume_over_trials(
-    records: Iterable[TrialRecord], reference: Point = REFERENCE
-) -> tuple[tuple[int, float], ...]:
-    """Return (trial, hypervolume of all feasible trials up to it) where it grew, and for the last trial."""
+def hypervolume_over_trials(records: Iterable[TrialRecord]) -> tuple[tuple[int, float], ...]:
+    """Return (trial, hypervolume of all feasible trials up to it) where it grew, and for the last trial.
+
+    All have the reference of the whole study.
+    """
+    every = sorted(records, key=lambda each: each.trial)
+    reference = reference_of(every)
     best: list[tuple[float, float]] = []
     grown: list[tuple[int, float]] = []
     last = -1
-    for record in sorted(records, key=lambda each: each.trial):
+    for record in every:
         last = record.trial
         if not record.feasible or record.same_as is not None:
             continue

@@ -4,11 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from scalesearch.analysis.front import dominates, hypervolume, pareto_front, point, undominated
+from scalesearch.analysis.front import (
+    Point,
+    dominates,
+    hypervolume,
+    pareto_front,
+    point,
+    reference_of,
+    undominated,
+)
 from scalesearch.analysis.ranks import RankAgreement, rank_agreement
 from scalesearch.analysis.score_error import metric_of
 from scalesearch.values.candidate import Pruning, Scaling
 from scalesearch.values.network_spec import InputSize
+from scalesearch.values.quality import metric_title
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.session import Session
 from scalesearch.values.target import Device
@@ -32,10 +41,9 @@ class ComparedStudy:
         """The device that the study's latencies were measured on."""
         return next((record.device for record in self.records if record.device), None)
 
-    @property
-    def hypervolume(self) -> float:
-        """Hypervolume of the study's front, up to the reference point that all studies share."""
-        return hypervolume(map(point, self.front))
+    def hypervolume(self, reference: Point) -> float:
+        """Return the hypervolume of the study's front, up to the reference that all studies share."""
+        return hypervolume(map(point, self.front), reference)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +59,12 @@ class Pair:
     """What differs in the timing besides the device, such as `batch 1 and 16`; empty if nothing does."""
     trained_unlike: str
     """The updates of the members of both fronts, such as `240 and 480, 960 updates`; empty if they are alike."""
+    scored_unlike: str
+    """The metrics of both studies, such as `mAP50 and mAP50-95`; empty if they are one."""
     same_images: bool
     second_beaten: float | None
     """Fraction of the second study's front that some point of the first's front beats (Zitzler's coverage). None where
-    the two differ in device, way of timing or images, since their points then cannot be compared."""
+    the two differ in device, way of timing, metric or images, since their points then cannot be compared."""
     first_beaten: float | None
     shared: int
     """Number of networks (scaling, pruning and precision) that both studies measured, trained in full length."""
@@ -64,11 +74,16 @@ class Pair:
     """Median, over the shared networks, of the second study's latency divided by the first's."""
 
 
+def common_reference(studies: Sequence[ComparedStudy]) -> Point:
+    """Return the reference for the hypervolumes of all these studies."""
+    return reference_of(record for study in studies for record in study.records)
+
+
 def common_front(studies: Sequence[ComparedStudy]) -> tuple[tuple[str, MeasuredTrial], ...]:
     """Return the front of all studies' trials together, each with its study's name, fastest first.
 
-    It is empty where the studies may not share a front: latencies of different devices or batch sizes, or scores on
-    other images, cannot be compared.
+    It is empty where the studies may not share a front: latencies of different devices or batch sizes, or scores by
+    other metrics or on other images, cannot be compared.
     """
     if not all(comparable(studies[0], other) for other in studies[1:]):
         return ()
@@ -78,8 +93,14 @@ def common_front(studies: Sequence[ComparedStudy]) -> tuple[tuple[str, MeasuredT
 
 def comparable(one: ComparedStudy, other: ComparedStudy) -> bool:
     """Tell whether points of the two studies may share a front."""
-    same_score = metric_of(one.records) == metric_of(other.records)
-    return same_score and one.device == other.device and not timed_unlike(one, other) and _same_images(one, other)
+    unlike = scored_unlike(one, other) or timed_unlike(one, other)
+    return not unlike and one.device == other.device and _same_images(one, other)
+
+
+def scored_unlike(one: ComparedStudy, other: ComparedStudy) -> str:
+    """Return the names of the metrics that scored the two studies, if they differ; else an empty text."""
+    metrics = [metric_of(study.records) for study in (one, other)]
+    return "" if metrics[0] == metrics[1] else " and ".join(map(metric_title, metrics))
 
 
 def timed_unlike(one: ComparedStudy, other: ComparedStudy) -> tuple[str, ...]:
@@ -138,6 +159,7 @@ def compare(one: ComparedStudy, other: ComparedStudy) -> Pair:
         same_device=one.device == other.device,
         timed_unlike=timed_unlike(one, other),
         trained_unlike=_trained_unlike(one, other),
+        scored_unlike=scored_unlike(one, other),
         same_images=_same_images(one, other),
         second_beaten=_beaten(one.front, other.front) if together else None,
         first_beaten=_beaten(other.front, one.front) if together else None,

@@ -13,7 +13,7 @@ Point = tuple[float, float]
 
 REFERENCE: Point = (0.0, 1000.0)
 """A score of 0 and one second. It is fixed, so that hypervolumes of all runs on one device and data set can be
-compared."""
+compared, except where a network takes more than half a second (`reference_beyond`)."""
 
 
 def reference_beyond(slowest_ms: float) -> Point:
@@ -31,6 +31,11 @@ def point(record: TrialRecord) -> Point:
         msg = f"trial {record.trial} has no score and latency; only complete trials have a point"
         raise ValueError(msg)
     return (record.quality.score, record.latency.p50_ms)
+
+
+def reference_of(records: Iterable[TrialRecord]) -> Point:
+    """Return the reference of hypervolumes that are shown of these records: beyond the slowest feasible one."""
+    return reference_beyond(max((point(record)[1] for record in records if record.feasible), default=0.0))
 
 
 def as_good(one: Point, other: Point) -> bool:

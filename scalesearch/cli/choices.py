@@ -18,12 +18,17 @@ def task_defaults(
         space: The space that was named, if one was.
         data: The data that were named by `--data`, if any were.
         task: The task that was named by `--task`, if one was.
-        overrides: The texts of `--set`, which may name data and task, too.
+        overrides: The texts of `--set`, which may name space, data and task, too.
+
+    Raises:
+        ConfigError: There is no such task, or an override is not `key=value`.
     """
+    from scalesearch.config import parse_override
     from scalesearch.tasks.registry import DEFAULT, get_task
 
-    named = dict(text.partition("=")[::2] for text in overrides)
-    name = task or named.get("task", DEFAULT).strip("'\" ")
+    named = dict(map(parse_override, overrides))
+    name = task or str(named.get("task", DEFAULT))
+    space = space or str(named.get("space", ""))
     if name == DEFAULT:
         return space or get_task(DEFAULT).space, data
     chosen = get_task(name)

@@ -15,6 +15,7 @@ from scalesearch.views.words import device_text, milliseconds, percent, score_no
 
 if TYPE_CHECKING:
     from scalesearch.analysis.comparison import ComparedStudy, Pair
+    from scalesearch.analysis.front import Point
 
 
 def register(app: typer.Typer) -> None:
@@ -29,16 +30,18 @@ def compare(
 ) -> int:
     """Lay the fronts of studies over each other: two data sets, two chips, two spaces.
 
-    Latencies of unlike devices or batches, and scores on other images, never share a front: side by side only.
+    Latencies of unlike devices or batches, and scores by unlike metrics or on other images, never share a front: side
+    by side only.
     """
-    from scalesearch.analysis.comparison import common_front
+    from scalesearch.analysis.comparison import common_front, common_reference
 
     compared = _read(studies)
     if as_json:
         typer.echo(json.dumps(_rows(compared), indent=1, allow_nan=False))
         return 0
+    reference = common_reference(compared)
     for study in compared:
-        for line in _about(study):
+        for line in _about(study, reference):
             echo(line)
     echo()
     for pair in _pairs(compared):
@@ -78,7 +81,7 @@ def _pairs(studies: "Sequence[ComparedStudy]") -> "list[Pair]":
     return [compare_two(one, other) for place, one in enumerate(studies) for other in studies[place + 1 :]]
 
 
-def _about(study: "ComparedStudy") -> Iterator[str]:
+def _about(study: "ComparedStudy", reference: "Point") -> Iterator[str]:
     from scalesearch.analysis.front import point
 
     front = study.front
@@ -87,7 +90,7 @@ def _about(study: "ComparedStudy") -> Iterator[str]:
     yield (
         f"  front of {len(front)} among {len(study.records)} trials, {percent(point(front[0])[0])} at "
         f"{milliseconds(point(front[0])[1])} to {percent(point(front[-1])[0])} at {milliseconds(point(front[-1])[1])}; "
-        f"hypervolume {study.hypervolume:.3f}"
+        f"hypervolume {study.hypervolume(reference):.3f}"
     )
 
 
@@ -115,24 +118,26 @@ def _order(agreement: object | None) -> str:
 
 
 def _what_compares(pair: "Pair") -> str:
-    unlike = "UNLIKE DEVICES" if not pair.same_device else ""
-    if pair.timed_unlike:
-        unlike += f"{' and ' * bool(unlike)}TIMED UNLIKE ({'; '.join(pair.timed_unlike)})"
-    if not unlike and pair.same_images:
-        return "same device, same images: their points share a front"
-    if pair.same_images:
-        return f"same images, but {unlike}: latencies do not compare, so there is no common front"
+    timed = ["UNLIKE DEVICES"] * (not pair.same_device)
+    timed += [f"TIMED UNLIKE ({'; '.join(pair.timed_unlike)})"] * bool(pair.timed_unlike)
+    scored = [f"SCORED UNLIKE ({pair.scored_unlike})"] * bool(pair.scored_unlike)
+    scored += ["OTHER IMAGES"] * (not pair.same_images)
+    unlike, images = " and ".join([*timed, *scored]), "same images, " * pair.same_images
     if not unlike:
-        scores = score_noun(pair.metric, plural=True)
-        return f"same device, but OTHER IMAGES: {scores} (and hypervolumes) do not compare, so no common front"
-    return f"{unlike} and OTHER IMAGES: side by side only"
+        return "same device, same images: their points share a front"
+    if not scored:
+        return f"{images}but {unlike}: latencies do not compare, so there is no common front"
+    if not timed:
+        scores = "scores" if pair.scored_unlike else score_noun(pair.metric, plural=True)
+        return f"same device, {images}but {unlike}: {scores} (and hypervolumes) do not compare, so no common front"
+    return f"{unlike}: side by side only"
 
 
 def _rows(studies: "Sequence[ComparedStudy]") -> list[dict[str, Any]]:
-    from scalesearch.analysis.comparison import common_front
+    from scalesearch.analysis.comparison import common_front, common_reference
     from scalesearch.analysis.front import point
 
-    together, pairs = common_front(studies), _pairs(studies)
+    together, pairs, reference = common_front(studies), _pairs(studies), common_reference(studies)
     rows = []
     for study in studies:
         front = study.front
@@ -143,7 +148,7 @@ def _rows(studies: "Sequence[ComparedStudy]") -> list[dict[str, Any]]:
                 "data": study.session.data.name,
                 "device": device_text(study.device) if study.device else None,
                 "trials": len(study.records),
-                "hypervolume": study.hypervolume,
+                "hypervolume": study.hypervolume(reference),
                 "front": [
                     {"trial": r.trial, r.quality.metric: point(r)[0], r.latency.name: point(r)[1]} for r in front
                 ],
@@ -164,6 +169,7 @@ def _plain(pair: "Pair") -> dict[str, Any]:
         "same_device": pair.same_device,
         "timed_unlike": list(pair.timed_unlike),
         "trained_unlike": pair.trained_unlike,
+        "scored_unlike": pair.scored_unlike,
         "same_images": pair.same_images,
         "its_front_beaten": pair.second_beaten,
         "own_front_beaten": pair.first_beaten,
@@ -180,6 +186,7 @@ def _draw(studies: "Sequence[ComparedStudy]", to: Path) -> None:
     pairs = _pairs(studies)
     warning = [] if all(pair.same_device for pair in pairs) else ["unlike devices: latencies do not compare"]
     warning += sorted({f"timed unlike: {words}" for pair in pairs for words in pair.timed_unlike})
+    warning += sorted({f"scored unlike: {pair.scored_unlike}" for pair in pairs if pair.scored_unlike})
     scores = score_noun_of((record for study in studies for record in study.front), plural=True)
     warning += [] if all(pair.same_images for pair in pairs) else [f"other images: {scores} do not compare"]
     caption = "  |  ".join([*sorted(devices), *warning])

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scalesearch.cli.screen import Column, command_word, print_table, wide_console
-from scalesearch.cli.studies import MovedData, StudyArgument, find_study, front_under, read_records
+from scalesearch.cli.studies import (
+    MovedData,
+    StudyArgument,
+    find_study,
+    front_under,
+    read_records,
+    train_images_of,
+)
 from scalesearch.cli.terminal import echo
 from scalesearch.confirm.request import DEFAULT_SEEDS, ConfirmRequest, command_for, parse_also
 from scalesearch.errors import ScalesearchError
@@ -156,7 +163,8 @@ def _correction(folder: Path, outcome: "ConfirmOutcome") -> Iterator[str]:
     from scalesearch.views.brief_bias import correction_lines
 
     if outcome.confirmation and outcome.correction:
-        command = command_for(command_word(folder), outcome.confirmation.moves)
+        images = train_images_of(folder)
+        command = command_for(command_word(folder), outcome.confirmation.moves, train_images=images)
         yield from correction_lines(outcome.confirmation, outcome.correction, command=command)
 
 

@@ -207,15 +207,19 @@ def _choose(
     """Return the trials to be exported.
 
     With `runs`, only those trials are candidates, and they are chosen by their results at full length.
+
+    Raises:
+        ConfigError: The trial has no result, or was not confirmed; or no confirmed trial has a record any more.
+        NoFeasibleTrialError: No trial has finished yet, or none is feasible.
     """
     from scalesearch.analysis.choice import Wish, choose
     from scalesearch.analysis.front import pareto_front
-    from scalesearch.cli.studies import front_under
+    from scalesearch.cli.studies import front_under, read_records
     from scalesearch.records.confirmed import as_confirmed
     from scalesearch.records.store import RecordStore
 
-    store = RecordStore(folder)
     if trial is not None:
+        store = RecordStore(folder)
         record = store.load(trial)
         if record.same_as is not None:
             record = store.load(record.same_as)
@@ -230,10 +234,17 @@ def _choose(
             message = f"Trial {trial} was not confirmed; these were: {there}.\n{_how_to_confirm(folder)}"
             raise ConfigError(message)
         return (as_confirmed(measured, runs[record.trial]),)
-    records = store.all()
+    records = read_records(folder)
     if runs is not None:
         trained = (record.measured for record in records if record.trial in runs)
         records = tuple(as_confirmed(record, runs[record.trial]) for record in trained if record)
+        if not records:
+            there = ", ".join(str(number) for number in sorted(runs))
+            message = (
+                f"{folder}: expected records of the confirmed trials ({there}), found none that has a result.\n"
+                f"Restore those files in {folder / 'records'}, or confirm again. {_how_to_confirm(folder)}"
+            )
+            raise ConfigError(message)
     members = front_under(records, max_latency_ms=max_latency_ms)
     return members if front else (choose(pareto_front(records), Wish(max_latency_ms=max_latency_ms)).record,)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalesearch.cli.screen import Column, command_word, fitted, print_left_out
-from scalesearch.cli.studies import data_text, front_under
+from scalesearch.cli.studies import data_text, front_under, train_images_of
 from scalesearch.errors import ConfigError
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.views.words import score_noun_of
@@ -177,7 +177,7 @@ def _confirmed(folder: Path, records: Sequence[TrialRecord]) -> list[str]:
         return [hint, f"warning: {error}"]
     if confirmation is None:
         return [hint]
-    command = command_for(command_word(folder), confirmation.moves)
+    command = command_for(command_word(folder), confirmation.moves, train_images=train_images_of(folder))
     return [hint, *correction_lines(confirmation, correct(confirmation, front, records), command=command)]
 
 

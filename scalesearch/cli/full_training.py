@@ -27,6 +27,7 @@ from scalesearch.study.run import clear_leftovers
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import sources_of
 from scalesearch.values.candidate import Recipe
+from scalesearch.values.parent import parent_folder
 from scalesearch.values.quality import Quality
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.session import Session, model_path, reference_path
@@ -37,6 +38,7 @@ from scalesearch.views.words import cut_text, milliseconds
 
 _SPACE = "export"
 """Name of the space without axes that a training's run.toml contains."""
+_WAY_OUT = "Give the --seed and --data of the training that is there, or another folder with --to."
 
 
 def train_export(config_path: Path, *, steps: int | None, data: str | None, seed: int | None, to: Path) -> None:
@@ -71,7 +73,9 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
     space = training_space(config, read_run_file(to))
     alike = dataclasses.replace(settings, lengths="off")  # there is one training
     prior = _prior_parent(config, config_path)
-    session = open_session(alike, space, to, base=config.network, storage=config.storage, prior=prior, say=echo)
+    session = open_session(
+        alike, space, to, base=config.network, storage=config.storage, prior=prior, way_out=_WAY_OUT, say=echo
+    )
     classes = len(session.data.class_names)
     spec = dataclasses.replace(config.network, num_classes=classes)
     cut_from = config.cut_from and dataclasses.replace(config.cut_from, num_classes=classes)
@@ -123,9 +127,11 @@ def check_target(to: Path, config: ExportedConfig) -> None:
         return
     stored = read_run_file(to)
     if stored is None:
-        begun = (reference_path(to).name, RESULT)  # left by a training that was stopped early
+        begun = {reference_path(to).name, RESULT}  # left by a training that was stopped early
+        if (to / NAME).is_file():  # written before all else; whose network it names is compared below
+            begun |= {NAME, parent_folder(to).name, "logs"}
         others = sorted(path.name for path in to.iterdir() if path.name not in begun and not _is_hidden(path))
-        if others and others != [NAME]:
+        if others:
             message = f"{to} holds {', '.join(others[:4])}, which no training wrote: it would be mixed up.\n{remedy}"
             raise ConfigError(message)
     elif stored.space.name != _SPACE:

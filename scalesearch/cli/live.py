@@ -72,8 +72,9 @@ class _JsonView:
     def event(self, event: Event) -> None:
         name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(event).__name__).lstrip("_")
         if isinstance(event, TrialFinished):
-            fields = {f.name: getattr(event, f.name) for f in dataclasses.fields(event) if f.name != "record"}
-            self._write({"event": name, **trial_rows([event.record])[0], **fields})
+            fields = {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
+            row = trial_rows([fields.pop("record")], metric=fields.pop("metric"))[0]
+            self._write({"event": name, **row, **fields})
         elif isinstance(event, TrialStarted):
             self._write({"event": name, "trial": event.trial, "candidate": dataclasses.asdict(event.candidate)})
         else:

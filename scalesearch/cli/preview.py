@@ -38,12 +38,8 @@ class _Ground:
 def preview_run(settings: RunSettings, space: SearchSpace) -> None:
     """Print resolved settings, five sampled candidates with MACs, and the predicted time of the budget."""
     from scalesearch.cli.screen import wide_console
-    from scalesearch.tasks.registry import require_own_axes, require_postprocessing, task_for
 
     console = wide_console()
-    task = task_for(settings)
-    require_postprocessing(task, settings.latency.objective)
-    require_own_axes(task, space.axes)
     ground = _checked(space, settings)
     space = ground.space
     for key, value in flattened(asdict(settings)):
@@ -73,10 +69,9 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool, t
     from scalesearch.cli.screen import wide_console
     from scalesearch.data import load_dataset
     from scalesearch.study.fitted_space import largest_input
-    from scalesearch.tasks.registry import get_task, require_own_axes, sources_of
+    from scalesearch.tasks.registry import sources_of
 
     console = wide_console()
-    require_own_axes(get_task(settings.task), space.axes)
     ground = _checked(space, settings)
     space, base, target = ground.space, ground.base, ground.target
     console.print(
@@ -118,11 +113,15 @@ def _checked(space: SearchSpace, settings: RunSettings) -> _Ground:
     from scalesearch.spaces.suggest import for_target
     from scalesearch.study.fitted_space import largest_input, require_batch_memory, with_criterion
     from scalesearch.study.lengths import lengths_notes, with_lengths
-    from scalesearch.study.own_module import require_fit
+    from scalesearch.study.own_module import require_classification, require_fit
+    from scalesearch.tasks.registry import require_own_axes, require_postprocessing, task_for
 
     require_teacher(largest_value(space.axes, "training.distill_weight"), settings.parent)
-    chip = get_target(settings.target)
+    chip, task = get_target(settings.target), task_for(settings)
+    require_postprocessing(task, settings.latency.objective)
+    require_own_axes(task, space.axes)
     base = find_spec(space.network)
+    require_classification(base, settings.task)
     asked, (space, lengths) = space, with_lengths(space, settings, settings.sampler_name, None)
     notes = tuple(lengths_notes(asked, space, lengths, settings.sampler_name, None))
     space = for_target(with_criterion(space, base, None, parent=settings.parent), chip)

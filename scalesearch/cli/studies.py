@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.files import named
 from scalesearch.registry import nearest
 from scalesearch.values.record import MeasuredTrial, TrialRecord
+from scalesearch.values.session import Session
 from scalesearch.views.words import milliseconds, percent, remedy, verdict
 
 RESULTS = Path("results")
@@ -39,6 +41,7 @@ def find_study(path: Path | None, *, under: Path = RESULTS) -> Path:
     """
     if path is None:
         return _newest(under)
+    path = named(path)  # a study's name stands in what is made of it
     for folder in (path, under / path):
         if _is_study(folder):
             return folder
@@ -73,7 +76,7 @@ def front_under(
 ) -> tuple[MeasuredTrial, ...]:
     """Return the members of the front within both bounds, fastest first.
 
-    They are also the front of all trials within the bounds.
+    They are also the front of all trials within the bounds. There must be a record, as `read_records` makes sure.
 
     Raises:
         NoFeasibleTrialError: There is none; the text names the trials that come nearest.
@@ -116,7 +119,9 @@ def _nothing_feasible(records: Sequence[TrialRecord]) -> str:
         lines.append(remedy(records))
     elif over:
         nearest = min(over, key=lambda record: max(use.excess for use in record.limits))
-        lines.append(f"Nearest: trial {nearest.trial}, {verdict(nearest)}. Loosen [limits], or widen the space.")
+        lines.append(
+            f"Nearest: trial {nearest.trial}, {verdict(nearest)}. With --fresh, loosen [limits] or widen the space."
+        )
     else:
         lines.append(f"The last: trial {records[-1].trial}, {verdict(records[-1])}.")
     return "\n".join(lines)
@@ -164,15 +169,23 @@ def data_text(folder: Path) -> str:
 
     The text is empty where run.toml does not name the data set.
     """
+    session = _readable_session(folder)
+    return session.data_words if session else ""
+
+
+def train_images_of(folder: Path) -> int:
+    """Return the number of a study's training images; 0 where run.toml does not tell it."""
+    session = _readable_session(folder)
+    return session.data.train_images if session else 0
+
+
+def _readable_session(folder: Path) -> Session | None:
     from scalesearch.records.run_file import read_run_file
 
     try:
-        session = read_run_file(folder)
+        return read_run_file(folder)
     except ConfigError:  # results can be read without it, as after a change of version
-        return ""
-    if session is None:
-        return ""
-    return session.data_words
+        return None
 
 
 def _is_study(folder: Path) -> bool:
@@ -180,12 +193,16 @@ def _is_study(folder: Path) -> bool:
 
 
 def _studies(under: Path) -> list[Path]:
-    """Return the studies, newest first, by the last record that was saved."""
+    """Return the studies, newest first: by the last record that was saved, or by the begin of a study without one.
 
-    def age(folder: Path) -> float:
-        return max((folder / mark).stat().st_mtime for mark in _MARKS if (folder / mark).exists())
+    The database does not count: other commands write their figures into it.
+    """
 
-    return sorted((folder for folder in under.glob("*") if _is_study(folder)), key=age, reverse=True)
+    def saved(folder: Path) -> float:
+        marks = (folder / mark for mark in ("records", "run.toml", "study.sqlite3"))
+        return next(mark.stat().st_mtime for mark in marks if mark.exists())
+
+    return sorted((folder for folder in under.glob("*") if _is_study(folder)), key=saved, reverse=True)
 
 
 def _newest(under: Path) -> Path:

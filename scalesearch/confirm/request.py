@@ -3,6 +3,7 @@
 Light, so that a wrong number is reported before torch is loaded.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -66,18 +67,38 @@ def parse_also(words: Sequence[str]) -> tuple[tuple[int, ...], bool]:
     return tuple(dict.fromkeys(int(word) for word in words if word != "auto")), "auto" in words
 
 
-def command_for(study: str, moves: "Sequence[Move]") -> str:
+def command_for(study: str, moves: "Sequence[Move]", *, train_images: int = 0) -> str:
     """Return the command that continues a confirmation with the same training length and number of seeds.
 
     Args:
         study: The study's folder, quoted for a shell.
         moves: The confirmed trials.
+        train_images: Number of the study's training images, from which passes over them are told; 0: not known.
     """
-    record, training = moves[0].record, moves[0].record.training
-    recipe = record.candidate.recipe
-    steps = round(recipe.steps * moves[0].steps / max(1, training.steps))  # without those that retrain a cut network
-    usual = usual_full_length(recipe, full_updates=record.full_updates)
     seeds = max(move.seeds for move in moves)
-    flags = [f"--steps {steps}"] if steps != usual else []
+    flags = _length_flags(moves, train_images)
     flags += [f"--seeds {seeds}"] if seeds != DEFAULT_SEEDS else []
     return " ".join(("scalesearch confirm", study, *flags))
+
+
+def _length_flags(moves: "Sequence[Move]", train_images: int) -> list[str]:
+    """Return the flag for the length of these trainings; nothing where they have the default one.
+
+    Trials of unlike batch sizes that made equally many passes over the images made unlike numbers of updates.
+    """
+    lengths = list(map(_recipe_updates, moves))
+    usual = [usual_full_length(move.record.candidate.recipe, full_updates=move.record.full_updates) for move in moves]
+    if lengths == usual:
+        return []
+    if len(set(lengths)) > 1 and train_images:
+        batches = [move.record.candidate.recipe.batch_size for move in moves]
+        epochs = min(steps * batch // train_images for steps, batch in zip(lengths, batches, strict=True))
+        if lengths == [max(1, math.ceil(epochs * train_images / batch)) for batch in batches]:
+            return [f"--epochs {epochs}"]
+    return [f"--steps {lengths[0]}"] if lengths[0] != usual[0] else []
+
+
+def _recipe_updates(move: "Move") -> int:
+    """Return the updates of a trial's full training, without those that retrain a cut network."""
+    record = move.record
+    return round(record.candidate.recipe.steps * move.steps / max(1, record.training.steps))

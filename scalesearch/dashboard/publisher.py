@@ -98,10 +98,13 @@ def annotate_trial(
     save_note(_NoteOwner(storage=study._storage, study=study, _trial_id=trial._trial_id), note)
 
 
-def annotate_missing(study: "optuna.Study", records: Iterable[TrialRecord], folder: Path | None = None) -> int:
+def annotate_missing(
+    study: "optuna.Study", records: Iterable[TrialRecord], folder: Path | None = None, *, sampler: SamplerName
+) -> int:
     """Save what a run without the extra could not: missing notes of trials, the study's note, figures and files.
 
-    Return the number of notes saved. Do nothing without the extra.
+    Return the number of notes saved. Do nothing without the extra. The figures show which candidates `sampler` drew by
+    chance.
     """
     if not installed():
         return 0
@@ -115,7 +118,7 @@ def annotate_missing(study: "optuna.Study", records: Iterable[TrialRecord], fold
             saved += 1
     if saved:
         annotate_study(study)
-        update_figures(study, known.values())
+        update_figures(study, known.values(), sampler=sampler)
     if folder:
         keep_artifacts(study, folder, pareto_front(known.values()))
     return saved

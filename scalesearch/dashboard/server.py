@@ -20,6 +20,7 @@ from scalesearch.records.run_file import read_run_file
 from scalesearch.search.database_file import is_read_only, look_into, uri_of
 from scalesearch.search.storage import STUDY_FILE, only_coordinator, opened_study, reading_storage, storage_of
 from scalesearch.values.record import TrialRecord
+from scalesearch.values.session import Session
 
 if TYPE_CHECKING:
     import optuna
@@ -78,13 +79,20 @@ def complete_notes(folder: Path, records: Iterable[TrialRecord]) -> int:
     The number is 0 while a run goes on, which saves its own notes.
     """
     with contextlib.suppress(ConfigError), only_coordinator(folder), opened_study(folder) as opened:
-        every = list(records)
-        saved = annotate_missing(opened.study, every, folder)
-        session = read_run_file(folder)
+        every, session = list(records), _readable_session(folder)
+        sampler = session.settings.sampler_name if session else "tpe"
+        saved = annotate_missing(opened.study, every, folder, sampler=sampler)
         if saved and session:
             update_statistics(opened.study, every, session.space)
         return saved
     return 0
+
+
+def _readable_session(folder: Path) -> Session | None:
+    try:
+        return read_run_file(folder)
+    except ConfigError:  # the notes are made of the records alone
+        return None
 
 
 def _look_into(folder: Path) -> None:

@@ -31,6 +31,8 @@ class Expected:
     """The 95 % interval of `score`."""
     test_score: float | None = None
     """Score of the searched network on the test images; None where the study never scored it."""
+    postprocessing_ms: float | None = None
+    """Median time of the post-processing; None if none was measured, and in an older export."""
     end_to_end_ms: float | None = None
     """Latency with the post-processing; None if no post-processing was measured."""
     confirmed_steps: int = 0
@@ -48,7 +50,7 @@ def expected_of(record: MeasuredTrial, score: FrontScore | None, confirmed: Sequ
         score: Its second evaluation, on test images, if it had one.
         confirmed: Its runs at full length; if they have several lengths, those of the longest are used.
     """
-    whole = record.latency.end_to_end
+    after, whole = record.latency.postprocessing, record.latency.end_to_end
     steps = max((run.steps for run in confirmed), default=0)
     return Expected(
         network_sha256=record.network_sha256 or "",
@@ -60,6 +62,7 @@ def expected_of(record: MeasuredTrial, score: FrontScore | None, confirmed: Sequ
         score_low=record.quality.score_low,
         score_high=record.quality.score_high,
         p50_ms=record.latency.of_engine.p50_ms,
+        postprocessing_ms=None if after is None else after.p50_ms,
         end_to_end_ms=None if whole is None else whole.p50_ms,
         device=record.device.name if record.device else "",
         test_score=score.test.score if score else None,

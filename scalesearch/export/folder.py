@@ -112,7 +112,7 @@ def _fill(
     options = _format_options(record, session)
     for writer in writers:
         files += [ExportedFile(name=name, what=writer.what) for name in writer.write(model, folder, options)]
-    files += _kept(old, folder, pictures_of=None if run else (study.folder.name, record.trial))
+    files += _kept(old, folder, pictures_of=None if run else (study.name, record.trial))
     first = {file.name: file for file in reversed(files)}
     files = [file for file in files if first[file.name] is file and (folder / file.name).exists()]
     write_model_card(

@@ -109,7 +109,7 @@ def write_config(
     """
     config = ExportedConfig(
         written_by=f"scalesearch {importlib.metadata.version('scalesearch')}",
-        study=session.folder.name,
+        study=session.name,
         trial=record.trial,
         expected=expected_of(record, score, confirmed),
         candidate=record.candidate,
@@ -214,7 +214,7 @@ def onnx_metadata(record: MeasuredTrial, session: Session) -> dict[str, str]:
         "scalesearch.resolution_px": json.dumps(sides_px(spec.input_size)),
         "scalesearch.input": f"{colours} / 255, minus mean, over std; float32 NCHW",
         "scalesearch.precision": record.candidate.quantization.precision,
-        "scalesearch.trial": f"{session.folder.name}/{record.trial}",
+        "scalesearch.trial": f"{session.name}/{record.trial}",
         "scalesearch.network_sha256": record.network_sha256 or "",
         **_answer_facts(record),
         **({} if session.settings.task == DEFAULT else {_TASK_KEY: session.settings.task}),

@@ -63,7 +63,7 @@ def _head(record: MeasuredTrial, session: Session, noun: str) -> Iterator[str]:
     yield ""
     yield (
         f"{noun}, found by scalesearch: trial {record.trial} of study "
-        f"{markdown_text(session.folder.name)}. It takes {record.spec.input_size} "
+        f"{markdown_text(session.name)}. It takes {record.spec.input_size} "
         f"{'grey' if record.spec.image_channels == 1 else 'RGB'} images and is deployed in "
         f"{record.candidate.quantization.precision}. {_sentence_start(title)} is "
         f"{report.percent(record.quality.score)} on validation "
@@ -72,7 +72,7 @@ def _head(record: MeasuredTrial, session: Session, noun: str) -> Iterator[str]:
     if session.synthetic:
         yield ""
         scores = report.score_noun_of([record], plural=True).capitalize()
-        yield f"**The data are synthetic:** road signs drawn by a program. {scores} say nothing about photographs."
+        yield f"**The data are synthetic:** {session.drawn} drawn by a program. {scores} say nothing about photographs."
 
 
 def _sentence_start(title: str) -> str:

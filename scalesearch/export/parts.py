@@ -89,7 +89,7 @@ def write_weights(record: MeasuredTrial, session: Session, model: OnnxModel, fol
                 f"those in {MODEL} ({unlike})",
             )
     about = {
-        "study": session.folder.name,
+        "study": session.name,
         "trial": str(record.trial),
         "network_sha256": record.network_sha256 or "",
         "state": "trained, pruned, BatchNorm folded, fp32" + ("; before quantization-aware updates" if qat else ""),

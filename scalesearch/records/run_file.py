@@ -41,15 +41,21 @@ _IDENTITY = (
     "settings.tensorrt",
     "settings.machine.device",
 )
-# Two names for the same images do not make two data sets (a folder may have been moved). The fingerprint decides.
+# Descriptions may be reworded. Two names for the same images do not make two data sets (a folder may have been moved):
+# the fingerprint decides.
 # The standard error follows from the number of images; earlier versions stored it for every score.
 _NO_IDENTITY = (
+    "space.summary",
+    "target.summary",
     "data.warnings",
     "data.name",
     "data.val_standard_error_points",
     "parent.source",
     "parent.licence",
     "parent.head",
+)
+_WAY_OUT = (
+    "Give the old settings to continue it, --fresh to start anew (the old folder is kept), or --to another folder."
 )
 _SHOWN_DIFFERENCES = 4
 _SHOWN_DIGITS = 12
@@ -180,8 +186,11 @@ def stored_session(folder: Path) -> Session:
     return session
 
 
-def refuse_changes(stored: Session, current: Session) -> None:
-    """Raise ConfigError, with the differences, if trials of the two sessions could not share a front."""
+def refuse_changes(stored: Session, current: Session, *, way_out: str = "") -> None:
+    """Raise ConfigError, with the differences, if trials of the two sessions could not share a front.
+
+    `way_out` is what the user may do instead, as a sentence; by default, what `scalesearch run` offers.
+    """
     old, new = dict(_identity(stored)), dict(_identity(current))
     changes = [
         f"{key}: was {old.get(key, 'absent')!r}, is {new.get(key, 'absent')!r}"
@@ -198,7 +207,7 @@ def refuse_changes(stored: Session, current: Session) -> None:
     message = (
         f"The study in {stored.folder} was run with other settings, and unlike trials may not share a front.\n"
         f"{'; '.join(changes[:_SHOWN_DIFFERENCES])}{more}.\n"
-        "Give the old settings to continue it, --fresh to start anew (the old folder is kept), or --to another folder."
+        f"{way_out or _WAY_OUT}"
     )
     raise ConfigError(message)
 

@@ -22,7 +22,11 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def trial_rows(
-    records: Iterable[TrialRecord], *, front: Collection[int] = (), scores: Iterable[FrontScore] = ()
+    records: Iterable[TrialRecord],
+    *,
+    front: Collection[int] = (),
+    scores: Iterable[FrontScore] = (),
+    metric: str = DEFAULT_METRIC,
 ) -> list[Row]:
     """Return one flat row for each record, by trial number.
 
@@ -34,11 +38,12 @@ def trial_rows(
         records: The records of a study, in any order.
         front: Trial numbers of the Pareto front.
         scores: The second evaluations of the front's members.
+        metric: Name of the score, for records of which none has one.
     """
     ordered = sorted(records, key=lambda record: record.trial)
     stages = max((len(record.candidate.scaling.stages) for record in ordered), default=0)
     again = {score.trial: score for score in scores}
-    metric = next((record.quality.metric for record in ordered if record.quality), DEFAULT_METRIC)
+    metric = next((record.quality.metric for record in ordered if record.quality), metric)
     return _with_same_columns(
         [
             _row(record, again.get(record.trial), on_front=record.trial in front, stages=stages, metric=metric)
@@ -95,19 +100,22 @@ def write_tables(
 
 def _row(record: TrialRecord, again: FrontScore | None, *, on_front: bool, stages: int, metric: str) -> Row:
     row: Row = {"trial": record.trial, "state": record.state, "feasible": record.feasible, "on_front": on_front}
-    row |= (
-        _scores(record, metric) | _again(again, metric) | _costs(record) | _candidate(record.candidate, stages=stages)
-    )
-    row |= _gains(record, metric) | _efforts(record)
+    row |= _scores(record, metric)
+    others = _named(record.quality, "images") | _timing(record) | _again(again, metric) | _costs(record)
+    others |= _candidate(record.candidate, stages=stages) | _gains(record, metric) | _efforts(record)
+    row |= _detail(record.quality, metric, taken={*row, *others}) | others
     return {name: _finite(cell) for name, cell in row.items()}
 
 
 def _scores(record: TrialRecord, metric: str) -> Row:
-    quality, latency = record.quality, record.latency
-    row = _named(quality, *_SCORE_FIELDS) | _named(record.training, "float_score")
+    row = _named(record.quality, *_SCORE_FIELDS) | _named(record.training, "float_score")
     row |= {f"{step}_score": _step(record, step) for step in ("onnx_fp32", "onnx")}
-    row = by_metric(row, metric) | _detail(quality, metric) | _named(quality, "images")
-    row |= latency_cells(latency) | _named(latency, "raw_p50_ms", "raw_p90_ms", "raw_p99_ms")
+    return by_metric(row, metric)
+
+
+def _timing(record: TrialRecord) -> Row:
+    latency = record.latency
+    row = latency_cells(latency) | _named(latency, "raw_p50_ms", "raw_p90_ms", "raw_p99_ms")
     row |= _named(latency, "reference_p50_ms", "stable", "calm_fraction")
     if latency and latency.postprocessing:
         row["latency_objective"] = latency.objective
@@ -138,10 +146,12 @@ def by_metric(row: Row, metric: str) -> Row:
     return {re.sub(r"(^|_)score($|_)", rf"\g<1>{metric}\g<2>", name): cell for name, cell in row.items()}
 
 
-def _detail(quality: Quality | None, metric: str) -> Row:
+def _detail(quality: Quality | None, metric: str, *, taken: Collection[str]) -> Row:
     """Return what the task adds to its score.
 
-    The columns of classifiers are there even before the first trial has a score.
+    A number that has the name of another column (`taken`) is put under `detail_` and its name: a detector's precision
+    is `detail_precision`, since `precision` is that of the arithmetic. The score itself is not repeated. The columns of
+    classifiers are there even before the first trial has a score.
     """
     if quality is None and metric == DEFAULT_METRIC:
         return {"macro_precision": None, "macro_recall": None}
@@ -149,7 +159,11 @@ def _detail(quality: Quality | None, metric: str) -> Row:
         return {}
     if isinstance(quality.detail, ClassDetail):
         return _named(quality.detail, "macro_precision", "macro_recall")
-    return {number.name: number.value for number in quality.detail.numbers}
+    return {
+        f"detail_{number.name}" if number.name in taken else number.name: number.value
+        for number in quality.detail.numbers
+        if number.name != metric
+    }
 
 
 def _again(score: FrontScore | None, metric: str) -> Row:

@@ -93,7 +93,8 @@ def _lines(found: Confirmation, noun: str) -> Iterator[str]:
 
 def _correction(study: StudyContents, found: Confirmation) -> Iterator[str]:
     if study.correction:
-        command = command_for(shlex.quote(study.name), found.moves)
+        images = study.session.data.train_images if study.session else 0
+        command = command_for(shlex.quote(study.name), found.moves, train_images=images)
         for line in correction_lines(found, study.correction, command=command):
             yield f"{line[0].upper()}{line[1:]}{'' if command in line else '.'}"
 

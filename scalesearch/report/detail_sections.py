@@ -13,7 +13,7 @@ from scalesearch.study.contents import StudyContents
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.settings import UNLIMITED_BUDGET
 from scalesearch.views.markup import bullets, chart, paragraph, section, table, text
-from scalesearch.views.words import device_text, percent, score_noun_of, score_title
+from scalesearch.views.words import device_text, latency_title, percent, score_noun_of, score_title
 
 
 def axes(study: StudyContents) -> str:
@@ -34,7 +34,7 @@ def axes(study: StudyContents) -> str:
         parts.append(paragraph(note, css="note"))
     else:
         parts.append(paragraph(f"Importance is left out below {FEWEST_TRIALS} measured trials.", css="note"))
-    parts.append(effects_table(levels, metric_of(study.records)))
+    parts.append(effects_table(levels, metric_of(study.records), latency_title(study.records)))
     caution = (
         "The sampler tries good regions more often, and axes move together: these are the trials as they were asked, "
         "not an experiment with all else equal."

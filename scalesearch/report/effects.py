@@ -82,10 +82,13 @@ def _spread(values: Sequence[float]) -> Spread:
     return Spread(low=low, middle=middle, high=high)
 
 
-def effects_table(axes: Sequence[tuple[str, tuple[Level, ...]]], metric: str) -> str:
+def effects_table(axes: Sequence[tuple[str, tuple[Level, ...]]], metric: str, latency: str) -> str:
     """Return the levels as one table. A bar spans half of the trials; the line in it is the median.
 
-    `metric` is the name of the score.
+    Args:
+        axes: The axes' names and levels.
+        metric: Name of the score.
+        latency: Name of the latency as people write it: `p50`, or `end-to-end`.
     """
     title, noun = metric_title(metric), score_noun(metric)
     every = [level for _, levels in axes for level in levels]
@@ -109,7 +112,7 @@ def effects_table(axes: Sequence[tuple[str, tuple[Level, ...]]], metric: str) ->
             ("value", ""),
             ("trials", ""),
             (title, ' colspan="2"'),
-            ("p50 (log scale)", ' colspan="2"'),
+            (f"{latency} (log scale)", ' colspan="2"'),
         )
     )
     return (

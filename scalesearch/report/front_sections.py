@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from scalesearch.analysis.baselines import distance_from_base
-from scalesearch.analysis.front import hypervolume, point, ties
+from scalesearch.analysis.front import hypervolume, point, reference_of, ties
 from scalesearch.analysis.score_error import variance
 from scalesearch.analysis.timing_doubts import timing_doubts
 from scalesearch.study.contents import StudyContents
@@ -85,7 +85,8 @@ def _comparisons(study: StudyContents) -> Iterator[str]:
                 f"{p50_ms / point(fast)[1]:.2f}x as fast."
             )
     if study.chance:
-        found, chance = (hypervolume(point(record) for record in each) for each in (study.front, study.chance))
+        reference = reference_of(study.records)
+        found, chance = (hypervolume(map(point, each), reference) for each in (study.front, study.chance))
         yield (
             f"The dashed line is the front of the {study.chance_trials} candidates that were drawn by chance before "
             f"the sampler learned, of {len(study.records)}: hypervolume {chance:.3f} against {found:.3f}. It is a "

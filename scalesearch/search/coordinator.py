@@ -125,7 +125,7 @@ class _Run:
             lengths=lengths,
             plan=problem.plan,
         )
-        self._showing = Showing(watchers, opened.study, self._ledger, settings)
+        self._showing = Showing(watchers, opened.study, self._ledger, settings, metric=problem.metric)
         self._rivals: tuple[Point, ...] = ()
         self._search_s = 0.0
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from scalesearch.values.candidate import Candidate
+from scalesearch.values.quality import DEFAULT_METRIC
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 
 Ending = Literal["budget", "exhausted", "time", "interrupted", "error"]
@@ -49,6 +50,12 @@ class TrialFinished:
     budget: int
     front_size: int
     hypervolume: float
+    """Hypervolume of the front, up to one second; where a feasible network of the study takes more than half of that,
+    up to twice the latency of the slowest."""
+    on_front: bool = False
+    """Whether the trial is on the front of the study as it is now; a later trial may displace it."""
+    metric: str = DEFAULT_METRIC
+    """Name of the study's score, whether or not this trial has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

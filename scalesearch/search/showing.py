@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 import optuna
 
-from scalesearch.analysis.front import Point, hypervolume, point, reference_beyond
+from scalesearch.analysis.front import Point, hypervolume, point, reference_beyond, reference_of
 from scalesearch.search.events import Event, Plateau, RunStarted, TrialFinished
 from scalesearch.search.ledger import Ledger
 from scalesearch.search.listener import NoListener, StudyListener
+from scalesearch.values.quality import DEFAULT_METRIC
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.settings import RunSettings
 
@@ -68,9 +69,18 @@ class PlateauWatch:
 class Showing:
     """Shows one study to its watchers, and remembers which front they have seen."""
 
-    def __init__(self, watchers: Watchers, study: optuna.Study, ledger: Ledger, settings: RunSettings) -> None:
-        """Begin before anything was shown."""
+    def __init__(
+        self,
+        watchers: Watchers,
+        study: optuna.Study,
+        ledger: Ledger,
+        settings: RunSettings,
+        *,
+        metric: str = DEFAULT_METRIC,
+    ) -> None:
+        """Begin before anything was shown; `metric` is the name of the study's score."""
         self._watchers, self._study, self._ledger, self._settings = watchers, study, ledger, settings
+        self._metric = metric
         self._plateau = PlateauWatch()
         self._figure: set[int] = set()  # front members that the dashboard's figure shows
 
@@ -100,10 +110,12 @@ class Showing:
             self.statistics()
         event = TrialFinished(
             record=record,
+            on_front=any(member.trial == record.trial for member in front),
+            metric=self._metric,
             charged_done=self._ledger.charged,
             budget=self._settings.budget,
             front_size=len(front),
-            hypervolume=hypervolume(point(member) for member in front),
+            hypervolume=hypervolume(map(point, front), reference_of(self._ledger.records.values())),
         )
         plateau = self._plateau.after(map(point, front)) if record.charged and not record.short else None
         self.tell(filter(None, (event, plateau)))

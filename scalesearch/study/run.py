@@ -86,7 +86,7 @@ def run_search(
                     if looks.picture(outcome.front):
                         # A database that is gone by now costs these files, which the next look at the study adds.
                         with contextlib.suppress(ScalesearchError), opened_study(folder) as opened:
-                            annotate_missing(opened.study, outcome.records, folder)
+                            annotate_missing(opened.study, outcome.records, folder, sampler=settings.sampler_name)
             except ChildStopped:
                 outcome = replace(outcome, ended="interrupted", message="stopped while the front was looked at")
             if outcome.ended in ENDED_WHOLE:

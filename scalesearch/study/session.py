@@ -38,6 +38,7 @@ def open_session(
     base: NetworkSpec | None = None,
     storage: InputSize | None = None,
     prior: PriorParent | None = None,
+    way_out: str = "",
     say: Callable[[str], None] = lambda _: None,
 ) -> Session:
     """Make the session of a new study in `folder`, or compare with the study already there and return its session.
@@ -52,6 +53,7 @@ def open_session(
         base: Replaces the space's base network, when an exported network is trained again.
         storage: Replaces the size of the stored images, so that the exported network is trained on the same images.
         prior: The parent of the study that the exported network comes from, if it had one.
+        way_out: What the user may do where the study was run with other settings; by default, what `run` offers.
         say: Is called with one line per step that takes time.
 
     Raises:
@@ -105,7 +107,7 @@ def open_session(
         parent=parent,
         code_sha256=code_sha256(base) if base.origin else "",
     )
-    session = with_flip(_with_reference(session, stored, dataset, say=say), dataset, say=say)
+    session = with_flip(_with_reference(session, stored, dataset, way_out=way_out, say=say), dataset, say=say)
     write_run_file(session)
     return session
 
@@ -116,14 +118,14 @@ def _sampler(settings: RunSettings, stored: Session | None) -> SamplerName:
 
 
 def _with_reference(
-    session: Session, stored: Session | None, dataset: Dataset, *, say: Callable[[str], None]
+    session: Session, stored: Session | None, dataset: Dataset, *, way_out: str, say: Callable[[str], None]
 ) -> Session:
     """Return the session with its reference engine: the study's own, or a new one for a new study."""
     if stored:
         session = dataclasses.replace(
             session, reference_calm_ms=stored.reference_calm_ms, reference_sha256=stored.reference_sha256
         )
-        refuse_changes(stored, session)
+        refuse_changes(stored, session, way_out=way_out)
         return with_reference(session, dataset, say=say)
     say("reference: building the engine that every latency is compared with")
     return make_reference(session, dataset)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from scalesearch.analysis.choice import Choice, Wish, choose
 from scalesearch.analysis.confirmation import Confirmation, added_trials, confirm_moves
-from scalesearch.analysis.front import REFERENCE, Point, hypervolume, knee, pareto_front, point
+from scalesearch.analysis.front import Point, hypervolume, knee, pareto_front, point, reference_of
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.records.confirmed import read_confirmed
 from scalesearch.records.front_scores import read_front_scores
@@ -67,9 +67,13 @@ class StudyView:
             raise NoFeasibleTrialError(message)
         return choose(self.front, wish)
 
-    def hypervolume(self, reference: Point = REFERENCE) -> float:
-        """Return the area that the front dominates: score times ln(latency), up to (score, ms) of `reference`."""
-        return hypervolume((point(record) for record in self.front), reference)
+    def hypervolume(self, reference: Point | None = None) -> float:
+        """Return the area that the front dominates: score times ln(latency), up to (score, ms) of `reference`.
+
+        The default is (0, 1000); where a feasible network takes more than half a second, it is twice the slowest
+        latency.
+        """
+        return hypervolume(map(point, self.front), reference or reference_of(self.records))
 
     def frame(self, *, front_only: bool = False) -> "pd.DataFrame":
         """Return a row for each record with the columns of trials.csv, by trial; or the front's rows, fastest first."""

@@ -4,11 +4,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from scalesearch.files import named
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.parent import Parent
 from scalesearch.values.settings import Machine, RunSettings
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.target import Device, Target
+
+_DRAWN = {"signs": "road signs", "streets": "street scenes"}
+"""What the built-in sources draw."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +95,19 @@ class Session:
         return max(self.space.lengths, default=0) if self.settings.lengths == "on" else 0
 
     @property
+    def name(self) -> str:
+        """The study's name: that of its folder, even if that was given as `.`."""
+        return named(self.folder).name
+
+    @property
+    def drawn(self) -> str:
+        """What the images show that a program drew, such as `road signs`; empty for other images."""
+        return _DRAWN.get(self.settings.data.source, "")
+
+    @property
     def synthetic(self) -> bool:
         """Whether the images were drawn by a program. Every text about accuracies on such images must say so."""
-        return self.settings.data.source in ("signs", "streets")
+        return bool(self.drawn)
 
     @property
     def data_words(self) -> str:

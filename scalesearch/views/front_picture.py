@@ -182,13 +182,19 @@ def dress(axes: "Axes", points: Sequence[MeasuredTrial], *, title: str) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     batches = " and ".join(map(str, sorted({_measured(record)[0].batch for record in points})))
-    what = "post-processing included" if points[0].latency.objective == "end_to_end" else "of the deployed engine"
-    axes.set_xlabel(f"{latency_axis(points)}, {what} (batch {batches}, log scale)")
-    axes.set_ylabel(f"{score_axis(points)} of the deployed engine, %")
+    # Fronts of several studies may have been timed or scored unlike: the axes name everything that is drawn on them.
+    latencies = " / ".join(dict.fromkeys(f"{latency_axis([record])}, {_timed(record)}" for record in points))
+    scores = " / ".join(dict.fromkeys(score_axis([record]) for record in points))
+    axes.set_xlabel(f"{latencies} (batch {batches}, log scale)")
+    axes.set_ylabel(f"{scores} of the deployed engine, %")
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", parse_math=False)
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _timed(record: MeasuredTrial) -> str:
+    return "post-processing included" if record.latency.objective == "end_to_end" else "of the deployed engine"
 
 
 def _legend(axes: "Axes", points: Sequence[MeasuredTrial], *, knee: int | None) -> None:

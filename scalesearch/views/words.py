@@ -34,7 +34,7 @@ def remedy(records: Sequence[TrialRecord]) -> str:
         return "Continue the run: no training was brought to full length yet."
     if records and all(record.state == "failed" for record in records):
         return f"Every trial failed, the last one: {records[-1].reason or 'no reason was recorded'}."
-    return "Continue the run, loosen [limits], or widen the space."
+    return "Continue the run; or, with --fresh, loosen [limits] or widen the space."
 
 
 def percent(fraction: float) -> str:

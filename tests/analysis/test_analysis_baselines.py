@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -76,6 +77,16 @@ def test_hypervolume_grows_to_that_of_the_whole_front(records: list[TrialRecord]
     assert values[-1] == pytest.approx(hypervolume(point(record) for record in pareto_front(records)))
     half = [value for trial, value in grown if trial < 20][-1]
     assert half == pytest.approx(hypervolume(point(record) for record in pareto_front(records[:20])))
+
+
+def test_hypervolume_of_slow_networks_grows_too(make_record: MakeRecord) -> None:
+    slow = [make_record(0, top1=0.5, p50_ms=1500.0), make_record(1, top1=0.9, p50_ms=3000.0)]
+    # Up to twice the slowest, 6 s: 0.5 ln(6000 / 1500), and 0.4 ln(6000 / 3000) more.
+    grown = hypervolume_over_trials(slow)
+    assert [trial for trial, _ in grown] == [0, 1]
+    assert [value for _, value in grown] == pytest.approx([0.5 * math.log(4), 0.5 * math.log(4) + 0.4 * math.log(2)])
+    # What breaks a limit is not on the front, however slow.
+    assert hypervolume_over_trials([*slow, make_record(2, p50_ms=9e6, excess=0.5)])[0] == grown[0]
 
 
 def test_short_trainings_are_no_baseline(make_record: MakeRecord, records: list[TrialRecord]) -> None:

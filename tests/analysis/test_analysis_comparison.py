@@ -1,10 +1,11 @@
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from scalesearch.analysis.comparison import ComparedStudy, common_front, compare
+from scalesearch.analysis.comparison import ComparedStudy, common_front, common_reference, compare
 from scalesearch.analysis.front import hypervolume, point
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.record import MeasuredTrial, TrialRecord
@@ -44,8 +45,13 @@ def test_studies_of_one_device_and_data_share_a_front(make_study: Callable[..., 
 
 
 def test_hypervolumes_have_one_reference(make_study: Callable[..., ComparedStudy]) -> None:
-    study = make_study("one", [(0.5, 1.0), (0.7, 2.0)])
-    assert study.hypervolume == hypervolume([(0.5, 1.0), (0.7, 2.0)])
+    fast, slow = make_study("one", [(0.5, 1.0), (0.7, 2.0)]), make_study("other", [(0.5, 2000.0), (0.8, 4000.0)])
+    assert common_reference([fast]) == (0.0, 1000.0)
+    assert fast.hypervolume((0.0, 1000.0)) == hypervolume([(0.5, 1.0), (0.7, 2.0)])
+    reference = common_reference([fast, slow])
+    assert reference == (0.0, 8000.0)  # twice the slowest of all
+    assert slow.hypervolume(reference) == pytest.approx(0.5 * math.log(4) + 0.3 * math.log(2))
+    assert fast.hypervolume(reference) == pytest.approx(0.5 * math.log(8000) + 0.2 * math.log(4000))
 
 
 @pytest.mark.parametrize(("device", "images"), [("another chip", ""), ("", "f0"), ("another chip", "f0")])
@@ -57,6 +63,19 @@ def test_unlike_devices_and_images_never_share_a_front(
     assert common_front([one, other]) == ()
     pair = compare(one, other)
     assert (pair.same_device, pair.same_images) == (not device, not images)
+    assert pair.second_beaten is None and pair.first_beaten is None
+
+
+def test_scores_of_unlike_metrics_never_share_a_front(make_study: Callable[..., ComparedStudy]) -> None:
+    one, other = make_study("one", [(0.5, 1.0), (0.7, 2.0)]), make_study("other", [(0.9, 0.5)])
+    records = tuple(
+        replace(record, quality=replace(record.quality, metric="miou")) for record in other.records if record.quality
+    )
+    assert compare(one, other).scored_unlike == ""
+    other = replace(other, records=records)
+    assert common_front([one, other]) == ()
+    pair = compare(one, other)
+    assert pair.scored_unlike == "top-1 and mIoU" and pair.same_images and pair.same_device
     assert pair.second_beaten is None and pair.first_beaten is None
 
 

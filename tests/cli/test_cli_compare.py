@@ -98,3 +98,14 @@ def test_batches_are_named_and_kept_apart(studies: tuple[Path, Path], session: S
     assert "TIMED UNLIKE (batch 1 and 16): latencies do not compare" in text
     assert "one front of all" not in text and "beats" not in text
     assert json.loads(_run(*studies, "--json"))[0]["with"][0]["timed_unlike"] == ["batch 1 and 16"]
+
+
+def test_metrics_are_named_and_kept_apart(studies: tuple[Path, Path], tmp_path: Path) -> None:
+    for folder, metric in zip(studies, ("map50", "map50_95"), strict=True):
+        for record in RecordStore(folder).all():
+            assert record.quality
+            RecordStore(folder).save(replace(record, quality=replace(record.quality, metric=metric)))
+    text = _run(*studies, "--to", tmp_path / "metrics.png")
+    assert "same device, same images, but SCORED UNLIKE (mAP50 and mAP50-95): scores (and hypervolumes) do not" in text
+    assert "share a front" not in text and "one front of all" not in text and "beats" not in text
+    assert json.loads(_run(*studies, "--json"))[0]["with"][0]["scored_unlike"] == "mAP50 and mAP50-95"

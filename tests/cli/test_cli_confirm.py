@@ -16,6 +16,7 @@ from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.records.store import RecordStore
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.training_length import full_length
 
 _run = partial(run_command, confirm.register)
 
@@ -84,6 +85,29 @@ def test_the_command_that_goes_on_names_what_is_not_the_default(make_record: Cal
     longer = confirm_moves([member], [replace(run, steps=8 * steps), replace(run, steps=8 * steps, seed=2)])
     assert usual and command_for("small", usual.moves) == "scalesearch confirm small"
     assert longer and command_for("small", longer.moves) == f"scalesearch confirm small --steps {8 * steps}"
+
+
+def test_unlike_batch_sizes_go_on_by_passes_over_the_images(make_record: Callable[..., MeasuredTrial]) -> None:
+    records, runs = list[MeasuredTrial](), list[ConfirmedRun]()
+    for trial, batch in enumerate((32, 64)):
+        record = make_record(trial, top1=0.6 + 0.1 * trial, p50_ms=1.0 + trial)
+        recipe = replace(record.candidate.recipe, batch_size=batch)
+        candidate, training = replace(record.candidate, recipe=recipe), replace(record.training, steps=recipe.steps)
+        records.append(replace(record, candidate=candidate, training=training))
+        steps = full_length(recipe, full_updates=0, epochs=40, train_images=1010).steps
+        runs += [
+            ConfirmedRun(
+                trial=trial, seed=seed, steps=steps, train_s=1.0, float_score=0.9, validation=record.quality,
+                test=record.quality, latency=record.latency, size_bytes=1, onnx_sha256="0", network_sha256="1",
+            )
+            for seed in (1, 2)
+        ]  # fmt: skip
+    found = confirm_moves(records, runs)
+    assert found and [move.steps for move in found.moves] == [1263, 632]  # 40 * 1010 / 32 and / 64, rounded up
+    assert command_for("small", found.moves, train_images=1010) == "scalesearch confirm small --epochs 40"
+    assert command_for("small", found.moves) == "scalesearch confirm small --steps 1263"  # as good as can be told
+    alike = [replace(move, steps=1263) for move in found.moves]
+    assert command_for("small", alike, train_images=1010) == "scalesearch confirm small --steps 1263"
 
 
 def test_help_and_bad_input_never_load_torch(tmp_path: Path) -> None:

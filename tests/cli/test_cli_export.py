@@ -25,7 +25,7 @@ from scalesearch.cli import export
 from scalesearch.data import LABEL_SOURCES, load_dataset, to_input
 from scalesearch.deployment.graph_structure import first_difference
 from scalesearch.deployment.onnx_file import onnx_model, read_onnx, write_onnx
-from scalesearch.errors import ConfigError, MissingBackendError
+from scalesearch.errors import ConfigError, MissingBackendError, NoFeasibleTrialError
 from scalesearch.export import trial_files
 from scalesearch.export.folder import check_images
 from scalesearch.export.metadata import read_config
@@ -430,6 +430,20 @@ def test_what_was_not_confirmed_or_is_gone_is_said(study: Study, tmp_path: Path)
     with pytest.raises(ConfigError, match="is missing"):
         _run("first", "--confirmed", "--trial", "2", "--to", "best")
     assert not (tmp_path / "best" / "model.onnx").exists()
+
+
+def test_a_study_without_a_finished_trial_is_said(study: Study) -> None:
+    for which in ("--best", "--front"):
+        with pytest.raises(NoFeasibleTrialError, match="first has no results yet: no trial has finished"):
+            _run("first", which)
+
+
+def test_confirmed_trials_without_a_record_are_said(study: Study) -> None:
+    study.trial(1)
+    _confirm(study, study.trial(2), top1=0.9)
+    RecordStore(study.session.folder).path(2).unlink()
+    with pytest.raises(ConfigError, match=r"expected records of the confirmed trials \(2\), found none"):
+        _run("first", "--confirmed", "--to", "best")
 
 
 @pytest.mark.slow

@@ -11,12 +11,13 @@ from scalesearch.errors import ConfigError
 from scalesearch.export.metadata import ExportedConfig, read_config, write_config
 from scalesearch.networks import base_spec
 from scalesearch.networks.scaling import scale_base
-from scalesearch.records.run_file import write_run_file
+from scalesearch.records.run_file import refuse_changes, write_run_file
 from scalesearch.values.candidate import Quantization, Recipe, Scaling, ScheduleName
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
+from scalesearch.values.settings import RunSettings
 
 MakeRecord = Callable[..., MeasuredTrial]
 
@@ -102,6 +103,10 @@ def test_a_training_goes_on_in_its_own_folder_or_a_free_one(
     for name in ("reference.onnx", ".result.json.x.partial", "study.lock"):
         (begun / name).write_text("")
     check_target(begun, config)
+    for name in ("parent/found.safetensors", "logs/reference.log"):  # written before run.toml, too
+        (begun / name).parent.mkdir()
+        (begun / name).write_text("")
+    check_target(begun, config)
     check_target(trained(session, tmp_path / "of_old"), config)  # older versions left no config.toml there
     again = trained(session, tmp_path / "again")
     shutil.copy(tmp_path / "export" / "config.toml", again)
@@ -116,8 +121,10 @@ def test_a_folder_of_anything_else_is_refused(
     write_config(make_record(5), session, other)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "model.onnx").write_text("mine")
+    (tmp_path / "parents" / "parent").mkdir(parents=True)  # and no config.toml
     cases = (
-        (tmp_path / "export", "holds config.toml, model.onnx, which no training wrote"),
+        (tmp_path / "export", "holds model.onnx, which no training wrote"),
+        (tmp_path / "parents", "holds parent, which no training wrote"),
         (tmp_path / "mine", "holds model.onnx, which no training wrote"),
         (trained(session, tmp_path / "search", space="resnet_small"), "is the study of a search"),
         (other, "holds a training of trial 5 of"),
@@ -147,3 +154,16 @@ def test_images_have_the_size_of_the_exported_network(config: ExportedConfig, se
     assert scale_base(space, network, Scaling(), 10).input_size == InputSize.square(80)
     begun = dataclasses.replace(session, space=dataclasses.replace(session.space, resolution_multiple=0))
     assert training_space(config, begun).resolution_multiple == 0
+
+
+def test_another_seed_is_told_what_train_offers(
+    config: ExportedConfig, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(settings: RunSettings, *_: object, way_out: str, **__: object) -> None:
+        refuse_changes(session, dataclasses.replace(session, settings=settings), way_out=way_out)
+
+    monkeypatch.setattr("scalesearch.cli.full_training.open_session", refused)
+    with pytest.raises(ConfigError, match=r"settings\.seed: was 0, is 9") as caught:
+        train_export(tmp_path / "export", steps=None, data=None, seed=9, to=tmp_path / "to")
+    assert "--seed and --data of the training that is there" in str(caught.value)
+    assert "--fresh" not in str(caught.value)  # train has no such flag

@@ -36,7 +36,7 @@ def events(record: MeasuredTrial) -> tuple[RunStarted | TrialStarted | StageEnte
         RunStarted(budget=2, charged_done=0, records=0, continued=0),
         TrialStarted(trial=record.trial, candidate=record.candidate),
         StageEntered(trial=record.trial, stage="train"),
-        TrialFinished(record=record, charged_done=1, budget=2, front_size=1, hypervolume=1.5),
+        TrialFinished(record=record, on_front=True, charged_done=1, budget=2, front_size=1, hypervolume=1.5),
         RunStopped(ended="budget", message="done"),
     )
 
@@ -63,8 +63,20 @@ def test_json_is_one_object_a_line_with_the_tables_keys(
     ]
     finished = lines[4]
     assert (finished["trial"], finished["top1"], finished["p50_ms"]) == (3, 0.9, 1.0)
-    assert (finished["charged_done"], finished["front_size"]) == (1, 1)
+    assert (finished["charged_done"], finished["front_size"], finished["on_front"]) == (1, 1, True)
     assert lines[-1]["front"] == [3]
+
+
+def test_a_trial_without_a_score_has_the_columns_of_its_studys_metric(
+    make_record: RecordFactory, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    failed = make_record(3, top1=None)
+    with view(tmp_path, as_json=True) as shown:
+        shown.event(
+            TrialFinished(record=failed, metric="map50_95", charged_done=1, budget=2, front_size=0, hypervolume=0.0)
+        )
+    line = json.loads(capsys.readouterr().out)
+    assert "top1" not in line and line["map50_95"] is None and line["on_front"] is False
 
 
 def test_a_log_gets_one_line_per_trial(make_record: RecordFactory, tmp_path: Path) -> None:

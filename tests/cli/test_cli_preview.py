@@ -416,3 +416,18 @@ def test_a_space_that_distils_without_a_parent_is_refused_before_anything_is_tim
         preview_run(SETTINGS, taught)
     with pytest.raises(ConfigError, match=refused):
         check_space(SETTINGS, taught, with_data=False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (("latency.objective=end_to_end",), "expected a task whose answers are worked on after the network"),
+        (("detection.objective=map50",), "expected --task detection, came classification"),
+        (("network=own_modules:residual", "task=segmentation"), "expected a base network of scalesearch for seg"),
+    ],
+)
+def test_previews_refuse_settings_that_a_run_refuses(overrides: tuple[str, ...], told: str) -> None:
+    settings, resnet_small = load_run(space="resnet_small", overrides=overrides)
+    for look in (preview_run, lambda *given: check_space(*given, with_data=False)):
+        with pytest.raises(ConfigError, match=told):
+            look(dataclasses.replace(settings, target="cpu"), resnet_small)

@@ -124,7 +124,8 @@ def test_no_feasible_trial_names_the_nearest_to_the_limits(make_record: MakeReco
     failed = make_record(5, top1=None, limits=(LimitUse(limit="max_macs", excess=-0.9),))
     with pytest.raises(NoFeasibleTrialError, match="The last: trial 5, failed: train: loss is not finite"):
         front_under([failed])
-    with pytest.raises(NoFeasibleTrialError, match="Nearest: trial 1, infeasible: max_latency_ms exceeded by 4 %"):
+    nearest = r"Nearest: trial 1, infeasible: max_latency_ms exceeded by 4 %.*With --fresh, loosen \[limits\]"
+    with pytest.raises(NoFeasibleTrialError, match=nearest):
         front_under([near, failed])
 
 
@@ -183,11 +184,20 @@ def test_the_newest_study_is_the_default(folder: Path, make_record: MakeRecord) 
     assert find_study(None) == newer
     os.utime(newer / "records", (500, 500))
     assert find_study(None) == folder
+    (newer / "study.sqlite3").touch()  # as by figures of `histogram`, long after the last record
+    (newer / "run.toml").touch()
+    assert find_study(None) == folder
+    begun = Path("results/third")
+    begun.mkdir()
+    (begun / "run.toml").touch()
+    assert find_study(None) == begun
 
 
-def test_a_study_is_found_by_folder_or_by_name(folder: Path) -> None:
+def test_a_study_is_found_by_folder_or_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_study(folder) == find_study(Path("first")) == folder
     assert find_study(folder.resolve()) == folder.resolve()
+    monkeypatch.chdir(folder)
+    assert find_study(Path()) == find_study(Path("records/..")) == Path.cwd()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import optuna
 import pytest
 from serving import serving
 
+from scalesearch.analysis.baselines import chance_ends
 from scalesearch.dashboard import server as dashboard_server
 from scalesearch.dashboard.publisher import (
     annotate_missing,
@@ -248,12 +249,12 @@ def test_notes_that_a_run_without_the_extra_could_not_save_are_made_later(
         study.tell(trial, (0.5, 1.0))
     save_note(trials[0], "a user's own words")
     records = [make_record(0, top1=0.5), make_record(1, top1=0.8)]
-    assert annotate_missing(study, records) == 1
+    assert annotate_missing(study, records, sampler="growth") == 1
     assert get_note(trials[0]) == "a user's own words"
     assert "80" in get_note(trials[1])
     figures = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
     assert sorted(figures) == ["feasible_front", "hypervolume"]
-    assert annotate_missing(study, records) == 0
+    assert annotate_missing(study, records, sampler="growth") == 0
 
 
 def _answer(url: str, **headers: str) -> tuple[int, Any, str]:
@@ -345,3 +346,18 @@ def test_a_deleted_database_is_told_with_the_way_back(tmp_path: Path) -> None:
     (tmp_path / "records").mkdir()
     with pytest.raises(ConfigError, match=r"(?s)study\.sqlite3 does not exist.*own command.*again from them"):
         DashboardServer(tmp_path, port=0)
+
+
+def test_figures_made_later_shade_what_the_studys_sampler_drew_by_chance(
+    study: optuna.Study, make_record: MakeRecord
+) -> None:
+    from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+
+    records = [make_record(trial, top1=0.5 + trial / 100, p50_ms=1.0 + trial) for trial in range(30)]
+    for record in records:
+        assert record.quality and record.latency
+        study.tell(study.ask(), (record.quality.score, record.latency.p50_ms))
+    assert annotate_missing(study, records, sampler="growth") == 30
+    figures = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
+    (shade,) = json.loads(figures["hypervolume"])["layout"]["shapes"]
+    assert shade["x1"] == chance_ends(records, "growth") != chance_ends(records, "tpe")

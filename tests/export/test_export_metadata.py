@@ -11,6 +11,7 @@ from scalesearch.export.metadata import onnx_metadata, read_config, write_config
 from scalesearch.export.parts import calibration_document
 from scalesearch.tasks.infer_parts import preprocessing as infer_preprocessing
 from scalesearch.values.confirmed import ConfirmedRun
+from scalesearch.values.latency import Postprocessing
 from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import Session
 
@@ -27,6 +28,19 @@ def test_the_config_holds_all_that_rebuilds_the_network(session: Session, make_r
     assert config.expected.network_sha256 == "a" * 64
     assert read_config(session.folder) == config
     assert config.cut_from is None
+
+
+def test_the_config_holds_the_time_of_the_postprocessing(session: Session, make_record: RecordFactory) -> None:
+    record = make_record(7, p50_ms=2.0)
+    after = Postprocessing(p50_ms=0.5, p50_low_ms=0.4, p50_high_ms=0.6, images=64)
+    timed = dataclasses.replace(record, latency=record.latency.beside(after, "end_to_end"))
+    path = write_config(timed, session, session.folder)
+    expected = read_config(path).expected
+    assert (expected.p50_ms, expected.postprocessing_ms, expected.end_to_end_ms) == (2.0, 0.5, 2.5)
+    assert "postprocessing_ms = 0.5" in path.read_text()
+    path.write_text(path.read_text().replace("postprocessing_ms = 0.5\n", ""))  # as older exports
+    assert read_config(path).expected.postprocessing_ms is None
+    assert "postprocessing_ms" not in write_config(record, session, session.folder).read_text()
 
 
 def test_the_config_holds_the_larger_network_that_was_cut(session: Session, make_record: RecordFactory) -> None:

@@ -3,10 +3,12 @@
 import dataclasses
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from scalesearch.export.contents import ExportedFile, Later, Written
+from scalesearch.export.metadata import onnx_metadata, read_config, write_config
 from scalesearch.export.model_card import write_model_card
 from scalesearch.tasks.classification.views import ClassificationViews
 from scalesearch.values.candidate import Precision, Quantization
@@ -69,9 +71,22 @@ def test_confirmed_runs_are_shown_and_end_the_warning(session: Session, make_rec
 
 
 def test_synthetic_data_are_called_so(session: Session, make_record: RecordFactory) -> None:
-    made_up = dataclasses.replace(session, settings=RunSettings(data=DataSettings(source="signs")))
-    text = card_of(make_record(1), made_up)
-    assert text.count("ynthetic") >= 2
+    for source, drawn in (("signs", "road signs"), ("streets", "street scenes")):
+        made_up = dataclasses.replace(session, settings=RunSettings(data=DataSettings(source=source)))
+        text = card_of(make_record(1), made_up)
+        assert text.count("ynthetic") >= 2
+        assert f"**The data are synthetic:** {drawn} drawn by a program." in text
+
+
+def test_a_study_that_was_given_as_the_working_folder_has_a_name(
+    session: Session, make_record: RecordFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.folder.mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(session.folder)
+    here = dataclasses.replace(session, folder=Path())
+    assert f"of study {markdown_text(session.folder.name)}." in card_of(make_record(1), here)
+    assert read_config(write_config(make_record(1), here, session.folder / "export")).study == session.folder.name
+    assert onnx_metadata(make_record(1), here)["scalesearch.trial"] == f"{session.folder.name}/1"
 
 
 def test_a_tensorrt_study_says_how_to_build_the_engine(session: Session, make_record: RecordFactory) -> None:

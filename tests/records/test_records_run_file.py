@@ -83,6 +83,8 @@ CHANGES = (
     Change("budget", lambda s: replace(s, settings=replace(s.settings, budget=99)), False),
     Change("workers", lambda s: replace(s, settings=replace(s.settings, workers=4)), False),
     Change("a renamed folder of the same images", lambda s: replace(s, data=replace(s.data, name="photos")), False),
+    Change("words on the space", lambda s: replace(s, space=replace(s.space, summary="as a reader wants it")), False),
+    Change("words on the chip", lambda s: replace(s, target=replace(s.target, summary="a processor")), False),
     Change("warnings", lambda s: replace(s, data=replace(s.data, warnings=("two files skipped",))), False),
 )
 
@@ -97,6 +99,10 @@ def test_what_makes_trials_incomparable_is_refused_with_the_difference(session: 
     for part in change.says:
         assert part in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
+    assert str(caught.value).endswith("or --to another folder.")
+    with pytest.raises(ConfigError) as caught:
+        refuse_changes(session, change.make(session), way_out="Give another folder.")
+    assert str(caught.value).endswith("\nGive another folder.") and "--fresh" not in str(caught.value)
 
 
 @pytest.mark.parametrize("secret", ["xyzzy", "xy#zzy", "xy?zzy", "xy/zzy", "xy zzy"])

@@ -12,6 +12,7 @@ from scalesearch.files import replace_file
 from scalesearch.records.tables import csv_text, front_rows, trial_rows, write_tables
 from scalesearch.values.candidate import Candidate, LossWeights, Quantization, Recipe, Scaling, StageScaling
 from scalesearch.values.latency import Postprocessing
+from scalesearch.values.quality import NamedNumber, NumbersDetail
 from scalesearch.values.record import FrontScore, MeasuredTrial
 
 MakeRecord = Callable[..., MeasuredTrial]
@@ -30,6 +31,19 @@ def test_a_rectangle_is_told_by_both_sides(make_record: MakeRecord) -> None:
     spec = replace(make_record(1).spec, resolution_px=24, width_px=40)
     (row,) = trial_rows([replace(make_record(1), spec=spec)])
     assert row["resolution_px"] == "24x40"
+
+
+def test_numbers_of_a_task_never_take_the_place_of_other_columns(make_record: MakeRecord) -> None:
+    names = ("precision", "recall", "depth", "test_miou", "no_gain")
+    detail = NumbersDetail(numbers=tuple(NamedNumber(name=name, value=0.0625) for name in (*names, "miou")))
+    record = make_record(0, precision="int8")
+    record = replace(record, quality=replace(record.quality, metric="miou", detail=detail))
+    row = trial_rows([record])[0]
+    without = replace(record, quality=replace(record.quality, detail=NumbersDetail()))
+    assert {name: row[name] for name in trial_rows([without])[0]} == trial_rows([without])[0]
+    assert {name for name in row if row[name] == 0.0625} == {
+        "detail_precision", "recall", "detail_depth", "detail_test_miou", "detail_no_gain",
+    }  # fmt: skip
 
 
 def test_every_row_has_the_same_keys_in_the_same_order(make_record: MakeRecord) -> None:

@@ -50,7 +50,8 @@ def test_an_axis_with_one_value_is_left_out_and_repeats_do_not_count(
 
 def test_the_table_escapes_and_draws_every_level(records: list[MeasuredTrial], session: Session) -> None:
     levels = axis_levels(records, session.space)
-    made = effects_table([("<b>", levels[0][1]), *levels], "top1")
+    made = effects_table([("<b>", levels[0][1]), *levels], "top1", "end-to-end")
+    assert "end-to-end (log scale)" in made and "p50" not in made
     assert "<b>" not in made
     assert made.count("<svg") == 2 * (2 + 2 + 4)
 

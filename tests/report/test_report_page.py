@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from scalesearch.analysis.baselines import hypervolume_over_trials
 from scalesearch.errors import NoFeasibleTrialError
 from scalesearch.records.confirmed import read_confirmed, write_confirmed
 from scalesearch.records.front_scores import write_front_scores
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
+from scalesearch.report.front_sections import answer
 from scalesearch.report.page import page, write_page
 from scalesearch.study.contents import read_contents
 from scalesearch.values.candidate import Scaling
@@ -132,6 +134,15 @@ def test_every_section_is_there_and_linked(folder: Path) -> None:
     for name in SECTIONS:
         assert html.count(f'<section id="{name}"') == 1
         assert f'href="#{name}"' in html
+
+
+def test_slow_networks_have_a_hypervolume(tmp_path: Path, make_record: MakeRecord) -> None:
+    for trial in range(20):  # the sampler draws the first ten by chance
+        RecordStore(tmp_path).save(make_record(trial, top1=0.4 + trial / 50, p50_ms=1500.0 + 100 * trial))
+    study = read_contents(tmp_path)
+    told = re.search(r"hypervolume (\d\.\d{3}) against (\d\.\d{3})", answer(study))
+    assert told and 0 < float(told[1]) < float(told[2])
+    assert float(told[2]) == pytest.approx(hypervolume_over_trials(study.records)[-1][1], abs=5e-4)
 
 
 @pytest.mark.usefixtures("small_plotly")

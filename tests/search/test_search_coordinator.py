@@ -48,6 +48,9 @@ def test_the_budget_is_exact_for_any_number_of_workers(tmp_path: Path, workers: 
     finished = [event for event in events if isinstance(event, TrialFinished)]
     assert Counter(e.record.trial for e in finished) == Counter(r.trial for r in records)
     assert finished[-1].charged_done == 8 and finished[-1].front_size == len(outcome.front)
+    fronts = [pareto_front(event.record for event in finished[: end + 1]) for end in range(len(finished))]
+    assert [e.on_front for e in finished] == [e.record in front for e, front in zip(finished, fronts, strict=True)]
+    assert any(e.on_front for e in finished) and {e.metric for e in finished} == {"top1"}
     volumes = [event.hypervolume for event in finished]
     assert volumes == sorted(volumes) and volumes[-1] > 0
     assert isinstance(events[0], RunStarted) and isinstance(events[-1], RunStopped)

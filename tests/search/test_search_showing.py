@@ -1,11 +1,19 @@
-"""What watchers are told of a front that stops growing."""
+"""What watchers are told of a trial, and of a front that stops growing."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
+import optuna
 import pytest
 
 from scalesearch.analysis.front import Point, hypervolume
-from scalesearch.search.showing import PLATEAU_CANDIDATES, PLATEAU_GROWTH, PlateauWatch
+from scalesearch.records.store import RecordStore
+from scalesearch.search.events import Event, TrialFinished
+from scalesearch.search.ledger import Ledger
+from scalesearch.search.showing import PLATEAU_CANDIDATES, PLATEAU_GROWTH, PlateauWatch, Showing, Watchers
+from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.settings import RunSettings
 
 
 def front_of(volume: float, ms: float = 1.0) -> list[Point]:
@@ -41,3 +49,18 @@ def test_a_front_slower_than_a_second_comes_to_a_plateau_too() -> None:
     assert not any(watch.after(slow) for _ in range(PLATEAU_CANDIDATES))
     assert watch.after(slow)
     assert not watch.after([*slow, (0.6, 9000.0)]), "it grew"
+
+
+def test_the_hypervolume_of_slow_networks_is_told(make_record: Callable[..., MeasuredTrial], tmp_path: Path) -> None:
+    records = [make_record(0, top1=0.5, p50_ms=1500.0), make_record(1, top1=0.9, p50_ms=3000.0)]
+    for record in records:
+        RecordStore(tmp_path).save(record)
+    told = list[Event]()
+    watchers = Watchers(on_event=told.append)
+    Showing(watchers, optuna.create_study(), Ledger(tmp_path, budget=8), RunSettings(), metric="miou").finished(
+        records[1], records
+    )
+    assert isinstance(told[0], TrialFinished)
+    # Up to twice the slowest, 6 s: 0.5 ln(6000 / 1500), and 0.4 ln(6000 / 3000) more.
+    assert told[0].hypervolume == pytest.approx(0.5 * math.log(4) + 0.4 * math.log(2))
+    assert told[0].on_front and told[0].metric == "miou"

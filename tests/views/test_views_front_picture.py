@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,19 @@ def test_figure_shows_every_measured_trial_once_and_labels_the_front(records: li
         "limit 2 ms",  # 1 ms with an excess of -0.5
     ]
     assert axes.get_xscale() == "log"
+
+
+def test_axes_name_every_metric_and_latency_that_is_drawn(make_record: MakeRecord) -> None:
+    one, other = make_record(0), make_record(1, p50_ms=2.0)
+    other = replace(
+        other,
+        quality=replace(other.quality, metric="map50"),
+        latency=replace(other.latency, objective="end_to_end"),
+    )
+    axes = front_picture([one, other], front={0, 1}, title="studies").axes[0]
+    assert axes.get_ylabel() == "top-1 accuracy / mAP50 of the deployed engine, %"
+    kinds = ("p50 latency, ms, of the deployed engine", "end-to-end latency, ms, post-processing included")
+    assert axes.get_xlabel() == f"{' / '.join(kinds)} (batch 1, log scale)"
 
 
 def test_caption_names_device_and_data(records: list[TrialRecord]) -> None:

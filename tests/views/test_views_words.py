@@ -73,7 +73,7 @@ def test_a_short_training_is_said_and_what_to_do_about_it(make_record: MakeRecor
     over = replace(short, limits=(LimitUse(limit="max_macs", excess=0.25),))
     assert verdict(over) == "infeasible: max_macs exceeded by 25 %"
     assert remedy([over, short]).startswith("Continue the run: no training was brought to full length")
-    assert "loosen [limits]" in remedy([over])
+    assert "with --fresh, loosen [limits]" in remedy([over])  # limits belong to what a study is
     failed = replace(over, state="failed", reason="train: out of memory")
     assert remedy([failed, failed]) == "Every trial failed, the last one: train: out of memory."
     assert "loosen [limits]" in remedy([over, failed])
