@@ -49,7 +49,7 @@ class Costs:
         (`chain.one_trainer`), and the worker that waits does nothing else.
         """
         own = self._share(candidate, self._soon) * self.training(candidate)
-        return self.fixed + self._wait_s(candidate) + own
+        return self.fixed + self.wait_s(candidate) + own
 
     @cached_property
     def _soon(self) -> Trained:
@@ -75,8 +75,8 @@ class Costs:
             left_s[trunk] = max(left_s.get(trunk, 0.0), whole_s - ran_s)
         return left_s
 
-    def _wait_s(self, candidate: Candidate) -> float:
-        """Return for how many seconds the candidate would wait for its trunk."""
+    def wait_s(self, candidate: Candidate) -> float:
+        """Return for how many seconds the candidate would wait for its trunk; 0 where costs are not in seconds."""
         return self._left_s.get(_trunk(candidate, self.space), 0.0) if self.running_s else 0.0
 
     def of_all(self, candidates: Iterable[Candidate]) -> float:

@@ -48,9 +48,9 @@ def propose(
     """Return the candidate to try next; None if nothing can be proposed.
 
     With `lengths`, the candidate may be a known one whose training goes on. A member of the believed front is brought
-    to full length first if too little was spent on that, or if the run has no room for both; with no member left and
-    no room, it is another candidate in full length. Nothing is proposed that the run has no room for: then it is the
-    best of what is left that it has room for.
+    to full length first if too little was spent on that, or if the run has no room for both; before all others one that
+    need not wait for a trunk in training. With no member left and no room, it is another candidate in full length.
+    Nothing is proposed that the run has no room for: then it is the best of what is left that it has room for.
 
     Args:
         space: The search space.
@@ -94,12 +94,15 @@ def propose(
         return found
     fits = found is not None and room.fits((found, at_length(found, lengths[-1]), *members))
     fits = fits and found is not None and room.uses_up(found) and room.in_time(found)
-    if fits and not room.wants_members:
+    # A worker that waits for a trunk does nothing else: members whose trunk another one trains come last.
+    ready = [each for each in members if not cost.wait_s(each)]
+    if fits and not (room.wants_members and ready):
         return found
-    if member := best([each for each in members if room.affords(each) and room.in_time(each)]):
-        return member
-    if fits:
-        return found
+    for wanted in (ready, members):
+        if member := best([each for each in wanted if room.affords(each) and room.in_time(each)]):
+            return member
+        if fits:
+            return found
     full = (each for each in pool if each.recipe.steps == lengths[-1])
     return best([each for each in full if room.uses_up(each) and room.in_time(each)])
 

@@ -255,6 +255,31 @@ def test_with_every_member_in_full_no_short_training_is_begun_that_cannot_be_fin
     assert rooms[2].too_little and not rooms[2].too_late
 
 
+def test_a_member_whose_trunk_is_trained_at_this_moment_comes_after_what_need_not_wait() -> None:
+    known = observed(20, steps=(240,))
+    full = [each.candidate for each in known]
+    costs = replace(in_trainings(SPACE, full, lengths=STEPS), training=lambda _: 10.0, fixed_counts=True)
+    believed = unfinished(Belief(SPACE, known, full_updates=FULL), {*full})
+
+    def next_with(running_s: dict[Candidate, float], left_s: float = math.inf) -> Candidate | None:
+        waiting = replace(costs, running_s=running_s)
+        room = RunRoom(99.0, left_s, 1, in_trainings(SPACE, full, lengths=STEPS), costs, (), wants_members=True)
+        return propose(
+            SPACE, known, running=(), cost=waiting, is_open=lambda _: True, seed=5, lengths=STEPS, room=room
+        )  # fmt: skip
+
+    first = next_with({})
+    assert first in believed, "too little was spent on full length"
+    assert first
+    trained = {at(first, 480): 1.0}
+    second = next_with(trained)
+    assert second in believed and second != first
+    every = {at(each, 480): 1.0 for each in believed}
+    assert next_with(every) not in believed, "with all members to be waited for, the search goes on"
+    # In the last seconds there is nothing else to do.
+    assert next_with(every, left_s=11.0) in believed
+
+
 def test_alike_lengths_end_with_what_the_budget_suffices_for() -> None:
     known = observed(20, steps=(FULL,))
     costs = in_trainings(SPACE, [each.candidate for each in known])
