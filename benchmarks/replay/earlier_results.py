@@ -5,7 +5,7 @@
 
 Latencies are read from the file that `recipe_choice.py` keeps beside the results. The four networks of width 1.5 are
 left out, since the default space does not have that width. Seconds of export, scoring and timing were not recorded;
-6 s a network stand for them. There is one seed and one process, so the table tells nothing about noise, and it is too
+6 s a network stand for them. One seed is taken, and there is one process, so the table tells nothing about noise, and it is too
 small to compare samplers. It is for trying the replay on real numbers.
 """
 
@@ -21,6 +21,7 @@ BASE_PX = 64
 OTHER_S = 6.0
 """Seconds of a trial beside its training, as in `recipe_choice.py`."""
 WIDEST = 1.25
+SEED = 0
 
 
 def shape_named(name: str) -> Shape:
@@ -36,14 +37,14 @@ def shape_named(name: str) -> Shape:
 
 
 def table_lines(results: Path, steps: int) -> list[Line]:
-    """Return the lines of a table of what was trained by `wsd` without flips at this length.
+    """Return the lines of a table of what was trained by `wsd` without flips at this length, with seed 0.
 
     Raises:
         OSError: The results, or the latencies beside them, cannot be read.
     """
     latencies: dict[str, float] = json.loads(results.with_suffix(".latency.json").read_text(encoding="utf-8"))
     parsed = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines() if line.strip()]
-    rows = [row for row in parsed if row.get("way") == f"wsd {steps}"]
+    rows = [row for row in parsed if row.get("way") == f"wsd {steps}" and row["seed"] == SEED]
     shapes = {row["network"]: shape_named(row["network"]) for row in rows}
     whole_s = {shapes[row["network"]]: row["cpu_s"] for row in rows if not shapes[row["network"]].cut}
     about = {"kind": "about", "data": parsed[0]["data"], "val_images": parsed[0]["val_images"], "space": SPACE}

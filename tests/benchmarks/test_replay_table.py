@@ -150,7 +150,8 @@ def test_earlier_results_become_a_table() -> None:
     assert shape_named("48px w0.5 d2 k1.67 -25%") == Shape(resolution=0.75, depth=2, width=0.5, kernel=1.67, cut=0.25)
     table = table_of(table_lines(RESULTS, 240), 240)
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
-    row = next(row for row in rows if row.get("network") == "64px w1 d1 k1" and row["way"] == "wsd 240")
+    asked = ("64px w1 d1 k1", "wsd 240", 0)
+    row = next(row for row in rows if tuple(map(row.get, ("network", "way", "seed"))) == asked)
     base = Shape(resolution=1.0, depth=1.0, width=1.0, kernel=1.0)
     place = table.places[base, "fp32"]
     assert table.truth[place][0] == row["test"]
