@@ -5,8 +5,8 @@
 
 Latencies are read from the file that `recipe_choice.py` keeps beside the results. The four networks of width 1.5 are
 left out, since the default space does not have that width. Seconds of export, scoring and timing were not recorded;
-6 s a network stand for them. One seed is taken, and there is one process, so the table tells nothing about noise, and it is too
-small to compare samplers. It is for trying the replay on real numbers.
+6 s a network stand for them. One seed is taken, and there is one process, so the table tells nothing about noise, and
+it is too small to compare samplers. It is for trying the replay on real numbers.
 """
 
 import argparse
