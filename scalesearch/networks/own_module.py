@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -143,6 +144,11 @@ def code_sha256(spec: NetworkSpec) -> str:
     """
     _kept_module(spec)
     return _codes[spec.origin, spec.origin_sha256]
+
+
+def code_reader() -> str:
+    """Return the versions of Python and torch, which `code_sha256` depends on."""
+    return f"Python {sys.version_info.major}.{sys.version_info.minor}, torch {torch.__version__}"
 
 
 def _code_sha256(module: nn.Module) -> str:

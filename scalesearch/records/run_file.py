@@ -197,7 +197,7 @@ def refuse_changes(stored: Session, current: Session, *, way_out: str = "") -> N
         for key in (*old, *(key for key in new if key not in old))
         if old.get(key) != new.get(key)
     ]
-    if stored.code_sha256 and current.code_sha256 and stored.code_sha256 != current.code_sha256:
+    if not stored.may_have_code(current.code_sha256, read_by=current.code_read_by):
         shown = (session.code_sha256[:_SHOWN_DIGITS] for session in (stored, current))
         changes.append("the code of {}: was {}..., is {}...".format(current.base.origin, *shown))
     if not changes:

@@ -10,7 +10,7 @@ from scalesearch.compression.prune import prune
 from scalesearch.data import Dataset
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks.last_layer import require_trainable
-from scalesearch.networks.own_module import code_sha256, own_module, replaced_layer
+from scalesearch.networks.own_module import code_reader, code_sha256, own_module, replaced_layer
 from scalesearch.networks.scaling import scale_base
 from scalesearch.spaces.axes import axis_of
 from scalesearch.tasks.registry import DEFAULT
@@ -69,9 +69,11 @@ def require_classification(base: NetworkSpec, task: str) -> None:
 def require_same_code(session: Session) -> None:
     """Raise ConfigError if the code of a user's own module, or its weights, is not what the study was run with.
 
-    The code of a study that was made before its hash was stored is not looked at.
+    The code of a study that was made before its hash was stored, or by another Python or torch, is not looked at.
     """
-    if session.base.origin and session.code_sha256 and code_sha256(session.base) != session.code_sha256:
+    if not session.base.origin or not session.code_sha256:
+        return
+    if not session.may_have_code(code_sha256(session.base), read_by=code_reader()):
         message = (
             f"network {session.base.origin}: its code is not what the study in {session.folder} was run with: another "
             "forward, or other layers.\nPut the old code back, or search the new one in a study of its own."

@@ -10,7 +10,7 @@ from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.targets import fit_chip, get_target
 from scalesearch.networks import find_spec
-from scalesearch.networks.own_module import code_sha256
+from scalesearch.networks.own_module import code_reader, code_sha256
 from scalesearch.records.run_file import read_run_file, refuse_changes, write_run_file
 from scalesearch.spaces.axes import largest_value
 from scalesearch.spaces.suggest import usual
@@ -106,6 +106,7 @@ def open_session(
         run_folder=images.run_folder,
         parent=parent,
         code_sha256=code_sha256(base) if base.origin else "",
+        code_read_by=code_reader() if base.origin else "",
     )
     session = with_flip(_with_reference(session, stored, dataset, way_out=way_out, say=say), dataset, say=say)
     write_run_file(session)

@@ -83,6 +83,13 @@ class Session:
     code_sha256: str = ""
     """SHA-256 of what is known of the code of a user's own module (`networks.own_module.code_sha256`); empty for all
     other networks, and in a study that was made before this was stored."""
+    code_read_by: str = ""
+    """Python and torch by which that code was read: other versions may show the same code otherwise."""
+
+    def may_have_code(self, sha256: str, *, read_by: str) -> bool:
+        """Tell whether a module's code can be that of this session: equal, or not to be compared."""
+        comparable = self.code_sha256 and sha256 and self.code_read_by == read_by
+        return not comparable or self.code_sha256 == sha256
 
     @property
     def storage(self) -> InputSize:

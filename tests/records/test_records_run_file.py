@@ -201,6 +201,7 @@ def test_other_code_of_a_users_module_is_refused_where_both_are_known(session: S
     refuse_changes(session, session)
     refuse_changes(replace(session, code_sha256=""), session)
     changed = replace(session, code_sha256="b" * 64)
+    refuse_changes(session, replace(changed, code_read_by="Python 3.12, torch 2.99"))
     with pytest.raises(ConfigError, match=r"the code of mine:network: was a{12}\.\.\., is b{12}\.") as told:
         refuse_changes(session, changed)
     assert len(str(told.value).splitlines()) <= 3

@@ -10,7 +10,7 @@ from scalesearch.compression.prune import prune
 from scalesearch.config import check_axes
 from scalesearch.errors import ConfigError
 from scalesearch.networks import find_spec
-from scalesearch.networks.own_module import code_sha256
+from scalesearch.networks.own_module import code_reader, code_sha256
 from scalesearch.study.own_module import fitted_module_notes, require_classification, require_fit, require_same_code
 from scalesearch.values.candidate import Pruning
 from scalesearch.values.network import Network
@@ -88,9 +88,10 @@ def test_every_listed_cut_is_tried_as_the_target_has_it(monkeypatch: pytest.Monk
 
 def test_a_front_is_not_confirmed_with_other_code(session: Session) -> None:
     base = find_spec("own_modules:residual")
-    session = replace(session, base=base, code_sha256=code_sha256(base))
+    session = replace(session, base=base, code_sha256=code_sha256(base), code_read_by=code_reader())
     require_same_code(session)
     require_same_code(replace(session, code_sha256=""))
+    require_same_code(replace(session, code_sha256="0" * 64, code_read_by="Python 3.8, torch 1.0"))
     with pytest.raises(ConfigError, match="own_modules:residual: its code is not what the study in") as told:
         require_same_code(replace(session, code_sha256="0" * 64))
     assert len(str(told.value).splitlines()) <= 3
