@@ -359,8 +359,8 @@ def test_the_text_is_python_3_8_and_evaluates_no_newer_type() -> None:
         ("fp16", "onnxruntime_cpu", "1.15"),
         ("int8", "onnxruntime_cpu", "1.14"),
         ("int8", "openvino", "1.14"),
-        ("int8", "tensorrt", "1.32"),
-        ("fp8", "tensorrt", "1.32"),
+        ("int8", "tensorrt", "1.30"),
+        ("fp8", "tensorrt", "1.30"),
         ("bf16", "tensorrt", "1.21"),
     ],
 )
