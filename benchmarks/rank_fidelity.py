@@ -8,6 +8,9 @@ by each recipe, scored on validation images as a search scores them, and long (1
 same way), twice, from seeds that the brief trainings do not use. `--cosine` adds the recipe of before: cosine, and 60
 more updates after a cut.
 
+`--task detection` and `--task segmentation` do the same with 14 networks of the task's default space, six of them cut,
+and the space's own recipe: `--steps 240` (detection 300) beside `--long-steps 1440` (1800), six times as long.
+
 Printed for each recipe, with the ceiling (one long training against the other) beside it:
 
 * Spearman between the brief scores and the mean of the two long ones: over all networks, over those of 48 px, and over
@@ -42,12 +45,13 @@ from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker
 from scalesearch.chain.stages import StageClock
 from scalesearch.config import load_run
-from scalesearch.data import LABEL_SOURCES, Dataset
+from scalesearch.data import Dataset
 from scalesearch.data.finding import load_study_data
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
+from scalesearch.spaces.suggest import candidate_with
 from scalesearch.study.session import open_session
-from scalesearch.tasks.classification.task import TASK
 from scalesearch.tasks.hooks import score_torch
+from scalesearch.tasks.registry import sources_of, task_for
 from scalesearch.training.answers import answers
 from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling, ScheduleName
 from scalesearch.values.network import Network
@@ -58,6 +62,8 @@ Indices = NDArray[np.int64]
 
 SPACE, BASE_PX, FIXED_PX = "resnet_small", 64, 48
 LONG_STEPS, LONG_SEEDS = 1920, (1000, 1001)
+SCENE_BASE_PX = 96
+"""Height that resolution multiplier 1 stands for in the default spaces of detection and segmentation; 160 wide."""
 BOOTSTRAPS = 4000
 
 
@@ -77,10 +83,10 @@ class Shape:
         cut = f" -{100 * self.cut:.0f}%" if self.cut else ""
         return f"{self.resolution_px}px w{self.width:g} d{self.depth:g} k{self.kernel:g}{cut}"
 
-    def candidate(self, recipe: Recipe) -> Candidate:
-        """The network as a candidate of the space."""
+    def candidate(self, recipe: Recipe, base_px: int = BASE_PX) -> Candidate:
+        """The network as a candidate of the space, whose resolution multiplier 1 stands for `base_px`."""
         scaling = Scaling(
-            resolution=self.resolution_px / BASE_PX, width=self.width, depth=self.depth, kernel=self.kernel
+            resolution=self.resolution_px / base_px, width=self.width, depth=self.depth, kernel=self.kernel
         )
         return Candidate(scaling=scaling, pruning=Pruning(channel_fraction=self.cut), recipe=recipe)
 
@@ -112,6 +118,40 @@ SHAPES = (
     Shape(resolution_px=64, cut=0.5),
 )
 
+SCENE_SHAPES = (
+    Shape(resolution_px=64, width=0.5),
+    Shape(resolution_px=64),
+    Shape(resolution_px=64, cut=0.25),
+    Shape(resolution_px=64, cut=0.5),
+    Shape(resolution_px=96, width=0.5),
+    Shape(resolution_px=96, width=0.5, depth=2),
+    Shape(resolution_px=96, width=0.5, kernel=1.67),
+    Shape(resolution_px=96),
+    Shape(resolution_px=96, cut=0.25),
+    Shape(resolution_px=96, cut=0.5),
+    Shape(resolution_px=128, width=0.5),
+    Shape(resolution_px=128),
+    Shape(resolution_px=128, cut=0.25),
+    Shape(resolution_px=128, cut=0.5),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Networks:
+    """The networks that are ranked for one task."""
+
+    space: str
+    shapes: tuple[Shape, ...] = SCENE_SHAPES
+    base_px: int = SCENE_BASE_PX
+    fixed_px: int = SCENE_BASE_PX
+
+
+OF_TASK = {
+    "classification": Networks(space=SPACE, shapes=SHAPES, base_px=BASE_PX, fixed_px=FIXED_PX),
+    "detection": Networks(space="resnet_scene_boxes"),
+    "segmentation": Networks(space="resnet_scene"),
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
@@ -126,10 +166,9 @@ class Way:
         """Short and unique."""
         return f"{self.schedule} {self.steps}{' flips' * self.flip}"
 
-    @property
-    def recipe(self) -> Recipe:
-        """The whole recipe; the cosine's retraining keeps the share that it had, 60 of 240."""
-        return Recipe(steps=self.steps, flip=self.flip, schedule=self.schedule, retrain_steps=self.steps // 4)
+    def recipe(self, base: Recipe) -> Recipe:
+        """The recipe `base`, this long; the cosine's retraining keeps the share that it had, 60 of 240."""
+        return replace(base, steps=self.steps, flip=self.flip, schedule=self.schedule, retrain_steps=self.steps // 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,17 +187,19 @@ _held: list[tuple[Session, Dataset]] = []  # one per worker process, filled once
 
 def _load(session: Session) -> None:
     end_with_parent()
-    _held.append((session, load_study_data(session, LABEL_SOURCES)))
+    _held.append((session, load_study_data(session, sources_of(session.settings.task))))
 
 
 def run(shapes: list[Shape], way: Way, seed: int) -> list[dict[str, Any]]:
     """The lines of several networks of one trunk: CPU seconds of what is new, scores on validation and test images."""
     session, dataset = _held[0]
+    base_px = OF_TASK[session.settings.task].base_px
+    recipe = way.recipe(candidate_with({}, session.space).recipe)
     planner = Planner(replace(session, settings=replace(session.settings, seed=seed)))
     shrink = Shrinker(session, DeviceLock(MEASURED_DEVICE))
     lines = []
     for shape in shapes:
-        plan = planner(shape.candidate(way.recipe))
+        plan = planner(shape.candidate(recipe, base_px))
         data = dataset.at(plan.spec.input_size)
         started = time.process_time()
         shrunk = shrink(plan, data, StageClock())
@@ -179,18 +220,21 @@ def run(shapes: list[Shape], way: Way, seed: int) -> list[dict[str, Any]]:
 
 
 def _test_score(network: Network, data: Dataset, session: Session) -> float:
-    images, labels = tensors(data.test)
+    task = task_for(session.settings)
+    images, _ = tensors(data.test)
     given = answers(network, images, session.machine, mean=data.mean, std=data.std)
-    return score_torch(TASK, TASK.make_metric(data.class_names), given, labels)
+    return score_torch(task, task.make_metric(data.class_names), given, data.test.targets)
 
 
 # ---- what to train, and the results file ------------------------------------------------------------------------
 
 
-def groups(ways: Iterable[Way], long: Way, seeds: Iterable[int]) -> list[tuple[list[Shape], Way, int]]:
+def groups(
+    shapes: Iterable[Shape], ways: Iterable[Way], long: Way, seeds: Iterable[int]
+) -> list[tuple[list[Shape], Way, int]]:
     """The networks of each trunk together, by recipe and seed; brief trainings first, shorter trunks before longer."""
     trunks: dict[Shape, list[Shape]] = {}
-    for shape in SHAPES:
+    for shape in shapes:
         trunks.setdefault(replace(shape, cut=0.0), []).append(shape)
     brief = [(way, seed) for seed in seeds for way in sorted(ways, key=lambda way: way.steps)]
     return [
@@ -284,11 +328,13 @@ class Table:
     macs: Array
 
 
-def tabulate(done: dict[Job, dict[str, Any]], ways: list[Way], long: Way, seeds: list[int]) -> Table:
+def tabulate(
+    shapes: Iterable[Shape], done: dict[Job, dict[str, Any]], ways: list[Way], long: Way, seeds: list[int]
+) -> Table:
     """The results as arrays, of the networks whose trainings are all done."""
     wanted = [(way.name, seed) for way in ways for seed in seeds] + [(long.name, seed) for seed in LONG_SEEDS]
     ready = tuple(
-        shape for shape in SHAPES if all(Job(network=shape.name, way=name, seed=seed) in done for name, seed in wanted)
+        shape for shape in shapes if all(Job(network=shape.name, way=name, seed=seed) in done for name, seed in wanted)
     )
 
     def column(way: str, seed: int, key: str, factor: float = 100) -> Array:
@@ -304,14 +350,14 @@ def tabulate(done: dict[Job, dict[str, Any]], ways: list[Way], long: Way, seeds:
     )
 
 
-def report(table: Table) -> list[str]:
-    """The lines to print."""
+def report(table: Table, fixed_px: int = FIXED_PX) -> list[str]:
+    """The lines to print; the networks of `fixed_px` are also ranked among themselves."""
     resolution = np.array([float(shape.resolution_px) for shape in table.shapes])
     dense = np.array([not shape.cut for shape in table.shapes])
     truth: Array = np.mean(table.long, axis=0)
     sets = {
         f"all {len(dense)}": np.ones(len(dense), dtype=bool),
-        f"{FIXED_PX} px, {(resolution == FIXED_PX).sum()}": resolution == FIXED_PX,
+        f"{fixed_px} px, {(resolution == fixed_px).sum()}": resolution == fixed_px,
         f"dense, {dense.sum()}": dense,
     }
     names = [*table.brief]
@@ -362,6 +408,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="as of `scalesearch run --data`")
     parser.add_argument("--to", type=Path, required=True, help="results file (JSON lines), continued if there")
+    parser.add_argument("--task", choices=tuple(OF_TASK), default="classification")
+    parser.add_argument("--long-steps", type=int, default=LONG_STEPS, help="updates of the long trainings")
     parser.add_argument("--workers", type=int, default=1, help="trainings at the same time, one thread each")
     parser.add_argument("--steps", type=int, nargs="+", default=[240, 480], help="lengths of the brief trainings")
     parser.add_argument("--flip", nargs="+", choices=["off", "on"], default=["off"], help="of the brief trainings")
@@ -374,9 +422,11 @@ def main() -> None:
 
     ways = [Way(steps=steps, flip=flip == "on") for steps in told.steps for flip in told.flip]
     ways += [Way(steps=steps, flip=flip == "on", schedule="cosine") for steps in told.cosine for flip in told.flip]
-    long = Way(steps=LONG_STEPS, flip=told.long_flip == "on")
+    networks = OF_TASK[told.task]
+    long = Way(steps=told.long_steps, flip=told.long_flip == "on")
     overrides = ("machine.threads=1", "machine.bf16=off", *told.set)
-    settings, space = load_run(space=SPACE, overrides=overrides, flags={"data.source": told.data})
+    flags = {"data.source": told.data, "task": told.task}
+    settings, space = load_run(space=networks.space, overrides=overrides, flags=flags)
     folder = told.to.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     session = open_session(settings, space, folder, say=print)
@@ -384,7 +434,7 @@ def main() -> None:
     if not told.report:
         todo = [
             (members, way, seed)
-            for members, way, seed in groups(ways, long, told.seeds)
+            for members, way, seed in groups(networks.shapes, ways, long, told.seeds)
             if any(Job(network=shape.name, way=way.name, seed=seed) not in results.done() for shape in members)
         ]
         print(f"{len(todo)} trunks left", flush=True)
@@ -405,7 +455,8 @@ def main() -> None:
             except KeyboardInterrupt:
                 pool.shutdown(cancel_futures=True)
                 raise
-    print("\n".join(report(tabulate(results.done(), ways, long, told.seeds))))
+    table = tabulate(networks.shapes, results.done(), ways, long, told.seeds)
+    print("\n".join(report(table, networks.fixed_px)))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from scalesearch.analysis.belief import (
     within_limits,
     without_calibration,
 )
-from scalesearch.analysis.front import hypervolume, point, undominated
+from scalesearch.analysis.front import hypervolume, knee, pareto_front, point, undominated
+from scalesearch.analysis.simple_ways import SimpleWays, simple_ways
 from scalesearch.spaces.moves import drawn, moved
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.record import TrialRecord
@@ -61,10 +62,12 @@ class Outlook:
     """None with few networks, or where nobody asked."""
     considered: int
     """Number of candidates among which the front and the best were looked for."""
+    simple: SimpleWays | None = None
+    """What simpler ways would have found; None where nobody asked, or where the space leaves them no choice."""
 
 
 def outlook(
-    space: SearchSpace, records: Sequence[TrialRecord], *, seed: int = 0, with_errors: bool = True
+    space: SearchSpace, records: Sequence[TrialRecord], *, seed: int = 0, in_full: bool = True
 ) -> Outlook | None:
     """Return what may still be found; None with fewer than `FEWEST` measured trials, or if nothing is sampled.
 
@@ -74,7 +77,8 @@ def outlook(
         space: The search space.
         records: All trials of the study.
         seed: Of the candidates that are looked at.
-        with_errors: Whether to find out how far the model is off, which takes most of the time.
+        in_full: Whether to find out how far the model is off, and what simpler ways would have found, which takes most
+            of the time.
     """
     observed = observations_of(records)
     if len(observed) < FEWEST or Features(space).of([observed[0].candidate]).size == 0:
@@ -118,9 +122,18 @@ def outlook(
     return Outlook(
         front=tuple(undominated(fast_enough, lambda each: (each.score, each.p50_ms))),
         best=tuple(untried.values())[:_BEST],
-        errors=belief.errors() if with_errors else None,
+        errors=belief.errors() if in_full else None,
         considered=len(pool),
+        simple=_simple(space, belief, records, seed) if in_full else None,
     )
+
+
+def _simple(space: SearchSpace, belief: Belief, records: Sequence[TrialRecord], seed: int) -> SimpleWays | None:
+    front = pareto_front(records)
+    best = knee(front)
+    if best is None:
+        return None
+    return simple_ways(space, belief, [each.candidate for each in front], knee=best.candidate, seed=seed)
 
 
 def _candidates(space: SearchSpace, tried: Sequence[Candidate], *, seed: int) -> list[Candidate]:

@@ -16,7 +16,14 @@ from scalesearch.analysis.score_error import metric_of
 from scalesearch.errors import MissingBackendError
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
-from scalesearch.report import confirmed_section, detail_sections, front_sections, outlook_section, picture_section
+from scalesearch.report import (
+    confirmed_section,
+    detail_sections,
+    front_sections,
+    outlook_section,
+    picture_section,
+    simple_ways_section,
+)
 from scalesearch.study.contents import StudyContents
 from scalesearch.tasks.base import ReportPart
 from scalesearch.tasks.registry import DEFAULT, get_task, views_of
@@ -44,6 +51,7 @@ _LINKS = (
     ("warnings", "Warnings"),
     ("confirmed", "Confirmed"),
     ("outlook", "Outlook"),
+    ("simple_ways", "Simpler ways"),
     ("axes", "Axes"),
     ("compression", "Compression"),
     ("histograms", "Weights"),
@@ -82,6 +90,7 @@ def page(study: StudyContents, *, written: datetime.datetime) -> str:
             front_sections.warnings(study),
             confirmed_section.confirmed(study),
             outlook_section.outlook(study),
+            simple_ways_section.simple_ways(study),
             detail_sections.axes(study),
             detail_sections.compression(study),
             *(part.html for part in parts),
