@@ -150,7 +150,7 @@ def _pool(space: SearchSpace, belief: Belief, candidates: Iterable[Candidate]) -
 
 
 def _trained(observed: Sequence[Observation], full_updates: int) -> int:
-    """Return the number of trained networks; one that was trained in part counts by its share of the full length."""
+    """Return the number of trained networks; one trained in part counts by its share of the full length."""
     longest = dict[Candidate, int]()
     for each in observed:
         network = replace(at_length(each.candidate, full_updates), quantization=Quantization())
