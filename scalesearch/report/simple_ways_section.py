@@ -21,9 +21,8 @@ def simple_ways(study: StudyContents) -> str:
     note = (
         "None of these networks was trained: the model of the section before expects a score and a latency of each, "
         "in every precision of the space. The front is judged by the same model, so luck in its measurements "
-        "does not count. Networks by chance, cut or uncut, are as many as this study has; two that were trained half as "
-        "long count as one. "
-        "Above 100 %, the model expects more of the simpler way than of the front."
+        "does not count. Networks by chance, cut or uncut, are as many as this study has; two that were trained half "
+        "as long count as one. Above 100 %, the model expects more of the simpler way than of the front."
     )
     return section(
         "simple_ways",
