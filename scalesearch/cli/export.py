@@ -47,8 +47,8 @@ def export(
     numpy and Pillow, MODEL_CARD.md tells the rest. The folder holds this one trial: an earlier export in it is
     replaced whole, anything else there is refused.
 
-    With --front, a format is left out where it cannot hold a member's precision. A member that fails does not stop the
-    others; the exit code is then 1.
+    With --front, a format is left out where it cannot hold a member's precision or network. A member that fails does
+    not stop the others. The exit code is 1 if a member, or a format other than for its precision, was left out.
     """
     if sum((trial is not None, best, front)) > 1:
         message = "Give one of --trial N, --best and --front."
@@ -80,8 +80,9 @@ def export(
     held = {record.trial: _formats_held(record, formats or ()) for record in chosen}
     if unheld := _held_by_none(held.values()):
         raise unheld
-    failed = list[int]()
+    failed, partly = list[int](), list[int]()
     for record in chosen:
+        unwritten = dict[str, str]()
         try:
             _export(
                 record,
@@ -90,15 +91,18 @@ def export(
                 formats=held[record.trial],
                 run=runs.get(record.trial),
                 confirmed=confirmed,
+                unwritten=unwritten if front else None,
             )
         except (ConfigError, StageFailed) as error:
             if not front:
                 raise
             failed.append(record.trial)
             echo(f"trial {record.trial} is not exported: {error}", err=True)
+        if unwritten:
+            partly.append(record.trial)
     if failed:
         echo(f"{len(failed)} of {len(chosen)} members of the front are not exported.", err=True)
-    return 1 if failed else 0
+    return 1 if failed or partly else 0
 
 
 Held = Mapping[str, ConfigError | None]
@@ -136,6 +140,7 @@ def _export(
     formats: Held,
     run: ConfirmedRun | None,
     confirmed: bool,
+    unwritten: dict[str, str] | None,
 ) -> None:
     """Write the export of a trial in those formats that can hold it, and print what was written.
 
@@ -146,12 +151,13 @@ def _export(
         formats: Which of the formats can hold it.
         run: Its run at full length, if it was confirmed.
         confirmed: Whether that run's file is exported, not the search's.
+        unwritten: If given, formats that turn out not to hold the network are left out and entered here.
     """
     from scalesearch.export.target import earlier_export
 
     earlier, study = earlier_export(folder), session.folder.name
     written = [name for name, error in formats.items() if error is None]
-    notes = export_trial(record, session, folder, formats=written, run=run if confirmed else None)
+    notes = export_trial(record, session, folder, formats=written, run=run if confirmed else None, unwritten=unwritten)
     length = f" at full length ({run.steps} steps)" if run and confirmed else ""
     echo(
         f"trial {record.trial}{length}: {record.quality.title} {percent(record.quality.score)}, "
@@ -163,6 +169,8 @@ def _export(
     for name, error in formats.items():
         if error:
             echo(f"  not written as {name}, which cannot hold {record.candidate.quantization.precision}")
+    for name, reason in (unwritten or {}).items():
+        echo(f"  not written as {name}: {reason}", err=True)
     for note in notes:
         echo(f"  {note}")
     if run and not confirmed:
@@ -177,11 +185,13 @@ def export_trial(
     *,
     formats: Sequence[str] = (),
     run: ConfirmedRun | None = None,
+    unwritten: dict[str, str] | None = None,
 ) -> tuple[str, ...]:
     """Write the export of a complete trial into `folder`; return a line for each part that could not be made."""
     from scalesearch.export.folder import write_export
 
-    return write_export(record, session, folder, formats=("onnx", *default_formats(session), *formats), run=run)
+    every = ("onnx", *default_formats(session), *formats)
+    return write_export(record, session, folder, formats=every, run=run, unwritten=unwritten)
 
 
 def default_formats(session: Session) -> tuple[str, ...]:

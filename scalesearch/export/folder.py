@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalesearch.errors import ConfigError, ScalesearchError
+from scalesearch.errors import ConfigError, ScalesearchError, StageFailed
 from scalesearch.export.environment import LOCK
 from scalesearch.export.metadata import CALIBRATION, NAME, PREPROCESSING
 from scalesearch.export.target import MODEL, SCRIPT, WEIGHTS
@@ -30,6 +30,7 @@ def write_export(
     *,
     formats: Sequence[str] = ("onnx",),
     run: ConfirmedRun | None = None,
+    unwritten: dict[str, str] | None = None,
 ) -> tuple[str, ...]:
     """Write everything of a complete trial into `folder`; return a line for each part that could not be made.
 
@@ -40,11 +41,14 @@ def write_export(
     If `run`, a run of the trial at full length, is given, its file is exported, and `record` must be `as_confirmed` of
     it.
 
+    If `unwritten`, a format that turns out not to hold this network does not end the export: it is left out, and its
+    name is entered there with the reason.
+
     Raises:
         ConfigError: The folder cannot be written, or holds files that no export wrote; a format is not known; the file
             that is to be exported is missing, or is not the one that was measured.
         MissingBackendError: The package of a requested format is not installed.
-        StageFailed: A format cannot hold this network.
+        StageFailed: A format cannot hold this network, and there is no `unwritten`.
     """
     from scalesearch.export.formats import get_format
     from scalesearch.export.target import check_place, earlier_export
@@ -62,7 +66,7 @@ def write_export(
             with hold_folder(folder, "export", inside=False):
                 earlier_export(folder)
                 with whole_folder(folder) as new:
-                    return _fill(record, session, new, folder, writers=writers, run=run)
+                    return _fill(record, session, new, folder, writers=writers, run=run, unwritten=unwritten)
         finally:
             remove_empty(made)  # if no export was written
     except OSError as error:
@@ -78,6 +82,7 @@ def _fill(
     *,
     writers: "Sequence[Format]",
     run: ConfirmedRun | None,
+    unwritten: dict[str, str] | None,
 ) -> tuple[str, ...]:
     """Write all files into `folder`, which is to replace `old`; return a line for each that could not be made."""
     from scalesearch.deployment.onnx_file import annotate, onnx_model
@@ -111,7 +116,15 @@ def _fill(
     files = _usual_files(record, session, card)
     options = _format_options(record, session)
     for writer in writers:
-        files += [ExportedFile(name=name, what=writer.what) for name in writer.write(model, folder, options)]
+        before = set(folder.iterdir())
+        try:
+            files += [ExportedFile(name=name, what=writer.what) for name in writer.write(model, folder, options)]
+        except StageFailed as error:
+            if unwritten is None:
+                raise
+            unwritten[writer.name] = str(error)
+            for begun in set(folder.iterdir()) - before:
+                _remove(begun)
     files += _kept(old, folder, pictures_of=None if run else (study.name, record.trial))
     first = {file.name: file for file in reversed(files)}
     files = [file for file in files if first[file.name] is file and (folder / file.name).exists()]
@@ -172,6 +185,13 @@ def _usual_files(record: MeasuredTrial, session: Session, card: "CardParts") -> 
         ExportedFile(name=CALIBRATION, what="which images gave the ranges of int8 or fp8"),
         ExportedFile(name=LOCK, what="exact package versions"),
     ]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _copy(path: Path, to: Path) -> None:

@@ -25,7 +25,7 @@ from scalesearch.cli import export
 from scalesearch.data import LABEL_SOURCES, load_dataset, to_input
 from scalesearch.deployment.graph_structure import first_difference
 from scalesearch.deployment.onnx_file import onnx_model, read_onnx, write_onnx
-from scalesearch.errors import ConfigError, MissingBackendError, NoFeasibleTrialError
+from scalesearch.errors import ConfigError, MissingBackendError, NoFeasibleTrialError, StageFailed
 from scalesearch.export import trial_files
 from scalesearch.export.folder import check_images
 from scalesearch.export.metadata import read_config
@@ -291,6 +291,44 @@ def test_a_member_of_the_front_that_fails_does_not_stop_the_others(study: Study,
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["trial_000001", "trial_000003"]
     assert "trial 2 is not exported: " in done.stderr and "is not the file that trial 2 measured" in done.stderr
     assert "1 of 3 members of the front are not exported." in done.stderr
+
+
+def test_a_format_that_fails_for_one_member_leaves_its_other_files(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "scalesearch.deployment.formats.executorch.ExecuTorchProgram"
+    plain = _written_text("model.pte")
+
+    def fails_for_one(self: object, model: OnnxModel, folder: Path, options: object) -> tuple[str, ...]:
+        written = plain(self, model, folder, options)
+        if "trial_000002" in str(folder):
+            (folder / "half").mkdir()
+            raise StageFailed("executorch", "no such operator")
+        return written
+
+    monkeypatch.setattr(f"{program}.ensure_available", lambda _: None)
+    monkeypatch.setattr(f"{program}.write", fails_for_one)
+    for number in (1, 2, 3):
+        study.trial(number)
+    app = typer.Typer()
+    export.register(app)
+    asked = ["first", "--front", "--format", "executorch", "--to", "all"]
+    done = CliRunner().invoke(app, asked, standalone_mode=False)
+    assert (done.return_value, done.exception) == (1, None)
+    assert [(tmp_path / "all" / f"trial_{number:06d}" / "model.pte").exists() for number in (1, 2, 3)] == [
+        True, False, True,
+    ]  # fmt: skip
+    assert not (tmp_path / "all" / "trial_000002" / "half").exists()
+    card = (tmp_path / "all" / "trial_000002" / "MODEL_CARD.md").read_text()
+    assert "infer.py" in card
+    assert "model.pte" not in card
+    assert [line for line in done.stderr.splitlines() if "not written" in line] == [
+        "  not written as executorch: executorch: no such operator"
+    ]
+
+    with pytest.raises(StageFailed, match="no such operator"):
+        _run("first", "--trial", "2", "--format", "executorch", "--to", "trial_000002")
+    assert not (tmp_path / "trial_000002").exists()
 
 
 def _unavailable() -> object:
