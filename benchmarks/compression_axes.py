@@ -13,6 +13,8 @@ Arms, each an ordinary `scalesearch run` that ends by its wall time (`--max-time
 * growth, growth-without: the same two with the sampler `growth`;
 * lengths: 240, 480 or 960 updates, as the sampler `growth` decides; the front is of 960;
 * growth-stages: width, depth and kernel of each of the three stages by itself, in resnet_small;
+* neck-width, neck-all: what neck and heads, or a decoder, follow (`scaling.neck_follows`): the width alone, or
+  depth and kernel, too (`--task segmentation --spaces resnet_scene`, or detection with resnet_scene_boxes);
 * before: the whole space by the recipe of before: 240 updates by the schedule cosine, and 60 more after a cut.
 
 For every space the arms of one seed follow each other, in an order that rotates with the seed. Compared are
@@ -61,6 +63,8 @@ ARMS: dict[str, tuple[str, ...]] = {
     "lengths": ("sampler=growth", LENGTHS),
     "lengths-without": ("sampler=growth", LENGTHS, *SCALING_ONLY),
     "growth-stages": ("sampler=growth", *STAGES),
+    "neck-width": ("sampler=growth", "scaling.neck_follows=width"),
+    "neck-all": ("sampler=growth", "scaling.neck_follows=all"),
     "before": (*TPE, "training.schedule=cosine", "training.steps=240"),
 }
 ALIKE = {"resnet_small": "training.steps=480"}
@@ -104,7 +108,10 @@ def search(told: argparse.Namespace, space: str, arm: str, seed: int) -> None:
         return
     command = [sys.executable, "-m", "scalesearch", "run", "--space", space, "--data", told.data]
     command += ["--max-time", f"{left_s}s", "--workers", str(told.workers), "--to", str(folder)]
-    overrides = (*ARMS[arm], f"seed={seed}", f"data.val_fraction={told.val_fraction}")
+    command += ["--task", told.task]
+    overrides = (*ARMS[arm], f"seed={seed}")
+    if told.val_fraction:
+        overrides = (*overrides, f"data.val_fraction={told.val_fraction}")
     if space in ALIKE and not any(each.startswith("training.steps=") for each in overrides):
         overrides = (ALIKE[space], *overrides)
     for override in overrides:
@@ -252,6 +259,7 @@ def main() -> None:
     """Run what is missing, then print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="signs")
+    parser.add_argument("--task", default="classification")
     parser.add_argument("--to", type=Path, required=True, help="folder of the studies")
     parser.add_argument("--spaces", nargs="+", default=["resnet_small", "mobilenet_small"])
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["with", "without"])
