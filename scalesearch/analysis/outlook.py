@@ -129,11 +129,8 @@ def outlook(
 
 
 def _simple(space: SearchSpace, belief: Belief, records: Sequence[TrialRecord], seed: int) -> SimpleWays | None:
-    front = pareto_front(records)
-    best = knee(front)
-    if best is None:
-        return None
-    return simple_ways(space, belief, [each.candidate for each in front], knee=best.candidate, seed=seed)
+    best = knee(pareto_front(records))
+    return simple_ways(space, belief, knee=best.candidate, seed=seed) if best else None
 
 
 def _candidates(space: SearchSpace, tried: Sequence[Candidate], *, seed: int) -> list[Candidate]:

@@ -2,8 +2,8 @@
 
 These are the baselines that a user has in mind: networks by chance, a grid of width x resolution (MobileNet, arXiv
 1704.04861), and compound scaling (EfficientNet, arXiv 1905.11946). None of their networks has to be trained: the model
-expects a score and a latency of each. The study's own front is judged by the same model, so that luck in its
-measurements does not count for it.
+expects a score and a latency of each. The study's own trials are judged by the same model, so that luck in their
+measurements does not count for them.
 """
 
 import itertools
@@ -30,6 +30,8 @@ GROWTH_BY_PHI: Final = {DEPTH: 1.2, WIDTH: 1.1, RESOLUTION: 1.15}
 _PHIS: Final = tuple(step / 2 for step in range(-16, 17))
 _SPREAD: Final = 5
 """Number of values that a grid takes from a range without steps."""
+_MOST: Final = 8
+"""Most values of an axis that a grid takes."""
 _POOL: Final = 300
 _SETS: Final = 50
 
@@ -42,46 +44,49 @@ class SimpleWay:
     networks: int
     """Number of networks that it trains, each deployed in every precision of the space."""
     hypervolume: float
-    """In parts of that of the study's front."""
+    """In parts of that of the study's trials."""
     score: float | None
     """The best score with no more than the given latency, as a fraction; None where none is as fast."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimpleWays:
-    """What the model expects of the front and of simpler ways."""
+    """What the model expects of the study's trials and of simpler ways."""
 
     at_ms: float
-    """The latency up to which scores are compared: that of the study's knee, in ms."""
+    """The latency up to which scores are compared: what the model expects of the study's knee, in ms."""
     score: float
-    """What the model expects of the best front member with no more than that latency."""
+    """The best score that the model expects of a trial with no more than that latency."""
     ways: tuple[SimpleWay, ...]
+    by_chance: int = 0
+    """Number of networks by chance that would be a fair rival. If there is no such way, it is most of the space."""
 
 
-def simple_ways(
-    space: SearchSpace, belief: Belief, front: Sequence[Candidate], *, knee: Candidate, seed: int = 0
-) -> SimpleWays | None:
+def simple_ways(space: SearchSpace, belief: Belief, *, knee: Candidate, seed: int = 0) -> SimpleWays | None:
     """Return what simpler ways would have found; None where the space leaves them no choice.
 
     Args:
         space: The search space.
         belief: The model of the study's trials.
-        front: Members of the study's front.
-        knee: The knee of the front.
+        knee: The knee of the study's front.
         seed: Of the networks by chance.
     """
     random = np.random.default_rng(seed)
-    by_chance = _pool(space, belief, (drawn(space, random) for _ in range(2 * _POOL)))[:_POOL]
+    length = _full_length(belief)
+    by_chance = _pool(space, belief, (drawn(space, random) for _ in range(2 * _POOL)), length)[:_POOL]
     listed = {
-        "width x resolution": _pool(space, belief, _grid(space)),
-        "compound scaling": _pool(space, belief, _compound(space)),
+        "width x resolution": _pool(space, belief, _grid(space), length),
+        "compound scaling": _pool(space, belief, _compound(space), length),
     }
-    count = _trained(belief.observations, belief.full_updates)
-    judge = _Judge(space, belief, (*front, *itertools.chain(*by_chance, *itertools.chain(*listed.values()))))
+    count = _trained(belief.observations, length)
+    observed = [each for each in belief.observations if each.candidate.recipe.steps >= belief.full_updates]
+    own = [each.candidate for each in observed if each.feasible]
+    judge = _Judge(belief, (*own, knee, *itertools.chain(*by_chance, *itertools.chain(*listed.values()))))
     at_ms = judge.points([knee])[0][1]
-    ours = judge.volume(front)
+    ours = judge.volume(own)
     if not ours:
         return None
+    fast_enough = space.limits.max_latency_ms or math.inf
     ways = []
     if len(by_chance) > count:
         sets = [random.choice(len(by_chance), count, replace=False) for _ in range(_SETS)]
@@ -91,7 +96,7 @@ def simple_ways(
             SimpleWay(
                 name="by chance",
                 networks=count,
-                hypervolume=float(np.mean([judge.volume(each) for each in drawn_ones])) / ours,
+                hypervolume=float(np.mean([judge.volume(each, fast_enough) for each in drawn_ones])) / ours,
                 score=float(np.mean(scores)) if scores else None,
             )
         )
@@ -102,61 +107,67 @@ def simple_ways(
                 SimpleWay(
                     name=name,
                     networks=len(networks),
-                    hypervolume=judge.volume(candidates) / ours,
+                    hypervolume=judge.volume(candidates, fast_enough) / ours,
                     score=judge.best(candidates, at_ms),
                 )
             )
     if not ways:
         return None
-    return SimpleWays(at_ms=at_ms, score=judge.best(front, at_ms) or judge.points([knee])[0][0], ways=tuple(ways))
+    score = judge.best([*own, knee], at_ms)
+    assert score is not None  # the knee is as fast as itself
+    return SimpleWays(at_ms=at_ms, score=score, ways=tuple(ways), by_chance=count)
 
 
 class _Judge:
-    """What the model expects of candidates, and how large their front is; what is too slow does not count."""
+    """What the model expects of candidates, and how large the front of some of them is."""
 
-    def __init__(self, space: SearchSpace, belief: Belief, candidates: Iterable[Candidate]) -> None:
+    def __init__(self, belief: Belief, candidates: Iterable[Candidate]) -> None:
         every = list(dict.fromkeys(candidates))
         expected = belief.expect(every)
         self._points: dict[Candidate, Point] = {
             candidate: (float(score), math.exp(log_ms))
             for candidate, score, log_ms in zip(every, expected.score[0], expected.log_ms[0], strict=True)
         }
-        self._limit_ms = space.limits.max_latency_ms or math.inf
         self._reference = belief.reference(every)
 
     def points(self, candidates: Iterable[Candidate]) -> list[Point]:
         """Return score and latency of each."""
         return [self._points[each] for each in candidates]
 
-    def volume(self, candidates: Iterable[Candidate]) -> float:
+    def volume(self, candidates: Iterable[Candidate], fast_enough_ms: float = math.inf) -> float:
         """Return the hypervolume of those that are fast enough."""
-        return hypervolume((each for each in self.points(candidates) if each[1] <= self._limit_ms), self._reference)
+        return hypervolume((each for each in self.points(candidates) if each[1] <= fast_enough_ms), self._reference)
 
     def best(self, candidates: Iterable[Candidate], at_ms: float) -> float | None:
         """Return the best score with no more than `at_ms`; None without one."""
         return max((score for score, p50_ms in self.points(candidates) if p50_ms <= at_ms), default=None)
 
 
-def _pool(space: SearchSpace, belief: Belief, candidates: Iterable[Candidate]) -> list[list[Candidate]]:
-    """Return the networks that probably keep the limits, each once and in full length, in every precision."""
-    networks = dict.fromkeys(
-        replace(at_length(each, belief.full_updates), quantization=Quantization()) for each in candidates
-    )
+def _full_length(belief: Belief) -> int:
+    """Return the updates of a whole training: those of the front's members, or else of the longest trial."""
+    return belief.full_updates or max(each.candidate.recipe.steps for each in belief.observations)
+
+
+def _pool(space: SearchSpace, belief: Belief, candidates: Iterable[Candidate], length: int) -> list[list[Candidate]]:
+    """Return the networks, each once and in full length, in those precisions in which it probably keeps the limits."""
+    networks = list(dict.fromkeys(replace(at_length(each, length), quantization=Quantization()) for each in candidates))
     precisions = [value for named in space.axes if named.name == PRECISION for value in _listed(named)]
     asked: list[dict[str, Value]] = [{PRECISION: value} for value in precisions] or [{}]
     plain = [candidate_with(_plain(space) | each, space).quantization for each in asked]
-    kept = within_limits(space, belief.observations, [replace(each, quantization=plain[0]) for each in networks])
-    return [[replace(each, quantization=one) for one in plain] for each in kept]
+    every = [replace(each, quantization=one) for each in networks for one in plain]
+    kept = dict.fromkeys(within_limits(space, belief.observations, every))
+    deployed = ([replace(each, quantization=one) for one in plain] for each in networks)
+    within = ([each for each in forms if each in kept] for forms in deployed)
+    return [forms for forms in within if forms]
 
 
-def _trained(observed: Sequence[Observation], full_updates: int) -> int:
+def _trained(observed: Sequence[Observation], length: int) -> int:
     """Return the number of trained networks; one trained in part counts by its share of the full length."""
     longest = dict[Candidate, int]()
     for each in observed:
-        network = replace(at_length(each.candidate, full_updates), quantization=Quantization())
+        network = replace(at_length(each.candidate, length), quantization=Quantization())
         longest[network] = max(each.candidate.recipe.steps, longest.get(network, 0))
-    full = full_updates or max(longest.values(), default=1)
-    return max(1, round(sum(min(1.0, updates / full) for updates in longest.values())))
+    return max(1, round(sum(min(1.0, updates / length) for updates in longest.values())))
 
 
 def _grid(space: SearchSpace) -> list[Candidate]:
@@ -165,8 +176,15 @@ def _grid(space: SearchSpace) -> list[Candidate]:
     names = [named.name for named in axes]
     return [
         candidate_with(_plain(space) | dict(zip(names, values, strict=True)), space)
-        for values in itertools.product(*map(_listed, axes))
+        for values in itertools.product(*(_some(_listed(named)) for named in axes))
     ]
+
+
+def _some(values: Sequence[Value]) -> Sequence[Value]:
+    """Return the values of a grid: at most `_MOST`, evenly spread, with both ends."""
+    if len(values) <= _MOST:
+        return values
+    return [values[round(place)] for place in np.linspace(0, len(values) - 1, _MOST)]
 
 
 def _compound(space: SearchSpace) -> list[Candidate]:

@@ -14,16 +14,18 @@ def simple_ways(study: StudyContents) -> str:
         words = "This needs a few measured trials, and a space with several widths, depths or resolutions."
         return section("simple_ways", _TITLE, paragraph(words))
     noun = score_noun_of(study.records)
-    rows = [["this search", "", "100 %", percent(found.score)]]
+    rows = [["this study", "", "100 %", percent(found.score)]]
     for way in found.ways:
         score = percent(way.score) if way.score is not None else "none as fast"
         rows.append([way.name, str(way.networks), f"{100 * way.hypervolume:.0f} %", score])
     note = (
-        "None of these networks was trained: the model of the section before expects a score and a latency of each, "
-        "in every precision of the space. The front is judged by the same model, so luck in its measurements "
-        "does not count. Networks by chance, cut or uncut, are as many as this study has; two that were trained half "
-        "as long count as one. Above 100 %, the model expects more of the simpler way than of the front."
+        "None of these networks had to be trained: the model of the section before expects a score and a latency of "
+        "each, in every precision of the space. This study's trials are judged by the same model, so luck in their "
+        "measurements does not count. Networks by chance, cut or uncut, are as many as this study has; two that were "
+        "trained half as long count as one. Above 100 %, the model expects more of the simpler way than of this study."
     )
+    if all(way.name != "by chance" for way in found.ways):
+        note += f" There is no line for chance: {found.by_chance} networks are most of what the space offers."
     return section(
         "simple_ways",
         _TITLE,

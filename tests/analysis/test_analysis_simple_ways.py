@@ -60,11 +60,10 @@ def records(
 
 
 def ways_of(made: list[MeasuredTrial], space: SearchSpace = SPACE) -> SimpleWays | None:
-    front = pareto_front(made)
-    best = knee(front)
+    best = knee(pareto_front(made))
     assert best
     belief = Belief(space, observations_of(made))
-    return simple_ways(space, belief, [each.candidate for each in front], knee=best.candidate)
+    return simple_ways(space, belief, knee=best.candidate)
 
 
 def test_a_front_that_cuts_is_ahead_of_ways_without_cuts_where_cutting_pays(make_record: MakeRecord) -> None:
@@ -115,8 +114,7 @@ def test_chance_has_as_many_networks_as_the_updates_would_have_trained(make_reco
         for each in made
     ]
     belief = Belief(SPACE, observations_of(half), full_updates=480)
-    front = [each.candidate for each in pareto_front(half)]
-    shorter = simple_ways(SPACE, belief, front, knee=front[0])
+    shorter = simple_ways(SPACE, belief, knee=pareto_front(half)[0].candidate)
     assert shorter
     longest: dict[object, int] = {}
     for each in half:
@@ -149,6 +147,65 @@ def test_values_of_ranges_are_spread_and_the_nearest_is_taken(make_record: MakeR
     found = ways_of(records(make_record, 40, cutting_pays, space), space)
     assert found
     assert next(way for way in found.ways if way.name == "width x resolution").networks == 5 * 4
+
+
+def test_a_fine_range_makes_no_endless_grid(make_record: MakeRecord) -> None:
+    axes = (
+        NamedAxis(name="scaling.resolution", axis=Range(low=0.5, high=1.0, step=0.001)),
+        NamedAxis(name="scaling.width", axis=Range(low=0.5, high=1.25, step=0.001)),
+    )
+    space = dataclasses.replace(SPACE, axes=axes)
+    found = ways_of(records(make_record, 20, cutting_pays, space), space)
+    assert found
+    assert next(way for way in found.ways if way.name == "width x resolution").networks == 8 * 8
+
+
+@pytest.mark.parametrize("precisions", [("fp32", "int8"), ("int8", "fp32")])
+def test_what_is_too_large_in_fp32_alone_counts_in_int8(make_record: MakeRecord, precisions: tuple[str, ...]) -> None:
+    def size_of(candidate: Candidate) -> int:
+        wide = candidate.scaling.width * (1 - candidate.pruning.channel_fraction)
+        return round(4e5 * wide**2 / (4 if candidate.quantization.precision == "int8" else 1))
+
+    axes = (*AXES[:-1], NamedAxis(name="quantization.precision", axis=Choice(values=precisions)))
+    space = dataclasses.replace(SPACE, axes=axes, limits=Limits(max_size_bytes=160_000))
+    every = records(make_record, 60, cutting_pays, space)
+    sized = [dataclasses.replace(each, size_bytes=size_of(each.candidate)) for each in every]
+    found = ways_of([each for each in sized if each.size_bytes <= 160_000], space)
+    assert found
+    grid = next(way for way in found.ways if way.name == "width x resolution")
+    assert grid.networks == 16, "the widest has 156 kB in int8; in fp32 only the four narrowest fit"
+
+
+def test_a_measured_trial_counts_although_the_model_expects_it_too_slow(make_record: MakeRecord) -> None:
+    limit_ms = 0.3
+    space = dataclasses.replace(SPACE, limits=Limits(max_latency_ms=limit_ms))
+    every = records(make_record, 60, cutting_pays, SPACE)
+    made = [each for each in every if each.latency.p50_ms <= limit_ms]
+    best = knee(pareto_front(made))
+    assert best
+    fast = [dataclasses.replace(each, p50_ms=2 * each.p50_ms) for each in observations_of(made)]
+    found = simple_ways(space, Belief(space, fast), knee=best.candidate)
+    free = simple_ways(SPACE, Belief(SPACE, fast), knee=best.candidate)
+    assert found and free
+    assert found.score == free.score
+    grids = [next(way for way in each.ways if way.name == "width x resolution") for each in (found, free)]
+    assert grids[0].hypervolume < grids[1].hypervolume, "the same grid with a limit has less, its rival has not"
+
+
+def test_simple_ways_are_trained_as_long_as_the_longest_trial(make_record: MakeRecord) -> None:
+    steps = NamedAxis(name="training.steps", axis=Choice(values=(240, 480, 960)))
+    space = dataclasses.replace(SPACE, axes=(*AXES[:4], steps))
+
+    def longer_pays(candidate: Candidate) -> float:
+        return cutting_pays(candidate) + 0.1 * math.log2(candidate.recipe.steps / 960)
+
+    made = records(make_record, 80, longer_pays, space)
+    found = ways_of(made, space)
+    assert found
+    grid = next(way for way in found.ways if way.name == "width x resolution")
+    assert grid.score is not None
+    largest = 0.8 + 0.06 * math.log2(1.25**2)
+    assert grid.score == pytest.approx(largest, abs=0.03), "trained by 240 updates it would have 0.2 less"
 
 
 @pytest.mark.parametrize("kept", [(), ("scaling.kernel", "pruning.channel_fraction")])
