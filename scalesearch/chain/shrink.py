@@ -65,18 +65,23 @@ class Shrinker:
 
         A dense network and all networks cut from it are trained by equally many updates: they share those of the trunk,
         and those of the branch are the network's own. The trunk of a larger network is cut to the plan's spec first.
-        With several rounds of pruning, each round is followed by an equal part of the branch.
+        With several rounds of pruning, each round is followed by an equal part of the branch. What another process
+        trains at this moment is waited for: the trunk, and the branch, which precisions of one network share.
         """
         with stages("train"):
-            with self._alone(plan.trunk_key, stages):
-                trunk = self._trunk(plan, data)
+            trunk = self._stored_trunk(plan)
+            if trunk is None:
+                with self._alone(plan.trunk_key, stages):
+                    trunk = self._trunk(plan, data)
             if not (plan.pruning.any or plan.cut_from):
-                return _unpruned(trunk, self._branch(plan, data, trunk), train_parts=2)
+                with self._alone(plan.weights_key, stages):
+                    return _unpruned(trunk, self._branch(plan, data, trunk), train_parts=2)
         whole = self._at_spec(plan, data, trunk, stages)
         if not plan.pruning.any:
-            with stages("retrain"):
+            with stages("retrain"), self._alone(plan.weights_key, stages):
                 return _unpruned(trunk, self._branch(plan, data, whole), train_parts=1)
-        branch = self._cut_branch(plan, data, whole, stages)
+        with self._alone(plan.shape_key, stages):
+            branch = self._cut_branch(plan, data, whole, stages)
         return Shrunk(
             network=branch.network,
             dense=whole.network,
@@ -84,14 +89,26 @@ class Shrinker:
             training=result((trunk, branch), train_parts=1),
         )
 
+    def _stored_trunk(self, plan: Plan) -> Part | None:
+        """Return the trunk if it is stored in just this length: then nobody who lengthens it has to be waited for."""
+        recipe, key, (spec, _) = plan.candidate.recipe, plan.trunk_key, plan.begun
+        if not self._weights.has_trunk(key, trunk_steps(recipe)):
+            return None
+        network = self._starter.fresh(spec, dropout=recipe.dropout, seed=seed_from("init", key))
+        found = self._weights.load_trunk(key, trunk_steps(recipe), network.module)
+        if not found or found.kept.steps != trunk_steps(recipe):
+            return None
+        return Part(network=ready(network), kept=found.kept, state=found.state)
+
     def _trunk(self, plan: Plan, data: Dataset) -> Part:
         """Return the stored trunk, or train it now, starting from the longest stored trunk that is shorter."""
+        stored = self._stored_trunk(plan)
+        if stored:
+            return stored
         recipe, key, (spec, _) = plan.candidate.recipe, plan.trunk_key, plan.begun
         steps = trunk_steps(recipe)
         network = self._starter.fresh(spec, dropout=recipe.dropout, seed=seed_from("init", key))
         begun = self._weights.load_trunk(key, steps, network.module)
-        if begun and begun.kept.steps == steps:
-            return Part(network=ready(network), kept=begun.kept, state=begun.state)
         first = begun.kept.steps if begun else 0
         if begun is None:
             network = self._starter.start(network, data, recipe)
@@ -203,17 +220,18 @@ class Shrinker:
         last, parts = dense, [dense]
         if plan.pruning.any:
             rounds = plan.pruning.rounds
-            cutter = Cutter(plan, data, self._trainer.task, channel_multiple=self._channel_multiple)
-            for number in range(1, rounds + 1):
-                with stages("prune"):
-                    network = cutter.cut(last.network, number)
-                key = plan.shape_key if number == rounds else content_hash(plan.shape_key, number)
-                steps = recipe.retrain_steps * number // rounds - recipe.retrain_steps * (number - 1) // rounds
-                with stages("retrain"):
-                    last = self._trainer.stored_or_trained(
-                        key, network, data, replace(recipe, steps=steps), cutter.masks
-                    )
-                parts.append(last)
+            with self._alone(plan.shape_key, stages):
+                cutter = Cutter(plan, data, self._trainer.task, channel_multiple=self._channel_multiple)
+                for number in range(1, rounds + 1):
+                    with stages("prune"):
+                        network = cutter.cut(last.network, number)
+                    key = plan.shape_key if number == rounds else content_hash(plan.shape_key, number)
+                    steps = recipe.retrain_steps * number // rounds - recipe.retrain_steps * (number - 1) // rounds
+                    with stages("retrain"):
+                        last = self._trainer.stored_or_trained(
+                            key, network, data, replace(recipe, steps=steps), cutter.masks
+                        )
+                    parts.append(last)
         return Shrunk(
             network=last.network,
             dense=dense.network,

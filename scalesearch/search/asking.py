@@ -184,22 +184,28 @@ class Asker:
         records = [record for _, record in sorted(self._ledger.records.items())]
         observed, full = observations_of(records), self._lengths.full_updates
         known = [*running, *(each.candidate for each in observed)]
-        trainings = in_trainings(self._space, known, lengths=self._lengths.all)
-        soon = in_seconds(self._space, records, running_s, full_updates=full) if self._sampling.by_time else None
-        done = soon and replace(soon, running_s={})
+        soon = in_seconds(self._space, records, running_s, full_updates=full)
+        trainings = replace(in_trainings(self._space, known, lengths=self._lengths.all), in_seconds=soon)
+        done = replace(soon, running_s={}) if soon and self._sampling.by_time else None
         room = self._lengths.room(trainings, done)
         hopeless = Hopeless(records)
-        candidate = propose(
-            self._space,
-            observed,
-            running=running,
-            cost=soon or trainings,
-            is_open=lambda each: each not in hopeless and self._is_open(each),
-            seed=seed_of(self._sampling.seed, number),
-            lengths=self._lengths.all,
-            room=room,
-            timed=timed_of(records, self._space.limits.max_latency_ms),
-        )
+
+        def found(*, after_others: bool) -> Candidate | None:
+            return propose(
+                self._space,
+                observed,
+                running=running,
+                cost=soon if soon and self._sampling.by_time else trainings,
+                is_open=lambda each: each not in hopeless and self._is_open(each, after_others=after_others),
+                seed=seed_of(self._sampling.seed, number),
+                lengths=self._lengths.all,
+                room=room,
+                timed=timed_of(records, self._space.limits.max_latency_ms),
+            )
+
+        candidate = found(after_others=False)
+        if candidate is None and running:
+            candidate = found(after_others=True)
         if candidate:
             self._opened.study.enqueue_trial(trial_parameters(candidate, self._space))
             return True
@@ -208,14 +214,20 @@ class Asker:
             self._opened.study.enqueue_trial(self._lengths.shortest)
         return not self.short_of
 
-    def _is_open(self, candidate: Candidate) -> bool:
-        """Tell whether the candidate is neither known nor refused before its training."""
+    def _is_open(self, candidate: Candidate, *, after_others: bool) -> bool:
+        """Tell whether the candidate is neither known nor refused before its training.
+
+        A network whose weights are trained at this moment, for another precision, costs next to nothing once they are
+        stored. Asked for now, it makes its worker wait, so it is open only if it may come `after_others`.
+        """
         try:
             plan = self._plan(candidate)
         except (CandidateRejected, StageFailed):
             return False
         refused = plan.rejected_because or self._precisions.refusal(candidate.quantization.precision)
-        return not refused and not self._ledger.is_known(plan.key)
+        if refused or self._ledger.is_known(plan.key):
+            return False
+        return after_others or bool(candidate.quantization.aware_steps) or not self._ledger.is_training(plan.shape_key)
 
     def _starts_whole(self, number: int) -> bool:
         """Tell whether the trial belongs to the random start and is to be uncut: cuts of the best follow for less.

@@ -258,15 +258,16 @@ class _Run:
         return rejected(number, plan, refusal) if refusal else None
 
     def _shared_updates(self, plan: Plan) -> int:
-        """Return how many updates of the plan's trunk finished trials have made."""
+        """Return how many updates of the plan's trunk finished trials have made, in trunks that are not longer."""
+        length = trunk_steps(plan.candidate.recipe)
         same = (
-            record.candidate.recipe
+            trunk_steps(record.candidate.recipe)
             for record in self._ledger.records.values()
             if record.charged and record.state == "complete"
             if plan.trunk_key and (record.cut_from or record.spec) == plan.begun[0]
             if (own := self._plan_of(record)) and own.trunk_key == plan.trunk_key
         )
-        return min(trunk_steps(plan.candidate.recipe), max(map(trunk_steps, same), default=0))
+        return max((steps for steps in same if steps <= length), default=0)
 
     def _weights_stored(self, plan: Plan) -> bool:
         """Tell whether a finished trial has trained the plan's weights."""

@@ -41,6 +41,8 @@ class Costs:
     """Whether `of_all` contains the fixed cost."""
     running_s: Mapping[Candidate, float] = field(default_factory=dict)
     """For how many seconds each running candidate has run; empty where costs are not in seconds."""
+    in_seconds: "Costs | None" = None
+    """The same costs in seconds, which say how long a candidate would wait where costs are in trainings."""
 
     def __call__(self, candidate: Candidate) -> float:
         """Return what a candidate costs: less if its trunk, or even its branch, is stored.
@@ -49,7 +51,7 @@ class Costs:
         (`chain.one_trainer`), and the worker that waits does nothing else.
         """
         own = self._share(candidate, self._soon) * self.training(candidate)
-        return self.fixed + self.wait_s(candidate) + own
+        return self.fixed + self.wait(candidate) + own
 
     @cached_property
     def _soon(self) -> Trained:
@@ -62,22 +64,34 @@ class Costs:
         return soon
 
     @cached_property
-    def _left_s(self) -> dict[Candidate, float]:
-        """For how many seconds each trunk is still trained by a running candidate."""
-        left_s: dict[Candidate, float] = {}
+    def _left_s(self) -> dict[tuple[Candidate, int, Branch] | Candidate, float]:
+        """For how many seconds each trunk, and each branch with its trunk, is still trained by a running candidate."""
+        left_s: dict[tuple[Candidate, int, Branch] | Candidate, float] = {}
         for each, ran_s in self.running_s.items():
             trunk, recipe = _trunk(each, self.space), each.recipe
             of_trunk, length = self.trained.get(trunk, {}), trunk_steps(recipe)
             reached = max((steps for steps in of_trunk if steps <= length), default=0)
             # The schedule `cosine` has no trunk: its dense network is waited for.
             updates = length - reached if length else 0 if of_trunk else recipe.steps
-            whole_s = self.training(each) * updates / (self.full_updates or recipe.steps)
-            left_s[trunk] = max(left_s.get(trunk, 0.0), whole_s - ran_s)
+            own = recipe.steps - length if length else recipe.retrain_steps if each.pruning.any else 0
+            s_per_update = self.training(each) / (self.full_updates or recipe.steps)
+            for what, count in ((trunk, updates), ((trunk, length, _branch(each)), updates + own)):
+                left_s[what] = max(left_s.get(what, 0.0), s_per_update * count - ran_s)
         return left_s
 
-    def wait_s(self, candidate: Candidate) -> float:
-        """Return for how many seconds the candidate would wait for its trunk; 0 where costs are not in seconds."""
-        return self._left_s.get(_trunk(candidate, self.space), 0.0) if self.running_s else 0.0
+    def wait(self, candidate: Candidate) -> float:
+        """Return how long the candidate would wait for a running one's weights: in seconds, or in trainings of its own.
+
+        It waits for the trunk that it needs, and for the whole network if it is the same in another precision.
+        """
+        if self.in_seconds is not None:
+            wait_s = self.in_seconds.wait(candidate)
+            return wait_s and wait_s / self.in_seconds.training(candidate)
+        if not self.running_s:
+            return 0.0
+        trunk = _trunk(candidate, self.space)
+        same = (trunk, trunk_steps(candidate.recipe), _branch(candidate))
+        return self._left_s.get(same, self._left_s.get(trunk, 0.0))
 
     def of_all(self, candidates: Iterable[Candidate]) -> float:
         """Return what the run spends on these candidates, one after the other."""

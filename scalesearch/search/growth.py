@@ -95,7 +95,7 @@ def propose(
     fits = found is not None and room.fits((found, at_length(found, lengths[-1]), *members))
     fits = fits and found is not None and room.uses_up(found) and room.in_time(found)
     # A worker that waits for a trunk does nothing else: members whose trunk another one trains come last.
-    ready = [each for each in members if not cost.wait_s(each)]
+    ready = [each for each in members if not cost.wait(each)]
     if fits and not (room.wants_members and ready):
         return found
     for wanted in (ready, members):

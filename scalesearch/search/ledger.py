@@ -103,6 +103,10 @@ class Ledger:
         """Return the record of finished work with this key, which answers equal candidates; None if there is none."""
         return self._finished.get(key)
 
+    def is_training(self, shape_key: str) -> bool:
+        """Tell whether a running trial trains the weights of this key, after pruning."""
+        return any(asked.plan.shape_key == shape_key for asked in self.running.values())
+
     def is_running(self, key: str) -> bool:
         """Tell whether equal work is running."""
         return any(key == asked.plan.key for asked in self.running.values())

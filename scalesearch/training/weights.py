@@ -154,6 +154,10 @@ class WeightStore:
                 return StoredTrunk(kept=kept, state=TrainingState.of(state, safe_recipe_used=kept.safe_recipe_used))
         return None
 
+    def has_trunk(self, key: str, steps: int) -> bool:
+        """Tell whether there is a file of the trunk with just this length."""
+        return steps > 0 and self._trunk_path(key, steps).is_file()
+
     def save_trunk(self, key: str, module: nn.Module, kept: KeptTraining, state: TrainingState) -> None:
         """Store the trunk's weights and state under its key and length; they are on disk when this returns."""
         tensors = {_STATE + name: tensor for name, tensor in state.tensors().items()}

@@ -14,6 +14,7 @@ from scalesearch.chain import deploy
 from scalesearch.chain.cutter import Cutter
 from scalesearch.chain.deploy import Deployer
 from scalesearch.chain.examples import tensors
+from scalesearch.chain.one_trainer import OneTrainer
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker, Shrunk
 from scalesearch.chain.stages import StageClock
@@ -26,7 +27,7 @@ from scalesearch.tasks.classification.task import TASK
 from scalesearch.training import train as training
 from scalesearch.training.losses import focal
 from scalesearch.training.schedule import rates
-from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling
+from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling, ScheduleName
 from scalesearch.values.identity import seed_from
 from scalesearch.values.network import Network
 from scalesearch.values.session import Session
@@ -122,6 +123,37 @@ def test_two_workers_at_once_train_a_shared_trunk_once(bench: Bench) -> None:
     assert bench.made() == 30 + 12
     assert {dense.training.new_steps, half.training.new_steps} == {12, 30}
     assert not list((bench.session.folder / "weights").glob("*.lock"))
+
+
+INT8 = Quantization(precision="int8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["wsd", "cosine"])
+@pytest.mark.parametrize("candidate", [DENSE, HALF])
+def test_two_workers_at_once_train_a_network_once_for_both_precisions(
+    bench: Bench, candidate: Candidate, schedule: ScheduleName
+) -> None:
+    candidate = replace(candidate, recipe=replace(RECIPE, schedule=schedule, retrain_steps=8))
+    with ThreadPoolExecutor(2) as workers:
+        one, other = workers.map(bench, (candidate, replace(candidate, quantization=INT8)))
+    whole = 30 + 8 * (schedule == "cosine" and candidate.pruning.any)
+    assert bench.made() == whole
+    assert one.training.new_steps + other.training.new_steps == whole
+    assert equal(one.network, other.network)
+    assert not list((bench.session.folder / "weights").glob("*.lock"))
+
+
+@pytest.mark.slow
+def test_a_stored_trunk_is_used_while_another_worker_lengthens_it(bench: Bench) -> None:
+    bench(DENSE)
+    bench.made()
+    plan = Planner(bench.session)(DENSE)
+    folder = bench.session.folder
+    other = OneTrainer(folder / "weights", DeviceLock("cpu", folder=folder))
+    with ThreadPoolExecutor(1) as worker, other(plan.trunk_key, StageClock()):
+        half = worker.submit(bench, HALF).result(timeout=60)
+    assert half.training.new_steps == bench.made() == 12
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from scalesearch.spaces.suggest import cheapest, suggest, trial_parameters
 from scalesearch.values.candidate import Candidate, Quantization
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.space import Choice, NamedAxis
 from scalesearch.values.training_length import trunk_steps
 
 
@@ -136,4 +137,23 @@ def test_a_trial_that_begins_knows_what_finished_ones_share_with_it(
         wider = replace(candidate, scaling=replace(candidate.scaling, width=1.25))
         opened.study.enqueue_trial(trial_parameters(wider, make_space()))
     run(tmp_path, 2, sampler="random", plan=plan)
+    assert begun == [0, shared]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "second", "shared"), [(960, 240, 0), (240, 960, 160)])
+def test_a_longer_trunk_is_not_shared_with_a_shorter_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int, second: int, shared: int
+) -> None:
+    begun = list[int]()
+
+    def asked(**given: object) -> Asked:
+        begun.append(int(str(given.get("shared_updates", -1))))
+        return Asked(**given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("scalesearch.search.coordinator.Asked", asked)
+    for budget, steps in ((1, first), (2, second)):
+        widths = tuple(named for named in make_space().axes if named.name == "scaling.width")
+        axes = (*widths, NamedAxis(name="training.steps", axis=Choice(values=(steps,))))
+        run(tmp_path, budget, sampler="random", plan=_one_trunk, space=replace(make_space(), axes=axes))
     assert begun == [0, shared]

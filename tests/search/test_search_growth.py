@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_evaluators import FakePlanner, macs_of, make_space
+from fake_evaluators import FakePlanner, MakeFake, macs_of, make_space
 from study_runs import assert_sound, run
 
 from scalesearch.analysis.belief import Observation
+from scalesearch.records.store import RecordStore
 from scalesearch.search import growth
 from scalesearch.search.costs import FIXED_COST, in_seconds, in_trainings
 from scalesearch.search.fates import repeat
 from scalesearch.search.growth import POOL, pool_of, propose
 from scalesearch.spaces.moves import drawn
 from scalesearch.training.schedule import trunk_recipe
-from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling
+from scalesearch.values.candidate import Candidate, Precision, Pruning, Quantization, Recipe, Scaling
 from scalesearch.values.record import MeasuredTrial, StageTime
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 from scalesearch.values.training_length import trunk_steps
@@ -164,15 +165,55 @@ def test_who_needs_a_trunk_in_training_waits_for_it(
         return costs(candidate)
 
     int8 = replace(new, quantization=Quantization(precision="int8"))
-    assert cost(int8, 0) == pytest.approx(fixed_s + trunk_s, rel=0.01)
-    assert cost(int8, 5) == pytest.approx(fixed_s + trunk_s - 5, rel=0.01)
-    assert cost(int8, trunk_s + 1) == pytest.approx(fixed_s)
+    assert cost(int8, 0) == pytest.approx(fixed_s + 30, rel=0.01), "the same network is waited for to its end"
+    assert cost(int8, 5) == pytest.approx(fixed_s + 30 - 5, rel=0.01)
+    assert cost(int8, 31) == pytest.approx(fixed_s)
+    assert cost(cut, trunk_s + 1) == pytest.approx(fixed_s + branch_s, rel=0.01)
     assert cost(cut, 5) == pytest.approx(fixed_s + trunk_s - 5 + branch_s, rel=0.01)
     other = replace(new, scaling=replace(new.scaling, width=0.222))
     assert cost(other, 5) == pytest.approx(fixed_s + 30, rel=0.01)
     costs = in_seconds(SPACE, records, {new: 5.0})
     assert costs
     assert costs.of_all([other]) == pytest.approx(fixed_s + 30, rel=0.01), "the run's room counts no waiting"
+    stored = [*(each.candidate for each in records), new]
+    trainings = replace(in_trainings(SPACE, stored), in_seconds=costs)
+    assert trainings(cut) == pytest.approx(FIXED_COST + (trunk_s - 5) / 30 + new.recipe.branch_fraction, rel=0.01)
+    assert trainings(other) == pytest.approx(FIXED_COST + 1)
+
+
+def test_no_network_is_asked_for_in_another_precision_while_it_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, opened = list[Candidate](), list[Candidate]()
+
+    def twin_if_open(*given: Any, running: list[Candidate], is_open: Callable[[Candidate], bool], **named: Any) -> Any:
+        """Propose a running network in its other precision if that is open."""
+        for each in running:
+            other: Precision = "fp32" if each.quantization.precision == "int8" else "int8"
+            twin = replace(each, quantization=Quantization(precision=other))
+            asked.append(twin)
+            if is_open(twin):
+                opened.append(twin)
+        return propose(*given, running=running, is_open=is_open, **named)
+
+    monkeypatch.setattr(growth, "propose", twin_if_open)
+    make = MakeFake(seconds=0.03)
+    run(tmp_path, 14, space=SPACE, plan=FakePlanner(), make=make, sampler="growth", workers=2)
+    assert len(asked) > 3
+    assert not opened
+
+
+def test_with_nothing_else_open_a_worker_waits_for_a_network_in_training(tmp_path: Path) -> None:
+    """Six networks in two precisions: with two workers, the last candidates are twins of running ones."""
+    axes = (
+        NamedAxis(name="scaling.width", axis=Choice(values=(0.5, 0.6, 0.7, 0.8, 0.9, 1.0))),
+        NamedAxis(name="quantization.precision", axis=Choice(values=("fp32", "int8"))),
+    )
+    space = replace(SPACE, axes=axes)
+    make = MakeFake(seconds=0.03)
+    run(tmp_path, 12, space=space, plan=FakePlanner(), make=make, sampler="growth", workers=2)
+    found = {record.candidate for record in RecordStore(tmp_path).all() if record.state == "complete"}
+    assert len(found) == 12
 
 
 def test_a_pool_holds_nothing_known() -> None:
