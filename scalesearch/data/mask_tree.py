@@ -73,7 +73,7 @@ def scan_masks(path: Path) -> MaskTree:
     """
     root = path if path.is_dir() else path.parent
     found = _folders(root, path)
-    names, colours = classes_of(root, found.described)
+    names, colours, told = classes_of(root, found.described)
     files, missing, spare = list[MaskedFile](), list[Path](), 0
     for split, folder in found.images.items():
         images, masks = list(_images_below(folder)), _masks_below(_beside(folder, found))
@@ -92,7 +92,7 @@ def scan_masks(path: Path) -> MaskTree:
             f"{_beside(first, found)}.\n{LAYOUT}"
         )
         raise ConfigError(message)
-    notes = list(found.described.notes)
+    notes = [*found.described.notes, *told]
     if spare:
         notes.append(f"data {root}: {spare} masks have no image, e.g. are left from images that were removed")
     return MaskTree(
