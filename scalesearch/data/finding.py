@@ -10,7 +10,7 @@ from scalesearch.data.source_names import is_name
 from scalesearch.errors import ConfigError
 from scalesearch.files import absolute_from
 from scalesearch.values.network_spec import InputSize
-from scalesearch.values.session import DataSummary, Session
+from scalesearch.values.session import EARLIER_READING, DataSummary, Session
 from scalesearch.values.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def find_data(wanted: WantedData, sources: Sources, *, folders: Sequence[Path]) 
     from scalesearch.data import load_dataset
 
     settings, expected, asker = wanted.settings, wanted.expected, wanted.asker
-    others, faults = list[str](), list[str]()
+    others, faults, read = list[str](), list[str](), list[str]()
     for folder, asked in _places(settings, folders, sources):
         try:
             # No search for copies: its warnings are known from the first time, and workers load the images here, too.
@@ -114,10 +114,11 @@ def find_data(wanted: WantedData, sources: Sources, *, folders: Sequence[Path]) 
             found = dataset.normalised_by(expected.mean, expected.std)  # those of a parent, where there is one
             return FoundData(dataset=replace(found, warnings=expected.warnings), settings=asked, folder=str(folder))
         others.append(_unlike(asked.source, dataset, expected, asker))
+        read.append(_read_otherwise(dataset, expected))
     given = f"{settings.source!r}{f' in {folders[0]}' if folders and _is_relative(settings.source, sources) else ''}"
     remedy = "Give the place where they are now: --data PATH."
     if others:
-        message = f"{others[0]}\nRestore them. {remedy}"
+        message = f"{others[0]}\n{read[0] or 'Restore them.'} {remedy}"
         raise ConfigError(message)
     if faults:
         message = f"The images that {asker} was run on ({given}) cannot be loaded: {faults[0]}\n{remedy}"
@@ -156,7 +157,11 @@ def with_data(session: Session, data: str | None, sources: Sources) -> Session:
         raise ConfigError(message) from None
     if dataset.fingerprint != session.data.fingerprint:
         unlike = _unlike(data, dataset, session.data, str(session.folder))
-        message = f"--data {data}: {unlike}\nGive the same images: a study's numbers are true for them only."
+        read = _read_otherwise(dataset, session.data)
+        message = (
+            f"--data {data}: {unlike}\n{read + ' ' if read else ''}"
+            "Give the same images: a study's numbers are true for them only."
+        )
         raise ConfigError(message)
     return replace(session, settings=replace(session.settings, data=asked), run_folder=str(Path.cwd()))
 
@@ -227,6 +232,12 @@ def _unlike(source: str, dataset: "Dataset", expected: DataSummary, asker: str) 
         f"{expected.fingerprint[:_SHOWN]}, is {dataset.fingerprint[:_SHOWN]} "
         f"(was {expected.name}: {_counts(expected)}; is {dataset.name}: {came})."
     )
+
+
+def _read_otherwise(dataset: "Dataset", expected: DataSummary) -> str:
+    """Return a sentence on what this version reads otherwise in these files; empty if nothing is known."""
+    told = [line for line in dataset.warnings if EARLIER_READING in line and line not in expected.warnings]
+    return f"If the files are the same: {told[0]}; a new study (--fresh) is needed." if told else ""
 
 
 def _counts(data: DataSummary) -> str:

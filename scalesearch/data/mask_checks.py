@@ -17,6 +17,7 @@ from scalesearch.data.masks import UNLABELLED, MaskStore
 from scalesearch.data.skipped_files import shown_path
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
+from scalesearch.values.session import EARLIER_READING
 
 _SHOWN: Final = 3
 _MEND: Final = {
@@ -96,6 +97,22 @@ def refuse_beyond(tree: MaskTree, arrays: Arrays, store: MaskStore, names: tuple
     raise ConfigError(message)
 
 
+def refuse_single(tree: MaskTree, store: MaskStore, found: dict[str, list[str]], *, binary: bool) -> None:
+    """Raise ConfigError if one class is painted on a transparent ground, which is no second class.
+
+    Earlier versions took the transparent pixels for the second class.
+    """
+    seen = set(np.flatnonzero(store.counts.sum(axis=0, dtype=np.int64)).tolist())
+    if binary or "transparent" not in found or len(tree.class_names) not in (0, 2) or not seen <= {0, UNLABELLED}:
+        return
+    message = (
+        f"data {tree.root}: expected masks of two classes, came one value beside transparent pixels, which have no "
+        f"class: {_few(found['transparent'])}.\nGive the second class a value of its own, such as opaque white beside "
+        "opaque black."
+    )
+    raise ConfigError(message)
+
+
 def require_whole(arrays: Arrays, files: int, size: InputSize) -> None:
     """Check that stored arrays are what `_decode` makes of the given number of files.
 
@@ -113,14 +130,27 @@ def require_whole(arrays: Arrays, files: int, size: InputSize) -> None:
     if not isinstance(found, dict) or len(found["skipped"]) != files - read:
         message = "the reasons of skipped files do not fit"
         raise ValueError(message)
+    if arrays["black_and_white"].dtype != np.bool_ or arrays["black_and_white"].shape != (1,):
+        message = "whether masks are black and white is not told"
+        raise ValueError(message)
     if len(MaskStore.of_arrays(dict(arrays))) != read:
         message = "there are not as many masks as images"
         raise ValueError(message)
     require_facts(arrays, read)
 
 
-def warnings_of(tree: MaskTree, found: dict[str, list[str]], skipped: list[str], *, binary: bool) -> Sequence[str]:
-    """Return a line on each oddity that was found, with its first files."""
+def warnings_of(
+    tree: MaskTree, found: dict[str, list[str]], skipped: list[str], *, binary: bool, veiled: bool
+) -> Sequence[str]:
+    """Return a line on each oddity that was found, with its first files.
+
+    Args:
+        tree: The files.
+        found: Names of masks by the remark on them.
+        skipped: Pairs that could not be read, with the reason.
+        binary: Whether the masks are black and white, of two classes.
+        veiled: Whether some of their pixels have no class.
+    """
     where, total = f"data {tree.root}", len(tree.files)
     lines = list(tree.notes)
     if tree.missing:
@@ -130,7 +160,9 @@ def warnings_of(tree: MaskTree, found: dict[str, list[str]], skipped: list[str],
     for kind, names in found.items():
         lines.append(f"{where}: {len(names)} of {total} masks {REMARKS[kind]}: {_few(names)}")
     if binary:
-        lines.append(f"{where}: the masks hold 0 and 255 alone, which are read as two classes, 255 as the second")
+        line = f"{where}: the masks hold 0 and 255 alone, which are read as two classes, 255 as the second"
+        more = f"; transparent pixels and colours of no class have none {EARLIER_READING} the second)"
+        lines.append(line + (more if veiled else ""))
     if not tree.class_names and not binary:
         lines.append(
             f"{where}: nothing names the classes, so they are numbered; write names into data.yaml or classes.txt"

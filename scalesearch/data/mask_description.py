@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from scalesearch.data.mask_colours import ColourTable, by_name, colour_table
 from scalesearch.data.mask_reading import Colours
 from scalesearch.data.split_names import SPLITS, SplitName, misread_names
 from scalesearch.errors import ConfigError
@@ -24,7 +25,7 @@ class Described:
     """The contents of a data.yaml; fields that it does not give are empty."""
 
     names: tuple[str, ...] = ()
-    colours: Colours | None = None
+    colours: ColourTable | None = None
     folders: tuple[tuple[SplitName, Path], ...] = ()
     masks_dir: str = ""
     notes: tuple[str, ...] = ()
@@ -57,7 +58,7 @@ def described_in(root: Path, path: Path) -> Described:
     folders = tuple(_folders(document, root, file, notes))
     return Described(
         names=_names(document.get("names"), file),
-        colours=_colour_list(document.get("colors", document.get("colours", document.get("palette"))), file),
+        colours=colour_table(document.get("colors", document.get("colours", document.get("palette"))), file),
         folders=folders,
         masks_dir=str(document.get("masks_dir") or ""),
         notes=tuple(notes),
@@ -128,68 +129,55 @@ def _checked(names: tuple[str, ...], file: Path) -> tuple[str, ...]:
     return names
 
 
-def _colour_list(given: object, file: Path) -> Colours | None:
-    if given is None:
-        return None
-    entries = [given[place] for place in sorted(given)] if isinstance(given, dict) else given
-    try:
-        assert isinstance(entries, list)
-        return {(int(red), int(green), int(blue)): place for place, (red, green, blue) in enumerate(entries)}
-    except (TypeError, ValueError, AssertionError):
-        message = f"data {file}: expected colors as a list of [red, green, blue], one a class, came {str(given)[:60]}."
-        raise ConfigError(message) from None
-
-
-def classes_of(root: Path, described: Described) -> tuple[tuple[str, ...], Colours | None]:
-    """Return the names of the classes and the class of each colour, from the first file that lists them.
+def classes_of(root: Path, described: Described) -> tuple[tuple[str, ...], Colours | None, tuple[str, ...]]:
+    """Return the names of the classes, the class of each colour, and notes, from the first file that lists them.
 
     Raises:
-        ConfigError: Names and colours stand in two files, which name other classes.
+        ConfigError: Names and colours stand in two places, which name other classes; or two classes have one colour.
     """
-    names, colours = described.names, described.colours
+    names, table, colours = described.names, described.colours, None
     for name in ("class_dict.csv", "label_colors.txt", "classes.txt"):
-        if (names and (colours or name == "classes.txt")) or not (root / name).is_file():
+        if (names and (table or colours or name == "classes.txt")) or not (root / name).is_file():
             continue
-        found = list(_lines(root / name))
+        found = _lines(root / name)
         if not found:
             continue
-        if all(colour for _, colour in found):
-            rows = {colour: place for place, (_, colour) in enumerate(found) if colour}
-            colours = colours or (_by_name(names, found, root / name) if names else rows)
         names = names or _checked(tuple(text for text, _ in found), root / name)
-    return names, colours
+        coloured = [(text, colour) for text, colour in found if colour]
+        if len(coloured) == len(found) and not (table or colours):
+            colours = by_name(names, coloured, root / name)
+    if table:
+        colours = table.colours(names)
+        return names, colours, table.notes(colours)
+    return names, colours, ()
 
 
-def _by_name(names: tuple[str, ...], found: Sequence[_Line], file: Path) -> Colours:
-    """Return the class of each colour of a file with names, whose lines may be in another order than these names."""
-    for written in (str, str.casefold):  # Road and road are one, unless both are names of classes
-        places = {written(name): place for place, name in enumerate(names)}
-        if len(places) == len(names) and {written(text) for text, _ in found} == set(places):
-            return {colour: places[written(text)] for text, colour in found if colour}
-    others = sorted({text for text, _ in found} ^ set(names))
-    message = (
-        f"data {file}: expected the {len(names)} classes that another file names already, came {len(found)} of which "
-        f"not all are the same: {', '.join(others)[:60]}.\nGive both files the same names."
-    )
-    raise ConfigError(message)
-
-
-def _lines(file: Path) -> Iterator[_Line]:
-    """Yield name and colour of each line: `name`, `name,r,g,b` below a header line, or `r g b name`."""
+def _lines(file: Path) -> list[_Line]:
+    """Return name and colour of each line: `name`, `name,r,g,b` below a header line, or `r g b name`."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         message = f"data {file}: expected a class in each line, came {error}."
         raise ConfigError(message) from None
-    for row in csv.reader(text.splitlines()):
-        line = " ".join(part.strip() for part in row).strip()
-        if not line or [part.strip().lower() for part in row[1:4]] == ["r", "g", "b"]:
-            continue
-        first = re.fullmatch(r"(\d{1,3})\s+(\d{1,3})\s+(\d{1,3})\s+(\S.*)", line)
-        last = re.fullmatch(r"(\S.*?)\s+(\d{1,3})\s+(\d{1,3})\s+(\d{1,3})", line)
-        if first:
-            yield first[4].strip(), (int(first[1]), int(first[2]), int(first[3]))
-        elif last:
-            yield last[1], (int(last[2]), int(last[3]), int(last[4]))
-        else:
-            yield line, None
+    rows = [row for row in csv.reader(text.splitlines()) if any(part.strip() for part in row)]
+    rows = [row for row in rows if [part.strip().lower() for part in row[1:4]] != ["r", "g", "b"]]
+    lines = [_line(row) for row in rows]
+    if len(lines) > 1 and _may_be_header(rows[0]) and not lines[0][1] and all(colour for _, colour in lines[1:]):
+        del lines[0]
+    return lines
+
+
+def _line(row: Sequence[str]) -> _Line:
+    line = " ".join(part.strip() for part in row).strip()
+    if first := re.fullmatch(r"(\d{1,3})\s+(\d{1,3})\s+(\d{1,3})\s+(\S.*)", line):
+        return first[4].strip(), (int(first[1]), int(first[2]), int(first[3]))
+    if last := re.fullmatch(r"(\S.*?)\s+(\d{1,3})\s+(\d{1,3})\s+(\d{1,3})", line):
+        return last[1], (int(last[2]), int(last[3]), int(last[4]))
+    return line, None
+
+
+def _may_be_header(row: Sequence[str]) -> bool:
+    """Tell whether a line without a colour may name columns; a single word is a class that lacks its colour."""
+    words = " ".join(row).split()
+    columns = max(sum(bool(part.strip()) for part in row), len(words) - 2)  # `R G B Name` has one part, four words
+    return columns > 1 and not any(word.isdecimal() for word in words)

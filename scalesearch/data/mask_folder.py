@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from scalesearch.data.black_and_white import are_black_and_white, in_classes, names_of, unveiled
 from scalesearch.data.cache import Arrays, Put, cache_file, cached_arrays, content_key, mapped_arrays
 from scalesearch.data.facts import ImageFact, as_arrays, gathered
 from scalesearch.data.framing import crop_box
@@ -17,12 +18,13 @@ from scalesearch.data.mask_checks import (
     refuse_beyond,
     refuse_faults,
     refuse_many,
+    refuse_single,
     require_masks,
     require_whole,
     shown,
     warnings_of,
 )
-from scalesearch.data.mask_reading import MaskFaultError, read_mask, turned_like
+from scalesearch.data.mask_reading import VEILED, MaskFaultError, read_mask, turned_like
 from scalesearch.data.mask_splits import Splits
 from scalesearch.data.mask_tree import LAYOUT, MaskedFile, MaskTree, holds_masks, scan_masks
 from scalesearch.data.masks import MASKS, UNLABELLED, Mask, MaskStore
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from scalesearch.data.decode import Reading
 
 # Part of the cache key: raise it when a change to the code makes the same files give other masks.
-_VERSION: Final = 2
+_VERSION: Final = 3
 
 
 def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> SourceData:
@@ -55,9 +57,12 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
     skipped = found.pop("skipped")
     refuse_many(tree, skipped, settings.max_skipped_fraction)
     store = MaskStore.of_arrays(dict(arrays))
-    names, binary = _names(tree, store)
-    if binary:
-        store = _as_two_classes(store)
+    black_and_white = bool(arrays["black_and_white"][0])
+    names, binary = names_of(tree, store, black_and_white=black_and_white)
+    refuse_single(tree, store, found, binary=binary)
+    veiled = black_and_white and bool(store.counts[:, VEILED].any())
+    if binary or veiled:
+        store = in_classes(store, white=1 if binary else UNLABELLED)
     refuse_beyond(tree, arrays, store, names)
     splits = Splits(tree=tree, arrays=arrays, store=store, storage=storage, settings=settings)
     return SourceData(
@@ -66,7 +71,7 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
         train=splits.of("train"),
         val=splits.of("val") if any(file.split == "val" for file in tree.files) else None,
         test=splits.of("test") if any(file.split == "test" for file in tree.files) else None,
-        warnings=tuple(warnings_of(tree, found, skipped, binary=binary)),
+        warnings=tuple(warnings_of(tree, found, skipped, binary=binary, veiled=veiled)),
         divided=tree.divided,
         notes=notes,
     )
@@ -131,8 +136,9 @@ def _decode(tree: MaskTree, reading: "Reading", put: Put) -> Arrays:
         put: Is called with each image, of shape (height, width, 3), in the tree's order.
 
     Returns:
-        The facts of the images, the masks (`MaskStore.arrays`), `kept` of shape (files,), and `found`, the remarks on
-        files as JSON. Pairs of which one could not be read are left out.
+        The facts of the images, the masks (`MaskStore.arrays`), `kept` of shape (files,), `found`, the remarks on files
+        as JSON, and `black_and_white` of shape (1,): whether 255 may be a class, for then masks may still be veiled.
+        Pairs of which one could not be read are left out.
 
     Raises:
         ConfigError: Masks cannot be understood.
@@ -140,7 +146,7 @@ def _decode(tree: MaskTree, reading: "Reading", put: Put) -> Arrays:
     from scalesearch.data.decode import UNREADABLE, decode
 
     facts, masks, found = list[ImageFact](), list[Mask](), Found()
-    unclear = list[tuple[int, Mask, Path]]()
+    unclear, veiled = list[tuple[int, Mask, Path]](), list[int]()
     kept = np.zeros(len(tree.files), np.bool_)
     for index, file in enumerate(tree.files):
         name = shown(tree, file.mask)
@@ -157,18 +163,31 @@ def _decode(tree: MaskTree, reading: "Reading", put: Put) -> Arrays:
         put(image)
         if "unclear" in remarks:
             unclear.append((len(masks), mask, file.image))
+        if "veiled" in remarks:
+            veiled.append(len(masks))
         facts.append(fact)
         masks.append(_seen(mask, reading))
         kept[index] = True
-        for remark in (*remarks, *(["empty"] if (mask == UNLABELLED).all() else ())):
+        empty = np.isin(mask, (UNLABELLED, VEILED) if "veiled" in remarks else (UNLABELLED,)).all()
+        for remark in (*remarks, *(["empty"] if empty else ())):
             found.remarks[remark].append(name)
     refuse_faults(tree, found)
     if _lie_as_files(found):
         for place, mask, image_file in unclear:
             masks[place] = _seen(turned_like(mask, image_file), reading)
+    found.remarks.pop("veiled", None)
+    black_and_white = are_black_and_white(masks, veiled)
+    for place in () if black_and_white else veiled:
+        masks[place] = unveiled(masks[place])
     said = json.dumps({**found.remarks, "skipped": found.skipped})
     packed = MaskStore.pack(masks).arrays()
-    return {"kept": kept, "found": np.frombuffer(said.encode(), np.uint8), **packed, **as_arrays(gathered(facts))}
+    return {
+        "kept": kept,
+        "found": np.frombuffer(said.encode(), np.uint8),
+        "black_and_white": np.asarray([black_and_white]),
+        **packed,
+        **as_arrays(gathered(facts)),
+    }
 
 
 def _mask_of(tree: MaskTree, file: MaskedFile, size: tuple[int, int]) -> tuple[Mask, tuple[str, ...]]:
@@ -226,25 +245,6 @@ def _seen(mask: Mask, reading: "Reading") -> Mask:
         return mask
     left, top, right, bottom = crop_box(mask.shape[1], mask.shape[0], reading.size)
     return mask[top:bottom, left:right]
-
-
-def _names(tree: MaskTree, store: MaskStore) -> tuple[tuple[str, ...], bool]:
-    """Return the names of the classes, and whether the masks are black and white pictures of two classes.
-
-    Without this rule, masks of 0 and 255 would have a single class, 0, and unlabelled pixels, 255.
-    """
-    seen = set(np.flatnonzero(store.counts.sum(axis=0, dtype=np.int64)).tolist())
-    binary = seen == {0, UNLABELLED} and len(tree.class_names) in (0, 2)
-    if tree.class_names:
-        return tree.class_names, binary
-    if binary:
-        return ("background", "foreground"), True
-    classes = max(seen - {UNLABELLED}, default=0) + 1
-    return tuple(f"class {place}" for place in range(classes)), False
-
-
-def _as_two_classes(store: MaskStore) -> MaskStore:
-    return MaskStore.pack(np.minimum(store.mask(place), np.uint8(1)) for place in range(len(store)))
 
 
 SOURCE = Source(

@@ -24,6 +24,8 @@ _UNKNOWN_COLOURS: Final = 0.01
 """Largest accepted share of pixels whose colour belongs to no class, as at smoothed edges; with more, a mask is
 refused."""
 _DEEPEST: Final = 65535
+VEILED: Final = 254
+"""Pixels that have no class in a mask that is "veiled": it holds 0 and 255 alone, and 255 may be a class there."""
 
 
 class MaskFaultError(ScalesearchError):
@@ -39,9 +41,9 @@ class ReadMask:
     """A mask, and what was remarkable about its file."""
 
     mask: Mask
-    """The class of each pixel, of shape (height, width); 255 stands for no class."""
+    """The class of each pixel, of shape (height, width); 255 stands for no class; in a veiled mask, `VEILED` does."""
     remarks: tuple[str, ...] = ()
-    """What was remarkable about the file, as keys of `REMARKS`."""
+    """What was remarkable about the file, as keys of `REMARKS`; and "veiled"."""
 
 
 REMARKS: Final = {
@@ -59,6 +61,9 @@ REMARKS: Final = {
 
 def read_mask(path: Path, colours: Colours | None = None) -> ReadMask:
     """Return the class of each pixel of a mask file.
+
+    Pixels that are transparent, or of a colour of no class, have no class whatever 255 stands for. Beside values of 0
+    and 255 alone they are `VEILED`, and the mask is "veiled", because only the whole set shows what 255 stands for.
 
     Grey images hold class numbers as they are; colours are looked up in the table. Images with a palette (mode P) hold
     class numbers if there is no table; if there is one, the colours of their palette are looked up.
@@ -81,7 +86,7 @@ def read_mask(path: Path, colours: Colours | None = None) -> ReadMask:
 
 def _read(image: Image.Image, colours: Colours | None) -> ReadMask:
     remarks = list[str]()
-    unseen: NDArray[np.bool_] | None = None
+    unseen, looked_up = np.zeros((image.height, image.width), np.bool_), False
     if image.mode in ("LA", "RGBA", "PA", "La", "RGBa"):
         unseen = np.asarray(image.convert("RGBA"))[..., 3] == 0
         image = image.convert({"LA": "L", "La": "L", "PA": "P"}.get(image.mode, "RGB"))
@@ -89,6 +94,7 @@ def _read(image: Image.Image, colours: Colours | None) -> ReadMask:
         mask = np.asarray(image, np.uint8)
         if colours is not None and image.mode == "P":
             mask, few = _looked_up(np.asarray(image.convert("RGB")), colours, entries=mask)
+            looked_up = True
             remarks += ["some_colours"] * few
     elif image.mode == "I" or image.mode.startswith("I;16"):
         mask = _from_deep(np.asarray(image))
@@ -97,6 +103,7 @@ def _read(image: Image.Image, colours: Colours | None) -> ReadMask:
         pixels = np.asarray(image)
         if colours is not None:
             mask, few = _looked_up(pixels, colours)
+            looked_up = True
             remarks += ["some_colours"] * few
         else:
             mask = _from_grey(pixels)
@@ -104,9 +111,13 @@ def _read(image: Image.Image, colours: Colours | None) -> ReadMask:
     else:
         text = f"mode {image.mode}, which holds no class numbers"
         raise MaskFaultError(text, kind="mode")
-    if unseen is not None and unseen.any():
-        mask = np.where(unseen, np.uint8(UNLABELLED), mask)
+    if unseen.any():
         remarks.append("transparent")
+    without = unseen | (mask == UNLABELLED) if looked_up else unseen
+    if without.any():
+        veiled = bool(np.isin(mask[~without], (0, UNLABELLED)).all())
+        mask = np.where(without, np.uint8(VEILED if veiled else UNLABELLED), mask)
+        remarks += ["veiled"] * veiled
     return ReadMask(mask=np.ascontiguousarray(mask), remarks=tuple(remarks))
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from scalesearch.data.litter import SUFFIXES, is_in_litter, is_litter
 from scalesearch.data.mask_description import Described, classes_of, described_in
 from scalesearch.data.mask_reading import Colours
+from scalesearch.data.skipped_files import shown_path
 from scalesearch.data.split_names import SPLITS, SplitName, splits_of
 from scalesearch.errors import ConfigError
 from scalesearch.files import is_folder
@@ -19,6 +20,7 @@ MASKS: Final = ("masks", "mask", "annotations", "labels", "segmentations", "Segm
 """Usual names of the folders of images and of masks, the likeliest first."""
 _MASK_ENDINGS: Final = ("_mask", "-mask", "_masks", "_seg", "_label", "_labels", "_gt", "_L", "_labelTrainIds")
 """What the name of a mask may add to the name of its image, before the suffix."""
+_SHOWN: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,8 @@ class _Folders:
     images_name: str
     masks_name: str
     described: Described = field(default_factory=Described)
+    outside: tuple[Path, ...] = ()
+    """Images beside the split folders, which belong to no split."""
 
 
 def holds_masks(path: Path) -> bool:
@@ -73,7 +77,7 @@ def scan_masks(path: Path) -> MaskTree:
     """
     root = path if path.is_dir() else path.parent
     found = _folders(root, path)
-    names, colours = classes_of(root, found.described)
+    names, colours, told = classes_of(root, found.described)
     files, missing, spare = list[MaskedFile](), list[Path](), 0
     for split, folder in found.images.items():
         images, masks = list(_images_below(folder)), _masks_below(_beside(folder, found))
@@ -92,7 +96,11 @@ def scan_masks(path: Path) -> MaskTree:
             f"{_beside(first, found)}.\n{LAYOUT}"
         )
         raise ConfigError(message)
-    notes = list(found.described.notes)
+    notes = [*found.described.notes, *told]
+    if found.outside:
+        some = ", ".join(shown_path(image, root) for image in found.outside[:_SHOWN])
+        more = ", ..." if len(found.outside) > _SHOWN else ""
+        notes.append(f"data {root}: left out {len(found.outside)} images that lie in no split folder: {some}{more}")
     if spare:
         notes.append(f"data {root}: {spare} masks have no image, e.g. are left from images that were removed")
     return MaskTree(
@@ -131,6 +139,7 @@ def _folders(root: Path, path: Path) -> _Folders:
             images_name=images_name,
             masks_name=masks_name,
             described=described,
+            outside=_outside(root / images_name, splits) if splits else (),
         )
     splits = {split: folder for split, folder in _splits(root).items() if _first(IMAGES, _subfolders(folder))}
     for folder in splits.values():
@@ -138,10 +147,25 @@ def _folders(root: Path, path: Path) -> _Folders:
         images_name, masks_name = _first(IMAGES, inner), described.masks_dir or _first(MASKS, inner)
     if splits and masks_name:
         images = {split: folder / _first(IMAGES, _subfolders(folder)) for split, folder in splits.items()}
-        return _Folders(images=images, images_name=images_name, masks_name=masks_name, described=described)
+        others = {root / name: _subfolders(root / name) for name in children if root / name not in splits.values()}
+        outside = [folder / _first(IMAGES, inner) for folder, inner in others.items() if _first(IMAGES, inner)]
+        return _Folders(
+            images=images,
+            images_name=images_name,
+            masks_name=masks_name,
+            described=described,
+            outside=tuple(image for folder in outside for image in _images_below(folder)),
+        )
     shown = ", ".join(f"{name}/" for name in sorted(children)[:5]) or "no folder"
     message = f"data {root}: expected a folder of images and one of masks in it, came {shown}.\n{LAYOUT}"
     raise ConfigError(message)
+
+
+def _outside(folder: Path, splits: dict[SplitName, Path]) -> tuple[Path, ...]:
+    """Return the images in the folder of images, but not in those of its folders that are splits."""
+    others = [folder / name for name in _subfolders(folder) if folder / name not in splits.values()]
+    below = [image for other in others for image in _images_below(other)]
+    return (*below, *_images_below(folder, deep=False))
 
 
 def _masks_beside(folders: Iterable[Path]) -> str:
@@ -192,8 +216,8 @@ def _beside(folder: Path, found: _Folders) -> Path:
     return folder.parent / found.masks_name
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
+def _images_below(folder: Path, *, deep: bool = True) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*") if deep else folder.glob("*")):
         if path.suffix.lower() in SUFFIXES and not is_in_litter(path, folder) and path.is_file():
             yield path
 

@@ -48,16 +48,19 @@ def near_copy_warnings(splits: Mapping[str, Sequence[ImageSplit]], *, name: str)
     warnings, names = [], list(splits)
     for at, second in enumerate(names):
         for first in names[:at]:
-            pairs = list(_pairs(looks[first], looks[second]))
+            asked, some = _asked(looks[first], looks[second])
+            pairs = list(_pairs(looks[first], looks[second], asked))
             if pairs:
+                number = f"the {len(asked)}" if some else str(len(looks[second].hashes))
+                compared = " that were compared" if some else ""
                 shown = "; ".join(
                     f"{_called(splits[second], mine, second)} like {_called(splits[first], theirs, first)}"
                     for mine, theirs in pairs[:_SHOWN]
                 )
                 warnings.append(
-                    f"data {name}: {len(pairs)} of {len(looks[second].hashes)} images of {second} look like images of "
-                    f"{first}, e.g. {shown}: the score on {second} will be too high; data.group_by keeps the frames of "
-                    "a film in one split"
+                    f"data {name}: {len(pairs)} of {number} images of {second}{compared} look like images of {first}, "
+                    f"e.g. {shown}: the score on {second} will be too high; data.group_by keeps the frames of a film "
+                    "in one split"
                 )
     return tuple(warnings)
 
@@ -96,15 +99,23 @@ def _samples(side: int) -> NDArray[np.int64]:
     return ((np.arange(number) + 0.5) / number * side).astype(np.int64)
 
 
-def _pairs(first: _Looks, second: _Looks) -> Iterator[tuple[int, int]]:
+def _asked(first: _Looks, second: _Looks) -> tuple[NDArray[np.int64], bool]:
+    """Return the images of the second split to compare, and whether these are only some, evenly spaced, of very many.
+
+    Those of nearly one colour are never compared.
+    """
+    every = np.flatnonzero(~second.flat)
+    most = max(1, _MOST_PAIRS // max(1, len(first.hashes)))
+    if len(every) <= most:
+        return every, False
+    return every[np.linspace(0, len(every) - 1, most).astype(np.int64)], True
+
+
+def _pairs(first: _Looks, second: _Looks, asked: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """Yield (image of the second split, image of the first that it looks most like), once for each such image.
 
-    Of very many images in the second split, only some, evenly spaced, are compared.
+    Only the images `asked` of the second split are compared.
     """
-    asked = np.flatnonzero(~second.flat)
-    most = max(1, _MOST_PAIRS // max(1, len(first.hashes)))
-    if len(asked) > most:  # some of them, evenly spaced
-        asked = asked[np.linspace(0, len(asked) - 1, most).astype(np.int64)]
     step = max(1, _PAIRS_AT_ONCE // max(1, len(first.hashes)))
     for start in range(0, len(asked), step):
         some = asked[start : start + step]

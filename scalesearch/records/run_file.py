@@ -20,7 +20,7 @@ from scalesearch.records.plausible import first_fault, impossible
 from scalesearch.toml_file import read_toml
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.identity import values_before
-from scalesearch.values.session import Session
+from scalesearch.values.session import EARLIER_READING, Session
 from scalesearch.values.settings import DataSettings
 from scalesearch.values.storage_url import check_storage_url
 
@@ -213,7 +213,7 @@ def refuse_changes(stored: Session, current: Session, *, way_out: str = "") -> N
 
 
 def _read_otherwise(stored: Session, current: Session) -> Iterator[str]:
-    """Yield the settings whose change makes other pixels of the same files.
+    """Yield the settings whose change makes other pixels of the same files, and what this version reads otherwise.
 
     They explain why the fingerprint differs.
     """
@@ -223,6 +223,9 @@ def _read_otherwise(stored: Session, current: Session) -> Iterator[str]:
         was, now = (getattr(session.settings.data, name) for session in (stored, current))
         if was != now:
             yield f"data.{name}: was {was!r}, is {now!r}"
+    for told in current.data.warnings:
+        if EARLIER_READING in told and told not in stored.data.warnings:
+            yield told
 
 
 def _identity(session: Session) -> Iterator[tuple[str, object]]:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from scalesearch.files import named
 from scalesearch.values.network_spec import InputSize, NetworkSpec
@@ -13,6 +14,9 @@ from scalesearch.values.target import Device, Target
 
 _DRAWN = {"signs": "road signs", "streets": "street scenes"}
 """What the built-in sources draw."""
+EARLIER_READING: Final = "(earlier versions:"
+"""Begins the part of a warning about data that tells how earlier versions read the same files. Where images of a study
+differ from what they were, that is why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,8 +58,9 @@ class DataSettings:
     """Where a folder's images are held: `ram` is memory, `disk` a file from which each batch is read; `auto` decides by
     their size. The pixels are the same, so a study may go on with either."""
     group_by: str = ""
-    """A regular expression for file names. Where this program splits the images, those for which it matches the same
-    text (that of its first group, if it has one) stay together. Empty: every image is drawn by itself."""
+    """A regular expression for file names with their folders. Where this program splits the images, those for which it
+    matches the same text (that of its first pair of brackets, if it has one that takes part) stay together:
+    `([^/_]+)_[^/]*$` takes film7 of train/film7_0012.png. Empty: every image is drawn by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,6 +124,22 @@ def test_other_images_are_refused(study: Session, tmp_path: Path, given: str, sa
     assert len(str(caught.value).splitlines()) <= 3
 
 
+def test_what_this_version_reads_otherwise_is_said(
+    study: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "data grain: the whole match counts (earlier versions: one group)"
+    monkeypatch.setattr("scalesearch.data.crossing_groups", lambda *_: (told,))
+    grain(tmp_path / "project" / "grain.npz", seed=2)
+    for ask in (load_study_data, lambda known, sources: with_data(known, "../project/grain.npz", sources)):
+        with pytest.raises(ConfigError, match="fingerprint was") as caught:
+            ask(study, LABEL_SOURCES)
+        assert f"\nIf the files are the same: {told}; a new study (--fresh) is needed. " in str(caught.value)
+        assert len(str(caught.value).splitlines()) <= 3
+    known = dataclasses.replace(study, data=dataclasses.replace(study.data, warnings=(told,)))
+    with pytest.raises(ConfigError, match=r"\nRestore them\. "):
+        load_study_data(known, LABEL_SOURCES)
+
+
 def test_named_sets_have_no_place(study: Session) -> None:
     named = dataclasses.replace(study, settings=RunSettings(data=DataSettings(source="signs")))
     assert data_path(named, LABEL_SOURCES) is None

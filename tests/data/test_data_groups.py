@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from scalesearch.data import LABEL_SOURCES, Dataset, load_dataset
-from scalesearch.data.groups import crossing, drawn_groups, groups_of
+from scalesearch.data.groups import EXAMPLE, crossing, drawn_groups, groups_of
 from scalesearch.errors import ConfigError
 from scalesearch.values.settings import DataSettings
 
@@ -53,6 +53,63 @@ def test_the_first_pair_of_brackets_names_the_group() -> None:
     names = ["a/film1_3.png", "b/film1_9.png", "a/film2_1.png", "other.png", "another.png"]
     assert groups_of(names, r"(film\d)_\d", where="data x").tolist() == [0, 0, 1, 2, 3]
     assert groups_of(names, r"film\d_\d", where="data x").tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        (r"^(film\d+)?", [0, 0, 1, 2, 3]),  # an empty match names nothing
+        (r"^(?:film\d+)?", [0, 0, 1, 2, 3]),
+        (r"(film\d+)_|clip\d+", [0, 0, 1, 1, 2]),  # the whole match, where the brackets take no part
+        (r"^film(\d*)", [0, 0, 1, 2, 3]),
+        (r"^(?=(film\d+|clip\d+))", [0, 0, 1, 1, 2]),
+    ],
+)
+def test_brackets_that_take_no_part_make_no_group_of_all(pattern: str, wanted: list[int]) -> None:
+    names = ["film7_1.png", "film7_2.png", "clip1_1.png", "clip1_2.png", "other.png"]
+    assert groups_of(names, pattern, where="data x").tolist() == wanted
+
+
+def test_images_whose_brackets_match_nothing_are_said() -> None:
+    (empty, *_) = [line for line in said(["film7_1.png", "film7_2.png", "a.png"], r"^(film\d+)?") if "brackets" in line]
+    assert "in 1 of 3 names data.group_by or its brackets match nothing" in empty
+    assert "(earlier versions: all of them were one group), e.g. a.png" in empty
+
+
+def said(train: list[str], pattern: str, *, val: tuple[str, ...] = (), class_names: tuple[str, ...] = ()) -> list[str]:
+    return list(crossing({"train": train, "val": val}, pattern, where="data x", class_names=class_names))
+
+
+IN_SPLITS = ("images/train/film7_0001.jpg", "images/train/film7_0002.jpg"), ("images/val/film7_0003.jpg",)
+IN_CLASSES = ("cat/film7_0001.jpg", "dog/film7_0002.jpg", "dog/film7_0003.jpg")
+
+
+def test_films_that_only_folders_of_splits_or_classes_tell_apart_are_said() -> None:
+    (parted,) = said(list(IN_SPLITS[0]), "^[^_]+", val=IN_SPLITS[1])
+    assert "tells 2 of 2 groups apart by folders of splits or classes alone" in parted
+    assert "e.g. images/train/film7_0002.jpg and images/val/film7_0003.jpg" in parted
+    assert repr(EXAMPLE) in parted
+    (pooled,) = said([*IN_SPLITS[0], *IN_SPLITS[1]], "^[^_]+")
+    assert "tells 2 of 2 groups apart" in pooled
+    (classes,) = said(list(IN_CLASSES), "^[^_]+", class_names=("cat", "dog"))
+    assert "tells 2 of 2 groups apart" in classes
+    assert not said(list(IN_CLASSES), "^[^_]+")  # folders of places, perhaps
+    (whole,) = said(["train/a.jpg", "train/b.jpg"], "^[^/]+", val=("val/c.jpg",))
+    assert "tells 2 of 2 groups apart" in whole
+
+
+def test_the_example_in_the_documents_sees_a_film_in_two_splits_and_classes() -> None:
+    (crossed,) = said(list(IN_SPLITS[0]), EXAMPLE, val=IN_SPLITS[1])
+    assert "1 of 1 groups (data.group_by) are in several splits" in crossed
+    assert not said(list(IN_CLASSES), EXAMPLE, class_names=("cat", "dog"))
+    assert groups_of(["a_set/film7_1.jpg", "film7_2.jpg", "b/film8_3.jpg"], EXAMPLE, where="x").tolist() == [0, 0, 1]
+    docs = Path(__file__).parents[2] / "docs" / "tasks.md"
+    assert f"data.group_by='{EXAMPLE}'" in docs.read_text()
+
+
+def test_an_expression_that_makes_each_image_a_group_is_said() -> None:
+    (alone,) = said(["train/0001.jpg", "train/0002.jpg"], "^[^_]+", val=("val/0001.jpg",))
+    assert "makes each image a group of its own, so it keeps none together: of train/0001.jpg it takes 'train/" in alone
 
 
 @pytest.mark.parametrize("strata", [None, np.repeat([0, 1], 500)])

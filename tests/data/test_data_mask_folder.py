@@ -185,6 +185,83 @@ def test_masks_of_0_and_255_are_two_classes(tmp_path: Path) -> None:
     assert any("0 and 255 alone, which are read as two classes" in text for text in data.warnings)
 
 
+def see_through(values: dict[int, int], mode: str = "RGBA") -> Image.Image:
+    """Return a mask of rows of grey values, each with its opacity, from top to bottom."""
+    grey, alpha = (np.resize(list(each), SIZE[0])[:, None].repeat(SIZE[1], 1) for each in (values, values.values()))
+    bands = [Image.fromarray(grey.astype(np.uint8))] * (len(mode) - 1)
+    return Image.merge(mode, (*bands, Image.fromarray(alpha.astype(np.uint8))))
+
+
+OPAQUE_AND_NOT = {0: 255, 255: 255, 40: 0}  # black, white, transparent
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.parametrize("names", [(), ("ground", "thing")])
+def test_transparent_pixels_of_black_and_white_masks_have_no_class(
+    mode: str, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    root = folder(tmp_path / "t", names=names)
+    for path in (root / "masks").rglob("*.png"):
+        Image.fromarray(a_mask(len(path.name), (0, 255))).save(path)
+    put(root, "special", see_through(OPAQUE_AND_NOT, mode))
+    put(root, "half", see_through({0: 255, 40: 0}, mode))
+    put(root, "unseen", see_through({255: 0}, mode))
+    put_turned(root, "turned", 6, WHOLE)
+    see_through(OPAQUE_AND_NOT, mode).save(root / "masks/train/turned.png")
+    for _ in range(2):  # decoded, and from the cache
+        data = load(root, fit="stretch")
+        found = everything(masks_of(data))
+        for rows in ((0, 1, UNLABELLED), (0, UNLABELLED), (UNLABELLED,)):
+            assert np.resize(rows, SIZE[0])[:, None].repeat(SIZE[1], 1).tolist() in found
+        assert np.resize((0, 1, UNLABELLED), SIZE[0])[None, ::-1].repeat(SIZE[1], 0).tolist() in found
+        assert data.class_names == (names or ("background", "foreground"))
+        assert any("4 of 40 masks have transparent pixels, which are taken as unlab" in text for text in data.warnings)
+        assert any("1 of 40 masks have no labelled pixel: masks/train/unseen.png" in text for text in data.warnings)
+        told = "255 as the second; transparent pixels and colours of no class have none (earlier versions: the second)"
+        assert any(told in text for text in data.warnings)
+
+
+def test_where_masks_hold_more_than_black_and_white_255_has_no_class_beside_transparency(tmp_path: Path) -> None:
+    root = folder(tmp_path / "t")
+    put(root, "special", see_through(OPAQUE_AND_NOT))
+    found = everything(masks_of(load(root)))
+    assert np.resize((0, UNLABELLED, UNLABELLED), SIZE[0])[:, None].repeat(SIZE[1], 1).tolist() in found
+
+
+def test_three_named_classes_keep_255_for_no_class_in_black_and_white_masks(tmp_path: Path) -> None:
+    root = folder(tmp_path / "t")
+    for path in (root / "masks").rglob("*.png"):
+        see_through(OPAQUE_AND_NOT).save(path)
+    data = load(root)
+    assert np.unique(everything(masks_of(data))).tolist() == [0, UNLABELLED]
+    assert data.class_names == NAMES
+
+
+def test_pixels_of_unknown_colours_are_no_second_class(tmp_path: Path) -> None:
+    root = folder(tmp_path / "t", names=())
+    black = np.zeros((*SIZE, 3), np.uint8)
+    black[0, :3] = 9  # half a percent
+    for path in (root / "masks").rglob("*.png"):
+        Image.fromarray(black).save(path)
+    put(root, "white", Image.fromarray(np.full((*SIZE, 3), 255, np.uint8)))
+    (root / "class_dict.csv").write_text("name,r,g,b\nsky,0,0,0\nroad,255,255,255\n")
+    assert np.unique(everything(masks_of(load(root)))).tolist() == [0, 1, UNLABELLED]
+    (root / "masks/train/white.png").unlink()
+    (root / "images/train/white.jpg").unlink()
+    assert np.unique(everything(masks_of(load(root)))).tolist() == [0, UNLABELLED]
+
+
+@pytest.mark.parametrize("names", [(), ("ground", "thing")])
+def test_one_value_on_a_transparent_ground_is_refused(names: tuple[str, ...], tmp_path: Path) -> None:
+    root = folder(tmp_path / "t", names=names)
+    for path in (root / "masks").rglob("*.png"):
+        see_through({0: 255, 40: 0}).save(path)
+    with pytest.raises(
+        ConfigError, match="came one value beside transparent pixels, which have no class: masks/train/"
+    ):
+        load(root)
+
+
 def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
     data = load(folder(tmp_path / "t", names=()))
     assert data.class_names == ("class 0", "class 1", "class 2")

@@ -3,9 +3,11 @@
 import io
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from scalesearch.data import near_copies
 from scalesearch.data.dataset import ImageSplit
 from scalesearch.data.near_copies import near_copy_warnings
 from scalesearch.data.targets import Labels
@@ -44,6 +46,16 @@ def test_pictures_that_were_saved_again_are_counted_with_two_examples() -> None:
     assert "val/5.png like image 9 of train" in warning
     assert "val/8.png" not in warning
     assert "data.group_by" in warning
+
+
+def test_where_only_some_are_compared_the_count_is_of_those(monkeypatch: pytest.MonkeyPatch) -> None:
+    same = split(pictures(10, seed=0))
+    monkeypatch.setattr(near_copies, "_MOST_PAIRS", 40)  # 4 of the second with each of 10
+    (found,) = near_copy_warnings({"train": (same,), "val": (same,)}, name="x")
+    assert found.startswith("data x: 4 of the 4 images of val that were compared look like images of train, e.g. ")
+    monkeypatch.setattr(near_copies, "_MOST_PAIRS", 100)
+    (found,) = near_copy_warnings({"train": (same,), "val": (same,)}, name="x")
+    assert found.startswith("data x: 10 of 10 images of val look like images of train, e.g. ")
 
 
 def test_other_pictures_and_flat_ones_are_not() -> None:

@@ -105,6 +105,17 @@ def test_what_makes_trials_incomparable_is_refused_with_the_difference(session: 
     assert str(caught.value).endswith("\nGive another folder.") and "--fresh" not in str(caught.value)
 
 
+def test_what_this_version_reads_otherwise_is_said_where_the_images_differ(session: Session) -> None:
+    told = "data x: transparent pixels have no class (earlier versions: the second)"
+    other = replace(session.data, fingerprint="b" * 64, warnings=("data x: something new", told))
+    with pytest.raises(ConfigError) as caught:
+        refuse_changes(session, replace(session, data=other))
+    assert f"\n{told}; data.fingerprint: was " in str(caught.value)
+    assert "something new" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3
+    refuse_changes(session, replace(session, data=replace(other, fingerprint=session.data.fingerprint)))
+
+
 @pytest.mark.parametrize("secret", ["xyzzy", "xy#zzy", "xy?zzy", "xy/zzy", "xy zzy"])
 def test_the_recorded_command_holds_no_password(secret: str) -> None:
     refused, replaced = f"storage=postgresql://ann:{secret}@db/x", "storage=postgresql://ann@db/x"

@@ -1,0 +1,55 @@
+"""Which images of a folder belong to which split, and what is said of those that belong to none."""
+
+from pathlib import Path
+
+import pytest
+
+from scalesearch.data.mask_tree import scan_masks
+
+
+def pair(root: Path, image: str, mask: str) -> None:
+    for name in (image, mask):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")  # no file is opened
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_images_outside_of_the_split_folders_are_counted(nested: bool, tmp_path: Path) -> None:
+    def put(split: str, name: str) -> None:
+        for_split = ("{split}/images/{name}", "{split}/masks/{name}") if nested else ("images/{split}/{name}",) * 2
+        image, mask = (each.format(split=split, name=name) for each in for_split)
+        pair(tmp_path, image, mask if nested else mask.replace("images", "masks", 1))
+
+    for split in ("train", "val"):
+        put(split, "a.png")
+    assert not scan_masks(tmp_path).notes
+    for name in ("a.png", "deep/b.png"):
+        put("extra", name)
+    put(".hidden", "c.png")
+    lost = (
+        ["extra/images/a.png", "extra/images/deep/b.png"]
+        if nested
+        else ["images/extra/a.png", "images/extra/deep/b.png"]
+    )
+    if not nested:
+        pair(tmp_path, "images/loose.png", "masks/loose.png")
+        lost.append("images/loose.png")
+    tree = scan_masks(tmp_path)
+    assert len(tree.files) == 2
+    (note,) = tree.notes
+    assert note == f"data {tmp_path}: left out {len(lost)} images that lie in no split folder: {', '.join(lost)}"
+
+
+def test_where_no_folder_is_a_split_nothing_is_outside(tmp_path: Path) -> None:
+    for name in ("a.png", "extra/b.png"):
+        pair(tmp_path, f"images/{name}", f"masks/{name}")
+    tree = scan_masks(tmp_path)
+    assert len(tree.files) == 2
+    assert not tree.notes
+
+
+def test_folders_that_data_yaml_does_not_name_are_left_out_on_purpose(tmp_path: Path) -> None:
+    for split in ("train", "val", "extra"):
+        pair(tmp_path, f"images/{split}/a.png", f"masks/{split}/a.png")
+    (tmp_path / "data.yaml").write_text("train: images/train\nval: images/val\n")
+    assert not scan_masks(tmp_path).notes
