@@ -31,7 +31,7 @@ import math
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -230,7 +230,7 @@ def _test_score(network: Network, data: Dataset, session: Session) -> float:
 
 
 def groups(
-    shapes: Iterable[Shape], ways: Iterable[Way], long: Way, seeds: Iterable[int]
+    shapes: Iterable[Shape], ways: Iterable[Way], long: Way, seeds: Iterable[int], long_seeds: Iterable[int]
 ) -> list[tuple[list[Shape], Way, int]]:
     """The networks of each trunk together, by recipe and seed; brief trainings first, shorter trunks before longer."""
     trunks: dict[Shape, list[Shape]] = {}
@@ -239,7 +239,7 @@ def groups(
     brief = [(way, seed) for seed in seeds for way in sorted(ways, key=lambda way: way.steps)]
     return [
         (members, way, seed)
-        for way, seed in (*brief, *((long, seed) for seed in LONG_SEEDS))
+        for way, seed in (*brief, *((long, seed) for seed in long_seeds))
         for members in trunks.values()
     ]
 
@@ -329,10 +329,15 @@ class Table:
 
 
 def tabulate(
-    shapes: Iterable[Shape], done: dict[Job, dict[str, Any]], ways: list[Way], long: Way, seeds: list[int]
+    shapes: Iterable[Shape],
+    done: dict[Job, dict[str, Any]],
+    ways: list[Way],
+    long: Way,
+    seeds: list[int],
+    long_seeds: Sequence[int],
 ) -> Table:
     """The results as arrays, of the networks whose trainings are all done."""
-    wanted = [(way.name, seed) for way in ways for seed in seeds] + [(long.name, seed) for seed in LONG_SEEDS]
+    wanted = [(way.name, seed) for way in ways for seed in seeds] + [(long.name, seed) for seed in long_seeds]
     ready = tuple(
         shape for shape in shapes if all(Job(network=shape.name, way=name, seed=seed) in done for name, seed in wanted)
     )
@@ -344,9 +349,9 @@ def tabulate(
         shapes=ready,
         brief={way.name: [column(way.name, seed, "val") for seed in seeds] for way in ways},
         train_s={way.name: [column(way.name, seed, "train_s", 1) for seed in seeds] for way in ways},
-        long=[column(long.name, seed, "val") for seed in LONG_SEEDS],
-        long_test=[column(long.name, seed, "test") for seed in LONG_SEEDS],
-        macs=column(long.name, LONG_SEEDS[0], "macs", 1),
+        long=[column(long.name, seed, "val") for seed in long_seeds],
+        long_test=[column(long.name, seed, "test") for seed in long_seeds],
+        macs=column(long.name, long_seeds[0], "macs", 1),
     )
 
 
@@ -375,9 +380,12 @@ def report(table: Table, fixed_px: int = FIXED_PX) -> list[str]:
             lines.append(_row(name, runs, truth_there, sets))
         lines.append(_row("sort by resolution", [resolution], truth_there, sets))
         lines.append(_row("sort by MACs", [table.macs], truth_there, sets))
-        lines.append(_row("ceiling: long, long", [long[0]], long[1], sets))
-    noise = float(np.std(table.long[0] - table.long[1]) / math.sqrt(2))
-    lines += ["", f"gap = brief less long, points (one long training: standard deviation {noise:.1f} over seeds)"]
+        if len(long) > 1:
+            lines.append(_row("ceiling: long, long", [long[0]], long[1], sets))
+    noise = "one seed"
+    if len(table.long) > 1:
+        noise = f"standard deviation {np.std(table.long[0] - table.long[1]) / math.sqrt(2):.1f} over seeds"
+    lines += ["", f"gap = brief less long, points (one long training: {noise})"]
     lines.append(f"{'':24} {'mean':>6} {'per 2 x px':>11} {'per 2 x MACs':>13} {'dense less cut':>15} {'CPU s':>7}")
     for name, runs in table.brief.items():
         gap: Array = np.mean(runs, axis=0) - truth
@@ -416,6 +424,7 @@ def main() -> None:
     parser.add_argument("--long-flip", choices=["off", "on"], default="off", help="of the long trainings")
     parser.add_argument("--cosine", type=int, nargs="*", default=[], help="lengths with the cosine schedule")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the brief trainings")
+    parser.add_argument("--long-seeds", type=int, nargs="+", default=list(LONG_SEEDS), help="of the long trainings")
     parser.add_argument("--set", action="append", default=[], help="settings, e.g. data.val_fraction=0.3")
     parser.add_argument("--report", action="store_true", help="print the report of what is there, and train nothing")
     told = parser.parse_args()
@@ -434,7 +443,7 @@ def main() -> None:
     if not told.report:
         todo = [
             (members, way, seed)
-            for members, way, seed in groups(networks.shapes, ways, long, told.seeds)
+            for members, way, seed in groups(networks.shapes, ways, long, told.seeds, told.long_seeds)
             if any(Job(network=shape.name, way=way.name, seed=seed) not in results.done() for shape in members)
         ]
         print(f"{len(todo)} trunks left", flush=True)
@@ -455,7 +464,7 @@ def main() -> None:
             except KeyboardInterrupt:
                 pool.shutdown(cancel_futures=True)
                 raise
-    table = tabulate(networks.shapes, results.done(), ways, long, told.seeds)
+    table = tabulate(networks.shapes, results.done(), ways, long, told.seeds, told.long_seeds)
     print("\n".join(report(table, networks.fixed_px)))
 
 
