@@ -158,10 +158,9 @@ def one_by_one(truths: list[Truth], found: list[Detections], label: int, size: s
                 left_out.append(bool(out[best]) if best >= 0 else area < low or area > high)
             rows.append((float(answer.scores[place]), image, right, left_out))
     rows.sort(key=lambda row: -row[0])
-    scores, images, right, left_out = zip(*rows, strict=True)
     return Matches(
-        scores=np.asarray(scores), images=np.asarray(images), right=np.asarray(right).T,
-        left_out=np.asarray(left_out).T, wanted=wanted,
+        scores=np.asarray([row[0] for row in rows]), images=np.asarray([row[1] for row in rows]),
+        right=np.asarray([row[2] for row in rows]).T, left_out=np.asarray([row[3] for row in rows]).T, wanted=wanted,
     )  # fmt: skip
 
 
