@@ -25,7 +25,8 @@ from scalesearch.study.parent import PriorParent
 from scalesearch.study.parent_sources import RESULT
 from scalesearch.study.run import clear_leftovers
 from scalesearch.study.session import open_session
-from scalesearch.tasks.registry import sources_of
+from scalesearch.tasks.base import built_parts
+from scalesearch.tasks.registry import get_task, sources_of
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.parent import parent_folder
 from scalesearch.values.quality import Quality
@@ -81,7 +82,8 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
     cut_from = config.cut_from and dataclasses.replace(config.cut_from, num_classes=classes)
     candidate = dataclasses.replace(config.candidate, recipe=recipe)
     plan = Planner(session).plan_spec(spec, candidate, cut_from=cut_from)
-    larger = f", begun with {cut_text(plan.spec, plan.cut_from)}" if plan.cut_from else ""
+    built = built_parts(get_task(settings.task).views(), plan.spec).stages
+    larger = f", begun with {cut_text(plan.spec, plan.cut_from, built=built)}" if plan.cut_from else ""
     echo(f"training {spec.name} for {recipe.steps} steps{larger}")
     evaluator = TrialEvaluator(session)
     record = evaluator.evaluate(plan, trial=0, report=lambda stage: echo(f"  {stage}"))

@@ -1,5 +1,6 @@
 """Commands that read a study: `front`, `show` and `dashboard`."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -142,12 +143,13 @@ def _print_trial(console: "Console", record: TrialRecord, folder: Path) -> None:
     from rich.table import Table
 
     from scalesearch.records.front_scores import read_front_scores
-    from scalesearch.tasks.registry import views_of
+    from scalesearch.tasks.registry import parts_of, views_of
     from scalesearch.views.description import describe
 
     score = next((score for score in read_front_scores(folder) if score.trial == record.trial), None)
     views = views_of(record)
-    sections = describe(record, score, task_sections=views.sections(record) if views else ())
+    parts = parts_of(record, "" if views else _task_of(folder))
+    sections = describe(record, score, task_sections=views.sections(record) if views else (), parts=parts)
     # One width for all labels, so that the values of every part stand in one column.
     width = max(len(label) for section in sections for label, _ in section.lines)
     console.print(f"trial {record.trial} of {folder}", style="bold", highlight=False)
@@ -163,6 +165,16 @@ def _print_trial(console: "Console", record: TrialRecord, folder: Path) -> None:
             table.add_row(label, text)
         console.print()
         console.print(table)
+
+
+def _task_of(folder: Path) -> str:
+    """Return the name of a study's task; empty if run.toml is not there or damaged, without which a trial is shown."""
+    from scalesearch.records.run_file import read_run_file
+
+    with contextlib.suppress(ConfigError):
+        session = read_run_file(folder)
+        return session.settings.task if session else ""
+    return ""
 
 
 def _print_stacked(console: "Console", section: "Section") -> None:

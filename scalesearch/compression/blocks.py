@@ -10,6 +10,7 @@ from torch import nn
 
 from scalesearch.errors import StageFailed
 from scalesearch.values.network import Network
+from scalesearch.values.network_spec import StageSpec
 
 _log = logging.getLogger(__name__)
 
@@ -62,15 +63,25 @@ def drop_blocks(
 def droppable_blocks(network: Network) -> tuple[tuple[int, int], ...]:
     """Return (stage, block), both from 0, of every block that can be removed.
 
-    A block can be removed if its input and output have the same shape and it is not the only block of its stage.
+    A block can be removed if its input and output have the same shape and it is not the only block of its stage. Stages
+    of the spec that the module does not have are passed over (`built_stages`).
     """
     places = []
     channels = network.spec.stem.channels
-    for number, stage in enumerate(network.spec.stages):
+    for number, stage in enumerate(built_stages(network)):
         first = 0 if stage.stride == 1 and stage.channels == channels else 1
         places += [(number, block) for block in range(first, stage.depth) if stage.depth > 1]
         channels = stage.channels
     return tuple(places)
+
+
+def built_stages(network: Network) -> tuple[StageSpec, ...]:
+    """Return the stages that the module has: the first ones of its spec, as far as its task reads feature maps.
+
+    A detector, for example, has no stages after the coarsest map that it reads.
+    """
+    built = dict(network.module.named_children()).get("stages", nn.Sequential())
+    return network.spec.stages[: len(list(built.children()))]
 
 
 def without_block(network: Network, place: tuple[int, int]) -> Network:

@@ -7,12 +7,12 @@ term: on a network that was trained elsewhere, judging by the magnitudes of weig
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from scalesearch.compression.blocks import droppable_blocks, take_out, without_block
+from scalesearch.compression.blocks import built_stages, droppable_blocks, take_out, without_block
 from scalesearch.compression.importance import Judged
 from scalesearch.compression.kept_entries import NEW
 from scalesearch.compression.prune import cut_to
@@ -49,7 +49,7 @@ def inherit(
         _fill(_untie(follower, child), NEW)
     network = cut_to(network, _widths(child, network), batch=judged, follower=follower)
     held, module = network.module.state_dict(), copy.deepcopy(child.module)
-    _silence_new_blocks(module, network.spec, child.spec)
+    _silence_new_blocks(module, network.spec, built_stages(child))
     _lengthen_rows(module, held)
     fitted = {
         name: _fitted(held[name], fresh) if name in held else fresh for name, fresh in module.state_dict().items()
@@ -188,9 +188,12 @@ def _widths(child: Network, network: Network) -> dict[str, int]:
     }
 
 
-def _silence_new_blocks(module: nn.Module, have: NetworkSpec, want: NetworkSpec) -> None:
-    """Make the blocks that the network does not have add nothing to their shortcuts: zero their last norm."""
-    for number, (mine, theirs) in enumerate(zip(have.stages, want.stages, strict=True)):
+def _silence_new_blocks(module: nn.Module, have: NetworkSpec, want: Sequence[StageSpec]) -> None:
+    """Make the blocks that the network does not have add nothing to their shortcuts: zero their last norm.
+
+    `want` are the stages that the module has, which may be fewer than those of its spec.
+    """
+    for number, (mine, theirs) in enumerate(zip(have.stages, want, strict=False)):
         for block in range(mine.depth, theirs.depth):
             inside = module.get_submodule(f"stages.{number}.{block}.body")
             last = [each for each in inside.modules() if isinstance(each, nn.BatchNorm2d)][-1]

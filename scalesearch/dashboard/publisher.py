@@ -22,7 +22,7 @@ from scalesearch.search.storage import (
     storage_of,
     study_name,
 )
-from scalesearch.tasks.registry import views_of
+from scalesearch.tasks.registry import parts_of, views_of
 from scalesearch.values.histogram import LayerHistogram
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.settings import SamplerName
@@ -54,9 +54,9 @@ def installed() -> bool:
 class DashboardListener:
     """Keeps a study readable in Optuna Dashboard while a search goes on. Does nothing without the extra."""
 
-    def __init__(self, folder: Path, space: SearchSpace, sampler: SamplerName) -> None:
-        """Take the study's folder, its space, and its sampler, by which the trials drawn at random are known."""
-        self._folder, self._space, self._sampler = folder, space, sampler
+    def __init__(self, folder: Path, space: SearchSpace, sampler: SamplerName, task: str = "") -> None:
+        """Take the study's folder, space and task, and its sampler, by which the trials drawn at random are known."""
+        self._folder, self._space, self._sampler, self._task = folder, space, sampler, task
 
     def study_opened(self, study: "optuna.Study") -> None:
         """Save the study's note."""
@@ -64,7 +64,7 @@ class DashboardListener:
 
     def trial_recorded(self, study: "optuna.Study", trial: "optuna.Trial", record: TrialRecord) -> None:
         """Save the record as the trial's note."""
-        annotate_trial(study, trial, record)
+        annotate_trial(study, trial, record, task=self._task)
 
     def front_changed(self, study: "optuna.Study", records: Iterable[TrialRecord]) -> None:
         """Save the front's figures, and the files of its members."""
@@ -86,25 +86,33 @@ def annotate_study(study: "optuna.Study") -> None:
 
 
 def annotate_trial(
-    study: "optuna.Study", trial: "optuna.Trial | optuna.trial.FrozenTrial", record: TrialRecord
+    study: "optuna.Study", trial: "optuna.Trial | optuna.trial.FrozenTrial", record: TrialRecord, *, task: str = ""
 ) -> None:
-    """Save the record as the trial's note, in any state of the trial. Do nothing without the extra."""
+    """Save the record as the trial's note, in any state of the trial. Do nothing without the extra.
+
+    `task` is the name of the study's task, which a trial without a score does not tell.
+    """
     if not installed():
         return
     from optuna_dashboard import save_note
 
     views = views_of(record)
-    note = trial_note(record, views.sections(record) if views else ())
+    note = trial_note(record, views.sections(record) if views else (), parts=parts_of(record, task))
     save_note(_NoteOwner(storage=study._storage, study=study, _trial_id=trial._trial_id), note)
 
 
 def annotate_missing(
-    study: "optuna.Study", records: Iterable[TrialRecord], folder: Path | None = None, *, sampler: SamplerName
+    study: "optuna.Study",
+    records: Iterable[TrialRecord],
+    folder: Path | None = None,
+    *,
+    sampler: SamplerName,
+    task: str = "",
 ) -> int:
     """Save what a run without the extra could not: missing notes of trials, the study's note, figures and files.
 
     Return the number of notes saved. Do nothing without the extra. The figures show which candidates `sampler` drew by
-    chance.
+    chance; `task` is as in `annotate_trial`.
     """
     if not installed():
         return 0
@@ -114,7 +122,7 @@ def annotate_missing(
     for trial in study.get_trials(deepcopy=False):
         owner = _NoteOwner(storage=study._storage, study=study, _trial_id=trial._trial_id)
         if trial.number in known and not get_note(owner):
-            annotate_trial(study, trial, known[trial.number])
+            annotate_trial(study, trial, known[trial.number], task=task)
             saved += 1
     if saved:
         annotate_study(study)

@@ -81,7 +81,8 @@ def complete_notes(folder: Path, records: Iterable[TrialRecord]) -> int:
     with contextlib.suppress(ConfigError), only_coordinator(folder), opened_study(folder) as opened:
         every, session = list(records), _readable_session(folder)
         sampler = session.settings.sampler_name if session else "tpe"
-        saved = annotate_missing(opened.study, every, folder, sampler=sampler)
+        task = session.settings.task if session else ""
+        saved = annotate_missing(opened.study, every, folder, sampler=sampler, task=task)
         if saved and session:
             update_statistics(opened.study, every, session.space)
         return saved

@@ -92,6 +92,7 @@ def _fill(
     from scalesearch.export.model_card import write_model_card
     from scalesearch.export.parts import as_trained, confirmed_file, remade, write_calibration, write_weights
     from scalesearch.export.trial_files import deployed_file
+    from scalesearch.tasks.base import built_parts
     from scalesearch.tasks.infer_parts.versions import oldest_versions
     from scalesearch.tasks.registry import task_for
 
@@ -133,6 +134,7 @@ def _fill(
         session,
         folder,
         card=card,
+        parts=built_parts(task.views(), record.spec),
         later=later,
         written=Written(files=tuple(files), notes=tuple(notes), oldest=oldest),
     )

@@ -13,6 +13,7 @@ from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 from scalesearch.views import words as report
+from scalesearch.views.layer_table import BuiltParts, all_parts
 from scalesearch.views.markup import markdown_table, markdown_text
 
 CARD = "MODEL_CARD.md"
@@ -27,6 +28,7 @@ def write_model_card(
     folder: Path,
     *,
     card: CardParts,
+    parts: BuiltParts | None = None,
     later: Later = _NOTHING_LATER,
     written: Written = _NOTHING_WRITTEN,
 ) -> Path:
@@ -37,16 +39,18 @@ def write_model_card(
         session: Session of its study.
         folder: The export.
         card: What the task says (`TaskViews.card`).
+        parts: Which parts of its spec the network has; None: all of them.
         later: What was measured of the trial after the search.
         written: What else is in the export.
     """
+    built = parts or all_parts(record.spec)
     rows = ((f"`{file.name}`", file.what) for file in written.files)
     sections = (
         _head(record, session, card.noun),
-        ("## Network", *_network(record)),
+        ("## Network", *_network(record, built)),
         (f"## {card.score}", *score_section(record, later), *card.details),
         ("## Latency", *latency_section(record, later)),
-        ("## How it was made", *_making(record, session)),
+        ("## How it was made", *_making(record, session, built)),
         ("## How to use it", *use_section(record, session, later.exported, written.oldest, answers=card.answers)),
         ("## Files", *markdown_table(("file", "what"), rows)),
         ("## Limits", *limits_section(record, session, later.confirmed, written.notes, card)),
@@ -80,7 +84,7 @@ def _sentence_start(title: str) -> str:
     return title if any(sign.isupper() for sign in title) else title[:1].upper() + title[1:]
 
 
-def _network(record: MeasuredTrial) -> Iterator[str]:
+def _network(record: MeasuredTrial, built: BuiltParts) -> Iterator[str]:
     spec = record.spec
     if spec.origin:
         yield from _module(spec, record)
@@ -88,9 +92,9 @@ def _network(record: MeasuredTrial) -> Iterator[str]:
     rows = [("stem", f"{spec.stem.kernel}x{spec.stem.kernel}", 1, spec.stem.channels, spec.stem.stride)]
     rows += [
         (stage.block.replace("_", " "), f"{stage.kernel}x{stage.kernel}", stage.depth, stage.channels, stage.stride)
-        for stage in spec.stages
+        for stage in spec.stages[: built.stages]
     ]
-    if spec.head.channels:
+    if spec.head.channels and built.classifier:
         rows.append(("head", "1x1", 1, spec.head.channels, 1))
     yield from markdown_table(("part", "kernel", "blocks", "channels", "stride"), rows)
     pruned = report.pruning_text(record.candidate.pruning)
@@ -126,7 +130,7 @@ def _size(record: MeasuredTrial) -> str:
     )
 
 
-def _making(record: MeasuredTrial, session: Session) -> Iterator[str]:
+def _making(record: MeasuredTrial, session: Session, built: BuiltParts) -> Iterator[str]:
     data, recipe = session.data, record.candidate.recipe
     yield f"* Data: {markdown_text(data.name)}: {data.train_images} training, {data.val_images} validation,"
     yield (
@@ -138,7 +142,8 @@ def _making(record: MeasuredTrial, session: Session) -> Iterator[str]:
         f"{session.settings.seed}."
     )
     if record.cut_from:
-        yield f"* Begun as {report.cut_text(record.spec, record.cut_from)}; cut to this one for the last updates."
+        trunk = report.cut_text(record.spec, record.cut_from, built=built.stages)
+        yield f"* Begun as {trunk}; cut to this one for the last updates."
     if parent := session.parent:
         tuned = f"fine-tuned on these images by {parent.steps} updates" if parent.steps else "used as it was"
         yield (

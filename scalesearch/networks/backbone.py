@@ -44,11 +44,7 @@ class Backbone(nn.Module):
 
 def feature_strides(spec: NetworkSpec) -> dict[str, int]:
     """Return, by `stage1`, `stage2`, ..., how many image pixels one pixel of that stage's feature map stands for."""
-    stride, strides = spec.stem.stride * (2 if spec.stem.pool else 1), dict[str, int]()
-    for place, stage in enumerate(spec.stages, 1):
-        stride *= stage.stride
-        strides[f"stage{place}"] = stride
-    return strides
+    return {f"stage{place}": stride for place, stride in enumerate(spec.strides, 1)}
 
 
 def _stem(spec: NetworkSpec) -> nn.Sequential:

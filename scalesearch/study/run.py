@@ -74,7 +74,8 @@ def run_search(
             metric=task_for(settings).metric,
             latency=LATENCY_NAMES[settings.latency.objective],
         )
-        watchers = Watchers(on_event=heard, listener=DashboardListener(folder, session.space, settings.sampler_name))
+        listener = DashboardListener(folder, session.space, settings.sampler_name, settings.task)
+        watchers = Watchers(on_event=heard, listener=listener)
         outcome = run_study(folder, problem, settings, watchers=watchers, held=True)
         with stop_signals() as stopped:
             try:
@@ -86,7 +87,13 @@ def run_search(
                     if looks.picture(outcome.front):
                         # A database that is gone by now costs these files, which the next look at the study adds.
                         with contextlib.suppress(ScalesearchError), opened_study(folder) as opened:
-                            annotate_missing(opened.study, outcome.records, folder, sampler=settings.sampler_name)
+                            annotate_missing(
+                                opened.study,
+                                outcome.records,
+                                folder,
+                                sampler=settings.sampler_name,
+                                task=settings.task,
+                            )
             except ChildStopped:
                 outcome = replace(outcome, ended="interrupted", message="stopped while the front was looked at")
             if outcome.ended in ENDED_WHOLE:

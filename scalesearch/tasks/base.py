@@ -14,6 +14,7 @@ from scalesearch.values.candidate import Recipe
 from scalesearch.values.quality import Quality
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.values.settings import RunSettings
+from scalesearch.views.layer_table import BuiltParts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,6 +127,22 @@ class ReportingViews(Protocol):
     def with_quality(self, quality: Quality) -> TaskViews:
         """Return views that draw, of a network's predictions, those that an export of this quality reports."""
         ...
+
+
+@runtime_checkable
+class PartViews(Protocol):
+    """The further method of views of a task whose networks have a classifier after the stages, or not all stages."""
+
+    def parts(self, spec: "NetworkSpec") -> BuiltParts:
+        """Return which parts of a spec the task's networks have."""
+        ...
+
+
+def built_parts(views: TaskViews, spec: "NetworkSpec") -> BuiltParts:
+    """Return which parts of a spec a task's networks have: all stages and no classifier, if its views do not say."""
+    if isinstance(views, PartViews):
+        return views.parts(spec)
+    return BuiltParts(stages=len(spec.stages), classifier=False)
 
 
 class Task(Protocol):

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Final
 from scalesearch.errors import ConfigError
 from scalesearch.measurement.metric import PostprocessedMetric
 from scalesearch.registry import load, look_up
-from scalesearch.tasks.base import SettableScore, Task, TaskViews
+from scalesearch.tasks.base import SettableScore, Task, TaskViews, built_parts
 from scalesearch.values.latency import LatencyObjective
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.settings import DetectionSettings, RunSettings
 from scalesearch.values.space import NamedAxis
+from scalesearch.views.layer_table import BuiltParts
 
 if TYPE_CHECKING:
     from scalesearch.data.source import Sources
@@ -127,6 +128,18 @@ def views_of(record: TrialRecord) -> TaskViews | None:
         return None
     metric = record.quality.metric
     return next((task.views() for task in loadable_tasks() if _gives(task, metric)), None)
+
+
+def parts_of(record: TrialRecord, task: str = "") -> BuiltParts | None:
+    """Return which parts of its spec a trial's network has; None if it has no spec or its task is not known here.
+
+    `task` is the name of the study's task, for a trial without a score, by which its task would be known.
+    """
+    views = views_of(record)
+    if views is None and task:
+        with contextlib.suppress(ConfigError):
+            views = get_task(task).views()
+    return built_parts(views, record.spec) if views and record.spec else None
 
 
 def _gives(task: Task, metric: str) -> bool:

@@ -148,7 +148,17 @@ class NetworkSpec:
         """Side of the input divided by the side of the last feature map."""
         if self.origin:
             return UNKNOWN_STRIDE
-        stride = self.stem.stride * (2 if self.stem.pool else 1)
+        return (self._stem_stride, *self.strides)[-1]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Side of the input divided by the side of each stage's feature map, from the first stage on."""
+        strides, stride = list[int](), self._stem_stride
         for stage in self.stages:
             stride *= stage.stride
-        return stride
+            strides.append(stride)
+        return tuple(strides)
+
+    @property
+    def _stem_stride(self) -> int:
+        return self.stem.stride * (2 if self.stem.pool else 1)

@@ -8,6 +8,7 @@ from scalesearch.values.latency import Latency
 from scalesearch.values.network_spec import NetworkSpec, StageSpec
 from scalesearch.values.quality import ClassDetail
 from scalesearch.values.record import FrontScore, TrialRecord
+from scalesearch.views.layer_table import BuiltParts, all_parts
 from scalesearch.views.words import (
     STEP_NAMES,
     accuracy_with_interval,
@@ -39,7 +40,11 @@ class Section:
 
 
 def describe(
-    record: TrialRecord, score: FrontScore | None = None, *, task_sections: Iterable[Section] = ()
+    record: TrialRecord,
+    score: FrontScore | None = None,
+    *,
+    task_sections: Iterable[Section] = (),
+    parts: BuiltParts | None = None,
 ) -> tuple[Section, ...]:
     """Return everything about one trial, from the verdict to the stage times; missing parts are left out.
 
@@ -47,11 +52,12 @@ def describe(
         record: The trial.
         score: The second evaluation that members of the front get: test images, and latency in a fresh process.
         task_sections: What the task adds (`TaskViews.sections`).
+        parts: Which parts of its spec the network has; None: all of them.
     """
     sections = (
         Section(title="Result", lines=tuple(_result(record))),
         Section(title="What was asked", lines=tuple(_asked(record.candidate))),
-        Section(title="What it became", lines=tuple(_became(record))),
+        Section(title="What it became", lines=tuple(_became(record, parts))),
         Section(title="Training", lines=tuple(_training(record))),
         Section(title="Latency", lines=tuple(_latency(record))),
         Section(title="Quality of the deployed file", lines=tuple(_quality(record))),
@@ -109,9 +115,10 @@ def _asked(candidate: Candidate) -> Iterator[tuple[str, str]]:
     yield ("precision", quantization_text(candidate.quantization))
 
 
-def _became(record: TrialRecord) -> Iterator[tuple[str, str]]:
+def _became(record: TrialRecord, parts: BuiltParts | None) -> Iterator[tuple[str, str]]:
     spec, cost = record.spec, record.cost
     if spec:
+        parts = parts or all_parts(spec)
         yield (
             "network",
             ", ".join((spec.name, str(spec.input_size), *([f"{spec.num_classes} classes"] * (spec.num_classes > 0)))),
@@ -120,14 +127,14 @@ def _became(record: TrialRecord) -> Iterator[tuple[str, str]]:
             yield ("module of", f"{spec.origin}, weights of SHA-256 {spec.origin_sha256[:12]}...")
         else:
             yield ("stem", _stem(spec))
-        for place, stage in enumerate(spec.stages, 1):
+        for place, stage in enumerate(spec.stages[: parts.stages], 1):
             yield (f"stage {place}", _stage(stage))
         if (spec.neck_depth, spec.neck_kernel) != (1, 3):
             yield ("neck", f"rows of {spec.neck_depth} convolutions, {spec.neck_kernel}x{spec.neck_kernel}")
-        if spec.head.channels:
+        if spec.head.channels and parts.classifier:
             yield ("head", f"1x1 convolution to {spec.head.channels} channels")
-    if spec and record.cut_from:
-        yield ("begun as", cut_text(spec, record.cut_from))
+        if record.cut_from:
+            yield ("begun as", cut_text(spec, record.cut_from, built=parts.stages))
     if cost:
         pruned = record.dense_macs is not None and record.dense_macs != cost.macs
         before = f", {count(record.dense_macs)} before pruning" if pruned and record.dense_macs is not None else ""

@@ -23,7 +23,23 @@ class LayerRow:
     """Size of the feature map at its output."""
 
 
-def layer_rows(spec: NetworkSpec, *, pooled: bool = True) -> tuple[LayerRow, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltParts:
+    """Which parts of a spec a network has: that depends on its task (`tasks.base.PartViews`)."""
+
+    stages: int
+    """Number of stages, from the first one on."""
+    classifier: bool
+    """Whether the head's convolution, pooling and a linear layer follow the stages, as in a classifier. Otherwise the
+    layers after the stages are the task's own."""
+
+
+def all_parts(spec: NetworkSpec) -> BuiltParts:
+    """Return the parts of a network that has everything in its spec: a classifier."""
+    return BuiltParts(stages=len(spec.stages), classifier=True)
+
+
+def layer_rows(spec: NetworkSpec, parts: BuiltParts | None = None) -> tuple[LayerRow, ...]:
     """Return the rows of stem, pooling, stages, head and classifier, with the spec's channels before any pruning.
 
     A network without classes has no row for a classifier. A user's own module has no rows at all: its layers are not
@@ -31,13 +47,12 @@ def layer_rows(spec: NetworkSpec, *, pooled: bool = True) -> tuple[LayerRow, ...
 
     Args:
         spec: The network.
-        pooled: Whether its last feature map is pooled to one output per image. Otherwise, as in detection and
-            segmentation, the rows end with the stages, since the layers after them depend on the task.
+        parts: Which parts of it were built; None: all of them.
     """
-    return () if spec.origin else tuple(_rows(spec, pooled=pooled))
+    return () if spec.origin else tuple(_rows(spec, parts or all_parts(spec)))
 
 
-def _rows(spec: NetworkSpec, *, pooled: bool) -> Iterator[LayerRow]:
+def _rows(spec: NetworkSpec, parts: BuiltParts) -> Iterator[LayerRow]:
     # Odd kernels, padded by half of themselves: the side is divided by the stride and rounded up.
     stem = spec.stem
     size = _shrunk(spec.input_size, stem.stride)
@@ -46,7 +61,7 @@ def _rows(spec: NetworkSpec, *, pooled: bool) -> Iterator[LayerRow]:
     if stem.pool:
         size = _shrunk(size, 2)
         yield _row("stem", "max pooling", channels=channels, kernel=_POOL_KERNEL, stride=2, size=size)
-    for place, stage in enumerate(spec.stages, 1):
+    for place, stage in enumerate(spec.stages[: parts.stages], 1):
         size, channels = _shrunk(size, stage.stride), stage.channels
         expansion = f", expansion {stage.expansion}" if stage.expansion != 1 else ""
         yield LayerRow(
@@ -58,7 +73,7 @@ def _rows(spec: NetworkSpec, *, pooled: bool) -> Iterator[LayerRow]:
             stride=stage.stride,
             output=size,
         )
-    if not pooled:
+    if not parts.classifier:
         return
     if spec.head.channels:
         channels = spec.head.channels

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from scalesearch.values.network_spec import NetworkSpec
-from scalesearch.values.quality import DetectionDetail, MaskDetail
 from scalesearch.values.record import TrialRecord
 from scalesearch.views.columns import (
     FILE,
@@ -20,7 +19,7 @@ from scalesearch.views.columns import (
     score_column,
 )
 from scalesearch.views.description import Section, describe
-from scalesearch.views.layer_table import layer_rows
+from scalesearch.views.layer_table import BuiltParts, layer_rows
 from scalesearch.views.words import (
     STEP_NAMES,
     accuracy_with_interval,
@@ -46,20 +45,23 @@ _GAP = "\u00a0\u00a0\u00a0"
 _IN_THE_CARD = frozenset({"What it became"})
 
 
-def trial_note(record: TrialRecord, task_sections: Iterable[Section] = ()) -> str:
+def trial_note(record: TrialRecord, task_sections: Iterable[Section] = (), *, parts: BuiltParts | None = None) -> str:
     """Return the record as Markdown in which text from the user cannot become markup.
 
-    `task_sections` are what the task adds (`TaskViews.sections`).
+    Args:
+        record: The trial.
+        task_sections: What the task adds (`TaskViews.sections`).
+        parts: Which parts of its spec the network has; None: all of them.
     """
-    parts = [f"**{inert(summary(record))}**", "\n".join(_facts(record))]
+    texts = [f"**{inert(summary(record))}**", "\n".join(_facts(record))]
     if record.accuracy_path:
-        parts += [f"#### Where {score_noun_of([record])} went", "\n".join(_way(record))]
+        texts += [f"#### Where {score_noun_of([record])} went", "\n".join(_way(record))]
     if record.gains:
-        parts += ["#### What compression brought", "\n".join(_gains(record))]
+        texts += ["#### What compression brought", "\n".join(_gains(record))]
     if record.spec:
-        parts += ["#### Layers", "\n".join(_layers(record.spec, pooled=_is_pooled(record)))]
-    parts += ["#### Everything", "\n".join(_everything(record, task_sections))]
-    return "\n\n".join(part for part in parts if part) + "\n"
+        texts += ["#### Layers", "\n".join(_layers(record.spec, parts))]
+    texts += ["#### Everything", "\n".join(_everything(record, task_sections))]
+    return "\n\n".join(text for text in texts if text) + "\n"
 
 
 def summary(record: TrialRecord) -> str:
@@ -118,7 +120,7 @@ def _gains(record: TrialRecord) -> Iterator[str]:
     return _table(("step", "speed-up", "points", ""), rows)
 
 
-def _layers(spec: NetworkSpec, *, pooled: bool) -> Iterator[str]:
+def _layers(spec: NetworkSpec, parts: BuiltParts | None) -> Iterator[str]:
     if spec.origin:
         weights = f"weights of SHA-256 {spec.origin_sha256[:12]}..."
         yield f"The module that {inert(spec.origin)} returns, with its {inert(weights)} Its layers are its own."
@@ -137,7 +139,7 @@ def _layers(spec: NetworkSpec, *, pooled: bool) -> Iterator[str]:
                 str(row.stride),
                 f"{row.channels} x {row.output.height_px} x {row.output.width_px}",
             )
-            for row in layer_rows(spec, pooled=pooled)
+            for row in layer_rows(spec, parts)
         ),
     )
 
@@ -149,9 +151,3 @@ def _everything(record: TrialRecord, task_sections: Iterable[Section]) -> Iterat
         if part.title not in _IN_THE_CARD:
             yield f"| **{inert(part.title)}** | |"
             yield from (f"| {inert(label)} | {inert(words)} |" for label, words in part.lines)
-
-
-def _is_pooled(record: TrialRecord) -> bool:
-    """Tell whether the network gives one output per image, rather than one for each position in it."""
-    detail = record.quality.detail if record.quality else None
-    return not isinstance(detail, MaskDetail | DetectionDetail)

@@ -152,15 +152,19 @@ def shape_text(record: TrialRecord) -> str:
     return f"{multipliers(record.candidate.scaling)}{neck}{', cut' if record.cut_from else ''}"
 
 
-def cut_text(spec: NetworkSpec, larger: NetworkSpec) -> str:
-    """Return the trunk that a network is cut from as text: `the trunk of stem 24, stages 2 x 32 (3x3), ...`."""
-    stages = ", ".join(f"{stage.depth} x {stage.channels} ({stage.kernel}x{stage.kernel})" for stage in larger.stages)
+def cut_text(spec: NetworkSpec, larger: NetworkSpec, *, built: int | None = None) -> str:
+    """Return the trunk that a network is cut from as text: `the trunk of stem 24, stages 2 x 32 (3x3), ...`.
+
+    `built` is the number of stages that both have, if these are not all of their specs.
+    """
+    mine, theirs = spec.stages[:built], larger.stages[:built]
+    stages = ", ".join(f"{stage.depth} x {stage.channels} ({stage.kernel}x{stage.kernel})" for stage in theirs)
     unlike = [
         word
         for word, differs in (
-            ("width", [each.channels for each in spec.stages] != [each.channels for each in larger.stages]),
-            ("depth", [each.depth for each in spec.stages] != [each.depth for each in larger.stages]),
-            ("kernel", [each.kernel for each in spec.stages] != [each.kernel for each in larger.stages]),
+            ("width", [each.channels for each in mine] != [each.channels for each in theirs]),
+            ("depth", [each.depth for each in mine] != [each.depth for each in theirs]),
+            ("kernel", [each.kernel for each in mine] != [each.kernel for each in theirs]),
         )
         if differs
     ]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from scalesearch.chain.cutter import Cutter
+from scalesearch.chain.cutter import Cutter, cut_on_paper
 from scalesearch.chain.inheritance import Starter
 from scalesearch.config import load_run
 from scalesearch.data import Dataset, ImageSplit
@@ -18,12 +18,13 @@ from scalesearch.data.dataset import make_dataset
 from scalesearch.data.masks import Masks, MaskStore
 from scalesearch.measurement.device_lock import DeviceLock
 from scalesearch.networks import base_spec, scale
-from scalesearch.networks.build import build
+from scalesearch.networks.build import build, outline
+from scalesearch.tasks.registry import get_task
 from scalesearch.tasks.segmentation.task import TASK
 from scalesearch.training import answers as answering
 from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling
 from scalesearch.values.network import Network
-from scalesearch.values.network_spec import InputSize
+from scalesearch.values.network_spec import InputSize, StageSpec
 
 SIZE = InputSize(height_px=32, width_px=64)
 NAMES = ("dark", "grey", "bright")
@@ -100,3 +101,14 @@ def test_masks_that_do_not_fit_are_unpacked_for_what_is_inherited(
     monkeypatch.setattr(answering, "_MOST_PIXELS", 4 * SIZE.pixels)
     again = state(starter.inherited(held, fresh, data, recipe))
     assert all(torch.equal(again[name], each) for name, each in plain.items())
+
+
+@pytest.mark.parametrize(("task", "depths"), [("classification", 2), ("detection", 3), ("segmentation", 2)])
+def test_blocks_that_a_task_does_not_build_are_not_cut_on_paper(task: str, depths: int) -> None:
+    base = base_spec("resnet_scene")
+    coarsest = StageSpec(block="basic", depth=3, channels=48, kernel=3, stride=2)
+    spec = replace(base, stages=(*base.stages, coarsest), resolution_px=64, width_px=128, num_classes=3)
+    shorter, _ = cut_on_paper(
+        outline(spec, get_task(task).make_module), Pruning(block_fraction=0.5), channel_multiple=8
+    )
+    assert [stage.depth for stage in shorter.spec.stages] == [1, 1, 1, 1, depths]

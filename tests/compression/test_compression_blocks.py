@@ -6,14 +6,16 @@ import torch
 from tiny_networks import BLOCK_KINDS, gratings, spread_norms, tiny_spec
 from torch import Tensor, nn
 
-from scalesearch.compression.blocks import drop_blocks, droppable_blocks
+from scalesearch.compression.blocks import built_stages, drop_blocks, droppable_blocks
 from scalesearch.compression.prune import prune
 from scalesearch.errors import StageFailed
 from scalesearch.networks import BASES
+from scalesearch.networks.build import build as build_for
 from scalesearch.tasks.classification.pieces import build
+from scalesearch.tasks.registry import get_task
 from scalesearch.values.candidate import Pruning
 from scalesearch.values.network import Network
-from scalesearch.values.network_spec import BlockKind
+from scalesearch.values.network_spec import BlockKind, StageSpec
 
 IMAGES = torch.from_numpy(gratings(8, seed=4)[0])
 
@@ -104,6 +106,22 @@ def test_pruned_channels_and_dropped_blocks_go_together(block: BlockKind) -> Non
 )
 def test_blocks_that_keep_their_shape_can_go(base: str, places: tuple[tuple[int, int], ...]) -> None:
     assert droppable_blocks(build(BASES[base]())) == places
+
+
+@pytest.mark.parametrize(("task", "built"), [("classification", 5), ("detection", 4), ("segmentation", 5)])
+def test_blocks_of_stages_that_a_task_does_not_build_cannot_go(task: str, built: int) -> None:
+    """A detector reads no map coarser than a stride of 32, so it has no stage at 64."""
+    base = BASES["resnet_scene"]()
+    coarsest = StageSpec(block="basic", depth=3, channels=48, kernel=3, stride=2)
+    two = tuple(replace(stage, depth=2) for stage in base.stages)
+    spec = replace(base, stages=(*two, coarsest), resolution_px=64, width_px=128, num_classes=4)
+    network = build_for(spec, get_task(task).make_module)
+    assert built_stages(network) == spec.stages[:built]
+    assert {stage for stage, _ in droppable_blocks(network)} == set(range(built))
+    dropped = drop_blocks(network, 1.0, loss_without=lambda _: 0.0)
+    assert [stage.depth for stage in dropped.spec.stages] == [1] * built + [3] * (5 - built)
+    rebuilt = build_for(dropped.spec, get_task(task).make_module)
+    rebuilt.module.load_state_dict(dropped.module.state_dict())  # strict: every name and shape
 
 
 def test_no_stage_is_emptied() -> None:

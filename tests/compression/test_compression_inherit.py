@@ -10,9 +10,12 @@ from scalesearch.compression.importance import Judged
 from scalesearch.compression.inherit import inherit, kinship
 from scalesearch.compression.kept_entries import kept_moments, numbered
 from scalesearch.networks import base_spec, scale
+from scalesearch.networks.build import build as build_for
 from scalesearch.tasks.classification.pieces import build
+from scalesearch.tasks.registry import get_task
 from scalesearch.values.candidate import Scaling, StageScaling
 from scalesearch.values.network import Network
+from scalesearch.values.network_spec import StageSpec
 
 SIDE = 32
 BASES = ("resnet_small", "mobilenet_small", "efficientnet_small")
@@ -125,6 +128,28 @@ def test_the_block_whose_absence_costs_least_is_left_out() -> None:
     smaller = inherit(parent, child, judged=judged(), loss_without=lambda network: distance(network, expected))
     assert [stage.depth for stage in smaller.spec.stages] == [*have[:2], have[2] - 1]
     assert torch.allclose(answers(smaller), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
+@pytest.mark.parametrize("depth", [1, 3], ids=["shallower", "deeper"])
+def test_stages_that_a_task_does_not_build_are_passed_over(task: str, depth: int) -> None:
+    """A detector reads no map coarser than a stride of 32, so it has no stage at 64."""
+    base, make_module = base_spec("resnet_scene"), get_task(task).make_module
+    last = StageSpec(block="basic", depth=2, channels=48, kernel=3, stride=2)
+    parent_spec, spec = (
+        replace(
+            base, stages=(*(replace(each, depth=have) for each in base.stages), replace(last, depth=have)),
+            resolution_px=64, width_px=128, num_classes=5,
+        )
+        for have in (2, depth)
+    )  # fmt: skip
+    parent, child = build_for(parent_spec, make_module, seed=1), build_for(spec, make_module, seed=2)
+    follower = numbered(parent.module)
+    heir = inherit(parent, child, judged=judged(), loss_without=lambda _: 0.0, follower=follower)
+    assert heir.spec == spec
+    assert heir.module.state_dict().keys() == child.module.state_dict().keys()
+    kept = "stages.3.0.body.0.0.weight"
+    assert torch.equal(heir.module.state_dict()[kept], parent.module.state_dict()[kept])
 
 
 def distance(network: Network, expected: Tensor) -> float:

@@ -86,6 +86,17 @@ def test_a_finished_trial_can_be_annotated_again(study: optuna.Study, make_recor
     assert "Weakest" not in get_note(trial)
 
 
+def test_layers_of_a_trial_without_a_score_are_those_of_the_studys_task(
+    study: optuna.Study, make_record: MakeRecord
+) -> None:
+    from optuna_dashboard import get_note
+
+    trial, failed = study.ask(), make_record(0, top1=None)
+    for task, classes in (("classification", 2), ("segmentation", 0)):
+        annotate_trial(study, trial, failed, task=task)
+        assert get_note(trial).count("average pooling") + get_note(trial).count("| linear") == classes
+
+
 def test_the_studys_note_keeps_what_a_user_wrote(study: optuna.Study) -> None:
     from optuna_dashboard import get_note, save_note
 

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from scalesearch.tasks.detection import average_precision
 from scalesearch.tasks.detection.average_precision import (
+    OVERLAPS,
     SIZES,
+    BoxesByClass,
     Matches,
     Truth,
     average_precisions,
     curve,
-    match_images,
 )
 from scalesearch.tasks.detection.decoding import Detections
 from scalesearch.tasks.detection.objectives import ScoreObjective, mean_of
@@ -79,10 +81,14 @@ def as_coco(truths: list[Truth], found: list[Detections]) -> tuple[dict[str, Any
     return document, results
 
 
+def match(truths: list[Truth], found: list[Detections], label: int, size: str = "all") -> Matches:
+    return BoxesByClass(truths, found).match(label, size)[0]
+
+
 def ours(truths: list[Truth], found: list[Detections]) -> list[float]:
     """Return mAP50-95, mAP50, mAP75 and those of small, medium and large objects."""
     by_size = {
-        size: np.stack([average_precisions(match_images(truths, found, label, size)) for label in range(CLASSES)])
+        size: np.stack([average_precisions(match(truths, found, label, size)) for label in range(CLASSES)])
         for size in SIZES
     }
     whole = by_size["all"]
@@ -119,6 +125,82 @@ def test_equal_to_faster_coco_eval() -> None:
     np.testing.assert_allclose(ours(truths, found), list(oracle.stats)[:6], atol=1e-6)
 
 
+def one_by_one(truths: list[Truth], found: list[Detections], label: int, size: str) -> Matches:
+    """Match as COCO's `evaluateImg` does: image by image, overlap by overlap, detection by detection."""
+    low, high = SIZES[size]
+    rows, wanted = list[tuple[float, int, list[bool], list[bool]]](), np.zeros(len(truths), np.int64)
+    for image, (truth, answer) in enumerate(zip(truths, found, strict=True)):
+        asked = truth.boxes[truth.classes == label].astype(np.float64)
+        crowd = truth.ignored[truth.classes == label]
+        sides = asked[:, 2:] - asked[:, :2]
+        out = crowd | (sides.prod(axis=1) < low) | (sides.prod(axis=1) > high)
+        wanted[image] = (~out).sum()
+        places = np.flatnonzero(answer.classes == label)
+        taken = np.zeros((len(OVERLAPS), len(asked)), np.bool_)
+        for place in places:
+            box = answer.boxes[place].astype(np.float64)
+            area = float((box[2:] - box[:2]).prod())
+            inner = np.clip(np.minimum(box[2:], asked[:, 2:]) - np.maximum(box[:2], asked[:, :2]), 0, None).prod(axis=1)
+            overlaps = inner / np.where(crowd, area, area + sides.prod(axis=1) - inner)
+            right, left_out = [], []
+            for at, least in enumerate(OVERLAPS):
+                fits = [
+                    each for each in range(len(asked))
+                    if overlaps[each] >= min(least, 1 - 1e-10) and (crowd[each] or not taken[at, each])
+                ]  # fmt: skip
+                best = max(
+                    (each for each in fits if not out[each] or all(out[other] for other in fits)),
+                    key=lambda each: (overlaps[each], each),
+                    default=-1,
+                )
+                taken[at, best : best + 1] = True
+                right.append(best >= 0 and not out[best])
+                left_out.append(bool(out[best]) if best >= 0 else area < low or area > high)
+            rows.append((float(answer.scores[place]), image, right, left_out))
+    rows.sort(key=lambda row: -row[0])
+    return Matches(
+        scores=np.asarray([row[0] for row in rows]), images=np.asarray([row[1] for row in rows]),
+        right=np.asarray([row[2] for row in rows]).T, left_out=np.asarray([row[3] for row in rows]).T, wanted=wanted,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_match_is_that_of_images_matched_one_by_one(seed: int) -> None:
+    truths, found = made_up(seed)
+    boxes = BoxesByClass(truths, found)
+    for label in range(CLASSES):
+        for size, matched in zip(SIZES, boxes.match(label, *SIZES), strict=True):
+            expected = one_by_one(truths, found, label, size)
+            for part in ("scores", "images", "right", "left_out", "wanted"):
+                np.testing.assert_array_equal(getattr(matched, part), getattr(expected, part), err_msg=f"{part} {size}")
+
+
+def test_only_images_that_hold_a_class_are_matched_and_once_for_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    truths, found = made_up(0)
+    plain, seen = average_precision._overlaps, list[int]()
+
+    def counting(boxes: Any, objects: Any, ignored: Any) -> Any:
+        seen.append(len(boxes))
+        return plain(boxes, objects, ignored)
+
+    monkeypatch.setattr(average_precision, "_overlaps", counting)
+    BoxesByClass(truths, found).match(1, *SIZES)
+    holding = [
+        int((answer.classes == 1).sum())
+        for truth, answer in zip(truths, found, strict=True)
+        if (answer.classes == 1).any() and (truth.classes == 1).any()
+    ]
+    assert seen == holding
+    assert 0 < len(holding) < IMAGES
+
+
+def test_a_class_that_no_image_holds_has_no_matches() -> None:
+    for matches in BoxesByClass(*made_up(1)).match(CLASSES, *SIZES):
+        assert len(matches.scores) == len(matches.images) == 0
+        assert matches.right.shape == matches.left_out.shape == (len(OVERLAPS), 0)
+        assert matches.wanted.tolist() == [0] * IMAGES
+
+
 def single(*scored: tuple[float, bool], wanted: int) -> Matches:
     right = np.asarray([[hit for _, hit in scored]] * 10)
     return Matches(
@@ -147,8 +229,8 @@ def test_weights_count_images_as_often_as_if_they_were_there() -> None:
     weights = np.random.default_rng(0).integers(0, 3, IMAGES)
     again = [place for place in range(IMAGES) for _ in range(int(weights[place]))]
     for label in range(CLASSES):
-        weighted = average_precisions(match_images(truths, found, label), weights)
-        repeated = match_images([truths[place] for place in again], [found[place] for place in again], label)
+        weighted = average_precisions(match(truths, found, label), weights)
+        repeated = match([truths[place] for place in again], [found[place] for place in again], label)
         # Detections of equal scores come in another order, so only nearly equal.
         np.testing.assert_allclose(weighted, average_precisions(repeated), atol=0.02)
 
@@ -157,7 +239,7 @@ def test_the_interval_holds_the_score_and_shrinks_with_the_number_of_images() ->
     truths, found = made_up(0)
     widths = []
     for times in (1, 8):
-        matches = [match_images(truths * times, found * times, label) for label in range(CLASSES)]
+        matches = [match(truths * times, found * times, label) for label in range(CLASSES)]
         low, high = ScoreObjective().interval(matches, IMAGES * times)
         assert low < mean_of(np.stack([average_precisions(each) for each in matches])) < high
         widths.append(high - low)

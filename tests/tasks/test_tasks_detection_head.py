@@ -13,7 +13,8 @@ from scalesearch.networks import BASES
 from scalesearch.networks.build import build, outline
 from scalesearch.networks.scaling import scale
 from scalesearch.tasks.detection.decoding import strides_for
-from scalesearch.tasks.detection.head import Detector, levels_of
+from scalesearch.tasks.detection.head import Detector
+from scalesearch.tasks.detection.levels import levels_of
 from scalesearch.tasks.detection.task import TASK
 from scalesearch.values.candidate import Pruning, Scaling
 from scalesearch.values.network_spec import InputSize, NetworkSpec, StageSpec

@@ -16,7 +16,13 @@ from scalesearch.deployment.onnx_file import annotate, onnx_model, read_onnx, wr
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.export.formats import get_format
 from scalesearch.export.reading import sides_px
-from scalesearch.tasks.detection.decoding import decode_answers
+from scalesearch.tasks.detection.decoding import (
+    LEAST_SCORE,
+    MOST_CANDIDATES,
+    MOST_DETECTIONS,
+    decode_answers,
+    sigmoid,
+)
 from scalesearch.tasks.detection.decoding_graph import run_file, same_detections
 from scalesearch.tasks.detection.onnx_nms import detections_of, with_suppression
 from scalesearch.values.network import OnnxModel
@@ -80,6 +86,32 @@ def test_it_finds_what_the_programs_own_decoding_finds(
     # What is compared: crowded images reach the limit of 100 detections, others have few or none.
     counts = [len(each.scores) for each in expected]
     assert {0.001: max(counts) >= 60, 0.3: min(counts) > 3, 0.9: max(counts) == 0, 0.05: max(counts) > 0}[threshold]
+
+
+def crowded(kind: str) -> NDArray[np.float32]:
+    """Return raw answers with more candidates than are compared: boxes without area, or scores of a few values."""
+    raw, random = answers(5, seed=0), np.random.default_rng(0)
+    if kind == "inverted":
+        raw[:, :, :4] = random.uniform(-3, 3, raw[:, :, :4].shape)
+    else:
+        raw[:, :, :4] = random.uniform(2, 6, raw[:, :, :4].shape)
+        raw[:, :, 4:] = np.round(raw[:, :, 4:] / 8)
+    return raw
+
+
+@pytest.mark.parametrize("kind", ["inverted", "equal"])
+def test_the_best_candidates_are_taken_before_boxes_without_area_go(tmp_path: Path, kind: str) -> None:
+    raw = crowded(kind)
+    scores = sigmoid(raw[:, 0, 4:-1]) * sigmoid(raw[:, 0, -1:])
+    assert (np.count_nonzero(scores >= LEAST_SCORE, axis=(1, 2)) > MOST_CANDIDATES).all()
+    model = answering_model(tmp_path / "model.onnx")
+    written = write_onnx(with_suppression(read_onnx(model.path), SIDES, LEAST_SCORE), tmp_path / "nms.onnx")
+    found = detections_of(run_file(written, raw), len(raw))
+    expected = decode_answers(raw[:, 0], SIDES)
+    assert [same_detections(*each) for each in zip(found, expected, strict=True)] == [True] * len(raw)
+    assert max(len(each.scores) for each in expected) < MOST_DETECTIONS
+    for name, file in (("onnx-nms", "model_nms.onnx"), ("tensorrt-nms", "model_tensorrt_nms.onnx")):
+        assert get_format(name).write(model, tmp_path, options(raw)) == (file,)
 
 
 def test_a_score_at_the_threshold_is_reported(tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ from scalesearch.deployment.onnx_file import annotate, read_onnx, write_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.export.formats import get_format
 from scalesearch.export.reading import sides_px
+from scalesearch.tasks.detection import decoding_graph
+from scalesearch.tasks.detection.decoding import LEAST_SCORE, MOST_CANDIDATES, decode_answers
+from scalesearch.tasks.detection.tensorrt_nms import suppressed_candidates, with_plugin, without_plugin
 from scalesearch.values.network import OnnxModel
 from scalesearch.values.network_spec import InputSize
 
@@ -62,6 +65,19 @@ def test_the_plugin_has_the_attributes_inputs_and_outputs_of_its_version_1(tmp_p
         "num_detections": ["batch", 1], "detection_boxes": ["batch", 100, 4], "detection_scores": ["batch", 100],
         "detection_classes": ["batch", 100],
     }  # fmt: skip
+
+
+def test_no_more_candidates_go_into_the_plugin_than_are_compared_elsewhere(tmp_path: Path) -> None:
+    """The plugin compares every candidate above the threshold, so that the file itself must leave out the others."""
+    model = answering_model(tmp_path / "model.onnx")
+    raw = np.random.default_rng(0).uniform(-3, 3, (4, 1, 8, POINTS[WIDE])).astype(np.float32)
+    cut = without_plugin(with_plugin(read_onnx(model.path), WIDE.sides, 0.3), POINTS[WIDE], 3)
+    plain = decoding_graph.run_file(write_onnx(cut, tmp_path / "cut.onnx"), raw)
+    for boxes, scores, each in zip(plain["candidate_boxes"], plain["candidate_scores"], raw[:, 0], strict=True):
+        assert 0 < np.count_nonzero(scores) <= MOST_CANDIDATES < scores.size
+        theirs = suppressed_candidates(boxes, scores, threshold=LEAST_SCORE)
+        (ours,) = decode_answers(each[None], WIDE.sides)
+        assert decoding_graph.same_detections(theirs, ours)
 
 
 def test_other_inputs_of_the_plugin_and_other_tasks_are_refused(

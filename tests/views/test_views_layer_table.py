@@ -6,7 +6,7 @@ from scalesearch.networks import find_spec
 from scalesearch.tasks.classification.pieces import build
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.session import Session
-from scalesearch.views.layer_table import layer_rows
+from scalesearch.views.layer_table import BuiltParts, layer_rows
 
 
 def _stage_sizes(spec: NetworkSpec) -> list[tuple[int, int]]:
@@ -43,7 +43,8 @@ def test_what_stands_around_the_stages(session: Session) -> None:
 
 def test_rows_of_a_network_that_answers_for_places_end_with_its_stages() -> None:
     spec = find_spec("resnet_scene")
-    rows = layer_rows(spec, pooled=False)
+    rows = layer_rows(spec, BuiltParts(stages=4, classifier=False))
     assert [row.stage for row in rows] == ["stem", "1", "2", "3", "4"]
     assert rows == layer_rows(spec)[:5]
     assert rows[-1].output.sides == (3, 5)
+    assert layer_rows(spec, BuiltParts(stages=3, classifier=False)) == rows[:-1]

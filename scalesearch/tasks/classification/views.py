@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from scalesearch.measurement.metric import Outputs
 from scalesearch.tasks.base import CardParts, ReportPart
+from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.quality import ClassQuality, Quality
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.views.class_data import class_data
 from scalesearch.views.class_picture import draw_classes
 from scalesearch.views.description import Section
+from scalesearch.views.layer_table import BuiltParts, all_parts
 from scalesearch.views.markup import chart, markdown_table, markdown_text, paragraph, section, table
 from scalesearch.views.words import percent
 
@@ -53,6 +55,10 @@ class ClassificationViews:
             details=tuple(_card(record, score)),
             limits=("It answers with one of its classes whatever it sees: an image of none of them gets a label too.",),
         )
+
+    def parts(self, spec: NetworkSpec) -> BuiltParts:
+        """Return all parts of the spec: a classifier follows the stages."""
+        return all_parts(spec)
 
     def draw_targets(
         self,

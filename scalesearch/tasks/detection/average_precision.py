@@ -5,7 +5,7 @@ which no evaluator gives; and detection then needs no further package. Tests com
 faster-coco-eval.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -55,44 +55,93 @@ class Matches:
     """(images,): number of objects to be found in each image."""
 
 
-def match_images(truths: Sequence[Truth], found: Sequence[Detections], label: int, size: str = "all") -> Matches:
-    """Match the detections of one class with the objects of that class, image by image (COCO's `evaluateImg`).
+class BoxesByClass:
+    """The objects and detections of several images, sorted by class, to be matched one class at a time.
 
-    Args:
-        truths: The objects of each image.
-        found: The detections in each image, the most certain first.
-        label: The class.
-        size: Which objects count, a key of `SIZES`.
+    Matching a class looks only at images that hold it: with 80 classes in 5,000 images, few do.
     """
-    low, high = SIZES[size]
-    scores, images, right, left_out, wanted = [], [], [], [], np.zeros(len(truths), np.int64)
-    for place, (truth, answer) in enumerate(zip(truths, found, strict=True)):
-        mine, theirs = answer.classes == label, truth.classes == label
-        boxes, objects = answer.boxes[mine].astype(np.float64), truth.boxes[theirs].astype(np.float64)
-        areas, object_areas = _areas(boxes), _areas(objects)
-        ignored = truth.ignored[theirs]
-        out = ignored | (object_areas < low) | (object_areas > high)
-        wanted[place] = int((~out).sum())
-        if not len(boxes):
-            continue
-        hit, passed = _matched(_overlaps(boxes, objects, ignored), out, ignored)
-        passed |= ~hit & ((areas < low) | (areas > high))
-        scores.append(answer.scores[mine].astype(np.float64))
-        images.append(np.full(len(boxes), place))
-        right.append(hit & ~passed)
-        left_out.append(passed)
-    if not scores:
-        empty = np.zeros((len(OVERLAPS), 0), np.bool_)
-        return Matches(scores=np.zeros(0), images=np.zeros(0, np.int64), right=empty, left_out=empty, wanted=wanted)
-    every = np.concatenate(scores)
-    order = np.argsort(-every, kind="mergesort")
-    return Matches(
-        scores=every[order],
-        images=np.concatenate(images)[order],
-        right=np.concatenate(right, axis=1)[:, order],
-        left_out=np.concatenate(left_out, axis=1)[:, order],
-        wanted=wanted,
-    )
+
+    def __init__(self, truths: Sequence[Truth], found: Sequence[Detections]) -> None:
+        """Take the objects of each image, and the detections in each image, the most certain first."""
+        self._images = len(truths)
+        self._objects = _sorted_by_class([(each.boxes, each.classes, each.ignored) for each in truths])
+        self._found = _sorted_by_class([(each.boxes, each.classes, each.scores) for each in found])
+
+    def match(self, label: int, *sizes: str) -> tuple[Matches, ...]:
+        """Match the detections of one class with the objects of that class, image by image (COCO's `evaluateImg`).
+
+        Args:
+            label: The class.
+            sizes: Which objects count, keys of `SIZES`: there are matches for each of them, in this order.
+        """
+        found, objects = self._found.of(label), self._objects.of(label)
+        boxes, asked = found.boxes.astype(np.float64), objects.boxes.astype(np.float64)
+        ignored, other = objects.values.astype(np.bool_), _of_other_size(boxes, sizes)
+        out = ignored | _of_other_size(asked, sizes)
+        hit, passed = (np.zeros((len(sizes), len(OVERLAPS), len(boxes)), np.bool_) for _ in range(2))
+        for mine, theirs in _of_same_image(found.images, objects.images):
+            overlaps = _overlaps(boxes[mine], asked[theirs], ignored[theirs])
+            hit[..., mine], passed[..., mine] = _matched(overlaps, out[:, theirs], ignored[theirs])
+        passed |= ~hit & other[:, None]
+        scores = found.values.astype(np.float64)
+        order = np.argsort(-scores, kind="mergesort")
+        return tuple(
+            Matches(
+                scores=scores[order],
+                images=found.images[order],
+                right=(hit[place] & ~passed[place])[:, order],
+                left_out=passed[place][:, order],
+                wanted=np.bincount(objects.images[~out[place]], minlength=self._images),
+            )
+            for place in range(len(sizes))
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Labelled:
+    """Boxes of several images, sorted by class, within a class by image, and within an image as they came."""
+
+    boxes: NDArray[np.float32]
+    """(n, 4)"""
+    classes: NDArray[np.int64]
+    images: NDArray[np.int64]
+    """(n,): index of the image of each box."""
+    values: NDArray[np.generic]
+    """(n,): the score of each detection, or whether the object is an ignored region."""
+
+    def of(self, label: int) -> "_Labelled":
+        """Return those of one class."""
+        low, high = (int(np.searchsorted(self.classes, label, side=side)) for side in ("left", "right"))
+        return _Labelled(
+            boxes=self.boxes[low:high],
+            classes=self.classes[low:high],
+            images=self.images[low:high],
+            values=self.values[low:high],
+        )
+
+
+def _sorted_by_class(
+    parts: Sequence[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.generic]]],
+) -> _Labelled:
+    """Return the boxes, classes and values of all images, which are given image by image; there is at least one."""
+    boxes, classes, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+    images = np.repeat(np.arange(len(parts)), [len(labels) for _, labels, _ in parts])
+    order = np.argsort(classes, kind="stable")
+    return _Labelled(boxes=boxes[order], classes=classes[order], images=images[order], values=values[order])
+
+
+def _of_same_image(ours: NDArray[np.int64], others: NDArray[np.int64]) -> Iterator[tuple[slice, slice]]:
+    """Yield where an image stands in two sorted arrays of images, for each image that is in both."""
+    shared = np.intersect1d(ours, others)
+    ends = [np.searchsorted(each, shared, side=side) for each in (ours, others) for side in ("left", "right")]
+    for first, end, first_other, end_other in zip(*(each.tolist() for each in ends), strict=True):
+        yield slice(first, end), slice(first_other, end_other)
+
+
+def _of_other_size(boxes: Floats, sizes: Sequence[str]) -> NDArray[np.bool_]:
+    """Tell which boxes (n, 4) are of another size than each of the sizes, of shape (sizes, n)."""
+    areas, ranges = _areas(boxes), [SIZES[size] for size in sizes]
+    return np.stack([(areas < low) | (areas > high) for low, high in ranges])
 
 
 def _matched(
@@ -104,30 +153,27 @@ def _matched(
 
     Args:
         overlaps: IoU of each detection with each object, (detections, objects).
-        out: Which objects do not count, (objects,).
+        out: Which objects do not count for each size, (sizes, objects).
         ignored: Which of these are ignored regions, (objects,).
 
     Returns:
-        Which detections have a match, and which of them match an object that does not count, both (overlaps,
+        Which detections have a match, and which of them match an object that does not count, both (sizes, overlaps,
         detections).
     """
     number, objects = overlaps.shape
-    hit, passed = (np.zeros((len(OVERLAPS), number), np.bool_) for _ in range(2))
-    if not objects:
-        return hit, passed
-    free = np.ones((len(OVERLAPS), objects), np.bool_)
+    hit, passed = (np.zeros((len(out), len(OVERLAPS), number), np.bool_) for _ in range(2))
+    free = np.ones((len(out), len(OVERLAPS), objects), np.bool_)
     least = np.minimum(OVERLAPS, 1 - 1e-10)[:, None]
-    thresholds = np.arange(len(OVERLAPS))
     for place in np.flatnonzero(overlaps.max(axis=1) >= least[0]):
         fits = (free | ignored) & (overlaps[place] >= least)
-        asked = fits & ~out
-        chosen = np.where(asked.any(axis=1)[:, None], asked, fits)
+        asked = fits & ~out[:, None]
+        chosen = np.where(asked.any(axis=2, keepdims=True), asked, fits)
         # Of several objects with the same overlap the last one, as in COCO's loop.
-        best = objects - 1 - np.where(chosen, overlaps[place], -1.0)[:, ::-1].argmax(axis=1)
-        some = chosen.any(axis=1)
-        hit[:, place] = some
-        passed[:, place] = some & out[best]
-        free[thresholds[some], best[some]] = False
+        best = objects - 1 - np.where(chosen, overlaps[place], -1.0)[..., ::-1].argmax(axis=2)
+        some = chosen.any(axis=2)
+        hit[..., place] = some
+        passed[..., place] = some & np.take_along_axis(out, best, axis=1)
+        free[(*np.nonzero(some), best[some])] = False
     return hit, passed
 
 

@@ -14,7 +14,7 @@ from scalesearch.deployment.backends.onnxruntime_session import NATIVE_ERRORS, n
 from scalesearch.deployment.formats.base import Format
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import ConfigError, StageFailed
-from scalesearch.tasks.detection.decoding import Detections, points_of, strides_for
+from scalesearch.tasks.detection.decoding import MOST_CANDIDATES, Detections, points_of, strides_for
 from scalesearch.tasks.infer_parts.preprocessing import read_sides
 from scalesearch.values.candidate import Precision
 from scalesearch.values.network import OnnxModel
@@ -105,7 +105,8 @@ def class_and_point_counts(output: onnx.ValueInfoProto) -> tuple[int, int]:
 def decoded(nodes: Nodes, output: onnx.ValueInfoProto, sides_px: tuple[int, int]) -> tuple[str, str]:
     """Add nodes that decode raw outputs, and return the names of boxes (batch, points, 4) and scores.
 
-    The scores are (batch, classes, points).
+    The scores are (batch, classes, points). As in the program's own decoding, only the best candidates of an image
+    have one, whatever their class, and of these only the ones whose box has an area; all others have a score of 0.
 
     Args:
         nodes: Where the nodes are added.
@@ -127,11 +128,25 @@ def decoded(nodes: Nodes, output: onnx.ValueInfoProto, sides_px: tuple[int, int]
     limits = nodes.constant(np.asarray([width, height, width, height], np.float32).reshape(1, 4, 1))
     inside = nodes.add("Min", nodes.add("Concat", low, high, axis=1), limits)
     inside = nodes.add("Max", inside, nodes.constant(np.float32(0)))
-    # Boxes without area get a score below every threshold.
     wide = nodes.add("Greater", nodes.part(inside, 2, 4, 1), nodes.part(inside, 0, 2, 1))
     whole = nodes.add("And", nodes.part(wide, 0, 1, 1), nodes.part(wide, 1, 2, 1))
-    scores = nodes.add("Where", whole, scores, nodes.constant(np.float32(0)))
+    # Boxes without area are among the best candidates, too, and go only then: `infer.py` does both in this order.
+    scores = nodes.add("Where", whole, _of_the_best(nodes, scores, classes, points), nodes.constant(np.float32(0)))
     return nodes.add("Transpose", inside, perm=[0, 2, 1]), scores
+
+
+def _of_the_best(nodes: Nodes, scores: str, classes: int, points: int) -> str:
+    """Add nodes that keep the scores (batch, classes, points) of the best candidates of each image; others become 0.
+
+    Of equal scores at the end those of the first class and point are kept, as in the program's own decoding.
+    """
+    flat = nodes.add("Reshape", scores, nodes.whole(0, -1))
+    most = min(MOST_CANDIDATES, classes * points)
+    best = nodes.add("TopK", flat, nodes.whole(most), outputs=2, axis=1)
+    zero = numpy_helper.from_array(np.zeros(1, np.float32))
+    none = nodes.add("ConstantOfShape", nodes.add("Shape", flat), value=zero)
+    kept = nodes.add("ScatterElements", none, best.removesuffix("_0") + "_1", best, axis=1)
+    return nodes.add("Reshape", kept, nodes.whole(0, classes, points))
 
 
 def run_file(model: OnnxModel, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:

@@ -8,10 +8,11 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from scalesearch.errors import ConfigError
-from scalesearch.networks.backbone import Backbone, feature_strides
+from scalesearch.networks.backbone import Backbone
 from scalesearch.networks.blocks import neck_convs
 from scalesearch.networks.scaling import round_channels
 from scalesearch.tasks.detection.decoding import STRIDES
+from scalesearch.tasks.detection.levels import levels_of, stages_built
 from scalesearch.values.network_spec import NetworkSpec, StageSpec
 
 # The neck is a little narrower than the finest feature map that it reads, and so scales with the backbone's width.
@@ -59,8 +60,7 @@ class Detector(Backbone):
     def __init__(self, spec: NetworkSpec, *, dropout: float = 0.0) -> None:
         levels = levels_of(spec)
         _check(spec, tuple(levels.values()))
-        stages = spec.stages[: max(int(name.removeprefix("stage")) for name in levels)]
-        super().__init__(replace(spec, stages=stages))
+        super().__init__(replace(spec, stages=spec.stages[: stages_built(spec)]))
         read = {name: spec.stages[int(name.removeprefix("stage")) - 1] for name in levels}
         channels = neck_channels(next(iter(read.values())), spec.neck_width)
         self.level_names = tuple(levels)
@@ -122,12 +122,3 @@ def _check(spec: NetworkSpec, strides: tuple[int, ...]) -> None:
             f"feature map, came {spec.input_size}.\nLeave resolution_multiple out, or set it to {strides[-1]}."
         )
         raise ConfigError(message)
-
-
-def levels_of(spec: NetworkSpec) -> dict[str, int]:
-    """Return the strides of the feature maps that a detector reads, by the name of the stage, from fine to coarse.
-
-    Of several stages with the same stride, only the last one is read.
-    """
-    last = {stride: name for name, stride in feature_strides(spec).items()}
-    return {last[stride]: stride for stride in STRIDES if stride in last}

@@ -1,6 +1,5 @@
 """The ONNX file of a detector with decoding and ONNX's NonMaxSuppression inside, for runtimes that have it."""
 
-import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +13,6 @@ from scalesearch.deployment.onnx_file import read_onnx, write_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.tasks.detection.decoding import (
     LEAST_SCORE,
-    MOST_CANDIDATES,
     MOST_DETECTIONS,
     OVERLAP,
     Detections,
@@ -24,7 +22,6 @@ from scalesearch.tasks.detection.decoding_graph import (
     STAGE,
     DetectorFormat,
     Nodes,
-    class_and_point_counts,
     decoded,
     facts_of,
     run_file,
@@ -74,7 +71,7 @@ def with_suppression(proto: onnx.ModelProto, sides_px: tuple[int, int], threshol
     (raw,) = graph.output
     nodes = Nodes(graph)
     boxes, scores = decoded(nodes, raw, sides_px)
-    picked = _suppressed(nodes, boxes, scores, math.prod(class_and_point_counts(raw)), threshold)
+    picked = _suppressed(nodes, boxes, scores, threshold)
     _reported(nodes, boxes, scores, picked)
     del graph.output[:]
     for name, kind in zip(
@@ -85,24 +82,17 @@ def with_suppression(proto: onnx.ModelProto, sides_px: tuple[int, int], threshol
     return proto
 
 
-def _suppressed(nodes: Nodes, boxes: str, scores: str, candidates: int, threshold: float) -> str:
+def _suppressed(nodes: Nodes, boxes: str, scores: str, threshold: float) -> str:
     """Add the suppression, and return the name of its output: image, class and point of each detection that is kept.
 
     The output is (detections, 3).
-
-    As in the program's own decoding, only the best candidates of an image are compared, whatever their class.
     """
-    flat = nodes.add("Reshape", scores, nodes.whole(0, -1))
-    most = min(MOST_CANDIDATES, candidates)
-    best = nodes.add("TopK", flat, nodes.whole(most), outputs=2, axis=1)
-    least = nodes.add("Unsqueeze", nodes.part(best, most - 1, most, 1), nodes.whole(2))
-    known = nodes.add("Where", nodes.add("GreaterOrEqual", scores, least), scores, nodes.constant(np.float32(0)))
     # ONNX keeps scores above the threshold; this program also keeps those equal to it.
     below = np.nextafter(np.float32(threshold), np.float32(0))
     return nodes.add(
         "NonMaxSuppression",
         boxes,
-        known,
+        scores,
         nodes.whole(MOST_DETECTIONS),
         nodes.constant(np.asarray([OVERLAP], np.float32)),
         nodes.constant(np.asarray([below], np.float32)),

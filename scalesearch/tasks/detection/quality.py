@@ -12,11 +12,12 @@ from scalesearch.errors import StageFailed
 from scalesearch.measurement.quality import STAGE, not_finite, refuse
 from scalesearch.measurement.thin_curve import thin_curve
 from scalesearch.tasks.detection.average_precision import (
+    SIZES,
+    BoxesByClass,
     Matches,
     Truth,
     average_precisions,
     curve,
-    match_images,
 )
 from scalesearch.tasks.detection.decoding import Detections, decode_answers, overlaps
 from scalesearch.tasks.detection.infer import to_original
@@ -93,12 +94,19 @@ class MeanAveragePrecision:
 
     def score(self) -> float:
         """Return the score: by default the mean of average precisions over classes that occur and ten overlaps."""
-        return self._score(self._matches("all"))
+        boxes = self._boxes_by_class()
+        return self._score([boxes.match(label, "all")[0] for label in range(len(self._names))])
 
     def result(self) -> Quality:
         """Return the score with its interval, and the numbers of each class, each size and the best threshold."""
-        matches = self._matches("all")
-        precisions = self._precisions(matches)
+        boxes = self._boxes_by_class()
+        matches, by_size = list[Matches](), {size: list[Floats]() for size in SIZES}
+        for label in range(len(self._names)):
+            matched = dict(zip(SIZES, boxes.match(label, *SIZES), strict=True))
+            matches.append(matched["all"])
+            for size, each in matched.items():
+                by_size[size].append(average_precisions(each))
+        precisions = {size: np.stack(each) for size, each in by_size.items()}
         score = self._score(matches)
         low, high = self._objective.interval(matches, len(self._truths))
         return Quality(
@@ -125,11 +133,11 @@ class MeanAveragePrecision:
         threshold = quality.detail.threshold if isinstance(quality.detail, DetectionDetail) else DEFAULT_THRESHOLD
         return sum(confusion(self._truths, self._found, len(self._names), threshold)[-1])
 
-    def _matches(self, size: str) -> list[Matches]:
+    def _boxes_by_class(self) -> BoxesByClass:
         if not self._truths:
             reason = "expected at least one image to score on, got none; check the validation split"
             raise StageFailed(STAGE, reason)
-        return [match_images(self._truths, self._found, label, size) for label in range(len(self._names))]
+        return BoxesByClass(self._truths, self._found)
 
     def _score(self, matches: Sequence[Matches]) -> float:
         score = self._objective.score(matches)
@@ -137,11 +145,9 @@ class MeanAveragePrecision:
             raise StageFailed(STAGE, "expected at least one object to be found in the images, came none")
         return score
 
-    def _precisions(self, matches: Sequence[Matches]) -> Floats:
-        """Return average precisions (classes, overlaps); NaN for classes that do not occur."""
-        return np.stack([average_precisions(each) for each in matches])
-
-    def _detail(self, matches: Sequence[Matches], precisions: Floats) -> DetectionDetail:
+    def _detail(self, matches: Sequence[Matches], by_size: Mapping[str, Floats]) -> DetectionDetail:
+        """Return the details; `by_size` has average precisions (classes, overlaps), NaN for classes without objects."""
+        precisions = by_size["all"]
         threshold = self._threshold = self._objective.threshold(matches)
         right, reported, wanted = counts_at(matches, threshold)
         classes = tuple(
@@ -159,16 +165,17 @@ class MeanAveragePrecision:
             map75=mean_of(precisions[:, 5]),
             recall_at_precision=recall_at_precision(matches, self._objective.precision)[0],
             at_precision=self._objective.precision,
-            small=self._of_size("small"),
-            medium=self._of_size("medium"),
-            large=self._of_size("large"),
+            small=_mean_if_any(by_size["small"]),
+            medium=_mean_if_any(by_size["medium"]),
+            large=_mean_if_any(by_size["large"]),
             classes=classes,
             confusion=confusion(self._truths, self._found, len(self._names), threshold),
         )
 
-    def _of_size(self, size: str) -> float | None:
-        found = np.stack([average_precisions(each) for each in self._matches(size)])
-        return None if np.isnan(found).all() else mean_of(found)
+
+def _mean_if_any(precisions: Floats) -> float | None:
+    """Return the mean of average precisions (classes, overlaps); None if there is no object."""
+    return None if np.isnan(precisions).all() else mean_of(precisions)
 
 
 class _Raw(NamedTuple):

@@ -14,7 +14,6 @@ from scalesearch.deployment.onnx_file import read_onnx, write_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.tasks.detection.decoding import (
     LEAST_SCORE,
-    MOST_CANDIDATES,
     MOST_DETECTIONS,
     OVERLAP,
     Detections,
@@ -149,6 +148,8 @@ def _ensure_same(written: OnnxModel, model: OnnxModel, images: NDArray[np.float3
 def suppressed_candidates(boxes: NDArray[np.float32], scores: NDArray[np.float32], *, threshold: float) -> Detections:
     """Return the detections that this program's suppression keeps of the plugin's inputs for one image.
 
+    Like the plugin, it compares all candidates whose score counts: the file itself gives only the best ones a score.
+
     Args:
         boxes: (points, 4).
         scores: (points, classes).
@@ -156,7 +157,7 @@ def suppressed_candidates(boxes: NDArray[np.float32], scores: NDArray[np.float32
     """
     labels, places = np.nonzero(threshold <= scores.T)
     chosen = scores[places, labels]
-    best = np.argsort(-chosen, kind="stable")[:MOST_CANDIDATES]
+    best = np.argsort(-chosen, kind="stable")
     labels, places, chosen = labels[best], places[best], chosen[best]
     kept = suppressed(boxes[places], labels)[:MOST_DETECTIONS]
     return Detections(boxes[places][kept], labels[kept], chosen[kept])

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from scalesearch.measurement.metric import Outputs
 from scalesearch.tasks.base import CardParts, ReportPart
+from scalesearch.tasks.detection.levels import stages_built
+from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.quality import ClassQuality, DetectionDetail, Quality, is_recall, metric_title, recall_metric
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.views.class_data import class_data
 from scalesearch.views.class_picture import draw_classes
 from scalesearch.views.description import Section
+from scalesearch.views.layer_table import BuiltParts
 from scalesearch.views.markup import bullets, chart, markdown_table, markdown_text, paragraph, section, table
 from scalesearch.views.words import percent
 
@@ -53,6 +56,10 @@ class DetectionViews:
         """Return curves and a table for a member that the reader chooses, and the numbers of all members."""
         data = class_data(front, knee)
         return ReportPart(name="classes", link="Objects", html=_section(front, knee), data=data)
+
+    def parts(self, spec: NetworkSpec) -> BuiltParts:
+        """Return the stages up to the coarsest feature map that a detector reads."""
+        return BuiltParts(stages=stages_built(spec), classifier=False)
 
     def draw_targets(
         self,
