@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, NoReturn
 
 import numpy as np
@@ -47,6 +48,30 @@ def refuse(root: str, expected: str, came: str, where: str, remedy: str) -> NoRe
     """Raise ConfigError: what was expected, what came, where, and what to do."""
     message = f"data {root}: expected {expected}, came {came} in {where}.\n{remedy}"
     raise ConfigError(message)
+
+
+def text_lines(file: Path, root: str, what: str) -> list[str]:
+    """Return the lines of a text file; a byte-order mark is no part of the first.
+
+    Args:
+        file: The file.
+        root: The data set, for messages.
+        what: What the file is, as in "a list of images".
+
+    Raises:
+        ConfigError: It cannot be read, or is not in UTF-8.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        refuse(root, f"{what} that can be read", str(error), str(file), "Check the file.")
+    try:
+        return data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        refuse(
+            root, f"{what} in UTF-8", f"{error.reason} at byte {error.start + 1}", f"{file}:{line}", "Save it in UTF-8."
+        )
 
 
 def checked_box(box: Floats, sides: tuple[float, float], *, where: str, faults: Faults) -> Floats | None:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from scalesearch.data.box_faults import Faults, refuse
+from scalesearch.data.box_faults import Faults, refuse, text_lines
 from scalesearch.data.box_files import BoxTree, LabelledBox, LabelledImage, load_boxes
 from scalesearch.data.boxes import BOXES
 from scalesearch.data.litter import SUFFIXES, is_in_litter
@@ -122,7 +122,7 @@ def _images(given: object, root: Path, file: Path, key: str) -> list[Path]:
         found = (path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and not is_in_litter(path, place))
         return sorted(path for path in found if path.is_file())
     if is_file(place) and place.suffix == ".txt":
-        lines = (line.strip() for line in place.read_text("utf-8").splitlines())
+        lines = (line.strip() for line in text_lines(place, str(root), "a list of images"))
         return [place.parent / line if line.startswith("./") else root / line for line in lines if line]
     return refuse(
         str(root),
@@ -147,10 +147,7 @@ def _labelled(path: Path, split: SplitName, numbers: dict[int, int], faults: Fau
     if not is_file(file):
         faults.add("images without a file of labels, taken for background", str(path))
         return LabelledImage(path=path, split=split, boxes=())
-    try:
-        lines = file.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        refuse(faults.root, "a text file of labels", str(error), str(file), "Mend or remove it.")
+    lines = text_lines(file, faults.root, "a text file of labels")
     boxes = [
         _box(line.split(), f"{file}:{number}", numbers, faults) for number, line in enumerate(lines, 1) if line.strip()
     ]

@@ -275,6 +275,41 @@ def test_a_data_yaml_may_name_classes_by_number_and_list_files(tmp_path: Path) -
     assert "listed twice" in tree.faults.warnings()[0]
 
 
+LISTS = {"yolo": "train.txt", "voc": "ImageSets/Main/train.txt"}
+
+
+def with_list(kind: str, root: Path, lines: bytes) -> Path:
+    """Write a set whose images for training a list names, and return the list."""
+    WRITERS[kind](root)
+    file = root / LISTS[kind]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(lines)
+    if kind == "yolo":
+        (root / "data.yaml").write_text("train: train.txt\nnames: [cat, dog]\n")
+    return file
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_a_byte_order_mark_in_a_list_loses_no_image(kind: str, tmp_path: Path) -> None:
+    names = ["images/train/a.jpg", "images/train/b.jpg"] if kind == "yolo" else ["a", "b", "c"]
+    with_list(kind, tmp_path / "set", "\n".join(names).encode("utf-8-sig"))
+    data = loaded(tmp_path / "set", tmp_path / "cache")
+    assert len(data.train) == len(names)
+    assert not data.warnings
+
+
+@pytest.mark.parametrize("kind", LISTS)
+@pytest.mark.parametrize(
+    ("lines", "where"), [("a\nstraße".encode("latin-1"), 2), ("a\n".encode("utf-16"), 1)], ids=["latin", "utf-16"]
+)
+def test_a_list_in_another_encoding_is_refused_with_its_line(
+    kind: str, lines: bytes, where: int, tmp_path: Path
+) -> None:
+    file = with_list(kind, tmp_path / "set", lines)
+    with pytest.raises(ConfigError, match=f"expected a list of images in UTF-8, came .* in .*{file.name}:{where}\\."):
+        loaded(tmp_path / "set", tmp_path / "cache")
+
+
 def test_missing_and_empty_labels_are_background_and_counted(tmp_path: Path) -> None:
     root = yolo(tmp_path / "set", "")
     (root / "labels" / "val" / "c.txt").unlink()
@@ -385,6 +420,10 @@ COCO_ERRORS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "no category": (set_annotation(category_id=4), r"a category_id that is listed, came 4 in .*annotations\[0\]"),
     "no box": (set_annotation(bbox=None), r"bbox as \[left, top, width, height\].*annotations\[0\]"),
     "not finite": (set_annotation(bbox=[1, 2, float("inf"), 4]), r"came bbox = .*inf.*annotations\[0\]"),
+    "a list as id": (lambda document: document["images"][0].update(id=[0]), r"an id that no other has.*images\[0\]"),
+    "a list as image": (set_annotation(image_id=[0]), r"an image_id as a number or a text, came \[0\] in .*ns\[0\]"),
+    "a list as category": (set_annotation(category_id=[3]), r"a category_id that is listed, came \[3\] .*ns\[0\]"),
+    "a huge number": (set_annotation(bbox=[1, 2, 10**400, 4]), r"came bbox = \[1, 2, 10000.* in .*annotations\[0\]"),
     "same id": (lambda document: document["images"][1].update(id=0), r"an id that no other has.*images\[1\]"),
     "same category": (lambda document: document["categories"][1].update(id=7), r"an id and a name.*categories\[1\]"),
     "no list": (lambda document: document.pop("categories"), "came none for categories"),
@@ -442,6 +481,14 @@ def test_a_broken_json_file_is_refused_with_its_line(tmp_path: Path) -> None:
         loaded(root, tmp_path / "cache")
 
 
+def test_a_json_file_with_a_number_of_thousands_of_digits_is_refused(tmp_path: Path) -> None:
+    root = coco(tmp_path / "set")
+    file = root / "annotations" / "instances_train.json"
+    file.write_text(file.read_text().replace('"bbox": [30', '"bbox": [3' + 5000 * "0", 1))
+    with pytest.raises(ConfigError, match=r"expected JSON, came ValueError in .*instances_train\.json"):
+        loaded(root, tmp_path / "cache")
+
+
 def test_crowds_are_ignored_and_one_file_is_split(tmp_path: Path) -> None:
     root = coco(tmp_path / "set", set_annotation(iscrowd=1))
     tree = read_coco(root / "annotations" / "instances_train.json")
@@ -452,6 +499,14 @@ def test_crowds_are_ignored_and_one_file_is_split(tmp_path: Path) -> None:
 
 VOC_ERRORS = {
     "no XML": ({"whole": "<annotation>\n<object>"}, r"expected XML, came .*a\.xml:2"),
+    "unknown encoding": (
+        {"whole": '<?xml version="1.0" encoding="martian"?><annotation/>'},
+        r"XML in the encoding that it declares, came unknown encoding: martian in .*a\.xml",
+    ),
+    "another encoding": (
+        {"whole": '<?xml version="1.0" encoding="gb2312"?><annotation>\u4eba</annotation>'},
+        r"XML in the encoding that it declares, came 'gb2312' codec .* in .*a\.xml",
+    ),
     "no name": ({"objects": voc_object(name="")}, r"a name, and a bndbox with four numbers.*a\.xml: object 1"),
     "words": ({"objects": voc_object(corners="a 11 50 30")}, r"came name 'cat' and bndbox a, 11.*a\.xml: object 1"),
     "three": ({"objects": voc_object(corners="31 11 50")}, r"four numbers.*object 1"),
@@ -463,6 +518,14 @@ def test_faults_of_voc_that_are_refused(fault: str, tmp_path: Path) -> None:
     written, message = VOC_ERRORS[fault]
     with pytest.raises(ConfigError, match=message):
         loaded(voc(tmp_path / "set", **written), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "GBK", "shift_jis", "big5", "iso-8859-1", "utf-16"])
+def test_xml_in_any_encoding_that_it_declares_is_read(encoding: str, tmp_path: Path) -> None:
+    root, name = voc(tmp_path / "set"), "Tür" if encoding.startswith("iso") else "山"
+    text = f'<?xml version="1.0" encoding="{encoding}"?><annotation>{voc_object(name=name)}</annotation>'
+    (root / "Annotations" / "a.xml").write_bytes(text.encode(encoding))
+    assert read_voc(root).class_names == tuple(sorted(("cat", name)))
 
 
 def test_difficult_objects_are_ignored_and_counting_from_zero_is_noticed(tmp_path: Path) -> None:
