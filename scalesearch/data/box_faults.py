@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scalesearch.errors import ConfigError
 
 _SHOWN: Final = 3
-_ROUNDING: Final = 0.01
+ROUNDING: Final = 0.01
 """An edge that lies outside its image by no more than this share of the side is a rounding error and not reported."""
 
 Floats = NDArray[np.float64]
@@ -93,7 +93,7 @@ def checked_box(box: Floats, sides: tuple[float, float], *, where: str, faults: 
     if not (inside[2] > inside[0] and inside[3] > inside[1]):
         faults.add("boxes outside of their image, left out", where)
         return None
-    if (np.abs(inside - box) > _ROUNDING * np.asarray([width, height, width, height])).any():
+    if (np.abs(inside - box) > ROUNDING * np.asarray([width, height, width, height])).any():
         faults.add("boxes that reach out of their image, cut off at its edge", where)
     return np.asarray(inside)
 

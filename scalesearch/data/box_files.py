@@ -12,6 +12,7 @@ from scalesearch.data.box_faults import Faults, checked_box, refuse, shown, with
 from scalesearch.data.boxes import ImageBoxes, boxes_at
 from scalesearch.data.cache import Arrays, cached_arrays
 from scalesearch.data.dataset import ImageSplit
+from scalesearch.data.declared_sizes import DeclaredSizes
 from scalesearch.data.facts import ImageFacts, from_arrays
 from scalesearch.data.folder import decoded, files_key
 from scalesearch.data.folder_tree import ImageFile, ImageTree
@@ -69,7 +70,7 @@ def load_boxes(tree: BoxTree, settings: DataSettings, *, storage: InputSize, cac
     """Decode the images, or read them from the cache, and place their boxes.
 
     Raises:
-        ConfigError: There are no images or no boxes, or too many images cannot be read.
+        ConfigError: There are no images or no boxes, too many images cannot be read, or labels are of other ones.
     """
     from scalesearch.data.decode import Reading
 
@@ -83,7 +84,9 @@ def load_boxes(tree: BoxTree, settings: DataSettings, *, storage: InputSize, cac
     skipped = skip_warnings(listed, arrays, max_fraction=settings.max_skipped_fraction)
     kept = [image for image, good in zip(images, arrays["kept"], strict=True) if good]
     facts = from_arrays(arrays)
-    boxes = [_boxes_of(image, size, tree) for image, size in zip(kept, facts.sizes.tolist(), strict=True)]
+    sizes = DeclaredSizes(tree.faults)
+    boxes = [_boxes_of(image, size, tree, sizes) for image, size in zip(kept, facts.sizes.tolist(), strict=True)]
+    sizes.refuse_others()
     parts = {
         split: _part(kept, boxes, facts, arrays, split, root=tree.root, storage=storage, settings=settings)
         for split in SPLIT_ORDER
@@ -133,12 +136,13 @@ def _count_turned(listed: ImageTree, faults: Faults, cache_folder: Path) -> None
         faults.add("images are turned by EXIF: their labels must be those of the turned image", where)
 
 
-def _boxes_of(image: LabelledImage, size: Sequence[int], tree: BoxTree) -> ImageBoxes:
+def _boxes_of(image: LabelledImage, size: Sequence[int], tree: BoxTree, sizes: DeclaredSizes) -> ImageBoxes:
     """Return the boxes of an image in its own pixels, after their faults were corrected and counted."""
     width, height = (float(side) for side in size)
     unit = np.asarray([width, height] * 2) if tree.fractions else np.ones(4)
-    if image.declared and image.declared != (int(width), int(height)):
-        unit = unit * _unit_of(image, (int(width), int(height)), tree)
+    if image.declared:
+        given = np.asarray([box.sides for box in image.boxes], np.float64).reshape(-1, 4)
+        unit = unit * sizes.factors(image.path, image.declared, (int(width), int(height)), given)
     rows = [((*box.sides, float(box.label), float(box.ignored)), box.where) for box in image.boxes]
     found: list[tuple[NDArray[np.float64], LabelledBox]] = []
     for place in without_repeats(rows, tree.faults):
@@ -151,29 +155,6 @@ def _boxes_of(image: LabelledImage, size: Sequence[int], tree: BoxTree) -> Image
         classes=np.asarray([box.label for _, box in found], np.int64),
         ignored=np.asarray([box.ignored for _, box in found], np.bool_),
     )
-
-
-def _unit_of(image: LabelledImage, size: tuple[int, int], tree: BoxTree) -> NDArray[np.float64]:
-    """Return factors (4,) that scale boxes in pixels to the image, whose labels state another size than it has.
-
-    Raises:
-        ConfigError: The labels state width and height exchanged: they are for the image before EXIF turned it.
-    """
-    assert image.declared is not None
-    (wide, high), (width, height) = image.declared, size
-    if (wide, high) == (height, width):
-        refuse(
-            str(tree.root),
-            f"labels of the image as it is seen, {width} x {height} (EXIF turns it)",
-            f"labels of {wide} x {high}",
-            f"those of {image.path}",
-            "Turn the pixels themselves, e.g. by Pillow's ImageOps.exif_transpose, or label the turned image.",
-        )
-    if min(wide, high) < 1:
-        tree.faults.add("images whose labels tell no size, taken for the image's own", str(image.path))
-        return np.ones(4)
-    tree.faults.add("images of another size than their labels tell, boxes enlarged or shrunk along", str(image.path))
-    return np.asarray([width / wide, height / high] * 2)
 
 
 def _part(

@@ -402,6 +402,14 @@ COCO_WARNINGS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         lambda document: document["images"][0].update(width=WIDTH // 2, height=HEIGHT // 2),
         "1 images of another size than their labels tell",
     ),
+    "rounded size": (
+        lambda document: document["images"][0].update(width=WIDTH // 3, height=HEIGHT // 3),
+        "1 images of another size than their labels tell",
+    ),
+    "exchanged": (
+        lambda document: document["images"][0].update(width=HEIGHT, height=WIDTH),
+        "1 images with width and height exchanged in their labels, whose boxes fit",
+    ),
     "twice": (
         lambda document: document["annotations"].append(document["annotations"][0]),
         "1 boxes that are there twice",
@@ -429,9 +437,20 @@ COCO_ERRORS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "no list": (lambda document: document.pop("categories"), "came none for categories"),
     "no file": (lambda document: document["images"][0].update(file_name="z.jpg"), r"a file for every image, came none"),
     "other names": (lambda document: document["categories"][0].update(name="cow"), "the same categories in all files"),
-    "turned": (
-        lambda document: document["images"][0].update(width=HEIGHT, height=WIDTH),
-        r"labels of the image as it is seen, 80 x 40 \(EXIF turns it\), came labels of 40 x 80 in those of .*a\.jpg",
+    "exchanged": (
+        lambda document: (
+            document["images"][0].update(width=HEIGHT, height=WIDTH),
+            document["annotations"][0].update(bbox=[10, 30, 20, 20]),
+        ),
+        r"image as it lies, 80 x 40, came labels of 40 x 80 with boxes that reach out of it in those of .*a\.jpg",
+    ),
+    "another shape": (
+        lambda document: [each.update(width=50, height=50) for each in document["images"]],
+        r"an image of the same shape, as 80 x 40, came labels of 50 x 50 in those of .*a\.jpg, .*b\.jpg \(2\)",
+    ),
+    "a huge size": (
+        lambda document: document["images"][0].update(width=10**400),
+        r"the same shape, as 80 x 40, came labels of 10{39} in those of .*a\.jpg\.",
     ),
 }  # fmt: skip
 
@@ -441,6 +460,40 @@ def test_faults_of_coco_that_are_refused(fault: str, tmp_path: Path) -> None:
     change, message = COCO_ERRORS[fault]
     with pytest.raises(ConfigError, match=message):
         loaded(coco(tmp_path / "set", change), tmp_path / "cache")
+
+
+def test_labels_of_the_image_before_exif_turned_it_are_refused(tmp_path: Path) -> None:
+    root, exif = coco(tmp_path / "set"), Image.Exif()
+    exif[0x0112] = 6
+    picture(root / "images" / "train" / "a.jpg", exif=exif)
+    message = r"of the image as it is seen, 40 x 80 \(EXIF turns it\), came labels of 80 x 40 in those of .*a\.jpg\."
+    with pytest.raises(ConfigError, match=message) as caught:
+        loaded(root, tmp_path / "cache")
+    assert "Turn the pixels" in str(caught.value)
+
+
+def test_boxes_stay_where_they_are_if_only_the_sides_of_their_image_are_exchanged(tmp_path: Path) -> None:
+    root = voc(tmp_path / "set")
+    file = root / "Annotations" / "a.xml"
+    text = file.read_text().replace(f">{HEIGHT}<", ">new<").replace(f">{WIDTH}<", f">{HEIGHT}<")
+    file.write_text(text.replace(">new<", f">{WIDTH}<"))
+    data = loaded(root, tmp_path / "cache")
+    np.testing.assert_allclose(data.train.targets.boxes[0, 0], [24, 8, 40, 24], atol=1e-4)  # type: ignore[attr-defined]
+    assert "exchanged" in data.warnings[0]
+
+
+def test_the_stated_size_of_an_image_without_boxes_is_no_matter(tmp_path: Path) -> None:
+    root = voc(tmp_path / "set", "")
+    file = root / "Annotations" / "a.xml"
+    file.write_text(file.read_text().replace(f">{WIDTH}<", ">55<"))
+    assert not loaded(root, tmp_path / "cache").warnings
+
+
+def test_boxes_follow_a_size_of_nearly_the_same_shape(tmp_path: Path) -> None:
+    root = coco(tmp_path / "set", lambda document: document["images"][0].update(width=2 * WIDTH + 2, height=2 * HEIGHT))
+    data = loaded(root, tmp_path / "cache")
+    np.testing.assert_allclose(data.train.targets.boxes[0, 0], [11.85, 4, 19.75, 12], atol=0.01)  # type: ignore[attr-defined]
+    assert "boxes enlarged or shrunk along" in data.warnings[0]
 
 
 @pytest.mark.parametrize("folder", ["{split}2017", "images/{split}2017"])
