@@ -216,6 +216,20 @@ YOLO_WARNINGS = {
     "twice": ("0 .5 .5 .2 .2\n0 .5 .5 .2 .2\n", "1 boxes that are there twice, the second left out (", "a.txt:2)"),
     "confidence": ("0 .5 .5 .2 .2 .97\n", "1 lines with a sixth number", "a.txt:1)"),
     "polygon": ("0 .1 .1 .5 .2 .3 .8\n", "1 polygons, taken for the boxes around them (", "a.txt:1)"),
+    "oriented box": ("0 .5 .4 .6 .5 .5 .6 .4 .5\n", "1 polygons, taken for the boxes around them (", "a.txt:1)"),
+    "unlike polygons": (
+        "0 .5 .4 .4 .5 .5 .5\n0 .5 .4 .4 .5 .5 .5 .6 .5\n",
+        "2 polygons, taken for the boxes around them (",
+        "a.txt:2)",
+    ),
+    "triangle or keypoint": (
+        "0 .5 .4 .4 .5 .5 .5\n",
+        "1 lines of 7 numbers, taken for polygons: if they are",
+        "a.txt:1)",
+    ),
+    "triangle or track": ("0 .5 .4 .4 .5 .9 1\n", "1 lines of 7 numbers, taken for polygons: if they are", "a.txt:1)"),
+    "keypoints": ("0 .5 .4 .4 .5 .5 .5 .6 .3\n", "1 lines of 9 numbers, taken for polygons: if they are", "a.txt:1)"),
+    "marked keypoints": ("0 .5 .5 .4 .4 .5 .5 1 .6 .4 0\n", "1 lines of 11 numbers, taken for polygons", "a.txt:1)"),
 }
 
 
@@ -229,6 +243,16 @@ def test_faults_of_yolo_that_are_counted(fault: str, tmp_path: Path) -> None:
 
 YOLO_ERRORS = {
     "pixels": ("0 40 20 20 20\n", r"expected fractions.*came 40 20 20 20 \(pixels\?\) in .*a\.txt:1\.\nDivide x"),
+    "pixels later": (
+        "0 .5 .5 .2 .2 .3 200\n",
+        r"came 200 as number 7 of a line of 7 \(pixels, a keypoint, a track\?\) in .*a\.txt:1\.\nDivide by",
+    ),
+    "track": ("0 .5 .5 .2 .2 .97 4\n", r"came 4 as number 7 of a line of 7 .*a\.txt:1\..*\n.*remove what follows"),
+    "marked keypoints": ("0 .5 .5 .4 .4 .5 .5 2 .6 .4 0\n", r"came 2 as number 8 of a line of 11 .*\n.*its kpt_shape"),
+    "hidden keypoints": (
+        "0 .5 .5 .4 .4 .5 .5 0 0 0 0\n",
+        r"the corners of a polygon, came .* with 2 points at 0 0 \(keypoints\?\) in .*a\.txt:1\.\nGive data.yaml its",
+    ),
     "words": ("cat .5 .5 .2 .2\n", r"expected a class and four numbers, came 'cat .* in .*a\.txt:1"),
     "too few": ("\n0 .5 .5 .2\n", r"came '0 .5 .5 .2' in .*a\.txt:2"),
     "not finite": ("0 .5 nan .2 .2\n", r"came '0 .5 nan .2 .2' in .*a\.txt:1"),
@@ -244,7 +268,29 @@ def test_faults_of_yolo_that_are_refused(fault: str, tmp_path: Path) -> None:
         loaded(yolo(tmp_path / "set", lines), tmp_path / "cache")
 
 
+POSES = "names: [cat, dog]\nkpt_shape: [{}, {}]\ntrain: images/train\nval: images/val\n"
+
+
+@pytest.mark.parametrize(("size", "more"), [(2, ".5 .6 0 0 .4 .5"), (3, ".5 .6 2 0 0 0 .4 .5 1")])
+def test_keypoints_behind_a_box_are_not_read_and_counted(size: int, more: str, tmp_path: Path) -> None:
+    lines = f"0 .5 .5 .25 .5 {more}\n0 .25 .25 .1 .1\n"  # one of them has none
+    data = loaded(yolo(tmp_path / "set", lines, yaml=POSES.format(3, size)), tmp_path / "cache")
+    (warning,) = data.warnings
+    assert "1 boxes with keypoints, which are not read (" in warning
+    np.testing.assert_allclose(data.train.targets.boxes[0, 0], [24, 8, 40, 24], atol=1e-4)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("more", [".5 .6", ".9", ".5 .6 .4 .5 .3 .4 .2 .3"])
+def test_lines_of_other_lengths_than_kpt_shape_says_are_refused(more: str, tmp_path: Path) -> None:
+    root = yolo(tmp_path / "set", f"0 .5 .5 .25 .5 {more}\n", yaml=POSES.format(2, 3))
+    message = r"expected 5 numbers, or 11 with 2 keypoints of 3, as kpt_shape says, came \d+ numbers in .*a\.txt:1\."
+    with pytest.raises(ConfigError, match=message):
+        loaded(root, tmp_path / "cache")
+
+
 YAML_ERRORS = {
+    "keypoints": (POSES.format(17, 4), r"expected kpt_shape as \[keypoints, 2 or 3\], came \[17, 4\] in .*data\.yaml"),
+    "no keypoints": (POSES.format("a", 2), r"expected kpt_shape as \[keypoints, 2 or 3\], came \['a', 2\]"),
     "no YAML": ("names: [cat\ntrain: x\n", r"expected YAML, came .* in .*data\.yaml:\d"),
     "no train": ("names: [cat]\n", "expected a table with the keys names and train, came the keys names"),
     "no folder": ("names: [cat, dog]\ntrain: pictures\n", "a .txt that lists them, for train, came 'pictures'"),
