@@ -1,6 +1,6 @@
 """Turn labelled image files into a data set with boxes, once their labels were read from any format."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.data.box_faults import Faults, checked_box, refuse, shown, without_repeats
-from scalesearch.data.boxes import ImageBoxes, boxes_at
+from scalesearch.data.boxes import Boxes, CropLosses, ImageBoxes, boxes_at
 from scalesearch.data.cache import Arrays, cached_arrays
 from scalesearch.data.dataset import ImageSplit
 from scalesearch.data.declared_sizes import DeclaredSizes
@@ -87,8 +87,14 @@ def load_boxes(tree: BoxTree, settings: DataSettings, *, storage: InputSize, cac
     sizes = DeclaredSizes(tree.faults)
     boxes = [_boxes_of(image, size, tree, sizes) for image, size in zip(kept, facts.sizes.tolist(), strict=True)]
     sizes.refuse_others()
+    losses = CropLosses()
+
+    def targets_of(places: NDArray[np.int64]) -> Boxes:
+        some = [boxes[place] for place in places.tolist()]
+        return boxes_at(some, facts.sizes[places], storage, settings.fit, losses)
+
     parts = {
-        split: _part(kept, boxes, facts, arrays, split, root=tree.root, storage=storage, settings=settings)
+        split: _part(kept, facts, arrays, split, root=tree.root, targets_of=targets_of)
         for split in SPLIT_ORDER
         if any(image.split == split for image in kept)
     }
@@ -100,7 +106,7 @@ def load_boxes(tree: BoxTree, settings: DataSettings, *, storage: InputSize, cac
         train=parts["train"],
         val=parts.get("val"),
         test=parts.get("test"),
-        warnings=(*skipped, *tree.faults.warnings()),
+        warnings=(*skipped, *tree.faults.warnings(), *losses.warnings(str(tree.root), storage, settings.fit)),
         divided=tree.divided,
         notes=(*tree.notes, *notes),
     )
@@ -159,22 +165,19 @@ def _boxes_of(image: LabelledImage, size: Sequence[int], tree: BoxTree, sizes: D
 
 def _part(
     images: Sequence[LabelledImage],
-    boxes: Sequence[ImageBoxes],
     facts: ImageFacts,
     arrays: Arrays,
     split: str,
     *,
     root: Path,
-    storage: InputSize,
-    settings: DataSettings,
+    targets_of: Callable[[NDArray[np.int64]], Boxes],
 ) -> ImageSplit:
     places = np.flatnonzero([image.split == split for image in images])
     mine, stored = facts.part(places), arrays["images"]
-    targets = boxes_at([boxes[place] for place in places.tolist()], mine.sizes, storage, settings.fit)
     names = np.asarray([shown_path(images[place].path, root) for place in places.tolist()], np.str_)
     pixels: MappedImages | NDArray[np.uint8]
     if isinstance(stored, np.memmap):
         pixels = MappedImages(stored, places=places)
     else:
         pixels = stored[places].astype(np.uint8, copy=False)
-    return ImageSplit(images=pixels, targets=targets, facts=mine, names=names)
+    return ImageSplit(images=pixels, targets=targets_of(places), facts=mine, names=names)

@@ -111,6 +111,22 @@ def test_the_same_box_in_every_format(kind: str, tmp_path: Path) -> None:
     assert (data.val is None) == (kind == "voc")
 
 
+@pytest.mark.parametrize("kind", WRITERS)
+def test_boxes_that_the_centre_crop_takes_are_told(kind: str, tmp_path: Path) -> None:
+    root = WRITERS[kind](tmp_path / "set")
+    source = find_source(str(root), BOX_SOURCES)
+    tall, asked = InputSize(height_px=64, width_px=8), DataSettings(source=str(root))  # keeps 5 of 80 columns
+    data = source.load(asked, storage=tall, cache_folder=tmp_path)
+    said = [text for text in data.warnings if "centre crop" in text]
+    assert said == [
+        f"data {root}: 3 of 3 boxes lie mostly outside the centre crop to 64x8 px: neither trained on nor scored, "
+        f"which leaves 3 of 3 images without any; --set data.fit=pad keeps all"
+    ]
+    for kept in ({"fit": "pad"}, {"fit": "stretch"}):
+        whole = source.load(replace(asked, **kept), storage=tall, cache_folder=tmp_path)  # type: ignore[arg-type]
+        assert not [text for text in whole.warnings if "centre crop" in text]
+
+
 def test_images_may_be_mapped_from_disk(tmp_path: Path) -> None:
     root = yolo(tmp_path / "set")
     held, mapped = (loaded(root, tmp_path / memory, memory=memory) for memory in ("ram", "disk"))
