@@ -1,5 +1,6 @@
 """Read detection data in COCO's format: one JSON file per split, with images, categories and annotations."""
 
+import codecs
 import json
 import math
 import os
@@ -110,7 +111,9 @@ def _looks_like_coco(file: Path) -> bool:
             start = stream.read(_SNIFFED_BYTES)
     except OSError:
         return False
-    return start.lstrip()[:1] == b"{" and any(f'"{part}"'.encode() in start for part in _PARTS)
+    return start.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{" and any(
+        f'"{part}"'.encode() in start for part in _PARTS
+    )
 
 
 def _document(file: Path, root: Path) -> dict[str, list[Entry]]:
@@ -201,7 +204,7 @@ def _boxes(
     annotations: list[Entry], file: Path, known: set[Any], lost: set[Any], numbers: Sequence[int], faults: Faults
 ) -> defaultdict[Any, list[LabelledBox]]:
     """Return the boxes by the number of their image."""
-    place_of = {number: place for place, number in enumerate(numbers)}
+    place_of: dict[Any, int] = {number: place for place, number in enumerate(numbers)}
     boxes = defaultdict[Any, list[LabelledBox]](list)
     for place, entry in enumerate(annotations):
         where, image = f"{file}: annotations[{place}]", entry.get("image_id")

@@ -155,7 +155,7 @@ def _count_strays(images: list[LabelledImage], faults: Faults) -> None:
     """Count label files without an image, in the folders of those that were read."""
     wanted = {label_file(image.path) for image in images}
     for folder in sorted({file.parent for file in wanted}):
-        if not folder.is_dir() or any(image.path.parent == folder for image in images):
+        if not is_folder(folder) or any(image.path.parent == folder for image in images):
             continue  # in a folder that also holds images, any text files may lie
         with os.scandir(folder) as entries:
             stray = sorted(entry.path for entry in entries if entry.name.endswith(".txt"))

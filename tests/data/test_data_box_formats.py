@@ -64,7 +64,7 @@ def coco_document(names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def coco(root: Path, change: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
+def coco(root: Path, change: Callable[[dict[str, Any]], object] = lambda _: None) -> Path:
     for split, names in (("train", "ab"), ("val", "c")):
         for name in names:
             picture(root / "images" / split / f"{name}.jpg")
@@ -372,6 +372,14 @@ def test_a_list_in_another_encoding_is_refused_with_its_line(
         loaded(tmp_path / "set", tmp_path / "cache")
 
 
+@pytest.mark.parametrize("name", ["x\0.jpg", "x" * 400 + "/y.jpg"], ids=["null", "long"])
+def test_a_listed_name_that_no_file_can_have_is_an_image_that_cannot_be_read(name: str, tmp_path: Path) -> None:
+    with_list("yolo", tmp_path / "set", f"images/train/a.jpg\nimages/train/b.jpg\n{name}".encode())
+    data = loaded(tmp_path / "set", tmp_path / "cache", max_skipped_fraction=0.5)
+    assert len(data.train) == 2
+    assert "skipped 1 of 3 image files" in data.warnings[0]
+
+
 def test_missing_and_empty_labels_are_background_and_counted(tmp_path: Path) -> None:
     root = yolo(tmp_path / "set", "")
     (root / "labels" / "val" / "c.txt").unlink()
@@ -486,7 +494,7 @@ def test_faults_of_coco_that_are_counted(fault: str, tmp_path: Path) -> None:
     assert any(what in warning for warning in warnings), warnings
 
 
-COCO_ERRORS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+COCO_ERRORS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no category": (set_annotation(category_id=4), r"a category_id that is listed, came 4 in .*annotations\[0\]"),
     "no box": (set_annotation(bbox=None), r"bbox as \[left, top, width, height\].*annotations\[0\]"),
     "not finite": (set_annotation(bbox=[1, 2, float("inf"), 4]), r"came bbox = .*inf.*annotations\[0\]"),
@@ -554,7 +562,8 @@ def test_the_stated_size_of_an_image_without_boxes_is_no_matter(tmp_path: Path) 
 def test_boxes_follow_a_size_of_nearly_the_same_shape(tmp_path: Path) -> None:
     root = coco(tmp_path / "set", lambda document: document["images"][0].update(width=2 * WIDTH + 2, height=2 * HEIGHT))
     data = loaded(root, tmp_path / "cache")
-    np.testing.assert_allclose(data.train.targets.boxes[0, 0], [11.85, 4, 19.75, 12], atol=0.01)  # type: ignore[attr-defined]
+    boxes: Any = data.train.targets.boxes  # type: ignore[attr-defined]
+    np.testing.assert_allclose(boxes[0, 0], np.asarray([11.85, 4, 19.75, 12]), atol=0.01)
     assert "boxes enlarged or shrunk along" in data.warnings[0]
 
 
@@ -594,6 +603,13 @@ def test_a_broken_json_file_is_refused_with_its_line(tmp_path: Path) -> None:
     file.write_text('{"images": [],\n "annotations": [,]}')
     with pytest.raises(ConfigError, match=r"expected JSON, came .*instances_train\.json:2"):
         loaded(root, tmp_path / "cache")
+
+
+def test_a_json_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    root = coco(tmp_path / "set")
+    file = root / "annotations" / "instances_train.json"
+    file.write_bytes(file.read_text().encode("utf-8-sig"))
+    assert len(loaded(root, tmp_path / "cache").train) == 2
 
 
 def test_a_json_file_with_a_number_of_thousands_of_digits_is_refused(tmp_path: Path) -> None:

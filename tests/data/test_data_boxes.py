@@ -56,8 +56,8 @@ def test_what_the_centre_crop_takes_is_counted_and_said() -> None:
     boxes_at(images, sizes, WIDE, "crop", losses)
     assert losses == CropLosses(boxes=3, outside=1, mostly=1, images=5, emptied=2)
     assert losses.warnings("plates", WIDE, "crop") == (
-        "data plates: 1 of 3 boxes lie outside the centre crop to 32x64 px, 1 more mostly: neither trained on nor scored, "
-        "which leaves 2 of 5 images without any; --set data.fit=pad keeps all",
+        "data plates: 1 of 3 boxes lie outside the centre crop to 32x64 px, 1 more mostly: neither trained on nor "
+        "scored, which leaves 2 of 5 images without any; --set data.fit=pad keeps all",
     )
     (few,) = CropLosses(boxes=9, mostly=2, images=5).warnings("plates", WIDE, "crop")
     assert few.startswith(
