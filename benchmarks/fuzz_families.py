@@ -572,6 +572,55 @@ def masks(rng: random.Random, folder: Path) -> Iterator[Case]:
         yield case
 
 
+def boxes(rng: random.Random, folder: Path) -> Iterator[Case]:
+    """Labels of boxes in each of three formats, of which one file is spoiled: by bytes, or a value of its document."""
+    import torch  # noqa: F401  (seconds, which are no case's fault)
+
+    from scalesearch.data import coco, voc, yolo
+    from scalesearch.values.network_spec import InputSize
+
+    root = folder / "boxes"
+    for name in ("images", "labels", "annotations"):
+        (root / name).mkdir(parents=True)
+    for place in range(4):
+        Image.fromarray(np.full((20, 24, 3), 30 * place, np.uint8)).save(root / "images" / f"{place}.png")
+        (root / "labels" / f"{place}.txt").write_text("0 .5 .5 .5 .5\n1 .2 .2 .1 .3\n")
+    document = {
+        "categories": [{"id": 1, "name": "cat"}, {"id": 4, "name": "dog"}],
+        "images": [{"id": place, "file_name": f"{place}.png", "width": 24, "height": 20} for place in range(4)],
+        "annotations": [{"id": 0, "image_id": 3, "category_id": 4, "bbox": [2, 3, 10, 9.5], "iscrowd": 0}],
+    }
+    lists = {"train": "images.txt", "names": ["cat", "dog"], "nc": 2}
+    lines = (b"0 .5 .5 .4 .4\n", b"1 .2 .2 .4 .2 .3 .5\n", b"0 .5 .5 .4 .4 .5 .5 1 .6 .6 0\n", b"0 .5 .5 .4 .4 .9 7\n")
+    xml = (
+        b'<?xml version="1.0" encoding="gb2312"?><annotation><size><width>24</width><height>20</height></size><object>'
+        b"<name>cat</name><bndbox><xmin>2</xmin><ymin>3</ymin><xmax>12</xmax><ymax>9</ymax></bndbox></object></annotation>"
+    )
+    names = b"".join(b"images/%d.png\n" % place for place in range(4))
+    usual = {"labels/3.txt": lines[0], "annotations/3.xml": xml, "images.txt": b"\xef\xbb\xbf" + names}
+    while True:
+        source, spoiled = rng.choice((yolo, coco, voc)).SOURCE, dict(usual)
+        shape = {"kpt_shape": [2, rng.choice((2, 3))]} if rng.random() < 0.3 else {}
+        tables = {"data.yaml": {**lists, **shape}, "annotations/train.json": document}
+        texts = {name: json.dumps(table).encode() for name, table in tables.items()}
+        spoiled["labels/3.txt"] = rng.choice(lines)
+        chosen = {"YOLO": ["labels/3.txt", "images.txt", "data.yaml"], "COCO": ["annotations/train.json"]}
+        name = rng.choice(chosen.get(source.kind, ["annotations/3.xml"]))
+        if name in tables and rng.random() < 0.7:
+            texts[name] = json.dumps(spoiled_values(tables[name], rng)).encode()
+        else:
+            texts[name] = _maybe_bytes({**spoiled, **texts}[name], rng, share=0.9)
+
+        def case(source: Any = source, files: Mapping[str, bytes] = {**spoiled, **texts}) -> bool:
+            for name, content in files.items():
+                (root / name).write_bytes(content)
+            settings = DataSettings(source=str(root), max_skipped_fraction=0.5, fit="stretch")
+            found = source.load(settings, storage=InputSize.square(8), cache_folder=folder / "cache")
+            return 1 <= len(found.train) <= 4 and len(found.train.targets.tensor()) == len(found.train)
+
+        yield case
+
+
 def networks(rng: random.Random, _: Path) -> Iterator[Case]:
     """Specs that a function of the user's gives, with parts of the wrong kind or size."""
     whole = base_spec("mobilenet_small")
@@ -620,6 +669,7 @@ FAMILIES: Mapping[str, Family] = {
     "postgres URLs": database_urls,
     "image files": images,
     "masks": masks,
+    "boxes": boxes,
     "network specs": networks,
 }
 

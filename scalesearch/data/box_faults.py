@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, NoReturn
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from scalesearch.errors import ConfigError
 
 _SHOWN: Final = 3
-_ROUNDING: Final = 0.01
+ROUNDING: Final = 0.01
 """An edge that lies outside its image by no more than this share of the side is a rounding error and not reported."""
 
 Floats = NDArray[np.float64]
@@ -49,6 +50,30 @@ def refuse(root: str, expected: str, came: str, where: str, remedy: str) -> NoRe
     raise ConfigError(message)
 
 
+def text_lines(file: Path, root: str, what: str) -> list[str]:
+    """Return the lines of a text file; a byte-order mark is no part of the first.
+
+    Args:
+        file: The file.
+        root: The data set, for messages.
+        what: What the file is, as in "a list of images".
+
+    Raises:
+        ConfigError: It cannot be read, or is not in UTF-8.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        refuse(root, f"{what} that can be read", str(error), str(file), "Check the file.")
+    try:
+        return data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        refuse(
+            root, f"{what} in UTF-8", f"{error.reason} at byte {error.start + 1}", f"{file}:{line}", "Save it in UTF-8."
+        )
+
+
 def checked_box(box: Floats, sides: tuple[float, float], *, where: str, faults: Faults) -> Floats | None:
     """Return a box cut off at the edges of its image; None if nothing is left of it.
 
@@ -68,7 +93,7 @@ def checked_box(box: Floats, sides: tuple[float, float], *, where: str, faults: 
     if not (inside[2] > inside[0] and inside[3] > inside[1]):
         faults.add("boxes outside of their image, left out", where)
         return None
-    if (np.abs(inside - box) > _ROUNDING * np.asarray([width, height, width, height])).any():
+    if (np.abs(inside - box) > ROUNDING * np.asarray([width, height, width, height])).any():
         faults.add("boxes that reach out of their image, cut off at its edge", where)
     return np.asarray(inside)
 

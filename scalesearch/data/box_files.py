@@ -1,6 +1,6 @@
 """Turn labelled image files into a data set with boxes, once their labels were read from any format."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalesearch.data.box_faults import Faults, checked_box, refuse, shown, without_repeats
-from scalesearch.data.boxes import ImageBoxes, boxes_at
+from scalesearch.data.boxes import Boxes, CropLosses, ImageBoxes, boxes_at
 from scalesearch.data.cache import Arrays, cached_arrays
 from scalesearch.data.dataset import ImageSplit
+from scalesearch.data.declared_sizes import DeclaredSizes
 from scalesearch.data.facts import ImageFacts, from_arrays
 from scalesearch.data.folder import decoded, files_key
 from scalesearch.data.folder_tree import ImageFile, ImageTree
@@ -69,7 +70,7 @@ def load_boxes(tree: BoxTree, settings: DataSettings, *, storage: InputSize, cac
     """Decode the images, or read them from the cache, and place their boxes.
 
     Raises:
-        ConfigError: There are no images or no boxes, or too many images cannot be read.
+        ConfigError: There are no images or no boxes, too many images cannot be read, or labels are of other ones.
     """
     from scalesearch.data.decode import Reading
 
@@ -83,9 +84,17 @@ def load_boxes(tree: BoxTree, settings: DataSettings, *, storage: InputSize, cac
     skipped = skip_warnings(listed, arrays, max_fraction=settings.max_skipped_fraction)
     kept = [image for image, good in zip(images, arrays["kept"], strict=True) if good]
     facts = from_arrays(arrays)
-    boxes = [_boxes_of(image, size, tree) for image, size in zip(kept, facts.sizes.tolist(), strict=True)]
+    sizes = DeclaredSizes(tree.faults)
+    boxes = [_boxes_of(image, size, tree, sizes) for image, size in zip(kept, facts.sizes.tolist(), strict=True)]
+    sizes.refuse_others()
+    losses = CropLosses()
+
+    def targets_of(places: NDArray[np.int64]) -> Boxes:
+        some = [boxes[place] for place in places.tolist()]
+        return boxes_at(some, facts.sizes[places], storage, settings.fit, losses)
+
     parts = {
-        split: _part(kept, boxes, facts, arrays, split, root=tree.root, storage=storage, settings=settings)
+        split: _part(kept, facts, arrays, split, root=tree.root, targets_of=targets_of)
         for split in SPLIT_ORDER
         if any(image.split == split for image in kept)
     }
@@ -97,7 +106,7 @@ def load_boxes(tree: BoxTree, settings: DataSettings, *, storage: InputSize, cac
         train=parts["train"],
         val=parts.get("val"),
         test=parts.get("test"),
-        warnings=(*skipped, *tree.faults.warnings()),
+        warnings=(*skipped, *tree.faults.warnings(), *losses.warnings(str(tree.root), storage, settings.fit)),
         divided=tree.divided,
         notes=(*tree.notes, *notes),
     )
@@ -133,12 +142,13 @@ def _count_turned(listed: ImageTree, faults: Faults, cache_folder: Path) -> None
         faults.add("images are turned by EXIF: their labels must be those of the turned image", where)
 
 
-def _boxes_of(image: LabelledImage, size: Sequence[int], tree: BoxTree) -> ImageBoxes:
+def _boxes_of(image: LabelledImage, size: Sequence[int], tree: BoxTree, sizes: DeclaredSizes) -> ImageBoxes:
     """Return the boxes of an image in its own pixels, after their faults were corrected and counted."""
     width, height = (float(side) for side in size)
     unit = np.asarray([width, height] * 2) if tree.fractions else np.ones(4)
-    if image.declared and image.declared != (int(width), int(height)):
-        unit = unit * _unit_of(image, (int(width), int(height)), tree)
+    if image.declared:
+        given = np.asarray([box.sides for box in image.boxes], np.float64).reshape(-1, 4)
+        unit = unit * sizes.factors(image.path, image.declared, (int(width), int(height)), given)
     rows = [((*box.sides, float(box.label), float(box.ignored)), box.where) for box in image.boxes]
     found: list[tuple[NDArray[np.float64], LabelledBox]] = []
     for place in without_repeats(rows, tree.faults):
@@ -153,47 +163,21 @@ def _boxes_of(image: LabelledImage, size: Sequence[int], tree: BoxTree) -> Image
     )
 
 
-def _unit_of(image: LabelledImage, size: tuple[int, int], tree: BoxTree) -> NDArray[np.float64]:
-    """Return factors (4,) that scale boxes in pixels to the image, whose labels state another size than it has.
-
-    Raises:
-        ConfigError: The labels state width and height exchanged: they are for the image before EXIF turned it.
-    """
-    assert image.declared is not None
-    (wide, high), (width, height) = image.declared, size
-    if (wide, high) == (height, width):
-        refuse(
-            str(tree.root),
-            f"labels of the image as it is seen, {width} x {height} (EXIF turns it)",
-            f"labels of {wide} x {high}",
-            f"those of {image.path}",
-            "Turn the pixels themselves, e.g. by Pillow's ImageOps.exif_transpose, or label the turned image.",
-        )
-    if min(wide, high) < 1:
-        tree.faults.add("images whose labels tell no size, taken for the image's own", str(image.path))
-        return np.ones(4)
-    tree.faults.add("images of another size than their labels tell, boxes enlarged or shrunk along", str(image.path))
-    return np.asarray([width / wide, height / high] * 2)
-
-
 def _part(
     images: Sequence[LabelledImage],
-    boxes: Sequence[ImageBoxes],
     facts: ImageFacts,
     arrays: Arrays,
     split: str,
     *,
     root: Path,
-    storage: InputSize,
-    settings: DataSettings,
+    targets_of: Callable[[NDArray[np.int64]], Boxes],
 ) -> ImageSplit:
     places = np.flatnonzero([image.split == split for image in images])
     mine, stored = facts.part(places), arrays["images"]
-    targets = boxes_at([boxes[place] for place in places.tolist()], mine.sizes, storage, settings.fit)
     names = np.asarray([shown_path(images[place].path, root) for place in places.tolist()], np.str_)
     pixels: MappedImages | NDArray[np.uint8]
     if isinstance(stored, np.memmap):
         pixels = MappedImages(stored, places=places)
     else:
         pixels = stored[places].astype(np.uint8, copy=False)
-    return ImageSplit(images=pixels, targets=targets, facts=mine, names=names)
+    return ImageSplit(images=pixels, targets=targets_of(places), facts=mine, names=names)

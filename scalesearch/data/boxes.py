@@ -194,7 +194,60 @@ class Boxes:
         )
 
 
-def boxes_at(images: Sequence[ImageBoxes], originals: NDArray[np.integer], size: InputSize, fit: Fit) -> Boxes:
+@dataclass(slots=True)
+class CropLosses:
+    """How many boxes, and images with boxes, lose what to the centre crop; ignored boxes are not counted."""
+
+    boxes: int = 0
+    outside: int = 0
+    """Boxes of which nothing is left; they are dropped."""
+    mostly: int = 0
+    """Boxes of which too little is left; they are ignored."""
+    images: int = 0
+    emptied: int = 0
+    """Images that had boxes and have none left that counts."""
+
+    def add(self, left: Floats, ignored: NDArray[np.bool_]) -> None:
+        """Count an image.
+
+        Args:
+            left: The share of each of its boxes that is left, of shape (n,).
+            ignored: Which of them were ignored before, of shape (n,).
+        """
+        shares = left[~ignored]
+        self.boxes += len(shares)
+        self.outside += int((shares <= 0).sum())
+        self.mostly += int(((shares > 0) & (shares < _LEAST_SHOWN)).sum())
+        self.images += 1
+        self.emptied += bool(len(shares)) and bool((shares < _LEAST_SHOWN).all())
+
+    def warnings(self, data: str, size: InputSize, fit: Fit) -> tuple[str, ...]:
+        """Return a line on what is lost, or none.
+
+        Args:
+            data: The data set.
+            size: Height and width of the stored images.
+            fit: How they were given that shape.
+        """
+        if fit != "crop" or not self.outside + self.mostly:
+            return ()
+        few = f"{self.mostly} of {self.boxes} boxes lie mostly outside"
+        lost = f"{self.outside} of {self.boxes} boxes lie outside" if self.outside else few
+        mostly = f", {self.mostly} more mostly" if self.outside and self.mostly else ""
+        emptied = f", which leaves {self.emptied} of {self.images} images without any" if self.emptied else ""
+        return (
+            f"data {data}: {lost} the centre crop to {size}{mostly}: neither trained on nor scored{emptied}; "
+            f"--set data.fit=pad keeps all",
+        )
+
+
+def boxes_at(
+    images: Sequence[ImageBoxes],
+    originals: NDArray[np.integer],
+    size: InputSize,
+    fit: Fit,
+    losses: CropLosses | None = None,
+) -> Boxes:
     """Return the boxes of original images after each image was given this size by `framing.framed`.
 
     Boxes are cut off at the edges of the image. A box of which less than 40 % is left is marked as ignored, and one of
@@ -205,6 +258,7 @@ def boxes_at(images: Sequence[ImageBoxes], originals: NDArray[np.integer], size:
         originals: Width and height of each original image, of shape (number, 2).
         size: Height and width of the images now.
         fit: How the images were given that shape.
+        losses: Where it is counted what the images lose by that.
     """
     most = max((len(each.classes) for each in images), default=0)
     number = len(images)
@@ -216,6 +270,8 @@ def boxes_at(images: Sequence[ImageBoxes], originals: NDArray[np.integer], size:
         at = placement(width, height, size, fit)
         placements[place] = (at.scale_x, at.scale_y, at.offset_x, at.offset_y)
         moved, left = clipped(placed(each.boxes, at), size)
+        if losses is not None:
+            losses.add(left, each.ignored)
         kept = left > 0
         count = int(kept.sum())
         boxes[place, :count], classes[place, :count] = moved[kept], each.classes[kept]

@@ -1,5 +1,6 @@
 """Read detection data in COCO's format: one JSON file per split, with images, categories and annotations."""
 
+import codecs
 import json
 import math
 import os
@@ -110,7 +111,9 @@ def _looks_like_coco(file: Path) -> bool:
             start = stream.read(_SNIFFED_BYTES)
     except OSError:
         return False
-    return start.lstrip()[:1] == b"{" and any(f'"{part}"'.encode() in start for part in _PARTS)
+    return start.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{" and any(
+        f'"{part}"'.encode() in start for part in _PARTS
+    )
 
 
 def _document(file: Path, root: Path) -> dict[str, list[Entry]]:
@@ -120,7 +123,7 @@ def _document(file: Path, root: Path) -> dict[str, list[Entry]]:
         refuse(str(root), "a JSON file that can be read", str(error), str(file), "Check the file.")
     except json.JSONDecodeError as error:
         refuse(str(root), "JSON", error.msg, f"{file}:{error.lineno}", "Mend the file.")
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no text, a number of thousands of digits, lists in lists in lists
         refuse(str(root), "JSON", type(error).__name__, str(file), "Mend the file.")
     lacking = [part for part in _PARTS if not isinstance(document, dict) or not _is_table(document.get(part))]
     if lacking:
@@ -158,7 +161,7 @@ def _images(
     folders = _image_folders(file, split)
     for place, entry in enumerate(document["images"]):
         number, name, where = entry.get("id"), entry.get("file_name"), f"{file}: images[{place}]"
-        if number is None or not isinstance(name, str) or not name or number in found or number in lost:
+        if not _is_id(number) or not isinstance(name, str) or not name or number in found or number in lost:
             refuse(faults.root, "an id that no other has, and a file_name", repr(entry)[:80], where, "Mend the images.")
         path = next((folder / name for folder in folders if is_file(folder / name)), None)
         if path is None:
@@ -201,18 +204,21 @@ def _boxes(
     annotations: list[Entry], file: Path, known: set[Any], lost: set[Any], numbers: Sequence[int], faults: Faults
 ) -> defaultdict[Any, list[LabelledBox]]:
     """Return the boxes by the number of their image."""
-    place_of = {number: place for place, number in enumerate(numbers)}
+    place_of: dict[Any, int] = {number: place for place, number in enumerate(numbers)}
     boxes = defaultdict[Any, list[LabelledBox]](list)
     for place, entry in enumerate(annotations):
         where, image = f"{file}: annotations[{place}]", entry.get("image_id")
+        if image is not None and not _is_id(image):
+            refuse(faults.root, "an image_id as a number or a text", repr(image)[:80], where, "Mend the annotation.")
         if image in lost:
             continue
         if image not in known:
             faults.add("annotations of an image that is not listed, left out", where)
             continue
         box, label = entry.get("bbox"), entry.get("category_id")
-        if label not in place_of:
-            refuse(faults.root, "a category_id that is listed", repr(label), where, "Mend it, or add the category.")
+        if not _is_id(label) or label not in place_of:
+            came = repr(label)[:80]
+            refuse(faults.root, "a category_id that is listed", came, where, "Mend it, or add the category.")
         if not _is_box(box):
             came = f"bbox = {box!r}"[:80]
             refuse(faults.root, "bbox as [left, top, width, height] in pixels", came, where, "Mend the annotation.")
@@ -228,12 +234,21 @@ def _boxes(
     return boxes
 
 
+def _is_id(value: object) -> "TypeGuard[int | float | str]":
+    return isinstance(value, int | float | str)
+
+
 def _is_box(box: object) -> "TypeGuard[list[float]]":
-    return (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(side, int | float) and not isinstance(side, bool) and math.isfinite(side) for side in box)
-    )
+    return isinstance(box, list) and len(box) == 4 and all(map(_is_finite, box))
+
+
+def _is_finite(side: object) -> bool:
+    if not isinstance(side, int | float) or isinstance(side, bool):
+        return False
+    try:
+        return math.isfinite(side)
+    except OverflowError:  # a whole number beyond the largest float
+        return False
 
 
 def takes(path: Path) -> bool:

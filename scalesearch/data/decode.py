@@ -27,6 +27,8 @@ Pillow would start Ghostscript for an EPS, and its readers of rare formats are h
 _ORIENTATION: Final = 0x0112
 _TURNED: Final = range(2, 9)
 """The EXIF orientations that turn or mirror the pixels; 1 is upright."""
+_ON_ITS_SIDE: Final = range(5, 9)
+"""Those of them that exchange width and height."""
 
 # What Pillow's readers raise on damaged files (found by damaging files of every format), and the two errors of its
 # guard against decompression bombs.
@@ -128,13 +130,25 @@ def read_image(
     """
     cut = _loses_low_bytes(image)
     image.load()
-    width, height = size or image.size
     turned = _upright(image)
-    if (turned.width > turned.height) != (image.width > image.height):
-        width, height = height, width
     kind, sample = _values(image, cut=cut, images=reading.images)
     pixels = framed(to_rgb(turned, window=reading.window), reading.size, reading.fit)
-    return np.asarray(pixels), ImageFact(size=(width, height), kind=kind, sample=sample)
+    return np.asarray(pixels), ImageFact(size=_whole_size(image, turned, size), kind=kind, sample=sample)
+
+
+def _whole_size(image: Image.Image, turned: Image.Image, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Return width and height of a whole image, upright.
+
+    Args:
+        image: The image as it was decoded, perhaps smaller than it is.
+        turned: The same, upright.
+        size: Width and height of the whole image as it lies in its file; None if it was decoded as a whole.
+    """
+    if size is None or size == image.size:
+        return turned.size
+    # The sides of the smaller image may be equal, or the longer one the shorter: only the orientation tells.
+    on_its_side = turned is not image and image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+    return (size[1], size[0]) if on_its_side else size
 
 
 def to_rgb(image: Image.Image, *, window: WindowSetting = "full") -> Image.Image:
@@ -177,6 +191,19 @@ def orientation_of(path: Path) -> int:
         except UNREADABLE:
             return 1
     return next((turn for turn in _TURNED if turn == found), 1)
+
+
+def is_on_its_side(path: Path, size: tuple[int, int]) -> bool:
+    """Tell whether EXIF exchanges width and height of an image file, which `decode` gave this width and height."""
+    if orientation_of(path) in _ON_ITS_SIDE:
+        return True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(path, formats=known_formats()) as image:  # a PNG file may say so after its pixels
+                return image.size != size
+        except UNREADABLE:
+            return False
 
 
 def _values(image: Image.Image, *, cut: bool, images: int) -> tuple[int, NDArray[np.float64] | None]:

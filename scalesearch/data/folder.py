@@ -107,8 +107,8 @@ def files_key(tree: ImageTree, reading: "Reading | None") -> str:
     def state(path: Path) -> tuple[int, int]:
         try:
             status = path.stat()
-        except OSError:
-            return (-1, -1)  # a broken link; it will be skipped
+        except (OSError, ValueError):
+            return (-1, -1)  # a broken link, or no name of a file; it will be skipped
         return (status.st_size, status.st_mtime_ns)
 
     files = [(os.fsencode(path_below(file.path, tree.root)), *state(file.path)) for file in tree.files]

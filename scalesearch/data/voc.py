@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
-from scalesearch.data.box_faults import Faults, refuse, shown
+from scalesearch.data.box_faults import Faults, refuse, shown, text_lines
 from scalesearch.data.box_files import BoxTree, LabelledBox, LabelledImage, load_boxes
 from scalesearch.data.boxes import BOXES
 from scalesearch.data.litter import SUFFIXES, is_in_litter
@@ -22,6 +22,9 @@ _LABELS: Final = ("Annotations", "annotations", "labels", "xmls")
 _IMAGES: Final = ("JPEGImages", "images", "Images", "imgs")
 _CORNERS: Final = ("xmin", "ymin", "xmax", "ymax")
 _COLUMN: Final = re.compile(r"\s+(?:-?1|0)$")
+_ENCODING: Final = re.compile(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z][A-Za-z0-9._-]*)["']""")
+_DIGITS: Final = 9
+"""A side of an image with more digits than this is no side."""
 _NamedBox = tuple[str, LabelledBox]
 
 
@@ -156,7 +159,7 @@ def _splits(root: Path, known: Container[str]) -> dict[str, SplitName]:
         lists += [(file, "train") for file in both]
     splits = dict[str, SplitName]()
     for file, split in lists:
-        for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+        for number, line in enumerate(text_lines(file, str(root), "a list of images"), 1):
             name = line.strip()
             name = name if name in known else _COLUMN.sub("", name)
             if not name or (file in both and splits.get(name) == "val"):
@@ -170,17 +173,37 @@ def _splits(root: Path, known: Container[str]) -> dict[str, SplitName]:
 def _labels(file: Path, faults: Faults) -> tuple[tuple[_NamedBox, ...], tuple[int, int] | None]:
     """Return the boxes of a file with the names of their classes, and the image size that the file states."""
     try:
-        root = ElementTree.fromstring(file.read_bytes())
+        root = _parsed(file.read_bytes())
     except OSError as error:
         refuse(faults.root, "an XML file that can be read", str(error), str(file), "Check the file.")
     except ElementTree.ParseError as error:
         refuse(faults.root, "XML", str(error), f"{file}:{error.position[0]}", "Mend or remove the file.")
+    except (LookupError, ValueError) as error:
+        remedy = "Save it in UTF-8, and declare that in its first line."
+        refuse(faults.root, "XML in the encoding that it declares", str(error)[:120], str(file), remedy)
     boxes = tuple(
         _box(entry, f"{file}: object {number}", faults) for number, entry in enumerate(root.findall("object"), 1)
     )
     size = [root.findtext(f"size/{side}", "").strip() for side in ("width", "height")]
-    declared = (int(size[0]), int(size[1])) if all(side.isdecimal() for side in size) else None
-    return boxes, declared
+    told = all(side.isdecimal() and len(side) <= _DIGITS for side in size)
+    return boxes, (int(size[0]), int(size[1])) if told else None
+
+
+def _parsed(data: bytes) -> ElementTree.Element:
+    """Return the root of an XML document in any encoding that Python knows.
+
+    Raises:
+        ElementTree.ParseError: It is no XML.
+        LookupError: It declares an encoding that Python does not know.
+        ValueError: It is not in the encoding that it declares.
+    """
+    try:
+        return ElementTree.fromstring(data)
+    except ValueError:  # the parser itself reads none that have characters of several bytes, such as GBK
+        declared = _ENCODING.match(data)
+        if declared is None:
+            raise
+        return ElementTree.fromstring(data.decode(declared[1].decode("ascii")))
 
 
 def _box(entry: ElementTree.Element, where: str, faults: Faults) -> _NamedBox:

@@ -1,16 +1,16 @@
 """Read detection data in YOLO's layout: a data.yaml, folders of images, and folders with a text file for each image."""
 
-import math
 import os
 from pathlib import Path
 from typing import Any, Final
 
-from scalesearch.data.box_faults import Faults, refuse
-from scalesearch.data.box_files import BoxTree, LabelledBox, LabelledImage, load_boxes
+from scalesearch.data.box_faults import Faults, refuse, text_lines
+from scalesearch.data.box_files import BoxTree, LabelledImage, load_boxes
 from scalesearch.data.boxes import BOXES
 from scalesearch.data.litter import SUFFIXES, is_in_litter
 from scalesearch.data.source import Source, SourceData
 from scalesearch.data.split_names import SplitName, misread_names
+from scalesearch.data.yolo_lines import LineReader, keypoint_shape
 from scalesearch.files import is_file, is_folder
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import DataSettings
@@ -18,9 +18,6 @@ from scalesearch.values.settings import DataSettings
 _SPLIT_KEYS: Final[tuple[tuple[str, SplitName], ...]] = (
     ("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"),
 )  # fmt: skip
-_PIXELS_FROM: Final = 2.0
-"""A coordinate of at least this value is no fraction, not even of a box that reaches far out of its image."""
-_ROOT_KEYS: Final = ("names", "path", "nc", *(key for key, _ in _SPLIT_KEYS))
 
 
 def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> SourceData:
@@ -44,6 +41,7 @@ def read_yolo(file: Path) -> BoxTree:
     numbers, names = _class_names(document, file)
     root = _root(document, file)
     faults, images = Faults(root=str(root)), list[LabelledImage]()
+    reader = LineReader(numbers, keypoint_shape(document, file), faults)
     seen = set[Path]()
     for key, split in _SPLIT_KEYS:
         for path in _images(document.get(key), root, file, key):
@@ -51,7 +49,8 @@ def read_yolo(file: Path) -> BoxTree:
                 faults.add("images that are listed twice, the second time left out", str(path))
                 continue
             seen.add(path)
-            images.append(_labelled(path, split, numbers, faults))
+            images.append(_labelled(path, split, reader))
+    reader.count_polygons()
     _count_strays(images, faults)
     divided = any(image.split != "train" for image in images)
     return BoxTree(root=root, class_names=names, images=tuple(images), fractions=True, divided=divided, faults=faults)
@@ -122,7 +121,7 @@ def _images(given: object, root: Path, file: Path, key: str) -> list[Path]:
         found = (path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and not is_in_litter(path, place))
         return sorted(path for path in found if path.is_file())
     if is_file(place) and place.suffix == ".txt":
-        lines = (line.strip() for line in place.read_text("utf-8").splitlines())
+        lines = (line.strip() for line in text_lines(place, str(root), "a list of images"))
         return [place.parent / line if line.startswith("./") else root / line for line in lines if line]
     return refuse(
         str(root),
@@ -142,56 +141,21 @@ def label_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _labelled(path: Path, split: SplitName, numbers: dict[int, int], faults: Faults) -> LabelledImage:
-    file = label_file(path)
+def _labelled(path: Path, split: SplitName, reader: LineReader) -> LabelledImage:
+    file, faults = label_file(path), reader.faults
     if not is_file(file):
         faults.add("images without a file of labels, taken for background", str(path))
         return LabelledImage(path=path, split=split, boxes=())
-    try:
-        lines = file.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        refuse(faults.root, "a text file of labels", str(error), str(file), "Mend or remove it.")
-    boxes = [
-        _box(line.split(), f"{file}:{number}", numbers, faults) for number, line in enumerate(lines, 1) if line.strip()
-    ]
+    lines = text_lines(file, faults.root, "a text file of labels")
+    boxes = (reader.box(line.split(), f"{file}:{number}") for number, line in enumerate(lines, 1) if line.strip())
     return LabelledImage(path=path, split=split, boxes=tuple(boxes))
-
-
-def _box(words: list[str], where: str, numbers: dict[int, int], faults: Faults) -> LabelledBox:
-    """Return the box of a line: class, then centre and sides as fractions, or the corners of a polygon."""
-    try:
-        values = [float(word) for word in words]
-    except ValueError:
-        values = []
-    polygon = len(values) >= 7 and len(values) % 2 == 1
-    if not values or not all(map(math.isfinite, values)) or not (len(values) in (5, 6) or polygon):
-        remedy = "Write one line for each box: class, centre x, centre y, width, height, as fractions of the sides."
-        refuse(faults.root, "a class and four numbers", repr(" ".join(words))[:80], where, remedy)
-    label, *rest = values
-    if not label.is_integer() or int(label) not in numbers:
-        known = f"one of the {len(numbers)} classes that data.yaml names"
-        refuse(faults.root, known, f"class {words[0]}", where, "Mend the label, or add the class to names.")
-    if max(map(abs, rest[:4])) >= _PIXELS_FROM:
-        remedy = "Divide x by the width and y by the height of the image."
-        refuse(
-            faults.root, "fractions of the image's sides, 0 to 1", f"{' '.join(words[1:5])} (pixels?)", where, remedy
-        )
-    if polygon:
-        faults.add("polygons, taken for the boxes around them", where)
-        sides = (min(rest[::2]), min(rest[1::2]), max(rest[::2]), max(rest[1::2]))
-    else:
-        if len(rest) == 5:
-            faults.add("lines with a sixth number (the confidence of a prediction?), which is not read", where)
-        x, y, width, height = rest[:4]
-        sides = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-    return LabelledBox(sides=sides, label=numbers[int(label)], where=where)
 
 
 def _count_strays(images: list[LabelledImage], faults: Faults) -> None:
     """Count label files without an image, in the folders of those that were read."""
     wanted = {label_file(image.path) for image in images}
     for folder in sorted({file.parent for file in wanted}):
-        if not folder.is_dir() or any(image.path.parent == folder for image in images):
+        if not is_folder(folder) or any(image.path.parent == folder for image in images):
             continue  # in a folder that also holds images, any text files may lie
         with os.scandir(folder) as entries:
             stray = sorted(entry.path for entry in entries if entry.name.endswith(".txt"))

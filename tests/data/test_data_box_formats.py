@@ -64,7 +64,7 @@ def coco_document(names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def coco(root: Path, change: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
+def coco(root: Path, change: Callable[[dict[str, Any]], object] = lambda _: None) -> Path:
     for split, names in (("train", "ab"), ("val", "c")):
         for name in names:
             picture(root / "images" / split / f"{name}.jpg")
@@ -109,6 +109,22 @@ def test_the_same_box_in_every_format(kind: str, tmp_path: Path) -> None:
     assert data.train.targets.classes[0, 0] == cat  # type: ignore[attr-defined]
     assert data.divided == (kind != "voc")
     assert (data.val is None) == (kind == "voc")
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_boxes_that_the_centre_crop_takes_are_told(kind: str, tmp_path: Path) -> None:
+    root = WRITERS[kind](tmp_path / "set")
+    source = find_source(str(root), BOX_SOURCES)
+    tall, asked = InputSize(height_px=64, width_px=8), DataSettings(source=str(root))  # keeps 5 of 80 columns
+    data = source.load(asked, storage=tall, cache_folder=tmp_path)
+    said = [text for text in data.warnings if "centre crop" in text]
+    assert said == [
+        f"data {root}: 3 of 3 boxes lie mostly outside the centre crop to 64x8 px: neither trained on nor scored, "
+        f"which leaves 3 of 3 images without any; --set data.fit=pad keeps all"
+    ]
+    for kept in ({"fit": "pad"}, {"fit": "stretch"}):
+        whole = source.load(replace(asked, **kept), storage=tall, cache_folder=tmp_path)  # type: ignore[arg-type]
+        assert not [text for text in whole.warnings if "centre crop" in text]
 
 
 def test_images_may_be_mapped_from_disk(tmp_path: Path) -> None:
@@ -216,6 +232,20 @@ YOLO_WARNINGS = {
     "twice": ("0 .5 .5 .2 .2\n0 .5 .5 .2 .2\n", "1 boxes that are there twice, the second left out (", "a.txt:2)"),
     "confidence": ("0 .5 .5 .2 .2 .97\n", "1 lines with a sixth number", "a.txt:1)"),
     "polygon": ("0 .1 .1 .5 .2 .3 .8\n", "1 polygons, taken for the boxes around them (", "a.txt:1)"),
+    "oriented box": ("0 .5 .4 .6 .5 .5 .6 .4 .5\n", "1 polygons, taken for the boxes around them (", "a.txt:1)"),
+    "unlike polygons": (
+        "0 .5 .4 .4 .5 .5 .5\n0 .5 .4 .4 .5 .5 .5 .6 .5\n",
+        "2 polygons, taken for the boxes around them (",
+        "a.txt:2)",
+    ),
+    "triangle or keypoint": (
+        "0 .5 .4 .4 .5 .5 .5\n",
+        "1 lines of 7 numbers, taken for polygons: if they are",
+        "a.txt:1)",
+    ),
+    "triangle or track": ("0 .5 .4 .4 .5 .9 1\n", "1 lines of 7 numbers, taken for polygons: if they are", "a.txt:1)"),
+    "keypoints": ("0 .5 .4 .4 .5 .5 .5 .6 .3\n", "1 lines of 9 numbers, taken for polygons: if they are", "a.txt:1)"),
+    "marked keypoints": ("0 .5 .5 .4 .4 .5 .5 1 .6 .4 0\n", "1 lines of 11 numbers, taken for polygons", "a.txt:1)"),
 }
 
 
@@ -229,6 +259,16 @@ def test_faults_of_yolo_that_are_counted(fault: str, tmp_path: Path) -> None:
 
 YOLO_ERRORS = {
     "pixels": ("0 40 20 20 20\n", r"expected fractions.*came 40 20 20 20 \(pixels\?\) in .*a\.txt:1\.\nDivide x"),
+    "pixels later": (
+        "0 .5 .5 .2 .2 .3 200\n",
+        r"came 200 as number 7 of a line of 7 \(pixels, a keypoint, a track\?\) in .*a\.txt:1\.\nDivide by",
+    ),
+    "track": ("0 .5 .5 .2 .2 .97 4\n", r"came 4 as number 7 of a line of 7 .*a\.txt:1\..*\n.*remove what follows"),
+    "marked keypoints": ("0 .5 .5 .4 .4 .5 .5 2 .6 .4 0\n", r"came 2 as number 8 of a line of 11 .*\n.*its kpt_shape"),
+    "hidden keypoints": (
+        "0 .5 .5 .4 .4 .5 .5 0 0 0 0\n",
+        r"the corners of a polygon, came .* with 2 points at 0 0 \(keypoints\?\) in .*a\.txt:1\.\nGive data.yaml its",
+    ),
     "words": ("cat .5 .5 .2 .2\n", r"expected a class and four numbers, came 'cat .* in .*a\.txt:1"),
     "too few": ("\n0 .5 .5 .2\n", r"came '0 .5 .5 .2' in .*a\.txt:2"),
     "not finite": ("0 .5 nan .2 .2\n", r"came '0 .5 nan .2 .2' in .*a\.txt:1"),
@@ -244,7 +284,29 @@ def test_faults_of_yolo_that_are_refused(fault: str, tmp_path: Path) -> None:
         loaded(yolo(tmp_path / "set", lines), tmp_path / "cache")
 
 
+POSES = "names: [cat, dog]\nkpt_shape: [{}, {}]\ntrain: images/train\nval: images/val\n"
+
+
+@pytest.mark.parametrize(("size", "more"), [(2, ".5 .6 0 0 .4 .5"), (3, ".5 .6 2 0 0 0 .4 .5 1")])
+def test_keypoints_behind_a_box_are_not_read_and_counted(size: int, more: str, tmp_path: Path) -> None:
+    lines = f"0 .5 .5 .25 .5 {more}\n0 .25 .25 .1 .1\n"  # one of them has none
+    data = loaded(yolo(tmp_path / "set", lines, yaml=POSES.format(3, size)), tmp_path / "cache")
+    (warning,) = data.warnings
+    assert "1 boxes with keypoints, which are not read (" in warning
+    np.testing.assert_allclose(data.train.targets.boxes[0, 0], [24, 8, 40, 24], atol=1e-4)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("more", [".5 .6", ".9", ".5 .6 .4 .5 .3 .4 .2 .3"])
+def test_lines_of_other_lengths_than_kpt_shape_says_are_refused(more: str, tmp_path: Path) -> None:
+    root = yolo(tmp_path / "set", f"0 .5 .5 .25 .5 {more}\n", yaml=POSES.format(2, 3))
+    message = r"expected 5 numbers, or 11 with 2 keypoints of 3, as kpt_shape says, came \d+ numbers in .*a\.txt:1\."
+    with pytest.raises(ConfigError, match=message):
+        loaded(root, tmp_path / "cache")
+
+
 YAML_ERRORS = {
+    "keypoints": (POSES.format(17, 4), r"expected kpt_shape as \[keypoints, 2 or 3\], came \[17, 4\] in .*data\.yaml"),
+    "no keypoints": (POSES.format("a", 2), r"expected kpt_shape as \[keypoints, 2 or 3\], came \['a', 2\]"),
     "no YAML": ("names: [cat\ntrain: x\n", r"expected YAML, came .* in .*data\.yaml:\d"),
     "no train": ("names: [cat]\n", "expected a table with the keys names and train, came the keys names"),
     "no folder": ("names: [cat, dog]\ntrain: pictures\n", "a .txt that lists them, for train, came 'pictures'"),
@@ -273,6 +335,49 @@ def test_a_data_yaml_may_name_classes_by_number_and_list_files(tmp_path: Path) -
     assert [image.path.stem for image in tree.images] == ["a", "b", "c"]
     assert tree.images[0].boxes[0].label == 1
     assert "listed twice" in tree.faults.warnings()[0]
+
+
+LISTS = {"yolo": "train.txt", "voc": "ImageSets/Main/train.txt"}
+
+
+def with_list(kind: str, root: Path, lines: bytes) -> Path:
+    """Write a set whose images for training a list names, and return the list."""
+    WRITERS[kind](root)
+    file = root / LISTS[kind]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(lines)
+    if kind == "yolo":
+        (root / "data.yaml").write_text("train: train.txt\nnames: [cat, dog]\n")
+    return file
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_a_byte_order_mark_in_a_list_loses_no_image(kind: str, tmp_path: Path) -> None:
+    names = ["images/train/a.jpg", "images/train/b.jpg"] if kind == "yolo" else ["a", "b", "c"]
+    with_list(kind, tmp_path / "set", "\n".join(names).encode("utf-8-sig"))
+    data = loaded(tmp_path / "set", tmp_path / "cache")
+    assert len(data.train) == len(names)
+    assert not data.warnings
+
+
+@pytest.mark.parametrize("kind", LISTS)
+@pytest.mark.parametrize(
+    ("lines", "where"), [("a\nstraße".encode("latin-1"), 2), ("a\n".encode("utf-16"), 1)], ids=["latin", "utf-16"]
+)
+def test_a_list_in_another_encoding_is_refused_with_its_line(
+    kind: str, lines: bytes, where: int, tmp_path: Path
+) -> None:
+    file = with_list(kind, tmp_path / "set", lines)
+    with pytest.raises(ConfigError, match=f"expected a list of images in UTF-8, came .* in .*{file.name}:{where}\\."):
+        loaded(tmp_path / "set", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["x\0.jpg", "x" * 400 + "/y.jpg"], ids=["null", "long"])
+def test_a_listed_name_that_no_file_can_have_is_an_image_that_cannot_be_read(name: str, tmp_path: Path) -> None:
+    with_list("yolo", tmp_path / "set", f"images/train/a.jpg\nimages/train/b.jpg\n{name}".encode())
+    data = loaded(tmp_path / "set", tmp_path / "cache", max_skipped_fraction=0.5)
+    assert len(data.train) == 2
+    assert "skipped 1 of 3 image files" in data.warnings[0]
 
 
 def test_missing_and_empty_labels_are_background_and_counted(tmp_path: Path) -> None:
@@ -367,6 +472,14 @@ COCO_WARNINGS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         lambda document: document["images"][0].update(width=WIDTH // 2, height=HEIGHT // 2),
         "1 images of another size than their labels tell",
     ),
+    "rounded size": (
+        lambda document: document["images"][0].update(width=WIDTH // 3, height=HEIGHT // 3),
+        "1 images of another size than their labels tell",
+    ),
+    "exchanged": (
+        lambda document: document["images"][0].update(width=HEIGHT, height=WIDTH),
+        "1 images with width and height exchanged in their labels, whose boxes fit",
+    ),
     "twice": (
         lambda document: document["annotations"].append(document["annotations"][0]),
         "1 boxes that are there twice",
@@ -381,18 +494,33 @@ def test_faults_of_coco_that_are_counted(fault: str, tmp_path: Path) -> None:
     assert any(what in warning for warning in warnings), warnings
 
 
-COCO_ERRORS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+COCO_ERRORS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no category": (set_annotation(category_id=4), r"a category_id that is listed, came 4 in .*annotations\[0\]"),
     "no box": (set_annotation(bbox=None), r"bbox as \[left, top, width, height\].*annotations\[0\]"),
     "not finite": (set_annotation(bbox=[1, 2, float("inf"), 4]), r"came bbox = .*inf.*annotations\[0\]"),
+    "a list as id": (lambda document: document["images"][0].update(id=[0]), r"an id that no other has.*images\[0\]"),
+    "a list as image": (set_annotation(image_id=[0]), r"an image_id as a number or a text, came \[0\] in .*ns\[0\]"),
+    "a list as category": (set_annotation(category_id=[3]), r"a category_id that is listed, came \[3\] .*ns\[0\]"),
+    "a huge number": (set_annotation(bbox=[1, 2, 10**400, 4]), r"came bbox = \[1, 2, 10000.* in .*annotations\[0\]"),
     "same id": (lambda document: document["images"][1].update(id=0), r"an id that no other has.*images\[1\]"),
     "same category": (lambda document: document["categories"][1].update(id=7), r"an id and a name.*categories\[1\]"),
     "no list": (lambda document: document.pop("categories"), "came none for categories"),
     "no file": (lambda document: document["images"][0].update(file_name="z.jpg"), r"a file for every image, came none"),
     "other names": (lambda document: document["categories"][0].update(name="cow"), "the same categories in all files"),
-    "turned": (
-        lambda document: document["images"][0].update(width=HEIGHT, height=WIDTH),
-        r"labels of the image as it is seen, 80 x 40 \(EXIF turns it\), came labels of 40 x 80 in those of .*a\.jpg",
+    "exchanged": (
+        lambda document: (
+            document["images"][0].update(width=HEIGHT, height=WIDTH),
+            document["annotations"][0].update(bbox=[10, 30, 20, 20]),
+        ),
+        r"image as it lies, 80 x 40, came labels of 40 x 80 with boxes that reach out of it in those of .*a\.jpg",
+    ),
+    "another shape": (
+        lambda document: [each.update(width=50, height=50) for each in document["images"]],
+        r"an image of the same shape, as 80 x 40, came labels of 50 x 50 in those of .*a\.jpg, .*b\.jpg \(2\)",
+    ),
+    "a huge size": (
+        lambda document: document["images"][0].update(width=10**400),
+        r"the same shape, as 80 x 40, came labels of 10{39} in those of .*a\.jpg\.",
     ),
 }  # fmt: skip
 
@@ -402,6 +530,41 @@ def test_faults_of_coco_that_are_refused(fault: str, tmp_path: Path) -> None:
     change, message = COCO_ERRORS[fault]
     with pytest.raises(ConfigError, match=message):
         loaded(coco(tmp_path / "set", change), tmp_path / "cache")
+
+
+def test_labels_of_the_image_before_exif_turned_it_are_refused(tmp_path: Path) -> None:
+    root, exif = coco(tmp_path / "set"), Image.Exif()
+    exif[0x0112] = 6
+    picture(root / "images" / "train" / "a.jpg", exif=exif)
+    message = r"of the image as it is seen, 40 x 80 \(EXIF turns it\), came labels of 80 x 40 in those of .*a\.jpg\."
+    with pytest.raises(ConfigError, match=message) as caught:
+        loaded(root, tmp_path / "cache")
+    assert "Turn the pixels" in str(caught.value)
+
+
+def test_boxes_stay_where_they_are_if_only_the_sides_of_their_image_are_exchanged(tmp_path: Path) -> None:
+    root = voc(tmp_path / "set")
+    file = root / "Annotations" / "a.xml"
+    text = file.read_text().replace(f">{HEIGHT}<", ">new<").replace(f">{WIDTH}<", f">{HEIGHT}<")
+    file.write_text(text.replace(">new<", f">{WIDTH}<"))
+    data = loaded(root, tmp_path / "cache")
+    np.testing.assert_allclose(data.train.targets.boxes[0, 0], [24, 8, 40, 24], atol=1e-4)  # type: ignore[attr-defined]
+    assert "exchanged" in data.warnings[0]
+
+
+def test_the_stated_size_of_an_image_without_boxes_is_no_matter(tmp_path: Path) -> None:
+    root = voc(tmp_path / "set", "")
+    file = root / "Annotations" / "a.xml"
+    file.write_text(file.read_text().replace(f">{WIDTH}<", ">55<"))
+    assert not loaded(root, tmp_path / "cache").warnings
+
+
+def test_boxes_follow_a_size_of_nearly_the_same_shape(tmp_path: Path) -> None:
+    root = coco(tmp_path / "set", lambda document: document["images"][0].update(width=2 * WIDTH + 2, height=2 * HEIGHT))
+    data = loaded(root, tmp_path / "cache")
+    boxes: Any = data.train.targets.boxes  # type: ignore[attr-defined]
+    np.testing.assert_allclose(boxes[0, 0], np.asarray([11.85, 4, 19.75, 12]), atol=0.01)
+    assert "boxes enlarged or shrunk along" in data.warnings[0]
 
 
 @pytest.mark.parametrize("folder", ["{split}2017", "images/{split}2017"])
@@ -442,6 +605,21 @@ def test_a_broken_json_file_is_refused_with_its_line(tmp_path: Path) -> None:
         loaded(root, tmp_path / "cache")
 
 
+def test_a_json_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    root = coco(tmp_path / "set")
+    file = root / "annotations" / "instances_train.json"
+    file.write_bytes(file.read_text().encode("utf-8-sig"))
+    assert len(loaded(root, tmp_path / "cache").train) == 2
+
+
+def test_a_json_file_with_a_number_of_thousands_of_digits_is_refused(tmp_path: Path) -> None:
+    root = coco(tmp_path / "set")
+    file = root / "annotations" / "instances_train.json"
+    file.write_text(file.read_text().replace('"bbox": [30', '"bbox": [3' + 5000 * "0", 1))
+    with pytest.raises(ConfigError, match=r"expected JSON, came ValueError in .*instances_train\.json"):
+        loaded(root, tmp_path / "cache")
+
+
 def test_crowds_are_ignored_and_one_file_is_split(tmp_path: Path) -> None:
     root = coco(tmp_path / "set", set_annotation(iscrowd=1))
     tree = read_coco(root / "annotations" / "instances_train.json")
@@ -452,6 +630,14 @@ def test_crowds_are_ignored_and_one_file_is_split(tmp_path: Path) -> None:
 
 VOC_ERRORS = {
     "no XML": ({"whole": "<annotation>\n<object>"}, r"expected XML, came .*a\.xml:2"),
+    "unknown encoding": (
+        {"whole": '<?xml version="1.0" encoding="martian"?><annotation/>'},
+        r"XML in the encoding that it declares, came unknown encoding: martian in .*a\.xml",
+    ),
+    "another encoding": (
+        {"whole": '<?xml version="1.0" encoding="gb2312"?><annotation>\u4eba</annotation>'},
+        r"XML in the encoding that it declares, came 'gb2312' codec .* in .*a\.xml",
+    ),
     "no name": ({"objects": voc_object(name="")}, r"a name, and a bndbox with four numbers.*a\.xml: object 1"),
     "words": ({"objects": voc_object(corners="a 11 50 30")}, r"came name 'cat' and bndbox a, 11.*a\.xml: object 1"),
     "three": ({"objects": voc_object(corners="31 11 50")}, r"four numbers.*object 1"),
@@ -463,6 +649,14 @@ def test_faults_of_voc_that_are_refused(fault: str, tmp_path: Path) -> None:
     written, message = VOC_ERRORS[fault]
     with pytest.raises(ConfigError, match=message):
         loaded(voc(tmp_path / "set", **written), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "GBK", "shift_jis", "big5", "iso-8859-1", "utf-16"])
+def test_xml_in_any_encoding_that_it_declares_is_read(encoding: str, tmp_path: Path) -> None:
+    root, name = voc(tmp_path / "set"), "Tür" if encoding.startswith("iso") else "山"
+    text = f'<?xml version="1.0" encoding="{encoding}"?><annotation>{voc_object(name=name)}</annotation>'
+    (root / "Annotations" / "a.xml").write_bytes(text.encode(encoding))
+    assert read_voc(root).class_names == tuple(sorted(("cat", name)))
 
 
 def test_difficult_objects_are_ignored_and_counting_from_zero_is_noticed(tmp_path: Path) -> None:

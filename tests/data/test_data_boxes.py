@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scalesearch.data.boxes import NO_CLASS, Boxes, ImageBoxes, boxes_at, no_boxes, placed, placement
+from scalesearch.data.boxes import NO_CLASS, Boxes, CropLosses, ImageBoxes, boxes_at, no_boxes, placed, placement
 from scalesearch.data.framing import framed
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import Fit
@@ -46,6 +46,27 @@ def test_what_leaves_the_picture_is_cut_ignored_or_dropped() -> None:
     np.testing.assert_allclose(found.boxes[1, 0], [0, 0, 32, 32])
     assert found.ignored[:, 0].tolist() == [False, False, True, False]
     assert found.classes[:, 0].tolist() == [0, 0, 0, NO_CLASS]
+
+
+def test_what_the_centre_crop_takes_is_counted_and_said() -> None:
+    # The centre crop of 100 x 20 to 2:1 keeps x from 30 to 70.
+    images = [one_box(30, 0, 50, 20), one_box(20, 0, 33, 20), one_box(0, 0, 20, 20), no_boxes()]
+    images.append(one_box(0, 0, 20, 20, ignored=True))
+    sizes, losses = np.tile([100, 20], (len(images), 1)), CropLosses()
+    boxes_at(images, sizes, WIDE, "crop", losses)
+    assert losses == CropLosses(boxes=3, outside=1, mostly=1, images=5, emptied=2)
+    assert losses.warnings("plates", WIDE, "crop") == (
+        "data plates: 1 of 3 boxes lie outside the centre crop to 32x64 px, 1 more mostly: neither trained on nor "
+        "scored, which leaves 2 of 5 images without any; --set data.fit=pad keeps all",
+    )
+    (few,) = CropLosses(boxes=9, mostly=2, images=5).warnings("plates", WIDE, "crop")
+    assert few.startswith(
+        "data plates: 2 of 9 boxes lie mostly outside the centre crop to 32x64 px: neither trained on"
+    )
+    for fit in ("pad", "stretch"):
+        losses = CropLosses()
+        boxes_at(images, sizes, WIDE, fit, losses)
+        assert (losses.outside, losses.mostly, losses.emptied) == (0, 0, 0)
 
 
 def several() -> Boxes:

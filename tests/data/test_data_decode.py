@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scalesearch.data.decode import FORMATS, UNREADABLE, decode_square, is_turned, to_square
+from scalesearch.data.decode import (
+    FORMATS,
+    UNREADABLE,
+    Reading,
+    decode,
+    decode_square,
+    is_on_its_side,
+    is_turned,
+    to_square,
+)
+from scalesearch.values.network_spec import InputSize
 
 GREY = 128
 
@@ -203,3 +213,31 @@ def test_what_exif_turns_is_known_from_the_beginning_of_a_file(kind: str, tmp_pa
     assert not is_turned(path)
     path.write_bytes(b"no image")
     assert not is_turned(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("side", [64, 2000])
+def test_the_size_of_a_turned_photo_is_upright_however_small_it_is_decoded(
+    orientation: int, side: int, tmp_path: Path
+) -> None:
+    path, exif = tmp_path / "photo.jpg", Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (1283, 1281)).save(path, exif=exif)  # at an eighth of its size both sides are equal
+    _, fact = decode(path, Reading(size=InputSize.square(side)))
+    assert fact.size == ((1281, 1283) if orientation >= 5 else (1283, 1281))
+    assert is_on_its_side(path, fact.size) == (orientation >= 5)
+
+
+def test_an_image_whose_exif_stands_after_its_pixels_lies_on_its_side(tmp_path: Path) -> None:
+    path, exif = tmp_path / "late.png", Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(path, exif=exif)
+    data = path.read_bytes()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    path.write_bytes(data[:start] + data[end:-12] + data[start:end] + data[-12:])
+    _, fact = decode(path, Reading(size=InputSize.square(16)))
+    assert fact.size == (20, 40)
+    assert is_on_its_side(path, fact.size)
+    path.write_bytes(b"no image")
+    assert not is_on_its_side(path, fact.size)

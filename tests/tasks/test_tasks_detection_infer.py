@@ -226,6 +226,29 @@ def test_the_size_of_a_turned_picture_is_that_of_the_data(tmp_path: Path, ending
     assert upright_size(path) == fact.size == ((20, 40) if orientation >= 5 else (40, 20))
 
 
+NO_DOUBLE = b"Exif\0\0II*\0\x08\0\0\0\2\0" + b"".join(
+    tag.to_bytes(2, "little") + kind.to_bytes(2, "little") + (1).to_bytes(4, "little") + value.to_bytes(4, "little")
+    for tag, kind, value in ((0x0100, 12, 0), (0x0112, 3, 6))  # a number that Pillow reads and cannot write again
+) + bytes(4)  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("block", [b"Exif\0\0garbage!!", b"Exif\0\0II", NO_DOUBLE], ids=["words", "cut", "double"])
+def test_a_damaged_exif_block_is_no_reason_to_refuse_a_picture(tmp_path: Path, ending: str, block: bytes) -> None:
+    path = tmp_path / f"damaged.{ending}"
+    Image.new("RGB", (40, 20)).save(path, exif=block)
+    _, fact = decode(path, Reading(size=InputSize.square(16)))
+    assert upright_size(path) == fact.size == (40, 20)
+
+
+def test_the_size_of_a_large_photo_on_its_side_is_that_of_the_data(tmp_path: Path) -> None:
+    path, exif = tmp_path / "turned.jpg", Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (1283, 1281)).save(path, exif=exif)
+    _, fact = decode(path, Reading(size=InputSize.square(16)))
+    assert upright_size(path) == fact.size == (1281, 1283)
+
+
 def test_boxes_in_a_tiff_that_lies_on_its_side_are_in_its_upright_pixels(tmp_path: Path) -> None:
     path, exif = tmp_path / "turned.tif", Image.Exif()
     exif[0x0112] = 6

@@ -135,7 +135,12 @@ def upright_size(path: Path) -> tuple[int, int]:
                 image.load()
                 return turned_upright(image).size
             width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            if image.format == "PNG" and "exif" not in image.info:
+                image.load()  # it may stand after the pixels
+            # A picture of two pixels is turned, or left if its EXIF block is damaged, just as the whole one was.
+            two = Image.new("L", (1, 2))
+            two.info.update(image.info)
+            turned = turned_upright(two).size == (2, 1)
     return (height, width) if turned else (width, height)
 
 
