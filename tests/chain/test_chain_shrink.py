@@ -139,7 +139,7 @@ def test_two_workers_at_once_train_a_network_once_for_both_precisions(
         one, other = workers.map(bench, (candidate, replace(candidate, quantization=INT8)))
     whole = 30 + 8 * (schedule == "cosine" and candidate.pruning.any)
     assert bench.made() == whole
-    assert one.training.new_steps + other.training.new_steps == whole
+    assert {one.training.new_steps, other.training.new_steps} == {0, whole}
     assert equal(one.network, other.network)
     assert not list((bench.session.folder / "weights").glob("*.lock"))
 
