@@ -118,7 +118,25 @@ def test_a_remembered_plan_has_the_candidate_as_it_was_asked_for(
     assert len(worked) == 4, "the oldest was forgotten"
 
 
-_plan_spec = Planner.plan_spec
+def test_a_network_is_cut_once_for_all_its_precisions_and_lengths(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = list[NetworkSpec]()
+    monkeypatch.setattr(module, "build", lambda spec, make: built.append(spec) or _build(spec, make))
+    base = base_spec("resnet_small")
+    basis = replace(session, base=base, space=replace(session.space, network="resnet_small"))
+    cut = Candidate(scaling=Scaling(resolution=0.5), pruning=Pruning(channel_fraction=0.5))
+    others = (
+        replace(cut, quantization=Quantization(precision="int8")),
+        replace(cut, recipe=replace(cut.recipe, steps=2 * cut.recipe.steps)),
+    )
+    planner = Planner(basis)
+    found = [planner(candidate) for candidate in (cut, *others)]
+    assert len(built) == 1
+    assert found == [Planner(basis)(candidate) for candidate in (cut, *others)]
+
+
+_plan_spec, _build = Planner.plan_spec, module.build
 
 
 def test_a_module_is_counted_by_fvcore_and_cut_by_its_graph() -> None:

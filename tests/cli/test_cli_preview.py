@@ -222,6 +222,32 @@ def test_limits_are_counted_after_pruning(monkeypatch: pytest.MonkeyPatch, capsy
     assert "nothing would be trained" not in text
 
 
+@pytest.mark.usefixtures("no_probe")
+def test_sampled_plans_are_the_planners_own_and_too_short_branches_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(samples, "_PLANNING_S", 1000.0)
+    document = {
+        "network": "resnet_small",
+        "resolution_px": 16,
+        "pruning": {"channel_fraction": [0.0, 0.5]},
+        "quantization": {"precision": ["fp32", "int8"], "qat_steps": [0, 3]},
+        "training": {"steps": 10, "batch_size": 4, "schedule": "wsd"},
+        "limits": {"max_size_bytes": 10_000_000},
+    }
+    whole = parse_space(document, name="aware", origin="aware.toml")
+    basis = PlanBasis(base=base_spec("resnet_small"), space=whole, target=get_target("cpu"), num_classes=43, seed=0)
+    planner = Planner(basis)
+    found = samples.sampled(whole, planner, seed=0).plans
+    assert found == tuple(Planner(basis)(candidate) for candidate in random_candidates(whole, 24, 0))
+    rejected = [plan for plan in found if plan.rejected_because]
+    assert {plan.candidate.quantization.aware_steps for plan in rejected} == {3}
+    check_space(SETTINGS, whole, with_data=False)
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"a run rejects {len(rejected)} of 24 candidates, whose branch is too short" in text
+    assert 0 < len(rejected) < 24
+
+
 def test_what_cannot_be_planned_is_counted_and_the_others_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
