@@ -71,7 +71,7 @@ def open_session(
         require_own_axes(task, space.axes)
     base = base or find_spec(space.network)
     require_classification(base, settings.task)
-    begun, sampler = stored.space if stored else None, _sampler(settings, stored)
+    begun, sampler = stored.space if stored else None, sampler_of(settings, stored)
     asked, (space, lengths) = space, with_lengths(space, settings, sampler, stored)
     notes = [*lengths_notes(asked, space, lengths, sampler, stored)]
     asked, space = space, fitted_space(space, base, target, begun, parent=settings.parent)
@@ -118,7 +118,7 @@ def open_session(
     return session
 
 
-def _sampler(settings: RunSettings, stored: Session | None) -> SamplerName:
+def sampler_of(settings: RunSettings, stored: Session | None) -> SamplerName:
     """Return the sampler: what was asked for, or else that of the study's last run."""
     return stored.settings.sampler_name if stored and settings.sampler == "auto" else settings.sampler_name
 
