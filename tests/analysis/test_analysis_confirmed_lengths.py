@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from scalesearch.analysis.confirmed_lengths import of_one_length, recipe_updates
-from scalesearch.values.candidate import Recipe
+from scalesearch.values.candidate import Recipe, ScheduleName
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import MeasuredTrial
 
@@ -19,7 +19,7 @@ def trial(make_record: MakeRecord) -> Callable[..., MeasuredTrial]:
 
     def make(number: int, *, steps: int = 300, batch_size: int = 64, retrain_steps: int = 0) -> MeasuredTrial:
         record = make_record(number)
-        schedule = "cosine" if retrain_steps else "wsd"
+        schedule: ScheduleName = "cosine" if retrain_steps else "wsd"
         recipe = Recipe(steps=steps, batch_size=batch_size, retrain_steps=retrain_steps, schedule=schedule)
         return replace(
             record,

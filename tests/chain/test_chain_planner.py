@@ -8,7 +8,9 @@ from scalesearch.chain import planner as module
 from scalesearch.chain.planner import PlanBasis, Planner
 from scalesearch.deployment.targets import get_target
 from scalesearch.networks import base_spec, find_spec
+from scalesearch.networks.build import build
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Scaling
+from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.plan import Plan
 from scalesearch.values.session import Session
@@ -122,7 +124,12 @@ def test_a_network_is_cut_once_for_all_its_precisions_and_lengths(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = list[NetworkSpec]()
-    monkeypatch.setattr(module, "build", lambda spec, make: built.append(spec) or _build(spec, make))
+
+    def counted(spec: NetworkSpec, make_module: Any) -> Network:
+        built.append(spec)
+        return build(spec, make_module)
+
+    monkeypatch.setattr(module, "build", counted)
     base = base_spec("resnet_small")
     basis = replace(session, base=base, space=replace(session.space, network="resnet_small"))
     cut = Candidate(scaling=Scaling(resolution=0.5), pruning=Pruning(channel_fraction=0.5))
@@ -136,7 +143,7 @@ def test_a_network_is_cut_once_for_all_its_precisions_and_lengths(
     assert found == [Planner(basis)(candidate) for candidate in (cut, *others)]
 
 
-_plan_spec, _build = Planner.plan_spec, module.build
+_plan_spec = Planner.plan_spec
 
 
 def test_a_module_is_counted_by_fvcore_and_cut_by_its_graph() -> None:
