@@ -12,7 +12,8 @@ Searches:
 
 Each search runs alone, one after the other; each seed begins with another one. All have the same images in folders and
 one thread for each worker. A script counts its minutes from the start of its process, and ends the training that runs
-when they are over; `run` counts from its first candidate, and begins none that would end later. The report tells the
+when they are over; `run` counts from its first candidate (and what it trained before it: nothing, as it is shipped),
+and begins none that would end later. The report tells the
 minutes that each really took, and what each had found at equal times. At the end, all fronts of a seed are
 timed in turn in one process, and scored on test images that no search has used. A search that has ended is not run
 again; an interrupted one begins anew. All of it wants a machine that does nothing else.

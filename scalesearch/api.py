@@ -8,7 +8,7 @@ from pathlib import Path
 from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.chain.planner import Planner
 from scalesearch.config import load_run, parse_override
-from scalesearch.config.checks import fail, require_teacher
+from scalesearch.config.checks import fail, require_branch, require_teacher
 from scalesearch.config.spaces import SPACE_NUMBERS, SPACE_SECTIONS
 from scalesearch.deployment.targets import AUTO, choose_target
 from scalesearch.errors import ConfigError
@@ -88,13 +88,14 @@ def evaluate(
         report: Is called with the name of each stage as it begins.
 
     Raises:
-        ConfigError: Something given is wrong; or the folder is the study of a search, was made with other settings, or
-            is in use by another process.
+        ConfigError: Something given is wrong (a branch too short for its updates with simulated rounding, say); or the
+            folder is the study of a search, was made with other settings, or is in use by another process.
         StageFailed: A stage could not do its work.
     """
     settings = _with_chip(settings or RunSettings())
     space = _on_network(space, settings)
     require_teacher(candidate.recipe.distill_weight, settings.parent)
+    require_branch(candidate.recipe, candidate.quantization, origin="candidate", flag="Recipe(steps={})")
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="scalesearch-") as temporary:
             return _evaluate(candidate, space, settings, Path(temporary), report)

@@ -15,6 +15,7 @@ from scalesearch.analysis.front import hypervolume, knee, pareto_front, point
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.records.store import RecordStore
 from scalesearch.records.tables import csv_text, trial_rows
+from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.space import Choice
 
@@ -150,6 +151,17 @@ def test_a_candidate_that_is_to_be_taught_needs_a_parent(tmp_path: Path) -> None
     candidate = scalesearch.Candidate(recipe=scalesearch.Recipe(distill_weight=0.5))
     with pytest.raises(ConfigError, match=r"distill_weight = 0\.5: expected a parent"):
         scalesearch.evaluate(candidate, space, folder=tmp_path)
+
+
+@pytest.mark.parametrize("pruning", [Pruning(), Pruning(channel_fraction=0.5)])
+def test_a_candidate_whose_branch_has_no_room_for_rounding_is_refused_before_anything_is_made(
+    tmp_path: Path, pruning: Pruning
+) -> None:
+    quantization = Quantization(precision="int8", qat_steps=60)
+    short = Candidate(recipe=Recipe(steps=100), quantization=quantization, pruning=pruning)
+    with pytest.raises(ConfigError, match=r"(?s)candidate: expected a branch of more than the 60.*Recipe\(steps=182\)"):
+        scalesearch.evaluate(short, scalesearch.load_space("resnet_small"), folder=tmp_path / "by_hand")
+    assert not (tmp_path / "by_hand").exists()
 
 
 def test_the_notebook_names_what_is_public() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -40,7 +41,7 @@ class Move:
     test: SeedMean
     latency: Latency
     timed_together: bool
-    """Whether the latency comes from the session that timed all confirmed trials in turn."""
+    """Whether the latency comes from the session that timed all confirmed trials in turn, or most of them."""
     on_front: bool
     """Whether no other confirmed trial is at least as accurate (full validation) and as fast, and better in one of the
     two."""
@@ -85,6 +86,8 @@ class Confirmation:
 
     None where the splits themselves differ (`splits_differ`): such a gap grows with training and hides the luck.
     """
+    left_out: tuple[ConfirmedRun, ...] = ()
+    """Runs of other lengths than that of the moves, from earlier versions (`confirmed_lengths.of_one_length`)."""
 
     @property
     def splits_differ(self) -> bool:
@@ -103,6 +106,7 @@ def confirm_moves(
     scores: Iterable[FrontScore] = (),
     *,
     added: Iterable[MeasuredTrial] = (),
+    left_out: Iterable[ConfirmedRun] = (),
 ) -> Confirmation | None:
     """Compare trials as the search measured them with their full-length runs; None where none of them has a run.
 
@@ -110,9 +114,10 @@ def confirm_moves(
 
     Args:
         front: Members of the searched front.
-        runs: All confirmed runs; those of trials that are neither in `front` nor in `added` are ignored.
+        runs: Confirmed runs of one length; those of trials that are neither in `front` nor in `added` are ignored.
         scores: Test scores of the search's own files.
         added: Trials off the searched front that were confirmed as well (`added_trials`).
+        left_out: Runs of other lengths, which are told of and not compared.
     """
     by_trial: dict[int, list[ConfirmedRun]] = {}
     for run in runs:
@@ -123,7 +128,8 @@ def confirm_moves(
         return None
     spread = {name: _pooled_sd([_scores(own, name) for _, own in members]) for name in ("validation", "test")}
     off = {record.trial for record in added}
-    moves = [_move(record, own, spread, added=record.trial in off) for record, own in members]
+    session = _shared_session([timed(own) for _, own in members])
+    moves = [_move(record, own, spread, added=record.trial in off, session=session) for record, own in members]
     moves = sorted((_placed(move, moves) for move in moves), key=lambda m: (m.latency.p50_ms, m.record.trial))
     tested = {score.trial: score.test for score in scores}
     brief_gap = _gap([(_brief(move), [tested[move.record.trial]]) for move in moves if move.record.trial in tested])
@@ -136,29 +142,36 @@ def confirm_moves(
         brief_gap=brief_gap,
         full_gap=full_gap,
         winners_curse=brief_gap.mean - same.mean if brief_gap and same and alike else None,
+        left_out=tuple(left_out),
     )
 
 
 def added_trials(
     front: Sequence[MeasuredTrial], records: Iterable[TrialRecord], runs: Sequence[ConfirmedRun]
 ) -> tuple[MeasuredTrial, ...]:
-    """Return the confirmed, feasible trials that are off the front, by trial number.
-
-    Only those are returned whose training was made longer by the same factor as that of the front's members. Runs of
-    another length may date from a time when the trial was on the front of a smaller study.
-    """
-    members = {record.trial: record for record in front}
-    lengths = [run.steps / max(1, members[run.trial].training.steps) for run in runs if run.trial in members]
-
-    def alike(record: MeasuredTrial) -> bool:
-        own = [run.steps / max(1, record.training.steps) for run in runs if run.trial == record.trial]
-        return bool(own) and all(any(math.isclose(one, other, rel_tol=0.02) for other in lengths) for one in own)
-
-    others = (each.measured for each in records if each.feasible and each.same_as is None and each.trial not in members)
-    return tuple(sorted((record for record in others if record and alike(record)), key=lambda record: record.trial))
+    """Return the confirmed, feasible trials that are off the front, by trial number; all `runs` are of one length."""
+    members, confirmed = {record.trial for record in front}, {run.trial for run in runs}
+    off = (each.measured for each in records if each.feasible and each.same_as is None and each.trial not in members)
+    return tuple(
+        sorted((record for record in off if record and record.trial in confirmed), key=lambda record: record.trial)
+    )
 
 
-def _move(record: MeasuredTrial, runs: Sequence[ConfirmedRun], spread: dict[str, float], *, added: bool) -> Move:
+def _shared_session(runs: Sequence[ConfirmedRun]) -> tuple[int, ...]:
+    """Return the timing session (its trials) that most of the runs come from; empty where no two share one."""
+    sessions = Counter(run.timed_together for run in runs if run.timed_together)
+    most, count = max(sessions.items(), key=lambda one: (one[1], len(one[0])), default=((), 0))
+    return most if count > 1 or len(runs) == 1 else ()
+
+
+def _move(
+    record: MeasuredTrial,
+    runs: Sequence[ConfirmedRun],
+    spread: dict[str, float],
+    *,
+    added: bool,
+    session: tuple[int, ...],
+) -> Move:
     chosen = timed(runs)
     return Move(
         record=record,
@@ -167,7 +180,7 @@ def _move(record: MeasuredTrial, runs: Sequence[ConfirmedRun], spread: dict[str,
         validation=_seed_mean([run.validation for run in runs], spread["validation"]),
         test=_seed_mean([run.test for run in runs], spread["test"]),
         latency=chosen.latency,
-        timed_together=bool(chosen.timed_together),
+        timed_together=bool(session) and chosen.timed_together == session,
         on_front=True,
         added=added,
     )

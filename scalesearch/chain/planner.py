@@ -25,6 +25,10 @@ from scalesearch.values.training_length import aware_updates, branch_steps, trun
 # Bytes of a weight by precision: the weights alone are a lower bound of the file's size before it exists.
 _WEIGHT_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
 MOST_PLANS: Final = 1000
+MOST_SHAPES: Final = 100
+"""So many cut shapes are remembered: each holds the names of all tensors of a network."""
+BRANCH: Final = "updates of the branch"
+"""The limit on updates with simulated rounding, of which a branch must have room for one more."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,17 @@ class PlanBasis:
         )
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Cut:
+    """What becomes of a network by its pruning, whatever its training and precision."""
+
+    pruning: Pruning
+    """The part that has an effect."""
+    layers: tuple[tuple[str, tuple[int, ...]], ...]
+    dense_cost: Cost
+    cost: Cost
+
+
 class Planner:
     """Turns candidates into plans: rounding, cost, limits and identity, without any training.
 
@@ -71,6 +86,7 @@ class Planner:
         self._make_module = get_task(self._basis.task).make_module
         self._costs: dict[str, Cost] = {}
         self._plans: dict[Candidate, Plan] = {}
+        self._cuts: dict[tuple[NetworkSpec, Pruning], _Cut] = {}
 
     def __call__(self, candidate: Candidate) -> Plan:
         """Return the plan of a candidate.
@@ -119,11 +135,8 @@ class Planner:
         basis = self._basis
         if cut_from == spec or not trunk_steps(candidate.recipe):
             cut_from = None
-        # Weights are made only if something is pruned.
-        make = build if candidate.pruning.any else outline
-        dense = make(spec, self._make_module)
-        pruning, shape = self._effective(dense, candidate.pruning)
-        dense_cost, cost = self._cost(dense), self._cost(shape)
+        cut = self._cut(spec, candidate.pruning)
+        pruning, cost = cut.pruning, cut.cost
         recipe, quantization = candidate.recipe, candidate.quantization
         held = (recipe, basis.data_fingerprint, basis.seed)
         dense_key = weights_key(spec, *held, task=basis.task, parent=basis.parent)
@@ -137,11 +150,11 @@ class Planner:
         how: tuple[object, ...] = (_identity(pruning),) if pruning.any else ()
         if pruning.any and not trunk:
             how = (*how, recipe.retrain_steps)
-        shape_key = content_hash(dense_key, how, layer_shapes(shape))
+        shape_key = content_hash(dense_key, how, cut.layers)
         return Plan(
             candidate=candidate,
             spec=spec,
-            dense_cost=dense_cost,
+            dense_cost=cut.dense_cost,
             cost=cost,
             weights_key=dense_key,
             trunk_key=trunk,
@@ -157,6 +170,18 @@ class Planner:
                 *(_branch_use(aware, branch_steps(recipe)) if aware else ()),
             ),
         )
+
+    def _cut(self, spec: NetworkSpec, asked: Pruning) -> _Cut:
+        """Return what becomes of the spec's network by its pruning; what was cut before is remembered."""
+        if known := self._cuts.get((spec, asked)):
+            return known
+        dense = (build if asked.any else outline)(spec, self._make_module)  # weights only if something is pruned
+        pruning, shape = self._effective(dense, asked)
+        found = _Cut(pruning=pruning, layers=layer_shapes(shape), dense_cost=self._cost(dense), cost=self._cost(shape))
+        if len(self._cuts) >= MOST_SHAPES:
+            del self._cuts[next(iter(self._cuts))]
+        self._cuts[spec, asked] = found
+        return found
 
     def _cost(self, network: Network) -> Cost:
         """Return the cost of a network.
@@ -200,7 +225,7 @@ class Planner:
 
 def _branch_use(aware: int, branch: int) -> tuple[LimitUse, ...]:
     """Return how much of the branch is used by updates with simulated rounding; its first update is always in float."""
-    return (LimitUse(limit="updates of the branch", excess=(aware - (branch - 1)) / branch),)
+    return (LimitUse(limit=BRANCH, excess=(aware - (branch - 1)) / branch),)
 
 
 def _identity(pruning: Pruning) -> Pruning:

@@ -216,17 +216,20 @@ def _choose(
 ) -> tuple[MeasuredTrial, ...]:
     """Return the trials to be exported.
 
-    With `runs`, only those trials are candidates, and they are chosen by their results at full length.
+    With `runs`, only those trials are candidates, and they are chosen by their results at full length; among several,
+    by those of one length.
 
     Raises:
         ConfigError: The trial has no result, or was not confirmed; or no confirmed trial has a record any more.
         NoFeasibleTrialError: No trial has finished yet, or none is feasible.
     """
     from scalesearch.analysis.choice import Wish, choose
+    from scalesearch.analysis.confirmed_lengths import of_one_length
     from scalesearch.analysis.front import pareto_front
     from scalesearch.cli.studies import front_under, read_records
     from scalesearch.records.confirmed import as_confirmed
     from scalesearch.records.store import RecordStore
+    from scalesearch.views.confirmed_lengths import left_out_lines
 
     if trial is not None:
         store = RecordStore(folder)
@@ -246,6 +249,10 @@ def _choose(
         return (as_confirmed(measured, runs[record.trial]),)
     records = read_records(folder)
     if runs is not None:
+        alike = of_one_length(runs.values(), records, pareto_front(records))
+        runs = {run.trial: run for run in alike.runs}
+        for line in left_out_lines(alike.left_out):
+            echo(line)
         trained = (record.measured for record in records if record.trial in runs)
         records = tuple(as_confirmed(record, runs[record.trial]) for record in trained if record)
         if not records:

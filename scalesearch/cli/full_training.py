@@ -72,7 +72,7 @@ def _train(config: ExportedConfig, config_path: Path, settings: RunSettings, *, 
     clear_leftovers(to, echo)
     replace_file(to / NAME, _config_file(config_path).read_bytes())  # says whose network the folder holds
     space = training_space(config, read_run_file(to))
-    alike = dataclasses.replace(settings, lengths="off")  # there is one training
+    alike = dataclasses.replace(settings, lengths="off", workers=1)  # there is one training, and all cores are its own
     prior = _prior_parent(config, config_path)
     session = open_session(
         alike, space, to, base=config.network, storage=config.storage, prior=prior, way_out=_WAY_OUT, say=echo

@@ -105,12 +105,13 @@ class _Progress:
         self.budget = self.front_size = self.free = 0
         self.hypervolume = self.done = self._done_before = 0.0
         self._start = time.monotonic()
-        self._max_time_s = 0.0
+        self._max_time_s = self._prepared_s = 0.0
 
     def hear(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             self.budget, self.done, self._done_before = event.budget, event.charged_done, event.charged_done
             self._start, self._max_time_s = time.monotonic(), event.max_time_s
+            self._prepared_s = event.prepared_s
         elif isinstance(event, TrialFinished):
             self.done, self.budget = event.charged_done, event.budget
             self.front_size, self.hypervolume = event.front_size, event.hypervolume
@@ -119,8 +120,12 @@ class _Progress:
     @property
     def share(self) -> float:
         """The fraction of the budget or of the time that is used up, whichever is larger."""
-        by_time = (time.monotonic() - self._start) / self._max_time_s if self._max_time_s else 0.0
+        by_time = 1 - self._left_s / self._max_time_s if self._max_time_s else 0.0
         return max(self.done / max(self.budget, 1), by_time)
+
+    @property
+    def _left_s(self) -> float:
+        return self._max_time_s - self._prepared_s - (time.monotonic() - self._start)
 
     @property
     def remaining_s(self) -> float | None:
@@ -129,7 +134,7 @@ class _Progress:
         if not mine:
             return None
         budget_s = spent_s / mine * max(0.0, self.budget - self.done)
-        return min(budget_s, max(0.0, self._max_time_s - spent_s)) if self._max_time_s else budget_s
+        return min(budget_s, max(0.0, self._left_s)) if self._max_time_s else budget_s
 
 
 class _LineView:

@@ -1,5 +1,6 @@
 """Show what a run would do, without running it: settings, sample candidates, collapsing choices, predicted cost."""
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +13,7 @@ from scalesearch.cli.samples import Samples, planned, print_samples, sample_note
 from scalesearch.cli.space_lines import axis_text, flattened
 from scalesearch.cli.time_span import span
 from scalesearch.errors import ConfigError, MissingBackendError, StageFailed
-from scalesearch.values.candidate import Scaling
+from scalesearch.values.candidate import Candidate, Scaling
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.settings import UNLIMITED_BUDGET, RunSettings
 from scalesearch.values.space import SearchSpace
@@ -20,7 +21,10 @@ from scalesearch.values.space import SearchSpace
 if TYPE_CHECKING:
     from scalesearch.chain.planner import Planner
     from scalesearch.data import Dataset
+    from scalesearch.study.continuing import Begun
     from scalesearch.study.time_words import PredictedTime
+    from scalesearch.values.plan import Plan
+    from scalesearch.values.session import Session
     from scalesearch.values.target import Target
 
 
@@ -31,17 +35,39 @@ class _Ground:
     space: SearchSpace
     base: NetworkSpec
     target: "Target"
+    settings: RunSettings
+    """The settings, with what is decided of sampler and lengths."""
     lengths: tuple[str, ...]
     """What a run would say on how long candidates are trained."""
+    begun: "Begun | None" = None
+    """The study that would be continued; None for a new one."""
+
+    @property
+    def stored(self) -> "Session | None":
+        """The session of the study that would be continued; None for a new one."""
+        return self.begun.session if self.begun else None
 
 
-def preview_run(settings: RunSettings, space: SearchSpace) -> None:
-    """Print resolved settings, five sampled candidates with MACs, and the predicted time of the budget."""
+def preview_run(settings: RunSettings, space: SearchSpace, *, study: Path | None = None) -> None:
+    """Print resolved settings, five sampled candidates with MACs, and the predicted time of the budget.
+
+    Args:
+        settings: Settings of the run.
+        space: Its space.
+        study: Where the run would lie; a study there is continued. None: a new study.
+
+    Raises:
+        ConfigError: The run would be refused.
+    """
     from scalesearch.cli.screen import wide_console
 
     console = wide_console()
-    ground = _checked(space, settings)
+    ground = _checked(space, settings, study)
     space = ground.space
+    if ground.begun:
+        settings = ground.settings
+        for line in _continued(ground.begun, settings):
+            console.print(line, highlight=False, markup=False)
     for key, value in flattened(asdict(settings)):
         console.print(f"{key} = {value!r}", highlight=False, markup=False)
     for named in space.axes:
@@ -99,8 +125,25 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool, t
     console.print("The space is sound.")
 
 
-def _checked(space: SearchSpace, settings: RunSettings) -> _Ground:
-    """Return what a new run with these settings begins with, after the checks that a run makes at its start.
+def _continued(begun: "Begun", settings: RunSettings) -> Iterable[str]:
+    """Yield lines on the study that would be continued."""
+    from scalesearch.cli.run_lines import trainings
+    from scalesearch.records.run_file import continues_with
+
+    folder = begun.session.folder
+    yield f"continues the study {folder} after {trainings(begun.charged)} full trainings (--fresh starts anew)"
+    if not continues_with(settings.data, folder):
+        source = begun.session.settings.data.source
+        yield f"note: it was begun with the data {source}; a run compares the images, and refuses others"
+
+
+def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = None) -> _Ground:
+    """Return what a run with these settings begins with, after the checks that a run makes at its start.
+
+    Args:
+        space: The space that is asked for.
+        settings: The settings that are asked for.
+        study: Where the run would lie; a study there is continued. None: a new study.
 
     Raises:
         ConfigError: A check fails, as it would in a run.
@@ -111,31 +154,54 @@ def _checked(space: SearchSpace, settings: RunSettings) -> _Ground:
     from scalesearch.networks import find_spec
     from scalesearch.spaces.axes import largest_value
     from scalesearch.spaces.suggest import for_target
-    from scalesearch.study.fitted_space import largest_input, require_batch_memory, with_criterion
+    from scalesearch.study.continuing import begun_study, refuse_other_settings
+    from scalesearch.study.fitted_space import (
+        fitted_space,
+        largest_input,
+        require_batch_memory,
+        steps_notes,
+        with_criterion,
+    )
     from scalesearch.study.lengths import lengths_notes, with_lengths
     from scalesearch.study.own_module import require_classification, require_fit
+    from scalesearch.study.session import sampler_of
     from scalesearch.tasks.registry import require_own_axes, require_postprocessing, task_for
 
     require_teacher(largest_value(space.axes, "training.distill_weight"), settings.parent)
     chip, task = get_target(settings.target), task_for(settings)
     require_postprocessing(task, settings.latency.objective)
-    require_own_axes(task, space.axes)
+    begun = begun_study(study) if study else None
+    stored = begun.session if begun else None
+    if stored is None:
+        require_own_axes(task, space.axes)
     base = find_spec(space.network)
     require_classification(base, settings.task)
-    asked, (space, lengths) = space, with_lengths(space, settings, settings.sampler_name, None)
-    notes = tuple(lengths_notes(asked, space, lengths, settings.sampler_name, None))
-    space = for_target(with_criterion(space, base, None, parent=settings.parent), chip)
-    check_axes(space, base)
+    sampler = sampler_of(settings, stored)
+    asked, (space, lengths) = space, with_lengths(space, settings, sampler, stored)
+    notes = [*lengths_notes(asked, space, lengths, sampler, stored)]
+    settings = replace(settings, sampler=sampler, lengths=lengths)
+    if stored:
+        asked, space = space, fitted_space(space, base, chip, stored.space, parent=settings.parent)
+        notes += steps_notes(asked, space)
+        refuse_other_settings(stored, settings, space, base, chip)
+    else:
+        space = for_target(with_criterion(space, base, None, parent=settings.parent), chip)
+        check_axes(space, base)
     require_batch_memory(space, largest_input(space, base))
-    require_fit(space, base, base.num_classes, channel_multiple=chip.channel_multiple)
-    return _Ground(space=space, base=base, target=chip, lengths=notes)
+    classes = len(stored.data.class_names) if stored else base.num_classes
+    require_fit(space, base, classes, channel_multiple=chip.channel_multiple)
+    return _Ground(space=space, base=base, target=chip, settings=settings, lengths=tuple(notes), begun=begun)
 
 
 def _planner(settings: RunSettings, ground: _Ground, data: "Dataset | None") -> "Planner":
     from scalesearch.chain.planner import PlanBasis, Planner
 
     base, seed, task = ground.base, settings.seed, settings.task
-    classes = base.num_classes if data is None else len(data.class_names)
+    classes = base.num_classes
+    if data is not None:
+        classes = len(data.class_names)
+    elif ground.stored:
+        classes = len(ground.stored.data.class_names)
     return Planner(
         PlanBasis(base=base, space=ground.space, target=ground.target, num_classes=classes, seed=seed, task=task)
     )
@@ -156,6 +222,7 @@ def predicted(
     settings: RunSettings, ground: _Ground, planner: "Planner", samples: Samples, data: "Dataset | None" = None
 ) -> str:
     """Return a sentence with the predicted time of the budget, from timed steps of sampled networks and one export."""
+    from scalesearch.chain.inheritance import tuning_ahead
     from scalesearch.spaces.suggest import cheapest
     from scalesearch.study.pieces import measure_pieces
     from scalesearch.study.predicted_time import USUAL_TRAIN_IMAGES, USUAL_VAL_IMAGES, PlannedRun, predict
@@ -167,39 +234,75 @@ def predicted(
             f"None of {samples.drawn} sampled candidates is within the limits (the first: {why}): nothing would be "
             "trained."
         )
+    budget = settings.budget
+    if ground.begun and budget < UNLIMITED_BUDGET:
+        left = budget - ground.begun.charged
+        if left <= 0:
+            return f"The budget of {budget} is used up: a run would train nothing more."
+        settings = replace(settings, budget=math.ceil(left))
     _say("timing some training steps and an export, to predict how long the run takes (up to half a minute)")
     try:
         first, _ = planned(planner, cheapest(ground.space))
-        parent_macs = 0
-        if settings.parent:  # it is tuned at the base network's own size
+        parent_macs, judge = 0, judging_plan(ground.space, planner)
+        tuned = ground.stored is not None and not tuning_ahead(ground.stored)
+        if settings.parent and not tuned:  # at the base network's own size
             parent, _ = planned(planner, replace(cheapest(ground.space), scaling=Scaling()))
             parent_macs = parent.dense_cost.macs
-        pieces = measure_pieces(
-            [*allowed, first], task=settings.task, settings=settings.machine, workers=settings.workers
-        )
+        timed = [*allowed, first, *filter(None, (judge,))]
+        pieces = measure_pieces(timed, task=settings.task, settings=settings.machine, workers=settings.workers)
     except StageFailed as failure:
         return f"How long it takes cannot be told: {failure.reason}."
-    val_images = len(data.val) if data is not None else USUAL_VAL_IMAGES
+    val_images, train_images = USUAL_VAL_IMAGES, USUAL_TRAIN_IMAGES
+    if data is not None:
+        val_images, train_images = len(data.val), len(data.train)
+    elif ground.stored:
+        val_images, train_images = ground.stored.data.val_images, ground.stored.data.train_images
     run = PlannedRun(
-        settings=settings,
+        settings=replace(settings, sampler=ground.settings.sampler, lengths=ground.settings.lengths),
         space=ground.space,
         backend=ground.target.backend,
         val_images=val_images,
-        train_images=len(data.train) if data is not None else USUAL_TRAIN_IMAGES,
+        train_images=train_images,
         parent_macs=parent_macs,
+        judge=judge,
     )
-    found = predict(run, allowed, pieces, first=None if first.rejected_because else first)
-    return _length_of_run(settings, found)
+    begins = not (first.rejected_because or ground.begun)  # with the cheapest candidate
+    found = predict(run, allowed, pieces, first=first if begins else None)
+    return _length_of_run(
+        replace(settings, budget=budget), found, charged=ground.begun.charged if ground.begun else 0.0
+    )
 
 
-def _length_of_run(settings: RunSettings, found: "PredictedTime") -> str:
-    """Return a sentence on how long the budget takes, or how many candidates the time suffices for."""
+def judging_plan(space: SearchSpace, planner: "Planner") -> "Plan | None":
+    """Return the plan of the network that a run trains to decide on mirror images; None where that is decided."""
+    from scalesearch.spaces.suggest import cheapest
+
+    if not space.flip_undecided:
+        return None
+    return planner(Candidate(recipe=cheapest(space.with_flip(flip=False)).recipe))
+
+
+def _length_of_run(settings: RunSettings, found: "PredictedTime", *, charged: float = 0.0) -> str:
+    """Return a sentence on how long the budget takes, or how many candidates the time suffices for.
+
+    Args:
+        settings: The settings, with the whole budget.
+        found: The predicted time of what is left of it.
+        charged: What the study has used of it.
+    """
+    from scalesearch.cli.run_lines import trainings
+
     workers, limit = f"{settings.workers} worker(s)", span(settings.max_time_s)
     if settings.budget < UNLIMITED_BUDGET:
         ends = f"; it begins nothing that is expected to end after {limit}" if settings.max_time_s else ""
-        return f"A budget of {settings.budget} {found.words}; {workers}{ends}."
+        used = f", of which {trainings(charged)} are used," if charged else ""
+        return f"A budget of {settings.budget}{used} {found.words}; {workers}{ends}."
     low_s, high_s = (found.training_s + other_s for other_s in found.other_s)
-    fewest, most = (max(1, int(settings.workers * settings.max_time_s / each_s)) for each_s in (high_s, low_s))
+    shortest_s, longest_s = (settings.max_time_s - before_s for before_s in reversed(found.before_s))
+    fewest, most = (
+        max(1, int(settings.workers * left_s / each_s)) if left_s > 0 else 0
+        for left_s, each_s in ((shortest_s, high_s), (longest_s, low_s))
+    )
     return (
         f"{limit} suffice here for about {fewest} to {most} full trainings, {found.training_s:.0f} s each, with the "
         f"rest of their trials; {workers}."
@@ -223,7 +326,11 @@ def _notes(settings: RunSettings, ground: _Ground) -> Iterable[str]:
 
     space, base, target = ground.space, ground.base, ground.target
     yield from ground.lengths
-    if outlook := look_ahead(requested_parent(settings), base):
+    if space.flip_undecided:
+        yield f"flips: {base.name} is trained once before the search, to see whether images may be mirrored"
+    if ground.begun and settings.parent:
+        yield f"parent: {settings.parent}, as the study keeps it"
+    elif outlook := look_ahead(requested_parent(settings), base):
         yield outlook.words
         yield from (outlook.untold,) * bool(outlook.untold)
     for line in (*ends_short(space), *without_effect(space)):

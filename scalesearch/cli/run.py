@@ -135,7 +135,7 @@ def run(
     if dry_run:
         from scalesearch.cli.preview import preview_run
 
-        preview_run(settings, search_space)
+        preview_run(settings, search_space, study=None if fresh else folder)
         return 0
     from scalesearch.folder_lock import hold_folder
 

@@ -69,6 +69,8 @@ def show_end(console: "Console", outcome: StudyOutcome, folder: Path) -> None:
 def opening(event: RunStarted, folder: Path) -> str:
     """Return the line on how much of the budget a run begins with."""
     limit = f", at most {span(event.max_time_s)}" if event.max_time_s else ""
+    if limit and event.prepared_s >= 1:
+        limit += f" ({span(event.prepared_s)} of them are over)"
     if not event.records:
         budget = "no budget" if event.budget == UNLIMITED_BUDGET else f"budget {event.budget}"
         return f"study {folder}: {budget}{limit}"

@@ -35,25 +35,19 @@ class Samples:
 
 def sampled(space: SearchSpace, planner: "Planner", *, seed: int) -> Samples:
     """Return up to 24 candidates as a run would plan them: rounded, pruned untrained, and compared with the limits."""
-    from scalesearch.chain.planner import limits_before_training  # loads torch, before the clock runs
     from scalesearch.spaces.suggest import random_candidates
     from scalesearch.training.machine import torch_threads
     from scalesearch.values.settings import Machine
 
     plans, refused, uncut, drawn = list[Plan](), list[str](), 0, 0
-    known = dict[object, tuple[Plan, bool]]()
     until = time.monotonic() + _PLANNING_S
     # Cutting consists of many small steps, which threads only slow down.
     with torch_threads(Machine(device="cpu", threads=1, bf16=False, channels_last=True)):
         for candidate in random_candidates(space, _SAMPLES, seed):
             drawn += 1
             try:
-                shape = (candidate.scaling, candidate.pruning, candidate.recipe)
-                if shape not in known:
-                    known[shape] = planned(planner, candidate)
-                plan, whole = known[shape]
-                limits = limits_before_training(space.limits, plan.cost, candidate.quantization.precision)
-                plans.append(replace(plan, candidate=candidate, limits=limits))
+                plan, whole = planned(planner, candidate)
+                plans.append(plan)
                 uncut += not whole
             except (CandidateRejected, StageFailed) as verdict:
                 refused.append(str(verdict).splitlines()[0])
@@ -82,7 +76,8 @@ def sizes_bytes(plans: Iterable[Plan]) -> list[int]:
 
 
 def sample_notes(samples: Samples) -> Iterable[str]:
-    """Yield notes on candidates that were not drawn, pruned or planned, and on those cut from larger trunks."""
+    """Yield notes on candidates that were not drawn, pruned or planned, or have too short a branch, and on trunks."""
+    from scalesearch.chain.planner import BRANCH
     from scalesearch.views.words import count
 
     if samples.drawn < _SAMPLES:
@@ -97,6 +92,11 @@ def sample_notes(samples: Samples) -> Iterable[str]:
         yield (
             f"note: {len(cut)} of {samples.drawn} candidates are cut from {len(trunks)} larger trunks, the largest of "
             f"{count(max(trunks.values()))}MACs: limits hold for what is cut, not for its trunk."
+        )
+    if short := sum(any(use.limit == BRANCH and use.excess > 0 for use in plan.limits) for plan in samples.plans):
+        yield (
+            f"note: a run rejects {short} of {samples.drawn} candidates, whose branch is too short for their updates "
+            "with simulated rounding: raise training.steps, or lower quantization.qat_steps."
         )
     if samples.refused:
         yield f"note: {len(samples.refused)} of {samples.drawn} cannot be planned: {samples.refused[0]}"

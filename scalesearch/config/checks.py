@@ -182,20 +182,21 @@ def require_teacher(weight: float, parent: str) -> None:
         )
 
 
-def require_branch(recipe: Recipe, quantization: Quantization, *, origin: str) -> None:
+def require_branch(recipe: Recipe, quantization: Quantization, *, origin: str, flag: str = "--steps {}") -> None:
     """Raise ConfigError if the branch is too short for the updates that simulate rounding and one in float before them.
 
     Args:
         recipe: That of the training.
         quantization: Tells how many updates simulate rounding.
         origin: What asks for the training, for the message.
+        flag: How a number of updates is given there.
     """
     aware, branch = aware_updates(recipe, quantization), branch_steps(recipe)
     if aware >= branch:
         fail(
             f"{origin}: expected a branch of more than the {aware} updates that simulate rounding (qat_steps); of "
             f"{recipe.steps} updates, {branch} belong to it.",
-            f"Give --steps {least_steps(recipe, branch=aware + 1)}, or more.",
+            f"Give {flag.format(least_steps(recipe, branch=aware + 1))}, or more.",
         )
 
 

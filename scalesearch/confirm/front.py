@@ -17,7 +17,7 @@ from scalesearch.analysis.front import pareto_front
 from scalesearch.analysis.likely_members import Correction, correct
 from scalesearch.confirm.files import write_confirmation
 from scalesearch.confirm.jobs import asked_runs, end_text, intention, jobs_of, unfinished
-from scalesearch.confirm.members import added_before, asked_members, require_branches
+from scalesearch.confirm.members import added_before, asked_members, refuse_unlike_lengths, require_branches
 from scalesearch.confirm.request import ConfirmRequest
 from scalesearch.confirm.setup import (
     lay_parent,
@@ -103,9 +103,8 @@ def confirm_front(
         if fresh:
             hold.set_aside()
         remove_partial_files(folder / FOLDER)
-        before = added_before(
-            folder, records, request, front=pareto_front(records), train_images=session.data.train_images
-        )
+        refuse_unlike_lengths(folder, records, request, train_images=session.data.train_images)
+        before = added_before(folder, records, front=pareto_front(records))
         added = {record.trial: record for record in (*named, *before)}
         if request.also_likely and not named:
             say("--also auto: the corrected scores put no further trial on the front")
@@ -191,14 +190,15 @@ def _timed(
     stopped: threading.Event,
     say: Callable[[str], None],
 ) -> str | None:
-    """Time all members' first runs in one session, if none has done so yet.
+    """Time all members' first runs in one session, if none has done so yet, of them or of them and others.
 
     Returns:
         Empty once one session has timed them all; otherwise the reason why not; None if `stopped` was set first.
     """
     first = {run.trial: run for run in reversed(runs)}
     trials = tuple(record.trial for record in members if record.trial in first)
-    if all(first[trial].timed_together == trials for trial in trials):
+    sessions = {first[trial].timed_together for trial in trials}
+    if len(sessions) == 1 and set(trials) <= set(*sessions):
         return ""
     say(f"latency: {len(trials)} engines in turn, {ROUNDS} rounds, in one fresh process")
     entries = [

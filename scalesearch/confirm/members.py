@@ -4,16 +4,18 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from scalesearch.analysis.confirmation import added_trials
 from scalesearch.analysis.front import knee, pareto_front, picture
 from scalesearch.analysis.likely_members import correct
 from scalesearch.config.checks import require_branch
-from scalesearch.confirm.request import ConfirmRequest
+from scalesearch.confirm.request import ConfirmRequest, length_flags, length_of
 from scalesearch.errors import ConfigError
-from scalesearch.records.confirmed import read_confirmed
+from scalesearch.records.confirmed import FOLDER, confirmed_path, read_confirmed
 from scalesearch.study.view import stored_confirmation
 from scalesearch.values.candidate import Recipe
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.training_length import aware_updates, full_length, least_steps, updates, was_retrained
+from scalesearch.views.confirmed_lengths import trained_words
 from scalesearch.views.words import verdict
 
 
@@ -77,26 +79,44 @@ def require_branches(members: Iterable[MeasuredTrial], request: ConfirmRequest, 
         require_branch(recipe, record.candidate.quantization, origin=f"trial {record.trial}")
 
 
-def added_before(
-    folder: Path,
-    records: Sequence[TrialRecord],
-    request: ConfirmRequest,
-    *,
-    front: Sequence[MeasuredTrial],
-    train_images: int,
-) -> tuple[MeasuredTrial, ...]:
-    """Return the trials off the front that an earlier call trained at the requested length, by trial number."""
-    members = {record.trial for record in front}
-    lengths: dict[int, set[int]] = {}
-    for run in read_confirmed(folder):
-        lengths.setdefault(run.trial, set()).add(run.steps)
+def refuse_unlike_lengths(
+    folder: Path, records: Sequence[TrialRecord], request: ConfirmRequest, *, train_images: int
+) -> None:
+    """Raise ConfigError if any trial of the study was confirmed at another length than the request asks for.
 
-    def same_length(record: MeasuredTrial) -> bool:
+    It need not be one of those that are confirmed now: whatever is confirmed is compared.
+    """
+    there = {record.trial: measured for record in records if (measured := record.measured)}
+    trained = [(there[run.trial], run) for run in read_confirmed(folder) if run.trial in there]
+
+    def asked(record: MeasuredTrial) -> int:
         recipe = full_recipe(record, request, train_images=train_images)
-        return lengths.get(record.trial) == {updates(recipe, pruned=was_retrained(record))}
+        return updates(recipe, pruned=was_retrained(record))
 
-    others = (each.measured for each in records if each.feasible and each.same_as is None and each.trial not in members)
-    return tuple(sorted((record for record in others if record and same_length(record)), key=lambda one: one.trial))
+    unlike = [(record, run) for record, run in trained if run.steps != asked(record)]
+    if not unlike:
+        return
+    told = sorted({asked(record) for record, _ in unlike})
+    length = length_of([(record, run.steps) for record, run in trained], train_images=train_images)
+    if length:
+        flags = " ".join(length_flags(length))
+        way_on = f"Give {flags or 'no length'} to go on with it"
+    else:  # an earlier version let them lie side by side
+        first = confirmed_path(folder, unlike[0][1].trial, unlike[0][1].seed).name
+        way_on = f"Remove those files ({first}, ...) to go on without them"
+    message = (
+        f"{folder / FOLDER} holds {trained_words(run for _, run in unlike)}, and {' or '.join(map(str, told))} are "
+        "asked for: unlike trainings may not share a front.\n"
+        f"{way_on}, or give --fresh to confirm anew (the old folder is kept)."
+    )
+    raise ConfigError(message)
+
+
+def added_before(
+    folder: Path, records: Sequence[TrialRecord], *, front: Sequence[MeasuredTrial]
+) -> tuple[MeasuredTrial, ...]:
+    """Return the trials off the front that an earlier call confirmed, by trial number."""
+    return added_trials(front, records, read_confirmed(folder))
 
 
 def _confirmable(trial: int, records: dict[int, TrialRecord], members: Sequence[MeasuredTrial]) -> MeasuredTrial:

@@ -3,13 +3,14 @@
 Light, so that a wrong number is reported before torch is loaded.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from scalesearch.analysis.confirmed_lengths import recipe_updates
 from scalesearch.errors import ConfigError
-from scalesearch.values.training_length import usual_full_length
+from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.training_length import full_length, usual_full_length
 
 if TYPE_CHECKING:
     from scalesearch.analysis.confirmation import Move
@@ -76,29 +77,39 @@ def command_for(study: str, moves: "Sequence[Move]", *, train_images: int = 0) -
         train_images: Number of the study's training images, from which passes over them are told; 0: not known.
     """
     seeds = max(move.seeds for move in moves)
-    flags = _length_flags(moves, train_images)
+    trained = [(move.record, move.steps) for move in moves]
+    length = length_of(trained, train_images=train_images) or ConfirmRequest(steps=recipe_updates(*trained[0]))
+    flags = length_flags(length)
     flags += [f"--seeds {seeds}"] if seeds != DEFAULT_SEEDS else []
     return " ".join(("scalesearch confirm", study, *flags))
 
 
-def _length_flags(moves: "Sequence[Move]", train_images: int) -> list[str]:
-    """Return the flag for the length of these trainings; nothing where they have the default one.
+def length_of(trained: Sequence[tuple[MeasuredTrial, int]], *, train_images: int) -> ConfirmRequest | None:
+    """Return a request for the length that these trials were trained by; None where there is no such request.
 
     Trials of unlike batch sizes that made equally many passes over the images made unlike numbers of updates.
+
+    Args:
+        trained: Trials, each with the updates of its full training, those that retrain it included.
+        train_images: Number of the study's training images; 0: not known.
     """
-    lengths = list(map(_recipe_updates, moves))
-    usual = [usual_full_length(move.record.candidate.recipe, full_updates=move.record.full_updates) for move in moves]
-    if lengths == usual:
-        return []
-    if len(set(lengths)) > 1 and train_images:
-        batches = [move.record.candidate.recipe.batch_size for move in moves]
-        epochs = min(steps * batch // train_images for steps, batch in zip(lengths, batches, strict=True))
-        if lengths == [max(1, math.ceil(epochs * train_images / batch)) for batch in batches]:
-            return [f"--epochs {epochs}"]
-    return [f"--steps {lengths[0]}"] if lengths[0] != usual[0] else []
+    lengths = [(record, recipe_updates(record, steps)) for record, steps in trained]
+    if all(steps == usual_full_length(one.candidate.recipe, full_updates=one.full_updates) for one, steps in lengths):
+        return ConfirmRequest()
+    if len({steps for _, steps in lengths}) == 1:
+        return ConfirmRequest(steps=lengths[0][1])
+    passes = [steps * record.candidate.recipe.batch_size // train_images for record, steps in lengths if train_images]
+    epochs = min(passes, default=0)
+    if epochs and all(
+        steps == full_length(one.candidate.recipe, full_updates=0, epochs=epochs, train_images=train_images).steps
+        for one, steps in lengths
+    ):
+        return ConfirmRequest(epochs=epochs)
+    return None
 
 
-def _recipe_updates(move: "Move") -> int:
-    """Return the updates of a trial's full training, without those that retrain a cut network."""
-    record = move.record
-    return round(record.candidate.recipe.steps * move.steps / max(1, record.training.steps))
+def length_flags(request: ConfirmRequest) -> list[str]:
+    """Return the flag for the length that the request asks for; nothing for the default one."""
+    if request.epochs is not None:
+        return [f"--epochs {request.epochs}"]
+    return [f"--steps {request.steps}"] if request.steps is not None else []

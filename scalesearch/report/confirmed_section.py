@@ -61,7 +61,7 @@ def _row(move: Move) -> tuple[str, ...]:
         f"{100 * (move.validation.score - record.quality.score):+.1f}",
         _mean(move.test),
         latency_with_interval(record.latency),
-        latency_with_interval(move.latency) + ("" if move.timed_together else " (timed alone)"),
+        latency_with_interval(move.latency) + ("" if move.timed_together else " (timed apart)"),
         standing + (f", ties with {', '.join(map(str, move.ties))}" if move.ties else ""),
     )
 

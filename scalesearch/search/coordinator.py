@@ -44,7 +44,13 @@ from scalesearch.values.training_length import trunk_steps
 
 
 def run_study(
-    folder: Path, problem: Problem, settings: RunSettings, *, watchers: Watchers | None = None, held: bool = False
+    folder: Path,
+    problem: Problem,
+    settings: RunSettings,
+    *,
+    watchers: Watchers | None = None,
+    held: bool = False,
+    prepared_s: float = 0.0,
 ) -> StudyOutcome:
     """Begin or continue the study in `folder`, run it to `settings.budget`, and return all its records.
 
@@ -56,6 +62,7 @@ def run_study(
         settings: Settings of the run.
         watchers: Receivers of news during the run.
         held: Whether the caller holds the folder already.
+        prepared_s: Seconds of `settings.max_time_s` that trainings before the search have taken.
 
     Raises:
         ConfigError: If another process runs this study, a record cannot be read, or the database is unfit.
@@ -75,7 +82,9 @@ def run_study(
             problem.make_evaluator, workers=settings.workers, limits=settings.stage_limits, log_folder=logs
         )
         try:
-            return _Run(folder, problem, settings, watchers=watchers, opened=opened, pool=pool).to_the_end(stopped)
+            limit = TimeLimit(settings.max_time_s, spent_s=prepared_s)
+            run = _Run(folder, problem, settings, watchers=watchers, opened=opened, pool=pool, limit=limit)
+            return run.to_the_end(stopped)
         except BaseException as error:
             watchers.on_event(RunStopped(ended="error", message=str(error).strip().rpartition("\n")[2]))
             raise
@@ -93,6 +102,7 @@ class _Run:
         watchers: Watchers,
         opened: OpenStudy,
         pool: WorkerPool,
+        limit: TimeLimit,
     ) -> None:
         self._folder, self._problem, self._opened, self._pool = folder, problem, opened, pool
         self._listener, self._workers = watchers.listener, settings.workers
@@ -107,7 +117,7 @@ class _Run:
             by_time=settings.max_time_s > 0,
         )
         self._branches = branches = Branches(self._ledger, problem.space, problem.plan, allowed=settings.branches)
-        self._limit = TimeLimit(settings.max_time_s)
+        self._limit = limit
         lengths = Lengths(
             problem.space,
             self._ledger,
@@ -141,7 +151,7 @@ class _Run:
         began = time.monotonic()
         with self._timed():
             self._open()
-        self._showing.started(continued=self._asker.left_behind)
+        self._showing.started(continued=self._asker.left_behind, prepared_s=self._limit.spent_s)
         refused: frozenset[int] | None = None  # what ran when there was no room for any other candidate
         with self._pool:
             while not stopped.is_set():

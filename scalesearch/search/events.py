@@ -23,6 +23,8 @@ class RunStarted:
     """Trials that a killed run left behind, and that this run continues."""
     max_time_s: float = 0.0
     """Seconds after which the run begins no further candidate; 0: no limit."""
+    prepared_s: float = 0.0
+    """Seconds of them that are over: those of trainings before the search, for the parent and `flip = "auto"`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

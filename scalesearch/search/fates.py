@@ -136,7 +136,7 @@ def _checked(result: Evaluated, plan: Plan) -> TrialRecord:
     if problem:
         record = replace(record, state="failed", reason=f"quality: {problem}")
     # A failed trial's numbers must not be taken for a point of the front.
-    return record if record.state == "complete" else replace(record.without_measurement(), charged=True)
+    return record if record.state == "complete" else record.without_measurement()
 
 
 def error_of(report: Fatal) -> Exception:

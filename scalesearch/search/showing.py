@@ -90,8 +90,8 @@ class Showing:
         if self._ledger.records:
             self._show_front(front)
 
-    def started(self, *, continued: int) -> None:
-        """Report that the run begins, and how many trials of a killed run it continues."""
+    def started(self, *, continued: int, prepared_s: float = 0.0) -> None:
+        """Report that the run begins, how many trials of a killed run it continues, and how long it prepared."""
         done, records = self._ledger.charged, len(self._ledger.records)
         event = RunStarted(
             budget=self._settings.budget,
@@ -99,6 +99,7 @@ class Showing:
             records=records,
             continued=continued,
             max_time_s=self._settings.max_time_s,
+            prepared_s=prepared_s,
         )
         self.tell((event,))
 

@@ -15,10 +15,18 @@ class TimeLimit:
     no training, as siblings do. Candidates that are running when the time is up are finished, so no work is lost.
     """
 
-    def __init__(self, max_time_s: float, *, now: Callable[[], float] = time.monotonic) -> None:
-        """Start the clock; with a limit of 0 seconds the time is never up."""
+    def __init__(self, max_time_s: float, *, spent_s: float = 0.0, now: Callable[[], float] = time.monotonic) -> None:
+        """Start the clock; with a limit of 0 seconds the time is never up.
+
+        Args:
+            max_time_s: The limit.
+            spent_s: How much of it is over already.
+            now: Tells the time in seconds.
+        """
         self._max_time_s, self._now = max_time_s, now
-        self._began_s = now()
+        self.spent_s = spent_s
+        """Seconds of the limit that were over when the clock started."""
+        self._began_s = now() - spent_s
 
     @property
     def is_set(self) -> bool:

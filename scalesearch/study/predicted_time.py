@@ -64,7 +64,9 @@ class PlannedRun:
     train_images: int = USUAL_TRAIN_IMAGES
     """Number of training images in the data set."""
     parent_macs: int = 0
-    """MACs of one image of the parent, as a network of the base's size; 0 without a parent."""
+    """MACs of one image of the parent, as a network of the base's size; 0 without a parent that is to be tuned."""
+    judge: Plan | None = None
+    """The network that is trained first, to see whether training mirrors its images; None where that is decided."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -101,10 +103,15 @@ def predict(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, *, first: Pl
         ending = ENDING_S[end] + members * (FRONT_S[end] + _latency_s(plans[0], run.settings.latency, pieces)[end])
         # However many candidates share trunks, the budget is a number of full trainings.
         mean -= (1 - fewest / trained) * TRAINING_SPREAD[end] * shared_s / run.settings.workers
-        ends.append(OPENING_S[end] + _parent_s(run, plans, pieces)[end] + begin + (trained - 1) * mean + ending)
+        ends.append(OPENING_S[end] + _before_s(run, plans, pieces)[end] + begin + (trained - 1) * mean + ending)
     low, high = (statistics.fmean(_seconds(plan, run, pieces, end, training=False) for plan in plans) for end in (0, 1))
     return PredictedTime(
-        low_s=ends[0], high_s=ends[1], trained=(fewest, most), training_s=training, other_s=(low, max(low, high))
+        low_s=ends[0],
+        high_s=ends[1],
+        trained=(fewest, most),
+        training_s=training,
+        other_s=(low, max(low, high)),
+        before_s=_before_s(run, plans, pieces),
     )
 
 
@@ -125,6 +132,7 @@ def _of_lengths(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces, first: P
         trained=(few.trained[0], many.trained[1]),
         training_s=few.training_s,
         other_s=few.other_s,
+        before_s=few.before_s,
     )
 
 
@@ -202,6 +210,15 @@ def _seconds(plan: Plan, run: PlannedRun, pieces: Pieces, end: int, *, training:
     timing = latencies * _latency_s(plan, settings.latency, pieces)[end]
     timing += twins * _latency_s(plan, roughly, pieces)[end]
     return timing + shared / settings.workers
+
+
+def _before_s(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces) -> Bounds:
+    """Return the least and most seconds of the trainings that come before the first candidate."""
+    low, high = _parent_s(run, plans, pieces)
+    if run.judge:  # one process trains it, whatever the number of workers
+        training = _training_s(run.judge, pieces)
+        low, high = low + TRAINING_SPREAD[0] * training, high + TRAINING_SPREAD[1] * training
+    return low, high
 
 
 def _parent_s(run: PlannedRun, plans: Sequence[Plan], pieces: Pieces) -> Bounds:

@@ -23,6 +23,7 @@ from scalesearch.search.showing import Watchers
 from scalesearch.search.storage import opened_study
 from scalesearch.study.front_looks import FrontLooks
 from scalesearch.study.keeper import Keeper
+from scalesearch.study.preparation import Preparation
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import task_for
 from scalesearch.values.latency import LATENCY_NAMES
@@ -52,11 +53,14 @@ def run_search(
     """
     with hold_folder(folder, "run", held=hold), interrupted_by_sigterm():
         clear_leftovers(folder, say)
-        session = open_session(settings, space, folder, say=say)
+        preparation = Preparation()
+        session = open_session(settings, space, folder, say=say, preparation=preparation)
         settings = replace(settings, sampler=session.settings.sampler, lengths=session.settings.lengths)
         for warning in session.data.warnings:
             say(f"warning: {warning}")
-        for line in tune_parent(session, say):
+        with preparation.training():
+            tuned = tune_parent(session, say)
+        for line in tuned:
             say(line)
         caption = f"{session.data_words}, {session.data.val_images} validation images"
         keeper, exports = Keeper(folder, caption), ExportCache(folder)
@@ -74,9 +78,14 @@ def run_search(
             metric=task_for(settings).metric,
             latency=LATENCY_NAMES[settings.latency.objective],
         )
+<<<<<<< HEAD
         listener = DashboardListener(folder, session.space, settings.sampler_name, settings.task)
         watchers = Watchers(on_event=heard, listener=listener)
         outcome = run_study(folder, problem, settings, watchers=watchers, held=True)
+=======
+        watchers = Watchers(on_event=heard, listener=DashboardListener(folder, session.space, settings.sampler_name))
+        outcome = run_study(folder, problem, settings, watchers=watchers, held=True, prepared_s=preparation.seconds)
+>>>>>>> mend-promises
         with stop_signals() as stopped:
             try:
                 if outcome.front and outcome.ended in ENDED_WHOLE:

@@ -20,6 +20,7 @@ from scalesearch.study.images import load_images, summary_of
 from scalesearch.study.lengths import lengths_notes, with_lengths
 from scalesearch.study.own_module import fitted_module_notes, require_classification
 from scalesearch.study.parent import ParentRequest, PriorParent, prepare_parent
+from scalesearch.study.preparation import Preparation
 from scalesearch.study.reference import make_reference, with_reference
 from scalesearch.tasks.registry import checked_sources, require_own_axes, require_postprocessing, task_for
 from scalesearch.training.machine import probe_machine
@@ -40,6 +41,7 @@ def open_session(
     prior: PriorParent | None = None,
     way_out: str = "",
     say: Callable[[str], None] = lambda _: None,
+    preparation: Preparation | None = None,
 ) -> Session:
     """Make the session of a new study in `folder`, or compare with the study already there and return its session.
 
@@ -55,6 +57,7 @@ def open_session(
         prior: The parent of the study that the exported network comes from, if it had one.
         way_out: What the user may do where the study was run with other settings; by default, what `run` offers.
         say: Is called with one line per step that takes time.
+        preparation: Is told how long a training took that decides about the study.
 
     Raises:
         ConfigError: Data, network or target are wrong, or not those of the study in the folder.
@@ -68,7 +71,7 @@ def open_session(
         require_own_axes(task, space.axes)
     base = base or find_spec(space.network)
     require_classification(base, settings.task)
-    begun, sampler = stored.space if stored else None, _sampler(settings, stored)
+    begun, sampler = stored.space if stored else None, sampler_of(settings, stored)
     asked, (space, lengths) = space, with_lengths(space, settings, sampler, stored)
     notes = [*lengths_notes(asked, space, lengths, sampler, stored)]
     asked, space = space, fitted_space(space, base, target, begun, parent=settings.parent)
@@ -108,12 +111,14 @@ def open_session(
         code_sha256=code_sha256(base) if base.origin else "",
         code_read_by=code_reader() if base.origin else "",
     )
-    session = with_flip(_with_reference(session, stored, dataset, way_out=way_out, say=say), dataset, say=say)
+    session = _with_reference(session, stored, dataset, way_out=way_out, say=say)
+    with (preparation or Preparation()).training():
+        session = with_flip(session, dataset, say=say)
     write_run_file(session)
     return session
 
 
-def _sampler(settings: RunSettings, stored: Session | None) -> SamplerName:
+def sampler_of(settings: RunSettings, stored: Session | None) -> SamplerName:
     """Return the sampler: what was asked for, or else that of the study's last run."""
     return stored.settings.sampler_name if stored and settings.sampler == "auto" else settings.sampler_name
 

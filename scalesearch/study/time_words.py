@@ -17,6 +17,8 @@ class PredictedTime:
     trained where candidates share trunks."""
     training_s: float
     other_s: Bounds
+    before_s: Bounds = (0.0, 0.0)
+    """Seconds of `low_s` and `high_s` that are over before the first candidate is begun: the parent, and flips."""
 
     @property
     def words(self) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from scalesearch.analysis.choice import Choice, Wish, choose
 from scalesearch.analysis.confirmation import Confirmation, added_trials, confirm_moves
+from scalesearch.analysis.confirmed_lengths import of_one_length
 from scalesearch.analysis.front import Point, hypervolume, knee, pareto_front, point, reference_of
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.records.confirmed import read_confirmed
@@ -133,6 +134,8 @@ def stored_confirmation(
 ) -> Confirmation | None:
     """Return the confirmation of front members and other trials; None where no member of the front was confirmed.
 
+    Runs of one length are compared (`of_one_length`); `left_out` holds the others.
+
     Args:
         folder: The study's folder.
         front: The searched front.
@@ -142,7 +145,8 @@ def stored_confirmation(
     Raises:
         ConfigError: One of the files cannot be read.
     """
-    runs = read_confirmed(folder)
-    if not any(run.trial == record.trial for run in runs for record in front):
+    alike = of_one_length(read_confirmed(folder), records, front)
+    runs, members = alike.runs, {record.trial for record in front}
+    if not any(run.trial in members for run in runs):
         return None
-    return confirm_moves(front, runs, scores, added=added_trials(front, records, runs))
+    return confirm_moves(front, runs, scores, added=added_trials(front, records, runs), left_out=alike.left_out)

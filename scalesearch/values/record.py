@@ -205,7 +205,7 @@ class TrialRecord:
         """
         if self.training is None and self.most_updates is not None:
             return self.charged * min(1.0, self.most_updates / max(1, self.candidate.recipe.steps, self.full_updates))
-        if not self.charged or self.training is None or not self.training.new_steps:
+        if not self.charged or self.training is None or self.training.new_steps is None:
             return self.charged * min(
                 1.0, self.candidate.recipe.steps / self.full_updates if self.full_updates else 1.0
             )

@@ -164,7 +164,8 @@ class RunSettings:
     """Number of full trainings. A candidate whose trunk is stored already counts only the share of updates that it
     makes itself."""
     max_time_s: float = 0.0
-    """Seconds of wall time after which a run begins no further candidate, counted anew in each run; 0: no limit."""
+    """Seconds of wall time after which a run begins no further candidate, counted anew in each run; 0: no limit. They
+    count from the first candidate, with the trainings before it: of the parent, and for `flip = "auto"`."""
     workers: int = 1
     seed: int = 0
     sampler: SamplerSetting = "auto"

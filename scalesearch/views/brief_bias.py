@@ -8,6 +8,7 @@ from scalesearch.analysis.confirmation import Confirmation
 from scalesearch.analysis.likely_members import Correction, confirmed_networks
 from scalesearch.analysis.longer_trainings import LongerTrainings
 from scalesearch.values.quality import Z_975
+from scalesearch.views.confirmed_lengths import left_out_lines
 from scalesearch.views.words import percent
 
 
@@ -35,6 +36,7 @@ def correction_lines(confirmation: Confirmation, correction: Correction, *, comm
         correction: What they say about the brief front.
         command: The command that confirms more trials of this study, without their numbers.
     """
+    yield from left_out_lines(confirmation.left_out)
     if correction.bias is None:
         yield f"bias of the brief front: nothing to say, {_why_unknown(confirmation)}"
         return

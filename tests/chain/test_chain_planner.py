@@ -8,7 +8,9 @@ from scalesearch.chain import planner as module
 from scalesearch.chain.planner import PlanBasis, Planner
 from scalesearch.deployment.targets import get_target
 from scalesearch.networks import base_spec, find_spec
+from scalesearch.networks.build import build
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Scaling
+from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.plan import Plan
 from scalesearch.values.session import Session
@@ -116,6 +118,29 @@ def test_a_remembered_plan_has_the_candidate_as_it_was_asked_for(
         planner(Candidate(scaling=Scaling(width=width)))
     assert planner(whole) == first
     assert len(worked) == 4, "the oldest was forgotten"
+
+
+def test_a_network_is_cut_once_for_all_its_precisions_and_lengths(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = list[NetworkSpec]()
+
+    def counted(spec: NetworkSpec, make_module: Any) -> Network:
+        built.append(spec)
+        return build(spec, make_module)
+
+    monkeypatch.setattr(module, "build", counted)
+    base = base_spec("resnet_small")
+    basis = replace(session, base=base, space=replace(session.space, network="resnet_small"))
+    cut = Candidate(scaling=Scaling(resolution=0.5), pruning=Pruning(channel_fraction=0.5))
+    others = (
+        replace(cut, quantization=Quantization(precision="int8")),
+        replace(cut, recipe=replace(cut.recipe, steps=2 * cut.recipe.steps)),
+    )
+    planner = Planner(basis)
+    found = [planner(candidate) for candidate in (cut, *others)]
+    assert len(built) == 1
+    assert found == [Planner(basis)(candidate) for candidate in (cut, *others)]
 
 
 _plan_spec = Planner.plan_spec

@@ -444,6 +444,17 @@ def test_a_trial_that_was_added_to_the_front_is_chosen_by_what_it_is_at_full_len
     assert _run("first", "--max-latency", "3.5ms", "--confirmed", "--to", "full").startswith("trial 2 at full length")
 
 
+def test_only_one_length_is_compared_and_a_named_trial_is_exported_of_any(study: Study) -> None:
+    _confirm(study, study.trial(1), top1=0.8)
+    _confirm(study, study.trial(2), top1=0.85)
+    other = _confirm(study, study.trial(3), top1=0.99)  # the most accurate, after twice the training
+    write_confirmed(study.session.folder, dataclasses.replace(other, steps=2 * other.steps))
+    told = _run("first", "--front", "--confirmed", "--to", "full")
+    assert f"left out of the confirmed front: trial 3 trained for {2 * other.steps} steps, unlike most members" in told
+    assert "trial 1 at full length" in told and "trial 2 at full length" in told and "trial 3 at" not in told
+    assert _run("first", "--trial", "3", "--confirmed", "--to", "best").startswith("trial 3 at full length")
+
+
 def test_an_export_of_brief_training_names_the_better_file(study: Study) -> None:
     record = study.trial(1)
     assert "--confirmed" not in _run("first", "--to", "best")

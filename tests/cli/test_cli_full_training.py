@@ -147,6 +147,24 @@ def test_an_export_that_was_taught_is_not_trained_without_its_parent(
     assert not (tmp_path / "to").exists()
 
 
+def test_one_training_has_all_cores_however_many_workers_the_search_had(
+    session: Session, make_record: MakeRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = dataclasses.replace(session, settings=dataclasses.replace(session.settings, workers=4))
+    path = write_config(make_record(4), searched, tmp_path / "export")
+    assert read_config(path).settings.workers == 4
+    asked = list[RunSettings]()
+
+    def opened(settings: RunSettings, *_: object, **__: object) -> Session:
+        asked.append(settings)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("scalesearch.cli.full_training.open_session", opened)
+    with pytest.raises(ConfigError, match="enough"):
+        train_export(path, steps=None, data="signs", seed=None, to=tmp_path / "to")
+    assert [settings.workers for settings in asked] == [1]
+
+
 def test_images_have_the_size_of_the_exported_network(config: ExportedConfig, session: Session) -> None:
     """80 px are no multiple of resnet18's total stride of 32: the study's `resolution_multiple` allowed them."""
     network = dataclasses.replace(base_spec("resnet18"), resolution_px=80)

@@ -150,3 +150,23 @@ def test_a_run_without_a_budget_counts_trainings_and_the_time_that_is_left(
     assert opening.endswith(": no budget, at most 30 min")
     assert trial.startswith("[2.3] trial") and trial.endswith("about 20 min left")
     assert plateau.startswith("plateau: hypervolume grew by 0.12 % in the last 20 trained candidates")
+
+
+def test_the_time_that_went_into_trainings_before_the_search_is_told_and_not_left(
+    make_record: RecordFactory, tmp_path: Path
+) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as file:
+        shown = _LineView(Console(file=file), tmp_path)
+        shown.event(
+            RunStarted(budget=UNLIMITED_BUDGET, charged_done=0, records=0, continued=0, max_time_s=1800, prepared_s=600)
+        )
+        shown._progress._start -= 600.0
+        event = TrialFinished(
+            record=make_record(3), charged_done=2.35, budget=UNLIMITED_BUDGET, front_size=1, hypervolume=1.5
+        )
+        shown.event(event)
+        assert shown._progress.share == pytest.approx(2 / 3, abs=0.01)
+    opening, trial = path.read_text().splitlines()
+    assert opening.endswith(": no budget, at most 30 min (10 min of them are over)")
+    assert trial.endswith("about 10 min left")

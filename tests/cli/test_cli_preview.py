@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,20 +12,29 @@ from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 
 from scalesearch.chain.planner import PlanBasis, Planner
-from scalesearch.cli import compiling, samples
+from scalesearch.cli import compiling, run, samples
 from scalesearch.cli.collapsing import collapses
 from scalesearch.cli.compiling import compile_space
 from scalesearch.cli.data_lines import data_line
 from scalesearch.cli.preview import check_space, limit_lines, preview_run
 from scalesearch.cli.space_lines import axis_text
 from scalesearch.config import load_run, parse_space, space_paths
+from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.targets import get_target
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks import base_spec
+from scalesearch.records.run_file import write_run_file
+from scalesearch.records.store import RecordStore
 from scalesearch.spaces.suggest import ends_short, for_target, random_candidates
+from scalesearch.study.fitted_space import fitted_space
+from scalesearch.study.lengths import with_lengths
 from scalesearch.study.pieces import Pieces
+from scalesearch.study.predicted_time import PlannedRun, predict
+from scalesearch.study.session import sampler_of
+from scalesearch.study.time_words import PredictedTime
 from scalesearch.tasks.registry import loadable_tasks
 from scalesearch.values.plan import Plan
+from scalesearch.values.session import Session
 from scalesearch.values.settings import MachineSettings, RunSettings
 from scalesearch.values.space import SearchSpace
 
@@ -160,6 +170,104 @@ def test_lengths_are_for_the_sampler_that_chooses_among_them(
     assert ("lengths: 960 updates for every candidate" in words) == (sampler == "tpe")
 
 
+def begin(session: Session, settings: RunSettings, asked: SearchSpace, folder: Path) -> Session:
+    """Leave run.toml in a folder, as a run with these settings does."""
+    base, chip = base_spec(asked.network), get_target("cpu")
+    sampler = sampler_of(settings, None)
+    trained, lengths = with_lengths(asked, settings, sampler, None)
+    stored = dataclasses.replace(
+        session,
+        folder=folder,
+        settings=dataclasses.replace(settings, sampler=sampler, lengths=lengths),
+        space=fitted_space(trained, base, chip, None),
+        base=base,
+        target=chip,
+        device=get_backend(chip.backend).device(1),
+    )
+    write_run_file(stored)
+    return stored
+
+
+@pytest.mark.usefixtures("no_clock")
+def test_a_run_that_goes_on_is_previewed_by_its_study(
+    session: Session, make_record: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, shipped = load_run(flags={"target": "cpu"})
+    folder = tmp_path / "study"
+    begin(session, dataclasses.replace(settings, sampler="tpe"), shipped, folder)
+    for trial in range(12):
+        record = make_record(trial)
+        training = dataclasses.replace(record.training, steps=960, new_steps=960 if trial < 7 else 320)
+        RecordStore(folder).save(dataclasses.replace(record, training=training))
+
+    preview_run(settings, shipped, study=folder)  # without --sampler
+    words = " ".join(capsys.readouterr().out.split())
+    assert f"continues the study {folder} after 8.6 full trainings (--fresh starts anew)" in words
+    assert "sampler = 'tpe'" in words and "training.steps = 960" in words
+    assert "lengths: 960 updates for every candidate, as the study was begun" in words
+    assert "A budget of 20, of which 8.6 are used, takes about" in words
+    assert "here: 12 candidates" in words  # of 20
+
+    preview_run(dataclasses.replace(settings, budget=8), shipped, study=folder)
+    assert "The budget of 8 is used up" in " ".join(capsys.readouterr().out.split())
+
+    preview_run(settings, shipped)  # --fresh
+    words = " ".join(capsys.readouterr().out.split())
+    assert "continues" not in words and "A budget of 20 takes about" in words and "as the search decides" in words
+
+
+@pytest.mark.usefixtures("no_clock")
+def test_a_run_that_would_be_refused_is_not_previewed(
+    session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, shipped = load_run(flags={"target": "cpu"})
+    begin(session, settings, shipped, tmp_path)
+    with pytest.raises(ConfigError, match=r"settings\.seed: was 0, is 3"):
+        preview_run(dataclasses.replace(settings, seed=3), shipped, study=tmp_path)
+    with pytest.raises(ConfigError, match="need the sampler growth, got tpe"):
+        preview_run(dataclasses.replace(settings, sampler="tpe"), shipped, study=tmp_path)
+    data = dataclasses.replace(settings.data, source="cifar10")
+    preview_run(dataclasses.replace(settings, data=data), shipped, study=tmp_path)
+    words = " ".join(capsys.readouterr().out.split())
+    assert "note: it was begun with the data signs; a run compares the images, and refuses others" in words
+
+
+def test_dry_run_looks_at_the_folder_that_the_run_would_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looked = list[Path | None]()
+    monkeypatch.setattr("scalesearch.cli.preview.preview_run", lambda *_, study: looked.append(study))
+    run.run(to=tmp_path, target="cpu", dry_run=True)
+    run.run(to=tmp_path, target="cpu", dry_run=True, fresh=True)
+    assert looked == [tmp_path, None]
+
+
+@pytest.mark.usefixtures("no_clock")
+def test_the_training_that_decides_flips_is_told_and_predicted(
+    tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    undecided = parse_space(
+        {"network": "resnet_small", "resolution_px": 16, "training": {"steps": 10, "flip": "auto"}},
+        name="tiny",
+        origin="tiny.toml",
+    )
+    asked = list[PlannedRun]()
+
+    def heard(planned: PlannedRun, *given: Any, **more: Any) -> PredictedTime:
+        asked.append(planned)
+        return predict(planned, *given, **more)
+
+    monkeypatch.setattr("scalesearch.study.predicted_time.predict", heard)
+    settings = dataclasses.replace(SETTINGS, target="cpu")
+    preview_run(settings, undecided)
+    assert "flips: resnet_small is trained once before the search" in " ".join(capsys.readouterr().out.split())
+    begin(session, settings, undecided.with_flip(flip=False), tmp_path)
+    preview_run(settings, undecided, study=tmp_path)
+    assert "flips:" not in capsys.readouterr().out
+    judges = [planned.judge for planned in asked]
+    assert judges[0] and judges[0].candidate.recipe.steps == 10 and judges[1] is None
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
@@ -220,6 +328,32 @@ def test_limits_are_counted_after_pruning(monkeypatch: pytest.MonkeyPatch, capsy
     text = " ".join(capsys.readouterr().out.split())
     assert f"rejects 0 of 24 sampled candidates ({dense.cost.macs} to" in text
     assert "nothing would be trained" not in text
+
+
+@pytest.mark.usefixtures("no_probe")
+def test_sampled_plans_are_the_planners_own_and_too_short_branches_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(samples, "_PLANNING_S", 1000.0)
+    document = {
+        "network": "resnet_small",
+        "resolution_px": 16,
+        "pruning": {"channel_fraction": [0.0, 0.5]},
+        "quantization": {"precision": ["fp32", "int8"], "qat_steps": [0, 3]},
+        "training": {"steps": 10, "batch_size": 4, "schedule": "wsd"},
+        "limits": {"max_size_bytes": 10_000_000},
+    }
+    whole = parse_space(document, name="aware", origin="aware.toml")
+    basis = PlanBasis(base=base_spec("resnet_small"), space=whole, target=get_target("cpu"), num_classes=43, seed=0)
+    planner = Planner(basis)
+    found = samples.sampled(whole, planner, seed=0).plans
+    assert found == tuple(Planner(basis)(candidate) for candidate in random_candidates(whole, 24, 0))
+    rejected = [plan for plan in found if plan.rejected_because]
+    assert {plan.candidate.quantization.aware_steps for plan in rejected} == {3}
+    check_space(SETTINGS, whole, with_data=False)
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"a run rejects {len(rejected)} of 24 candidates, whose branch is too short" in text
+    assert 0 < len(rejected) < 24
 
 
 def test_what_cannot_be_planned_is_counted_and_the_others_shown(

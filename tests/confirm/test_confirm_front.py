@@ -35,9 +35,11 @@ from scalesearch.records.confirmed import (
     confirmed_path,
     first_runs,
     read_confirmed,
+    write_confirmed,
 )
 from scalesearch.records.run_file import read_run_file, stored_session, write_run_file
 from scalesearch.records.store import RecordStore
+from scalesearch.study.contents import read_contents
 from scalesearch.study.run import run_search
 from scalesearch.values.candidate import Pruning, Recipe
 from scalesearch.values.plan import Plan
@@ -45,6 +47,7 @@ from scalesearch.values.record import TrialRecord
 from scalesearch.values.session import Session
 from scalesearch.values.space import Limits
 from scalesearch.values.training_length import FULL_LENGTH, FULL_LENGTH_OF_LENGTHS, full_length
+from scalesearch.views.brief_bias import correction_lines
 
 
 @pytest.fixture
@@ -181,6 +184,64 @@ def test_another_length_is_refused_unless_started_anew(study: Path, fakes: tuple
     confirm_front(study, ConfirmRequest(steps=40), fresh=True)
     assert {run.steps for run in read_confirmed(study)} == {40}
     assert len(list((study / "confirmed.old1").glob("trial_*.json"))) == 6
+
+
+def test_another_length_than_that_of_a_trial_that_is_not_asked_for_is_refused(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming], make_record: MakeRecord
+) -> None:
+    store = RecordStore(study)
+    confirm_front(study, ConfirmRequest(top=1, steps=30))
+    assert {run.trial for run in read_confirmed(study)} == {1}
+    device = store.load(0).device
+    for trial, p50_ms in ((4, 0.1), (5, 0.2)):  # the run goes on, and the knee moves
+        store.save(make_record(trial, top1=0.79 + 0.001 * trial, p50_ms=p50_ms, device=device))
+    asked = len(fakes[0].asked)
+    with pytest.raises(ConfigError, match="trial 1 trained for 30 steps, and 40 are asked for") as caught:
+        confirm_front(study, ConfirmRequest(top=1, steps=40))
+    assert "Give --steps 30 to go on with it, or give --fresh" in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3 and len(fakes[0].asked) == asked
+    assert confirm_front(study, ConfirmRequest(top=1, steps=30)).ended == "complete"
+    assert {run.trial for run in read_confirmed(study)} > {1}
+
+
+def test_unlike_lengths_of_an_earlier_version_are_not_compared_and_can_be_parted(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming]
+) -> None:
+    confirm_front(study, ConfirmRequest(steps=40))
+    shorter = [replace(run, steps=30) for run in read_confirmed(study) if run.trial == 0]
+    for run in shorter:
+        write_confirmed(study, run)
+    contents = read_contents(study)
+    assert contents.confirmation and [move.record.trial for move in contents.confirmation.moves] == [1, 2]
+    assert contents.confirmation.left_out == tuple(shorter)
+    assert contents.correction
+    lines = [*correction_lines(contents.confirmation, contents.correction, command="")]
+    assert lines[0].startswith("left out of the confirmed front: trial 0 trained for 30 steps, unlike most members")
+    with pytest.raises(ConfigError, match=r"trial 0 trained for 30 steps, and 40 are .*\nRemove those files") as caught:
+        confirm_front(study, ConfirmRequest(steps=40))
+    assert confirmed_path(study, 0, shorter[0].seed).name in str(caught.value)
+    for run in shorter:
+        confirmed_path(study, run.trial, run.seed).unlink()
+    outcome = confirm_front(study, ConfirmRequest(steps=40))
+    assert outcome.done == 6 and outcome.confirmation and not outcome.confirmation.left_out
+
+
+def test_two_timing_sessions_are_told_and_one_that_held_more_is_enough(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming]
+) -> None:
+    _, timing = fakes
+    confirm_front(study, ConfirmRequest(steps=30))
+    confirm_front(study, ConfirmRequest(steps=30, top=2))
+    assert timing.sessions == [(0, 1, 2)]
+    for run in read_confirmed(study):  # as earlier versions timed the two anew
+        if run.timed_together and run.trial in (1, 2):
+            write_confirmed(study, replace(run, timed_together=(1, 2)))
+    found = read_contents(study).confirmation
+    assert found and {move.record.trial: move.timed_together for move in found.moves} == {0: False, 1: True, 2: True}
+    confirm_front(study, ConfirmRequest(steps=30))
+    assert timing.sessions == [(0, 1, 2)] * 2
+    found = read_contents(study).confirmation
+    assert found and all(move.timed_together for move in found.moves)
 
 
 def test_another_device_other_images_and_no_place_are_refused(

@@ -70,15 +70,16 @@ def test_a_trial_off_the_front_is_confirmed_beside_it_and_nothing_twice(
     assert confirm_front(study, ConfirmRequest(steps=30, seeds=3)).done == 12
 
 
-def test_an_added_trial_of_another_length_is_left_out(study: Path, fakes: tuple[FakeTraining, FakeTiming]) -> None:
+@pytest.mark.parametrize("also", [(), (3,)])
+def test_an_added_trial_of_another_length_is_refused_whether_or_not_it_is_named(
+    study: Path, fakes: tuple[FakeTraining, FakeTiming], also: tuple[int, ...]
+) -> None:
     confirm_front(study, ConfirmRequest(steps=30, also=(3,)))
     for run in read_confirmed(study):
         if run.trial != 3:
             confirmed_path(study, run.trial, run.seed).unlink()
-    outcome = confirm_front(study, ConfirmRequest(steps=40))
-    assert outcome.confirmation and [move.record.trial for move in outcome.confirmation.moves] == [0, 1, 2]
     with pytest.raises(ConfigError, match="trial 3 trained for 30 steps, and 40 are asked for"):
-        confirm_front(study, ConfirmRequest(steps=40, also=(3,)))
+        confirm_front(study, ConfirmRequest(steps=40, also=also))
 
 
 def test_a_stopped_addition_goes_on_without_being_named(study: Path, fakes: tuple[FakeTraining, FakeTiming]) -> None:

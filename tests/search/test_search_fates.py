@@ -8,8 +8,9 @@ import pytest
 from fake_evaluators import FakePlanner, make_space
 from study_runs import run
 
+from scalesearch.execution.worker import Evaluated
 from scalesearch.records.store import RecordStore
-from scalesearch.search.fates import charged_at_most, gone_on_with
+from scalesearch.search.fates import charged_at_most, gone_on_with, record_of
 from scalesearch.search.ledger import Asked
 from scalesearch.search.storage import opened_study
 from scalesearch.spaces.suggest import cheapest, suggest, trial_parameters
@@ -62,6 +63,32 @@ def test_a_failed_trial_is_charged_what_it_can_have_trained(
     trained = replace(failed, training=record.training)
     assert charged_at_most(trained, plan, shared_updates=shared, stored=stored) == trained
     assert charged_at_most(record, plan, shared_updates=shared, stored=stored) == record
+
+
+@pytest.mark.parametrize(("new_steps", "charge"), [(0, 0.0), (100, 1 / 3), (None, 1.0)])
+def test_a_trial_without_a_finite_score_is_charged_what_it_trained(
+    make_record: Callable[..., MeasuredTrial], new_steps: int | None, charge: float
+) -> None:
+    record = make_record(3)
+    plan = FakePlanner()(record.candidate)
+    training = replace(record.training, steps=300, new_steps=new_steps, weights_reused=new_steps == 0)
+    record = replace(
+        record,
+        key=plan.key,
+        charged=new_steps != 0,
+        training=training,
+        quality=replace(record.quality, score=float("nan")),
+    )
+    failed = record_of(Evaluated(trial=3, record=record), plan, ())
+    assert (failed.state, failed.quality) == ("failed", None) and failed.reason.startswith("quality: ")
+    assert failed.charged is record.charged and failed.charge == pytest.approx(charge)
+
+
+def test_no_updates_are_no_charge(make_record: Callable[..., MeasuredTrial]) -> None:
+    """Earlier versions stored such records as charged."""
+    record = make_record(3)
+    record = replace(record, charged=True, training=replace(record.training, new_steps=0))
+    assert record.charge == 0.0
 
 
 @pytest.mark.slow

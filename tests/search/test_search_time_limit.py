@@ -1,5 +1,6 @@
 """When a run begins no further candidate."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,15 @@ def test_the_time_is_up_once_a_usual_candidate_would_end_too_late(make_record: C
     assert limit.is_up(records, trained=True)
     assert not limit.is_up([replace(record, stages=()) for record in records], trained=True)
     assert not TimeLimit(0.0, now=lambda: now_s[0]).is_up(records, trained=True)
+
+
+def test_what_is_over_when_the_clock_starts_counts_too() -> None:
+    now_s = [100.0]
+    limit = TimeLimit(60.0, spent_s=25.0, now=lambda: now_s[0])
+    assert limit.left_s == 35.0 and not limit.half_over and not limit.is_up([], trained=True)
+    now_s[0] = 135.1
+    assert limit.half_over and limit.is_up([], trained=True)
+    assert TimeLimit(0.0, spent_s=25.0).left_s == math.inf
 
 
 def test_a_sibling_may_begin_when_a_training_may_not(make_record: Callable[..., MeasuredTrial]) -> None:

@@ -126,6 +126,18 @@ def test_a_parent_is_tuned_once_and_answers_each_size_of_the_training_images_whe
     assert taught.high_s - alone.high_s == pytest.approx(1.25 * (50 * 0.2 + answers_s))
 
 
+def test_the_network_that_decides_on_mirror_images_is_trained_once_before_all_others() -> None:
+    settings = replace(SETTINGS, workers=2)
+    space, plans = made(training={"steps": 100})
+    alone = predict(planned(settings, space), plans, PIECES)
+    judged = predict(replace(planned(settings, space), judge=plans[0]), plans, PIECES)
+    seconds = 100 * PIECES.step_s(plans[0].dense_cost.macs)
+    assert alone.before_s == (0.0, 0.0)
+    assert judged.before_s == pytest.approx((0.85 * seconds, 1.25 * seconds))
+    assert judged.low_s - alone.low_s == pytest.approx(0.85 * seconds)
+    assert judged.high_s - alone.high_s == pytest.approx(1.25 * seconds)
+
+
 def test_with_a_limit_on_latency_networks_may_be_timed_untrained_first() -> None:
     space, plans = made(limits={"max_latency_ms": 5.0})
     free, _ = made()

@@ -1,5 +1,6 @@
 """What a run does to its folder besides searching: who may work in it, and what lies in it that is not ours."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from scalesearch.folder_lock import hold_folder
 from scalesearch.records.store import RecordStore
 from scalesearch.study import run as running
 from scalesearch.study.keeper import Keeper
+from scalesearch.study.preparation import Preparation
 from scalesearch.study.run import clear_leftovers, run_search, tune_parent
 from scalesearch.training.weights import KeptTraining, WeightStore
 from scalesearch.values.parent import Parent, parent_folder
@@ -72,6 +74,34 @@ def test_a_folder_in_which_nothing_came_about_is_removed_again(tmp_path: Path, m
     with pytest.raises(ConfigError, match="images"):
         command.run(to=tmp_path / "study")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trainings_before_the_search_are_part_of_its_time(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[float]()
+
+    def opened(settings: object, space: object, folder: Path, *, preparation: Preparation, **_: object) -> Session:
+        time.sleep(0.05)  # data, reference: not counted
+        with preparation.training():
+            time.sleep(0.05)
+        return replace(session, folder=folder)
+
+    def searched(*_: object, prepared_s: float, **__: object) -> None:
+        told.append(prepared_s)
+        raise KeyboardInterrupt
+
+    def tuned(*_: object) -> tuple[str, ...]:
+        time.sleep(0.05)
+        return ()
+
+    for name, stand_in in (("open_session", opened), ("tune_parent", tuned), ("run_study", searched)):
+        monkeypatch.setattr(running, name, stand_in)
+    settings, space = load_run(space="resnet_small")
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_search(settings, space, tmp_path / "study")
+    assert 0.1 <= told[0] <= time.monotonic() - began - 0.05
 
 
 def test_stray_files_in_models_stop_nothing_and_stay(tmp_path: Path, make_record: Callable[..., MeasuredTrial]) -> None:

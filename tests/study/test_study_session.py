@@ -14,6 +14,7 @@ from scalesearch.data import LABEL_SOURCES, load_dataset
 from scalesearch.data.calibration_images import calibration_indices
 from scalesearch.errors import ConfigError
 from scalesearch.records.run_file import read_run_file
+from scalesearch.study.preparation import Preparation
 from scalesearch.study.session import open_session
 from scalesearch.tasks.registry import get_task
 from scalesearch.values.session import Session, reference_path
@@ -69,6 +70,19 @@ def test_the_window_found_is_kept_and_all_later_work_reads_by_it(tmp_path: Path)
         stored.settings.data, LABEL_SOURCES, storage_px=stored.storage_px, count=4, fingerprint=session.data.fingerprint
     )
     assert len(found) == 4
+
+
+def test_the_time_of_the_training_that_decides_flips_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [0.0]
+
+    def decided(session: Session, *_: object, **__: object) -> Session:
+        now_s[0] += 7.0
+        return session
+
+    monkeypatch.setattr("scalesearch.study.session.with_flip", decided)
+    preparation = Preparation(now=lambda: now_s[0])
+    opened(write(tmp_path / "scans", 1000), preparation=preparation)
+    assert preparation.seconds == 7.0
 
 
 def test_a_resumed_study_keeps_its_window_without_being_told(tmp_path: Path) -> None:
