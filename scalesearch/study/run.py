@@ -78,14 +78,9 @@ def run_search(
             metric=task_for(settings).metric,
             latency=LATENCY_NAMES[settings.latency.objective],
         )
-<<<<<<< HEAD
         listener = DashboardListener(folder, session.space, settings.sampler_name, settings.task)
         watchers = Watchers(on_event=heard, listener=listener)
-        outcome = run_study(folder, problem, settings, watchers=watchers, held=True)
-=======
-        watchers = Watchers(on_event=heard, listener=DashboardListener(folder, session.space, settings.sampler_name))
         outcome = run_study(folder, problem, settings, watchers=watchers, held=True, prepared_s=preparation.seconds)
->>>>>>> mend-promises
         with stop_signals() as stopped:
             try:
                 if outcome.front and outcome.ended in ENDED_WHOLE:
