@@ -80,7 +80,7 @@ class Shrinker:
         if not plan.pruning.any:
             with stages("retrain"), self._alone(plan.weights_key, stages):
                 return _unpruned(trunk, self._branch(plan, data, whole), train_parts=1)
-        with self._alone(plan.shape_key, stages):
+        with stages.held(self._alone(plan.shape_key, stages)):
             branch = self._cut_branch(plan, data, whole, stages)
         return Shrunk(
             network=branch.network,
@@ -220,7 +220,7 @@ class Shrinker:
         last, parts = dense, [dense]
         if plan.pruning.any:
             rounds = plan.pruning.rounds
-            with self._alone(plan.shape_key, stages):
+            with stages.held(self._alone(plan.shape_key, stages)):
                 cutter = Cutter(plan, data, self._trainer.task, channel_multiple=self._channel_multiple)
                 for number in range(1, rounds + 1):
                     with stages("prune"):

@@ -89,9 +89,9 @@ class Costs:
             return wait_s and wait_s / self.in_seconds.training(candidate)
         if not self.running_s:
             return 0.0
-        trunk = _trunk(candidate, self.space)
-        same = (trunk, trunk_steps(candidate.recipe), _branch(candidate))
-        return self._left_s.get(same, self._left_s.get(trunk, 0.0))
+        trunk, length = _trunk(candidate, self.space), trunk_steps(candidate.recipe)
+        stored = length in self.trained.get(trunk, {})  # a stored trunk is used while another worker lengthens it
+        return self._left_s.get((trunk, length, _branch(candidate)), 0.0 if stored else self._left_s.get(trunk, 0.0))
 
     def of_all(self, candidates: Iterable[Candidate]) -> float:
         """Return what the run spends on these candidates, one after the other."""

@@ -175,6 +175,12 @@ def test_who_needs_a_trunk_in_training_waits_for_it(
     costs = in_seconds(SPACE, records, {new: 5.0})
     assert costs
     assert costs.of_all([other]) == pytest.approx(fixed_s + 30, rel=0.01), "the run's room counts no waiting"
+    longer = replace(known, recipe=replace(known.recipe, steps=4 * known.recipe.steps))
+    lengthened = in_seconds(SPACE, records, {longer: 5.0})
+    assert lengthened
+    other_cut = replace(known, pruning=Pruning(channel_fraction=0.25 if known.pruning.channel_fraction == 0.5 else 0.5))
+    assert lengthened.wait(other_cut) == 0, "its trunk is stored"
+    assert lengthened.wait(replace(other_cut, recipe=longer.recipe)) > 5
     stored = [*(each.candidate for each in records), new]
     trainings = replace(in_trainings(SPACE, stored), in_seconds=costs)
     assert trainings(cut) == pytest.approx(FIXED_COST + (trunk_s - 5) / 30 + new.recipe.branch_fraction, rel=0.01)
