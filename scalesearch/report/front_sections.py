@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from scalesearch.analysis.baselines import distance_from_base
+from scalesearch.analysis.baselines import distance_from_base, drawn_by_chance, starts_uncut
 from scalesearch.analysis.front import hypervolume, point, reference_of, ties
 from scalesearch.analysis.score_error import variance
 from scalesearch.analysis.timing_doubts import timing_doubts
+from scalesearch.spaces.suggest import uncut_parameters
 from scalesearch.study.contents import StudyContents
 from scalesearch.values.latency import UNSETTLED
 from scalesearch.values.quality import score_noun
@@ -93,8 +94,24 @@ def _comparisons(study: StudyContents) -> Iterator[str]:
         yield (
             f"The dashed line is the front of the {study.chance_trials} candidates that were drawn by chance before "
             f"the sampler learned, of {len(study.records)}: hypervolume {chance:.3f} against {found:.3f}. It is a "
-            "smaller budget, so the difference is not the sampler's merit alone."
+            f"smaller budget, so the difference is not the sampler's merit alone.{_drawn_uncut(study)}"
         )
+
+
+def _drawn_uncut(study: StudyContents) -> str:
+    """Say that a part of the random start was not drawn from the whole space; empty where all of it was."""
+    if study.session is None:
+        return ""
+    sampler, branches = study.session.settings.sampler_name, study.session.settings.branches
+    if not (starts_uncut(sampler, branches=branches) and uncut_parameters(study.session.space)):
+        return ""
+    drawn = drawn_by_chance(study.records, sampler)
+    uncut = sum(record.candidate.pruning.channel_fraction == 0 for record in drawn)
+    why = "the sampler growth" if sampler == "growth" else "branches = true"
+    return (
+        f" With {why}, the first of them, up to half the budget, were drawn without cut channels, because cuts of the "
+        f"best follow: {uncut} of the {len(drawn)} have none, so they are no random search of the whole space."
+    )
 
 
 def front(study: StudyContents) -> str:

@@ -4,10 +4,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from scalesearch.records.store import RecordStore
-from scalesearch.report.front_sections import warning_lines
+from scalesearch.report.front_sections import answer, warning_lines
 from scalesearch.study.contents import read_contents
+from scalesearch.values.candidate import Pruning
 from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.session import Session
+from scalesearch.values.settings import SamplerName
+from scalesearch.values.space import Choice, NamedAxis
 
 MakeRecord = Callable[..., MeasuredTrial]
 
@@ -39,3 +45,28 @@ def test_an_unsettled_member_of_the_front_is_named_as_one(tmp_path: Path, make_r
     assert told.endswith(
         "1 trial did not settle in time (too wide an interval, or the machine was disturbed): 3; on the front: 3."
     )
+
+
+@pytest.mark.parametrize(
+    ("sampler", "branches", "why"),
+    [("growth", False, "With the sampler growth,"), ("tpe", True, "With branches = true,"), ("tpe", False, "")],
+)
+def test_a_start_drawn_uncut_is_no_random_search_of_the_whole_space(
+    sampler: SamplerName, branches: bool, why: str, tmp_path: Path, session: Session, make_record: MakeRecord
+) -> None:
+    cuts = NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.0, 0.25)))
+    settings = replace(session.settings, sampler=sampler, branches=branches)
+    asked = replace(session, folder=tmp_path, settings=settings, space=replace(session.space, axes=(cuts,)))
+    store = RecordStore(tmp_path)
+    for trial in range(7):
+        record = make_record(trial, top1=0.4 + trial / 50, p50_ms=1.0 + trial)
+        cut = Pruning(channel_fraction=0.25 if trial > 3 else 0.0)
+        store.save(replace(record, candidate=replace(record.candidate, pruning=cut)))
+    told = answer(replace(read_contents(tmp_path), session=asked))
+    assert "drawn by chance" in told
+    if why:
+        assert why in told
+        drawn = "3 of the 5 have none" if sampler == "growth" else "3 of the 6 have none"
+        assert drawn in told
+    else:
+        assert "without cut channels" not in told
