@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import pytest
 import scalesearch
 from scalesearch.analysis.front import hypervolume, knee, pareto_front, point
 from scalesearch.errors import ConfigError, NoFeasibleTrialError
+from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.records.tables import csv_text, trial_rows
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe
 from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.session import Session
 from scalesearch.values.space import Choice
 
 MakeRecord = Callable[..., MeasuredTrial]
@@ -98,6 +101,14 @@ def test_the_picture_is_a_figure_of_its_own(tmp_path: Path, make_record: MakeRec
     assert figure.axes[0].get_title(loc="left") == "mine"
     figure.savefig(tmp_path / "mine.png")
     assert (tmp_path / "mine.png").stat().st_size > 10_000
+
+
+def test_the_picture_of_generated_images_says_so(tmp_path: Path, session: Session, make_record: MakeRecord) -> None:
+    settings = replace(session.settings, data=replace(session.settings.data, source="signs"))
+    write_run_file(replace(session, folder=tmp_path, settings=settings))
+    RecordStore(tmp_path).save(make_record(0))
+    figure = scalesearch.read_study(tmp_path).plot()
+    assert f"{session.data.name} (synthetic images), {session.data.val_images} validation" in figure.get_supxlabel()
 
 
 def test_no_study_and_an_empty_one_are_told(tmp_path: Path) -> None:

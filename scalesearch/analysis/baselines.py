@@ -47,6 +47,14 @@ def by_chance(trial: int, asked: Iterable[int], sampler: SamplerName, *, given: 
     return before < RANDOM_START[sampler] + given
 
 
+def starts_uncut(sampler: SamplerName, *, branches: bool) -> bool:
+    """Tell whether the random start, of a small budget up to half of it, is drawn without cut channels.
+
+    Cuts of the best follow it then: as branches, or as the sampler `growth` proposes them.
+    """
+    return sampler == "growth" or (branches and sampler != "random")
+
+
 def chance_ends(records: Iterable[TrialRecord], sampler: SamplerName) -> float:
     """Return the first trial number after the random start; infinite for a random search."""
     if math.isinf(RANDOM_START[sampler]):

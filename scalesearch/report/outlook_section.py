@@ -4,9 +4,10 @@ import math
 
 from scalesearch.analysis.outlook import FEWEST, Outlook, Promise
 from scalesearch.study.contents import StudyContents
+from scalesearch.views.columns import NONE
 from scalesearch.views.markup import chart, paragraph, section, table
-from scalesearch.views.outlook_figure import SURE
-from scalesearch.views.words import milliseconds, multipliers, percent, score_noun_of
+from scalesearch.views.outlook_figure import SURE, other_axes
+from scalesearch.views.words import milliseconds, percent, scaling_text, score_noun_of
 
 _TITLE = "What may still be found"
 
@@ -27,16 +28,14 @@ def outlook(study: StudyContents) -> str:
         f"measured trials. {used} It is asked about {found.considered} candidates, tried and untried."
     )
     rows = [_row(each) for each in found.best]
-    head = ["resolution", "depth x width x kernel", "channels cut", "precision", noun, "latency", "growth of the front"]
+    head = ["resolution", "depth x width x kernel", "pruned", "precision", noun, "latency", "growth of the front"]
     caption = "Untried candidates that promise most, with 95 % intervals of the model"
+    others = [other_axes(each) for each in found.best]
+    if any(others):
+        head, rows = _with_column(head, rows, "other sampled axes", [each or NONE for each in others], at=4)
     if any(each.trained for each in found.best):
-        head, rows = (
-            [*head, "trained so far"],
-            [
-                [*row, f"{each.trained} updates" if each.trained else "-"]
-                for row, each in zip(rows, found.best, strict=True)
-            ],
-        )
+        told = [f"{each.trained} updates" if each.trained else NONE for each in found.best]
+        head, rows = _with_column(head, rows, "trained so far", told, at=len(head))
         caption = "Candidates, untried or trained in part, that promise most, with 95 % intervals of the model"
     return section(
         "outlook",
@@ -46,6 +45,14 @@ def outlook(study: StudyContents) -> str:
         chart("outlook", "The front that the model expects, over the measured trials"),
         table(head, rows, caption=caption),
     )
+
+
+def _with_column(
+    head: list[str], rows: list[list[str]], name: str, cells: list[str], *, at: int
+) -> tuple[list[str], list[list[str]]]:
+    """Return a table's head and rows with one more column, before the one at `at`."""
+    wider = [[*row[:at], cell, *row[at:]] for row, cell in zip(rows, cells, strict=True)]
+    return [*head[:at], name, *head[at:]], wider
 
 
 def _errors_text(found: Outlook, noun: str) -> str:
@@ -60,11 +67,10 @@ def _errors_text(found: Outlook, noun: str) -> str:
 
 def _row(each: Promise) -> list[str]:
     candidate, spread = each.candidate, math.exp(SURE * each.log_ms_sd)
-    cut = candidate.pruning.channel_fraction
     return [
         f"x{candidate.scaling.resolution:.4g}",
-        multipliers(candidate.scaling),
-        f"{100 * cut:.0f} %" if cut else "-",
+        scaling_text(candidate.scaling),
+        candidate.pruning.label or NONE,
         candidate.quantization.label,
         f"{percent(each.score)} ± {100 * SURE * each.score_sd:.1f}",
         f"{milliseconds(each.p50_ms)} ({milliseconds(each.p50_ms / spread)} to {milliseconds(each.p50_ms * spread)})",

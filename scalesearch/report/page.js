@@ -117,7 +117,7 @@
       x.push(curve[at] / 1000);
       y.push(curve[at + 1] / 1000);
     }
-    const label = `${inert(name)}, ${member.support[index]} images`;
+    const label = `${inert(name)}, ${member.support[index]} ${page.classes.noun}`;
     return {
       type: "scatter", mode: "lines", x, y, line, opacity, name: label, text: label,
       hovertemplate: "%{text}<br>recall %{x:.2f}, precision %{y:.2f}<extra></extra>",
@@ -128,9 +128,15 @@
     return `${(mille / 10).toFixed(1)} %`;
   }
 
-  function fillTable(member, chosen, choose) {
+  // Nothing is known of classes without support: they come last.
+  function weakestFirst(member) {
+    const by = member[page.classes.weakest_by], none = member.support.map((support) => Number(support === 0));
     const order = page.classes.names.map((_, index) => index);
-    order.sort((one, other) => member.recall[one] - member.recall[other] || one - other);
+    return order.sort((one, other) => none[one] - none[other] || by[one] - by[other] || one - other);
+  }
+
+  function fillTable(member, chosen, choose) {
+    const order = weakestFirst(member);
     const body = document.querySelector("#class-table tbody");
     body.replaceChildren(...order.map((index) => {
       const row = document.createElement("tr");
@@ -159,9 +165,8 @@
     classPick.append(...sorted.map(([name, index]) => option(index, name)));
     memberPick.value = String(first);
     const start = members[first];
-    const withImages = names.map((_, index) => index).filter((index) => start.support[index] > 0 && start.curves[index]);
-    withImages.sort((one, other) => start.recall[one] - start.recall[other]);
-    classPick.value = String(withImages[0] ?? 0);
+    const drawable = weakestFirst(start).filter((index) => start.support[index] > 0 && start.curves[index]);
+    classPick.value = String(drawable[0] ?? 0);
     const show = () => {
       const member = members[Number(memberPick.value)], chosen = Number(classPick.value);
       draw("curves", curvesFigure(member, chosen));

@@ -8,7 +8,7 @@ from typing import Literal
 
 import optuna
 
-from scalesearch.analysis.baselines import DRAWS_ITS_START, LEAST_OBSERVED, by_chance
+from scalesearch.analysis.baselines import DRAWS_ITS_START, LEAST_OBSERVED, by_chance, starts_uncut
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.search.branches import Branches
 from scalesearch.search.hopeless import Hopeless
@@ -235,8 +235,8 @@ class Asker:
         Of a small budget, at most half are uncut.
         """
         name, ledger = self._sampling.sampler, self._ledger
-        wanted = self._branches.allowed or name == "growth"
-        if number == 0 or not wanted or name == "random" or ledger.used_up or self._lengths.half_spent:
+        wanted = starts_uncut(name, branches=self._branches.allowed)
+        if number == 0 or not wanted or ledger.used_up or self._lengths.half_spent:
             return False
         few = self._place(number) < self._lengths.trials(ledger.budget) // 2
         return few and by_chance(number, ledger.unlike_siblings(), name, given=self._lengths.given)

@@ -214,6 +214,18 @@ def trial_parameters(candidate: Candidate, space: SearchSpace) -> dict[str, Optu
     return replay.asked
 
 
+def sampled_values(candidate: Candidate, space: SearchSpace) -> dict[str, Value]:
+    """Return the candidate's values of the axes that are sampled and have an effect on it, by name."""
+    found: dict[str, Value] = {}
+
+    def value_of(named: NamedAxis) -> Value:
+        found[named.name] = candidate_value(candidate, named.name)
+        return found[named.name]
+
+    _candidate(space, value_of)
+    return found
+
+
 class _Replay:
     """A trial that answers with the values of a candidate and remembers what it was asked."""
 

@@ -94,12 +94,12 @@ class StudyView:
         """
         from scalesearch.views.front_picture import front_picture
 
-        balance = self.knee
+        balance, session = self.knee, self.session
         return front_picture(
             self.records,
             front={record.trial for record in self.front},
             title=title or self.folder.resolve().name,
-            caption=self.session.data.name if self.session else "",
+            caption=f"{session.data_words}, {session.data.val_images} validation images" if session else "",
             knee=balance.trial if balance else None,
         )
 

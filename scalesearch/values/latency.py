@@ -7,6 +7,8 @@ from typing import Final, Literal
 
 _FASTER_THAN_CALM = 0.95
 """Two processes differ by less than this ratio: see `measurement.duet.SAME_CALM`."""
+UNSETTLED: Final = "its latency did not settle within the time limit"
+"""How the sentence on a latency that is not stable begins, in records of every version."""
 
 
 LatencyObjective = Literal["engine", "end_to_end"]
@@ -147,7 +149,7 @@ class Latency:
             return (
                 f"it is surely off the front, so its latency was taken to within +-{100 * self.half_width:.1f} % only"
             )
-        told = "its latency did not settle within the time limit"
+        told = UNSETTLED
         if self.calm_fraction is None:
             return told
         told += f" (+-{100 * self.half_width:.1f} %, machine calm for {100 * self.calm_fraction:.0f} % of it"

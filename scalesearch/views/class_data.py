@@ -1,7 +1,7 @@
 """Precision, recall and curves of each class for the members of the front, as compact numbers for the page's script."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from scalesearch.values.quality import ClassQuality
 from scalesearch.values.record import MeasuredTrial
@@ -16,11 +16,23 @@ only.
 _FINEST, _COARSEST = 25, 6
 
 
-def class_data(front: Sequence[MeasuredTrial], knee: MeasuredTrial | None) -> dict[str, Any]:
+def class_data(
+    front: Sequence[MeasuredTrial],
+    knee: MeasuredTrial | None,
+    *,
+    noun: str = "images",
+    weakest_by: Literal["recall", "average"] = "recall",
+) -> dict[str, Any]:
     """Return the class names and, for each shown member, its columns by class.
 
     The columns are the support, and precision, recall and average precision in per mille. A curve is `[recall,
     precision, recall, ...]` in per mille, or None if it was left out; `left_out` counts the members that did not fit.
+
+    Args:
+        front: The front's members.
+        knee: The member that is shown first.
+        noun: What the support counts, in the plural.
+        weakest_by: The column by which the page sorts the classes, lowest first and those without support last.
     """
     members = [record for record in front if record.quality and record.quality.classes]
     if not members:
@@ -32,7 +44,8 @@ def class_data(front: Sequence[MeasuredTrial], knee: MeasuredTrial | None) -> di
     with_curve = len(names) if points >= _COARSEST else max(1, MOST_POINTS // (len(kept) * _COARSEST))
     shown = [_member(record, longest, with_curve) for record in kept]
     first = next((place for place, record in enumerate(kept) if knee and record.trial == knee.trial), 0)
-    return {"names": names, "members": shown, "first": first, "left_out": len(members) - len(kept)}
+    told = {"noun": noun, "weakest_by": weakest_by, "left_out": len(members) - len(kept)}
+    return {"names": names, "members": shown, "first": first, **told}
 
 
 def _classes(record: MeasuredTrial) -> tuple[ClassQuality, ...]:
@@ -59,7 +72,7 @@ def _place(members: Sequence[MeasuredTrial], trial: int) -> int:
 
 def _member(record: MeasuredTrial, longest: int, with_curve: int) -> dict[str, Any]:
     classes = record.quality.classes
-    weakest = sorted(range(len(classes)), key=lambda place: classes[place].average_precision)
+    weakest = sorted(range(len(classes)), key=lambda at: (not classes[at].support, classes[at].average_precision))
     drawn = frozenset(weakest[:with_curve])
     return {
         "trial": record.trial,

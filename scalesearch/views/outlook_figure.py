@@ -2,16 +2,26 @@
 
 import html
 from collections.abc import Sequence
+from typing import Final
 
 from scalesearch.analysis.outlook import Outlook, Promise
-from scalesearch.values.candidate import Candidate
+from scalesearch.spaces.axes import Value
 from scalesearch.values.record import TrialRecord
 from scalesearch.views.figures import Figure, layout, ticks
 from scalesearch.views.palette import FAINT, INK, ORANGE
-from scalesearch.views.words import latency_axis, multipliers, score_axis
+from scalesearch.views.words import latency_axis, scaling_text, score_axis
 
 SURE = 1.96
 """Standard deviations on each side of a 95 % interval."""
+_TOLD: Final = frozenset(
+    {
+        *(f"scaling.{name}" for name in ("resolution", "depth", "width", "kernel")),
+        *(f"scaling.{name}" for name in ("decoder", "neck_width", "neck_follows")),
+        *(f"pruning.{name}" for name in ("channel_fraction", "block_fraction", "sparsity")),
+        *(f"quantization.{name}" for name in ("precision", "keep_float")),
+    }
+)
+"""The axes that the words on shape, pruning and precision tell."""
 
 
 def outlook_figure(found: Outlook | None, records: Sequence[TrialRecord]) -> Figure:
@@ -42,7 +52,7 @@ def outlook_figure(found: Outlook | None, records: Sequence[TrialRecord]) -> Fig
         {
             "type": "scatter", "mode": "lines", "name": "expected front", "x": x,
             "y": [round(100 * each.score, 2) for each in front], "line": {"color": INK, "width": 2},
-            "text": [_words(each.candidate) for each in front], "hovertemplate": "%{text}<extra>expected</extra>",
+            "text": [_words(each) for each in front], "hovertemplate": "%{text}<extra>expected</extra>",
         },
         _promises(found.best),
     ]  # fmt: skip
@@ -62,12 +72,29 @@ def _promises(best: Sequence[Promise]) -> Figure:
         "x": [float(f"{each.p50_ms:.5g}") for each in best], "y": [round(100 * each.score, 2) for each in best],
         "error_y": {"type": "data", "array": [round(100 * SURE * each.score_sd, 2) for each in best], "width": 3},
         "marker": {"color": ORANGE, "symbol": "diamond-open", "size": 11, "line": {"width": 2}},
-        "text": [_words(each.candidate) for each in best],
+        "text": [_words(each) for each in best],
         "hovertemplate": "%{text}: %{y:.1f} %, %{x:.4g} ms<extra>expected</extra>",
     }  # fmt: skip
 
 
-def _words(candidate: Candidate) -> str:
-    cut = candidate.pruning.label
-    parts = (f"resolution x{candidate.scaling.resolution:.4g}", multipliers(candidate.scaling), cut)
-    return html.escape(", ".join(part for part in (*parts, candidate.quantization.label) if part))
+def _words(each: Promise) -> str:
+    candidate = each.candidate
+    parts = (f"resolution x{candidate.scaling.resolution:.4g}", scaling_text(candidate.scaling))
+    further = (candidate.pruning.label, candidate.quantization.label, other_axes(each))
+    return html.escape(", ".join(part for part in (*parts, *further) if part))
+
+
+def other_axes(each: Promise) -> str:
+    """Return what was sampled besides resolution, shape, pruning and precision, as text; empty if nothing was.
+
+    Axes have the names of the settings, without their group: `optimizer adamw, learning_rate 0.01`.
+    """
+    return ", ".join(
+        f"{name.partition('.')[2]} {_value_text(value)}" for name, value in each.sampled.items() if name not in _TOLD
+    )
+
+
+def _value_text(value: Value) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

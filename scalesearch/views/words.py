@@ -145,11 +145,15 @@ def neck_text(scaling: Scaling) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def scaling_text(scaling: Scaling) -> str:
+    """Return the multipliers as text, with a neck that is not the usual one: `1 x 0.75 x 1, neck lraspp`."""
+    neck = neck_text(scaling)
+    return multipliers(scaling) + (f", neck {neck}" if neck else "")
+
+
 def shape_text(record: TrialRecord) -> str:
     """Return the multipliers of a trial as text, with a neck that is not the usual one, and `, cut` if it was cut."""
-    neck = neck_text(record.candidate.scaling)
-    neck = f", neck {neck}" if neck else ""
-    return f"{multipliers(record.candidate.scaling)}{neck}{', cut' if record.cut_from else ''}"
+    return f"{scaling_text(record.candidate.scaling)}{', cut' if record.cut_from else ''}"
 
 
 def cut_text(spec: NetworkSpec, larger: NetworkSpec, *, built: int | None = None) -> str:

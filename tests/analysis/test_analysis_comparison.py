@@ -44,6 +44,16 @@ def test_studies_of_one_device_and_data_share_a_front(make_study: Callable[..., 
     assert pair.first_beaten == 0
 
 
+def test_networks_of_unlike_tasks_are_not_the_same(make_study: Callable[..., ComparedStudy]) -> None:
+    points = [(0.5, 1.0), (0.7, 2.0), (0.9, 8.0)]
+    one, other = make_study("one", points), make_study("other", points)
+    assert compare(one, other).shared == 3
+    settings = replace(other.session.settings, task="detection")
+    pair = compare(one, replace(other, session=replace(other.session, settings=settings)))
+    assert pair.shared == 0
+    assert pair.latency is None and pair.score is None and pair.latency_ratio is None
+
+
 def test_hypervolumes_have_one_reference(make_study: Callable[..., ComparedStudy]) -> None:
     fast, slow = make_study("one", [(0.5, 1.0), (0.7, 2.0)]), make_study("other", [(0.5, 2000.0), (0.8, 4000.0)])
     assert common_reference([fast]) == (0.0, 1000.0)

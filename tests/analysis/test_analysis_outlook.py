@@ -126,3 +126,17 @@ def test_networks_slower_than_a_second_are_expected_to_enlarge_the_front(make_re
     assert found and usual
     assert found.best[0].growth > 0
     assert len(found.front) == len(usual.front), "the same front, only slower"
+
+
+def test_the_most_promising_say_what_was_sampled_of_them_but_not_their_calibration(make_record: MakeRecord) -> None:
+    rates = NamedAxis(name="training.learning_rate", axis=Choice(values=(0.008, 0.016)))
+    fixed = NamedAxis(name="training.dropout", axis=Choice(values=(0.2,)))
+    scope = NamedAxis(name="pruning.scope", axis=Choice(values=("uniform", "global")))
+    found = outlook(replace(SPACE, axes=(*AXES, rates, fixed, scope)), records(make_record, 30))
+    assert found and found.best
+    for each in found.best:
+        cut = each.candidate.pruning.channel_fraction
+        assert each.sampled["training.learning_rate"] == each.candidate.recipe.learning_rate
+        assert each.sampled["pruning.channel_fraction"] == cut
+        assert ("pruning.scope" in each.sampled) == (cut > 0)  # without a cut it has no effect
+        assert not {"training.dropout", "quantization.calibration"} & set(each.sampled)

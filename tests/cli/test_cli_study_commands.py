@@ -92,6 +92,12 @@ def test_csv_is_what_front_csv_holds(folder: Path, records: list[TrialRecord]) -
     ]
 
 
+def test_the_heading_says_how_many_of_the_front_are_within_the_bounds(folder: Path) -> None:
+    heading = _run("front", "--max-latency", "2ms").splitlines()[0]
+    assert heading == "results/first: 4 of 6 trials on the front, 3 of them within the bounds (5 feasible)"
+    assert "within the bounds" not in _run("front", "--max-latency", "1s")
+
+
 def test_limits_narrow_the_front(folder: Path) -> None:
     rows = json.loads(_run("front", "--json", "--max-latency", "0.005s", "--min-accuracy", "80%"))
     assert [row["trial"] for row in rows] == [1, 4]

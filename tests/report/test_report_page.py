@@ -270,3 +270,32 @@ def test_a_browser_draws_every_figure_and_runs_nothing_of_the_users(
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     assert said == []
     tab.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("by", "order"), [("recall", ["weak", "strong", "unseen"]), ("average", ["strong", "weak", "unseen"])]
+)
+def test_a_browser_sorts_classes_as_the_data_say_and_names_what_it_counts(
+    by: str, order: list[str], tmp_path: Path, session: Session, make_record: MakeRecord, chromium: Any
+) -> None:
+    make_study(tmp_path, session, make_record, names=("unseen", "strong", "weak"))
+    write_page(read_contents(tmp_path), tmp_path / "report.html", written=NOON)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    found = re.search(r'(<script[^>]*id="page-data"[^>]*>)(.*?)(</script>)', html, re.DOTALL)
+    assert found
+    data = json.loads(found[2])
+    classes = data["classes"]
+    classes.update(noun="objects", weakest_by=by)
+    for member in classes["members"]:
+        member.update(support=[0, 7, 8], recall=[0, 900, 400], average=[0, 300, 600])
+    told = json.dumps(data).replace("<", "\\u003c")
+    (tmp_path / "report.html").write_text(html.replace(found[2], told), encoding="utf-8")
+    tab = chromium.new_page()
+    tab.goto((tmp_path / "report.html").as_uri())
+    tab.wait_for_selector("html[data-ready]", timeout=60_000)
+    assert tab.locator("#class-table tbody th").all_inner_texts() == order
+    assert tab.locator("#class option:checked").inner_text() == order[0]
+    names = tab.evaluate("document.querySelector('[data-chart=curves]').data.map((trace) => trace.name)")
+    assert all(name.endswith(" objects") for name in names)
+    tab.close()

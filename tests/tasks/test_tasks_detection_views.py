@@ -72,3 +72,8 @@ def test_report_and_card_tell_what_is_taken_for_something_else(make_record: Reco
         "* missed: 2 objects",
         "* made up: 5 reports where there is no object",
     )
+
+
+def test_the_page_is_told_what_it_counts_and_which_class_is_weakest(make_record: RecordFactory) -> None:
+    part = DetectionViews().report([make_record(6, quality=quality_of(0.3))], None)
+    assert (part.data["noun"], part.data["weakest_by"]) == ("objects", "average")

@@ -60,5 +60,17 @@ def test_points_stay_within_their_budget_and_go_to_the_weakest(make_record: Make
     assert min(len(curve) // 2 for curve in drawn) >= classes._COARSEST
 
 
+def test_no_curve_is_spent_on_a_class_without_images(make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classes, "MOST_POINTS", 6)  # room for one curve
+    record = _with_curves(make_record(0), 50)
+    assert isinstance(record.quality.detail, ClassDetail)
+    first, *others = record.quality.classes
+    unseen = replace(first, support=0, average_precision=0.0)
+    quality = replace(record.quality, detail=replace(record.quality.detail, classes=(unseen, *others)))
+    curves = class_data([replace(record, quality=quality)], None)["members"][0]["curves"]
+    assert curves[0] is None
+    assert sum(curve is not None for curve in curves) == 1
+
+
 def test_no_front_is_no_data() -> None:
     assert class_data([], None)["members"] == []

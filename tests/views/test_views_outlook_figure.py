@@ -40,3 +40,12 @@ def test_short_trainings_are_left_out(make_record: Callable[..., MeasuredTrial])
     found = Outlook(front=(promise(0.5, 0.6, 0.1),), best=(), errors=None, considered=1)
     data = outlook_figure(found, [whole, short])["data"]
     assert next(trace for trace in data if trace["name"] == "measured")["x"] == [1.0]
+
+
+def test_the_words_tell_decoder_blocks_and_other_axes() -> None:
+    plain = promise(0.75, 0.7, 0.2)
+    scaling, pruning = Scaling(width=0.75, decoder="lraspp"), Pruning(block_fraction=0.3, sparsity="2:4")
+    other = replace(plain, candidate=Candidate(scaling=scaling, pruning=pruning), sampled={"training.loss": "<focal>"})
+    found = Outlook(front=(plain,), best=(plain, other), errors=None, considered=2)
+    words = outlook_figure(found, [])["data"][-1]["text"][1]
+    assert words == ("resolution x1, 1 x 0.75 x 1, neck lraspp, blocks 30 %, 2:4 zeros, fp32, loss &lt;focal&gt;")

@@ -80,13 +80,15 @@ class ClassificationViews:
 
 
 def _weakest(quality: Quality | None) -> Iterator[tuple[str, str]]:
-    for entry in _by_recall(quality)[:_WEAKEST]:
+    for entry in [each for each in _by_recall(quality) if each.support][:_WEAKEST]:
         numbers = f"recall {percent(entry.recall)}, precision {percent(entry.precision)}"
         yield (entry.name, f"{numbers}, average precision {entry.average_precision:.3f}, {entry.support} images")
 
 
 def _by_recall(quality: Quality | None) -> list[ClassQuality]:
-    return sorted(quality.classes if quality else (), key=lambda entry: (entry.recall, entry.name))
+    """Return the classes, the weakest first and those without images, of which nothing is known, last."""
+    classes = quality.classes if quality else ()
+    return sorted(classes, key=lambda entry: (not entry.support, entry.recall, entry.name))
 
 
 def _section(front: Sequence[MeasuredTrial], knee: MeasuredTrial | None, *, left_out: int) -> str:
@@ -99,7 +101,8 @@ def _section(front: Sequence[MeasuredTrial], knee: MeasuredTrial | None, *, left
     rest = f" {left_out} members are left out to keep the file small." if left_out else ""
     note = (
         "One class against all others, on the validation images. Faint lines are the other classes; the table is "
-        f"sorted by recall, weakest first. Choose a class by its row or in the list.{rest}"
+        "sorted by recall, weakest first and classes without images last. Choose a class by its row or in the list."
+        f"{rest}"
     )
     static = table(
         ("class", "images", "precision", "recall", "average precision"),

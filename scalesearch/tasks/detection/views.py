@@ -54,7 +54,7 @@ class DetectionViews:
 
     def report(self, front: Sequence[MeasuredTrial], knee: MeasuredTrial | None) -> ReportPart:
         """Return curves and a table for a member that the reader chooses, and the numbers of all members."""
-        data = class_data(front, knee)
+        data = class_data(front, knee, noun="objects", weakest_by="average")
         return ReportPart(name="classes", link="Objects", html=_section(front, knee), data=data)
 
     def parts(self, spec: NetworkSpec) -> BuiltParts:
