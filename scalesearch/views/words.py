@@ -181,10 +181,12 @@ def quantization_text(quantization: Quantization) -> str:
         words.append("one scale for all of a layer's weights")
     if quantization.keep_float:
         words.append(f"{quantization.keep_float} layers left in float")
-    if quantization.bias_correction:
+    if quantization.bias_correction and not quantization.aware_steps:
         words.append("biases corrected")
     if quantization.aware_steps:
         words.append(f"{quantization.aware_steps} steps of quantization-aware training")
+        if quantization.bias_correction:  # asked by a fixed axis, or run by an earlier version, which corrected them
+            words.append("bias correction asked (only earlier versions correct biases after that training)")
     return ", ".join((quantization.precision, *words))
 
 
