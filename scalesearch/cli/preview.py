@@ -163,7 +163,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
         with_criterion,
     )
     from scalesearch.study.lengths import lengths_notes, with_lengths
-    from scalesearch.study.own_module import require_classification, require_fit
+    from scalesearch.study.own_module import as_begun, require_classification, require_fit
     from scalesearch.study.session import sampler_of
     from scalesearch.tasks.registry import require_own_axes, require_postprocessing, task_for
 
@@ -174,7 +174,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
     stored = begun.session if begun else None
     if stored is None:
         require_own_axes(task, space.axes)
-    base = find_spec(space.network)
+    base = as_begun(find_spec(space.network), stored)
     require_classification(base, settings.task)
     sampler = sampler_of(settings, stored)
     asked, (space, lengths) = space, with_lengths(space, settings, sampler, stored)
