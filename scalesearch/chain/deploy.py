@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from scalesearch.chain.examples import tensors
+from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker, Shrunk
 from scalesearch.chain.stages import StageClock
 from scalesearch.compression.fold import fold_batchnorm
@@ -69,6 +70,7 @@ class Deployer:
 
     def __init__(self, session: Session, task: Task, lock: DeviceLock, exports: ExportCache | None) -> None:
         self._task, self._lock = task, lock
+        self._plan = Planner(session)
         self._shrink = Shrinker(session, lock)
         self._to_onnx = functools.partial(exports.to_onnx if exports else to_onnx, output_names=task.output_names)
         self._gate = None if session.settings.accept == "off" else _gate(session)
@@ -121,6 +123,17 @@ class Deployer:
     def is_trained(self, plan: Plan) -> bool:
         """Tell whether the weights of the plan's network are stored."""
         return self._shrink.is_stored(plan)
+
+    def float_score(self, plan: Plan) -> float | None:
+        """Return the score of the plan's network after as many updates, none of which simulated rounding.
+
+        None if no candidate has trained it so; with `cosine` none can, since updates with rounding are further ones.
+        """
+        if not plan.trunk_key:
+            return None
+        quantization = replace(plan.candidate.quantization, qat_steps=0)
+        candidate = replace(plan.candidate, quantization=quantization)
+        return self._shrink.score(self._plan.plan_spec(plan.spec, candidate, cut_from=plan.cut_from))
 
     def untrained(self, plan: Plan) -> Network:
         """Return a network of the plan's shape with random weights, folded."""

@@ -12,8 +12,16 @@ from scalesearch.values.record import Gain, TrialRecord
 from scalesearch.values.target import Device
 
 _MOST_DECIMALS = 9
-STEP_NAMES = {"float": "torch", "onnx_fp32": "ONNX fp32", "onnx": "deployed ONNX", "engine": "engine"}
-"""Names for people of the steps from the trained network to the engine."""
+_STEP_NAMES = {"float": "torch", "onnx_fp32": "ONNX fp32", "onnx": "deployed ONNX", "engine": "engine"}
+
+
+def named_steps(record: TrialRecord) -> tuple[tuple[str, float], ...]:
+    """Return names for people and scores of the steps from the trained network to the engine.
+
+    The fp32 file of a network with quantization-aware updates has the weights after them, which nobody deploys so.
+    """
+    names = _STEP_NAMES | ({"onnx_fp32": "fp32 after QAT"} if record.candidate.quantization.aware_steps else {})
+    return tuple((names[step.step], step.score) for step in record.accuracy_path)
 
 
 def verdict(record: TrialRecord) -> str:

@@ -96,6 +96,20 @@ def test_updates_with_rounding_leave_those_layers_in_float_that_are_deployed_so(
     assert not list(tmp_path.glob("*.ranked.onnx"))
 
 
+@pytest.mark.parametrize("pruning", [Pruning(), Pruning(channel_fraction=0.5)])
+def test_the_score_without_updates_with_rounding_is_that_of_the_trial_that_made_none(
+    session: Session, tmp_path: Path, pruning: Pruning
+) -> None:
+    here = replace(session, folder=tmp_path)
+    deployer, plan = Deployer(here, TASK, DeviceLock("cpu", folder=tmp_path), exports=None), Planner(here)
+    aware = Candidate(recipe=RECIPE, pruning=pruning, quantization=AWARE)
+    deployed(here, aware, tmp_path / "aware.onnx")
+    assert deployer.float_score(plan(aware)) is None
+    plain = deployed(here, Candidate(recipe=RECIPE, pruning=pruning), tmp_path / "plain.onnx")
+    assert deployer.float_score(plan(aware)) == plain.training.float_score
+    assert deployer.float_score(plan(replace(aware, recipe=replace(RECIPE, schedule="cosine")))) is None
+
+
 @pytest.mark.parametrize(("asked", "threads"), [(0, 3), (2, 2)])
 def test_updates_with_rounding_use_the_free_cores_beside_a_gpu(
     session: Session, monkeypatch: pytest.MonkeyPatch, asked: int, threads: int
