@@ -332,7 +332,7 @@ def _notes(settings: RunSettings, ground: _Ground) -> Iterable[str]:
         yield f"parent: {settings.parent}, as the study keeps it"
     elif outlook := look_ahead(requested_parent(settings), base):
         yield outlook.words
-        yield from (outlook.untold,) * bool(outlook.untold)
+        yield from outlook.untold.splitlines()
     for line in (*ends_short(space), *without_effect(space)):
         yield f"note: {line}"
     try:
