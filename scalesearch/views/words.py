@@ -179,12 +179,16 @@ def cut_text(spec: NetworkSpec, larger: NetworkSpec, *, built: int | None = None
     return f"the trunk of a network of larger {' and '.join(unlike) or 'width'}: stem {larger.stem.channels}, {stages}"
 
 
-def quantization_text(quantization: Quantization) -> str:
-    """Return the precision as text: `fp32`, or for int8 and fp8 how it was calibrated."""
+def quantization_text(quantization: Quantization, there: int | None = None) -> str:
+    """Return the precision as text: `fp32`, or for int8 and fp8 how it was calibrated.
+
+    `there` is the number of calibration images that the data have, of which there may be fewer than asked.
+    """
     if quantization.precision not in CALIBRATED:
         return quantization.precision
     clip = f" {quantization.clip_percentile:g}" if quantization.calibration == "percentile" else ""
-    words = [f"{quantization.calibration}{clip} over {quantization.calibration_images} images"]
+    images = quantization.calibration_images if there is None else min(quantization.calibration_images, there)
+    words = [f"{quantization.calibration}{clip} over {images} image{'s' * (images != 1)}"]
     if quantization.weights == "per_tensor":
         words.append("one scale for all of a layer's weights")
     if quantization.keep_float:
