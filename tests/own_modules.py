@@ -131,6 +131,13 @@ def normalising() -> nn.Module:
     return net
 
 
+def buffers_in_bytes() -> nn.Module:
+    net = Residual()
+    net.register_buffer("mean", torch.tensor([123.7, 116.3, 103.5]))
+    net.register_buffer("std", torch.tensor([58.4, 57.1, 57.4]))
+    return net
+
+
 def in_bytes() -> nn.Module:
     net = Residual()
     net.mean, net.std = (123.7, 116.3, 103.5), (58.4, 57.1, 57.4)  # type: ignore[assignment]

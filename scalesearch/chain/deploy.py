@@ -11,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from scalesearch.chain.examples import tensors
+from scalesearch.chain.planner import Planner
 from scalesearch.chain.shrink import Shrinker, Shrunk
 from scalesearch.chain.stages import StageClock
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.qat import WEIGHT_RATE, Lessons, QatResult, quantization_aware
-from scalesearch.compression.quantize import Calibration, quantize
+from scalesearch.compression.quantize import Calibration, Kept, layers_in_float, quantize
+from scalesearch.compression.simulation import layer_weights
 from scalesearch.compression.sparsity import masks_of_zeros
 from scalesearch.data import Dataset, to_input
 from scalesearch.deployment.export_cache import ExportCache
@@ -68,6 +70,7 @@ class Deployer:
 
     def __init__(self, session: Session, task: Task, lock: DeviceLock, exports: ExportCache | None) -> None:
         self._task, self._lock = task, lock
+        self._plan = Planner(session)
         self._shrink = Shrinker(session, lock)
         self._to_onnx = functools.partial(exports.to_onnx if exports else to_onnx, output_names=task.output_names)
         self._gate = None if session.settings.accept == "off" else _gate(session)
@@ -80,16 +83,18 @@ class Deployer:
         """Train, prune, fold, export, quantize and judge the plan's network, and write its file to `path`."""
         quantization = plan.candidate.quantization
         shrunk = self._shrink(plan, data, stages)
-        training, ranges, weights = shrunk.training, None, None
+        training, ranges, weights, kept = shrunk.training, None, None, None
         calibration = _inputs(data, quantization.calibration_images)
         float_path = path.with_suffix(".fp32.onnx")
         try:
             with stages("export"):
                 folded = fold_batchnorm(shrunk.network)
-            if quantization.qat_steps and quantization.precision == "int8":
+            if quantization.aware_steps:
+                if quantization.keep_float:
+                    kept = self._kept_float(folded, quantization, data, calibration, path, stages)
                 with stages("retrain"):
                     started = time.perf_counter() - self._lock.paused_s
-                    tuned = self._quantization_aware(folded, plan, data, calibration)
+                    tuned = self._quantization_aware(folded, plan, data, calibration, kept)
                     folded, ranges, weights = tuned.network, tuned.ranges, tuned.weights
                     spent_s = training.retrain_s + time.perf_counter() - self._lock.paused_s - started
                     made = (training.new_steps or 0) + quantization.qat_steps
@@ -101,11 +106,15 @@ class Deployer:
                 float_model = self._to_onnx(folded, to=float_path, check_images=check_images)
             with stages("quantize"):
                 known = Calibration(
-                    images=calibration, input_ranges=ranges, weights=weights, divergence=self._task.divergence
+                    images=calibration,
+                    input_ranges=ranges,
+                    weights=weights,
+                    divergence=self._task.divergence,
+                    kept=kept,
                 )
                 model = quantize(float_model, quantization, calibration=known, profile=self._profile, to=path)
             with stages("accept"):
-                acceptance = self._accepted(float_model, model, quantization, calibration)
+                acceptance = self._accepted(float_model, model, quantization, known)
         except BaseException:
             float_path.unlink(missing_ok=True)
             raise
@@ -114,6 +123,17 @@ class Deployer:
     def is_trained(self, plan: Plan) -> bool:
         """Tell whether the weights of the plan's network are stored."""
         return self._shrink.is_stored(plan)
+
+    def float_score(self, plan: Plan) -> float | None:
+        """Return the score of the plan's network after as many updates, none of which simulated rounding.
+
+        None if no candidate has trained it so; with `cosine` none can, since updates with rounding are further ones.
+        """
+        if not plan.trunk_key:
+            return None
+        quantization = replace(plan.candidate.quantization, qat_steps=0)
+        candidate = replace(plan.candidate, quantization=quantization)
+        return self._shrink.score(self._plan.plan_spec(plan.spec, candidate, cut_from=plan.cut_from))
 
     def untrained(self, plan: Plan) -> Network:
         """Return a network of the plan's shape with random weights, folded."""
@@ -131,8 +151,33 @@ class Deployer:
         finally:
             float_path.unlink(missing_ok=True)
 
+    def _kept_float(
+        self,
+        folded: Network,
+        quantization: Quantization,
+        data: Dataset,
+        calibration: NDArray[np.float32],
+        path: Path,
+        stages: StageClock,
+    ) -> Kept:
+        """Choose the layers that stay in float before the updates with rounding, which must not round them either."""
+        ranked_path = path.with_suffix(".ranked.onnx")
+        try:
+            with stages("export"):
+                model = self._to_onnx(folded, to=ranked_path, check_images=_inputs(data, _CHECK_IMAGES))
+            with stages("quantize"):
+                return layers_in_float(
+                    model,
+                    quantization,
+                    calibration=Calibration(images=calibration, divergence=self._task.divergence),
+                    profile=self._profile,
+                    weights=layer_weights(folded.module),
+                )
+        finally:
+            ranked_path.unlink(missing_ok=True)
+
     def _quantization_aware(
-        self, folded: Network, plan: Plan, data: Dataset, calibration: NDArray[np.float32]
+        self, folded: Network, plan: Plan, data: Dataset, calibration: NDArray[np.float32], kept: Kept | None = None
     ) -> QatResult:
         seed = seed_from("qat", plan.key)
         images, targets = tensors(data.train)
@@ -155,6 +200,7 @@ class Deployer:
                 profile=self._profile,
                 calibration=torch.from_numpy(calibration),
                 seed=seed,
+                skip=kept.weights if kept else frozenset(),
             )
 
     def _accepted(
@@ -162,7 +208,7 @@ class Deployer:
         float_model: OnnxModel,
         model: OnnxModel,
         quantization: Quantization,
-        calibration: NDArray[np.float32],
+        known: Calibration,
     ) -> Acceptance | None:
         """Let NVIDIA's compiler judge the deployed graph, or a twin in TensorRT's style if the target's differs."""
         if self._gate is None:
@@ -171,7 +217,6 @@ class Deployer:
             return self._gate.judge(model, batch=self._batch)
         twin_path = model.path.with_suffix(".tensorrt.onnx")
         try:
-            known = Calibration(images=calibration, divergence=self._task.divergence)
             twin = quantize(float_model, quantization, calibration=known, profile="tensorrt", to=twin_path)
             return self._gate.judge(twin, batch=self._batch)
         finally:

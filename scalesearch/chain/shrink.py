@@ -53,7 +53,11 @@ class Shrinker:
 
     def is_stored(self, plan: Plan) -> bool:
         """Tell whether the weights of the plan's network, trained and pruned, are there."""
-        return self._weights.score(plan.shape_key if plan.pruning.any else plan.weights_key) is not None
+        return self.score(plan) is not None
+
+    def score(self, plan: Plan) -> float | None:
+        """Return the validation score of the plan's network, trained and pruned; None if it is not stored."""
+        return self._weights.score(plan.shape_key if plan.pruning.any else plan.weights_key)
 
     def untrained(self, plan: Plan) -> Network:
         """Return a network of the plan's shape with random weights, in eval mode."""

@@ -48,7 +48,8 @@ class Twins:
     ) -> tuple[Gain, ...]:
         """Return what each compression step brought, as far as its twin is known or worth timing.
 
-        The pruned network is compared with the dense one, both in fp32, then the precision with fp32.
+        The pruned network is compared with the dense one, both in fp32, then the precision with fp32. After updates
+        that simulate rounding, the score in fp32 is that of the network without such updates, if one was trained.
 
         Args:
             plan: The trial's plan.
@@ -69,13 +70,16 @@ class Twins:
         if plan.pruning.any:
             key = _key(plan, work.shrunk.dense, "none")
             dense = self._twin(key, lambda: self._deploy.dense_file(work, data), stages, timed=timed)
-            before = work.shrunk.dense_score
-            change = None if before is None else work.shrunk.training.float_score - before
+            whole = work.shrunk.dense_score
+            change = None if whole is None else work.shrunk.training.float_score - whole
             if dense and as_fp32:
                 what = plan.pruning.label
                 found.append(gain("pruning", what, without=dense, having=as_fp32, score_change=change))
         if precision != "fp32" and as_fp32:
-            change = steps[-1].score - next(step.score for step in steps if step.step == "onnx_fp32")
+            before: float | None = next(step.score for step in steps if step.step == "onnx_fp32")
+            if plan.candidate.quantization.aware_steps:  # its own fp32 file has the weights that rounding trained
+                before = self._deploy.float_score(plan)
+            change = None if before is None else steps[-1].score - before
             what = plan.candidate.quantization.label
             found.append(gain("precision", what, without=as_fp32, having=latency, score_change=change))
         return tuple(found)

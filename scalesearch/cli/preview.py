@@ -163,7 +163,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
         with_criterion,
     )
     from scalesearch.study.lengths import lengths_notes, with_lengths
-    from scalesearch.study.own_module import require_classification, require_fit
+    from scalesearch.study.own_module import as_begun, require_classification, require_fit
     from scalesearch.study.session import sampler_of
     from scalesearch.tasks.registry import require_own_axes, require_postprocessing, task_for
 
@@ -174,7 +174,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
     stored = begun.session if begun else None
     if stored is None:
         require_own_axes(task, space.axes)
-    base = find_spec(space.network)
+    base = as_begun(find_spec(space.network), stored)
     require_classification(base, settings.task)
     sampler = sampler_of(settings, stored)
     asked, (space, lengths) = space, with_lengths(space, settings, sampler, stored)
@@ -332,7 +332,7 @@ def _notes(settings: RunSettings, ground: _Ground) -> Iterable[str]:
         yield f"parent: {settings.parent}, as the study keeps it"
     elif outlook := look_ahead(requested_parent(settings), base):
         yield outlook.words
-        yield from (outlook.untold,) * bool(outlook.untold)
+        yield from outlook.untold.splitlines()
     for line in (*ends_short(space), *without_effect(space)):
         yield f"note: {line}"
     try:

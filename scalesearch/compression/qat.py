@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -74,6 +74,7 @@ def quantization_aware(
     profile: QuantizationProfile,
     calibration: Tensor,
     seed: int,
+    skip: Set[str] = frozenset(),
 ) -> QatResult:
     """Train a copy of the network for `qat_steps` updates, with rounding simulated where `quantize` puts Q/DQ nodes.
 
@@ -93,6 +94,7 @@ def quantization_aware(
         calibration: Normalised images (N, C, H, W) like those of the batches but not augmented, on the same device;
             the first `calibration_images` of them are used.
         seed: Seed of layers that draw random numbers; the batches have their own.
+        skip: Names of the weights of layers that stay in float (`Kept.weights`); they are trained without rounding.
 
     Returns:
         The trained network on the CPU, the ranges that it has learnt, and its final loss.
@@ -105,7 +107,7 @@ def quantization_aware(
         reason = f"needs int8 or fp8 and at least 1 step, got {quantization.precision}, {quantization.qat_steps} steps"
         raise StageFailed(STAGE, reason)
     module = _moved(network.module, calibration.device)
-    simulated = Simulation(module, quantization, profile)
+    simulated = Simulation(module, quantization, profile, skip=skip)
     simulated.module.to(calibration.device)
     simulated.calibrate(calibration[: quantization.calibration_images], quantization)
     teacher = _moved(network.module, calibration.device)

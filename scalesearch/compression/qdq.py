@@ -55,8 +55,7 @@ def given_ranges(
         StageFailed: No layer has that weight, and it is not among `weights`.
     """
     weights = weights or {}
-    layers = {node.input[1]: node for node in weighted_nodes(proto)}
-    layers |= _renamed(proto, {key.removeprefix(_OUTPUT_PREFIX) for key in ranges} - layers.keys(), weights)
+    layers = layers_by_weight(proto, {key.removeprefix(_OUTPUT_PREFIX) for key in ranges}, weights)
     producers = {output: node for node in proto.graph.node for output in node.output}
     given: dict[str, tuple[float, float]] = {}
     for key, bounds in ranges.items():
@@ -72,6 +71,20 @@ def given_ranges(
             name = producers[name].input[0]
             given[name] = bounds
     return given
+
+
+def layers_by_weight(
+    proto: onnx.ModelProto, names: Set[str], weights: Mapping[str, NDArray[np.float32]]
+) -> dict[str, onnx.NodeProto]:
+    """Return the convolutions and linear layers of the file by the names of their weights in the network.
+
+    Args:
+        proto: The float model.
+        names: Names to find. One that the file does not have is looked for by its numbers, as in `given_ranges`.
+        weights: The network's weights by name.
+    """
+    layers = {node.input[1]: node for node in weighted_nodes(proto)}
+    return layers | _renamed(proto, names - layers.keys(), weights)
 
 
 def _renamed(

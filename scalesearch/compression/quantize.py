@@ -16,7 +16,7 @@ from scalesearch.compression.cpu_qdq import SEVEN_BITS, insert_cpu_qdq
 from scalesearch.compression.half import HALF_SUFFIX, to_half
 from scalesearch.compression.layer_ranking import Divergence, rank_layers
 from scalesearch.compression.number_format import FORMATS, FormatName, NumberFormat
-from scalesearch.compression.qdq import given_ranges, insert_qdq, weighted_nodes
+from scalesearch.compression.qdq import given_ranges, insert_qdq, layers_by_weight, weighted_nodes
 from scalesearch.deployment.onnx_file import checking_session, read_onnx, write_bytes, write_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Precision, Quantization, WeightScales
@@ -42,6 +42,18 @@ class Calibration:
     divergence: Divergence | None = None
     """The task's divergence, by which `keep_float` ranks the layers; needed only where `keep_float` is above 0 and
     below the number of layers."""
+    kept: "Kept | None" = None
+    """The layers to leave in float, where they were chosen before (`layers_in_float`); None: they are chosen now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """The layers that `keep_float` leaves in float."""
+
+    nodes: frozenset[str]
+    """Their names in the file."""
+    weights: frozenset[str]
+    """The names of their weights in the network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +67,7 @@ class _Work:
     input_ranges: Mapping[str, tuple[float, float]]
     weights: Mapping[str, NDArray[np.float32]] | None
     divergence: Divergence | None
+    kept: Kept | None
     to: Path
 
 
@@ -71,7 +84,8 @@ def quantize(
     fp32 copies the file. fp16 and bf16 hold half-precision weights and activations between two casts. int8 and fp8 are
     post-training quantization with Q/DQ nodes in the style of the profile, with ranges by `calibration.calibrate`. What
     is left in float is fp16 for TensorRT and fp32 for CPUs. The `keep_float` layers that suffer most stay in float too
-    (`layer_ranking.rank_layers`). If that is every layer, the result is the fp16 or fp32 file.
+    (`layer_ranking.rank_layers`). If that is every layer, the result is the fp16 or fp32 file. Biases are not corrected
+    where ranges were learnt: training with the rounded weights has set the biases, which a correction would undo.
 
     Args:
         model: An fp32 file from `to_onnx`.
@@ -87,11 +101,50 @@ def quantize(
         StageFailed: Images of another shape or type, a range for a weight that the model lacks, a divergence that is
             needed and not given, or weights or activations that the precision cannot hold.
     """
+    return _PRECISIONS[quantization.precision](_work(model, quantization, calibration, profile, to))
+
+
+def layers_in_float(
+    model: OnnxModel,
+    quantization: Quantization,
+    *,
+    calibration: Calibration,
+    profile: QuantizationProfile,
+    weights: Mapping[str, NDArray[np.float32]],
+) -> Kept:
+    """Return the layers that `quantize` would leave in float, before the network is trained with rounding.
+
+    Args:
+        model: The fp32 file of the network before that training.
+        quantization: int8 or fp8, how to calibrate, and how many layers stay in float.
+        calibration: Images, and the task's divergence.
+        profile: The target's style of quantization.
+        weights: The network's weights by name (`simulation.layer_weights`).
+
+    Raises:
+        StageFailed: As `quantize`.
+    """
+    work = _work(model, quantization, calibration, profile, model.path)
+    style = _style(work)
+    proto = onnx.shape_inference.infer_shapes(read_onnx(model.path))
+    nodes = _kept_in_float(proto, _ranges(proto, work, style), work, style)
+    layers = layers_by_weight(proto, weights.keys(), weights)
+    names = frozenset(name for name in weights if name in layers and layers[name].name in nodes)
+    return Kept(nodes=nodes, weights=names)
+
+
+def _work(
+    model: OnnxModel,
+    quantization: Quantization,
+    calibration: Calibration,
+    profile: QuantizationProfile,
+    to: Path,
+) -> _Work:
     images = calibration.images[: quantization.calibration_images]
     if images.dtype != np.float32 or images.shape[1:] != model.input_shape[1:]:
         reason = f"calibration images must be float32 (N, *{model.input_shape[1:]}), got {images.dtype} {images.shape}"
         raise StageFailed(stage="quantize", reason=reason)
-    work = _Work(
+    return _Work(
         model=model,
         quantization=quantization,
         images=images,
@@ -99,9 +152,9 @@ def quantize(
         input_ranges=calibration.input_ranges or {},
         weights=calibration.weights,
         divergence=calibration.divergence,
+        kept=calibration.kept,
         to=to,
     )
-    return _PRECISIONS[quantization.precision](work)
 
 
 def _to_fp32(work: _Work) -> OnnxModel:
@@ -122,11 +175,11 @@ def _to_bf16(work: _Work) -> OnnxModel:
 
 
 def _to_int8(work: _Work) -> OnnxModel:
-    return _to_eight_bits(work, _CPU_STYLE if work.profile == "onnxruntime_cpu" else _QDQ_STYLES["int8"])
+    return _to_eight_bits(work, _style(work))
 
 
 def _to_fp8(work: _Work) -> OnnxModel:
-    return _to_eight_bits(work, _QDQ_STYLES["fp8"])
+    return _to_eight_bits(work, _style(work))
 
 
 _PRECISIONS: Mapping[Precision, Callable[[_Work], OnnxModel]] = {
@@ -165,6 +218,26 @@ _CPU_STYLE: Final = _Style(insert=_insert_cpu, number="int8", weights=SEVEN_BITS
 _QDQ_STYLES: Final[Mapping[FormatName, _Style]] = {"int8": _qdq_style("int8"), "fp8": _qdq_style("fp8")}
 
 
+def _style(work: _Work) -> _Style:
+    if work.quantization.precision == "fp8":
+        return _QDQ_STYLES["fp8"]
+    return _CPU_STYLE if work.profile == "onnxruntime_cpu" else _QDQ_STYLES["int8"]
+
+
+def _ranges(proto: onnx.ModelProto, work: _Work, style: _Style) -> Ranges:
+    """Return the ranges of all activations: calibrated ones, and in their place those that were learnt."""
+    asked = work.quantization
+    calibrated = calibrate(
+        proto,
+        work.images,
+        method=asked.calibration,
+        clip_percentile=asked.clip_percentile,
+        symmetric=style.symmetric,
+        number=style.number,
+    )
+    return calibrated | given_ranges(proto, work.input_ranges, work.weights)
+
+
 def _to_eight_bits(work: _Work, style: _Style) -> OnnxModel:
     """Write an int8 or fp8 file.
 
@@ -172,18 +245,11 @@ def _to_eight_bits(work: _Work, style: _Style) -> OnnxModel:
     """
     proto = onnx.shape_inference.infer_shapes(read_onnx(work.model.path))
     asked = work.quantization
-    ranges = calibrate(
-        proto,
-        work.images,
-        method=asked.calibration,
-        clip_percentile=asked.clip_percentile,
-        symmetric=style.symmetric,
-        number=style.number,
-    ) | given_ranges(proto, work.input_ranges, work.weights)
-    kept = _kept_in_float(proto, ranges, work, style)
+    ranges = _ranges(proto, work, style)
+    kept = work.kept.nodes if work.kept else _kept_in_float(proto, ranges, work, style)
     if len(kept) == len(weighted_nodes(proto)):
         return _to_fp16(work) if work.profile == "tensorrt" else _to_fp32(work)
-    if asked.bias_correction:
+    if asked.bias_correction and not work.input_ranges:
         proto = correct_biases(proto, work.images, style.weights, weights=asked.weights, skip=kept)
     if work.profile == "tensorrt":
         proto, ranges = _halved(proto, ranges)

@@ -4,7 +4,7 @@ Gradients pass straight through the rounding, so the network can be trained with
 """
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any, Final
 
 import numpy as np
@@ -34,8 +34,21 @@ class Simulation:
     `set_ranges` is called, activations pass through as they are.
     """
 
-    def __init__(self, module: nn.Module, quantization: Quantization, profile: QuantizationProfile) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        quantization: Quantization,
+        profile: QuantizationProfile,
+        *,
+        skip: Set[str] = frozenset(),
+    ) -> None:
         """Take a module in eval mode, its BatchNorms folded.
+
+        Args:
+            module: The network.
+            quantization: The kind of rounding.
+            profile: The target's style of quantization.
+            skip: Names of the weights (`stem.0.weight`) of layers that stay in float.
 
         Raises:
             StageFailed: The module cannot be traced, or it runs a layer twice.
@@ -52,6 +65,9 @@ class Simulation:
         self._names: dict[fx.Node, str] = {}
         self._keys: dict[str, ActivationRounding] = {}
         layers = [node for node in self._graph.nodes if self._is(node, _WEIGHTED)]
+        self._name(layers)
+        inputs = {self._names[node]: self._source(node.all_input_nodes[0]) for node in layers}
+        layers = [node for node in layers if self._names[node] not in skip]
         for node in layers:
             self._round_layer(node, per_channel=per_channel)
         for node in list(self._graph.nodes):
@@ -59,6 +75,10 @@ class Simulation:
                 if node.target is operator.iadd:  # it would change a rounded tensor that others read
                     node.target = operator.add
                 self._round_residual(node, set(layers))
+        # What a layer in float reads may be rounded for a sum, and its range has no other name then.
+        for weight, source in inputs.items():
+            if source in self._pairs:
+                self._keys.setdefault(weight, self._pairs[source][1])
         self.module = fx.GraphModule(self._modules, self._graph)
 
     @property
@@ -69,6 +89,8 @@ class Simulation:
     def calibrate(self, images: Tensor, quantization: Quantization) -> None:
         """Set the range of every activation, by the quantization's method, on normalised images (N, C, H, W)."""
         roundings = {node.name: rounding for node, (_, rounding) in self._pairs.items()}
+        if not roundings:  # every layer stays in float
+            return
 
         def batches() -> Iterator[dict[str, NDArray[np.float32]]]:
             for part in torch.split(images, _OBSERVED_BATCH):
@@ -99,13 +121,17 @@ class Simulation:
         for key, rounding in self._keys.items():
             rounding.set_range(*ranges[key])
 
+    def _name(self, layers: list[fx.Node]) -> None:
+        """Note the names of the layers' weights, and refuse a layer that runs twice."""
+        for node in layers:
+            weight = f"{node.target}.weight"
+            if weight in self._names.values():
+                raise StageFailed(STAGE, f"{node.target} runs twice, so that its input has no one range")
+            self._names[node] = weight
+
     def _round_layer(self, node: fx.Node, *, per_channel: bool) -> None:
         layer = str(node.target)
-        weight = f"{layer}.weight"
-        self._names[node] = weight
-        if weight in self._keys:
-            raise StageFailed(STAGE, f"{layer} runs twice, so that its input has no one range")
-        self._keys[weight] = self._round_argument(node, 0)
+        self._keys[self._names[node]] = self._round_argument(node, 0)
         name = f"rounded_{node.name}"
         self._modules[name] = RoundedLayer(self._modules[layer], self._numbers.weights, per_channel=per_channel)
         node.target = name
@@ -120,7 +146,7 @@ class Simulation:
             return
         place = light[0] if light else 0 if sides[0] in self._pairs else 1
         rounding = self._round_argument(node, place)
-        if sides[place] in layers:
+        if sides[place] in self._names:
             self._keys[output_of(self._names[sides[place]])] = rounding
 
     def _round_argument(self, node: fx.Node, place: int) -> ActivationRounding:

@@ -73,6 +73,7 @@ class ConfirmingEvaluator:
             size_bytes=record.size_bytes,
             onnx_sha256=record.onnx_sha256,
             network_sha256=record.network_sha256,
+            cost=record.cost,
             key=plan.key,
         )
         write_confirmed(self._study, run)

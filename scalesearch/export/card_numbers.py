@@ -22,7 +22,7 @@ def score_section(record: MeasuredTrial, later: Later) -> Iterator[str]:
     yield from markdown_table(("images", f"{record.quality.title}, % (95 % interval)", *macro, "number"), rows)
     yield ""
     yield "All by the deployed file, run by the engine that was timed."
-    path = " -> ".join(f"{report.STEP_NAMES[step.step]} {report.percent(step.score)}" for step in record.accuracy_path)
+    path = " -> ".join(f"{name} {report.percent(score)}" for name, score in report.named_steps(record))
     if path:
         yield f"On the way to it (validation): {path}."
     if exported:

@@ -18,14 +18,15 @@ class Expected:
     """What the search measured, for comparison with a rebuilt network."""
 
     network_sha256: str
-    macs: int
-    params: int
     size_bytes: int
     float_score: float
     score: float
     p50_ms: float
     """Latency of the engine alone."""
     device: str
+    macs: int = 0
+    """0 if not known (`records.confirmed.UNKNOWN_COST`); a file then leaves it out."""
+    params: int = 0
     score_low: float | None = None
     score_high: float | None = None
     """The 95 % interval of `score`."""
@@ -74,7 +75,7 @@ def expected_of(record: MeasuredTrial, score: FrontScore | None, confirmed: Sequ
 
 def as_written(expected: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of an `Expected` by the names that they have in a file: `float_score` is `float_top1`."""
-    fields = dict(expected)
+    fields = {name: value for name, value in expected.items() if value or name not in ("macs", "params")}
     return by_metric(fields, str(fields.pop("metric")))
 
 

@@ -8,6 +8,7 @@ from scalesearch.export.card_use import limits_section, use_section
 from scalesearch.export.contents import Later, Written
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
+from scalesearch.records.confirmed import UNKNOWN_COST
 from scalesearch.tasks.base import CardParts
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.record import MeasuredTrial
@@ -123,11 +124,10 @@ def _module(spec: NetworkSpec, record: MeasuredTrial) -> Iterator[str]:
 
 
 def _size(record: MeasuredTrial) -> str:
-    cost = record.cost
-    return (
-        f"{report.count(cost.macs)} multiply-accumulates an image, {report.count(cost.params)} parameters, "
-        f"{report.bytes_text(record.size_bytes or 0)} deployed."
-    )
+    cost, counted = record.cost, ""
+    if cost != UNKNOWN_COST:
+        counted = f"{report.count(cost.macs)} multiply-accumulates an image, {report.count(cost.params)} parameters, "
+    return f"{counted}{report.bytes_text(record.size_bytes or 0)} deployed."
 
 
 def _making(record: MeasuredTrial, session: Session, built: BuiltParts) -> Iterator[str]:
@@ -157,7 +157,7 @@ def _making(record: MeasuredTrial, session: Session, built: BuiltParts) -> Itera
             )
         yield f"* Licence of the parent: {markdown_text(parent.licence)}."
     yield f"* Pruning: {report.pruning_text(record.candidate.pruning)}."
-    yield f"* Precision: {report.quantization_text(record.candidate.quantization)}."
+    yield f"* Precision: {report.quantization_text(record.candidate.quantization, data.calibration_images)}."
     for gain in record.gains:
         verdict = ", no gain" if gain.no_gain else ""
         points = None if gain.score_change is None else f"{100 * gain.score_change:+.1f}"

@@ -39,7 +39,6 @@ def spec_of(module: nn.Module, reference: str) -> NetworkSpec:
             for a normalisation that makes no sense.
     """
     sha256 = _keep(module, reference)
-    mean, std = _normalisation(module, reference)
     taken = [layer.in_channels for layer in module.modules() if isinstance(layer, nn.Conv2d)]
     channels = next((number for number in taken if number in (1, 3)), 0 if taken else 3)
     if not channels:
@@ -48,6 +47,7 @@ def spec_of(module: nn.Module, reference: str) -> NetworkSpec:
             f"convolutions take {', '.join(map(str, dict.fromkeys(taken[:3])))}."
         )
         raise ConfigError(message)
+    mean, std, _ = _normalisation(module, reference, channels)
     if mean and not len(mean) == len(std) == channels:
         message = f"network {reference!r}: expected mean and std of {channels} channels, came {mean!r} and {std!r}."
         raise ConfigError(message)
@@ -121,6 +121,15 @@ def replaced_layer(spec: NetworkSpec) -> str:
         f"network: {spec.origin} has {outputs} outputs and the data {spec.num_classes} classes: its last layer "
         f"({layer_name}) is replaced by a new one"
     )
+
+
+def normalisation_source(spec: NetworkSpec) -> str:
+    """Return from where the module's mean and std are: `attributes`, `buffers`, `pretrained_cfg`, or empty if nowhere.
+
+    Raises:
+        ConfigError: As `own_module`.
+    """
+    return _normalisation(_kept_module(spec), spec.origin, spec.image_channels)[2]
 
 
 def state_sha256(module: nn.Module) -> str:
@@ -226,16 +235,20 @@ def _outputs_by_guess(module: nn.Module) -> int:
     return max(2, layers[-1]) if layers else 2
 
 
-def _normalisation(module: nn.Module, reference: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and std that the module names, in attributes or in timm's `pretrained_cfg`; empty if it has none.
+def _normalisation(
+    module: nn.Module, reference: str, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...], str]:
+    """Return the mean and std of the images for this module, and where they are from; empty if it names none.
 
-    Buffers of these names are ignored: a module that has them normalises by itself.
+    They are attributes, or timm's `pretrained_cfg`. A module that has buffers of these names instead normalises by
+    itself, so that its images stay in 0..1: mean 0, std 1.
     """
-    buffers = {name for name, _ in module.named_buffers(recurse=False)}
-    sources: list[Mapping[str, Any]] = [{name: getattr(module, name, None) for name in {"mean", "std"} - buffers}]
+    buffers = dict(module.named_buffers(recurse=False))
+    own = {name: getattr(module, name, None) for name in {"mean", "std"} - buffers.keys()}
     cfg = getattr(module, "pretrained_cfg", None)
-    sources += [cfg] if isinstance(cfg, Mapping) else []
-    for source in sources:
+    sources: list[tuple[str, Mapping[str, Any]]] = [("attributes", own)]
+    sources += [("pretrained_cfg", cfg)] if isinstance(cfg, Mapping) else []
+    for where, source in sources:
         if any(source.get(name) is None or callable(source[name]) for name in ("mean", "std")):
             continue
         mean, std = (tuple(_numbers(source[name])) for name in ("mean", "std"))
@@ -245,8 +258,30 @@ def _normalisation(module: nn.Module, reference: str) -> tuple[tuple[float, ...]
                 f"came mean {source['mean']!r} and std {source['std']!r}."
             )
             raise ConfigError(message)
-        return mean, std
-    return (), ()
+        return mean, std, where
+    if not _normalises_itself(buffers, reference, channels):
+        return (), (), ""
+    return (0.0,) * channels, (1.0,) * channels, "buffers"
+
+
+def _normalises_itself(buffers: Mapping[str, Tensor], reference: str, channels: int) -> bool:
+    """Tell whether a module has buffers `mean` and `std` of one number for each channel, or for all.
+
+    Raises:
+        ConfigError: They are constants of pixels in 0..255.
+    """
+    mean, std = (tuple(_numbers(buffers[name])) if name in buffers else () for name in ("mean", "std"))
+    if not {len(mean), len(std)} <= {1, channels}:
+        return False
+    if max(*mean, *std) > 1:
+        came = (", ".join(f"{value:.4g}" for value in values) for values in (mean, std))
+        message = (
+            f"network {reference!r}: expected buffers mean and std for pixels in 0..1, came {' and '.join(came)}.\n"
+            f"Divide both by 255; or name these buffers otherwise, and set the attributes mean = "
+            f"{(0,) * channels} and std = {channels} times 1/255, so that the module is given 0..255."
+        )
+        raise ConfigError(message)
+    return True
 
 
 def _numbers(given: object) -> Iterator[float]:

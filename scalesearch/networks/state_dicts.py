@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import safetensors
@@ -28,6 +29,8 @@ class StateDict:
 
     tensors: Mapping[str, Tensor]
     sha256: str
+    untold: str = ""
+    """A line on what the file's name leaves open; empty where there is nothing to say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +50,7 @@ def read_state_dict(path: Path) -> StateDict:
     try:
         content = path.read_bytes()
         sha256 = hashlib.sha256(content).hexdigest()
-        _check_name(path, sha256)
+        untold = _checked_name(path, sha256)
         if path.suffix == ".safetensors":
             held: object = safetensors.torch.load(content)
         else:
@@ -73,7 +76,9 @@ def read_state_dict(path: Path) -> StateDict:
             f"{path} must hold a state dict (tensors by name), possibly in {', '.join(_WRAPPED)}; it holds: {came}."
         )
         raise ConfigError(message)
-    return StateDict(tensors=_without_prefix({str(name): each for name, each in held.items()}), sha256=sha256)
+    return StateDict(
+        tensors=_without_prefix({str(name): each for name, each in held.items()}), sha256=sha256, untold=untold
+    )
 
 
 def mapped(state: StateDict, spec: NetworkSpec, module: nn.Module, *, origin: str) -> Mapped:
@@ -120,15 +125,34 @@ def class_count(state: StateDict, spec: NetworkSpec) -> int:
     return 0
 
 
-def _check_name(path: Path, sha256: str) -> None:
-    """Raise ConfigError if the hash in a name like `resnet18-f37072fd.pth` is not that of the content."""
+def _checked_name(path: Path, sha256: str) -> str:
+    """Raise ConfigError if the hash in a name like `resnet18-f37072fd.pth` is not that of the content.
+
+    Digits that may be a date (`resnet18-20251103.pth`) are taken for one; the line that says so is returned.
+    """
     said = re.search(r"-([0-9a-f]{8})$", path.stem)
     if said and not sha256.startswith(said[1]):
+        if _is_date(said[1]):
+            return (
+                f"parent: {said[1]} in the name of {path.name} is taken for a date, so its content is not checked by it"
+            )
         message = (
             f"{path} is damaged or renamed: its name promises a SHA-256 that begins with {said[1]}, and it is "
             f"{sha256[:8]}.\nDownload it again, or take the digits off its name if you know the file."
         )
         raise ConfigError(message)
+    return ""
+
+
+def _is_date(signs: str) -> bool:
+    """Tell whether eight signs are a day of 1900 to 2099, as YYYYMMDD."""
+    if not re.fullmatch(r"(19|20)\d{6}", signs, re.ASCII):
+        return False
+    try:
+        date(int(signs[:4]), int(signs[4:6]), int(signs[6:]))
+    except ValueError:
+        return False
+    return True
 
 
 def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

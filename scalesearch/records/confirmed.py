@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from pydantic import TypeAdapter
 
@@ -11,9 +12,11 @@ from scalesearch.errors import ConfigError
 from scalesearch.files import replace_file
 from scalesearch.records.stored_json import read_json, to_json
 from scalesearch.values.confirmed import ConfirmedRun
-from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.record import Cost, MeasuredTrial
 
 FOLDER = "confirmed"
+UNKNOWN_COST: Final = Cost(macs=0, params=0)
+"""Stands for the cost of a network of which nobody knows it any more."""
 _ADAPTER = TypeAdapter(ConfirmedRun)
 _NAME = re.compile(r"trial_\d{6,}_seed_\d+\.json", re.ASCII)
 
@@ -84,10 +87,13 @@ def first_runs(study: Path) -> dict[int, ConfirmedRun]:
 def as_confirmed(record: MeasuredTrial, run: ConfirmedRun) -> MeasuredTrial:
     """Return the trial with the results of its run at full length.
 
-    The candidate, recipe included, is still that of the search.
+    The candidate, recipe included, is still that of the search. The cost is `UNKNOWN_COST` if the run is of an earlier
+    version, which did not store it, and its network has another shape than the trial's.
     """
+    searched = record.cost if run.network_sha256 == record.network_sha256 else UNKNOWN_COST
     return replace(
         record,
+        cost=run.cost or searched,
         training=replace(
             record.training,
             float_score=run.float_score,

@@ -46,9 +46,14 @@ CONDITIONS: dict[str, Callable[[Mapping[str, Value]], bool]] = {
     ),
     **{
         f"quantization.{name}": lambda asked: asked["quantization.precision"] in CALIBRATED
-        for name in ("weights", "keep_float", "bias_correction")
+        for name in ("weights", "keep_float")
     },
     "quantization.qat_steps": lambda asked: asked["quantization.precision"] == "int8",
+    # Updates with simulated rounding train the biases beside the rounded weights: nothing is left to correct.
+    "quantization.bias_correction": lambda asked: (
+        asked["quantization.precision"] in CALIBRATED
+        and not (asked["quantization.precision"] == "int8" and asked["quantization.qat_steps"])
+    ),
     **{
         f"pruning.{name}": lambda asked: float(asked["pruning.channel_fraction"]) > 0
         for name in ("criterion", "scope", "rounds")

@@ -10,7 +10,13 @@ from scalesearch.compression.prune import prune
 from scalesearch.data import Dataset
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks.last_layer import require_trainable
-from scalesearch.networks.own_module import code_reader, code_sha256, own_module, replaced_layer
+from scalesearch.networks.own_module import (
+    code_reader,
+    code_sha256,
+    normalisation_source,
+    own_module,
+    replaced_layer,
+)
 from scalesearch.networks.scaling import scale_base
 from scalesearch.spaces.axes import axis_of
 from scalesearch.tasks.registry import DEFAULT
@@ -82,28 +88,60 @@ def require_same_code(session: Session) -> None:
 
 
 def fitted_module_notes(
-    space: SearchSpace, base: NetworkSpec, num_classes: int, *, channel_multiple: int = 1
+    space: SearchSpace, base: NetworkSpec, dataset: Dataset, *, channel_multiple: int = 1
 ) -> tuple[str, ...]:
     """Check a user's own module as `require_fit` does, and return a line on each change made to it by default.
+
+    Another line tells by which constants its images are normalised.
+
+    Args:
+        space: The search space.
+        base: The base network.
+        dataset: The data, normalised as they are in the search.
+        channel_multiple: As in `require_fit`.
 
     Raises:
         ConfigError: As `require_fit`.
     """
-    require_fit(space, base, num_classes, channel_multiple=channel_multiple)
-    return tuple(_notes(space, base, num_classes)) if base.origin else ()
+    require_fit(space, base, len(dataset.class_names), channel_multiple=channel_multiple)
+    return tuple(_notes(space, base, dataset)) if base.origin else ()
 
 
-def _notes(space: SearchSpace, base: NetworkSpec, num_classes: int) -> Iterator[str]:
+_SOURCES: Final = {
+    "attributes": "as the module's attributes mean and std say",
+    "pretrained_cfg": "as the module's pretrained_cfg says",
+    "buffers": "not at all: the module has buffers mean and std, with which it normalises by itself",
+    "": "by the data set's constants, since the module names none",
+}
+
+
+def _notes(space: SearchSpace, base: NetworkSpec, dataset: Dataset) -> Iterator[str]:
     if not space.resolution_multiple:
         yield (
             f"network: {base.origin} does not tell its total stride, so resolutions are multiples of "
             f"{base.total_stride} (resolution_multiple overrides it)"
         )
-    if line := replaced_layer(scale_base(space, base, Scaling(), num_classes)):
+    if line := replaced_layer(scale_base(space, base, Scaling(), len(dataset.class_names))):
         yield line
-    if base.mean:
-        told = ("(" + ", ".join(f"{value:.4g}" for value in values) + ")" for values in (base.mean, base.std))
-        yield "network: images are normalised as the module says, mean {}, std {}".format(*told)
+    source = normalisation_source(base)
+    how = _SOURCES[source]
+    if source == "buffers" and not base.mean:  # see `as_begun`
+        how = (
+            "by the data set's constants, as when this study was begun, and again by the module, which has buffers "
+            "mean and std (--fresh normalises once)"
+        )
+    told = ("(" + ", ".join(f"{value:.4g}" for value in values) + ")" for values in (dataset.mean, dataset.std))
+    yield "network: images are normalised {} (mean {}, std {})".format(how, *told)
+
+
+def as_begun(base: NetworkSpec, stored: Session | None) -> NetworkSpec:
+    """Return the base network with the normalisation that the study was begun with.
+
+    Earlier versions normalised the images of a module that normalises by itself, too: such a study goes on so.
+    """
+    if not stored or not base.origin or stored.base.mean or stored.base.origin_sha256 != base.origin_sha256:
+        return base
+    return dataclasses.replace(base, mean=(), std=()) if normalisation_source(base) == "buffers" else base
 
 
 def normalised(dataset: Dataset, base: NetworkSpec) -> Dataset:

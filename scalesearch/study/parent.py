@@ -151,8 +151,8 @@ def prepare_parent(
         say(f"parent: as the study keeps it in {prior.study}")
         return prior.parent
     found = _found_again(request, prior) if prior else find_parent(request.source, base)
-    if found.untold:
-        say(found.untold)
+    for line in found.untold.splitlines():
+        say(line)
     _require_kin(found, base, request.source)
     if prior:  # it is fine-tuned as its study did, whatever the exported candidate's own loss is
         request = replace(request, recipe=prior.parent.recipe or _DEFAULT)

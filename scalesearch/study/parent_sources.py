@@ -68,7 +68,7 @@ class FoundParent:
     task: str = DEFAULT
     """The task that it was trained for. Networks of another task inherit only its backbone."""
     untold: str = ""
-    """A line on what the file does not tell and was taken for granted; empty where nothing was."""
+    """Lines on what the file does not tell and was taken for granted; empty where nothing was."""
 
 
 def find_parent(source: str, base: NetworkSpec) -> FoundParent:
@@ -144,7 +144,7 @@ def _of_state_dict(file: _WeightsFile, base: NetworkSpec) -> FoundParent:
         mean=mean,
         std=std,
         licence=file.licence,
-        untold="" if told else untold,
+        untold="\n".join(line for line in ("" if told else untold, state.untold) if line),
     )
 
 

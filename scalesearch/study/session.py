@@ -18,7 +18,7 @@ from scalesearch.study.fitted_space import fitted_space, largest_input, require_
 from scalesearch.study.flips import with_flip
 from scalesearch.study.images import load_images, summary_of
 from scalesearch.study.lengths import lengths_notes, with_lengths
-from scalesearch.study.own_module import fitted_module_notes, require_classification
+from scalesearch.study.own_module import as_begun, fitted_module_notes, require_classification
 from scalesearch.study.parent import ParentRequest, PriorParent, prepare_parent
 from scalesearch.study.preparation import Preparation
 from scalesearch.study.reference import make_reference, with_reference
@@ -69,7 +69,7 @@ def open_session(
     require_postprocessing(task, settings.latency.objective)
     if stored is None:  # a study of an earlier version may hold axes that were never read, and goes on
         require_own_axes(task, space.axes)
-    base = base or find_spec(space.network)
+    base = as_begun(base or find_spec(space.network), stored)
     require_classification(base, settings.task)
     begun, sampler = stored.space if stored else None, sampler_of(settings, stored)
     asked, (space, lengths) = space, with_lengths(space, settings, sampler, stored)
@@ -80,8 +80,7 @@ def open_session(
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)
     images = load_images(settings.data, stored, checked_sources(task), storage=storage, base=base, say=say)
-    classes, multiple = len(images.dataset.class_names), target.channel_multiple
-    for line in fitted_module_notes(space, base, classes, channel_multiple=multiple):
+    for line in fitted_module_notes(space, base, images.dataset, channel_multiple=target.channel_multiple):
         say(line)
     request = ParentRequest(source=settings.parent, steps=settings.parent_steps, task=task, recipe=usual(space).recipe)
     parent = prepare_parent(request, space, base, images.dataset, folder, stored=stored, prior=prior, say=say)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from scalesearch.values.latency import Latency
 from scalesearch.values.quality import Quality
+from scalesearch.values.record import Cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,9 @@ class ConfirmedRun:
     size_bytes: int
     onnx_sha256: str
     network_sha256: str
+    cost: Cost | None = None
+    """Cost of the trained and pruned network, whose shape may differ from the trial's where it follows the weights.
+    None in runs of earlier versions."""
     key: str = ""
     """Hash of everything that the training depends on (network, recipe, images, seed, precision, chip). A run with
     another key is another training."""

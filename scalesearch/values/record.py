@@ -87,7 +87,8 @@ class Gain:
     score_change: float | None
     """Score with the step minus score without it, after the same number of updates, as a fraction. None if the network
     without the step was not trained by as many. In older records with the schedule `cosine`, the pruned network made
-    the updates of its retraining more."""
+    the updates of its retraining more; those with quantization-aware updates were compared with the weights after these
+    updates, in fp32."""
     coarse: bool = False
     """Whether the candidate's own latency was timed only coarsely, since it was surely not on the front
     (`Latency.coarse`)."""

@@ -10,7 +10,6 @@ from scalesearch.values.quality import ClassDetail
 from scalesearch.values.record import FrontScore, TrialRecord
 from scalesearch.views.layer_table import BuiltParts, all_parts
 from scalesearch.views.words import (
-    STEP_NAMES,
     accuracy_with_interval,
     bytes_text,
     count,
@@ -20,6 +19,7 @@ from scalesearch.views.words import (
     milliseconds,
     milliseconds_number,
     multipliers,
+    named_steps,
     neck_text,
     percent,
     pruning_text,
@@ -217,7 +217,7 @@ def _quality(record: TrialRecord) -> Iterator[tuple[str, str]]:
         return
     yield (f"{quality.title}, %", f"{accuracy_with_interval(quality)} on {quality.images} held-out images")
     if record.accuracy_path:
-        way = " -> ".join(f"{STEP_NAMES[step.step]} {percent(step.score)}" for step in record.accuracy_path)
+        way = " -> ".join(f"{name} {percent(score)}" for name, score in named_steps(record))
         gap = 100 * (quality.score - record.accuracy_path[0].score)
         yield ("way to the engine", f"{way}, {gap:+.1f} points")
     if isinstance(quality.detail, ClassDetail):

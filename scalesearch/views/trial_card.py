@@ -21,9 +21,9 @@ from scalesearch.views.columns import (
 from scalesearch.views.description import Section, describe
 from scalesearch.views.layer_table import BuiltParts, layer_rows
 from scalesearch.views.words import (
-    STEP_NAMES,
     accuracy_with_interval,
     latency_with_interval,
+    named_steps,
     percent,
     score_noun_of,
     score_title,
@@ -101,8 +101,8 @@ def _row(record: TrialRecord, columns: Sequence[TrialColumn]) -> Iterator[str]:
 def _way(record: TrialRecord) -> Iterator[str]:
     first = record.accuracy_path[0].score
     rows = (
-        (STEP_NAMES[step.step], percent(step.score), f"{100 * (step.score - first):+.1f}" if place else "")
-        for place, step in enumerate(record.accuracy_path)
+        (name, percent(score), f"{100 * (score - first):+.1f}" if place else "")
+        for place, (name, score) in enumerate(named_steps(record))
     )
     return _table(("step", score_title([record]), "points"), rows)
 

@@ -12,8 +12,16 @@ from scalesearch.values.record import Gain, TrialRecord
 from scalesearch.values.target import Device
 
 _MOST_DECIMALS = 9
-STEP_NAMES = {"float": "torch", "onnx_fp32": "ONNX fp32", "onnx": "deployed ONNX", "engine": "engine"}
-"""Names for people of the steps from the trained network to the engine."""
+_STEP_NAMES = {"float": "torch", "onnx_fp32": "ONNX fp32", "onnx": "deployed ONNX", "engine": "engine"}
+
+
+def named_steps(record: TrialRecord) -> tuple[tuple[str, float], ...]:
+    """Return names for people and scores of the steps from the trained network to the engine.
+
+    The fp32 file of a network with quantization-aware updates has the weights after them, which nobody deploys so.
+    """
+    names = _STEP_NAMES | ({"onnx_fp32": "fp32 after QAT"} if record.candidate.quantization.aware_steps else {})
+    return tuple((names[step.step], step.score) for step in record.accuracy_path)
 
 
 def verdict(record: TrialRecord) -> str:
@@ -175,20 +183,26 @@ def cut_text(spec: NetworkSpec, larger: NetworkSpec, *, built: int | None = None
     return f"the trunk of a network of larger {' and '.join(unlike) or 'width'}: stem {larger.stem.channels}, {stages}"
 
 
-def quantization_text(quantization: Quantization) -> str:
-    """Return the precision as text: `fp32`, or for int8 and fp8 how it was calibrated."""
+def quantization_text(quantization: Quantization, there: int | None = None) -> str:
+    """Return the precision as text: `fp32`, or for int8 and fp8 how it was calibrated.
+
+    `there` is the number of calibration images that the data have, of which there may be fewer than asked.
+    """
     if quantization.precision not in CALIBRATED:
         return quantization.precision
     clip = f" {quantization.clip_percentile:g}" if quantization.calibration == "percentile" else ""
-    words = [f"{quantization.calibration}{clip} over {quantization.calibration_images} images"]
+    images = quantization.calibration_images if there is None else min(quantization.calibration_images, there)
+    words = [f"{quantization.calibration}{clip} over {images} image{'s' * (images != 1)}"]
     if quantization.weights == "per_tensor":
         words.append("one scale for all of a layer's weights")
     if quantization.keep_float:
         words.append(f"{quantization.keep_float} layers left in float")
-    if quantization.bias_correction:
+    if quantization.bias_correction and not quantization.aware_steps:
         words.append("biases corrected")
     if quantization.aware_steps:
         words.append(f"{quantization.aware_steps} steps of quantization-aware training")
+        if quantization.bias_correction:  # asked by a fixed axis, or run by an earlier version, which corrected them
+            words.append("bias correction asked (only earlier versions correct biases after that training)")
     return ", ".join((quantization.precision, *words))
 
 

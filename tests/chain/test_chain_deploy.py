@@ -14,6 +14,8 @@ from scalesearch.chain import deploy
 from scalesearch.chain.deploy import Deployed, Deployer
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.stages import StageClock
+from scalesearch.compression.qat import quantization_aware
+from scalesearch.compression.simulation import layer_weights
 from scalesearch.data import LABEL_SOURCES
 from scalesearch.data.finding import load_study_data
 from scalesearch.deployment.onnx_file import read_onnx
@@ -73,6 +75,39 @@ def test_ranges_may_come_of_a_single_image(session: Session, tmp_path: Path) -> 
         replace(session, folder=tmp_path), Candidate(recipe=RECIPE, quantization=single), tmp_path / "m.onnx"
     )
     assert any(node.op_type == "QuantizeLinear" for node in read_onnx(work.model.path).graph.node)
+
+
+def test_updates_with_rounding_leave_those_layers_in_float_that_are_deployed_so(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skipped: list[frozenset[str]] = []
+
+    def spied(*given: Any, **more: Any) -> Any:
+        skipped.append(more["skip"])
+        return quantization_aware(*given, **more)
+
+    monkeypatch.setattr(deploy, "quantization_aware", spied)
+    candidate = Candidate(recipe=RECIPE, quantization=replace(AWARE, keep_float=3))
+    work = deployed(replace(session, folder=tmp_path), candidate, tmp_path / "model.onnx")
+    stored = {tensor.name for tensor in read_onnx(work.model.path).graph.initializer}
+    weights = layer_weights(work.shrunk.network.module)
+    (skip,) = skipped
+    assert len(skip) == 3 and skip == {name for name in weights if f"{name}_quantized" not in stored}
+    assert not list(tmp_path.glob("*.ranked.onnx"))
+
+
+@pytest.mark.parametrize("pruning", [Pruning(), Pruning(channel_fraction=0.5)])
+def test_the_score_without_updates_with_rounding_is_that_of_the_trial_that_made_none(
+    session: Session, tmp_path: Path, pruning: Pruning
+) -> None:
+    here = replace(session, folder=tmp_path)
+    deployer, plan = Deployer(here, TASK, DeviceLock("cpu", folder=tmp_path), exports=None), Planner(here)
+    aware = Candidate(recipe=RECIPE, pruning=pruning, quantization=AWARE)
+    deployed(here, aware, tmp_path / "aware.onnx")
+    assert deployer.float_score(plan(aware)) is None
+    plain = deployed(here, Candidate(recipe=RECIPE, pruning=pruning), tmp_path / "plain.onnx")
+    assert deployer.float_score(plan(aware)) == plain.training.float_score
+    assert deployer.float_score(plan(replace(aware, recipe=replace(RECIPE, schedule="cosine")))) is None
 
 
 @pytest.mark.parametrize(("asked", "threads"), [(0, 3), (2, 2)])

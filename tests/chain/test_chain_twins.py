@@ -27,12 +27,14 @@ STEPS = (StepScore(step="onnx_fp32", score=0.5), StepScore(step="engine", score=
 class Bench:
     """A study whose engines take these latencies, in this order; it notes what is timed."""
 
-    def __init__(self, folder: Path, *latencies: Latency, adaptive: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *latencies: Latency, adaptive: bool = False, float_score: float | None = None
+    ) -> None:
         self.left, self.bounds = list(latencies), list[Any]()
         self.compiled, self.zeros = list[str](), list[str]()
         session: Any = SimpleNamespace(folder=folder, settings=SimpleNamespace(adaptive=adaptive))
         lock: Any = SimpleNamespace(busy=contextlib.nullcontext, quiet=contextlib.nullcontext)
-        deploy: Any = SimpleNamespace(dense_file=lambda work, data: "dense")
+        deploy: Any = SimpleNamespace(dense_file=lambda work, data: "dense", float_score=lambda plan: float_score)
         self.twins = Twins(session, lock, deploy, self)  # type: ignore[arg-type]
 
     @contextlib.contextmanager
@@ -46,12 +48,19 @@ class Bench:
         return replace(self.left.pop(0), coarse=True)
 
     def gains(
-        self, precision: Any, latency: Latency, *, cut: bool = False, near: bool = True, sparsity: Sparsity = "none"
+        self,
+        precision: Any,
+        latency: Latency,
+        *,
+        cut: bool = False,
+        near: bool = True,
+        sparsity: Sparsity = "none",
+        qat_steps: int = 0,
     ) -> tuple[Gain, ...]:
         plan: Any = SimpleNamespace(
             spec=SPEC,
             pruning=Pruning(channel_fraction=0.5 if cut else 0.0, sparsity=sparsity),
-            candidate=SimpleNamespace(quantization=Quantization(precision=precision)),
+            candidate=SimpleNamespace(quantization=Quantization(precision=precision, qat_steps=qat_steps)),
         )
         training = SimpleNamespace(float_score=0.5)
         network = NARROW if cut else WIDE
@@ -109,3 +118,15 @@ def test_an_adaptive_study_times_the_twins_of_every_trial(tmp_path: Path) -> Non
     bench = Bench(tmp_path, make_latency(2.0, 0.03), adaptive=True)
     assert len(bench.gains("int8", make_latency(1.0, 0.01), near=False)) == 1
     assert bench.compiled == ["float"]
+
+
+@pytest.mark.parametrize(("stored", "change"), [(0.45, 0.04), (None, None)])
+def test_updates_with_rounding_are_compared_with_the_network_that_had_none(
+    tmp_path: Path, stored: float | None, change: float | None
+) -> None:
+    """Not with their own weights in fp32, which nobody would deploy."""
+    bench = Bench(tmp_path, make_latency(2.0), float_score=stored)
+    (gain,) = bench.gains("int8", make_latency(1.0), qat_steps=60)
+    assert gain.what == "int8 QAT" and gain.score_change == (None if change is None else pytest.approx(change))
+    (gain,) = bench.gains("int8", make_latency(1.0))
+    assert gain.score_change == pytest.approx(-0.01)

@@ -15,16 +15,17 @@ from torch import Tensor, nn
 
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.qat import QatResult
-from scalesearch.compression.qdq import given_ranges
-from scalesearch.compression.quantize import Calibration
+from scalesearch.compression.qdq import given_ranges, layers_by_weight
+from scalesearch.compression.quantize import Calibration, Kept, layers_in_float
 from scalesearch.compression.quantize import quantize as write_quantized
-from scalesearch.compression.simulation import Simulation
+from scalesearch.compression.simulation import Simulation, layer_weights
 from scalesearch.compression.sparsity import holds_2_4, masked, masks_of_zeros, sparsity_masks
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.errors import StageFailed
 from scalesearch.networks import find_spec
 from scalesearch.networks.own_module import own_module
 from scalesearch.tasks.classification.pieces import quantization_aware, quantize, run_as_written, to_onnx
+from scalesearch.tasks.classification.task import TASK
 from scalesearch.values.candidate import Precision, Pruning, Quantization, Sparsity, WeightScales
 from scalesearch.values.network import Network, OnnxModel
 from scalesearch.values.network_spec import BlockKind
@@ -127,6 +128,59 @@ def test_the_simulation_answers_as_the_exported_file(
     assert answers.std(axis=0).mean() > 20 * difference.mean()
     assert np.median(difference) < 0.02 * np.median(rounding)
     assert difference.mean() < 0.2 * rounding.mean()
+
+
+@pytest.mark.parametrize("profile", ["openvino", "onnxruntime_cpu"])
+def test_layers_in_float_and_biases_are_deployed_as_they_were_trained(
+    profile: QuantizationProfile, tmp_path: Path
+) -> None:
+    """The layers that were chosen before the training stay in float after it; biases are not corrected."""
+    network = _uneven_network()
+    asked = Quantization(precision="int8", weights="per_tensor", qat_steps=4, keep_float=2, bias_correction=True)
+    before = to_onnx(network, to=tmp_path / "before.onnx", check_images=_CALIBRATION[:8])
+    known = Calibration(images=_CALIBRATION, divergence=TASK.divergence)
+    weights = layer_weights(network.module)
+    kept = layers_in_float(before, asked, calibration=known, profile=profile, weights=weights)
+    assert len(kept.nodes) == len(kept.weights) == 2
+    nodes = layers_by_weight(read_onnx(before.path), weights.keys(), weights)
+    others = frozenset(sorted(weights.keys() - kept.weights)[-2:])  # which a ranking after the training would not name
+    kept = Kept(nodes=frozenset(nodes[name].name for name in others), weights=others)
+    result = quantization_aware(
+        network,
+        asked,
+        profile=profile,
+        batches=_batches(),
+        calibration=torch.from_numpy(_CALIBRATION),
+        seed=0,
+        skip=kept.weights,
+    )
+    after = to_onnx(result.network, to=tmp_path / "after.onnx", check_images=_CALIBRATION[:8])
+    learnt = replace(known, input_ranges=result.ranges, weights=result.weights, kept=kept)
+    file = write_quantized(after, asked, calibration=learnt, profile=profile, to=tmp_path / "int8.onnx")
+    simulation = Simulation(result.network.module, asked, profile, skip=kept.weights)
+    simulation.set_ranges(result.ranges)
+    plain = replace(asked, bias_correction=False)
+    uncorrected = write_quantized(after, plain, calibration=learnt, profile=profile, to=tmp_path / "plain.onnx")
+    assert file.sha256 == uncorrected.sha256
+    images = _IMAGES[:100]
+    with torch.no_grad():
+        trained = simulation.module(torch.from_numpy(images)).numpy()
+    answers = run_as_written(read_onnx(file.path), images)
+    # ONNX Runtime's style also rounds between the layers, which the simulation leaves out.
+    assert np.square(answers - trained).mean() < (0.01 if profile == "openvino" else 0.1) * trained.var(axis=0).mean()
+
+
+def test_a_layer_in_float_whose_input_is_rounded_for_a_sum_hands_its_range_over() -> None:
+    network = fold_batchnorm(tiny_network("basic"))
+    weights = frozenset(layer_weights(network.module))
+    quantization = Quantization(precision="int8", calibration_images=16)
+    simulation = Simulation(copy.deepcopy(network.module), quantization, "openvino", skip=weights)
+    simulation.calibrate(torch.from_numpy(_CALIBRATION), quantization)
+    assert not simulation.scales and simulation.ranges() == {}
+    last = {name for name in weights if name.endswith("body.1.0.weight")}
+    simulation = Simulation(copy.deepcopy(network.module), quantization, "openvino", skip=weights - last)
+    simulation.calibrate(torch.from_numpy(_CALIBRATION), quantization)
+    assert len(simulation.ranges()) >= len(simulation.scales) > len(last)
 
 
 @pytest.mark.slow

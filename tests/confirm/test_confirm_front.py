@@ -483,6 +483,7 @@ def test_killed_and_resumed_it_ends_with_a_confirmed_front(tmp_path: Path, monke
         own = [run for run in runs if run.trial == record.trial]
         assert own[0].onnx_sha256 != own[1].onnx_sha256  # another seed is another network, of the same shape
         assert {run.network_sha256 for run in own} == {record.network_sha256}
+        assert {run.cost for run in own} == {record.cost}
         assert all(run.test.images == 60 and run.validation.images == 90 for run in own)
         together = [run for run in own if run.timed_together]
         assert len(together) == 1 and len(together[0].latency_rounds) == 2

@@ -10,6 +10,7 @@ import pytest
 from scalesearch.export.contents import ExportedFile, Later, Written
 from scalesearch.export.metadata import onnx_metadata, read_config, write_config
 from scalesearch.export.model_card import write_model_card
+from scalesearch.records.confirmed import UNKNOWN_COST
 from scalesearch.tasks.classification.views import ClassificationViews
 from scalesearch.values.candidate import Precision, Quantization
 from scalesearch.values.confirmed import ConfirmedRun
@@ -47,6 +48,21 @@ def test_every_number_is_that_of_the_record(session: Session, make_record: Recor
     for name, precision, recall in (("stop", "80.0 %", "80.0 %"), ("yield", "78.0 %", "77.0 %")):
         assert re.search(rf"^\| {name} \| {precision} \| {recall} ", text, flags=re.MULTILINE)
     assert "Not confirmed" in text and "Synthetic" not in text
+
+
+def test_what_nobody_knows_of_the_exported_network_is_left_out(session: Session, make_record: RecordFactory) -> None:
+    record = dataclasses.replace(make_record(1, precision="int8"), cost=UNKNOWN_COST)
+    assert "\n1.25 MB deployed." in card_of(record, session)
+    path = write_config(record, session, session.folder)
+    assert "macs" not in path.read_text() and read_config(path).expected.macs == 0
+
+
+def test_no_more_calibration_images_are_told_than_there_were(session: Session, make_record: RecordFactory) -> None:
+    few = dataclasses.replace(session, data=dataclasses.replace(session.data, calibration_images=42))
+    quantization = Quantization(precision="int8", calibration_images=128)
+    record = make_record(1)
+    record = dataclasses.replace(record, candidate=dataclasses.replace(record.candidate, quantization=quantization))
+    assert "* Precision: int8, minmax over 42 images." in card_of(record, few)
 
 
 def test_confirmed_runs_are_shown_and_end_the_warning(session: Session, make_record: RecordFactory) -> None:

@@ -13,7 +13,7 @@ from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.memory_layouts import layout_of
 from scalesearch.networks import find_spec, scale
 from scalesearch.networks.build import build
-from scalesearch.networks.own_module import code_sha256, replaced_layer
+from scalesearch.networks.own_module import code_sha256, normalisation_source, replaced_layer, spec_of
 from scalesearch.tasks.classification.pieces import train
 from scalesearch.tasks.classification.task import TASK
 from scalesearch.training.answers import answers
@@ -137,12 +137,27 @@ def test_the_normalisation_is_the_modules_where_it_names_one() -> None:
     named = find_spec("own_modules:with_constants")
     assert named.mean == (0.4, 0.5, 0.6) and named.std == pytest.approx((0.2, 0.25, 0.3))
     assert find_spec("own_modules:of_timm").mean == (0.5, 0.5, 0.5)
-    assert find_spec("own_modules:residual").mean == find_spec("own_modules:normalising").mean == ()
+    assert find_spec("own_modules:residual").mean == ()
+
+
+def test_a_module_that_normalises_by_itself_gets_pixels_as_they_are() -> None:
+    import own_modules
+
+    itself = find_spec("own_modules:normalising")
+    assert (itself.mean, itself.std) == ((0.0,) * 3, (1.0,) * 3) and normalisation_source(itself) == "buffers"
+    module = own_modules.normalising()
+    module.pretrained_cfg = {"mean": (0.5,), "std": (0.25,) * 3}  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match="of 3 channels"):
+        spec_of(module, "own_modules:normalising")
+    module = own_modules.normalising()
+    module.register_buffer("mean", torch.zeros(7))  # not of channels
+    assert spec_of(module, "own_modules:normalising").mean == ()
 
 
 FAULTS = {
     "four_channels": "images of 1 .grey. or 3 .RGB. channels, came one whose convolutions take 4, 16, 32",
     "in_bytes": "for pixels in 0..1, came mean .123.7",
+    "buffers_in_bytes": r"expected buffers mean and std for pixels in 0..1, came 123.7, 116.3.*\n.*mean = \(0, 0, 0\)",
     "weightless": "expected a torch module with weights, Flatten has none",
     "lazy": "whose weights have values",
 }

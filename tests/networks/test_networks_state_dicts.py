@@ -92,6 +92,17 @@ def test_a_name_that_promises_another_hash_is_refused(tmp_path: Path) -> None:
         read_state_dict(tmp_path / f"net-{wrong}.safetensors")
 
 
+def test_a_date_in_a_name_is_no_hash(tmp_path: Path) -> None:
+    content = safetensors.torch.save({"a": torch.zeros(2)})
+    for name in ("net-20251103", "net-20251303", "net-30251103"):
+        (tmp_path / f"{name}.safetensors").write_bytes(content)
+    told = read_state_dict(tmp_path / "net-20251103.safetensors").untold
+    assert told.startswith("parent: 20251103 in the name of net-20251103.safetensors is taken for a date")
+    for name in ("net-20251303", "net-30251103"):
+        with pytest.raises(ConfigError, match="its name promises"):
+            read_state_dict(tmp_path / f"{name}.safetensors")
+
+
 @pytest.mark.parametrize(
     ("content", "told"), [(b"", "read without running code"), (b"PK\x03\x04 no zip", "read without running code")]
 )

@@ -223,6 +223,25 @@ def test_conditional_axes_are_asked_where_they_mean_something(
         assert candidate_value(candidate, name) == default_value(name)
 
 
+@pytest.mark.parametrize(
+    ("precision", "steps", "asked"), [("int8", 60, False), ("int8", 0, True), ("fp8", 0, True), ("fp16", 0, False)]
+)
+def test_biases_are_corrected_only_where_no_updates_simulate_rounding(precision: str, steps: int, asked: bool) -> None:
+    """A stored candidate of an earlier version, which corrected them after such updates, is replayed without it."""
+    axes = {
+        "quantization.precision": [precision],
+        "quantization.bias_correction": [False, True],
+        "quantization.qat_steps": [0, 60],
+    }
+    space = make_space(axes)
+    stored = Candidate(
+        quantization=Quantization(precision=precision, qat_steps=steps, bias_correction=True)  # type: ignore[arg-type]
+    )
+    parameters = trial_parameters(stored, space)
+    assert ("quantization.bias_correction" in parameters) == asked
+    assert asked_of(space, {"quantization.bias_correction": True, **parameters}).quantization.bias_correction == asked
+
+
 def test_a_fixed_axis_is_applied_and_not_asked() -> None:
     # Even a conditional one: a constant cannot make equal candidates unequal.
     space = make_space(

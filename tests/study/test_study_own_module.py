@@ -2,18 +2,29 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from scalesearch.compression.prune import prune
 from scalesearch.config import check_axes
+from scalesearch.data import Dataset, ImageSplit
+from scalesearch.data.targets import Labels
 from scalesearch.errors import ConfigError
 from scalesearch.networks import find_spec
 from scalesearch.networks.own_module import code_reader, code_sha256
-from scalesearch.study.own_module import fitted_module_notes, require_classification, require_fit, require_same_code
+from scalesearch.study.own_module import (
+    as_begun,
+    fitted_module_notes,
+    normalised,
+    require_classification,
+    require_fit,
+    require_same_code,
+)
 from scalesearch.values.candidate import Pruning
 from scalesearch.values.network import Network
+from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.session import Session
 from scalesearch.values.space import Choice, NamedAxis, SearchSpace
 
@@ -97,12 +108,49 @@ def test_a_front_is_not_confirmed_with_other_code(session: Session) -> None:
     assert len(str(told.value).splitlines()) <= 3
 
 
+def _notes(name: str, base: NetworkSpec | None = None, *, classes: int = 10, multiple: int = 4) -> list[str]:
+    empty = ImageSplit(images=np.zeros((0, 8, 8, 3), np.uint8), targets=Labels(np.zeros(0, np.int64)))
+    dataset = Dataset(
+        name="colours",
+        class_names=tuple(map(str, range(classes))),
+        mean=(0.11, 0.12, 0.13),
+        std=(0.2, 0.2, 0.2),
+        fingerprint="",
+        train=empty,
+        val=empty,
+        calibration=empty,
+        test=empty,
+    )
+    base = base or find_spec(name)
+    space = replace(SPACE, resolution_multiple=multiple)
+    return list(fitted_module_notes(space, base, normalised(dataset, base)))
+
+
 def test_what_is_done_to_a_module_is_said() -> None:
-    notes = list(fitted_module_notes(SPACE, find_spec("own_modules:with_constants"), 4))
+    notes = _notes("own_modules:with_constants", classes=4, multiple=0)
     assert [note.partition(" ")[0] for note in notes] == ["network:"] * 3
-    assert "multiples of 32" in notes[0] and "(fc) is replaced" in notes[1] and "mean (0.4, 0.5, 0.6)" in notes[2]
-    assert not list(fitted_module_notes(replace(SPACE, resolution_multiple=4), find_spec("own_modules:residual"), 10))
-    assert not list(fitted_module_notes(SPACE, find_spec("resnet_small"), 4))
+    assert "multiples of 32" in notes[0] and "(fc) is replaced" in notes[1]
+    assert notes[2].endswith("as the module's attributes mean and std say (mean (0.4, 0.5, 0.6), std (0.2, 0.25, 0.3))")
+    (by_data,) = _notes("own_modules:residual")
+    assert "by the data set's constants, since the module names none (mean (0.11, 0.12, 0.13)" in by_data
+    (of_timm,) = _notes("own_modules:of_timm")
+    assert "pretrained_cfg says (mean (0.5, 0.5, 0.5)" in of_timm
+    (by_itself,) = _notes("own_modules:normalising")
+    assert "normalised not at all" in by_itself and "(mean (0, 0, 0), std (1, 1, 1))" in by_itself
+    assert not _notes("resnet_small")
+
+
+def test_a_study_goes_on_with_the_normalisation_that_it_was_begun_with(session: Session) -> None:
+    """Earlier versions normalised images by the data set's constants beside those of the module's buffers."""
+    now = find_spec("own_modules:normalising")
+    before = replace(now, mean=(), std=())
+    stored = replace(session, base=before)
+    assert as_begun(now, None) == now and as_begun(now, replace(session, base=now)) == now
+    assert as_begun(now, stored) == before
+    (told,) = _notes("", before)
+    assert "by the data set's constants, as when this study was begun, and again by the module" in told
+    other = find_spec("own_modules:with_constants")
+    assert as_begun(other, replace(stored, base=replace(other, mean=(), std=()))) == other
 
 
 def test_a_module_serves_classification_alone() -> None:

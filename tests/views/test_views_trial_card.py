@@ -30,6 +30,13 @@ def test_the_way_from_float_to_engine_is_in_points_of_the_float_network(make_rec
     ]
 
 
+def test_the_float_file_after_quantization_aware_updates_is_called_so(make_record: MakeRecord) -> None:
+    record = make_record(3, top1=0.8, precision="int8")
+    quantization = replace(record.candidate.quantization, qat_steps=60)
+    record = replace(record, candidate=replace(record.candidate, quantization=quantization))
+    assert "| fp32 after QAT | 81.0 % | +0.0 |" in _plain(trial_note(record)).splitlines()
+
+
 def test_every_table_row_has_as_many_cells_as_its_head(make_record: MakeRecord) -> None:
     record = make_record(3, classes=("a | b", "<b>", "two\nlines", "`x`"))
     for block in trial_note(replace(record, warnings=("one | two",))).split("\n\n"):
