@@ -56,6 +56,11 @@ def test_channels_that_cannot_be_cut_are_refused_where_the_space_cuts_them() -> 
     assert str(told.value).endswith("--set pruning.channel_fraction=0")
 
 
+def test_an_attention_is_cut_around_its_heads() -> None:
+    cutting = NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.25, 0.5)))
+    require_fit(replace(SPACE, axes=(cutting,)), find_spec("own_modules:attending"), 10, channel_multiple=4)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
