@@ -446,3 +446,13 @@ def test_a_layer_that_lost_more_than_was_chosen_is_told(monkeypatch: pytest.Monk
 def test_a_module_all_of_whose_channels_are_shuffled_is_refused() -> None:
     with pytest.raises(StageFailed, match="own_modules:shuffled cannot be cut: its forward splits, shuffles or"):
         prune(_own("shuffled"), Pruning(channel_fraction=0.5), channel_multiple=1)
+
+
+def test_a_follower_that_ends_in_another_shape_is_told() -> None:
+    network = _own("attending")
+    follower = numbered(network.module)
+    follower.wide, follower.narrow = nn.Linear(32, 68), nn.Linear(68, 32)
+    with pytest.raises(
+        StageFailed, match=r"left wide\.weight \(52, 24\) in a copy of the network, expected \(48, 24\)"
+    ):
+        prune(network, Pruning(channel_fraction=0.25), channel_multiple=4, follower=follower)
