@@ -298,3 +298,80 @@ class Tokens(nn.Module):
 
 def tokens() -> nn.Module:
     return Tokens()
+
+
+class Attending(nn.Module):
+    """A transformer's block with 4 heads, whose queries, keys and values come out of one layer, or of three."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.patch, self.norm, self.fc = nn.Conv2d(3, 32, 8, stride=8), nn.LayerNorm(32), nn.Linear(32, 10)
+        self.qkv, self.values, self.out = nn.Linear(32, 96), nn.Linear(32, 32), nn.Linear(32, 32)
+        self.wide, self.narrow = nn.Linear(32, 64), nn.Linear(64, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        images, tokens, _ = x.shape
+        y = self.norm(x)
+        if self.kind == "reshape":
+            q, k, v = self.qkv(y).reshape(images, tokens, 3, 4, -1).permute(2, 0, 3, 1, 4)
+        else:
+            q, k, v = self.qkv(y).chunk(3, dim=-1)
+        if self.kind == "heads":
+            v = self.values(y)
+        if self.kind in ("chunk", "heads"):
+            q, k, v = (part.reshape(images, tokens, 4, -1).transpose(1, 2) for part in (q, k, v))
+        y = torch.softmax(q @ k.transpose(-2, -1), dim=-1) @ v
+        y = y if self.kind == "one head" else y.transpose(1, 2).reshape(images, tokens, -1)
+        x = x + self.out(y)
+        x = x + self.narrow(torch.relu(self.wide(x)))
+        logits: Tensor = self.fc(x.mean(dim=1))
+        return logits
+
+
+def attending() -> nn.Module:
+    return Attending("chunk")
+
+
+def attending_reshaped() -> nn.Module:
+    return Attending("reshape")
+
+
+def attending_in_one() -> nn.Module:
+    return Attending("one head")
+
+
+def attending_apart() -> nn.Module:
+    return Attending("heads")
+
+
+class RunsTwice(nn.Module):
+    """Runs one convolution twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body, self.fc = nn.Conv2d(3, 16, 3, stride=4), nn.Conv2d(16, 16, 1), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(torch.relu(self.body(torch.relu(self.stem(x)))))
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+
+def runs_twice() -> nn.Module:
+    return RunsTwice()
+
+
+class PaddedConvolution(nn.Conv2d):
+    """Looks at its input before it convolves, which torch.fx cannot trace."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] < 2:
+            x = nn.functional.pad(x, (0, 1))
+        return super().forward(x)
+
+
+def of_a_subclass() -> nn.Module:
+    layers = PaddedConvolution(3, 16, 3, stride=4), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(16, 10))

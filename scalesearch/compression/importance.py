@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scalesearch.compression.split_channels import split_layers
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Criterion
 
@@ -79,21 +80,29 @@ def graph_of(module: nn.Module, example: Tensor) -> Any:
     """Return the dependency graph of a module in eval mode; `example` is a batch of images (N, C, H, W)."""
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
-        return tp.DependencyGraph().build_dependency(module, example_inputs=example)
+        # Left to itself it would first try the images as separate arguments: one without the axis of images.
+        return tp.DependencyGraph().build_dependency(
+            module, example_inputs=example, forward_fn=lambda model, images: model(images)
+        )
 
 
 def groups_of(module: nn.Module, example: Tensor) -> tuple[Any, list[Group]]:
     """Return the dependency graph of a module in eval mode, and its groups in the order of its layers.
 
+    Layers whose channels the forward takes apart (`split_layers`) are in no group: they keep all of them.
+
     `example` is a batch of images (N, C, H, W).
     """
     graph = graph_of(module, example)
+    apart = split_layers(graph)
     names = {layer: name for name, layer in module.named_modules()}
     found = graph.get_all_groups(ignored_layers=output_layers(module), root_module_types=[nn.Conv2d, nn.Linear])
     groups = []
     for members in found:
         if any(_is_grouped(dep.target.module) for dep, _ in members):
             continue  # its groups would have to lose equally many channels
+        if any(dep.target.module in apart for dep, _ in members if graph.is_out_channel_pruning_fn(dep.handler)):
+            continue
         root, channels, step = members[0].dep.target.module, len(members[0].idxs), _step(members)
         if channels % step:
             continue  # the layer normalises channels of several groups together

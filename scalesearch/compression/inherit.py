@@ -1,8 +1,9 @@
 """Inherit: cut a trained network to a smaller spec, so that what was learnt stays.
 
 Depth goes first (blocks whose absence costs least), then width (channels that matter least to the loss), then kernels
-(cropped at the centre). Where the child is larger, the new parts begin without effect. Channels are judged by Taylor's
-term: on a network that was trained elsewhere, judging by the magnitudes of weights is no better than chance.
+(cropped at the centre). Where the child is larger, the new parts begin without effect, unless a block's identity
+shortcut comes or goes with the widths around it. Channels are judged by Taylor's term: on a network that was trained
+elsewhere, judging by the magnitudes of weights is no better than chance.
 """
 
 import copy

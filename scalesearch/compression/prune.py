@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from scalesearch.compression.channels_left import by_rank, by_ratio, named_ratios, widths_before
 from scalesearch.compression.importance import Evidence, Group, Judged, graph_of, groups_of, measure_importance
+from scalesearch.compression.split_channels import split_layers
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Pruning
 from scalesearch.values.network import Network
@@ -53,7 +54,8 @@ def prune(
     judged by their mean importance, because latency changes in steps of whole multiples (HALP, Shen et al., arXiv
     2110.10811).
 
-    The outputs of the module's `output_layers` are never removed.
+    The outputs of the module's `output_layers` are never removed, nor channels that the module's forward takes apart
+    (`split_channels`).
 
     Args:
         network: On any device; it is not changed.
@@ -68,7 +70,8 @@ def prune(
 
     Raises:
         StageFailed: A fraction is not in [0, 1), the multiple is below 1, a name is not prunable, a width is missing,
-            or the network or the call lacks what the criterion reads.
+            or the network or the call lacks what the criterion reads; a user's own module cannot be cut, or a layer
+            did not lose what was chosen.
     """
     ratios = layers.ratios
     fractions = (pruning.channel_fraction,) if ratios is None else tuple(ratios.values())
@@ -80,6 +83,12 @@ def prune(
     module = copy.deepcopy(network.module)
     with _evaluating(module), _foreign(network, module):
         graph, groups = groups_of(module, _example_images(network))
+        if network.spec.origin and not groups and split_layers(graph):
+            reason = (
+                f"the channels of {network.spec.origin} cannot be cut: its forward splits, shuffles or reshapes those "
+                "of each layer"
+            )
+            raise StageFailed(stage="prune", reason=reason)
         measure_importance(module, groups, pruning.criterion, evidence)
         before = widths_before(groups, layers.widths)
         if ratios is not None:
@@ -122,11 +131,23 @@ def cut_to(network: Network, widths: Mapping[str, int], *, batch: Judged, follow
 
 
 def _remove_least(graph: Any, groups: Sequence[Group], chosen: Sequence[int]) -> None:
-    """Remove the chosen number of channels from each group, in place: the least important ones."""
+    """Remove the chosen number of channels from each group, in place: the least important ones.
+
+    Raises:
+        StageFailed: More channels left a layer than were chosen: those of two groups hang together.
+    """
     for group, excess in zip(groups, chosen, strict=True):
         if excess > 0:
             least = torch.argsort(group.importance, stable=True)[:excess].tolist()
             graph.get_pruning_group(group.root, group.handler, idxs=least).prune()
+    for group, excess in zip(groups, chosen, strict=True):
+        left, expected = graph.get_out_channels(group.root), group.channels - excess
+        if left != expected or left < 1:
+            reason = (
+                f"{group.name} has {left} of {group.channels} channels after the cut, expected {expected}: its forward "
+                "takes them apart or joins them in a way that is not known here"
+            )
+            raise StageFailed(stage="prune", reason=reason)
 
 
 def _finished(network: Network, module: nn.Module) -> Network:
@@ -140,6 +161,9 @@ def _follow(follower: nn.Module, network: Network, graph: Any) -> None:
 
     The follower may hold float64, but its own graph is traced in the network's type: a user's forward may take
     no other.
+
+    Raises:
+        StageFailed: Other channels left it than left the network's copy.
     """
     held = {name: parameter.data for name, parameter in follower.named_parameters()}
     follower.to(next(network.module.parameters()).dtype)
@@ -148,6 +172,11 @@ def _follow(follower: nn.Module, network: Network, graph: Any) -> None:
         for name, parameter in follower.named_parameters():
             parameter.data = held[name]
         traced.load_pruning_history(graph.pruning_history())
+    for name, parameter in graph.model.named_parameters():
+        came, expected = tuple(follower.get_parameter(name).shape), tuple(parameter.shape)
+        if came != expected:
+            reason = f"the same cut left {name} {came} in a copy of the network, expected {expected}"
+            raise StageFailed(stage="prune", reason=reason)
 
 
 def prunable_widths(network: Network) -> dict[str, int]:

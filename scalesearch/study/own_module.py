@@ -1,12 +1,15 @@
 """Check whether a user's own module can be searched in a space, before anything is trained."""
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 from typing import Final
 
-from scalesearch.compression.fold import foldable_pairs
+from scalesearch.compression.fold import fold_batchnorm, foldable_pairs
 from scalesearch.compression.kept_entries import numbered
 from scalesearch.compression.prune import prune
+from scalesearch.compression.simulation import STAGE as SIMULATION
+from scalesearch.compression.simulation import Simulation
 from scalesearch.data import Dataset
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.networks.last_layer import require_trainable
@@ -20,22 +23,27 @@ from scalesearch.networks.own_module import (
 from scalesearch.networks.scaling import scale_base
 from scalesearch.spaces.axes import axis_of
 from scalesearch.tasks.registry import DEFAULT
-from scalesearch.values.candidate import Pruning, Scaling
+from scalesearch.values.candidate import Pruning, Quantization, Scaling
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.session import Session
-from scalesearch.values.space import Choice, SearchSpace
+from scalesearch.values.space import AUTO, Choice, SearchSpace
 
 _CUT: Final = "pruning.channel_fraction"
+_WAYS_OUT: Final = {
+    "prune": "\nSearch it without: --set pruning.channel_fraction=0",
+    SIMULATION: "\nSearch it without updates with simulated rounding: --set quantization.qat_steps=0",
+}
 
 
 def require_fit(space: SearchSpace, base: NetworkSpec, num_classes: int, *, channel_multiple: int = 1) -> None:
     """Raise ConfigError if the base network is a module that cannot be run or trained at the space's sizes, or cut.
 
-    Other networks are built to fit and are not looked at.
+    The same holds for one whose rounding cannot be simulated, where the space may ask for that. Other networks are
+    built to fit and are not looked at.
 
     Args:
-        space: Its sizes and its fractions of channels are tried.
+        space: Its sizes and its fractions of channels are tried, and its updates with simulated rounding.
         base: The base network.
         num_classes: Number of classes of the data.
         channel_multiple: The number of channels left in a layer is a multiple of it, as the target wants.
@@ -55,10 +63,11 @@ def require_fit(space: SearchSpace, base: NetworkSpec, num_classes: int, *, chan
                     pruning = Pruning(channel_fraction=fraction)
                     network, follower = Network(spec=spec, module=module), numbered(module)
                     prune(network, pruning, channel_multiple=channel_multiple, follower=follower)
+                if _asks_to_simulate(space):
+                    _require_simulation(Network(spec=spec, module=module))
     except StageFailed as failure:
         message = f"network {base.origin}: {failure.reason.removeprefix(f'{base.origin}: ')}."
-        if failure.stage == "prune":
-            message += "\nSearch it without: --set pruning.channel_fraction=0"
+        message += _WAYS_OUT.get(failure.stage, "")
         raise ConfigError(message) from failure
 
 
@@ -147,6 +156,21 @@ def as_begun(base: NetworkSpec, stored: Session | None) -> NetworkSpec:
 def normalised(dataset: Dataset, base: NetworkSpec) -> Dataset:
     """Return the data set with the base network's own normalisation, if it has one."""
     return dataclasses.replace(dataset, mean=base.mean, std=base.std) if base.mean else dataset
+
+
+def _asks_to_simulate(space: SearchSpace) -> bool:
+    """Tell whether a candidate may get updates with simulated rounding, which only int8 has."""
+    axis = axis_of(space.axes, "quantization.precision")
+    precisions = axis.values if isinstance(axis, Choice) else ()
+    steps = _asked(space, "quantization.qat_steps", default=0.0)
+    return max(steps) > 0 and not {"int8", *AUTO.values}.isdisjoint(precisions)
+
+
+def _require_simulation(network: Network) -> None:
+    """Raise StageFailed if the rounding of the folded network's int8 files cannot be simulated."""
+    module = copy.deepcopy(network.module).eval()
+    folded = fold_batchnorm(dataclasses.replace(network, module=module))
+    Simulation(folded.module, Quantization(precision="int8"), "tensorrt")
 
 
 def _fractions(space: SearchSpace) -> tuple[float, ...]:

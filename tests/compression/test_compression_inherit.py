@@ -71,6 +71,18 @@ def test_what_is_larger_begins_without_effect(name: str) -> None:
     assert larger.spec.stages[-1].depth > parent.spec.stages[-1].depth
 
 
+@pytest.mark.parametrize("name", ["mobilenet_small", "efficientnet_small"])
+@pytest.mark.parametrize(("stage", "alike"), [(1, False), (2, True), (3, False)])
+def test_a_larger_stage_has_an_effect_only_where_a_shortcut_comes_or_goes(
+    name: str, stage: int, *, alike: bool
+) -> None:
+    """Stage 1 loses the shortcut of its first block; where stage 3 is as wide as stage 4, this one gains such."""
+    parent = made(name, Scaling(), seed=1)
+    stages = tuple(StageScaling(width=2.0 if number == stage else 1.0) for number in range(1, 5))
+    larger = inherited(parent, made(name, Scaling(stages=stages), seed=2))
+    assert torch.allclose(answers(larger), answers(parent), atol=1e-5) is alike
+
+
 def test_neither_network_is_changed() -> None:
     parent, child = made("mobilenet_small", Scaling(), seed=1), made("mobilenet_small", Scaling(width=0.5), seed=2)
     before = [each.clone() for each in (*parent.module.state_dict().values(), *child.module.state_dict().values())]

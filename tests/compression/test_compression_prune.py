@@ -420,3 +420,39 @@ def test_a_group_norm_over_channels_that_leave_apart_keeps_them() -> None:
     network = replace(_own("group_normed"), module=Joined().eval())
     pruned = prune(network, Pruning(channel_fraction=0.3), channel_multiple=1)
     assert pruned.module(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0.5])
+@pytest.mark.parametrize("name", ["attending", "attending_reshaped", "attending_in_one", "attending_apart"])
+def test_channels_that_are_split_into_heads_stay_and_the_others_leave(name: str, fraction: float) -> None:
+    network = _own(name)
+    follower = numbered(network.module)
+    pruned = prune(network, Pruning(channel_fraction=fraction), channel_multiple=4, follower=follower).module
+    left = int(32 * (1 - fraction))
+    shapes = {layer: tuple(pruned.get_parameter(f"{layer}.weight").shape) for layer in ("qkv", "values", "out", "wide")}
+    assert shapes["qkv"] == (96, left)
+    assert shapes["out"] == (left, 32)
+    assert shapes["wide"] == (2 * left, left)
+    assert shapes["values"] == ((32, left) if name == "attending_apart" else (32, 32))  # else nothing runs it
+    assert follower.get_parameter("qkv.weight").shape == (96, left)
+
+
+def test_a_layer_that_lost_more_than_was_chosen_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scalesearch.compression.importance.split_layers", lambda _: frozenset())
+    with pytest.raises(StageFailed, match=r"qkv has \d+ of 96 channels after the cut, expected 72: its forward takes"):
+        prune(_own("attending_in_one"), Pruning(channel_fraction=0.25), channel_multiple=4)
+
+
+def test_a_module_all_of_whose_channels_are_shuffled_is_refused() -> None:
+    with pytest.raises(StageFailed, match="own_modules:shuffled cannot be cut: its forward splits, shuffles or"):
+        prune(_own("shuffled"), Pruning(channel_fraction=0.5), channel_multiple=1)
+
+
+def test_a_follower_that_ends_in_another_shape_is_told() -> None:
+    network = _own("attending")
+    follower = numbered(network.module)
+    follower.wide, follower.narrow = nn.Linear(32, 68), nn.Linear(68, 32)
+    with pytest.raises(
+        StageFailed, match=r"left wide\.weight \(52, 24\) in a copy of the network, expected \(48, 24\)"
+    ):
+        prune(network, Pruning(channel_fraction=0.25), channel_multiple=4, follower=follower)

@@ -26,7 +26,7 @@ from scalesearch.values.candidate import Pruning
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.session import Session
-from scalesearch.values.space import Choice, NamedAxis, SearchSpace
+from scalesearch.values.space import AUTO, Choice, NamedAxis, SearchSpace
 
 SPACE = SearchSpace(name="module", network="own_modules:residual", resolution_px=32, axes=())
 
@@ -67,6 +67,11 @@ def test_channels_that_cannot_be_cut_are_refused_where_the_space_cuts_them() -> 
     assert str(told.value).endswith("--set pruning.channel_fraction=0")
 
 
+def test_an_attention_is_cut_around_its_heads() -> None:
+    cutting = NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.25, 0.5)))
+    require_fit(replace(SPACE, axes=(cutting,)), find_spec("own_modules:attending"), 10, channel_multiple=4)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -81,6 +86,30 @@ def test_what_a_module_does_in_training_alone_is_found_before_the_training(name:
     assert len(str(told.value).splitlines()) <= 3
     require_fit(SPACE, find_spec("own_modules:viewing"), 10)
     assert torch.equal(random_state, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("runs_twice", "body runs twice, so that its input has no one range"),
+        ("of_a_subclass", r"the network cannot be traced by torch\.fx"),
+    ],
+)
+def test_a_module_whose_rounding_cannot_be_simulated_is_refused_where_the_space_asks_for_it(
+    name: str, words: str
+) -> None:
+    base = find_spec(f"own_modules:{name}")
+    steps = NamedAxis(name="quantization.qat_steps", axis=Choice(values=(0, 100)))
+    precisions = NamedAxis(name="quantization.precision", axis=Choice(values=("fp32", "int8")))
+    with pytest.raises(ConfigError, match=words) as told:
+        require_fit(replace(SPACE, axes=(precisions, steps)), base, 10)
+    assert str(told.value).endswith("--set quantization.qat_steps=0")
+    assert len(str(told.value).splitlines()) <= 3
+    with pytest.raises(ConfigError, match=words):
+        require_fit(replace(SPACE, axes=(replace(precisions, axis=AUTO), steps)), base, 10)
+    require_fit(replace(SPACE, axes=(precisions, steps)), find_spec("own_modules:residual"), 10)
+    for axes in ((precisions,), (steps,), (replace(precisions, axis=Choice(values=("fp32", "fp8"))), steps)):
+        require_fit(replace(SPACE, axes=axes), base, 10)
 
 
 def test_every_listed_cut_is_tried_as_the_target_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
