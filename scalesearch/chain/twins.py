@@ -73,11 +73,15 @@ class Twins:
             change = None if before is None else work.shrunk.training.float_score - before
             if dense and as_fp32:
                 what = plan.pruning.label
-                found.append(gain("pruning", what, without=dense, having=as_fp32, score_change=change))
+                found.append(
+                    gain("pruning", what, without=dense, having=as_fp32, score_change=change, coarse=latency.coarse)
+                )
         if precision != "fp32" and as_fp32:
             change = steps[-1].score - next(step.score for step in steps if step.step == "onnx_fp32")
             what = plan.candidate.quantization.label
-            found.append(gain("precision", what, without=as_fp32, having=latency, score_change=change))
+            found.append(
+                gain("precision", what, without=as_fp32, having=latency, score_change=change, coarse=latency.coarse)
+            )
         return tuple(found)
 
     def _twin(
