@@ -50,8 +50,8 @@ class Promise:
     p50_ms: float
     log_ms_sd: float
     """Standard deviation of the logarithm of the latency."""
-    growth: float
-    """Expected growth of the front's hypervolume, as a fraction of it."""
+    growth: float | None
+    """Expected growth of the front's hypervolume, as a fraction of it; None where there is no front yet."""
     trained: int = 0
     """Updates of its training so far; 0 if there was none."""
     sampled: Mapping[str, Value] = field(default_factory=dict)
@@ -116,19 +116,19 @@ def outlook(
             score_sd=float(expected.score[1][place]),
             p50_ms=math.exp(expected.log_ms[0][place]),
             log_ms_sd=float(expected.log_ms[1][place]),
-            growth=float(growth[place]) / size if size else 0.0,
+            growth=float(growth[place]) / size if size else None,
             trained=trained.get(without_calibration(candidate), 0),
         )
         for place, candidate in enumerate(pool)
     ]
     limit_ms = space.limits.max_latency_ms or math.inf
-    fast_enough = [each for each in promises if each.p50_ms <= limit_ms]
+    fast_enough = [place for place, each in enumerate(promises) if each.p50_ms <= limit_ms]
     known = {without_calibration(candidate) for candidate in tried}
     untried = dict[Candidate, Promise]()
-    for each in sorted(fast_enough, key=lambda each: -each.growth):
-        if without_calibration(each.candidate) not in known:
-            untried.setdefault(without_calibration(each.candidate), each)
-    front = undominated(fast_enough, lambda each: (each.score, each.p50_ms))
+    for place in sorted(fast_enough, key=lambda place: -growth[place]):
+        if (one := without_calibration(pool[place])) not in known:
+            untried.setdefault(one, promises[place])
+    front = undominated([promises[place] for place in fast_enough], lambda each: (each.score, each.p50_ms))
     return Outlook(
         front=tuple(_with_sampled(each, space, full) for each in front),
         best=tuple(_with_sampled(each, space, full) for each in list(untried.values())[:_BEST]),

@@ -47,7 +47,13 @@ class TwinStore:
 
 
 def gain(
-    step: Literal["pruning", "precision"], what: str, *, without: Latency, having: Latency, score_change: float | None
+    step: Literal["pruning", "precision"],
+    what: str,
+    *,
+    without: Latency,
+    having: Latency,
+    score_change: float | None,
+    coarse: bool = False,
 ) -> Gain:
     """Return what a step changed in speed and score.
 
@@ -60,6 +66,7 @@ def gain(
         without: Latency of the network without the step.
         having: Latency of the network with it.
         score_change: Score with the step minus score without it, as a fraction; None if there is no score without it.
+        coarse: Whether the trial itself was timed only coarsely; that a network compared with it was, does not count.
     """
     speedup = without.ratio / having.ratio
     spread = math.hypot(*((each.p50_high_ms - each.p50_low_ms) / 2 / each.p50_ms for each in (without, having)))
@@ -70,5 +77,5 @@ def gain(
         speedup_low=speedup * math.exp(-spread),
         speedup_high=speedup * math.exp(spread),
         score_change=score_change,
-        coarse=having.coarse,
+        coarse=coarse,
     )

@@ -74,14 +74,18 @@ class Twins:
             change = None if whole is None else work.shrunk.training.float_score - whole
             if dense and as_fp32:
                 what = plan.pruning.label
-                found.append(gain("pruning", what, without=dense, having=as_fp32, score_change=change))
+                found.append(
+                    gain("pruning", what, without=dense, having=as_fp32, score_change=change, coarse=latency.coarse)
+                )
         if precision != "fp32" and as_fp32:
             before: float | None = next(step.score for step in steps if step.step == "onnx_fp32")
             if plan.candidate.quantization.aware_steps:  # its own fp32 file has the weights that rounding trained
                 before = self._deploy.float_score(plan)
             change = None if before is None else steps[-1].score - before
             what = plan.candidate.quantization.label
-            found.append(gain("precision", what, without=as_fp32, having=latency, score_change=change))
+            found.append(
+                gain("precision", what, without=as_fp32, having=latency, score_change=change, coarse=latency.coarse)
+            )
         return tuple(found)
 
     def _twin(

@@ -45,12 +45,13 @@ def report(
     from scalesearch.study.contents import read_contents
 
     began = time.monotonic()
+    unreadable = ""
     try:
         histograms = stored_histograms(folder)
     except ConfigError as error:  # everything else is in the records
         echo(f"warning: left out are weights and activations: {error}", err=True)
-        histograms = {}
-    found = read_contents(folder, histograms=histograms)
+        histograms, unreadable = {}, str(error)
+    found = read_contents(folder, histograms=histograms, without_histograms=unreadable)
     if found.unreadable:
         echo(f"warning: left out is the confirmed front: {found.unreadable}", err=True)
     try:

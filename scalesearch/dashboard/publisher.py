@@ -71,8 +71,10 @@ class DashboardListener:
         show_front(study, records, folder=self._folder, sampler=self._sampler)
 
     def statistics_due(self, study: "optuna.Study", records: Iterable[TrialRecord]) -> None:
-        """Save what paid and the importance of the axes."""
-        update_statistics(study, records, self._space)
+        """Save every figure over all records: those of the front, too, for dominated trials are drawn in them."""
+        every = list(records)
+        update_figures(study, every, sampler=self._sampler)
+        update_statistics(study, every, self._space)
 
 
 def annotate_study(study: "optuna.Study") -> None:
@@ -153,7 +155,9 @@ def show_front(
 
 
 def update_figures(study: "optuna.Study", records: Iterable[TrialRecord], *, sampler: SamplerName = "tpe") -> None:
-    """Save the figures of front and hypervolume, which change with the front, in place of the last ones."""
+    """Save the figures of front and hypervolume in place of the last ones. Do nothing without the extra."""
+    if not installed():
+        return
     every = list(records)
     front = pareto_front(every)
     chance = chance_front(every, sampler)

@@ -63,7 +63,11 @@ def histograms(study: StudyContents, shown: tuple[int, ...], left_out: int) -> s
     title = "Weights and activations"
     if not shown:
         words = (
-            "None are stored in this study. `scalesearch histogram --front` computes them for every member of the "
+            f"They cannot be read from the study's database: {study.without_histograms}"
+            if study.without_histograms
+            else f"{left_out} are left out to keep the file small. `scalesearch histogram --trial N` shows them."
+            if left_out
+            else "None are stored in this study. `scalesearch histogram --front` computes them for every member of the "
             "front and keeps them here; then write the report again."
         )
         return section("histograms", title, paragraph(words))

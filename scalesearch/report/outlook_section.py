@@ -74,5 +74,5 @@ def _row(each: Promise) -> list[str]:
         candidate.quantization.label,
         f"{percent(each.score)} ± {100 * SURE * each.score_sd:.1f}",
         f"{milliseconds(each.p50_ms)} ({milliseconds(each.p50_ms / spread)} to {milliseconds(each.p50_ms * spread)})",
-        f"{100 * each.growth:.2f} %",
+        "-" if each.growth is None else f"{100 * each.growth:.2f} %",
     ]

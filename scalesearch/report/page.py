@@ -37,7 +37,9 @@ from scalesearch.views.words import device_text, score_noun_of
 MOST_HISTOGRAM_BYTES = 400_000
 """Most bytes of histograms for all members together; the knee's come first."""
 MOST_BYTES = 3_000_000
-"""Most bytes of the file. Histograms are left out where it would be larger."""
+"""Most bytes of the file. Pictures and histograms are left out where it would be larger."""
+_HISTOGRAM_SHARE = 5
+"""The part of the room for pictures and histograms that is kept for histograms is one in so many; the knee's always."""
 _WORDS_BYTES = 150_000
 """Room for everything that is neither data nor plotly, in bytes."""
 TITLE_END = ": scalesearch report</title>"
@@ -78,9 +80,9 @@ def page(study: StudyContents, *, written: datetime.datetime) -> str:
     parts = _task_parts(study)
     packed = base64.b64encode(gzip.compress(plotly.encode(), 9, mtime=0)).decode()
     data: dict[str, Any] = {"figures": figures(study), **{part.name: part.data for part in parts}}
-    shown = picture_section.pictures(study)
-    rest_bytes = len(shown) + len(packed) + len(script_json(data)) + _WORDS_BYTES
-    kept = _kept_histograms(study, min(MOST_HISTOGRAM_BYTES, MOST_BYTES - rest_bytes))
+    room = MOST_BYTES - len(packed) - len(script_json(data)) - _WORDS_BYTES
+    shown = picture_section.pictures(study, room - _reserved(study, room))
+    kept = _kept_histograms(study, min(MOST_HISTOGRAM_BYTES, room - len(shown)))
     data["histograms"] = {str(trial): figure for trial, figure in kept.items()}
     with_histogram = sum(record.trial in study.histograms for record in study.front)
     body = "".join(
@@ -201,12 +203,18 @@ def _facts(study: StudyContents) -> str:
     return " · ".join(part for part in parts if part)
 
 
+def _reserved(study: StudyContents, room: int) -> int:
+    """Return how many of these bytes are kept for histograms before the pictures take theirs."""
+    sizes = [
+        len(json.dumps(study.histograms[trial])) for trial in picture_section.order(study) if trial in study.histograms
+    ]
+    return min(MOST_HISTOGRAM_BYTES, sum(sizes), max(sizes[0], room // _HISTOGRAM_SHARE)) if sizes else 0
+
+
 def _kept_histograms(study: StudyContents, room: int) -> Mapping[int, dict[str, Any]]:
     """Return the figures of front members that fit into the file: the knee's first, then in the front's order."""
-    first = [study.knee.trial] if study.knee else []
-    order = [*first, *(record.trial for record in study.front if record.trial not in first)]
     kept: dict[int, dict[str, Any]] = {}
-    for trial in order:
+    for trial in picture_section.order(study):
         figure = study.histograms.get(trial)
         size = len(json.dumps(figure)) if figure else 0
         if figure and size <= room:

@@ -8,20 +8,27 @@ from scalesearch.views.markup import paragraph, section, text
 
 MOST_BYTES: Final = 1_200_000
 """Most bytes of all pictures in the file; the knee's come first."""
+_WORDS_BYTES: Final = 1000
+"""Room for the section without its pictures, in bytes."""
 NAME: Final = "pictures"
 
 
-def pictures(study: StudyContents) -> str:
-    """Write the section; empty if the study keeps no pictures, as in classification."""
-    kept, room = list[int](), MOST_BYTES
+def order(study: StudyContents) -> tuple[int, ...]:
+    """Return the front's trials in the order in which they get room in the file: the knee first, then by latency."""
     first = [study.knee.trial] if study.knee else []
-    for trial in (*first, *(record.trial for record in study.front if record.trial not in first)):
-        size_bytes = 4 * len(study.pictures.get(trial, b"")) // 3
+    return (*first, *(record.trial for record in study.front if record.trial not in first))
+
+
+def pictures(study: StudyContents, room: int = MOST_BYTES) -> str:
+    """Write the section, in about `room` bytes; empty if the study keeps no pictures, as in classification."""
+    if not study.pictures:
+        return ""
+    kept, room = list[int](), min(MOST_BYTES, room - _WORDS_BYTES)
+    for trial in order(study):
+        size_bytes = len(_figure(study, trial)) if study.pictures.get(trial) else 0
         if 0 < size_bytes <= room:
             kept.append(trial)
             room -= size_bytes
-    if not kept:
-        return ""
     left_out = len(study.pictures) - len(kept)
     rest = f" {left_out} members are left out to keep the file small." if left_out else ""
     note = (

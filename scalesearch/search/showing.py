@@ -82,7 +82,7 @@ class Showing:
         self._watchers, self._study, self._ledger, self._settings = watchers, study, ledger, settings
         self._metric = metric
         self._plateau = PlateauWatch()
-        self._figure: set[int] = set()  # front members that the dashboard's figure shows
+        self._figure: set[int] | None = None  # front members that the dashboard's figure shows; None before the first
 
     def opened(self, front: Sequence[TrialRecord]) -> None:
         """Show what the dashboard may lack after a run was killed or the database was deleted."""
@@ -132,6 +132,6 @@ class Showing:
 
     def _show_front(self, front: Sequence[TrialRecord]) -> None:
         members = {member.trial for member in front}
-        if members and members != self._figure:
+        if members != self._figure:
             self._figure = members
             self._watchers.listener.front_changed(self._study, self._ledger.records.values())

@@ -58,6 +58,8 @@ class StudyContents:
     origin: Origin
     histograms: dict[int, dict[str, Any]]
     """Plotly figures of weights and activations, by trial."""
+    without_histograms: str = ""
+    """Why these figures cannot be read; empty if they can."""
     pictures: dict[int, bytes] = field(default_factory=dict)
     """Pictures of validation images with the answers of members of the front, as JPEG files, by trial."""
     unreadable: str = ""
@@ -71,8 +73,15 @@ class StudyContents:
         return self.session.data_words
 
 
-def read_contents(folder: Path, *, histograms: dict[int, dict[str, Any]] | None = None) -> StudyContents:
+def read_contents(
+    folder: Path, *, histograms: dict[int, dict[str, Any]] | None = None, without_histograms: str = ""
+) -> StudyContents:
     """Read the study in `folder`.
+
+    Args:
+        folder: The study's folder.
+        histograms: The figures of weights and activations that are stored with the study, by trial.
+        without_histograms: Why they cannot be read, if so.
 
     Raises:
         ConfigError: A file of the study cannot be read.
@@ -109,6 +118,7 @@ def read_contents(folder: Path, *, histograms: dict[int, dict[str, Any]] | None 
         session=session,
         origin=_origin(folder),
         histograms=histograms or {},
+        without_histograms=without_histograms,
         pictures=stored_pictures(folder, tuple(record.trial for record in front)),
         unreadable=unreadable,
     )

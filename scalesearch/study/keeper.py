@@ -23,22 +23,27 @@ class Keeper:
 
     def __init__(self, folder: Path, caption: str) -> None:
         self._folder, self._caption = folder, caption
-        self._drawn: set[int] = set()
+        self._drawn: set[int] = set()  # front members in the picture
+        self._seen: set[int] = set()  # all trials when it was drawn
         self._records = {record.trial: record for record in RecordStore(folder).all()}
 
     def keep(self, record: TrialRecord) -> None:
         """Add the record of a finished trial, and write tables and picture again."""
         self._records[record.trial] = record
         records = tuple(self._records.values())
-        self.write(records, pareto_front(records))
+        self._write(records, pareto_front(records), last=False)
 
     def write(self, records: Sequence[TrialRecord], front: Sequence[MeasuredTrial]) -> None:
-        """Write tables and picture, and remove the models of trials that are not in the front."""
+        """Write tables and picture of all records, and remove the models of trials that are not in the front."""
+        self._write(records, front, last=True)
+
+    def _write(self, records: Sequence[TrialRecord], front: Sequence[MeasuredTrial], *, last: bool) -> None:
         folder = self._folder
         members = {record.trial for record in front}
         write_tables(folder, records, front=members, scores=read_front_scores(folder))
-        # A picture takes half a second, so it is drawn only when there is something new to see.
-        if members and members != self._drawn:
+        # A picture takes half a second, so during the run it is drawn only when the front has other members.
+        trials = {record.trial for record in records}
+        if members and (members != self._drawn or (last and trials != self._seen)):
             balance = knee(front)
             draw_front(
                 records,
@@ -48,7 +53,7 @@ class Keeper:
                 caption=self._caption,
                 knee=balance.trial if balance else None,
             )
-            self._drawn = members
+            self._drawn, self._seen = members, trials
         kept = {model_path(folder, trial).name for trial in members}
         for path in (folder / "models").glob("trial_*.onnx"):
             # The models of a trial without a record belong to one that is in progress.

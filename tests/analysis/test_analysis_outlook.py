@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from scalesearch.analysis.belief import Belief
 from scalesearch.analysis.outlook import FEWEST, outlook
+from scalesearch.report.outlook_section import _row
 from scalesearch.spaces.moves import drawn
 from scalesearch.values.candidate import Candidate, Recipe, Scaling
 from scalesearch.values.record import MeasuredTrial
@@ -64,7 +66,7 @@ def test_the_expected_front_and_what_promises_most_are_near_the_truth(make_recor
         assert each.p50_ms == pytest.approx(work(each.candidate), rel=0.2)
     tried = {record.candidate for record in made}
     assert not tried & {each.candidate for each in found.best}
-    growths = [each.growth for each in found.best]
+    growths = [each.growth or 0.0 for each in found.best]
     assert growths == sorted(growths, reverse=True)
     # Calibrations of one network are one candidate.
     plain = [replace(each.candidate, quantization=replace(each.candidate.quantization, calibration="minmax"))
@@ -124,7 +126,7 @@ def test_networks_slower_than_a_second_are_expected_to_enlarge_the_front(make_re
     ]
     found, usual = outlook(SPACE, slow), outlook(SPACE, records(make_record, 30))
     assert found and usual
-    assert found.best[0].growth > 0
+    assert found.best[0].growth and found.best[0].growth > 0
     assert len(found.front) == len(usual.front), "the same front, only slower"
 
 
@@ -140,3 +142,19 @@ def test_the_most_promising_say_what_was_sampled_of_them_but_not_their_calibrati
         assert each.sampled["pruning.channel_fraction"] == cut
         assert ("pruning.scope" in each.sampled) == (cut > 0)  # without a cut it has no effect
         assert not {"training.dropout", "quantization.calibration"} & set(each.sampled)
+
+
+def test_without_a_front_the_candidates_are_still_sorted_by_their_growth(
+    make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Belief, "growth", lambda _, pool, reference: np.array([work(each) for each in pool]))
+    steps = NamedAxis(name="training.steps", axis=Choice(values=(240, 960)))
+    brief = [
+        replace(each, candidate=replace(each.candidate, recipe=Recipe(steps=240)), full_updates=960)
+        for each in records(make_record, 30)
+    ]
+    assert not any(each.feasible for each in brief)
+    found = outlook(replace(SPACE, axes=(*AXES, steps)), brief)
+    assert found
+    assert found.best[0].candidate.scaling == Scaling(resolution=1.0, width=1.25), "what would enlarge a front most"
+    assert {_row(each)[-1] for each in found.best} == {"-"}

@@ -56,9 +56,9 @@ def test_a_twin_that_was_timed_briefly_is_timed_again_for_what_was_timed_to_the_
 
 def test_a_speedup_that_was_timed_briefly_is_not_called_no_gain_for_its_doubt() -> None:
     with_step, without = replace(make_latency(1.0, 0.04), coarse=True), make_latency(1.02, 0.03)
-    assert not gain("precision", "int8", without=without, having=with_step, score_change=0.0).no_gain
+    assert not gain("precision", "int8", without=without, having=with_step, score_change=0.0, coarse=True).no_gain
     slower = replace(make_latency(1.03, 0.04), coarse=True)
-    assert gain("precision", "int8", without=without, having=slower, score_change=0.0).no_gain
+    assert gain("precision", "int8", without=without, having=slower, score_change=0.0, coarse=True).no_gain
 
 
 def test_a_twin_that_was_timed_briefly_makes_a_wider_interval_and_no_exception() -> None:

@@ -105,6 +105,16 @@ def test_zeros_are_timed_with_the_kernels_of_the_trial_and_apart_from_the_networ
     assert len(bench.compiled) == 2
 
 
+def test_a_roughly_timed_fp32_twin_does_not_make_the_gain_of_an_exactly_timed_trial_coarse(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_latency(2.0, 0.03), make_latency(2.02, 0.03))
+    exact = make_latency(1.0, 0.01)
+    pruning, precision = bench.gains("int8", exact, cut=True)
+    assert not pruning.coarse and not precision.coarse
+    assert pruning.speedup > 1 > pruning.speedup_low
+    rough, _ = bench.gains("int8", replace(exact, coarse=True), cut=True)
+    assert rough.coarse
+
+
 def test_far_from_the_front_a_trial_is_compared_with_what_is_known_alone(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     assert bench.gains("int8", make_latency(1.0, 0.01), cut=True, near=False) == ()

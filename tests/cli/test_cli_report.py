@@ -85,7 +85,8 @@ def test_a_damaged_database_costs_its_histograms_alone(folder: Path, capsys: pyt
     assert report.report(folder, None) == 0
     said = capsys.readouterr()
     assert "left out are weights and activations" in said.err and "Delete it" in said.err
-    assert (folder / "report.html").is_file()
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    assert "They cannot be read from the study&#x27;s database" in html and "None are stored" not in html
 
 
 def test_a_damaged_confirmed_file_costs_the_confirmed_front_alone(

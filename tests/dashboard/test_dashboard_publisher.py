@@ -15,6 +15,7 @@ from serving import serving
 from scalesearch.analysis.baselines import chance_ends
 from scalesearch.dashboard import server as dashboard_server
 from scalesearch.dashboard.publisher import (
+    DashboardListener,
     annotate_missing,
     annotate_study,
     annotate_trial,
@@ -27,6 +28,7 @@ from scalesearch.search import database_file
 from scalesearch.search.storage import STUDY_FILE, opened_study
 from scalesearch.values.histogram import LayerHistogram, TensorHistogram
 from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.session import Session
 from scalesearch.views.front_figure import front_figure
 from scalesearch.views.trial_card import inert
 
@@ -124,6 +126,21 @@ def test_figure_holds_feasible_trials_alone_and_replaces_itself(study: optuna.St
     assert drawn == {"0", "1"}
     assert [trace["text"] for trace in traces if trace["name"] == "breaks a limit"] == [["2"]]
     assert [trace["x"] for trace in traces if trace["name"] == "front"] == [[1.0]]
+
+
+def test_at_the_end_the_figures_hold_trials_that_changed_no_front(
+    study: optuna.Study, make_record: MakeRecord, session: Session
+) -> None:
+    from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+
+    records = [make_record(trial, top1=0.8 - trial / 10, p50_ms=1.0 + trial) for trial in range(3)]
+    listener = DashboardListener(session.folder, session.space, "random")
+    listener.front_changed(study, records[:1])
+    listener.statistics_due(study, records)
+    figures = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
+    traces = json.loads(figures["feasible_front"])["data"]
+    assert {number for trace in traces for number in trace.get("text", [])} == {"0", "1", "2"}
+    assert json.loads(figures["hypervolume"])["data"][0]["x"] == [0, 2], "the plateau is drawn to the last trial"
 
 
 def _layer(name: str, *, wasted: bool = False) -> LayerHistogram:

@@ -217,6 +217,35 @@ def test_a_study_without_records_is_said_to_be_empty(tmp_path: Path) -> None:
         read_contents(tmp_path)
 
 
+@pytest.mark.usefixtures("small_plotly")
+def test_pictures_leave_room_for_the_knees_histogram(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scalesearch.report.page.MOST_BYTES", 600_000)
+    study = read_contents(folder)
+    knee, trials = study.knee, [record.trial for record in study.front]
+    assert knee and len(trials) > 3
+    heavy = replace(
+        study,
+        pictures=dict.fromkeys(trials, bytes(100_000)),
+        histograms={trial: {"data": ["x" * 120_000], "layout": {}} for trial in trials},
+    )
+    html = page(heavy, written=NOON)
+    assert f'<option value="{knee.trial}">' in html.partition('id="histogram-member"')[2]
+    assert f"{len(trials) - 1} more are left out to keep the file small." in html
+    assert html.count("data:image/jpeg") == 1 and len(html) < 600_000
+    assert f"{len(trials) - 1} members are left out to keep the file small." in html
+
+
+@pytest.mark.usefixtures("small_plotly")
+def test_histograms_that_do_not_fit_are_not_said_to_be_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scalesearch.report.page.MOST_HISTOGRAM_BYTES", 10)
+    study = read_contents(folder)
+    figure = {"data": ["x" * 20], "layout": {}}
+    html = page(replace(study, histograms={record.trial: figure for record in study.front}), written=NOON)
+    assert f"{len(study.front)} are left out to keep the file small." in html
+    assert "None are stored" not in html
+    assert "None are stored" in page(study, written=NOON)
+
+
 @pytest.mark.parametrize("payload", PAYLOADS)
 @pytest.mark.usefixtures("small_plotly")
 def test_users_texts_stay_inside_their_elements(

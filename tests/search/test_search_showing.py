@@ -1,18 +1,19 @@
 """What watchers are told of a trial, and of a front that stops growing."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import optuna
 import pytest
 
-from scalesearch.analysis.front import Point, hypervolume
+from scalesearch.analysis.front import Point, hypervolume, pareto_front
 from scalesearch.records.store import RecordStore
 from scalesearch.search.events import Event, TrialFinished
 from scalesearch.search.ledger import Ledger
+from scalesearch.search.listener import NoListener
 from scalesearch.search.showing import PLATEAU_CANDIDATES, PLATEAU_GROWTH, PlateauWatch, Showing, Watchers
-from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.settings import RunSettings
 
 
@@ -64,3 +65,25 @@ def test_the_hypervolume_of_slow_networks_is_told(make_record: Callable[..., Mea
     # Up to twice the slowest, 6 s: 0.5 ln(6000 / 1500), and 0.4 ln(6000 / 3000) more.
     assert told[0].hypervolume == pytest.approx(0.5 * math.log(4) + 0.4 * math.log(2))
     assert told[0].on_front and told[0].metric == "miou"
+
+
+class Noting(NoListener):
+    """Notes the trials of which the front was to be drawn."""
+
+    def __init__(self) -> None:
+        self.drawn = list[list[int]]()
+
+    def front_changed(self, study: optuna.Study, records: Iterable[TrialRecord]) -> None:
+        self.drawn.append([record.trial for record in records])
+
+
+def test_a_front_without_members_is_shown_too_and_each_front_once(
+    make_record: Callable[..., MeasuredTrial], tmp_path: Path
+) -> None:
+    records = [make_record(0, excess=0.2), make_record(1, excess=0.3), make_record(2), make_record(3, top1=0.1)]
+    listener, ledger = Noting(), Ledger(tmp_path, budget=8)
+    showing = Showing(Watchers(listener=listener), optuna.create_study(), ledger, RunSettings())
+    for place, record in enumerate(records):
+        ledger.records[record.trial] = record
+        showing.finished(record, pareto_front(records[: place + 1]))
+    assert listener.drawn == [[0], [0, 1, 2]]
