@@ -10,10 +10,11 @@ from scalesearch.analysis.score_error import metric_of
 from scalesearch.export.reading import reading_words
 from scalesearch.report.effects import axis_levels, effects_table
 from scalesearch.study.contents import StudyContents
+from scalesearch.values.quality import metric_title
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.settings import UNLIMITED_BUDGET
 from scalesearch.views.markup import bullets, chart, paragraph, section, table, text
-from scalesearch.views.words import device_text, latency_title, percent, score_noun_of, score_title
+from scalesearch.views.words import device_text, latency_title, percent, score_noun_of
 
 
 def axes(study: StudyContents) -> str:
@@ -86,7 +87,7 @@ def histograms(study: StudyContents, shown: tuple[int, ...], left_out: int) -> s
 
 def training(study: StudyContents) -> str:
     """Write the section on how each member of the front was trained: steps, loss and seconds."""
-    title = score_title(study.front)
+    title = metric_title(study.metric)
     header = ("trial", "optimizer", "steps", "batch", "final loss", f"float {title}", f"engine {title}", "train, s",
               "after pruning, s", "weights")  # fmt: skip
     rows = [_training_row(record) for record in study.front if record.training and record.quality]

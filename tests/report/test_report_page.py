@@ -212,6 +212,39 @@ def test_without_run_toml_and_without_a_front_it_is_still_a_page(tmp_path: Path,
     assert all(f'<section id="{name}"' in html for name in SECTIONS)
 
 
+@pytest.mark.parametrize(
+    ("task", "metric", "title", "classes"),
+    [("detection", "map50_95", "mAP50-95", "Objects found"), ("segmentation", "miou", "mIoU", "Classes")],
+)
+@pytest.mark.parametrize("scored", [True, False])
+@pytest.mark.usefixtures("small_plotly")
+def test_other_tasks_keep_their_words_without_a_front(
+    tmp_path: Path, session: Session, make_record: MakeRecord, task: str, metric: str, title: str, classes: str,
+    *, scored: bool,
+) -> None:  # fmt: skip
+    write_run_file(replace(session, settings=replace(session.settings, task=task)))
+    record = make_record(0, top1=0.5 if scored else None, excess=0.2)
+    if scored:
+        record = replace(record, quality=replace(record.quality, metric=metric))
+    RecordStore(tmp_path).save(record)
+    study = read_contents(tmp_path)
+    assert not study.front and study.metric == metric
+    html = page(study, written=NOON)
+    assert f'<th scope="col">{title}, %</th>' in html and f'<th scope="col">float {title}</th>' in html
+    assert "score against latency</h1>" in html and "top-1" not in html and "ccuracy" not in html.partition("<main>")[0]
+    assert f'<section id="classes" aria-labelledby="classes-title"><h2 id="classes-title">{classes}</h2>' in html
+
+
+def test_the_best_member_is_called_most_accurate_only_where_the_score_is_an_accuracy(folder: Path) -> None:
+    study = read_contents(folder)
+    beaten = next(each for each in study.records if each.feasible and each not in study.front)
+    study = replace(study, base=beaten)
+    assert "<h3>Most accurate</h3>" in answer(study) and "is at least as accurate" in answer(study)
+    masks = [replace(each, quality=each.quality and replace(each.quality, metric="miou")) for each in study.records]
+    told = answer(replace(study, records=tuple(masks)))
+    assert "<h3>Best-scoring</h3>" in told and "is at least as good" in told and "accurate" not in told
+
+
 def test_a_study_without_records_is_said_to_be_empty(tmp_path: Path) -> None:
     with pytest.raises(NoFeasibleTrialError, match="no results yet"):
         read_contents(tmp_path)
