@@ -175,7 +175,7 @@ def _plotly() -> str:
 
 
 def _task_parts(study: StudyContents) -> tuple[ReportPart, ...]:
-    """Return the sections of the task that scored the study; where no trial has a score, those of the session's task."""
+    """Return the sections of the task that scored the study; if no trial has a score, those of the session's task."""
     scored = study.knee or next((record for record in study.records if record.quality), None)
     views = views_of(scored) if scored else _views_asked_for(study)
     return (views.report(study.front, study.knee),) if views else ()

@@ -19,6 +19,7 @@ from scalesearch.records.confirmed import read_confirmed, write_confirmed
 from scalesearch.records.front_scores import write_front_scores
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
+from scalesearch.report.detail_sections import axes
 from scalesearch.report.front_sections import answer
 from scalesearch.report.page import page, write_page
 from scalesearch.study.contents import read_contents
@@ -210,6 +211,34 @@ def test_without_run_toml_and_without_a_front_it_is_still_a_page(tmp_path: Path,
     html = page(read_contents(tmp_path), written=NOON)
     assert "None of 1 trials is feasible" in html
     assert all(f'<section id="{name}"' in html for name in SECTIONS)
+
+
+@pytest.mark.usefixtures("small_plotly")
+def test_trials_in_part_alone_are_told_as_the_reason_of_what_is_missing(
+    folder: Path, tmp_path: Path, session: Session, make_record: MakeRecord
+) -> None:
+    session = replace(session, folder=tmp_path / "brief")
+    session.folder.mkdir()
+    write_run_file(session)
+    for record in read_contents(folder).records:
+        steps = record.candidate.recipe.steps
+        RecordStore(session.folder).save(replace(record, full_updates=2 * steps))
+    study = read_contents(session.folder)
+    assert not study.front and study.outlook
+    html = page(study, written=NOON)
+    assert "No axis took two values in measured trials of full length. Left out: 30 trials trained in part." in html
+    assert html.count("The front has no member yet.") == 3, "weights, training, simpler ways"
+    assert "an earlier version wrote them" not in html and "None are stored" not in html
+    assert "a few measured trials, and a space" not in html
+
+
+def test_importance_counts_trials_of_full_length(folder: Path) -> None:
+    study = read_contents(folder)
+    part = [replace(each, full_updates=each.candidate.recipe.steps + (each.trial % 2)) for each in study.records]
+    told = axes(replace(study, records=tuple(part), importance=()))
+    assert "Importance is left out below 20 measured trials of full length." in told
+    assert "Left out: 15 trials trained in part." in told
+    assert "in part" not in axes(study)
 
 
 @pytest.mark.parametrize(
