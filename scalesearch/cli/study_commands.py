@@ -121,17 +121,20 @@ def _rows(folder: Path, records: Sequence[TrialRecord]) -> "list[Row]":
     from scalesearch.analysis.front import pareto_front
     from scalesearch.records.front_scores import read_front_scores
     from scalesearch.records.tables import trial_rows
+    from scalesearch.study.metric import stored_metric
 
     numbers = {record.trial for record in pareto_front(records)}
-    return trial_rows(records, front=numbers, scores=read_front_scores(folder))
+    metric = stored_metric(folder, records)
+    return trial_rows(records, front=numbers, scores=read_front_scores(folder), metric=metric)
 
 
 def _front_text(folder: Path, records: Sequence[TrialRecord], members: Sequence[TrialRecord], *, as_csv: bool) -> str:
     from scalesearch.records.tables import csv_text, front_rows
 
     numbers = {record.trial for record in members}
-    rows = [row for row in front_rows(_rows(folder, records)) if row["trial"] in numbers]
-    return csv_text(rows) if as_csv else _json(rows)
+    every = _rows(folder, records)
+    rows = [row for row in front_rows(every) if row["trial"] in numbers]
+    return csv_text(rows, columns=list(every[0])) if as_csv else _json(rows)
 
 
 def _json(rows: "Sequence[Row]") -> str:

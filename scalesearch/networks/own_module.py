@@ -278,7 +278,7 @@ def _normalises_itself(buffers: Mapping[str, Tensor], reference: str, channels: 
         message = (
             f"network {reference!r}: expected buffers mean and std for pixels in 0..1, came {' and '.join(came)}.\n"
             f"Divide both by 255; or name these buffers otherwise, and set the attributes mean = "
-            f"{(0,) * channels} and std = {channels} times 1/255, so that the module is given 0..255."
+            f"{(0,) * channels} and std = (1 / 255,) * {channels}, so that the module is given 0..255."
         )
         raise ConfigError(message)
     return True

@@ -64,7 +64,7 @@ def front_rows(rows: Iterable[Row]) -> list[Row]:
     return sorted((row for row in rows if row["on_front"]), key=_latency_then_trial)
 
 
-def csv_text(rows: Sequence[Row], *, columns: Sequence[str] = ()) -> str:
+def csv_text(rows: Sequence[Row], *, columns: Sequence[str] = (), metric: str = DEFAULT_METRIC) -> str:
     """Return the rows as CSV with a header.
 
     Text cells that a spreadsheet would run as a formula get a leading quote mark.
@@ -72,29 +72,31 @@ def csv_text(rows: Sequence[Row], *, columns: Sequence[str] = ()) -> str:
     Args:
         rows: Rows that all have the same keys.
         columns: The header if there are no rows; if omitted, that of records whose stages are scaled together.
+        metric: Name of the score in such a header.
     """
     import pandas as pd  # 0.4 s, so only once a table is asked for
 
-    columns = (
-        list(rows[0])
-        if rows
-        else list(columns or _row(_NOTHING, None, on_front=False, stages=0, metric=DEFAULT_METRIC))
-    )
+    columns = list(rows[0]) if rows else list(columns or _row(_NOTHING, None, on_front=False, stages=0, metric=metric))
     # dtype object: a None among whole numbers must not turn them into 12.0.
     frame = pd.DataFrame([[_inert(row[name]) for name in columns] for row in rows], columns=columns, dtype=object)
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
 def write_tables(
-    folder: Path, records: Iterable[TrialRecord], *, front: Collection[int], scores: Iterable[FrontScore] = ()
+    folder: Path,
+    records: Iterable[TrialRecord],
+    *,
+    front: Collection[int],
+    scores: Iterable[FrontScore] = (),
+    metric: str = DEFAULT_METRIC,
 ) -> None:
-    """Write `trials.csv` and `front.csv` (fast to slow) into `folder`.
+    """Write `trials.csv` and `front.csv` (fast to slow) into `folder`; `metric` is as in `trial_rows`.
 
     A reader sees the old or the new file, never half of one.
     """
-    rows = trial_rows(records, front=front, scores=scores)
-    replace_file(folder / "trials.csv", utf8_text(csv_text(rows)).encode())
-    front_text = csv_text(front_rows(rows), columns=list(rows[0]) if rows else ())
+    rows = trial_rows(records, front=front, scores=scores, metric=metric)
+    replace_file(folder / "trials.csv", utf8_text(csv_text(rows, metric=metric)).encode())
+    front_text = csv_text(front_rows(rows), columns=list(rows[0]) if rows else (), metric=metric)
     replace_file(folder / "front.csv", utf8_text(front_text).encode())
 
 

@@ -2,7 +2,8 @@
 
 import platform
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from scalesearch.analysis.importance import FEWEST_TRIALS
 from scalesearch.analysis.paid import paid_lines
@@ -10,18 +11,24 @@ from scalesearch.analysis.score_error import metric_of
 from scalesearch.export.reading import reading_words
 from scalesearch.report.effects import axis_levels, effects_table
 from scalesearch.study.contents import StudyContents
-from scalesearch.values.record import MeasuredTrial
+from scalesearch.values.quality import metric_title
+from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.settings import UNLIMITED_BUDGET
 from scalesearch.views.markup import bullets, chart, paragraph, section, table, text
-from scalesearch.views.words import device_text, latency_title, percent, score_noun_of, score_title
+from scalesearch.views.words import device_text, latency_title, percent, score_noun_of
+
+NO_MEMBER: Final = "The front has no member yet."
+_NO_SESSION: Final = "The axes are not known: run.toml is absent or cannot be read."
 
 
 def axes(study: StudyContents) -> str:
     """Write the section on the effect of each axis: its importance, and score and latency at each value."""
     title = "What each axis did"
     levels = axis_levels(study.records, study.session.space) if study.session else ()
+    left_out = _left_out_words(study.records)
     if not levels:
-        return section("axes", title, paragraph("No axis took two values in measured trials (or run.toml is absent)."))
+        words = f"No axis took two values in measured trials of full length.{left_out}"
+        return section("axes", title, paragraph(words if study.session else _NO_SESSION))
     parts, noun = [], score_noun_of(study.records)
     if study.importance:
         height = 300 if len(study.importance) <= 6 else 460
@@ -33,13 +40,24 @@ def axes(study: StudyContents) -> str:
         )
         parts.append(paragraph(note, css="note"))
     else:
-        parts.append(paragraph(f"Importance is left out below {FEWEST_TRIALS} measured trials.", css="note"))
+        parts.append(
+            paragraph(f"Importance is left out below {FEWEST_TRIALS} measured trials of full length.", css="note")
+        )
     parts.append(effects_table(levels, metric_of(study.records), latency_title(study.records)))
     caution = (
         "The sampler tries good regions more often, and axes move together: these are the trials as they were asked, "
         "not an experiment with all else equal."
     )
-    return section("axes", title, *parts, paragraph(caution, css="note"))
+    return section("axes", title, *parts, paragraph(caution + left_out, css="note"))
+
+
+def _left_out_words(records: Sequence[TrialRecord]) -> str:
+    """Return a sentence on the measured trials that are left out since they were trained in part, if there are any."""
+    measured = (record for record in records if record.same_as is None and record.quality and record.latency)
+    number = sum(record.short for record in measured)
+    if not number:
+        return ""
+    return f" Left out: {number} trial{'' if number == 1 else 's'} trained in part."
 
 
 def compression(study: StudyContents) -> str:
@@ -61,6 +79,8 @@ def compression(study: StudyContents) -> str:
 def histograms(study: StudyContents, shown: tuple[int, ...], left_out: int) -> str:
     """Write the section on weights and activations of the front members that `scalesearch histogram` was run for."""
     title = "Weights and activations"
+    if not shown and not (study.front or study.without_histograms):
+        return section("histograms", title, paragraph(NO_MEMBER))
     if not shown:
         words = (
             f"They cannot be read from the study's database: {study.without_histograms}"
@@ -86,17 +106,19 @@ def histograms(study: StudyContents, shown: tuple[int, ...], left_out: int) -> s
 
 def training(study: StudyContents) -> str:
     """Write the section on how each member of the front was trained: steps, loss and seconds."""
-    title = score_title(study.front)
+    title = metric_title(study.metric)
     header = ("trial", "optimizer", "steps", "batch", "final loss", f"float {title}", f"engine {title}", "train, s",
               "after pruning, s", "weights")  # fmt: skip
     rows = [_training_row(record) for record in study.front if record.training and record.quality]
     note = "Reused weights were trained by another trial of the same network, whose time is shown."
     curves = any(record.training and record.training.loss_curves for record in study.front)
-    drawn = (
-        chart("losses", "Loss over the steps of training, a line for each member of the front; the knee's is strong")
-        if curves
-        else paragraph("These records hold no loss curves: an earlier version wrote them.", css="note")
-    )
+    if curves:
+        words = "Loss over the steps of training, a line for each member of the front; the knee's is strong"
+        drawn = chart("losses", words)
+    elif study.front:
+        drawn = paragraph("These records hold no loss curves: an earlier version wrote them.", css="note")
+    else:
+        drawn = paragraph(NO_MEMBER, css="note")
     told = table(header, rows, caption="Training of the members of the front, fastest first")
     return section("training", "Training", drawn, told, paragraph(note, css="note"))
 

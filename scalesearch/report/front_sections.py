@@ -10,7 +10,7 @@ from scalesearch.analysis.timing_doubts import timing_doubts
 from scalesearch.spaces.suggest import uncut_parameters
 from scalesearch.study.contents import StudyContents
 from scalesearch.values.latency import UNSETTLED
-from scalesearch.values.quality import score_noun
+from scalesearch.values.quality import PROPORTIONS, best_words, score_noun
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.views.columns import (
     FILE,
@@ -35,7 +35,6 @@ from scalesearch.views.words import (
     milliseconds,
     percent,
     remedy,
-    score_noun_of,
     shape_text,
 )
 
@@ -53,7 +52,8 @@ def answer(study: StudyContents) -> str:
     if not study.front:
         words = f"None of {len(study.records)} trials is feasible. {remedy(study.records)}"
         return section("answer", "What was found", paragraph(words))
-    named = [("Fastest", study.front[0]), ("Best trade (knee)", study.knee), ("Most accurate", study.front[-1])]
+    best = best_words(study.metric).capitalize()
+    named = [("Fastest", study.front[0]), ("Best trade (knee)", study.knee), (best, study.front[-1])]
     cards = "".join(_card(title, record) for title, record in named if record)
     return section("answer", "What was found", f'<div class="cards">{cards}</div>', bullets(_comparisons(study)))
 
@@ -83,9 +83,9 @@ def _comparisons(study: StudyContents) -> Iterator[str]:
         )
         as_good = [record for record in study.front if point(record)[0] >= score]
         if as_good and point(as_good[0])[1] < p50_ms:
-            fast = as_good[0]
+            fast, good = as_good[0], "accurate" if study.metric in PROPORTIONS else "good"
             yield (
-                f"Trial {fast.trial} is at least as accurate ({percent(point(fast)[0])}) and "
+                f"Trial {fast.trial} is at least as {good} ({percent(point(fast)[0])}) and "
                 f"{p50_ms / point(fast)[1]:.2f}x as fast."
             )
     if study.chance:
@@ -118,7 +118,7 @@ def front(study: StudyContents) -> str:
     """Write the section with the interactive front and a table of its members."""
     members = {record.trial: place for place, record in enumerate(study.front)}
     columns = _front_columns(study)
-    noun = score_noun_of(study.records)
+    noun = score_noun(study.metric)
     caption = f"{noun.capitalize()} against latency of {len(study.records)} trials"
     strong = frozenset({members[study.knee.trial]} if study.knee else ())
     parts = [
@@ -146,7 +146,7 @@ def front(study: StudyContents) -> str:
 def _front_columns(study: StudyContents) -> list[TrialColumn]:
     return [
         number_column(_marked),
-        score_column(study.front),
+        score_column(study.front, metric=study.metric),
         *tested_columns(study.scores, accuracy_with_interval),
         latency_column(study.records),
         MACS,
@@ -185,7 +185,7 @@ def warning_lines(study: StudyContents) -> Iterator[str]:
     if study.unreadable:
         yield study.unreadable
     elif study.front and study.confirmation is None:
-        scores = score_noun_of(study.records, plural=True)
+        scores = score_noun(study.metric, plural=True)
         steps = sorted({record.training.steps for record in study.front if record.training})
         told = f"{steps[0]} to {steps[-1]} steps" if len(steps) > 1 else f"{steps[0]} steps" if steps else "few steps"
         yield (

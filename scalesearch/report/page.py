@@ -13,7 +13,7 @@ from typing import Any
 
 from scalesearch.analysis.baselines import chance_ends
 from scalesearch.analysis.score_error import metric_of
-from scalesearch.errors import MissingBackendError
+from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
 from scalesearch.report import (
@@ -25,14 +25,15 @@ from scalesearch.report import (
     simple_ways_section,
 )
 from scalesearch.study.contents import StudyContents
-from scalesearch.tasks.base import ReportPart
-from scalesearch.tasks.registry import DEFAULT, get_task, views_of
+from scalesearch.tasks.base import ReportPart, TaskViews
+from scalesearch.tasks.registry import DEFAULT, get_task, task_for, views_of
+from scalesearch.values.quality import score_noun
 from scalesearch.values.record import TrialRecord
 from scalesearch.views.figures import Figure, hypervolume_figure, importance_figure, loss_figure, paid_figure
 from scalesearch.views.front_figure import front_figure
 from scalesearch.views.markup import script_json, text
 from scalesearch.views.outlook_figure import outlook_figure
-from scalesearch.views.words import device_text, score_noun_of
+from scalesearch.views.words import device_text
 
 MOST_HISTOGRAM_BYTES = 400_000
 """Most bytes of histograms for all members together; the knee's come first."""
@@ -110,7 +111,7 @@ def page(study: StudyContents, *, written: datetime.datetime) -> str:
 <meta name="referrer" content="no-referrer">
 <title>{text(study.name)}{TITLE_END}
 <style>{style}</style></head><body>
-<header><h1>{text(study.name)}: {score_noun_of(study.records)} against latency</h1>
+<header><h1>{text(study.name)}: {score_noun(study.metric)} against latency</h1>
 <p class="facts">{text(_facts(study))}<br>report of {written:%Y-%m-%d %H:%M} UTC</p></header>
 <nav aria-label="Sections"><ul>{links}</ul></nav>
 <main>
@@ -174,10 +175,19 @@ def _plotly() -> str:
 
 
 def _task_parts(study: StudyContents) -> tuple[ReportPart, ...]:
-    """Return the sections of the task that scored the study; those of the default task if no trial has a score yet."""
+    """Return the sections of the task that scored the study; if no trial has a score, those of the session's task."""
     scored = study.knee or next((record for record in study.records if record.quality), None)
-    views = views_of(scored) if scored else get_task(DEFAULT).views()
+    views = views_of(scored) if scored else _views_asked_for(study)
     return (views.report(study.front, study.knee),) if views else ()
+
+
+def _views_asked_for(study: StudyContents) -> TaskViews | None:
+    """Return the views of the session's task, or of the default one without a session; None if it is not known here."""
+    try:
+        task = task_for(study.session.settings) if study.session else get_task(DEFAULT)
+    except ConfigError:
+        return None
+    return task.views()
 
 
 def _links(parts: Sequence[ReportPart], shown: str) -> Iterator[tuple[str, str]]:

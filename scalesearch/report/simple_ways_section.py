@@ -1,5 +1,6 @@
 """The section on the baselines that a user has in mind: chance, a grid of width x resolution, compound scaling."""
 
+from scalesearch.report.detail_sections import NO_MEMBER
 from scalesearch.study.contents import StudyContents
 from scalesearch.views.markup import paragraph, section, table
 from scalesearch.views.words import milliseconds, percent, score_noun_of
@@ -12,6 +13,8 @@ def simple_ways(study: StudyContents) -> str:
     found = study.outlook.simple if study.outlook else None
     if found is None:
         words = "This needs a few measured trials, and a space with several widths, depths or resolutions."
+        if study.outlook and study.knee is None:
+            words = f"{NO_MEMBER} This compares simpler ways with its knee."
         return section("simple_ways", _TITLE, paragraph(words))
     noun = score_noun_of(study.records)
     rows = [["this study", "", "100 %", percent(found.score)]]

@@ -14,6 +14,7 @@ from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.run_file import NAME, read_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.records.stored_files import stored_pictures
+from scalesearch.study.metric import study_metric
 from scalesearch.study.view import stored_confirmation
 from scalesearch.toml_file import read_toml
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
@@ -64,6 +65,11 @@ class StudyContents:
     """Pictures of validation images with the answers of members of the front, as JPEG files, by trial."""
     unreadable: str = ""
     """Which confirmed file cannot be read, and what to do about it; empty if all can."""
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric that scores the trials, whether one of them has a score or not."""
+        return study_metric(self.records, self.session)
 
     @property
     def data_words(self) -> str:

@@ -7,6 +7,7 @@ from scalesearch.analysis.front import knee, pareto_front
 from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.store import RecordStore
 from scalesearch.records.tables import write_tables
+from scalesearch.values.quality import DEFAULT_METRIC
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 from scalesearch.values.session import model_path, trial_of_model
 from scalesearch.views.front_picture import draw_front
@@ -19,10 +20,11 @@ class Keeper:
     Args:
         folder: The study's folder.
         caption: Text under the picture of the front.
+        metric: Name of the study's score, for tables without one.
     """
 
-    def __init__(self, folder: Path, caption: str) -> None:
-        self._folder, self._caption = folder, caption
+    def __init__(self, folder: Path, caption: str, *, metric: str = DEFAULT_METRIC) -> None:
+        self._folder, self._caption, self._metric = folder, caption, metric
         self._drawn: set[int] = set()  # front members in the picture
         self._seen: set[int] = set()  # all trials when it was drawn
         self._records = {record.trial: record for record in RecordStore(folder).all()}
@@ -40,7 +42,7 @@ class Keeper:
     def _write(self, records: Sequence[TrialRecord], front: Sequence[MeasuredTrial], *, last: bool) -> None:
         folder = self._folder
         members = {record.trial for record in front}
-        write_tables(folder, records, front=members, scores=read_front_scores(folder))
+        write_tables(folder, records, front=members, scores=read_front_scores(folder), metric=self._metric)
         # A picture takes half a second, so during the run it is drawn only when the front has other members.
         trials = {record.trial for record in records}
         if members and (members != self._drawn or (last and trials != self._seen)):

@@ -63,7 +63,8 @@ def run_search(
         for line in tuned:
             say(line)
         caption = f"{session.data_words}, {session.data.val_images} validation images"
-        keeper, exports = Keeper(folder, caption), ExportCache(folder)
+        metric = task_for(settings).metric
+        keeper, exports = Keeper(folder, caption, metric=metric), ExportCache(folder)
 
         def heard(event: Event) -> None:
             if isinstance(event, TrialFinished):
@@ -75,7 +76,7 @@ def run_search(
             plan=Planner(session),
             make_evaluator=functools.partial(TrialEvaluator, session, exports=exports),
             full_updates=session.full_updates,
-            metric=task_for(settings).metric,
+            metric=metric,
             latency=LATENCY_NAMES[settings.latency.objective],
         )
         listener = DashboardListener(folder, session.space, settings.sampler_name, settings.task)

@@ -14,6 +14,7 @@ from scalesearch.records.confirmed import read_confirmed
 from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.run_file import read_run_file
 from scalesearch.records.store import RecordStore
+from scalesearch.study.metric import study_metric
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import FrontScore, MeasuredTrial, TrialRecord
 from scalesearch.values.session import Session
@@ -82,7 +83,9 @@ class StudyView:
 
         from scalesearch.records.tables import front_rows, trial_rows
 
-        rows = trial_rows(self.records, front={record.trial for record in self.front}, scores=self.scores)
+        members = {record.trial for record in self.front}
+        metric = study_metric(self.records, self.session)
+        rows = trial_rows(self.records, front=members, scores=self.scores, metric=metric)
         frame = pd.DataFrame(front_rows(rows) if front_only else rows)
         return frame.set_index("trial") if len(frame) else frame
 

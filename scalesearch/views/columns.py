@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from scalesearch.values.quality import Quality
+from scalesearch.values.quality import Quality, metric_title
 from scalesearch.values.record import FrontScore, TrialRecord
 from scalesearch.views.words import (
     accuracy_with_interval,
@@ -38,10 +38,10 @@ def number_column(marked: Callable[[TrialRecord], str]) -> TrialColumn:
     return TrialColumn(head="trial", cell=marked)
 
 
-def score_column(records: Iterable[TrialRecord]) -> TrialColumn:
-    """Return the column of scores with their intervals; its header is the metric of these records."""
+def score_column(records: Iterable[TrialRecord], *, metric: str = "") -> TrialColumn:
+    """Return the column of scores with their intervals; its header is `metric`, or the metric of these records."""
     return TrialColumn(
-        head=f"{score_title(records)}, %",
+        head=f"{metric_title(metric) if metric else score_title(records)}, %",
         cell=lambda record: accuracy_with_interval(record.quality) if record.quality else NONE,
     )
 

@@ -19,6 +19,7 @@ from scalesearch.records.confirmed import read_confirmed, write_confirmed
 from scalesearch.records.front_scores import write_front_scores
 from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
+from scalesearch.report.detail_sections import axes
 from scalesearch.report.front_sections import answer
 from scalesearch.report.page import page, write_page
 from scalesearch.study.contents import read_contents
@@ -210,6 +211,67 @@ def test_without_run_toml_and_without_a_front_it_is_still_a_page(tmp_path: Path,
     html = page(read_contents(tmp_path), written=NOON)
     assert "None of 1 trials is feasible" in html
     assert all(f'<section id="{name}"' in html for name in SECTIONS)
+
+
+@pytest.mark.usefixtures("small_plotly")
+def test_trials_in_part_alone_are_told_as_the_reason_of_what_is_missing(
+    folder: Path, tmp_path: Path, session: Session, make_record: MakeRecord
+) -> None:
+    session = replace(session, folder=tmp_path / "brief")
+    session.folder.mkdir()
+    write_run_file(session)
+    for record in read_contents(folder).records:
+        steps = record.candidate.recipe.steps
+        RecordStore(session.folder).save(replace(record, full_updates=2 * steps))
+    study = read_contents(session.folder)
+    assert not study.front and study.outlook
+    html = page(study, written=NOON)
+    assert "No axis took two values in measured trials of full length. Left out: 30 trials trained in part." in html
+    assert html.count("The front has no member yet.") == 3, "weights, training, simpler ways"
+    assert "an earlier version wrote them" not in html and "None are stored" not in html
+    assert "a few measured trials, and a space" not in html
+
+
+def test_importance_counts_trials_of_full_length(folder: Path) -> None:
+    study = read_contents(folder)
+    part = [replace(each, full_updates=each.candidate.recipe.steps + (each.trial % 2)) for each in study.records]
+    told = axes(replace(study, records=tuple(part), importance=()))
+    assert "Importance is left out below 20 measured trials of full length." in told
+    assert "Left out: 15 trials trained in part." in told
+    assert "in part" not in axes(study)
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "title", "classes"),
+    [("detection", "map50_95", "mAP50-95", "Objects found"), ("segmentation", "miou", "mIoU", "Classes")],
+)
+@pytest.mark.parametrize("scored", [True, False])
+@pytest.mark.usefixtures("small_plotly")
+def test_other_tasks_keep_their_words_without_a_front(
+    tmp_path: Path, session: Session, make_record: MakeRecord, task: str, metric: str, title: str, classes: str,
+    *, scored: bool,
+) -> None:  # fmt: skip
+    write_run_file(replace(session, settings=replace(session.settings, task=task)))
+    record = make_record(0, top1=0.5 if scored else None, excess=0.2)
+    if scored:
+        record = replace(record, quality=replace(record.quality, metric=metric))
+    RecordStore(tmp_path).save(record)
+    study = read_contents(tmp_path)
+    assert not study.front and study.metric == metric
+    html = page(study, written=NOON)
+    assert f'<th scope="col">{title}, %</th>' in html and f'<th scope="col">float {title}</th>' in html
+    assert "score against latency</h1>" in html and "top-1" not in html and "ccuracy" not in html.partition("<main>")[0]
+    assert f'<section id="classes" aria-labelledby="classes-title"><h2 id="classes-title">{classes}</h2>' in html
+
+
+def test_the_best_member_is_called_most_accurate_only_where_the_score_is_an_accuracy(folder: Path) -> None:
+    study = read_contents(folder)
+    beaten = next(each for each in study.records if each.feasible and each not in study.front)
+    study = replace(study, base=beaten)
+    assert "<h3>Most accurate</h3>" in answer(study) and "is at least as accurate" in answer(study)
+    masks = [replace(each, quality=each.quality and replace(each.quality, metric="miou")) for each in study.records]
+    told = answer(replace(study, records=tuple(masks)))
+    assert "<h3>Best-scoring</h3>" in told and "is at least as good" in told and "accurate" not in told
 
 
 def test_a_study_without_records_is_said_to_be_empty(tmp_path: Path) -> None:
