@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from scalesearch.analysis.simple_ways import DEPTH, GROWTH_BY_PHI, RESOLUTION, WIDTH
 from scalesearch.networks import base_spec, scale
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.network_spec import NetworkSpec
@@ -19,8 +20,6 @@ AXES: dict[str, tuple[float, ...]] = {
     "kernel": (1.0, 1.67),
 }
 """The multipliers of the default space (search_spaces/resnet_small.toml)."""
-ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
-"""By how much depth, width and resolution grow with each step of phi: EfficientNet, arXiv 1905.11946, section 3.3."""
 PHIS = tuple(range(-6, 3))
 """From 28 px with half of the channels to 88 px, twice the blocks and a quarter more channels."""
 MOBILENET_WIDTHS = (0.25, 0.5, 0.75, 1.0)
@@ -52,7 +51,8 @@ class Shape:
 
 def compound(phi: float) -> Shape:
     """Return the base network scaled in depth, width and resolution by phi; phi = 0 is the base network itself."""
-    return Shape(depth=ALPHA**phi, width=BETA**phi, resolution=GAMMA**phi)
+    depth, width, resolution = (GROWTH_BY_PHI[name] ** phi for name in (DEPTH, WIDTH, RESOLUTION))
+    return Shape(depth=depth, width=width, resolution=resolution)
 
 
 def compound_shapes() -> Iterator[Shape]:
