@@ -12,6 +12,8 @@ Arms, each an ordinary `scalesearch run` that ends by its wall time (`--max-time
 * without: the same space with nothing to prune and fp32 alone;
 * growth, growth-without: the same two with the sampler `growth`;
 * lengths: 240, 480 or 960 updates, as the sampler `growth` decides; the front is of 960;
+* lengths-cut, lengths-either: as lengths, but widths below the largest are cut from the widest trunk (`scaling.width_by`),
+  or, of each network, either that or trained from scratch, as the sampler decides;
 * growth-stages: width, depth and kernel of each of the three stages by itself, in resnet_small;
 * neck-width, neck-all: what neck and heads, or a decoder, follow (`scaling.neck_follows`): the width alone, or
   depth and kernel, too (`--task segmentation --spaces resnet_scene`, or detection with resnet_scene_boxes);
@@ -62,6 +64,8 @@ ARMS: dict[str, tuple[str, ...]] = {
     "growth-without": ("sampler=growth", *SCALING_ONLY),
     "lengths": ("sampler=growth", LENGTHS),
     "lengths-without": ("sampler=growth", LENGTHS, *SCALING_ONLY),
+    "lengths-cut": ("sampler=growth", LENGTHS, 'scaling.width_by="cut"'),
+    "lengths-either": ("sampler=growth", LENGTHS, 'scaling.width_by=["scratch", "cut"]'),
     "growth-stages": ("sampler=growth", *STAGES),
     "neck-width": ("sampler=growth", "scaling.neck_follows=width"),
     "neck-all": ("sampler=growth", "scaling.neck_follows=all"),
