@@ -12,7 +12,7 @@ Arms, each an ordinary `scalesearch run` that ends by its wall time (`--max-time
 * without: the same space with nothing to prune and fp32 alone;
 * growth, growth-without: the same two with the sampler `growth`;
 * lengths: 240, 480 or 960 updates, as the sampler `growth` decides; the front is of 960;
-* lengths-cut, lengths-either: as lengths, but widths below the largest are cut from the widest trunk (`scaling.width_by`),
+* lengths-cut, lengths-either: as lengths, but smaller widths are cut from the widest trunk (`scaling.width_by`),
   or, of each network, either that or trained from scratch, as the sampler decides;
 * growth-stages: width, depth and kernel of each of the three stages by itself, in resnet_small;
 * neck-width, neck-all: what neck and heads, or a decoder, follow (`scaling.neck_follows`): the width alone, or
