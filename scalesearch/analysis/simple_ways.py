@@ -59,7 +59,8 @@ class SimpleWays:
     """The best score that the model expects of a trial with no more than that latency."""
     ways: tuple[SimpleWay, ...]
     by_chance: int = 0
-    """Number of networks by chance that would be a fair rival. If there is no such way, it is most of the space."""
+    """Number of networks by chance that would be a fair rival. If there is no such way, too few were found: the space
+    is small, or its limits leave little of it."""
 
 
 def simple_ways(space: SearchSpace, belief: Belief, *, knee: Candidate, seed: int = 0) -> SimpleWays | None:
@@ -73,12 +74,13 @@ def simple_ways(space: SearchSpace, belief: Belief, *, knee: Candidate, seed: in
     """
     random = np.random.default_rng(seed)
     length = _full_length(belief)
-    by_chance = _pool(space, belief, (drawn(space, random) for _ in range(2 * _POOL)), length)[:_POOL]
+    count = _trained(belief.observations, length)
+    most = max(_POOL, 2 * count)
+    by_chance = _pool(space, belief, (drawn(space, random) for _ in range(2 * most)), length)[:most]
     listed = {
         "width x resolution": _pool(space, belief, _grid(space), length),
         "compound scaling": _pool(space, belief, _compound(space), length),
     }
-    count = _trained(belief.observations, length)
     observed = [each for each in belief.observations if each.candidate.recipe.steps >= belief.full_updates]
     own = [each.candidate for each in observed if each.feasible]
     judge = _Judge(belief, (*own, knee, *itertools.chain(*by_chance, *itertools.chain(*listed.values()))))

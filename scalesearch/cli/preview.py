@@ -154,7 +154,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
     from scalesearch.networks import find_spec
     from scalesearch.spaces.axes import largest_value
     from scalesearch.spaces.suggest import for_target
-    from scalesearch.study.continuing import begun_study, refuse_other_settings
+    from scalesearch.study.continuing import begun_study, refuse_other_settings, target_here
     from scalesearch.study.fitted_space import (
         fitted_space,
         largest_input,
@@ -181,6 +181,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
     notes = [*lengths_notes(asked, space, lengths, sampler, stored)]
     settings = replace(settings, sampler=sampler, lengths=lengths)
     if stored:
+        chip = target_here(chip, stored, threads=settings.latency.threads)
         asked, space = space, fitted_space(space, base, chip, stored.space, parent=settings.parent)
         notes += steps_notes(asked, space)
         refuse_other_settings(stored, settings, space, base, chip)
@@ -189,7 +190,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
         check_axes(space, base)
     require_batch_memory(space, largest_input(space, base))
     classes = len(stored.data.class_names) if stored else base.num_classes
-    require_fit(space, base, classes, channel_multiple=chip.channel_multiple)
+    require_fit(space, base, classes, channel_multiple=chip.channel_multiple, begun=stored is not None)
     return _Ground(space=space, base=base, target=chip, settings=settings, lengths=tuple(notes), begun=begun)
 
 
@@ -223,6 +224,7 @@ def predicted(
 ) -> str:
     """Return a sentence with the predicted time of the budget, from timed steps of sampled networks and one export."""
     from scalesearch.chain.inheritance import tuning_ahead
+    from scalesearch.cli.run_lines import trainings
     from scalesearch.spaces.suggest import cheapest
     from scalesearch.study.pieces import measure_pieces
     from scalesearch.study.predicted_time import USUAL_TRAIN_IMAGES, USUAL_VAL_IMAGES, PlannedRun, predict
@@ -239,6 +241,11 @@ def predicted(
         left = budget - ground.begun.charged
         if left <= 0:
             return f"The budget of {budget} is used up: a run would train nothing more."
+        if left < 1 and ground.settings.sampler_name == "growth":  # the others always begin one more
+            return (
+                f"Of the budget of {budget}, {trainings(ground.begun.charged)} are used: the rest suffices for no "
+                "whole training. A run trains what fits in, or nothing more."
+            )
         settings = replace(settings, budget=math.ceil(left))
     _say("timing some training steps and an export, to predict how long the run takes (up to half a minute)")
     try:

@@ -8,7 +8,7 @@ import typer
 
 from scalesearch.cli.studies import MovedData, StudyArgument, find_study
 from scalesearch.cli.terminal import echo
-from scalesearch.errors import ConfigError
+from scalesearch.errors import ConfigError, MissingBackendError
 
 _NAME = "report.html"
 _HEAD_BYTES = 100_000
@@ -40,7 +40,7 @@ def report(
 
         session = stored_session(folder)
         with_data(session, data, sources_of(session.settings.task))
-    from scalesearch.dashboard.publisher import stored_histograms
+    from scalesearch.dashboard.publisher import installed, stored_histograms
     from scalesearch.report.page import write_page
     from scalesearch.study.contents import read_contents
 
@@ -48,9 +48,11 @@ def report(
     unreadable = ""
     try:
         histograms = stored_histograms(folder)
-    except ConfigError as error:  # everything else is in the records
+    except (ConfigError, MissingBackendError) as error:  # everything else is in the records
         echo(f"warning: left out are weights and activations: {error}", err=True)
         histograms, unreadable = {}, str(error)
+    if not installed():
+        unreadable = "that needs the extra `dashboard`: pip install 'scalesearch[dashboard]'"
     found = read_contents(folder, histograms=histograms, without_histograms=unreadable)
     if found.unreadable:
         echo(f"warning: left out is the confirmed front: {found.unreadable}", err=True)

@@ -165,7 +165,13 @@ def run(
         from scalesearch.cli.screen import command_word
         from scalesearch.views.words import remedy
 
-        last = outcome.records[-1].trial if outcome.records else 0
+        if not outcome.records:
+            message = (
+                f"No trial was begun: {outcome.message}\nWhat was prepared is kept, so the same command goes on with "
+                "it; give it more time or budget."
+            )
+            raise NoFeasibleTrialError(message)
+        last = outcome.records[-1].trial
         message = (
             f"No feasible trial among {len(outcome.records)}: {outcome.message}\n"
             f"See why with `scalesearch show {command_word(folder)} --trial {last}`. {remedy(outcome.records)}"

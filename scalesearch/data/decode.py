@@ -18,8 +18,8 @@ from scalesearch.data.framing import framed
 from scalesearch.values.network_spec import InputSize
 from scalesearch.values.settings import Fit, WindowSetting
 
-# Part of the cache key: raise it when a change to the code makes the same file give other pixels.
-DECODER_VERSION = 2
+# Part of the cache key: raise it when a change to the code makes the same file give other pixels or facts.
+DECODER_VERSION = 3
 MAX_FILE_BYTES = 256 * 2**20
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
 """Pillow's names for the formats that belong to SUFFIXES. A file of another format with such a suffix is not opened:

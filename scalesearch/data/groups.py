@@ -76,6 +76,14 @@ def _text(match: re.Match[str] | None) -> str | None:
     return text if text or match[0] else None
 
 
+def _in_folders(match: re.Match[str] | None) -> bool:
+    """Tell whether the text that names the group begins before the file's own name."""
+    if match is None:
+        return False
+    bracket = 1 if match.re.groups and match[1] is not None else 0
+    return match.start(bracket) < match.string.rfind("/")
+
+
 def drawn_groups(
     groups: NDArray[np.int64], strata: NDArray[np.int64] | None, count: int, *, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
@@ -156,7 +164,8 @@ def crossing(
             f"{name} it takes {text!r}"
         )
     else:
-        warnings.extend(_parted(matched, pattern, where=where, class_names=class_names))
+        in_folders = {text: name for text, name in matched.items() if _in_folders(search(name))}
+        warnings.extend(_parted(in_folders, pattern, where=where, class_names=class_names))
     return tuple(warnings)
 
 

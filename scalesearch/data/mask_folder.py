@@ -63,6 +63,11 @@ def load(settings: DataSettings, *, storage: InputSize, cache_folder: Path) -> S
     veiled = black_and_white and bool(store.counts[:, VEILED].any())
     if binary or veiled:
         store = in_classes(store, white=1 if binary else UNLABELLED)
+    if "empty" in found:  # a mask that is white as a whole has a class in a black and white set
+        labelled = np.flatnonzero(arrays["kept"])[(store.counts[:, :UNLABELLED] > 0).any(axis=1)]
+        with_class = {shown(tree, tree.files[place].mask) for place in labelled}
+        empty = [name for name in found.pop("empty") if name not in with_class]
+        found |= {"empty": empty} if empty else {}
     refuse_beyond(tree, arrays, store, names)
     splits = Splits(tree=tree, arrays=arrays, store=store, storage=storage, settings=settings)
     return SourceData(

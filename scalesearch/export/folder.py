@@ -1,7 +1,7 @@
 """The folder that `export` writes for one trial: each file, and a line on each that could not be made."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,6 +88,7 @@ def _fill(
     from scalesearch.deployment.onnx_file import annotate, onnx_model
     from scalesearch.export.contents import ExportedFile, Written
     from scalesearch.export.environment import write_lock
+    from scalesearch.export.formats import OUTPUTS
     from scalesearch.export.metadata import onnx_metadata, write_config, write_preprocessing
     from scalesearch.export.model_card import write_model_card
     from scalesearch.export.parts import as_trained, confirmed_file, remade, write_calibration, write_weights
@@ -126,7 +127,8 @@ def _fill(
             unwritten[writer.name] = str(error)
             for begun in set(folder.iterdir()) - before:
                 _remove(begun)
-    files += _kept(old, folder, pictures_of=None if run else (study.name, record.trial))
+    refuted = {Path(name).parts[0] for each in unwritten or () for name in OUTPUTS[each]}
+    files += _kept(old, folder, pictures_of=None if run else (study.name, record.trial), but=refuted)
     first = {file.name: file for file in reversed(files)}
     files = [file for file in files if first[file.name] is file and (folder / file.name).exists()]
     write_model_card(
@@ -154,20 +156,23 @@ def _later(record: MeasuredTrial, session: Session, run: ConfirmedRun | None) ->
     return Later(score=score, confirmed=confirmed, exported=run)
 
 
-def _kept(old: Path, folder: Path, *, pictures_of: tuple[str, int] | None) -> "list[ExportedFile]":
+def _kept(
+    old: Path, folder: Path, *, pictures_of: tuple[str, int] | None, but: Collection[str]
+) -> "list[ExportedFile]":
     """Copy the other formats and pictures of an earlier export of the very same file, and return these parts.
 
     Args:
         old: The earlier export.
         folder: The new one.
         pictures_of: Study and trial whose pictures are kept; None: none are, since they show the search's network.
+        but: Names that are not kept: of formats that were found wrong for this network.
     """
     from scalesearch.export.contents import ExportedFile
     from scalesearch.export.target import kept_parts
 
     kept = list[ExportedFile]()
     for name in kept_parts(old, model=folder / MODEL, pictures_of=pictures_of):
-        if not (folder / name).exists():
+        if name not in but and not (folder / name).exists():
             _copy(old / name, folder / name)
             shown = f"{name}/" if (folder / name).is_dir() else name
             kept.append(ExportedFile(name=shown, what="of the same network, from an earlier call"))

@@ -157,7 +157,8 @@ def code_sha256(spec: NetworkSpec) -> str:
 
 def code_reader() -> str:
     """Return the versions of Python and torch, which `code_sha256` depends on."""
-    return f"Python {sys.version_info.major}.{sys.version_info.minor}, torch {torch.__version__}"
+    version = torch.__version__.partition("+")[0]  # which build it is makes no difference
+    return f"Python {sys.version_info.major}.{sys.version_info.minor}, torch {version}"
 
 
 def _code_sha256(module: nn.Module) -> str:
@@ -259,29 +260,34 @@ def _normalisation(
             )
             raise ConfigError(message)
         return mean, std, where
-    if not _normalises_itself(buffers, reference, channels):
+    if not {len(values) for values in _own_constants(buffers)} <= {1, channels}:
         return (), (), ""
     return (0.0,) * channels, (1.0,) * channels, "buffers"
 
 
-def _normalises_itself(buffers: Mapping[str, Tensor], reference: str, channels: int) -> bool:
-    """Tell whether a module has buffers `mean` and `std` of one number for each channel, or for all.
-
-    Raises:
-        ConfigError: They are constants of pixels in 0..255.
-    """
+def _own_constants(buffers: Mapping[str, Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the numbers of the buffers `mean` and `std`, empty where there is no such buffer."""
     mean, std = (tuple(_numbers(buffers[name])) if name in buffers else () for name in ("mean", "std"))
-    if not {len(mean), len(std)} <= {1, channels}:
-        return False
-    if max(*mean, *std) > 1:
-        came = (", ".join(f"{value:.4g}" for value in values) for values in (mean, std))
-        message = (
-            f"network {reference!r}: expected buffers mean and std for pixels in 0..1, came {' and '.join(came)}.\n"
-            f"Divide both by 255; or name these buffers otherwise, and set the attributes mean = "
-            f"{(0,) * channels} and std = (1 / 255,) * {channels}, so that the module is given 0..255."
-        )
-        raise ConfigError(message)
-    return True
+    return mean, std
+
+
+def require_unit_buffers(spec: NetworkSpec) -> None:
+    """Raise ConfigError if the spec's module normalises by buffers that are constants of pixels in 0..255.
+
+    It is given pixels in 0..1, as any module that normalises by itself.
+    """
+    buffers = dict(_kept_module(spec).named_buffers(recurse=False))
+    mean, std = _own_constants(buffers)
+    if normalisation_source(spec) != "buffers" or max(*mean, *std) <= 1:
+        return
+    came = (", ".join(f"{value:.4g}" for value in values) for values in (mean, std))
+    message = (
+        f"network {spec.origin!r}: expected buffers mean and std for pixels in 0..1, came {' and '.join(came)}.\n"
+        f"Divide both by 255; or name these buffers otherwise, and set the attributes mean = "
+        f"{(0,) * spec.image_channels} and std = (1 / 255,) * {spec.image_channels}, so that the module is given "
+        "0..255."
+    )
+    raise ConfigError(message)
 
 
 def _numbers(given: object) -> Iterator[float]:

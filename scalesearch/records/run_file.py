@@ -126,8 +126,19 @@ def read_run_file(folder: Path) -> Session | None:
     if "layout" not in document["session"].get("settings", {}).get("data", {}):
         data = layout_of_before(session.settings.data, session.data.class_names)
         session = dataclasses.replace(session, settings=dataclasses.replace(session.settings, data=data))
+    if session.code_sha256 and not session.code_read_by:
+        session = dataclasses.replace(session, code_read_by=_code_reader_of_before(document))
     # The folder may have been moved since.
     return dataclasses.replace(session, folder=folder)
+
+
+def _code_reader_of_before(document: dict[str, Any]) -> str:
+    """Return what `Session.code_read_by` would be, which earlier versions did not store; empty if that is unknown."""
+    versions = document.get("versions", {})
+    if not {"python", "torch"} <= versions.keys():
+        return ""
+    python, torch = str(versions["python"]), str(versions["torch"])
+    return f"Python {'.'.join(python.split('.')[:2])}, torch {torch.partition('+')[0]}"
 
 
 def continues_with(settings: DataSettings, folder: Path) -> bool:

@@ -18,7 +18,7 @@ from scalesearch.views.markup import bullets, chart, paragraph, section, table, 
 from scalesearch.views.words import device_text, latency_title, percent, score_noun_of
 
 NO_MEMBER: Final = "The front has no member yet."
-_NO_SESSION: Final = "The axes are not known: run.toml is absent or cannot be read."
+SPACE_UNKNOWN: Final = "The space is not known: run.toml is absent or cannot be read."
 
 
 def axes(study: StudyContents) -> str:
@@ -28,7 +28,7 @@ def axes(study: StudyContents) -> str:
     left_out = _left_out_words(study.records)
     if not levels:
         words = f"No axis took two values in measured trials of full length.{left_out}"
-        return section("axes", title, paragraph(words if study.session else _NO_SESSION))
+        return section("axes", title, paragraph(words if study.session else SPACE_UNKNOWN))
     parts, noun = [], score_noun_of(study.records)
     if study.importance:
         height = 300 if len(study.importance) <= 6 else 460

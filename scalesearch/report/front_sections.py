@@ -107,6 +107,8 @@ def _drawn_uncut(study: StudyContents) -> str:
         return ""
     drawn = drawn_by_chance(study.records, sampler)
     uncut = sum(record.candidate.pruning.channel_fraction == 0 for record in drawn)
+    if uncut < len(drawn) // 2:  # drawn by another sampler, before the study went on with this one
+        return ""
     why = "the sampler growth" if sampler == "growth" else "branches = true"
     return (
         f" With {why}, the first of them, up to half the budget, were drawn without cut channels, because cuts of the "
@@ -172,7 +174,8 @@ def warnings(study: StudyContents) -> str:
 
 def warning_lines(study: StudyContents) -> Iterator[str]:
     """Yield one line for each doubt: latencies, gaps, brief training, few images, failures, and warnings of trials."""
-    unstable = [record for record in study.records if record.latency and record.latency.unsettled]
+    measured = [record for record in study.records if record.same_as is None]  # others repeat what those say
+    unstable = [record for record in measured if record.latency and record.latency.unsettled]
     if unstable:
         on_front = _numbers(record for record in study.front if record.latency.unsettled)
         yield (
@@ -200,7 +203,7 @@ def warning_lines(study: StudyContents) -> Iterator[str]:
     yield from study.session.data.warnings if study.session else ()
     # The first line told of unsettled latencies: their texts have numbers of their own, so each would count as a kind.
     told_by = Counter(
-        warning for record in study.records for warning in record.warnings if not warning.startswith(UNSETTLED)
+        warning for record in measured for warning in record.warnings if not warning.startswith(UNSETTLED)
     )
     for warning, number in told_by.most_common(_MOST_WARNINGS):
         yield f"{warning} ({number} trial{'' if number == 1 else 's'})"

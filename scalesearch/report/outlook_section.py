@@ -3,6 +3,7 @@
 import math
 
 from scalesearch.analysis.outlook import FEWEST, Outlook, Promise
+from scalesearch.report.detail_sections import SPACE_UNKNOWN
 from scalesearch.study.contents import StudyContents
 from scalesearch.views.columns import NONE
 from scalesearch.views.markup import chart, paragraph, section, table
@@ -17,6 +18,8 @@ def outlook(study: StudyContents) -> str:
     found = study.outlook
     if found is None:
         words = f"A model of the trials needs {FEWEST} measured ones and a space with a choice."
+        if study.session is None:
+            words = SPACE_UNKNOWN
         return section("outlook", _TITLE, paragraph(words))
     noun = score_noun_of(study.records)
     sampler = study.session.settings.sampler_name if study.session else ""

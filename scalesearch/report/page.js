@@ -157,7 +157,7 @@
   }
 
   function startClasses() {
-    const { names, members, first } = page.classes;
+    const { names = [], members = [], first = 0 } = page.classes ?? {};  // a task may have none
     const memberPick = document.getElementById("member"), classPick = document.getElementById("class");
     if (!members.length || !memberPick) return;
     memberPick.append(...members.map((member, index) => option(index, member.label)));

@@ -1,6 +1,6 @@
 """The section on the baselines that a user has in mind: chance, a grid of width x resolution, compound scaling."""
 
-from scalesearch.report.detail_sections import NO_MEMBER
+from scalesearch.report.detail_sections import NO_MEMBER, SPACE_UNKNOWN
 from scalesearch.study.contents import StudyContents
 from scalesearch.views.markup import paragraph, section, table
 from scalesearch.views.words import milliseconds, percent, score_noun_of
@@ -13,7 +13,9 @@ def simple_ways(study: StudyContents) -> str:
     found = study.outlook.simple if study.outlook else None
     if found is None:
         words = "This needs a few measured trials, and a space with several widths, depths or resolutions."
-        if study.outlook and study.knee is None:
+        if study.session is None:
+            words = SPACE_UNKNOWN
+        elif study.outlook and study.knee is None:
             words = f"{NO_MEMBER} This compares simpler ways with its knee."
         return section("simple_ways", _TITLE, paragraph(words))
     noun = score_noun_of(study.records)
@@ -28,7 +30,10 @@ def simple_ways(study: StudyContents) -> str:
         "trained half as long count as one. Above 100 %, the model expects more of the simpler way than of this study."
     )
     if all(way.name != "by chance" for way in found.ways):
-        note += f" There is no line for chance: {found.by_chance} networks are most of what the space offers."
+        note += (
+            f" There is no line for chance: {found.by_chance} other networks within the limits, as many as this study "
+            "has, were not found."
+        )
     return section(
         "simple_ways",
         _TITLE,

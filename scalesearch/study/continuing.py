@@ -1,5 +1,6 @@
 """The study that a command would continue, as far as it is known before its images are loaded."""
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,6 +44,15 @@ def begun_study(folder: Path) -> Begun | None:
     return Begun(session=session, charged=round(charged, _DIGITS))
 
 
+def target_here(target: Target, stored: Session, *, threads: int) -> Target:
+    """Return the target fitted to this machine's chip, as a run does; the study's own where its backend is absent."""
+    try:
+        get_backend(target.backend).device(threads)
+        return fit_chip(target)
+    except (MissingBackendError, ConfigError):  # this machine cannot tell; a run would not even begin here
+        return stored.target if target.name == stored.target.name else target
+
+
 def refuse_other_settings(
     stored: Session, settings: RunSettings, space: SearchSpace, base: NetworkSpec, target: Target
 ) -> None:
@@ -53,13 +63,11 @@ def refuse_other_settings(
         settings: The settings that are asked for.
         space: The space that is asked for, fitted to the study.
         base: Its base network.
-        target: The chip.
+        target: The chip, fitted by `target_here`.
     """
     device = stored.device
-    try:
-        device, target = get_backend(target.backend).device(settings.latency.threads), fit_chip(target)
-    except (MissingBackendError, ConfigError):  # this machine cannot tell; a run would not even begin here
-        target = stored.target if target.name == stored.target.name else target
+    with contextlib.suppress(MissingBackendError, ConfigError):  # else this machine cannot tell
+        device = get_backend(target.backend).device(settings.latency.threads)
     asked = replace(
         stored,
         settings=settings,

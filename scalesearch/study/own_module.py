@@ -19,6 +19,7 @@ from scalesearch.networks.own_module import (
     normalisation_source,
     own_module,
     replaced_layer,
+    require_unit_buffers,
 )
 from scalesearch.networks.scaling import scale_base
 from scalesearch.spaces.axes import axis_of
@@ -36,7 +37,9 @@ _WAYS_OUT: Final = {
 }
 
 
-def require_fit(space: SearchSpace, base: NetworkSpec, num_classes: int, *, channel_multiple: int = 1) -> None:
+def require_fit(
+    space: SearchSpace, base: NetworkSpec, num_classes: int, *, channel_multiple: int = 1, begun: bool = False
+) -> None:
     """Raise ConfigError if the base network is a module that cannot be run or trained at the space's sizes, or cut.
 
     The same holds for one whose rounding cannot be simulated, where the space may ask for that. Other networks are
@@ -47,6 +50,8 @@ def require_fit(space: SearchSpace, base: NetworkSpec, num_classes: int, *, chan
         base: The base network.
         num_classes: Number of classes of the data.
         channel_multiple: The number of channels left in a layer is a multiple of it, as the target wants.
+        begun: Whether a study goes on. In one of an earlier version, only the trials whose rounding cannot be simulated
+            failed, so the others may go on.
     """
     if not base.origin:
         return
@@ -63,7 +68,7 @@ def require_fit(space: SearchSpace, base: NetworkSpec, num_classes: int, *, chan
                     pruning = Pruning(channel_fraction=fraction)
                     network, follower = Network(spec=spec, module=module), numbered(module)
                     prune(network, pruning, channel_multiple=channel_multiple, follower=follower)
-                if _asks_to_simulate(space):
+                if _asks_to_simulate(space) and not begun:
                     _require_simulation(Network(spec=spec, module=module))
     except StageFailed as failure:
         message = f"network {base.origin}: {failure.reason.removeprefix(f'{base.origin}: ')}."
@@ -97,7 +102,7 @@ def require_same_code(session: Session) -> None:
 
 
 def fitted_module_notes(
-    space: SearchSpace, base: NetworkSpec, dataset: Dataset, *, channel_multiple: int = 1
+    space: SearchSpace, base: NetworkSpec, dataset: Dataset, *, channel_multiple: int = 1, begun: bool = False
 ) -> tuple[str, ...]:
     """Check a user's own module as `require_fit` does, and return a line on each change made to it by default.
 
@@ -108,11 +113,12 @@ def fitted_module_notes(
         base: The base network.
         dataset: The data, normalised as they are in the search.
         channel_multiple: As in `require_fit`.
+        begun: As in `require_fit`.
 
     Raises:
         ConfigError: As `require_fit`.
     """
-    require_fit(space, base, len(dataset.class_names), channel_multiple=channel_multiple)
+    require_fit(space, base, len(dataset.class_names), channel_multiple=channel_multiple, begun=begun)
     return tuple(_notes(space, base, dataset)) if base.origin else ()
 
 
@@ -147,10 +153,16 @@ def as_begun(base: NetworkSpec, stored: Session | None) -> NetworkSpec:
     """Return the base network with the normalisation that the study was begun with.
 
     Earlier versions normalised the images of a module that normalises by itself, too: such a study goes on so.
+
+    Raises:
+        ConfigError: In a new study, such a module expects pixels in 0..255 (`require_unit_buffers`).
     """
-    if not stored or not base.origin or stored.base.mean or stored.base.origin_sha256 != base.origin_sha256:
+    if not base.origin or not base.mean:
         return base
-    return dataclasses.replace(base, mean=(), std=()) if normalisation_source(base) == "buffers" else base
+    if stored and not stored.base.mean and stored.base.origin_sha256 == base.origin_sha256:
+        return dataclasses.replace(base, mean=(), std=()) if normalisation_source(base) == "buffers" else base
+    require_unit_buffers(base)
+    return base
 
 
 def normalised(dataset: Dataset, base: NetworkSpec) -> Dataset:

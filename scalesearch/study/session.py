@@ -80,7 +80,8 @@ def open_session(
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)
     images = load_images(settings.data, stored, checked_sources(task), storage=storage, base=base, say=say)
-    for line in fitted_module_notes(space, base, images.dataset, channel_multiple=target.channel_multiple):
+    multiple, goes_on = target.channel_multiple, stored is not None
+    for line in fitted_module_notes(space, base, images.dataset, channel_multiple=multiple, begun=goes_on):
         say(line)
     request = ParentRequest(source=settings.parent, steps=settings.parent_steps, task=task, recipe=usual(space).recipe)
     parent = prepare_parent(request, space, base, images.dataset, folder, stored=stored, prior=prior, say=say)

@@ -49,7 +49,7 @@ def trial_of_model(path: Path) -> int | None:
 
     Files that the trial's evaluation makes on the way and removes, like `.fp32.onnx`, belong to the trial too.
     """
-    match = re.fullmatch(r"trial_(\d{6,})(?:\.(?:fp32|dense|tensorrt))?\.onnx", path.name, re.ASCII)
+    match = re.fullmatch(r"trial_(\d{6,})(?:\.(?:fp32|dense|tensorrt|ranked))?\.onnx", path.name, re.ASCII)
     return int(match[1]) if match else None
 
 
@@ -92,7 +92,7 @@ class Session:
 
     def may_have_code(self, sha256: str, *, read_by: str) -> bool:
         """Tell whether a module's code can be that of this session: equal, or not to be compared."""
-        comparable = self.code_sha256 and sha256 and self.code_read_by == read_by
+        comparable = self.code_sha256 and sha256 and self.code_read_by.partition("+")[0] == read_by
         return not comparable or self.code_sha256 == sha256
 
     @property

@@ -211,6 +211,12 @@ def test_a_run_that_goes_on_is_previewed_by_its_study(
     preview_run(dataclasses.replace(settings, budget=8), shipped, study=folder)
     assert "The budget of 8 is used up" in " ".join(capsys.readouterr().out.split())
 
+    preview_run(dataclasses.replace(settings, budget=9), shipped, study=folder)
+    assert "A budget of 9, of which 8.6 are used, takes about" in " ".join(capsys.readouterr().out.split())
+    preview_run(dataclasses.replace(settings, budget=9, sampler="growth"), shipped, study=folder)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Of the budget of 9, 8.6 are used: the rest suffices for no whole training." in told
+
     preview_run(settings, shipped)  # --fresh
     words = " ".join(capsys.readouterr().out.split())
     assert "continues" not in words and "A budget of 20 takes about" in words and "as the search decides" in words

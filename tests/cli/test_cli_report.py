@@ -89,6 +89,32 @@ def test_a_damaged_database_costs_its_histograms_alone(folder: Path, capsys: pyt
     assert "They cannot be read from the study&#x27;s database" in html and "None are stored" not in html
 
 
+def test_without_the_extra_that_keeps_histograms_it_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from scalesearch.dashboard import publisher
+
+    monkeypatch.setattr(publisher, "installed", lambda: False)
+    assert report.report(folder, None) == 0
+    assert "warning" not in capsys.readouterr().err
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    assert "pip install &#x27;scalesearch[dashboard]&#x27;" in html and "None are stored" not in html
+
+
+def test_a_missing_driver_of_the_database_costs_its_histograms_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from scalesearch.dashboard import publisher
+
+    def missing(_: Path) -> dict[int, object]:
+        message = "needs psycopg: pip install 'scalesearch[postgresql]'"
+        raise MissingBackendError(message)
+
+    monkeypatch.setattr(publisher, "stored_histograms", missing)
+    assert report.report(folder, None) == 0
+    assert "left out are weights and activations: needs psycopg" in capsys.readouterr().err
+
+
 def test_a_damaged_confirmed_file_costs_the_confirmed_front_alone(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

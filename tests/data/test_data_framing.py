@@ -153,7 +153,7 @@ def test_for_squares_crop_and_pad_have_the_numbers_that_they_always_had(width: i
 def test_the_names_of_cached_squares_are_those_that_they_always_had() -> None:
     square = Reading(size=InputSize.square(64), window=(0.0, 4095.0), fit="pad", images=30)
     assert repr(square) == "Reading(side_px=64, window=(0.0, 4095.0), fit='pad', images=30)"
-    assert DECODER_VERSION == 2
+    assert DECODER_VERSION == 3
     assert len({repr(Reading(size=size)) for size in (WIDE, TALL, InputSize.square(12), InputSize.square(20))}) == 4
 
 

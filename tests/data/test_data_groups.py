@@ -98,6 +98,11 @@ def test_films_that_only_folders_of_splits_or_classes_tell_apart_are_said() -> N
     assert "tells 2 of 2 groups apart" in whole
 
 
+def test_a_class_or_a_split_in_the_files_own_name_is_no_folder() -> None:
+    assert not said(["cat/cat_001.jpg", "cat/cat_002.jpg", "dog/dog_001.jpg"], EXAMPLE, class_names=("cat", "dog"))
+    assert not said(["train_0001.jpg", "train_0002.jpg"], EXAMPLE, val=("val_0001.jpg",))
+
+
 def test_the_example_in_the_documents_sees_a_film_in_two_splits_and_classes() -> None:
     (crossed,) = said(list(IN_SPLITS[0]), EXAMPLE, val=IN_SPLITS[1])
     assert "1 of 1 groups (data.group_by) are in several splits" in crossed

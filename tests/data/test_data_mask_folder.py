@@ -221,6 +221,17 @@ def test_transparent_pixels_of_black_and_white_masks_have_no_class(
         assert any(told in text for text in data.warnings)
 
 
+def test_a_white_mask_of_a_black_and_white_set_has_labelled_pixels(tmp_path: Path) -> None:
+    root = folder(tmp_path / "t", names=("other", "thing"))
+    for path in (root / "masks").rglob("*.png"):
+        Image.fromarray(a_mask(len(path.name), (0, 255))).save(path)
+    put(root, "white", Image.fromarray(np.full(SIZE, 255, np.uint8)))
+    for _ in range(2):  # decoded, and from the cache
+        data = load(root, fit="stretch")
+        assert np.ones(SIZE).tolist() in everything(masks_of(data))
+        assert not any("no labelled pixel" in line for line in data.warnings)
+
+
 def test_where_masks_hold_more_than_black_and_white_255_has_no_class_beside_transparency(tmp_path: Path) -> None:
     root = folder(tmp_path / "t")
     put(root, "special", see_through(OPAQUE_AND_NOT))

@@ -38,6 +38,17 @@ def test_unsettled_latencies_are_one_line_that_names_the_trials_and_hide_no_othe
     assert not any("more kinds of warning" in line for line in lines)
 
 
+def test_what_repeats_another_trial_is_not_counted_with_it(tmp_path: Path, make_record: MakeRecord) -> None:
+    store, one = RecordStore(tmp_path), make_record(5)
+    latency = replace(one.latency, stable=False, calm_fraction=0.5)
+    one = replace(one, latency=latency, warnings=(latency.why_unstable, "few images"))
+    for trial, same_as in ((5, None), (9, 5), (12, 5)):
+        store.save(replace(one, trial=trial, same_as=same_as, state="cached" if same_as else "complete"))
+    lines = list(warning_lines(read_contents(tmp_path)))
+    assert [line for line in lines if "1 trial did not settle" in line and "disturbed): 5; on the front" in line]
+    assert "few images (1 trial)" in lines
+
+
 def test_an_unsettled_member_of_the_front_is_named_as_one(tmp_path: Path, make_record: MakeRecord) -> None:
     member = make_record(3)
     RecordStore(tmp_path).save(replace(member, latency=replace(member.latency, stable=False)))
@@ -70,3 +81,6 @@ def test_a_start_drawn_uncut_is_no_random_search_of_the_whole_space(
         assert drawn in told
     else:
         assert "without cut channels" not in told
+    for stored in store.all():  # drawn by another sampler, before this one was asked for
+        store.save(replace(stored, candidate=replace(stored.candidate, pruning=Pruning(channel_fraction=0.25))))
+    assert "without cut channels" not in answer(replace(read_contents(tmp_path), session=asked))

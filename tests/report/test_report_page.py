@@ -210,6 +210,8 @@ def test_without_run_toml_and_without_a_front_it_is_still_a_page(tmp_path: Path,
     RecordStore(tmp_path).save(make_record(0, top1=None))
     html = page(read_contents(tmp_path), written=NOON)
     assert "None of 1 trials is feasible" in html
+    unknown = "The space is not known: run.toml is absent or cannot be read."
+    assert html.count(unknown) == 3, "outlook, simple ways, axes"
     assert all(f'<section id="{name}"' in html for name in SECTIONS)
 
 
@@ -360,6 +362,33 @@ def test_a_browser_draws_every_figure_and_runs_nothing_of_the_users(
     assert tab.evaluate("document.documentElement.scrollWidth") <= width_px
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     assert said == []
+    tab.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [{}, None])
+def test_a_browser_draws_the_figures_of_a_task_without_classes_to_choose(
+    classes: dict[str, Any] | None, tmp_path: Path, session: Session, make_record: MakeRecord, chromium: Any
+) -> None:
+    """Segmentation has none, and the part of a task of another package may have another name."""
+    make_study(tmp_path, session, make_record, names=("one", "two"))
+    histogram = {"data": [{"type": "scatter", "x": [1, 2], "y": [1, 2]}], "layout": {"title": {"text": "h"}}}
+    first = read_contents(tmp_path).front[0].trial
+    write_page(read_contents(tmp_path, histograms={first: histogram}), tmp_path / "report.html", written=NOON)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    found = re.search(r'(<script[^>]*id="page-data"[^>]*>)(.*?)(</script>)', html, re.DOTALL)
+    assert found
+    data = {**json.loads(found[2]), "classes": classes}
+    if classes is None:
+        del data["classes"]
+    (tmp_path / "report.html").write_text(
+        html.replace(found[2], json.dumps(data).replace("<", "\\u003c")), encoding="utf-8"
+    )
+    tab = chromium.new_page()
+    tab.goto((tmp_path / "report.html").as_uri())
+    tab.wait_for_selector("html[data-ready]", timeout=60_000)
+    assert tab.evaluate("document.documentElement.dataset.ready") == "yes"
+    assert tab.locator('[data-chart="histogram"] .main-svg').count() > 0
     tab.close()
 
 

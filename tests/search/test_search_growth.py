@@ -209,8 +209,19 @@ def test_no_network_is_asked_for_in_another_precision_while_it_is_trained(
     assert not opened
 
 
-def test_with_nothing_else_open_a_worker_waits_for_a_network_in_training(tmp_path: Path) -> None:
+def test_with_nothing_else_open_a_worker_waits_for_a_network_in_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Six networks in two precisions: with two workers, the last candidates are twins of running ones."""
+    twins = list[Candidate]()
+
+    def watched(*given: Any, running: list[Candidate], **named: Any) -> Any:
+        found = propose(*given, running=running, **named)
+        if found and any(replace(each, quantization=found.quantization) == found for each in running):
+            twins.append(found)
+        return found
+
+    monkeypatch.setattr(growth, "propose", watched)
     axes = (
         NamedAxis(name="scaling.width", axis=Choice(values=(0.5, 0.6, 0.7, 0.8, 0.9, 1.0))),
         NamedAxis(name="quantization.precision", axis=Choice(values=("fp32", "int8"))),
@@ -220,6 +231,7 @@ def test_with_nothing_else_open_a_worker_waits_for_a_network_in_training(tmp_pat
     run(tmp_path, 12, space=space, plan=FakePlanner(), make=make, sampler="growth", workers=2)
     found = {record.candidate for record in RecordStore(tmp_path).all() if record.state == "complete"}
     assert len(found) == 12
+    assert twins
 
 
 def test_a_pool_holds_nothing_known() -> None:

@@ -8,12 +8,12 @@ import pytest
 from parent_studies import SPACE, colours, opened
 
 from scalesearch.config import load_run, parse_space
-from scalesearch.errors import ConfigError
+from scalesearch.errors import ConfigError, MissingBackendError
 from scalesearch.networks import find_spec
 from scalesearch.records.run_file import read_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.study import continuing
-from scalesearch.study.continuing import begun_study, refuse_other_settings
+from scalesearch.study.continuing import begun_study, refuse_other_settings, target_here
 from scalesearch.study.fitted_space import fitted_space
 from scalesearch.study.parent_sources import FoundParent
 from scalesearch.values.parent import Parent
@@ -77,6 +77,24 @@ def test_the_same_command_goes_on_and_another_is_told_what_differs(begun: Sessio
     elsewhere = replace(begun, device=replace(begun.device, backend_version="0.1"))
     with pytest.raises(ConfigError, match=r"device\.backend_version: was '0\.1'"):
         refuse(elsewhere, settings, space)
+
+
+def test_a_space_is_fitted_to_the_chip_that_is_here_as_in_a_run(
+    begun: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study's chip has no fp8, though the target by its name alone may have it."""
+    plain = replace(begun.target, precisions=(*begun.target.precisions, "fp8"))
+    fitted = replace(plain, precisions=begun.target.precisions)
+    monkeypatch.setattr(continuing, "fit_chip", lambda _: fitted)
+    assert target_here(plain, begun, threads=1) == fitted
+
+    def absent(_: str) -> None:
+        raise MissingBackendError("no such backend here")
+
+    monkeypatch.setattr(continuing, "get_backend", absent)
+    assert target_here(plain, begun, threads=1) == begun.target
+    other = replace(plain, name="other")
+    assert target_here(other, begun, threads=1) == other
 
 
 def test_a_parent_is_compared_as_far_as_it_is_known(

@@ -104,6 +104,7 @@ def test_a_module_whose_rounding_cannot_be_simulated_is_refused_where_the_space_
     with pytest.raises(ConfigError, match=words) as told:
         require_fit(replace(SPACE, axes=(precisions, steps)), base, 10)
     assert str(told.value).endswith("--set quantization.qat_steps=0")
+    require_fit(replace(SPACE, axes=(precisions, steps)), base, 10, begun=True)  # of an earlier version
     assert len(str(told.value).splitlines()) <= 3
     with pytest.raises(ConfigError, match=words):
         require_fit(replace(SPACE, axes=(replace(precisions, axis=AUTO), steps)), base, 10)
@@ -180,6 +181,18 @@ def test_a_study_goes_on_with_the_normalisation_that_it_was_begun_with(session: 
     assert "by the data set's constants, as when this study was begun, and again by the module" in told
     other = find_spec("own_modules:with_constants")
     assert as_begun(other, replace(stored, base=replace(other, mean=(), std=()))) == other
+
+
+def test_a_module_that_expects_pixels_in_bytes_is_refused_in_a_new_study_alone(session: Session) -> None:
+    base = find_spec("own_modules:buffers_in_bytes")
+    for stored in (None, session):
+        with pytest.raises(ConfigError, match=r"pixels in 0..1, came 123.7, 116.3.*\n.*mean = \(0, 0, 0\)") as caught:
+            as_begun(base, stored)
+        assert len(str(caught.value).splitlines()) <= 3
+    before = replace(base, mean=(), std=())
+    assert as_begun(base, replace(session, base=before)) == before
+    (told,) = _notes("", before)
+    assert "and again by the module" in told
 
 
 def test_a_module_serves_classification_alone() -> None:

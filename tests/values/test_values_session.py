@@ -11,7 +11,7 @@ from scalesearch.values.session import model_path, trial_of_model
 def test_a_models_path_and_its_trial_are_inverse(trial: int) -> None:
     path = model_path(Path("study"), trial)
     assert trial_of_model(path) == trial
-    for suffix in (".fp32.onnx", ".dense.onnx", ".tensorrt.onnx"):
+    for suffix in (".fp32.onnx", ".dense.onnx", ".tensorrt.onnx", ".ranked.onnx"):
         assert trial_of_model(path.with_suffix(suffix)) == trial
 
 
