@@ -11,6 +11,9 @@ more updates after a cut.
 `--task detection` and `--task segmentation` do the same with 14 networks of the task's default space, six of them cut,
 and the space's own recipe: `--steps 240` (detection 300) beside `--long-steps 1440` (1800), six times as long.
 
+`--widths cut` reaches each width below the widest of the space by a cut of the trunk of that one (`scaling.width_by`),
+in brief and in long trainings.
+
 Printed for each recipe, with the ceiling (one long training against the other) beside it:
 
 * Spearman between the brief scores and the mean of the two long ones: over all networks, over those of 48 px, and over
@@ -34,7 +37,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +57,7 @@ from scalesearch.tasks.hooks import score_torch
 from scalesearch.tasks.registry import sources_of, task_for
 from scalesearch.training.answers import answers
 from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling, ScheduleName
+from scalesearch.values.candidate import Way as WidthBy
 from scalesearch.values.network import Network
 from scalesearch.values.session import Session
 
@@ -65,6 +69,8 @@ LONG_STEPS, LONG_SEEDS = 1920, (1000, 1001)
 SCENE_BASE_PX = 96
 """Height that resolution multiplier 1 stands for in the default spaces of detection and segmentation; 160 wide."""
 BOOTSTRAPS = 4000
+WIDEST = 1.25
+"""The largest width of `resnet_small`, from whose trunk smaller widths are cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,17 +82,28 @@ class Shape:
     depth: float = 1.0
     kernel: float = 1.0
     cut: float = 0.0
+    width_by: WidthBy = "scratch"
 
     @property
     def name(self) -> str:
         """Short and unique."""
         cut = f" -{100 * self.cut:.0f}%" if self.cut else ""
-        return f"{self.resolution_px}px w{self.width:g} d{self.depth:g} k{self.kernel:g}{cut}"
+        by = " from wide" if self.width_by == "cut" else ""
+        return f"{self.resolution_px}px w{self.width:g} d{self.depth:g} k{self.kernel:g}{by}{cut}"
+
+    @property
+    def trunk(self) -> "Shape":
+        """What stands for its trunk: networks of one trunk are trained by one process, one after the other."""
+        return replace(self, cut=0.0, width=max(self.width, WIDEST) if self.width_by == "cut" else self.width)
 
     def candidate(self, recipe: Recipe, base_px: int = BASE_PX) -> Candidate:
         """The network as a candidate of the space, whose resolution multiplier 1 stands for `base_px`."""
         scaling = Scaling(
-            resolution=self.resolution_px / base_px, width=self.width, depth=self.depth, kernel=self.kernel
+            resolution=self.resolution_px / base_px,
+            width=self.width,
+            depth=self.depth,
+            kernel=self.kernel,
+            width_by=self.width_by,
         )
         return Candidate(scaling=scaling, pruning=Pruning(channel_fraction=self.cut), recipe=recipe)
 
@@ -235,7 +252,7 @@ def groups(
     """The networks of each trunk together, by recipe and seed; brief trainings first, shorter trunks before longer."""
     trunks: dict[Shape, list[Shape]] = {}
     for shape in shapes:
-        trunks.setdefault(replace(shape, cut=0.0), []).append(shape)
+        trunks.setdefault(shape.trunk, []).append(shape)
     brief = [(way, seed) for seed in seeds for way in sorted(ways, key=lambda way: way.steps)]
     return [
         (members, way, seed)
@@ -417,6 +434,12 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="as of `scalesearch run --data`")
     parser.add_argument("--to", type=Path, required=True, help="results file (JSON lines), continued if there")
     parser.add_argument("--task", choices=tuple(OF_TASK), default="classification")
+    parser.add_argument(
+        "--widths",
+        choices=get_args(WidthBy),
+        default="scratch",
+        help="how smaller widths are reached; own --to for each",
+    )
     parser.add_argument("--long-steps", type=int, default=LONG_STEPS, help="updates of the long trainings")
     parser.add_argument("--workers", type=int, default=1, help="trainings at the same time, one thread each")
     parser.add_argument("--steps", type=int, nargs="+", default=[240, 480], help="lengths of the brief trainings")
@@ -432,6 +455,7 @@ def main() -> None:
     ways = [Way(steps=steps, flip=flip == "on") for steps in told.steps for flip in told.flip]
     ways += [Way(steps=steps, flip=flip == "on", schedule="cosine") for steps in told.cosine for flip in told.flip]
     networks = OF_TASK[told.task]
+    shapes = tuple(replace(shape, width_by=told.widths) for shape in networks.shapes)
     long = Way(steps=told.long_steps, flip=told.long_flip == "on")
     overrides = ("machine.threads=1", "machine.bf16=off", *told.set)
     flags = {"data.source": told.data, "task": told.task}
@@ -443,7 +467,7 @@ def main() -> None:
     if not told.report:
         todo = [
             (members, way, seed)
-            for members, way, seed in groups(networks.shapes, ways, long, told.seeds, told.long_seeds)
+            for members, way, seed in groups(shapes, ways, long, told.seeds, told.long_seeds)
             if any(Job(network=shape.name, way=way.name, seed=seed) not in results.done() for shape in members)
         ]
         print(f"{len(todo)} trunks left", flush=True)
@@ -464,7 +488,7 @@ def main() -> None:
             except KeyboardInterrupt:
                 pool.shutdown(cancel_futures=True)
                 raise
-    table = tabulate(networks.shapes, results.done(), ways, long, told.seeds, told.long_seeds)
+    table = tabulate(shapes, results.done(), ways, long, told.seeds, told.long_seeds)
     print("\n".join(report(table, networks.fixed_px)))
 
 
