@@ -30,6 +30,8 @@ _HOMES: Final = {
     "segmentation": "scalesearch.tasks.segmentation.task:TASK",
 }
 """Module and name of the single object of each task."""
+_OWN_AXES: Final = "own_axes"
+"""An attribute that tasks of other packages may be older than; without it, a task reads none of `READ_BY_SOME`."""
 
 
 def task_names() -> tuple[str, ...]:
@@ -180,8 +182,8 @@ def _loaded(offer: EntryPoint) -> Task:
 
 
 def _parts() -> set[str]:
-    """Return the names of the attributes and methods that every task must have."""
-    return {name for name in (*Task.__annotations__, *vars(Task)) if not name.startswith("_")}
+    """Return the names of the attributes and methods that every task must have: all but what it may be older than."""
+    return {name for name in (*Task.__annotations__, *vars(Task)) if not name.startswith("_")} - {_OWN_AXES}
 
 
 def _refuse_two(name: str, homes: list[str]) -> None:
@@ -210,7 +212,7 @@ READ_BY_SOME: Final = (
 
 def require_own_axes(task: Task, axes: Sequence[NamedAxis]) -> None:
     """Raise ConfigError if one of the axes is read only by other tasks."""
-    own: tuple[str, ...] = getattr(task, "own_axes", ())  # tasks of other packages may be older than this attribute
+    own: tuple[str, ...] = getattr(task, _OWN_AXES, ())
     for named in axes:
         if named.name in READ_BY_SOME and named.name not in own:
             message = (
@@ -222,5 +224,5 @@ def require_own_axes(task: Task, axes: Sequence[NamedAxis]) -> None:
 
 def _readers(axis: str) -> str:
     """Return the flags that ask for the tasks that read the axis: "--task detection or --task segmentation"."""
-    names = [task.name for task in loadable_tasks() if axis in getattr(task, "own_axes", ())]
+    names = [task.name for task in loadable_tasks() if axis in getattr(task, _OWN_AXES, ())]
     return " or ".join(f"--task {name}" for name in names)

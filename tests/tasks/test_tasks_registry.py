@@ -89,6 +89,19 @@ def test_a_package_that_gives_no_task_is_told(site: Path, offers: str, code: str
     assert get_task("classification").name == "classification"
 
 
+def test_a_task_that_is_older_than_its_own_axes_is_taken_and_reads_none_of_them(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(site, "brightness = bright_pack:TASK")
+    monkeypatch.delattr(ToyTask, "own_axes")
+    task = get_task("brightness")
+    assert isinstance(task, ToyTask)
+    require_own_axes(task, (NamedAxis(name="scaling.width", axis=Choice(values=(0.5, 1.0))),))
+    axis = NamedAxis(name="training.class_weights", axis=Choice(values=("root",)))
+    with pytest.raises(ConfigError, match=r"^training\.class_weights: expected an axis that the task 'brightness'"):
+        require_own_axes(task, (axis,))
+
+
 def test_a_name_is_checked_without_loading_its_task(site: Path) -> None:
     install(site, "brightness = pack:TASK", code="raise RuntimeError('loaded')")
     check_task_name("brightness")
