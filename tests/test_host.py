@@ -8,10 +8,19 @@ from fake_evaluators import FakePlanner
 from study_runs import run
 
 from scalesearch.chain.evaluate import TrialEvaluator
-from scalesearch.host import computing_threads
+from scalesearch.host import computing_threads, images_at_once
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
 from scalesearch.values.settings import Machine
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "count"), [(32, 32, 256), (256, 256, 256), (512, 512, 64), (736, 1280, 17), (5000, 5000, 1)]
+)
+def test_batches_of_large_images_are_small(height: int, width: int, count: int) -> None:
+    """As many as 256 images of 256 x 256 have pixels: 2**24 / (736 * 1280) = 17.8."""
+    assert images_at_once(height, width) == count
+    assert images_at_once(height, width, most=64) == min(64, count)
 
 
 def test_libraries_compute_with_so_many_threads_inside_the_block_alone() -> None:

@@ -13,9 +13,10 @@ from scalesearch.compression.prune import LayerShares, prunable_widths, prune
 from scalesearch.compression.sensitivity import LayerSensitivity, channel_sensitivity, ratios_from_sensitivity
 from scalesearch.compression.sparsity import masked, sparsity_masks
 from scalesearch.data import Dataset, to_input
+from scalesearch.host import images_at_once
 from scalesearch.tasks.base import Task
 from scalesearch.tasks.hooks import plain_loss, score_torch
-from scalesearch.training.answers import images_at_once, together
+from scalesearch.training.answers import together
 from scalesearch.values.candidate import Pruning
 from scalesearch.values.identity import seed_from
 from scalesearch.values.network import Network

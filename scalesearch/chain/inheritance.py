@@ -14,12 +14,13 @@ from scalesearch.data import Dataset, to_input
 from scalesearch.data.finding import load_study_data
 from scalesearch.data.mapped import planes
 from scalesearch.errors import ConfigError
+from scalesearch.host import images_at_once
 from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
 from scalesearch.networks.build import build
 from scalesearch.spaces.axes import largest_value
 from scalesearch.tasks.hooks import Objective, plain_loss, score_torch
 from scalesearch.tasks.registry import task_for
-from scalesearch.training.answers import answers, images_at_once, together
+from scalesearch.training.answers import answers, together
 from scalesearch.training.fit import Course
 from scalesearch.training.train import train
 from scalesearch.training.weights import KeptTraining, WeightStore, kept_training

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from scalesearch.data import ImageSplit, to_input
 from scalesearch.data.mapped import MappedImages
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.backends.base import Engine, EngineOptions
+from scalesearch.host import images_at_once
 from scalesearch.measurement.metric import Metric, PostprocessedMetric
 from scalesearch.measurement.quality import answer_all, measure_quality
 from scalesearch.tasks.base import Task
@@ -17,7 +19,7 @@ from scalesearch.values.network import OnnxModel
 from scalesearch.values.quality import Quality
 from scalesearch.values.session import DataSummary
 
-_SCORE_BATCH = 64
+_SCORE_BATCH: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,7 @@ class Scorer:
 
     def quality(self, engine: Engine, split: ImageSplit, warnings: list[str]) -> Scored:
         """Score the engine's answers to a split's images; doubts about the score are added to `warnings`."""
-        batches, metric = self._batches(split.images), self._metric()
+        batches, metric = self._batches(split.images, engine.batch), self._metric()
         quality = measure_quality(engine.run, batches, split.targets, metric, warn=warnings.append)
         calls = metric.postprocessing() if isinstance(metric, PostprocessedMetric) else ()
         return Scored(quality=quality, postprocessing=calls)
@@ -52,12 +54,27 @@ class Scorer:
         """Return the score of a file as ONNX Runtime's CPU kernels run it."""
         threads, metric = self._threads, self._metric()
         with get_backend("onnxruntime").compile(model, EngineOptions(threads=threads)) as engine:
-            answer_all(engine.run, self._batches(split.images), split.targets, metric)
+            answer_all(engine.run, self._batches(split.images, engine.batch), split.targets, metric)
         return metric.score()
 
     def _metric(self) -> Metric:
         return self._task.make_metric(self._data.class_names)
 
-    def _batches(self, images: NDArray[np.uint8] | MappedImages) -> Iterator[NDArray[np.float32]]:
-        for start in range(0, len(images), _SCORE_BATCH):
-            yield to_input(images[start : start + _SCORE_BATCH], mean=self._data.mean, std=self._data.std)
+    def _batches(self, images: NDArray[np.uint8] | MappedImages, batch: int) -> Iterator[NDArray[np.float32]]:
+        size = images_for_scores(*images.shape[1:3], batch=batch)
+        for start in range(0, len(images), size):
+            yield to_input(images[start : start + size], mean=self._data.mean, std=self._data.std)
+
+
+def images_for_scores(height_px: int, width_px: int, *, batch: int) -> int:
+    """Return how many images of this size are scored at once: 64, or fewer if they are large.
+
+    Fewer are whole batches of the engine, for one that takes no other batch fills up what is less.
+
+    Args:
+        height_px: Height of each image.
+        width_px: Width of each image.
+        batch: The engine's batch.
+    """
+    size = images_at_once(height_px, width_px, most=_SCORE_BATCH)
+    return size if size == _SCORE_BATCH else min(_SCORE_BATCH, max(1, size // batch) * batch)

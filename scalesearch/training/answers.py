@@ -1,7 +1,7 @@
 """What a network answers to images: in torch, batch by batch."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,19 +9,11 @@ from torch import Tensor
 from scalesearch.data.mapped import ImageSource
 from scalesearch.data.normalisation import PerChannel, normalise
 from scalesearch.errors import StageFailed
+from scalesearch.host import images_at_once
 from scalesearch.memory_layouts import laid_out
 from scalesearch.training.machine import on_device, torch_threads
 from scalesearch.values.network import Network
 from scalesearch.values.settings import Machine
-
-_MOST_IMAGES: Final = 256
-_MOST_PIXELS: Final = 2**24
-"""Of a batch: 256 images of 256 x 256, of which a small segmentation network takes 0.7 GB."""
-
-
-def images_at_once(height_px: int, width_px: int) -> int:
-    """Return how many images of this size are answered at once, so that large ones do not fill the memory."""
-    return min(_MOST_IMAGES, max(1, _MOST_PIXELS // (height_px * width_px)))
 
 
 def answers(

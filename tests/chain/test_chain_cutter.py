@@ -21,7 +21,6 @@ from scalesearch.networks import base_spec, scale
 from scalesearch.networks.build import build, outline
 from scalesearch.tasks.registry import get_task
 from scalesearch.tasks.segmentation.task import TASK
-from scalesearch.training import answers as answering
 from scalesearch.values.candidate import Candidate, Pruning, Recipe, Scaling
 from scalesearch.values.network import Network
 from scalesearch.values.network_spec import InputSize, StageSpec
@@ -69,7 +68,7 @@ def test_large_images_are_judged_a_few_at_a_time(data: Dataset, monkeypatch: pyt
     cutter = cutter_of(data)
     loss, score = cutter._loss(network), cutter.score(network)
     assert sizes == [10, 10]
-    monkeypatch.setattr(answering, "_MOST_PIXELS", 4 * SIZE.pixels)
+    monkeypatch.setattr("scalesearch.host._MOST_PIXELS", 4 * SIZE.pixels)
     sizes.clear()
     cutter = cutter_of(data)
     assert cutter._loss(network) == pytest.approx(loss, rel=1e-5)
@@ -98,7 +97,7 @@ def test_masks_that_do_not_fit_are_unpacked_for_what_is_inherited(
     recipe = replace(Recipe(), class_weights="root")
     plain = state(starter.inherited(held, fresh, data, recipe))
     monkeypatch.setattr(masks_module, "fits_beside", lambda size_bytes: False)
-    monkeypatch.setattr(answering, "_MOST_PIXELS", 4 * SIZE.pixels)
+    monkeypatch.setattr("scalesearch.host._MOST_PIXELS", 4 * SIZE.pixels)
     again = state(starter.inherited(held, fresh, data, recipe))
     assert all(torch.equal(again[name], each) for name, each in plain.items())
 

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from scalesearch.deployment.backends import BACKENDS, Backend, Engine, get_backend
 from scalesearch.deployment.backends.base import BackendStatus, EngineOptions
+from scalesearch.deployment.backends.onnxruntime import OnnxRuntimeEngine
 from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.values.network import OnnxModel
@@ -81,6 +82,24 @@ def test_any_batch_gives_the_right_logits(backend: Backend, model: OnnxModel) ->
             logits = engine.run(_IMAGES[:count])["logits"]
             assert logits.dtype == np.float32
             np.testing.assert_allclose(logits, expected[:count], rtol=1e-3, atol=1e-3)
+        assert engine.run(_IMAGES[:0])["logits"].shape == (0, _CLASSES)
+
+
+@pytest.mark.parametrize(("most", "parts"), [(64, [64, 64, 64, 8]), (30, [30] * 6 + [20])])
+def test_onnx_runtime_answers_large_images_a_few_at_a_time(
+    most: int, parts: list[int], model: OnnxModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scalesearch.host._MOST_PIXELS", most * 8 * 8)
+    run_once, counts = OnnxRuntimeEngine._run_once, list[int]()
+
+    def counted(self: OnnxRuntimeEngine, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        counts.append(len(images))
+        return run_once(self, images)
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "_run_once", counted)
+    with get_backend("onnxruntime").compile(model, EngineOptions(threads=1, batch=1)) as engine:
+        np.testing.assert_allclose(engine.run(_IMAGES)["logits"], _expected(_IMAGES), rtol=1e-3, atol=1e-3)
+        assert counts == parts
         assert engine.run(_IMAGES[:0])["logits"].shape == (0, _CLASSES)
 
 

@@ -5,27 +5,18 @@ import torch
 from tiny_training import SPEC
 
 from scalesearch.tasks.classification.pieces import build
-from scalesearch.training import answers as answering
-from scalesearch.training.answers import answers, images_at_once, together
+from scalesearch.training.answers import answers, together
 from scalesearch.values.settings import Machine
 
 MACHINE = Machine(device="cpu", threads=1, bf16=False, channels_last=True)
 GREY = (0.5, 0.5, 0.5)
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "count"), [(32, 32, 256), (256, 256, 256), (512, 512, 64), (736, 1280, 17), (5000, 5000, 1)]
-)
-def test_batches_of_large_images_are_small(height: int, width: int, count: int) -> None:
-    """As many as 256 images of 256 x 256 have pixels: 2**24 / (736 * 1280) = 17.8."""
-    assert images_at_once(height, width) == count
-
-
 def test_smaller_batches_give_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     network, random = build(SPEC), torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (10, 3, 16, 16), dtype=torch.uint8, generator=random)
     (whole,) = answers(network, images, MACHINE, mean=GREY, std=GREY)
-    monkeypatch.setattr(answering, "_MOST_PIXELS", 4 * 16 * 16)
+    monkeypatch.setattr("scalesearch.host._MOST_PIXELS", 4 * 16 * 16)
     parts, threads = list[torch.Tensor](), torch.get_num_threads() + 1
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

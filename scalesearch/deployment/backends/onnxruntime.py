@@ -27,11 +27,13 @@ from scalesearch.deployment.backends.onnxruntime_session import (
 from scalesearch.deployment.backends.runs import closed, ensure_images, time_on_host, timed_images
 from scalesearch.deployment.devices import cpu_device
 from scalesearch.errors import StageFailed
+from scalesearch.host import images_at_once
 from scalesearch.values.network import OnnxModel
 from scalesearch.values.target import Device
 
 _CPU: Final[Providers] = ("CPUExecutionProvider",)
-_IMAGES_A_RUN: Final = 64  # limits the memory of activations when thousands of images are scored
+_IMAGES_A_RUN: Final = 64
+"""Of small images; it limits the memory of activations when thousands are scored."""
 _WARM_RUNS: Final = 5
 _PRECISIONS: Final = {"float": "fp32", "float16": "fp16", "uint8": "int8", "int8": "int8"}
 """The usual precision name for each of the profiler's names of element types."""
@@ -96,7 +98,7 @@ class OnnxRuntimeEngine:
         return self._batch
 
     def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Run images (N, C, H, W), a large N in parts of 64.
+        """Run images (N, C, H, W), a large N in parts of 64, or of fewer if the images are large.
 
         Returns:
             Arrays (N, ...) by the names of the outputs.
@@ -105,9 +107,10 @@ class OnnxRuntimeEngine:
             StageFailed: The images have another shape or type than the model's input, or the native code failed.
         """
         ensure_images(images, self._image_shape, self._path)
+        size = images_at_once(*self._image_shape[1:], most=_IMAGES_A_RUN)
         # An empty input is still run once, so that the outputs have the right shapes.
-        starts = range(0, max(len(images), 1), _IMAGES_A_RUN)
-        parts = [self._run_once(images[start : start + _IMAGES_A_RUN]) for start in starts]
+        starts = range(0, max(len(images), 1), size)
+        parts = [self._run_once(images[start : start + size]) for start in starts]
         return dict(zip(self._output_names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
 
     def time_runs(self, count: int) -> tuple[float, ...]:
