@@ -159,6 +159,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
         fitted_space,
         largest_input,
         require_batch_memory,
+        require_sizes,
         steps_notes,
         with_criterion,
     )
@@ -188,6 +189,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
     else:
         space = for_target(with_criterion(space, base, None, parent=settings.parent), chip)
         check_axes(space, base)
+        require_sizes(space, base, task)
     require_batch_memory(space, largest_input(space, base))
     classes = len(stored.data.class_names) if stored else base.num_classes
     require_fit(space, base, classes, channel_multiple=chip.channel_multiple, begun=stored is not None)

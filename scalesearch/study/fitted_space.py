@@ -1,13 +1,14 @@
 """Fit a search space to its study: to the target, to the decisions of the first run, and to the machine's memory."""
 
 from collections.abc import Iterator
-from typing import Final
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
 from scalesearch.config import check_axes
 from scalesearch.errors import ConfigError
 from scalesearch.host import available_bytes
 from scalesearch.networks.scaling import scale_base
-from scalesearch.spaces.axes import SCHEDULE_AXES, Value, default_value, fixed_value, largest_value
+from scalesearch.spaces.axes import SCHEDULE_AXES, Value, axis_of, default_value, fixed_value, largest_value
 from scalesearch.spaces.suggest import for_target
 from scalesearch.study.lengths import either
 from scalesearch.values.candidate import Scaling
@@ -15,12 +16,19 @@ from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.space import AUTO, FLIP, STEPS, Choice, NamedAxis, SearchSpace
 from scalesearch.values.target import Target
 
+if TYPE_CHECKING:
+    from scalesearch.tasks.base import Task
+
 _FORMER_STEPS: Final = {
     "resnet_small": ((240, 480), (240, 480, 960)),
     "resnet_small_compressed": ((240,), (480,)),
     "resnet_small_compress_only": ((240,), (480,)),
 }
 """For each shipped space whose default was changed: former numbers of updates of a training, and the present values."""
+
+_RESOLUTION: Final = "scaling.resolution"
+_MOST_SIZES: Final = 32
+"""As many sizes of images are tried before a run; building a network without weights takes some ten milliseconds."""
 
 _CRITERION: Final = "pruning.criterion"
 _INHERITED_CRITERION: Final = "taylor"
@@ -112,8 +120,37 @@ def _fixed(space: SearchSpace, name: str) -> Value | None:
 
 def largest_input(space: SearchSpace, base: NetworkSpec) -> InputSize:
     """Return the size of the largest image that the space can ask for, or that multiplier 1 (the reference) needs."""
-    largest = max(largest_value(space.axes, "scaling.resolution"), 1.0)
+    largest = max(largest_value(space.axes, _RESOLUTION), 1.0)
     return scale_base(space, base, Scaling(resolution=largest)).input_size
+
+
+def require_sizes(space: SearchSpace, base: NetworkSpec, task: "Task") -> None:
+    """Build the task's networks without weights at the space's sizes, so that none is refused in the middle of a run.
+
+    Sizes that the total stride divides are all alike: beside the reference's, at multiplier 1, only others are tried.
+
+    Raises:
+        ConfigError: The task builds no network for images of one of these sizes.
+    """
+    from scalesearch.networks.build import outline
+
+    if base.origin:  # looked at by `require_fit`
+        return
+    reference = scale_base(space, base, Scaling())
+    asked = dict.fromkeys(scale_base(space, base, Scaling(resolution=value)) for value in _resolutions(space))
+    odd = (spec for spec in asked if any(side % base.total_stride for side in spec.input_size.sides))
+    for spec in (reference, *islice(odd, _MOST_SIZES)):
+        outline(spec, task.make_module)
+
+
+def _resolutions(space: SearchSpace) -> tuple[float, ...]:
+    """Return the multipliers of the resolution that the space lists; of a continuous range, some from end to end."""
+    axis = axis_of(space.axes, _RESOLUTION)
+    if axis is None:
+        return ()
+    if isinstance(axis, Choice) or axis.step:
+        return tuple(float(value) for value in axis.values)
+    return tuple(axis.low + (axis.high - axis.low) * place / _MOST_SIZES for place in range(_MOST_SIZES + 1))
 
 
 def require_batch_memory(space: SearchSpace, size: InputSize) -> None:

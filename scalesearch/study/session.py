@@ -14,7 +14,13 @@ from scalesearch.networks.own_module import code_reader, code_sha256
 from scalesearch.records.run_file import read_run_file, refuse_changes, write_run_file
 from scalesearch.spaces.axes import largest_value
 from scalesearch.spaces.suggest import usual
-from scalesearch.study.fitted_space import fitted_space, largest_input, require_batch_memory, steps_notes
+from scalesearch.study.fitted_space import (
+    fitted_space,
+    largest_input,
+    require_batch_memory,
+    require_sizes,
+    steps_notes,
+)
 from scalesearch.study.flips import with_flip
 from scalesearch.study.images import load_images, summary_of
 from scalesearch.study.lengths import lengths_notes, with_lengths
@@ -79,6 +85,8 @@ def open_session(
         say(line)
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)
+    if stored is None:
+        require_sizes(space, base, task)
     images = load_images(settings.data, stored, checked_sources(task), storage=storage, base=base, say=say)
     multiple, goes_on = target.channel_multiple, stored is not None
     for line in fitted_module_notes(space, base, images.dataset, channel_multiple=multiple, begun=goes_on):

@@ -32,7 +32,7 @@ from scalesearch.study.pieces import Pieces
 from scalesearch.study.predicted_time import PlannedRun, predict
 from scalesearch.study.session import sampler_of
 from scalesearch.study.time_words import PredictedTime
-from scalesearch.tasks.registry import loadable_tasks
+from scalesearch.tasks.registry import get_task, loadable_tasks
 from scalesearch.values.plan import Plan
 from scalesearch.values.session import Session
 from scalesearch.values.settings import MachineSettings, RunSettings
@@ -522,6 +522,15 @@ def test_rectangles_are_planned_and_it_is_said_that_signs_are_squares(capsys: py
     preview_run(SETTINGS, wide)
     shown = capsys.readouterr().out
     assert "32x64 px" in shown or "16x32 px" in shown
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_previews_refuse_sizes_that_the_task_cannot_take(task: str) -> None:
+    odd = ("resolution_px=[720,1280]", "resolution_multiple=16")
+    settings, asked = load_run(space=get_task(task).space, overrides=odd, flags={"task": task, "target": "cpu"})
+    for look in (preview_run, lambda *given: check_space(*given, with_data=False)):
+        with pytest.raises(ConfigError, match=r"expected sides that are multiples of 32 px.*came 720x1280 px"):
+            look(settings, asked)
 
 
 def test_a_module_in_a_space_that_builds_networks_anew_is_refused() -> None:

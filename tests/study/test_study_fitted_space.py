@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 
 from scalesearch.deployment.targets import get_target
+from scalesearch.errors import ConfigError
 from scalesearch.networks import base_spec
-from scalesearch.study.fitted_space import fitted_space
+from scalesearch.study.fitted_space import fitted_space, require_sizes
+from scalesearch.tasks.registry import get_task
 from scalesearch.values.network_spec import NetworkSpec
-from scalesearch.values.space import Axis, Choice, NamedAxis, SearchSpace
+from scalesearch.values.space import Axis, Choice, NamedAxis, Range, SearchSpace
 
 CRITERION = "pruning.criterion"
 CUT = NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.0, 0.25)))
@@ -44,3 +46,41 @@ def test_a_study_goes_on_with_the_criterion_of_its_first_run(begun_with: str | N
     stored = space(CUT) if begun_with is None else space(CUT).with_fixed(CRITERION, begun_with)
     kept = criterion(space(CUT), stored=stored, parent=TRAINED)
     assert kept == (None if begun_with is None else Choice(values=(begun_with,)))
+
+
+def wide(height_px: int, width_px: int, *, multiple: int = 0, resolution: Axis | None = None) -> SearchSpace:
+    axes = (NamedAxis(name="scaling.resolution", axis=resolution),) if resolution else ()
+    return SearchSpace(
+        name="wide",
+        network="resnet_scene",
+        resolution_px=height_px,
+        width_px=width_px,
+        resolution_multiple=multiple,
+        axes=axes,
+    )
+
+
+REFUSED = (
+    (wide(720, 1280, multiple=16), "720x1280 px"),
+    (wide(704, 1280, multiple=16, resolution=Choice(values=(0.5, 0.75))), "528x960 px"),
+    (wide(128, 128, multiple=8, resolution=Range(low=0.5, high=1.0)), "72 px"),
+)
+TAKEN = (
+    wide(720, 1280),
+    wide(704, 1280, multiple=64),
+    wide(704, 1280, multiple=16, resolution=Choice(values=(0.5, 1.0))),
+    wide(128, 128, multiple=8, resolution=Range(low=0.5, high=1.0, step=0.25)),
+)
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+@pytest.mark.parametrize(("asked", "came"), REFUSED)
+def test_sizes_whose_feature_maps_cannot_be_joined_are_refused(task: str, asked: SearchSpace, came: str) -> None:
+    with pytest.raises(ConfigError, match=f"expected sides that are multiples of 32 px.*came {came}"):
+        require_sizes(asked, base_spec("resnet_scene"), get_task(task))
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection", "classification"])
+def test_sizes_that_the_stride_divides_are_taken_and_classifiers_take_all(task: str) -> None:
+    for asked in (*TAKEN, *((asked for asked, _ in REFUSED) if task == "classification" else ())):
+        require_sizes(asked, base_spec("resnet_scene"), get_task(task))

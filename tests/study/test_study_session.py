@@ -264,6 +264,15 @@ def test_end_to_end_is_refused_for_a_task_whose_answers_are_results_before_image
         opened(tmp_path / "nothing", "latency.objective=end_to_end")
 
 
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_sizes_that_the_task_cannot_take_are_refused_before_images_are_read(tmp_path: Path, task: str) -> None:
+    flags = {"data.source": str(tmp_path / "nothing"), "task": task, "target": "cpu"}
+    odd = ("resolution_px=[720,1280]", "resolution_multiple=16")
+    settings, space = load_run(space=get_task(task).space, overrides=odd, flags=flags)
+    with pytest.raises(ConfigError, match=r"expected sides that are multiples of 32 px.*came 720x1280 px"):
+        open_session(settings, space, tmp_path / "study")
+
+
 SHIPPED_WITH_OTHER_STEPS = (
     ("resnet_small", 240, "240, 480 or 960"),
     ("resnet_small", 480, "240, 480 or 960"),

@@ -11,6 +11,7 @@ from typing import Final
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from scalesearch.errors import ConfigError
 from scalesearch.networks.backbone import Backbone, feature_strides
 from scalesearch.networks.blocks import conv_norm, neck_convs
 from scalesearch.networks.scaling import round_channels
@@ -30,6 +31,22 @@ def levels(spec: NetworkSpec) -> tuple[tuple[str, int], ...]:
     read = {stride: name for stride, name in last_of_stride.items() if stride >= FINEST_STRIDE}
     chosen = read or dict([max(last_of_stride.items())])
     return tuple((name, stride) for stride, name in sorted(chosen.items()))
+
+
+def require_sides(spec: NetworkSpec) -> None:
+    """Raise ConfigError unless the coarsest map that a decoder reads, enlarged, has just the size of the finest.
+
+    Strided convolutions round sides up: 720 px are 90 rows at stride 8, but 23 at stride 32, which become 92. Where the
+    coarsest map fits, those between do, too.
+    """
+    strides = [stride for _, stride in levels(spec)]
+    fine, coarse = strides[0], strides[-1]
+    if any(-(-side // fine) != -(-side // coarse) * (coarse // fine) for side in spec.input_size.sides):
+        message = (
+            f"network {spec.name!r}: expected sides that are multiples of {coarse} px, the stride of the coarsest "
+            f"feature map, came {spec.input_size}.\nLeave resolution_multiple out, or set it to {coarse}."
+        )
+        raise ConfigError(message)
 
 
 def decoder_channels(spec: NetworkSpec) -> int:

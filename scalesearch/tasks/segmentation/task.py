@@ -60,14 +60,14 @@ class Segmentation:
         """Return the backbone with the spec's decoder.
 
         Raises:
-            ConfigError: There are fewer than two classes to tell apart.
+            ConfigError: There are fewer than two classes to tell apart, or feature maps of this size cannot be joined.
         """
-        from scalesearch.tasks.segmentation.head import DECODERS
+        from scalesearch.tasks.segmentation.head import DECODERS, require_sides
 
         if spec.num_classes < 2:
             message = f"network {spec.name!r}: expected at least two classes to tell apart, came {spec.num_classes}."
             raise ConfigError(message)
-
+        require_sides(spec)
         return DECODERS[spec.decoder](spec, dropout=dropout)
 
     def make_batches(
