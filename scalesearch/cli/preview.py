@@ -329,12 +329,13 @@ def _notes(settings: RunSettings, ground: _Ground) -> Iterable[str]:
     from scalesearch.data import find_source
     from scalesearch.deployment.backends import get_backend
     from scalesearch.spaces.suggest import ends_short, without_effect
-    from scalesearch.study.fitted_space import largest_input
+    from scalesearch.study.fitted_space import largest_input, size_notes
     from scalesearch.study.parent import look_ahead, requested_parent
     from scalesearch.tasks.registry import sources_of
 
     space, base, target = ground.space, ground.base, ground.target
     yield from ground.lengths
+    yield from size_notes(space, base, settings.data.fit)
     if space.flip_undecided:
         yield f"flips: {base.name} is trained once before the search, to see whether images may be mirrored"
     if ground.begun and settings.parent:

@@ -5,6 +5,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from scalesearch.config import check_axes
+from scalesearch.data.framing import crop_box
 from scalesearch.errors import ConfigError
 from scalesearch.host import available_bytes
 from scalesearch.networks.scaling import scale_base
@@ -13,6 +14,7 @@ from scalesearch.spaces.suggest import for_target
 from scalesearch.study.lengths import either
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.network_spec import InputSize, NetworkSpec
+from scalesearch.values.settings import Fit
 from scalesearch.values.space import AUTO, FLIP, STEPS, Choice, NamedAxis, SearchSpace
 from scalesearch.values.target import Target
 
@@ -122,6 +124,27 @@ def largest_input(space: SearchSpace, base: NetworkSpec) -> InputSize:
     """Return the size of the largest image that the space can ask for, or that multiplier 1 (the reference) needs."""
     largest = max(largest_value(space.axes, _RESOLUTION), 1.0)
     return scale_base(space, base, Scaling(resolution=largest)).input_size
+
+
+def size_notes(space: SearchSpace, base: NetworkSpec, fit: Fit) -> Iterator[str]:
+    """Yield a line if the sides that `resolution_px` asks for are rounded, since images get another shape by that.
+
+    Args:
+        space: The search space.
+        base: Its base network.
+        fit: How images are given their size.
+    """
+    asked, size = space.input_size, scale_base(space, base, Scaling()).input_size
+    if size == asked:
+        return
+    left, top, right, bottom = crop_box(asked.width_px, asked.height_px, size)
+    kept = InputSize(height_px=bottom - top, width_px=right - left)
+    why = "" if space.resolution_multiple or base.origin else ", the network's total stride"
+    cut = f"; of an image of {asked} the crop keeps {kept}" if fit == "crop" and kept != asked else ""
+    yield (
+        f"images: resolution_px asks for {asked}, which becomes {size}: sides are multiples of "
+        f"{space.resolution_multiple or base.total_stride} px{why}{cut}"
+    )
 
 
 def require_sizes(space: SearchSpace, base: NetworkSpec, task: "Task") -> None:

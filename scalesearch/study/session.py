@@ -19,6 +19,7 @@ from scalesearch.study.fitted_space import (
     largest_input,
     require_batch_memory,
     require_sizes,
+    size_notes,
     steps_notes,
 )
 from scalesearch.study.flips import with_flip
@@ -81,7 +82,7 @@ def open_session(
     asked, (space, lengths) = space, with_lengths(space, settings, sampler, stored)
     notes = [*lengths_notes(asked, space, lengths, sampler, stored)]
     asked, space = space, fitted_space(space, base, target, begun, parent=settings.parent)
-    for line in steps_notes(asked, space):
+    for line in (*steps_notes(asked, space), *size_notes(space, base, settings.data.fit)):
         say(line)
     storage = storage or largest_input(space, base)
     require_batch_memory(space, storage)

@@ -524,6 +524,16 @@ def test_rectangles_are_planned_and_it_is_said_that_signs_are_squares(capsys: py
     assert "32x64 px" in shown or "16x32 px" in shown
 
 
+@pytest.mark.usefixtures("no_clock")
+def test_sides_that_are_rounded_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    document = {"network": "resnet_small", "resolution_px": [30, 60], "training": {"steps": 10, "batch_size": 4}}
+    wide = parse_space(document, name="wide", origin="wide.toml")
+    for look in (preview_run, lambda *given: check_space(*given, with_data=False)):
+        look(SETTINGS, wide)
+        told = " ".join(capsys.readouterr().out.split())
+        assert "images: resolution_px asks for 30x60 px, which becomes 32x64 px: sides are multiples of 8 px" in told
+
+
 @pytest.mark.parametrize("task", ["segmentation", "detection"])
 def test_previews_refuse_sizes_that_the_task_cannot_take(task: str) -> None:
     odd = ("resolution_px=[720,1280]", "resolution_multiple=16")

@@ -7,7 +7,7 @@ import pytest
 from scalesearch.deployment.targets import get_target
 from scalesearch.errors import ConfigError
 from scalesearch.networks import base_spec
-from scalesearch.study.fitted_space import fitted_space, require_sizes
+from scalesearch.study.fitted_space import fitted_space, require_sizes, size_notes
 from scalesearch.tasks.registry import get_task
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.space import Axis, Choice, NamedAxis, Range, SearchSpace
@@ -84,3 +84,19 @@ def test_sizes_whose_feature_maps_cannot_be_joined_are_refused(task: str, asked:
 def test_sizes_that_the_stride_divides_are_taken_and_classifiers_take_all(task: str) -> None:
     for asked in (*TAKEN, *((asked for asked, _ in REFUSED) if task == "classification" else ())):
         require_sizes(asked, base_spec("resnet_scene"), get_task(task))
+
+
+def test_sides_that_are_rounded_are_told_with_what_the_crop_loses_by_that() -> None:
+    base = base_spec("resnet_scene")
+    rounded = "images: resolution_px asks for 720x1280 px, which becomes 736x1280 px: sides are multiples of 32 px"
+    asked = wide(720, 1280)
+    stride = f"{rounded}, the network's total stride"
+    assert list(size_notes(asked, base, "crop")) == [f"{stride}; of an image of 720x1280 px the crop keeps 720x1252 px"]
+    assert list(size_notes(asked, base, "pad")) == list(size_notes(asked, base, "stretch")) == [stride]
+    assert list(size_notes(wide(720, 1280, multiple=32), base, "pad")) == [rounded]
+    for whole in (wide(704, 1280), wide(736, 1280), wide(720, 1280, multiple=16)):
+        assert not list(size_notes(whole, base, "crop"))
+    assert not list(size_notes(asked, base_spec("resnet_small"), "crop"))
+    square = replace(asked, resolution_px=100, width_px=0)
+    (told,) = size_notes(square, base, "crop")
+    assert told.startswith("images: resolution_px asks for 100 px, which becomes 96 px: ") and "crop" not in told

@@ -273,6 +273,13 @@ def test_sizes_that_the_task_cannot_take_are_refused_before_images_are_read(tmp_
         open_session(settings, space, tmp_path / "study")
 
 
+def test_sides_that_are_rounded_are_told(tmp_path: Path) -> None:
+    said = list[str]()
+    opened(write(tmp_path / "scans", 1000), "resolution_px=20", say=said.append)
+    (told,) = [line for line in said if line.startswith("images: ")]
+    assert told.startswith("images: resolution_px asks for 20 px, which becomes 24 px: sides are multiples of 8 px, ")
+
+
 SHIPPED_WITH_OTHER_STEPS = (
     ("resnet_small", 240, "240, 480 or 960"),
     ("resnet_small", 480, "240, 480 or 960"),
