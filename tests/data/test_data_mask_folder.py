@@ -1,6 +1,7 @@
 """Folders of images and masks: what is understood, what is counted, what is refused and how that is said."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -366,6 +367,44 @@ def test_masks_are_turned_as_pillow_turns_their_images(orientation: int, tmp_pat
     with Image.open(tmp_path / "special.png") as stored:
         wanted = np.asarray(ImageOps.exif_transpose(stored))
     assert wanted.tolist() in everything(masks_of(load(root, fit="stretch")))
+
+
+@pytest.mark.parametrize("turns", [True, False])
+@pytest.mark.parametrize("orientation", [3, 5])
+def test_of_a_mask_that_is_turned_the_part_is_kept_that_its_turned_image_shows(
+    orientation: int, turns: bool, tmp_path: Path
+) -> None:
+    """The crop to 10 x 15 takes 13 of 20 rows: 3 above them, 4 below."""
+    root, square = folder(tmp_path / "t"), a_mask(5, (0, 1, 2))[:, :20]
+    put_turned(root, "telling", 6, WHOLE if turns else np.rot90(WHOLE))
+    put_turned(root, "special", orientation, square)
+    held = Image.Exif()
+    held[0x0112] = orientation
+    Image.new("RGB", (20, 20)).save(root / "images/train/special.jpg", exif=held)
+    lies = {3: square[::-1, ::-1], 5: square.T}[orientation] if turns else square
+    assert lies[3:16].tolist() in everything(masks_of(load(root)))
+
+
+def test_masks_are_not_held_as_they_are_while_a_folder_is_read(tmp_path: Path) -> None:
+    root, number, side = folder(tmp_path / "t", images=1), 40, 512
+    for place in range(number):
+        mask, held = Image.fromarray(np.full((side, side), place % 3, np.uint8)), Image.Exif()
+        if place % 4 == 0:  # whether the mask lies as its file does shows only once all are read
+            held[0x0112] = 3
+        if place % 4 == 1:  # what 255 stands for in it, too
+            mask = Image.merge("LA", (Image.new("L", (side, side)), Image.linear_gradient("L").resize((side, side))))
+        put(root, f"large{place}", mask)
+        Image.new("RGB", (side, side)).save(root / f"images/train/large{place}.jpg", exif=held)
+    settings = DataSettings(source=str(root))
+    mask_folder.load(settings, storage=STORAGE, cache_folder=tmp_path / "first")  # imports what it needs
+    tracemalloc.start()
+    try:
+        data = mask_folder.load(settings, storage=STORAGE, cache_folder=tmp_path / "second")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(data.train) == number + 1
+    assert peak < number * side * side
 
 
 @pytest.mark.parametrize("ending", ["_mask", "_seg", "_label", "_gt", "_L"])
