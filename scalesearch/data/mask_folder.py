@@ -24,7 +24,7 @@ from scalesearch.data.mask_checks import (
     shown,
     warnings_of,
 )
-from scalesearch.data.mask_reading import VEILED, MaskFaultError, read_mask, turned_like
+from scalesearch.data.mask_reading import MAY_BE_LOSSY, VEILED, MaskFaultError, read_mask, turned_like
 from scalesearch.data.mask_splits import Splits
 from scalesearch.data.mask_tree import LAYOUT, MaskedFile, MaskTree, holds_masks, scan_masks
 from scalesearch.data.masks import MASKS, UNLABELLED, Mask, MaskStore, PackedMask
@@ -117,7 +117,9 @@ def _key(tree: MaskTree, reading: "Reading") -> str:
 
     files = [(state(file.image), state(file.mask)) for file in tree.files]
     colours = sorted(tree.colours.items()) if tree.colours else None
-    return content_key(DECODER_VERSION, _VERSION, reading, os.fsencode(tree.root.resolve()), colours, files)
+    # Some of these were read by earlier versions whose arrays may be in the cache, and are refused now.
+    checked = ("lossless",) if any(file.mask.suffix.lower() in MAY_BE_LOSSY for file in tree.files) else ()
+    return content_key(DECODER_VERSION, _VERSION, reading, os.fsencode(tree.root.resolve()), colours, files, *checked)
 
 
 def _decode_all(tree: MaskTree, reading: "Reading", shape: tuple[int, ...]) -> Arrays:
