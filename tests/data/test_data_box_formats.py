@@ -638,6 +638,22 @@ def test_a_coco_file_under_two_ids_is_one_image_with_the_boxes_of_both(tmp_path:
     assert "1 images that are listed twice, taken as one with the boxes of both (" in told
 
 
+@pytest.mark.parametrize("other", ["val", "test"])
+def test_an_image_in_two_coco_files_is_in_the_first_split_alone(other: str, tmp_path: Path) -> None:
+    root = coco(tmp_path / "set")
+    file = root / "annotations" / f"instances_{other}.json"
+    document = coco_document("cb")
+    document["images"][1]["file_name"] = "../images/train/b.jpg"
+    file.write_text(json.dumps(document))
+    picture(root / "images" / other / "c.jpg")
+    tree = read_coco(root)
+    assert [image.path.stem for image in tree.images if image.split == "train"] == ["a", "b"]
+    assert [image.path.stem for image in tree.images if image.split == other] == ["c"]
+    (told,) = tree.faults.warnings()
+    assert "1 images that are listed in two files, the second time left out (earlier versions: in both splits)" in told
+    assert f"b.jpg in {file})" in told
+
+
 def test_a_broken_json_file_is_refused_with_its_line(tmp_path: Path) -> None:
     root = coco(tmp_path / "set")
     file = root / "annotations" / "instances_train.json"
