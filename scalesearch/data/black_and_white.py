@@ -7,12 +7,12 @@ import numpy as np
 
 from scalesearch.data.mask_reading import VEILED
 from scalesearch.data.mask_tree import MaskTree
-from scalesearch.data.masks import UNLABELLED, Mask, MaskStore
+from scalesearch.data.masks import UNLABELLED, Mask, MaskStore, PackedMask
 
 _BOTH: Final = frozenset((0, UNLABELLED))
 
 
-def are_black_and_white(masks: Sequence[Mask], veiled: Collection[int]) -> bool:
+def are_black_and_white(masks: Sequence[PackedMask], veiled: Collection[int]) -> bool:
     """Tell whether these masks hold 0 and 255, and nothing else but pixels that have no class.
 
     Args:
@@ -21,7 +21,7 @@ def are_black_and_white(masks: Sequence[Mask], veiled: Collection[int]) -> bool:
     """
     hidden, seen = frozenset(veiled), set[int]()
     for place, mask in enumerate(masks):
-        seen.update(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist())
+        seen.update(np.flatnonzero(mask.counts).tolist())
         if place in hidden:
             seen.discard(VEILED)
         if not seen <= _BOTH:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Final, TypeGuard
 
 from scalesearch.data.box_faults import Faults, refuse, shown
-from scalesearch.data.box_files import BoxTree, LabelledBox, LabelledImage, load_boxes
+from scalesearch.data.box_files import SPLIT_ORDER, BoxTree, LabelledBox, LabelledImage, load_boxes
 from scalesearch.data.boxes import BOXES
 from scalesearch.data.source import Source, SourceData
 from scalesearch.data.split_names import SplitName, split_of
 from scalesearch.errors import ConfigError
 from scalesearch.files import is_file
 from scalesearch.values.network_spec import InputSize
+from scalesearch.values.session import EARLIER_READING
 from scalesearch.values.settings import DataSettings
 
 _PARTS: Final = ("images", "annotations", "categories")
@@ -50,6 +51,7 @@ def read_coco(path: Path, *, max_missing: float = 0.01) -> BoxTree:
     root = path.parent if path.is_file() else path
     faults, images, missing = Faults(root=str(root)), list[LabelledImage](), list[str]()
     names: dict[int, str] | None = None
+    seen = set[Path]()
     for file, split in files:
         document = _document(file, root)
         found = _categories(document, file, root)
@@ -58,7 +60,7 @@ def read_coco(path: Path, *, max_missing: float = 0.01) -> BoxTree:
             refuse(str(root), "the same categories in all files", came, str(file), "Give all files the same ones.")
         names = found
         some, lost = _images(document, file, split, sorted(names), faults)
-        images += some
+        images += _not_yet(some, seen, file, faults)
         missing += lost
     assert names is not None  # there is at least one file
     if missing:
@@ -92,7 +94,7 @@ def _files(path: Path) -> list[tuple[Path, SplitName]]:
         names = ", ".join(file.name for file in files) or "none"
         remedy = "Name them so, e.g. train.json and val.json, or give one file with --data."
         refuse(str(path), "JSON files for train and, perhaps, val and test", names, str(folder), remedy)
-    return found
+    return sorted(found, key=lambda each: SPLIT_ORDER.index(each[1]))
 
 
 def _split_of(file: Path) -> SplitName | None:
@@ -179,6 +181,20 @@ def _images(
         faults.add("images that are listed twice, taken as one with the boxes of both", f"{path} in {file}")
         images[plain] = replace(first, boxes=(*first.boxes, *mine))
     return list(images.values()), missing
+
+
+def _not_yet(images: list[LabelledImage], seen: set[Path], file: Path, faults: Faults) -> list[LabelledImage]:
+    """Return the images of a file that no earlier file lists, and add them to `seen`; the others are counted."""
+    kept = list[LabelledImage]()
+    for image in images:
+        plain = Path(os.path.normpath(image.path))
+        if plain in seen:
+            what = f"images that are listed in two files, the second time left out {EARLIER_READING} in both splits)"
+            faults.add(what, f"{image.path} in {file}")
+            continue
+        seen.add(plain)
+        kept.append(image)
+    return kept
 
 
 def _image_folders(file: Path, split: SplitName) -> tuple[Path, ...]:

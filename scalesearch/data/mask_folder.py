@@ -24,10 +24,10 @@ from scalesearch.data.mask_checks import (
     shown,
     warnings_of,
 )
-from scalesearch.data.mask_reading import VEILED, MaskFaultError, read_mask, turned_like
+from scalesearch.data.mask_reading import MAY_BE_LOSSY, VEILED, MaskFaultError, read_mask, turned_like
 from scalesearch.data.mask_splits import Splits
 from scalesearch.data.mask_tree import LAYOUT, MaskedFile, MaskTree, holds_masks, scan_masks
-from scalesearch.data.masks import MASKS, UNLABELLED, Mask, MaskStore
+from scalesearch.data.masks import MASKS, UNLABELLED, Mask, MaskStore, PackedMask
 from scalesearch.data.memory import disk_note, goes_to_disk, not_written
 from scalesearch.data.source import Source, SourceData
 from scalesearch.values.network_spec import InputSize
@@ -117,7 +117,9 @@ def _key(tree: MaskTree, reading: "Reading") -> str:
 
     files = [(state(file.image), state(file.mask)) for file in tree.files]
     colours = sorted(tree.colours.items()) if tree.colours else None
-    return content_key(DECODER_VERSION, _VERSION, reading, os.fsencode(tree.root.resolve()), colours, files)
+    # Some of these were read by earlier versions whose arrays may be in the cache, and are refused now.
+    checked = ("lossless",) if any(file.mask.suffix.lower() in MAY_BE_LOSSY for file in tree.files) else ()
+    return content_key(DECODER_VERSION, _VERSION, reading, os.fsencode(tree.root.resolve()), colours, files, *checked)
 
 
 def _decode_all(tree: MaskTree, reading: "Reading", shape: tuple[int, ...]) -> Arrays:
@@ -133,7 +135,7 @@ def _decode_all(tree: MaskTree, reading: "Reading", shape: tuple[int, ...]) -> A
 
 
 def _decode(tree: MaskTree, reading: "Reading", put: Put) -> Arrays:
-    """Decode images and masks one by one.
+    """Decode images and masks one by one. Each mask is compressed at once: those of a large set would fill the memory.
 
     Args:
         tree: The files.
@@ -150,8 +152,8 @@ def _decode(tree: MaskTree, reading: "Reading", put: Put) -> Arrays:
     """
     from scalesearch.data.decode import UNREADABLE, decode
 
-    facts, masks, found = list[ImageFact](), list[Mask](), Found()
-    unclear, veiled = list[tuple[int, Mask, Path]](), list[int]()
+    facts, masks, found = list[ImageFact](), list[PackedMask](), Found()
+    unclear, veiled = list[tuple[int, Path]](), list[int]()
     kept = np.zeros(len(tree.files), np.bool_)
     for index, file in enumerate(tree.files):
         name = shown(tree, file.mask)
@@ -167,30 +169,30 @@ def _decode(tree: MaskTree, reading: "Reading", put: Put) -> Arrays:
             continue
         put(image)
         if "unclear" in remarks:
-            unclear.append((len(masks), mask, file.image))
+            unclear.append((len(masks), file.image))
         if "veiled" in remarks:
             veiled.append(len(masks))
         facts.append(fact)
-        masks.append(_seen(mask, reading))
+        masks.append(PackedMask.of(mask if "unclear" in remarks else _seen(mask, reading)))
         kept[index] = True
         empty = np.isin(mask, (UNLABELLED, VEILED) if "veiled" in remarks else (UNLABELLED,)).all()
         for remark in (*remarks, *(["empty"] if empty else ())):
             found.remarks[remark].append(name)
     refuse_faults(tree, found)
-    if _lie_as_files(found):
-        for place, mask, image_file in unclear:
-            masks[place] = _seen(turned_like(mask, image_file), reading)
+    lie_as_files = _lie_as_files(found)
+    for place, image_file in unclear:  # these are whole until here: what is seen of a mask depends on how it lies
+        mask = masks[place].mask()
+        masks[place] = PackedMask.of(_seen(turned_like(mask, image_file) if lie_as_files else mask, reading))
     found.remarks.pop("veiled", None)
     black_and_white = are_black_and_white(masks, veiled)
     for place in () if black_and_white else veiled:
-        masks[place] = unveiled(masks[place])
+        masks[place] = PackedMask.of(unveiled(masks[place].mask()))
     said = json.dumps({**found.remarks, "skipped": found.skipped})
-    packed = MaskStore.pack(masks).arrays()
     return {
         "kept": kept,
         "found": np.frombuffer(said.encode(), np.uint8),
         "black_and_white": np.asarray([black_and_white]),
-        **packed,
+        **MaskStore.of(masks).arrays(),
         **as_arrays(gathered(facts)),
     }
 

@@ -1,5 +1,7 @@
 """Read one mask file of any image mode as a class for each pixel; a file that is not clear is refused."""
 
+import os
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +20,14 @@ Colours = Mapping[tuple[int, int, int], int]
 
 Fault = Literal["lossy", "beyond", "no_table", "colours", "palette", "mode", "shape"]
 
-LOSSY: Final = ("JPEG",)
+_LOSSY: Final = ("JPEG", "AVIF")
 """Formats that change pixel values: along a border between classes 1 and 9 they store all numbers in between."""
+MAY_BE_LOSSY: Final = (".webp", ".avif", ".tif", ".tiff")
+"""Suffixes of files that change pixel values or not, as they were written, and of which earlier versions read all."""
+_JPEG_IN_TIFF: Final = ("jpeg", "tiff_jpeg")
+_CHUNK: Final = struct.Struct("<4sI")
+_FRAME: Final = (b"ANMF", 16)
+"""The chunk of WebP that holds those of a frame of an animation, and how many bytes stand before these."""
 _UNKNOWN_COLOURS: Final = 0.01
 """Largest accepted share of pixels whose colour belongs to no class, as at smoothed edges; with more, a mask is
 refused."""
@@ -77,11 +85,32 @@ def read_mask(path: Path, colours: Colours | None = None) -> ReadMask:
         Exception: One of `UNREADABLE`, if the file cannot be read.
     """
     with Image.open(path, formats=known_formats()) as image:
-        if image.format in LOSSY:
-            text = f"{image.format}, which blurs class numbers"
+        if lossy := _lossy(image, path):
+            text = f"{lossy}, which blurs class numbers"
             raise MaskFaultError(text, kind="lossy")
         image.load()
         return _read(image, colours)
+
+
+def _lossy(image: Image.Image, path: Path) -> str:
+    """Return the name of the format of a file whose pixels are not those that were saved; empty if they are."""
+    if image.format == "TIFF" and image.info.get("compression") in _JPEG_IN_TIFF:
+        return "TIFF of JPEG"
+    if image.format == "WEBP" and not _is_lossless_webp(path):
+        return "lossy WebP"
+    return str(image.format) if image.format in _LOSSY else ""
+
+
+def _is_lossless_webp(path: Path) -> bool:
+    """Tell whether the pixels of a WebP file, or of its first frame, are in a chunk VP8L rather than VP8."""
+    with path.open("rb") as stream:
+        stream.seek(12)  # RIFF, the size, WEBP
+        while len(head := stream.read(_CHUNK.size)) == _CHUNK.size:
+            name, size = _CHUNK.unpack(head)
+            if name in (b"VP8 ", b"VP8L"):
+                return bool(name == b"VP8L")
+            stream.seek(_FRAME[1] if name == _FRAME[0] else size + size % 2, os.SEEK_CUR)
+    return False
 
 
 def _read(image: Image.Image, colours: Colours | None) -> ReadMask:

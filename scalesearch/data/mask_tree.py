@@ -50,11 +50,10 @@ class MaskTree:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Folders:
-    """The folder of images of each split, and how a mask's folder follows from an image's."""
+    """The folders of images and of masks of each split."""
 
     images: dict[SplitName, Path]
-    images_name: str
-    masks_name: str
+    masks: dict[SplitName, Path]
     described: Described = field(default_factory=Described)
     outside: tuple[Path, ...] = ()
     """Images beside the split folders, which belong to no split."""
@@ -69,7 +68,7 @@ def scan_masks(path: Path) -> MaskTree:
     """List the images of a folder with their masks, as images/SPLIT/ and masks/SPLIT/, SPLIT/images/ or images/ alone.
 
     Ultralytics' data.yaml may say where the images of each split are, name the folder of masks (`masks_dir`) and the
-    classes. The path of a mask's folder is that of its image's folder, with the last part that is named like the folder
+    classes. The path of a mask's folder is that of its image's folder, with the last part that is named like a folder
     of images (`images`) renamed like that of the masks (`masks`).
 
     Raises:
@@ -80,7 +79,7 @@ def scan_masks(path: Path) -> MaskTree:
     names, colours, told = classes_of(root, found.described)
     files, missing, spare = list[MaskedFile](), list[Path](), 0
     for split, folder in found.images.items():
-        images, masks = list(_images_below(folder)), _masks_below(_beside(folder, found))
+        images, masks = list(_images_below(folder)), _masks_below(found.masks[split])
         mask_of = _taken(masks, images, folder)
         for image in images:
             mask = mask_of.get(image)
@@ -90,10 +89,10 @@ def scan_masks(path: Path) -> MaskTree:
                 files.append(MaskedFile(image=image, mask=mask, split=split))
         spare += sum(map(len, masks.values()))
     if not files:
-        first = next(iter(found.images.values()))
+        split, first = next(iter(found.images.items()))
         message = (
             f"data {root}: expected a mask of the same name for each image of {first}, came none in "
-            f"{_beside(first, found)}.\n{LAYOUT}"
+            f"{found.masks[split]}.\n{LAYOUT}"
         )
         raise ConfigError(message)
     notes = [*found.described.notes, *told]
@@ -124,20 +123,15 @@ def _folders(root: Path, path: Path) -> _Folders:
     children = _subfolders(root)
     if described.folders:
         images = dict(described.folders)
-        known = {part for folder in images.values() for part in folder.parts if part in IMAGES}
-        return _Folders(
-            images=images,
-            images_name=next((name for name in IMAGES if name in known), IMAGES[0]),
-            masks_name=described.masks_dir or _masks_beside(images.values()) or MASKS[0],
-            described=described,
-        )
+        masks = {split: _masks_of(folder, root, described.masks_dir) for split, folder in images.items()}
+        return _Folders(images=images, masks=masks, described=described)
     images_name, masks_name = _first(IMAGES, children), described.masks_dir or _first(MASKS, children)
     if images_name and masks_name:
         splits = _splits(root / images_name)
+        images = splits or {"train": root / images_name}
         return _Folders(
-            images=splits or {"train": root / images_name},
-            images_name=images_name,
-            masks_name=masks_name,
+            images=images,
+            masks={each: root / masks_name / path.relative_to(root / images_name) for each, path in images.items()},
             described=described,
             outside=_outside(root / images_name, splits) if splits else (),
         )
@@ -151,8 +145,7 @@ def _folders(root: Path, path: Path) -> _Folders:
         outside = [folder / _first(IMAGES, inner) for folder, inner in others.items() if _first(IMAGES, inner)]
         return _Folders(
             images=images,
-            images_name=images_name,
-            masks_name=masks_name,
+            masks={split: folder / masks_name for split, folder in splits.items()},
             described=described,
             outside=tuple(image for folder in outside for image in _images_below(folder)),
         )
@@ -168,13 +161,25 @@ def _outside(folder: Path, splits: dict[SplitName, Path]) -> tuple[Path, ...]:
     return (*below, *_images_below(folder, deep=False))
 
 
-def _masks_beside(folders: Iterable[Path]) -> str:
-    """Return the name of the folder of masks that is beside the folder of images above one of these; or nothing."""
-    for folder in folders:
-        images = next((part for part in (folder, *folder.parents) if part.name in IMAGES), None)
-        if images and (name := _first(MASKS, _subfolders(images.parent))):
-            return name
-    return ""
+def _masks_of(folder: Path, root: Path, masks_dir: str) -> Path:
+    """Return the folder of masks for a folder of images that data.yaml names.
+
+    Where the data set lies, below a folder called `images` too, decides only if there are no masks in the set itself;
+    how its path is typed does not matter.
+
+    Args:
+        folder: The folder of images.
+        root: The folder of data.yaml.
+        masks_dir: The name of the folder of masks; empty: a usual one.
+    """
+    given, start = (Path(os.path.abspath(each)) for each in (folder, root))  # noqa: PTH100  (keeps links)
+    named = [part for part in (given, *given.parents) if part.name in IMAGES]
+    above = [part for part in named if start.is_relative_to(part)]
+    found = [
+        part.parent / (masks_dir or _first(MASKS, _subfolders(part.parent)) or MASKS[0]) / given.relative_to(part)
+        for part in (*(part for part in named if part not in above), given, *above)
+    ]
+    return next((masks for masks in found if is_folder(masks)), found[0])
 
 
 def _first(names: Sequence[str], children: Iterable[str]) -> str:
@@ -204,16 +209,6 @@ def _subfolders(folder: Path) -> tuple[str, ...]:
         return tuple(sorted(each.name for each in folder.iterdir() if each.is_dir() and not is_litter(each)))
     except OSError:
         return ()
-
-
-def _beside(folder: Path, found: _Folders) -> Path:
-    """Return the folder of masks for a folder of images: its last part named like `images` becomes that of `masks`."""
-    parts = list(folder.parts)
-    for place in reversed(range(len(parts))):
-        if parts[place] == found.images_name:
-            parts[place] = found.masks_name
-            return Path(*parts)
-    return folder.parent / found.masks_name
 
 
 def _images_below(folder: Path, *, deep: bool = True) -> Iterator[Path]:

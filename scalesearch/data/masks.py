@@ -27,6 +27,38 @@ _LEVEL: Final = 1  # a mask of 480 x 360 shrinks to a hundredth of its bytes, an
 Mask = NDArray[np.uint8]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PackedMask:
+    """One compressed mask, and what is known of it without unpacking it."""
+
+    packed: bytes
+    size: tuple[int, int]
+    """Height and width."""
+    counts: NDArray[np.int32]
+    """Number of pixels of each value, of shape (256,)."""
+    digest: bytes
+    """A hash of its pixels."""
+
+    @classmethod
+    def of(cls, mask: Mask) -> "PackedMask":
+        """Compress a mask of shape (height, width)."""
+        pixels = mask.tobytes()
+        return cls(
+            packed=zlib.compress(pixels, _LEVEL),
+            size=(int(mask.shape[0]), int(mask.shape[1])),
+            counts=np.bincount(mask.ravel(), minlength=256).astype(np.int32),
+            digest=blake2b(pixels, digest_size=16).digest(),
+        )
+
+    def mask(self) -> Mask:
+        """Return the mask (height, width)."""
+        return _unpacked(self.packed, self.size)
+
+
+def _unpacked(packed: bytes, size: tuple[int, int]) -> Mask:
+    return np.frombuffer(zlib.decompress(packed), np.uint8).reshape(size)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskStore:
     """Masks of any sizes, each compressed by itself: those of photographs to a fiftieth of their bytes or less."""
@@ -45,19 +77,17 @@ class MaskStore:
     @classmethod
     def pack(cls, masks: "Iterable[Mask]") -> "MaskStore":
         """Compress masks, each of shape (height, width)."""
-        parts, sizes, counts, digests = list[bytes](), list[tuple[int, int]](), list[NDArray[np.int64]](), list[bytes]()
-        for mask in masks:
-            whole = np.ascontiguousarray(mask)
-            parts.append(zlib.compress(whole.tobytes(), _LEVEL))
-            sizes.append((int(mask.shape[0]), int(mask.shape[1])))
-            counts.append(np.bincount(whole.ravel(), minlength=256))
-            digests.append(blake2b(whole.tobytes(), digest_size=16).digest())
+        return cls.of([PackedMask.of(mask) for mask in masks])
+
+    @classmethod
+    def of(cls, masks: "Sequence[PackedMask]") -> "MaskStore":
+        """Return a store of masks that are compressed already."""
         return cls(
-            packed=np.frombuffer(b"".join(parts), np.uint8),
-            ends=np.cumsum([len(part) for part in parts], dtype=np.int64),
-            sizes=np.asarray(sizes, np.int32).reshape(-1, 2),
-            counts=np.asarray(counts, np.int32).reshape(-1, 256),
-            digests=np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16),
+            packed=np.frombuffer(b"".join(mask.packed for mask in masks), np.uint8),
+            ends=np.cumsum([len(mask.packed) for mask in masks], dtype=np.int64),
+            sizes=np.asarray([mask.size for mask in masks], np.int32).reshape(-1, 2),
+            counts=np.asarray([mask.counts for mask in masks], np.int32).reshape(-1, 256),
+            digests=np.frombuffer(b"".join(mask.digest for mask in masks), np.uint8).reshape(-1, 16),
         )
 
     def __len__(self) -> int:
@@ -66,8 +96,8 @@ class MaskStore:
     def mask(self, place: int) -> Mask:
         """Return one mask (height, width) at its own size."""
         begin, end = (int(self.ends[place - 1]) if place else 0), int(self.ends[place])
-        pixels = zlib.decompress(self.packed[begin:end].tobytes())
-        return np.frombuffer(pixels, np.uint8).reshape(tuple(self.sizes[place]))
+        height, width = (int(side) for side in self.sizes[place])
+        return _unpacked(self.packed[begin:end].tobytes(), (height, width))
 
     def joined(self, other: "MaskStore") -> "MaskStore":
         """Return these masks and then the others."""

@@ -8,6 +8,7 @@ from scalesearch.data.box_faults import Faults, refuse, text_lines
 from scalesearch.data.box_files import BoxTree, LabelledImage, load_boxes
 from scalesearch.data.boxes import BOXES
 from scalesearch.data.litter import SUFFIXES, is_in_litter
+from scalesearch.data.skipped_files import path_below
 from scalesearch.data.source import Source, SourceData
 from scalesearch.data.split_names import SplitName, misread_names
 from scalesearch.data.yolo_lines import LineReader, keypoint_shape
@@ -42,16 +43,16 @@ def read_yolo(file: Path) -> BoxTree:
     root = _root(document, file)
     faults, images = Faults(root=str(root)), list[LabelledImage]()
     reader = LineReader(numbers, keypoint_shape(document, file), faults)
-    seen = set[Path]()
+    labels = dict[Path, Path]()
     for key, split in _SPLIT_KEYS:
         for path in _images(document.get(key), root, file, key):
-            if path in seen:
+            if path in labels:
                 faults.add("images that are listed twice, the second time left out", str(path))
                 continue
-            seen.add(path)
-            images.append(_labelled(path, split, reader))
+            labels[path] = label_file(path, file.parent)
+            images.append(_labelled(path, labels[path], split, reader))
     reader.count_polygons()
-    _count_strays(images, faults)
+    _count_strays(labels, faults)
     divided = any(image.split != "train" for image in images)
     return BoxTree(root=root, class_names=names, images=tuple(images), fractions=True, divided=divided, faults=faults)
 
@@ -132,17 +133,30 @@ def _images(given: object, root: Path, file: Path, key: str) -> list[Path]:
     )
 
 
-def label_file(image: Path) -> Path:
-    """Return where the boxes of an image are: the last `images` of its path becomes `labels`, its suffix `.txt`."""
-    parts = list(image.parts)
-    places = [place for place, part in enumerate(parts[:-1]) if part == "images"]
-    if places:
-        parts[places[-1]] = "labels"
-    return Path(*parts).with_suffix(".txt")
+def label_file(image: Path, start: Path) -> Path:
+    """Return where the boxes of an image are: the last `images` of its path becomes `labels`, its suffix `.txt`.
+
+    Boxes may also lie beside the image, where its path from data.yaml on has no `images`. A data set that itself lies
+    below a folder of that name may have them there or in its `labels`, however its path is typed.
+
+    Args:
+        image: The image.
+        start: The folder of data.yaml.
+    """
+    beside = image.with_suffix(".txt")
+    for path in (beside, Path(os.path.abspath(beside))):  # noqa: PTH100  (keeps links)
+        parts = list(path.parts)
+        places = [place for place, part in enumerate(parts[:-1]) if part == "images"]
+        if places:
+            parts[places[-1]] = "labels"
+            labels = Path(*parts)
+            in_set = is_file(labels) or "images" in Path(path_below(image, start)).parts[:-1]
+            return labels if in_set else beside
+    return beside
 
 
-def _labelled(path: Path, split: SplitName, reader: LineReader) -> LabelledImage:
-    file, faults = label_file(path), reader.faults
+def _labelled(path: Path, file: Path, split: SplitName, reader: LineReader) -> LabelledImage:
+    faults = reader.faults
     if not is_file(file):
         faults.add("images without a file of labels, taken for background", str(path))
         return LabelledImage(path=path, split=split, boxes=())
@@ -151,11 +165,11 @@ def _labelled(path: Path, split: SplitName, reader: LineReader) -> LabelledImage
     return LabelledImage(path=path, split=split, boxes=tuple(boxes))
 
 
-def _count_strays(images: list[LabelledImage], faults: Faults) -> None:
-    """Count label files without an image, in the folders of those that were read."""
-    wanted = {label_file(image.path) for image in images}
+def _count_strays(labels: dict[Path, Path], faults: Faults) -> None:
+    """Count label files without an image, in the folders of those of these images."""
+    wanted, folders = set(labels.values()), {image.parent for image in labels}
     for folder in sorted({file.parent for file in wanted}):
-        if not is_folder(folder) or any(image.path.parent == folder for image in images):
+        if not is_folder(folder) or folder in folders:
             continue  # in a folder that also holds images, any text files may lie
         with os.scandir(folder) as entries:
             stray = sorted(entry.path for entry in entries if entry.name.endswith(".txt"))

@@ -1,6 +1,7 @@
 """YOLO, COCO and Pascal VOC: the same scene in each, and what is said of every fault in their labels."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -401,8 +402,48 @@ def test_without_any_box_the_labels_are_in_another_place(tmp_path: Path) -> None
 
 
 def test_labels_stand_beside_the_last_folder_called_images() -> None:
-    assert label_file(Path("/images/set/images/train/a.b.jpg")) == Path("/images/set/labels/train/a.b.txt")
-    assert label_file(Path("/pictures/a.jpg")) == Path("/pictures/a.txt")
+    start = Path("/images/set")
+    assert label_file(Path("/images/set/images/train/a.b.jpg"), start) == Path("/images/set/labels/train/a.b.txt")
+    assert label_file(Path("/other/images/a.jpg"), start) == Path("/other/labels/a.txt")
+    assert label_file(Path("/images/set/train/a.jpg"), start) == Path("/images/set/train/a.txt")
+    assert label_file(Path("/pictures/a.jpg"), start) == Path("/pictures/a.txt")
+
+
+@pytest.mark.parametrize(
+    ("yaml", "images", "labels"),
+    [
+        ("images/set", "images/set/train", "images/set/train"),  # beside the images, below a folder called images
+        ("images/set", "images/set/train", "labels/set/train"),
+        ("images/set", "images/set/images/train", "images/set/labels/train"),
+        ("images", "images/train", "labels/train"),  # data.yaml itself is among the images
+        ("set", "set/images/train", "set/labels/train"),
+    ],
+)
+def test_labels_are_found_however_the_path_of_the_set_is_typed(
+    yaml: str, images: str, labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / yaml
+    for name in "ab":
+        picture(tmp_path / images / f"{name}.jpg")
+    (tmp_path / labels).mkdir(parents=True, exist_ok=True)
+    (tmp_path / labels / "a.txt").write_text("0 .5 .5 .5 .5\n")
+    (folder / "data.yaml").write_text(f"train: {(tmp_path / images).relative_to(folder)}\nnames: [cat, dog]\n")
+    for place in (None, tmp_path, folder, tmp_path / images, tmp_path / labels):
+        typed = os.path.relpath(folder, place) if place else folder
+        monkeypatch.chdir(place or tmp_path)
+        tree = read_yolo(Path(typed) / "data.yaml")
+        assert [len(image.boxes) for image in tree.images] == [1, 0]
+        (warning,) = tree.faults.warnings()
+        assert "1 images without a file of labels" in warning
+
+
+def test_the_path_in_data_yaml_may_lead_into_the_folder_of_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = yolo(tmp_path / "set", yaml="path: images\ntrain: train\nval: val\nnames: [cat, dog]\n")
+    monkeypatch.chdir(root)
+    for typed in (root / "data.yaml", Path("data.yaml")):
+        assert [len(image.boxes) for image in read_yolo(typed).images] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("kind", ["yolo", "voc"])
@@ -595,6 +636,22 @@ def test_a_coco_file_under_two_ids_is_one_image_with_the_boxes_of_both(tmp_path:
     assert [box.label for box in tree.images[0].boxes] == [0, 1]
     (told,) = tree.faults.warnings()
     assert "1 images that are listed twice, taken as one with the boxes of both (" in told
+
+
+@pytest.mark.parametrize("other", ["val", "test"])
+def test_an_image_in_two_coco_files_is_in_the_first_split_alone(other: str, tmp_path: Path) -> None:
+    root = coco(tmp_path / "set")
+    file = root / "annotations" / f"instances_{other}.json"
+    document = coco_document("cb")
+    document["images"][1]["file_name"] = "../images/train/b.jpg"
+    file.write_text(json.dumps(document))
+    picture(root / "images" / other / "c.jpg")
+    tree = read_coco(root)
+    assert [image.path.stem for image in tree.images if image.split == "train"] == ["a", "b"]
+    assert [image.path.stem for image in tree.images if image.split == other] == ["c"]
+    (told,) = tree.faults.warnings()
+    assert "1 images that are listed in two files, the second time left out (earlier versions: in both splits)" in told
+    assert f"b.jpg in {file})" in told
 
 
 def test_a_broken_json_file_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """Folders of images and masks: what is understood, what is counted, what is refused and how that is said."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from scalesearch.data import Dataset, load_dataset, mask_folder
+from scalesearch.data import Dataset, load_dataset, mask_folder, mask_reading
+from scalesearch.data.decode import Reading, known_formats
+from scalesearch.data.mask_tree import scan_masks
 from scalesearch.data.masks import UNLABELLED, Masks
 from scalesearch.errors import ConfigError
 from scalesearch.values.network_spec import InputSize
@@ -42,6 +45,7 @@ def folder(root: Path, *, images: int = 12, names: tuple[str, ...] = NAMES) -> P
 
 
 STORAGE = InputSize(height_px=10, width_px=15)
+READING = Reading(size=STORAGE)
 
 
 def load(root: Path, *, storage: InputSize = STORAGE, **more: object) -> Dataset:
@@ -368,6 +372,44 @@ def test_masks_are_turned_as_pillow_turns_their_images(orientation: int, tmp_pat
     assert wanted.tolist() in everything(masks_of(load(root, fit="stretch")))
 
 
+@pytest.mark.parametrize("turns", [True, False])
+@pytest.mark.parametrize("orientation", [3, 5])
+def test_of_a_mask_that_is_turned_the_part_is_kept_that_its_turned_image_shows(
+    orientation: int, turns: bool, tmp_path: Path
+) -> None:
+    """The crop to 10 x 15 takes 13 of 20 rows: 3 above them, 4 below."""
+    root, square = folder(tmp_path / "t"), a_mask(5, (0, 1, 2))[:, :20]
+    put_turned(root, "telling", 6, WHOLE if turns else np.rot90(WHOLE))
+    put_turned(root, "special", orientation, square)
+    held = Image.Exif()
+    held[0x0112] = orientation
+    Image.new("RGB", (20, 20)).save(root / "images/train/special.jpg", exif=held)
+    lies = {3: square[::-1, ::-1], 5: square.T}[orientation] if turns else square
+    assert lies[3:16].tolist() in everything(masks_of(load(root)))
+
+
+def test_masks_are_not_held_as_they_are_while_a_folder_is_read(tmp_path: Path) -> None:
+    root, number, side = folder(tmp_path / "t", images=1), 40, 512
+    for place in range(number):
+        mask, held = Image.fromarray(np.full((side, side), place % 3, np.uint8)), Image.Exif()
+        if place % 4 == 0:  # whether the mask lies as its file does shows only once all are read
+            held[0x0112] = 3
+        if place % 4 == 1:  # what 255 stands for in it, too
+            mask = Image.merge("LA", (Image.new("L", (side, side)), Image.linear_gradient("L").resize((side, side))))
+        put(root, f"large{place}", mask)
+        Image.new("RGB", (side, side)).save(root / f"images/train/large{place}.jpg", exif=held)
+    settings = DataSettings(source=str(root))
+    mask_folder.load(settings, storage=STORAGE, cache_folder=tmp_path / "first")  # imports what it needs
+    tracemalloc.start()
+    try:
+        data = mask_folder.load(settings, storage=STORAGE, cache_folder=tmp_path / "second")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(data.train) == number + 1
+    assert peak < number * side * side
+
+
 @pytest.mark.parametrize("ending", ["_mask", "_seg", "_label", "_gt", "_L"])
 def test_a_mask_of_the_images_own_name_is_found_whatever_it_ends_in(ending: str, tmp_path: Path) -> None:
     root = folder(tmp_path / "t")
@@ -410,6 +452,31 @@ def jpeg(root: Path) -> None:
     put(root, "bad", Image.fromarray(WHOLE), suffix=".jpg")
 
 
+def avif(root: Path) -> None:
+    put(root, "bad", Image.fromarray(WHOLE).convert("RGB"), suffix=".avif")
+
+
+def webp(root: Path) -> None:
+    put(root, "bad", Image.fromarray(WHOLE), suffix=".webp")
+
+
+def webp_with_more(root: Path) -> None:
+    held = Image.Exif()
+    held[0x0131] = "scissors"
+    Image.fromarray(WHOLE).save(put(root, "bad", Image.fromarray(WHOLE), suffix=".webp"), exif=held)
+
+
+def webp_with_frames(root: Path) -> None:
+    picture = Image.fromarray(WHOLE).convert("RGB")
+    path = put(root, "bad", picture, suffix=".webp")
+    picture.save(path, save_all=True, append_images=[ImageOps.invert(picture)])
+    assert b"ANMF" in path.read_bytes()
+
+
+def tiff(root: Path) -> None:
+    Image.fromarray(WHOLE).save(put(root, "bad", Image.fromarray(WHOLE), suffix=".tif"), compression="jpeg")
+
+
 def beyond(root: Path) -> None:
     put(root, "bad", Image.fromarray(np.where(WHOLE == 2, 7, WHOLE).astype(np.uint8)))
 
@@ -435,6 +502,15 @@ def blurred_colours(root: Path) -> None:
     ("fault", "words"),
     [
         (jpeg, "masks/train/bad.jpg (JPEG, which blurs class numbers)"),
+        pytest.param(
+            avif,
+            "masks/train/bad.avif (AVIF, which blurs class numbers)",
+            marks=pytest.mark.skipif("AVIF" not in known_formats(), reason="this Pillow reads no AVIF"),
+        ),
+        (webp, "masks/train/bad.webp (lossy WebP, which blurs class numbers)"),
+        (webp_with_more, "masks/train/bad.webp (lossy WebP, which blurs class numbers)"),
+        (webp_with_frames, "masks/train/bad.webp (lossy WebP, which blurs class numbers)"),
+        (tiff, "masks/train/bad.tif (TIFF of JPEG, which blurs class numbers)"),
         (beyond, "expected values from 0 to 2 (the 3 classes) and 255, came 7 in 1 masks: masks/train/bad.png"),
         (instances, "masks/train/bad.png (the value 2000, which is no class number"),
         (colours, "masks/train/bad.png (3 colours ((0, 0, 142), (70, 130, 180), (128, 64, 128), ...) and no table"),
@@ -450,6 +526,39 @@ def test_masks_that_cannot_be_understood_are_refused(fault: object, words: str, 
         load(root, max_skipped_fraction=1.0)
     assert words in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize("more", ["nothing", "exif", "frames", "tiff"])
+def test_masks_of_lossless_webp_and_tiff_are_read(more: str, tmp_path: Path) -> None:
+    root, picture, held = folder(tmp_path / "t"), Image.fromarray(WHOLE).convert("RGB"), Image.Exif()
+    held[0x0131] = "scissors"
+    path = put(root, "special", picture, suffix=".tif" if more == "tiff" else ".webp")
+    if more == "frames":
+        picture.save(path, lossless=True, save_all=True, append_images=[ImageOps.invert(picture)])
+    elif more == "tiff":
+        picture.save(path, compression="tiff_deflate")
+    elif more == "exif":
+        picture.save(path, lossless=True, exif=held)
+    else:
+        picture.save(path, lossless=True)
+    assert WHOLE.tolist() in everything(masks_of(load(root)))
+
+
+def test_lossy_masks_that_an_earlier_version_kept_in_the_cache_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = folder(tmp_path / "t")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(mask_folder, "MAY_BE_LOSSY", ())
+        earlier.setattr(mask_reading, "_lossy", lambda image, path: "")
+        png_only = mask_folder._key(scan_masks(root), READING)
+        put(root, "bad", Image.fromarray(np.full(SIZE, 1, np.uint8)), suffix=".webp")
+        load(root)
+    with pytest.raises(ConfigError, match="lossy WebP"):
+        load(root)
+    for path in root.rglob("bad.*"):
+        path.unlink()
+    assert mask_folder._key(scan_masks(root), READING) == png_only  # other sets are not read again
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Which images of a folder belong to which split, and what is said of those that belong to none."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,39 @@ def test_folders_that_data_yaml_does_not_name_are_left_out_on_purpose(tmp_path: 
         pair(tmp_path, f"images/{split}/a.png", f"masks/{split}/a.png")
     (tmp_path / "data.yaml").write_text("train: images/train\nval: images/val\n")
     assert not scan_masks(tmp_path).notes
+
+
+@pytest.mark.parametrize(
+    ("yaml", "images", "masks", "more"),
+    [
+        ("images/set", "images/set/img/train", "images/set/masks/train", ""),
+        ("images/set", "images/set/img/train", "images/set/annotations/train", ""),
+        ("images/set", "images/set/pictures/train", "images/set/pictures/masks", ""),  # in no folder called images
+        ("images/set", "images/set/train", "labels/set/train", ""),
+        ("images", "images/train", "drawn/train", "masks_dir: drawn\n"),  # data.yaml itself is among the images
+        ("set", "set/images/img/train", "set/masks/img/train", ""),
+        ("set", "set/images/img/train", "set/images/masks/train", ""),
+        ("set", "set/train/images", "set/train/masks", ""),
+    ],
+)
+def test_masks_are_found_however_the_path_of_the_set_is_typed(
+    yaml: str, images: str, masks: str, more: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair(tmp_path, f"{images}/a.png", f"{masks}/a.png")
+    (tmp_path / "labels").mkdir(exist_ok=True)  # beside a folder of images, but none of masks
+    folder = tmp_path / yaml
+    (folder / "data.yaml").write_text(f"train: {(tmp_path / images).relative_to(folder)}\n{more}")
+    for place in (None, tmp_path, folder, tmp_path / images, tmp_path / masks):
+        typed = os.path.relpath(folder, place) if place else folder
+        monkeypatch.chdir(place or tmp_path)
+        for path in (Path(typed), Path(typed) / "data.yaml"):
+            (file,) = scan_masks(path).files
+            assert file.image.resolve() == tmp_path / images / "a.png"
+            assert file.mask.resolve() == tmp_path / masks / "a.png"
+
+
+def test_splits_may_have_folders_of_images_of_unlike_names(tmp_path: Path) -> None:
+    pair(tmp_path, "img/train/a.png", "masks/train/a.png")
+    pair(tmp_path, "images/val/b.png", "masks/val/b.png")
+    (tmp_path / "data.yaml").write_text("train: img/train\nval: images/val\n")
+    assert [file.mask.name for file in scan_masks(tmp_path).files] == ["a.png", "b.png"]

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from scalesearch.data import masks as masks_module
-from scalesearch.data.masks import UNLABELLED, Masks, MaskStore
+from scalesearch.data.masks import UNLABELLED, Masks, MaskStore, PackedMask
 from scalesearch.values.network_spec import InputSize
 
 
@@ -36,6 +36,15 @@ def test_packed_masks_come_back_and_are_kept_in_arrays() -> None:
         MaskStore.of_arrays({**store.arrays(), "mask_packed": store.packed[:-1]})
     with pytest.raises(ValueError, match="masks with wrong sizes"):
         MaskStore.of_arrays({**store.arrays(), "mask_sizes": store.sizes.astype(np.int64)})
+
+
+def test_a_packed_mask_comes_back_and_tells_its_values() -> None:
+    mask = made((30, 40))[0][:, ::2]  # not contiguous
+    packed = PackedMask.of(mask)
+    assert np.array_equal(packed.mask(), mask)
+    assert packed.counts.tolist() == np.bincount(mask.ravel(), minlength=256).tolist()
+    store, again = MaskStore.pack([mask]), MaskStore.of([packed])
+    assert all(np.array_equal(held, again.arrays()[name]) for name, held in store.arrays().items())
 
 
 def test_masks_are_resized_by_nearest_pixels_as_pillow_does() -> None:
