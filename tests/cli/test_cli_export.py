@@ -34,7 +34,7 @@ from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.tasks.classification import infer
 from scalesearch.tasks.classification.task import TASK
-from scalesearch.values.candidate import Precision, Quantization
+from scalesearch.values.candidate import Precision, Pruning, Quantization, Recipe
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.network import OnnxModel
 from scalesearch.values.record import MeasuredTrial
@@ -403,6 +403,31 @@ def test_a_confirmed_export_is_the_file_of_full_length(study: Study, tmp_path: P
     assert "The exported file is the confirmed one of seed 7" in card and "by which it was chosen" not in card
     assert f"{run.steps} steps of" in card and "| search |" not in card
     assert "scalesearch train config.toml --to trained    #" in card
+
+
+@pytest.mark.parametrize("retrained", [False, True])
+def test_a_confirmed_export_of_the_cosine_schedule_is_retrained_as_the_search_did(
+    retrained: bool, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[Recipe]()
+
+    def build(record: MeasuredTrial, session: Session, to: Path, **_: object) -> OnnxModel:
+        asked.append(record.candidate.recipe)
+        return write_onnx(small_graph(), to)
+
+    monkeypatch.setattr(trial_files, "built_file", build)
+    record, recipe = study.trial(1, "int8"), Recipe(steps=240, retrain_steps=60, schedule="cosine")
+    pruning = record.candidate.pruning if retrained else Pruning()
+    candidate = dataclasses.replace(record.candidate, recipe=recipe, pruning=pruning)
+    training = dataclasses.replace(record.training, steps=updates(recipe, pruned=retrained))
+    record = dataclasses.replace(record, candidate=candidate, training=training)
+    RecordStore(study.session.folder).save(record)
+    run = _confirm(study, record, top1=0.9)
+    assert run.steps == (2400 if retrained else 1920)
+    _run("first", "--trial", "1", "--confirmed", "--to", "best")
+    assert asked == [full_length(recipe, full_updates=0)], "the float weights are those of the confirmed training"
+    card = (tmp_path / "best" / "MODEL_CARD.md").read_text()
+    assert "scalesearch train config.toml --to trained    #" in card, "the usual full length needs no --steps"
 
 
 def test_where_lengths_were_unlike_the_config_says_so_and_the_card_knows_the_default(
