@@ -613,3 +613,10 @@ def test_an_export_from_another_folder_finds_the_data_or_takes_their_new_place(
     _run(folder, "--trial", "2", "--to", "best", "--data", "../moved.npz")
     assert len(json.loads(Path("best/calibration.json").read_text())["indices"]) == 20
     assert read_config(Path("best")).settings.data.source == str(tmp_path / "moved.npz")
+
+
+def test_a_limit_beside_the_number_of_a_trial_is_refused(study: Study, tmp_path: Path) -> None:
+    study.trial(1)
+    with pytest.raises(ConfigError, match="Give one of --trial N and --max-latency"):
+        _run("first", "--trial", "1", "--max-latency", "1ms", "--to", "best")
+    assert not (tmp_path / "best").exists()
