@@ -28,7 +28,7 @@ def export(
         bool, typer.Option("--best", help="The knee of the front, or the most accurate under --max-latency (default).")
     ] = False,
     front: Annotated[bool, typer.Option("--front", help="Every member of the front, a folder each.")] = False,
-    max_latency: Annotated[str | None, typer.Option("--max-latency", help="With --best: 5ms, 0.5s.")] = None,
+    max_latency: Annotated[str | None, typer.Option("--max-latency", help="With --best or --front: 5ms, 0.5s.")] = None,
     confirmed: Annotated[
         bool, typer.Option("--confirmed", help="The file trained at full length by `confirm`, not the search's.")
     ] = False,
@@ -52,6 +52,9 @@ def export(
     """
     if sum((trial is not None, best, front)) > 1:
         message = "Give one of --trial N, --best and --front."
+        raise ConfigError(message)
+    if trial is not None and max_latency is not None:
+        message = "Give one of --trial N and --max-latency: the limit chooses among the trials, for --best or --front."
         raise ConfigError(message)
     from scalesearch.data.finding import with_data
     from scalesearch.export.formats import get_format

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from scalesearch.export.contents import Later
 from scalesearch.export.metadata import PREPROCESSING
 from scalesearch.export.reading import reading_words
 from scalesearch.tasks.base import CardParts
@@ -10,7 +11,7 @@ from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.quality import score_noun
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
-from scalesearch.values.training_length import full_length, recipe_of, was_retrained
+from scalesearch.values.training_length import full_length, recipe_of
 from scalesearch.views.markup import markdown_text
 
 _PACKAGES: Final = {"python": "Python", "pillow": "Pillow", "onnxruntime": "ONNX Runtime"}
@@ -19,16 +20,16 @@ _PACKAGES: Final = {"python": "Python", "pillow": "Pillow", "onnxruntime": "ONNX
 def use_section(
     record: MeasuredTrial,
     session: Session,
-    exported: ConfirmedRun | None,
+    later: Later,
     oldest: Mapping[str, str],
     *,
     answers: str,
 ) -> Iterator[str]:
     """Yield the lines on how to run, feed and retrain the network."""
     train = "scalesearch train config.toml --to trained"
-    if exported:
+    if exported := later.exported:
         recipe = record.candidate.recipe
-        length = recipe_of(recipe, total_steps=exported.steps, pruned=was_retrained(record)).steps
+        length = recipe_of(recipe, total_steps=exported.steps, pruned=later.retrained).steps
         train += f" --steps {length}" * (length != full_length(recipe, full_updates=record.full_updates).steps)
     yield "```bash"
     yield "pip install onnxruntime numpy pillow"

@@ -27,6 +27,8 @@ class Later:
     """The trial's runs at full length, if it was confirmed."""
     exported: ConfirmedRun | None = None
     """The run among these whose file is exported, if any; the trial's record is then `confirmed.as_confirmed` of it."""
+    retrained: bool = False
+    """Whether the trial was trained again after pruning in the search, and so in its runs at full length, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

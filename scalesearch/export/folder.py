@@ -108,7 +108,7 @@ def _fill(
     replace_file(folder / SCRIPT, task.infer_script())
     oldest = oldest_versions(model.path)
     write_lock(session.folder, folder, oldest=oldest)
-    trained = as_trained(record, session, run) if run else (record, session)
+    trained = as_trained(record, session, run, retrained=later.retrained) if run else (record, session)
     notes = [
         *remade(record, measured),
         *write_weights(*trained, model, folder),
@@ -148,12 +148,16 @@ def _later(record: MeasuredTrial, session: Session, run: ConfirmedRun | None) ->
     from scalesearch.export.contents import Later
     from scalesearch.records.confirmed import read_confirmed
     from scalesearch.records.front_scores import read_front_scores
+    from scalesearch.records.store import RecordStore
+    from scalesearch.values.training_length import was_retrained
 
     score = next((each for each in read_front_scores(session.folder) if each.trial == record.trial), None)
     confirmed = tuple(each for each in read_confirmed(session.folder) if each.trial == record.trial)
-    if run:
-        score = FrontScore(trial=run.trial, test=run.test, latency=run.latency)
-    return Later(score=score, confirmed=confirmed, exported=run)
+    if not run:
+        return Later(score=score, confirmed=confirmed)
+    score = FrontScore(trial=run.trial, test=run.test, latency=run.latency)
+    searched = RecordStore(session.folder).load(record.trial).measured or record  # `record` has the run's updates
+    return Later(score=score, confirmed=confirmed, exported=run, retrained=was_retrained(searched))
 
 
 def _kept(

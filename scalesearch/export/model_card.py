@@ -52,7 +52,7 @@ def write_model_card(
         (f"## {card.score}", *score_section(record, later), *card.details),
         ("## Latency", *latency_section(record, later)),
         ("## How it was made", *_making(record, session, built)),
-        ("## How to use it", *use_section(record, session, later.exported, written.oldest, answers=card.answers)),
+        ("## How to use it", *use_section(record, session, later, written.oldest, answers=card.answers)),
         ("## Files", *markdown_table(("file", "what"), rows)),
         ("## Limits", *limits_section(record, session, later.confirmed, written.notes, card)),
     )

@@ -52,13 +52,22 @@ def confirmed_file(session: Session, run: ConfirmedRun, to: Path) -> OnnxModel:
     return onnx_model(to)
 
 
-def as_trained(record: MeasuredTrial, session: Session, run: ConfirmedRun) -> tuple[MeasuredTrial, Session]:
-    """Return the record and session by which the run's weights are found in the study's folder of confirmations."""
+def as_trained(
+    record: MeasuredTrial, session: Session, run: ConfirmedRun, *, retrained: bool
+) -> tuple[MeasuredTrial, Session]:
+    """Return the record and session by which the run's weights are found in the study's folder of confirmations.
+
+    Args:
+        record: The trial, `as_confirmed` of the run.
+        session: The session of its study.
+        run: The run at full length.
+        retrained: Whether the trial was trained again after pruning (`was_retrained` of its record in the search).
+    """
     from scalesearch.records.confirmed import work_folder
-    from scalesearch.values.training_length import recipe_of, was_retrained
+    from scalesearch.values.training_length import recipe_of
 
     candidate = record.candidate
-    recipe = recipe_of(candidate.recipe, total_steps=run.steps, pruned=was_retrained(record))
+    recipe = recipe_of(candidate.recipe, total_steps=run.steps, pruned=retrained)
     work = replace(session, folder=work_folder(session.folder))
     return replace(record, candidate=replace(candidate, recipe=recipe)), work
 

@@ -66,7 +66,10 @@ def compression(study: StudyContents) -> str:
     if not lines:
         words = "No compression step was measured against the same network without it."
         return section("compression", "What compression paid", paragraph(words))
-    note = "A step paid where it is faster beyond doubt: the 95 % interval of its speed-up lies above 1."
+    note = (
+        "A step paid where it is faster beyond doubt: the 95 % interval of its speed-up lies above 1. In these lines a "
+        "network counts once."
+    )
     return section(
         "compression",
         "What compression paid",

@@ -108,7 +108,7 @@ class Asker:
             self._left_behind.extend(self._postponed)
             self._postponed.clear()
             return True
-        return bool(self._branches.wanted) or not self._ledger.used_up
+        return self._takes_branches or not self._ledger.used_up
 
     @property
     def chooses_by_room(self) -> bool:
@@ -122,7 +122,12 @@ class Asker:
         known = len(own) >= LEAST_OBSERVED and any(
             record.charged and not record.candidate.quantization.aware_steps for record in own
         )
-        return known and not self._branches.wanted and not self._draws_by_chance(self._next_number)
+        return known and not self._takes_branches and not self._draws_by_chance(self._next_number)
+
+    @property
+    def _takes_branches(self) -> bool:
+        """Whether a branch is wanted and still trained: after half of the budget, unlike lengths leave them alone."""
+        return bool(self._branches.wanted) and not self._lengths.half_spent
 
     def ask(self) -> Proposal | None:
         """Return the next trial in the queue; None if there is no time, or too little budget, for any."""
@@ -160,7 +165,7 @@ class Asker:
         elif self._starts_whole(number):
             # With a part of the parameters given, Optuna asks the sampler for the others.
             self._opened.study.enqueue_trial(uncut_parameters(self._space) | self._lengths.shortest)
-        elif self._branches.wanted and self._ledger.has_room and not self._lengths.half_spent:
+        elif self._takes_branches and self._ledger.has_room:
             self._enqueue(*self._branches.take())
         elif by_chance and self._lengths.all:
             self._opened.study.enqueue_trial(self._lengths.shortest)

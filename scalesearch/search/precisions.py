@@ -94,7 +94,7 @@ def useless(records: Iterable[TrialRecord]) -> dict[Precision, int]:
     tried: dict[Precision, dict[Candidate, int]] = {}
     paid = set[Precision]()
     for each in measured:
-        precision, network = each.candidate.quantization.precision, replace(each.candidate, quantization=Quantization())
+        precision, network = each.candidate.quantization.precision, _network(each.candidate)
         for gain in each.gains:
             if gain.step == "precision":
                 tried.setdefault(precision, {})[network] = each.cost.macs
@@ -110,19 +110,29 @@ def useless(records: Iterable[TrialRecord]) -> dict[Precision, int]:
 def given_up(records: Iterable[TrialRecord]) -> dict[Precision, int]:
     """Return the precisions that never paid, with the number of networks that each was tried on.
 
-    Only precisions other than fp32 can be given up, by gains that were measured against fp32 twins. This is decided
-    from the records, so a run without --adaptive asks for all precisions again.
+    Only precisions other than fp32 can be given up, by gains that were measured against fp32 twins. A network counts
+    once: it gained from a precision if any of its calibrations did. This is decided from the records, so a run without
+    --adaptive asks for all precisions again.
     """
-    tried: dict[Precision, list[bool]] = {}
+    tried: dict[Precision, dict[Candidate, bool]] = {}
     for record in records:
         if record.state != "complete":
             continue
         for gain in record.gains:
             if gain.step == "precision":
-                tried.setdefault(record.candidate.quantization.precision, []).append(gain.no_gain)
+                verdicts = tried.setdefault(record.candidate.quantization.precision, {})
+                network = _network(record.candidate)
+                verdicts[network] = verdicts.get(network, True) and gain.no_gain
     return {
-        precision: len(verdicts) for precision, verdicts in tried.items() if len(verdicts) >= TRIES and all(verdicts)
+        precision: len(verdicts)
+        for precision, verdicts in tried.items()
+        if len(verdicts) >= TRIES and all(verdicts.values())
     }
+
+
+def _network(candidate: Candidate) -> Candidate:
+    """Return the candidate without its precision and how that is made."""
+    return replace(candidate, quantization=Quantization())
 
 
 def reason(precision: Precision, tries: int) -> str:

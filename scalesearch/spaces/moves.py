@@ -38,7 +38,8 @@ def moved(candidate: Candidate, space: SearchSpace, random: np.random.Generator)
 
     A number in a list or a stepped range becomes the next smaller or larger one, a name any other. An axis that has no
     effect on the candidate may be chosen, too; the candidate then stays as it is. An axis that the move gives an effect
-    takes a random value, unless the candidate has one of the space.
+    takes a random value, unless the candidate has one of the space. A stepped range whose first step lies beyond its
+    upper end has one number, which stays.
     """
     axes = free_axes(space)
     values = {named.name: _own_value(named, candidate, random) for named in axes}
@@ -78,6 +79,8 @@ def _next_value(named: NamedAxis, value: Value, random: np.random.Generator) -> 
     if values:
         place = min(range(len(values)), key=lambda each: abs(float(values[each]) - float(value)))
         last = len(values) - 1
+        if last == 0:
+            return values[0]
         return values[place + (1 if place == 0 else -1 if place == last else step)]
     if isinstance(named.axis, Range):
         low, high, at = (_scaled(named.axis, number) for number in (named.axis.low, named.axis.high, float(value)))

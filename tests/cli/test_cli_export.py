@@ -34,7 +34,7 @@ from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.tasks.classification import infer
 from scalesearch.tasks.classification.task import TASK
-from scalesearch.values.candidate import Precision, Quantization
+from scalesearch.values.candidate import Precision, Pruning, Quantization, Recipe
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.network import OnnxModel
 from scalesearch.values.record import MeasuredTrial
@@ -405,6 +405,31 @@ def test_a_confirmed_export_is_the_file_of_full_length(study: Study, tmp_path: P
     assert "scalesearch train config.toml --to trained    #" in card
 
 
+@pytest.mark.parametrize("retrained", [False, True])
+def test_a_confirmed_export_of_the_cosine_schedule_is_retrained_as_the_search_did(
+    retrained: bool, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[Recipe]()
+
+    def build(record: MeasuredTrial, session: Session, to: Path, **_: object) -> OnnxModel:
+        asked.append(record.candidate.recipe)
+        return write_onnx(small_graph(), to)
+
+    monkeypatch.setattr(trial_files, "built_file", build)
+    record, recipe = study.trial(1, "int8"), Recipe(steps=240, retrain_steps=60, schedule="cosine")
+    pruning = record.candidate.pruning if retrained else Pruning()
+    candidate = dataclasses.replace(record.candidate, recipe=recipe, pruning=pruning)
+    training = dataclasses.replace(record.training, steps=updates(recipe, pruned=retrained))
+    record = dataclasses.replace(record, candidate=candidate, training=training)
+    RecordStore(study.session.folder).save(record)
+    run = _confirm(study, record, top1=0.9)
+    assert run.steps == (2400 if retrained else 1920)
+    _run("first", "--trial", "1", "--confirmed", "--to", "best")
+    assert asked == [full_length(recipe, full_updates=0)], "the float weights are those of the confirmed training"
+    card = (tmp_path / "best" / "MODEL_CARD.md").read_text()
+    assert "scalesearch train config.toml --to trained    #" in card, "the usual full length needs no --steps"
+
+
 def test_where_lengths_were_unlike_the_config_says_so_and_the_card_knows_the_default(
     study: Study, tmp_path: Path
 ) -> None:
@@ -588,3 +613,10 @@ def test_an_export_from_another_folder_finds_the_data_or_takes_their_new_place(
     _run(folder, "--trial", "2", "--to", "best", "--data", "../moved.npz")
     assert len(json.loads(Path("best/calibration.json").read_text())["indices"]) == 20
     assert read_config(Path("best")).settings.data.source == str(tmp_path / "moved.npz")
+
+
+def test_a_limit_beside_the_number_of_a_trial_is_refused(study: Study, tmp_path: Path) -> None:
+    study.trial(1)
+    with pytest.raises(ConfigError, match="Give one of --trial N and --max-latency"):
+        _run("first", "--trial", "1", "--max-latency", "1ms", "--to", "best")
+    assert not (tmp_path / "best").exists()

@@ -80,6 +80,15 @@ class FakePlanner:
         )
 
 
+@dataclass(frozen=True)
+class TrunkPlanner(FakePlanner):
+    """All cuts of a network share its trunk."""
+
+    def __call__(self, candidate: Candidate) -> Plan:
+        trunk = hashlib.sha256(repr(candidate.scaling).encode()).hexdigest()
+        return replace(super().__call__(candidate), trunk_key=trunk)
+
+
 def good_record(plan: Plan, trial: int, *, top1: float | None = None) -> TrialRecord:
     """A complete record: accuracy saturates with the cost, latency grows with it, int8 costs a point."""
     scaling, precision = plan.candidate.scaling, plan.candidate.quantization.precision

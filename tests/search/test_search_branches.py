@@ -1,11 +1,10 @@
 """Branches of stored trunks: which of them a search trains by itself, and who pays for them."""
 
-import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_evaluators import FakePlanner, make_space
+from fake_evaluators import FakePlanner, TrunkPlanner, make_space
 from study_runs import assert_sound, run, told
 
 from scalesearch.analysis.front import pareto_front
@@ -15,23 +14,12 @@ from scalesearch.search.ledger import Ledger
 from scalesearch.search.siblings import SIBLING_OF
 from scalesearch.search.storage import opened_study
 from scalesearch.spaces.suggest import suggest, trial_parameters
-from scalesearch.values.candidate import Candidate
-from scalesearch.values.plan import Plan
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import Choice, NamedAxis
 
 SHARES = (0.0, 0.25, 0.5)
 CUTS = NamedAxis(name="pruning.channel_fraction", axis=Choice(values=SHARES))
 SPACE = replace(make_space(), axes=(CUTS, *make_space().axes))
-
-
-@dataclass(frozen=True)
-class TrunkPlanner(FakePlanner):
-    """All cuts of a network share its trunk."""
-
-    def __call__(self, candidate: Candidate) -> Plan:
-        trunk = hashlib.sha256(repr(candidate.scaling).encode()).hexdigest()
-        return replace(super().__call__(candidate), trunk_key=trunk)
 
 
 def branches_in(records: tuple[TrialRecord, ...]) -> list[TrialRecord]:

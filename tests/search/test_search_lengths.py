@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_evaluators import FakePlanner, good_record, make_space
+from fake_evaluators import FakePlanner, TrunkPlanner, good_record, make_space
 from optuna.trial import FixedTrial, create_trial
 from study_runs import run, told
 
@@ -20,6 +20,7 @@ from scalesearch.errors import StageFailed
 from scalesearch.execution.worker import Evaluator, Failed, Rivals
 from scalesearch.records.store import RecordStore
 from scalesearch.search.costs import FIXED_COST, in_seconds, in_trainings
+from scalesearch.search.events import Event, TrialFinished
 from scalesearch.search.fates import record_of
 from scalesearch.search.growth import propose, unfinished
 from scalesearch.search.ledger import Asked, Ledger
@@ -467,6 +468,26 @@ def test_a_network_that_fails_twice_is_not_tried_in_its_other_length(tmp_path: P
     assert failed
     for network in {each.scaling for each in failed}:
         assert sum(each.scaling == network for each in failed) <= 2
+
+
+def test_branches_that_are_wanted_but_no_longer_taken_do_not_keep_an_exhausted_search_going(tmp_path: Path) -> None:
+    axes = (
+        NamedAxis(name="scaling.resolution", axis=Choice(values=(0.5, 1.0))),
+        NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.0, 0.25, 0.5))),
+        NamedAxis(name="training.steps", axis=Choice(values=STEPS)),
+    )
+    budget, networks = 6, 2 * 3
+
+    def hear(event: Event) -> None:
+        assert not isinstance(event, TrialFinished) or event.record.trial < 10 * networks * len(STEPS), "it never ends"
+
+    outcome = run(
+        tmp_path, budget, space=replace(SPACE, axes=axes), plan=TrunkPlanner(full_updates=FULL),
+        make=MakeLearns(tmp_path), sampler="growth", branches=True, full_updates=FULL, on_event=hear,
+    )  # fmt: skip
+    assert outcome.ended == "exhausted"
+    assert outcome.charged > budget / 2, "over half of the budget, after which branches are left alone"
+    assert {record.trial for record in outcome.records if record.sibling_of is not None}, "some were taken"
 
 
 def test_without_lengths_nothing_is_given(tmp_path: Path) -> None:

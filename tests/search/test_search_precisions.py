@@ -1,11 +1,11 @@
-"""When siblings do without a precision."""
+"""When siblings, and with --adaptive all candidates, do without a precision."""
 
 from collections.abc import Callable
 
 import pytest
 
 from scalesearch.search.fates import repeat
-from scalesearch.search.precisions import SIBLING_TRIES, useless
+from scalesearch.search.precisions import SIBLING_TRIES, TRIES, given_up, useless
 from scalesearch.values.candidate import Candidate, Quantization, Scaling
 from scalesearch.values.record import Cost, Gain, MeasuredTrial
 
@@ -43,3 +43,15 @@ def test_one_network_counts_once(make_record: Callable[..., MeasuredTrial]) -> N
     cost = Cost(macs=10, params=1)
     again = [make_record(n, cost=cost, gains=(LOST,), candidate=network(1, 100 + n)) for n in range(6)]
     assert useless([*again, repeat(again[0], 9, again[0].candidate)]) == {}
+
+
+def test_one_network_in_several_calibrations_is_one_towards_giving_up(
+    make_record: Callable[..., MeasuredTrial],
+) -> None:
+    lost = [make_record(n, gains=(LOST,), candidate=network(n)) for n in range(TRIES)]
+    again = [make_record(20 + n, gains=(LOST,), candidate=network(0, 100 + n)) for n in range(TRIES)]
+    assert given_up([*lost[:-1], *again]) == {}
+    assert given_up([*lost, *again]) == {"fp16": TRIES}
+    paid = make_record(99, gains=(PAID,), candidate=network(3, 64))
+    for records in ([*lost, paid], [paid, *lost]):
+        assert given_up(records) == {}, "another calibration of the network paid"

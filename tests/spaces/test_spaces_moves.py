@@ -90,6 +90,19 @@ def test_whole_numbers_are_reached_evenly_and_by_single_steps() -> None:
     assert sum(changed) > 400
 
 
+def test_a_stepped_range_whose_first_step_is_beyond_its_end_keeps_its_only_number() -> None:
+    axes = (
+        NamedAxis(name="scaling.width", axis=Range(low=0.5, high=1.0, step=0.75)),
+        NamedAxis(name="training.batch_size", axis=Range(low=32, high=40, step=16)),
+        NamedAxis(name="scaling.resolution", axis=Choice(values=(0.5, 1.0))),
+    )
+    space = replace(SPACE, axes=axes)
+    candidates = [after for _, after in walk(space, 60)]
+    assert [seen(candidates, named.name) for named in axes] == [{0.5}, {32}, {0.5, 1.0}]
+    # Trials are still asked for it, so that those of stored studies replay.
+    assert trial_parameters(candidates[0], space)["scaling.width"] == 0.5
+
+
 UNUSUAL = (
     NamedAxis(name="quantization.precision", axis=Choice(values=("fp32", "int8"))),
     NamedAxis(name="quantization.calibration", axis=Choice(values=("percentile", "mse"))),
