@@ -58,13 +58,15 @@ def use_section(
     if session.target.backend.startswith("tensorrt"):
         batch = session.settings.latency.batch
         tool = "tensorrt_rtx" if session.target.backend == "tensorrt_rtx" else "trtexec"
+        sparse = session.settings.tensorrt.for_pruning(record.candidate.pruning).sparse_weights
+        flags = " --sparsity=enable" if sparse and tool == "trtexec" else ""
         yield ""
         yield "A TensorRT engine fits one GPU and one TensorRT version only; build yours on the machine that runs it:"
         yield "```bash"
         yield (
             f"{tool} --onnx=model.onnx --stronglyTyped --optShapes=image:{batch}x{channels}x{sides}"
             f" --minShapes=image:{batch}x{channels}x{sides} --maxShapes=image:{batch}x{channels}x{sides}"
-            " --saveEngine=model.engine"
+            f"{flags} --saveEngine=model.engine"
         )
         yield "```"
 

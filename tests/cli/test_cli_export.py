@@ -34,7 +34,7 @@ from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.tasks.classification import infer
 from scalesearch.tasks.classification.task import TASK
-from scalesearch.values.candidate import Precision, Quantization
+from scalesearch.values.candidate import Precision, Pruning, Quantization, Sparsity
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.network import OnnxModel
 from scalesearch.values.record import MeasuredTrial
@@ -347,6 +347,31 @@ def test_a_tensorrt_study_gets_its_engine_where_a_gpu_is(study: Study, monkeypat
         monkeypatch.setattr("scalesearch.deployment.backends.tensorrt.probe", lambda _, status=status: status)
         assert export.default_formats(session) == formats
     assert export.default_formats(study.session) == ()
+
+
+@pytest.mark.parametrize(("sparsity", "sparse"), [("none", False), ("2:4", True)])
+def test_a_tensorrt_engine_is_asked_for_as_the_study_built_the_one_that_it_timed(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sparsity: Sparsity, sparse: bool
+) -> None:
+    from scalesearch.deployment.backends.base import EngineOptions
+    from scalesearch.deployment.backends.tensorrt import TensorRtBackend
+    from scalesearch.deployment.formats.tensorrt import TensorRtPlan
+
+    asked = list[tuple[str, bool]]()
+
+    def plan(self: TensorRtBackend, model: OnnxModel, options: EngineOptions) -> bytes:
+        asked.append((model.sha256, options.tensorrt.sparse_weights))
+        return b"plan"
+
+    monkeypatch.setattr(TensorRtBackend, "plan", plan)
+    monkeypatch.setattr(TensorRtPlan, "ensure_available", lambda self: None)
+    record = study.trial(1)
+    candidate = dataclasses.replace(record.candidate, pruning=Pruning(sparsity=sparsity))
+    export.export_trial(
+        dataclasses.replace(record, candidate=candidate), study.session, tmp_path / "best", formats=("tensorrt",)
+    )
+    # Of the file that was timed, not of the exported one, whose metadata tell more: so the store of engines has it.
+    assert asked == [(record.onnx_sha256, sparse)]
 
 
 def test_the_hash_of_the_exported_file_is_not_the_records(study: Study, tmp_path: Path) -> None:
