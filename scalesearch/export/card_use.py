@@ -57,9 +57,10 @@ def use_section(
         yield words
     if session.target.backend.startswith("tensorrt"):
         batch = session.settings.latency.batch
-        tool = "tensorrt_rtx" if session.target.backend == "tensorrt_rtx" else "trtexec"
-        sparse = session.settings.tensorrt.for_pruning(record.candidate.pruning).sparse_weights
-        flags = " --sparsity=enable" if sparse and tool == "trtexec" else ""
+        tool, flags = "tensorrt_rtx", ""
+        if session.target.backend != "tensorrt_rtx":  # whose tool may lack these flags
+            sparse = session.settings.tensorrt.for_pruning(record.candidate.pruning).sparse_weights
+            tool, flags = "trtexec", " --noTF32" + " --sparsity=enable" * sparse
         yield ""
         yield "A TensorRT engine fits one GPU and one TensorRT version only; build yours on the machine that runs it:"
         yield "```bash"

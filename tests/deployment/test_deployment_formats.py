@@ -288,5 +288,6 @@ def test_without_a_gpu_an_engine_is_refused_before_anything_is_written() -> None
 
     if get_backend("tensorrt").probe().available:
         pytest.skip("there is a GPU here")
-    with pytest.raises(MissingBackendError, match=r"--format tensorrt builds for the GPU of this machine"):
+    with pytest.raises(MissingBackendError, match=r"--format tensorrt builds for the GPU of this machine") as refused:
         get_format("tensorrt").ensure_available()
+    assert "trtexec --onnx=model.onnx --stronglyTyped --noTF32 " in str(refused.value)

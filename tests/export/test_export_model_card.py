@@ -109,7 +109,10 @@ def test_a_tensorrt_study_says_how_to_build_the_engine(session: Session, make_re
     target = dataclasses.replace(session.target, backend="tensorrt")
     text = card_of(make_record(1), dataclasses.replace(session, target=target))
     assert "trtexec --onnx=model.onnx --stronglyTyped --optShapes=image:1x3x32x32" in text
-    assert "--sparsity" not in text
+    assert " --noTF32 --saveEngine=model.engine" in text  # as the study built it: TF32 rounds what fp32 multiplies
+    rtx = dataclasses.replace(session.target, backend="tensorrt_rtx")
+    text = card_of(make_record(1), dataclasses.replace(session, target=rtx))
+    assert "tensorrt_rtx --onnx=model.onnx" in text and "TF32" not in text
 
 
 @pytest.mark.parametrize(("backend", "told"), [("tensorrt", True), ("tensorrt_rtx", False)])

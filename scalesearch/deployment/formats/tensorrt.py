@@ -33,7 +33,7 @@ class TensorRtPlan(Format):
             first = status.reason.splitlines()[0]
             message = f"--format tensorrt builds for the GPU of this machine: {first}\n"
             message += "Export without it, and build the engine on the machine that runs it:\n"
-            message += "trtexec --onnx=model.onnx --stronglyTyped --saveEngine=model.engine"
+            message += "trtexec --onnx=model.onnx --stronglyTyped --noTF32 --saveEngine=model.engine"
             raise MissingBackendError(message)
 
     def ensure_holds(self, precision: Precision) -> None:
