@@ -36,6 +36,15 @@ def float_weights(proto: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
     return {tensor.name: onnx.numpy_helper.to_array(tensor).copy() for tensor in kept}
 
 
+def is_in_float(proto: onnx.ModelProto) -> bool:
+    """Tell whether no part of the file is in fewer bits than fp32, so that its weights are those of the network.
+
+    An int8 file is like that if all of its layers were left in float, for a CPU.
+    """
+    halves = any(tensor.data_type in _HALF for tensor in proto.graph.initializer)
+    return not halves and all(node.op_type != "DequantizeLinear" for node in proto.graph.node)
+
+
 def unlike_weight(
     weights: Mapping[str, NDArray[np.float32]], deployed: onnx.ModelProto, *, after_qat: bool = False
 ) -> str:
