@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from scalesearch.analysis.front import Point, beaten_above_ms, far_above_ms
 from scalesearch.chain.deploy import Deployed, Deployer, dense_path
@@ -24,7 +25,7 @@ from scalesearch.deployment.onnx_file import onnx_model
 from scalesearch.errors import StageFailed
 from scalesearch.host import computing_threads
 from scalesearch.measurement.cost import count_cost
-from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
+from scalesearch.measurement.device_lock import DEFAULT_TIMEOUT_S, MEASURED_DEVICE, DeviceLock
 from scalesearch.measurement.postprocessing import time_postprocessing
 from scalesearch.records.stored_files import kept_model, kept_reference
 from scalesearch.tasks.registry import task_for
@@ -35,7 +36,11 @@ from scalesearch.values.plan import Plan
 from scalesearch.values.quality import Quality
 from scalesearch.values.record import Cost, FrontScore, LimitUse, MeasuredTrial, StepScore, TrainingResult
 from scalesearch.values.session import Session, model_path
+from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import LATENCY_LIMIT
+
+_SHARE_OF_LIMIT: Final = 0.8
+"""Part of the limit of a stage `wait` for which a worker waits for the device."""
 
 
 class TrialEvaluator:
@@ -52,7 +57,7 @@ class TrialEvaluator:
 
     def __init__(self, session: Session, *, exports: ExportCache | None = None, measures: bool = True) -> None:
         self._session = session
-        self._lock = DeviceLock(MEASURED_DEVICE)
+        self._lock = DeviceLock(MEASURED_DEVICE, timeout_s=_patience_s(session.settings))
         task = task_for(session.settings)
         self._timer = Timer(session)
         self._score = Scorer(task, session.data, threads=session.settings.latency.threads)
@@ -204,6 +209,15 @@ class TrialEvaluator:
             with contextlib.suppress(StageFailed):
                 steps.append(StepScore(step="onnx", score=self._score.onnx_score(work.model, data.val)))
         return tuple(steps)
+
+
+def _patience_s(settings: RunSettings) -> float:
+    """Return how long to wait for the device, which the other workers use in turn, each for as long as it is set to.
+
+    It is less than the time after which a worker that waits counts as hung, so that the trial fails with the lock's
+    reason and its process is not killed.
+    """
+    return max(DEFAULT_TIMEOUT_S, _SHARE_OF_LIMIT * settings.stage_limits.train_s * settings.workers)
 
 
 def limits_after(session: Session, cost: Cost, size_bytes: int, p50_ms: float) -> tuple[LimitUse, ...]:

@@ -1,7 +1,6 @@
 """Compile a study's files, and time the engines in turn with the reference engine."""
 
 import math
-from dataclasses import replace
 
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.backends.base import Engine, EngineOptions
@@ -32,10 +31,9 @@ class Timer:
 
     def compile(self, model: OnnxModel, pruning: Pruning = _UNPRUNED) -> Engine:
         """Return the engine of a file; sparse kernels are allowed where the pruning made weights for them."""
-        tensorrt = self._tensorrt
-        if pruning.sparsity == "2:4":
-            tensorrt = replace(tensorrt, sparse_weights=True)
-        options = EngineOptions(threads=self._latency.threads, batch=self._latency.batch, tensorrt=tensorrt)
+        options = EngineOptions(
+            threads=self._latency.threads, batch=self._latency.batch, tensorrt=self._tensorrt.for_pruning(pruning)
+        )
         return self.backend.compile(model, options)
 
     def open_reference(self) -> Engine:

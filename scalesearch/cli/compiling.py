@@ -11,7 +11,7 @@ import typer
 from scalesearch.cli.screen import Column
 from scalesearch.cli.studies import MovedData, StudyArgument, find_study, read_records
 from scalesearch.errors import StageFailed
-from scalesearch.values.candidate import Candidate, Precision
+from scalesearch.values.candidate import Candidate, Precision, Pruning
 from scalesearch.values.record import KernelCount, TrialRecord
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
@@ -62,7 +62,7 @@ def profile(
     console = wide_console()
     with tempfile.TemporaryDirectory() as scratch:
         model = deployed_file(record, session, Path(scratch) / "model.onnx")
-        for part in _times(model, session, top=top):
+        for part in _times(model, session, record.candidate.pruning, top=top):
             console.print(part, highlight=False)
         console.print("Measuring layers slows them down: these times explain the latency, they do not replace it.")
         console.print()
@@ -170,14 +170,14 @@ def _compiled(
             yield precision, failure.reason
 
 
-def _times(model: "OnnxModel", session: "Session", *, top: int) -> "Iterator[Table | str]":
+def _times(model: "OnnxModel", session: "Session", pruning: Pruning, *, top: int) -> "Iterator[Table | str]":
     from scalesearch.chain.timer import Timer
     from scalesearch.cli.screen import fitted, wide_console
     from scalesearch.measurement.device_lock import MEASURED_DEVICE, DeviceLock
     from scalesearch.views.words import device_text, milliseconds, milliseconds_number
 
     timer = Timer(session)
-    with timer.compile(model) as engine, DeviceLock(MEASURED_DEVICE).quiet():
+    with timer.compile(model, pruning) as engine, DeviceLock(MEASURED_DEVICE).quiet():
         layers = engine.profile(_PROFILE_RUNS)
     total_ms = sum(layer.mean_ms for layer in layers)
     device = device_text(timer.backend.device(session.settings.latency.threads))

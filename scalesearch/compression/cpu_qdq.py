@@ -48,7 +48,8 @@ def insert_cpu_qdq(
         skip: Names of convolutions and linear layers that stay in float. Operators none of whose inputs are in 8 bits
             then stay in float too.
     """
-    data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
+    held = _within_bounds(proto, ranges)
+    data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in held.items()}
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     with _quiet():
@@ -68,6 +69,23 @@ def insert_cpu_qdq(
         quantized: onnx.ModelProto = quantizer.quantize_model()
     _shield(quantized, skip)
     return quantized
+
+
+def _within_bounds(proto: onnx.ModelProto, ranges: Ranges) -> Ranges:
+    """Return the ranges, each of a Clip's output (ReLU6) cut to the Clip's bounds.
+
+    ONNX Runtime's quantizer removes a Clip behind a quantized layer, since the 8 bits of its output saturate at the
+    ends of their range. A learnt range may reach beyond the bounds, and what the Clip cuts off would then pass.
+    """
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    held = dict(ranges)
+    for node in proto.graph.node:
+        if node.op_type == "Clip" and node.output[0] in held:
+            low, high = held[node.output[0]]
+            names = [*node.input[1:], "", ""]  # either bound may be left out
+            least, most = float(constants.get(names[0], -np.inf)), float(constants.get(names[1], np.inf))
+            held[node.output[0]] = (max(low, least), min(high, most))
+    return held
 
 
 def _float_nodes(proto: onnx.ModelProto, skip: Set[str]) -> set[str]:

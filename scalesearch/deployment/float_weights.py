@@ -1,7 +1,7 @@
 """The float weights of an ONNX file: read them, or check whether a quantized file can come from given ones."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -14,12 +14,35 @@ _LEAST_CORRELATION = 0.98
 _LEAST_AFTER_QAT = 0.9
 _QUANTIZED = "_quantized"
 _HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+_SET_BY_FLOATS: Final = frozenset({"Clip", "Resize"})
+"""Operators whose inputs after the first are float constants that are no weights: bounds, and factors of the sides."""
 
 
 def float_weights(proto: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
-    """Return the float tensors of an fp32 ONNX file by name; its other tensors are shapes."""
-    kept = (tensor for tensor in proto.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
+    """Return the weights of an fp32 ONNX file by name.
+
+    Its other tensors are left out: shapes, the bounds of ReLU6, and the factors by which maps are enlarged.
+    """
+    settings, read = set[str](), set[str]()
+    for node in proto.graph.node:
+        first = 1 if node.op_type in _SET_BY_FLOATS else len(node.input)
+        read.update(node.input[:first])
+        settings.update(node.input[first:])
+    kept = (
+        tensor
+        for tensor in proto.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT and tensor.name not in settings - read
+    )
     return {tensor.name: onnx.numpy_helper.to_array(tensor).copy() for tensor in kept}
+
+
+def is_in_float(proto: onnx.ModelProto) -> bool:
+    """Tell whether no part of the file is in fewer bits than fp32, so that its weights are those of the network.
+
+    An int8 file is like that if all of its layers were left in float, for a CPU.
+    """
+    halves = any(tensor.data_type in _HALF for tensor in proto.graph.initializer)
+    return not halves and all(node.op_type != "DequantizeLinear" for node in proto.graph.node)
 
 
 def unlike_weight(

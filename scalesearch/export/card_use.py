@@ -58,14 +58,17 @@ def use_section(
         yield words
     if session.target.backend.startswith("tensorrt"):
         batch = session.settings.latency.batch
-        tool = "tensorrt_rtx" if session.target.backend == "tensorrt_rtx" else "trtexec"
+        tool, flags = "tensorrt_rtx", ""
+        if session.target.backend != "tensorrt_rtx":  # whose tool may lack these flags
+            sparse = session.settings.tensorrt.for_pruning(record.candidate.pruning).sparse_weights
+            tool, flags = "trtexec", " --noTF32" + " --sparsity=enable" * sparse
         yield ""
         yield "A TensorRT engine fits one GPU and one TensorRT version only; build yours on the machine that runs it:"
         yield "```bash"
         yield (
             f"{tool} --onnx=model.onnx --stronglyTyped --optShapes=image:{batch}x{channels}x{sides}"
             f" --minShapes=image:{batch}x{channels}x{sides} --maxShapes=image:{batch}x{channels}x{sides}"
-            " --saveEngine=model.engine"
+            f"{flags} --saveEngine=model.engine"
         )
         yield "```"
 

@@ -116,7 +116,7 @@ def _fill(
     ]
     card = task.views().card(record, later.score)
     files = _usual_files(record, session, card)
-    options = _format_options(record, session)
+    options = _format_options(record, session, measured_sha256=measured.sha256)
     for writer in writers:
         before = set(folder.iterdir())
         try:
@@ -212,7 +212,7 @@ def _copy(path: Path, to: Path) -> None:
         shutil.copy2(path, to)
 
 
-def _format_options(record: MeasuredTrial, session: Session) -> "FormatOptions":
+def _format_options(record: MeasuredTrial, session: Session, *, measured_sha256: str) -> "FormatOptions":
     from scalesearch.deployment.formats import FormatOptions
     from scalesearch.tasks.base import AnswersInC
     from scalesearch.tasks.registry import task_for
@@ -223,7 +223,8 @@ def _format_options(record: MeasuredTrial, session: Session) -> "FormatOptions":
         class_names=session.data.class_names,
         check_images=lambda: check_images(record, session),
         batch=session.settings.latency.batch,
-        tensorrt=session.settings.tensorrt,
+        tensorrt=session.settings.tensorrt.for_pruning(record.candidate.pruning),
+        measured_sha256=measured_sha256,
         c_answer=task.c_answer if isinstance(task, AnswersInC) else None,
     )
 

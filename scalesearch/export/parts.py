@@ -73,19 +73,19 @@ def as_trained(
 
 
 def write_weights(record: MeasuredTrial, session: Session, model: OnnxModel, folder: Path) -> tuple[str, ...]:
-    """Write weights.safetensors: the weights of an fp32 file itself, or those of the network built again in float.
+    """Write weights.safetensors: those of the file itself if it is in fp32, or of the network built again in float.
 
     Both use the tensor names of the folded network.
     """
     import safetensors.numpy
 
-    from scalesearch.deployment.float_weights import float_weights, unlike_weight
+    from scalesearch.deployment.float_weights import float_weights, is_in_float, unlike_weight
     from scalesearch.deployment.onnx_file import read_onnx
     from scalesearch.export.trial_files import float_network
 
     deployed, qat = read_onnx(model.path), record.candidate.quantization.aware_steps > 0
-    if record.candidate.quantization.precision == _FP32:
-        weights = float_weights(deployed)
+    if record.candidate.quantization.precision == _FP32 or is_in_float(deployed):
+        weights, qat = float_weights(deployed), False
     else:
         try:
             weights = float_weights(float_network(record, session))

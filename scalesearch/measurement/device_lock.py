@@ -30,7 +30,7 @@ LOG = logging.getLogger(__name__)
 STAGE = "device lock"
 
 DEFAULT_TIMEOUT_S = 240.0
-"""Below the 300 s after which a stage counts as hung, so that the stage fails with this reason and is not killed."""
+"""For single processes. Workers of a study wait longer, since many of them may measure in turn (`chain.evaluate`)."""
 LOOK_EVERY_S = 0.002
 """Shortest time between two checks of the turnstile by `breathe`. It keeps the checks cheap, and keeps those of busy
 loops from delaying a measurement that waits for the turnstile.

@@ -1,14 +1,15 @@
 """Find the parent that a study's settings name, and convert it to the study's layer names and classes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from scalesearch.chain.inheritance import is_kept, keep_found, lay_kept, tuning_recipe
-from scalesearch.compression.fold import unfold_batchnorm
+from scalesearch.compression.fold import fold_batchnorm, unfold_batchnorm
 from scalesearch.compression.inherit import kinship
 from scalesearch.data import Dataset, to_input
 from scalesearch.errors import ConfigError, StageFailed
@@ -30,6 +31,7 @@ from scalesearch.values.space import SearchSpace
 _UNFOLDING_IMAGES: Final = 128
 _DEFAULT: Final = Recipe()
 _SHOWN: Final = 12
+_BIAS: Final = ".bias"
 
 _BACKBONE: Final = ("stem.", "stages.")
 """Beginnings of the names of the weights that every task's networks have."""
@@ -242,7 +244,7 @@ def _network(found: FoundParent, parent: Parent, dataset: Dataset, task: Task, *
         images = dataset.at(spec.input_size).calibration.images[:_UNFOLDING_IMAGES]
         inputs = torch.from_numpy(to_input(images, mean=dataset.mean, std=dataset.std))
         try:
-            whole = unfold_batchnorm(whole, found.tensors, inputs)
+            whole = unfold_batchnorm(whole, _with_first_biases(found.tensors, whole), inputs)
         except StageFailed as error:
             message = f"{parent.source}: expected the weights of a dense network; {error.reason}.\n{DENSE}"
             raise ConfigError(message) from None
@@ -261,6 +263,17 @@ def _network(found: FoundParent, parent: Parent, dataset: Dataset, task: Task, *
         {name: held[name] if inherited(name) else own for name, own in network.module.state_dict().items()}
     )
     return network
+
+
+def _with_first_biases(folded: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
+    """Return an export's weights, with the biases that it lacks as a new network has them.
+
+    The graph that torch writes has no bias of zeros, and only one of several that are equal. A training leaves a bias
+    like that only where it never changes it, as in a detector's head for objects of a size that the images lack.
+    """
+    network.module.eval()
+    first = fold_batchnorm(network).module.state_dict()
+    return {name: each for name, each in first.items() if name.endswith(_BIAS)} | dict(folded)
 
 
 def _require_kin(found: FoundParent, base: NetworkSpec, source: str) -> None:

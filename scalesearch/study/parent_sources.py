@@ -311,6 +311,8 @@ def _of_this_program(folder: Path) -> FoundParent:
     path = kept or folder / WEIGHTS
     state = read_state_dict(path)
     tensors, folded = dict(state.tensors), not kept
+    if folded:  # earlier exports also hold constants of the graph; weights are named by their layers, as in `stem.0`
+        tensors = {name: each for name, each in tensors.items() if "." in name}
     if kept:
         expected = outline(spec, get_task(config.settings.task).make_module).module.state_dict()
         if {name: each.shape for name, each in tensors.items()} != {

@@ -1,8 +1,9 @@
 """All settings of a run besides the space: data, latency, machine, budget. Defaults are set here and nowhere else."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
+from scalesearch.values.candidate import Pruning
 from scalesearch.values.latency import LatencyObjective
 from scalesearch.values.storage_url import check_storage_url
 
@@ -115,6 +116,10 @@ class TensorRtSettings:
     """Whether the timing includes copying input and output between host and GPU."""
     sparse_weights: bool = False
     """Whether the builder may use the 2:4 sparse kernels where the weights have that pattern."""
+
+    def for_pruning(self, pruning: Pruning) -> "TensorRtSettings":
+        """Return these settings with sparse kernels allowed where the pruning made weights for them."""
+        return replace(self, sparse_weights=True) if pruning.sparsity == "2:4" else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ import safetensors.numpy
 import typer
 from command import run_command
 from onnx import numpy_helper
-from small_graphs import CLASSES, small_graph, small_model
+from small_graphs import CLASSES, WEIGHTED, small_graph, small_model
 from typer.testing import CliRunner
 
 from scalesearch.cli import export
@@ -34,7 +34,7 @@ from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.tasks.classification import infer
 from scalesearch.tasks.classification.task import TASK
-from scalesearch.values.candidate import Precision, Pruning, Quantization, Recipe
+from scalesearch.values.candidate import Precision, Pruning, Quantization, Recipe, Sparsity
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.network import OnnxModel
 from scalesearch.values.record import MeasuredTrial
@@ -71,7 +71,8 @@ class Study:
         record = dataclasses.replace(record, spec=spec, candidate=candidate, network_sha256="a" * 64)
         models = self.session.folder / "models"
         models.mkdir(exist_ok=True)
-        model = small_model(models, precision, "onnxruntime_cpu")
+        in_float = asked.float_layers >= WEIGHTED  # such a file is the fp32 one
+        model = small_model(models, "fp32" if in_float else precision, "onnxruntime_cpu")
         model.path.rename(models / f"trial_{number:06d}.onnx")
         record = dataclasses.replace(record, onnx_sha256=model.sha256)
         RecordStore(self.session.folder).save(record)
@@ -196,6 +197,18 @@ def test_weights_before_quantization_aware_updates_are_called_so(
     export.export_trial(study.trial(2, "int8", qat_steps=10), study.session, tmp_path / "best")
     with safetensors.safe_open(tmp_path / "best" / "weights.safetensors", framework="np") as file:
         assert file.metadata()["state"].endswith("; before quantization-aware updates")
+
+
+@pytest.mark.parametrize("qat_steps", [0, 10])
+def test_an_int8_file_with_all_layers_left_in_float_gives_its_own_weights(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qat_steps: int
+) -> None:
+    float_instead(monkeypatch, change=1.0)  # what would be built again is another network
+    record = study.trial(2, "int8", keep_float=WEIGHTED, qat_steps=qat_steps)
+    assert export.export_trial(record, study.session, tmp_path / "best") == ()
+    with safetensors.safe_open(tmp_path / "best" / "weights.safetensors", framework="np") as file:
+        assert file.metadata()["state"] == "trained, pruned, BatchNorm folded, fp32"
+        assert {*file.keys()} == {tensor.name for tensor in small_graph().graph.initializer}
 
 
 @pytest.mark.slow
@@ -347,6 +360,31 @@ def test_a_tensorrt_study_gets_its_engine_where_a_gpu_is(study: Study, monkeypat
         monkeypatch.setattr("scalesearch.deployment.backends.tensorrt.probe", lambda _, status=status: status)
         assert export.default_formats(session) == formats
     assert export.default_formats(study.session) == ()
+
+
+@pytest.mark.parametrize(("sparsity", "sparse"), [("none", False), ("2:4", True)])
+def test_a_tensorrt_engine_is_asked_for_as_the_study_built_the_one_that_it_timed(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sparsity: Sparsity, sparse: bool
+) -> None:
+    from scalesearch.deployment.backends.base import EngineOptions
+    from scalesearch.deployment.backends.tensorrt import TensorRtBackend
+    from scalesearch.deployment.formats.tensorrt import TensorRtPlan
+
+    asked = list[tuple[str, bool]]()
+
+    def plan(self: TensorRtBackend, model: OnnxModel, options: EngineOptions) -> bytes:
+        asked.append((model.sha256, options.tensorrt.sparse_weights))
+        return b"plan"
+
+    monkeypatch.setattr(TensorRtBackend, "plan", plan)
+    monkeypatch.setattr(TensorRtPlan, "ensure_available", lambda self: None)
+    record = study.trial(1)
+    candidate = dataclasses.replace(record.candidate, pruning=Pruning(sparsity=sparsity))
+    export.export_trial(
+        dataclasses.replace(record, candidate=candidate), study.session, tmp_path / "best", formats=("tensorrt",)
+    )
+    # Of the file that was timed, not of the exported one, whose metadata tell more: so the store of engines has it.
+    assert asked == [(record.onnx_sha256, sparse)]
 
 
 def test_the_hash_of_the_exported_file_is_not_the_records(study: Study, tmp_path: Path) -> None:

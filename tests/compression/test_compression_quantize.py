@@ -341,6 +341,23 @@ def test_given_ranges_take_the_place_of_calibrated_ones(
     assert len(changed) <= 3
 
 
+def test_a_given_range_lets_nothing_pass_that_relu6_cuts_off(model: OnnxModel, tmp_path: Path) -> None:
+    cut = {node.output[0]: node for node in _nodes(model, "Clip")}
+    given = {node.input[1]: (0.0, 8.0) for node in _nodes(model, "Conv") if node.input[0] in cut}
+    quantized = quantize(
+        model,
+        Quantization(precision="int8"),
+        calibration=_CALIBRATION,
+        profile="onnxruntime_cpu",
+        to=tmp_path / "int8.onnx",
+        input_ranges=given,
+    )
+    assert not _nodes(quantized, "Clip"), "saturation stands in for them"
+    scales = [scale for name, scale in _activation_scales(quantized).items() if name in cut]
+    assert len(scales) >= len(given) > 2
+    assert max(scales) == pytest.approx(6.0 / 255)
+
+
 def test_a_given_range_of_an_unknown_weight_is_refused(model: OnnxModel, tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match=r"quantize: a range is given for stem\.9\.weight, but no layer has"):
         quantize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_graphs import small_graph, small_model
 
-from scalesearch.deployment.float_weights import float_weights, unlike_weight
+from scalesearch.deployment.float_weights import float_weights, is_in_float, unlike_weight
 from scalesearch.deployment.onnx_file import read_onnx
 from scalesearch.values.candidate import Precision
 from scalesearch.values.target import QuantizationProfile
@@ -31,6 +31,7 @@ def test_the_own_weights_are_known_and_others_are_not(
     precision: Precision, profile: QuantizationProfile, tmp_path: Path
 ) -> None:
     deployed = read_onnx(small_model(tmp_path, precision, profile).path)
+    assert not is_in_float(deployed)
     weights = float_weights(small_graph())
     assert unlike_weight(weights, deployed) == ""
     noise = np.random.default_rng(0).normal(size=weights["pointwise"].shape).astype(np.float32)

@@ -265,10 +265,29 @@ def test_a_tensorrt_engine_is_the_backends_plan(tmp_path: Path, monkeypatch: pyt
     assert (name, sha256, getattr(built, "batch", None)) == ("tensorrt", model.sha256, 4)
 
 
+def test_a_tensorrt_engine_is_found_under_the_hash_of_the_file_that_was_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scalesearch.deployment.backends.tensorrt import TensorRtBackend
+
+    asked = []
+
+    def plan(self: TensorRtBackend, model: OnnxModel, built: object) -> bytes:
+        asked.append((model.path, model.sha256))
+        return b"plan"
+
+    monkeypatch.setattr(TensorRtBackend, "plan", plan)
+    timed = small_model(tmp_path)
+    model = annotate(timed, {"scalesearch.study": "first"}, tmp_path / "model.onnx")
+    get_format("tensorrt").write(model, tmp_path, replace(options(), measured_sha256=timed.sha256))
+    assert asked == [(model.path, timed.sha256)] and model.sha256 != timed.sha256
+
+
 def test_without_a_gpu_an_engine_is_refused_before_anything_is_written() -> None:
     from scalesearch.deployment.backends import get_backend
 
     if get_backend("tensorrt").probe().available:
         pytest.skip("there is a GPU here")
-    with pytest.raises(MissingBackendError, match=r"--format tensorrt builds for the GPU of this machine"):
+    with pytest.raises(MissingBackendError, match=r"--format tensorrt builds for the GPU of this machine") as refused:
         get_format("tensorrt").ensure_available()
+    assert "trtexec --onnx=model.onnx --stronglyTyped --noTF32 " in str(refused.value)

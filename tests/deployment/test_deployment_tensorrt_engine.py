@@ -168,6 +168,17 @@ def test_the_timing_cache_goes_from_build_to_build(
     assert cache.read_bytes() == b"."
 
 
+def test_a_cache_folder_that_cannot_be_written_or_read_ends_no_run(
+    model: OnnxModel, trt: FakeTensorRt, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"in place of the folder")
+    backend = TensorRtBackend("tensorrt", folder=tmp_path / "file" / "engines")
+    for _ in range(2):
+        with _compile(backend, model) as engine:
+            np.testing.assert_allclose(engine.run(_IMAGES)["logits"], expected_logits(_IMAGES), atol=1e-4)
+    assert len(trt.configs) == 2, "nothing could be kept"
+
+
 def test_the_device_is_the_gpu_and_its_compute_capability(backend: TensorRtBackend, trt: FakeTensorRt) -> None:
     assert backend.device(2) == Device(
         name="Fake GPU", backend="tensorrt", backend_version=trt.__version__, threads=2, features=("sm_89",)

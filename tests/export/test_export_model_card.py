@@ -12,7 +12,7 @@ from scalesearch.export.metadata import onnx_metadata, read_config, write_config
 from scalesearch.export.model_card import write_model_card
 from scalesearch.records.confirmed import UNKNOWN_COST
 from scalesearch.tasks.classification.views import ClassificationViews
-from scalesearch.values.candidate import Precision, Quantization
+from scalesearch.values.candidate import Candidate, Precision, Pruning, Quantization
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.parent import Parent
 from scalesearch.values.record import FrontScore, MeasuredTrial
@@ -109,6 +109,20 @@ def test_a_tensorrt_study_says_how_to_build_the_engine(session: Session, make_re
     target = dataclasses.replace(session.target, backend="tensorrt")
     text = card_of(make_record(1), dataclasses.replace(session, target=target))
     assert "trtexec --onnx=model.onnx --stronglyTyped --optShapes=image:1x3x32x32" in text
+    assert " --noTF32 --saveEngine=model.engine" in text  # as the study built it: TF32 rounds what fp32 multiplies
+    rtx = dataclasses.replace(session.target, backend="tensorrt_rtx")
+    text = card_of(make_record(1), dataclasses.replace(session, target=rtx))
+    assert "tensorrt_rtx --onnx=model.onnx" in text and "TF32" not in text
+
+
+@pytest.mark.parametrize(("backend", "told"), [("tensorrt", True), ("tensorrt_rtx", False)])
+def test_the_command_allows_the_sparse_kernels_with_which_it_was_timed(
+    session: Session, make_record: RecordFactory, backend: str, told: bool
+) -> None:
+    record = make_record(1, candidate=Candidate(pruning=Pruning(sparsity="2:4")))
+    target = dataclasses.replace(session.target, backend=backend)
+    text = card_of(record, dataclasses.replace(session, target=target))
+    assert (" --sparsity=enable --saveEngine=model.engine" in text) is told
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,36 @@
 """A parent is for the base networks of this program, kept in the study, and found again for an export's training."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.numpy
+import torch
+from onnx import TensorProto, numpy_helper
 
 from scalesearch.chain.inheritance import is_kept
+from scalesearch.compression.fold import fold_batchnorm
+from scalesearch.data import to_input
+from scalesearch.deployment.float_weights import float_weights
+from scalesearch.deployment.onnx_file import read_onnx
+from scalesearch.deployment.to_onnx import to_onnx
 from scalesearch.errors import ConfigError
+from scalesearch.export.metadata import write_config
+from scalesearch.export.target import WEIGHTS
 from scalesearch.networks import base_spec
-from scalesearch.networks.build import build
+from scalesearch.networks.build import build, settle_norms
 from scalesearch.study import parent as module
 from scalesearch.study.parent import ParentRequest, PriorParent, look_ahead, prepare_parent, requested_parent
-from scalesearch.study.parent_sources import FoundParent
+from scalesearch.study.parent_sources import FoundParent, find_parent
 from scalesearch.tasks.registry import get_task
-from scalesearch.values.candidate import Recipe
-from scalesearch.values.network_spec import NetworkSpec
+from scalesearch.values.candidate import Candidate, Recipe
+from scalesearch.values.network_spec import Decoder, NetworkSpec
 from scalesearch.values.parent import Parent
+from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
 from scalesearch.values.settings import RunSettings
 from scalesearch.values.space import SearchSpace
@@ -187,3 +200,62 @@ def test_a_classifier_gives_another_task_its_backbone(
     assert backbone == {name for name in weights if name.startswith(("stem.", "stages."))}
     assert all(held[name].equal(weights[name]) for name in backbone)
     assert {name.split(".")[0] for name in held.keys() - backbone} == {"laterals", "smooth", "classifier"}
+
+
+@pytest.mark.parametrize(
+    ("task", "network", "stages", "decoder", "trained"),
+    [
+        ("classification", "mobilenet_v2", 2, "topdown", True),  # ReLU6 has bounds
+        ("classification", "efficientnet_lite0", 2, "topdown", True),
+        ("detection", "resnet_scene", None, "topdown", True),  # maps are enlarged by a factor
+        ("detection", "resnet_scene", None, "topdown", False),  # biases of heads are equal, and written once
+        ("segmentation", "resnet_scene", None, "topdown", True),
+        ("segmentation", "resnet_scene", None, "lraspp", False),  # biases are zero, and not written
+    ],
+)
+def test_an_export_is_a_parent_whatever_constants_its_graph_has(
+    session: Session,
+    make_record: Callable[..., MeasuredTrial],
+    tmp_path: Path,
+    task: str,
+    network: str,
+    stages: int | None,
+    decoder: Decoder,
+    trained: bool,
+) -> None:
+    base, asked = base_spec(network), get_task(task)
+    classes = len(session.data.class_names)
+    spec = replace(base, stages=base.stages[:stages], resolution_px=64, num_classes=classes, decoder=decoder)
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
+    inputs = to_input(pixels, mean=session.data.mean, std=session.data.std)
+    built = build(spec, asked.make_module, seed=1)
+    for place, (name, each) in enumerate(built.module.named_parameters()):
+        if trained and name.endswith(".bias"):
+            torch.nn.init.normal_(each, std=0.1, generator=torch.Generator().manual_seed(place))
+    original = settle_norms(built, inputs)
+    folded = fold_batchnorm(original)
+    model = to_onnx(folded, to=tmp_path / "model.onnx", check_images=inputs[:4], output_names=asked.output_names)
+    floats = {
+        tensor.name: numpy_helper.to_array(tensor).copy()
+        for tensor in read_onnx(model.path).graph.initializer
+        if tensor.data_type == TensorProto.FLOAT
+    }
+    weights = float_weights(read_onnx(model.path))
+    names = folded.module.state_dict().keys()
+    assert weights.keys() == names & floats.keys() < floats.keys()
+    missing = names - weights.keys()
+    assert bool(missing) is not trained and all(name.endswith(".bias") for name in missing)
+    record = replace(make_record(4), spec=spec, candidate=Candidate())
+    write_config(record, replace(session, settings=replace(session.settings, task=task)), tmp_path)
+    calibration = SimpleNamespace(calibration=SimpleNamespace(images=pixels))
+    data: Any = SimpleNamespace(mean=session.data.mean, std=session.data.std, at=lambda _: calibration)
+    with torch.inference_mode():
+        expected = original.module(torch.from_numpy(inputs))
+    for held in (weights, floats):  # the second as exports held them before
+        safetensors.numpy.save_file(held, tmp_path / WEIGHTS)
+        parent: Any = SimpleNamespace(source=str(tmp_path), network=spec)
+        found = find_parent(str(tmp_path), spec)
+        inherited = module._network(found, parent, data, asked, alike=True).module.eval()
+        with torch.inference_mode():
+            answers = inherited(torch.from_numpy(inputs))
+        assert torch.allclose(answers, expected, atol=1e-3 * float(expected.abs().max()))

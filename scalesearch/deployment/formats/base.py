@@ -39,6 +39,10 @@ class FormatOptions:
     batch: int = 1
     """Number of images in each run when the network was timed."""
     tensorrt: TensorRtSettings = field(default_factory=TensorRtSettings)
+    """How its engine was built when it was timed."""
+    measured_sha256: str = ""
+    """SHA-256 of the file that was timed: the same graph as the exported one, without the export's metadata. Empty
+    where there is none."""
     c_answer: MakesCAnswer | None = None
     """The task's part of the C files; None for classifiers, and for tasks that are not written in C."""
 

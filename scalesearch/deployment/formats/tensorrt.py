@@ -1,5 +1,6 @@
 """A TensorRT engine for the GPU of this machine, as `trtexec --loadEngine` and the runtime read it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -32,14 +33,14 @@ class TensorRtPlan(Format):
             first = status.reason.splitlines()[0]
             message = f"--format tensorrt builds for the GPU of this machine: {first}\n"
             message += "Export without it, and build the engine on the machine that runs it:\n"
-            message += "trtexec --onnx=model.onnx --stronglyTyped --saveEngine=model.engine"
+            message += "trtexec --onnx=model.onnx --stronglyTyped --noTF32 --saveEngine=model.engine"
             raise MissingBackendError(message)
 
     def ensure_holds(self, precision: Precision) -> None:
         """Accept every precision: TensorRT itself refuses what the GPU lacks."""
 
     def write(self, model: OnnxModel, folder: Path, options: FormatOptions) -> tuple[str, ...]:
-        """Write model.engine, taken from the store of engines if it was built before.
+        """Write model.engine, taken from the store of engines if it was built before, as for the study's timing.
 
         Raises:
             StageFailed: TensorRT refuses the file.
@@ -47,5 +48,6 @@ class TensorRtPlan(Format):
         from scalesearch.deployment.backends.tensorrt import TensorRtBackend
 
         built = EngineOptions(batch=options.batch, tensorrt=options.tensorrt)
-        replace_file(folder / _NAME, TensorRtBackend("tensorrt").plan(model, built))
+        same_graph = replace(model, sha256=options.measured_sha256 or model.sha256)
+        replace_file(folder / _NAME, TensorRtBackend("tensorrt").plan(same_graph, built))
         return (_NAME,)

@@ -1,5 +1,6 @@
 """TensorRT and TensorRT for RTX as backends: the same code for two libraries with the same API."""
 
+import contextlib
 from pathlib import Path
 
 from scalesearch.deployment.backends.base import Backend, BackendStatus, Engine, EngineOptions
@@ -79,7 +80,8 @@ class TensorRtBackend(Backend):
                 timing_cache=self._folder / f"timing-{content_hash(named, gpu)}.bin",
             )
             plan = build.plan
-            store.save(key, plan)
+            with contextlib.suppress(OSError):  # a full or read-only disk: the engine is built again the next time
+                store.save(key, plan)
         return plan
 
     def _usable(self) -> BackendStatus:

@@ -1,5 +1,6 @@
 """Turn an ONNX file into a TensorRT plan, strongly typed, for TensorRT 10.12 and later, 11, and TensorRT for RTX."""
 
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,8 @@ def build_plan(
     if plan is None:
         raise StageFailed(STAGE, _reason(library, onnx_file, said.errors or ["no reason was given"]))
     if cache is not None and timing_cache is not None:
-        replace_file(timing_cache, bytes(cache.serialize()))
+        with contextlib.suppress(OSError):  # a full or read-only disk: kernels are timed again in the next build
+            replace_file(timing_cache, bytes(cache.serialize()))
     seconds = time.perf_counter() - started
     layers = parse_layers(said.details)
     return Build(
@@ -160,7 +162,10 @@ def _profile(builder: Any, network: Any, batches: tuple[int, int, int]) -> Any:
 def _timing_cache(library: Library, config: Any, path: Path | None) -> Any:
     if path is None or library.flavour == "tensorrt_rtx":
         return None
-    content = path.read_bytes() if path.exists() else b""
+    try:
+        content = path.read_bytes()
+    except OSError:  # there is none yet, or it cannot be read
+        content = b""
     cache = config.create_timing_cache(content)
     if not config.set_timing_cache(cache, False):  # the cache is of another version or GPU
         cache = config.create_timing_cache(b"")
