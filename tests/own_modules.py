@@ -64,6 +64,19 @@ class ConvolutionHead(nn.Module):
         return scores
 
 
+class NamesOutputs(nn.Module):
+    """Has layers of the name by which the program's own modules tell what their last layers are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.output_layers = nn.Sequential(nn.Linear(16, 10), nn.Dropout())
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.output_layers(self.body(x))
+        return logits
+
+
 class Wrapped(nn.Module):
     """What a user's forward may return instead of logits."""
 
@@ -109,6 +122,10 @@ def four_channels() -> nn.Module:
 
 def convolution_head() -> nn.Module:
     return ConvolutionHead()
+
+
+def names_outputs() -> nn.Module:
+    return NamesOutputs()
 
 
 def with_constants() -> nn.Module:

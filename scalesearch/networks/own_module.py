@@ -18,6 +18,7 @@ from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.memory_layouts import mark_contiguous_only, moved
 from scalesearch.networks.last_layer import STAGE, logits_of_zeros, outputs_and_layer, replace_layer
 from scalesearch.networks.loading import load_module
+from scalesearch.output_layers import mark_output_layers
 from scalesearch.registered_layers import replace_layer_everywhere
 from scalesearch.values.network_spec import UNKNOWN_STRIDE, HeadSpec, NetworkSpec, StemSpec
 
@@ -89,7 +90,7 @@ def own_module(spec: NetworkSpec, *, seed: int) -> nn.Module:
             )
             raise StageFailed(STAGE, reason)
     # Pruning and sparsity keep the outputs of this layer.
-    module.output_layers = (layer_name,) if layer_name else ()  # type: ignore[assignment]  # nn.Module takes any value
+    mark_output_layers(module, (layer_name,) if layer_name else ())
     if not _takes_channels_last(spec):
         mark_contiguous_only(module)
     return module.train()

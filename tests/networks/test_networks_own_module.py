@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from scalesearch.compression.fold import foldable_pairs
+from scalesearch.compression.importance import output_layers
 from scalesearch.data.normalisation import normalise
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.memory_layouts import layout_of
 from scalesearch.networks import find_spec, scale
 from scalesearch.networks.build import build
 from scalesearch.networks.own_module import code_sha256, normalisation_source, replaced_layer, spec_of
+from scalesearch.output_layers import output_layer_names
 from scalesearch.tasks.classification.pieces import train
 from scalesearch.tasks.classification.task import TASK
 from scalesearch.training.answers import answers
@@ -79,7 +82,7 @@ def test_a_last_layer_that_is_registered_twice_is_replaced_under_both_names() ->
     module = built(spec_at("twice", classes=4)).module.eval()
     assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
     assert module.get_submodule("fc") is module.get_submodule("body.fc")
-    assert module.output_layers == ("fc",)
+    assert output_layer_names(module) == ("fc",)
 
 
 def test_a_head_may_be_a_convolution_and_need_not_come_last() -> None:
@@ -88,7 +91,15 @@ def test_a_head_may_be_a_convolution_and_need_not_come_last() -> None:
     assert spec.image_channels == 1
     assert module(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
     assert module.get_parameter("score.weight").shape == (3, 12, 1, 1)
-    assert module.output_layers == ("score",)
+    assert output_layer_names(module) == ("score",)
+
+
+def test_a_module_keeps_what_it_calls_output_layers_itself() -> None:
+    module = built(spec_at("names_outputs")).module.eval()
+    assert isinstance(module.output_layers, nn.Sequential)
+    assert output_layer_names(module) == ("output_layers.0",)
+    assert [module.get_submodule("output_layers.0")] == output_layers(module)
+    assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
 def test_all_weights_are_float32_and_trained_and_nothing_works_in_place() -> None:
