@@ -148,6 +148,14 @@ def normalising() -> nn.Module:
     return net
 
 
+def normalising_by_parameters() -> nn.Module:
+    """As `normalising`, but the constants are parameters that are not trained."""
+    net = Residual()
+    for name in ("mean", "std"):
+        net.register_parameter(name, nn.Parameter(torch.full((1, 3, 1, 1), 0.5), requires_grad=False))
+    return net
+
+
 def buffers_in_bytes() -> nn.Module:
     net = Residual()
     net.register_buffer("mean", torch.tensor([123.7, 116.3, 103.5]))

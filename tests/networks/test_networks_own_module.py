@@ -109,6 +109,11 @@ def test_all_weights_are_float32_and_trained_and_nothing_works_in_place() -> Non
     assert not any(getattr(layer, "inplace", False) for layer in module.modules())
 
 
+def test_frozen_constants_are_not_trained() -> None:
+    module = built(spec_at("normalising_by_parameters")).module
+    assert [name for name, weight in module.named_parameters() if not weight.requires_grad] == ["mean", "std"]
+
+
 def test_a_module_that_cannot_take_channels_last_images_is_trained_without_them() -> None:
     network = built(spec_at("viewing"))
     assert layout_of(network.module) == torch.contiguous_format
@@ -155,7 +160,10 @@ def test_a_module_that_normalises_by_itself_gets_pixels_as_they_are() -> None:
     import own_modules
 
     itself = find_spec("own_modules:normalising")
-    assert (itself.mean, itself.std) == ((0.0,) * 3, (1.0,) * 3) and normalisation_source(itself) == "buffers"
+    assert (itself.mean, itself.std) == ((0.0,) * 3, (1.0,) * 3) and normalisation_source(itself) == "itself"
+    by_parameters = find_spec("own_modules:normalising_by_parameters")
+    assert (by_parameters.mean, by_parameters.std) == (itself.mean, itself.std)
+    assert normalisation_source(by_parameters) == "itself"
     module = own_modules.normalising()
     module.pretrained_cfg = {"mean": (0.5,), "std": (0.25,) * 3}  # type: ignore[assignment]
     with pytest.raises(ConfigError, match="of 3 channels"):

@@ -167,6 +167,8 @@ def test_what_is_done_to_a_module_is_said() -> None:
     assert "pretrained_cfg says (mean (0.5, 0.5, 0.5)" in of_timm
     (by_itself,) = _notes("own_modules:normalising")
     assert "normalised not at all" in by_itself and "(mean (0, 0, 0), std (1, 1, 1))" in by_itself
+    (by_parameters,) = _notes("own_modules:normalising_by_parameters")
+    assert by_parameters == by_itself.replace("normalising", "normalising_by_parameters", 1)
     assert not _notes("resnet_small")
 
 
@@ -181,6 +183,16 @@ def test_a_study_goes_on_with_the_normalisation_that_it_was_begun_with(session: 
     assert "by the data set's constants, as when this study was begun, and again by the module" in told
     other = find_spec("own_modules:with_constants")
     assert as_begun(other, replace(stored, base=replace(other, mean=(), std=()))) == other
+
+
+def test_a_study_goes_on_with_parameters_that_normalised_twice(session: Session) -> None:
+    now = find_spec("own_modules:normalising_by_parameters")
+    before = replace(now, mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert as_begun(now, None) == now and as_begun(now, replace(session, base=before)) == before
+    (told,) = _notes("", before)
+    assert "by the module's mean and std, as when this study was begun, and again by the module" in told
+    cutting = NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.5,)))
+    require_fit(replace(SPACE, axes=(cutting,)), now, 10)
 
 
 def test_a_module_that_expects_pixels_in_bytes_is_refused_in_a_new_study_alone(session: Session) -> None:
