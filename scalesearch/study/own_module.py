@@ -12,6 +12,7 @@ from scalesearch.compression.simulation import STAGE as SIMULATION
 from scalesearch.compression.simulation import Simulation
 from scalesearch.data import Dataset
 from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.networks import find_spec
 from scalesearch.networks.last_layer import require_trainable
 from scalesearch.networks.own_module import (
     code_reader,
@@ -22,6 +23,7 @@ from scalesearch.networks.own_module import (
     require_unit_constants,
 )
 from scalesearch.networks.scaling import scale_base
+from scalesearch.networks.validity import require_unit_pixels
 from scalesearch.spaces.axes import axis_of
 from scalesearch.tasks.registry import DEFAULT
 from scalesearch.values.candidate import Pruning, Quantization, Scaling
@@ -153,6 +155,18 @@ def _notes(space: SearchSpace, base: NetworkSpec, dataset: Dataset) -> Iterator[
 def _left_alone(base: NetworkSpec) -> bool:
     """Tell whether images are given to the network in 0..1, as they are."""
     return bool(base.mean) and set(base.mean) == {0} and set(base.std) == {1}
+
+
+def base_of(network: str, stored: Session | None) -> NetworkSpec:
+    """Return the base network of that name.
+
+    Raises:
+        ConfigError: There is none, it cannot be built, or it asks a new study to normalise pixels in 0..255.
+    """
+    base = find_spec(network)
+    if stored is None:
+        require_unit_pixels(base)
+    return base
 
 
 def as_begun(base: NetworkSpec, stored: Session | None) -> NetworkSpec:

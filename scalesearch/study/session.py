@@ -9,7 +9,6 @@ from scalesearch.data import Dataset
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.targets import fit_chip, get_target
-from scalesearch.networks import find_spec
 from scalesearch.networks.own_module import code_reader, code_sha256
 from scalesearch.records.run_file import read_run_file, refuse_changes, write_run_file
 from scalesearch.spaces.axes import largest_value
@@ -18,7 +17,7 @@ from scalesearch.study.fitted_space import fitted_space, largest_input, require_
 from scalesearch.study.flips import with_flip
 from scalesearch.study.images import load_images, summary_of
 from scalesearch.study.lengths import lengths_notes, with_lengths
-from scalesearch.study.own_module import as_begun, fitted_module_notes, require_classification
+from scalesearch.study.own_module import as_begun, base_of, fitted_module_notes, require_classification
 from scalesearch.study.parent import ParentRequest, PriorParent, prepare_parent
 from scalesearch.study.preparation import Preparation
 from scalesearch.study.reference import make_reference, with_reference
@@ -71,7 +70,7 @@ def open_session(
     machine = kept_machine(stored.machine, settings.machine) if stored else None
     if stored is None:  # a study of an earlier version may hold axes that were never read, and goes on
         require_own_axes(task, space.axes)
-    base = as_begun(base or find_spec(space.network), stored)
+    base = as_begun(base or base_of(space.network, stored), stored)
     require_classification(base, settings.task)
     begun, sampler = stored.space if stored else None, sampler_of(settings, stored)
     asked, (space, lengths) = space, with_lengths(space, settings, sampler, stored)

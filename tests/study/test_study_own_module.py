@@ -1,6 +1,7 @@
 """What of a space a module of the user's cannot have is refused before anything runs; what is done to it is said."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from scalesearch.networks import find_spec
 from scalesearch.networks.own_module import code_reader, code_sha256
 from scalesearch.study.own_module import (
     as_begun,
+    base_of,
     fitted_module_notes,
     normalised,
     require_classification,
@@ -205,6 +207,26 @@ def test_a_module_that_expects_pixels_in_bytes_is_refused_in_a_new_study_alone(s
     assert as_begun(base, replace(session, base=before)) == before
     (told,) = _notes("", before)
     assert "and again by the module" in told
+
+
+def test_a_spec_that_normalises_pixels_in_bytes_is_refused_in_a_new_study_alone(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nets_in_bytes.py").write_text(
+        "from dataclasses import replace\n"
+        "from scalesearch.networks import base_spec\n"
+        "def spec():\n"
+        "    return replace(base_spec('resnet_small'), mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))\n"
+        "def in_units():\n"
+        "    return replace(base_spec('resnet_small'), mean=(0.0,) * 3, std=(1.0,) * 3)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"expected mean and std of pixels in 0..1, came \(123.7, .*\nDivide both by 255"
+    ):
+        base_of("nets_in_bytes:spec", None)
+    assert base_of("nets_in_bytes:spec", session).mean == (123.7, 116.3, 103.5)
+    assert base_of("nets_in_bytes:in_units", None).std == (1.0,) * 3
 
 
 def test_a_module_serves_classification_alone() -> None:
