@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 
 class Residual(nn.Module):
@@ -126,6 +127,13 @@ def convolution_head() -> nn.Module:
 
 def names_outputs() -> nn.Module:
     return NamesOutputs()
+
+
+def weight_normed() -> nn.Module:
+    net = Residual()
+    for layers in (net.stem, net.one, net.point):
+        weight_norm(layers[0])
+    return net
 
 
 def with_constants() -> nn.Module:

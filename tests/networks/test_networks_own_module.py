@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from scalesearch.compression.fold import foldable_pairs
+from scalesearch.compression.fold import fold_batchnorm, foldable_pairs
 from scalesearch.compression.importance import output_layers
 from scalesearch.data.normalisation import normalise
 from scalesearch.errors import ConfigError, StageFailed
@@ -126,6 +126,21 @@ def test_a_module_that_cannot_take_channels_last_images_is_trained_without_them(
     (answer,) = answers(trained.network, images, machine, mean=mean, std=std)
     expected = trained.network.module(normalise(images, mean=mean, std=std))
     torch.testing.assert_close(answer, expected)
+
+
+def test_a_module_with_computed_weights_is_trained_and_folded() -> None:
+    network = built(spec_at("weight_normed"))
+    machine = Machine(device="cpu", threads=1, bf16=False, channels_last=True)
+    images, labels = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8), torch.arange(8)
+    mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    recipe = Recipe(optimizer="muon", steps=2, batch_size=4)
+    trained = train(network, images, labels, recipe, machine, mean=mean, std=std, seed=0).network
+    before, after = (
+        each.module.get_parameter("one.0.parametrizations.weight.original1") for each in (network, trained)
+    )
+    assert not torch.equal(before, after)
+    given = normalise(images, mean=mean, std=std)
+    torch.testing.assert_close(fold_batchnorm(trained).module(given), trained.module(given), atol=1e-4, rtol=1e-4)
 
 
 def test_the_code_of_a_module_is_known_apart_from_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
