@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 
 class Residual(nn.Module):
@@ -64,6 +65,19 @@ class ConvolutionHead(nn.Module):
         return scores
 
 
+class NamesOutputs(nn.Module):
+    """Has layers of the name by which the program's own modules tell what their last layers are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.output_layers = nn.Sequential(nn.Linear(16, 10), nn.Dropout())
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.output_layers(self.body(x))
+        return logits
+
+
 class Wrapped(nn.Module):
     """What a user's forward may return instead of logits."""
 
@@ -111,6 +125,17 @@ def convolution_head() -> nn.Module:
     return ConvolutionHead()
 
 
+def names_outputs() -> nn.Module:
+    return NamesOutputs()
+
+
+def weight_normed() -> nn.Module:
+    net = Residual()
+    for layers in (net.stem, net.one, net.point):
+        weight_norm(layers[0])
+    return net
+
+
 def with_constants() -> nn.Module:
     net = Residual()
     net.mean, net.std = (0.4, 0.5, 0.6), torch.tensor([0.2, 0.25, 0.3])  # type: ignore[assignment]
@@ -128,6 +153,14 @@ def normalising() -> nn.Module:
     net = Residual()
     net.register_buffer("mean", torch.full((1, 3, 1, 1), 0.5))
     net.register_buffer("std", torch.full((1, 3, 1, 1), 0.5))
+    return net
+
+
+def normalising_by_parameters() -> nn.Module:
+    """As `normalising`, but the constants are parameters that are not trained."""
+    net = Residual()
+    for name in ("mean", "std"):
+        net.register_parameter(name, nn.Parameter(torch.full((1, 3, 1, 1), 0.5), requires_grad=False))
     return net
 
 

@@ -27,7 +27,8 @@ from scalesearch.values.session import Session
 _logger = logging.getLogger(__name__)
 
 MOST_BYTES: Final = 512 * 2**20
-"""Answers for all images and their mirror images are kept up to this size; larger ones are computed batch by batch."""
+"""Answers for all images, and their mirror images where training mirrors, are kept up to this size; larger ones are
+computed batch by batch."""
 
 Answers = Mapping[str, Tensor]
 
@@ -70,7 +71,7 @@ class Teacher:
         """
         some_mirrored = bool(drawn.mirrored.any())
         self._find(mirrored=some_mirrored)
-        if self._live is not None:
+        if self._live is not None and not (False in self._kept and (True in self._kept or not some_mirrored)):
             return self._live(drawn)
         found = {name: rows[drawn.indices] for name, rows in self._kept[False].items()}
         if some_mirrored:
@@ -80,12 +81,18 @@ class Teacher:
 
     def _find(self, *, mirrored: bool) -> None:
         """Make sure that there are answers for the images and, if `mirrored`, for their mirror images."""
-        for side in (False, True) if mirrored else (False,):
+        sides = (False, True) if mirrored else (False,)
+        for side in sides:
             if side not in self._kept and self._live is None:
-                self._prepare(side)
+                self._prepare(side, sides=len(sides))
 
-    def _prepare(self, mirrored: bool) -> None:
-        """Read the answers for all images, compute and store them, or arrange for them to be computed when asked."""
+    def _prepare(self, mirrored: bool, *, sides: int) -> None:
+        """Read the answers for all images, compute and store them, or arrange for them to be computed when asked.
+
+        Args:
+            mirrored: Whether they are for the mirror images.
+            sides: How many such sets of answers are needed: 2 with mirror images, else 1.
+        """
         assert self._session.parent is not None
         key = content_hash("answers", self._session.parent.key, self._session.data.fingerprint, mirrored)
         path = parent_folder(self._session.folder) / f"answers-{key}.safetensors"
@@ -97,7 +104,7 @@ class Teacher:
         answer = answering(network, machine, mean=data.mean, std=data.std)
         with torch.no_grad():
             for_one = self._named(answer(_taken(images, torch.zeros(1, dtype=torch.int64))))
-        size_bytes = 2 * len(images) * sum(4 * each.numel() for each in for_one.values())
+        size_bytes = sides * len(images) * sum(4 * each.numel() for each in for_one.values())
         if size_bytes > MOST_BYTES or not fits_beside(size_bytes):
             self._live = lambda drawn: self._answered(answer, images, drawn)
             return

@@ -151,7 +151,6 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
     from scalesearch.config import check_axes
     from scalesearch.config.checks import require_teacher
     from scalesearch.deployment.targets import get_target
-    from scalesearch.networks import find_spec
     from scalesearch.spaces.axes import largest_value
     from scalesearch.spaces.suggest import for_target
     from scalesearch.study.continuing import begun_study, refuse_other_settings, target_here
@@ -164,7 +163,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
         with_criterion,
     )
     from scalesearch.study.lengths import lengths_notes, with_lengths
-    from scalesearch.study.own_module import as_begun, require_classification, require_fit
+    from scalesearch.study.own_module import as_begun, base_of, require_classification, require_fit
     from scalesearch.study.session import sampler_of
     from scalesearch.tasks.registry import require_own_axes, require_postprocessing, task_for
 
@@ -175,7 +174,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
     stored = begun.session if begun else None
     if stored is None:
         require_own_axes(task, space.axes)
-    base = as_begun(find_spec(space.network), stored)
+    base = as_begun(base_of(space.network, stored), stored)
     require_classification(base, settings.task)
     sampler = sampler_of(settings, stored)
     asked, (space, lengths) = space, with_lengths(space, settings, sampler, stored)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from scalesearch.compression.split_channels import split_layers
 from scalesearch.errors import StageFailed
+from scalesearch.output_layers import output_layer_names
 from scalesearch.values.candidate import Criterion
 
 with warnings.catch_warnings():
@@ -171,11 +172,8 @@ def _gradients(module: nn.Module, batch: Judged | None) -> Iterator[None]:
 
 
 def output_layers(module: nn.Module) -> list[nn.Module]:
-    """Return the layers whose outputs are answers: those named by the module, else its last linear layer.
-
-    The module names them in its attribute `output_layers`.
-    """
-    names: tuple[str, ...] = getattr(module, "output_layers", ())
+    """Return the layers whose outputs are answers: those named by the module, else its last linear layer."""
+    names = output_layer_names(module)
     if names:
         return [module.get_submodule(name) for name in names]
     layers: list[nn.Module] = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]

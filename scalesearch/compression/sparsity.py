@@ -93,10 +93,20 @@ def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
     Args:
         module: Holds weights of the masks' names.
         masks: By weight name, each of the shape of its weight, False where the weight becomes zero.
+
+    Raises:
+        StageFailed: A weight is computed from others, so that it has no zeros that stay.
     """
     with torch.no_grad():
         for name, mask in masks.items():
-            weight = module.get_parameter(name)
+            try:
+                weight = module.get_parameter(name)
+            except AttributeError:
+                reason = (
+                    f"{name} is no parameter, but computed from others (torch.nn.utils.parametrizations): it cannot be "
+                    "made zero"
+                )
+                raise StageFailed(stage="sparsity", reason=reason) from None
             weight.masked_fill_(~mask.to(weight.device), 0.0)
 
 

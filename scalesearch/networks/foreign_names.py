@@ -108,6 +108,18 @@ FOREIGN: Mapping[str, Mapping[str, Callable[[NetworkSpec], Pairs]]] = MappingPro
 """By base network and by the library that gives the names: all layers that hold weights. The convolution and norm of a
 Sequential are called `name.conv` and `name.norm` here, since their numbers in it depend on the padding."""
 
+OF_TIMM: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "resnet18": ("resnet18",),
+        "resnet50": ("resnet50",),
+        "mobilenet_v2": ("mobilenetv2_100",),
+        "efficientnet_b0": ("efficientnet_b0", "tf_efficientnet_b0"),
+        "efficientnet_lite0": ("efficientnet_lite0", "tf_efficientnet_lite0"),
+    }
+)
+"""By base network: timm's names, before the dot, of the networks that compute the same, whatever their padding. Others
+have weights of the same names and shapes, too: resnetaa50 and resnetblur50 blur before they stride."""
+
 
 def _both(ours: str, convolution: str, norm: str) -> Pairs:
     yield f"{ours}.conv", convolution

@@ -18,6 +18,7 @@ from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.memory_layouts import mark_contiguous_only, moved
 from scalesearch.networks.last_layer import STAGE, logits_of_zeros, outputs_and_layer, replace_layer
 from scalesearch.networks.loading import load_module
+from scalesearch.output_layers import mark_output_layers
 from scalesearch.registered_layers import replace_layer_everywhere
 from scalesearch.values.network_spec import UNKNOWN_STRIDE, HeadSpec, NetworkSpec, StemSpec
 
@@ -25,6 +26,7 @@ _SHOWN: Final = 12
 _NOTHING: Final = StemSpec(channels=0, kernel=0, stride=0)
 _LIBRARIES: Final = frozenset({"timm", "torch", "torchvision"})
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
+_CONSTANTS: Final = ("mean", "std")
 _kept: dict[tuple[str, str], nn.Module] = {}
 """The module that was returned last, by function and hash, since a function may take seconds to read its weights."""
 _codes: dict[tuple[str, str], str] = {}
@@ -70,8 +72,8 @@ def own_module(spec: NetworkSpec, *, seed: int) -> nn.Module:
     """Return the module of the spec's origin on the CPU, in float32 and training mode, with `num_classes` outputs.
 
     If it has another number of outputs, its last layer is replaced by one with weights of this seed. Every parameter
-    can be trained, and no layer works in place. A module that does not run on channels-last images is marked
-    (`memory_layouts`).
+    can be trained, except frozen ones called mean and std, and no layer works in place. A module that does not run on
+    channels-last images is marked (`memory_layouts`).
 
     Raises:
         ConfigError: The function is gone, or returns another module than it did.
@@ -89,7 +91,7 @@ def own_module(spec: NetworkSpec, *, seed: int) -> nn.Module:
             )
             raise StageFailed(STAGE, reason)
     # Pruning and sparsity keep the outputs of this layer.
-    module.output_layers = (layer_name,) if layer_name else ()  # type: ignore[assignment]  # nn.Module takes any value
+    mark_output_layers(module, (layer_name,) if layer_name else ())
     if not _takes_channels_last(spec):
         mark_contiguous_only(module)
     return module.train()
@@ -124,7 +126,9 @@ def replaced_layer(spec: NetworkSpec) -> str:
 
 
 def normalisation_source(spec: NetworkSpec) -> str:
-    """Return from where the module's mean and std are: `attributes`, `buffers`, `pretrained_cfg`, or empty if nowhere.
+    """Return from where mean and std are: `attributes`, `itself`, `pretrained_cfg`, or empty if the module names none.
+
+    With `itself`, they are buffers or parameters by which the module normalises.
 
     Raises:
         ConfigError: As `own_module`.
@@ -190,8 +194,9 @@ def _keep(module: nn.Module, reference: str) -> str:
     if not any(True for _ in ready.parameters()):
         message = f"network {reference!r}: expected a torch module with weights, {type(module).__name__} has none."
         raise ConfigError(message)
-    for parameter in ready.parameters():
-        parameter.requires_grad_(True)  # the dependency graph sees only what has gradients
+    for name, parameter in ready.named_parameters():
+        if name not in _CONSTANTS or parameter.requires_grad:  # frozen, it is what the module normalises by
+            parameter.requires_grad_(True)  # the dependency graph sees only what has gradients
     for layer in ready.modules():
         if getattr(layer, "inplace", False) is True:
             layer.inplace = False  # type: ignore[assignment]
@@ -241,18 +246,18 @@ def _normalisation(
 ) -> tuple[tuple[float, ...], tuple[float, ...], str]:
     """Return the mean and std of the images for this module, and where they are from; empty if it names none.
 
-    They are attributes, or timm's `pretrained_cfg`. A module that has buffers of these names instead normalises by
-    itself, so that its images stay in 0..1: mean 0, std 1.
+    They are attributes, or timm's `pretrained_cfg`. A module that has buffers or parameters of these names instead
+    normalises by itself, so that its images stay in 0..1: mean 0, std 1.
     """
-    buffers = dict(module.named_buffers(recurse=False))
-    own = {name: getattr(module, name, None) for name in {"mean", "std"} - buffers.keys()}
+    tensors = _own_tensors(module)
+    own = {name: getattr(module, name, None) for name in set(_CONSTANTS) - tensors.keys()}
     cfg = getattr(module, "pretrained_cfg", None)
     sources: list[tuple[str, Mapping[str, Any]]] = [("attributes", own)]
     sources += [("pretrained_cfg", cfg)] if isinstance(cfg, Mapping) else []
     for where, source in sources:
-        if any(source.get(name) is None or callable(source[name]) for name in ("mean", "std")):
+        if any(source.get(name) is None or callable(source[name]) for name in _CONSTANTS):
             continue
-        mean, std = (tuple(_numbers(source[name])) for name in ("mean", "std"))
+        mean, std = (tuple(_numbers(source[name])) for name in _CONSTANTS)
         if not (mean and std and all(0 <= value <= 1 for value in mean) and all(0 < value <= 1 for value in std)):
             message = (
                 f"network {reference!r}: expected mean and std of each channel for pixels in 0..1, "
@@ -260,30 +265,35 @@ def _normalisation(
             )
             raise ConfigError(message)
         return mean, std, where
-    if not {len(values) for values in _own_constants(buffers)} <= {1, channels}:
+    if not {len(values) for values in _own_constants(tensors)} <= {1, channels}:
         return (), (), ""
-    return (0.0,) * channels, (1.0,) * channels, "buffers"
+    return (0.0,) * channels, (1.0,) * channels, "itself"
 
 
-def _own_constants(buffers: Mapping[str, Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the numbers of the buffers `mean` and `std`, empty where there is no such buffer."""
-    mean, std = (tuple(_numbers(buffers[name])) if name in buffers else () for name in ("mean", "std"))
+def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return the module's own buffers and parameters, without those of its layers, by name."""
+    return {**dict(module.named_buffers(recurse=False)), **dict(module.named_parameters(recurse=False))}
+
+
+def _own_constants(tensors: Mapping[str, Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the numbers of the tensors `mean` and `std`, empty where there is no such tensor."""
+    mean, std = (tuple(_numbers(tensors[name])) if name in tensors else () for name in _CONSTANTS)
     return mean, std
 
 
-def require_unit_buffers(spec: NetworkSpec) -> None:
-    """Raise ConfigError if the spec's module normalises by buffers that are constants of pixels in 0..255.
+def require_unit_constants(spec: NetworkSpec) -> None:
+    """Raise ConfigError if the spec's module normalises by itself with constants of pixels in 0..255.
 
     It is given pixels in 0..1, as any module that normalises by itself.
     """
-    buffers = dict(_kept_module(spec).named_buffers(recurse=False))
-    mean, std = _own_constants(buffers)
-    if normalisation_source(spec) != "buffers" or max(*mean, *std) <= 1:
+    mean, std = _own_constants(_own_tensors(_kept_module(spec)))
+    if normalisation_source(spec) != "itself" or max(*mean, *std) <= 1:
         return
     came = (", ".join(f"{value:.4g}" for value in values) for values in (mean, std))
     message = (
-        f"network {spec.origin!r}: expected buffers mean and std for pixels in 0..1, came {' and '.join(came)}.\n"
-        f"Divide both by 255; or name these buffers otherwise, and set the attributes mean = "
+        f"network {spec.origin!r}: expected buffers or parameters mean and std for pixels in 0..1, "
+        f"came {' and '.join(came)}.\n"
+        f"Divide both by 255; or name these tensors otherwise, and set the attributes mean = "
         f"{(0,) * spec.image_channels} and std = (1 / 255,) * {spec.image_channels}, so that the module is given "
         "0..255."
     )

@@ -1,5 +1,6 @@
 """Check whether a spec can be built. Base networks that make no sense are refused only here."""
 
+import math
 from collections.abc import Iterator
 from typing import get_args
 
@@ -49,6 +50,19 @@ def check_spec(spec: NetworkSpec) -> None:
         raise ConfigError(message)
 
 
+def require_unit_pixels(spec: NetworkSpec) -> None:
+    """Raise ConfigError if a spec's mean and std are of pixels in 0..255; images are given in 0..1.
+
+    A study that was begun with such a spec goes on: this is asked of new ones alone.
+    """
+    if not (all(0 <= each <= 1 for each in spec.mean) and all(0 < each <= 1 for each in spec.std)):
+        message = (
+            f"network {spec.name!r}: expected mean and std of pixels in 0..1, came {spec.mean!r} and {spec.std!r}.\n"
+            "Divide both by 255."
+        )
+        raise ConfigError(message)
+
+
 def _kind_faults(spec: NetworkSpec) -> Iterator[str]:
     """Yield the parts that are not of the right type.
 
@@ -80,6 +94,8 @@ def _input_faults(spec: NetworkSpec) -> Iterator[str]:
             f"mean and std must have as many numbers as image_channels ({spec.image_channels}), not {spec.mean!r} and "
             f"{spec.std!r}"
         )
+    elif not (all(map(math.isfinite, spec.mean)) and all(0 < each < math.inf for each in spec.std)):
+        yield f"mean must be finite and std above 0, not {spec.mean!r} and {spec.std!r}"
 
 
 def _built_faults(spec: NetworkSpec) -> Iterator[str]:

@@ -208,6 +208,9 @@ def refuse_changes(stored: Session, current: Session, *, way_out: str = "") -> N
         for key in (*old, *(key for key in new if key not in old))
         if old.get(key) != new.get(key)
     ]
+    number_format, asked = "on" if stored.machine.bf16 else "off", current.settings.machine.bf16
+    if asked not in ("auto", number_format):  # all trainings of a study round alike
+        changes.append(f"machine.bf16: was {number_format!r}, is {asked!r}")
     if not stored.may_have_code(current.code_sha256, read_by=current.code_read_by):
         shown = (session.code_sha256[:_SHOWN_DIGITS] for session in (stored, current))
         changes.append("the code of {}: was {}..., is {}...".format(current.base.origin, *shown))

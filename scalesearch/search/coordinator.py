@@ -23,6 +23,7 @@ from scalesearch.search.fates import (
     error_of,
     given_up_on,
     gone_on_with,
+    paid_for_trunk,
     record_of,
     rejected,
     repeat,
@@ -269,15 +270,31 @@ class _Run:
 
     def _shared_updates(self, plan: Plan) -> int:
         """Return how many updates of the plan's trunk finished trials have made, in trunks that are not longer."""
-        length = trunk_steps(plan.candidate.recipe)
-        same = (
-            trunk_steps(record.candidate.recipe)
-            for record in self._ledger.records.values()
-            if record.charged and record.state == "complete"
-            if plan.trunk_key and (record.cut_from or record.spec) == plan.begun[0]
-            if (own := self._plan_of(record)) and own.trunk_key == plan.trunk_key
-        )
-        return max((steps for steps in same if steps <= length), default=0)
+        same = (record for record in self._sharing(plan) if record.state == "complete")
+        return max((trunk_steps(record.candidate.recipe) for record in same), default=0)
+
+    def _paid_updates(self, asked: Asked, *, again: bool) -> int:
+        """Return how many updates of a trial's trunk other trials have made and were charged for.
+
+        A trial that waited for the trunk is charged its branch alone, and may end before the one that trained it.
+
+        Args:
+            asked: The trial.
+            again: Whether an earlier run had begun it. Otherwise, trunks that were there when it began are not its own.
+        """
+        paid = (record for record in self._sharing(asked.plan) if paid_for_trunk(record))
+        made = max((trunk_steps(record.candidate.recipe) for record in paid), default=0)
+        return made if again else max(made, asked.shared_updates)
+
+    def _sharing(self, plan: Plan) -> Iterator[TrialRecord]:
+        """Yield the charged records of the plan's trunk whose own is not longer."""
+        for record in self._ledger.records.values():
+            if not (record.charged and plan.trunk_key and (record.cut_from or record.spec) == plan.begun[0]):
+                continue
+            own = self._plan_of(record)
+            shorter = trunk_steps(record.candidate.recipe) <= trunk_steps(plan.candidate.recipe)
+            if own and own.trunk_key == plan.trunk_key and shorter:
+                yield record
 
     def _weights_stored(self, plan: Plan) -> bool:
         """Tell whether a finished trial has trained the plan's weights."""
@@ -318,7 +335,7 @@ class _Run:
             raise report.error  # the trial stays RUNNING: the next run continues it
         record, again = record_of(report, asked.plan, tuple(asked.stages)), self._asker.was_begun_before(report.trial)
         if again or record.state == "failed":
-            shared, stored = self._shared_updates(asked.plan), self._weights_stored(asked.plan)
+            shared, stored = self._paid_updates(asked, again=again), self._weights_stored(asked.plan)
             if again and not stored:
                 record = gone_on_with(record, asked.plan, shared_updates=shared)
             record = charged_at_most(record, asked.plan, shared_updates=shared, stored=stored)

@@ -8,6 +8,7 @@ from scalesearch.search.objectives import not_finite
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import StageTime, TrialRecord, TrialState
+from scalesearch.values.training_length import trunk_steps
 
 Result = Evaluated | Failed | Rejected | Fatal
 
@@ -104,6 +105,14 @@ def charged_at_most(record: TrialRecord, plan: Plan, *, shared_updates: int, sto
         return record
     most = 0 if stored else max(0, plan.candidate.recipe.steps - shared_updates)
     return replace(record, charged=record.charged and most > 0, most_updates=most)
+
+
+def paid_for_trunk(record: TrialRecord) -> bool:
+    """Tell whether a trial is charged for updates before its branch; if its updates are not known, it may be."""
+    training, recipe = record.training, record.candidate.recipe
+    made = training.new_steps if training else record.most_updates
+    branch = (training.steps if training else recipe.steps) - trunk_steps(recipe)
+    return record.charged and (made is None or made > branch)
 
 
 def _bare(trial: int, plan: Plan, *, state: TrialState, reason: str) -> TrialRecord:

@@ -12,6 +12,7 @@ from scalesearch.compression.simulation import STAGE as SIMULATION
 from scalesearch.compression.simulation import Simulation
 from scalesearch.data import Dataset
 from scalesearch.errors import ConfigError, StageFailed
+from scalesearch.networks import find_spec
 from scalesearch.networks.last_layer import require_trainable
 from scalesearch.networks.own_module import (
     code_reader,
@@ -19,9 +20,10 @@ from scalesearch.networks.own_module import (
     normalisation_source,
     own_module,
     replaced_layer,
-    require_unit_buffers,
+    require_unit_constants,
 )
 from scalesearch.networks.scaling import scale_base
+from scalesearch.networks.validity import require_unit_pixels
 from scalesearch.spaces.axes import axis_of
 from scalesearch.tasks.registry import DEFAULT
 from scalesearch.values.candidate import Pruning, Quantization, Scaling
@@ -125,7 +127,7 @@ def fitted_module_notes(
 _SOURCES: Final = {
     "attributes": "as the module's attributes mean and std say",
     "pretrained_cfg": "as the module's pretrained_cfg says",
-    "buffers": "not at all: the module has buffers mean and std, with which it normalises by itself",
+    "itself": "not at all: the module has buffers or parameters mean and std, with which it normalises by itself",
     "": "by the data set's constants, since the module names none",
 }
 
@@ -140,28 +142,47 @@ def _notes(space: SearchSpace, base: NetworkSpec, dataset: Dataset) -> Iterator[
         yield line
     source = normalisation_source(base)
     how = _SOURCES[source]
-    if source == "buffers" and not base.mean:  # see `as_begun`
+    if source == "itself" and not _left_alone(base):  # see `as_begun`
+        by = "the module's mean and std" if base.mean else "the data set's constants"
         how = (
-            "by the data set's constants, as when this study was begun, and again by the module, which has buffers "
-            "mean and std (--fresh normalises once)"
+            f"by {by}, as when this study was begun, and again by the module, which has buffers or parameters mean and "
+            "std (--fresh normalises once)"
         )
     told = ("(" + ", ".join(f"{value:.4g}" for value in values) + ")" for values in (dataset.mean, dataset.std))
     yield "network: images are normalised {} (mean {}, std {})".format(how, *told)
 
 
+def _left_alone(base: NetworkSpec) -> bool:
+    """Tell whether images are given to the network in 0..1, as they are."""
+    return bool(base.mean) and set(base.mean) == {0} and set(base.std) == {1}
+
+
+def base_of(network: str, stored: Session | None) -> NetworkSpec:
+    """Return the base network of that name.
+
+    Raises:
+        ConfigError: There is none, it cannot be built, or it asks a new study to normalise pixels in 0..255.
+    """
+    base = find_spec(network)
+    if stored is None:
+        require_unit_pixels(base)
+    return base
+
+
 def as_begun(base: NetworkSpec, stored: Session | None) -> NetworkSpec:
     """Return the base network with the normalisation that the study was begun with.
 
-    Earlier versions normalised the images of a module that normalises by itself, too: such a study goes on so.
+    Earlier versions normalised the images of a module that normalises by itself, too, by the data set's constants or by
+    the module's: such a study goes on so.
 
     Raises:
-        ConfigError: In a new study, such a module expects pixels in 0..255 (`require_unit_buffers`).
+        ConfigError: In a new study, such a module expects pixels in 0..255 (`require_unit_constants`).
     """
-    if not base.origin or not base.mean:
+    if not base.origin or not base.mean or normalisation_source(base) != "itself":
         return base
-    if stored and not stored.base.mean and stored.base.origin_sha256 == base.origin_sha256:
-        return dataclasses.replace(base, mean=(), std=()) if normalisation_source(base) == "buffers" else base
-    require_unit_buffers(base)
+    if stored and stored.base.origin_sha256 == base.origin_sha256:
+        return dataclasses.replace(base, mean=stored.base.mean, std=stored.base.std)
+    require_unit_constants(base)
     return base
 
 

@@ -131,7 +131,8 @@ def prepare_parent(
         dataset: The study's images.
         folder: The study's folder.
         stored: The study as its first run left it; None for a new one. If the request names the same source, the stored
-            parent is used again, so the user's file may be gone by then. Nothing is written into a study that was begun
+            parent is used again, so the user's file may be gone by then; with other steps, which are refused later,
+            too. Nothing is written into a study that was begun
             with another parent or with none, since such a run is refused later.
         prior: The parent of the study that an exported network comes from, if such a network is trained again. It is
             taken from that study's folder, or else read again, and must be the same.
@@ -146,9 +147,8 @@ def prepare_parent(
         return None
     _require_spec(base, request.source)
     first = stored.parent if stored else None
-    same = first and first.source == request.source and first.steps in (0, request.steps)
-    if first and same and is_kept(first, folder):
-        return first
+    if first and first.source == request.source and is_kept(first, folder):
+        return first if first.steps in (0, request.steps) else replace(first, steps=request.steps)
     if prior and (stored is None or first == prior.parent) and _laid(prior, dataset, folder):
         say(f"parent: as the study keeps it in {prior.study}")
         return prior.parent

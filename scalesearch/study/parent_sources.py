@@ -18,6 +18,7 @@ from scalesearch.export.target import WEIGHTS
 from scalesearch.files import is_file, is_folder, replace_file
 from scalesearch.networks.build import outline
 from scalesearch.networks.foreign_conventions import Convention, require_convention
+from scalesearch.networks.foreign_names import OF_TIMM
 from scalesearch.networks.state_dicts import class_count, mapped, read_state_dict
 from scalesearch.records.run_file import NAME as RUN
 from scalesearch.records.run_file import read_run_file
@@ -87,7 +88,7 @@ def find_parent(source: str, base: NetworkSpec) -> FoundParent:
     elif source.startswith(TORCHVISION):
         file = _torchvision(source, base)
     elif source.startswith(TIMM):
-        file = _timm(source)
+        file = _timm(source, base)
     else:
         path = Path(source).expanduser()
         if is_folder(path) or path.name == CONFIG:
@@ -176,7 +177,7 @@ def _packaged(base: NetworkSpec) -> _WeightsFile:
     return _WeightsFile(path=path, licence=licence, origin=path.name)
 
 
-def _timm(source: str) -> _WeightsFile:
+def _timm(source: str, base: NetworkSpec) -> _WeightsFile:
     """Return timm's weights of that name, downloaded and put into torch's cache where they are not there yet."""
     try:
         import timm
@@ -193,6 +194,14 @@ def _timm(source: str) -> _WeightsFile:
         message = (
             f"--parent {source}: expected the name of a network that timm has weights of, came {name!r}.\n"
             f"{f'Near it: {near}.' if near else 'timm.list_models(pretrained=True) lists them.'}"
+        )
+        raise ConfigError(message)
+    alike = OF_TIMM.get(base.name)
+    if alike and name.partition(".")[0] not in alike:
+        message = (
+            f"--parent {source}: expected timm's {' or '.join(alike)}, the network that computes what {base.name} does "
+            "here; another one may have weights of the same names and shapes.\n"
+            f"timm.list_models('{alike[-1]}*', pretrained=True) lists them."
         )
         raise ConfigError(message)
     path = Path(torch.hub.get_dir()) / "checkpoints" / f"timm_{name}.safetensors"

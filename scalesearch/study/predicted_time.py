@@ -10,17 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from scalesearch.measurement.latency import FIRST_LOOK_PAIRS, MIN_S, REFERENCE_WINDOWS, WARMUP_WINDOWS
-from scalesearch.spaces.axes import largest_value
+from scalesearch.spaces.axes import axis_of, largest_value
 from scalesearch.study.pieces import Pieces
 from scalesearch.study.time_words import Bounds, PredictedTime
 from scalesearch.values.candidate import Candidate, Quantization
 from scalesearch.values.plan import Plan
 from scalesearch.values.settings import LatencySettings, RunSettings
-from scalesearch.values.space import STEPS, Choice, NamedAxis, SearchSpace
+from scalesearch.values.space import STEPS, Axis, Choice, NamedAxis, SearchSpace
 from scalesearch.values.training_length import branch_steps, trunk_steps, updates
 
 USUAL_VAL_IMAGES, USUAL_TRAIN_IMAGES = 1500, 4000
 """Numbers of images where no data set is loaded: those of the built-in signs."""
+_QUANTIZATION, _QAT_STEPS = "quantization.", "quantization.qat_steps"
+_ALIKE = frozenset({"quantization.precision", "quantization.bias_correction", _QAT_STEPS})
+"""Axes of the quantization in which int8 trainings with as many updates of simulated rounding do not differ."""
 FORWARD_SHARE = 1 / 3
 """Time of a network's answers relative to a training step with the same images."""
 
@@ -165,19 +168,31 @@ def candidates_of(plans: Sequence[Plan], run: PlannedRun) -> tuple[int, int]:
 
 
 def distinct_trainings(space: SearchSpace) -> float:
-    """Count the combinations of values that training depends on; infinite where an axis is a range without steps."""
-    count = 1.0
-    for named in space.axes:
-        if named.name.startswith("quantization."):
-            continue
-        axis = named.axis
-        if isinstance(axis, Choice):
-            count *= len(axis.values)
-        elif axis.step:
-            count *= axis.steps + 1
-        else:
-            return math.inf
-    return count
+    """Count the combinations of values that training depends on; infinite where an axis is a range without steps.
+
+    These are the values of all axes but those of the quantization, times what `_roundings` returns.
+    """
+    count = math.prod(_count(named.axis) for named in space.axes if not named.name.startswith(_QUANTIZATION))
+    return count * _roundings(space)
+
+
+def _roundings(space: SearchSpace) -> float:
+    """Return how often a network is trained for its precisions.
+
+    That is once for all of them, and once more for each way to simulate rounding, which is trained by itself.
+    """
+    precisions, steps = _precisions(space), axis_of(space.axes, _QAT_STEPS)
+    if steps is None or "int8" not in precisions or largest_value(space.axes, _QAT_STEPS) <= 0:
+        return 1.0
+    aware = sum(float(value) > 0 for value in steps.values) or math.inf
+    in_float = set(precisions) != {"int8"} or 0 in steps.values
+    others = (named for named in space.axes if named.name.startswith(_QUANTIZATION) and named.name not in _ALIKE)
+    return in_float + aware * math.prod(_count(named.axis) for named in others)
+
+
+def _count(axis: Axis) -> float:
+    """Return the number of an axis's values; infinite for a range without steps."""
+    return len(axis.values) or math.inf
 
 
 def _seconds(plan: Plan, run: PlannedRun, pieces: Pieces, end: int, *, training: bool = True) -> float:

@@ -9,7 +9,6 @@ from scalesearch.data import Dataset
 from scalesearch.deployment.acceptance import Gate
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.targets import fit_chip, get_target
-from scalesearch.networks import find_spec
 from scalesearch.networks.own_module import code_reader, code_sha256
 from scalesearch.records.run_file import read_run_file, refuse_changes, write_run_file
 from scalesearch.spaces.axes import largest_value
@@ -25,15 +24,15 @@ from scalesearch.study.fitted_space import (
 from scalesearch.study.flips import with_flip
 from scalesearch.study.images import load_images, summary_of
 from scalesearch.study.lengths import lengths_notes, with_lengths
-from scalesearch.study.own_module import as_begun, fitted_module_notes, require_classification
+from scalesearch.study.own_module import as_begun, base_of, fitted_module_notes, require_classification
 from scalesearch.study.parent import ParentRequest, PriorParent, prepare_parent
 from scalesearch.study.preparation import Preparation
 from scalesearch.study.reference import make_reference, with_reference
 from scalesearch.tasks.registry import checked_sources, require_own_axes, require_postprocessing, task_for
-from scalesearch.training.machine import probe_machine
+from scalesearch.training.machine import kept_machine, probe_machine
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.session import Session
-from scalesearch.values.settings import AcceptName, RunSettings, SamplerName
+from scalesearch.values.settings import AcceptName, Machine, RunSettings, SamplerName
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.target import Device, Target
 
@@ -53,7 +52,7 @@ def open_session(
     """Make the session of a new study in `folder`, or compare with the study already there and return its session.
 
     What the first run found (threads, bf16, the reference engine's calm time) is kept for all later runs, so that a
-    resumed study measures in the same unit.
+    resumed study measures in the same unit. Only another number of threads may be asked for.
 
     Args:
         settings: Settings of the run.
@@ -67,16 +66,18 @@ def open_session(
         preparation: Is told how long a training took that decides about the study.
 
     Raises:
-        ConfigError: Data, network or target are wrong, or not those of the study in the folder.
+        ConfigError: Data, network or target are wrong, or not those of the study in the folder; or its trainings run
+            on a GPU that is not here.
         MissingBackendError: The target's backend, or the package of the parent's weights, is not installed.
     """
     require_teacher(largest_value(space.axes, "training.distill_weight"), settings.parent)
     target, device = chip_here(settings.target, threads=settings.latency.threads, accept=settings.accept)
     task, stored = task_for(settings), read_run_file(folder)
     require_postprocessing(task, settings.latency.objective)
+    machine = kept_machine(stored.machine, settings.machine) if stored else None
     if stored is None:  # a study of an earlier version may hold axes that were never read, and goes on
         require_own_axes(task, space.axes)
-    base = as_begun(base or find_spec(space.network), stored)
+    base = as_begun(base or base_of(space.network, stored), stored)
     require_classification(base, settings.task)
     begun, sampler = stored.space if stored else None, sampler_of(settings, stored)
     asked, (space, lengths) = space, with_lengths(space, settings, sampler, stored)
@@ -97,7 +98,7 @@ def open_session(
     for line in parent.words if parent and not (stored and parent is stored.parent) else ():
         say(line)
     dataset = images.dataset.normalised_by(parent.mean, parent.std) if parent else images.dataset
-    say("machine: probing threads and number format" if stored is None else "machine: as probed by the first run")
+    say(_machine_words(machine, stored))
     if settings.sampler == "auto":
         why = "as before" if stored else "the first to find the front of a table of resnet_small's trained networks"
         say(f"sampler: {sampler}, {why} (--sampler NAME)")
@@ -109,7 +110,7 @@ def open_session(
         space=space,
         base=base,
         target=target,
-        machine=stored.machine if stored else probe_machine(settings.machine, workers=settings.workers),
+        machine=machine or probe_machine(settings.machine, workers=settings.workers),
         device=device,
         data=summary_of(dataset, task.metric),
         storage_px=storage.height_px,
@@ -130,6 +131,14 @@ def open_session(
 def sampler_of(settings: RunSettings, stored: Session | None) -> SamplerName:
     """Return the sampler: what was asked for, or else that of the study's last run."""
     return stored.settings.sampler_name if stored and settings.sampler == "auto" else settings.sampler_name
+
+
+def _machine_words(machine: Machine | None, stored: Session | None) -> str:
+    """Return a line on where threads and number format of trainings come from; `machine` is that of a begun study."""
+    if machine is None or stored is None:
+        return "machine: probing threads and number format"
+    threads = f", but with machine.threads = {machine.threads}" if machine != stored.machine else ""
+    return f"machine: as probed by the first run{threads}"
 
 
 def _with_reference(

@@ -53,6 +53,28 @@ def probe_machine(settings: MachineSettings, *, workers: int = 1) -> Machine:
     return Machine(device=device, threads=threads, bf16=bf16, channels_last=True)
 
 
+def kept_machine(found: Machine, settings: MachineSettings) -> Machine:
+    """Return the machine that a study was begun with, with as many threads as are asked for now.
+
+    Threads change the time of a training, and of its result no more than the last digits. The number format is the
+    study's own: another one that is asked for is refused (`records.run_file`).
+
+    Args:
+        found: What the study's first run found.
+        settings: The user's settings; 0 threads leave the number as it was.
+
+    Raises:
+        ConfigError: The study trains on CUDA, and there is none.
+    """
+    if found.device == "cuda" and not torch.cuda.is_available():
+        msg = (
+            "The trainings of this study run on a CUDA device, and torch sees none: go on where there is one, or begin "
+            "anew in another folder."
+        )
+        raise ConfigError(msg)
+    return replace(found, threads=settings.threads or found.threads)
+
+
 def on_cpu(machine: Machine, settings: MachineSettings, *, workers: int) -> Machine:
     """Return the machine for training that runs on the CPU whatever the device is.
 

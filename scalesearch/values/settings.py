@@ -124,7 +124,11 @@ class TensorRtSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSettings:
-    """What training uses of the machine. Values of 0 and "auto" are found out once per study and then kept."""
+    """What training uses of the machine. Values of 0 and "auto" are found out once per study and then kept.
+
+    In a study that was begun, only the number of threads may be changed: trainings in another number format do not
+    compare.
+    """
 
     threads: int = 0
     bf16: Literal["auto", "on", "off"] = "auto"

@@ -104,6 +104,23 @@ def test_answers_too_large_to_be_kept_are_computed_batch_by_batch(
     assert not stored(session) and not given.is_inference()
 
 
+def test_answers_for_mirror_images_need_room_only_where_training_mirrors(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in stored(session):
+        path.unlink()
+    classes = len(session.data.class_names)
+    monkeypatch.setattr(teacher, "MOST_BYTES", 6 * classes * session.data.train_images)  # those of one and a half sets
+    taught = teacher_of(session).ready(replace(RECIPE, flip=False))
+    assert len(stored(session)) == 1
+    given = taught.ready(RECIPE).answers(DRAWN)["logits"]
+    torch.testing.assert_close(given, expected(session, DRAWN), atol=1e-4, rtol=1e-4)
+    assert len(stored(session)) == 1
+    plain = replace(DRAWN, mirrored=torch.zeros(4, dtype=torch.bool))
+    monkeypatch.setattr(taught, "_live", lambda _: pytest.fail("what is kept is computed again"))
+    torch.testing.assert_close(taught.answers(plain)["logits"], expected(session, plain), atol=1e-4, rtol=1e-4)
+
+
 def test_what_a_space_can_ask_for_is_found_before_its_workers_start(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,8 @@ from scalesearch.cli import workers as module
 from scalesearch.cli.choices import choose_workers
 from scalesearch.cli.workers import MOST, WORKER_BYTES, number_of, workers_here
 from scalesearch.errors import ConfigError
+from scalesearch.records.run_file import write_run_file
+from scalesearch.values.session import Session
 from scalesearch.values.settings import MachineSettings, RunSettings
 
 SETTINGS = RunSettings(budget=100, machine=MachineSettings(device="cpu"))
@@ -66,6 +68,16 @@ def test_a_number_that_was_given_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_workers(given, ["workers=3"]) == (given, "")
     for asked, overrides in ((None, None), ("auto", ["workers=3"]), (None, ["seed=1"])):
         assert choose_workers(given, overrides, asked=asked) == (replace(given, workers=7), "workers: 7")
+
+
+def test_the_threads_that_are_asked_for_count_in_a_begun_study(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "workers_here", lambda settings, threads: (threads, f"threads: {threads}"))
+    write_run_file(session)
+    four = replace(SETTINGS, machine=MachineSettings(threads=4))
+    assert choose_workers(SETTINGS, None, study=session.folder)[0].workers == session.machine.threads == 2
+    assert choose_workers(four, None, study=session.folder)[0].workers == 4
 
 
 def test_a_number_is_read_and_anything_else_refused() -> None:

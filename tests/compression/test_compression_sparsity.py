@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_networks import BLOCK_KINDS, CLASSES, gratings, spread_norms, tiny_network, tiny_spec
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from scalesearch.compression.fold import fold_batchnorm
 from scalesearch.compression.prune import prune
@@ -199,6 +200,13 @@ def test_masking_copies_and_applying_is_in_place() -> None:
         assert torch.equal(tensor, expected), name
     apply_masks(network.module, masks)
     assert all(holds_2_4(network.module.get_parameter(name)) for name in masks)
+
+
+def test_a_weight_that_is_computed_cannot_be_masked() -> None:
+    module = nn.Sequential(nn.Conv2d(4, 4, 1))
+    weight_norm(module[0])
+    with pytest.raises(StageFailed, match=r"0\.weight is no parameter, but computed from others"):
+        apply_masks(module, {"0.weight": torch.zeros(4, 4, 1, 1, dtype=torch.bool)})
 
 
 def test_masks_do_not_hide_what_is_not_finite() -> None:

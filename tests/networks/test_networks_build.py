@@ -1,5 +1,6 @@
 """What `build` promises beyond the conformance suite: random state, initialisation, refusals."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -105,6 +106,11 @@ BAD_SPECS = {
         "mean": (0.5,) * 3,
         "std": (0.5,) * 3,
     },
+    r"mean must be finite and std above 0, not \(0.5, 0.5, 0.5\) and \(0.2, 0.0, 0.2\)": {
+        "mean": (0.5,) * 3,
+        "std": (0.2, 0.0, 0.2),
+    },
+    r"mean must be finite and std above 0, not \(0.5, nan, 0.5\)": {"mean": (0.5, math.nan, 0.5), "std": (0.2,) * 3},
     r"std must be a tuple of numbers, not 0.5": {"mean": (0.5,) * 3, "std": 0.5},
     r"width_px must be a whole number of at least 0, not -8": {"width_px": -8},
     r"width_px must be at most 16384, not 100000": {"width_px": 100_000},

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from scalesearch.compression.fold import foldable_pairs
+from scalesearch.compression.fold import fold_batchnorm, foldable_pairs
+from scalesearch.compression.importance import output_layers
 from scalesearch.data.normalisation import normalise
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.memory_layouts import layout_of
 from scalesearch.networks import find_spec, scale
 from scalesearch.networks.build import build
 from scalesearch.networks.own_module import code_sha256, normalisation_source, replaced_layer, spec_of
+from scalesearch.output_layers import output_layer_names
 from scalesearch.tasks.classification.pieces import train
 from scalesearch.tasks.classification.task import TASK
 from scalesearch.training.answers import answers
@@ -79,7 +82,7 @@ def test_a_last_layer_that_is_registered_twice_is_replaced_under_both_names() ->
     module = built(spec_at("twice", classes=4)).module.eval()
     assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
     assert module.get_submodule("fc") is module.get_submodule("body.fc")
-    assert module.output_layers == ("fc",)
+    assert output_layer_names(module) == ("fc",)
 
 
 def test_a_head_may_be_a_convolution_and_need_not_come_last() -> None:
@@ -88,7 +91,15 @@ def test_a_head_may_be_a_convolution_and_need_not_come_last() -> None:
     assert spec.image_channels == 1
     assert module(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
     assert module.get_parameter("score.weight").shape == (3, 12, 1, 1)
-    assert module.output_layers == ("score",)
+    assert output_layer_names(module) == ("score",)
+
+
+def test_a_module_keeps_what_it_calls_output_layers_itself() -> None:
+    module = built(spec_at("names_outputs")).module.eval()
+    assert isinstance(module.output_layers, nn.Sequential)
+    assert output_layer_names(module) == ("output_layers.0",)
+    assert [module.get_submodule("output_layers.0")] == output_layers(module)
+    assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
 def test_all_weights_are_float32_and_trained_and_nothing_works_in_place() -> None:
@@ -96,6 +107,11 @@ def test_all_weights_are_float32_and_trained_and_nothing_works_in_place() -> Non
     assert {(weight.dtype, weight.requires_grad) for weight in module.parameters()} == {(torch.float32, True)}
     assert module.training
     assert not any(getattr(layer, "inplace", False) for layer in module.modules())
+
+
+def test_frozen_constants_are_not_trained() -> None:
+    module = built(spec_at("normalising_by_parameters")).module
+    assert [name for name, weight in module.named_parameters() if not weight.requires_grad] == ["mean", "std"]
 
 
 def test_a_module_that_cannot_take_channels_last_images_is_trained_without_them() -> None:
@@ -110,6 +126,21 @@ def test_a_module_that_cannot_take_channels_last_images_is_trained_without_them(
     (answer,) = answers(trained.network, images, machine, mean=mean, std=std)
     expected = trained.network.module(normalise(images, mean=mean, std=std))
     torch.testing.assert_close(answer, expected)
+
+
+def test_a_module_with_computed_weights_is_trained_and_folded() -> None:
+    network = built(spec_at("weight_normed"))
+    machine = Machine(device="cpu", threads=1, bf16=False, channels_last=True)
+    images, labels = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8), torch.arange(8)
+    mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    recipe = Recipe(optimizer="muon", steps=2, batch_size=4)
+    trained = train(network, images, labels, recipe, machine, mean=mean, std=std, seed=0).network
+    before, after = (
+        each.module.get_parameter("one.0.parametrizations.weight.original1") for each in (network, trained)
+    )
+    assert not torch.equal(before, after)
+    given = normalise(images, mean=mean, std=std)
+    torch.testing.assert_close(fold_batchnorm(trained).module(given), trained.module(given), atol=1e-4, rtol=1e-4)
 
 
 def test_the_code_of_a_module_is_known_apart_from_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +175,10 @@ def test_a_module_that_normalises_by_itself_gets_pixels_as_they_are() -> None:
     import own_modules
 
     itself = find_spec("own_modules:normalising")
-    assert (itself.mean, itself.std) == ((0.0,) * 3, (1.0,) * 3) and normalisation_source(itself) == "buffers"
+    assert (itself.mean, itself.std) == ((0.0,) * 3, (1.0,) * 3) and normalisation_source(itself) == "itself"
+    by_parameters = find_spec("own_modules:normalising_by_parameters")
+    assert (by_parameters.mean, by_parameters.std) == (itself.mean, itself.std)
+    assert normalisation_source(by_parameters) == "itself"
     module = own_modules.normalising()
     module.pretrained_cfg = {"mean": (0.5,), "std": (0.25,) * 3}  # type: ignore[assignment]
     with pytest.raises(ConfigError, match="of 3 channels"):

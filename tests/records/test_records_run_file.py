@@ -12,7 +12,7 @@ from scalesearch.errors import ConfigError
 from scalesearch.networks.own_module import code_reader
 from scalesearch.records.run_file import NAME, read_run_file, recorded_command, refuse_changes, write_run_file
 from scalesearch.values.session import Session
-from scalesearch.values.settings import DetectionSettings
+from scalesearch.values.settings import DetectionSettings, MachineSettings
 from scalesearch.values.space import Choice, Limits
 
 
@@ -80,6 +80,18 @@ CHANGES = (
         True,
         ("settings.detection.objective: was 'map50_95', is 'map50'",),
     ),
+    Change(
+        "number format",
+        lambda s: replace(s, settings=replace(s.settings, machine=MachineSettings(bf16="on"))),
+        True,
+        ("machine.bf16: was 'off', is 'on'",),
+    ),
+    Change(
+        "the number format that there is",
+        lambda s: replace(s, settings=replace(s.settings, machine=MachineSettings(bf16="off"))),
+        False,
+    ),
+    Change("threads", lambda s: replace(s, machine=replace(s.machine, threads=1)), False),
     Change("code never stored", lambda s: replace(s, code_sha256="1" * 64), False),
     Change("budget", lambda s: replace(s, settings=replace(s.settings, budget=99)), False),
     Change("workers", lambda s: replace(s, settings=replace(s.settings, workers=4)), False),

@@ -10,7 +10,7 @@ from study_runs import run
 
 from scalesearch.execution.worker import Evaluated
 from scalesearch.records.store import RecordStore
-from scalesearch.search.fates import charged_at_most, gone_on_with, record_of
+from scalesearch.search.fates import charged_at_most, gone_on_with, paid_for_trunk, record_of
 from scalesearch.search.ledger import Asked
 from scalesearch.search.storage import opened_study
 from scalesearch.spaces.suggest import cheapest, suggest, trial_parameters
@@ -44,6 +44,18 @@ def test_the_updates_of_the_killed_run_are_charged_too(
     assert (candidate.recipe.steps, trunk_steps(candidate.recipe)) == (300, 200)
 
     assert gone_on_with(record, plan, shared_updates=shared).charge == charge
+
+
+@pytest.mark.parametrize(("made", "paid"), [(300, True), (101, True), (100, False), (0, False), (None, True)])
+def test_who_paid_for_a_trunk_was_charged_more_than_its_branch(
+    make_record: Callable[..., MeasuredTrial], made: int | None, paid: bool
+) -> None:
+    record = replace(make_record(3), charged=True)
+    trained = replace(record, training=replace(record.training, steps=300, new_steps=made))
+    assert paid_for_trunk(trained) == paid
+    assert not paid_for_trunk(replace(trained, charged=False))
+    failed = replace(record.without_measurement(), training=None, state="failed", most_updates=made)
+    assert paid_for_trunk(failed) == paid
 
 
 def test_a_failed_trial_is_charged_fully(make_record: Callable[..., MeasuredTrial]) -> None:
@@ -144,6 +156,56 @@ def test_a_run_looks_for_another_trial_of_the_same_trunk(
         suggest(opened.study.ask(), make_space())
     run(tmp_path, 3, sampler="random", plan=plan)
     assert told == [shared]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("made", "shared"), [((100, 100), 0), ((100, 300), 200)], ids=["nobody", "another"])
+def test_a_trunk_is_charged_to_who_goes_on_unless_another_paid_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: tuple[int, int], shared: int
+) -> None:
+    """Who waited for the trunk was charged its branch alone and ended first; who trained it was killed while timed."""
+    told = list[int]()
+
+    def heard(record: MeasuredTrial, plan: Plan, *, shared_updates: int) -> object:
+        told.append(shared_updates)
+        return gone_on_with(record, plan, shared_updates=shared_updates)
+
+    monkeypatch.setattr("scalesearch.search.coordinator.gone_on_with", heard)
+    run(tmp_path, 2, sampler="random", plan=_one_trunk)
+    store = RecordStore(tmp_path)
+    for record, new_steps in zip(store.all(), made, strict=True):
+        assert record.training
+        store.save(replace(record, training=replace(record.training, steps=300, new_steps=new_steps)))
+    candidate = store.all()[1].candidate
+    scaling = replace(candidate.scaling, width=1.25 if candidate.scaling.width != 1.25 else 1.5)
+    with opened_study(tmp_path, url="") as opened:
+        opened.study.enqueue_trial(trial_parameters(replace(candidate, scaling=scaling), make_space()))
+        suggest(opened.study.ask(), make_space())
+    run(tmp_path, 3, sampler="random", plan=_one_trunk)
+    assert told == [shared]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("late", "most"), [(False, 300), (True, 100)], ids=["with the first", "after it"])
+def test_a_failed_trial_is_charged_a_trunk_that_was_not_there_when_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool, most: int
+) -> None:
+    """The first trial is charged its branch alone: it used a trunk that another one trained."""
+
+    def asked(**given: object) -> Asked:
+        return Asked(**given | ({} if late else {"shared_updates": 0}))  # type: ignore[arg-type]
+
+    monkeypatch.setattr("scalesearch.search.coordinator.Asked", asked)
+    widths = tuple(named for named in make_space().axes if named.name == "scaling.width")
+    space = replace(make_space(), axes=widths)
+    run(tmp_path, 1, sampler="random", plan=_one_trunk, space=space)
+    store = RecordStore(tmp_path)
+    (record,) = store.all()
+    assert record.training
+    store.save(replace(record, training=replace(record.training, steps=300, new_steps=100)))
+    run(tmp_path, 1, fates={1: "stage failed"}, sampler="random", plan=_one_trunk, space=space)
+    failed = store.all()[1]
+    assert (failed.state, failed.most_updates) == ("failed", most)
 
 
 @pytest.mark.slow

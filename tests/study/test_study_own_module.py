@@ -1,6 +1,7 @@
 """What of a space a module of the user's cannot have is refused before anything runs; what is done to it is said."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from scalesearch.networks import find_spec
 from scalesearch.networks.own_module import code_reader, code_sha256
 from scalesearch.study.own_module import (
     as_begun,
+    base_of,
     fitted_module_notes,
     normalised,
     require_classification,
@@ -167,6 +169,8 @@ def test_what_is_done_to_a_module_is_said() -> None:
     assert "pretrained_cfg says (mean (0.5, 0.5, 0.5)" in of_timm
     (by_itself,) = _notes("own_modules:normalising")
     assert "normalised not at all" in by_itself and "(mean (0, 0, 0), std (1, 1, 1))" in by_itself
+    (by_parameters,) = _notes("own_modules:normalising_by_parameters")
+    assert by_parameters == by_itself.replace("normalising", "normalising_by_parameters", 1)
     assert not _notes("resnet_small")
 
 
@@ -183,6 +187,16 @@ def test_a_study_goes_on_with_the_normalisation_that_it_was_begun_with(session: 
     assert as_begun(other, replace(stored, base=replace(other, mean=(), std=()))) == other
 
 
+def test_a_study_goes_on_with_parameters_that_normalised_twice(session: Session) -> None:
+    now = find_spec("own_modules:normalising_by_parameters")
+    before = replace(now, mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert as_begun(now, None) == now and as_begun(now, replace(session, base=before)) == before
+    (told,) = _notes("", before)
+    assert "by the module's mean and std, as when this study was begun, and again by the module" in told
+    cutting = NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.5,)))
+    require_fit(replace(SPACE, axes=(cutting,)), now, 10)
+
+
 def test_a_module_that_expects_pixels_in_bytes_is_refused_in_a_new_study_alone(session: Session) -> None:
     base = find_spec("own_modules:buffers_in_bytes")
     for stored in (None, session):
@@ -193,6 +207,26 @@ def test_a_module_that_expects_pixels_in_bytes_is_refused_in_a_new_study_alone(s
     assert as_begun(base, replace(session, base=before)) == before
     (told,) = _notes("", before)
     assert "and again by the module" in told
+
+
+def test_a_spec_that_normalises_pixels_in_bytes_is_refused_in_a_new_study_alone(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nets_in_bytes.py").write_text(
+        "from dataclasses import replace\n"
+        "from scalesearch.networks import base_spec\n"
+        "def spec():\n"
+        "    return replace(base_spec('resnet_small'), mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))\n"
+        "def in_units():\n"
+        "    return replace(base_spec('resnet_small'), mean=(0.0,) * 3, std=(1.0,) * 3)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"expected mean and std of pixels in 0..1, came \(123.7, .*\nDivide both by 255"
+    ):
+        base_of("nets_in_bytes:spec", None)
+    assert base_of("nets_in_bytes:spec", session).mean == (123.7, 116.3, 103.5)
+    assert base_of("nets_in_bytes:in_units", None).std == (1.0,) * 3
 
 
 def test_a_module_serves_classification_alone() -> None:

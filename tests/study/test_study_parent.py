@@ -23,6 +23,7 @@ from scalesearch.export.metadata import write_config
 from scalesearch.export.target import WEIGHTS
 from scalesearch.networks import base_spec
 from scalesearch.networks.build import build, settle_norms
+from scalesearch.records.run_file import refuse_changes
 from scalesearch.study import parent as module
 from scalesearch.study.parent import ParentRequest, PriorParent, look_ahead, prepare_parent, requested_parent
 from scalesearch.study.parent_sources import FoundParent, find_parent
@@ -154,6 +155,22 @@ def test_without_the_study_it_is_read_again_and_must_be_the_same_file(
     # For other images the copy of the study, fine-tuned on its own, will not do.
     parent = prepared(prior, fingerprint="g")
     assert parent and parent.sha256 == prior.parent.sha256 and parent.key != prior.parent.key
+
+
+def test_other_steps_are_told_though_the_parents_file_is_gone(
+    session: Session, first: tuple[ParentRequest, PriorParent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (request, prior), base = first, base_spec("resnet_small")
+    found_at({}, monkeypatch)
+    stored = replace(session, folder=prior.study, parent=prior.parent)
+
+    def again(steps: int) -> Parent | None:
+        asked = replace(request, steps=steps)
+        return prepare_parent(asked, session.space, base, images_of("f"), prior.study, stored=stored)
+
+    assert again(4) is stored.parent
+    with pytest.raises(ConfigError, match=r"other settings.*\nparent\.steps: was 4, is 5\.\n"):
+        refuse_changes(stored, replace(stored, parent=again(5)))
 
 
 @pytest.mark.parametrize("begun_before", [False, True])

@@ -195,15 +195,16 @@ def test_only_what_was_really_cut_is_refused(
 class Timm:
     """What is asked of timm, with weights of a network of ours under timm's names."""
 
-    def __init__(self, spec: NetworkSpec, *, fails: str = "") -> None:
+    def __init__(self, spec: NetworkSpec, *, fails: str = "", library: str = "timm", name: str = "") -> None:
         self.models, self._spec, self._fails = self, spec, fails
+        self._library, self._name = library, name or NAME
         self.made = list[str]()
 
     def get_pretrained_cfg(self, name: str) -> SimpleNamespace | None:
         if name.startswith("efficientnet_b0") and name != NAME:
             raise RuntimeError("Invalid pretrained tag")
         known = SimpleNamespace(has_weights=True, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), license="apache-2.0")
-        return known if name == NAME else None
+        return known if name == self._name else None
 
     def list_models(self, pattern: str, *, pretrained: bool) -> list[str]:
         return [NAME] if pretrained and pattern.strip("*") in NAME else []
@@ -213,7 +214,7 @@ class Timm:
         if self._fails:
             raise OSError(self._fails)
         self.made.append(name)
-        return SimpleNamespace(state_dict=lambda: foreign_state(self._spec, "timm"))
+        return SimpleNamespace(state_dict=lambda: foreign_state(self._spec, self._library))
 
 
 NAME = "efficientnet_b0.ra_in1k"
@@ -235,6 +236,32 @@ def test_timm_s_weights_come_with_their_own_mean_and_are_loaded_once(
     assert {name: each.shape for name, each in found.tensors.items()} == {n: each.shape for n, each in ours.items()}
     with pytest.raises(ConfigError, match="symmetric"):  # another padding than the network's
         find_parent(f"timm:{NAME}", B0_OF_TENSORFLOW)
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "taken"),
+    [
+        ("resnet50", "resnetaa50.d_in12k", False),
+        ("resnet50", "resnetblur50.bt_in1k", False),
+        ("resnet50", "resnet50.a1_in1k", True),
+        ("resnet18", "resnet50.a1_in1k", False),
+        ("mobilenet_v2", "mobilenetv2_100.ra_in1k", True),
+        ("mobilenet_v2", "mobilenetv2_110d.ra_in1k", False),
+    ],
+)
+def test_a_network_of_timm_that_computes_something_else_is_refused_whatever_its_weights(
+    base: str, name: str, taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = small(base)
+    timm = Timm(spec, library="timm" if base == "mobilenet_v2" else "torchvision", name=name)
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    if taken:
+        assert find_parent(f"timm:{name}", spec).spec == spec
+        return
+    with pytest.raises(ConfigError, match=rf"expected timm's \S+, the network that computes what {base} does here"):
+        find_parent(f"timm:{name}", spec)
+    assert not timm.made, "nothing is downloaded"
 
 
 def test_a_name_that_timm_lacks_and_weights_that_it_cannot_load_are_said(

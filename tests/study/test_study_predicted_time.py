@@ -60,6 +60,23 @@ def test_a_space_that_is_used_up_ends_the_run_sooner() -> None:
     assert predict(planned(SETTINGS, space), plans, PIECES).trained == (4, 4)
 
 
+@pytest.mark.parametrize(
+    ("quantization", "trainings"),
+    [
+        ({"precision": ["fp32", "int8"], "qat_steps": [0, 2, 4], "calibration": ["minmax", "mse"]}, 4 * (1 + 2 * 2)),
+        ({"precision": ["int8"], "qat_steps": 4, "bias_correction": [True, False]}, 4),
+        ({"precision": ["int8"], "qat_steps": {"low": 0, "high": 4, "step": 2}}, 4 * (1 + 2)),
+        ({"precision": ["fp32", "fp16"], "qat_steps": [0, 4], "calibration": ["minmax", "mse"]}, 4),
+        ({"precision": ["fp32", "int8"], "qat_steps": 0, "calibration": ["minmax", "mse"]}, 4),
+    ],
+)
+def test_every_way_to_simulate_rounding_is_a_training(quantization: dict[str, object], trainings: int) -> None:
+    space, plans = made(quantization=quantization, training={"steps": 30})
+    assert distinct_trainings(space) == trainings
+    found = predict(planned(replace(SETTINGS, budget=3 * trainings), space), plans, PIECES)
+    assert found.trained[0] == trainings
+
+
 def test_candidates_that_share_a_trunk_are_more_than_the_budget_has_full_trainings() -> None:
     """Of n networks, cut from one, the first trains the trunk: together they are 1 + (n - 1) / 3 full trainings."""
     cuts = {"low": 0.0, "high": 0.9}

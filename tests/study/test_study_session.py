@@ -336,6 +336,18 @@ def test_a_study_keeps_its_sampler_unless_another_is_asked_for(tmp_path: Path) -
     assert new == RunSettings().sampler_name == DEFAULT_SAMPLER
 
 
+def test_a_begun_study_takes_other_threads_but_no_other_number_format(tmp_path: Path) -> None:
+    root, said = write(tmp_path / "scans", 1000), list[str]()
+    assert opened(root).machine.threads == 1
+    machine = opened(root, "machine.threads=4", "machine.bf16=off", say=said.append).machine
+    assert machine == Machine(device="cpu", threads=4, bf16=False, channels_last=True)
+    assert "machine: as probed by the first run, but with machine.threads = 4" in said
+    assert opened(root, say=said.append).machine.threads == 4
+    assert "machine: as probed by the first run" in said
+    with pytest.raises(ConfigError, match=r"machine\.bf16: was 'off', is 'on'"):
+        opened(root, "machine.bf16=on")
+
+
 SEVERAL = "training.steps=[2,4]"
 
 

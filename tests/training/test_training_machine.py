@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from scalesearch.errors import ConfigError
 from scalesearch.training import machine
-from scalesearch.training.machine import probe_machine, torch_threads
+from scalesearch.training.machine import kept_machine, probe_machine, torch_threads
 from scalesearch.values.settings import Machine, MachineSettings
 
 
@@ -60,6 +62,20 @@ def test_explicit_settings_are_obeyed_without_a_probe(monkeypatch: pytest.Monkey
     told = probe_machine(MachineSettings(device="cpu", threads=3, bf16="on"))
     assert told == Machine(device="cpu", threads=3, bf16=True, channels_last=True)
     assert not tried
+
+
+def test_a_begun_study_keeps_its_machine_but_for_the_threads_that_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = Machine(device="cpu", threads=1, bf16=True, channels_last=True)
+    assert kept_machine(found, MachineSettings()) == found
+    assert kept_machine(found, MachineSettings(threads=4)) == replace(found, threads=4)
+    gpu = replace(found, device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert kept_machine(gpu, MachineSettings()) == gpu
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="run on a CUDA device, and torch sees none"):
+        kept_machine(gpu, MachineSettings())
 
 
 @pytest.mark.slow

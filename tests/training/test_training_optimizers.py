@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from scalesearch.training.optimizers import ConvolutionMuon, make_optimizers, muon_weights, orthogonalize
 from scalesearch.values.candidate import OptimizerName, Recipe
@@ -101,6 +102,19 @@ def test_every_parameter_has_exactly_one_optimizer_and_only_matrices_decay(name:
         for group in optimizer.param_groups:
             if group.get("weight_decay", 0.0) > 0:
                 assert all(p.ndim > 1 for p in group["params"])
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw", "sgd"])
+def test_weights_that_are_computed_or_shared_are_trained_once(name: OptimizerName) -> None:
+    module = small_module()
+    weight_norm(module[3])
+    module.append(nn.Conv2d(12, 12, 3, padding=1))
+    module[-1].weight = module[4].weight
+    assert muon_weights(module) == [module[2].weight, module[4].weight]
+    optimizers = make_optimizers(module, Recipe(optimizer=name))
+    taken = [each for optimizer in optimizers for group in optimizer.param_groups for each in group["params"]]
+    assert len(taken) == len({id(each) for each in taken})
+    assert {id(each) for each in taken} == {id(each) for each in module.parameters()}
 
 
 def test_muon_without_a_second_convolution_is_adamw_alone() -> None:
