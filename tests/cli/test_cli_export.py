@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from scalesearch.cli import export
 from scalesearch.data import LABEL_SOURCES, load_dataset, to_input
+from scalesearch.deployment import float_weights
 from scalesearch.deployment.graph_structure import first_difference
 from scalesearch.deployment.onnx_file import onnx_model, read_onnx, write_onnx
 from scalesearch.errors import ConfigError, MissingBackendError, NoFeasibleTrialError, StageFailed
@@ -454,6 +455,7 @@ def test_a_confirmed_export_of_the_cosine_schedule_is_retrained_as_the_search_di
         return write_onnx(small_graph(), to)
 
     monkeypatch.setattr(trial_files, "built_file", build)
+    monkeypatch.setattr(float_weights, "is_in_float", lambda _: False)  # the file that stands for int8 is in fp32
     record, recipe = study.trial(1, "int8"), Recipe(steps=240, retrain_steps=60, schedule="cosine")
     pruning = record.candidate.pruning if retrained else Pruning()
     candidate = dataclasses.replace(record.candidate, recipe=recipe, pruning=pruning)
