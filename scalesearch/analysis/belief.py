@@ -325,7 +325,7 @@ class Belief:
         networks: dict[Candidate, list[int]] = {}
         for place, each in enumerate(self.observations):
             whole = at_length(each.candidate, self.full_updates)
-            networks.setdefault(replace(whole, quantization=Quantization()), []).append(place)
+            networks.setdefault(whole.unquantized, []).append(place)
         if len(networks) < 3:
             return None
         off = [self._error_without(np.array(places)) for places in list(networks.values())[-most:]]

@@ -8,7 +8,7 @@ from typing import Final
 from scalesearch.analysis.brief_bias import BriefBias, Traits, fit_brief_bias, traits_of
 from scalesearch.analysis.ranks import RankAgreement, rank_agreement
 from scalesearch.analysis.score_error import variance
-from scalesearch.values.candidate import Candidate, Quantization, Recipe
+from scalesearch.values.candidate import Candidate
 from scalesearch.values.record import MeasuredTrial, TrialRecord
 
 LEAST_NETWORKS: Final = 6
@@ -39,7 +39,7 @@ def longer_trainings(records: Iterable[TrialRecord]) -> LongerTrainings | None:
     own = [each for record in records if record.full_updates and record.same_as is None if (each := record.measured)]
     for each in own:
         if not each.candidate.quantization.aware_steps:
-            trained.setdefault(_network(each.candidate), {}).setdefault(each.candidate.recipe.steps, each)
+            trained.setdefault(each.candidate.network, {}).setdefault(each.candidate.recipe.steps, each)
     full = max((each.full_updates for each in own), default=0)
     both = [of for of in trained.values() if full in of and min(of) < full]
     # Scores of unlike short trainings do not compare: those that most networks have.
@@ -57,12 +57,6 @@ def longer_trainings(records: Iterable[TrialRecord]) -> LongerTrainings | None:
         ranks=rank_agreement([each.brief_score for each in brief], long),
         bias=fit_brief_bias(brief, long, [variance(record.quality) for _, record in pairs]),
     )
-
-
-def _network(candidate: Candidate) -> Candidate:
-    """Return the candidate without its precision and its length."""
-    recipe = replace(candidate.recipe, steps=Recipe().steps)
-    return replace(candidate, recipe=recipe, quantization=Quantization())
 
 
 def _traits(record: MeasuredTrial) -> Traits:

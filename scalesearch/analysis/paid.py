@@ -3,10 +3,9 @@
 import math
 import statistics
 from collections.abc import Iterable
-from dataclasses import replace
 
 from scalesearch.analysis.score_error import metric_of
-from scalesearch.values.candidate import Candidate, Quantization
+from scalesearch.values.candidate import Candidate
 from scalesearch.values.quality import score_noun
 from scalesearch.values.record import Gain, TrialRecord
 
@@ -56,10 +55,9 @@ def _one_each(measured: Iterable[tuple[Candidate, Gain]]) -> list[Gain]:
     """
     best = dict[Candidate, tuple[tuple[float, ...], Gain]]()
     for candidate, gain in measured:
-        network = replace(candidate, quantization=Quantization(), recipe=replace(candidate.recipe, steps=0))
         change = -math.inf if gain.score_change is None else gain.score_change
         rank = (candidate.recipe.steps, _pays(gain), change, gain.speedup)
-        if network not in best or rank > best[network][0]:
+        if (network := candidate.network) not in best or rank > best[network][0]:
             best[network] = (rank, gain)
     return [gain for _, gain in best.values()]
 

@@ -20,7 +20,7 @@ from scalesearch.spaces.asking import offers, ordered_values
 from scalesearch.spaces.axes import Value, default_value, field_type, typed
 from scalesearch.spaces.moves import drawn, free_axes
 from scalesearch.spaces.suggest import candidate_with
-from scalesearch.values.candidate import Candidate, Quantization
+from scalesearch.values.candidate import Candidate
 from scalesearch.values.space import NamedAxis, Range, SearchSpace
 
 RESOLUTION, WIDTH, DEPTH = "scaling.resolution", "scaling.width", "scaling.depth"
@@ -152,7 +152,7 @@ def _full_length(belief: Belief) -> int:
 
 def _pool(space: SearchSpace, belief: Belief, candidates: Iterable[Candidate], length: int) -> list[list[Candidate]]:
     """Return the networks, each once and in full length, in those precisions in which it probably keeps the limits."""
-    networks = list(dict.fromkeys(replace(at_length(each, length), quantization=Quantization()) for each in candidates))
+    networks = list(dict.fromkeys(at_length(each, length).unquantized for each in candidates))
     precisions = [value for named in space.axes if named.name == PRECISION for value in _listed(named)]
     asked: list[dict[str, Value]] = [{PRECISION: value} for value in precisions] or [{}]
     plain = [candidate_with(_plain(space) | each, space).quantization for each in asked]
@@ -167,7 +167,7 @@ def _trained(observed: Sequence[Observation], length: int) -> int:
     """Return the number of trained networks; one trained in part counts by its share of the full length."""
     longest = dict[Candidate, int]()
     for each in observed:
-        network = replace(at_length(each.candidate, length), quantization=Quantization())
+        network = at_length(each.candidate, length).unquantized
         longest[network] = max(each.candidate.recipe.steps, longest.get(network, 0))
     return max(1, round(sum(min(1.0, updates / length) for updates in longest.values())))
 

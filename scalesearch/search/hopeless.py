@@ -30,7 +30,7 @@ class Hopeless:
         self._failed, self._slow = set[Candidate](), set[Candidate]()
         trained, worked = Counter[Candidate](), set[Candidate]()
         for record in records:
-            network, whole = _trained(record.candidate), _in_precision(record.candidate)
+            network, whole = record.candidate.network, _in_precision(record.candidate)
             stage = record.reason.partition(":")[0]
             if record.state == "rejected" and record.stages:
                 self._slow.add(_untrained(record.candidate))
@@ -49,17 +49,8 @@ class Hopeless:
 
     def __contains__(self, candidate: Candidate) -> bool:
         """Tell whether there is no need to try the candidate."""
-        keys = {_trained(candidate), _in_precision(candidate)}
+        keys = {candidate.network, _in_precision(candidate)}  # the first has 0 steps, so they differ
         return _untrained(candidate) in self._slow or not keys.isdisjoint(self._failed)
-
-
-def _trained(candidate: Candidate) -> Candidate:
-    """Return the candidate in no precision and no length.
-
-    No candidate has 0 steps, so the result differs from what `_in_precision` returns.
-    """
-    recipe = replace(candidate.recipe, steps=0)
-    return replace(candidate, recipe=recipe, quantization=Quantization())
 
 
 def _in_precision(candidate: Candidate) -> Candidate:

@@ -2,13 +2,12 @@
 
 import contextlib
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from scalesearch.errors import CandidateRejected, StageFailed
 from scalesearch.search.events import Narrowed
 from scalesearch.search.ledger import GIVEN_UP, Ledger
 from scalesearch.search.siblings import siblings_of
-from scalesearch.values.candidate import Candidate, Precision, Quantization
+from scalesearch.values.candidate import Candidate, Precision
 from scalesearch.values.plan import Plan
 from scalesearch.values.record import TrialRecord
 from scalesearch.values.space import SearchSpace
@@ -94,7 +93,7 @@ def useless(records: Iterable[TrialRecord]) -> dict[Precision, int]:
     tried: dict[Precision, dict[Candidate, int]] = {}
     paid = set[Precision]()
     for each in measured:
-        precision, network = each.candidate.quantization.precision, _network(each.candidate)
+        precision, network = each.candidate.quantization.precision, each.candidate.unquantized
         for gain in each.gains:
             if gain.step == "precision":
                 tried.setdefault(precision, {})[network] = each.cost.macs
@@ -121,18 +120,13 @@ def given_up(records: Iterable[TrialRecord]) -> dict[Precision, int]:
         for gain in record.gains:
             if gain.step == "precision":
                 verdicts = tried.setdefault(record.candidate.quantization.precision, {})
-                network = _network(record.candidate)
+                network = record.candidate.unquantized
                 verdicts[network] = verdicts.get(network, True) and gain.no_gain
     return {
         precision: len(verdicts)
         for precision, verdicts in tried.items()
         if len(verdicts) >= TRIES and all(verdicts.values())
     }
-
-
-def _network(candidate: Candidate) -> Candidate:
-    """Return the candidate without its precision and how that is made."""
-    return replace(candidate, quantization=Quantization())
 
 
 def reason(precision: Precision, tries: int) -> str:

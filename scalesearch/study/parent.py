@@ -131,9 +131,8 @@ def prepare_parent(
         dataset: The study's images.
         folder: The study's folder.
         stored: The study as its first run left it; None for a new one. If the request names the same source, the stored
-            parent is used again, so the user's file may be gone by then; with other steps, which are refused later,
-            too. Nothing is written into a study that was begun
-            with another parent or with none, since such a run is refused later.
+            parent is used again, so the user's file may be gone by then. Other steps, another parent or none are
+            refused later, so nothing is written then.
         prior: The parent of the study that an exported network comes from, if such a network is trained again. It is
             taken from that study's folder, or else read again, and must be the same.
         say: Is called with a line on what was taken for granted, or on where the parent was found.

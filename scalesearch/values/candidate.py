@@ -1,6 +1,6 @@
 """A candidate as it is sampled: multipliers, pruning, quantization and the training recipe, before any rounding."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from scalesearch.values.identity import new_field
@@ -224,3 +224,13 @@ class Candidate:
     pruning: Pruning = field(default_factory=Pruning)
     quantization: Quantization = field(default_factory=Quantization)
     recipe: Recipe = field(default_factory=Recipe)
+
+    @property
+    def unquantized(self) -> "Candidate":
+        """What it is without its precision and how that is made: equal for all deployments of one training length."""
+        return replace(self, quantization=Quantization())
+
+    @property
+    def network(self) -> "Candidate":
+        """What it is without precision and length: equal for all trainings of one network. No candidate has 0 steps."""
+        return replace(self.unquantized, recipe=replace(self.recipe, steps=0))

@@ -132,6 +132,28 @@ def _cut_from_one(candidate: Candidate) -> Plan:
     return replace(plan, spec=replace(plan.spec, stem=stem), cut_from=plan.spec)
 
 
+def _told_shared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The updates that others made of the trunks of trials that go on, in the order in which they end."""
+    told = list[int]()
+
+    def heard(record: MeasuredTrial, plan: Plan, *, shared_updates: int) -> object:
+        told.append(shared_updates)
+        return gone_on_with(record, plan, shared_updates=shared_updates)
+
+    monkeypatch.setattr("scalesearch.search.coordinator.gone_on_with", heard)
+    return told
+
+
+def _go_on_with_a_third(folder: Path, plan: Callable[[Candidate], Plan]) -> None:
+    """Leave a third trial behind, as a killed run does, which differs from the second in its width; then go on."""
+    candidate = RecordStore(folder).all()[1].candidate
+    scaling = replace(candidate.scaling, width=1.25 if candidate.scaling.width != 1.25 else 1.5)
+    with opened_study(folder, url="") as opened:
+        opened.study.enqueue_trial(trial_parameters(replace(candidate, scaling=scaling), make_space()))
+        suggest(opened.study.ask(), make_space())
+    run(folder, 3, sampler="random", plan=plan)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("plan", "shared"),
@@ -141,20 +163,9 @@ def _cut_from_one(candidate: Candidate) -> Plan:
 def test_a_run_looks_for_another_trial_of_the_same_trunk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Callable[[Candidate], Plan], shared: int
 ) -> None:
-    told = list[int]()
-
-    def heard(record: MeasuredTrial, plan: Plan, *, shared_updates: int) -> object:
-        told.append(shared_updates)
-        return gone_on_with(record, plan, shared_updates=shared_updates)
-
-    monkeypatch.setattr("scalesearch.search.coordinator.gone_on_with", heard)
+    told = _told_shared(monkeypatch)
     run(tmp_path, 2, sampler="random", plan=plan)
-    candidate = RecordStore(tmp_path).all()[1].candidate
-    scaling = replace(candidate.scaling, width=1.25 if candidate.scaling.width != 1.25 else 1.5)
-    with opened_study(tmp_path, url="") as opened:
-        opened.study.enqueue_trial(trial_parameters(replace(candidate, scaling=scaling), make_space()))
-        suggest(opened.study.ask(), make_space())
-    run(tmp_path, 3, sampler="random", plan=plan)
+    _go_on_with_a_third(tmp_path, plan)
     assert told == [shared]
 
 
@@ -164,24 +175,13 @@ def test_a_trunk_is_charged_to_who_goes_on_unless_another_paid_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: tuple[int, int], shared: int
 ) -> None:
     """Who waited for the trunk was charged its branch alone and ended first; who trained it was killed while timed."""
-    told = list[int]()
-
-    def heard(record: MeasuredTrial, plan: Plan, *, shared_updates: int) -> object:
-        told.append(shared_updates)
-        return gone_on_with(record, plan, shared_updates=shared_updates)
-
-    monkeypatch.setattr("scalesearch.search.coordinator.gone_on_with", heard)
+    told = _told_shared(monkeypatch)
     run(tmp_path, 2, sampler="random", plan=_one_trunk)
     store = RecordStore(tmp_path)
     for record, new_steps in zip(store.all(), made, strict=True):
         assert record.training
         store.save(replace(record, training=replace(record.training, steps=300, new_steps=new_steps)))
-    candidate = store.all()[1].candidate
-    scaling = replace(candidate.scaling, width=1.25 if candidate.scaling.width != 1.25 else 1.5)
-    with opened_study(tmp_path, url="") as opened:
-        opened.study.enqueue_trial(trial_parameters(replace(candidate, scaling=scaling), make_space()))
-        suggest(opened.study.ask(), make_space())
-    run(tmp_path, 3, sampler="random", plan=_one_trunk)
+    _go_on_with_a_third(tmp_path, _one_trunk)
     assert told == [shared]
 
 
