@@ -14,6 +14,8 @@ Arms, each an ordinary `scalesearch run` that ends by its wall time (`--max-time
 * lengths: 240, 480 or 960 updates, as the sampler `growth` decides; the front is of 960;
 * lengths-cut, lengths-either: as lengths, but smaller widths are cut from the widest trunk (`scaling.width_by`),
   or, of each network, either that or trained from scratch, as the sampler decides;
+* lengths-depth-cut, lengths-kernel-cut: as lengths, but blocks are left out of the deepest trunk (`scaling.depth_by`),
+  or kernels are cropped from the largest ones (`scaling.kernel_by`);
 * growth-stages: width, depth and kernel of each of the three stages by itself, in resnet_small;
 * neck-width, neck-all: what neck and heads, or a decoder, follow (`scaling.neck_follows`): the width alone, or
   depth and kernel, too (`--task segmentation --spaces resnet_scene`, or detection with resnet_scene_boxes);
@@ -66,6 +68,8 @@ ARMS: dict[str, tuple[str, ...]] = {
     "lengths-without": ("sampler=growth", LENGTHS, *SCALING_ONLY),
     "lengths-cut": ("sampler=growth", LENGTHS, 'scaling.width_by="cut"'),
     "lengths-either": ("sampler=growth", LENGTHS, 'scaling.width_by=["scratch", "cut"]'),
+    "lengths-depth-cut": ("sampler=growth", LENGTHS, 'scaling.depth_by="cut"'),
+    "lengths-kernel-cut": ("sampler=growth", LENGTHS, 'scaling.kernel_by="cut"'),
     "growth-stages": ("sampler=growth", *STAGES),
     "neck-width": ("sampler=growth", "scaling.neck_follows=width"),
     "neck-all": ("sampler=growth", "scaling.neck_follows=all"),
