@@ -16,6 +16,7 @@ Arms, each an ordinary `scalesearch run` that ends by its wall time (`--max-time
   or, of each network, either that or trained from scratch, as the sampler decides;
 * lengths-depth-cut, lengths-kernel-cut: as lengths, but blocks are left out of the deepest trunk (`scaling.depth_by`),
   or kernels are cropped from the largest ones (`scaling.kernel_by`);
+* lengths-flip: as lengths, with `training.flip = "auto"`, whose training before the search is part of the time;
 * growth-stages: width, depth and kernel of each of the three stages by itself, in resnet_small;
 * neck-width, neck-all: what neck and heads, or a decoder, follow (`scaling.neck_follows`): the width alone, or
   depth and kernel, too (`--task segmentation --spaces resnet_scene`, or detection with resnet_scene_boxes);
@@ -70,6 +71,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "lengths-either": ("sampler=growth", LENGTHS, 'scaling.width_by=["scratch", "cut"]'),
     "lengths-depth-cut": ("sampler=growth", LENGTHS, 'scaling.depth_by="cut"'),
     "lengths-kernel-cut": ("sampler=growth", LENGTHS, 'scaling.kernel_by="cut"'),
+    "lengths-flip": ("sampler=growth", LENGTHS, "training.flip=auto"),
     "growth-stages": ("sampler=growth", *STAGES),
     "neck-width": ("sampler=growth", "scaling.neck_follows=width"),
     "neck-all": ("sampler=growth", "scaling.neck_follows=all"),
