@@ -2,8 +2,8 @@
 
     python benchmarks/rank_fidelity.py --data DIR --to rank_fidelity.jsonl --steps 240 480 --flip off on
 
-Sixteen dense networks of the space `resnet_small`, eight of them at 48 px, and eight that are cut from four of these
-(25 and 50 % of the channels, by the size of their weights) are trained by the program's own trunk and branch: briefly
+Sixteen dense networks of the space `resnet_small` (two of them of width 1.5, wider than the space's widest), eight of
+them at 48 px, and eight that are cut from four of these (25 and 50 % of the channels, by the size of their weights) are trained by the program's own trunk and branch: briefly
 by each recipe, scored on validation images as a search scores them, and long (1,920 updates, cut and branched in the
 same way), twice, from seeds that the brief trainings do not use. `--cosine` adds the recipe of before: cosine, and 60
 more updates after a cut.
@@ -19,8 +19,9 @@ Printed for each recipe, with the ceiling (one long training against the other) 
 * Spearman between the brief scores and the mean of the two long ones: over all networks, over those of 48 px, and over
   the dense ones; both scored on the same validation images, so that the images are not what is asked about. The same
   with the long trainings scored on the test images is printed below.
-* gap: mean of brief less long, in points; by how many points it grows with each doubling of the resolution and of the
-  MACs; and the mean gap of the dense networks less that of the cut ones. All are 0 for a recipe that is fair.
+* gap: mean of brief less long, in points; by how many points it grows with each doubling of the resolution, of the
+  width (what a cut leaves of it) and of the MACs; and the mean gap of the dense networks less that of the cut ones.
+  All are 0 for a recipe that is fair.
 * CPU seconds of all brief trainings, each counted as if it alone had been trained.
 
 Every finished training is a line of the results file; the same command continues where it was stopped, and prints the
@@ -375,6 +376,7 @@ def tabulate(
 def report(table: Table, fixed_px: int = FIXED_PX) -> list[str]:
     """The lines to print; the networks of `fixed_px` are also ranked among themselves."""
     resolution = np.array([float(shape.resolution_px) for shape in table.shapes])
+    width = np.array([shape.width * (1 - shape.cut) for shape in table.shapes])
     dense = np.array([not shape.cut for shape in table.shapes])
     truth: Array = np.mean(table.long, axis=0)
     sets = {
@@ -403,13 +405,13 @@ def report(table: Table, fixed_px: int = FIXED_PX) -> list[str]:
     if len(table.long) > 1:
         noise = f"standard deviation {np.std(table.long[0] - table.long[1]) / math.sqrt(2):.1f} over seeds"
     lines += ["", f"gap = brief less long, points (one long training: {noise})"]
-    lines.append(f"{'':24} {'mean':>6} {'per 2 x px':>11} {'per 2 x MACs':>13} {'dense less cut':>15} {'CPU s':>7}")
+    lines.append(f"{'':24} {'mean':>6} {'per 2 x px':>11} {'per 2 x width':>14} {'per 2 x MACs':>13} {'dense less cut':>15} {'CPU s':>7}")
     for name, runs in table.brief.items():
         gap: Array = np.mean(runs, axis=0) - truth
         unlike = gap[dense].mean() - gap[~dense].mean() if (~dense).any() else math.nan
         spent_s = np.mean([values.sum() for values in table.train_s[name]])
         lines.append(
-            f"{name:24} {gap.mean():6.1f} {slope(np.log2(resolution), gap):11.1f} "
+            f"{name:24} {gap.mean():6.1f} {slope(np.log2(resolution), gap):11.1f} {slope(np.log2(width), gap):14.1f} "
             f"{slope(np.log2(table.macs), gap):13.1f} {unlike:15.1f} {spent_s:7.0f}"
         )
     return lines
