@@ -26,16 +26,16 @@ For every space the arms of one seed follow each other, in an order that rotates
 hypervolumes of the fronts (score times ln(latency), see analysis/front.py) of what was on disk at equal times, as means
 over the seeds with standard deviations; of the last front also as it was evaluated after the search, on test images
 and re-timed, with all its members (what a user has who ships it as it is; what was begun in time and ended later is in
-it); and the difference to one arm (`--than`), seed by seed. A search that was interrupted goes on with the time that is
-left to it. All of it wants a machine that does nothing else.
+it); and the difference to one arm (`--than`), seed by seed. A search that was interrupted begins anew; one that
+ended after other minutes is refused. All of it wants a machine that does nothing else.
 """
 
 import argparse
 import csv
+import shutil
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,15 +109,20 @@ def folder_of(to: Path, space: str, arm: str, seed: int) -> Path:
 
 
 def search(told: argparse.Namespace, space: str, arm: str, seed: int) -> None:
-    """Run one search, or what is left of its time; do nothing if it has ended."""
+    """Run one search; do nothing if it has ended.
+
+    Raises:
+        SystemExit: It has ended after other minutes.
+    """
     folder = folder_of(told.to, space, arm, seed)
-    used = folder.with_suffix(".seconds")
-    used_s = float(used.read_text()) if used.exists() else 0.0
-    left_s = int(60 * told.minutes - used_s)
-    if left_s < 10:
+    ended = folder.with_suffix(".seconds")
+    if ended.exists():
+        if (ended_s := float(ended.read_text())) != 60 * told.minutes:
+            sys.exit(f"{folder} was searched for {ended_s / 60:g} minutes, not {told.minutes:g}: give another --to")
         return
+    shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "scalesearch", "run", "--space", space, "--data", told.data]
-    command += ["--max-time", f"{left_s}s", "--workers", str(told.workers), "--to", str(folder)]
+    command += ["--max-time", f"{round(60 * told.minutes)}s", "--workers", str(told.workers), "--to", str(folder)]
     command += ["--task", told.task]
     overrides = (*ARMS[arm], f"seed={seed}")
     if told.val_fraction:
@@ -126,10 +131,8 @@ def search(told: argparse.Namespace, space: str, arm: str, seed: int) -> None:
         overrides = (ALIKE[space], *overrides)
     for override in overrides:
         command += ["--set", override]
-    began = time.monotonic()
     subprocess.run(command, check=True, stdout=sys.stderr)
-    # A run ends before its time where no further candidate would end in time: it has ended all the same.
-    used.write_text(str(max(used_s + time.monotonic() - began, 60 * told.minutes)))
+    ended.write_text(str(60 * told.minutes))
 
 
 def read(folder: Path, space: str, arm: str, seed: int) -> Search:

@@ -3,10 +3,10 @@
     python benchmarks/rank_fidelity.py --data DIR --to rank_fidelity.jsonl --steps 240 480 --flip off on
 
 Sixteen dense networks of the space `resnet_small` (two of them of width 1.5, wider than the space's widest), eight of
-them at 48 px, and eight that are cut from four of these (25 and 50 % of the channels, by the size of their weights) are trained by the program's own trunk and branch: briefly
-by each recipe, scored on validation images as a search scores them, and long (1,920 updates, cut and branched in the
-same way), twice, from seeds that the brief trainings do not use. `--cosine` adds the recipe of before: cosine, and 60
-more updates after a cut.
+them at 48 px, and eight that are cut from four of these (25 and 50 % of the channels, by the size of their weights)
+are trained by the program's own trunk and branch: briefly by each recipe, scored on validation images as a search
+scores them, and long (1,920 updates, cut and branched in the same way), twice, from seeds that the brief trainings do
+not use. `--cosine` adds the recipe of before: cosine, and 60 more updates after a cut.
 
 `--task detection` and `--task segmentation` do the same with 14 networks of the task's default space, six of them cut,
 and the space's own recipe: `--steps 240` (detection 300) beside `--long-steps 1440` (1800), six times as long.
@@ -405,7 +405,8 @@ def report(table: Table, fixed_px: int = FIXED_PX) -> list[str]:
     if len(table.long) > 1:
         noise = f"standard deviation {np.std(table.long[0] - table.long[1]) / math.sqrt(2):.1f} over seeds"
     lines += ["", f"gap = brief less long, points (one long training: {noise})"]
-    lines.append(f"{'':24} {'mean':>6} {'per 2 x px':>11} {'per 2 x width':>14} {'per 2 x MACs':>13} {'dense less cut':>15} {'CPU s':>7}")
+    slopes = f"{'per 2 x px':>11} {'per 2 x width':>14} {'per 2 x MACs':>13}"
+    lines.append(f"{'':24} {'mean':>6} {slopes} {'dense less cut':>15} {'CPU s':>7}")
     for name, runs in table.brief.items():
         gap: Array = np.mean(runs, axis=0) - truth
         unlike = gap[dense].mean() - gap[~dense].mean() if (~dense).any() else math.nan

@@ -61,7 +61,7 @@ STEPS: Final = (
     Step(name="rtx", limit_s=120),
     Step(name="tests", limit_s=240, first_look=False),
     Step(name="search", limit_s=300, first_look=False),
-    Step(name="tasks", limit_s=120, first_look=False),
+    Step(name="tasks", limit_s=240, first_look=False),
 )
 
 
