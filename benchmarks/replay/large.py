@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from replay.lines import Line
 from replay.shapes import Shape, shape_of
-from replay.table import shape_of_line
+from replay.table import shape_of_line, trunk_cpu_seconds
 from scalesearch.analysis.belief import Features
 from scalesearch.analysis.gaussian_process import MOST, GaussianProcess
 from scalesearch.spaces.moves import drawn
@@ -76,6 +76,7 @@ def known_of(lines: Sequence[Line], steps: int) -> Known:
     for line in lines:
         if line["kind"] == "latency":
             timed.setdefault((line["network"], line["precision"]), []).append(line["p50_ms"])
+    trunk_cpu_s = trunk_cpu_seconds(lines)
     candidates, trunks, rows = list[Candidate](), list[str](), list[tuple[float, ...]]()
     for line in lines:
         key = (line.get("network", ""), line.get("precision", ""))
@@ -84,7 +85,7 @@ def known_of(lines: Sequence[Line], steps: int) -> Known:
             candidates.append(shape.candidate(steps=steps, precision=line["precision"]))
             trunks.append(shape.trunk.name)
             branch_s = share * sum(line[part] for part in ("prune_s", "branch_s", "export_s"))
-            seconds = (share * line["trunk_s"], branch_s)
+            seconds = (trunk_cpu_s[shape.trunk.name, line["seed"], steps], branch_s)
             rows.append((line["val"], math.log(np.mean(timed[key])), math.log(networks[key[0]]["macs"]),
                          *(math.log(max(each, 1e-3)) for each in seconds)))  # fmt: skip
     if len(rows) < 50:

@@ -140,6 +140,7 @@ def table_of(lines: Sequence[Line], steps: int, *, name: str = "the table") -> T
     trained = [line for line in lines if line["kind"] == "accuracy" and line["steps"] == steps]
     timed = [line for line in lines if line["kind"] == "latency"]
     seeds, processes = (sorted({line[key] for line in of}) for of, key in ((trained, "seed"), (timed, "process")))
+    trunk_cpu_s = trunk_cpu_seconds(lines)
     by_seed = {(line["network"], line["precision"], line["seed"]): line for line in trained}
     by_process = {(line["network"], line["precision"], line["process"]): line for line in timed}
     points, rows = list[Point](), list[tuple[list[Line], list[Line]]]()
@@ -165,7 +166,10 @@ def table_of(lines: Sequence[Line], steps: int, *, name: str = "the table") -> T
         val=np.array([[line["val"] for line in mine] for mine, _ in rows]),
         test=np.array([[line["test"] for line in mine] for mine, _ in rows]),
         latency_ms=np.array([[line["p50_ms"] for line in own] for _, own in rows]),
-        seconds=tuple(_seconds(mine, own) for mine, own in rows),
+        seconds=tuple(
+            _seconds(mine, own, [trunk_cpu_s[point.shape.trunk.name, line["seed"], steps] for line in mine])
+            for point, (mine, own) in zip(points, rows, strict=True)
+        ),
         equal={shape_of_line(n): first[n["identity"]] for n in networks.values() if n["identity"] in first},
         macs={shape_of_line(line): line["macs"] for line in networks.values()},
         rejected=frozenset(shape_of_line(line) for line in networks.values() if line["rejected"]),
@@ -179,14 +183,40 @@ def shape_of_line(line: Line) -> Shape:
     return Shape(**{field: float(line[field]) for field in fields}, stages=stages)
 
 
-def _seconds(trained: Sequence[Line], timed: Sequence[Line]) -> Seconds:
+def trunk_cpu_seconds(lines: Sequence[Line]) -> dict[tuple[str, int, int], float]:
+    """Return the CPU seconds of each trunk, by its network's name, seed and updates.
+
+    A trunk is trained with the first of its networks, the most cut one, so its seconds are taken times the share in
+    which the worker had a core *then*. What a shorter trunk took is part of a longer one's seconds, at its own share.
+    """
+    shapes = {line["network"]: shape_of_line(line) for line in lines if line["kind"] == "network"}
+    first: dict[tuple[str, int, int], Line] = {}
+    for line in lines:
+        if line["kind"] == "accuracy":
+            shape = shapes[line["network"]]
+            key = (shape.trunk.name, line["seed"], line["steps"])
+            if key not in first or shape.cut > shapes[first[key]["network"]].cut:
+                first[key] = line
+    found: dict[tuple[str, int, int], float] = {}
+    cpu_s, wall_s, before = 0.0, 0.0, ("", 0)
+    for name, seed, steps in sorted(first):
+        if (name, seed) != before:
+            cpu_s, wall_s, before = 0.0, 0.0, (name, seed)
+        line = first[name, seed, steps]
+        cpu_s += max(0.0, line["trunk_s"] - wall_s) * line["cpu_share"]
+        wall_s = max(wall_s, line["trunk_s"])
+        found[name, seed, steps] = cpu_s
+    return found
+
+
+def _seconds(trained: Sequence[Line], timed: Sequence[Line], trunks_s: Sequence[float]) -> Seconds:
     """Return the CPU seconds of a point: seconds of training times the share in which the worker had a core."""
 
     def mean(lines: Sequence[Line], *fields: str, share: bool = False) -> float:
         return float(np.mean([sum(each[f] for f in fields) * (each["cpu_share"] if share else 1) for each in lines]))
 
     return Seconds(
-        trunk=mean(trained, "trunk_s", share=True),
+        trunk=float(np.mean(trunks_s)),
         branch=mean(trained, "prune_s", "branch_s", "export_s", share=True),
         score=mean(trained, "score_s", share=True)
         + (mean(trained, "quantize_s", share=True) if trained[0]["precision"] != "fp32" else 0.0),

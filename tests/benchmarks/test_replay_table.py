@@ -12,7 +12,7 @@ from replay.lines import Line, Lines, pack, read_lines
 from replay.session import Replay
 from replay.shapes import Shape
 from replay.synthetic import synthetic_lines
-from replay.table import Table, read_table, summary, table_of
+from replay.table import Table, read_table, shape_of_line, summary, table_of, trunk_cpu_seconds
 
 from scalesearch.analysis.front import hypervolume
 
@@ -157,3 +157,20 @@ def test_earlier_results_become_a_table() -> None:
     assert table.truth[place][0] == row["test"]
     assert table.seconds[place].trunk + table.seconds[place].branch == pytest.approx(row["cpu_s"])
     assert len(table.points) == 20
+
+
+def test_a_trunk_takes_the_core_share_of_the_training_that_made_it_length_by_length() -> None:
+    shape = {"resolution": 1.0, "depth": 1.0, "width": 1.25, "kernel": 1.0}
+    networks = [{"kind": "network", "network": name, "cut": cut, **shape} for name, cut in (("d", 0.0), ("c", 0.5))]
+    told = ((240, "c", 20.96, 0.712), (240, "d", 20.96, 0.995), (480, "c", 46.19, 0.562), (480, "d", 46.19, 0.991))
+    trained = [
+        {"kind": "accuracy", "network": name, "seed": 0, "steps": steps, "trunk_s": trunk_s, "cpu_share": share}
+        for steps, name, trunk_s, share in told
+    ]
+    found = trunk_cpu_seconds([*networks, *trained])
+    trunk = shape_of_line(networks[0]).trunk.name
+    short_s = 20.96 * 0.712
+    assert found == {
+        (trunk, 0, 240): pytest.approx(short_s),
+        (trunk, 0, 480): pytest.approx(short_s + 25.23 * 0.562),
+    }
