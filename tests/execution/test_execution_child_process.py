@@ -57,6 +57,7 @@ def test_our_own_errors_travel_and_others_come_with_their_traceback(tmp_path: Pa
         run_apart(refused, log=tmp_path / "log")
     with pytest.raises(RuntimeError, match=r"(?s)in broken.*ZeroDivisionError"):
         run_apart(broken, log=tmp_path / "log")
+    assert "in broken" in (tmp_path / "log").read_text(), "for callers that show the last line alone"
 
 
 def test_a_death_is_told_with_its_cause_and_last_words(tmp_path: Path) -> None:
