@@ -8,12 +8,12 @@ from typing import Final
 from scalesearch.files import named
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.parent import Parent
-from scalesearch.values.settings import Machine, RunSettings
+from scalesearch.values.settings import BUILTIN, Machine, RunSettings, source_name
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.target import Device, Target
 
 _DRAWN = {"signs": "road signs", "streets": "street scenes"}
-"""What the built-in sources draw."""
+"""What the built-in sources draw, by their names."""
 EARLIER_READING: Final = "(earlier versions:"
 """Begins the part of a warning about data that tells how earlier versions read the same files. Where images of a study
 differ from what they were, that is why."""
@@ -113,7 +113,7 @@ class Session:
     @property
     def drawn(self) -> str:
         """What the images show that a program drew, such as `road signs`; empty for other images."""
-        return _DRAWN.get(self.settings.data.source, "")
+        return _DRAWN.get(source_name(self.settings.data.source.removeprefix(BUILTIN)), "")
 
     @property
     def synthetic(self) -> bool:
