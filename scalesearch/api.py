@@ -58,8 +58,8 @@ def run_search(
 
     `settings.network`, if given, replaces the space's base network.
 
-    Trials run in child processes. A script that calls this must do so under `if __name__ == "__main__":`, since the
-    children import it again. Ctrl-C ends the search cleanly (`outcome.ended`).
+    Trials run in child processes, which do not import the caller's script. Ctrl-C ends the search cleanly
+    (`outcome.ended`).
 
     Raises:
         ConfigError: Something given is wrong, or the study there was made with other settings.
