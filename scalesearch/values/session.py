@@ -47,9 +47,12 @@ def model_path(folder: Path, trial: int) -> Path:
 def trial_of_model(path: Path) -> int | None:
     """Return the trial that a file in `models/` belongs to, judged by its name; None for any other file.
 
-    Files that the trial's evaluation makes on the way and removes, like `.fp32.onnx`, belong to the trial too.
+    Files that the trial's evaluation makes on the way and removes, like `.fp32.onnx` and `.untrained.onnx`, belong to
+    the trial too.
     """
-    match = re.fullmatch(r"trial_(\d{6,})(?:\.(?:fp32|dense|tensorrt|ranked))?\.onnx", path.name, re.ASCII)
+    match = re.fullmatch(
+        r"trial_(\d{6,})(?:\.untrained)?(?:\.(?:fp32|dense|tensorrt|ranked))?\.onnx", path.name, re.ASCII
+    )
     return int(match[1]) if match else None
 
 

@@ -15,6 +15,8 @@ def test_a_models_path_and_its_trial_are_inverse(trial: int) -> None:
     assert trial_of_model(path) == trial
     for suffix in (".fp32.onnx", ".dense.onnx", ".tensorrt.onnx", ".ranked.onnx"):
         assert trial_of_model(path.with_suffix(suffix)) == trial
+        assert trial_of_model(path.with_suffix(f".untrained{suffix}")) == trial
+    assert trial_of_model(path.with_suffix(".untrained.onnx")) == trial
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,8 @@ def test_a_models_path_and_its_trial_are_inverse(trial: int) -> None:
         "trial_00001.onnx",
         "trial_000001.onnx.bak",
         "trial_000001.mine.onnx",
+        "trial_000001.untrained",
+        "trial_000001.fp32.untrained.onnx",
         "trial_000001 (copy).onnx",
         "Trial_000001.onnx",
         "trial_00000\u00b2.onnx",
