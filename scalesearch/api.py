@@ -58,8 +58,8 @@ def run_search(
 
     `settings.network`, if given, replaces the space's base network.
 
-    Trials run in child processes. A script that calls this must do so under `if __name__ == "__main__":`, since the
-    children import it again. Ctrl-C ends the search cleanly (`outcome.ended`).
+    Trials run in child processes, which do not import the caller's script. Ctrl-C ends the search cleanly
+    (`outcome.ended`).
 
     Raises:
         ConfigError: Something given is wrong, or the study there was made with other settings.
@@ -81,7 +81,7 @@ def evaluate(
     Args:
         candidate: What is to be evaluated, recipe included. Its values need not lie on the space's axes.
         space: Gives the base network (unless `settings.network` does), its resolution, and the limits that decide
-            `record.feasible`.
+            `record.feasible`. A candidate beyond them is trained and measured all the same.
         settings: Data, chip and so on; None takes the defaults.
         folder: Keeps records, models (`models/`), weights and the reference engine, so that latencies of several calls
             can be compared and equal work is answered from its record; None uses a temporary folder.
@@ -119,7 +119,7 @@ def _evaluate(
     if same is not None:
         return same
     trial = 1 + max((record.trial for record in known), default=-1)
-    record = TrialEvaluator(session).evaluate(plan, trial=trial, report=report)
+    record = TrialEvaluator(session, rejects=False).evaluate(plan, trial=trial, report=report)
     store.save(record)
     return record
 

@@ -90,6 +90,18 @@ class FolderHold:
                 self._close(there / INSIDE)
                 there.rmdir()
 
+    def put_back(self, aside: Path) -> bool:
+        """Give what `set_aside` has renamed its name again, and tell whether that was done.
+
+        It is not where the new folder is still there, since something was written into it, or the system refuses.
+        """
+        there = self.folder.resolve()
+        with suppress(OSError):
+            if not there.exists():
+                aside.rename(there)
+                return True
+        return False
+
     def _take_all(self) -> None:
         there = self.folder.resolve()
         beside = there.with_name(f".{there.name}.lock")

@@ -408,3 +408,22 @@ class PaddedConvolution(nn.Conv2d):
 def of_a_subclass() -> nn.Module:
     layers = PaddedConvolution(3, 16, 3, stride=4), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     return nn.Sequential(*layers, nn.Linear(16, 10))
+
+
+class HeadOfMaps(nn.Module):
+    """Its last layer is a 3x3 convolution, which cannot be replaced; its linear layer has more outputs than it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.gate = nn.Conv2d(3, 16, 3, stride=4), nn.Linear(16, 16)
+        self.score = nn.Conv2d(16, 7, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.body(x))
+        x = x * torch.sigmoid(self.gate(x.mean(dim=(2, 3))))[:, :, None, None]
+        logits: Tensor = self.score(x).mean(dim=(2, 3))
+        return logits
+
+
+def head_of_maps() -> nn.Module:
+    return HeadOfMaps()

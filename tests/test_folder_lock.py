@@ -88,6 +88,22 @@ def test_a_link_and_another_spelling_are_the_same_folder(tmp_path: Path) -> None
     assert (tmp_path / "study.old1" / "mine").exists()
 
 
+def test_what_was_set_aside_is_put_back_where_the_new_folder_is_gone(tmp_path: Path) -> None:
+    folder, link = tmp_path / "study", tmp_path / "link"
+    folder.mkdir()
+    (folder / "mine").touch()
+    link.symlink_to(folder)
+    with hold_folder(link, "run") as hold:
+        aside = hold.set_aside()
+        assert aside and not hold.put_back(aside) and not (folder / "mine").exists()
+        hold.leave_empty()
+        assert hold.put_back(aside) and link.is_symlink() and (link / "mine").exists()
+        assert not hold.put_back(aside), "there is nothing left to put back"
+        with pytest.raises(ConfigError, match="another run"), hold_folder(folder, "run"):
+            pytest.fail("held twice")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "study"]
+
+
 def test_a_folder_moved_while_it_is_held_stays_held(tmp_path: Path) -> None:
     with hold_folder(tmp_path / "study", "run"):
         (tmp_path / "study").rename(tmp_path / "moved")

@@ -18,10 +18,13 @@ import tomli_w
 
 from scalesearch.analysis.front import pareto_front
 from scalesearch.chain.planner import Planner
-from scalesearch.config import load_run
+from scalesearch.cli import run as command
+from scalesearch.config import check_stored, load_run
 from scalesearch.confirm.front import confirm_front
 from scalesearch.confirm.request import ConfirmRequest
 from scalesearch.deployment.backends import get_backend
+from scalesearch.errors import ConfigError
+from scalesearch.export.metadata import read_config, write_config
 from scalesearch.records.front_scores import read_front_scores
 from scalesearch.records.run_file import stored_session
 from scalesearch.records.store import RecordStore
@@ -94,6 +97,26 @@ def test_it_is_reported(study: Path, tmp_path: Path) -> None:
     write_page(read_contents(study), tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "4 on the front" in page and "top-1" in page and "Classes: precision and recall" in page
+
+
+def test_its_exports_can_be_trained(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their recipes have a `branch_fraction` of 0, which only the schedule `wsd` reads."""
+    session, trained = stored_session(study), list[Path]()
+    monkeypatch.setattr("scalesearch.cli.full_training.train_export", lambda path, **_: trained.append(path))
+    paths = [
+        write_config(record.measured, session, study.parent / "exports" / str(record.trial))
+        for record in RecordStore(study).all()
+        if record.measured
+    ]
+    for path in paths:
+        command.train(path)
+    assert trained == paths and len(paths) == 11
+
+    config = read_config(paths[0])
+    assert config.candidate.recipe.schedule == "cosine" and config.candidate.recipe.branch_fraction == 0
+    newer = dataclasses.replace(config.candidate.recipe, schedule="wsd")
+    with pytest.raises(ConfigError, match=r"training\.branch_fraction = 0\.0 is out of range"):
+        check_stored(config.settings, dataclasses.replace(config.candidate, recipe=newer), origin="config.toml")
 
 
 def _as_if_run_here(study: Path) -> None:

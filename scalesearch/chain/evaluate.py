@@ -50,12 +50,15 @@ class TrialEvaluator:
         session: The settings, data and reference of the study.
         exports: Where exported files are kept for later candidates; None: exported files are not kept.
         measures: False if it is used only to `rebuild`, which needs no reference engine.
+        rejects: False if a network is trained though it is surely slower than the space allows; its record says so.
 
     Raises:
         ConfigError: The data are gone or have changed, or the reference engine's file has changed.
     """
 
-    def __init__(self, session: Session, *, exports: ExportCache | None = None, measures: bool = True) -> None:
+    def __init__(
+        self, session: Session, *, exports: ExportCache | None = None, measures: bool = True, rejects: bool = True
+    ) -> None:
         self._session = session
         self._lock = DeviceLock(MEASURED_DEVICE, timeout_s=_patience_s(session.settings))
         task = task_for(session.settings)
@@ -63,7 +66,7 @@ class TrialEvaluator:
         self._score = Scorer(task, session.data, threads=session.settings.latency.threads)
         self._deploy = Deployer(session, task, self._lock, exports)
         self._twins = Twins(session, self._lock, self._deploy, self._timer)
-        self._outlook = Outlook(session, self._lock, self._deploy, self._timer)
+        self._outlook = Outlook(session, self._lock, self._deploy, self._timer) if rejects else None
         self.dataset = load_study_data(session, task.sources())
         """The study's images, at the size in which they are stored."""
         if measures:
@@ -105,7 +108,8 @@ class TrialEvaluator:
             with stages.held(self._lock.busy()):
                 with stages("resize"):
                     data = self.dataset.at(plan.spec.input_size)
-                self._outlook.check(plan, data, path, stages)
+                if self._outlook:
+                    self._outlook.check(plan, data, path, stages)
                 work = self._deploy(plan, data, path, stages)
                 scratch.callback(work.float_model.path.unlink, missing_ok=True)
                 scratch.callback(dense_path(path).unlink, missing_ok=True)

@@ -97,7 +97,7 @@ def choose_workers(
     if number_of(asked) is not None or (asked is None and is_set("workers", overrides)):
         return settings, ""
     stored = _stored(study) if study else None
-    threads = settings.machine.threads or stored.machine.threads if stored else 1
+    threads = settings.machine.threads or (stored.machine.threads if stored else 1)
     workers, why = workers_here(settings, threads=threads)
     return dataclasses.replace(settings, workers=workers), why
 

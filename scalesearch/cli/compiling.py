@@ -86,13 +86,15 @@ def compile_space(settings: RunSettings, space: SearchSpace) -> "tuple[str, Tabl
     from scalesearch.deployment.targets import get_target
     from scalesearch.networks import find_spec
     from scalesearch.spaces.suggest import for_target
+    from scalesearch.study.own_module import with_outputs
 
     target = get_target(settings.target)
     space = for_target(space, target)
     gate = Gate(target.compute_capability, settings.tensorrt)
-    base = find_spec(space.network)
+    base = with_outputs(space, find_spec(space.network))
+    classes = base.num_classes if base.origin else _CLASSES
     planner = Planner(
-        PlanBasis(base=base, space=space, target=target, num_classes=_CLASSES, seed=settings.seed, task=settings.task)
+        PlanBasis(base=base, space=space, target=target, num_classes=classes, seed=settings.seed, task=settings.task)
     )
     rows, refused = list[tuple[str, ...]](), 0
     with tempfile.TemporaryDirectory() as scratch:

@@ -63,6 +63,7 @@ def preview_run(settings: RunSettings, space: SearchSpace, *, study: Path | None
 
     console = wide_console()
     ground = _checked(space, settings, study)
+    _require_fit(ground)
     space = ground.space
     if ground.begun:
         settings = ground.settings
@@ -99,6 +100,8 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool, t
 
     console = wide_console()
     ground = _checked(space, settings)
+    if not with_data:
+        _require_fit(ground)
     space, base, target = ground.space, ground.base, ground.target
     console.print(
         f"space {space.name}: network {space.network}, {len(space.axes)} axes, target {target.name}", markup=False
@@ -111,6 +114,7 @@ def check_space(settings: RunSettings, space: SearchSpace, *, with_data: bool, t
     if with_data:
         storage = largest_input(space, base)
         data = load_dataset(settings.data, sources_of(settings.task), storage_px=storage, channels=base.image_channels)
+        _require_fit(ground, data)
     planner = _planner(settings, ground, data)
     samples = sampled(space, planner, seed=settings.seed)
     for line in limit_lines(space, [plan.cost.macs for plan in samples.plans], sizes_bytes(samples.plans)):
@@ -140,6 +144,8 @@ def _continued(begun: "Begun", settings: RunSettings) -> Iterable[str]:
 def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = None) -> _Ground:
     """Return what a run with these settings begins with, after the checks that a run makes at its start.
 
+    Whether a user's own module fits is checked by `_require_fit`, once the classes are known.
+
     Args:
         space: The space that is asked for.
         settings: The settings that are asked for.
@@ -163,7 +169,7 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
         with_criterion,
     )
     from scalesearch.study.lengths import lengths_notes, with_lengths
-    from scalesearch.study.own_module import as_begun, base_of, require_classification, require_fit
+    from scalesearch.study.own_module import as_begun, base_of, require_classification, with_outputs
     from scalesearch.study.session import sampler_of
     from scalesearch.tasks.registry import require_own_axes, require_postprocessing, task_for
 
@@ -190,20 +196,30 @@ def _checked(space: SearchSpace, settings: RunSettings, study: Path | None = Non
         check_axes(space, base)
         require_sizes(space, base, task)
     require_batch_memory(space, largest_input(space, base))
-    classes = len(stored.data.class_names) if stored else base.num_classes
-    require_fit(space, base, classes, channel_multiple=chip.channel_multiple, begun=stored is not None)
+    if stored is None:
+        base = with_outputs(space, base)
     return _Ground(space=space, base=base, target=chip, settings=settings, lengths=tuple(notes), begun=begun)
+
+
+def _require_fit(ground: _Ground, data: "Dataset | None" = None) -> None:
+    """Raise ConfigError if the base network is a module that does not fit space, chip and classes, as a run would."""
+    from scalesearch.study.own_module import require_fit
+
+    multiple, begun = ground.target.channel_multiple, ground.begun is not None
+    require_fit(ground.space, ground.base, _classes(ground, data), channel_multiple=multiple, begun=begun)
+
+
+def _classes(ground: _Ground, data: "Dataset | None") -> int:
+    """Return the number of classes: that of the data, or of the study; where neither is there, that of the network."""
+    if data is not None:
+        return len(data.class_names)
+    return len(ground.stored.data.class_names) if ground.stored else ground.base.num_classes
 
 
 def _planner(settings: RunSettings, ground: _Ground, data: "Dataset | None") -> "Planner":
     from scalesearch.chain.planner import PlanBasis, Planner
 
-    base, seed, task = ground.base, settings.seed, settings.task
-    classes = base.num_classes
-    if data is not None:
-        classes = len(data.class_names)
-    elif ground.stored:
-        classes = len(ground.stored.data.class_names)
+    base, seed, task, classes = ground.base, settings.seed, settings.task, _classes(ground, data)
     return Planner(
         PlanBasis(base=base, space=ground.space, target=ground.target, num_classes=classes, seed=seed, task=task)
     )

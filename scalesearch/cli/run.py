@@ -14,8 +14,8 @@ from scalesearch.cli.choices import (
     refuse_two_meanings,
     task_defaults,
 )
-from scalesearch.cli.study_folder import prepare_folder
-from scalesearch.errors import ConfigError, NoFeasibleTrialError, ScalesearchError
+from scalesearch.cli.study_folder import leave_no_trace, prepare_folder
+from scalesearch.errors import ConfigError, NoFeasibleTrialError
 from scalesearch.values.settings import UNLIMITED_BUDGET
 
 Space = Annotated[
@@ -140,7 +140,7 @@ def run(
     from scalesearch.folder_lock import hold_folder
 
     with hold_folder(folder, "run") as hold:
-        prepare_folder(folder, fresh=fresh, hold=hold)
+        aside = prepare_folder(folder, fresh=fresh, hold=hold)
 
         from scalesearch.cli.live import view
         from scalesearch.spaces.suggest import ends_short, without_effect
@@ -153,8 +153,8 @@ def run(
                 for line in (*ends_short(search_space), *without_effect(search_space)):
                     shown.say(f"note: {line}")
                 outcome = run_search(settings, search_space, folder, on_event=shown.event, say=shown.say, hold=hold)
-        except (ScalesearchError, KeyboardInterrupt):
-            hold.leave_empty()  # if it contains anything, it stays
+        except BaseException:
+            leave_no_trace(hold, aside)
             raise
     shown.ended(outcome)
     if outcome.ended == "interrupted":

@@ -39,15 +39,15 @@ def workers_here(settings: RunSettings, *, threads: int = 1) -> tuple[int, str]:
 
     Args:
         settings: The settings of the run.
-        threads: Number of threads with which the study's workers train: 1 in a new study, whose threads are chosen for
-            its workers.
+        threads: Number of threads with which each worker trains; 1 in a new study that leaves them to the program,
+            which chooses them for its workers.
     """
     from scalesearch.host import available_bytes, usable_cores
 
     if settings.machine.device == "cuda" or (settings.machine.device == "auto" and _trains_on_gpu()):
         return 1, "workers: 1, since it trains on a GPU"
     cores, free_bytes = usable_cores(), available_bytes()
-    alike = "one for each core" if threads == 1 else f"one for each {threads} cores, as many threads as the study has"
+    alike = "one for each core" if threads == 1 else f"one for each {threads} cores: each trains with {threads} threads"
     bounds = {
         alike: cores // threads,
         f"{free_bytes / 1e9:.0f} GB of memory are free": int(free_bytes // WORKER_BYTES),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from scalesearch.config.checks import BOUNDS, Document, check_bounds, fail, flatten, is_number, load_value, put, suggest
 from scalesearch.config.spaces import SPACE_NUMBERS, SPACE_SECTIONS, find_space, parse_space, read_document, space_keys
+from scalesearch.spaces.axes import READ_BY
 from scalesearch.toml_file import parse_toml
 from scalesearch.values.candidate import Candidate
 from scalesearch.values.settings import RunSettings
@@ -104,16 +105,22 @@ def _check_window(document: Document) -> None:
 
 
 def check_stored(settings: RunSettings, candidate: Candidate, *, origin: str) -> None:
-    """Raise ConfigError if settings or a candidate that were read from a file break a bound."""
+    """Raise ConfigError if settings or a candidate that were read from a file break a bound.
+
+    What the candidate's schedule does not read may have any value: trials from before the schedule `wsd` have a
+    `branch_fraction` of 0.
+    """
     values = [*flatten(dataclasses.asdict(settings)), *flatten(dataclasses.asdict(candidate))]
     values += [
         (f"scaling.stages.{number}.{key}", value)
         for number, stage in enumerate(candidate.scaling.stages, start=1)
         for key, value in dataclasses.asdict(stage).items()
     ]
+    schedule = candidate.recipe.schedule
     for key, value in values:
-        if isinstance(value, int | float):
-            check_bounds(key.replace("recipe.", "training.", 1), value, origin)
+        name = key.replace("recipe.", "training.", 1)
+        if isinstance(value, int | float) and schedule in READ_BY.get(name, (schedule,)):
+            check_bounds(name, value, origin)
 
 
 def known_keys() -> tuple[str, ...]:

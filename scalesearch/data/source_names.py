@@ -5,9 +5,7 @@ from pathlib import Path
 from scalesearch.data.source import Source, Sources
 from scalesearch.errors import ConfigError
 from scalesearch.registry import nearest
-
-BUILTIN = "builtin:"
-"""Prefix that makes a name mean the built-in data set, never a folder of that name."""
+from scalesearch.values.settings import BUILTIN, source_name
 
 
 def find_source(source: str, sources: Sources) -> Source:
@@ -23,7 +21,7 @@ def find_source(source: str, sources: Sources) -> Source:
         ConfigError: If it is neither a name nor a path of one of the sources; the message says what the task has.
     """
     bare = source.removeprefix(BUILTIN)
-    name = _as_name(bare)
+    name = source_name(bare)
     path = Path(source).expanduser()
     for kind in sources:
         if bare and name in kind.names:
@@ -35,7 +33,7 @@ def find_source(source: str, sources: Sources) -> Source:
 
 def is_name(source: str, sources: Sources) -> bool:
     """Tell whether `source` is the name of a data set of one of the sources rather than a path."""
-    name = _as_name(source.removeprefix(BUILTIN))
+    name = source_name(source.removeprefix(BUILTIN))
     return any(name in kind.names for kind in sources)
 
 
@@ -49,7 +47,7 @@ def refuse_ambiguous_source(source: str, sources: Sources) -> None:
     """
     there = _same_name_here(source, sources)
     if there is not None:
-        name = _as_name(source)
+        name = source_name(source)
         message = (
             f"data.source: {source!r} is a built-in data set, and ./{there} is here, too.\n"
             f"For the one here: --data ./{there}; for the built-in set: --data {BUILTIN}{name}"
@@ -73,19 +71,15 @@ def plain_source(source: str) -> str:
 
 def _same_name_here(source: str, sources: Sources) -> Path | None:
     """Find a folder or file here that a built-in set's name would hide, in any spelling of the name."""
-    name = _as_name(source)
+    name = source_name(source)
     if not any(name in kind.names for kind in sources):
         return None
     try:
         here = sorted(Path().iterdir(), key=lambda path: (path.name != source, path.name))
     except OSError:
         return None
-    alike = (path for path in here if _as_name(path.name.removesuffix(".npz")) == name)
+    alike = (path for path in here if source_name(path.name.removesuffix(".npz")) == name)
     return next((path for path in alike if any(kind.takes_path(path) for kind in sources)), None)
-
-
-def _as_name(source: str) -> str:
-    return source.lower().replace("_", "-")
 
 
 def _unknown_source(source: str, path: Path, sources: Sources) -> str:

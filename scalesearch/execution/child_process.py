@@ -179,7 +179,10 @@ def answer_once(channel_fd: int, lifeline_fd: int) -> None:
     except ScalesearchError as error:
         message = (None, error)
     except Exception as error:  # an unknown exception may not survive pickling
-        message = (None, RuntimeError("".join(traceback.format_exception(error))))
+        words = "".join(traceback.format_exception(error))
+        with contextlib.suppress(OSError):  # a full disk
+            sys.stderr.write(words)  # into the log: not every caller shows the traceback
+        message = (None, RuntimeError(words))
     channel.send(message)
 
 

@@ -109,6 +109,16 @@ def _takes_channels_last(spec: NetworkSpec) -> bool:
     return True
 
 
+def outputs_of(spec: NetworkSpec) -> int:
+    """Return how many outputs the spec's module has for its images, whatever number of classes the spec says.
+
+    Raises:
+        ConfigError: As `own_module`.
+        StageFailed: The module does not take the spec's images or return (N, classes).
+    """
+    return outputs_and_layer(copy.deepcopy(_kept_module(spec)).eval(), spec)[0]
+
+
 def replaced_layer(spec: NetworkSpec) -> str:
     """Return a line on the last layer if it is replaced because the data have other classes; empty if it is kept.
 

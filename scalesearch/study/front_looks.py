@@ -50,7 +50,11 @@ class FrontLooks:
         """Make the missing histograms of front members for report and dashboard, if its extra is installed."""
         if not installed():
             return
-        done = stored_histograms(self._folder)
+        try:
+            done = stored_histograms(self._folder)
+        except ScalesearchError as error:  # locked, or its server went away: the study is complete without them
+            _logger.warning("histograms of the front were not made: %s", error)
+            return
         missing = [record for record in front if record.trial not in done]
         if missing:
             say("front: looking at the weights and activations of its members")
@@ -72,9 +76,9 @@ class FrontLooks:
     def _apart(
         self, work: Callable[[Session, Sequence[MeasuredTrial]], _Found], front: Sequence[MeasuredTrial], *, task: str
     ) -> _Found | None:
-        """Return the result of `work`, done in a fresh process; None, with a log entry, if it fails.
+        """Return the result of `work`, done in a fresh process; None, with a log entry, if it fails in any way.
 
-        If native code crashes, only that process is lost.
+        If native code crashes, only that process is lost. The search is over, and its results must not be.
 
         Raises:
             ChildStopped: The run is to end.
@@ -83,8 +87,11 @@ class FrontLooks:
             log = self._folder / "logs" / "front.log"
             return run_apart(work, self._session, front, log=log, stopped=self._stopped) if front else None
         except (ScalesearchError, ChildLost) as error:
-            _logger.warning("the front could not %s: %s", task, error)
-            return None
+            reason = str(error)
+        except RuntimeError as error:  # any other exception there: no memory, a full disk; the log has its traceback
+            reason = str(error).strip().rpartition("\n")[2]
+        _logger.warning("the front could not %s: %s", task, reason)
+        return None
 
 
 def _score_all(session: Session, front: Sequence[MeasuredTrial]) -> tuple[FrontScore, ...]:

@@ -18,6 +18,7 @@ from scalesearch.networks.own_module import (
     code_reader,
     code_sha256,
     normalisation_source,
+    outputs_of,
     own_module,
     replaced_layer,
     require_unit_constants,
@@ -33,6 +34,7 @@ from scalesearch.values.session import Session
 from scalesearch.values.space import AUTO, Choice, SearchSpace
 
 _CUT: Final = "pruning.channel_fraction"
+_LEAST_CLASSES: Final = 2
 _WAYS_OUT: Final = {
     "prune": "\nSearch it without: --set pruning.channel_fraction=0",
     SIMULATION: "\nSearch it without updates with simulated rounding: --set quantization.qat_steps=0",
@@ -73,9 +75,30 @@ def require_fit(
                 if _asks_to_simulate(space) and not begun:
                     _require_simulation(Network(spec=spec, module=module))
     except StageFailed as failure:
-        message = f"network {base.origin}: {failure.reason.removeprefix(f'{base.origin}: ')}."
-        message += _WAYS_OUT.get(failure.stage, "")
-        raise ConfigError(message) from failure
+        raise _unfit(base, failure) from failure
+
+
+def with_outputs(space: SearchSpace, base: NetworkSpec) -> NetworkSpec:
+    """Return the base network with as many classes as a user's own module has outputs, while no data tell how many.
+
+    Other networks are returned as they are.
+
+    Raises:
+        ConfigError: The module cannot be run at the space's size.
+    """
+    if not base.origin:
+        return base
+    try:
+        outputs = outputs_of(scale_base(space, base, Scaling()))
+    except StageFailed as failure:
+        raise _unfit(base, failure) from failure
+    return dataclasses.replace(base, num_classes=max(_LEAST_CLASSES, outputs))
+
+
+def _unfit(base: NetworkSpec, failure: StageFailed) -> ConfigError:
+    """Return the error for a module that cannot be searched, with a way out if there is one."""
+    message = f"network {base.origin}: {failure.reason.removeprefix(f'{base.origin}: ')}."
+    return ConfigError(message + _WAYS_OUT.get(failure.stage, ""))
 
 
 def require_classification(base: NetworkSpec, task: str) -> None:

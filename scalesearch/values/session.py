@@ -8,12 +8,12 @@ from typing import Final
 from scalesearch.files import named
 from scalesearch.values.network_spec import InputSize, NetworkSpec
 from scalesearch.values.parent import Parent
-from scalesearch.values.settings import Machine, RunSettings
+from scalesearch.values.settings import BUILTIN, Machine, RunSettings, source_name
 from scalesearch.values.space import SearchSpace
 from scalesearch.values.target import Device, Target
 
 _DRAWN = {"signs": "road signs", "streets": "street scenes"}
-"""What the built-in sources draw."""
+"""What the built-in sources draw, by their names."""
 EARLIER_READING: Final = "(earlier versions:"
 """Begins the part of a warning about data that tells how earlier versions read the same files. Where images of a study
 differ from what they were, that is why."""
@@ -47,9 +47,12 @@ def model_path(folder: Path, trial: int) -> Path:
 def trial_of_model(path: Path) -> int | None:
     """Return the trial that a file in `models/` belongs to, judged by its name; None for any other file.
 
-    Files that the trial's evaluation makes on the way and removes, like `.fp32.onnx`, belong to the trial too.
+    Files that the trial's evaluation makes on the way and removes, like `.fp32.onnx` and `.untrained.onnx`, belong to
+    the trial too.
     """
-    match = re.fullmatch(r"trial_(\d{6,})(?:\.(?:fp32|dense|tensorrt|ranked))?\.onnx", path.name, re.ASCII)
+    match = re.fullmatch(
+        r"trial_(\d{6,})(?:\.untrained)?(?:\.(?:fp32|dense|tensorrt|ranked))?\.onnx", path.name, re.ASCII
+    )
     return int(match[1]) if match else None
 
 
@@ -113,7 +116,7 @@ class Session:
     @property
     def drawn(self) -> str:
         """What the images show that a program drew, such as `road signs`; empty for other images."""
-        return _DRAWN.get(self.settings.data.source, "")
+        return _DRAWN.get(source_name(self.settings.data.source.removeprefix(BUILTIN)), "")
 
     @property
     def synthetic(self) -> bool:

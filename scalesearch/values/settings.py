@@ -27,6 +27,13 @@ UNLIMITED_BUDGET = 1_000_000
 """The budget of a run that only its time limits."""
 LEAST_CALIBRATION_IMAGES = 2
 """Exported files are compared with their networks on these images, by how the answers differ from image to image."""
+BUILTIN: Final = "builtin:"
+"""Prefix that makes the name of a data source mean the built-in data set, never a folder of that name."""
+
+
+def source_name(source: str) -> str:
+    """Return a data source as names of data sets are spelt; it may be typed in capitals or with underscores."""
+    return source.lower().replace("_", "-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,11 @@ import pytest
 from fake_evaluators import make_latency
 from parent_studies import SPACE, colours, opened
 
+import scalesearch
 from scalesearch.chain.evaluate import TrialEvaluator
 from scalesearch.chain.planner import Planner
 from scalesearch.chain.timer import Timer
+from scalesearch.config import parse_space
 from scalesearch.deployment.backends.base import Engine
 from scalesearch.errors import CandidateRejected
 from scalesearch.values.candidate import Candidate, Pruning, Quantization, Recipe, Scaling
@@ -17,6 +19,7 @@ from scalesearch.values.latency import Latency
 from scalesearch.values.session import Session
 
 LIMIT_MS = 2.0
+LIMITED = {**SPACE, "limits": {"max_latency_ms": LIMIT_MS}}
 CANDIDATE = Candidate(scaling=Scaling(width=0.5), recipe=Recipe(optimizer="adamw", steps=4, batch_size=16))
 
 
@@ -24,8 +27,7 @@ CANDIDATE = Candidate(scaling=Scaling(width=0.5), recipe=Recipe(optimizer="adamw
 def opened_session(tmp_path_factory: pytest.TempPathFactory, brief_calm: None) -> Session:
     folder = tmp_path_factory.mktemp("outlook")
     colours(folder / "colours.npz", 3, seed=0)
-    space = {**SPACE, "limits": {"max_latency_ms": LIMIT_MS}}
-    return opened(folder / "study", folder / "colours.npz", space=space)
+    return opened(folder / "study", folder / "colours.npz", space=LIMITED)
 
 
 class Clock:
@@ -109,3 +111,15 @@ def test_a_study_without_that_limit_times_nothing_untrained(session: Session, mo
     recipe = replace(CANDIDATE.recipe, steps=6)
     evaluate(evaluator(free, clock, monkeypatch), free, replace(CANDIDATE, recipe=recipe), stages)
     assert "untrained" not in stages
+
+
+def test_one_candidate_by_hand_is_trained_though_it_is_too_slow(
+    opened_session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, stages = Clock(make_latency(9.0, 0.01)), list[str]()
+    monkeypatch.setattr(Timer, "time", lambda self, engine, **bounds: clock(engine, **bounds))
+    candidate = replace(CANDIDATE, recipe=replace(CANDIDATE.recipe, steps=7))
+    space, folder = parse_space(LIMITED, name="s", origin="s.toml"), opened_session.folder
+    record = scalesearch.evaluate(candidate, space, opened_session.settings, folder=folder, report=stages.append)
+    assert (record.state, record.feasible) == ("complete", False)
+    assert "train" in stages and "untrained" not in stages

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import Phase, given
 from hypothesis import settings as property_settings
 from hypothesis import strategies as st
+from parent_studies import colours
 
 from scalesearch.chain.planner import PlanBasis, Planner
 from scalesearch.cli import compiling, run, samples
@@ -562,6 +563,36 @@ def test_a_module_is_previewed_like_any_network(
     told = capsys.readouterr().out
     assert "2 combinations of scaling choices give 2 distinct networks" in told
     assert "The space is sound." in told
+
+
+def module_space(name: str) -> SearchSpace:
+    document = {"network": f"own_modules:{name}", "resolution_px": 16, "training": {"steps": 10, "batch_size": 4}}
+    return parse_space(document, name="own", origin="own.toml")
+
+
+@pytest.mark.usefixtures("no_clock")
+@pytest.mark.parametrize("name", ["head_of_maps", "doubled"])
+def test_a_module_is_previewed_with_the_outputs_that_it_has(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run takes it on data of as many classes. Its last linear layer has another number of outputs."""
+    settings = dataclasses.replace(SETTINGS, target="cpu")
+    preview_run(settings, module_space(name))
+    assert "A budget of 20 takes about" in " ".join(capsys.readouterr().out.split())
+    check_space(settings, module_space(name), with_data=False)
+    assert "The space is sound." in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_clock")
+def test_a_module_is_checked_with_the_classes_of_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def check(classes: int) -> None:
+        colours(tmp_path / f"{classes}.npz", classes, seed=0)
+        data = dataclasses.replace(SETTINGS.data, source=str(tmp_path / f"{classes}.npz"))
+        settings = dataclasses.replace(SETTINGS, target="cpu", data=data)
+        check_space(settings, module_space("head_of_maps"), with_data=True, to=tmp_path / "sheet.png")
+
+    check(7)
+    assert "The space is sound." in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="expected 3 outputs, or a last linear layer or 1x1 convolution to replace"):
+        check(3)
 
 
 def test_a_space_that_distils_without_a_parent_is_refused_before_anything_is_timed() -> None:

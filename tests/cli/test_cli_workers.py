@@ -70,7 +70,7 @@ def test_a_number_that_was_given_stays(monkeypatch: pytest.MonkeyPatch) -> None:
         assert choose_workers(given, overrides, asked=asked) == (replace(given, workers=7), "workers: 7")
 
 
-def test_the_threads_that_are_asked_for_count_in_a_begun_study(
+def test_the_threads_that_are_asked_for_count_in_a_begun_study_and_in_a_new_one(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "workers_here", lambda settings, threads: (threads, f"threads: {threads}"))
@@ -78,6 +78,11 @@ def test_the_threads_that_are_asked_for_count_in_a_begun_study(
     four = replace(SETTINGS, machine=MachineSettings(threads=4))
     assert choose_workers(SETTINGS, None, study=session.folder)[0].workers == session.machine.threads == 2
     assert choose_workers(four, None, study=session.folder)[0].workers == 4
+
+    new = session.folder / "new"
+    for study in (None, new):
+        assert choose_workers(four, None, study=study)[0].workers == 4
+        assert choose_workers(SETTINGS, None, study=study)[0].workers == 1
 
 
 def test_a_number_is_read_and_anything_else_refused() -> None:

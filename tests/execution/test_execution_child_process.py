@@ -57,6 +57,20 @@ def test_our_own_errors_travel_and_others_come_with_their_traceback(tmp_path: Pa
         run_apart(refused, log=tmp_path / "log")
     with pytest.raises(RuntimeError, match=r"(?s)in broken.*ZeroDivisionError"):
         run_apart(broken, log=tmp_path / "log")
+    assert "in broken" in (tmp_path / "log").read_text(), "for callers that show the last line alone"
+
+
+def test_a_child_does_not_run_the_callers_script_again(tmp_path: Path) -> None:
+    script, note = tmp_path / "script.py", tmp_path / "note"
+    script.write_text(
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from scalesearch.execution.child_process import run_apart\n"
+        "with open(sys.argv[1], 'a') as note: note.write('ran ')\n"
+        "run_apart(time.sleep, 0, log=Path(sys.argv[1]).with_name('log'))\n"
+    )
+    subprocess.run((sys.executable, str(script), str(note)), check=True)
+    assert note.read_text() == "ran "
 
 
 def test_a_death_is_told_with_its_cause_and_last_words(tmp_path: Path) -> None:

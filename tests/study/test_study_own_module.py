@@ -23,6 +23,7 @@ from scalesearch.study.own_module import (
     require_classification,
     require_fit,
     require_same_code,
+    with_outputs,
 )
 from scalesearch.values.candidate import Pruning
 from scalesearch.values.network import Network
@@ -58,6 +59,15 @@ def test_axes_that_a_module_lacks_are_refused_with_a_way_out() -> None:
         require_fit(SPACE, find_spec("own_modules:with_branches"), 10)
     with pytest.raises(ConfigError, match="expected one tensor"):
         require_fit(SPACE, find_spec("own_modules:returns_tuple"), 10)
+
+
+def test_a_module_tells_its_outputs_when_it_is_run() -> None:
+    guessed = find_spec("own_modules:head_of_maps")
+    assert guessed.num_classes == 16
+    assert with_outputs(SPACE, guessed) == replace(guessed, num_classes=7)
+    assert with_outputs(SPACE, find_spec("resnet_small")) == find_spec("resnet_small")
+    with pytest.raises(ConfigError, match="expected one tensor"):
+        with_outputs(SPACE, find_spec("own_modules:returns_tuple"))
 
 
 def test_channels_that_cannot_be_cut_are_refused_where_the_space_cuts_them() -> None:

@@ -111,7 +111,8 @@ def test_stray_files_in_models_stop_nothing_and_stay(tmp_path: Path, make_record
     models = tmp_path / "models"
     (models / "trial_000001.dense.onnx").mkdir(parents=True)
     strays = ("notes.txt", "trial_abc.onnx", "trial_.onnx", "trial_000001 (copy).onnx", "trial_000005.fp32.onnx")
-    for name in (*strays, "trial_000001.onnx", "trial_000001.fp32.onnx"):
+    ours = ("", ".fp32", ".untrained", ".untrained.fp32")
+    for name in (*strays, *(f"trial_000001{kind}.onnx" for kind in ours)):
         (models / name).touch()
     keeper.write((record,), ())
     left = sorted(path.name for path in models.iterdir())
