@@ -351,14 +351,25 @@ def _unavailable() -> object:
     return BackendStatus(available=False, version="", reason="no GPU here")
 
 
-def test_a_tensorrt_study_gets_its_engine_where_a_gpu_is(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tensorrt_study_gets_its_engine_where_its_gpu_is(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     from scalesearch.deployment.backends import BackendStatus
+    from scalesearch.values.target import Device
 
+    package = "scalesearch.deployment.backends.tensorrt"
     target = dataclasses.replace(study.session.target, backend="tensorrt")
-    session = dataclasses.replace(study.session, target=target)
-    for available, formats in ((False, ()), (True, ("tensorrt",))):
+    gpu = Device(name="NVIDIA L4", backend="tensorrt", backend_version="10.12", threads=1, features=("sm_89",))
+    session = dataclasses.replace(study.session, target=target, device=gpu)
+    newer = dataclasses.replace(gpu, backend_version="11.1", threads=2)
+    for available, here, formats in (
+        (False, gpu, ()),
+        (True, gpu, ("tensorrt",)),
+        (True, newer, ("tensorrt",)),
+        (True, dataclasses.replace(gpu, name="NVIDIA A10", features=("sm_86",)), ()),
+        (True, dataclasses.replace(gpu, name="NVIDIA L40S"), ()),
+    ):
         status = BackendStatus(available=available, version="11", reason="no GPU here")
-        monkeypatch.setattr("scalesearch.deployment.backends.tensorrt.probe", lambda _, status=status: status)
+        monkeypatch.setattr(f"{package}.probe", lambda _, status=status: status)
+        monkeypatch.setattr(f"{package}.gpu_device", lambda here=here, **_: here)
         assert export.default_formats(session) == formats
     assert export.default_formats(study.session) == ()
 
