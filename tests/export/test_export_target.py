@@ -119,6 +119,7 @@ def test_other_formats_stay_beside_the_very_same_model_only(export: Path, tmp_pa
     model = tmp_path / "new.onnx"
     shutil.copy(export / "model.onnx", model)
     assert kept_parts(export, model=model, pictures_of=("first", 5)) == ("c", "histogram.png")
+    assert kept_parts(export, model=model, pictures_of=None) == ("c",)
     model.write_text("of another trial")
     assert kept_parts(export, model=model, pictures_of=("first", 5)) == ()
 
