@@ -183,5 +183,8 @@ def _study_names() -> frozenset[str]:
     from scalesearch.records.confirmed import FOLDER as CONFIRMED
 
     return frozenset(
-        ("records", "models", "weights", "exported", "twins", "artifacts", "logs", "plans", "histograms", CONFIRMED)
-    )
+        (
+            "records", "models", "weights", "exported", "twins", "untrained", "artifacts", "logs", "plans", "histograms",
+            "pictures", "parent", CONFIRMED,
+        )
+    )  # fmt: skip
