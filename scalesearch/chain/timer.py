@@ -2,6 +2,7 @@
 
 import math
 
+from scalesearch.compression.pattern_2_4 import as_in_file
 from scalesearch.deployment.backends import get_backend
 from scalesearch.deployment.backends.base import Engine, EngineOptions
 from scalesearch.deployment.onnx_file import onnx_model
@@ -30,10 +31,9 @@ class Timer:
         self._reference: Engine | None = None
 
     def compile(self, model: OnnxModel, pruning: Pruning = _UNPRUNED) -> Engine:
-        """Return the engine of a file; sparse kernels are allowed where the pruning made weights for them."""
-        options = EngineOptions(
-            threads=self._latency.threads, batch=self._latency.batch, tensorrt=self._tensorrt.for_pruning(pruning)
-        )
+        """Return the engine of a file; sparse kernels are allowed where the pruning made weights for them in it."""
+        tensorrt = self._tensorrt.for_pruning(as_in_file(pruning, model.path))
+        options = EngineOptions(threads=self._latency.threads, batch=self._latency.batch, tensorrt=tensorrt)
         return self.backend.compile(model, options)
 
     def open_reference(self) -> Engine:

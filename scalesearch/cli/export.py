@@ -200,13 +200,18 @@ def export_trial(
 def default_formats(session: Session) -> tuple[str, ...]:
     """Return the formats that are exported by default, besides ONNX.
 
-    That is a TensorRT engine, if the study's target is a TensorRT one and its GPU is in this machine.
+    That is a TensorRT engine, if the study's target is a TensorRT one and its GPU is in this machine. On another GPU
+    it would be an engine that nobody timed, or could not be built at all.
     """
     from scalesearch.deployment.backends import get_backend
 
     if session.target.backend != "tensorrt":  # engines of TensorRT for RTX are quick to build where they run
         return ()
-    return ("tensorrt",) if get_backend(session.target.backend).probe().available else ()
+    backend = get_backend(session.target.backend)
+    if not backend.probe().available:
+        return ()
+    here, timed_on = backend.device(session.settings.latency.threads), session.device
+    return ("tensorrt",) if (here.name, here.features) == (timed_on.name, timed_on.features) else ()
 
 
 def _choose(

@@ -51,7 +51,7 @@ class Simulation:
             skip: Names of the weights (`stem.0.weight`) of layers that stay in float.
 
         Raises:
-            StageFailed: The module cannot be traced, or it runs a layer twice.
+            StageFailed: The module cannot be traced, it runs a layer twice, or it gives one something else than one input.
         """
         self._numbers = numbers_of(quantization, profile)
         per_channel = quantization.weights == "per_channel"
@@ -65,6 +65,8 @@ class Simulation:
         self._names: dict[fx.Node, str] = {}
         self._keys: dict[str, ActivationRounding] = {}
         layers = [node for node in self._graph.nodes if self._is(node, _WEIGHTED)]
+        for node in layers:
+            _place_input(node)
         self._name(layers)
         inputs = {self._names[node]: self._source(node.all_input_nodes[0]) for node in layers}
         layers = [node for node in layers if self._names[node] not in skip]
@@ -171,6 +173,19 @@ class Simulation:
         while self._is(node, _PASSING):
             (node,) = node.all_input_nodes
         return node
+
+
+def _place_input(node: fx.Node) -> None:
+    """Give a layer its one input by place if the module's code gives it by name (`conv(input=images)`), in place.
+
+    Raises:
+        StageFailed: The layer gets another number of inputs.
+    """
+    given = (*node.args, *node.kwargs.values())
+    if len(given) != 1 or not isinstance(given[0], fx.Node):
+        told = ", ".join((*map(str, node.args), *(f"{name}={value}" for name, value in node.kwargs.items())))
+        raise StageFailed(STAGE, f"{node.target} is called with ({told}), expected one input that the network computes")
+    node.args, node.kwargs = given, {}
 
 
 def layer_weights(module: nn.Module) -> dict[str, NDArray[np.float32]]:

@@ -6,25 +6,19 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scalesearch.compression.importance import output_layers
+from scalesearch.compression.pattern_2_4 import GROUP, KEPT, WIDE_FROM, has_pattern
 from scalesearch.errors import StageFailed
 from scalesearch.values.candidate import Pruning, Sparsity
 from scalesearch.values.network import Network
 
 _log = logging.getLogger(__name__)
 
-GROUP = 4
-KEPT = 2
 _INPUT_MULTIPLE, _OUTPUT_MULTIPLE = 16, 8
-WIDE_FROM = 256
-"""Number of channels from which on a sparse kernel can be faster, of the input and of the output both. NVIDIA's
-developers say so in TensorRT's issues 3849 ("C and K are large enough (>256)") and 4065 ("256 or above").
-"""
 
 
 def sparsity_masks(network: Network, pruning: Pruning, *, wide_from: int = WIDE_FROM) -> dict[str, Tensor]:
@@ -125,16 +119,8 @@ def masked(network: Network, masks: Mapping[str, Tensor]) -> Network:
 
 
 def holds_2_4(weight: NDArray[Any] | Tensor) -> bool:
-    """Tell whether at most two of every four consecutive input channels are not zero; input channels are axis 1.
-
-    This works for weights (outputs, inputs, ...) of torch, and of ONNX's Conv and of Gemm with transB. The answer is
-    False if the number of input channels is not a multiple of four.
-    """
-    values = weight.detach().cpu().numpy() if isinstance(weight, Tensor) else np.asarray(weight)
-    if values.ndim < 2 or values.shape[1] % GROUP:
-        return False
-    groups = values.reshape(values.shape[0], -1, GROUP, *values.shape[2:])
-    return bool(((groups != 0).sum(axis=2) <= KEPT).all())
+    """Tell whether a weight has the 2:4 pattern of zeros; see `pattern_2_4.has_pattern`."""
+    return has_pattern(weight.detach().cpu().numpy() if isinstance(weight, Tensor) else weight)
 
 
 def mask_2_4(weight: Tensor) -> Tensor:

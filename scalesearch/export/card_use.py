@@ -1,9 +1,9 @@
 """The last sections of a model card: how to use the exported network, and how far its numbers can be trusted."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from scalesearch.export.contents import Later
+from scalesearch.export.contents import Later, Written
 from scalesearch.export.metadata import PREPROCESSING
 from scalesearch.export.reading import reading_words
 from scalesearch.tasks.base import CardParts
@@ -21,7 +21,7 @@ def use_section(
     record: MeasuredTrial,
     session: Session,
     later: Later,
-    oldest: Mapping[str, str],
+    written: Written,
     *,
     answers: str,
 ) -> Iterator[str]:
@@ -39,8 +39,8 @@ def use_section(
     yield "```"
     height_px, width_px = record.spec.input_size.sides
     sides, channels = f"{height_px}x{width_px}", record.spec.image_channels
-    if oldest:
-        told = ", ".join(f"{_PACKAGES.get(name, name)} {version}" for name, version in oldest.items())
+    if written.oldest:
+        told = ", ".join(f"{_PACKAGES.get(name, name)} {version}" for name, version in written.oldest.items())
         yield f"The oldest versions that do: {told}. numpy 2 wants ONNX Runtime 1.19; AVIF pictures want Pillow 11.3."
     if record.candidate.quantization.precision == "bf16":
         yield "`infer.py` cannot run bf16: ONNX Runtime has no such convolutions for CPUs. Run it by TensorRT."
@@ -60,7 +60,8 @@ def use_section(
         batch = session.settings.latency.batch
         tool, flags = "tensorrt_rtx", ""
         if session.target.backend != "tensorrt_rtx":  # whose tool may lack these flags
-            sparse = session.settings.tensorrt.for_pruning(record.candidate.pruning).sparse_weights
+            made = written.pruning or record.candidate.pruning
+            sparse = session.settings.tensorrt.for_pruning(made).sparse_weights
             tool, flags = "trtexec", " --noTF32" + " --sparsity=enable" * sparse
         yield ""
         yield "A TensorRT engine fits one GPU and one TensorRT version only; build yours on the machine that runs it:"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from scalesearch.values.candidate import Pruning
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import FrontScore
 
@@ -40,3 +41,5 @@ class Written:
     """What could not be exported and why, one line each."""
     oldest: Mapping[str, str] = field(default_factory=dict)
     """The oldest versions that run `infer.py` on this model: python, onnxruntime, numpy, pillow."""
+    pruning: Pruning | None = None
+    """What of the asked pruning had an effect on the network (`pruned.made_pruning`); None: all of it."""

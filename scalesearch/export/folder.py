@@ -11,6 +11,7 @@ from scalesearch.export.environment import LOCK
 from scalesearch.export.metadata import CALIBRATION, NAME, PREPROCESSING
 from scalesearch.export.target import MODEL, SCRIPT, WEIGHTS
 from scalesearch.files import replace_file
+from scalesearch.values.candidate import Pruning
 from scalesearch.values.confirmed import ConfirmedRun
 from scalesearch.values.record import FrontScore, MeasuredTrial
 from scalesearch.values.session import Session
@@ -92,6 +93,7 @@ def _fill(
     from scalesearch.export.metadata import onnx_metadata, write_config, write_preprocessing
     from scalesearch.export.model_card import write_model_card
     from scalesearch.export.parts import as_trained, confirmed_file, remade, write_calibration, write_weights
+    from scalesearch.export.pruned import made_pruning
     from scalesearch.export.trial_files import deployed_file
     from scalesearch.tasks.base import built_parts
     from scalesearch.tasks.infer_parts.versions import oldest_versions
@@ -116,7 +118,8 @@ def _fill(
     ]
     card = task.views().card(record, later.score)
     files = _usual_files(record, session, card)
-    options = _format_options(record, session, measured_sha256=measured.sha256)
+    made = made_pruning(record, model.path)
+    options = _format_options(record, session, made, measured_sha256=measured.sha256)
     for writer in writers:
         before = set(folder.iterdir())
         try:
@@ -138,7 +141,7 @@ def _fill(
         card=card,
         parts=built_parts(task.views(), record.spec),
         later=later,
-        written=Written(files=tuple(files), notes=tuple(notes), oldest=oldest),
+        written=Written(files=tuple(files), notes=tuple(notes), oldest=oldest, pruning=made),
     )
     return tuple(notes)
 
@@ -212,7 +215,9 @@ def _copy(path: Path, to: Path) -> None:
         shutil.copy2(path, to)
 
 
-def _format_options(record: MeasuredTrial, session: Session, *, measured_sha256: str) -> "FormatOptions":
+def _format_options(
+    record: MeasuredTrial, session: Session, made: Pruning, *, measured_sha256: str
+) -> "FormatOptions":
     from scalesearch.deployment.formats import FormatOptions
     from scalesearch.tasks.base import AnswersInC
     from scalesearch.tasks.registry import task_for
@@ -223,7 +228,7 @@ def _format_options(record: MeasuredTrial, session: Session, *, measured_sha256:
         class_names=session.data.class_names,
         check_images=lambda: check_images(record, session),
         batch=session.settings.latency.batch,
-        tensorrt=session.settings.tensorrt.for_pruning(record.candidate.pruning),
+        tensorrt=session.settings.tensorrt.for_pruning(made),
         measured_sha256=measured_sha256,
         c_answer=task.c_answer if isinstance(task, AnswersInC) else None,
     )

@@ -10,6 +10,7 @@ from scalesearch.files import replace_file
 from scalesearch.plain_text import utf8_text
 from scalesearch.records.confirmed import UNKNOWN_COST
 from scalesearch.tasks.base import CardParts
+from scalesearch.values.candidate import Pruning
 from scalesearch.values.network_spec import NetworkSpec
 from scalesearch.values.record import MeasuredTrial
 from scalesearch.values.session import Session
@@ -44,15 +45,15 @@ def write_model_card(
         later: What was measured of the trial after the search.
         written: What else is in the export.
     """
-    built = parts or all_parts(record.spec)
+    built, made = parts or all_parts(record.spec), written.pruning or record.candidate.pruning
     rows = ((f"`{file.name}`", file.what) for file in written.files)
     sections = (
         _head(record, session, card.noun),
-        ("## Network", *_network(record, built)),
+        ("## Network", *_network(record, made, built)),
         (f"## {card.score}", *score_section(record, later), *card.details),
         ("## Latency", *latency_section(record, later)),
-        ("## How it was made", *_making(record, session, built)),
-        ("## How to use it", *use_section(record, session, later, written.oldest, answers=card.answers)),
+        ("## How it was made", *_making(record, session, made, built)),
+        ("## How to use it", *use_section(record, session, later, written, answers=card.answers)),
         ("## Files", *markdown_table(("file", "what"), rows)),
         ("## Limits", *limits_section(record, session, later.confirmed, written.notes, card)),
     )
@@ -85,10 +86,10 @@ def _sentence_start(title: str) -> str:
     return title if any(sign.isupper() for sign in title) else title[:1].upper() + title[1:]
 
 
-def _network(record: MeasuredTrial, built: BuiltParts) -> Iterator[str]:
+def _network(record: MeasuredTrial, made: Pruning, built: BuiltParts) -> Iterator[str]:
     spec = record.spec
     if spec.origin:
-        yield from _module(spec, record)
+        yield from _module(spec, record, made)
         return
     rows = [("stem", f"{spec.stem.kernel}x{spec.stem.kernel}", 1, spec.stem.channels, spec.stem.stride)]
     rows += [
@@ -98,23 +99,22 @@ def _network(record: MeasuredTrial, built: BuiltParts) -> Iterator[str]:
     if spec.head.channels and built.classifier:
         rows.append(("head", "1x1", 1, spec.head.channels, 1))
     yield from markdown_table(("part", "kernel", "blocks", "channels", "stride"), rows)
-    pruned = report.pruning_text(record.candidate.pruning)
     yield ""
     if neck := report.neck_text(record.candidate.scaling):
         rows_of = f"rows of {spec.neck_depth} convolutions of {spec.neck_kernel}x{spec.neck_kernel}"
         yield f"Between backbone and outputs: {neck} ({rows_of})."
     yield _size(record)
-    if pruned != "none":
+    if made.any:
+        pruned = report.made_pruning_text(record.candidate.pruning, made)
         yield f"Channels and blocks are those before pruning; pruned: {pruned}. The counts are those after it."
 
 
-def _module(spec: NetworkSpec, record: MeasuredTrial) -> Iterator[str]:
+def _module(spec: NetworkSpec, record: MeasuredTrial, made: Pruning) -> Iterator[str]:
     yield (
         f"The torch module that `{spec.origin}` returns, trained on from its weights (SHA-256 over their names and "
         f"bytes `{spec.origin_sha256[:16]}`)."
     )
-    pruned = report.pruning_text(record.candidate.pruning)
-    yield f"Pruned: {pruned}."
+    yield f"Pruned: {report.made_pruning_text(record.candidate.pruning, made)}."
     yield ""
     yield _size(record)
     yield (
@@ -130,7 +130,7 @@ def _size(record: MeasuredTrial) -> str:
     return f"{counted}{report.bytes_text(record.size_bytes or 0)} deployed."
 
 
-def _making(record: MeasuredTrial, session: Session, built: BuiltParts) -> Iterator[str]:
+def _making(record: MeasuredTrial, session: Session, made: Pruning, built: BuiltParts) -> Iterator[str]:
     data, recipe = session.data, record.candidate.recipe
     yield f"* Data: {markdown_text(data.name)}: {data.train_images} training, {data.val_images} validation,"
     yield (
@@ -156,7 +156,7 @@ def _making(record: MeasuredTrial, session: Session, built: BuiltParts) -> Itera
                 f"temperature {recipe.distill_temperature:g}."
             )
         yield f"* Licence of the parent: {markdown_text(parent.licence)}."
-    yield f"* Pruning: {report.pruning_text(record.candidate.pruning)}."
+    yield f"* Pruning: {report.made_pruning_text(record.candidate.pruning, made)}."
     yield f"* Precision: {report.quantization_text(record.candidate.quantization, data.calibration_images)}."
     for gain in record.gains:
         verdict = ", no gain" if gain.no_gain else ""

@@ -130,8 +130,9 @@ def refuse_other_trial(folder: Path, study: str, trial: int) -> None:
 def kept_parts(folder: Path, *, model: Path, pictures_of: tuple[str, int] | None) -> tuple[str, ...]:
     """Return the names, below `folder`, of files that are still right for the new `model`: other formats and pictures.
 
-    They are kept only if the folder holds the very same model.onnx already. Pictures are also kept if the folder holds
-    nothing but pictures of the trial `pictures_of` (its study's name, its number).
+    They are kept only if the folder holds the very same model.onnx already. Pictures show the search's network, and are
+    kept only if `pictures_of` is given (a study's name, a trial's number); those of that trial also if the folder holds
+    nothing else.
     """
     from scalesearch.export.formats import OUTPUTS
     from scalesearch.views.histogram_page import page_is_of
@@ -142,7 +143,8 @@ def kept_parts(folder: Path, *, model: Path, pictures_of: tuple[str, int] | None
     if old.is_file():
         same = old.read_bytes() == model.read_bytes()
         tops = dict.fromkeys(Path(name).parts[0] for names in OUTPUTS.values() for name in names)
-        return tuple(name for name in (*tops, *PICTURES) if same and name != MODEL and (folder / name).exists())
+        pictures = PICTURES if pictures_of else ()
+        return tuple(name for name in (*tops, *pictures) if same and name != MODEL and (folder / name).exists())
     if pictures_of and page_is_of(folder / PICTURES[1], *pictures_of):
         return tuple(name for name in PICTURES if (folder / name).is_file())
     return ()
@@ -181,5 +183,8 @@ def _study_names() -> frozenset[str]:
     from scalesearch.records.confirmed import FOLDER as CONFIRMED
 
     return frozenset(
-        ("records", "models", "weights", "exported", "twins", "artifacts", "logs", "plans", "histograms", CONFIRMED)
-    )
+        (
+            "records", "models", "weights", "exported", "twins", "untrained", "artifacts", "logs", "plans", "histograms",
+            "pictures", "parent", CONFIRMED,
+        )
+    )  # fmt: skip

@@ -60,7 +60,15 @@ def built_file(
 
     plan = Planner(session)(record.candidate)  # of the whole candidate: how long it trains in float depends on it
     plan = dataclasses.replace(plan, candidate=dataclasses.replace(plan.candidate, quantization=quantization))
-    return (evaluator or TrialEvaluator(session, measures=False)).rebuild(plan, to=to)
+    if evaluator is None:
+        # The compiler's check changes nothing in the file, and its library may be missing where the file is made again.
+        evaluator = TrialEvaluator(_unchecked(session), measures=False)
+    return evaluator.rebuild(plan, to=to)
+
+
+def _unchecked(session: Session) -> Session:
+    """Return the session without the compiler's check of each trial's graph."""
+    return dataclasses.replace(session, settings=dataclasses.replace(session.settings, accept="off"))
 
 
 def restore_model(record: TrialRecord, session: Session, evaluator: "TrialEvaluator") -> None:
@@ -96,11 +104,8 @@ def float_network(
     floating = dataclasses.replace(asked, precision="fp32", keep_float=0, bias_correction=False, qat_steps=0)
     # The float network is the same wherever it is deployed: neither the chip nor the compiler check is needed to make
     # it.
-    here = dataclasses.replace(
-        session,
-        settings=dataclasses.replace(session.settings, accept="off"),
-        target=dataclasses.replace(session.target, backend="onnxruntime"),
-    )
+    target = dataclasses.replace(session.target, backend="onnxruntime")
+    here = dataclasses.replace(_unchecked(session), target=target)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "float.onnx"
         return read_onnx(built_file(record, here, path, quantization=floating, evaluator=evaluator).path)

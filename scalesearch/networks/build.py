@@ -1,12 +1,14 @@
 """Build a torch module with seeded weights from a spec."""
 
 import copy
+import math
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from scalesearch.errors import ConfigError, StageFailed
 from scalesearch.host import available_bytes
@@ -38,7 +40,8 @@ def build(spec: NetworkSpec, make_module: MakeModule, *, dropout: float = 0.0, s
         seed: Seed of the weights.
 
     Raises:
-        ConfigError: The spec cannot be built, or `dropout` is not in [0, 1).
+        ConfigError: The spec cannot be built, `dropout` is not in [0, 1), or the task's module holds a weight or buffer
+            that nothing initialises.
         StageFailed: The weights would not fit into memory, or a user's own module does not fit the spec.
     """
     check_spec(spec)
@@ -47,15 +50,17 @@ def build(spec: NetworkSpec, make_module: MakeModule, *, dropout: float = 0.0, s
         raise ConfigError(message)
     if spec.origin:
         return Network(spec=spec, module=own_module(spec, seed=seed))
-    # On the meta device layers draw no random numbers; `_fill` sets every tensor below.
+    # On the meta device layers draw no random numbers; every tensor is set below.
     with torch.device("meta"):
         module = make_module(spec, dropout=dropout)
     _require_memory(spec, module)
     module.to_empty(device="cpu")
+    _mark_unset(module)
     generator = torch.Generator().manual_seed(seed)
     _fill(module, generator)
     if isinstance(module, Backbone):
         module.start_outputs(generator)
+    _require_set(module)
     return Network(spec=spec, module=module)
 
 
@@ -110,6 +115,7 @@ def _fill(module: nn.Module, generator: torch.Generator) -> None:
 
     torch counts a depthwise layer's fan-out as if every input reached every output, and so starts its weights too small
     by the square root of its groups. EfficientNet's reference code counts k * k instead, and so does this function.
+    Layers of other kinds start as torch starts them (`reset_parameters`).
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -121,4 +127,49 @@ def _fill(module: nn.Module, generator: torch.Generator) -> None:
             layer.reset_parameters()  # ones, zeros and fresh running statistics: no random numbers
         elif isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.01, generator=generator)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif next(_own_tensors("", layer), None):
+            _reset(layer, generator)
+
+
+def _reset(layer: nn.Module, generator: torch.Generator) -> None:
+    """Let a layer of another kind initialise itself, if it can, with random numbers of the generator."""
+    reset = getattr(layer, "reset_parameters", None)
+    if reset:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.set_state(generator.get_state())
+            reset()
+            generator.set_state(torch.default_generator.get_state())
+
+
+def _mark_unset(module: nn.Module) -> None:
+    """Set all floats of the module to NaN, by which `_require_set` knows what nothing has initialised."""
+    with torch.no_grad():
+        for name, layer in module.named_modules():
+            for _, tensor in _own_tensors(name, layer):
+                if tensor.is_floating_point():
+                    tensor.fill_(math.nan)
+
+
+def _require_set(module: nn.Module) -> None:
+    """Raise ConfigError if a tensor of the module still holds whatever was in memory.
+
+    Whole numbers bear no mark: those of a layer that cannot initialise itself count as not set.
+    """
+    for name, layer in module.named_modules():
+        for own, tensor in _own_tensors(name, layer):
+            in_float = tensor.is_floating_point()
+            if bool(tensor.isnan().any()) if in_float else not hasattr(layer, "reset_parameters"):
+                message = (
+                    f"{type(module).__name__}: {own} is not initialised. A task's module may hold weights in Conv2d, "
+                    "BatchNorm2d, Linear and layers with `reset_parameters` only (they are initialised here), and in "
+                    "parameters and buffers of floats that its `start_outputs` sets."
+                )
+                raise ConfigError(message)
+
+
+def _own_tensors(name: str, layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the layer's own parameters and buffers, without those of its children, by their names in the module."""
+    yield from layer.named_parameters(name, recurse=False)
+    yield from layer.named_buffers(name, recurse=False)

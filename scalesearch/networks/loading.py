@@ -72,20 +72,32 @@ def _seeded() -> Iterator[None]:
         yield
 
 
-def _import(module_name: str, reference: str) -> ModuleType:
-    # Console scripts, unlike `python -m`, do not look in the current folder. It comes last on the path, so that it
-    # hides no library.
+@contextlib.contextmanager
+def _from_here() -> Iterator[None]:
+    """Let modules in the current folder be found inside the block.
+
+    Console scripts, unlike `python -m`, do not look there. It comes last on the path, so that it hides no library.
+    """
     here = str(Path.cwd())
     added = here not in sys.path
     if added:
         sys.path.append(here)
     importlib.invalidate_caches()
     try:
-        with _held(), _seeded():
+        yield
+    finally:
+        if added:
+            with contextlib.suppress(ValueError):  # what ran inside may have removed it
+                sys.path.remove(here)
+
+
+def _import(module_name: str, reference: str) -> ModuleType:
+    try:
+        with _from_here(), _held(), _seeded():
             return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            message = f"network {reference!r}: no module {error.name!r}, neither installed nor in {here}"
+            message = f"network {reference!r}: no module {error.name!r}, neither installed nor in {Path.cwd()}"
         else:
             message = f"network {reference!r}: module {module_name} itself needs {error.name!r}, which is not installed"
         message += ".\nRun it where it is found (its folder, or an environment that has it installed)."
@@ -94,9 +106,6 @@ def _import(module_name: str, reference: str) -> ModuleType:
         _let_interrupt_through(error)
         message = f"network {reference!r}: importing {module_name} failed with {_told(error)}"
         raise ConfigError(message) from error
-    finally:
-        if added:
-            sys.path.remove(here)
 
 
 def _call(function: object, reference: str) -> object:
@@ -104,7 +113,7 @@ def _call(function: object, reference: str) -> object:
         message = f"network {reference!r}: expected a function that returns a NetworkSpec, found {function!r}"
         raise ConfigError(message)
     try:
-        with _held(), _seeded():
+        with _from_here(), _held(), _seeded():  # a function may import modules beside its own only now
             returned: object = function()
     except BaseException as error:
         _let_interrupt_through(error)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from scalesearch.analysis.score_error import metric_of
 from scalesearch.values.candidate import CALIBRATED, Pruning, Quantization, Scaling
@@ -226,6 +227,25 @@ def pruning_text(pruning: Pruning) -> str:
     if pruning.sparsity == "unstructured":
         parts.append(f"{100 * pruning.sparse_fraction:.0f} % zeros")
     return ", ".join(parts) or "none"
+
+
+def made_pruning_text(asked: Pruning, made: Pruning) -> str:
+    """Return the pruning that had an effect, and what was asked in vain: `none (asked: ..., which rounds to no block)`.
+
+    Args:
+        asked: What the candidate asks for.
+        made: The part of it that had an effect.
+    """
+    vain = list[str]()
+    if asked.channel_fraction and not made.channel_fraction:
+        channels = replace(asked, block_fraction=0.0, sparsity="none")
+        vain.append(f"{pruning_text(channels)}, which rounds to no channel")
+    if asked.block_fraction and not made.block_fraction:
+        vain.append(f"{pruning_text(Pruning(block_fraction=asked.block_fraction))}, which rounds to no block")
+    if asked.sparsity != made.sparsity:
+        zeros = Pruning(sparsity=asked.sparsity, sparse_fraction=asked.sparse_fraction)
+        vain.append(f"{pruning_text(zeros)}, for which no layer is wide enough")
+    return f"{pruning_text(made)} (asked: {'; '.join(vain)})" if vain else pruning_text(made)
 
 
 def score_change_text(gain: Gain) -> str:

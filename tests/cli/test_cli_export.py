@@ -18,7 +18,7 @@ import safetensors.numpy
 import typer
 from command import run_command
 from onnx import numpy_helper
-from small_graphs import CLASSES, WEIGHTED, small_graph, small_model
+from small_graphs import CLASSES, WEIGHTED, small_graph, small_model, wide_graph
 from typer.testing import CliRunner
 
 from scalesearch.cli import export
@@ -351,21 +351,34 @@ def _unavailable() -> object:
     return BackendStatus(available=False, version="", reason="no GPU here")
 
 
-def test_a_tensorrt_study_gets_its_engine_where_a_gpu_is(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tensorrt_study_gets_its_engine_where_its_gpu_is(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     from scalesearch.deployment.backends import BackendStatus
+    from scalesearch.values.target import Device
 
+    package = "scalesearch.deployment.backends.tensorrt"
     target = dataclasses.replace(study.session.target, backend="tensorrt")
-    session = dataclasses.replace(study.session, target=target)
-    for available, formats in ((False, ()), (True, ("tensorrt",))):
+    gpu = Device(name="NVIDIA L4", backend="tensorrt", backend_version="10.12", threads=1, features=("sm_89",))
+    session = dataclasses.replace(study.session, target=target, device=gpu)
+    newer = dataclasses.replace(gpu, backend_version="11.1", threads=2)
+    for available, here, formats in (
+        (False, gpu, ()),
+        (True, gpu, ("tensorrt",)),
+        (True, newer, ("tensorrt",)),
+        (True, dataclasses.replace(gpu, name="NVIDIA A10", features=("sm_86",)), ()),
+        (True, dataclasses.replace(gpu, name="NVIDIA L40S"), ()),
+    ):
         status = BackendStatus(available=available, version="11", reason="no GPU here")
-        monkeypatch.setattr("scalesearch.deployment.backends.tensorrt.probe", lambda _, status=status: status)
+        monkeypatch.setattr(f"{package}.probe", lambda _, status=status: status)
+        monkeypatch.setattr(f"{package}.gpu_device", lambda here=here, **_: here)
         assert export.default_formats(session) == formats
     assert export.default_formats(study.session) == ()
 
 
-@pytest.mark.parametrize(("sparsity", "sparse"), [("none", False), ("2:4", True)])
+@pytest.mark.parametrize(
+    ("sparsity", "zeros", "sparse"), [("none", True, False), ("2:4", True, True), ("2:4", False, False)]
+)
 def test_a_tensorrt_engine_is_asked_for_as_the_study_built_the_one_that_it_timed(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sparsity: Sparsity, sparse: bool
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sparsity: Sparsity, zeros: bool, sparse: bool
 ) -> None:
     from scalesearch.deployment.backends.base import EngineOptions
     from scalesearch.deployment.backends.tensorrt import TensorRtBackend
@@ -380,12 +393,14 @@ def test_a_tensorrt_engine_is_asked_for_as_the_study_built_the_one_that_it_timed
     monkeypatch.setattr(TensorRtBackend, "plan", plan)
     monkeypatch.setattr(TensorRtPlan, "ensure_available", lambda self: None)
     record = study.trial(1)
+    model = write_onnx(wide_graph(sparse=zeros), study.session.folder / "models" / "trial_000001.onnx")
     candidate = dataclasses.replace(record.candidate, pruning=Pruning(sparsity=sparsity))
-    export.export_trial(
-        dataclasses.replace(record, candidate=candidate), study.session, tmp_path / "best", formats=("tensorrt",)
-    )
+    record = dataclasses.replace(record, candidate=candidate, onnx_sha256=model.sha256)
+    export.export_trial(record, study.session, tmp_path / "best", formats=("tensorrt",))
     # Of the file that was timed, not of the exported one, whose metadata tell more: so the store of engines has it.
     assert asked == [(record.onnx_sha256, sparse)]
+    card = (tmp_path / "best" / "MODEL_CARD.md").read_text()
+    assert ("none (asked: 2:4 zeros, for which no layer is wide enough)" in card) is (sparsity == "2:4" and not zeros)
 
 
 def test_the_hash_of_the_exported_file_is_not_the_records(study: Study, tmp_path: Path) -> None:

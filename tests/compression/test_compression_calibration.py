@@ -188,8 +188,9 @@ def test_entropy_of_few_values_is_their_full_range() -> None:
     np.testing.assert_allclose(ranges["cube"], (values.min(), values.max()), rtol=1e-6)
 
 
-def test_entropy_threshold_keeps_a_flat_histogram_whole() -> None:
-    assert entropy_threshold(np.full(2048, 1000), 4.0) == 4.0
+@pytest.mark.parametrize("bins", [128, 130, 1001, 2048])
+def test_entropy_threshold_keeps_a_flat_histogram_whole(bins: int) -> None:
+    assert entropy_threshold(np.full(bins, 1000), 4.0) == 4.0
 
 
 def test_entropy_threshold_cuts_one_far_outlier() -> None:

@@ -392,6 +392,50 @@ class _Branching(nn.Module):
         return values if values.sum() > 0 else -values
 
 
+class _ByName(nn.Module):
+    def __init__(self, *, named: bool) -> None:
+        super().__init__()
+        self.conv, self.drop, self.fc = nn.Conv2d(3, 4, 3), nn.Dropout(), nn.Linear(4, 5)
+        self.named = named
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.conv(input=images) if self.named else self.conv(images)
+        pooled = torch.relu(features).mean(dim=(2, 3))
+        pooled = self.drop(input=pooled) if self.named else self.drop(pooled)
+        out: Tensor = self.fc(input=pooled) if self.named else self.fc(pooled)
+        return out
+
+
+def test_layers_that_get_their_input_by_its_name_are_simulated() -> None:
+    images, asked = torch.from_numpy(_CALIBRATION), Quantization(precision="int8")
+    answers, ranges = list[Tensor](), list[Mapping[str, tuple[float, float]]]()
+    placed = _ByName(named=False).eval()
+    for named in (False, True):
+        module = _ByName(named=named).eval()
+        module.load_state_dict(placed.state_dict())
+        simulation = Simulation(module, asked, "openvino")
+        simulation.calibrate(images, asked)
+        answers.append(simulation.module(images))
+        ranges.append(simulation.ranges())
+    assert ranges[0] == ranges[1] and ranges[1].keys() == {"conv.weight", "fc.weight"}
+    assert torch.equal(*answers) and not torch.equal(answers[1], placed(images))
+
+
+class _Sized(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(3, 4, 3)
+        self.after = nn.Conv2d(4, 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.after(self.conv(images, output_size=(34, 34)))
+        return out
+
+
+def test_layers_of_other_kinds_may_have_several_inputs() -> None:
+    assert Simulation(_Sized(), Quantization(precision="int8"), "openvino").ranges().keys() == {"after.weight"}
+
+
 def test_networks_that_cannot_be_simulated_say_why() -> None:
     with pytest.raises(StageFailed, match="qat: layer runs twice, so that its input has no one range"):
         Simulation(_Twice(), Quantization(precision="int8"), "openvino")

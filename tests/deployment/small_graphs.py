@@ -54,6 +54,27 @@ def small_graph() -> onnx.ModelProto:
     return proto
 
 
+def wide_graph(*, sparse: bool) -> onnx.ModelProto:
+    """fp32, of linear layers, one of them with 256 channels in and out: `sparse` has zeros of the 2:4 pattern in it."""
+    text = (
+        '<ir_version: 10, opset_import: ["": 18]> wide '
+        f"(float[batch, 3, 8, 8] image) => (float[batch, {CLASSES}] logits) {{"
+        "    flat = Flatten(image)"
+        "    first = Gemm<transB = 1>(flat, narrow)"
+        "    second = Gemm<transB = 1>(first, wide)"
+        "    logits = Gemm<transB = 1>(second, last)"
+        "}"
+    )
+    proto = parser.parse_model(text)
+    random = np.random.default_rng(1)
+    for name, shape in (("narrow", (256, 192)), ("wide", (256, 256)), ("last", (CLASSES, 256))):
+        weights = random.normal(size=shape).astype(np.float32) / 16
+        if sparse and name == "wide":
+            weights[:, 1::4] = weights[:, 2::4] = 0
+        proto.graph.initializer.append(numpy_helper.from_array(weights, name))
+    return proto
+
+
 def small_model(folder: Path, precision: Precision = "fp32", profile: QuantizationProfile = "tensorrt") -> OnnxModel:
     """The graph in a precision, quantized by the project's own code, as `<precision>.onnx` in the folder."""
     model = write_onnx(small_graph(), folder / "fp32.onnx")

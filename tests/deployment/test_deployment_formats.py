@@ -17,8 +17,8 @@ from small_graphs import CLASSES, IMAGES, small_graph, small_model
 
 from scalesearch.deployment.backends.signal_stack import signal_stack_kept
 from scalesearch.deployment.formats import FORMATS, OUTPUTS, CheckImages, FormatOptions, get_format
-from scalesearch.deployment.formats.c99 import allowed_difference, at_batch_one, generated
-from scalesearch.deployment.formats.c_texts import c_string
+from scalesearch.deployment.formats.c99 import allowed_difference, answers_as_written, at_batch_one, generated
+from scalesearch.deployment.formats.c_texts import c_float, c_string
 from scalesearch.deployment.onnx_file import annotate
 from scalesearch.errors import ConfigError, MissingBackendError, StageFailed
 from scalesearch.values.candidate import Precision
@@ -225,6 +225,21 @@ def test_a_network_that_always_answers_the_same_gets_no_self_test(tmp_path: Path
             model, tmp_path, replace(options(), check_images=lambda: CheckImages(images=same, told="one image"))
         )
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(("most", "held", "told"), [(1, 1, "1 of noise"), (587, 2, "2 of noise"), (10_000, 6, "noise")])
+def test_a_self_test_of_large_images_holds_fewer_of_them(
+    most: int, held: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scalesearch.deployment.formats.c99._MOST_NUMBERS", most)  # an image has 192, its answer 4
+    monkeypatch.setattr("scalesearch.deployment.formats.c99.generated", lambda _: "")
+    get_format("c").write(small_model(tmp_path), tmp_path, options())
+    text = (tmp_path / "c" / "self_test.c").read_text()
+    assert f"#define IMAGES {held}\n" in text and f"/* {told}, as the network takes them. */" in text
+    assert text.count("\n{{\n") == held
+    # What may differ goes by the spread over all images: over a single one there is none.
+    spread = allowed_difference(answers_as_written(at_batch_one(small_graph()), IMAGES[:6]), "fp32")
+    assert f"tolerance = {c_float(spread)};" in text
 
 
 def test_the_allowed_difference_is_a_part_of_the_spread() -> None:

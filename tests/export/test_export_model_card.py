@@ -125,6 +125,16 @@ def test_the_command_allows_the_sparse_kernels_with_which_it_was_timed(
     assert (" --sparsity=enable --saveEngine=model.engine" in text) is told
 
 
+def test_what_was_pruned_is_told_and_not_what_was_asked_in_vain(session: Session, make_record: RecordFactory) -> None:
+    record = make_record(1, candidate=Candidate(pruning=Pruning(channel_fraction=0.25)))
+    text = card_of(record, session)
+    assert "* Pruning: 25 % of the channels (l2, uniform)." in text
+    assert "before pruning; pruned: 25 % of the channels (l2, uniform)." in text
+    text = card_of(record, session, written=Written(pruning=Pruning()))
+    assert "* Pruning: none (asked: 25 % of the channels (l2, uniform), which rounds to no channel)." in text
+    assert "before pruning" not in text
+
+
 @pytest.mark.parametrize(
     "hostile",
     [

@@ -54,6 +54,9 @@ def export(study: Session, make_record: MakeRecord) -> Path:
         ("results/first", "is the study's folder"),
         ("results/first/models", "the study keeps its own files"),
         ("results/first/confirmed/best", "the study keeps its own files"),
+        ("results/first/pictures/best", "the study keeps its own files"),
+        ("results/first/parent", "the study keeps its own files"),
+        ("results/first/untrained", "the study keeps its own files"),
         ("pictures", "the folder of the images"),
         ("pictures/train/best", "within the images"),
         ("a_file", "is a file"),
@@ -119,6 +122,7 @@ def test_other_formats_stay_beside_the_very_same_model_only(export: Path, tmp_pa
     model = tmp_path / "new.onnx"
     shutil.copy(export / "model.onnx", model)
     assert kept_parts(export, model=model, pictures_of=("first", 5)) == ("c", "histogram.png")
+    assert kept_parts(export, model=model, pictures_of=None) == ("c",)
     model.write_text("of another trial")
     assert kept_parts(export, model=model, pictures_of=("first", 5)) == ()
 

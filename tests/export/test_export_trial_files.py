@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import safetensors.numpy
 from parent_studies import colours, opened
 
@@ -55,6 +56,23 @@ def test_a_file_in_another_precision_is_planned_with_the_trials_own_weights(
     other = Planner(session)(there[1].candidate)
     assert (other.trunk_key, other.branch_updates) == (own.trunk_key, own.branch_updates + 4)
     assert other.weights_key != own.weights_key
+
+
+def test_a_lost_file_is_made_again_without_the_compilers_check(
+    session: Session, make_record: Callable[..., MeasuredTrial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check may need a library that is not installed where the study is exported."""
+    made = list[tuple[str, bool]]()
+
+    class Evaluator(Rebuilding):
+        def __init__(self, of: Session, *, measures: bool) -> None:
+            super().__init__()
+            made.append((of.settings.accept, measures))
+
+    monkeypatch.setattr("scalesearch.chain.evaluate.TrialEvaluator", Evaluator)
+    checked = replace(session, settings=replace(session.settings, accept="rtx"))
+    deployed_file(make_record(0, candidate=AWARE), checked, tmp_path / "own.onnx", kept=False)
+    assert made == [("off", False)]
 
 
 def test_weights_before_updates_with_rounding_are_those_that_the_study_stores(

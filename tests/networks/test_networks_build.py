@@ -5,9 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from scalesearch.errors import ConfigError
 from scalesearch.networks import base_spec
+from scalesearch.networks import build as building
+from scalesearch.networks.backbone import Backbone
 from scalesearch.tasks.classification.pieces import build
 from scalesearch.values.network_spec import HeadSpec, NetworkSpec, StageSpec
 
@@ -72,6 +75,70 @@ def test_dropout_acts_in_training_only() -> None:
 def test_impossible_dropout_is_refused(dropout: float) -> None:
     with pytest.raises(ConfigError, match="dropout must be at least 0 and below 1"):
         build(base_spec("resnet_small"), dropout=dropout)
+
+
+class _Headed(Backbone):
+    """A backbone with layers, weights and buffers of a task's own on it, which are never run."""
+
+    def __init__(self, spec: NetworkSpec, *layers: nn.Module, dropout: float = 0.0) -> None:
+        super().__init__(spec)
+        self.own = nn.ModuleList(layers)
+
+
+def _own_layers(seed: int) -> nn.ModuleList:
+    def make(spec: NetworkSpec, *, dropout: float = 0.0) -> nn.Module:
+        up, norms = nn.ConvTranspose2d(64, 64, 2), (nn.GroupNorm(2, 8), nn.LayerNorm(8), nn.PReLU(3))
+        return _Headed(spec, up, *norms, nn.Linear(8, 4, bias=False))
+
+    module = building.build(base_spec("resnet_small"), make, seed=seed).module
+    assert isinstance(module, _Headed)
+    return module.own
+
+
+def test_a_tasks_own_layers_of_other_kinds_start_as_torch_starts_them() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    layers, again, other = (_own_layers(seed) for seed in (5, 5, 6))
+    assert torch.equal(torch.get_rng_state(), before)
+    first, second = layers.state_dict(), again.state_dict()
+    assert len(first) == 8 and all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["0.weight"], other.state_dict()["0.weight"])
+    assert first["0.weight"].std().item() == pytest.approx(1 / (3 * 64 * 4) ** 0.5, rel=0.06)  # uniform, by its inputs
+    for norm in ("1", "2"):
+        assert bool((first[f"{norm}.weight"] == 1).all() and (first[f"{norm}.bias"] == 0).all())
+    assert first["3.weight"].tolist() == [0.25] * 3
+    assert first["4.weight"].abs().max() < 0.1
+
+
+class _Scaled(_Headed):
+    def __init__(self, spec: NetworkSpec, *layers: nn.Module, dropout: float = 0.0) -> None:
+        super().__init__(spec, *layers)
+        self.scale = nn.Parameter(torch.ones(3))
+        self.register_buffer("offset", torch.zeros(3), persistent=False)
+
+
+class _Started(_Scaled):
+    def start_outputs(self, generator: torch.Generator) -> None:
+        nn.init.normal_(self.scale, generator=generator)
+        nn.init.ones_(self.get_buffer("offset"))
+
+
+class _Numbered(_Headed):
+    def __init__(self, spec: NetworkSpec, *layers: nn.Module, dropout: float = 0.0) -> None:
+        super().__init__(spec, *layers)
+        self.register_buffer("places", torch.arange(3))
+
+
+def test_weights_and_buffers_that_nothing_initialises_are_refused() -> None:
+    spec = base_spec("resnet_small")
+    with pytest.raises(ConfigError, match=r"_Scaled: scale is not initialised\. A task's module may hold weights in"):
+        building.build(spec, _Scaled)
+    with pytest.raises(ConfigError, match="_Numbered: places is not initialised"):
+        building.build(spec, _Numbered)
+    with pytest.raises(ConfigError, match=r"_Headed: own\.0\.in_proj_weight is not initialised"):
+        building.build(spec, lambda spec, *, dropout=0.0: _Headed(spec, nn.MultiheadAttention(8, 2)))
+    started = building.build(spec, _Started, seed=3).module.state_dict()
+    assert torch.equal(started["scale"], building.build(spec, _Started, seed=3).module.state_dict()["scale"])
 
 
 def stage(**changes: object) -> StageSpec:

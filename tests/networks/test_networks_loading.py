@@ -27,6 +27,20 @@ def a_number():
 constant = 5
 """
 
+LATE_IMPORT = """
+import pickle
+
+def late():
+    from my_nets_xyz import tiny
+    return tiny()
+
+def unpickled():
+    return pickle.loads(b"cpack_xyz.inner\\ntiny\\n.")()
+
+def missing():
+    import surely_not_there_xyz
+"""
+
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -46,6 +60,16 @@ def test_a_function_in_the_current_folder_gives_its_spec(reference: str) -> None
     path = list(sys.path)
     assert load_spec(reference).name == "tiny"
     assert find_spec(reference).name == "tiny"
+    assert sys.path == path
+
+
+def test_a_function_may_import_modules_beside_its_own_when_it_is_called(own_folder: Path) -> None:
+    (own_folder / "late_xyz.py").write_text(LATE_IMPORT)
+    path = list(sys.path)
+    assert load_spec("late_xyz:late").name == "tiny"
+    assert load_spec("late_xyz:unpickled").name == "tiny"
+    with pytest.raises(ConfigError, match="failed with ModuleNotFoundError: No module named 'surely_not_there_xyz'"):
+        load_spec("late_xyz:missing")
     assert sys.path == path
 
 

@@ -3,12 +3,13 @@ from dataclasses import replace
 
 import pytest
 
-from scalesearch.values.candidate import Scaling, StageScaling
+from scalesearch.values.candidate import Pruning, Scaling, StageScaling
 from scalesearch.values.record import LimitUse, MeasuredTrial
 from scalesearch.views.words import (
     bytes_text,
     count,
     latency_with_interval,
+    made_pruning_text,
     milliseconds,
     multipliers,
     remedy,
@@ -77,3 +78,23 @@ def test_a_short_training_is_said_and_what_to_do_about_it(make_record: MakeRecor
     failed = replace(over, state="failed", reason="train: out of memory")
     assert remedy([failed, failed]) == "Every trial failed, the last one: train: out of memory."
     assert "loosen [limits]" in remedy([over, failed])
+
+@pytest.mark.parametrize(
+    ("asked", "made", "text"),
+    [
+        (Pruning(channel_fraction=0.25), Pruning(channel_fraction=0.25), "25 % of the channels (l2, uniform)"),
+        (
+            Pruning(channel_fraction=0.25, block_fraction=0.3),
+            Pruning(),
+            "none (asked: 25 % of the channels (l2, uniform), which rounds to no channel; 30 % of the blocks, which rounds "
+            "to no block)",
+        ),
+        (
+            Pruning(channel_fraction=0.5, rounds=2, sparsity="2:4"),
+            Pruning(channel_fraction=0.5, rounds=2),
+            "50 % of the channels (l2, uniform, 2 rounds) (asked: 2:4 zeros, for which no layer is wide enough)",
+        ),
+    ],
+)
+def test_what_was_asked_in_vain_is_told_apart(asked: Pruning, made: Pruning, text: str) -> None:
+    assert made_pruning_text(asked, made) == text
