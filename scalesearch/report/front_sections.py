@@ -88,6 +88,11 @@ def _comparisons(study: StudyContents) -> Iterator[str]:
                 f"Trial {fast.trial} is at least as {good} ({percent(point(fast)[0])}) and "
                 f"{p50_ms / point(fast)[1]:.2f}x as fast."
             )
+    if set(study.samplers) == {"random"}:
+        yield (
+            "The sampler was random, so the whole study was drawn by chance, except for the cheapest candidate (trial "
+            "0) and siblings. There is no search to be compared with chance."
+        )
     if study.chance:
         reference = reference_of(study.records)
         found, chance = (hypervolume(map(point, each), reference) for each in (study.front, study.chance))
@@ -102,10 +107,12 @@ def _drawn_uncut(study: StudyContents) -> str:
     """Say that a part of the random start was not drawn from the whole space; empty where all of it was."""
     if study.session is None:
         return ""
-    sampler, branches = study.session.settings.sampler_name, study.session.settings.branches
-    if not (starts_uncut(sampler, branches=branches) and uncut_parameters(study.session.space)):
+    settings = study.session.settings
+    asked = study.session.samplers or (settings.sampler_name,)
+    sampler = next((each for each in asked if starts_uncut(each, branches=settings.branches)), None)
+    if sampler is None or not uncut_parameters(study.session.space):
         return ""
-    drawn = drawn_by_chance(study.records, sampler)
+    drawn = drawn_by_chance(study.records, study.samplers)
     uncut = sum(record.candidate.pruning.channel_fraction == 0 for record in drawn)
     if uncut < len(drawn) // 2:  # drawn by another sampler, before the study went on with this one
         return ""

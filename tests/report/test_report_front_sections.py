@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from scalesearch.records.run_file import write_run_file
 from scalesearch.records.store import RecordStore
 from scalesearch.report.front_sections import answer, warning_lines
+from scalesearch.search.storage import STUDY_FILE
 from scalesearch.study.contents import read_contents
 from scalesearch.values.candidate import Pruning
 from scalesearch.values.record import MeasuredTrial
@@ -67,13 +69,15 @@ def test_a_start_drawn_uncut_is_no_random_search_of_the_whole_space(
 ) -> None:
     cuts = NamedAxis(name="pruning.channel_fraction", axis=Choice(values=(0.0, 0.25)))
     settings = replace(session.settings, sampler=sampler, branches=branches)
-    asked = replace(session, folder=tmp_path, settings=settings, space=replace(session.space, axes=(cuts,)))
+    space = replace(session.space, axes=(cuts,))
+    write_run_file(replace(session, settings=settings, space=space, samplers=(sampler,)))
+    (tmp_path / STUDY_FILE).touch()
     store = RecordStore(tmp_path)
     for trial in range(7):
         record = make_record(trial, top1=0.4 + trial / 50, p50_ms=1.0 + trial)
         cut = Pruning(channel_fraction=0.25 if trial > 3 else 0.0)
         store.save(replace(record, candidate=replace(record.candidate, pruning=cut)))
-    told = answer(replace(read_contents(tmp_path), session=asked))
+    told = answer(read_contents(tmp_path))
     assert "drawn by chance" in told
     if why:
         assert why in told
@@ -83,4 +87,24 @@ def test_a_start_drawn_uncut_is_no_random_search_of_the_whole_space(
         assert "without cut channels" not in told
     for stored in store.all():  # drawn by another sampler, before this one was asked for
         store.save(replace(stored, candidate=replace(stored.candidate, pruning=Pruning(channel_fraction=0.25))))
-    assert "without cut channels" not in answer(replace(read_contents(tmp_path), session=asked))
+    assert "without cut channels" not in answer(read_contents(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("samplers", "drawn"), [(("tpe",), 9), (("tpe", "random"), 9), (("tpe", "growth"), 5), (("random",), 0), ((), 0)]
+)
+def test_the_line_of_chance_is_drawn_where_it_is_known_who_chose_the_candidates(
+    samplers: tuple[SamplerName, ...], drawn: int, tmp_path: Path, session: Session, make_record: MakeRecord
+) -> None:
+    last = replace(session.settings, sampler=samplers[-1] if samplers else "tpe")
+    write_run_file(replace(session, settings=last, samplers=samplers, space=replace(session.space, axes=())))
+    (tmp_path / STUDY_FILE).touch()
+    for trial in range(15):
+        RecordStore(tmp_path).save(make_record(trial, top1=0.4 + trial / 50, p50_ms=1.0 + trial))
+    study = read_contents(tmp_path)
+    told = answer(study)
+    assert study.chance_trials == drawn and bool(study.chance) == (drawn > 0)
+    assert (f"front of the {drawn} candidates that were drawn by chance before" in told) == (drawn > 0)
+    assert ("the whole study was drawn by chance" in told) == (samplers == ("random",))
+    (tmp_path / STUDY_FILE).unlink()  # as after evaluations by hand: no sampler chose anything
+    assert "chance" not in answer(read_contents(tmp_path))

@@ -22,6 +22,7 @@ from scalesearch.records.store import RecordStore
 from scalesearch.report.detail_sections import axes
 from scalesearch.report.front_sections import answer
 from scalesearch.report.page import page, write_page
+from scalesearch.search.storage import STUDY_FILE
 from scalesearch.study.contents import read_contents
 from scalesearch.values.candidate import Scaling
 from scalesearch.values.confirmed import ConfirmedRun
@@ -137,7 +138,9 @@ def test_every_section_is_there_and_linked(folder: Path) -> None:
         assert f'href="#{name}"' in html
 
 
-def test_slow_networks_have_a_hypervolume(tmp_path: Path, make_record: MakeRecord) -> None:
+def test_slow_networks_have_a_hypervolume(tmp_path: Path, session: Session, make_record: MakeRecord) -> None:
+    write_run_file(replace(session, samplers=("tpe",)))
+    (tmp_path / STUDY_FILE).touch()
     for trial in range(20):  # the sampler draws the first ten by chance
         RecordStore(tmp_path).save(make_record(trial, top1=0.4 + trial / 50, p50_ms=1500.0 + 100 * trial))
     study = read_contents(tmp_path)
