@@ -369,6 +369,25 @@ def test_a_browser_draws_every_figure_and_runs_nothing_of_the_users(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("low", "kept"), [(0.131, "0.133"), (1.0, "2")])
+def test_a_phone_shows_few_ticks_but_some(
+    low: float, kept: str, tmp_path: Path, session: Session, make_record: MakeRecord, chromium: Any
+) -> None:
+    write_run_file(replace(session, space=replace(session.space, axes=())))
+    for trial in range(5):
+        p50_ms = low + 0.001 * trial if low < 1 else low + trial
+        RecordStore(tmp_path).save(make_record(trial, top1=0.5 + trial / 100, p50_ms=p50_ms))
+    write_page(read_contents(tmp_path), tmp_path / "report.html", written=NOON)
+    tab = chromium.new_page(viewport={"width": 390, "height": 900})
+    tab.goto((tmp_path / "report.html").as_uri())
+    tab.wait_for_selector("html[data-ready]", timeout=60_000)
+    told = tab.locator('[data-chart="front"] .xtick text').all_text_contents()
+    assert kept in told and 2 <= len(told) <= 7
+    assert low < 1 or "3" not in told
+    tab.close()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [{}, None])
 def test_a_browser_draws_the_figures_of_a_task_without_classes_to_choose(
     classes: dict[str, Any] | None, tmp_path: Path, session: Session, make_record: MakeRecord, chromium: Any
